@@ -8,9 +8,9 @@ from bot.client import Bot
 from bot.commands.admin import ADMIN_FORMS, admin_group
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import COMPARE_BUTTONS, compare
-from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
+from bot.commands.corpora import CORPUS_BUTTONS, CORPUS_FORMS, corpus_group
 from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
-from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
+from bot.commands.experiments import EXPERIMENT_BUTTONS, EXPERIMENT_FORMS, experiment_group
 from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
@@ -23,7 +23,7 @@ from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.settings import SETTINGS_FORMS, settings_command
-from bot.commands.tokenizers import TOKENIZER_BUTTONS, tokenizer_group
+from bot.commands.tokenizers import TOKENIZER_BUTTONS, TOKENIZER_FORMS, tokenizer_group
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
@@ -51,6 +51,9 @@ FORMS: dict[str, ButtonAnswer] = {
     **CHAT_FORMS,
     **SETTINGS_FORMS,
     **ADMIN_FORMS,
+    **CORPUS_FORMS,
+    **TOKENIZER_FORMS,
+    **EXPERIMENT_FORMS,
 }
 """The reaction to each submitted form, by action."""
 

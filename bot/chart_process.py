@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -22,6 +23,16 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 60.0
 
+_Curve: TypeAlias = tuple[tuple[int, float], ...]
+
+
+class _SharedChart:
+    """A loss chart for all callers that wait for it at the same time."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.png: bytes | None = None
+
 
 class ChartProcess:
     """Draws one chart at a time in a process that starts with the first chart and stops after `idle_seconds`."""
@@ -31,13 +42,22 @@ class ChartProcess:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
+        self._waited_for: WeakValueDictionary[tuple[_Curve, _Curve, float | None], _SharedChart]
+        self._waited_for = WeakValueDictionary()
 
     async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
-        """Return the loss chart as PNG; None without a curve, or, logged, if the process died."""
+        """Return the loss chart as PNG; None without a curve, or, logged, if the process died.
+
+        Callers that wait for the same chart share it: many people look at the same run.
+        """
         if len(train) < 2:
             return None
-        curves: tuple[Curve, Curve] = (tuple(train), tuple(validation))
-        return await self._draw(partial(_loss_chart, *curves, bits_per_nat))
+        key = tuple(train), tuple(validation), bits_per_nat
+        chart = self._waited_for.setdefault(key, _SharedChart())
+        async with chart.lock:
+            if chart.png is None:
+                chart.png = await self._draw(partial(_loss_chart, *key))
+            return chart.png
 
     async def comparison_chart(self, curves: Mapping[str, Curve], unit: str) -> bytes | None:
         """Return the chart of several runs as PNG; None without a curve, or, logged, if the process died."""

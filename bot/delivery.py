@@ -65,11 +65,15 @@ class Delivery:
         except HTTP_ERROR as error:
             if not is_closed(error):
                 raise
-            self._log.warning("channel_closed")
-            await self._mention()
-            await self._update(is_closed=True)
+            await self._close()
         finally:
             self.tried.set()
+
+    async def _close(self) -> None:
+        """Remember that the channel refuses messages."""
+        self._log.warning("channel_closed")
+        await self._mention()
+        await self._update(is_closed=True)
 
     async def _update(self, **changes: object) -> None:
         self._watcher = await self.subject.ledger.update(self._watcher, **changes)
@@ -106,6 +110,9 @@ class Delivery:
         self.wake_up.clear()
         state = await self.subject.state()
         if await self.place.tell(self.subject.subject_id, state):
+            if self.place.is_closed:
+                await self._close()
+                return None
             await self._remove_card(channel)
             self.tried.set()
             await self._wait()
@@ -143,7 +150,7 @@ class Delivery:
         if message_id is not None:
             with suppress(NOT_FOUND):
                 await self._retry(channel.get_partial_message(message_id).delete)
-        await self._update(card=None)
+        await self._update(card=None, has_second_card=True)
 
     async def _finish_card(self, channel: discord.PartialMessageable, view: View) -> None:
         """Show the end in the card; a card whose arrival is unknown is searched for, and not sent again."""

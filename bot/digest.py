@@ -96,6 +96,11 @@ class Place:
         self._lines: dict[str, str | None] = {}
         self._beginning = asyncio.Lock()
 
+    @property
+    def is_closed(self) -> bool:
+        """Return whether the channel has refused the digest."""
+        return self.digest is not None and any(one.is_closed for one in self.digest.ledger.current.watchers)
+
     def resume(self, digest: Digest) -> None:
         """Continue the digest of an earlier process."""
         self.digest = digest
@@ -124,13 +129,11 @@ class Place:
         return self.digest is not None
 
     async def settle(self) -> None:
-        """Remove a digest whose card shows the end; a refused one stays until its runs have ended."""
+        """Remove a digest whose card shows the end; a refused one stays until the deliveries of its runs have ended."""
         digest = self.digest
-        if digest is not None and not digest.ledger.current.pending:
-            is_closed = any(watcher.is_closed for watcher in digest.ledger.current.watchers)
-            if not (is_closed and self._lines):
-                self.digest = None
-                await asyncio.to_thread(digest.file.disk.remove, digest.file.message_ledger)
+        if digest is not None and not digest.ledger.current.pending and not (self.is_closed and self._lines):
+            self.digest = None
+            await asyncio.to_thread(digest.file.disk.remove, digest.file.message_ledger)
 
     async def _begin(self) -> None:
         await asyncio.to_thread(DISK.make_folder, self._folder)

@@ -37,7 +37,7 @@ class Watcher(Frozen):
     """Channel of the command, which the watcher is mentioned in if their direct messages are closed."""
     mention: SentMessage | None = None
     has_second_card: bool = False
-    """The card was deleted and sent again, which is done once."""
+    """The first card was deleted; a card is sent again once."""
 
     @property
     def has_final(self) -> bool:

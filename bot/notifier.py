@@ -106,6 +106,8 @@ class Notifier:
             self.follow(subject_id)
         for digest in digests:
             self._deliver(digest)
+        for place in [*self._places.values()]:  # the last process can have ended before it removed a digest
+            await place.settle()
         self._tasks["events"] = asyncio.create_task(self._supervise("events", self._listen))
 
     async def stop(self) -> None:

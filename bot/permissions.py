@@ -82,6 +82,11 @@ def typed_command(command: str) -> str:
     return f"/{command}" if command.startswith("mt-admin ") else f"/mt {command}"
 
 
+def bare_command(typed: str) -> str:
+    """Return the name of a typed command, with or without its slash and `mt`."""
+    return typed.removeprefix("/").removeprefix("mt ")
+
+
 class Caller(NamedTuple):
     """A person who runs a command or presses a button."""
 

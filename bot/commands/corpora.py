@@ -12,8 +12,8 @@ from discord import app_commands
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.corpus_build import build_corpora
-from bot.commands.pages import page_number, page_of
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.pages import PagedList, page_number
+from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import clean_label, download_to
 from bot.embeds.corpus_answers import added_answer, corpora_page, corpus_answer
@@ -48,7 +48,7 @@ async def list_corpora(interaction: discord.Interaction[Bot]) -> None:
 async def _list(context: CommandContext, number: int) -> Answer:
     corpora = context.bot.queue.corpora
     names = await asyncio.to_thread(corpora.names)
-    page = page_of(names, number, "corpora")
+    page = _LIST.page_of(names, number)
     shown = await asyncio.to_thread(lambda: [*_overviews(corpora, page.items)])
     return Answer(corpora_page(shown, total=len(names), page=page.title), view=page.buttons)
 
@@ -123,7 +123,8 @@ async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
     return await _list(context, page_number(press))
 
 
-CORPUS_BUTTONS = {"corpora": ButtonAnswer("corpus list", _turn, lambda press: True)}
+_LIST = PagedList("corpora", "corpus list", _turn)
+CORPUS_BUTTONS, CORPUS_FORMS = _LIST.button_reactions, _LIST.form_reactions
 
 
 def corpus_group(parent: app_commands.Group) -> app_commands.Group:

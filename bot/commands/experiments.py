@@ -13,8 +13,8 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.commands.pages import page_number, page_of
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.pages import PagedList, page_number
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.training import download_to
 from bot.embeds.experiment_answers import Metric, experiments_page, metric_answer
@@ -126,7 +126,7 @@ async def list_experiments(interaction: discord.Interaction[Bot]) -> None:
 async def _list(context: CommandContext, number: int) -> Answer:
     _check_may_see(context)
     statuses = await context.bot.queue.experiments.all()
-    page = page_of(statuses, number, "experiments")
+    page = _LIST.page_of(statuses, number)
     return Answer(experiments_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
 
 
@@ -223,10 +223,9 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
     return await _accept(context, record.request)
 
 
-EXPERIMENT_BUTTONS = {
-    "experiments": ButtonAnswer(
-        "experiment list", lambda context, press: _list(context, page_number(press)), lambda press: True
-    ),
+_LIST = PagedList("experiments", "experiment list", lambda context, press: _list(context, page_number(press)))
+EXPERIMENT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    **_LIST.button_reactions,
     "experiment": ButtonAnswer(
         "experiment show",
         lambda context, press: _show(context, press.run_id, "surprisal"),
@@ -237,6 +236,7 @@ EXPERIMENT_BUTTONS = {
     "exprerun": ButtonAnswer("experiment start", _rerun),
     "expcancel": ButtonAnswer("experiment cancel", lambda context, press: _cancel(context, press.run_id)),
 }
+EXPERIMENT_FORMS = _LIST.form_reactions
 
 
 def experiment_group(parent: app_commands.Group) -> app_commands.Group:

@@ -11,7 +11,7 @@ from discord import app_commands
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.embeds.export import export_answer, export_link_answer
+from bot.embeds.export import export_answer, export_link_answer, exporting_answer
 from bot.embeds.text import byte_size
 from bot.exports import LINK_SECONDS, ModelFormat
 from trainer.contracts.errors import AppError, ErrorCode
@@ -46,9 +46,15 @@ async def _export(context: CommandContext, run_id: str, to: Format, limit_bytes:
 
 
 async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
-    """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
-    record, bot = run.record, context.bot
+    """Answer at once with a note, which the file replaces: an export takes seconds, and one runs at a time."""
     await asyncio.to_thread(run.directory.completed_manifest)
+    note = exporting_answer(run.record, to)
+    return Answer(note, later=lambda: _exported_model(context, run.record, to, limit_bytes))
+
+
+async def _exported_model(context: CommandContext, record: RunRecord, to: ModelFormat, limit_bytes: int) -> Answer:
+    """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
+    bot = context.bot
     exports = bot.installation.exports
     file = await exports.export(record.run_id, to)
     size = file.stat().st_size

@@ -9,7 +9,7 @@ from discord import AppCommandOptionType, app_commands
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.embeds.text import BLURPLE, make_embed
-from bot.permissions import RULES, command_of, typed_command
+from bot.permissions import RULES, bare_command, command_of, typed_command
 from bot.run_index import matching
 from trainer.contracts.errors import AppError, ErrorCode
 
@@ -40,7 +40,7 @@ def all_commands(bot: Bot) -> Sequence[CommandInfo]:
 
 def command_name(command: CommandInfo) -> str:
     """Return a command's name in `RULES`: that in `/mt`, or of another group with the group."""
-    return command.qualified_name.removeprefix("mt ")
+    return bare_command(command.qualified_name)
 
 
 async def _topics(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
@@ -61,7 +61,7 @@ async def _help(context: CommandContext, topic: str | None) -> Answer:
         lines = [f"**{typed_command(name)}** · {command.description}" for name, command in commands.items()]
         lines.append("`/mt help topic:train` shows the options of a command.")
         return Answer(make_embed(BLURPLE, "❔ Commands", lines))
-    command = commands.get(topic.strip().removeprefix("/").removeprefix("mt ").casefold())
+    command = commands.get(bare_command(topic.strip()).casefold())
     if command is None:
         raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {', '.join(commands)}.")
     options = [

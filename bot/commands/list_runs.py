@@ -7,9 +7,10 @@ from typing import NamedTuple, get_args
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, Field, button, button_row, form, run_select
+from bot.buttons import ButtonPress, button_row, run_select
 from bot.client import Bot
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.pages import PagedList
+from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import run_names
 from bot.embeds.answers import STATE_SIGNS, runs_page
 from bot.embeds.text import clamp, plain
@@ -21,7 +22,6 @@ from trainer.contracts.models import ModelFamily
 PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
-_MAX_PAGE_DIGITS = 4
 _MAX_QUERY_BYTES = 38  # in base32, with one letter before it, as long as an id in a button may be
 _MAX_OPTION_CHARACTERS = 100  # Discord's limit
 
@@ -39,22 +39,15 @@ class RunFilters(NamedTuple):
     def _query_id(self) -> str:
         return f"q{b32encode(self.query.encode()).decode().rstrip('=').lower()}"
 
-    def _detail(self, page: int) -> str:
+    @property
+    def _filters(self) -> str:
         state = 0 if self.state is None else 1 + _STATES.index(self.state)
         family = 0 if self.family is None else 1 + _FAMILIES.index(self.family)
-        return f"{page}-{state}-{int(self.is_mine)}-{family}"
+        return f"-{state}-{int(self.is_mine)}-{family}"
 
-    def button(self, page: int, label: str, *, disabled: bool = False) -> discord.ui.Button[discord.ui.View]:
-        """Return the button for another page of the list."""
-        return button("runs", self._query_id, label, detail=self._detail(page), disabled=disabled)
-
-    def page_button(self, label: str) -> discord.ui.Button[discord.ui.View]:
-        """Return the button of the form for a page number."""
-        return button("page", self._query_id, label, detail=self._detail(self.page))
-
-    def page_form(self) -> discord.ui.Modal:
-        number = Field("page", "Number of the page", max_characters=_MAX_PAGE_DIGITS)
-        return form("page", self._query_id, "Go to a page", number, detail=self._detail(self.page))
+    def buttons(self, pages: int) -> list[discord.ui.Button[discord.ui.View]]:
+        """Return the buttons to the other pages of the list."""
+        return _LIST.buttons(self.page, pages, self._query_id, self._filters)
 
     @classmethod
     def parse(cls, press: ButtonPress) -> "RunFilters":
@@ -116,10 +109,10 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
     page = min(filters.page, pages - 1)
     shown = runs[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]
     embed = runs_page(shown, title=filters.title, total=len(runs), page=page + 1, pages=pages)
-    return Answer(embed, view=_buttons(filters, shown, page, pages))
+    return Answer(embed, view=_buttons(filters._replace(page=page), shown, pages))
 
 
-def _buttons(filters: RunFilters, shown: Sequence[RunEntry], page: int, pages: int) -> discord.ui.View:
+def _buttons(filters: RunFilters, shown: Sequence[RunEntry], pages: int) -> discord.ui.View:
     options = [
         discord.SelectOption(
             label=clamp(f"{STATE_SIGNS[run.state]} {run.name}", _MAX_OPTION_CHARACTERS),
@@ -131,12 +124,7 @@ def _buttons(filters: RunFilters, shown: Sequence[RunEntry], page: int, pages: i
     items: list[discord.ui.Item[discord.ui.View]] = []
     if options:
         items.append(run_select("status", "Show the status of a run", options))
-    if pages > 1:
-        items += [
-            filters.button(page - 1 if page else pages + 1, "« Back", disabled=page == 0),  # ids must be different
-            filters._replace(page=page).page_button(f"{page + 1}/{pages}"),
-            filters.button(page + 1, "Next »", disabled=page == pages - 1),
-        ]
+    items += filters.buttons(pages)
     return button_row(*items)
 
 
@@ -144,20 +132,5 @@ async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
     return await _runs(context, RunFilters.parse(press))
 
 
-async def _page_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-    return RunFilters.parse(press).page_form()
-
-
-async def _turn_to(context: CommandContext, press: ButtonPress) -> Answer:
-    """Show the page whose number is in a form; one beyond the end is the last page."""
-    typed = press.fields["page"].strip()
-    if not (typed.isascii() and typed.isdigit() and int(typed)):
-        raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
-    return await _runs(context, RunFilters.parse(press)._replace(page=int(typed) - 1))
-
-
-LIST_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
-    "runs": ButtonAnswer("runs", _turn, lambda press: True),
-    "page": ButtonForm("runs", _page_form),
-}
-LIST_FORMS = {"page": ButtonAnswer("runs", _turn_to, lambda press: True)}
+_LIST = PagedList("runs", "runs", _turn)
+LIST_BUTTONS, LIST_FORMS = _LIST.button_reactions, _LIST.form_reactions

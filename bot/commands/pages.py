@@ -1,15 +1,18 @@
-"""Lists shown page by page; the page is in the buttons' ids, so that they survive a restart."""
+"""Lists shown page by page; filters and page are in the buttons' ids, so that the buttons survive a restart."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import discord
 
-from bot.buttons import ButtonPress, button, button_row
+from bot.buttons import ButtonPress, Field, button, button_row, form
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
+from trainer.contracts.errors import AppError, ErrorCode
 
 T = TypeVar("T")
 
 _PAGE_ITEMS = 10
+_MAX_PAGE_DIGITS = 4
 _LIST = "list"
 
 
@@ -22,20 +25,61 @@ class Page(NamedTuple, Generic[T]):
     buttons: discord.ui.View
 
 
-def page_of(items: Sequence[T], number: int, action: str) -> Page[T]:
-    """Return page `number`, from 0, or the last one; `action` is that of the buttons."""
-    pages = max(1, -(-len(items) // _PAGE_ITEMS))
-    page = min(number, pages - 1)
-    shown = items[page * _PAGE_ITEMS : (page + 1) * _PAGE_ITEMS]
-    if pages == 1:
-        return Page(shown, "", button_row())
-    back, following = page - 1 if page else pages + 1, page + 1  # ids must be different
-    buttons = button_row(
-        button(action, _LIST, "« Back", detail=f"{back}", disabled=page == 0),
-        button(action, _LIST, f"{page + 1}/{pages}", detail=f"{page}"),
-        button(action, _LIST, "Next »", detail=f"{following}", disabled=following == pages),
-    )
-    return Page(shown, f" · page {page + 1} of {pages}", buttons)
+class PagedList(NamedTuple):
+    """A list of pages: its buttons, and the form for the number of a page."""
+
+    action: str
+    command: str
+    show: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
+    """Shows the page of a button, whose detail begins with the number of the page, from 0."""
+
+    @property
+    def _form_action(self) -> str:
+        return f"{self.action}page"
+
+    def buttons(
+        self, page: int, pages: int, list_id: str = _LIST, filters: str = ""
+    ) -> list[discord.ui.Button[discord.ui.View]]:
+        """Return the buttons of page `page`, from 0; none for a single page."""
+        if pages == 1:
+            return []
+        back, following = page - 1 if page else pages + 1, page + 1  # ids must be different
+        return [
+            button(self.action, list_id, "« Back", detail=f"{back}{filters}", disabled=page == 0),
+            button(self._form_action, list_id, f"{page + 1}/{pages}", detail=f"{page}{filters}"),
+            button(self.action, list_id, "Next »", detail=f"{following}{filters}", disabled=following == pages),
+        ]
+
+    def page_of(self, items: Sequence[T], number: int) -> Page[T]:
+        """Return page `number`, from 0, or the last one."""
+        pages = max(1, -(-len(items) // _PAGE_ITEMS))
+        page = min(number, pages - 1)
+        shown = items[page * _PAGE_ITEMS : (page + 1) * _PAGE_ITEMS]
+        title = f" · page {page + 1} of {pages}" if pages > 1 else ""
+        return Page(shown, title, button_row(*self.buttons(page, pages)))
+
+    @property
+    def button_reactions(self) -> dict[str, ButtonAnswer | ButtonForm]:
+        return {
+            self.action: ButtonAnswer(self.command, self.show, lambda press: True),
+            self._form_action: ButtonForm(self.command, self._page_form),
+        }
+
+    @property
+    def form_reactions(self) -> dict[str, ButtonAnswer]:
+        return {self._form_action: ButtonAnswer(self.command, self._turn_to, lambda press: True)}
+
+    async def _page_form(self, context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+        number = Field("page", "Number of the page", max_characters=_MAX_PAGE_DIGITS)
+        return form(self._form_action, press.run_id, "Go to a page", number, detail=press.detail)
+
+    async def _turn_to(self, context: CommandContext, sent: ButtonPress) -> Answer:
+        """Show the page whose number is in a form; one beyond the end is the last page."""
+        typed = sent.fields["page"].strip()
+        if not (typed.isascii() and typed.isdigit() and int(typed)):
+            raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
+        _, dash, filters = (sent.detail or "").partition("-")
+        return await self.show(context, sent._replace(detail=f"{int(typed) - 1}{dash}{filters}"))
 
 
 def page_number(press: ButtonPress) -> int:

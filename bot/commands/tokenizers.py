@@ -8,8 +8,8 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.commands.pages import page_number, page_of
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.pages import PagedList, page_number
+from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     Suggestion,
     autocomplete,
@@ -78,7 +78,7 @@ async def _list(context: CommandContext, number: int) -> Answer:
     hidden, store = hidden_tokenizers(context), context.bot.queue.tokenizers
     statuses = await asyncio.to_thread(lambda: [tokenizer.status() for tokenizer in store.all()])
     visible = [status for status in statuses if status.tokenizer_id not in hidden]
-    page = page_of(visible, number, "tokenizers")
+    page = _LIST.page_of(visible, number)
     return Answer(tokenizers_page(page.items, total=len(visible), page=page.title), view=page.buttons)
 
 
@@ -110,7 +110,8 @@ async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
     return await _list(context, page_number(press))
 
 
-TOKENIZER_BUTTONS = {"tokenizers": ButtonAnswer("tokenizer list", _turn, lambda press: True)}
+_LIST = PagedList("tokenizers", "tokenizer list", _turn)
+TOKENIZER_BUTTONS, TOKENIZER_FORMS = _LIST.button_reactions, _LIST.form_reactions
 
 
 def tokenizer_group(parent: app_commands.Group) -> app_commands.Group:

@@ -8,6 +8,12 @@ from trainer.contracts.runs import RunRecord
 _DEPRECATED = "PyTorch has deprecated TorchScript: prefer `format:hf`."
 
 
+def exporting_answer(record: RunRecord, to: str) -> discord.Embed:
+    """Return the answer while a model is exported."""
+    lines = [f"As `{to}`. The file replaces this message. After a restart of the bot, run the command again."]
+    return make_embed(BLURPLE, f"📦 Exporting… {shown_name(record)}", lines, record.run_id)
+
+
 def export_answer(record: RunRecord, to: str, name: str, size: int) -> discord.Embed:
     """Return the note beside an attached export."""
     lines = [f"`{name}`, {byte_size(size)}"]

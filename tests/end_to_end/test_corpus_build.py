@@ -243,8 +243,7 @@ def test_data_set_of_the_hub__is_streamed_by_the_real_client(source: str, tmp_pa
 
     def build(url: str, token: str) -> tuple[int, str, str]:
         home = str(tmp_path / "home")
-        hub = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0"}  # a test of this process may have imported our transformers
-        return finish(start(tmp_path, *words, HF_HOME=home, HUGGINGFACE_HUB_TOKEN=token, **hub))
+        return finish(start(tmp_path, *words, HF_HOME=home, HUGGINGFACE_HUB_TOKEN=token, HF_ENDPOINT=url))
 
     with hub_server(tmp_path / "hub", TOKEN) as url:
         refused = build(url, "hf_other")

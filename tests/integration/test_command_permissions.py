@@ -12,7 +12,7 @@ import pytest
 from bot.app import BUTTONS, build
 from bot.client import Bot
 from bot.commands.help import all_commands, command_name
-from bot.permissions import typed_command
+from bot.permissions import bare_command, typed_command
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.driver import shown_text
@@ -21,7 +21,7 @@ from scripts.commands_page import LABELS
 from tests.support import ROOT
 from tests.support.bot import TOKEN, settings
 from tests.support.stories import Story, run_record
-from tests.support.waiting import ANSWER_SECONDS, until
+from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.contracts.base import now
 
 PAGE = ROOT / "docs" / "commands.md"
@@ -56,7 +56,7 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
 MAX_BUTTONS = 25  # of a message, by Discord
 DETAILS = {
     "runs": "0-0-0-0",
-    "page": "0-0-0-0",
+    "runspage": "0-0-0-0",
     "again": "nothing",
     "edit": "nothing",
     "hotter": "nothing",
@@ -76,9 +76,7 @@ def rights() -> dict[str, dict[str, bool]]:
     """Command, person: whether the page says that this person may."""
     head, *commands = table("Permissions")
     return {
-        command.strip("`").removeprefix("/").removeprefix("mt "): {
-            who: may == "yes" for who, may in zip(head[1:], people, strict=True)
-        }
+        bare_command(command.strip("`")): {who: may == "yes" for who, may in zip(head[1:], people, strict=True)}
         for command, *people in commands
     }
 
@@ -93,9 +91,7 @@ def test_page__is_what_the_code_says() -> None:
 
 
 def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None:
-    shown = {
-        (label, command.strip("`").removeprefix("/").removeprefix("mt ")) for label, command in table("Buttons")[1:]
-    }
+    shown = {(label, bare_command(command.strip("`"))) for label, command in table("Buttons")[1:]}
 
     assert shown == {(LABELS[action], reaction.command) for action, reaction in BUTTONS.items()}
     assert set(LABELS) == set(BUTTONS)
@@ -176,6 +172,8 @@ async def is_allowed(call: Call) -> bool:
             original is not None and not original.is_loading and original.versions[-1].at_seconds > call.created_seconds
         )
 
-    await until(is_answered)
+    await call.changes.until(
+        is_answered, PATIENCE_SECONDS, f"An answer to {call.name}"
+    )  # at once: many calls wait here
     message = call.followups[0] if call.followups else call.original
     return message is None or "🔒 Forbidden" not in shown_text(message.payload)

@@ -30,7 +30,11 @@ async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
         message = await call.reply()
         second = await read(await here.discord.click(here.bob, message, f"{LIST}:1"))
         last = shown_text(message.payload)
+        opened = await here.discord.click(here.bob, message, f"{LIST.replace('corpora', 'corporapage')}:1")
+        await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
+        again = shown_text(message.payload)
 
+        assert "page 1 of 2" in again
         assert "📚 14 corpora · page 1 of 2" in first.text and first.is_ephemeral
         assert "**demo** · 203.9 kB" in first.text
         assert "**long\\_kk\\_ipa** · 2.1 MB · kk · IPA" in first.text

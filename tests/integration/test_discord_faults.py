@@ -13,6 +13,7 @@ import pytest
 
 from bot.app import build
 from bot.client import Bot
+from bot.digest import MAX_CARDS
 from bot.ledger import read_ledger
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -169,6 +170,7 @@ class Home(NamedTuple):
         async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await self.discord.connected()
+            await bot.wait_until_ready()
             yield bot
         await asyncio.gather(running, return_exceptions=True)
         await self.discord.disconnected()
@@ -224,15 +226,14 @@ async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_al
 ) -> None:
     async with home(tmp_path) as here:
         here.discord.set_dms(here.ana, is_open=False)
-        stories = [here.story(f"char_lstm-{number}") for number in range(6)]
+        stories = [here.story(f"char_lstm-{number}") for number in range(MAX_CARDS + 1)]
         async with here.bot():
-            await until(lambda: any(request.status == 403 for request in here.discord.requests))
+            await until(lambda: all(is_undelivered(story) for story in stories))
             stories[4].run.message_ledger.write_bytes(b"{")
             early = await here.answered("status", {"run": "char_lstm-5"})
         for story in stories[:5]:
             end(story, completed=story is not stories[0])
         async with here.bot() as bot:
-            await until(lambda: all(is_undelivered(story) for story in stories[:4]))
             here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", "reply_lost")
             first = await here.answered("status", {"run": "char_lstm-5"})
             await until(lambda: told_here(stories) == [True, True, True, True])

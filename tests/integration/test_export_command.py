@@ -19,7 +19,8 @@ import pytest
 from bot.client import Bot
 from bot.exports import LINK_SECONDS, Exports
 from local_discord import limits
-from local_discord.state import StoredMessage
+from local_discord.driver import shown_text
+from local_discord.state import StoredMessage, User
 from local_discord.wire import number, text
 from tests.support import settings_in
 from tests.support.bot import AMBER
@@ -44,12 +45,20 @@ def attached(here: Place, message: StoredMessage) -> tuple[str, bytes]:
     return text(file["filename"]), here.discord.read(file)
 
 
+async def exported(here: Place, user: User, **options: str) -> StoredMessage:
+    """The answer that has replaced the note on a model's export."""
+    message = await here.ask(user, "export", **options)
+    await until(lambda: "Exporting…" not in said(message))
+    assert any("The file replaces this message." in shown_text(version.payload) for version in message.versions)
+    return message
+
+
 async def test_export__attaches_files_that_other_programs_read(answers: Path, tmp_path: Path) -> None:
     async with place(answers) as here, here.bot(workers=0):
         story = Story(answers / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
         early = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         story.step(10, 3.0).step(20, 2.0, 2.25)
-        files = {name: await here.ask(here.ana, "export", run=RUN, format=name) for name in ("hf", "archive")}
+        files = {name: await exported(here, here.ana, run=RUN, format=name) for name in ("hf", "archive")}
         curves = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         config = await here.ask(here.bob, "export", run="lstm-told", format="config")
         unfinished = await here.ask(here.bob, "export", run="lstm-told")
@@ -86,7 +95,7 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
 
 async def test_torchscript__is_marked_as_deprecated(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0):
-        message = await here.ask(here.ana, "export", run=RUN, format="torchscript")
+        message = await exported(here, here.ana, run=RUN, format="torchscript")
 
         name, data = attached(here, message)
         with zipfile.ZipFile(BytesIO(data)) as packed:
@@ -115,7 +124,7 @@ async def test_large_export__has_a_link_for_a_day_that_a_restart_keeps_and_nobod
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
     async with place(tmp_path) as here:
         async with served(here, public_url=PUBLIC):
-            message = await here.ask(here.ana, "export", run=RUN, format="archive")
+            message = await exported(here, here.ana, run=RUN, format="archive")
         async with served(here, public_url=PUBLIC) as bot:
             found = re.search(rf"\[Download\]\(({PUBLIC}/\S+expires=(\d+)\S+)\)", said(message))
             assert found is not None
@@ -130,7 +139,7 @@ async def test_large_export__has_a_link_for_a_day_that_a_restart_keeps_and_nobod
             assert (await fetched(bot, old))[0] == 403
             os.utime(file.parent, (0, 0))
             second = await here.ask(here.ana, "export", run=RUN, format="config")
-            third = await here.ask(here.ana, "export", run=RUN, format="archive")
+            third = await exported(here, here.ana, run=RUN, format="archive")
             assert not file.exists() and (await fetched(bot, link))[0] == 404
 
     key = tmp_path / "artifacts" / "links.key"
@@ -145,7 +154,7 @@ async def test_large_export__without_a_public_address_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
     async with place(answers) as here, served(here, **http):
-        message = await here.ask(here.ana, "export", run=RUN, format="archive")
+        message = await exported(here, here.ana, run=RUN, format="archive")
 
     assert number(message.embeds[0]["color"]) == AMBER and message.attachments == []
     assert re.search(r"The export has \d+\.\d kB, and Discord takes at most 1\.0 kB here\.", said(message))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from bot.digest import MAX_CARDS
-from bot.ledger import read_ledger
+from bot.ledger import MessageLedger, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
+from local_discord.state import Refusal
 from tests.support.experiment_results import finished_experiment
-from tests.support.notifier import EDIT_INTERVAL_SECONDS, Place, place, until_delivered
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, Place, place, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from tests.unit.test_experiment_store import record as experiment_record
@@ -183,6 +184,41 @@ async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_hav
             await until(lambda: not list((tmp_path / "digests").iterdir()))
 
         assert sorted("· result" in text for text in here.texts(ana)) == [False] + [True] * len(stories)
+
+
+async def test_refused_digest__is_mentioned_once_for_each_run_and_a_later_watch_begins_again(tmp_path: Path) -> None:
+    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
+        ana = here.discord.add_user("ana")
+        hall = here.discord.add_guild("home", [ana]).channels[0]
+        stories = [here.story(None, f"char_lstm-{number}").start() for number in range(MAX_CARDS + 1)]
+        async with here.listening() as listener:
+            for story in stories:
+                await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
+            await here.message(ana, f"Watching {MAX_CARDS + 1} runs")
+            await until(lambda: len(here.texts(ana)) == 1)
+            here.discord.fail_next("PATCH", MESSAGE, Refusal(403, 50007, "Cannot send messages to this user"))
+            stories[0].step(10, 2.0)
+            await until(lambda: all(not read_ledger(story.run).pending for story in stories))
+            await until(lambda: not list((tmp_path / "digests").iterdir()))
+            await listener.watch(stories[0].run, ana.id, None, hall.id)
+            await here.message(ana, "Training: kk-ipa")
+
+        assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"] * len(stories)
+        places = [[watcher.closed_place for watcher in read_ledger(story.run).watchers] for story in stories]
+        assert places == [[None]] + [["dm"]] * MAX_CARDS
+
+
+async def test_digest__whose_end_was_shown_by_a_killed_bot_is_removed_at_the_start(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        (tmp_path / "digests").mkdir()
+        ended = MessageLedger(watchers=(Watcher(user_id=ana.id, acknowledged=True),))
+        (tmp_path / "digests" / "digest-1-1.json").write_text(ended.model_dump_json(), encoding="utf-8")
+        here.story(ana).start()
+        async with here.listening():
+            await here.message(ana, "Training: kk-ipa")
+
+        assert not list((tmp_path / "digests").iterdir())
 
 
 async def test_digest__that_is_refused_or_damaged_keeps_no_run_from_its_end(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.commands.queue import expected_starts
-from bot.run_index import RunEntry
 from tests.support.bot import place, read
-from trainer.contracts.base import RunState, changed, now
+from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.jobs.services import answering_server
@@ -57,43 +55,31 @@ async def test_refresh__shows_the_queue_of_now(tmp_path: Path) -> None:
         assert "… and 3 more runs" in (await read(pressed)).text
 
 
-def entry(name: str, state: RunState = "queued", ends_at: float | None = None) -> RunEntry:
-    return RunEntry(name, 1, now(), None, "lstm", "c", has_attached_text=False, state=state, ends_at=ends_at)
-
-
-def test_expected_start__is_when_a_slot_is_free() -> None:
-    running = [entry("a", "running", 130.0), entry("b", "running", 150.0)]
-    waiting = [entry(name) for name in "cde"]
-
-    starts = expected_starts([*running, *waiting], [None, None, 50.0, 10.0, 1.0], 1, 100.0)
-    assert starts == [None, None, 130.0, 150.0, 160.0]
-    assert expected_starts(waiting, [5.0, None, 5.0], 2, 100.0) == [100.0, 100.0, 105.0]
-    assert expected_starts(waiting, [None, 5.0, 5.0], 1, 100.0) == [100.0, None, None]
-    assert expected_starts([entry("a", "running"), *waiting], [None] * 4, 1, 100.0) == [None] * 4
-    assert expected_starts([entry("a", "running", 90.0), waiting[0]], [None, 1.0], 1, 100.0) == [None, 100.0]
-
-
-async def test_expected_start__is_shown_by_the_estimated_durations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_paused", [False, True])
+async def test_expected_start__is_the_same_in_the_queue_and_in_each_card(tmp_path: Path, is_paused: bool) -> None:
     async with place(tmp_path) as here:
         cost = Cost(params=1, memory_bytes=1, disk_bytes=1, steps=1, seconds=600.0)
-        for name in ("lstm-1", "lstm-2", "lstm-3"):
-            story = here.story(here.ana, name)
-            priced = changed(story.record, cost=cost, created_at=now())
-            (story.run.path / "request.json").write_text(priced.model_dump_json(), encoding="utf-8")
         address = await answering_server(here.bot.settings)
         assert address is not None
         store = await connect(address)
         await store.renew_worker(seconds=60)
+        for user, name in ((here.ana, "lstm-1"), (here.ana, "lstm-2"), (here.bob, "lstm-3"), (here.ana, "lstm-4")):
+            story = here.story(user, name)
+            priced = changed(story.record, cost=None if name == "lstm-2" else cost, created_at=now())
+            (story.run.path / "request.json").write_text(priced.model_dump_json(), encoding="utf-8")
+            await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), owner=str(user.id))
         await store.close()
-        with (tmp_path / "artifacts" / "models" / "lstm-2" / "request.json").open("r+b") as damaged:
-            await here.bot.index.refresh()
-            damaged.truncate(10)
-        before = time.time()
-
-        shown = (await here.ask(here.bob, "queue")).text
+        await here.bot.queue.pause(is_paused=is_paused)
+        minute, last, shown = 0.0, 1.0, ""
+        cards: list[float | None] = []
+        while minute != last:  # starts are in full minutes: all of them within one
+            minute = time.time() // 60
+            shown = (await here.ask(here.bob, "queue")).text
+            statuses = [await here.bot.queue.status(name) for name in ("lstm-1", "lstm-3", "lstm-2", "lstm-4")]
+            cards = [(await here.bot.queue.steady_status(status)).starts_ts for status in statuses]
+            last = time.time() // 60
 
         starts = [int(part.split(":")[0]) for part in shown.split("<t:")[1:]]
-        assert [round((start - before) / 600) for start in starts] == [
-            0,
-            1,
-        ]  # how long the second one takes is not known
+        assert starts == [start for start in cards if start is not None]
+        # bob's run takes its turn before the second one of ana, after which no start is known
+        assert [start / 60 - minute for start in starts] == ([] if is_paused else [1, 11, 21])

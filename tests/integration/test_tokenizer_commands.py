@@ -110,3 +110,6 @@ async def test_list__turns_its_pages(tmp_path: Path) -> None:
         assert "11 tokenizers · page 1 of 2" in first.text and first.text.count("⏳") == 10
         await until(lambda: "page 2 of 2" in shown_text(message.payload))
         assert shown_text(message.payload).count("⏳") == 1
+        opened = await here.discord.click(here.bob, message, "mt:tokenizerspage:list:1")
+        await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
+        assert "page 1 of 2" in shown_text(message.payload)

@@ -6,47 +6,58 @@ from pathlib import Path
 import pytest
 
 from tests.support.stories import BEGIN, Story, run_record
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.cost import Cost
-from trainer.jobs.start_time import expected_start
+from trainer.jobs.start_time import expected_starts
 
 NOW = BEGIN.timestamp()  # a full minute
 
 
-def waiting(root: Path, name: str, seconds: float | None) -> RunDirectory:
+def read(story: Story) -> RunFollower:
+    follower = story.run.follow()
+    follower.refresh()
+    return follower
+
+
+def waiting(root: Path, name: str, seconds: float | None) -> RunFollower:
     cost: dict[str, object] = {"cost": Cost(params=1, memory_bytes=1, disk_bytes=1, steps=1, seconds=seconds)}
-    return Story(root, run_record(name).model_copy(update=cost)).run
+    return read(Story(root, run_record(name).model_copy(update=cost)))
 
 
-def running(root: Path, name: str, minutes_ago: float = 0) -> RunDirectory:
+def running(root: Path, name: str, minutes_ago: float = 0) -> RunFollower:
     """A run whose training ends one minute after its last step."""
-    return Story(root, run_record(name), BEGIN - timedelta(minutes=minutes_ago)).start().step(50, 2.0).run
+    return read(Story(root, run_record(name), BEGIN - timedelta(minutes=minutes_ago)).start().step(50, 2.0))
 
 
 def test_run_behind_a_running_one__starts_when_that_ends(tmp_path: Path) -> None:
-    ahead = [running(tmp_path, "one")]
+    first, two, three = running(tmp_path, "one"), waiting(tmp_path, "two", 121.0), waiting(tmp_path, "three", None)
 
-    assert expected_start(ahead, slots=1, now_seconds=NOW) == NOW + 60
-    assert expected_start(ahead, slots=1, now_seconds=NOW + 30) == NOW + 60
-    assert expected_start([*ahead, waiting(tmp_path, "two", 121.0)], slots=1, now_seconds=NOW) == NOW + 240
+    starts = expected_starts([first, two, three], slots=1, now_seconds=NOW)
+
+    assert starts == {"two": NOW + 60, "three": NOW + 240}  # 60 s and 121 s later, in full minutes
+    assert expected_starts([first, two], slots=1, now_seconds=NOW + 30) == {"two": NOW + 60}
 
 
 def test_run__starts_at_once_where_a_slot_is_free(tmp_path: Path) -> None:
-    ended = Story(tmp_path, run_record("gone")).start().cancel().run
+    ended = read(Story(tmp_path, run_record("gone")).start().cancel())
+    first, two, three = running(tmp_path, "one"), waiting(tmp_path, "two", 300.0), waiting(tmp_path, "three", 1.0)
 
-    assert expected_start([], slots=1, now_seconds=NOW) == NOW
-    assert expected_start([running(tmp_path, "one"), ended], slots=2, now_seconds=NOW) == NOW
-    assert expected_start([waiting(tmp_path, "two", 60.0)], slots=1, now_seconds=NOW) == NOW + 60
+    assert expected_starts([two], slots=1, now_seconds=NOW) == {"two": NOW}
+    assert expected_starts([ended, two], slots=1, now_seconds=NOW) == {"two": NOW}
+    assert expected_starts([first, two, three], slots=2, now_seconds=NOW) == {"two": NOW, "three": NOW + 60}
 
 
 def test_run_that_is_late__has_its_end_now(tmp_path: Path) -> None:
-    assert expected_start([running(tmp_path, "one", minutes_ago=9)], slots=1, now_seconds=NOW) == NOW
+    order = [running(tmp_path, "one", minutes_ago=9), waiting(tmp_path, "two", 1.0)]
+
+    assert expected_starts(order, slots=1, now_seconds=NOW) == {"two": NOW}
 
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_start__behind_runs_of_unknown_length_is_unknown(tmp_path: Path, slots: int) -> None:
-    fresh = [Story(tmp_path, run_record(name)).read_corpus().run for name in ("one", "two")]
+    fresh = [read(Story(tmp_path, run_record(name)).read_corpus()) for name in ("one", "two")]
+    last = waiting(tmp_path, "last", 1.0)
 
-    assert expected_start(fresh, slots=slots, now_seconds=NOW) is None
-    assert expected_start([waiting(tmp_path, "three", None)], slots=1, now_seconds=NOW) is None
-    assert expected_start([Story(tmp_path, run_record("four")).run], slots=1, now_seconds=NOW) is None
+    assert expected_starts([*fresh, last], slots=slots, now_seconds=NOW) == {}
+    assert expected_starts([waiting(tmp_path, "three", None), last], slots=1, now_seconds=NOW) == {"three": NOW}
+    assert expected_starts([read(Story(tmp_path, run_record("four"))), last], slots=1, now_seconds=NOW) == {"four": NOW}

@@ -4,13 +4,14 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
 
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore, cancel_idle_run, new_run_id
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
@@ -34,7 +35,7 @@ from trainer.jobs.enqueue import Enqueuer, publish_events, queue_owner
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
-from trainer.jobs.start_time import MAX_AHEAD, expected_start
+from trainer.jobs.start_time import MAX_AHEAD, expected_starts
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
@@ -324,23 +325,32 @@ class JobQueue:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
         status = await self.add_queue_state(status)
         if status.status == "queued" and status.queue_position is not None and status.message != NO_WORKER:
-            return changed(status, starts_ts=await self._expected_start(status.run_id))
+            return changed(status, starts_ts=(await self.expected_starts()).get(status.run_id))
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
 
-    async def _expected_start(self, run_id: str) -> float | None:
-        """Return the expected start of a queued run; None if it is not known."""
+    async def expected_starts(self) -> dict[str, float]:
+        """Return the expected start of each waiting run, in Unix time; a run is absent if its start is not known.
+
+        A run behind a run that is deleted or damaged has no known start. No run of a paused queue has one.
+        """
+        if await self.is_paused():
+            return {}
         slots = self._settings.queue.training_slots
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                order = await self._store.queue_order(self._settings.queue.name)
-            ids = order[: order.index(run_id)]
-            if len(ids) > MAX_AHEAD:
-                return None
-            ahead = [self.runs.get(other) for other in ids]
-            return await asyncio.to_thread(expected_start, ahead, slots=slots, now_seconds=time.time())
-        except (AppError, OSError, ValueError, *STORE_ERRORS):  # a run has left the queue, or is damaged
-            return None
+        order = (await self.order())[: MAX_AHEAD + 1]
+        return await asyncio.to_thread(
+            lambda: expected_starts(self._readable(order), slots=slots, now_seconds=time.time())
+        )
+
+    def _readable(self, run_ids: Sequence[str]) -> Iterator[RunFollower]:
+        """Read runs and yield them, up to the first one that is deleted or damaged."""
+        for run_id in run_ids:
+            try:
+                follower = self.runs.get(run_id).follow()
+                follower.refresh()
+            except (AppError, OSError, ValueError):
+                return
+            yield follower
 
     async def add_queue_state(self, status: RunStatus) -> RunStatus:
         """Return the status of a run with queue position, last heartbeat and whether a worker holds the run."""

@@ -4,7 +4,6 @@ The library's models are used without their heads. The library initializes its w
 Nothing is downloaded.
 """
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ from trainer.models.packed_linear import packed_linear
 from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
 from trainer.tokenizers.base import Vocabulary
 
-os.environ["HF_HUB_OFFLINE"] = "1"
 _set_verbosity_error: Callable[[], None] = logging.set_verbosity_error
 _set_verbosity_error()
 

@@ -69,6 +69,20 @@ async def test_chart__has_a_second_axis_of_bits_if_they_are_known() -> None:
     await until(lambda: not multiprocessing.active_children())
 
 
+async def test_chart__that_several_wait_for_is_drawn_once() -> None:
+    charts = ChartProcess()
+    try:
+        drawn = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(3)))
+        later = await charts.loss_chart(CURVE, [])
+    finally:
+        charts.close()
+
+    assert drawn[0] is not None
+    assert drawn[1] is drawn[0] and drawn[2] is drawn[0]
+    assert later == drawn[0] and later is not drawn[0]  # it is not kept
+    await until(lambda: not multiprocessing.active_children())
+
+
 async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> None:
     charts = ChartProcess()
 

@@ -1,7 +1,6 @@
 """The transformers against the models of the library itself, made here by its own words, with the same weights."""
 
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -155,7 +154,15 @@ def test_other_models__do_without_the_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.process
+def test_import_of_a_transformer__leaves_the_environment_for_child_processes() -> None:
+    program = "import os; before = dict(os.environ); import trainer.models.transformer; assert os.environ == before"
+
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("name", "count"), [("gpt2", 5), ("bert", 5)])  # two of each layer, and the embedding's
