@@ -62,7 +62,8 @@ class Pictures:
         await self._discord.connected(PATIENCE_SECONDS)
         await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh", "epochs": 6})
         await self._ask("help", "mt help", {})
-        await self._form("settings", await self._discord.slash(self.owner, "mt settings", {}))
+        for name, person in (("settings", self.owner), ("settings-turkish", self.reader)):
+            await self._form(name, await self._discord.slash(person, "mt settings", {}))
         await self._ask("mistake", "mt train", {"corpus": "demo", "init_from": "no-such-run"})
         await self._ask("corpora", "mt corpus list", {})
         await self._draw("completed", await self._message_of("Completed: kazakh"))
@@ -155,7 +156,6 @@ class Pictures:
         digest = await self._message_of(f"Watching {WAITING + 1} runs")
         await self._draw("digest", digest, f"position {WAITING}")
         await self._ask("queue", "mt queue", {})
-        await self._ask("queue-turkish", "mt queue", {}, by=self.reader)
         await self._ask("workers", "mt-admin workers", {})
         await self._ask("doctor", "mt-admin doctor", {})
         for run in self._runs.all()[: WAITING + 1]:  # the newest first, so that none of them starts
@@ -186,19 +186,16 @@ class Pictures:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._discord.wait_for_edit(message, pattern)
 
-    async def _ask(
-        self, name: str, command: str, options: Options, *, until: str = "", by: User | None = None
-    ) -> StoredMessage:
+    async def _ask(self, name: str, command: str, options: Options, *, until: str = "") -> StoredMessage:
         """Type a command, and draw its answer, once it has the text `until`."""
-        person = by or self.owner
         guild = self._guild if command.startswith("mt-admin") else None
-        call = await self._discord.slash(person, command, options, guild=guild)
+        call = await self._discord.slash(self.owner, command, options, guild=guild)
         answer = await call.reply(PATIENCE_SECONDS)
         if until:
             await self._edited(answer, until)
         typed = " ".join(f"{option}:{value}" for option, value in options.items())
         if name:
-            await self._draw(name, answer, asked=f"{person.name} used <b>/{command}</b> {escape(typed)}")
+            await self._draw(name, answer, asked=f"{self.owner.name} used <b>/{command}</b> {escape(typed)}")
         return answer
 
     async def _press(self, name: str, message: StoredMessage, label: str) -> None:
