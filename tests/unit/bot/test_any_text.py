@@ -335,6 +335,11 @@ def test_messages__of_text_with_half_a_character_can_be_encoded(given: str) -> N
 
 
 @for_all(TEXTS)
+def test_undelivered_results__of_any_text_name_every_run(given: str) -> None:
+    assert (MESSAGES["undelivered"](given).description or "").count(f"`{RUN}`") == 4
+
+
+@for_all(TEXTS)
 def test_forms__of_any_text_are_accepted_by_discord(given: str) -> None:
     modal = form(
         "edit", RUN, f"Edit {given}", Field("prompt", f"Prompt {given}", given), Field("n", "N", given, True, 9)
