@@ -169,7 +169,7 @@ class _Session:
     async def _begin(self, typed: Typed, known: Prepared) -> Call:
         user, name = typed.user, typed.name
         if typed.kind == "menu":
-            file = Upload("lines.txt", "\n".join(SENTENCES * 30).encode())
+            file = Upload("lines.txt", "\n".join([*SENTENCES] * 30).encode())
             message = self._discord.say(user, self._discord.dm_channel(user), SENTENCES[-1], file)
             return await self._discord.choose(user, message, name)
         if typed.kind == "button":

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import discord
 from pydantic import BaseModel
 
+from bot.embeds.text import clamp
 from trainer.contracts.runs import RunRecord
 
-MAX_TEXT, MAX_FORM_TITLE = 4000, 45  # Discord's limits
+MAX_TEXT, _MAX_FORM_LABEL = 4000, 45  # Discord's limits
 _SHORT = 100
 _LINE: discord.TextStyle = discord.TextStyle.short
 _LINES: discord.TextStyle = discord.TextStyle.paragraph
@@ -92,8 +93,8 @@ def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
 def form(
     action: str, run_id: str, title: str, *fields: Field | Selection, detail: str | None = None
 ) -> discord.ui.Modal:
-    """Return a form for an action on a run; `Bot.on_interaction` receives its values."""
-    modal = discord.ui.Modal(title=title, custom_id=custom_id(action, run_id, detail))
+    """Return a form for an action on a run, cut to Discord's limits; `Bot.on_interaction` receives its values."""
+    modal = discord.ui.Modal(title=clamp(title, _MAX_FORM_LABEL), custom_id=custom_id(action, run_id, detail))
     for field in fields:
         modal.add_item(_labelled(field))
     modal.stop()
@@ -109,11 +110,11 @@ def _labelled(field: Field | Selection) -> discord.ui.Label[discord.ui.Modal]:
     entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
         style=_LINE if field.max_characters <= _SHORT else _LINES,
         custom_id=field.name,
-        default=field.value or None,
+        default=clamp(field.value, field.max_characters) or None,
         required=field.is_required,
         max_length=field.max_characters,
     )
-    return discord.ui.Label(text=field.label, component=entry)
+    return discord.ui.Label(text=clamp(field.label, _MAX_FORM_LABEL), component=entry)
 
 
 def custom_id(action: str, run_id: str, detail: str | None = None) -> str:

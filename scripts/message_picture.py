@@ -22,7 +22,8 @@ _EPHEMERAL = 1 << 6
 _BUTTON_STYLES = {1: "#5865f2", 3: "#248046", 4: "#da373c"}
 _OTHER_BUTTON = "#4e5058"
 _STYLE = """
-body { margin: 0; color: #dbdee1; font: 15px/1.4 'DejaVu Sans', 'Noto Color Emoji', sans-serif }
+@font-face { font-family: Emoji; src: local('Noto Color Emoji'); unicode-range: U+2600-27BF }
+body { margin: 0; color: #dbdee1; font: 15px/1.4 Emoji, 'DejaVu Sans', 'Noto Color Emoji', sans-serif }
 main { width: 596px; padding: 12px; background: #313338; border-radius: 8px; display: inline-block }
 .asked { color: #b5bac1; font-size: 13px; margin-bottom: 6px }
 .asked b { color: #00a8fc }

@@ -8,13 +8,13 @@ import structlog
 from discord import app_commands
 
 from bot.access import AccessLevel
-from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, form
+from bot.buttons import ButtonPress, Field, form
 from bot.client import Bot
 from bot.commands.help import all_commands
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.embeds.admin import access_answer, deleted_answer, doctor_answer, workers_answer
-from bot.embeds.text import clamp, display_name
+from bot.embeds.text import display_name
 from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.health import Finding, check_data, check_gpu
@@ -98,8 +98,8 @@ async def _access(context: CommandContext, member: discord.User | discord.Member
 async def _delete_form(context: CommandContext, run_id: str) -> discord.ui.Modal:
     run = await find_run(context, "mt-admin delete", run_id)
     name = display_name(run.record)
-    label = clamp(_("Type the name to delete: {name}", name=name), MAX_FORM_TITLE)
-    return form("delete", run.record.run_id, clamp(_("Delete {name}", name=name), MAX_FORM_TITLE), Field(_NAME, label))
+    label = _("Type the name to delete: {name}", name=name)
+    return form("delete", run.record.run_id, _("Delete {name}", name=name), Field(_NAME, label))
 
 
 async def _delete(context: CommandContext, press: ButtonPress) -> Answer:

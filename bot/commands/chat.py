@@ -3,13 +3,13 @@
 import discord
 from discord import app_commands
 
-from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, button, button_row, form
+from bot.buttons import ButtonPress, Field, button, button_row, form
 from bot.client import Bot
 from bot.commands.inference import RUN_HELP, default_length, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.embeds.inference import chat_answer
-from bot.embeds.text import clamp, display_name
+from bot.embeds.text import display_name
 from trainer.contracts.inference import ChatRequest
 from trainer.contracts.validation import parse
 
@@ -36,7 +36,7 @@ async def chat(
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     run = await find_run(context, "chat", press.run_id)
     await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
-    title = clamp(f"Reply to {display_name(run.record)}", MAX_FORM_TITLE)
+    title = f"Reply to {display_name(run.record)}"
     return form("chat", press.run_id, title, Field("message", "Message"), detail=press.detail)
 
 

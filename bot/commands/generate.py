@@ -9,13 +9,13 @@ from discord import app_commands
 from pydantic import ConfigDict
 from pydantic import Field as Bounds
 
-from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button, button_row, form
+from bot.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.client import Bot
 from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import generate_answer
-from bot.embeds.text import clamp, display_name
+from bot.embeds.text import display_name
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
@@ -97,7 +97,7 @@ async def _form(context: CommandContext, run_id: str | None, options: GenerateOp
     await asyncio.to_thread(run.directory.completed_manifest)
     request = options.request()
     _check_length(context, request)
-    title = clamp(f"Generate with {display_name(run.record)}", MAX_FORM_TITLE)
+    title = f"Generate with {display_name(run.record)}"
     return _generate_form(run.record.run_id, title, request, options.seed)
 
 

@@ -4,13 +4,12 @@ import discord
 from discord import app_commands
 
 from bot.attachments import attachment_name
-from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, form
+from bot.buttons import ButtonPress, Field, form
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_form, respond
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
 from bot.commands.training import accept_files, answer_accepted, clean_label, new_run_watch
-from bot.embeds.text import clamp
 from trainer.config.request_options import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
 
@@ -55,7 +54,7 @@ async def _train_form(
     return form(
         "trainfile",
         key,
-        clamp(f"Train on {found.filename}", MAX_FORM_TITLE),
+        f"Train on {found.filename}",
         Field("name", "Name of the run", name[:_MAX_NAME], is_required=False, max_characters=_MAX_NAME),
         Field("model", "Model family", _DEFAULT_MODEL, max_characters=_MAX_MODEL),
         Field("epochs", "Epochs", str(_DEFAULT_EPOCHS), max_characters=_MAX_NUMBER),

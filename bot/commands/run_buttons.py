@@ -5,7 +5,7 @@ from io import BytesIO
 
 import discord
 
-from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button_row, form, select
+from bot.buttons import MAX_TEXT, ButtonPress, Field, button_row, form, select
 from bot.client import Bot
 from bot.commands.compare import compare_runs
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
@@ -64,7 +64,7 @@ async def _change_form(context: CommandContext, press: ButtonPress) -> discord.u
     if len(text) > MAX_TEXT:
         message = "The settings of this run are too long for a form. Use **Copy config** and `/mt train config:`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    title = clamp(f"Train again: {display_name(run.record)}", MAX_FORM_TITLE)
+    title = f"Train again: {display_name(run.record)}"
     return form("change", press.run_id, title, Field("config", "Experiment file (YAML)", text))
 
 

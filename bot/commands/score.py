@@ -11,13 +11,13 @@ from discord import app_commands
 from pydantic import Field as Bounds
 
 from bot.attachments import read_attachment
-from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, button, button_row, form
+from bot.buttons import ButtonPress, Field, button, button_row, form
 from bot.client import Bot
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import report_answer, report_files, score_answer, table_answer
-from bot.embeds.text import clamp, display_name
+from bot.embeds.text import display_name
 from bot.report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
@@ -95,7 +95,7 @@ async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
     run = await find_run(context, "score", run_id)
     await asyncio.to_thread(run.directory.completed_manifest)
-    title = clamp(f"Score with {display_name(run.record)}", MAX_FORM_TITLE)
+    title = f"Score with {display_name(run.record)}"
     return form("score", run.record.run_id, title, Field("text", "Text"), detail=options.code)
 
 

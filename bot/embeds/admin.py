@@ -6,7 +6,7 @@ import discord
 
 from bot.access import AccessLevel
 from bot.embeds.text import AMBER, BLURPLE, GREEN, GREY, RED, clamp, make_embed, plain, relative_time, shown_name
-from bot.language import _, numeral, plural
+from bot.language import _, plural
 from bot.run_index import RunEntry
 from trainer.contracts.runs import RunRecord
 from trainer.jobs.health import Finding
@@ -64,4 +64,4 @@ def doctor_answer(findings: Mapping[str, Finding]) -> discord.Embed:
         failures = plural("{count} check failed", "{count} checks failed", n_failed)
         warnings = plural("{count} warning", "{count} warnings", n_warned)
         summary = f"{failures} · {warnings}"
-    return make_embed(colour, f"🩺 {_('Installation')}: {numeral(len(findings))}", [summary, *lines])
+    return make_embed(colour, f"🩺 {_('Installation')}", [summary, *lines])

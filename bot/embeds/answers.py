@@ -36,7 +36,7 @@ STATE_SIGNS: dict[RunState, str] = {
     "failed": "❌",
     "cancelled": "⏹",
 }
-_MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 300, 60, 60
+_MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
 _MAX_SHOWN_CONFIG = 1900
 _SAVED = "Saved checkpoints remain."
 _CARD_PLACES: dict[Notify, str] = {
@@ -144,7 +144,8 @@ def undelivered_note(cards: Sequence[discord.Embed]) -> discord.Embed:
     lines = ["The final messages of these runs could not be sent to you. `/mt status` shows each run."]
     for card in cards:
         first = (card.description or "").split("\n")[0]
-        lines.append(clamp(f"**{card.title}**\n{first} · `{card.footer.text}`", _MAX_UNDELIVERED))
+        title, result = clamp(card.title or "", _MAX_UNDELIVERED), clamp(first, _MAX_UNDELIVERED)
+        lines.append(f"**{title}**\n{result} · `{card.footer.text}`")
     footer = "Shown once. Allow direct messages from this bot to receive results."
     return make_embed(AMBER, "📪 Undelivered results", lines, footer)
 

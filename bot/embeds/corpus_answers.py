@@ -52,7 +52,7 @@ def _table(statistics: CorpusStatistics) -> list[str]:
         (_shown(char), f"U+{ord(char):04X}", f"{number:,}", f"{number / statistics.characters:.2%}")
         for char, number in statistics.most_frequent
     ]
-    widths = [max(len(row[column]) for row in rows) for column in (2, 3)]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in (2, 3)]
     return [f"{char} {code:<8} {number:>{widths[0]}} {share:>{widths[1]}}" for char, code, number, share in rows]
 
 

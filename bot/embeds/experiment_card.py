@@ -71,8 +71,9 @@ def attach_figures(embed: discord.Embed, heat_map: bytes, tree: bytes, result: E
 def _progress(status: ExperimentStatus) -> list[str]:
     """Return a bar, and for each model its languages with the states of their cells."""
     done, total = status.cells_done, len(status.cells)
-    minutes = "" if status.elapsed_seconds is None else f" · {status.elapsed_seconds / 60:.0f} min"
-    bar = f"{progress_bar(100 * done / max(1, total))} **{done} of {total}** cells{minutes}"
+    seconds = status.elapsed_seconds
+    elapsed = "" if seconds is None else f" · {seconds / 60:.0f} min" if seconds >= 60 else f" · {seconds:.0f} s"
+    bar = f"{progress_bar(100 * done / max(1, total))} **{done} of {total}** cells{elapsed}"
     return [bar, clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES), "✓ done · ▶ running · ○ waiting · ✗ failed"]
 
 

@@ -64,7 +64,7 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
 
 
 def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
-    """Return the message that notifies of a run's end: its outcome and the next commands."""
+    """Return the message that notifies of a run's end: its outcome and what to do next."""
     colour, title = _end_title(shown_name(record), status)
     match status.status:
         case "completed":
@@ -74,7 +74,7 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
                 *_samples(outcome.samples),
                 *_files(outcome.files),
                 f"Reproduce: `/mt train config:{status.run_id}.yaml`, the file of **Copy config**.",
-                f"Next: {_next_commands(record)}",
+                *_chat_command(record),
             ]
         case "failed":
             lines = [*_failure(status), advice(status), *_checkpoint(status)]
@@ -292,10 +292,9 @@ def _files(files: Sequence[FileRecord]) -> list[str]:
     ]
 
 
-def _next_commands(record: RunRecord) -> str:
-    """Return the commands for a completed run; a masked model generates no text."""
-    names = ("generate", "chat", "score") if record.effective.objective == "causal_lm" else ("score",)
-    return " · ".join(f"`/mt {name} run:{record.run_id}`" for name in names)
+def _chat_command(record: RunRecord) -> list[str]:
+    """Return the command that has no button; a masked model generates no text."""
+    return [f"Chat with it: `/mt chat run:{record.run_id}`"] if record.effective.objective == "causal_lm" else []
 
 
 def _duration(status: RunStatus) -> str:

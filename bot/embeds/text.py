@@ -20,8 +20,8 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None = None) -> discord.Embed:
     """Return an embed whose title and description are cut to Discord's limits; their sum is below the total limit."""
-    description = clamp("\n".join(lines), MAX_DESCRIPTION)
-    return discord.Embed(colour=colour, title=clamp(title, _MAX_TITLE), description=description).set_footer(text=footer)
+    title, description = clamp(_encodable(title), _MAX_TITLE), clamp(_encodable("\n".join(lines)), MAX_DESCRIPTION)
+    return discord.Embed(colour=colour, title=title, description=description).set_footer(text=footer)
 
 
 def shown_name(record: RunRecord) -> str:
@@ -36,6 +36,11 @@ def display_name(record: RunRecord) -> str:
 def utf16_length(text: str) -> int:
     """Return the length in UTF-16 units, as Discord's clients count; never less than the number of characters."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _encodable(text: str) -> str:
+    """Replace halves of surrogate pairs, which Discord refuses."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def clamp(text: str, limit: int) -> str:
@@ -61,8 +66,9 @@ def code_block(text: str, limit: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Make markdown, mentions, links and text direction of a user's text inert."""
-    inert = discord.utils.escape_markdown(_CONTROLS.sub(_REPLACEMENT, text)).replace("<", f"<{_ZERO_WIDTH_SPACE}")
+    """Make markdown, mentions, links and text direction of a user's text inert, on one line."""
+    line = _CONTROLS.sub(_REPLACEMENT, text.replace("\n", " "))
+    inert = discord.utils.escape_markdown(line).replace("<", f"<{_ZERO_WIDTH_SPACE}")
     return isolated(inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//"))
 
 
@@ -73,8 +79,9 @@ def isolated(text: str) -> str:
 
 
 def without_links(message: str) -> str:
-    """Disable the links in a message of the bot that can quote a user; other markdown stays."""
-    return _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
+    """Disable links and code blocks in a message of the bot that can quote a user; other markdown stays."""
+    inert = _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
+    return inert.replace("```", f"`{_ZERO_WIDTH_SPACE}`{_ZERO_WIDTH_SPACE}`")
 
 
 def relative_time(unix_seconds: float) -> str:

@@ -21,7 +21,8 @@ class Read:
 
 def within_limits(embed: discord.Embed) -> bool:
     """Discord's documented limits, counted in UTF-16 units, which no other way of counting exceeds."""
-    sizes = [len(part.encode("utf-16-le")) // 2 for part in (embed.title, embed.description, embed.footer.text) if part]
+    parts = (embed.title or "", embed.description or "", embed.footer.text or "")
+    sizes = [len(part.encode("utf-16-le")) // 2 for part in parts]
     fits = all(size <= limit for size, limit in zip(sizes, (256, 4096, 2048), strict=True))
     return fits and sum(sizes) <= 6000 and not embed.fields
 

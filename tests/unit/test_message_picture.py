@@ -1,7 +1,10 @@
 """HTML of messages for the pictures: Markdown as Discord shows it, and user text as text."""
 
+import re
+
 from local_discord.wire import Json
 from scripts.message_picture import message_html
+from tests.support import ROOT
 
 
 def shown(description: str) -> str:
@@ -32,3 +35,10 @@ def test_buttons_and_files__have_their_labels() -> None:
     assert "Cancel &lt;" in html
     assert "a.csv · 1,234 bytes" in html
     assert "Only you can see this" in html
+
+
+def test_conversation__shows_every_picture_with_a_description() -> None:
+    page = (ROOT / "docs" / "discord.md").read_text(encoding="utf-8")
+    described: list[str] = re.findall(r"!\[[^\]]+\]\(pictures/([\w-]+\.png)\)", page)
+
+    assert sorted(described) == sorted(path.name for path in (ROOT / "docs" / "pictures").glob("*.png"))

@@ -218,12 +218,11 @@ def test_final_message__says_what_to_do_next_and_is_told_from_the_card_by_its_fo
         story = end(Story(tmp_path, run_record(f"char_lstm-{name}")).start())
         told[name] = Read(final_message(story.record, story.follower().refresh(), Outcome()))
 
-    commands = " · ".join(f"`/mt {command} run:char_lstm-done`" for command in ("generate", "chat", "score"))
     assert told["done"].text.split("\n") == [
         "Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72",
         "0 steps in 0 epochs",
         "Reproduce: `/mt train config:char_lstm-done.yaml`, the file of **Copy config**.",
-        f"Next: {commands}",
+        "Chat with it: `/mt chat run:char_lstm-done`",
     ]
     assert told["lost"].text.endswith("When you ask for help, include the run id below.")
     assert told["ended"].text.endswith("`/mt train` starts a new run.")
@@ -259,7 +258,7 @@ def test_final_message__of_a_masked_run_offers_only_what_it_can_do(tmp_path: Pat
     update: dict[str, object] = {"effective": story.record.effective.model_copy(update=masked)}
     shown = final_message(story.record.model_copy(update=update), story.follower().refresh(), Outcome())
 
-    assert Read(shown).text.endswith(f"\nNext: `/mt score run:{RUN}`")
+    assert Read(shown).text.endswith("the file of **Copy config**.")
 
 
 @pytest.mark.parametrize(("share", "is_warned"), [(0.97, True), (0.9, False)])
