@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
 from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from tests.support.worker_runs import LONG, events_of
+from tests.unit.test_experiment_store import record as experiment_record
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
@@ -26,9 +27,12 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import resolve_experiment
 from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 from trainer.store import keys
+from trainer.store.store import connect
 from trainer.system.files import Disk, read_record
 from trainer.worker.experiment import drive
+from trainer.worker.reconciler import reconcile
 
 
 class FullDisk(Disk):
@@ -342,3 +346,19 @@ async def test_text_without_sections__is_named(lab: Lab) -> None:
         status = await end_of(queue, experiment.experiment_id)
 
     assert status.message == "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
+
+
+async def test_experiment__that_redis_has_forgotten_is_put_back_from_disk_once(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, embedded_workers=0)
+    experiment = ExperimentStore(settings.app.artifacts_root).create(experiment_record())
+    services = Services(settings)
+    store = await connect(await services.start())
+    with captured_logs() as logs:
+        for _ in range(2):
+            await reconcile(settings, store)
+    position = await store.queue_position(keys.EXPERIMENT_QUEUE, experiment.experiment_id)
+    await store.close()
+    await services.stop()
+
+    requeued = [line["experiment_id"] for line in logs if line["event"] == "experiment_requeued"]
+    assert (requeued, position) == ([experiment.experiment_id], 1)

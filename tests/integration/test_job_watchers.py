@@ -15,7 +15,7 @@ from local_discord.ratelimit import Limit
 from local_discord.state import Refusal
 from tests.support import ROOT
 from tests.support.experiment_results import finished_experiment
-from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, Place, place, until_delivered
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from tests.unit.test_experiment_store import record as experiment_record
@@ -161,6 +161,22 @@ async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command_then
         (mention,) = here.discord.messages(hall)
         assert mention.payload["content"] == f"<@{ana.id}>"
         assert "Direct messages are closed" in shown_text(mention.payload)
+
+
+async def test_mention__that_fails_is_tried_again_and_sent_once(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana", dms_open=False)
+        hall = here.discord.add_guild("home", [ana]).channels[0]
+        story = here.story(None)
+        for refusal in (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(400, 50035, "Invalid")):
+            here.discord.fail_next("POST", MESSAGES, refusal)
+        with captured_logs() as logs:
+            async with here.listening() as listener:
+                await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
+                await until(lambda: not read_ledger(story.run).pending)
+
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
+        assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
 
 
 async def test_undelivered_result__of_a_deleted_run_is_not_shown(tmp_path: Path) -> None:
