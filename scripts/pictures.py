@@ -23,7 +23,6 @@ from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import Json, text
 from scripts.message_picture import draw, form_html, message_html
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import BUNDLED
 from trainer.jobs.services import die_with_parent
 
@@ -135,16 +134,12 @@ class Pictures:
         """Let each attempt of a run crash, after its first checkpoint, until the run has failed."""
         follower = run.follow()
         crashed: set[int] = set()
-
-        def status() -> RunStatus:
-            return follower.refresh()
-
-        while not (now := await asyncio.to_thread(status)).has_ended:
+        while not (now := await asyncio.to_thread(follower.refresh)).has_ended:
             if now.last_checkpoint_step is not None:
                 for pid, files in processes_below(bot.pid, "train-child"):
                     if pid not in crashed and run.run_id in files:
                         crashed.add(pid)
-                        os.kill(pid, signal.SIGALRM)
+                        os.kill(pid, signal.SIGALRM)  # a crash; SIGKILL would count as a kill from outside
             await asyncio.sleep(0.05)
 
     async def _crowd(self) -> None:
