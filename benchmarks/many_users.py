@@ -47,7 +47,12 @@ class Answered(NamedTuple):
 
     @property
     def is_refusal(self) -> bool:
-        return any(sign in self.content for sign in ("✋", "🔒", "❌ Internal", "⏳ Rate limit", "⏳ Service"))
+        return self.has_failed or any(sign in self.content for sign in ("✋", "🔒"))
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the answer is about an overload or a fault, not about a mistake of the user."""
+        return any(title in self.content for title in ("❌ Internal error", "⏳ Rate limit", "⏳ Service unavailable"))
 
 
 async def measure() -> int:
@@ -91,6 +96,7 @@ class _Session:
             "content, the latest": (content[-1], CONTENT_SECONDS, "s"),
             "violations of Discord's rules": (float(len(self._discord.violations)), 0.0, ""),
             "answers that never came": (float(len(self._discord.unresolved)), 0.0, ""),
+            "answers about an overload or a fault": (float(sum(one.has_failed for one in answered)), 0.0, ""),
             "requests refused as too many (429)": (float(len(refused)), 0.0, ""),
             "bot's memory, idle": (idle, 90.0, "MiB"),
         }
@@ -169,7 +175,7 @@ class _Session:
     async def _begin(self, typed: Typed, known: Prepared) -> Call:
         user, name = typed.user, typed.name
         if typed.kind == "menu":
-            file = Upload("lines.txt", "\n".join(SENTENCES * 30).encode())
+            file = Upload("lines.txt", "\n".join([*SENTENCES] * 30).encode())
             message = self._discord.say(user, self._discord.dm_channel(user), SENTENCES[-1], file)
             return await self._discord.choose(user, message, name)
         if typed.kind == "button":
