@@ -52,7 +52,7 @@ _HELP_TOPICS: tuple[str, ...] = (
 
 
 class Prepared(NamedTuple):
-    """What the calls are about."""
+    """The runs, the tokenizer and the experiment of the calls."""
 
     small: str
     """A completed run of the owner."""

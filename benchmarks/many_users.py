@@ -47,7 +47,12 @@ class Answered(NamedTuple):
 
     @property
     def is_refusal(self) -> bool:
-        return any(sign in self.content for sign in ("✋", "🔒", "❌ Internal", "⏳ Rate limit", "⏳ Service"))
+        return self.has_failed or any(sign in self.content for sign in ("✋", "🔒"))
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the answer is about an overload or a fault, not about a mistake of the user."""
+        return any(title in self.content for title in ("❌ Internal error", "⏳ Rate limit", "⏳ Service unavailable"))
 
 
 async def measure() -> int:
@@ -91,6 +96,7 @@ class _Session:
             "content, the latest": (content[-1], CONTENT_SECONDS, "s"),
             "violations of Discord's rules": (float(len(self._discord.violations)), 0.0, ""),
             "answers that never came": (float(len(self._discord.unresolved)), 0.0, ""),
+            "answers about an overload or a fault": (float(sum(one.has_failed for one in answered)), 0.0, ""),
             "requests refused as too many (429)": (float(len(refused)), 0.0, ""),
             "bot's memory, idle": (idle, 90.0, "MiB"),
         }
