@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import discord
 
 from bot.buttons import button, button_row
+from bot.language import _
 from trainer.contracts.experiments import ExperimentStatus
 
 REFRESH = "again"
@@ -21,8 +22,8 @@ def _items(status: ExperimentStatus) -> Iterator[discord.ui.Button[discord.ui.Vi
         yield button("expcsv", experiment_id, "CSV")
         yield button("exptex", experiment_id, "LaTeX")
         return
-    yield button("experiment", experiment_id, "Refresh", detail=REFRESH)
+    yield button("experiment", experiment_id, _("Refresh"), detail=REFRESH)
     if status.status in ("queued", "running"):
-        yield button("expcancel", experiment_id, "Cancel", style=discord.ButtonStyle.danger)
+        yield button("expcancel", experiment_id, _("Cancel"), style=discord.ButtonStyle.danger)
     else:
-        yield button("exprerun", experiment_id, "Rerun missing")
+        yield button("exprerun", experiment_id, _("Rerun missing"))

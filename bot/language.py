@@ -48,6 +48,15 @@ def set_language(chosen: Language | None, locale: discord.Locale) -> None:
     _current.set(chosen or _LOCALES.get(locale, "en"))
 
 
+def use_language(language: Language) -> None:
+    """Set the language of the current task's messages."""
+    _current.set(language)
+
+
+def current_language() -> Language:
+    return _current.get()
+
+
 def _(text: str, **values: object) -> str:
     """Return a text in the reader's language, with values for its {names}."""
     translated = CATALOGUES[_current.get()].get(text, text)

@@ -4,17 +4,24 @@ import ast
 import string
 from collections.abc import Iterable, Iterator
 from contextvars import copy_context
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import discord
 import pytest
 
 from bot.app import build
 from bot.commands.help import all_commands
+from bot.embeds.advice import CHANGES
+from bot.embeds.answers import error_title
+from bot.embeds.comparison import FIGURES, VALUES
+from bot.embeds.inference import STOPS
 from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.language import CATALOGUES, Language, _, numeral, plural, set_language
 from tests.support import ROOT
 from trainer.config.settings import Settings
+from trainer.contracts.base import RunState
+from trainer.contracts.errors import ErrorCode
+from trainer.reports.score_table import Unit
 
 _MAX_DESCRIPTION = 100
 TRANSLATED: tuple[Language, ...] = ("tr", "ru")
@@ -25,11 +32,20 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     """Yield every text that the bot's code translates, and whether it has plural forms."""
     for path in (ROOT / "bot").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "plural"):
-                first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    yield first.value, node.func.id == "plural"
-    for label in (*NOTIFY_LABELS.values(), *UNIT_LABELS.values()):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            if node.func.id in ("_", "plural") and texts:
+                yield texts[0], node.func.id == "plural"
+            elif node.func.id == "count" and texts:
+                yield f"{{count}} {texts[0]}", True
+    for label in (
+        *(*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values(), *VALUES.values()),
+        *(title for title, form, figure in FIGURES),
+        *map(error_title, ErrorCode),
+        *(str(state) for state in get_args(RunState)),
+        *(str(unit) for unit in get_args(Unit)),
+    ):
         yield label, False
 
 
