@@ -15,6 +15,7 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.corpus_build import BuildRequest, CorpusBuild, SourceName
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, retry
 from bot.embeds.corpus_build_card import corpus_build_card
+from bot.language import _
 from bot.pacing import back_off
 from trainer.contracts.validation import parse
 
@@ -58,7 +59,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
         raise build.state.error
     bot.corpus_builder.deliver(_deliver(bot, build, caller.user_id))
     embed = corpus_build_card(build.state)
-    embed.description = f"{embed.description}\nA card in your direct messages shows the progress."
+    embed.description = f"{embed.description}\n{_('A card in your direct messages shows the progress.')}"
     return Answer(embed)
 
 

@@ -13,6 +13,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import run_names
 from bot.embeds.answers import STATE_SIGNS, runs_page
 from bot.embeds.text import clamp, plain
+from bot.language import _
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
@@ -53,8 +54,8 @@ class RunFilters(NamedTuple):
         return button("page", self._query_id, label, detail=self._detail(self.page))
 
     def page_form(self) -> discord.ui.Modal:
-        number = Field("page", "Number of the page", max_characters=_MAX_PAGE_DIGITS)
-        return form("page", self._query_id, "Go to a page", number, detail=self._detail(self.page))
+        number = Field("page", _("Number of the page"), max_characters=_MAX_PAGE_DIGITS)
+        return form("page", self._query_id, _("Go to a page"), number, detail=self._detail(self.page))
 
     @classmethod
     def parse(cls, press: ButtonPress) -> "RunFilters":
@@ -70,14 +71,14 @@ class RunFilters(NamedTuple):
                 family=None if family == 0 else _FAMILIES[family - 1],
             )
         except (ValueError, IndexError):
-            message = "This button is of another version of the bot. Run `/mt runs` again."
+            message = _("This button is of another version of the bot. Run `/mt runs` again.")
             raise AppError(ErrorCode.INVALID_INPUT, message) from None
 
     @property
     def title(self) -> str:
-        state = "".join(f" {word}" for word in (self.state, self.family) if word)
-        query = f" with «{plain(self.query)}»" if self.query else ""
-        return f"{'Your' if self.is_mine else 'All'}{state} runs{query}"
+        kind = "".join(f" {word}" for word in (self.state and _(self.state), self.family) if word)
+        query = _(" with «{words}»", words=plain(self.query)) if self.query else ""
+        return (_("Your{kind} runs", kind=kind) if self.is_mine else _("All{kind} runs", kind=kind)) + query
 
 
 @app_commands.command(description="List the newest runs, page by page.")
@@ -124,18 +125,18 @@ def _buttons(filters: RunFilters, shown: Sequence[RunEntry], page: int, pages: i
         discord.SelectOption(
             label=clamp(f"{STATE_SIGNS[run.state]} {run.name}", _MAX_OPTION_CHARACTERS),
             value=run.run_id,
-            description=clamp(f"{run.state} · {run.run_id}", _MAX_OPTION_CHARACTERS),
+            description=clamp(f"{_(run.state)} · {run.run_id}", _MAX_OPTION_CHARACTERS),
         )
         for run in shown
     ]
     items: list[discord.ui.Item[discord.ui.View]] = []
     if options:
-        items.append(run_select("status", "Show the status of a run", options))
+        items.append(run_select("status", _("Show the status of a run"), options))
     if pages > 1:
         items += [
-            filters.button(page - 1 if page else pages + 1, "« Back", disabled=page == 0),  # ids must be different
+            filters.button(page - 1 if page else pages + 1, _("« Back"), disabled=page == 0),  # ids must be different
             filters._replace(page=page).page_button(f"{page + 1}/{pages}"),
-            filters.button(page + 1, "Next »", disabled=page == pages - 1),
+            filters.button(page + 1, _("Next »"), disabled=page == pages - 1),
         ]
     return button_row(*items)
 
@@ -152,7 +153,7 @@ async def _turn_to(context: CommandContext, press: ButtonPress) -> Answer:
     """Show the page whose number is in a form; one beyond the end is the last page."""
     typed = press.fields["page"].strip()
     if not (typed.isascii() and typed.isdigit() and int(typed)):
-        raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("`page` must be a number from 1 on, for example 2."))
     return await _runs(context, RunFilters.parse(press)._replace(page=int(typed) - 1))
 
 

@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 import discord
 
 from bot.buttons import ButtonPress, button, button_row
+from bot.language import _
 
 T = TypeVar("T")
 
@@ -31,11 +32,11 @@ def page_of(items: Sequence[T], number: int, action: str) -> Page[T]:
         return Page(shown, "", button_row())
     back, following = page - 1 if page else pages + 1, page + 1  # ids must be different
     buttons = button_row(
-        button(action, _LIST, "« Back", detail=f"{back}", disabled=page == 0),
+        button(action, _LIST, _("« Back"), detail=f"{back}", disabled=page == 0),
         button(action, _LIST, f"{page + 1}/{pages}", detail=f"{page}"),
-        button(action, _LIST, "Next »", detail=f"{following}", disabled=following == pages),
+        button(action, _LIST, _("Next »"), detail=f"{following}", disabled=following == pages),
     )
-    return Page(shown, f" · page {page + 1} of {pages}", buttons)
+    return Page(shown, f" · {_('page {page} of {pages}', page=page + 1, pages=pages)}", buttons)
 
 
 def page_number(press: ButtonPress) -> int:

@@ -12,7 +12,6 @@ from trainer.contracts.runs import RunRecord
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits
 CODE_BLOCK_MARKS = 8
-THIN_SPACE = "\u202f"
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""

@@ -4,24 +4,24 @@ import ast
 import string
 from collections.abc import Iterable, Iterator
 from contextvars import copy_context
-from typing import Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import discord
 import pytest
 
 from bot.app import build
-from bot.commands.help import all_commands
+from bot.commands.help import KINDS, all_commands
+from bot.commands.run_options import NOUNS
 from bot.embeds.advice import CHANGES
-from bot.embeds.answers import error_title
+from bot.embeds.answers import STATE_SIGNS, error_title
 from bot.embeds.comparison import FIGURES, VALUES
 from bot.embeds.inference import STOPS
 from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.language import CATALOGUES, Language, _, numeral, plural, set_language
+from bot.permissions import Role
 from tests.support import ROOT
 from trainer.config.settings import Settings
-from trainer.contracts.base import RunState
 from trainer.contracts.errors import ErrorCode
-from trainer.reports.score_table import Unit
 
 _MAX_DESCRIPTION = 100
 TRANSLATED: tuple[Language, ...] = ("tr", "ru")
@@ -42,9 +42,8 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     for label in (
         *(*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values(), *VALUES.values()),
         *(title for title, form, figure in FIGURES),
-        *map(error_title, ErrorCode),
-        *(str(state) for state in get_args(RunState)),
-        *(str(unit) for unit in get_args(Unit)),
+        *(error_title(code) for code in ErrorCode),
+        *(*STATE_SIGNS, *UNIT_LABELS, *Role, *KINDS.values(), *NOUNS.values(), "run"),
     ):
         yield label, False
 
