@@ -10,6 +10,7 @@ import structlog
 import yarl
 
 from bot.discord_errors import retry
+from bot.language import _
 from bot.pacing import back_off
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -23,8 +24,6 @@ _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 4.0
 _NAME_CHARACTERS = 200
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
-_KINDS = {"file": ("a plain text", (".txt",)), "config": ("a YAML file", (".yaml", ".yml"))}
-"""Kind of file and name endings, by option."""
 _TABLES = (".jsonl", ".tsv")
 
 
@@ -36,21 +35,36 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
     Discord removes all but ASCII letters, digits, `_`, `-` and `.` from `filename`, and puts the original name without
     its ending into `title`: `мәтін.txt` arrives as `txt`. Without any ending, the option's first one is assumed.
     """
-    kind, endings = _KINDS[option]
+    kind, endings = _kind(option)
     if is_corpus:
-        kind, endings = f"{kind} or a table", (*endings, *_TABLES)
+        kind, endings = _("a plain text or a table"), (*endings, *_TABLES)
     ending = PurePosixPath(filename).suffix.lower()
     if title and not ending:
         rest = f".{filename.removeprefix('.').lower()}"
         ending = rest if rest in endings else endings[0]
     if ending in _ARCHIVES:
-        message = f"`{option}` is an archive. Unpack it and attach a file whose name ends in {' or '.join(endings)}."
+        message = _(
+            "`{option}` is an archive. Unpack it and attach a file whose name ends in {endings}.",
+            option=option,
+            endings=_(" or ").join(endings),
+        )
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     if ending not in endings:
         raise AppError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"`{option}` must be {kind} whose name ends in {' or '.join(endings)}."
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            _(
+                "`{option}` must be {kind} whose name ends in {endings}.",
+                option=option,
+                kind=kind,
+                endings=_(" or ").join(endings),
+            ),
         )
     return f"{title.removesuffix(ending)[:_NAME_CHARACTERS]}{ending}" if title else filename
+
+
+def _kind(option: str) -> tuple[str, tuple[str, ...]]:
+    """Return the kind of file of an option, and its name endings."""
+    return (_("a YAML file"), (".yaml", ".yml")) if option == "config" else (_("a plain text"), (".txt",))
 
 
 async def read_attachment(
@@ -94,9 +108,13 @@ async def _fetch(session: aiohttp.ClientSession, url: str, limit_bytes: int, opt
 
 def _not_downloaded(option: str) -> AppError:
     return AppError(
-        ErrorCode.SERVICE_UNAVAILABLE, f"The attachment `{option}` could not be downloaded. Attach it again."
+        ErrorCode.SERVICE_UNAVAILABLE,
+        _("The attachment `{option}` could not be downloaded. Attach it again.", option=option),
     )
 
 
 def _too_large(limit_bytes: int, option: str) -> AppError:
-    return AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`{option}` is too large: at most {limit_bytes:,} bytes are allowed.")
+    return AppError(
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        _("`{option}` is too large: at most {limit} bytes are allowed.", option=option, limit=f"{limit_bytes:,}"),
+    )

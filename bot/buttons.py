@@ -8,6 +8,7 @@ import discord
 from pydantic import BaseModel
 
 from bot.embeds.text import clamp
+from bot.language import _
 from trainer.contracts.runs import RunRecord
 
 MAX_TEXT, _MAX_FORM_LABEL = 4000, 45  # Discord's limits
@@ -65,8 +66,10 @@ def button(
 
 def inference_buttons(run: RunRecord) -> list[discord.ui.Button[discord.ui.View]]:
     """Return the buttons of a completed run; a masked model generates no text."""
-    others = [button("score", run.run_id, "Score…"), button("evalon", run.run_id, "Eval on…")]
-    return [button("generate", run.run_id, "Generate"), *others] if run.effective.objective == "causal_lm" else others
+    others = [button("score", run.run_id, _("Score…")), button("evalon", run.run_id, _("Eval on…"))]
+    return (
+        [button("generate", run.run_id, _("Generate")), *others] if run.effective.objective == "causal_lm" else others
+    )
 
 
 def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) -> discord.ui.Select[discord.ui.View]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from bot.discord_errors import CALL_ERRORS, ROUTE, retry
 from bot.embeds.answers import error_answer
+from bot.language import Language, _, current_language, use_language
 from bot.pacing import back_off
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
@@ -30,10 +31,7 @@ _WRITE_SECONDS = 0.05
 """Timeout of the first answer for a slow disk."""
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS, _REQUEST_SECONDS = 0.5, 15.0, 30.0
 _LOADING = 1 << 7
-_RESTARTED = "The bot restarted before it could answer. "
-_AGAIN = "Run the command again."
 _STARTS_RUNS = ("train", "resume")
-_CHECK_RUNS = "Check `/mt runs` for your run before you run the command again."
 
 
 class Deferred(Frozen):
@@ -47,6 +45,8 @@ class Deferred(Frozen):
     request_id: str
     deferred_at: float
     """Seconds since 1970."""
+    language: Language = "en"
+    """Language of the answer."""
 
     @property
     def can_be_answered(self) -> bool:
@@ -72,6 +72,7 @@ class DeferredInteractions:
             command=command,
             request_id=request_id,
             deferred_at=time.time(),
+            language=current_language(),
         )
         path, data = self._path(record), record.model_dump_json().encode()
         writing = asyncio.create_task(asyncio.to_thread(_write, path, data))
@@ -144,8 +145,12 @@ async def _answer_if_thinking(session: aiohttp.ClientSession, record: Deferred) 
         _raise_if_transient(response)
         if not response.ok or not _Message.model_validate_json(await response.read()).flags & _LOADING:
             return
-    advice = _CHECK_RUNS if record.command in _STARTS_RUNS else _AGAIN
-    embed = error_answer(AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{_RESTARTED}{advice}"), record.request_id)
+    use_language(record.language)
+    advice = _("Run the command again.")
+    if record.command in _STARTS_RUNS:
+        advice = _("Check `/mt runs` for your run before you run the command again.")
+    message = f"{_('The bot restarted before it could answer.')} {advice}"
+    embed = error_answer(AppError(ErrorCode.SERVICE_UNAVAILABLE, message), record.request_id)
     body: dict[str, object] = {"embeds": [embed.to_dict()]}
     async with session.patch(address, json=body) as response:
         _raise_if_transient(response)

@@ -13,6 +13,7 @@ import structlog
 from bot.digest import Place
 from bot.discord_errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
 from bot.embeds.closed_card import closed_message
+from bot.language import use_language
 from bot.ledger import SentMessage, Watcher
 from bot.pacing import Pace, back_off
 from bot.subjects import Message, Subject, View
@@ -57,6 +58,7 @@ class Delivery:
 
     async def deliver(self) -> None:
         """Send and edit messages until the subject has ended and its final message has arrived."""
+        use_language(self._watcher.language)
         try:
             channel = await self._channel()
             shown: View | None = None

@@ -11,6 +11,7 @@ import structlog
 
 from bot.buttons import button_row
 from bot.embeds.digest_card import digest_card
+from bot.language import current_language
 from bot.ledger import Ledger, Watcher
 from bot.subjects import Message, Reading, State, Subject, View, no_files
 from trainer.system.files import DISK
@@ -148,6 +149,7 @@ class Place:
                 channel_id=channel_id,
                 acknowledged=True,  # no final message
                 card_is_stale=True,
+                language=current_language(),
             )
         )
         self.resume(digest)

@@ -6,6 +6,7 @@ import discord
 
 from bot.buttons import button, button_row, select
 from bot.embeds.experiment_answers import METRICS
+from bot.language import _
 from trainer.contracts.experiments import ExperimentStatus
 
 REFRESH = "again"
@@ -20,12 +21,12 @@ def _items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View
     experiment_id = status.experiment_id
     if status.status == "completed":
         options = [discord.SelectOption(label=metric, value=metric) for metric in METRICS]
-        yield select("expmetric", experiment_id, "Metric", options)
+        yield select("expmetric", experiment_id, _("Metric"), options)
         yield button("expcsv", experiment_id, "CSV")
         yield button("exptex", experiment_id, "LaTeX")
         return
-    yield button("experiment", experiment_id, "Refresh", detail=REFRESH)
+    yield button("experiment", experiment_id, _("Refresh"), detail=REFRESH)
     if status.status in ("queued", "running"):
-        yield button("expcancel", experiment_id, "Cancel", style=discord.ButtonStyle.danger)
+        yield button("expcancel", experiment_id, _("Cancel"), style=discord.ButtonStyle.danger)
     else:
-        yield button("exprerun", experiment_id, "Rerun missing")
+        yield button("exprerun", experiment_id, _("Rerun missing"))

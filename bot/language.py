@@ -48,13 +48,22 @@ def set_language(chosen: Language | None, locale: discord.Locale) -> None:
     _current.set(chosen or _LOCALES.get(locale, "en"))
 
 
-def _(text: str, **values: object) -> str:
+def use_language(language: Language) -> None:
+    """Set the language of the current task's messages."""
+    _current.set(language)
+
+
+def current_language() -> Language:
+    return _current.get()
+
+
+def _(text: str, /, **values: object) -> str:
     """Return a text in the reader's language, with values for its {names}."""
     translated = CATALOGUES[_current.get()].get(text, text)
     return (translated if isinstance(translated, str) else text).format(**values)
 
 
-def plural(one: str, many: str, number: int, **values: object) -> str:
+def plural(one: str, many: str, number: int, /, **values: object) -> str:
     """Return a text that depends on a number, which it shows as {count}, in the reader's language."""
     language = _current.get()
     forms = CATALOGUES[language].get(one)

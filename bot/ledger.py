@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol
 
+from bot.language import Language, current_language
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
 from trainer.system.files import Disk, read_regular, write_atomically
@@ -38,6 +39,8 @@ class Watcher(Frozen):
     mention: SentMessage | None = None
     has_second_card: bool = False
     """The first card was deleted; a card is sent again once."""
+    language: Language = "en"
+    """Language of the messages: that of the command which asked for them."""
 
     @property
     def has_final(self) -> bool:
@@ -128,7 +131,8 @@ class Ledger:
         if watcher is None or not (watcher.has_final or is_same_place):
             watcher = Watcher(user_id=user_id, in_dm=channel_id is None, channel_id=channel_id)
         origin = origin_channel_id or watcher.origin_channel_id
-        return await self.update(watcher, watches=True, is_closed=False, origin_channel_id=origin)
+        language = current_language()
+        return await self.update(watcher, watches=True, is_closed=False, origin_channel_id=origin, language=language)
 
     def _save(self) -> None:
         """Write the current entries, whichever change this is for, so that a late save reverts nothing."""

@@ -6,17 +6,16 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
+from bot.language import _, plural
 from bot.permissions import Caller
 from bot.run_index import RunEntry
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
-from trainer.contracts.wording import counted
 
 _MINUTE_SECONDS = 60.0
 _ACCEPTED_SECONDS = 5.0
 """An accepted run keeps its slot for this time, until every list of unfinished runs includes it."""
-_AFTER_ONE = "when one has ended"
 
 
 class LimitReached(AppError):
@@ -30,7 +29,9 @@ class LimitReached(AppError):
         self._has_own_runs = has_own_runs
         self.retry_at = retry_at
         """Unix time; None if it is not known, and then `otherwise` says when."""
-        super().__init__(ErrorCode.RATE_LIMIT_EXCEEDED, self.worded(f"in {self.retry_seconds} s", "cancel one"))
+        super().__init__(
+            ErrorCode.RATE_LIMIT_EXCEEDED, self.worded(_("in {seconds} s", seconds=self.retry_seconds), _("cancel one"))
+        )
 
     @property
     def retry_seconds(self) -> int:
@@ -40,7 +41,9 @@ class LimitReached(AppError):
     def worded(self, when: str, cancel: str) -> str:
         """Return the message with the words for a known time, and for cancelling a run."""
         when = self._otherwise if self.retry_at is None else when
-        return f"{self._reason} Try again {when}{f', or {cancel}' if self._has_own_runs else ''}."
+        if self._has_own_runs:
+            return f"{self._reason} {_('Try again {when}, or {cancel}.', when=when, cancel=cancel)}"
+        return f"{self._reason} {_('Try again {when}.', when=when)}"
 
 
 class UsageLimits:
@@ -63,7 +66,7 @@ class UsageLimits:
     def request(self, caller: Caller) -> Iterator[None]:
         """Count an inference request: for one minute for its user, until it is answered for all users together."""
         if self._active_requests >= self._settings.max_concurrent_requests:
-            raise LimitReached("The models are busy with other requests.", otherwise="in a few seconds")
+            raise LimitReached(_("The models are busy with other requests."), otherwise=_("in a few seconds"))
         if not caller.is_admin:
             self._count_request(caller.user_id)
         self._active_requests += 1
@@ -81,14 +84,18 @@ class UsageLimits:
         own_limit, limit = self._settings.runs_per_user, self._settings.max_active_runs
         self._claims = {name: claim for name, claim in self._claims.items() if claim[1] > self._clock()}
         users = [run.user_id for run in unfinished if run.run_id not in self._claims]
-        users += [user_id for user_id, _ in self._claims.values()]
+        users += [user_id for user_id, _end in self._claims.values()]
         if users.count(caller.user_id) >= own_limit:
             own = [run for run in unfinished if run.user_id == caller.user_id]
-            reason = f"You have {counted(own_limit, 'run')} queued or running."
-            raise LimitReached(reason, _next_end(own), otherwise=_AFTER_ONE, has_own_runs=True)
+            reason = plural(
+                "You have {count} run queued or running.", "You have {count} runs queued or running.", own_limit
+            )
+            raise LimitReached(reason, _next_end(own), otherwise=_("when one has ended"), has_own_runs=True)
         if len(users) >= limit:
-            reason = f"At most {counted(limit, 'run')} may be queued or running."
-            raise LimitReached(reason, _next_end(unfinished), otherwise=_AFTER_ONE)
+            reason = plural(
+                "At most {count} run may be queued or running.", "At most {count} runs may be queued or running.", limit
+            )
+            raise LimitReached(reason, _next_end(unfinished), otherwise=_("when one has ended"))
         number = f"number {next(self._numbers)}"
         self._claims[number] = caller.user_id, math.inf
         try:
@@ -104,7 +111,10 @@ class UsageLimits:
         own = [at for user, at in self._requests if user == user_id]
         if len(own) >= limit:
             retry_at = time.time() + own[0] + _MINUTE_SECONDS - now
-            raise LimitReached(f"The limit is {counted(limit, 'request')} per minute.", retry_at)
+            reason = plural(
+                "The limit is {count} request per minute.", "The limit is {count} requests per minute.", limit
+            )
+            raise LimitReached(reason, retry_at)
         self._requests.append((user_id, now))
 
 

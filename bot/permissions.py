@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from bot.access import AccessLevel, AccessList
+from bot.language import _
 from bot.run_index import RunEntry, owner_of
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -125,7 +126,9 @@ class Permissions:
         is_user = level == "user" or (level is None and await self._is_user(user_id, guild_id))
         if is_user:
             return Caller(user_id)
-        raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
+        raise AppError(
+            ErrorCode.FORBIDDEN, _("You may not use this bot. Ask {contact} to add you.", contact=self._contact)
+        )
 
     def may_see(self, caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
         return not self._private_runs or _owns(caller, run)
@@ -149,7 +152,7 @@ class Permissions:
     def check_experiments(self, *, is_admin: bool) -> None:
         """Raise FORBIDDEN if runs are private, for others than admins: an experiment shows many runs."""
         if self._private_runs and not is_admin:
-            raise AppError(ErrorCode.FORBIDDEN, "Runs are private here: only admins may see experiments.")
+            raise AppError(ErrorCode.FORBIDDEN, _("Runs are private here: only admins may see experiments."))
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""
@@ -161,7 +164,9 @@ class Permissions:
     def check_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> None:
         """Raise FORBIDDEN if the caller may not run this command on a run."""
         if not self.may_see(caller, run):
-            raise AppError(ErrorCode.FORBIDDEN, f"This run is private. Ask its owner or {self._contact}.")
+            raise AppError(
+                ErrorCode.FORBIDDEN, _("This run is private. Ask its owner or {contact}.", contact=self._contact)
+            )
         if not self.can_run(command, caller, run):
             role = RULES[command].role
             owner = _owner(run)
@@ -169,7 +174,12 @@ class Permissions:
             raise self._refusal(command, contact)
 
     def _refusal(self, command: str, contact: str) -> AppError:
-        message = f"`{typed_command(command)}` is only for {RULES[command].role}. Ask {contact}."
+        message = _(
+            "`{command}` is only for {role}. Ask {contact}.",
+            command=typed_command(command),
+            role=_(RULES[command].role),
+            contact=contact,
+        )
         return AppError(ErrorCode.FORBIDDEN, message)
 
     async def _is_user(self, user_id: int, guild_id: int | None) -> bool:
@@ -188,7 +198,7 @@ class Permissions:
 
     @property
     def _contact(self) -> str:
-        return _mention(self._admins[0]) if self._admins else "the operator of this bot"
+        return _mention(self._admins[0]) if self._admins else _("the operator of this bot")
 
 
 async def no_member(guild_id: int, user_id: int) -> bool:

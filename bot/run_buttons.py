@@ -7,6 +7,7 @@ import discord
 
 from bot.buttons import button, button_row, inference_buttons
 from bot.embeds.advice import can_resume, can_retry, retry_batch
+from bot.language import _
 from trainer.contracts.runs import RunRecord, RunStatus
 
 _Button: TypeAlias = discord.ui.Button[discord.ui.View]
@@ -31,7 +32,7 @@ def final_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> di
 
 
 def watch_button(run_id: str, *, is_watching: bool) -> _Button:
-    return button("unwatch", run_id, "Unwatch") if is_watching else button("watch", run_id, "Watch")
+    return button("unwatch", run_id, _("Unwatch")) if is_watching else button("watch", run_id, _("Watch"))
 
 
 def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
@@ -39,31 +40,31 @@ def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iter
     if not status.has_ended:
         if is_owner:
             yield _cancel(run_id)
-            yield button("logs", run_id, "Logs")
+            yield button("logs", run_id, _("Logs"))
         yield watch_button(run_id, is_watching=True)
-    yield button("status", run_id, "Refresh", detail=OWN_CARD if is_owner else CARD)
+    yield button("status", run_id, _("Refresh"), detail=OWN_CARD if is_owner else CARD)
     if status.status == "queued":
-        yield button("watch", run_id, "Watch here", detail=HERE)
-        yield button("config", run_id, "Copy config")
+        yield button("watch", run_id, _("Watch here"), detail=HERE)
+        yield button("config", run_id, _("Copy config"))
 
 
 def _status_items(record: RunRecord, status: RunStatus, *, is_owner: bool, is_watching: bool) -> Iterator[_Button]:
     run_id = record.run_id
-    yield button("status", run_id, "Refresh", detail=AGAIN)
+    yield button("status", run_id, _("Refresh"), detail=AGAIN)
     if status.has_ended:
         yield from _end_items(record, status, is_owner=is_owner)
     else:
         yield watch_button(run_id, is_watching=is_watching)
-        yield button("watch", run_id, "Watch here", detail=HERE)
+        yield button("watch", run_id, _("Watch here"), detail=HERE)
         if is_owner:
             yield _cancel(run_id)
-            yield button("logs", run_id, "Logs")
+            yield button("logs", run_id, _("Logs"))
     if status.status == "completed":
         if is_owner:
-            yield button("logs", run_id, "Logs")
+            yield button("logs", run_id, _("Logs"))
     else:
-        yield button("config", run_id, "Copy config")
-    yield button("change", run_id, "Edit…")
+        yield button("config", run_id, _("Copy config"))
+    yield button("change", run_id, _("Edit…"))
 
 
 def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
@@ -72,17 +73,17 @@ def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Itera
     if status.status == "completed":
         yield from inference_buttons(record)
         if is_owner:
-            yield button("files", run_id, "Files")
-        yield button("compare", run_id, "Compare…")
-        yield button("config", run_id, "Copy config")
+            yield button("files", run_id, _("Files"))
+        yield button("compare", run_id, _("Compare…"))
+        yield button("config", run_id, _("Copy config"))
     elif is_owner:
         if can_resume(status):
-            yield button("resume", run_id, "Resume")
+            yield button("resume", run_id, _("Resume"))
         if can_retry(status):
             batch = retry_batch(status)
-            yield button("retry", run_id, "Retry" if batch is None else f"Retry with batch {batch}")
-        yield button("logs", run_id, "Logs")
+            yield button("retry", run_id, _("Retry") if batch is None else _("Retry with batch {batch}", batch=batch))
+        yield button("logs", run_id, _("Logs"))
 
 
 def _cancel(run_id: str) -> _Button:
-    return button("cancel", run_id, "Cancel", style=discord.ButtonStyle.danger)
+    return button("cancel", run_id, _("Cancel"), style=discord.ButtonStyle.danger)

@@ -9,6 +9,7 @@ from bot.chart_process import ChartProcess
 from bot.embeds.digest_card import run_line
 from bot.embeds.run_card import attach_chart, final_message, run_card
 from bot.embeds.text import relative_time
+from bot.language import _
 from bot.ledger import Ledger, Watcher
 from bot.outcome import read_outcome
 from bot.run_buttons import card_buttons, final_buttons
@@ -56,7 +57,7 @@ class RunView(View):
     def card(self, user_id: int) -> Message:
         embed = run_card(self._record, self._status, self._losses)
         if self._heartbeat_ts is not None:
-            embed.description = f"{embed.description}\nHeartbeat {relative_time(self._heartbeat_ts)}"
+            embed.description = f"{embed.description}\n{_('Heartbeat {time}', time=relative_time(self._heartbeat_ts))}"
         buttons = card_buttons(self._record, self._status, is_owner=user_id == self._record.user_id)
         return Message(embed, partial(attach_chart, embed, self._chart, self._status), buttons)
 

@@ -88,7 +88,7 @@ async def _workers(context: CommandContext, action: Literal["pause", "resume"] |
 async def _access(context: CommandContext, member: discord.User | discord.Member, level: AccessLevel) -> Answer:
     bot = context.bot
     if bot.permissions.is_admin(member.id):
-        raise AppError(ErrorCode.INVALID_INPUT, "Admins are set by the settings only: this member is one.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("Admins are set by the settings only: this member is one."))
     await bot.access.set(member.id, level)
     log.info("access_changed", admin_id=context.caller.user_id, user_id=member.id, level=level)
     await bot.notifier.unwatch_hidden(member.id)
@@ -105,7 +105,7 @@ async def _delete_form(context: CommandContext, run_id: str) -> discord.ui.Modal
 async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "mt-admin delete", press.run_id)
     if press.fields[_NAME].strip() not in (display_name(run.record), run.record.run_id):
-        raise AppError(ErrorCode.INVALID_INPUT, "The name does not match, so the run was not deleted.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("The name does not match, so the run was not deleted."))
     bot = context.bot
     await bot.queue.delete(run.record.run_id)
     log.info("run_deleted", admin_id=context.caller.user_id, run_id=run.record.run_id)

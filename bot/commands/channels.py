@@ -3,6 +3,7 @@
 import discord
 
 from bot.client import Bot
+from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 
 
@@ -25,8 +26,11 @@ def channel_id_of(interaction: discord.Interaction[Bot], instead: str) -> int | 
     if not may_post(interaction):
         raise AppError(
             ErrorCode.FORBIDDEN,
-            f"The bot may not post in this channel. Use `{instead}`, or let the bot view the channel, send messages,"
-            " embed links, attach files and read the history.",
+            _(
+                "The bot may not post in this channel. Use `{option}`, or let the bot view the channel, send messages,"
+                " embed links, attach files and read the history.",
+                option=instead,
+            ),
         )
     return interaction.channel_id
 

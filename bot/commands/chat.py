@@ -10,6 +10,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import find_run, suggested_runs
 from bot.embeds.inference import chat_answer
 from bot.embeds.text import display_name
+from bot.language import _
 from trainer.contracts.inference import ChatRequest
 from trainer.contracts.validation import parse
 
@@ -36,8 +37,8 @@ async def chat(
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     run = await find_run(context, "chat", press.run_id)
     await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
-    title = f"Reply to {display_name(run.record)}"
-    return form("chat", press.run_id, title, Field("message", "Message"), detail=press.detail)
+    title = _("Reply to {name}", name=display_name(run.record))
+    return form("chat", press.run_id, title, Field("message", _("Message")), detail=press.detail)
 
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
@@ -49,7 +50,7 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
     request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
     await require_worker(context, run)
     response = await inference.chat(run.record.run_id, request, user_id=user_id)
-    reply = button_row(button("chat", run.record.run_id, "Reply…", detail=response.session_id))
+    reply = button_row(button("chat", run.record.run_id, _("Reply…"), detail=response.session_id))
     return Answer(chat_answer(run.record, message, response), view=reply)
 
 

@@ -13,6 +13,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
 from bot.embeds.comparison import attach_comparison, compare_answer, settings_answer
 from bot.embeds.text import clamp, display_name
+from bot.language import _
 from trainer.contracts.comparison import Measurement, check_different, differences, summary_on
 from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
@@ -20,7 +21,6 @@ from trainer.contracts.inference import EvalSplit
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"
-_BITS, _NATS = "bits per character", "nats per token"
 _MAX_OPTION_CHARACTERS = 100  # Discord's limit
 
 
@@ -69,10 +69,10 @@ async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: E
     curves, unit = _curves(compared)
     chart = await context.bot.charts.comparison_chart(curves, unit)
     options = [
-        discord.SelectOption(label=clamp(f"Against {one.name}", _MAX_OPTION_CHARACTERS), value=run_id)
+        discord.SelectOption(label=clamp(_("Against {name}", name=one.name), _MAX_OPTION_CHARACTERS), value=run_id)
         for one, run_id in zip(compared[1:], run_ids[1:], strict=True)
     ]
-    differing = select("differences", run_ids[0], "Show different settings, to you alone", options)
+    differing = select("differences", run_ids[0], _("Show different settings, to you alone"), options)
     return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
 
 
@@ -84,7 +84,11 @@ async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _
     try:
         summary = summary_on(manifest, split)
     except AppError as error:
-        message = f"`{manifest.run_id}` has no results on its {split} split. Try another `split`, or another run."
+        message = _(
+            "`{run_id}` has no results on its {split} split. Try another `split`, or another run.",
+            run_id=manifest.run_id,
+            split=_(split),
+        )
         raise AppError(error.code, message) from None
     measurement = Measurement(manifest, summary, status.tokens_per_second)
     return _Compared(measurement, display_name(run.record), follower.train_losses, status.bits_per_nat)
@@ -99,7 +103,7 @@ def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
         )
         for letter, one in zip(_LETTERS, compared, strict=False)
     }
-    return curves, _BITS if has_bits else _NATS
+    return curves, _("bits per character") if has_bits else _("nats per token")
 
 
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:

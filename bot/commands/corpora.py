@@ -17,6 +17,7 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import clean_label, download_to
 from bot.embeds.corpus_answers import added_answer, corpora_page, corpus_answer
+from bot.language import _
 from trainer.contracts.base import Frozen
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode
@@ -74,7 +75,7 @@ async def _show(context: CommandContext, name: str) -> Answer:
     runs = [run for run in bot.index.runs if run.corpus == name and bot.permissions.may_see(caller, run)]
     corpora = bot.queue.corpora
     if _HASH.fullmatch(name) and not runs:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, "You have no run on an attached text with this hash.")
+        raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
     overview = await asyncio.to_thread(corpus_overview, corpora, name)
     statistics = await asyncio.to_thread(corpus_statistics, corpora.find(name), _MOST_FREQUENT)
     return Answer(corpus_answer(corpus_name(context, name), overview, statistics, [run.name for run in runs]))
@@ -115,7 +116,7 @@ def clean_name(name: str) -> str:
     """Reduce a name to letters, digits, _, - and .; raises INVALID_INPUT if nothing is left."""
     clean = (clean_label(name.removesuffix(".txt")) or "").replace(" ", "_")[:_MAX_NAME].strip("-_.")
     if not clean:
-        raise AppError(ErrorCode.INVALID_INPUT, "`name` must have a letter or a digit.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("`name` must have a letter or a digit."))
     return clean
 
 

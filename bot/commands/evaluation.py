@@ -10,6 +10,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.embeds.evaluation import evaluating_answer, evaluation_answer
 from bot.embeds.text import BLURPLE, clamp, make_embed, plain, shown_name
+from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalSplit
 from trainer.contracts.validation import parse
@@ -39,7 +40,9 @@ async def evaluate(
 async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | None, split: EvalSplit | None) -> Answer:
     run = await find_run(context, "eval", run_id)
     if corpus is not None and split is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "Give `corpus` or `split`, not both: a corpus is measured as a whole.")
+        raise AppError(
+            ErrorCode.INVALID_INPUT, _("Give `corpus` or `split`, not both: a corpus is measured as a whole.")
+        )
     request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
     await require_worker(context, run)
     inference, user_id = context.bot.queue.inference, context.caller.user_id
@@ -53,8 +56,8 @@ async def _follow(context: CommandContext, run: Run, record: EvalRecord) -> Answ
     """
     await context.bot.index.refresh()
     corpus = record.request.path_override
-    of_corpus = corpus and f"the corpus {plain(corpus_name(context, corpus))}"
-    measured = of_corpus or f"its own {record.request.split} split"
+    of_corpus = corpus and _("the corpus {name}", name=plain(corpus_name(context, corpus)))
+    measured = of_corpus or _("its own {split} split", split=_(record.request.split))
 
     async def end() -> Answer:
         metrics = await context.bot.queue.inference.wait_for_evaluation(record)
@@ -62,7 +65,7 @@ async def _follow(context: CommandContext, run: Run, record: EvalRecord) -> Answ
 
     if record.response.status not in ("queued", "running"):
         return await end()
-    show = button("evaluated", run.record.run_id, "Show result", detail=record.response.request_id)
+    show = button("evaluated", run.record.run_id, _("Show result"), detail=record.response.request_id)
     return Answer(evaluating_answer(run.record, measured), view=button_row(show), later=end)
 
 
@@ -76,14 +79,19 @@ async def _choose(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with a list of the splits and corpora on which the run can be evaluated."""
     run = await find_run(context, "eval", press.run_id)
     await context.bot.index.refresh()
-    options = [discord.SelectOption(label=f"Its own {split} split", value=value) for value, split in _SPLITS.items()]
+    options = [
+        discord.SelectOption(label=_("Its own {split} split", split=_(split)), value=value)
+        for value, split in _SPLITS.items()
+    ]
     options += [
-        discord.SelectOption(label=clamp(f"Corpus {name}", _MAX_OPTION_CHARACTERS), value=value)
+        discord.SelectOption(label=clamp(_("Corpus {name}", name=name), _MAX_OPTION_CHARACTERS), value=value)
         for value, name in corpus_suggestions(context, "")
         if len(value) <= _MAX_OPTION_CHARACTERS
     ]
-    embed = make_embed(BLURPLE, f"📐 Evaluate {shown_name(run.record)}", ["On which text?"], press.run_id)
-    texts = select("evaluate", press.run_id, "A split or a corpus", options[:_MAX_OPTIONS])
+    embed = make_embed(
+        BLURPLE, f"📐 {_('Evaluate {name}', name=shown_name(run.record))}", [_("On which text?")], press.run_id
+    )
+    texts = select("evaluate", press.run_id, _("A split or a corpus"), options[:_MAX_OPTIONS])
     return Answer(embed, view=button_row(texts))
 
 

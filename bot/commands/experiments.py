@@ -22,6 +22,7 @@ from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures,
 from bot.embeds.job_notes import card_note
 from bot.embeds.text import GREEN, byte_size, count, make_embed, plain
 from bot.experiment_buttons import REFRESH, experiment_buttons
+from bot.language import _
 from bot.run_index import matching
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
@@ -76,9 +77,9 @@ async def _start(
     config: discord.Attachment | None,
 ) -> Answer:
     if recipe is not None and config is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "Give `recipe` or `config`, not both.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("Give `recipe` or `config`, not both."))
     if len(codes) == 1:
-        raise AppError(ErrorCode.INVALID_INPUT, "`languages` must name at least two languages, as `kk,tr`.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("`languages` must name at least two languages, as `kk,tr`."))
     options: dict[str, object] = {} if seeds is None else {"seeds": list(range(1, seeds + 1))}
     with TemporaryDirectory() as folder:
         plan: str | Path = recipe or "turkic"
@@ -101,7 +102,12 @@ def _with_built_corpora(request: ExperimentRequest, corpora: CorpusStore) -> Exp
         if options.corpus is None and request.corpora is None and code not in names:
             found = [name for name in names if name.endswith(f"_{code}_ipa")]
             if len(found) > 1:
-                message = f"Several corpora are of '{code}': {', '.join(found)}. Name one in a `config`."
+                names_found = ", ".join(found)
+                message = _(
+                    "Several corpora are of '{code}': {corpora}. Name one in a `config`.",
+                    code=code,
+                    corpora=names_found,
+                )
                 raise AppError(ErrorCode.INVALID_INPUT, message)
             languages[code] = changed(options, corpus=found[0] if found else None)
     return changed(request, languages=languages)
@@ -164,11 +170,13 @@ async def _export(context: CommandContext, experiment_id: str) -> Answer:
     files = await asyncio.to_thread(_exported_files, experiment)
     data = await asyncio.to_thread(_zipped, experiment.path, files)
     if len(data) > _MAX_FILE_BYTES:
-        message = "The report is larger than Discord accepts. Use the buttons of `/mt experiment show` for its tables."
+        message = _(
+            "The report is larger than Discord accepts. Use the buttons of `/mt experiment show` for its tables."
+        )
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
     name = f"{experiment_id}.zip"
-    lines = [f"{count(len(files), 'file')}, {byte_size(len(data))}. `report.html` has all tables and figures."]
-    embed = make_embed(GREEN, f"📦 Report of experiment {plain(experiment_id)}", lines, experiment_id)
+    lines = [f"{count(len(files), 'file')}, {byte_size(len(data))}. {_('`report.html` has all tables and figures.')}"]
+    embed = make_embed(GREEN, f"📦 {_('Report of experiment {name}', name=plain(experiment_id))}", lines, experiment_id)
     return Answer(embed, [discord.File(BytesIO(data), name)])
 
 
@@ -211,9 +219,9 @@ async def _file(context: CommandContext, experiment_id: str, name: str) -> Answe
     """Return one file of the report."""
     experiment = _find(context, experiment_id)
     if not experiment.has_completed():
-        raise AppError(ErrorCode.CONFLICT, "The experiment has no report yet: it has not completed.")
+        raise AppError(ErrorCode.CONFLICT, _("The experiment has no report yet: it has not completed."))
     data = await asyncio.to_thread((experiment.path / name).read_bytes)
-    embed = make_embed(GREEN, f"📄 {name}", ["The matrix of the experiment."], experiment_id)
+    embed = make_embed(GREEN, f"📄 {name}", [_("The matrix of the experiment.")], experiment_id)
     return Answer(embed, [discord.File(BytesIO(data), f"{experiment_id}-{name}")])
 
 

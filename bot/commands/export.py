@@ -14,6 +14,7 @@ from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.export import export_answer, export_link_answer, exporting_answer
 from bot.embeds.text import byte_size
 from bot.exports import LINK_SECONDS, ModelFormat
+from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.reports.run_curves import curves_csv
@@ -40,7 +41,10 @@ async def _export(context: CommandContext, run_id: str, to: Format, limit_bytes:
     if to == "curves_csv":
         curves = await asyncio.to_thread(lambda: curves_csv(run.directory.reader().read_new()))
         if curves is None:
-            raise AppError(ErrorCode.RUN_NOT_READY, f"`{record.run_id}` has no losses yet. Try again when it trains.")
+            raise AppError(
+                ErrorCode.RUN_NOT_READY,
+                _("`{run_id}` has no losses yet. Try again when it trains.", run_id=record.run_id),
+            )
         return _attached(record, to, f"{record.run_id}-curves.csv", curves)
     return await _export_model(context, run, to, limit_bytes)
 
@@ -63,9 +67,11 @@ async def _exported_model(context: CommandContext, record: RunRecord, to: ModelF
     public_url = bot.installation.public_url
     if public_url is None:
         await exports.remove(file)
-        message = (
-            f"The export has {byte_size(size)}, and Discord takes at most {byte_size(limit_bytes)} here. Write it on"
-            f" the server: `mt export {record.run_id} --format {to} --out NAME`."
+        message = _(
+            "The export has {size}, and Discord takes at most {limit} here. Write it on the server: {command}.",
+            size=byte_size(size),
+            limit=byte_size(limit_bytes),
+            command=f"`mt export {record.run_id} --format {to} --out NAME`",
         )
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
     expires_at = int(time.time()) + LINK_SECONDS

@@ -16,6 +16,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import generate_answer
 from bot.embeds.text import display_name
+from bot.language import _
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
@@ -51,9 +52,9 @@ class GenerateOptions(Frozen):
         for line in filter(str.strip, settings.splitlines()):
             name, colon, value = (part.strip() for part in line.partition(":"))
             if not colon:
-                raise AppError(ErrorCode.INVALID_INPUT, "Write each setting on its own line: `temperature: 0.8`.")
+                raise AppError(ErrorCode.INVALID_INPUT, _("Write each setting on its own line: `temperature: 0.8`."))
             if name == "prompt":
-                raise AppError(ErrorCode.INVALID_INPUT, "Write the prompt in its own field, not into the settings.")
+                raise AppError(ErrorCode.INVALID_INPUT, _("Write the prompt in its own field, not into the settings."))
             if value:
                 values[name] = value
         return parse(cls, values)
@@ -97,14 +98,14 @@ async def _form(context: CommandContext, run_id: str | None, options: GenerateOp
     await asyncio.to_thread(run.directory.completed_manifest)
     request = options.request()
     _check_length(context, request)
-    title = f"Generate with {display_name(run.record)}"
+    title = _("Generate with {name}", name=display_name(run.record))
     return _generate_form(run.record.run_id, title, request, options.seed)
 
 
 def _generate_form(run_id: str, title: str, request: GenerateRequest, seed: int | None) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of a request."""
-    prompt = Field("prompt", "Prompt", request.prompt_text or "", is_required=False)
-    settings = Field("settings", "Settings, one per line", _setting_lines(request, seed), is_required=False)
+    prompt = Field("prompt", _("Prompt"), request.prompt_text or "", is_required=False)
+    settings = Field("settings", _("Settings, one per line"), _setting_lines(request, seed), is_required=False)
     return form("edit", run_id, title, prompt, settings)
 
 
@@ -125,7 +126,7 @@ async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.
     """Return a form with the prompt and the settings of an earlier request."""
     await find_run(context, "generate", press.run_id)
     earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
-    title = "Edit and generate again"
+    title = _("Edit and generate again")
     return _generate_form(press.run_id, title, earlier.request, earlier.response.seed_used)
 
 
@@ -146,11 +147,11 @@ async def _generate_on(context: CommandContext, run: Run, request: GenerateReque
     response = await context.bot.queue.inference.generate(run_id, request, user_id=context.caller.user_id)
     detail = response.request_id
     buttons = button_row(
-        button("again", run_id, "Again", detail=detail),
-        button("edit", run_id, "Edit…", detail=detail),
-        button("hotter", run_id, "Hotter", detail=detail, disabled=request.temperature >= _MAX_TEMPERATURE),
-        button("cooler", run_id, "Cooler", detail=detail, disabled=request.temperature <= 0),
-        button("scorethis", run_id, "Score this", detail=detail),
+        button("again", run_id, _("Again"), detail=detail),
+        button("edit", run_id, _("Edit…"), detail=detail),
+        button("hotter", run_id, _("Hotter"), detail=detail, disabled=request.temperature >= _MAX_TEMPERATURE),
+        button("cooler", run_id, _("Cooler"), detail=detail, disabled=request.temperature <= 0),
+        button("scorethis", run_id, _("Score this"), detail=detail),
     )
     return Answer(generate_answer(run.record, request, response), view=buttons)
 
@@ -158,7 +159,11 @@ async def _generate_on(context: CommandContext, run: Run, request: GenerateReque
 def _check_length(context: CommandContext, request: GenerateRequest) -> None:
     limit = context.bot.settings.limits.generate_max_new_tokens
     if request.max_new_tokens > limit:
-        message = f"`max_new_tokens` may be at most {limit} here, you gave {request.max_new_tokens}."
+        message = _(
+            "`max_new_tokens` may be at most {limit} here, you gave {number}.",
+            limit=limit,
+            number=request.max_new_tokens,
+        )
         raise AppError(ErrorCode.INVALID_INPUT, message)
 
 

@@ -9,12 +9,13 @@ from discord import AppCommandOptionType, app_commands
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.embeds.text import BLURPLE, make_embed
+from bot.language import _
 from bot.permissions import RULES, bare_command, command_of, typed_command
 from bot.run_index import matching
 from trainer.contracts.errors import AppError, ErrorCode
 
 _MAX_CHOICES = 25  # Discord's limit
-_KINDS = {
+KINDS = {
     AppCommandOptionType.string: "text",
     AppCommandOptionType.integer: "whole number",
     AppCommandOptionType.boolean: "True or False",
@@ -60,34 +61,36 @@ async def help_command(interaction: discord.Interaction[Bot], topic: str | None 
 async def _help(context: CommandContext, topic: str | None) -> Answer:
     commands = {command_name(command): command for command in all_commands(context.bot)}
     if topic is None:
-        lines = [f"**{typed_command(name)}** · {command.description}" for name, command in commands.items()]
-        lines.append("`/mt help topic:train` shows the options of a command.")
-        return Answer(make_embed(BLURPLE, "❔ Commands", lines))
+        lines = [f"**{typed_command(name)}** · {_(command.description)}" for name, command in commands.items()]
+        lines.append(_("`/mt help topic:train` shows the options of a command."))
+        return Answer(make_embed(BLURPLE, f"❔ {_('Commands')}", lines))
     command = commands.get(bare_command(topic.strip()).casefold())
     if command is None:
-        raise AppError(ErrorCode.INVALID_INPUT, "There is no command with this name. `/mt help` lists all commands.")
+        message = _("There is no command with this name. `/mt help` lists all commands.")
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     options = [
-        f"**{option.name}** ({option_values(option)}{', required' if option.required else ''}) · {option.description}"
+        f"**{option.name}** ({option_values(option)}{_(', required') if option.required else ''})"
+        f" · {_(str(option.description))}"
         for option in command.parameters
     ]
     name = command_name(command)
-    return Answer(make_embed(BLURPLE, f"❔ {typed_command(name)}", [command.description, *_rules(name), *options]))
+    return Answer(make_embed(BLURPLE, f"❔ {typed_command(name)}", [_(command.description), *_rules(name), *options]))
 
 
 def option_values(option: app_commands.Parameter) -> str:
     """Return the type and the bounds of an option's values, or its choices."""
     if option.choices:
         return ", ".join(choice.name for choice in option.choices)
-    kind = _KINDS[option.type]
+    kind = _(KINDS[option.type])
     if option.max_value is None:
         return kind
     if option.type is AppCommandOptionType.string:
-        return f"{kind}, at most {option.max_value} characters"
-    return f"{kind}, {option.min_value:.16g} to {option.max_value:.16g}"
+        return _("{kind}, at most {number} characters", kind=kind, number=option.max_value)
+    return _("{kind}, {least} to {most}", kind=kind, least=f"{option.min_value:.16g}", most=f"{option.max_value:.16g}")
 
 
 def audience(command: str) -> str:
-    return "the caller" if RULES[command].is_ephemeral else "everybody in the channel"
+    return _("the caller") if RULES[command].is_ephemeral else _("everybody in the channel")
 
 
 def _rules(command: str) -> Iterator[str]:
@@ -95,5 +98,7 @@ def _rules(command: str) -> Iterator[str]:
     for name, rule in RULES.items():
         if command_of(name) == command:
             option = name.removeprefix(command).strip()
-            with_part = f", with `{option}`" if option else ""
-            yield f"For {rule.role}{with_part}. The answer is visible to {audience(name)}."
+            with_part = _(", with `{option}`", option=option) if option else ""
+            role = _("For {role}", role=_(rule.role))
+            visible = _("The answer is visible to {audience}.", audience=audience(name))
+            yield f"{role}{with_part}. {visible}"

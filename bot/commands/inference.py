@@ -6,6 +6,7 @@ import time
 from bot.client import Bot
 from bot.commands.responses import CommandContext
 from bot.commands.run_options import Run
+from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 
 DEFAULT_NEW_TOKENS = 64
@@ -21,7 +22,7 @@ async def require_worker(context: CommandContext, run: Run) -> None:
     while not await context.bot.queue.has_worker():
         if time.monotonic() >= deadline:
             raise AppError(
-                ErrorCode.SERVICE_UNAVAILABLE, "No worker is running. Ask the operator of this bot to start one."
+                ErrorCode.SERVICE_UNAVAILABLE, _("No worker is running. Ask the operator of this bot to start one.")
             )
         await asyncio.sleep(_POLL_SECONDS)
 

@@ -14,6 +14,7 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import run_names
 from bot.embeds.answers import STATE_SIGNS, runs_page
 from bot.embeds.text import clamp, plain
+from bot.language import _
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
@@ -63,14 +64,14 @@ class RunFilters(NamedTuple):
                 family=None if family == 0 else _FAMILIES[family - 1],
             )
         except (ValueError, IndexError):
-            message = "This button is of another version of the bot. Run `/mt runs` again."
+            message = _("This button is of another version of the bot. Run `/mt runs` again.")
             raise AppError(ErrorCode.INVALID_INPUT, message) from None
 
     @property
     def title(self) -> str:
-        state = "".join(f" {word}" for word in (self.state, self.family) if word)
-        query = f" with «{plain(self.query)}»" if self.query else ""
-        return f"{'Your' if self.is_mine else 'All'}{state} runs{query}"
+        kind = "".join(f" {word}" for word in (self.state and _(self.state), self.family) if word)
+        query = _(" with «{words}»", words=plain(self.query)) if self.query else ""
+        return (_("Your{kind} runs", kind=kind) if self.is_mine else _("All{kind} runs", kind=kind)) + query
 
 
 @app_commands.command(description="List the newest runs, page by page.")
@@ -117,13 +118,13 @@ def _buttons(filters: RunFilters, shown: Sequence[RunEntry], pages: int) -> disc
         discord.SelectOption(
             label=clamp(f"{STATE_SIGNS[run.state]} {run.name}", _MAX_OPTION_CHARACTERS),
             value=run.run_id,
-            description=clamp(f"{run.state} · {run.run_id}", _MAX_OPTION_CHARACTERS),
+            description=clamp(f"{_(run.state)} · {run.run_id}", _MAX_OPTION_CHARACTERS),
         )
         for run in shown
     ]
     items: list[discord.ui.Item[discord.ui.View]] = []
     if options:
-        items.append(run_select("status", "Show the status of a run", options))
+        items.append(run_select("status", _("Show the status of a run"), options))
     items += filters.buttons(pages)
     return button_row(*items)
 

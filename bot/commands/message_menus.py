@@ -10,6 +10,7 @@ from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_f
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
 from bot.commands.training import accept_files, answer_accepted, clean_label, new_run_watch
+from bot.language import _
 from trainer.config.request_options import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
 
@@ -34,7 +35,7 @@ async def train_on_attachment(interaction: discord.Interaction[Bot], message: di
 
 async def _score(context: CommandContext, text: str) -> Answer:
     if not text.strip():
-        raise AppError(ErrorCode.INVALID_INPUT, "This message has no text. Choose a message with text.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("This message has no text. Choose a message with text."))
     return await score_text(context, await find_run(context, "score", None), text, ScoreOptions())
 
 
@@ -44,7 +45,7 @@ async def _train_form(
     """Return a form for the first text file of a message; the bot remembers the file until the form is sent."""
     found = next(filter(_is_corpus, attachments), None)
     if found is None:
-        message = "This message has no text file. Choose a message with a .txt, .jsonl or .tsv file."
+        message = _("This message has no text file. Choose a message with a .txt, .jsonl or .tsv file.")
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     offered, key = context.bot.offered_files, str(interaction_id)
     offered[key] = found
@@ -54,10 +55,10 @@ async def _train_form(
     return form(
         "trainfile",
         key,
-        f"Train on {found.filename}",
-        Field("name", "Name of the run", name[:_MAX_NAME], is_required=False, max_characters=_MAX_NAME),
-        Field("model", "Model family", _DEFAULT_MODEL, max_characters=_MAX_MODEL),
-        Field("epochs", "Epochs", str(_DEFAULT_EPOCHS), max_characters=_MAX_NUMBER),
+        _("Train on {file}", file=found.filename),
+        Field("name", _("Name of the run"), name[:_MAX_NAME], is_required=False, max_characters=_MAX_NAME),
+        Field("model", _("Model family"), _DEFAULT_MODEL, max_characters=_MAX_MODEL),
+        Field("epochs", _("Epochs"), str(_DEFAULT_EPOCHS), max_characters=_MAX_NUMBER),
     )
 
 
@@ -72,10 +73,10 @@ def _is_corpus(file: discord.Attachment) -> bool:
 async def _train(context: CommandContext, sent: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
     file = context.bot.offered_files.get(sent.run_id)
     if file is None:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, "This form has expired. Choose **Train on attachment** again.")
+        raise AppError(ErrorCode.DATA_NOT_FOUND, _("This form has expired. Choose **Train on attachment** again."))
     epochs = sent.fields["epochs"].strip()
     if not epochs.isdecimal() or not 1 <= int(epochs) <= 1000:
-        raise AppError(ErrorCode.INVALID_INPUT, "`epochs` must be a whole number from 1 to 1000.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("`epochs` must be a whole number from 1 to 1000."))
     options: dict[str, object] = {"model": sent.fields["model"].strip(), "epochs": int(epochs)}
     name = sent.fields["name"].strip()
     fields = request_fields(options | ({"name": name} if name else {}))

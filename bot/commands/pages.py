@@ -7,6 +7,7 @@ import discord
 
 from bot.buttons import ButtonPress, Field, button, button_row, form
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
+from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 
 T = TypeVar("T")
@@ -47,9 +48,9 @@ class PagedList(NamedTuple):
             return []
         back, following = page - 1 if page else pages + 1, page + 1  # ids must be different
         return [
-            button(self.action, list_id, "« Back", detail=f"{back}{filters}", disabled=page == 0),
+            button(self.action, list_id, _("« Back"), detail=f"{back}{filters}", disabled=page == 0),
             button(self._form_action, list_id, f"{page + 1}/{pages}", detail=f"{page}{filters}"),
-            button(self.action, list_id, "Next »", detail=f"{following}{filters}", disabled=following == pages),
+            button(self.action, list_id, _("Next »"), detail=f"{following}{filters}", disabled=following == pages),
         ]
 
     def page_of(self, items: Sequence[T], number: int) -> Page[T]:
@@ -57,7 +58,7 @@ class PagedList(NamedTuple):
         pages = max(1, -(-len(items) // _PAGE_ITEMS))
         page = min(number, pages - 1)
         shown = items[page * _PAGE_ITEMS : (page + 1) * _PAGE_ITEMS]
-        title = f" · page {page + 1} of {pages}" if pages > 1 else ""
+        title = f" · {_('page {page} of {pages}', page=page + 1, pages=pages)}" if pages > 1 else ""
         return Page(shown, title, button_row(*self.buttons(page, pages)))
 
     @property
@@ -73,14 +74,14 @@ class PagedList(NamedTuple):
 
     async def _page_form(self, context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
         self.check(context)
-        number = Field("page", "Number of the page", max_characters=_MAX_PAGE_DIGITS)
-        return form(self._form_action, press.run_id, "Go to a page", number, detail=press.detail)
+        number = Field("page", _("Number of the page"), max_characters=_MAX_PAGE_DIGITS)
+        return form(self._form_action, press.run_id, _("Go to a page"), number, detail=press.detail)
 
     async def _turn_to(self, context: CommandContext, sent: ButtonPress) -> Answer:
         """Show the page whose number is in a form; one beyond the end is the last page."""
         typed = sent.fields["page"].strip()
         if not (typed.isascii() and typed.isdigit() and int(typed)):
-            raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
+            raise AppError(ErrorCode.INVALID_INPUT, _("`page` must be a number from 1 on, for example 2."))
         _page, dash, filters = (sent.detail or "").partition("-")
         return await self.show(context, sent._replace(detail=f"{int(typed) - 1}{dash}{filters}"))
 

@@ -8,6 +8,7 @@ from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.embeds.inference import predict_answer
+from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest
 
@@ -30,5 +31,5 @@ async def _predict(context: CommandContext, run_id: str | None, request: Predict
     inference, user_id = context.bot.queue.inference, context.caller.user_id
     response = await inference.predict(run.record.run_id, request, user_id=user_id)
     if not response.suggestions:
-        raise AppError(ErrorCode.INVALID_INPUT, "`text` has no token for this model. Give at least one word.")
+        raise AppError(ErrorCode.INVALID_INPUT, _("`text` has no token for this model. Give at least one word."))
     return Answer(predict_answer(run.record, request.text, response))

@@ -18,7 +18,7 @@ from bot.client import Bot
 from bot.commands.channels import origin_of
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
-from bot.language import set_language
+from bot.language import _, set_language
 from bot.pacing import back_off
 from bot.permissions import RULES, Caller
 from trainer.contracts.errors import AppError, ErrorCode
@@ -79,6 +79,7 @@ class Tree(app_commands.CommandTree[Bot]):
 
     async def on_error(self, interaction: discord.Interaction[Bot], error: app_commands.AppCommandError, /) -> None:
         cause = error.__cause__ or error
+        speak_to(interaction)
         try:
             if interaction.type is not discord.InteractionType.autocomplete:  # suggestions cannot show an error
                 await _send_error(interaction, _as_app_error(cause), "none")
@@ -113,6 +114,7 @@ async def respond(
     """
     bot, number, rule = interaction.client, request_id(interaction), RULES[command]
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
+    speak_to(interaction)
     first: FirstAnswer = "in place" if in_place else "hidden" if rule.is_ephemeral else "public"
     async with nullcontext() if in_place else bot.deferred.store(interaction, command, number):
         async with _answered_errors(interaction, first, bound):
@@ -135,6 +137,7 @@ async def open_form(
     """Check the caller's permission and open a form, which must be the first answer; an error is sent instead."""
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
+    speak_to(interaction)
     async with _answered_errors(interaction, "none", bound):
         caller = await _permitted_caller(interaction, command)
         form = await work(CommandContext(bot, caller))
@@ -145,11 +148,15 @@ async def open_form(
             bound.warning("form_not_confirmed", error=str(error))
 
 
+def speak_to(interaction: discord.Interaction[Bot]) -> None:
+    """Set the language of the answers to a caller: the chosen one, or else that of the caller's Discord."""
+    set_language(interaction.client.user_settings.of(interaction.user.id).language, interaction.locale)
+
+
 async def _permitted_caller(interaction: discord.Interaction[Bot], command: str) -> Caller:
-    """Return the caller, and set the language of the answer; raises FORBIDDEN if the command is not for the caller."""
-    bot, user_id = interaction.client, interaction.user.id
-    set_language(bot.user_settings.of(user_id).language, interaction.locale)
-    caller = await bot.permissions.caller(user_id, interaction.guild_id)
+    """Return the caller; raises FORBIDDEN if the command is not for the caller."""
+    bot = interaction.client
+    caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
     bot.permissions.check_command(command, caller)
     return caller
 
@@ -205,7 +212,7 @@ async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_n
 def _numbered(answer: Answer, number: str) -> Answer:
     """Return the answer with the request's id in its footer."""
     place = answer.embed.footer.text
-    answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
+    answer.embed.set_footer(text=" · ".join(filter(None, (place, _("request {number}", number=number)))))
     return answer
 
 
@@ -286,8 +293,10 @@ async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awa
 
 def _as_app_error(error: BaseException) -> AppError:
     if is_transient(error):
-        return AppError(ErrorCode.SERVICE_UNAVAILABLE, "Discord or a service did not respond. Try again in a minute.")
-    return AppError(ErrorCode.INTERNAL_ERROR, "The bot failed to run this command.")
+        return AppError(
+            ErrorCode.SERVICE_UNAVAILABLE, _("Discord or a service did not respond. Try again in a minute.")
+        )
+    return AppError(ErrorCode.INTERNAL_ERROR, _("The bot failed to run this command."))
 
 
 async def _send_error(interaction: discord.Interaction[Bot], error: AppError, first: FirstAnswer) -> None:

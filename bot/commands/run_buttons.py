@@ -14,6 +14,7 @@ from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
 from bot.embeds.advice import retry_batch
 from bot.embeds.answers import STATE_SIGNS, config_answer, file_answer, files_answer
 from bot.embeds.text import BLURPLE, clamp, display_name, make_embed, shown_name
+from bot.language import _
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
@@ -29,7 +30,7 @@ async def _files(context: CommandContext, press: ButtonPress) -> Answer:
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     small = [file for file in manifest.files if _can_send(file)][:_MAX_OPTIONS]
     options = [discord.SelectOption(label=file.path, value=file.path) for file in small]
-    items = [select("file", press.run_id, "Send a file", options)] if options else []
+    items = [select("file", press.run_id, _("Send a file"), options)] if options else []
     return Answer(files_answer(run.record, manifest.files), view=button_row(*items))
 
 
@@ -42,11 +43,11 @@ async def _file(context: CommandContext, press: ButtonPress) -> Answer:
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     file = next((file for file in manifest.files if file.path == press.selected and _can_send(file)), None)
     if file is None:
-        raise AppError(ErrorCode.NOT_FOUND, "The run has no such file. Press **Files** again.")
+        raise AppError(ErrorCode.NOT_FOUND, _("The run has no such file. Press **Files** again."))
     try:
         data = await asyncio.to_thread(read_regular, run.directory.path / file.path)
     except (OSError, BrokenFile):
-        raise AppError(ErrorCode.NOT_FOUND, f"The file `{file.path}` is missing or damaged.") from None
+        raise AppError(ErrorCode.NOT_FOUND, _("The file `{file}` is missing or damaged.", file=file.path)) from None
     name = f"{run.record.run_id}.{file.path.replace('/', '.')}"
     return Answer(file_answer(run.record, file), [discord.File(BytesIO(data), name)])
 
@@ -62,10 +63,10 @@ async def _change_form(context: CommandContext, press: ButtonPress) -> discord.u
     run = await find_run(context, "status", press.run_id)
     text = await asyncio.to_thread(_yaml, run.record)
     if len(text) > MAX_TEXT:
-        message = "The settings of this run are too long for a form. Use **Copy config** and `/mt train config:`."
+        message = _("The settings of this run are too long for a form. Use **Copy config** and `/mt train config:`.")
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    title = f"Train again: {display_name(run.record)}"
-    return form("change", press.run_id, title, Field("config", "Experiment file (YAML)", text))
+    title = _("Train again: {name}", name=display_name(run.record))
+    return form("change", press.run_id, title, Field("config", _("Experiment file (YAML)"), text))
 
 
 async def _train_changed(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
@@ -79,7 +80,7 @@ async def _retry(context: CommandContext, press: ButtonPress, interaction: disco
     run = await find_run(context, "resume", press.run_id)
     status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
     if status.status not in ("failed", "cancelled"):
-        raise AppError(ErrorCode.CONFLICT, "Only a failed or cancelled run can be tried again.")
+        raise AppError(ErrorCode.CONFLICT, _("Only a failed or cancelled run can be tried again."))
     batch = retry_batch(status)
     options: dict[str, object] = {} if batch is None else {"batch_size": batch}
     text = await asyncio.to_thread(_yaml, run.record)
@@ -93,7 +94,7 @@ async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
     await context.bot.index.refresh()
     others = [one for one in fitting_runs(context, "compare") if one.run_id != press.run_id][:_MAX_OPTIONS]
     if not others:
-        raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no other completed run yet. Start one with `/mt train`.")
+        raise AppError(ErrorCode.RUN_NOT_FOUND, _("There is no other completed run yet. Start one with `/mt train`."))
     options = [
         discord.SelectOption(
             label=clamp(f"{STATE_SIGNS[one.state]} {one.name}", _MAX_OPTION_CHARACTERS),
@@ -102,8 +103,10 @@ async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
         )
         for one in others
     ]
-    embed = make_embed(BLURPLE, f"⚖ Compare {shown_name(run.record)}", ["Select the baseline."], press.run_id)
-    return Answer(embed, view=button_row(select("compareto", press.run_id, "Baseline", options)))
+    embed = make_embed(
+        BLURPLE, f"⚖ {_('Compare {name}', name=shown_name(run.record))}", [_("Select the baseline.")], press.run_id
+    )
+    return Answer(embed, view=button_row(select("compareto", press.run_id, _("Baseline"), options)))
 
 
 async def _compare_to(context: CommandContext, press: ButtonPress) -> Answer:

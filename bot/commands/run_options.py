@@ -10,9 +10,10 @@ import discord
 from discord import app_commands
 
 from bot.client import Bot
-from bot.commands.responses import CommandContext
+from bot.commands.responses import CommandContext, speak_to
 from bot.discord_errors import CALL_ERRORS
 from bot.embeds.text import clamp, isolated
+from bot.language import _, numeral
 from bot.run_index import RunEntry, matching
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState, now
@@ -40,7 +41,7 @@ _STATES: dict[str, tuple[RunState, ...]] = {
 }
 """States of the runs for which a command is meant; a command that is missing here is meant for all."""
 _GENERATING = ("generate", "predict", "chat")
-_NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
+NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
     _GENERATING, "completed run that can generate text"
 )
 _WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
@@ -68,8 +69,10 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
         if command in _WITH_DEFAULT:
             runs = [run for run in runs if run.run_id == default] or runs
         if not runs:
-            noun = _NOUNS.get(command, "run")
-            raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {noun} yet. Start one with `/mt train`.")
+            noun = NOUNS.get(command, "run")
+            raise AppError(
+                ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
+            )
         run_id = runs[0].run_id
     directory = context.bot.queue.runs.get(run_id.strip())
     record = await asyncio.to_thread(directory.record)
@@ -95,8 +98,8 @@ def corpus_name(context: CommandContext, corpus: str) -> str:
     """Return the shown name of a corpus; an attached text is named after the first run that was trained on it."""
     for run in reversed(context.bot.index.runs):
         if run.has_attached_text and run.corpus == corpus and context.bot.permissions.may_see(context.caller, run):
-            return f"{run.name} (attached)"
-    return "attached text" if _CONTENT_HASH.fullmatch(corpus) else corpus
+            return _("{name} (attached)", name=run.name)
+    return _("attached text") if _CONTENT_HASH.fullmatch(corpus) else corpus
 
 
 def run_names(run: RunEntry) -> Sequence[str]:
@@ -106,10 +109,10 @@ def run_names(run: RunEntry) -> Sequence[str]:
 
 def described(run: RunEntry) -> str:
     """Return a run's state, age and bits per character, or its loss where it has none: a list shows plain text."""
-    figure = "" if run.loss_nats is None else f" · {run.loss_nats:.3f} nats/token"
+    figure = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
     if run.bits_per_char is not None:
-        figure = f" · {run.bits_per_char:.2f} bits/char"
-    return f"{run.state} · {rough_duration((now() - run.created_at).total_seconds())} ago{figure}"
+        figure = f" · {_('{number} bits/char', number=numeral(run.bits_per_char, '.2f'))}"
+    return f"{_(run.state)} · {rough_duration((now() - run.created_at).total_seconds())} ago{figure}"
 
 
 def suggested_runs(command: str) -> Suggest:
@@ -127,7 +130,7 @@ def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggesti
     names: dict[str, str] = {}
     for run in context.bot.index.runs:
         if run.user_id == context.caller.user_id:
-            names.setdefault(run.corpus, f"{run.name} (attached)" if run.has_attached_text else run.corpus)
+            names.setdefault(run.corpus, _("{name} (attached)", name=run.name) if run.has_attached_text else run.corpus)
     for name in context.bot.index.corpora:
         names.setdefault(name, name)
     yield from matching(typed, names.items(), lambda suggestion: (suggestion[1],))
@@ -160,6 +163,7 @@ def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestio
 
     async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
         bot = interaction.client
+        speak_to(interaction)
         try:
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
         except _PERMISSION_ERRORS:

@@ -17,6 +17,7 @@ from bot.commands.training import answer_accepted, new_run_watch, with_option_na
 from bot.embeds.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.embeds.run_card import attach_chart, run_card
 from bot.embeds.text import GREY, make_embed, shown_name
+from bot.language import _
 from bot.ledger import read_ledger
 from bot.outcome import last_lines
 from bot.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
@@ -112,7 +113,7 @@ async def _watch(context: CommandContext, run_id: str, here: discord.Interaction
         run.directory, context.caller.user_id, channel_id, context.caller.channel_id
     )
     has_ended = await asyncio.to_thread(run.directory.manifest) is not None
-    place = "by direct message" if channel_id is None else f"to <#{channel_id}>"
+    place = _("by direct message") if channel_id is None else _("to {channel}", channel=f"<#{channel_id}>")
     closed = watcher.closed_place
     embed = watch_answer(run.record, place, has_ended=has_ended, has_final=watcher.has_final, closed=closed)
     return Answer(
@@ -123,8 +124,8 @@ async def _watch(context: CommandContext, run_id: str, here: discord.Interaction
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
     run = await find_run(context, "unwatch", run_id)
     await context.bot.notifier.unwatch(run.record.run_id, context.caller.user_id)
-    lines = ["Your card is no longer updated, and no final message is sent."]
-    embed = make_embed(GREY, f"🔕 Not watching: {shown_name(run.record)}", lines, run.record.run_id)
+    lines = [_("Your card is no longer updated, and no final message is sent.")]
+    embed = make_embed(GREY, f"🔕 {_('Not watching: {name}', name=shown_name(run.record))}", lines, run.record.run_id)
     return Answer(embed, view=button_row(watch_button(run.record.run_id, is_watching=False)))
 
 
@@ -133,8 +134,10 @@ async def _unwatch_all(context: CommandContext) -> Answer:
     run_ids = bot.notifier.watched_by(user_id)
     for run_id in run_ids:
         await bot.notifier.unwatch(run_id, user_id)
-    lines = [f"No more messages about `{run_id}`." for run_id in run_ids] or ["You were not watching any run."]
-    return Answer(make_embed(GREY, "🔕 Not watching any run", lines))
+    lines = [_("No more messages about {run_id}.", run_id=f"`{run_id}`") for run_id in run_ids] or [
+        _("You were not watching any run.")
+    ]
+    return Answer(make_embed(GREY, f"🔕 {_('Not watching any run')}", lines))
 
 
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
@@ -142,7 +145,7 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
     run = await find_run(context, "cancel", run_id)
     record = run.record
     if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and run.directory.manifest() is None:
-        confirm = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_CONFIRMED)
+        confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=_CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
     status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
     has_ended = await context.bot.queue.cancel(record.run_id)

@@ -18,6 +18,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import report_answer, report_files, score_answer, table_answer
 from bot.embeds.text import display_name
+from bot.language import _
 from bot.report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
@@ -95,8 +96,8 @@ async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
     run = await find_run(context, "score", run_id)
     await asyncio.to_thread(run.directory.completed_manifest)
-    title = f"Score with {display_name(run.record)}"
-    return form("score", run.record.run_id, title, Field("text", "Text"), detail=options.code)
+    title = _("Score with {name}", name=display_name(run.record))
+    return form("score", run.record.run_id, title, Field("text", _("Text")), detail=options.code)
 
 
 async def _score_input(
@@ -109,7 +110,7 @@ async def _score_input(
     run = await find_run(context, "score", run_id)
     if file is not None:
         if text is not None:
-            raise AppError(ErrorCode.INVALID_INPUT, "Give either `text` or `file`, not both.")
+            raise AppError(ErrorCode.INVALID_INPUT, _("Give either `text` or `file`, not both."))
         text = decoded(await read_attachment(file, context.bot.settings), "`file`").removeprefix(_BOM)
     return await score_text(context, run, text or "", options)
 
@@ -132,9 +133,9 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
     own_bits_per_char = manifest.metrics.bits_per_char
     unknown = await _unknown_signs(context, run, text) if response.unk_count else Counter[str]()
     embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, unknown, refusal)
-    buttons = [button("score", run_id, "Score another…", detail=options.code)]
+    buttons = [button("score", run_id, _("Score another…"), detail=options.code)]
     if bot.permissions.can_run(_DETAIL, context.caller, run.record):
-        buttons.append(button("detail", run_id, "Detail", detail=response.request_id))
+        buttons.append(button("detail", run_id, _("Detail"), detail=response.request_id))
         buttons.append(button("csv", run_id, "CSV", detail=response.request_id))
     return Answer(embed, view=button_row(*buttons))
 
@@ -161,8 +162,8 @@ async def _report(
     scored = await inference.score_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
     report = await context.bot.charts.report(scored, scored_text, options.unit)
     if report is None:
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be created. Try again in a minute.")
-    another = button_row(button("score", run_id, "Score another…", detail=options.code))
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _("The report could not be created. Try again in a minute."))
+    another = button_row(button("score", run_id, _("Score another…"), detail=options.code))
     if is_table:
         table = discord.File(BytesIO(report.files[TABLE_NAME]), TABLE_NAME)
         return Answer(table_answer(run.record, report), [table], another)

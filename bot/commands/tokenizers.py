@@ -20,6 +20,7 @@ from bot.commands.run_options import (
 )
 from bot.embeds.job_notes import card_note
 from bot.embeds.tokenizer_answers import tokenizer_answer, tokenizers_page
+from bot.language import _
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
@@ -92,7 +93,7 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
 async def _show(context: CommandContext, tokenizer_id: str, notes: Sequence[str] = ()) -> Answer:
     await context.bot.index.refresh()
     if tokenizer_id in hidden_tokenizers(context):
-        raise AppError(ErrorCode.FORBIDDEN, "This tokenizer is only of private runs of other people.")
+        raise AppError(ErrorCode.FORBIDDEN, _("This tokenizer is only of private runs of other people."))
     tokenizer = context.bot.queue.tokenizers.get(tokenizer_id)
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)

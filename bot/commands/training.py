@@ -16,6 +16,7 @@ from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds.answers import accepted_answer
+from bot.language import _
 from bot.user_settings import Notify
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 Size = Literal["tiny", "small", "base", "paper"]
 
-_ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
@@ -143,7 +143,10 @@ async def accept_files(
     """Check the request, then store the attached text and accept the run."""
     if file is not None:
         if "corpus" in typed:
-            raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
+            raise AppError(
+                ErrorCode.INVALID_INPUT,
+                _("Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."),
+            )
         typed = {
             **typed,
             "corpus": attachment_name(file.filename, file.title, is_corpus=True),
@@ -198,7 +201,10 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
     own = [run for run in context.bot.index.runs if run.user_id == context.caller.user_id]
     if "corpus" not in fields and draft.place("corpus") == "corpus":  # a file of blocks names its corpus
         if not own:
-            raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
+            raise AppError(
+                ErrorCode.INVALID_INPUT,
+                _("Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."),
+            )
         fields["corpus"] = own[0].corpus
     family: ModelFamily | None = None
     init_from = fields.get("init_from_run_id")

@@ -1,12 +1,13 @@
 """Advice after a failed run: what to try next, in commands of the chat."""
 
 from bot.embeds.text import count
+from bot.language import _, numeral
 from trainer.contracts.errors import FAILS_AGAIN, ErrorCode
 from trainer.contracts.runs import RunStatus
 
 _RETRYABLE = (ErrorCode.CRASH_LOOP, ErrorCode.MODEL_TRAIN_FAILED, ErrorCode.CHECKPOINT_CORRUPT)
 _DISK = (ErrorCode.INSUFFICIENT_STORAGE, ErrorCode.SERVICE_UNAVAILABLE)
-_CHANGES = {
+CHANGES = {
     ErrorCode.CORPUS_EMPTY: "another text",
     ErrorCode.CORPUS_TOO_SHORT: "a longer text",
     ErrorCode.INVALID_INPUT: "other settings",
@@ -18,19 +19,31 @@ _CHANGES = {
 def advice(status: RunStatus) -> str:
     """Return what a failed run's owner can try."""
     code = None if status.error is None else status.error.code
-    if code in _CHANGES:
-        return f"Try: `/mt train` with {_CHANGES[code]}."
+    if code in CHANGES:
+        return _("Try: `/mt train` with {change}.", change=_(CHANGES[code]))
     if code is ErrorCode.TRAINING_NAN_LOSS:
-        rate = "" if status.learning_rate is None else f" than {status.learning_rate:.2g}"
-        return f"Try: `/mt train` with a smaller `learning_rate`{rate}."
+        if status.learning_rate is None:
+            return _("Try: `/mt train` with a smaller `learning_rate`.")
+        rate = numeral(status.learning_rate, ".2g")
+        return _("Try: `/mt train` with a smaller `learning_rate` than {rate}.", rate=rate)
     if code is ErrorCode.OUT_OF_MEMORY:
         batch = retry_batch(status)
-        smaller = "" if batch is None else f"`batch_size:{batch}` instead of {count(status.batch_size or 0)}, or "
-        return f"Try: `/mt train` with {smaller}`size:tiny`."
+        if batch is None:
+            return _("Try: `/mt train` with `size:tiny`.")
+        before = count(status.batch_size or 0)
+        return _(
+            "Try: `/mt train` with `batch_size:{batch}` instead of {before}, or `size:tiny`.",
+            batch=batch,
+            before=before,
+        )
     if not can_resume(status):
-        return f"Try: `/mt logs run:{status.run_id}`, then `/mt train`."
-    after = " when the disk works again" if code in _DISK else ""
-    return f"Try: `/mt resume run:{status.run_id}`{after}; it continues from the last checkpoint."
+        return _("Try: `/mt logs run:{run_id}`, then `/mt train`.", run_id=status.run_id)
+    if code in _DISK:
+        return _(
+            "Try: `/mt resume run:{run_id}` when the disk works again; it continues from the last checkpoint.",
+            run_id=status.run_id,
+        )
+    return _("Try: `/mt resume run:{run_id}`; it continues from the last checkpoint.", run_id=status.run_id)
 
 
 def can_resume(status: RunStatus) -> bool:

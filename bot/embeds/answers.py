@@ -22,6 +22,7 @@ from bot.embeds.text import (
     shown_name,
     without_links,
 )
+from bot.language import _, numeral
 from bot.limits import LimitReached
 from bot.run_index import RunEntry
 from bot.user_settings import Notify
@@ -38,8 +39,7 @@ STATE_SIGNS: dict[RunState, str] = {
 }
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
 _MAX_SHOWN_CONFIG = 1900
-_SAVED = "Saved checkpoints remain."
-_CARD_PLACES: dict[Notify, str] = {
+CARD_PLACES: dict[Notify, str] = {
     "dm": "A card in your direct messages shows the progress.",
     "here": "A card in this channel shows the progress.",
     "off": "No messages about this run are sent. `/mt status` shows the progress.",
@@ -53,9 +53,9 @@ def accepted_answer(record: RunRecord, note: str | None = None, *, notify: Notif
         *([] if record.cost is None else record.cost.lines()),
         *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
-        _CARD_PLACES[notify],
+        _(CARD_PLACES[notify]),
     ]
-    return make_embed(GREY, f"⏳ Queued: {shown_name(record)}", lines, record.run_id)
+    return make_embed(GREY, f"⏳ {_('Queued: {name}', name=shown_name(record))}", lines, record.run_id)
 
 
 def status_answer(
@@ -65,7 +65,7 @@ def status_answer(
     embed = run_card(record, status, losses)
     lines = [embed.description or ""]
     if status.status == "running" and status.reachable and status.last_heartbeat_ts is not None:
-        lines.append(f"Last heartbeat {relative_time(status.last_heartbeat_ts)}")
+        lines.append(_("Last heartbeat {time}", time=relative_time(status.last_heartbeat_ts)))
     if closed is not None:
         lines.append(_closed_hint(closed, has_ended=status.has_ended))
     embed.description = clamp("\n".join(lines), MAX_DESCRIPTION)
@@ -74,41 +74,49 @@ def status_answer(
 
 def cancel_answer(record: RunRecord, *, has_ended: bool, has_started: bool) -> discord.Embed:
     """Return the answer to `/mt cancel` and to the Cancel button."""
-    title = f"⏹ {'Cancelled' if has_ended else 'Cancelling'}: {shown_name(record)}"
-    text = f"The run stops after the current step. {_SAVED}"
-    if has_ended:
-        text = f"The run was not training. {_SAVED}" if has_started else "The run had not started."
-    return make_embed(GREY, title, [text], record.run_id)
+    name, saved = shown_name(record), _("Saved checkpoints remain.")
+    if not has_ended:
+        title, text = _("Cancelling: {name}", name=name), f"{_('The run stops after the current step.')} {saved}"
+    else:
+        title = _("Cancelled: {name}", name=name)
+        text = f"{_('The run was not training.')} {saved}" if has_started else _("The run had not started.")
+    return make_embed(GREY, f"⏹ {title}", [text], record.run_id)
 
 
 def cancel_question(record: RunRecord) -> discord.Embed:
     """Return the question before an older run is cancelled."""
-    lines = [f"The run was requested {relative_time(record.created_at.timestamp())}. {_SAVED}"]
-    return make_embed(AMBER, f"⏹ Cancel {shown_name(record)}?", lines, record.run_id)
+    requested = _("The run was requested {time}.", time=relative_time(record.created_at.timestamp()))
+    title = _("Cancel {name}?", name=shown_name(record))
+    return make_embed(AMBER, f"⏹ {title}", [f"{requested} {_('Saved checkpoints remain.')}"], record.run_id)
 
 
 def watch_answer(
     record: RunRecord, place: str, *, has_ended: bool, has_final: bool, closed: Literal["dm", "channel"] | None
 ) -> discord.Embed:
     """Return the answer to `/mt watch` and its button; `place` is the channel of the messages."""
-    colour, title = BLURPLE, f"👁 Watching: {shown_name(record)}"
+    name = shown_name(record)
+    colour, title = BLURPLE, f"👁 {_('Watching: {name}', name=name)}"
     if closed is not None:
-        colour, title = AMBER, f"📪 Cannot send messages: {shown_name(record)}"
+        colour, title = AMBER, f"📪 {_('Cannot send messages: {name}', name=name)}"
         text = _closed_hint(closed, has_ended=has_ended)
     elif has_ended:
-        text = f"The run has ended. Its result {'was' if has_final else 'is'} sent {place}."
+        text = (
+            _("The run has ended. Its result was sent {place}.", place=place)
+            if has_final
+            else _("The run has ended. Its result is sent {place}.", place=place)
+        )
     else:
-        text = f"A card with the progress and a final message are sent {place}."
+        text = _("A card with the progress and a final message are sent {place}.", place=place)
     return make_embed(colour, title, [text], record.run_id)
 
 
 def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool) -> discord.Embed:
     """Return the last lines of a run's log, unless they are attached as a file."""
     if not lines:
-        text = "No log yet. The log starts when a worker starts the run."
+        text = _("No log yet. The log starts when a worker starts the run.")
     else:
-        text = "See the attached file." if is_attached else code_block("\n".join(lines), MAX_DESCRIPTION)
-    title = f"📜 Last {count(len(lines), 'line')} of the log of {shown_name(record)}"
+        text = _("See the attached file.") if is_attached else code_block("\n".join(lines), MAX_DESCRIPTION)
+    title = f"📜 {_('Last {lines} of the log of {name}', lines=count(len(lines), 'line'), name=shown_name(record))}"
     return make_embed(BLURPLE, title, [text], record.run_id)
 
 
@@ -121,79 +129,94 @@ def files_answer(record: RunRecord, files: Sequence[FileRecord]) -> discord.Embe
             lines.append(f"{count(len(files) - number, 'more file')}.")
             break
         lines.append(line)
-    title = f"📁 {count(len(files), 'file')} of {shown_name(record)}, {byte_size(sum(file.bytes for file in files))}"
-    return make_embed(BLURPLE, title, lines, record.run_id)
+    title = _(
+        "{files} of {name}, {size}",
+        files=count(len(files), "file"),
+        name=shown_name(record),
+        size=byte_size(sum(file.bytes for file in files)),
+    )
+    return make_embed(BLURPLE, f"📁 {title}", lines, record.run_id)
 
 
 def file_answer(record: RunRecord, file: FileRecord) -> discord.Embed:
     """Return the text to an attached file of a run."""
     lines = [f"{byte_size(file.bytes)} · sha256 `{file.sha256}`"]
-    return make_embed(BLURPLE, f"📁 {plain(file.path)} of {shown_name(record)}", lines, record.run_id)
+    return make_embed(
+        BLURPLE, f"📁 {_('{file} of {name}', file=plain(file.path), name=shown_name(record))}", lines, record.run_id
+    )
 
 
 def config_answer(record: RunRecord, text: str) -> discord.Embed:
     """Return a run's experiment file as a code block, unless it is long; it is attached anyway."""
-    lines = ["Attach the file to `/mt train config:` to train again."]
+    lines = [_("Attach the file to `/mt train config:` to train again.")]
     if len(text) <= _MAX_SHOWN_CONFIG:
         lines.insert(0, code_block(text, MAX_DESCRIPTION // 2))
-    return make_embed(BLURPLE, f"⚙ Settings of {shown_name(record)}", lines, record.run_id)
+    return make_embed(BLURPLE, f"⚙ {_('Settings of {name}', name=shown_name(record))}", lines, record.run_id)
 
 
 def undelivered_note(cards: Sequence[discord.Embed]) -> discord.Embed:
     """Return the results that could not be sent to the caller, to add to the answer of a command."""
-    lines = ["The final messages of these runs could not be sent to you. `/mt status` shows each run."]
+    lines = [_("The final messages of these runs could not be sent to you. `/mt status` shows each run.")]
     for card in cards:
         first = (card.description or "").split("\n")[0]
         title, result = clamp(card.title or "", _MAX_UNDELIVERED), clamp(first, _MAX_UNDELIVERED)
         lines.append(f"**{title}**\n{result} · `{card.footer.text}`")
-    footer = "Shown once. Allow direct messages from this bot to receive results."
-    return make_embed(AMBER, "📪 Undelivered results", lines, footer)
+    footer = _("Shown once. Allow direct messages from this bot to receive results.")
+    return make_embed(AMBER, f"📪 {_('Undelivered results')}", lines, footer)
 
 
 def error_answer(error: AppError, request_id: str) -> discord.Embed:
     """Return an error: amber for the caller's mistakes, grey for temporary failures, red for internal errors."""
     message = error.message
     if isinstance(error, LimitReached):
-        message = error.worded(relative_time(error.retry_at or 0), "use `/mt cancel`")
-    footer, lines = f"request {request_id}", [without_links(message)]
-    title = error.code.replace("_", " ").capitalize()
+        message = error.worded(relative_time(error.retry_at or 0), _("use `/mt cancel`"))
+    footer, lines = _("request {number}", number=request_id), [without_links(message)]
+    title = _(error_title(error.code))
     if error.code.error_class is ErrorClass.TRANSIENT:
         return make_embed(GREY, f"⏳ {title}", lines, footer)
     if error.code.error_class is ErrorClass.FATAL:
-        return make_embed(RED, f"❌ {title}", [*lines, "When you ask for help, include the request id below."], footer)
+        return make_embed(
+            RED, f"❌ {title}", [*lines, _("When you ask for help, include the request id below.")], footer
+        )
     if len(error.details) > 1:
         lines = [f"• {without_links(problem.message)}" for problem in error.details]
     sign = "🔒" if error.code is ErrorCode.FORBIDDEN else "✋"
     return make_embed(AMBER, f"{sign} {title}", lines, footer)
 
 
+def error_title(code: ErrorCode) -> str:
+    return code.replace("_", " ").capitalize()
+
+
 def runs_page(runs: Sequence[RunEntry], *, title: str, total: int, page: int, pages: int) -> discord.Embed:
     """Return one page of a list of `total` runs."""
     lines = [line for run in runs for line in _run_lines(run)]
     if not runs:
-        lines = ["No runs found. `/mt train` starts one; `mine:False` includes the runs of other people."]
-    where = f"page {page} of {pages}" if pages > 1 else None
+        lines = [_("No runs found. `/mt train` starts one; `mine:False` includes the runs of other people.")]
+    where = _("page {page} of {pages}", page=page, pages=pages) if pages > 1 else None
     return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, where)
 
 
 def _closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool) -> str:
     """Explain why no messages arrive, and how to receive them."""
     if closed == "dm":
-        problem, solution = "This bot cannot send you direct messages.", "allow direct messages"
+        problem = _("This bot cannot send you direct messages.")
+        solution = _("Use `/mt status` here, or allow direct messages and run `/mt watch`.")
     else:
-        problem, solution = "This bot cannot post in the channel of your messages.", "let the bot post there"
-    if has_ended:
-        return f"{problem} `/mt status` shows the result."
-    return f"{problem} Use `/mt status` here, or {solution} and run `/mt watch`."
+        problem = _("This bot cannot post in the channel of your messages.")
+        solution = _("Use `/mt status` here, or let the bot post there and run `/mt watch`.")
+    return f"{problem} {_('`/mt status` shows the result.') if has_ended else solution}"
 
 
 def _run_lines(run: RunEntry) -> list[str]:
     """Return a run in two lines: state and losses; id, corpus, owner and age."""
-    state = f"{run.state} {run.progress:.0f} %" if run.state == "running" else run.state
-    loss = "" if run.loss_nats is None else f" · {run.loss_nats:.3f} nats/token"
-    bits = "" if run.bits_per_char is None else f" · {run.bits_per_char:.2f} bits/char"
-    corpus = "attached text" if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
-    owner = "command line" if run.user_id is None else f"<@{run.user_id}>"
+    state = _(run.state) + (f" {numeral(run.progress, '.0f')} %" if run.state == "running" else "")
+    loss = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
+    bits = ""
+    if run.bits_per_char is not None:
+        bits = f" · {_('{number} bits/char', number=numeral(run.bits_per_char, '.2f'))}"
+    corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
+    owner = _("command line") if run.user_id is None else f"<@{run.user_id}>"
     return [
         f"{STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
         f"`{run.run_id}` · {corpus} · {owner} · {relative_time(run.created_at.timestamp())}",

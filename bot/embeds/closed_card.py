@@ -2,15 +2,18 @@
 
 from bot.buttons import button_row
 from bot.embeds.text import AMBER, make_embed
+from bot.language import _
 from bot.subjects import Message, no_files
 
 
 def closed_message(subject_id: str) -> Message:
     """Return the one message in the channel of the command; it tells others nothing but the id."""
     lines = [
-        "The bot cannot send you direct messages, so it sends none about this. `/mt status` shows your runs.",
-        "Allow direct messages from this server's members, then use `/mt watch`.",
+        _("The bot cannot send you direct messages, so it sends none about this. `/mt status` shows your runs."),
+        _("Allow direct messages from this server's members, then use `/mt watch`."),
     ]
     return Message(
-        make_embed(AMBER, "📪 Direct messages are closed", lines, f"{subject_id} · closed"), no_files, button_row()
+        make_embed(AMBER, f"📪 {_('Direct messages are closed')}", lines, f"{subject_id} · closed"),
+        no_files,
+        button_row(),
     )

@@ -5,7 +5,8 @@ from io import BytesIO
 
 import discord
 
-from bot.embeds.text import AMBER, BLURPLE, GREEN, GREY, THIN_SPACE, clamp, make_embed, plain, shown_name
+from bot.embeds.text import AMBER, BLURPLE, GREEN, GREY, clamp, make_embed, plain, shown_name
+from bot.language import _, numeral
 from trainer.config.request_options import TRAIN_OPTIONS
 from trainer.contracts.comparison import Comparison, Difference, Figures, verdict
 from trainer.contracts.runs import RunRecord
@@ -24,7 +25,7 @@ _SETTINGS = {
     "tokenizer_id": "tokenizer",
 }
 """Names of settings: the option's name, or plain words."""
-_FIGURES: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
+FIGURES: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
     ("Loss", ".4f", lambda run: run.loss),
     ("Perplexity", ".2f", lambda run: run.perplexity),
     ("Bits/char", ".4f", lambda run: run.bits_per_char),
@@ -34,7 +35,7 @@ _FIGURES: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
     ("Tokens/s", ",.0f", lambda run: run.tokens_per_second),
 )
 """The title, the format and the value of each metric."""
-_VALUES = {"null": "–", "true": "yes", "false": "no"}
+VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 
 def compare_answer(comparison: Comparison) -> discord.Embed:
@@ -45,20 +46,20 @@ def compare_answer(comparison: Comparison) -> discord.Embed:
     names = [plain(run.label or run.run_id) for run in comparison.runs]
     lines: list[str] = []
     for one, name in zip(comparison.against, names[1:], strict=True):
-        against = f"against {name}: " if len(names) > 2 else ""
+        against = _("against {name}: ", name=name) if len(names) > 2 else ""
         lines += [f"**{against}{verdict(one, comparison.tolerance)}**", *one.notes]
     lines += [
         "",
         " · ".join([f"**{names[0]}**", *names[1:]]),
-        f"{' · '.join(run.model for run in comparison.runs)} · {comparison.split} split",
+        f"{' · '.join(run.model for run in comparison.runs)} · {_('{split} split', split=_(str(comparison.split)))}",
     ]
     deltas = [comparison.against[0].delta] if len(names) == 2 else []
-    for title, form, figure in _FIGURES:
+    for title, form, figure in FIGURES:
         shown = [figure(run) for run in comparison.runs]
         if any(value is not None for value in shown):
             lines.append(_metric_line(title, form, shown, [figure(delta) for delta in deltas]))
-    title = f"⚖ {names[0]} against {', '.join(names[1:])}"
-    return make_embed(_colour(comparison), title, lines, " · ".join(run.run_id for run in comparison.runs))
+    title = _("{name} against {others}", name=names[0], others=", ".join(names[1:]))
+    return make_embed(_colour(comparison), f"⚖ {title}", lines, " · ".join(run.run_id for run in comparison.runs))
 
 
 def settings_answer(
@@ -66,8 +67,10 @@ def settings_answer(
 ) -> discord.Embed:
     """Return the settings in which two runs differ; `corpus_name` returns the shown name of a corpus."""
     names = f"{shown_name(record)} · {shown_name(baseline)}"
-    lines = list(_differences(found, corpus_name)) or ["They have the same settings."]
-    return make_embed(BLURPLE, f"⚖ Different settings: {names}", lines, f"{record.run_id} · {baseline.run_id}")
+    lines = list(_differences(found, corpus_name)) or [_("They have the same settings.")]
+    return make_embed(
+        BLURPLE, f"⚖ {_('Different settings: {names}', names=names)}", lines, f"{record.run_id} · {baseline.run_id}"
+    )
 
 
 def attach_comparison(
@@ -77,8 +80,10 @@ def attach_comparison(
     if png is None:
         return []
     embed.set_image(url=f"attachment://{_CHART_NAME}")
-    ends = ", ".join(f"{name} {curve[-1][1]:.3f}" for name, curve in curves.items() if curve)
-    text = clamp(f"Training of each run over steps, in {unit}. The last values: {ends}.", _MAX_ALT_TEXT)
+    ends = ", ".join(f"{name} {numeral(curve[-1][1], '.3f')}" for name, curve in curves.items() if curve)
+    text = clamp(
+        _("Training of each run over steps, in {unit}. The last values: {ends}.", unit=unit, ends=ends), _MAX_ALT_TEXT
+    )
     return [discord.File(BytesIO(png), _CHART_NAME, description=text)]
 
 
@@ -94,24 +99,24 @@ def _colour(comparison: Comparison) -> int:
 def _metric_line(title: str, form: str, values: Sequence[float | None], deltas: Sequence[float | None]) -> str:
     first, *others = (_figure(value, form) for value in values)
     changes = "".join(f" ({_figure(delta, '+' + form)})" for delta in deltas if delta is not None)
-    return f"{title} {' · '.join([f'**{first}**', *others])}{changes}"
+    return f"{_(title)} {' · '.join([f'**{first}**', *others])}{changes}"
 
 
 def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form).replace(",", THIN_SPACE)
+    return "–" if value is None else numeral(value, form)
 
 
 def _differences(differences: Iterable[Difference], corpus_name: Callable[[str], str]) -> Iterator[str]:
     for found in differences:
-        block, _, part = found.field.partition(".")
+        block, part = [*found.field.split(".", 1), ""][:2]
         if block == "model" and ("null" in (found.run, found.other) or part == "architecture"):
             continue  # sizes of two architectures, which the models' names show
         name = _SETTINGS.get(found.field) or _SETTINGS.get(block)
         if name is None:
             name = found.field.removeprefix("model.").removeprefix("num_").replace(".", " ").replace("_", " ")
-        values = [_VALUES.get(value, value) for value in (found.run, found.other)]
+        values = [_(VALUES[value]) if value in VALUES else value for value in (found.run, found.other)]
         if block in _CORPORA:
             values = [corpus_name(value) for value in values]
         shown = [plain(clamp(value, _MAX_VALUE)) for value in values]
         has_same_name = block in _CORPORA and (part == "sha256" or shown[0] == shown[1])
-        yield f"{name}: {'different content, same name' if has_same_name else ' · '.join(shown)}"
+        yield f"{name}: {_('different content, same name') if has_same_name else ' · '.join(shown)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import discord
 
 from bot.embeds.text import BLURPLE, GREEN, byte_size, clamp, code_block, count, make_embed, plain
+from bot.language import _, numeral, plural
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
 
 _MAX_RUNS_CHARACTERS, _MAX_TABLE = 1000, 1500
@@ -16,8 +17,8 @@ _HIDDEN = ("C", "M", "Z")
 def corpora_page(corpora: Sequence[CorpusOverview], *, total: int, page: str) -> discord.Embed:
     """Return a page of the list of corpora; `page` ends its title."""
     lines = [f"**{plain(corpus.name)}** · {_facts(corpus)}" for corpus in corpora]
-    lines = lines or ["No corpora yet. Add one with `/mt corpus add`."]
-    return make_embed(BLURPLE, f"📚 {'1 corpus' if total == 1 else f'{count(total)} corpora'}{page}", lines)
+    lines = lines or [_("No corpora yet. Add one with `/mt corpus add`.")]
+    return make_embed(BLURPLE, f"📚 {plural('{count} corpus', '{count} corpora', total)}{page}", lines)
 
 
 def corpus_answer(
@@ -28,28 +29,38 @@ def corpus_answer(
     names = clamp(", ".join(map(plain, runs)), _MAX_RUNS_CHARACTERS)
     lines = [
         _facts(counted),
-        f"{count(statistics.characters, 'character')}, {count(statistics.distinct)} distinct. The most frequent:",
+        _(
+            "{characters}, {number} distinct. The most frequent:",
+            characters=count(statistics.characters, "character"),
+            number=count(statistics.distinct),
+        ),
         code_block("\n".join(_table(statistics)), _MAX_TABLE),
-        f"{count(len(runs), 'run')} trained on it: {names}" if runs else "No run was trained on it.",
+        plural("{count} run trained on it: {names}", "{count} runs trained on it: {names}", len(runs), names=names)
+        if runs
+        else _("No run was trained on it."),
     ]
-    return make_embed(BLURPLE, f"📄 Corpus {plain(name)}", lines)
+    return make_embed(BLURPLE, f"📄 {_('Corpus {name}', name=plain(name))}", lines)
 
 
 def added_answer(overview: CorpusOverview, *, is_new: bool) -> discord.Embed:
-    title = f"{'✅ Added' if is_new else '📄 Already there'}: corpus {plain(overview.name)}"
-    return make_embed(GREEN, title, [_facts(overview), f"Train on it: `/mt train corpus:{overview.name}`"])
+    name = plain(overview.name)
+    title = f"✅ {_('Added: corpus {name}', name=name)}"
+    if not is_new:
+        title = f"📄 {_('Already there: corpus {name}', name=name)}"
+    lines = [_facts(overview), _("Train on it: {command}", command=f"`/mt train corpus:{overview.name}`")]
+    return make_embed(GREEN, title, lines)
 
 
 def _facts(corpus: CorpusOverview) -> str:
     lines = [] if corpus.lines is None else [count(corpus.lines, "line")]
     languages = [plain(", ".join(corpus.languages))] if corpus.languages else []
-    spelling = [] if corpus.is_ipa is None else ["IPA" if corpus.is_ipa else "usual spelling"]
+    spelling = [] if corpus.is_ipa is None else [_("IPA") if corpus.is_ipa else _("usual spelling")]
     return " · ".join([byte_size(corpus.bytes), *lines, *languages, *spelling])
 
 
 def _table(statistics: CorpusStatistics) -> list[str]:
     rows = [
-        (_shown(char), f"U+{ord(char):04X}", f"{number:,}", f"{number / statistics.characters:.2%}")
+        (_shown(char), f"U+{ord(char):04X}", numeral(number), numeral(number / statistics.characters, ".2%"))
         for char, number in statistics.most_frequent
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (2, 3)]

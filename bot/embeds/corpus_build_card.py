@@ -7,6 +7,7 @@ import discord
 from bot.corpus_build import BuildState
 from bot.embeds.run_card import progress_bar
 from bot.embeds.text import BLURPLE, GREEN, RED, code_block, count, make_embed, without_links
+from bot.language import _, numeral
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 
 _MAX_TABLE = 3000
@@ -17,33 +18,50 @@ def corpus_build_card(build_id: str, state: BuildState) -> discord.Embed:
     source = state.request.source
     if state.error is not None:
         return make_embed(
-            RED, f"❌ Corpora not built: {source}", [without_links(state.error.message), *_lines(state)], build_id
+            RED,
+            f"❌ {_('Corpora not built: {source}', source=source)}",
+            [without_links(state.error.message), *_lines(state)],
+            build_id,
         )
     if state.manifest is not None:
         corpus = next(iter(state.manifest.languages.values())).file.path.removesuffix(".txt")
-        lines = [code_block("\n".join(_table(state.manifest)), _MAX_TABLE), f"Next: `/mt train corpus:{corpus}`"]
-        return make_embed(GREEN, f"✅ Corpora built: {source}", lines, build_id)
-    return make_embed(BLURPLE, f"🏗 Building corpora: {source}", [*_lines(state)], build_id)
+        lines = [
+            code_block("\n".join(_table(state.manifest)), _MAX_TABLE),
+            _("Next: {commands}", commands=f"`/mt train corpus:{corpus}`"),
+        ]
+        return make_embed(GREEN, f"✅ {_('Corpora built: {source}', source=source)}", lines, build_id)
+    return make_embed(BLURPLE, f"🏗 {_('Building corpora: {source}', source=source)}", [*_lines(state)], build_id)
 
 
 def _lines(state: BuildState) -> Iterator[str]:
     """Yield the progress of each language."""
     progress = {one.language: one for one in state.progress}
     for language in state.request.languages:
-        yield f"**{language}** {_progress(progress[language], state) if language in progress else '· waiting'}"
+        yield f"**{language}** {_progress(progress[language], state) if language in progress else _('· waiting')}"
 
 
 def _progress(one: BuildProgress, state: BuildState) -> str:
     most = state.request.characters
     bar = "" if most is None else f"{progress_bar(min(100.0, 100 * one.characters / most))} "
-    documents = f"{count(one.documents, 'document')}, {count(one.rejected_documents)} rejected"
-    return f"{bar}{documents} · kept {count(one.lines, 'line')}, {count(one.characters, 'character')}"
+    counts = _(
+        "{documents}, {rejected} rejected · kept {lines}, {characters}",
+        documents=count(one.documents, "document"),
+        rejected=count(one.rejected_documents),
+        lines=count(one.lines, "line"),
+        characters=count(one.characters, "character"),
+    )
+    return f"{bar}{counts}"
 
 
 def _table(manifest: CorpusManifest) -> list[str]:
-    rows = [("", "documents", "rejected", "lines", "characters")]
+    rows = [("", _("documents"), _("rejected"), _("lines"), _("characters"))]
     for language, built in manifest.languages.items():
-        numbers = (f"{built.documents:,}", f"{built.rejected_share:.1%}", f"{built.lines:,}", f"{built.characters:,}")
+        numbers = (
+            numeral(built.documents),
+            numeral(built.rejected_share, ".1%"),
+            numeral(built.lines),
+            numeral(built.characters),
+        )
         rows.append((language, *numbers))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -3,6 +3,7 @@
 import discord
 
 from bot.embeds.text import BLURPLE, count, make_embed, shown_name
+from bot.language import _, numeral
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunRecord
 
@@ -10,22 +11,34 @@ from trainer.contracts.runs import RunRecord
 def evaluating_answer(record: RunRecord, measured: str) -> discord.Embed:
     """Return the answer while a run is evaluated; `measured` names the split or the corpus."""
     lines = [
-        f"On {measured}. The result replaces this message.",
-        "After 15 minutes it comes as a direct message.",
+        _("On {text}. The result replaces this message.", text=measured),
+        _("After 15 minutes it comes as a direct message."),
     ]
-    return make_embed(BLURPLE, f"📐 Evaluating… {shown_name(record)}", lines, record.run_id)
+    return make_embed(BLURPLE, f"📐 {_('Evaluating… {name}', name=shown_name(record))}", lines, record.run_id)
 
 
 def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics) -> discord.Embed:
     """Return the metrics of a run on a split or a corpus."""
-    token = "token" if metrics.objective == "causal_lm" else "masked token"
-    figures = [f"**{metrics.loss:.4f}** nats per {token}"]
-    figures += [] if metrics.bits_per_char is None else [f"**{metrics.bits_per_char:.3f}** bits per character"]
-    unknown = "" if metrics.unknown_share is None else f" · {metrics.unknown_share:.2%} of the text unknown"
+    loss = f"**{numeral(metrics.loss, '.4f')}**"
+    if metrics.objective == "causal_lm":
+        figures, predicted = [_("{loss} nats per token", loss=loss)], count(metrics.n_tokens, "predicted token")
+    else:
+        figures = [_("{loss} nats per masked token", loss=loss)]
+        predicted = count(metrics.n_tokens, "predicted masked token")
+    if metrics.bits_per_char is not None:
+        figures.append(_("{bits} bits per character", bits=f"**{numeral(metrics.bits_per_char, '.3f')}**"))
+    figures.append(_("perplexity {perplexity}", perplexity=f"**{numeral(metrics.perplexity, '.3f')}**"))
+    unknown = ""
+    if metrics.unknown_share is not None:
+        unknown = f" · {_('{share} of the text unknown', share=numeral(metrics.unknown_share, '.2%'))}"
     lines = [
-        f"On {measured}",
-        " · ".join([*figures, f"perplexity **{metrics.perplexity:.3f}**"]),
-        f"Accuracy {metrics.top1_accuracy:.1%} · top-5 {metrics.top5_accuracy:.1%}",
-        f"{count(metrics.n_tokens, f'predicted {token}')}{unknown}",
+        _("On {text}", text=measured),
+        " · ".join(figures),
+        _(
+            "Accuracy {top1} · top-5 {top5}",
+            top1=numeral(metrics.top1_accuracy, ".1%"),
+            top5=numeral(metrics.top5_accuracy, ".1%"),
+        ),
+        f"{predicted}{unknown}",
     ]
-    return make_embed(BLURPLE, f"📐 Evaluation of {shown_name(record)}", lines, record.run_id)
+    return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, record.run_id)

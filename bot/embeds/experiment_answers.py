@@ -10,6 +10,7 @@ import discord
 from bot.embeds.answers import STATE_SIGNS
 from bot.embeds.experiment_card import matrix_lines
 from bot.embeds.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
+from bot.language import _, numeral
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.reports.experiment_tables import MISSING, headline_rows
 
@@ -22,50 +23,61 @@ _MAX_TABLE = 3000
 def experiments_page(experiments: Sequence[ExperimentStatus], *, total: int, page: str) -> discord.Embed:
     """Return a page of the list of experiments; `page` ends its title."""
     lines = [_line(status) for status in experiments]
-    lines = lines or ["No experiments yet. An admin can start one with `/mt experiment start`."]
+    lines = lines or [_("No experiments yet. An admin can start one with `/mt experiment start`.")]
     return make_embed(BLURPLE, f"🧪 {count(total, 'experiment')}{page}", lines)
 
 
 def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Metric) -> discord.Embed:
     """Return the table of a metric of a completed experiment."""
     model, kind = result.headline
-    what = f"({plain(model)}, {kind.replace('_', '-')} text, {count(len(result.seeds), 'seed')})"
+    what = _(
+        "({model}, {kind} text, {seeds})",
+        model=plain(model),
+        kind=kind.replace("_", "-"),
+        seeds=count(len(result.seeds), "seed"),
+    )
     match metric:
         case "perplexity":
-            title = f"Perplexity per character {what}. Rows: model of a language; columns: text."
+            title = _("Perplexity per character {what}. Rows: model of a language; columns: text.", what=what)
             rows = headline_rows(result)
             table = matrix_lines(
                 result.languages,
                 lambda listener, text: (
-                    f"{exp(rows[listener, text].cross_entropy):.2f}" if (listener, text) in rows else MISSING
+                    numeral(exp(rows[listener, text].cross_entropy), ".2f") if (listener, text) in rows else MISSING
                 ),
             )
         case "asymmetry":
-            title = (
-                f"Asymmetry of the excess surprisal, nats per character {what}. Row a, column b: positive if a is more"
-                " surprised by b than b by a."
+            title = _(
+                "Asymmetry of the excess surprisal, nats per character {what}. Row a, column b: positive if a is more"
+                " surprised by b than b by a.",
+                what=what,
             )
             asymmetries = _asymmetries(result)
             table = matrix_lines(result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
         case _:
-            title = "Area under the training loss, nats per token, by model: mean ± standard deviation over seeds."
+            title = _("Area under the training loss, nats per token, by model: mean ± standard deviation over seeds.")
             table = _areas(result)
     lines = [title, code_block("\n".join(table), _MAX_TABLE)]
-    return make_embed(GREEN, f"🧪 Experiment {plain(status.name)}: {metric}", lines, status.experiment_id)
+    return make_embed(
+        GREEN,
+        f"🧪 {_('Experiment {name}: {metric}', name=plain(status.name), metric=metric)}",
+        lines,
+        status.experiment_id,
+    )
 
 
 def _line(status: ExperimentStatus) -> str:
-    done = f"{status.cells_done} of {count(len(status.cells), 'cell')}"
+    done = _("{done} of {cells}", done=status.cells_done, cells=count(len(status.cells), "cell"))
     created = relative_time(status.created_at.timestamp())
-    return f"{STATE_SIGNS[status.status]} `{status.experiment_id}` · {status.status} · {done} · {created}"
+    return f"{STATE_SIGNS[status.status]} `{status.experiment_id}` · {_(status.status)} · {done} · {created}"
 
 
 def _asymmetries(result: ExperimentResult) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for row in result.models[0].tables.asymmetry:
         if row.scoring_mode == result.modes[0]:
-            found[row.language_a, row.language_b] = f"{row.asymmetry:+.2f}"
-            found[row.language_b, row.language_a] = f"{-row.asymmetry:+.2f}"
+            found[row.language_a, row.language_b] = numeral(row.asymmetry, "+.2f")
+            found[row.language_b, row.language_a] = numeral(-row.asymmetry, "+.2f")
     return found
 
 
@@ -85,5 +97,5 @@ def _areas(result: ExperimentResult) -> list[str]:
 def _mean(values: Sequence[float]) -> str:
     if not values:
         return MISSING
-    spread = f"±{stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{fmean(values):.3f}{spread}"
+    spread = f"±{numeral(stdev(values), '.3f')}" if len(values) > 1 else ""
+    return f"{numeral(fmean(values), '.3f')}{spread}"

@@ -20,6 +20,7 @@ from bot.embeds.text import (
     plain,
     without_links,
 )
+from bot.language import _, numeral
 from trainer.contracts.base import RunState
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
 from trainer.reports.experiment_tables import headline_rows, headline_seeds
@@ -36,22 +37,27 @@ def experiment_card(status: ExperimentStatus, result: ExperimentResult | None = 
     name, footer = plain(status.name), status.experiment_id
     match status.status:
         case "queued":
-            return make_embed(GREY, f"⏳ Queued: experiment {name}", [status.message], footer)
+            return make_embed(GREY, f"⏳ {_('Queued: experiment {name}', name=name)}", [status.message], footer)
         case "running":
-            return make_embed(BLURPLE, f"🧪 Running: experiment {name}", _progress(status), footer)
+            return make_embed(BLURPLE, f"🧪 {_('Running: experiment {name}', name=name)}", _progress(status), footer)
         case "completed" if result is not None:
             colour = AMBER if status.is_valid is False else GREEN
-            return make_embed(colour, f"🧪 Completed: experiment {name}", _results(status, result), footer)
+            return make_embed(
+                colour, f"🧪 {_('Completed: experiment {name}', name=name)}", _results(status, result), footer
+            )
         case "completed":
-            return make_embed(GREEN, f"🧪 Completed: experiment {name}", [status.message], footer)
+            return make_embed(GREEN, f"🧪 {_('Completed: experiment {name}', name=name)}", [status.message], footer)
         case "failed":
             lines = [without_links(status.message), *_progress(status)[1:]]
-            return make_embed(RED, f"❌ Failed: experiment {name}", [*lines, _KEPT], footer)
+            return make_embed(RED, f"❌ {_('Failed: experiment {name}', name=name)}", [*lines, _kept()], footer)
         case _:
-            return make_embed(GREY, f"⏹ Cancelled: experiment {name}", [*_progress(status)[1:], _KEPT], footer)
+            return make_embed(
+                GREY, f"⏹ {_('Cancelled: experiment {name}', name=name)}", [*_progress(status)[1:], _kept()], footer
+            )
 
 
-_KEPT = "Finished trainings and scores are stored. Starting the same experiment again continues with them."
+def _kept() -> str:
+    return _("Finished trainings and scores are stored. Starting the same experiment again continues with them.")
 
 
 def attach_figures(embed: discord.Embed, heat_map: bytes, tree: bytes, result: ExperimentResult) -> list[discord.File]:
@@ -62,26 +68,48 @@ def attach_figures(embed: discord.Embed, heat_map: bytes, tree: bytes, result: E
         discord.File(
             BytesIO(heat_map),
             HEAT_MAP_NAME,
-            description=clamp(f"Excess surprisal by listener and text: {languages}.", 1024),
+            description=clamp(_("Excess surprisal by listener and text: {languages}.", languages=languages), 1024),
         ),
-        discord.File(BytesIO(tree), TREE_NAME, description=clamp(f"Average-linkage tree of {languages}.", 1024)),
+        discord.File(
+            BytesIO(tree),
+            TREE_NAME,
+            description=clamp(_("Average-linkage tree of {languages}.", languages=languages), 1024),
+        ),
     ]
 
 
 def _progress(status: ExperimentStatus) -> list[str]:
     """Return a bar, and for each model its languages with the states of their cells."""
     done, total = status.cells_done, len(status.cells)
+    cells = _("**{done} of {total}** cells", done=done, total=total)
+    bar = f"{progress_bar(100 * done / max(1, total))} {cells}{_elapsed(status)}"
+    return [
+        bar,
+        clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES),
+        _("✓ done · ▶ running · ○ waiting · ✗ failed"),
+    ]
+
+
+def _elapsed(status: ExperimentStatus) -> str:
     seconds = status.elapsed_seconds
-    elapsed = "" if seconds is None else f" · {seconds / 60:.0f} min" if seconds >= 60 else f" · {seconds:.0f} s"
-    bar = f"{progress_bar(100 * done / max(1, total))} **{done} of {total}** cells{elapsed}"
-    return [bar, clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES), "✓ done · ▶ running · ○ waiting · ✗ failed"]
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f" · {_('{number} s', number=numeral(seconds, '.0f'))}"
+    return f" · {_('{number} min', number=numeral(seconds / 60, '.0f'))}"
 
 
 def _cell_lines(cells: Sequence[Cell]) -> list[str]:
     lines: list[str] = []
     for (model, seed, kind), group in groupby(sorted(cells, key=_group_of), key=_group_of):
         shown = "  ".join(f"{_SIGNS[cell.status]} {cell.language}" for cell in group)
-        lines.append(f"**{plain(model)}**, seed {seed}, {'trained' if kind == 'train' else 'scored'}: {shown}")
+        names = {"model": f"**{plain(model)}**", "seed": seed, "cells": shown}
+        trained = kind == "train"
+        lines.append(
+            _("{model}, seed {seed}, trained: {cells}", **names)
+            if trained
+            else _("{model}, seed {seed}, scored: {cells}", **names)
+        )
     return lines
 
 
@@ -93,8 +121,13 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     model, kind = result.headline
     text = kind.replace("_", "-")
     lines = [
-        f"Excess surprisal, nats per character ({plain(model)}, {text}, {count(len(result.seeds), 'seed')})."
-        " Rows: model of a language; columns: text."
+        _(
+            "Excess surprisal, nats per character ({model}, {kind}, {seeds})."
+            " Rows: model of a language; columns: text.",
+            model=plain(model),
+            kind=text,
+            seeds=count(len(result.seeds), "seed"),
+        )
     ]
     lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
     lines += [
@@ -102,7 +135,9 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
         for check in result.validity.checks
     ]
     lines += _asymmetry(result) + _correlation(result)
-    lines.append(f"{count(status.cells_done, 'cell')} done · `report.html` has all tables and intervals.")
+    lines.append(
+        _("{cells} done · `report.html` has all tables and intervals.", cells=count(status.cells_done, "cell"))
+    )
     return lines
 
 
@@ -112,8 +147,10 @@ def _matrix(result: ExperimentResult) -> list[str]:
 
     def cell(listener: str, text: str) -> str:
         seed = seeds.get((listener, text))
-        spread = "" if listener == text or seed is None or seed.excess_sd is None else f"±{seed.excess_sd:.2f}"
-        return f"{rows[listener, text].excess_cross_entropy:z.2f}{spread}"
+        spread = (
+            "" if listener == text or seed is None or seed.excess_sd is None else f"±{numeral(seed.excess_sd, '.2f')}"
+        )
+        return f"{numeral(rows[listener, text].excess_cross_entropy, 'z.2f')}{spread}"
 
     return matrix_lines(result.languages, cell)
 
@@ -124,7 +161,7 @@ def matrix_lines(languages: Sequence[str], cell: Callable[[str, str], str]) -> l
     cells = [["", *shown], *([row, *(cell(row, column) for column in shown)] for row in shown)]
     first, width = max(map(len, shown)), max(len(text) for line in cells for text in line[1:])
     found = [" ".join([line[0].ljust(first), *(text.rjust(width) for text in line[1:])]) for line in cells]
-    return found if len(shown) == len(languages) else [*found, "… the report has all languages"]
+    return found if len(shown) == len(languages) else [*found, _("… the report has all languages")]
 
 
 def _asymmetry(result: ExperimentResult) -> list[str]:
@@ -132,10 +169,15 @@ def _asymmetry(result: ExperimentResult) -> list[str]:
     by_size = {abs(row.asymmetry): row for row in rows}
     most = by_size[max(by_size)]
     first, second = (most.language_a, most.language_b) if most.asymmetry < 0 else (most.language_b, most.language_a)
-    difference = f"{most.asymmetry:z.2f} [{most.interval_low:z.2f}, {most.interval_high:z.2f}]"
+    interval = ", ".join(numeral(end, "z.2f") for end in (most.interval_low, most.interval_high))
     return [
-        f"Most asymmetric pair: the model of {first} is less surprised by {second} than that of {second} by {first}:"
-        f" {difference}, a 95 % interval"
+        _(
+            "Most asymmetric pair: the model of {first} is less surprised by {second} than that of {second} by {first}:"
+            " {difference}, a 95 % interval",
+            first=first,
+            second=second,
+            difference=f"{numeral(most.asymmetry, 'z.2f')} [{interval}]",
+        )
     ]
 
 
@@ -143,5 +185,11 @@ def _correlation(result: ExperimentResult) -> list[str]:
     model, kind = result.headline
     for row in result.correlations:
         if (row.model, row.kind, row.mode) == (model, kind, result.modes[0]) and row.spearman_rho is not None:
-            return [f"Human ratings: Spearman ρ {row.spearman_rho:z.2f} over {count(row.n, 'pair')}"]
+            return [
+                _(
+                    "Human ratings: Spearman ρ {rho} over {pairs}",
+                    rho=numeral(row.spearman_rho, "z.2f"),
+                    pairs=count(row.n, "pair"),
+                )
+            ]
     return []

@@ -22,6 +22,7 @@ from bot.embeds.text import (
     shown_name,
     utf16_length,
 )
+from bot.language import _, numeral, plural
 from bot.report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
 from trainer.contracts.inference import (
     ChatResponse,
@@ -34,7 +35,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.runs import RunRecord
 from trainer.reports.score_table import Unit, in_unit
 
-_STOPS: dict[FinishReason, str] = {
+STOPS: dict[FinishReason, str] = {
     "eos": "ended by the model",
     "stop_sequence": "stopped at the stop text",
     "max_new_tokens": "stopped at the maximum length",
@@ -59,20 +60,22 @@ def score_answer(
     """
     unknown = f" · {count(score.unk_count, 'unknown sign')}{_signs(unknown_signs)}" if score.unk_count else ""
     mean = in_unit(score.mean_surprisal, unit)
-    total = f"{in_unit(score.nats, unit):.1f} {unit} in total · {count(score.n_scored or 0, 'token')}{unknown}"
+    total = _("{number} {unit} in total", number=numeral(in_unit(score.nats, unit), ".1f"), unit=_(unit))
+    total += f" · {count(score.n_scored or 0, 'token')}{unknown}"
     if score.loss is None:
-        lines = [f"**{mean:.3f}** {unit}/masked token", total]
+        lines = [_("**{mean}** {unit}/masked token", mean=numeral(mean, ".3f"), unit=_(unit)), total]
     else:
-        loss = f"**{in_unit(score.loss, unit):.3f}** {unit}/token"
+        loss = _("**{loss}** {unit}/token", loss=numeral(in_unit(score.loss, unit), ".3f"), unit=_(unit))
+        without = _("{mean} {unit}/token without line ends", mean=numeral(mean, ".3f"), unit=_(unit))
         lines = [
             f"{loss} · {_line_figures(score.bits_per_char, score.perplexity)}",
-            f"{mean:.3f} {unit}/token without line ends · {total}",
+            f"{without} · {total}",
         ]
     if own_bits_per_char is not None and score.bits_per_char is not None:
         lines.append(_against_own_text(score.bits_per_char - own_bits_per_char, unit))
     lines += [] if refusal is None else [f"🔒 {refusal}"]
-    title = f"📏 Score of {count(len(text), 'character')} with {shown_name(record)}"
-    return make_embed(BLURPLE, title, lines, record.run_id)
+    title = _("Score of {length} with {name}", length=count(len(text), "character"), name=shown_name(record))
+    return make_embed(BLURPLE, f"📏 {title}", lines, record.run_id)
 
 
 def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> discord.Embed:
@@ -81,45 +84,70 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> d
     `left_out` is the number of characters by which the text was too long.
     """
     summary = report.summary
-    noun = "character" if summary.n_characters == summary.n_tokens else "token"
+    has_characters = summary.n_characters == summary.n_tokens
     top = summary.most_surprising[0]
     figures: list[str] = []
     if summary.perplexity is not None:
-        figures.append(f"{_line_figures(summary.bits_per_char, summary.perplexity)} with line ends")
+        figures.append(_("{figures} with line ends", figures=_line_figures(summary.bits_per_char, summary.perplexity)))
     if summary.n_unknown:
-        figures.append(count(summary.n_unknown, f"unknown {noun}"))
+        figures.append(
+            count(summary.n_unknown, "unknown character")
+            if has_characters
+            else count(summary.n_unknown, "unknown token")
+        )
     lines = [
-        f"Mean **{summary.mean:.2f}** {summary.unit} · median {summary.median:.2f} · max"
-        f" {in_unit(top.surprisal, summary.unit):.2f} at {count(top.start + 1)} «{plain(visible(top.text))}»"
-        f" · above {HIGH_BITS} bits: {count(summary.n_high)} of {count(summary.n_tokens, noun)}",
+        _(
+            "Mean **{mean}** {unit} · median {median} · max {most} at {place} «{sign}» · above {limit} bits: {number}"
+            " of {total}",
+            mean=numeral(summary.mean, ".2f"),
+            unit=_(summary.unit),
+            median=numeral(summary.median, ".2f"),
+            most=numeral(in_unit(top.surprisal, summary.unit), ".2f"),
+            place=count(top.start + 1),
+            sign=plain(visible(top.text)),
+            limit=HIGH_BITS,
+            number=count(summary.n_high),
+            total=count(summary.n_tokens, "character") if has_characters else count(summary.n_tokens, "token"),
+        ),
         *([" · ".join(figures)] if figures else []),
         code_block(_surprising_table(summary), _MAX_TABLE),
     ]
     if report.shown_characters < summary.n_characters:
         shown = count(report.shown_characters, "character")
-        lines.append(f"The picture shows the first {shown}; the files contain all.")
+        lines.append(_("The picture shows the first {characters}; the files contain all.", characters=shown))
     if left_out:
-        lines.append(f"The text is too long. The report leaves out the last {count(left_out, 'character')}.")
-    lines.append("Visible only to you; the text is not logged.")
-    title = f"🔬 Surprisal report: {shown_name(record)}"
+        shown = count(left_out, "character")
+        lines.append(_("The text is too long. The report leaves out the last {characters}.", characters=shown))
+    lines.append(_("Visible only to you; the text is not logged."))
+    title = f"🔬 {_('Surprisal report: {name}', name=shown_name(record))}"
     return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{HEATMAP_NAME}")
 
 
 def table_answer(record: RunRecord, report: ReportFiles) -> discord.Embed:
     """Return the note beside the table of a report."""
     summary = report.summary
-    lines = [f"{count(summary.n_tokens, 'row')}, one per token: its characters, surprisal in nats and rank."]
-    title = f"📄 Table of surprisals: {shown_name(record)}"
-    return make_embed(PURPLE, title, [*lines, "Visible only to you; the text is not logged."], record.run_id)
+    lines = [
+        plural(
+            "{count} row, one per token: its characters, surprisal in nats and rank.",
+            "{count} rows, one per token: its characters, surprisal in nats and rank.",
+            summary.n_tokens,
+        )
+    ]
+    title = f"📄 {_('Table of surprisals: {name}', name=shown_name(record))}"
+    return make_embed(PURPLE, title, [*lines, _("Visible only to you; the text is not logged.")], record.run_id)
 
 
 def report_files(report: ReportFiles) -> list[discord.File]:
     """Return the files of a report; the picture has a description for screen readers."""
     summary = report.summary
     top = summary.most_surprising[0]
-    text = (
-        f"Surprisal of each character as the colour of its cell, dark for low surprisal: mean {summary.mean:.2f}"
-        f" {summary.unit}, highest {in_unit(top.surprisal, summary.unit):.2f} at {top.start + 1}."
+    text = _(
+        "Surprisal of each character as the colour of its cell, dark for low surprisal: mean {mean} {unit}, highest"
+        " {most} at {place}.",
+        mean=numeral(summary.mean, ".2f"),
+        unit=_(summary.unit),
+        most=numeral(in_unit(top.surprisal, summary.unit), ".2f"),
+        place=top.start + 1,
     )
     return [
         discord.File(BytesIO(data), name, description=text if name == HEATMAP_NAME else None)
@@ -133,13 +161,13 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
     settings = [f"T {request.temperature:g}"]
     settings += [f"top-k {request.top_k}"] if request.top_k else []
     settings += [f"top-p {request.top_p:g}"] if request.top_p < 1 else []
-    settings += [f"seed {response.seed_used}"] if response.seed_used is not None else []
+    settings += [_("seed {seed}", seed=response.seed_used)] if response.seed_used is not None else []
     room = (MAX_DESCRIPTION - 200) // max(1, len(outputs)) - 100
     lines = []
     for output, steps, reason in zip(outputs, response.steps or (), response.stop_reason or (), strict=True):
         prompt_room = max(room // 4, room - CODE_BLOCK_MARKS - utf16_length(output))
         lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
-        lines.append(f"{count(steps, 'token')} · {_STOPS[reason]}")
+        lines.append(f"{count(steps, 'token')} · {_(STOPS[reason])}")
     title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
     return make_embed(BLURPLE, title, lines, record.run_id)
 
@@ -147,22 +175,29 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
 def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:
     """Return the message and the model's answer, each in a code block, and the number of dropped turns."""
     facts = [count(response.steps or 0, "token")]
-    facts += [_STOPS[response.stop_reason]] if response.stop_reason else []
-    facts += [f"oldest {count(response.turns_dropped, 'turn')} dropped"] if response.turns_dropped else []
+    facts += [_(STOPS[response.stop_reason])] if response.stop_reason else []
+    facts += (
+        [plural("oldest {count} turn dropped", "oldest {count} turns dropped", response.turns_dropped)]
+        if response.turns_dropped
+        else []
+    )
     lines = [
         code_block(clamp_start(message, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS),
         code_block(response.answer or "", MAX_DESCRIPTION - _MAX_MESSAGE - 200),
-        " · ".join([*facts, f"session `{response.session_id}`"]),
+        " · ".join([*facts, _("session {session}", session=f"`{response.session_id}`")]),
     ]
     return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id)
 
 
 def _against_own_text(more_bits: float, unit: Unit) -> str:
     """Compare the surprise per character with that on the test split of the run."""
-    shown = f"{abs(more_bits if unit == 'bits' else more_bits * log(2)):.2f}"
-    if float(shown) == 0:
-        return "As surprised as on its own test set."
-    return f"{'More' if more_bits > 0 else 'Less'} surprised than on its own test set by {shown} {unit}/char."
+    difference = round(abs(more_bits if unit == "bits" else more_bits * log(2)), 2)
+    if difference == 0:
+        return _("As surprised as on its own test set.")
+    number = numeral(difference, ".2f")
+    if more_bits > 0:
+        return _("More surprised than on its own test set by {number} {unit}/char.", number=number, unit=_(unit))
+    return _("Less surprised than on its own test set by {number} {unit}/char.", number=number, unit=_(unit))
 
 
 def _signs(unknown: Mapping[str, int]) -> str:
@@ -175,23 +210,38 @@ def _signs(unknown: Mapping[str, int]) -> str:
 def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> discord.Embed:
     """Return the likeliest next tokens with their probabilities, after the end of the text."""
     lines = [code_block(clamp_start(text, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS)]
-    rows = [f"{one.prob:7.2%}  {isolated(visible(one.token))}" for one in response.suggestions or ()]
+    rows = [f"{numeral(one.prob, '7.2%')}  {isolated(visible(one.token))}" for one in response.suggestions or ()]
     lines.append(code_block("\n".join(rows), _MAX_TABLE))
-    lines += [count(response.unk_count, "unknown sign") + " in the text"] if response.unk_count else []
-    return make_embed(BLURPLE, f"🔮 Next tokens: {shown_name(record)}", lines, record.run_id)
+    lines += (
+        [plural("{count} unknown sign in the text", "{count} unknown signs in the text", response.unk_count)]
+        if response.unk_count
+        else []
+    )
+    return make_embed(BLURPLE, f"🔮 {_('Next tokens: {name}', name=shown_name(record))}", lines, record.run_id)
 
 
 def _line_figures(bits_per_char: float | None, perplexity: float | None) -> str:
-    return f"{bits_per_char or 0.0:.2f} bits/char · perplexity {perplexity or 0.0:.2f}"
+    return " · ".join(
+        [
+            _("{number} bits/char", number=numeral(bits_per_char or 0.0, ".2f")),
+            _("perplexity {perplexity}", perplexity=numeral(perplexity or 0.0, ".2f")),
+        ]
+    )
 
 
 def _surprising_table(summary: Summary) -> str:
     has_expected = bool(summary.most_surprising[0].expected)
-    lines = [f"Most surprising{', and the expected tokens' if has_expected else ''}"]
+    lines = [_("Most surprising, and the expected tokens") if has_expected else _("Most surprising")]
     for row in summary.most_surprising:
         expected = "  ".join(
-            f"{isolated(visible(token))} {share:.0%}" for token, share in expected_instead(row)[:_MAX_EXPECTED]
+            f"{isolated(visible(token))} {numeral(share, '.0%')}"
+            for token, share in expected_instead(row)[:_MAX_EXPECTED]
         )
-        sign = isolated(visible(row.text)) + ("" if row.is_known else " unknown")
-        lines.append(f"{row.start + 1:>6,} {in_unit(row.surprisal, summary.unit):6.2f}  {sign}   {expected}".rstrip())
+        sign = isolated(visible(row.text)) + ("" if row.is_known else _(" unknown"))
+        surprisal = numeral(in_unit(row.surprisal, summary.unit), "6.2f")
+        lines.append(f"{_position(row.start + 1)} {surprisal}  {sign}   {expected}".rstrip())
     return "\n".join(lines)
+
+
+def _position(number: int) -> str:
+    return f"{numeral(number):>6}"

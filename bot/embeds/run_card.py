@@ -26,6 +26,7 @@ from bot.embeds.text import (
     shown_name,
     without_links,
 )
+from bot.language import _, numeral, plural
 from bot.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.events import EVALUATING
@@ -45,14 +46,18 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
     name = shown_name(record)
     match status.status:
         case "queued":
-            lines = [*_recipe_with_weights(record, status), _place_in_queue(status), status.message]
-            return make_embed(GREY, f"⏳ Queued: {name}", lines, status.run_id)
+            lines = [*_recipe_with_weights(record, status), _place_in_queue(status), _shown_message(status)]
+            return make_embed(GREY, f"⏳ {_('Queued: {name}', name=name)}", lines, status.run_id)
         case "running" if not status.reachable:
-            return make_embed(AMBER, f"⚠ Worker not responding: {name}", _unreachable(status), status.run_id)
+            return make_embed(
+                AMBER, f"⚠ {_('Worker not responding: {name}', name=name)}", _unreachable(status), status.run_id
+            )
         case "running" if status.message == EVALUATING:
-            return make_embed(BLURPLE, f"🧮 Evaluating: {name}", _evaluating(status), status.run_id)
+            return make_embed(BLURPLE, f"🧮 {_('Evaluating: {name}', name=name)}", _evaluating(status), status.run_id)
         case "running":
-            return make_embed(BLURPLE, f"🏃 Training: {name}", _progress(record, status, losses), status.run_id)
+            return make_embed(
+                BLURPLE, f"🏃 {_('Training: {name}', name=name)}", _progress(record, status, losses), status.run_id
+            )
         case _:
             colour, title = _end_title(name, status)
             lines = _checkpoint(status)
@@ -73,19 +78,25 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
                 *_warning(status),
                 *_samples(outcome.samples),
                 *_files(outcome.files),
-                f"Reproduce: `/mt train config:{status.run_id}.yaml`, the file of **Copy config**.",
+                _(
+                    "Reproduce: `/mt train config:{run_id}.yaml`, the file of **{button}**.",
+                    run_id=status.run_id,
+                    button=_("Copy config"),
+                ),
                 *_chat_command(record),
             ]
         case "failed":
             lines = [*_failure(status), advice(status), *_checkpoint(status)]
             if outcome.last_lines:
                 log_end = clamp_start("\n".join(outcome.last_lines), _MAX_LOG - 2 * CODE_BLOCK_MARKS)
-                lines.append(f"Last lines of the log:\n{code_block(log_end, _MAX_LOG)}")
-            lines.append("When you ask for help, include the run id below.")
+                lines.append(f"{_('Last lines of the log:')}\n{code_block(log_end, _MAX_LOG)}")
+            lines.append(_("When you ask for help, include the run id below."))
         case _:
-            command = f"`/mt resume run:{status.run_id}`"
-            resume = f"{command} resumes the run from its last checkpoint. " if can_resume(status) else ""
-            lines = [*_checkpoint(status), f"{resume}`/mt train` starts a new run."]
+            again = _("`/mt train` starts a new run.")
+            if can_resume(status):
+                resume = _("`/mt resume run:{run_id}` resumes the run from its last checkpoint.", run_id=status.run_id)
+                again = f"{resume} {again}"
+            lines = [*_checkpoint(status), again]
     return make_embed(colour, title, lines, final_footer(status.run_id))
 
 
@@ -100,16 +111,21 @@ def recipe(record: RunRecord) -> list[str]:
     size = f" {request.model_size}" if request.model_size else ""
     origin = []
     if record.resumed_from_run_id is not None:
-        origin = [f"Resumes `{record.resumed_from_run_id}`"]
+        origin = [_("Resumes {run_id}", run_id=f"`{record.resumed_from_run_id}`")]
     elif request.init_from_run_id is not None:
-        frozen = ", embeddings frozen" if request.freeze_embeddings else ""
-        origin = [f"Warm start from `{request.init_from_run_id}`{frozen}"]
+        frozen = _(", embeddings frozen") if request.freeze_embeddings else ""
+        origin = [_("Warm start from {run_id}", run_id=f"`{request.init_from_run_id}`") + frozen]
     is_attachment = request.corpus.name == request.corpus.sha256
-    corpus = "attached text" if is_attachment else plain(request.corpus.name)
+    corpus = _("attached text") if is_attachment else plain(request.corpus.name)
     return [
         f"{request.model_family}{size} · {request.model.sizes()}"
-        f" · {request.tokenizer.method} tokenizer · {count(request.num_epochs, 'epoch')}",
-        f"Corpus: {corpus}, {byte_size(request.corpus.bytes)} · seed {request.seed}",
+        f" · {_('{method} tokenizer', method=request.tokenizer.method)} · {count(request.num_epochs, 'epoch')}",
+        _(
+            "Corpus: {corpus}, {size} · seed {seed}",
+            corpus=corpus,
+            size=byte_size(request.corpus.bytes),
+            seed=request.seed,
+        ),
         *origin,
     ]
 
@@ -117,12 +133,17 @@ def recipe(record: RunRecord) -> list[str]:
 def _recipe_with_weights(record: RunRecord, status: RunStatus) -> list[str]:
     params = status.params if record.cost is None else record.cost.params
     first, *others = recipe(record)
-    return [first if params is None else f"{first} · {weight_count(params)} weights", *others]
+    return [
+        first if params is None else _("{recipe} · {number} weights", recipe=first, number=weight_count(params)),
+        *others,
+    ]
 
 
 def weight_count(params: int) -> str:
     """Return a number of weights to three figures: 34.1 k, 0.96 M."""
-    return f"{params / 1e6:.3g} M" if params >= 100_000 else f"{params / 1e3:.3g} k"
+    if params >= 100_000:
+        return _("{number} M", number=numeral(params / 1e6, ".3g"))
+    return _("{number} k", number=numeral(params / 1e3, ".3g"))
 
 
 def attach_chart(embed: discord.Embed, png: bytes | None, status: RunStatus) -> list[discord.File]:
@@ -135,9 +156,12 @@ def attach_chart(embed: discord.Embed, png: bytes | None, status: RunStatus) -> 
 
 def chart_alt_text(status: RunStatus) -> str:
     """Describe a run's loss chart for screen readers."""
-    loss = "" if status.train_loss is None else f": training loss {status.train_loss:.3f} nats per token"
-    validation = "" if status.val_loss is None else f", validation loss {status.val_loss:.3f}"
-    return f"Loss over steps up to step {status.step}{loss}{validation}."
+    text = _("Loss over steps up to step {step}", step=status.step)
+    if status.train_loss is not None:
+        text += _(": training loss {loss} nats per token", loss=numeral(status.train_loss, ".3f"))
+    if status.val_loss is not None:
+        text += _(", validation loss {loss}", loss=numeral(status.val_loss, ".3f"))
+    return f"{text}."
 
 
 def progress_bar(percent: float) -> str:
@@ -156,95 +180,130 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _place_in_queue(status: RunStatus) -> str:
-    requested = f"requested {relative_time(status.created_at.timestamp())}"
+    requested = _("requested {time}", time=relative_time(status.created_at.timestamp()))
     if status.queue_position is None:
         return requested
-    start = requested if status.starts_ts is None else f"starts {relative_time(status.starts_ts)}"
-    return f"Position {count(status.queue_position)} in the queue · {start}"
+    start = requested if status.starts_ts is None else _("starts {time}", time=relative_time(status.starts_ts))
+    return f"{_('Position {position} in the queue', position=count(status.queue_position))} · {start}"
 
 
 def _evaluating(status: RunStatus) -> list[str]:
-    lines = [f"{progress_bar(100)} {count(status.step, 'step')} in {count(status.epoch, 'epoch')}"]
+    lines = [f"{progress_bar(100)} {_steps_in_epochs(status)}"]
     if status.best_val_loss is not None:
-        best = _unit(status.best_val_bits_per_char, status)
-        lines.append(f"Validation {status.best_val_loss:.3f}{best} (best{_of_epoch(status)})")
-    return [*lines, "The best weights are evaluated on the test split."]
+        lines.append(_best_validation(status, status.best_val_loss))
+    return [*lines, _("The best weights are evaluated on the test split.")]
 
 
 def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> list[str]:
     if status.train_loss is None:
-        return [f"{progress_bar(status.progress)} **{status.progress:.0f} %**", status.message]
+        return [f"{progress_bar(status.progress)} **{numeral(status.progress, '.0f')} %**", _shown_message(status)]
     steps = f"{count(status.step)} / {count(status.total_steps)}" if status.total_steps else count(status.step)
     lines = [
-        f"{progress_bar(status.progress)} **{int(status.progress)} %** · epoch {status.epoch}/{status.total_epochs}"
-        f" · step {steps}",
-        f"Loss **{status.train_loss:.3f}**{_unit(status.train_bits_per_char, status)}"
-        f" · perplexity {perplexity(status.train_loss):.2f}  {sparkline(losses)}",
+        f"{progress_bar(status.progress)} **{int(status.progress)} %** · "
+        + _("epoch {epoch}/{epochs}", epoch=status.epoch, epochs=status.total_epochs)
+        + f" · {_('step {step}', step=steps)}",
+        f"{_('Loss')} **{numeral(status.train_loss, '.3f')}**{_unit(status.train_bits_per_char, status)}"
+        f" · {_perplexity(status.train_loss)}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
-        epoch = "" if status.best_epoch is None else f" (epoch {status.best_epoch})"
-        best = f" · best {status.best_val_loss:.3f}{epoch}" if status.best_val_loss is not None else ""
-        lines.append(f"Validation {status.val_loss:.3f}{_unit(status.val_bits_per_char, status)}{best}")
-    speed = f"{count(round(status.chars_per_second))} characters/s" if status.chars_per_second else status.message
-    memory = None if status.gpu_memory_bytes is None else f"{status.gpu_memory_bytes / 1e9:.1f} GB"
+        epoch = "" if status.best_epoch is None else f" ({_('epoch {epoch}', epoch=status.best_epoch)})"
+        best = ""
+        if status.best_val_loss is not None:
+            best = f" · {_('best {loss}', loss=numeral(status.best_val_loss, '.3f'))}{epoch}"
+        last_value = f"{numeral(status.val_loss, '.3f')}{_unit(status.val_bits_per_char, status)}"
+        lines.append(f"{_('Validation {loss}', loss=last_value)}{best}")
+    speed = _shown_message(status)
+    if status.chars_per_second:
+        speed = _("{number} characters/s", number=count(round(status.chars_per_second)))
+    memory: str | None = None
+    if status.gpu_memory_bytes is not None:
+        memory = _("{number} GB", number=numeral(status.gpu_memory_bytes / 1e9, ".1f"))
     lines.append(" · ".join([speed, *(part for part in (status.device, status.precision, memory) if part)]))
     if status.grad_norm is not None and status.learning_rate is not None:
-        lines.append(f"Gradient norm {status.grad_norm:.2f} · learning rate {status.learning_rate:.2g}")
+        lines.append(
+            _(
+                "Gradient norm {norm} · learning rate {rate}",
+                norm=numeral(status.grad_norm, ".2f"),
+                rate=numeral(status.learning_rate, ".2g"),
+            )
+        )
     last: list[str] = []
     if status.eta_seconds is not None and status.last_heartbeat_ts is not None:
-        last.append(f"ETA {relative_time(status.last_heartbeat_ts + status.eta_seconds)}")
+        last.append(_("ETA {time}", time=relative_time(status.last_heartbeat_ts + status.eta_seconds)))
     rule = record.effective.early_stopping
     if rule.enabled and status.evals_without_gain is not None:
-        last.append(f"early stop {status.evals_without_gain}/{rule.patience}")
+        last.append(_("early stop {number}/{most}", number=status.evals_without_gain, most=rule.patience))
     if status.last_checkpoint_step is not None:
         age = "" if status.last_checkpoint_ts is None else f" {relative_time(status.last_checkpoint_ts)}"
-        last.append(f"checkpoint at step {count(status.last_checkpoint_step)}{age}")
+        last.append(f"{_('checkpoint at step {step}', step=count(status.last_checkpoint_step))}{age}")
     return [*lines, " · ".join(last)] if last else lines
 
 
 def _unreachable(status: RunStatus) -> list[str]:
-    steps = f" of {count(status.total_steps)}" if status.total_steps else ""
-    last = "" if status.last_heartbeat_ts is None else f" · last heartbeat {relative_time(status.last_heartbeat_ts)}"
+    step = count(status.step)
+    if status.total_steps:
+        step = _("{step} of {steps}", step=step, steps=count(status.total_steps))
+    last = ""
+    if status.last_heartbeat_ts is not None:
+        last = f" · {_('last heartbeat {time}', time=relative_time(status.last_heartbeat_ts))}"
     return [
-        f"{progress_bar(status.progress)} **{int(status.progress)} %** · step {count(status.step)}{steps}{last}",
-        "The worker is not responding. The run resumes from its last checkpoint when a worker is available.",
+        f"{progress_bar(status.progress)} **{int(status.progress)} %** · {_('step {step}', step=step)}{last}",
+        _("The worker is not responding. The run resumes from its last checkpoint when a worker is available."),
         *_checkpoint(status),
     ]
 
 
 def _end_title(name: str, status: RunStatus) -> tuple[int, str]:
-    epoch = f" (epoch {status.epoch})" if status.epoch else ""
-    where = f" at step {count(status.step)}{epoch}" if status.step else ""
+    epoch = f" ({_('epoch {epoch}', epoch=status.epoch)})" if status.epoch else ""
+    where = _(" at step {step}", step=count(status.step)) + epoch if status.step else ""
     match status.status:
         case "completed":
-            title = f"Completed: {name}{_duration(status)}"
+            title = _("Completed: {name}", name=name) + _duration(status)
             return (AMBER, f"⚠ {title}") if _warning(status) else (GREEN, f"✅ {title}")
         case "failed":
-            return RED, f"❌ Failed: {name}{where}"
+            return RED, f"❌ {_('Failed: {name}', name=name)}{where}"
         case _:
-            return GREY, f"⏹ Cancelled: {name}{where}"
+            return GREY, f"⏹ {_('Cancelled: {name}', name=name)}{where}"
 
 
 def _result(status: RunStatus) -> list[str]:
     lines = []
     if status.test_loss is not None:
-        test = f"Test **{status.test_loss:.3f}**{_unit(status.bits_per_char, status)}"
-        lines.append(f"{test} · perplexity {perplexity(status.test_loss):.2f}")
+        test = f"**{numeral(status.test_loss, '.3f')}**{_unit(status.bits_per_char, status)}"
+        lines.append(f"{_('Test {loss}', loss=test)} · {_perplexity(status.test_loss)}")
     if status.best_val_loss is not None:
-        best = _unit(status.best_val_bits_per_char, status)
-        lines.append(f"Validation {status.best_val_loss:.3f}{best} (best{_of_epoch(status)})")
-    lines.append(f"{count(status.step, 'step')} in {count(status.epoch, 'epoch')}{_early_stop(status)}")
+        lines.append(_best_validation(status, status.best_val_loss))
+    lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
-        lines.append(f"Area under the loss curve: {status.auc:.1f} nats · steps")
+        lines.append(_("Area under the loss curve: {area} nats · steps", area=numeral(status.auc, ".1f")))
     return lines
 
 
-def _of_epoch(status: RunStatus) -> str:
-    return "" if status.best_epoch is None else f", epoch {status.best_epoch}"
+def _best_validation(status: RunStatus, loss: float) -> str:
+    shown = f"{numeral(loss, '.3f')}{_unit(status.best_val_bits_per_char, status)}"
+    if status.best_epoch is None:
+        return _("Validation {loss} (best)", loss=shown)
+    return _("Validation {loss} (best, epoch {epoch})", loss=shown, epoch=status.best_epoch)
+
+
+def _steps_in_epochs(status: RunStatus) -> str:
+    epochs = plural("in {count} epoch", "in {count} epochs", status.epoch)
+    return f"{count(status.step, 'step')} {epochs}"
+
+
+def _perplexity(loss: float) -> str:
+    return _("perplexity {perplexity}", perplexity=numeral(perplexity(loss), ".2f"))
+
+
+def _shown_message(status: RunStatus) -> str:
+    """Return the message of a status; that of a waiting run is known in every language."""
+    return _("Waiting for a worker.") if status.message == "Waiting for a worker." else status.message
 
 
 def _early_stop(status: RunStatus) -> str:
-    return "" if status.early_stopped is None else f" · stopped early: {'yes' if status.early_stopped else 'no'}"
+    if status.early_stopped is None:
+        return ""
+    return f" · {_('stopped early: {answer}', answer=_('yes') if status.early_stopped else _('no'))}"
 
 
 def _warning(status: RunStatus) -> list[str]:
@@ -253,8 +312,12 @@ def _warning(status: RunStatus) -> list[str]:
     if loss is None or status.vocab_size is None or loss < _LITTLE_LEARNED * log(status.vocab_size):
         return []
     return [
-        f"⚠ The model has learned almost nothing: its loss is {loss:.2f}{_unit(None, status)}, and the uniform"
-        f" baseline has {log(status.vocab_size):.2f}. Train longer, on more text or with another learning rate."
+        _(
+            "⚠ The model has learned almost nothing: its loss is {loss}, and the uniform baseline has {baseline}."
+            " Train longer, on more text or with another learning rate.",
+            loss=numeral(loss, ".2f") + _unit(None, status),
+            baseline=numeral(log(status.vocab_size), ".2f"),
+        )
     ]
 
 
@@ -266,18 +329,18 @@ def _failure(status: RunStatus) -> list[str]:
 
 def _checkpoint(status: RunStatus) -> list[str]:
     if status.last_checkpoint_step is None:
-        return ["No checkpoint was saved."]
+        return [_("No checkpoint was saved.")]
     loss = ""
     if status.best_val_loss is not None:
-        unit = _unit(status.best_val_bits_per_char, status)
-        loss = f" (best validation {status.best_val_loss:.3f}{unit})"
-    return [f"Kept: checkpoint at step {count(status.last_checkpoint_step)}{loss}"]
+        best = numeral(status.best_val_loss, ".3f") + _unit(status.best_val_bits_per_char, status)
+        loss = f" ({_('best validation {loss}', loss=best)})"
+    return [_("Kept: checkpoint at step {step}", step=count(status.last_checkpoint_step)) + loss]
 
 
 def _samples(samples: Sequence[Sample]) -> list[str]:
     if not samples:
         return []
-    return ["Generated text:", *(code_block(sample.prompt + sample.text, _MAX_SAMPLE) for sample in samples)]
+    return [_("Generated text:"), *(code_block(sample.prompt + sample.text, _MAX_SAMPLE) for sample in samples)]
 
 
 def _files(files: Sequence[FileRecord]) -> list[str]:
@@ -287,14 +350,22 @@ def _files(files: Sequence[FileRecord]) -> list[str]:
         return []
     others = sum(file.bytes for file in files) - weights.bytes
     return [
-        f"Files: `{_WEIGHTS}` {byte_size(weights.bytes)}, sha256 `{weights.sha256[:12]}…`"
-        f" · {count(len(files) - 1)} more, {byte_size(others)}"
+        _(
+            "Files: {file} {size}, sha256 {hash} · {number} more, {others}",
+            file=f"`{_WEIGHTS}`",
+            size=byte_size(weights.bytes),
+            hash=f"`{weights.sha256[:12]}…`",
+            number=count(len(files) - 1),
+            others=byte_size(others),
+        )
     ]
 
 
 def _chat_command(record: RunRecord) -> list[str]:
     """Return the command that has no button; a masked model generates no text."""
-    return [f"Chat with it: `/mt chat run:{record.run_id}`"] if record.effective.objective == "causal_lm" else []
+    if record.effective.objective != "causal_lm":
+        return []
+    return [_("Chat with it: {command}", command=f"`/mt chat run:{record.run_id}`")]
 
 
 def _duration(status: RunStatus) -> str:
@@ -302,12 +373,14 @@ def _duration(status: RunStatus) -> str:
         return ""
     minutes, seconds = divmod(round((status.finished_at - status.started_at).total_seconds()), 60)
     hours, minutes = divmod(minutes, 60)
-    parts = [f"{hours} h"] if hours else []
-    parts += [f"{minutes} min"] if hours or minutes else []
-    return f" in {' '.join([*parts, f'{seconds} s'])}"
+    parts = [_("{number} h", number=hours)] if hours else []
+    parts += [_("{number} min", number=minutes)] if hours or minutes else []
+    return _(" in {duration}", duration=" ".join([*parts, _("{number} s", number=seconds)]))
 
 
 def _unit(bits_per_char: float | None, status: RunStatus) -> str:
     """Return the unit of a run's loss, and the loss in bits per character if it is known."""
-    unit = "token" if status.objective == "causal_lm" else "masked token"
-    return f" nats/{unit}" + ("" if bits_per_char is None else f" · {bits_per_char:.2f} bits/char")
+    unit = _("nats/token") if status.objective == "causal_lm" else _("nats/masked token")
+    if bits_per_char is None:
+        return f" {unit}"
+    return f" {unit} · {_('{number} bits/char', number=numeral(bits_per_char, '.2f'))}"

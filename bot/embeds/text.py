@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import discord
 
+from bot.language import _, numeral, plural
 from trainer.contracts.runs import RunRecord
-from trainer.contracts.wording import counted
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits
 CODE_BLOCK_MARKS = 8
-THIN_SPACE = "\u202f"
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
@@ -90,11 +89,13 @@ def relative_time(unix_seconds: float) -> str:
 
 
 def count(number: int, noun: str | None = None) -> str:
-    """Return a number, or a number of things, with thin spaces between thousands."""
-    return (f"{number:,}" if noun is None else counted(number, noun)).replace(",", THIN_SPACE)
+    """Return a number, or a number of things, in the reader's form; the catalogues have each noun."""
+    return numeral(number) if noun is None else plural(f"{{count}} {noun}", f"{{count}} {noun}s", number)
 
 
 def byte_size(size: int) -> str:
     if size < 1000:
         return count(size, "byte")
-    return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+    if size < 1_000_000:
+        return _("{number} kB", number=numeral(size / 1000, ".1f"))
+    return _("{number} MB", number=numeral(size / 1_000_000, ".1f"))

@@ -3,6 +3,7 @@
 import discord
 
 from bot.embeds.text import BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, without_links
+from bot.language import _, numeral
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 
 _MAX_ERROR = 1500
@@ -13,15 +14,19 @@ def tokenizer_card(status: TokenizerStatus) -> discord.Embed:
     name, footer = plain(status.label or status.tokenizer_id), status.tokenizer_id
     match status.status:
         case "queued":
-            return make_embed(GREY, f"⏳ Queued: tokenizer {name}", [status.method, status.message], footer)
+            return make_embed(
+                GREY, f"⏳ {_('Queued: tokenizer {name}', name=name)}", [status.method, status.message], footer
+            )
         case "running":
-            return make_embed(BLURPLE, f"🔤 Training: tokenizer {name}", [status.method, status.message], footer)
+            return make_embed(
+                BLURPLE, f"🔤 {_('Training: tokenizer {name}', name=name)}", [status.method, status.message], footer
+            )
         case "failed":
             code = "" if status.error is None else f"`{status.error.code}` "
             lines = [f"{code}{without_links(clamp(status.message, _MAX_ERROR))}"]
-            return make_embed(RED, f"❌ Failed: tokenizer {name}", lines, footer)
+            return make_embed(RED, f"❌ {_('Failed: tokenizer {name}', name=name)}", lines, footer)
         case _:
-            return make_embed(GREEN, f"✅ Completed: tokenizer {name}", _result(status), footer)
+            return make_embed(GREEN, f"✅ {_('Completed: tokenizer {name}', name=name)}", _result(status), footer)
 
 
 def _result(status: TokenizerStatus) -> list[str]:
@@ -29,7 +34,11 @@ def _result(status: TokenizerStatus) -> list[str]:
     if status.stats is not None:
         stats = status.stats
         lines.append(
-            f"Held-out text: {stats.oov_rate:.2%} unknown tokens · {stats.avg_tokens_per_char:.3f} tokens/character"
-            f" · {stats.avg_tokens_per_word:.2f} tokens/word"
+            _(
+                "Held-out text: {share} unknown tokens · {per_char} tokens/character · {per_word} tokens/word",
+                share=numeral(stats.oov_rate, ".2%"),
+                per_char=numeral(stats.avg_tokens_per_char, ".3f"),
+                per_word=numeral(stats.avg_tokens_per_word, ".2f"),
+            )
         )
-    return [*lines, f"Next: `/mt train tokenizer:{status.tokenizer_id}`"]
+    return [*lines, _("Next: {commands}", commands=f"`/mt train tokenizer:{status.tokenizer_id}`")]

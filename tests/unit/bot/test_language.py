@@ -10,11 +10,18 @@ import discord
 import pytest
 
 from bot.app import build
-from bot.commands.help import all_commands
+from bot.commands.help import KINDS, all_commands
+from bot.commands.run_options import NOUNS
+from bot.embeds.advice import CHANGES
+from bot.embeds.answers import CARD_PLACES, STATE_SIGNS, error_title
+from bot.embeds.comparison import FIGURES, VALUES
+from bot.embeds.inference import STOPS
 from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.language import CATALOGUES, Language, _, numeral, plural, set_language
+from bot.permissions import Role
 from tests.support import ROOT
 from trainer.config.settings import Settings
+from trainer.contracts.errors import ErrorCode
 
 _MAX_DESCRIPTION = 100
 TRANSLATED: tuple[Language, ...] = ("tr", "ru")
@@ -25,11 +32,20 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     """Yield every text that the bot's code translates, and whether it has plural forms."""
     for path in (ROOT / "bot").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "plural"):
-                first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    yield first.value, node.func.id == "plural"
-    for label in (*NOTIFY_LABELS.values(), *UNIT_LABELS.values()):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            if node.func.id in ("_", "plural") and texts:
+                yield texts[0], node.func.id == "plural"
+            elif node.func.id == "count" and texts:
+                yield f"{{count}} {texts[0]}", True
+    labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
+    labels += [*VALUES.values(), *KINDS.values(), *NOUNS.values(), *STATE_SIGNS, *UNIT_LABELS, "run"]
+    labels += [title for title, form, figure in FIGURES]
+    labels += CARD_PLACES.values()
+    labels += [error_title(code) for code in ErrorCode]
+    labels += [role.value for role in Role]
+    for label in labels:
         yield label, False
 
 
@@ -102,3 +118,28 @@ def test_language__of_the_settings_is_before_that_of_discord() -> None:
 
     assert copy_context().run(shown) == ("Удалено: {x}", "1\u202f234,50")
     assert _("No text of a catalogue") == "No text of a catalogue"
+
+
+_LABELS = {"button": 80, "Field": 45, "form": 45, "select": 150, "run_select": 150}
+"""Discord's limits on the texts of buttons, of fields and titles of forms, and of lists."""
+
+
+def labels_in_code() -> Iterator[tuple[str, int]]:
+    """Yield each fixed label of a button, a form or a list in the bot's code, and its limit."""
+    for path in (ROOT / "bot").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _LABELS):
+                continue
+            for inner in node.args:
+                if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == "_":
+                    text = inner.args[0]
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                        yield text.value, _LABELS[node.func.id]
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_labels__are_within_discord_s_limits(language: Language) -> None:
+    labels = dict(labels_in_code())
+
+    assert len(labels) > 40
+    assert [text for text, limit in labels.items() if len(CATALOGUES[language][text]) > limit] == []
