@@ -1,8 +1,8 @@
 """The Discord client: attributes, start and shutdown."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Literal, TypeAlias, TypeVar
 
 import discord
@@ -67,6 +67,7 @@ class Bot(discord.Client):
         self.deferred = DeferredInteractions(root / "deferred")
         self.offered_files: dict[str, discord.Attachment] = {}
         """The files of open forms, by form; the oldest ones are forgotten."""
+        self._answers: set[asyncio.Task[object] | None] = set()
         self._started = AsyncExitStack()
         self._answer_press = answer_press
         _use_addresses(settings)
@@ -125,8 +126,8 @@ class Bot(discord.Client):
         self.corpus_builder = CorpusBuilder(self.settings)
         self._started.push_async_callback(self.corpus_builder.stop)
         await self.corpus_builder.resume()
-        checking = asyncio.create_task(self._check_owner_dm())
-        self._started.push_async_callback(_end, checking)
+        self._answers.add(asyncio.create_task(self._check_owner_dm()))
+        self._started.push_async_callback(self._end_answers)
 
     async def _check_owner_dm(self) -> None:
         """Open the owner's direct messages and show there that the bot types, which sends no message."""
@@ -147,6 +148,22 @@ class Bot(discord.Client):
                 log.warning("owner_dm_closed", user_id=owner_id)
             else:
                 log.error("owner_dm_unknown", user_id=owner_id, exc_info=error)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """End the current task with the bot, before the services that it uses."""
+        task: asyncio.Task[object] | None = asyncio.current_task()
+        self._answers.add(task)
+        try:
+            yield
+        finally:
+            self._answers.discard(task)
+
+    async def _end_answers(self) -> None:
+        tasks = [task for task in self._answers if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def on_ready(self) -> None:
         log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
@@ -181,11 +198,6 @@ class Bot(discord.Client):
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _use_addresses(settings: Settings) -> None:

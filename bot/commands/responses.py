@@ -116,8 +116,9 @@ async def respond(
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     speak_to(interaction)
     first: FirstAnswer = "in place" if in_place else "hidden" if rule.is_ephemeral else "public"
-    async with nullcontext() if in_place else bot.deferred.store(interaction, command, number):
-        async with _answered_errors(interaction, first, bound):
+    deferred = nullcontext() if in_place else bot.deferred.store(interaction, command, number)
+    with bot.answering():
+        async with deferred, _answered_errors(interaction, first, bound):
             if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
                 bound.warning("interaction_expired")
                 return
@@ -138,14 +139,15 @@ async def open_form(
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     speak_to(interaction)
-    async with _answered_errors(interaction, "none", bound):
-        caller = await _permitted_caller(interaction, command)
-        form = await work(CommandContext(bot, caller))
-        try:
-            await interaction.response.send_modal(form)
-            bound.info("form_opened")
-        except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
-            bound.warning("form_not_confirmed", error=str(error))
+    with bot.answering():
+        async with _answered_errors(interaction, "none", bound):
+            caller = await _permitted_caller(interaction, command)
+            form = await work(CommandContext(bot, caller))
+            try:
+                await interaction.response.send_modal(form)
+                bound.info("form_opened")
+            except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
+                bound.warning("form_not_confirmed", error=str(error))
 
 
 def speak_to(interaction: discord.Interaction[Bot]) -> None:

@@ -137,7 +137,7 @@ async def test_notify__of_the_settings_is_that_of_each_way_to_start_a_run(tmp_pa
     assert all("⏳ Queued" in one.text for one in (attached, resumed, retried, loud))
     assert all("`/mt status` shows the progress." in one.text for one in (attached, resumed, retried))
     assert silent == [] and card.visible_to is None
-    assert f"A card in <#{hall.id}> shows the progress." in loud.text
+    assert "A card in this channel shows the progress." in loud.text
 
 
 async def test_notify__of_the_settings_is_the_default_of_new_runs(tmp_path: Path) -> None:
