@@ -84,10 +84,10 @@ class Delivery:
         channel_id = self._watcher.channel_id
         if channel_id is None:
             async with self.place.opening_dm:  # once for all runs of a user
-                channel_id = self.place.dm_id
-                if channel_id is None:
+                if self.place.dm_id is None:
                     dm = await self._retry(lambda: self._client.create_dm(discord.Object(self.user_id)))
-                    channel_id = self.place.dm_id = dm.id
+                    self.place.dm_id = dm.id
+                channel_id = self.place.dm_id
             await self._update(channel_id=channel_id)
         return self._client.get_partial_messageable(channel_id)
 

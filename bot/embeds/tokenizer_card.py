@@ -5,6 +5,7 @@ import discord
 from bot.embeds.text import BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, without_links
 from bot.language import _, numeral
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.contracts.tokenizers import TokenizerStats
 
 _MAX_ERROR = 1500
 
@@ -31,14 +32,14 @@ def tokenizer_card(status: TokenizerStatus) -> discord.Embed:
 
 def _result(status: TokenizerStatus) -> list[str]:
     lines = [f"{status.method} · {count(status.vocab_size or 0, 'token')}"]
-    if status.stats is not None:
-        stats = status.stats
-        lines.append(
-            _(
-                "Held-out text: {share} unknown tokens · {per_char} tokens/character · {per_word} tokens/word",
-                share=numeral(stats.oov_rate, ".2%"),
-                per_char=numeral(stats.avg_tokens_per_char, ".3f"),
-                per_word=numeral(stats.avg_tokens_per_word, ".2f"),
-            )
-        )
+    lines += [] if status.stats is None else [_fit(status.stats)]
     return [*lines, _("Next: {commands}", commands=f"`/mt train tokenizer:{status.tokenizer_id}`")]
+
+
+def _fit(stats: TokenizerStats) -> str:
+    return _(
+        "Held-out text: {share} unknown tokens · {per_char} tokens/character · {per_word} tokens/word",
+        share=numeral(stats.oov_rate, ".2%"),
+        per_char=numeral(stats.avg_tokens_per_char, ".3f"),
+        per_word=numeral(stats.avg_tokens_per_word, ".2f"),
+    )

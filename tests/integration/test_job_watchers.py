@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bot.digest import MAX_CARDS
-from bot.ledger import MessageLedger, Watcher, read_ledger
+from bot.ledger import HasLedger, Ledger, MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Refusal
@@ -21,11 +22,12 @@ from tests.support.waiting import captured_logs, until
 from tests.unit.test_experiment_store import record as experiment_record
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
-from trainer.contracts.base import now
+from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import Validity
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.system.files import write_atomically
 
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 USERS, RUNS, WATCHED = 20, 50, 8
@@ -77,6 +79,32 @@ async def test_experiment_that_begins_again__has_a_card_and_a_final_message_agai
                 await until(partial(is_told, experiment))
 
         assert ["· result" in text for text in here.texts(ana)] == [False, True] * 2
+
+
+async def test_card_of_an_earlier_attempt__is_not_taken_for_one_whose_arrival_is_unknown(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        store = ExperimentStore(tmp_path)
+        first = store.create(experiment_record())
+        async with here.listening() as listener:
+            await listener.watch_experiment(first.experiment_id, ana.id, None)
+            card = await here.message(ana, "Queued: experiment small")
+            first.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+            await until(partial(is_told, first))
+        later = store.create(changed(experiment_record(), created_at=now() + timedelta(minutes=5)))
+        await Ledger(later).watch(ana.id, None)
+        lose_card(later)
+        async with here.listening():
+            again = await here.message(ana, "Queued: experiment small")
+
+        assert again != card and "Failed" in shown_text(card.payload)
+
+
+def lose_card(item: HasLedger) -> None:
+    """Leave the ledger as if the bot had been killed while it sent the card."""
+    [known] = read_ledger(item).watchers
+    unsure = changed(known, card=SentMessage(nonce="lost"))
+    write_atomically(item.message_ledger, MessageLedger(watchers=(unsure,)).model_dump_json().encode())
 
 
 def is_told(experiment: ExperimentDirectory) -> bool:
@@ -217,6 +245,7 @@ async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_hav
             digest = await here.message(ana, f"Watching {MAX_CARDS + 1} runs|Watching {MAX_CARDS + 2} runs")
             await until(lambda: "⏳" in shown_text(digest.payload))
             await until(lambda: len(here.texts(ana)) == 1)
+        lose_card(stories[1].run)
         async with here.listening():
             stories[0].complete()
             await here.message(ana, "char_lstm-0 · result")

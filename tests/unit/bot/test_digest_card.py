@@ -37,13 +37,15 @@ def test_line__shows_the_position_then_the_progress_and_whether_the_worker_respo
     queued = story.follower().status
     running = story.start().step(TOTAL_STEPS // 2, 2.0).follower().status
     reachable = changed(running, last_heartbeat_ts=1000.0)
+    unreachable, unknown = changed(reachable, reachable=False), changed(reachable, train_bits_per_char=None)
     shown = [
         run_line(story.record, status)
-        for status in (queued, changed(queued, queue_position=3), reachable, changed(reachable, reachable=False))
+        for status in (queued, changed(queued, queue_position=3), reachable, unreachable, unknown)
     ]
 
     assert shown[0] == "⏳ **kk-ipa** · queued"
     assert shown[1] == "⏳ **kk-ipa** · position 3"
     # 4 / ln 2 bits per character; 60 seconds after the heartbeat
     assert shown[2] == "🏃 **kk-ipa** · 50 % · loss 2.000 · 5.77 bits/char · ETA <t:1060:R>"
+    assert shown[4] == "🏃 **kk-ipa** · 50 % · loss 2.000 · ETA <t:1060:R>"
     assert shown[3] == "⚠ **kk-ipa** · worker not responding · loss 2.000 · 5.77 bits/char"

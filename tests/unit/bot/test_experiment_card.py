@@ -22,6 +22,8 @@ def test_running_card__shows_each_language_with_its_state() -> None:
     assert "**1 of 3** cells · 13 min" in text
     begun = changed(experiment_status("running", "queued"), elapsed_seconds=42.0)
     assert "**0 of 1** cells · 42 s" in (experiment_card(begun).description or "")
+    unknown = changed(begun, elapsed_seconds=None)
+    assert "**0 of 1** cells\n" in (experiment_card(unknown).description or "")
     assert "**lstm**, seed 1, trained: ✓ tr  ▶ az  ○ kk" in text
 
 
