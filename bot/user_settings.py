@@ -18,13 +18,13 @@ Notify = Literal["dm", "here", "off"]
 
 
 class UserSettings(Frozen):
-    """What a user has chosen with `/mt settings`."""
+    """The choices of a user in `/mt settings`."""
 
     schema_version: Literal[1] = 1
     language: Language | None = None
     """Language of answers; None: that of the user's Discord."""
     notify: Notify = "dm"
-    """Where messages about a new run are sent."""
+    """Place of the messages about a new run: direct messages, the channel of its command, or none."""
     default_run: Identifier | None = None
     """Run of commands that use a completed run, if no run is given."""
     unit: Unit = "bits"

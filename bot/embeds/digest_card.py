@@ -10,7 +10,7 @@ from trainer.contracts.runs import RunRecord, RunStatus
 
 _MAX_NAME = 24
 _MAX_CHARACTERS = 3900
-"""Of the lines, which leaves space for two more."""
+"""Longest text of the lines about runs; a line about further runs and one about results follow it."""
 
 
 def run_line(record: RunRecord, status: RunStatus) -> str:

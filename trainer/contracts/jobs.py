@@ -41,7 +41,7 @@ class JobDefinition(Frozen):
 
 
 class WorkerInfo(Frozen):
-    """What a worker publishes of itself."""
+    """The record that a worker publishes of itself."""
 
     name: str
     """Host and process id."""

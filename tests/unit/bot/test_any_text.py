@@ -282,7 +282,7 @@ _OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067"
 
 
 def problems(operation: tuple[str, str], body: Json) -> list[str]:
-    """What Discord refuses in a request, by its API description and the limits that its pages name."""
+    """Mistakes of a request, by Discord's API description and the limits that its pages name."""
     found = DISCORD.match(*operation)
     assert found is not None
     data = mapping(body.get("data")) or body
@@ -295,7 +295,7 @@ def shown(embed: discord.Embed) -> str:
 
 
 def escapes(line: str) -> bool:
-    """Whether a line changes the direction of the text around it."""
+    """True if a line changes the direction of the text around it."""
     depth = 0
     for char in line:
         depth += (char == "\u2068") - (char == "\u2069")
