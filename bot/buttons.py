@@ -12,6 +12,7 @@ from bot.language import _
 from trainer.contracts.runs import RunRecord
 
 MAX_TEXT, _MAX_FORM_LABEL = 4000, 45  # Discord's limits
+MAX_OPTIONS, MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits of a list
 _SHORT = 100
 _LINE: discord.TextStyle = discord.TextStyle.short
 _LINES: discord.TextStyle = discord.TextStyle.paragraph
@@ -82,6 +83,14 @@ def select(
 ) -> discord.ui.Select[discord.ui.View]:
     """Return a list to select one value for an action on a run; the value becomes `ButtonPress.selected`."""
     return discord.ui.Select(custom_id=custom_id(action, run_id), placeholder=label, options=[*options])
+
+
+def option(value: str, label: str, description: str | None = None, *, default: bool = False) -> discord.SelectOption:
+    """Return an option of a list, with its texts cut to Discord's limit."""
+    shown = None if description is None else clamp(description, MAX_OPTION_CHARACTERS)
+    return discord.SelectOption(
+        label=clamp(label, MAX_OPTION_CHARACTERS), value=value, description=shown, default=default
+    )
 
 
 def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import discord
 
-from bot.buttons import button, button_row, select
+from bot.buttons import button, button_row, option, select
 from bot.embeds.experiment_answers import METRICS
 from bot.language import _
 from trainer.contracts.experiments import ExperimentStatus
@@ -20,7 +20,7 @@ def experiment_buttons(status: ExperimentStatus) -> discord.ui.View:
 def _items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
     experiment_id = status.experiment_id
     if status.status == "completed":
-        options = [discord.SelectOption(label=metric, value=metric) for metric in METRICS]
+        options = [option(metric, metric) for metric in METRICS]
         yield select("expmetric", experiment_id, _("Metric"), options)
         yield button("expcsv", experiment_id, "CSV")
         yield button("exptex", experiment_id, "LaTeX")

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button_row, select
+from bot.buttons import ButtonPress, button_row, option, select
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
 from bot.embeds.comparison import attach_comparison, compare_answer, settings_answer
-from bot.embeds.text import clamp, display_name
+from bot.embeds.text import display_name
 from bot.language import _
 from trainer.contracts.comparison import Measurement, check_different, differences, summary_on
 from trainer.contracts.comparison import compare as compare_measurements
@@ -21,7 +21,6 @@ from trainer.contracts.inference import EvalSplit
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"
-_MAX_OPTION_CHARACTERS = 100  # Discord's limit
 
 
 class _Compared(NamedTuple):
@@ -69,7 +68,7 @@ async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: E
     curves, unit = _curves(compared)
     chart = await context.bot.charts.comparison_chart(curves, unit)
     options = [
-        discord.SelectOption(label=clamp(_("Against {name}", name=one.name), _MAX_OPTION_CHARACTERS), value=run_id)
+        option(run_id, _("Against {name}", name=one.name))
         for one, run_id in zip(compared[1:], run_ids[1:], strict=True)
     ]
     differing = select("differences", run_ids[0], _("Show different settings, to you alone"), options)

@@ -3,13 +3,13 @@
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button, button_row, select
+from bot.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
 from bot.client import Bot
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.embeds.evaluation import evaluating_answer, evaluation_answer
-from bot.embeds.text import BLURPLE, clamp, make_embed, plain, shown_name
+from bot.embeds.text import BLURPLE, make_embed, plain, shown_name
 from bot.language import _
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalSplit
@@ -18,7 +18,6 @@ from trainer.contracts.validation import parse
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}
 """Values of a list that stand for splits; no corpus has a name that begins with a slash."""
-_MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
 
 
 @app_commands.command(name="eval", description="Evaluate a run on one of its splits, or on a corpus.")
@@ -79,19 +78,16 @@ async def _choose(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with a list of the splits and corpora on which the run can be evaluated."""
     run = await find_run(context, "eval", press.run_id)
     await context.bot.index.refresh()
-    options = [
-        discord.SelectOption(label=_("Its own {split} split", split=_(split)), value=value)
-        for value, split in _SPLITS.items()
-    ]
+    options = [option(value, _("Its own {split} split", split=_(split))) for value, split in _SPLITS.items()]
     options += [
-        discord.SelectOption(label=clamp(_("Corpus {name}", name=name), _MAX_OPTION_CHARACTERS), value=value)
+        option(value, _("Corpus {name}", name=name))
         for value, name in corpus_suggestions(context, "")
-        if len(value) <= _MAX_OPTION_CHARACTERS
+        if len(value) <= MAX_OPTION_CHARACTERS
     ]
     embed = make_embed(
         BLURPLE, f"📐 {_('Evaluate {name}', name=shown_name(run.record))}", [_("On which text?")], press.run_id
     )
-    texts = select("evaluate", press.run_id, _("A split or a corpus"), options[:_MAX_OPTIONS])
+    texts = select("evaluate", press.run_id, _("A split or a corpus"), options[:MAX_OPTIONS])
     return Answer(embed, view=button_row(texts))
 
 

@@ -7,13 +7,13 @@ from typing import NamedTuple, get_args
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button_row, run_select
+from bot.buttons import ButtonPress, button_row, option, run_select
 from bot.client import Bot
 from bot.commands.pages import PagedList
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import run_names
 from bot.embeds.answers import STATE_SIGNS, runs_page
-from bot.embeds.text import clamp, plain
+from bot.embeds.text import plain
 from bot.language import _
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState
@@ -24,7 +24,6 @@ PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
 _MAX_QUERY_BYTES = 38  # in base32, with one letter before it, as long as an id in a button may be
-_MAX_OPTION_CHARACTERS = 100  # Discord's limit
 
 
 class RunFilters(NamedTuple):
@@ -115,12 +114,7 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
 
 def _buttons(filters: RunFilters, shown: Sequence[RunEntry], pages: int) -> discord.ui.View:
     options = [
-        discord.SelectOption(
-            label=clamp(f"{STATE_SIGNS[run.state]} {run.name}", _MAX_OPTION_CHARACTERS),
-            value=run.run_id,
-            description=clamp(f"{_(run.state)} · {run.run_id}", _MAX_OPTION_CHARACTERS),
-        )
-        for run in shown
+        option(run.run_id, f"{STATE_SIGNS[run.state]} {run.name}", f"{_(run.state)} · {run.run_id}") for run in shown
     ]
     items: list[discord.ui.Item[discord.ui.View]] = []
     if options:

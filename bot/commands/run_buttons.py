@@ -5,7 +5,17 @@ from io import BytesIO
 
 import discord
 
-from bot.buttons import MAX_TEXT, ButtonPress, Field, button_row, form, select
+from bot.buttons import (
+    MAX_OPTION_CHARACTERS,
+    MAX_OPTIONS,
+    MAX_TEXT,
+    ButtonPress,
+    Field,
+    button_row,
+    form,
+    option,
+    select,
+)
 from bot.client import Bot
 from bot.commands.compare import compare_runs
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
@@ -13,7 +23,7 @@ from bot.commands.run_options import described, find_run, fitting_runs
 from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
 from bot.embeds.advice import retry_batch
 from bot.embeds.answers import STATE_SIGNS, config_answer, file_answer, files_answer
-from bot.embeds.text import BLURPLE, clamp, display_name, make_embed, shown_name
+from bot.embeds.text import BLURPLE, display_name, make_embed, shown_name
 from bot.language import _
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
@@ -21,21 +31,20 @@ from trainer.contracts.runs import RunRecord
 from trainer.system.files import BrokenFile, read_regular
 
 MAX_FILE_BYTES = 10 << 20
-_MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
 
 
 async def _files(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the files of a completed run, and a list of those that Discord takes."""
     run = await find_run(context, "export", press.run_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    small = [file for file in manifest.files if _can_send(file)][:_MAX_OPTIONS]
-    options = [discord.SelectOption(label=file.path, value=file.path) for file in small]
+    small = [file for file in manifest.files if _can_send(file)][:MAX_OPTIONS]
+    options = [option(file.path, file.path) for file in small]
     items = [select("file", press.run_id, _("Send a file"), options)] if options else []
     return Answer(files_answer(run.record, manifest.files), view=button_row(*items))
 
 
 def _can_send(file: FileRecord) -> bool:
-    return file.bytes <= MAX_FILE_BYTES and len(file.path) <= _MAX_OPTION_CHARACTERS
+    return file.bytes <= MAX_FILE_BYTES and len(file.path) <= MAX_OPTION_CHARACTERS
 
 
 async def _file(context: CommandContext, press: ButtonPress) -> Answer:
@@ -92,17 +101,10 @@ async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with a list of the completed runs to compare with."""
     run = await find_run(context, "compare", press.run_id)
     await context.bot.index.refresh()
-    others = [one for one in fitting_runs(context, "compare") if one.run_id != press.run_id][:_MAX_OPTIONS]
+    others = [one for one in fitting_runs(context, "compare") if one.run_id != press.run_id][:MAX_OPTIONS]
     if not others:
         raise AppError(ErrorCode.RUN_NOT_FOUND, _("There is no other completed run yet. Start one with `/mt train`."))
-    options = [
-        discord.SelectOption(
-            label=clamp(f"{STATE_SIGNS[one.state]} {one.name}", _MAX_OPTION_CHARACTERS),
-            value=one.run_id,
-            description=clamp(described(one), _MAX_OPTION_CHARACTERS),
-        )
-        for one in others
-    ]
+    options = [option(one.run_id, f"{STATE_SIGNS[one.state]} {one.name}", described(one)) for one in others]
     embed = make_embed(
         BLURPLE, f"⚖ {_('Compare {name}', name=shown_name(run.record))}", [_("Select the baseline.")], press.run_id
     )

@@ -6,19 +6,17 @@ from collections.abc import Mapping, Sequence
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, Selection, form
+from bot.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form
 from bot.commands.run_options import find_run
 from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
-from bot.embeds.text import clamp
 from bot.language import LANGUAGE_NAMES, _, set_language
 from bot.user_settings import UserSettings
 from trainer.contracts.validation import parse
 
 _OWN = "own"
 _DEFAULT = "default"
-_MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
 
 
 @app_commands.command(name="settings", description="Choose your language, notifications, default run and unit.")
@@ -51,7 +49,7 @@ def _runs(context: CommandContext, current: UserSettings) -> dict[str, str]:
     own = [run for run in runs if run.user_id == caller.user_id]
     names = {_DEFAULT: _("The newest completed run")}
     for run in (*first, *own, *runs):
-        if len(names) < _MAX_OPTIONS:
+        if len(names) < MAX_OPTIONS:
             names.setdefault(run.run_id, run.name)
     return names
 
@@ -59,10 +57,7 @@ def _runs(context: CommandContext, current: UserSettings) -> dict[str, str]:
 def _options(labels: Mapping[str, str], selected: str) -> Sequence[discord.SelectOption]:
     """Return the options of a list; the first one is selected if `selected` is none of them."""
     selected = selected if selected in labels else next(iter(labels))
-    return [
-        discord.SelectOption(label=clamp(label, _MAX_OPTION_CHARACTERS), value=value, default=value == selected)
-        for value, label in labels.items()
-    ]
+    return [option(value, label, default=value == selected) for value, label in labels.items()]
 
 
 async def _save(context: CommandContext, press: ButtonPress) -> Answer:
