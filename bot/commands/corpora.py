@@ -9,10 +9,9 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.corpus_build import build_corpora
-from bot.commands.pages import PagedList, page_number
+from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import clean_label, download_to
@@ -120,11 +119,7 @@ def clean_name(name: str) -> str:
     return clean
 
 
-async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
-    return await _list(context, page_number(press))
-
-
-_LIST = PagedList("corpora", "corpus list", _turn)
+_LIST = unfiltered_list("corpora", "corpus list", _list)
 CORPUS_BUTTONS, CORPUS_FORMS = _LIST.button_reactions, _LIST.form_reactions
 
 

@@ -13,7 +13,7 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.commands.pages import PagedList, page_number
+from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.training import download_to
@@ -231,9 +231,7 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
     return await _accept(context, record.request)
 
 
-_LIST = PagedList(
-    "experiments", "experiment list", lambda context, press: _list(context, page_number(press)), _check_may_see
-)
+_LIST = unfiltered_list("experiments", "experiment list", _list, _check_may_see)
 EXPERIMENT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     **_LIST.button_reactions,
     "experiment": ButtonAnswer(

@@ -86,5 +86,16 @@ class PagedList(NamedTuple):
         return await self.show(context, sent._replace(detail=f"{int(typed) - 1}{dash}{filters}"))
 
 
-def page_number(press: ButtonPress) -> int:
-    return int(press.detail) if press.detail is not None and press.detail.isdecimal() else 0
+def unfiltered_list(
+    action: str,
+    command: str,
+    show_page: Callable[[CommandContext, int], Awaitable[Answer]],
+    check: Callable[[CommandContext], None] = lambda context: None,
+) -> PagedList:
+    """Return a list whose buttons have only the number of a page, from 0, which `show_page` shows."""
+
+    async def show(context: CommandContext, press: ButtonPress) -> Answer:
+        number = int(press.detail) if press.detail is not None and press.detail.isdecimal() else 0
+        return await show_page(context, number)
+
+    return PagedList(action, command, show, check)

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.commands.pages import PagedList, page_number
+from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     Suggestion,
@@ -77,10 +76,11 @@ async def list_tokenizers(interaction: discord.Interaction[Bot]) -> None:
 async def _list(context: CommandContext, number: int) -> Answer:
     await context.bot.index.refresh()
     hidden, store = hidden_tokenizers(context), context.bot.queue.tokenizers
-    statuses = await asyncio.to_thread(lambda: [tokenizer.status() for tokenizer in store.all()])
-    visible = [status for status in statuses if status.tokenizer_id not in hidden]
+    found = await asyncio.to_thread(store.all)
+    visible = [tokenizer for tokenizer in found if tokenizer.tokenizer_id not in hidden]
     page = _LIST.page_of(visible, number)
-    return Answer(tokenizers_page(page.items, total=len(visible), page=page.title), view=page.buttons)
+    statuses = await asyncio.to_thread(lambda: [tokenizer.status() for tokenizer in page.items])
+    return Answer(tokenizers_page(statuses, total=len(visible), page=page.title), view=page.buttons)
 
 
 @app_commands.command(name="show", description="Show a tokenizer: vocabulary, corpora and fit to held-out text.")
@@ -107,11 +107,7 @@ def _corpora_of(tokenizer: TokenizerDirectory, status: TokenizerStatus) -> list[
     return [corpus.name for corpus in tokenizer.record().corpora]
 
 
-async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
-    return await _list(context, page_number(press))
-
-
-_LIST = PagedList("tokenizers", "tokenizer list", _turn)
+_LIST = unfiltered_list("tokenizers", "tokenizer list", _list)
 TOKENIZER_BUTTONS, TOKENIZER_FORMS = _LIST.button_reactions, _LIST.form_reactions
 
 
