@@ -41,6 +41,7 @@ class Installation:
         await (await connect(redis_url)).close()  # waits for another server: one of a killed process ends by itself
         self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)
+        await self.queue.replication.join()
         self.limits = UsageLimits(self.settings.limits)
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)

@@ -11,26 +11,26 @@ _NAME = "installation"
 _ID = re.compile(rb"[0-9a-f]{16}")
 
 
-def artifacts_id(artifacts_root: Path) -> str:
+def artifacts_id(artifacts_root: Path, name: str = _NAME) -> str:
     """Return the id of a folder; "" if the folder is new, missing or unreadable."""
     try:
-        with open_regular(artifacts_root / _NAME) as file:
+        with open_regular(artifacts_root / name) as file:
             return _read(file.read(64))
     except (OSError, BrokenFile):
         return ""
 
 
-def own_artifacts_id(artifacts_root: Path) -> str:
-    """Return the id of a folder, after writing one if it has none; raises OSError if it cannot be written."""
-    if found := artifacts_id(artifacts_root):
+def own_artifacts_id(artifacts_root: Path, name: str = _NAME, *, new_id: str | None = None) -> str:
+    """Return the id of a folder, after writing `new_id` if it has none; raises OSError if it cannot be written."""
+    if found := artifacts_id(artifacts_root, name):
         return found
     DISK.make_folder(artifacts_root)
-    with open_regular(artifacts_root / _NAME, "a+b") as file:
+    with open_regular(artifacts_root / name, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # only one of several processes writes the id
         file.seek(0)
         found = _read(file.read(64))
         if not found:
-            found = secrets.token_hex(8)
+            found = new_id or secrets.token_hex(8)
             DISK.cut(file, 0)
             DISK.write_at(file, 0, found.encode())
             DISK.sync(artifacts_root)

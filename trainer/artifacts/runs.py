@@ -58,6 +58,7 @@ class RunDirectory:
         self.run_id = path.name
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
+        self.weights = path / "model.safetensors"
         self.loss_curve = path / "loss_curve.jsonl"
         self.training_samples = path / "training_samples.jsonl"
         self.logs = path / "logs.jsonl"

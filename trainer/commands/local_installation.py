@@ -17,6 +17,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
+from trainer.jobs.replication import Replication
 from trainer.system.files import is_full
 from trainer.system.logs import LogReader
 from trainer.worker.attempts import DISK_IS_FULL
@@ -35,6 +36,7 @@ class LocalInstallation:
         self._queue = queue
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
+        self._replication = Replication(settings)
 
     async def runs(self, status: RunState | None, limit: int) -> list[RunStatus]:
         statuses = (run.follow().refresh() for run in self._runs.all())
@@ -53,6 +55,7 @@ class LocalInstallation:
         run = self._runs.get(run_id)
         follower = run.follow()
         while True:
+            await self._replication.fetch("models", run_id)
             status = follower.refresh()
             yield changed(status, message=message_with_disk(run.path, status.message))
             if status.has_ended:
@@ -72,7 +75,9 @@ class LocalInstallation:
         if run.manifest() is not None:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         run.request_cancel()
-        cancel_idle_run(run)
+        await self._replication.request_cancel("models", run_id)
+        if not self._replication.is_on:
+            cancel_idle_run(run)
         return _stored_status(run)
 
     async def completed_manifest(self, run_id: str) -> RunManifest:
@@ -116,6 +121,7 @@ class LocalInstallation:
         while (status := tokenizer.status()).status in ("queued", "running"):
             yield changed(status, message=message_with_disk(tokenizer.path, status.message))
             await asyncio.sleep(_FOLLOW_SECONDS)
+            await self._replication.fetch("tokenizers", tokenizer_id)
         yield status
 
 

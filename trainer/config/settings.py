@@ -30,15 +30,16 @@ from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
 _NOT_FOR_CHILDREN = (
-    *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__"),
+    *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__", "OBJECT_STORE__"),
     *("MT_URL", "MT_KEY", "MODEL_TRAINER_API_", "API_BASE_URL"),
 )
 _EMPTY_FOR_CHILDREN = (
     *("SECURITY__API_KEY", "SECURITY__API_KEYS", "WEBHOOKS__URL", "WEBHOOKS__SECRET"),
     *("CLIENT__URL", "CLIENT__KEY"),
+    *("OBJECT_STORE__URL", "OBJECT_STORE__ACCESS_KEY_ID", "OBJECT_STORE__SECRET_ACCESS_KEY"),
 )
 """Settings that a child must not read from `.env` either."""
-_OTHER_GROUPS = {"redis", "discord", "hf", "http", "security", "webhooks", "client"}
+_OTHER_GROUPS = {"redis", "discord", "hf", "http", "security", "webhooks", "client", "object_store"}
 """Groups that the environment of a child has in another form, or not at all."""
 PLAIN_NAMES = {
     "REDIS_URL": "REDIS__URL",
@@ -132,6 +133,18 @@ class RedisSettings(Group):
     def is_local(self) -> bool:
         """True if the server runs on this machine; then its workers do too."""
         return self.url is None or _LOCAL_URL.match(self.url.get_secret_value()) is not None
+
+
+class ObjectStoreSettings(Group):
+    url: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{2,62}(/[A-Za-z0-9._/-]*)?)?$")] = ""
+    """Bucket, and a prefix within it, for the runs of workers on several machines: s3://BUCKET/PREFIX; empty: the
+    workers mount the artifacts folder."""
+    endpoint: Url = None
+    """URL of the store; empty: Amazon S3."""
+    region: Annotated[str, Field(min_length=1)] = "us-east-1"
+    access_key_id: Secret = None
+    """Key of the store; empty: that of the AWS_ variables, or of the machine's role."""
+    secret_access_key: Secret = None
 
 
 class QueueSettings(Group):
@@ -342,6 +355,7 @@ class Settings(Group):
     app: AppSettings = AppSettings()
     logging: LoggingSettings = LoggingSettings()
     redis: RedisSettings = RedisSettings()
+    object_store: ObjectStoreSettings = ObjectStoreSettings()
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
@@ -380,10 +394,11 @@ def _rank(variable: tuple[str, str]) -> int:
     return _RANKS.get(variable[0].upper(), -1)
 
 
-def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
+def child_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a child process: ours with these settings and absolute folders.
 
-    It has nothing of Discord, of the HTTP API and of webhooks, and no server in place of this machine's folders.
+    It has nothing of Discord, of Redis and the object store, of the HTTP API and of webhooks, and no server in place
+    of this machine's folders.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)}
     environment |= dict.fromkeys(_EMPTY_FOR_CHILDREN, "")
@@ -394,7 +409,17 @@ def child_environment(settings: Settings, *, redis_url: str | None = None) -> di
             environment[f"{group}__{name}".upper()] = text
     if settings.hf.token is not None:
         environment["HF_TOKEN"] = settings.hf.token.get_secret_value()
-    return environment if redis_url is None else environment | {"REDIS__URL": redis_url}
+    return environment
+
+
+def worker_environment(settings: Settings, redis_url: str) -> dict[str, str]:
+    """Return the environment of an embedded worker: that of a child, with the addresses of Redis and object store."""
+    stored: dict[str, SecretStr | str | AnyUrl | None] = settings.object_store.model_dump()
+    environment = child_environment(settings) | {"REDIS__URL": redis_url}
+    for name, value in stored.items():
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        environment[f"OBJECT_STORE__{name}".upper()] = "" if text is None else str(text)
+    return environment
 
 
 def environment_names() -> list[str]:

@@ -62,6 +62,11 @@ class CorpusStore:
             raise self._unknown(name) from error
         raise self._unknown(name)
 
+    def find_exact(self, reference: CorpusRef) -> Path:
+        """Return a corpus by its content if it is stored by that, else by its name; raises DATA_NOT_FOUND."""
+        stored = self._stored / reference.sha256
+        return stored if stored.exists() else self.find(reference.name)
+
     def splits(self, name: str) -> dict[str, str]:
         """Return the corpora of a folder of splits by request field; {} for any other corpus.
 

@@ -34,6 +34,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
 from trainer.jobs.enqueue import Enqueuer
 from trainer.jobs.inference_client import tolerate_no_redis
+from trainer.jobs.replication import Replication
 from trainer.jobs.resolve import preview_training, resolve_request
 from trainer.store import keys
 from trainer.store.store import Store
@@ -53,9 +54,16 @@ class Experiments:
     """The experiments of one installation."""
 
     def __init__(
-        self, settings: Settings, store: Store, enqueuer: Enqueuer, runs: RunStore, corpora: CorpusStore
+        self,
+        settings: Settings,
+        store: Store,
+        enqueuer: Enqueuer,
+        runs: RunStore,
+        corpora: CorpusStore,
+        replication: Replication,
     ) -> None:
         self._store = store
+        self._replication = replication
         self._enqueuer = enqueuer
         self._runs = runs
         self._corpora = corpora
@@ -84,6 +92,11 @@ class Experiments:
             ) from error
         if experiment.is_unfinished():
             experiment_id = experiment.experiment_id
+            ratings = () if record.ratings is None else (record.ratings,)
+            await self._replication.store_corpora(
+                self._corpora, (*record.corpora.values(), *record.passages.values(), *ratings)
+            )
+            await self._replication.publish("experiments", experiment_id)
             async with tolerate_no_redis("experiment_accepted_without_redis", experiment_id=experiment_id):
                 await self._enqueuer.enqueue(ExperimentPayload(experiment_id=experiment_id))
         return await self.status(experiment.experiment_id)
@@ -103,7 +116,12 @@ class Experiments:
 
         Finished runs stay, and the experiment continues with them if it is started again.
         """
-        if await asyncio.to_thread(cancel_experiment, self.stored.get(experiment_id), self._runs):
+        experiment = self.stored.get(experiment_id)
+        if self._replication.is_on:  # the next worker that takes it ends its runs
+            check_unfinished(experiment)
+            experiment.request_cancel()
+            await self._replication.request_cancel("experiments", experiment_id)
+        elif await asyncio.to_thread(cancel_experiment, experiment, self._runs):
             async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
                 await self._store.dequeue(keys.EXPERIMENT_QUEUE, experiment_id)
         return await self.status(experiment_id)
@@ -114,8 +132,7 @@ def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
 
     Raises CONFLICT for an experiment that has ended.
     """
-    if not experiment.is_unfinished():
-        raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
+    check_unfinished(experiment)
     experiment.request_cancel()
     lock = experiment.lock()
     if lock is None:
@@ -123,6 +140,12 @@ def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
     with lock:
         cancel_runs(experiment.runs().values(), runs)
     return True
+
+
+def check_unfinished(experiment: ExperimentDirectory) -> None:
+    """Raise CONFLICT for an experiment that has ended."""
+    if not experiment.is_unfinished():
+        raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
 
 
 def cancel_runs(cells: Iterable[CellRun], runs: RunStore) -> None:

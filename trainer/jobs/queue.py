@@ -5,12 +5,15 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
 
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.replicas import Kind, WriterChanged
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore, cancel_idle_run, new_run_id
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
@@ -34,11 +37,13 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.enqueue import Enqueuer, publish_events, queue_owner
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
+from trainer.jobs.replication import Replication
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.jobs.start_time import MAX_AHEAD, expected_starts
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
+from trainer.system.files import DISK
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -46,6 +51,7 @@ NO_WORKER = "No worker is running. The job stays in the queue until one starts."
 _NO_REDIS = "Redis is unavailable; try again in a minute."
 _CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
+_REFRESH_SECONDS = 2.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
 
@@ -76,16 +82,20 @@ class JobQueue:
         self._settings = settings
         self._store = store
         self._enqueuer = Enqueuer(settings, store)
+        self._refreshed_at = -_REFRESH_SECONDS
+        self.replication = Replication(settings)
         self.runs = RunStore(settings.app.artifacts_root)
         self.corpora = CorpusStore(settings)
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora)
-        self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora)
+        self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str) -> "JobQueue":
-        """Connect to Redis; raises SERVICE_UNAVAILABLE if it does not answer."""
-        return cls(settings, await connect(redis_url))
+        """Connect to Redis and join the object store; raises SERVICE_UNAVAILABLE if one does not answer."""
+        queue = cls(settings, await connect(redis_url))
+        await queue.replication.join()
+        return queue
 
     async def close(self) -> None:
         await self._store.close()
@@ -128,7 +138,7 @@ class JobQueue:
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
             if run is not None:
-                origin = await resolve_origin(run, self.corpora, self._settings)
+                origin = await self._origin(run)
                 return await self.accept_resumed(origin, user_id=user_id, http=http, experiment_id=experiment_id)
         created_at = now()
         record = RunRecord(
@@ -153,7 +163,7 @@ class JobQueue:
 
         Raises AppError, having changed nothing.
         """
-        origin = await resolve_origin(self.runs.get(run_id), self.corpora, self._settings)
+        origin = await self._origin(self.runs.get(run_id))
         return await self.accept_resumed(origin, user_id=user_id, http=http, epochs=epochs)
 
     async def accept_resumed(
@@ -191,13 +201,34 @@ class JobQueue:
                 return run
         return None
 
+    async def _origin(self, run: RunDirectory) -> Origin:
+        await self.replication.fetch("models", run.run_id, is_whole=True)
+        return await resolve_origin(run, self.corpora, self._settings)
+
+    async def whole_run(self, run_id: str) -> RunDirectory:
+        """Return a run with its weights and checkpoints on this disk; raises RUN_NOT_FOUND."""
+        run = self.runs.get(run_id)
+        await self.replication.fetch("models", run_id, is_whole=True)
+        return run
+
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
+        texts = (record.effective.corpus, record.effective.validation_corpus, record.effective.test_corpus)
+        await self.replication.store_corpora(self.corpora, (text for text in texts if text is not None))
         run = await asyncio.to_thread(self._create, record, origin)
+        await self._publish("models", run.run_id, run.path)
         # without Redis, the worker's reconciler enqueues the run from the disk
         async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
             await publish_events(self._store, run)
             await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), owner=queue_owner(record))
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
+
+    async def _publish(self, kind: Kind, item_id: str, folder: Path) -> None:
+        """Store an accepted folder before it is enqueued; removes it if the store does not answer."""
+        try:
+            await self.replication.publish(kind, item_id)
+        except AppError:
+            await asyncio.to_thread(DISK.remove_folder, folder)
+            raise
 
     def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
         try:
@@ -224,6 +255,8 @@ class JobQueue:
             ) from error
         if tokenizer.is_unfinished():
             tokenizer_id = tokenizer.tokenizer_id
+            await self.replication.store_corpora(self.corpora, record.corpora)
+            await self.replication.publish("tokenizers", tokenizer_id)
             async with tolerate_no_redis("tokenizer_accepted_without_redis", tokenizer_id=tokenizer_id):
                 await self._enqueuer.enqueue(TokenizerTrainPayload(tokenizer_id=tokenizer_id))
         status = tokenizer.status()
@@ -238,16 +271,30 @@ class JobQueue:
         if run.manifest() is not None:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         await asyncio.to_thread(run.request_cancel)
-        cancelled = await asyncio.to_thread(cancel_idle_run, run)
+        await self.replication.request_cancel("models", run_id)
+        cancelled = False
+        if not self.replication.is_on or await self._is_idle(run_id):
+            with suppress(WriterChanged):  # which reads the request to cancel
+                await self.replication.write("models", run_id, lambda: asyncio.to_thread(cancel_idle_run, run))
+            cancelled = run.manifest() is not None
         if cancelled:
             async with tolerate_no_redis("run_cancelled_without_redis", run_id=run_id):
                 await publish_events(self._store, run)
                 await self._store.dequeue(self._settings.queue.name, run_id)
         return cancelled
 
+    async def _is_idle(self, run_id: str) -> bool:
+        """Return True if no worker has the lease of a run; False while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                return not await self._store.exists(keys.lease(run_id))
+        except STORE_ERRORS:
+            return False
+
     async def delete(self, run_id: str) -> None:
         """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
         await asyncio.to_thread(self._delete, self.runs.get(run_id))
+        await self.replication.delete("models", run_id)
         async with tolerate_no_redis("run_deleted_without_redis", run_id=run_id):
             await self._store.delete(keys.status(run_id), keys.run_events(run_id))
 
@@ -380,10 +427,25 @@ class JobQueue:
     async def next_run_ids(self) -> AsyncIterator[str]:
         """Yield the id of each run that has new events, without end; waits while Redis is unavailable."""
         consumer = f"bot-{os.getpid()}"
+        wait_seconds = _REFRESH_SECONDS if self.replication.is_on else _EVENT_WAIT_SECONDS
         while True:
             try:
-                for run_id in await self._store.next_run_ids(consumer, wait_seconds=_EVENT_WAIT_SECONDS):
+                for run_id in await self._store.next_run_ids(consumer, wait_seconds=wait_seconds):
                     yield run_id
             except STORE_ERRORS as error:
                 log.warning("redis_unavailable", error=type(error).__name__)
                 await asyncio.sleep(1)
+            for run_id in await self._refreshed():
+                yield run_id
+
+    async def _refreshed(self) -> list[str]:
+        """Return the ids of what has changed in the object store since the last call."""
+        if time.monotonic() < self._refreshed_at + _REFRESH_SECONDS:
+            return []
+        try:
+            changed_ids = await self.replication.refresh(with_ended=True)
+        except (AppError, OSError) as error:
+            log.warning("refresh_failed", error=str(error))
+            changed_ids = []
+        self._refreshed_at = time.monotonic()
+        return changed_ids

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from trainer.config.settings import Settings, child_environment
+from trainer.config.settings import Settings, worker_environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import check_writable, try_lock
 
@@ -133,7 +133,7 @@ class Services:
             self._worker = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer", "worker", "--embedded"),
                 stdin=PIPE,
-                env=child_environment(self._settings, redis_url=self._url),
+                env=worker_environment(self._settings, self._url),
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,
             )

@@ -66,6 +66,8 @@ class LoggingExtra(TypedDict, total=False):
     """The access that an admin has given."""
     digest_id: str
     file: str
+    key: str
+    """Key of an object in the object store."""
     command: str
     method: str
     route: str

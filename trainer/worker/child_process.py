@@ -19,7 +19,7 @@ from typing import Literal, assert_never
 
 import structlog
 
-from trainer.config.settings import DiscordSettings, RedisSettings, Settings
+from trainer.config.settings import DiscordSettings, ObjectStoreSettings, RedisSettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.child_environment import set_oom_score, tuned_environment
@@ -64,7 +64,9 @@ def child_server(settings: Settings) -> Iterator[None]:
 
 def new_process(job: Job, settings: Settings, arguments: Sequence[str], streams: Sequence[socket]) -> BaseProcess:
     """Return a process that does a job once it is started; `streams` become its input, output and error output."""
-    without_secrets = changed(settings, redis=RedisSettings(), discord=DiscordSettings())
+    without_secrets = changed(
+        settings, redis=RedisSettings(), discord=DiscordSettings(), object_store=ObjectStoreSettings()
+    )
     multiprocessing.set_forkserver_preload(_PRELOADED)
     args: tuple[object, ...] = (job, without_secrets, tuple(arguments), tuple(streams))
     return multiprocessing.get_context("forkserver").Process(target=_run, args=args, daemon=True)

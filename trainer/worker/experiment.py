@@ -4,6 +4,7 @@ Everything that has been done is read from the disk, so that a worker that was k
 """
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 from arq import Retry
@@ -17,7 +18,7 @@ from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
-from trainer.jobs.experiments import Start, cancel_runs, shared_tokenizer, training_request
+from trainer.jobs.experiments import Start, shared_tokenizer, training_request
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import preview_training
 from trainer.store.store import Store
@@ -72,6 +73,7 @@ class _Experiment:
     async def run(self) -> None:
         """Do all steps that have not been done yet."""
         try:
+            self._check_cancelled()
             if self._experiment.texts() is None:
                 await self._run_child()
             texts = self._experiment.texts()
@@ -80,7 +82,10 @@ class _Experiment:
                 await self._train_and_score(texts)
                 await self._run_child()
         except _Cancelled:
-            await asyncio.to_thread(cancel_runs, self._runs.values(), self._queue.runs)
+            for cell in self._runs.values():
+                if not cell.is_reused:
+                    with suppress(AppError):  # it has just ended
+                        await self._queue.cancel(cell.run_id)
 
     async def _run_child(self) -> None:
         """Run the child for its next step: prepare the texts, or compute the report. A child that crashes restarts."""

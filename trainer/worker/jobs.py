@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 import structlog
 from arq import Retry
 from pydantic import ValidationError
 
-from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.runs import RunStore, complete_end
-from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.replicas import Kind, WriterChanged
+from trainer.artifacts.runs import RunDirectory, RunStore, complete_end
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.completions import CompletionRecord
@@ -34,10 +35,12 @@ from trainer.contracts.inference import (
 from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
 from trainer.jobs.enqueue import publish_events
+from trainer.jobs.replication import Replication
 from trainer.store import keys
 from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
+from trainer.system.hardware import is_dead, process_name
 from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.experiment import drive
 from trainer.worker.heartbeat import StallDetector
@@ -61,42 +64,110 @@ class Jobs:
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
         self._experiments = ExperimentStore(settings.app.artifacts_root)
+        self._replication = Replication(settings)
 
     async def train(self, ctx: dict[str, object], payload: object) -> None:
         """Train a run; only publish the events of a run that has ended."""
         try:
-            run = self._runs.get(parse(TrainJobPayload, payload).run_id)
+            run_id = parse(TrainJobPayload, payload).run_id
+            await self._fetch("models", run_id)
+            run = self._runs.get(run_id)
         except AppError as error:
             log.error("training_job_rejected", error_code=error.code, reason=error.message)
             return
-        if run.manifest() is None:
-            await supervise(run, self._settings, self._store)
-        await asyncio.to_thread(complete_end, run)
+        if run.manifest() is None or not run.seal.exists():
+            await self._write("models", run_id, lambda: self._train(run))
         try:
             await publish_events(self._store, run)
         except STORE_ERRORS as error:
             log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
 
+    async def _train(self, run: RunDirectory) -> None:
+        """Train a run until it ends, with everything that it starts from on this machine's disk."""
+        effective = run.record().effective
+        if run.manifest() is None and self._replication.is_on:
+            texts = (effective.corpus, effective.validation_corpus, effective.test_corpus)
+            await self._replication.fetch_corpora(text for text in texts if text is not None)
+            if effective.init_from_run_id is not None:
+                await self._replication.fetch("models", effective.init_from_run_id, is_whole=True)
+            if effective.tokenizer_id is not None:
+                await self._replication.fetch("tokenizers", effective.tokenizer_id)
+        if run.manifest() is None:
+            await supervise(run, self._settings, self._store)
+        await asyncio.to_thread(complete_end, run)
+        manifest = run.manifest()
+        if manifest is not None and manifest.tokenizer is not None:
+            await self._replication.publish("tokenizers", manifest.tokenizer.id)
+
+    async def _fetch(self, kind: Kind, item_id: str) -> None:
+        """Bring what a job names to its stored state; raises Retry while the object store does not answer."""
+        try:
+            await self._replication.fetch(kind, item_id)
+        except AppError as error:
+            if error.code is ErrorCode.SERVICE_UNAVAILABLE:
+                raise Retry(defer=_STORE_RETRY_SECONDS) from None
+            raise
+
+    async def _write(self, kind: Kind, item_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work of a job that writes a folder; raises Retry while another machine writes it.
+
+        Raises Retry too while the object store does not answer.
+        """
+        if self._replication.is_on and not await self._is_free(item_id):
+            raise Retry(defer=_STORE_RETRY_SECONDS)
+        try:
+            await self._replication.write(kind, item_id, work)
+        except WriterChanged:
+            log.warning("writer_changed", names=item_id)
+            raise Retry(defer=_STORE_RETRY_SECONDS) from None
+        except AppError as error:
+            if not self._replication.is_on or error.code is not ErrorCode.SERVICE_UNAVAILABLE:
+                raise
+            log.warning("job_postponed", names=item_id, reason=error.message)
+            raise Retry(defer=_STORE_RETRY_SECONDS) from None
+
+    async def _is_free(self, item_id: str) -> bool:
+        """Return False if another living process has the lease of a run, tokenizer or experiment."""
+        lease = await self._store.get(keys.lease(item_id))
+        holder = process_name() if lease is None else lease.decode(errors="replace")
+        return holder == process_name() or is_dead(holder)
+
     async def train_tokenizer(self, ctx: dict[str, object], payload: object) -> None:
         """Train a tokenizer; a finished tokenizer stays as it is."""
         try:
-            tokenizer = self._tokenizers.get(parse(TokenizerTrainPayload, payload).tokenizer_id)
+            tokenizer_id = parse(TokenizerTrainPayload, payload).tokenizer_id
+            await self._fetch("tokenizers", tokenizer_id)
+            tokenizer = self._tokenizers.get(tokenizer_id)
         except AppError as error:
             log.error("tokenizer_job_rejected", error_code=error.code, reason=error.message)
             return
         if tokenizer.is_unfinished():
-            await supervise_tokenizer(tokenizer, self._settings, self._store)
+            await self._write("tokenizers", tokenizer_id, lambda: self._train_tokenizer(tokenizer))
+
+    async def _train_tokenizer(self, tokenizer: TokenizerDirectory) -> None:
+        await self._replication.fetch_corpora(tokenizer.record().corpora)
+        await supervise_tokenizer(tokenizer, self._settings, self._store)
 
     async def run_experiment(self, ctx: dict[str, object], payload: object) -> None:
         """Run an experiment to its end; one that has ended stays as it is."""
         try:
-            experiment = self._experiments.get(parse(ExperimentPayload, payload).experiment_id)
+            experiment_id = parse(ExperimentPayload, payload).experiment_id
+            await self._fetch("experiments", experiment_id)
+            experiment = self._experiments.get(experiment_id)
         except AppError as error:
             log.error("experiment_job_rejected", error_code=error.code, reason=error.message)
             return
-        if experiment.is_unfinished():
-            await drive(experiment, self._settings, self._store)
+        if experiment.is_unfinished() or experiment.cancel_requested():
+            await self._write("experiments", experiment_id, lambda: self._run_experiment(experiment))
+
+    async def _run_experiment(self, experiment: ExperimentDirectory) -> None:
+        if self._replication.is_on:
+            record = experiment.record()
+            ratings = () if record.ratings is None else (record.ratings,)
+            corpora = (*record.corpora.values(), *record.passages.values(), *ratings)
+            await self._replication.fetch_corpora(corpora, by_name=True)
+        await drive(experiment, self._settings, self._store)
 
     async def infer(self, ctx: dict[str, object], payload: object) -> None:
         """Answer an inference request and store the result, completed or failed."""
@@ -168,6 +239,42 @@ class Jobs:
         return self._measuring_child if isinstance(record, EvalRecord | SectionsRecord) else self._child
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
+        """Return the answer to a request of any kind, with what it needs on this machine's disk; raises AppError."""
+        if not self._replication.is_on:
+            return await self._compute_here(record)
+        run_id = record.response.run_id
+        if isinstance(record, EvalRecord | SectionsRecord):
+            return await self._measure(record)
+        if not await asyncio.to_thread(self._has_weights, run_id):
+            await self._replication.fetch("models", run_id, is_whole=True)
+        return await self._compute_here(record)
+
+    def _has_weights(self, run_id: str) -> bool:
+        try:
+            return self._runs.get(run_id).weights.exists()
+        except AppError:
+            return False
+
+    async def _measure(self, record: EvalRecord | SectionsRecord) -> InferenceRecord:
+        """Return the answer to a request that adds files to its run, after storing them."""
+        run_id, answers = record.response.run_id, list[InferenceRecord]()
+        if isinstance(record, SectionsRecord):
+            await self._replication.fetch("experiments", record.request.experiment_id)
+        await self._replication.fetch("models", run_id)
+        effective = self._runs.get(run_id).record().effective
+        texts = (effective.corpus, effective.validation_corpus, effective.test_corpus)
+        await self._replication.fetch_corpora(text for text in texts if text is not None)
+
+        async def measure() -> None:
+            answers.append(await self._compute_here(record))
+
+        try:
+            await self._replication.write("models", run_id, measure)
+        except WriterChanged:
+            raise _unavailable(_RUN_IN_USE) from None
+        return answers[0]
+
+    async def _compute_here(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""
         if isinstance(record, GenerateRecord | CompletionRecord) and record.is_streamed:
             return await self._stream(record)
@@ -247,7 +354,9 @@ def _event(record: InferenceRecord, event: type[InferenceEvent], key: str, **val
 
 
 _POLL_SECONDS = 0.5
+_STORE_RETRY_SECONDS = 5.0
 _MAX_TRIES = 2
 _NEVER_ANSWERED = "The worker ended twice before the answer. Try again, or request less."
+_RUN_IN_USE = "Another machine adds an evaluation to the run. Try again in a minute."
 _STANDS_STILL = "The inference process stalled and was ended. Try again."
 _TOO_LONG = "The request took too long. Request less at a time."

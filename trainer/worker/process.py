@@ -14,7 +14,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError
 from trainer.contracts.jobs import WorkerInfo
+from trainer.jobs.replication import Replication
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.store.store import Store, connect
@@ -143,17 +145,19 @@ async def _work(settings: Settings, redis_url: str) -> None:
         store = await connect(redis_url)
         undo.push_async_callback(store.close)
         await warn_of_loss(store)
+        replication = Replication(settings)
+        await replication.join()
         children = InferenceChild(settings), InferenceChild(settings)
         for child in children:
             undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, *children)
-        await _reconcile(settings, store)  # first, so that no run overtakes a run of the previous worker
+        await _reconcile(settings, store, replication)  # first, so that no run overtakes a run of the previous worker
         workers = _workers(settings, redis_url, jobs)
         undo.push_async_callback(_close, workers)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
-            asyncio.create_task(_reconcile_for_ever(settings, store)),
+            asyncio.create_task(_reconcile_for_ever(settings, store, replication)),
             asyncio.create_task(show_presence(settings, store)),
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
@@ -216,13 +220,17 @@ async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:
             worker.wake.set()
 
 
-async def _reconcile_for_ever(settings: Settings, store: Store) -> None:
+async def _reconcile_for_ever(settings: Settings, store: Store, replication: Replication) -> None:
     while True:
         await asyncio.sleep(_RECONCILE_SECONDS)
-        await _reconcile(settings, store)
+        await _reconcile(settings, store, replication)
 
 
-async def _reconcile(settings: Settings, store: Store) -> None:
+async def _reconcile(settings: Settings, store: Store, replication: Replication) -> None:
+    try:
+        await replication.refresh()
+    except (AppError, OSError) as error:
+        log.warning("refresh_failed", error=str(error))
     try:
         await reconcile(settings, store)
     except STORE_ERRORS as error:

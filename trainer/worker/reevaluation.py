@@ -27,10 +27,10 @@ def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPat
     """Return the paths of a training's corpora; raises DATA_NOT_FOUND."""
 
     def find(reference: CorpusRef | None) -> Path | None:
-        return None if reference is None else corpora.find(reference.name)
+        return None if reference is None else corpora.find_exact(reference)
 
     return CorpusPaths(
-        corpora.find(effective.corpus.name), find(effective.validation_corpus), find(effective.test_corpus)
+        corpora.find_exact(effective.corpus), find(effective.validation_corpus), find(effective.test_corpus)
     )
 
 

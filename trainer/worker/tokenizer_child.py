@@ -54,7 +54,7 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     request = record.request
     config = config_of(request)
     log.info("tokenizer_training_started")
-    paths = [corpora.find(corpus.name) for corpus in record.corpora]
+    paths = [corpora.find_exact(corpus) for corpus in record.corpora]
     for corpus, path in zip(record.corpora, paths, strict=True):
         if corpus_sha256(path) != corpus.sha256:
             raise AppError(

@@ -1,0 +1,95 @@
+"""Corpora in an object store, each under the hash of its content, with which it never changes."""
+
+import secrets
+from hashlib import file_digest
+from pathlib import Path
+
+from trainer.artifacts.object_store import ObjectStore
+from trainer.contracts.base import FileRecord, Frozen
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import CorpusRef
+from trainer.data.folders import filled_folder
+from trainer.data.text import corpus_sha256, text_files
+from trainer.system.files import DISK
+
+
+class StoredCorpus(Frozen):
+    """The files of a stored corpus."""
+
+    is_folder: bool
+    files: tuple[FileRecord, ...]
+
+
+def store_corpus(objects: ObjectStore, sha256: str, path: Path) -> None:
+    """Store a corpus under its hash unless it is stored; raises SERVICE_UNAVAILABLE."""
+    if objects.exists(_key(sha256)):
+        return
+    files: list[FileRecord] = []
+    for file in text_files(path):
+        with file.open("rb") as content:
+            digest = file_digest(content, "sha256").hexdigest()
+            files.append(FileRecord(path=file.name, bytes=content.tell(), sha256=digest))
+            content.seek(0)
+            objects.put(_file_key(sha256, digest), content)
+    stored = StoredCorpus(is_folder=path.is_dir(), files=tuple(files))
+    objects.put(_key(sha256), stored.model_dump_json().encode())
+
+
+def fetch_corpus(objects: ObjectStore, sha256: str, folder: Path) -> None:
+    """Download a corpus into a folder under its hash, unless it is there or is not stored.
+
+    It appears there complete. Raises SERVICE_UNAVAILABLE, also if what is stored is not the corpus.
+    """
+    target = folder / sha256
+    if target.exists():
+        return
+    found = objects.get(_key(sha256))
+    if found is None:
+        return
+    stored = StoredCorpus.model_validate_json(found.data)
+    if stored.is_folder:
+        with filled_folder(target) as whole:
+            for file in stored.files:
+                _download(objects, sha256, file, whole / Path(file.path).name)
+            _check(sha256, whole)
+    else:
+        temporary = folder / f".{sha256}.{secrets.token_hex(4)}.tmp"
+        DISK.make_folder(folder)
+        try:
+            _download(objects, sha256, stored.files[0], temporary)
+            _check(sha256, temporary)
+            DISK.rename(temporary, target)
+            DISK.sync(folder)
+        finally:
+            DISK.remove(temporary)
+
+
+def name_corpus(folder: Path, reference: CorpusRef) -> None:
+    """Let a downloaded corpus be found by its name, instead of an earlier corpus of that name."""
+    target, link = folder / reference.sha256, folder / reference.name
+    if target.exists() and reference.name != reference.sha256 and not (link.exists() and link.samefile(target)):
+        DISK.make_folder(link.parent)
+        temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+        temporary.symlink_to(target.resolve())
+        DISK.rename(temporary, link)
+
+
+def _download(objects: ObjectStore, sha256: str, file: FileRecord, target: Path) -> None:
+    with target.open("wb") as content:
+        objects.download(_file_key(sha256, file.sha256), content, file.bytes)
+        content.flush()
+        DISK.flush(content.fileno())
+
+
+def _check(sha256: str, path: Path) -> None:
+    if corpus_sha256(path) != sha256:
+        message = "A corpus in the object store is damaged: delete it there, and start the training again."
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+
+
+def _key(sha256: str) -> str:
+    return f"corpora/{sha256}.json"
+
+
+def _file_key(sha256: str, file_sha256: str) -> str:
+    return f"corpora/{sha256}/{file_sha256}"

@@ -1,0 +1,171 @@
+"""Keeps the artifacts folder of this machine and the object store equal, if there is an object store."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import get_args
+
+import structlog
+
+from trainer.artifacts.object_store import ObjectStore
+from trainer.artifacts.replicas import ENDED, OPEN, Kind, Replica, join_store, unstored
+from trainer.artifacts.stored_corpora import fetch_corpus, name_corpus, store_corpus
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import CorpusRef
+from trainer.data.corpora import CorpusStore
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_PUSH_SECONDS = 1.0
+_ALL_SECONDS = 600.0
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Replication:
+    """The copies of this machine's runs, tokenizers and experiments in the object store of the settings.
+
+    Without an object store, all machines mount the artifacts folder, and no method does anything. All methods raise
+    SERVICE_UNAVAILABLE if the store does not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._root = settings.app.artifacts_root
+        self._objects = ObjectStore(settings.object_store) if settings.object_store.url else None
+        self._open_tags: dict[str, str] = {}
+        self._all_at = -_ALL_SECONDS
+
+    @property
+    def is_on(self) -> bool:
+        return self._objects is not None
+
+    async def join(self) -> None:
+        """Make the artifacts folder one of those that share the store; raises CONFIG_INVALID if it cannot be."""
+        if self._objects is not None:
+            await asyncio.to_thread(join_store, self._objects, self._root)
+
+    async def publish(self, kind: Kind, item_id: str) -> None:
+        """Store what this machine has accepted, before it is enqueued."""
+        await self._with(kind, item_id, Replica.publish)
+
+    async def fetch(self, kind: Kind, item_id: str, *, is_whole: bool = False) -> None:
+        """Bring a folder to the stored state, with weights and checkpoints if it is wanted whole.
+
+        A folder that is not stored stays as it is.
+        """
+        try:
+            await self._with(kind, item_id, partial(Replica.pull, is_whole=is_whole))
+        except AppError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+
+    async def write(self, kind: Kind, item_id: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Do work that writes a folder as its only writer, and store what changes in it meanwhile.
+
+        Raises WriterChanged, after cancelling the work, if another machine becomes the writer.
+        """
+        if self._objects is None:
+            await work()
+            return
+        replica = await asyncio.to_thread(self._replica, kind, item_id)
+        await asyncio.to_thread(replica.claim)
+        working = asyncio.ensure_future(work())
+        pushing = asyncio.create_task(_push_for_ever(replica))
+        try:
+            await asyncio.wait([working, pushing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (pushing, working):
+                task.cancel()
+            await asyncio.wait([pushing, working])
+            if pushing.cancelled():
+                await asyncio.to_thread(replica.push)
+        if not pushing.cancelled():
+            pushing.result()
+        working.result()
+
+    async def request_cancel(self, kind: Kind, item_id: str) -> None:
+        await self._with(kind, item_id, Replica.request_cancel)
+
+    async def delete(self, kind: Kind, item_id: str) -> None:
+        await self._with(kind, item_id, Replica.delete)
+
+    async def store_corpora(self, corpora: CorpusStore, references: Iterable[CorpusRef]) -> None:
+        """Store corpora under the hash of their content."""
+        if self._objects is not None:
+            for reference in references:
+                path = await asyncio.to_thread(corpora.find, reference.name)
+                await asyncio.to_thread(store_corpus, self._objects, reference.sha256, path)
+
+    async def fetch_corpora(self, references: Iterable[CorpusRef], *, by_name: bool = False) -> None:
+        """Download corpora that this machine lacks, and let them be found by their names too if it is wanted.
+
+        A corpus that is not stored may be on this machine by its name.
+        """
+        if self._objects is not None:
+            folder = self._root / "corpora"
+            for reference in references:
+                await asyncio.to_thread(fetch_corpus, self._objects, reference.sha256, folder)
+                if by_name:
+                    await asyncio.to_thread(name_corpus, folder, reference)
+
+    async def refresh(self, *, with_ended: bool = False) -> list[str]:
+        """Bring the folders of unfinished work, and of work that has just ended, to the stored state.
+
+        Return the ids of those that have changed. With `with_ended`, the first call and one every ten minutes look at
+        all folders, and store those that are not stored yet.
+        """
+        objects = self._objects
+        if objects is None:
+            return []
+        tags = await asyncio.to_thread(objects.tags, OPEN)
+        ended = [key for key in self._open_tags if key not in tags]
+        changed_keys = [key for key, tag in tags.items() if self._open_tags.get(key) != tag] + ended
+        if with_ended and time.monotonic() > self._all_at + _ALL_SECONDS:
+            await self._publish_missing()
+            stored = await asyncio.to_thread(objects.tags, ENDED)
+            changed_keys += [key for key, tag in stored.items() if await self._tag_here(key) != tag]
+            self._all_at = time.monotonic()
+        ids: list[str] = []
+        for key in changed_keys:
+            kind, item_id = _kind_and_id(key)
+            await self.fetch(kind, item_id)
+            ids.append(item_id)
+        self._open_tags = tags
+        return ids
+
+    async def _tag_here(self, key: str) -> str | None:
+        return (await asyncio.to_thread(self._replica, *_kind_and_id(key))).etag
+
+    async def _publish_missing(self) -> None:
+        """Store the folders of this machine that were made without the store, or by a process that was killed."""
+        for kind in _KINDS:
+            for item_id in await asyncio.to_thread(unstored, self._root, kind):
+                log.info("folder_stored", names=item_id)
+                await self.publish(kind, item_id)
+
+    async def _with(self, kind: Kind, item_id: str, call: Callable[[Replica], None]) -> None:
+        if self._objects is not None:
+            await asyncio.to_thread(lambda: call(self._replica(kind, item_id)))
+
+    def _replica(self, kind: Kind, item_id: str) -> Replica:
+        if self._objects is None:
+            raise ValueError("there is no object store")
+        return Replica(self._objects, self._root, kind, item_id)
+
+
+async def _push_for_ever(replica: Replica) -> None:
+    """Store what changes in a folder, and take requests to cancel, until another machine is the writer."""
+    while True:
+        try:
+            await asyncio.to_thread(replica.push)
+            await asyncio.to_thread(replica.take_cancel)
+        except (AppError, OSError) as error:
+            log.warning("push_failed", names=replica.item_id, error=str(error))
+        await asyncio.sleep(_PUSH_SECONDS)
+
+
+def _kind_and_id(key: str) -> tuple[Kind, str]:
+    """Return the kind and the id of the folder of a head; raises ValueError for another key."""
+    _, kind, item_id = key.split("/")
+    return next(known for known in _KINDS if known == kind), item_id
