@@ -1,22 +1,31 @@
 """Event log of a run: the process with the run's lock writes it, any process reads it."""
 
+import os
 from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
 from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, event_adapter
 from trainer.system.files import DISK, Disk, open_regular, storage_errors
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
+class TakenOver(AppError):
+    """Another process writes the run: where machines mount a folder, a lock may be lost with the connection."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(ErrorCode.SERVICE_UNAVAILABLE, f"Another process has taken over the run '{run_id}'.")
+
+
 class EventLog:
     """Writer of a run's event log: each event is written once, completely, and before it is published."""
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
-        self._disk = disk
+        self._disk, self._path = disk, path
         with storage_errors("the event log could not be opened"):
             if not path.exists():
                 disk.write(path, b"")
@@ -39,9 +48,10 @@ class EventLog:
     def append(self, event: Event) -> None:
         """Write an event with the next sequence number, unless an event with its id has been written.
 
-        Raises INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts with the same
+        Raises TakenOver, and INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts with the same
         bytes at the same position, because a reader may have seen them.
         """
+        self.check_only_writer()
         if event.event_id not in self._known:
             self._seq += 1
             self._unwritten += changed(event, seq=self._seq).model_dump_json().encode() + b"\n"
@@ -51,6 +61,11 @@ class EventLog:
                 self._disk.write_at(self._file, self._length, self._unwritten)
             self._length += len(self._unwritten)
             self._unwritten = b""
+
+    def check_only_writer(self) -> None:
+        """Raise TakenOver if another process has written events since this one has opened the log."""
+        if os.fstat(self._file.fileno()).st_size > self._length + len(self._unwritten):
+            raise TakenOver(self._path.parent.name)
 
     def __enter__(self) -> "EventLog":
         return self

@@ -3,25 +3,28 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
 import structlog
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
+from obstore.store import S3Store
 
 from trainer.config.settings import ObjectStoreSettings
 from trainer.contracts.errors import AppError, ErrorCode
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_CLIENT: ClientConfig = {
+_CLIENT: "ClientConfig" = {
     "allow_http": True,
     "connect_timeout": timedelta(seconds=5),
     "timeout": timedelta(seconds=60),
 }
-_RETRY: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+_RETRY: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 _CHUNK_BYTES = 8 << 20
 _NO_ANSWER = (
     "The object store of `OBJECT_STORE__URL` does not answer, or refuses the key: try again in a minute, or see the"
@@ -44,7 +47,7 @@ class ObjectStore:
 
     def __init__(self, settings: ObjectStoreSettings) -> None:
         address = urlsplit(settings.url)
-        config: S3Config = {"region": settings.region, "virtual_hosted_style_request": settings.endpoint is None}
+        config: "S3Config" = {"region": settings.region, "virtual_hosted_style_request": settings.endpoint is None}
         if settings.endpoint is not None:
             config["endpoint"] = str(settings.endpoint).rstrip("/")
         if settings.access_key_id is not None:

@@ -333,7 +333,11 @@ def new_run_id(family: str, created_at: Timestamp) -> str:
 
 
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:
-    """Write the end of a run once; the caller holds its lock. An existing manifest is not replaced."""
+    """Write the end of a run once; the caller holds its lock. An existing manifest is not replaced.
+
+    Raises TakenOver if another process writes the run.
+    """
+    events.check_only_writer()
     end = run.manifest()
     if end is None:
         run.write_manifest(manifest)

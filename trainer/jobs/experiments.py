@@ -92,7 +92,7 @@ class Experiments:
             ) from error
         if experiment.is_unfinished():
             experiment_id = experiment.experiment_id
-            ratings = () if record.ratings is None else (record.ratings,)
+            ratings: tuple[CorpusRef, ...] = () if record.ratings is None else (record.ratings,)
             await self._replication.store_corpora(
                 self._corpora, (*record.corpora.values(), *record.passages.values(), *ratings)
             )

@@ -33,6 +33,7 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.runs import CorpusRef
 from trainer.contracts.validation import parse
 from trainer.jobs.enqueue import publish_events
 from trainer.jobs.replication import Replication
@@ -164,7 +165,7 @@ class Jobs:
     async def _run_experiment(self, experiment: ExperimentDirectory) -> None:
         if self._replication.is_on:
             record = experiment.record()
-            ratings = () if record.ratings is None else (record.ratings,)
+            ratings: tuple[CorpusRef, ...] = () if record.ratings is None else (record.ratings,)
             corpora = (*record.corpora.values(), *record.passages.values(), *ratings)
             await self._replication.fetch_corpora(corpora, by_name=True)
         await drive(experiment, self._settings, self._store)

@@ -8,7 +8,7 @@ import threading
 
 import structlog
 
-from trainer.artifacts.event_log import EventLog
+from trainer.artifacts.event_log import EventLog, TakenOver
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
@@ -24,7 +24,7 @@ NICENESS = 10
 
 
 def train_run(settings: Settings, run_id: str) -> int:
-    """Train a run; return 0 when it has ended or was paused, and 75 if another child has it.
+    """Train a run; return 0 when it has ended or was paused, and 75 if another child has it or takes it over.
 
     Return 73 if the disk is full, 74 if it fails: the run can resume later.
     """
@@ -32,6 +32,9 @@ def train_run(settings: Settings, run_id: str) -> int:
     run = RunStore(settings.app.artifacts_root).get(run_id)
     try:
         return _train(settings, run)
+    except TakenOver as error:
+        log.warning("run_taken_over", run_id=run_id, reason=error.message)
+        return LOCKED_EXIT_CODE
     except (AppError, OSError) as error:
         code = transient_code(error)
         if code is None:

@@ -150,7 +150,7 @@ class TrainingAttempt:
             callbacks = TrainingCallbacks(
                 on_row=lambda row: self._add_row(curve, row),
                 on_step=self._log_progress,
-                on_saving=lambda: self._heartbeat.beat(PHASE),
+                on_saving=self._before_saving,
                 on_checkpoint=self._log_checkpoint,
                 on_test=lambda: self._log_phase("evaluating", EVALUATING),
                 on_sample=lambda step: self._add_samples(parts, prompts, step),
@@ -325,6 +325,10 @@ class TrainingAttempt:
             fields: dict[str, object] = progress.model_dump()
             fields |= self._stamp(f"progress:{progress.step}")
             self._events.append(MetricsProgress.model_validate(fields))
+
+    def _before_saving(self) -> None:
+        self._heartbeat.beat(PHASE)
+        self._events.check_only_writer()
 
     def _log_checkpoint(self, saved: SavedCheckpoint) -> None:
         step, loss, is_best = saved
