@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorCode, new_request_id
 from trainer.contracts.inference import (
@@ -21,6 +21,7 @@ from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
+from trainer.jobs.replication import whole_run
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 
@@ -72,7 +73,7 @@ class Model(NotebookModel):
 
 def _find_run(run_id: str) -> RunDirectory:
     try:
-        return RunStore(load_settings().app.artifacts_root).get(run_id)
+        return whole_run(load_settings(), run_id)
     except AppError as error:
         if error.code is not ErrorCode.RUN_NOT_FOUND:
             raise

@@ -50,6 +50,8 @@ async def list_files(call: Call[ArtifactPath, NoQuery, NoBody]) -> web.StreamRes
 async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
     """Download a file, or one range of its bytes; the ETag is its SHA-256."""
     folder, files = await _artifact(call)
+    if call.path.kind == "models":
+        await call.api.queue.replication.fetch("models", call.path.item_id, is_whole=True)
     record = next((file for file in files if file.path == call.query.path), None)
     if record is None:
         raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")

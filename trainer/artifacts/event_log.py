@@ -48,8 +48,8 @@ class EventLog:
     def append(self, event: Event) -> None:
         """Write an event with the next sequence number, unless an event with its id has been written.
 
-        Raises TakenOver, and INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts with the same
-        bytes at the same position, because a reader may have seen them.
+        Raises TakenOver, and INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts
+        with the same bytes at the same position, because a reader may have seen them.
         """
         self.check_only_writer()
         if event.event_id not in self._known:

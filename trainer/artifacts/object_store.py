@@ -47,7 +47,7 @@ class ObjectStore:
 
     def __init__(self, settings: ObjectStoreSettings) -> None:
         address = urlsplit(settings.url)
-        config: "S3Config" = {"region": settings.region, "virtual_hosted_style_request": settings.endpoint is None}
+        config: S3Config = {"region": settings.region, "virtual_hosted_style_request": settings.endpoint is None}
         if settings.endpoint is not None:
             config["endpoint"] = str(settings.endpoint).rstrip("/")
         if settings.access_key_id is not None:

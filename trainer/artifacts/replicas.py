@@ -6,6 +6,7 @@ notices at its next write that the counter is not its own, and has changed nothi
 lies below `open/`, so that a list of these is short; that of an ended one below `ended/`.
 """
 
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.base import Frozen, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.text import shown_name
 from trainer.system.files import DISK, BrokenFile, open_regular, read_record, sha256_of, try_lock, write_atomically
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -39,6 +41,9 @@ _ATTEMPTS = 5
 _OFTEN_BYTES, _SELDOM_SECONDS = 1 << 18, 15.0
 """A growing file above this size is not stored more often than this, because each time all of it is sent."""
 _MACHINE, _REQUEST = "machine", "request.json"
+
+
+_ITEM_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class WriterChanged(Exception):
@@ -97,6 +102,9 @@ class Replica:
     """
 
     def __init__(self, objects: ObjectStore, artifacts_root: Path, kind: Kind, item_id: str) -> None:
+        """Raises NOT_FOUND for an id that cannot be a folder."""
+        if not _ITEM_ID.fullmatch(item_id):
+            raise _not_stored(shown_name(item_id))
         self.path = artifacts_root / kind / item_id
         self.kind: Kind = kind
         self.item_id = item_id

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, RunOptions, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
+from trainer.jobs.replication import whole_run
 from trainer.system.files import is_about
 
 Format = Literal["hf", "torchscript", "onnx", "archive"]
@@ -44,7 +44,7 @@ def add_to(commands: Commands) -> None:
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
-    run = RunStore(settings_for().app.artifacts_root).get(options.run)
+    run = whole_run(settings_for(), options.run)
     with _path_errors(options.out):
         if options.format == "archive":
             from trainer.export.archive import export_archive  # torch

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Commands, RunOptions, flag, option
 from trainer.commands.connection import settings_for, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.installation import Installation
@@ -19,6 +18,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
+from trainer.jobs.replication import whole_run
 from trainer.jobs.resolve import resolve_origin
 from trainer.system.logs import readable_line
 
@@ -62,7 +62,7 @@ def _resume(options: RunOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         return with_server(settings, lambda server: _resume_on_server(options.run, server, terminal))
-    run = RunStore(settings.app.artifacts_root).get(options.run)
+    run = whole_run(settings, options.run)
     origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
 
     async def resume(queue: JobQueue) -> int:
@@ -160,7 +160,7 @@ def _files(options: RunOptions, terminal: Terminal) -> int:
 
 def _verify(options: RunOptions, terminal: Terminal) -> int:
     settings = settings_for()
-    run = RunStore(settings.app.artifacts_root).get(options.run)
+    run = whole_run(settings, options.run)
     from trainer.export.verification import verify_run  # torch, for the model
 
     report = verify_run(run, settings)

@@ -205,12 +205,6 @@ class JobQueue:
         await self.replication.fetch("models", run.run_id, is_whole=True)
         return await resolve_origin(run, self.corpora, self._settings)
 
-    async def whole_run(self, run_id: str) -> RunDirectory:
-        """Return a run with its weights and checkpoints on this disk; raises RUN_NOT_FOUND."""
-        run = self.runs.get(run_id)
-        await self.replication.fetch("models", run_id, is_whole=True)
-        return run
-
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
         texts = (record.effective.corpus, record.effective.validation_corpus, record.effective.test_corpus)
         await self.replication.store_corpora(self.corpora, (text for text in texts if text is not None))

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import get_args
 
@@ -10,6 +11,7 @@ import structlog
 
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import ENDED, OPEN, Kind, Replica, join_store, unstored
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.stored_corpora import fetch_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -54,11 +56,8 @@ class Replication:
 
         A folder that is not stored stays as it is.
         """
-        try:
+        with _if_stored():
             await self._with(kind, item_id, partial(Replica.pull, is_whole=is_whole))
-        except AppError as error:
-            if error.code is not ErrorCode.NOT_FOUND:
-                raise
 
     async def write(self, kind: Kind, item_id: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do work that writes a folder as its only writer, and store what changes in it meanwhile.
@@ -152,6 +151,25 @@ class Replication:
         if self._objects is None:
             raise ValueError("there is no object store")
         return Replica(self._objects, self._root, kind, item_id)
+
+
+def whole_run(settings: Settings, run_id: str) -> RunDirectory:
+    """Return a run with its weights and checkpoints on this disk; raises RUN_NOT_FOUND."""
+    if settings.object_store.url:
+        replica = Replica(ObjectStore(settings.object_store), settings.app.artifacts_root, "models", run_id)
+        with _if_stored():
+            replica.pull(is_whole=True)
+    return RunStore(settings.app.artifacts_root).get(run_id)
+
+
+@contextmanager
+def _if_stored() -> Iterator[None]:
+    """Go on after an error for what is not in the store: it may be on this disk only."""
+    try:
+        yield
+    except AppError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
 
 
 async def _push_for_ever(replica: Replica) -> None:
