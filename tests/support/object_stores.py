@@ -1,10 +1,12 @@
 """An S3 server of a test, and machines that share it: folders of their own, and workers of theirs."""
 
 import asyncio
+import http.client
+import logging
 import sys
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 
 from moto.server import ThreadedMotoServer
@@ -12,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from tests.support import environment_in, settings_in
 from tests.support.waiting import until
 from tests.support.worker_runs import with_redis
+from trainer.artifacts.object_store import ObjectStore
 from trainer.config.settings import ObjectStoreSettings, Settings
 from trainer.contracts.base import changed
 
@@ -21,10 +24,12 @@ _KEY = "a key of the tests"
 class Bucket:
     """A new bucket of a running S3 server."""
 
-    def __init__(self, endpoint: str, name: str = "runs") -> None:
-        self._endpoint, self._name = endpoint, name
-        with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")):
-            pass
+    def __init__(self, host: str, port: int, name: str) -> None:
+        self._endpoint, self._name = f"http://{host}:{port}", name
+        connection = http.client.HTTPConnection(host, port)
+        connection.request("PUT", f"/{name}")
+        assert connection.getresponse().status == 200
+        connection.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,20 +45,38 @@ class Bucket:
         fields = {name.partition("__")[2].lower(): value for name, value in self.environment.items()}
         return ObjectStoreSettings.model_validate(fields)
 
+    @property
+    def objects(self) -> ObjectStore:
+        return ObjectStore(self.settings)
+
+
+class S3Server:
+    """A server in a thread of this process, on a free port; it can be stopped and started again, empty."""
+
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server = ThreadedMotoServer(port=0, verbose=False)
+        self._server.start()
+        self._numbers = count(1)
+
+    def bucket(self) -> Bucket:
+        _, port = self._server.get_host_and_port()
+        return Bucket("127.0.0.1", port, f"bucket-{next(self._numbers)}")
+
+    def stop(self) -> None:
+        self._server.stop()
+
 
 @contextmanager
-def s3_server() -> Iterator[Bucket]:
-    """Start moto in a thread of this process, on a free port, with one bucket."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
     try:
-        yield Bucket(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")  # noqa: S104
+        yield server
     finally:
         server.stop()
 
 
-def machine(folder: Path, bucket: Bucket, redis_url: str) -> Settings:
+def machine(folder: Path, bucket: Bucket, redis_url: str = "redis://127.0.0.1:1/0") -> Settings:
     """The settings of a machine with a folder of its own."""
     folder.mkdir(exist_ok=True)
     settings = settings_in(folder, embedded_workers=0)
@@ -65,12 +88,12 @@ async def worker_of(folder: Path, bucket: Bucket, redis_url: str) -> AsyncIterat
     """A worker on a machine; it logs to `worker.log`."""
     environment = environment_in(folder, REDIS__URL=redis_url, **bucket.environment)
     log = folder / "worker.log"
-    with log.open("ab") as out:
+    with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "trainer", "worker"), cwd=folder, env=environment, stderr=out.fileno()
         )
-    await until(lambda: "worker_ready" in log.read_text(encoding="utf-8") or process.returncode is not None)
     try:
+        await until(lambda: "worker_ready" in log.read_text(encoding="utf-8"))
         yield process
     finally:
         if process.returncode is None:

@@ -378,7 +378,8 @@ class Replica:
             return known
         own = f"{self._files}/{counter}/"
         is_longer = known is not None and sha256(data[: known.bytes]).hexdigest() == known.sha256
-        key = known.key if known is not None and is_longer and known.key.startswith(own) else f"{own}{digest}{_GROWING}"
+        is_own = known is not None and is_longer and known.key.startswith(own)
+        key = known.key if known is not None and is_own else f"{own}{secrets.token_hex(8)}{_GROWING}"
         self._objects.put(key, data)
         return StoredFile(path=name, bytes=len(data), sha256=digest, key=key)
 
