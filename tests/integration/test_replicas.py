@@ -14,7 +14,7 @@ from tests.support.runs import record
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.artifacts.stored_corpora import fetch_corpus, name_corpus, store_corpus
+from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.text import corpus_sha256
@@ -296,26 +296,27 @@ def test_corpora__are_stored_once_and_found_by_content_and_by_name(tmp_path: Pat
     file.write_text("abc\n", encoding="utf-8")
     for path in (folder, file):
         digest = corpus_sha256(path)
-        store_corpus(bucket.objects, digest, path)
+        reference = CorpusRef(name="of/a name", sha256=digest, bytes=1)
+        store_corpus(bucket.objects, reference, path)
         written = bucket.objects.tags("corpora/")
-        store_corpus(bucket.objects, digest, path)
+        store_corpus(bucket.objects, reference, path)
         assert bucket.objects.tags("corpora/") == written
         for _ in range(2):
-            fetch_corpus(bucket.objects, digest, root)
+            fetch_named_corpus(bucket.objects, "of/a name", root)
             assert corpus_sha256(root / digest) == digest
-            name_corpus(root, CorpusRef(name="of/a name", sha256=digest, bytes=1))
             assert corpus_sha256(root / "of" / "a name") == digest
 
     assert [path.name for path in sorted((root / corpus_sha256(folder)).iterdir())] == ["a b.text", "b.txt"]
     fetch_corpus(bucket.objects, "0" * 64, root)
-    assert not (root / ("0" * 64)).exists()
+    fetch_named_corpus(bucket.objects, "unknown", root)
+    assert len(list(root.iterdir())) == 3
 
 
 def test_damaged_corpus__is_refused(tmp_path: Path, bucket: Bucket) -> None:
     file = tmp_path / "text.txt"
     file.write_text("abc\n", encoding="utf-8")
     digest = corpus_sha256(file)
-    store_corpus(bucket.objects, digest, file)
+    store_corpus(bucket.objects, CorpusRef(name="text", sha256=digest, bytes=4), file)
     [key] = bucket.objects.tags(f"corpora/{digest}/")
     bucket.objects.put(key, b"xyz\n")
 

@@ -19,6 +19,8 @@ from trainer.config.settings import ObjectStoreSettings, Settings
 from trainer.contracts.base import changed
 
 _KEY = "a key of the tests"
+_numbers = count(1)
+"""All servers of a process share their buckets."""
 
 
 class Bucket:
@@ -57,11 +59,10 @@ class S3Server:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = ThreadedMotoServer(port=0, verbose=False)
         self._server.start()
-        self._numbers = count(1)
 
     def bucket(self) -> Bucket:
         _, port = self._server.get_host_and_port()
-        return Bucket("127.0.0.1", port, f"bucket-{next(self._numbers)}")
+        return Bucket("127.0.0.1", port, f"bucket-{next(_numbers)}")
 
     def stop(self) -> None:
         self._server.stop()

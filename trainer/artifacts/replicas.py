@@ -6,12 +6,14 @@ notices at its next write that the counter is not its own, and has changed nothi
 lies below `open/`, so that a list of these is short; that of an ended one below `ended/`.
 """
 
+import os
 import re
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from hashlib import file_digest, sha256
-from io import BufferedRandom, BufferedReader
+from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, NamedTuple, assert_never
 
@@ -37,7 +39,7 @@ _OF_MACHINE = frozenset(("lock", "dm.json", "webhooks.json"))
 """Files that each machine has for itself: its locks, and the ledgers of the bot."""
 _HEAVY = (".safetensors", ".pt")
 _GROWING = ".jsonl"
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 _OFTEN_BYTES, _SELDOM_SECONDS = 1 << 18, 15.0
 """A growing file above this size is not stored more often than this, because each time all of it is sent."""
 _MACHINE, _REQUEST = "machine", "request.json"
@@ -334,41 +336,49 @@ class Replica:
         return sorted((name for name in names if name not in _OF_MACHINE), key=_rank)
 
     def _store_files(self, counter: int, *, is_last: bool = False) -> tuple[StoredFile, ...]:
-        """Store the files that have changed, and return all of them as they were at one time.
+        """Store the files that have changed, and return all of them as they are at one time.
 
-        Raises SERVICE_UNAVAILABLE if the folder changes all the time.
+        A file that is open keeps its content while it is removed or replaced. Raises SERVICE_UNAVAILABLE if the folder
+        changes all the time.
         """
         for _ in range(_ATTEMPTS):
-            names = self._names()
-            try:
-                files = tuple(self._store_file(name, counter, is_last=is_last) for name in names)
-            except FileNotFoundError:  # a checkpoint was removed meanwhile
-                continue
-            if self._names() == names:
-                return files
+            with ExitStack() as opened:
+                names = self._names()
+                try:
+                    files = {name: self._open_changed(name, opened, is_last) for name in names}
+                except FileNotFoundError:  # a checkpoint was removed meanwhile
+                    continue
+                if self._names() == names:
+                    return tuple(self._store_file(name, file, counter) for name, file in files.items())
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"The files of '{self.item_id}' change too fast to be stored.")
 
-    def _store_file(self, name: str, counter: int, *, is_last: bool) -> StoredFile:
-        with BufferedReader(open_regular(self.path / name)) as file:
-            size, modified_ns = _state(self.path / name)
-            seen = self._seen.get(name)
-            if seen is not None and (seen.size, seen.modified_ns) == (size, modified_ns):
+    def _open_changed(self, name: str, opened: ExitStack, is_last: bool) -> "StoredFile | BufferedReader[FileIO]":
+        """Open a file, unless it is as it was when it was stored last, or has just been stored and grows."""
+        seen, state = self._seen.get(name), (self.path / name).stat()
+        if seen is not None:
+            is_same = (seen.size, seen.modified_ns) == (state.st_size, state.st_mtime_ns)
+            is_large = name.endswith(_GROWING) and state.st_size > _OFTEN_BYTES
+            if is_same or (is_large and not is_last and time.monotonic() < seen.at + _SELDOM_SECONDS):
                 return seen.stored
-            known = self._known(name)
-            if name.endswith(_GROWING):
-                is_due = seen is None or size < _OFTEN_BYTES or time.monotonic() > seen.at + _SELDOM_SECONDS
-                if seen is not None and not is_due and not is_last:
-                    return seen.stored
-                stored = self._store_growing(name, file.read(size), counter, known)
+        return opened.enter_context(BufferedReader(open_regular(self.path / name)))
+
+    def _store_file(self, name: str, file: "StoredFile | BufferedReader[FileIO]", counter: int) -> StoredFile:
+        if isinstance(file, StoredFile):
+            return file
+        state = os.fstat(file.fileno())
+        known = self._known(name)
+        if name.endswith(_GROWING):
+            stored = self._store_growing(name, file.read(state.st_size), counter, known)
+        else:
+            digest = file_digest(file, "sha256").hexdigest()
+            key = f"{self._files}/{counter}/{digest}"
+            stored = StoredFile(path=name, bytes=state.st_size, sha256=digest, key=key)
+            if known is not None and known.sha256 == digest:
+                stored = known
             else:
-                digest = file_digest(file, "sha256").hexdigest()
-                stored = StoredFile(path=name, bytes=size, sha256=digest, key=f"{self._files}/{counter}/{digest}")
-                if known is not None and known.sha256 == digest:
-                    stored = known
-                else:
-                    file.seek(0)
-                    self._objects.put(stored.key, file)
-        self._seen[name] = _Seen(size, modified_ns, stored, time.monotonic())
+                file.seek(0)
+                self._objects.put(key, file)
+        self._seen[name] = _Seen(state.st_size, state.st_mtime_ns, stored, time.monotonic())
         return stored
 
     def _store_growing(self, name: str, data: bytes, counter: int, known: StoredFile | None) -> StoredFile:
@@ -440,11 +450,6 @@ def _is_heavy(name: str) -> bool:
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.exists() else None
-
-
-def _state(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
 
 
 def _sha256_of(file: BufferedRandom) -> str:

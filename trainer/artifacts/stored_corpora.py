@@ -20,19 +20,20 @@ class StoredCorpus(Frozen):
     files: tuple[FileRecord, ...]
 
 
-def store_corpus(objects: ObjectStore, sha256: str, path: Path) -> None:
-    """Store a corpus under its hash unless it is stored; raises SERVICE_UNAVAILABLE."""
-    if objects.exists(_key(sha256)):
-        return
-    files: list[FileRecord] = []
-    for file in text_files(path):
-        with file.open("rb") as content:
-            digest = file_digest(content, "sha256").hexdigest()
-            files.append(FileRecord(path=file.name, bytes=content.tell(), sha256=digest))
-            content.seek(0)
-            objects.put(_file_key(sha256, digest), content)
-    stored = StoredCorpus(is_folder=path.is_dir(), files=tuple(files))
-    objects.put(_key(sha256), stored.model_dump_json().encode())
+def store_corpus(objects: ObjectStore, reference: CorpusRef, path: Path) -> None:
+    """Store a corpus under its hash unless it is stored, and the hash under its name; raises SERVICE_UNAVAILABLE."""
+    sha256 = reference.sha256
+    if not objects.exists(_key(sha256)):
+        files: list[FileRecord] = []
+        for file in text_files(path):
+            with file.open("rb") as content:
+                digest = file_digest(content, "sha256").hexdigest()
+                files.append(FileRecord(path=file.name, bytes=content.tell(), sha256=digest))
+                content.seek(0)
+                objects.put(_file_key(sha256, digest), content)
+        stored = StoredCorpus(is_folder=path.is_dir(), files=tuple(files))
+        objects.put(_key(sha256), stored.model_dump_json().encode())
+    objects.put(_name_key(reference.name), sha256.encode())
 
 
 def fetch_corpus(objects: ObjectStore, sha256: str, folder: Path) -> None:
@@ -64,14 +65,23 @@ def fetch_corpus(objects: ObjectStore, sha256: str, folder: Path) -> None:
             DISK.remove(temporary)
 
 
-def name_corpus(folder: Path, reference: CorpusRef) -> None:
+def name_corpus(folder: Path, name: str, sha256: str) -> None:
     """Let a downloaded corpus be found by its name, instead of an earlier corpus of that name."""
-    target, link = folder / reference.sha256, folder / reference.name
-    if target.exists() and reference.name != reference.sha256 and not (link.exists() and link.samefile(target)):
+    target, link = folder / sha256, folder / name
+    if target.exists() and name != sha256 and not (link.exists() and link.samefile(target)):
         DISK.make_folder(link.parent)
         temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
         temporary.symlink_to(target.resolve())
         DISK.rename(temporary, link)
+
+
+def fetch_named_corpus(objects: ObjectStore, name: str, folder: Path) -> None:
+    """Download the corpus that was last stored under a name, if there is one; raises SERVICE_UNAVAILABLE."""
+    found = objects.get(_name_key(name))
+    if found is not None:
+        sha256 = found.data.decode()
+        fetch_corpus(objects, sha256, folder)
+        name_corpus(folder, name, sha256)
 
 
 def _download(objects: ObjectStore, sha256: str, file: FileRecord, target: Path) -> None:
@@ -93,3 +103,7 @@ def _key(sha256: str) -> str:
 
 def _file_key(sha256: str, file_sha256: str) -> str:
     return f"corpora/{sha256}/{file_sha256}"
+
+
+def _name_key(name: str) -> str:
+    return f"corpus-names/{name}"

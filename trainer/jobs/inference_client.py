@@ -50,6 +50,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
 from trainer.data.normalization import normalized
 from trainer.jobs.enqueue import Enqueuer
+from trainer.jobs.replication import Replication
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
@@ -85,9 +86,16 @@ class InferenceClient:
     """Inference requests to the finished runs of one installation; `user_id` is None at a terminal."""
 
     def __init__(
-        self, settings: Settings, store: Store, enqueuer: Enqueuer, runs: RunStore, corpora: CorpusStore
+        self,
+        settings: Settings,
+        store: Store,
+        enqueuer: Enqueuer,
+        runs: RunStore,
+        corpora: CorpusStore,
+        replication: Replication,
     ) -> None:
         self._settings = settings
+        self._replication = replication
         self._store = store
         self._enqueuer = enqueuer
         self._runs = runs
@@ -113,6 +121,7 @@ class InferenceClient:
         """
         check_scores(request, self._objective(run_id))
         await asyncio.to_thread(load_input, request, self._corpora)
+        await self._replication.store_corpus(self._corpora, request.path)
         response = ScoreResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = ScoreRecord(user_id=user_id, request=request, response=response)
         return await self._enqueue(record, is_new=request_id is None)
@@ -240,6 +249,7 @@ class InferenceClient:
     ) -> GenerateRecord:
         check_generates(self._objective(run_id))
         await asyncio.to_thread(load_input, request, self._corpora)
+        await self._replication.store_corpus(self._corpora, request.prompt_path)
         response = GenerateResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         return GenerateRecord(user_id=user_id, request=request, response=response, is_streamed=is_streamed)
 
@@ -337,6 +347,7 @@ class InferenceClient:
         """Wait for the metrics of an enqueued evaluation; the worker continues it if the caller is cancelled."""
         stored = await self._stored_result(record)
         _raise_failure(EvalRecord, stored)
+        await self._replication.fetch("models", record.response.run_id)
         return _metrics(_parse(EvalRecord, stored))
 
     async def enqueue_evaluate(
@@ -346,6 +357,7 @@ class InferenceClient:
         self._objective(run_id)
         if request.path_override is not None:
             await self._corpora.describe(request.path_override)
+            await self._replication.store_corpus(self._corpora, request.path_override)
         response = EvalResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = EvalRecord(user_id=user_id, request=request, response=response)
         return await self._enqueue(record, is_new=request_id is None)
@@ -361,6 +373,7 @@ class InferenceClient:
         await self._wait_for_result(
             await self._enqueue(SectionsRecord(request=request, response=response, user_id=None))
         )
+        await self._replication.fetch("models", run_id)
 
     async def follow(self, record: RecordT, *, wait_seconds: float) -> RecordT:
         """Wait for the result of a request, at most for some time; return the request with its result so far.

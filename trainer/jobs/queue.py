@@ -87,7 +87,7 @@ class JobQueue:
         self.runs = RunStore(settings.app.artifacts_root)
         self.corpora = CorpusStore(settings)
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
-        self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora)
+        self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
         self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
 
     @classmethod
@@ -425,6 +425,7 @@ class JobQueue:
         while True:
             try:
                 for run_id in await self._store.next_run_ids(consumer, wait_seconds=wait_seconds):
+                    self.replication.watch("models", run_id)
                     yield run_id
             except STORE_ERRORS as error:
                 log.warning("redis_unavailable", error=type(error).__name__)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import get_args
 
@@ -12,7 +12,7 @@ import structlog
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import ENDED, OPEN, Kind, Replica, join_store, unstored
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.artifacts.stored_corpora import fetch_corpus, name_corpus, store_corpus
+from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
@@ -50,6 +50,11 @@ class Replication:
     async def publish(self, kind: Kind, item_id: str) -> None:
         """Store what this machine has accepted, before it is enqueued."""
         await self._with(kind, item_id, Replica.publish)
+        self.watch(kind, item_id)
+
+    def watch(self, kind: Kind, item_id: str) -> None:
+        """Let the next `refresh` look at a folder, which may have ended before that."""
+        self._open_tags.setdefault(f"{OPEN}{kind}/{item_id}", "")
 
     async def fetch(self, kind: Kind, item_id: str, *, is_whole: bool = False) -> None:
         """Bring a folder to the stored state, with weights and checkpoints if it is wanted whole.
@@ -69,18 +74,15 @@ class Replication:
             return
         replica = await asyncio.to_thread(self._replica, kind, item_id)
         await asyncio.to_thread(replica.claim)
-        working = asyncio.ensure_future(work())
-        pushing = asyncio.create_task(_push_for_ever(replica))
+        working, has_ended = asyncio.ensure_future(work()), asyncio.Event()
+        working.add_done_callback(lambda _: has_ended.set())
+        pushing = asyncio.create_task(_push_until(has_ended, replica))
         try:
             await asyncio.wait([working, pushing], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (pushing, working):
-                task.cancel()
-            await asyncio.wait([pushing, working])
-            if pushing.cancelled():
-                await asyncio.to_thread(replica.push)
-        if not pushing.cancelled():
-            pushing.result()
+            working.cancel()
+            await asyncio.wait([working, pushing])
+        pushing.result()
         working.result()
 
     async def request_cancel(self, kind: Kind, item_id: str) -> None:
@@ -90,11 +92,16 @@ class Replication:
         await self._with(kind, item_id, Replica.delete)
 
     async def store_corpora(self, corpora: CorpusStore, references: Iterable[CorpusRef]) -> None:
-        """Store corpora under the hash of their content."""
+        """Store corpora under the hash of their content, and the hash under their name."""
         if self._objects is not None:
             for reference in references:
                 path = await asyncio.to_thread(corpora.find, reference.name)
-                await asyncio.to_thread(store_corpus, self._objects, reference.sha256, path)
+                await asyncio.to_thread(store_corpus, self._objects, reference, path)
+
+    async def store_corpus(self, corpora: CorpusStore, name: str | None) -> None:
+        """Store the corpus that a request names, if it names one; raises DATA_NOT_FOUND."""
+        if self._objects is not None and name is not None:
+            await self.store_corpora(corpora, [await corpora.describe(name)])
 
     async def fetch_corpora(self, references: Iterable[CorpusRef], *, by_name: bool = False) -> None:
         """Download corpora that this machine lacks, and let them be found by their names too if it is wanted.
@@ -106,7 +113,12 @@ class Replication:
             for reference in references:
                 await asyncio.to_thread(fetch_corpus, self._objects, reference.sha256, folder)
                 if by_name:
-                    await asyncio.to_thread(name_corpus, folder, reference)
+                    await asyncio.to_thread(name_corpus, folder, reference.name, reference.sha256)
+
+    async def fetch_corpus(self, name: str | None) -> None:
+        """Download the corpus that a request names, if it names one that is stored."""
+        if self._objects is not None and name is not None:
+            await asyncio.to_thread(fetch_named_corpus, self._objects, name, self._root / "corpora")
 
     async def refresh(self, *, with_ended: bool = False) -> list[str]:
         """Bring the folders of unfinished work, and of work that has just ended, to the stored state.
@@ -129,9 +141,18 @@ class Replication:
         for key in changed_keys:
             kind, item_id = _kind_and_id(key)
             await self.fetch(kind, item_id)
+            if kind == "models":
+                await self._fetch_tokenizer(item_id)
             ids.append(item_id)
         self._open_tags = tags
         return ids
+
+    async def _fetch_tokenizer(self, run_id: str) -> None:
+        """Download the tokenizer that an ended run has trained."""
+        run = RunDirectory(self._root / "models" / run_id)
+        manifest = await asyncio.to_thread(run.manifest)
+        if manifest is not None and manifest.tokenizer is not None:
+            await self.fetch("tokenizers", manifest.tokenizer.id)
 
     async def _tag_here(self, key: str) -> str | None:
         return (await asyncio.to_thread(self._replica, *_kind_and_id(key))).etag
@@ -172,15 +193,21 @@ def _if_stored() -> Iterator[None]:
             raise
 
 
-async def _push_for_ever(replica: Replica) -> None:
-    """Store what changes in a folder, and take requests to cancel, until another machine is the writer."""
-    while True:
+async def _push_until(has_ended: asyncio.Event, replica: Replica) -> None:
+    """Store what changes in a folder, and take requests to cancel, until the work on it has ended.
+
+    Raises WriterChanged, and SERVICE_UNAVAILABLE if the end could not be stored.
+    """
+    while not has_ended.is_set():
         try:
             await asyncio.to_thread(replica.push)
             await asyncio.to_thread(replica.take_cancel)
         except (AppError, OSError) as error:
             log.warning("push_failed", names=replica.item_id, error=str(error))
-        await asyncio.sleep(_PUSH_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PUSH_SECONDS):
+                await has_ended.wait()
+    await asyncio.to_thread(replica.push)
 
 
 def _kind_and_id(key: str) -> tuple[Kind, str]:

@@ -27,6 +27,7 @@ from trainer.contracts.inference import (
     GenerateChunk,
     GenerateRecord,
     InferenceRecord,
+    ScoreRecord,
     SectionsRecord,
     cancelled_error,
     failed_record,
@@ -244,6 +245,7 @@ class Jobs:
         if not self._replication.is_on:
             return await self._compute_here(record)
         run_id = record.response.run_id
+        await self._replication.fetch_corpus(_corpus_of(record))
         if isinstance(record, EvalRecord | SectionsRecord):
             return await self._measure(record)
         if not await asyncio.to_thread(self._has_weights, run_id):
@@ -329,6 +331,19 @@ class Jobs:
             await self._store.publish_inference(event)
         except STORE_ERRORS as error:
             log.warning("event_publication_failed", request_id=event.request_id, error=type(error).__name__)
+
+
+def _corpus_of(record: InferenceRecord) -> str | None:
+    """Return the name of the corpus that a request reads, if it reads one."""
+    match record:
+        case ScoreRecord(request=request):
+            return request.path
+        case GenerateRecord(request=prompt):
+            return prompt.prompt_path
+        case EvalRecord(request=evaluation):
+            return evaluation.path_override
+        case _:
+            return None
 
 
 def _failed(record: InferenceRecord, error: AppError) -> InferenceRecord:

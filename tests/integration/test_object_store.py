@@ -1,0 +1,196 @@
+"""Machines with folders of their own share runs, tokenizers, corpora and experiments by an object store."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
+from tests.support.object_stores import Bucket, machine, s3_server, worker_of
+from tests.support.redis_servers import served
+from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.worker_runs import LONG, events_of, losses
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import JobStarted
+from trainer.contracts.inference import EvalRequest, ScoreRequest
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.export.verification import verify_run
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.replication import Replication, whole_run
+from trainer.jobs.services import die_with_parent, find_server
+
+
+class Site:
+    """The machine of the bot, and another one with a worker, that share a server and an object store."""
+
+    def __init__(self, folder: Path, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.url = f"unix://{folder / 'valkey.sock'}"
+        self.here: Settings = machine(folder / "bot", bucket, self.url)
+        self.there: Settings = machine(folder / "gpu", bucket, self.url)
+        add_corpus(folder / "bot", some_text())
+        add_corpus(folder / "bot", "abc ab", "short")
+
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[JobQueue]:
+        queue = await JobQueue.connect(self.here, self.url)
+        try:
+            yield queue
+        finally:
+            await queue.close()
+
+
+@pytest.fixture(scope="module", name="site")
+def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    options = ("--port", "0", "--unixsocket", str(folder / "valkey.sock"), "--save", "")
+    log = folder / "worker.log"
+    with s3_server() as server, log.open("wb") as lines:
+        site = Site(folder, server.bucket())
+        environment = environment_in(folder / "gpu", REDIS__URL=site.url, **site.bucket.environment)
+        valkey = subprocess.Popen([*die_with_parent(), find_server(), *options], stdout=subprocess.DEVNULL)
+        worker = subprocess.Popen(
+            [*die_with_parent(), sys.executable, "-m", "trainer", "worker"], env=environment, stderr=lines
+        )
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "worker_ready" not in (written := log.read_text(encoding="utf-8")):
+            assert time.monotonic() < deadline, written
+            time.sleep(0.05)
+        try:
+            yield site
+        finally:
+            for process in (worker, valkey):
+                process.terminate()
+                process.wait(PATIENCE_SECONDS)
+
+
+async def told(queue: JobQueue, run_id: str) -> RunStatus:
+    """Follow a run as the bot does, until it has ended on the bot's disk."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async for woken in queue.next_run_ids():
+            if woken == run_id and ended(status := await queue.status(run_id)):
+                return status
+    raise AssertionError
+
+
+async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_path: Path) -> None:
+    attached = tmp_path / "attached.txt"
+    attached.write_text(some_text(80), encoding="utf-8")
+    async with site.queue() as queue:
+        name = await queue.corpora.offer(attached)
+        run_id = (await queue.train(tiny_request(corpus=name), user_id=7)).run_id
+        status = await told(queue, run_id)
+        run = queue.runs.get(run_id)
+        had_weights = run.weights.exists()
+        measured = await queue.inference.evaluate(run_id, EvalRequest(split="validation"))
+        scored = await queue.inference.score(run_id, ScoreRequest(path="short"))
+        elsewhere = await queue.inference.evaluate(run_id, EvalRequest(path_override="text"))
+        whole = await asyncio.to_thread(whole_run, site.here, run_id)
+        report = await asyncio.to_thread(verify_run, whole, site.here)
+
+        assert (status.status, had_weights, scored.status) == ("completed", False, "completed")
+        assert report.ok, report
+        assert {measured.loss, elsewhere.loss} <= {summary.loss for summary in run.completed_manifest().eval}
+        assert run.evaluation() == elsewhere
+        tokenizers = [tokenizer.tokenizer_id for tokenizer in queue.tokenizers.all()]
+        assert status.tokenizer_id in tokenizers
+
+        continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)
+        parent = await told(queue, (await queue.train(continued, user_id=7)).run_id)
+        await queue.delete(parent.run_id)
+        assert parent.status == "completed"
+        assert not any(parent.run_id in key for key in site.bucket.objects.tags("files/models/"))
+
+
+async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: Site) -> None:
+    async with site.queue() as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
+        while (status := await queue.status(run_id)).last_checkpoint_step is None:
+            await queue.replication.refresh()
+        assert not await queue.cancel(run_id)
+        cancelled = await told(queue, run_id)
+        saved = cancelled.last_checkpoint_step
+        resumed = await queue.resume(run_id, user_id=7)
+        while (status := await queue.status(resumed.run_id)).status == "queued":
+            await queue.replication.refresh()
+        await queue.cancel(resumed.run_id)
+        last = await told(queue, resumed.run_id)
+
+    assert (cancelled.status, last.status, status.status) == ("cancelled", "cancelled", "running")
+    assert saved is not None
+    assert last.step >= saved
+
+
+async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
+    async with site.queue() as queue:
+        await queue.pause(is_paused=True)
+        run_id = (await queue.train(tiny_request(), user_id=7)).run_id
+        cancelled = await queue.cancel(run_id)
+        await queue.pause(is_paused=False)
+        status = await queue.status(run_id)
+
+    assert (cancelled, status.status) == (True, "cancelled")
+    assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
+
+
+async def test_tokenizer__trains_on_another_machine(site: Site) -> None:
+    async with site.queue() as queue:
+        request = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
+        accepted = await queue.train_tokenizer(request)
+        tokenizer = queue.tokenizers.get(accepted.tokenizer_id)
+        while tokenizer.is_unfinished():
+            await queue.replication.refresh()
+
+        assert tokenizer.completed_manifest().vocab_size == 40
+
+
+async def test_request_without_the_object_store__is_refused_and_leaves_nothing(site: Site) -> None:
+    with s3_server() as server:
+        here = changed(site.here, object_store=server.bucket().settings)
+    async with site.queue() as queue:
+        before = [run.run_id for run in queue.runs.all()]
+        queue.replication = Replication(here)
+        with pytest.raises(AppError) as refused:
+            await queue.train(tiny_request(), user_id=7)
+
+        assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+        assert [run.run_id for run in queue.runs.all()] == before
+
+
+async def test_run_whose_machine_is_lost__continues_on_another_from_its_checkpoint(tmp_path: Path) -> None:
+    request = tiny_request(num_epochs=40, checkpoint_every_steps=10)
+    with s3_server() as server:
+        bucket = server.bucket()
+        async with served(tmp_path) as redis:
+            here = machine(tmp_path / "bot", bucket, redis.url)
+            add_corpus(tmp_path / "bot", some_text())
+            queue = await JobQueue.connect(here, redis.url)
+            for name in ("first", "second"):
+                machine(tmp_path / name, bucket, redis.url)
+            async with worker_of(tmp_path / "first", bucket, redis.url) as first:
+                run_id = (await queue.train(request, user_id=7)).run_id
+                while (await queue.status(run_id)).last_checkpoint_step is None:
+                    await queue.replication.refresh()
+                os.kill(first.pid, signal.SIGKILL)
+            async with worker_of(tmp_path / "second", bucket, redis.url):
+                moved = await told(queue, run_id)
+                undisturbed = (await queue.train(request, user_id=7)).run_id
+                await told(queue, undisturbed)
+            starts = [event for event in events_of(queue, run_id) if isinstance(event, JobStarted)]
+            runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
+            weights = [(await asyncio.to_thread(whole_run, here, run.run_id)).weights.read_bytes() for run in runs]
+            await queue.close()
+
+    assert (moved.status, len(starts)) == ("completed", 2)
+    assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
+    assert weights[0] == weights[1]
