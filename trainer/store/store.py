@@ -136,6 +136,13 @@ end
 """
 """Delete keys that do not have the expected type, in one step: another process may repair and fill them, too."""
 
+_RELEASE = """
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end
+"""
+"""Delete the keys that a process holds: another process may hold some of them by now."""
+
 _NO_REDIS = "Another program than Redis answers at `REDIS__URL`. Correct the address, or leave the setting empty."
 _NO_ANSWER = (
     "No Redis answers at `REDIS__URL`. Start it, correct the address (rediss:// for TLS), or leave the setting empty."
@@ -373,6 +380,14 @@ class Store(Answers, EventStreams):
         if job_ids:
             deleted: Awaitable[object] = self.redis.delete(*map(keys.in_progress, job_ids), *map(keys.lease, job_ids))
             await deleted
+
+    async def release_own(self, job_ids: Collection[str], holder: str) -> None:
+        """Release the jobs that a process holds, and leave those that another process has claimed meanwhile."""
+        if not job_ids:
+            return
+        script: Script = self.redis.register_script(_RELEASE)
+        held = [key for job_id in job_ids for key in (keys.in_progress(job_id), keys.lease(job_id))]
+        await script(keys=held, args=[holder])
 
     async def recent_artifacts_ids(self) -> set[str]:
         """Return the ids of the artifacts folders of recently enqueued jobs."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -73,6 +74,10 @@ class WakingWorker(Worker):
         )
         self.allow_pick_jobs = False  # else arq looks at the queue before each claim, which would cost a round trip
         self.wake = asyncio.Event()
+        self.had_job_at = time.monotonic()
+        """The end of the last job, or the start of this worker."""
+        self._may_claim = True
+        self._claiming = asyncio.Lock()
         self.in_progress_timeout_s = self._lease_seconds = lease_seconds
         self._queue = queue
         self._artifacts_root = artifacts_root
@@ -96,12 +101,27 @@ class WakingWorker(Worker):
             async with asyncio.timeout(_POLL_SECONDS):
                 await self.wake.wait()
         self.wake.clear()
-        running = self._running()
+        running = self.running
+        if running:
+            self.had_job_at = time.monotonic()
         if running and time.monotonic() > self._renewed_at + _RENEW_SECONDS:
             await self._store.renew_claims(running, seconds=self._lease_seconds)
             self._renewed_at = time.monotonic()
         if len(running) < self.max_jobs:
-            await self._start_jobs(self.max_jobs - len(running))
+            async with self._claiming:
+                if self._may_claim:
+                    await self._start_jobs(self.max_jobs - len(running))
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of the jobs that have not ended."""
+        return [job_id for job_id, task in self.tasks.items() if not task.done()]
+
+    async def set_claiming(self, *, may_claim: bool) -> None:
+        """Let this worker claim jobs or not; waits until a claim that has been sent is answered."""
+        self._may_claim = may_claim
+        async with self._claiming:
+            pass
 
     async def _start_jobs(self, room: int) -> None:
         """Start at most `room` jobs of this artifacts folder."""
@@ -111,33 +131,33 @@ class WakingWorker(Worker):
         ):
             self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
 
-    def _running(self) -> list[str]:
-        return [job_id for job_id, task in self.tasks.items() if not task.done()]
-
     async def _wake_after_job(self, ctx: dict[str, object]) -> None:
+        self.had_job_at = time.monotonic()
         self.wake.set()
 
 
-async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> int:
+async def run_worker(settings: Settings, redis_url: str, *, embedded: bool, idle_seconds: float | None = None) -> int:
     """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
 
-    Exits with 1 if one of its loops fails: a supervisor restarts the worker, and runs resume from their checkpoints.
+    With `idle_seconds`, the worker also ends once it has had no job for that time. It exits with 1 if one of its loops
+    fails: a supervisor restarts the worker, and runs resume from their checkpoints.
     """
     stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
-    working = asyncio.create_task(_work(settings, redis_url))
+    working = asyncio.create_task(_work(settings, redis_url, idle_seconds))
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if working.done():
-        await working
-        return 1
-    working.cancel()
-    await asyncio.wait([working])
+        if not await working:
+            return 1
+    else:
+        working.cancel()
+        await asyncio.wait([working])
     log.info("worker_ended")
     return 0
 
 
-async def _work(settings: Settings, redis_url: str) -> None:
-    """Work until cancelled; returns if one of the loops fails."""
+async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) -> bool:
+    """Work until cancelled; return True if there was no job for some seconds, False if one of the loops fails."""
     async with contextlib.AsyncExitStack() as undo:
         undo.enter_context(child_server(settings))
         store = await connect(redis_url)
@@ -149,7 +169,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store)  # first, so that no run overtakes a run of the previous worker
         workers = _workers(settings, redis_url, jobs)
-        undo.push_async_callback(_close, workers)
+        undo.push_async_callback(_close, workers, store)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
@@ -157,19 +177,42 @@ async def _work(settings: Settings, redis_url: str) -> None:
             asyncio.create_task(show_presence(settings, store)),
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
-        undo.push_async_callback(_cancel, tasks)
+        idle = asyncio.create_task(wait_until_idle(workers, math.inf if idle_seconds is None else idle_seconds))
+        undo.push_async_callback(_cancel, [*tasks, idle])
         log.info("worker_ready", slots=settings.queue.training_slots, pid=os.getpid())
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait([*tasks, idle], return_when=asyncio.FIRST_COMPLETED)
+        if idle in ended:
+            log.info("worker_idle", seconds=idle_seconds)
+            return True
         for task in ended:
             log.error("worker_loop_failed", exc_info=task.exception())
+        return False
 
 
-async def _close(workers: Sequence[WakingWorker]) -> None:
-    """End all jobs concurrently: each child needs time to save a checkpoint."""
+async def wait_until_idle(workers: Sequence[WakingWorker], seconds: float) -> None:
+    """Return when no worker has had a job for some seconds; they claim none from then on."""
+    while True:
+        now = time.monotonic()
+        left = max(now if worker.running else worker.had_job_at for worker in workers) + seconds - now
+        if left > 0:
+            await asyncio.sleep(min(left, _POLL_SECONDS))
+            continue
+        for worker in workers:
+            await worker.set_claiming(may_claim=False)
+        if not any(worker.running for worker in workers):
+            return
+        for worker in workers:
+            await worker.set_claiming(may_claim=True)
+
+
+async def _close(workers: Sequence[WakingWorker], store: Store) -> None:
+    """End all jobs concurrently, since each child needs time to save a checkpoint; release them for other workers."""
 
     async def close(worker: WakingWorker) -> None:
         try:
+            running = worker.running
             await worker.close()
+            await store.release_own(running, process_name())
         except STORE_ERRORS as error:
             log.warning("worker_closed_without_redis", error=type(error).__name__)
 
