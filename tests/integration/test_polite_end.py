@@ -21,6 +21,7 @@ from trainer.contracts.jobs import TrainJobPayload
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import connect
+from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, wait_until_idle
 
 
@@ -98,7 +99,8 @@ async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tm
                 await until(lambda: bool(self.running))
             await super().set_claiming(may_claim=may_claim)
 
-    async with embedded(tmp_path) as (_, _, store):
+    async with embedded(tmp_path) as (settings, _, store):
+        presence = Presence(settings, store, await own_info(settings))
         worker = GetsAJobLate(
             f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}",
             [func(job, name="train")],
@@ -106,9 +108,10 @@ async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tm
             artifacts_root=tmp_path,
             slots=1,
             lease_seconds=30,
+            presence=presence,
         )
         working = asyncio.create_task(worker.async_run())
-        await wait_until_idle([worker], 0.5)
+        await wait_until_idle([worker], 0.5, presence)
         ended_at = time.monotonic()
         working.cancel()
         await asyncio.wait([working])
