@@ -1,4 +1,4 @@
-"""Payloads of queued jobs, what jobs need, and what workers offer; each reader validates them."""
+"""Payloads of queued jobs, requirements of jobs, and records of workers; each reader validates them."""
 
 from typing import Annotated, Literal
 
@@ -38,7 +38,7 @@ class InferenceJobPayload(Frozen):
 
 
 class JobNeeds(Frozen):
-    """What a worker must have to take a job."""
+    """Requirements of a job on the worker that takes it."""
 
     device: JobDevice = "any"
     gpus: Annotated[int, Field(ge=0, lt=1 << 16)] = 0

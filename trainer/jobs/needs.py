@@ -1,4 +1,4 @@
-"""What training jobs need of a worker, and why no running worker takes one."""
+"""Requirements of training jobs, and the reasons why no running worker takes one."""
 
 from collections.abc import Sequence
 

@@ -35,7 +35,7 @@ _MATCHED: dict[Refusal, str] = {
 
 
 class Presence:
-    """What a worker publishes of itself, and whether it is being drained.
+    """The record that a worker publishes of itself, and the last drain order to it.
 
     The order to drain is kept here: it outlasts a wipe of Redis.
     """
