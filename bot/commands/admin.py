@@ -52,11 +52,7 @@ async def suggested_workers(interaction: discord.Interaction[Bot], typed: str) -
     bot = interaction.client
     if not bot.permissions.is_admin(interaction.user.id):
         return []
-    try:
-        running = (await bot.queue.workers([])).workers
-    except AppError:  # Redis is unavailable
-        return []
-    names = sorted({worker.host for worker in running} | {worker.name for worker in running})
+    names = await bot.queue.worker_names()
     fitting = [name for name in matching(typed, names, lambda name: (name,)) if len(name) <= MAX_CHOICE_CHARACTERS]
     return [app_commands.Choice(name=name, value=name) for name in fitting[:MAX_CHOICES]]
 

@@ -14,11 +14,13 @@ from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, training
+from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.pause import mark_paused
 from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobNeeds, TrainJobPayload, WorkerInfo
+from trainer.jobs.health import check_data
 from trainer.jobs.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
@@ -155,7 +157,8 @@ async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_t
     async with served(tmp_path) as server:
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
         store = await connect(server.url)
-        await store.publish_version("0.0.1", seconds=600, replaces=True)
+        own = own_artifacts_id(tmp_path / "artifacts")
+        await store.publish_version("0.0.1", own, seconds=600, replaces=True)
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         worker = await worker_of(tmp_path, server, "--until-idle", "1h")
         assert worker.stderr is not None
@@ -165,7 +168,7 @@ async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_t
             while not (shown := (await queue.workers([])).workers) or shown[0].state != "refuses":
                 await asyncio.sleep(0.05)
         waiting, has_worker = await queue.status(run_id), await queue.has_worker()
-        await store.publish_version(package_version("model-trainer"), seconds=600, replaces=True)
+        await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
         done = await wait_for_status(queue, run_id, ended)
         await queue.drain(shown[0].host, is_draining=True)  # with --until-idle, it ends
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -183,8 +186,36 @@ async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_t
 async def test_version_of_the_bot__is_not_replaced_by_that_of_a_command(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         for version, replaces, expected in (("1", False, b"1"), ("2", False, b"1"), ("2", True, b"2")):
-            await store.publish_version(version, seconds=60, replaces=replaces)
-            assert await store.get(keys.VERSION) == expected
+            await store.publish_version(version, "folder", seconds=60, replaces=replaces)
+            assert await store.get(keys.version("folder")) == expected
+
+
+async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await store.publish_version("2", "a1", seconds=60, replaces=True)
+        for name, folder in (("job-1", "a1"), ("job-2", "b2")):
+            await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), artifacts=folder)
+        jobs = [
+            await store.claim_jobs("training", 1, "me", lease_seconds=9, artifacts=folder, worker=worker)
+            for folder, worker in (("a1", CPU), ("b2", CPU), ("a1", changed(CPU, version="2")))
+        ]
+
+    assert [[job_id for job_id, _ in claimed] for claimed in jobs] == [[], ["job-2"], ["job-1"]]
+
+
+async def test_bot_and_commands__publish_their_version_for_the_folder_once_it_has_an_id(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, queue, store):
+        publishing = asyncio.create_task(queue.publish_version(replaces=False))
+        await until_set(store, keys.version(""))
+        await until_set(store, keys.version(own_artifacts_id(tmp_path / "artifacts")))
+        publishing.cancel()
+        await asyncio.wait([publishing])
+
+
+async def until_set(store: Store, key: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await store.get(key) != package_version("model-trainer").encode():
+            await asyncio.sleep(0.05)
 
 
 async def test_drained_worker__finishes_its_run_takes_no_other_and_outlasts_a_wipe(tmp_path: Path) -> None:
@@ -230,14 +261,15 @@ async def stored(queue: JobQueue, url: str) -> list[WorkerInfo]:
 
 async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: Path) -> None:
     held: list[str] = []
+    ended = asyncio.Event()
 
     async def wait_for_runs(ctx: dict[str, object], payload: object) -> None:
         held.append("started")
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0.5)  # a child ends
-            held.append("ended")
+            held.append("ending")
+            await ended.wait()
 
     async with embedded(tmp_path) as (settings, _, store):
         presence = Presence(settings, store, await own_info(settings))
@@ -255,8 +287,9 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
         await until(lambda: held == ["started"])
         await store.order_drain([presence.info.name], is_draining=True, seconds=60)
         showing = asyncio.create_task(presence.show(lambda: bool(worker.running), worker.hand_back))
-        await until(lambda: held == ["started", "ended"])
-        worker.hand_back()
+        await until(lambda: held == ["started", "ending"])
+        worker.hand_back()  # again, which leaves the end of its child alone
+        ended.set()
         await until(lambda: not worker.running)
         for task in (working, showing):
             task.cancel()
@@ -377,3 +410,12 @@ async def test_mt_workers__lists_pauses_and_drains(tmp_path: Path) -> None:
     assert paused.endswith("The queue is paused: no further run starts until `mt workers resume`.\n")
     assert '"paused":false' in as_json and '"runs":{"lstm-1":"gpu:1"}' in as_json
     assert unknown[0] == 2 and "Name a worker with `drain` and `undrain`" in unknown[2]
+
+
+async def test_doctor__names_a_worker_that_refuses_all_jobs(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        for worker in (CPU, machine("old:2", state="refuses", reason="Its version differs.")):
+            await store.renew_worker(seconds=60, worker=changed(worker, seen_at=now().timestamp()))
+        found = (await check_data(settings))["worker"]
+
+    assert found == ("warning", "old:2 takes no job: Its version differs.")

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
+from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.run_status import RunFollower
@@ -312,7 +313,8 @@ class JobQueue:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
                 workers, holders = await self._running_workers(), await self._store.holders(run_ids)
                 is_paused = await self._store.is_paused(self._settings.queue.name)
-                orders = await self._store.get_all(*[keys.drain(worker.name) for worker in workers], keys.VERSION)
+                names = [keys.drain(worker.name) for worker in workers]
+                orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
         except STORE_ERRORS as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
         shown = [_as_ordered(worker, order, is_paused) for worker, order in zip(workers, orders, strict=False)]
@@ -349,6 +351,15 @@ class JobQueue:
             )
         return names
 
+    async def worker_names(self) -> list[str]:
+        """Return the running workers and their hosts; empty while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                workers = await self._running_workers()
+        except STORE_ERRORS:
+            return []
+        return sorted({worker.host for worker in workers} | {worker.name for worker in workers})
+
     async def _running_workers(self) -> Sequence[WorkerInfo]:
         return await self._store.workers(seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS)
 
@@ -359,9 +370,10 @@ class JobQueue:
         """
         version = package_version("model-trainer")
         while True:
+            artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
             async with tolerate_no_redis("version_unpublished"):
-                await self._store.publish_version(version, seconds=_VERSION_SECONDS, replaces=replaces)
-            await asyncio.sleep(_VERSION_SECONDS / 3)
+                await self._store.publish_version(version, artifacts, seconds=_VERSION_SECONDS, replaces=replaces)
+            await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker is running; True also while Redis is unavailable."""

@@ -13,8 +13,6 @@ WORKER = "trainer:worker"
 """Exists while at least one worker is running; expires one lease after the last worker."""
 WORKERS = "trainer:workers"
 """The published information of each worker, by process; that of ended workers is deleted when it is read."""
-VERSION = "trainer:version"
-"""The version of the program that queues jobs; expires a minute after its end. Other versions claim nothing."""
 INTERACTIVE_QUEUE = "interactive"
 TOKENIZER_QUEUE = "tokenizers"
 EXPERIMENT_QUEUE = "experiments"
@@ -29,6 +27,8 @@ turns = "trainer:turns:{}".format
 paused = "trainer:paused:{}".format
 """Exists while workers start no job of a queue."""
 
+version = "trainer:version:{}".format
+"""The version of the program that queues jobs of an artifacts folder; expires a minute after the program's end."""
 drain = "trainer:drain:{}".format
 """The last order to a worker: 1 to claim no further job, 0 to claim jobs again; expires when the worker knows it."""
 

@@ -280,7 +280,7 @@ class Store(Answers, EventStreams):
         numbers = int(time.time() * 1000), count, int(lease_seconds * 1000)
         try:
             reply = await script(
-                keys=[*_keys_of(queue), keys.VERSION, keys.drain(holder)],
+                keys=[*_keys_of(queue), keys.version(artifacts), keys.drain(holder)],
                 args=[*numbers, *prefixes, holder, artifacts, keys.tries(""), *_offer(worker)],
             )
         except ResponseError as error:
@@ -394,10 +394,11 @@ class Store(Answers, EventStreams):
             for name in names:
                 pipe.set(keys.drain(name), int(is_draining), px=int(seconds * 1000))
 
-    async def publish_version(self, version: str, *, seconds: float, replaces: bool) -> None:
-        """Record the version of the program that queues jobs; without `replaces`, only where no other is recorded."""
-        if replaces or await self.get(keys.VERSION) in (None, version.encode()):
-            await self.put(keys.VERSION, version, ttl_seconds=seconds)
+    async def publish_version(self, version: str, artifacts: str, *, seconds: float, replaces: bool) -> None:
+        """Record the version of the program that queues jobs of a folder; `replaces` also that of another program."""
+        key = keys.version(artifacts)
+        if replaces or await self.get(key) in (None, version.encode()):
+            await self.put(key, version, ttl_seconds=seconds)
 
     async def has_worker(self) -> bool:
         """Return True if at least one worker is running that takes jobs."""

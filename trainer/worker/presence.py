@@ -56,11 +56,12 @@ class Presence:
             await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
 
     async def _renew(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
-        version, order = await self._store.get_all(keys.VERSION, keys.drain(self.info.name))
+        artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
+        version, order = await self._store.get_all(keys.version(artifacts), keys.drain(self.info.name))
         self._follow(order)
         if self.is_draining:
             on_drain()
-        await self._find_refusals(version)
+        await self._find_refusals(artifacts, version)
         state: WorkerState = "ready"
         if self.is_draining:
             state = "draining" if has_jobs() else "drained"
@@ -79,10 +80,10 @@ class Presence:
             log.info("worker_drains" if is_draining else "worker_undrained")
         self.is_draining = is_draining
 
-    async def _find_refusals(self, version: bytes | None) -> None:
+    async def _find_refusals(self, artifacts: str, version: bytes | None) -> None:
         refusals: dict[Refusal, str] = {}
         queued = await self._store.recent_artifacts_ids()
-        if queued and await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root) not in queued:
+        if queued and artifacts not in queued:
             refusals["artifacts_folder_mismatch"] = _OTHER_FOLDER
         if version not in (None, self.info.version.encode()):
             other = (version or b"").decode(errors="replace")
