@@ -29,6 +29,7 @@ from trainer.jobs.services import Services
 from trainer.store.connection import dumps, loads, read_streams, redis_settings
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
+from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, listen
 from trainer.worker.train_child import NICENESS
 
@@ -198,9 +199,13 @@ async def work(kind: str, url: str, file: str) -> None:
             )
             print("ready", flush=True)
             await plain.async_run()
-        worker = WakingWorker(url, functions, queue=QUEUE, artifacts_root=Path(), slots=SLOTS, lease_seconds=15)
+        store, settings = await connect(url), Settings()
+        presence = Presence(settings, store, await own_info(settings))
+        worker = WakingWorker(
+            url, functions, queue=QUEUE, artifacts_root=Path(), slots=SLOTS, lease_seconds=15, presence=presence
+        )
         print("ready", flush=True)
-        await asyncio.gather(worker.async_run(), listen(await connect(url), [worker]))
+        await asyncio.gather(worker.async_run(), listen(store, [worker]))
 
 
 async def receive(url: str, file: str) -> None:

@@ -1,5 +1,6 @@
 """The parts of a bot process that need no Discord: services, queue, index and the HTTP API."""
 
+import asyncio
 from contextlib import AsyncExitStack
 
 from bot.exports import Exports
@@ -42,6 +43,8 @@ class Installation:
         self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)
         await self.queue.replication.join()
+        publishing = asyncio.create_task(self.queue.publish_version(replaces=True))
+        self._started.push_async_callback(_end, publishing)
         self.limits = UsageLimits(self.settings.limits)
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
@@ -78,3 +81,8 @@ class Installation:
     async def stop_services(self) -> None:
         """Stop the services that this process has started."""
         await self._services.stop()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -175,11 +175,18 @@ class LocalDiscord(World):
         return self._begin(COMMAND, name, user, message.channel, data)
 
     async def autocomplete(
-        self, user: User, command: str, option: str, typed: str, timeout: float = limits.PATIENCE_SECONDS
+        self,
+        user: User,
+        command: str,
+        option: str,
+        typed: str,
+        timeout: float = limits.PATIENCE_SECONDS,
+        *,
+        guild: Guild | None = None,
     ) -> list[Choice]:
-        """Return the suggestions for `option` after `typed`, in direct messages with the bot."""
+        """Return the suggestions for `option` after `typed`, in a guild or in direct messages with the bot."""
         leaf = find_command(self.commands, command)
-        channel = self._offered_in(leaf.command, user, None)
+        channel = self._offered_in(leaf.command, user, guild)
         if leaf.options.get(option, {}).get("autocomplete") is not True:
             raise ClientRefusal(f"/{command} has no autocomplete for {option}.")
         data = command_data(leaf, {option: typed}, partial(self.add_file, channel), focused=option)

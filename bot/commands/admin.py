@@ -1,7 +1,6 @@
 """`/mt-admin`: workers, access, deletion of runs, and checks of the installation; for admins of the settings only."""
 
 import asyncio
-from typing import Literal
 
 import discord
 import structlog
@@ -12,12 +11,14 @@ from bot.buttons import ButtonPress, Field, form
 from bot.client import Bot
 from bot.commands.help import all_commands
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
-from bot.commands.run_options import find_run, suggested_runs
+from bot.commands.run_options import MAX_CHOICE_CHARACTERS, MAX_CHOICES, find_run, suggested_runs
 from bot.embeds.admin import access_answer, deleted_answer, doctor_answer, workers_answer
 from bot.embeds.text import display_name
 from bot.language import _
+from bot.run_index import matching
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.health import Finding, check_data, check_gpu
+from trainer.jobs.queue import WorkerAction
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -46,10 +47,26 @@ def admin_group() -> app_commands.Group:
     return group
 
 
-@app_commands.command(description="Show the workers and their runs; pause or resume the start of runs.")
-@app_commands.describe(action="pause: start no more runs, running ones continue; resume: start runs again")
-async def workers(interaction: discord.Interaction[Bot], action: Literal["pause", "resume"] | None = None) -> None:
-    await respond(interaction, "mt-admin workers", lambda context: _workers(context, action))
+async def suggested_workers(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
+    """Suggest the running workers and their hosts to an admin who types."""
+    bot = interaction.client
+    if not bot.permissions.is_admin(interaction.user.id):
+        return []
+    names = await bot.queue.worker_names()
+    fitting = [name for name in matching(typed, names, lambda name: (name,)) if len(name) <= MAX_CHOICE_CHARACTERS]
+    return [app_commands.Choice(name=name, value=name) for name in fitting[:MAX_CHOICES]]
+
+
+@app_commands.command(description="Show the workers and their runs; pause the queue, drain a worker.")
+@app_commands.describe(
+    action="pause, resume: the start of runs; drain: no further job for one worker, undrain: jobs again",
+    worker="For drain and undrain: the worker, or its host",
+)
+@app_commands.autocomplete(worker=suggested_workers)
+async def workers(
+    interaction: discord.Interaction[Bot], action: WorkerAction | None = None, worker: str | None = None
+) -> None:
+    await respond(interaction, "mt-admin workers", lambda context: _workers(context, action, worker))
 
 
 @app_commands.command(description="Give or take a member's access to this bot.")
@@ -70,11 +87,11 @@ async def doctor(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "mt-admin doctor", _doctor)
 
 
-async def _workers(context: CommandContext, action: Literal["pause", "resume"] | None) -> Answer:
+async def _workers(context: CommandContext, action: WorkerAction | None, name: str | None) -> Answer:
     bot = context.bot
-    if action is not None:
-        await bot.queue.pause(is_paused=action == "pause")
-        log.info("queue_paused" if action == "pause" else "queue_resumed", admin_id=context.caller.user_id)
+    if action is not None or name is not None:
+        await bot.queue.order_workers(action, name)
+        log.info("workers_ordered", admin_id=context.caller.user_id, task=action, names=name)
     await bot.index.refresh()
     state = await bot.queue.workers([run.run_id for run in bot.index.runs if run.is_unfinished])
     runs = {run.run_id: run for run in bot.index.runs}

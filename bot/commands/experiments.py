@@ -29,7 +29,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.needs import NO_WORKER
 from trainer.system.files import read_record
 
 Recipe = Literal["smoke", "turkic", "paper", "transfer"]
@@ -119,7 +119,10 @@ async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer
     embed = experiment_card(status)
     if status.status != "completed":
         watcher = await bot.notifier.watch_experiment(status.experiment_id, caller.user_id, None, caller.channel_id)
-        notes = [card_note(watcher, "experiment show"), *([] if await bot.queue.has_worker() else [f"⚠ {NO_WORKER}"])]
+        notes = [
+            card_note(watcher, "experiment show"),
+            *([] if await bot.queue.has_worker() else [f"⚠ {_(NO_WORKER)}"]),
+        ]
         embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed, view=experiment_buttons(status))
 

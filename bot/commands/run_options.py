@@ -47,7 +47,7 @@ NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
 _WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
 """Commands that use the caller's default run, as long as it fits."""
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
-_MAX_CHOICES, _MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
+MAX_CHOICES, MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 """Raised for a stranger, or if Discord does not respond."""
 
@@ -170,11 +170,11 @@ def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestio
             return []
         await bot.index.catch_up()
         choices = (
-            app_commands.Choice(name=clamp(name, _MAX_CHOICE_CHARACTERS), value=value)
+            app_commands.Choice(name=clamp(name, MAX_CHOICE_CHARACTERS), value=value)
             for value, name in suggestions(CommandContext(bot, caller), typed)
-            if len(value) <= _MAX_CHOICE_CHARACTERS
+            if len(value) <= MAX_CHOICE_CHARACTERS
         )
-        return list(islice(choices, _MAX_CHOICES))
+        return list(islice(choices, MAX_CHOICES))
 
     return suggest
 

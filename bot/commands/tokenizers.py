@@ -25,7 +25,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.contracts.validation import parse
-from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.needs import NO_WORKER
 
 
 def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -64,7 +64,7 @@ async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
     if accepted.status != "completed":
         watcher = await bot.notifier.watch_tokenizer(accepted.tokenizer_id, caller.user_id, None, caller.channel_id)
         notes.append(card_note(watcher, "tokenizer show"))
-        notes += [] if await bot.queue.has_worker() else [f"⚠ {NO_WORKER}"]
+        notes += [] if await bot.queue.has_worker() else [f"⚠ {_(NO_WORKER)}"]
     return await _show(context, accepted.tokenizer_id, notes)
 
 

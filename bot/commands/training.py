@@ -26,7 +26,7 @@ from trainer.contracts.runs import Accepted
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.data.tables import as_text
-from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.needs import QUEUE_MESSAGES
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
@@ -129,7 +129,8 @@ async def answer_accepted(
                 accepted.run_id, context.caller.user_id, watch.channel_id, context.caller.channel_id
             )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
-    note = None if await bot.queue.has_worker() else NO_WORKER
+    message = (await bot.queue.status(accepted.run_id)).message
+    note = _(message) if message in QUEUE_MESSAGES else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
     return Answer(accepted_answer(record, note, notify=notify))
 

@@ -8,22 +8,21 @@ from bot.access import AccessLevel
 from bot.embeds.text import AMBER, BLURPLE, GREEN, GREY, RED, clamp, make_embed, plain, relative_time, shown_name
 from bot.language import _, plural
 from bot.run_index import RunEntry
+from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import RunRecord
 from trainer.jobs.health import Finding
 from trainer.jobs.queue import WorkersState
 
 _SIGNS = {"ok": "✅", "warning": "⚠", "failure": "❌"}
-_MAX_WORKERS, _MAX_FINDING = 15, 400
+_MAX_WORKERS, _MAX_DEVICES, _MAX_FINDING = 10, 120, 400
 
 
 def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: Mapping[str, str]) -> discord.Embed:
-    """Return each worker with its version and its runs; `devices` are those of the runs."""
+    """Return each worker with its machine, its state and its runs; `devices` are those of the runs."""
     lines: list[str] = []
     for worker in state.workers[:_MAX_WORKERS]:
-        slots = plural("{count} slot", "{count} slots", worker.slots)
-        seen = relative_time(worker.seen_at)
-        lines.append(f"**{plain(worker.name)}** · {plain(worker.version)} · {slots} · {_('seen {time}', time=seen)}")
-        own = [run_id for run_id, holder in state.runs.items() if holder == worker.name]
+        lines += _worker_lines(worker)
+        own = state.runs_of(worker)
         for run_id in own:
             name = runs[run_id].name if run_id in runs else run_id
             lines.append(f"🏃 {plain(clamp(name, 64))} · {plain(devices[run_id])} · `{run_id}`")
@@ -34,7 +33,29 @@ def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: M
     if state.is_paused:
         lines.append(_("⏸ Paused: no further run starts until `/mt-admin workers action:resume`."))
     title = plural("{count} worker", "{count} workers", len(state.workers))
-    return make_embed(AMBER if state.is_paused or not state.workers else BLURPLE, f"🛠 {title}", lines)
+    is_well = bool(state.workers) and all(worker.state == "ready" for worker in state.workers)
+    return make_embed(BLURPLE if is_well else AMBER, f"🛠 {title}", lines)
+
+
+def _worker_lines(worker: WorkerInfo) -> list[str]:
+    slots = plural("{count} slot", "{count} slots", worker.slots)
+    machine = plain(clamp(", ".join(worker.devices), _MAX_DEVICES))
+    if worker.takes != "any":
+        machine += f" ({_(TAKES[worker.takes])})"
+    parts = [plain(worker.version), machine, worker.memory_text(), slots, _(worker.state)]
+    if worker.started_at is not None:
+        parts.append(_("started {time}", time=relative_time(worker.started_at)))
+    parts.append(_("seen {time}", time=relative_time(worker.seen_at)))
+    lines = [f"**{plain(worker.name)}** · {' · '.join(parts)}"]
+    if "artifacts_folder_mismatch" in worker.refusals:
+        lines.append(_("⚠ It takes no job: its artifacts folder is not that of the queued runs."))
+    if "version_mismatch" in worker.refusals:
+        lines.append(_("⚠ It takes no job: its version is not that of this bot. Update and restart it."))
+    return lines
+
+
+TAKES = {"cpu": "runs on the CPU only", "gpu": "runs for GPUs only"}
+"""The runs that a worker takes, unless it takes all."""
 
 
 def access_answer(user_id: int, level: AccessLevel) -> discord.Embed:

@@ -32,6 +32,7 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.events import EVALUATING
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.jobs.needs import QUEUE_MESSAGES
 
 _CHART_NAME = "loss.png"
 _WEIGHTS = "model.safetensors"
@@ -296,8 +297,10 @@ def _perplexity(loss: float) -> str:
 
 
 def _shown_message(status: RunStatus) -> str:
-    """Return the message of a status; that of a waiting run is known in every language."""
-    return _("Waiting for a worker.") if status.message == "Waiting for a worker." else status.message
+    """Return the message of a status; those of a waiting run are known in every language."""
+    if status.message == "Waiting for a worker.":
+        return _("Waiting for a worker.")
+    return _(status.message) if status.message in QUEUE_MESSAGES else status.message
 
 
 def _early_stop(status: RunStatus) -> str:

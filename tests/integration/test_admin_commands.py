@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import pytest
 
+from local_discord import Choice
 from local_discord.state import Call, Guild, User
 from tests.support.bot import AMBER, RED, Place, Read, place, read
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from tests.unit.test_experiment_store import cell_run, record
 from trainer.artifacts.runs import finish_run, manifest_of
-from trainer.contracts.base import changed
+from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import CellKey
 from trainer.contracts.jobs import TrainJobPayload, WorkerInfo
 from trainer.contracts.runs import FinalState
@@ -137,14 +138,19 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
         assert "No worker is running" in empty.text and empty.colour == AMBER
         seen_at = here.story(here.bob, "lstm-1").start().record.created_at.timestamp() + 10**9
         for name, at in (("box:7", seen_at), ("old:1", 1.0)):
-            worker = WorkerInfo(name=name, version="1.2", slots=2, seen_at=at)
+            worker = WorkerInfo(name=name, version="1.2", slots=2, seen_at=at, memory_bytes=3 << 30)
             await store.renew_worker(seconds=60, worker=worker)
         async with store.transaction() as pipe:
             pipe.hset(keys.WORKERS, "broken", "{")
         await store.put(keys.in_progress("lstm-1"), b"box:7", ttl_seconds=60)
 
         shown = (await hall.ask("workers")).text
-        assert "1 worker" in shown and "box:7** · 1.2 · 2 slots" in shown and "cpu" in shown and "lstm-1" in shown
+        assert (
+            "1 worker" in shown
+            and "box:7** · 1.2 · cpu · 3.0 GiB · 2 slots · ready" in shown
+            and "cpu" in shown
+            and "lstm-1" in shown
+        )
         assert [worker.name for worker in await store.workers(seconds=0)] == ["box:7"]
         await store.release(["lstm-1"])
         assert "No run." in (await hall.ask("workers")).text
@@ -157,6 +163,50 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
         assert len(await store.claim_jobs("training", 1, "me", lease_seconds=9)) == 1
     finally:
         await store.close()
+
+
+async def test_workers__that_take_no_job_say_why_and_are_drained_by_name_or_host(hall: Hall) -> None:
+    here = hall.place
+    store = await store_of(here)
+    seen_at = now().timestamp() + 10**9
+    gpu: dict[str, object] = {"devices": ("cuda:0 NVIDIA H100",), "gpu_memory_bytes": (80 << 30,), "takes": "gpu"}
+    wrong: dict[str, object] = {
+        "state": "refuses",
+        "refusals": ("artifacts_folder_mismatch", "version_mismatch"),
+        "started_at": seen_at,
+    }
+    for name, more in (("box:1", gpu), ("box:2", wrong), ("lab:1", {})):
+        fields: dict[str, object] = {"name": name, "version": "1.2", "slots": 1, "seen_at": seen_at}
+        await store.renew_worker(seconds=60, worker=WorkerInfo.model_validate(fields | more))
+
+    shown = await hall.ask("workers")
+    assert "cuda:0 NVIDIA H100 (runs for GPUs only) · 0.0 GiB, GPU 80 GiB" in shown.text
+    assert "refuses · started" in shown.text and shown.colour == AMBER
+    assert "its artifacts folder is not" in shown.text and "its version is not" in shown.text
+
+    names = ["box", "box:1", "box:2", "lab", "lab:1"]
+    assert [choice.value for choice in await suggested(hall, here.ana, "")] == names
+    assert [choice.value for choice in await suggested(hall, here.ana, "lab")] == ["lab", "lab:1"]
+    assert await suggested(hall, here.bob, "") == []
+    drained = (await hall.ask("workers", {"action": "drain", "worker": "box"})).text
+    assert drained.count("· draining ·") == 2 and drained.count("· ready ·") == 1
+    await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"))
+    assert await store.claim_jobs("training", 1, "box:1", lease_seconds=9) == []
+    assert "ready" in (await hall.ask("workers", {"action": "undrain", "worker": "box:1"})).text
+    assert len(await store.claim_jobs("training", 1, "box:1", lease_seconds=9)) == 1
+
+    assert (
+        "'nobody'; running: box:1, box:2, lab:1."
+        in (await hall.ask("workers", {"action": "drain", "worker": "nobody"})).text
+    )
+    for options in ({"action": "drain"}, {"worker": "box"}, {"action": "pause", "worker": "box"}):
+        assert "Name a worker with `drain` and `undrain`" in (await hall.ask("workers", options)).text
+    await store.close()
+
+
+async def suggested(hall: Hall, user: User, typed: str) -> list[Choice]:
+    here = hall.place
+    return await here.discord.autocomplete(user, "mt-admin workers", "worker", typed, guild=hall.guild)
 
 
 async def test_doctor__shows_every_check_without_a_path(hall: Hall) -> None:

@@ -13,7 +13,8 @@ from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreReque
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store.store import connect
-from trainer.worker.process import drop_expired_for_ever, show_presence
+from trainer.worker.presence import Presence, own_info
+from trainer.worker.process import drop_expired_for_ever
 
 SCORED, WITHDRAWN, PROMPT, SAID = "scored secretly", "withdrawn secretly", "prompted secretly", "said secretly"
 TEXTS = (SCORED, WITHDRAWN, PROMPT, SAID)
@@ -84,7 +85,9 @@ async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp
         refused = await logged_by(drop_expired_for_ever(store))
         await server.kill()
         away = await logged_by(drop_expired_for_ever(store))
-        unseen = await logged_by(show_presence(settings_in(tmp_path), store))
+        settings = settings_in(tmp_path)
+        presence = Presence(settings, store, await own_info(settings))
+        unseen = await logged_by(presence.show(lambda: False, lambda: None))
         await store.close()
 
     assert refused == "aof_rewrite_forbidden"

@@ -136,7 +136,8 @@ async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_pa
     await server.kill()
 
     assert await queue.order() == [] and not await queue.is_paused()
-    for work in (queue.pause(is_paused=True), queue.workers([])):
+    assert await queue.worker_names() == []
+    for work in (queue.pause(is_paused=True), queue.workers([]), queue.drain("box", is_draining=True)):
         with pytest.raises(AppError, match="Redis is unavailable"):
             await work
     await queue.close()

@@ -24,7 +24,7 @@ from trainer.contracts.http_answers import RunPage
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
-from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.needs import NO_WORKER
 from trainer.jobs.resolve import resolve_request
 from trainer.system.logs import LogReader, readable_line
 

@@ -15,7 +15,7 @@ from trainer.contracts.jobs import TrainJobPayload
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store.store import Store, connect
-from trainer.worker.process import show_presence
+from trainer.worker.presence import Presence, own_info
 
 MATCHED = "artifacts_folder_matched"
 BLIND = "artifacts_folder_mismatch"
@@ -72,7 +72,8 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
     await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"), artifacts=other)
 
     with captured_logs() as logs:
-        showing = asyncio.create_task(show_presence(settings, store))
+        presence = Presence(settings, store, await own_info(settings))
+        showing = asyncio.create_task(presence.show(lambda: False, lambda: None))
         await until(lambda: BLIND in [line["event"] for line in logs])
         was_shown = await store.has_worker()
         await store.enqueue("training", "train", "job-2", TrainJobPayload(run_id="job-2"), artifacts=own)

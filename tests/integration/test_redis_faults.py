@@ -42,7 +42,8 @@ from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreReq
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.jobs.enqueue import publish_events
-from trainer.jobs.queue import NO_WORKER, JobQueue
+from trainer.jobs.needs import NO_WORKER
+from trainer.jobs.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name

@@ -356,7 +356,7 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(("demo",), ("up",), ("worker",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
+        *(("demo",), ("up",), ("worker",), ("workers",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
         *(("experiment", "run", "smoke"), ("bench", "architectures", "a"), ("validate", "x.yaml")),
         *(("corpus", "check", "a"), ("corpus", "build", "--source", "wikitext-2")),
         ("export", "RUN", "--format", "hf", "--out", "out"),

@@ -6,7 +6,8 @@ from bot.http.statuses import RunStatuses
 from tests.support import settings_in
 from tests.support.redis_servers import served, told_server
 from tests.support.stories import Story, run_record
-from trainer.jobs.queue import NO_WORKER, JobQueue
+from trainer.jobs.needs import NO_WORKER
+from trainer.jobs.queue import JobQueue
 from trainer.store.store import connect
 
 

@@ -22,6 +22,12 @@ COMMANDS: Mapping[str, CommandInfo] = {
     "worker": CommandInfo(
         "start", "Start", "start a worker, which trains queued runs and answers requests", "mt worker"
     ),
+    "workers": CommandInfo(
+        "workers",
+        "Start",
+        "list the workers of all machines; pause the queue, drain a worker",
+        "mt workers drain gpu-box",
+    ),
     "completion": CommandInfo(
         "start", "Start", "print the script for shell completion", 'eval "$(mt completion bash)"'
     ),

@@ -53,7 +53,7 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQu
         url = await services.start()
         terminal.has_own_worker = services.has_own_worker
         try:
-            async with connected(settings, url) as queue:
+            async with connected(settings, url) as queue, _publishing_version(queue):
                 return await command(queue)
         finally:
             await services.stop()
@@ -112,6 +112,17 @@ async def connected(settings: Settings, url: str) -> AsyncIterator["JobQueue"]:
         yield queue
     finally:
         await queue.close()
+
+
+@contextlib.asynccontextmanager
+async def _publishing_version(queue: "JobQueue") -> AsyncIterator[None]:
+    """Publish the version of a command that queues jobs, unless a bot of another version runs."""
+    publishing = asyncio.create_task(queue.publish_version(replaces=False))
+    try:
+        yield
+    finally:
+        publishing.cancel()
+        await asyncio.wait([publishing])
 
 
 @contextlib.asynccontextmanager

@@ -3,22 +3,41 @@
 import argparse
 import asyncio
 import os
+import re
 import sys
 
 import shtab
 
-from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag
+from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import shown_name
 from trainer.system.files import check_writable
 from trainer.worker.child_process import child_server
 
 _SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smh])", re.ASCII)
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds of a duration such as 90s, 10m or 1h."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        reason = f"`--until-idle` must be a duration such as 90s, 10m or 1h, you gave '{shown_name(text)}'."
+        raise AppError(ErrorCode.INVALID_INPUT, reason)
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
 class _WorkerOptions(Options):
     embedded = flag("--embedded", argparse.SUPPRESS)
+    until_idle = option(
+        "--until-idle DURATION", duration_seconds, "end after this time without a job, such as 10m; for batch systems"
+    )
 
 
 class _UpOptions(Options):
@@ -68,7 +87,7 @@ def _work(options: _WorkerOptions, terminal: Terminal) -> int:
         services = Services(changed(settings, queue=changed(settings.queue, embedded_workers=0)))
         url = await services.start()
         try:
-            return await run_worker(settings, url, embedded=options.embedded)
+            return await run_worker(settings, url, embedded=options.embedded, idle_seconds=options.until_idle)
         finally:
             await services.stop()
 

@@ -151,6 +151,8 @@ class QueueSettings(Group):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "training"
     training_slots: Annotated[int, Field(ge=1, le=64)] = 1
     """Runs that a worker trains at the same time."""
+    devices: Literal["any", "cpu", "gpu"] = "any"
+    """Runs that a worker trains: all; cpu: on the CPU only, even with a GPU; gpu: those that need or may use a GPU."""
     embedded_workers: Annotated[int, Field(ge=0, le=1)] = 1
     """1: the bot and `mt` start a worker; 0: `mt worker` runs elsewhere."""
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15

@@ -13,9 +13,10 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
 from trainer.contracts.experiments import ExperimentRecord
-from trainer.contracts.jobs import ExperimentPayload, JobPayload, TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import ExperimentPayload, JobNeeds, JobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord
+from trainer.jobs.needs import needs_of
 from trainer.store import keys
 from trainer.store.store import Store
 
@@ -30,10 +31,14 @@ class Enqueuer:
         self._store = store
         self._artifacts = ""
 
-    async def enqueue(self, payload: JobPayload, *, owner: str | None = None) -> None:
-        """Enqueue a job; jobs with an owner wait for their owner's turn."""
-        place = self._queue_function_and_id(payload)
-        await self._store.enqueue(*place, payload, artifacts=await self._artifacts_id(), owner=owner)
+    async def enqueue(self, payload: JobPayload, record: RunRecord | None = None) -> None:
+        """Enqueue a job; that of a run waits for its owner's turn and for a worker that has what the run needs."""
+        place, artifacts = self._queue_function_and_id(payload), await self._artifacts_id()
+        if record is None:
+            await self._store.enqueue(*place, payload, artifacts=artifacts)
+        else:
+            needs = needs_of(record.effective, record.cost)
+            await self._store.enqueue(*place, payload, artifacts=artifacts, needs=needs, owner=queue_owner(record))
 
     async def restore(
         self,
@@ -55,6 +60,7 @@ class Enqueuer:
             since=record.created_at.timestamp(),
             lease_seconds=self._settings.queue.lease_seconds,
             artifacts=await self._artifacts_id(),
+            needs=needs_of(record.effective, record.cost) if isinstance(record, RunRecord) else JobNeeds(),
             owner=owner,
         )
 

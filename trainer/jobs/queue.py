@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import structlog
 
+from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.replicas import Kind, WriterChanged
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore, cancel_idle_run, new_run_id
@@ -33,10 +35,12 @@ from trainer.contracts.runs import (
     run_owner,
 )
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.validation import shown_name
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.enqueue import Enqueuer, publish_events, queue_owner
+from trainer.jobs.enqueue import Enqueuer, publish_events
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
+from trainer.jobs.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet
 from trainer.jobs.replication import Replication
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.jobs.start_time import MAX_AHEAD, expected_starts
@@ -44,15 +48,22 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
 from trainer.system.files import DISK
+from trainer.system.hardware import package_version
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-NO_WORKER = "No worker is running. The job stays in the queue until one starts."
 _NO_REDIS = "Redis is unavailable; try again in a minute."
 _CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
+_CHECK_SECONDS = 1.0
+_ORDER_SECONDS = 3600.0
+"""Time in which a worker learns of an order, also if Redis is unavailable meanwhile."""
+_VERSION_SECONDS = 60.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
+
+
+WorkerAction = Literal["pause", "resume", "drain", "undrain"]
 
 
 class QueueLoad(NamedTuple):
@@ -65,6 +76,13 @@ class QueueLoad(NamedTuple):
     """Jobs by queue, running ones included."""
 
 
+def _as_ordered(worker: WorkerInfo, order: bytes | None, is_paused: bool) -> WorkerInfo:
+    """Return a worker with the state that it will have once it has read the orders to it."""
+    if order == b"1" and worker.state in ("ready", "refuses"):
+        return changed(worker, state="draining")
+    return changed(worker, state="paused") if is_paused and worker.state == "ready" else worker
+
+
 class WorkersState(NamedTuple):
     """The workers of all machines."""
 
@@ -73,6 +91,10 @@ class WorkersState(NamedTuple):
     """The worker of each run that is being trained."""
     is_paused: bool
     """True while no worker starts a further run."""
+
+    def runs_of(self, worker: WorkerInfo) -> list[str]:
+        """Return the ids of the runs that a worker trains."""
+        return [run_id for run_id, holder in self.runs.items() if holder == worker.name]
 
 
 class JobQueue:
@@ -134,6 +156,7 @@ class JobQueue:
         not ended.
         """
         request, effective = preview.request, preview.effective
+        await self._check_workers(preview)
         await preview.corpora.store_offered()
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
@@ -155,6 +178,14 @@ class JobQueue:
             experiment_id=experiment_id,
         )
         return await self._accept(record)
+
+    async def _check_workers(self, preview: TrainingPreview) -> None:
+        """Refuse a training that no running worker can hold; accept it while Redis is unavailable."""
+        workers: Sequence[WorkerInfo] = ()
+        with suppress(*STORE_ERRORS):  # then no worker is known
+            async with asyncio.timeout(_CHECK_SECONDS):
+                workers = await self._running_workers()
+        check_workers(needs_of(preview.effective, preview.cost), workers)
 
     async def resume(
         self, run_id: str, *, user_id: int | None, http: HttpOrigin | None = None, epochs: int | None = None
@@ -213,7 +244,7 @@ class JobQueue:
         # without Redis, the worker's reconciler enqueues the run from the disk
         async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
             await publish_events(self._store, run)
-            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), owner=queue_owner(record))
+            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), record)
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     async def _publish(self, kind: Kind, item_id: str, folder: Path) -> None:
@@ -301,6 +332,7 @@ class JobQueue:
 
     async def pause(self, *, is_paused: bool) -> None:
         """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
+        await asyncio.to_thread(mark_paused, self._settings.app.artifacts_root, is_paused=is_paused)
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
                 await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
@@ -319,13 +351,69 @@ class JobQueue:
         """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                workers = await self._store.workers(
-                    seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS
-                )
-                holders = await self._store.holders(run_ids)
-                return WorkersState(workers, holders, await self._store.is_paused(self._settings.queue.name))
+                workers, holders = await self._running_workers(), await self._store.holders(run_ids)
+                is_paused = await self._store.is_paused(self._settings.queue.name)
+                names = [keys.drain(worker.name) for worker in workers]
+                orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
         except STORE_ERRORS as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+        shown = [_as_ordered(worker, order, is_paused) for worker, order in zip(workers, orders, strict=False)]
+        return WorkersState(shown, holders, is_paused)
+
+    async def order_workers(self, action: WorkerAction | None, name: str | None) -> None:
+        """Pause or resume the queue, or drain or undrain the workers of a name; raises INVALID_INPUT, as `drain`."""
+        has_name = action in ("drain", "undrain")
+        if action is None or (name is not None) != has_name:
+            message = "Name a worker with `drain` and `undrain`; `pause` and `resume` are for all workers."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        if name is None:
+            await self.pause(is_paused=action == "pause")
+        else:
+            await self.drain(name, is_draining=action == "drain")
+
+    async def drain(self, name: str, *, is_draining: bool) -> Sequence[str]:
+        """Let a worker, or all workers of a host, claim no further job, or claim jobs again; return their names.
+
+        Raises INVALID_INPUT if no running worker has the name, and SERVICE_UNAVAILABLE.
+        """
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                running = await self._running_workers()
+                names = [worker.name for worker in running if name in (worker.name, worker.host)]
+                await self._store.order_drain(names, is_draining=is_draining, seconds=_ORDER_SECONDS)
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+        if not names:
+            known = ", ".join(worker.name for worker in running) or "none"
+            raise AppError(
+                ErrorCode.INVALID_INPUT,
+                f"No running worker has the name or host '{shown_name(name)}'; running: {known}.",
+            )
+        return names
+
+    async def worker_names(self) -> list[str]:
+        """Return the running workers and their hosts; empty while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                workers = await self._running_workers()
+        except STORE_ERRORS:
+            return []
+        return sorted({worker.host for worker in workers} | {worker.name for worker in workers})
+
+    async def _running_workers(self) -> Sequence[WorkerInfo]:
+        return await self._store.workers(seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS)
+
+    async def publish_version(self, *, replaces: bool) -> None:
+        """Publish the version of this program, without end: workers of another version claim no job meanwhile.
+
+        Without `replaces`, the version of another program stays.
+        """
+        version = package_version("model-trainer")
+        while True:
+            artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
+            async with tolerate_no_redis("version_unpublished"):
+                await self._store.publish_version(version, artifacts, seconds=_VERSION_SECONDS, replaces=replaces)
+            await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker is running; True also while Redis is unavailable."""
@@ -371,7 +459,7 @@ class JobQueue:
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
         status = await self.add_queue_state(status)
-        if status.status == "queued" and status.queue_position is not None and status.message != NO_WORKER:
+        if status.status == "queued" and status.queue_position is not None and status.message not in QUEUE_MESSAGES:
             return changed(status, starts_ts=(await self.expected_starts()).get(status.run_id))
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
@@ -409,14 +497,21 @@ class JobQueue:
                 names = keys.lease(run_id), keys.heartbeat(run_id), keys.WORKER
                 lease, heartbeat, worker = await self._store.get_all(*names)
                 position = await self._store.queue_position(self._settings.queue.name, run_id)
+                message = None if status.status == "running" else await self._unmet(run_id, has_worker=bool(worker))
         except STORE_ERRORS:
             return changed(status, reachable=False)
         if heartbeat is not None and _SECONDS.fullmatch(heartbeat):
             status = changed(status, last_heartbeat_ts=float(heartbeat))
         if status.status == "running":
             return changed(status, reachable=lease is not None)
-        message = status.message if worker is not None else NO_WORKER
-        return changed(status, reachable=True, queue_position=position, message=message)
+        return changed(status, reachable=True, queue_position=position, message=message or status.message)
+
+    async def _unmet(self, run_id: str, *, has_worker: bool) -> str | None:
+        """Return why no running worker takes a queued run."""
+        if not has_worker:
+            return NO_WORKER
+        needs = await self._store.needs(run_id)
+        return None if needs is None else unmet(needs, await self._running_workers())
 
     async def next_run_ids(self) -> AsyncIterator[str]:
         """Yield the id of each run that has new events, without end; waits while Redis is unavailable."""

@@ -27,6 +27,11 @@ turns = "trainer:turns:{}".format
 paused = "trainer:paused:{}".format
 """Exists while workers start no job of a queue."""
 
+version = "trainer:version:{}".format
+"""The version of the program that queues jobs of an artifacts folder; expires a minute after the program's end."""
+drain = "trainer:drain:{}".format
+"""The last order to a worker: 1 to claim no further job, 0 to claim jobs again; expires when the worker knows it."""
+
 # keys of one job, run or request: each takes its id
 
 definition = f"{job_key_prefix}{{}}".format

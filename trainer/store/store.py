@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import JobDefinition, JobPayload, WorkerInfo, job_id_adapter
+from trainer.contracts.jobs import JobDefinition, JobNeeds, JobPayload, WorkerInfo, job_id_adapter
 from trainer.store import keys
 from trainer.store.answers import Answers
 from trainer.store.connection import (
@@ -29,6 +29,7 @@ _JOB_EXPIRY_MS = 10 * 365 * 24 * 3600 * 1000  # arq drops jobs after this time: 
 _MAX_DEFERRAL_SECONDS = 600.0
 _RESTORED = ""
 """A member of the turns of each queue that was restored from disk, and not an owner."""
+_NO_NEEDS = JobNeeds()
 _MIN_SCORE_MS = 1e11  # scores above are times in milliseconds, scores below in seconds
 _NOTIFICATIONS_LENGTH = 100
 
@@ -80,11 +81,21 @@ by more than one turn.
 _CLAIM = f"""{_IN_ORDER}
 local claimed = {{}}
 if redis.call('EXISTS', KEYS[4]) == 1 then return claimed end
+local orders = redis.call('MGET', KEYS[5], KEYS[6])
+if orders[1] and ARGV[9] ~= '' and orders[1] ~= ARGV[9] or orders[2] == '1' then return claimed end
+local rooms = {{cpu = ARGV[11], any = ARGV[12], cuda = ARGV[13]}}
+local function fits(definition)
+  local device = definition and string.match(definition, '"d": "(%a+)"')
+  local gpus, bytes = string.match(definition or '', '"n": (%d+)'), string.match(definition or '', '"m": (%d+)')
+  if not (rooms[device or ''] and gpus and bytes) or ARGV[10] == '' then return true end
+  return tonumber(gpus) <= tonumber(ARGV[10]) and tonumber(bytes) <= tonumber(rooms[device])
+end
 local function try(member, score, owner)
   local claim, tries = ARGV[4] .. member, ARGV[8] .. member
   local definition = redis.call('MGET', ARGV[5] .. member)[1]
   local folder = definition and string.match(definition, '"i": "(%x+)"')
-  if (folder and folder ~= ARGV[7]) or redis.call('TYPE', claim)['ok'] == 'string' then return end
+  if (folder and folder ~= ARGV[7]) or not fits(definition) then return end
+  if redis.call('TYPE', claim)['ok'] == 'string' then return end
   redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
   if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
     redis.call('DEL', tries)
@@ -117,8 +128,10 @@ return claimed
 """
 """Claim the first due jobs of a queue that no process has claimed; return each with its score and definition.
 
-Jobs of another artifacts folder are left to its workers. A count of tries that arq cannot increment is deleted. In a
-queue without owners, the script reads only the first jobs, however many wait.
+Jobs of another artifacts folder, and jobs that need more than the worker has, are left to other workers. A worker of
+another version than the program that queues jobs claims nothing, nor does one that is being drained. A count of tries
+that arq cannot increment is deleted. In a queue without owners, the script reads only the first jobs, however many
+wait.
 """
 
 _LIST = f"""{_IN_ORDER}
@@ -135,6 +148,13 @@ for place, key in ipairs(KEYS) do
 end
 """
 """Delete keys that do not have the expected type, in one step: another process may repair and fill them, too."""
+
+_RELEASE = """
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end
+"""
+"""Delete the keys that a process holds: another process may hold some of them by now."""
 
 _NO_REDIS = "Another program than Redis answers at `REDIS__URL`. Correct the address, or leave the setting empty."
 _NO_ANSWER = (
@@ -172,6 +192,7 @@ class Store(Answers, EventStreams):
         payload: JobPayload,
         *,
         artifacts: str = "",
+        needs: JobNeeds = _NO_NEEDS,
         owner: str | None = None,
         since: float | None = None,
     ) -> None:
@@ -185,11 +206,12 @@ class Store(Answers, EventStreams):
         seconds = time.time() if since is None else since
         fields: dict[str, str] = payload.model_dump()
         job: dict[str, object] = {"t": None, "f": function, "a": [fields], "k": {}, "et": int(seconds * 1000)}
+        job |= {"i": artifacts, "d": needs.device, "n": needs.gpus, "m": needs.memory_bytes}
         async with self.transaction() as pipe:
             if since is not None:  # arq would refuse an id with a stored result or abort request
                 pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
                 pipe.zrem(keys.ABORTS, job_id)
-            pipe.set(keys.definition(job_id), dumps({**job, "i": artifacts}), px=_JOB_EXPIRY_MS, nx=True)
+            pipe.set(keys.definition(job_id), dumps(job), px=_JOB_EXPIRY_MS, nx=True)
             if owner is not None:
                 pipe.hset(keys.owners(queue), job_id, f"{artifacts}/{owner}")
             pipe.zadd(queue, {job_id: seconds}, nx=True)
@@ -205,6 +227,7 @@ class Store(Answers, EventStreams):
         since: float,
         lease_seconds: float,
         artifacts: str = "",
+        needs: JobNeeds = _NO_NEEDS,
         owner: str | None = None,
     ) -> bool:
         """Enqueue a job again if its queue entry or definition is lost or wrong; return True if it was.
@@ -226,8 +249,10 @@ class Store(Answers, EventStreams):
             await shortened
         position = min(since, time.time())
         fields: dict[str, str] = payload.model_dump()
-        if score is None or _content(stored) != (function, artifacts, fields):
-            await self.enqueue(queue, function, job_id, payload, artifacts=artifacts, owner=owner, since=position)
+        if score is None or _content(stored) != (function, artifacts, needs, fields):
+            await self.enqueue(
+                queue, function, job_id, payload, artifacts=artifacts, needs=needs, owner=owner, since=position
+            )
             return True
         if claim is None and score > _MIN_SCORE_MS and not 0 < score / 1000 - time.time() < _MAX_DEFERRAL_SECONDS:
             due: Awaitable[object] = self.redis.zadd(queue, {job_id: position}, xx=True)
@@ -235,19 +260,29 @@ class Store(Answers, EventStreams):
         return False
 
     async def claim_jobs(
-        self, queue: str, count: int, holder: str, *, lease_seconds: float, artifacts: str = ""
+        self,
+        queue: str,
+        count: int,
+        holder: str,
+        *,
+        lease_seconds: float,
+        artifacts: str = "",
+        worker: WorkerInfo | None = None,
     ) -> list[tuple[str, int]]:
         """Claim up to `count` due jobs for a process; return their ids and scores.
 
         One round trip claims several jobs, and workers that wake together do not compete for one. Malformed jobs are
-        removed from the queue; jobs of other artifacts folders stay. Raises NoPermissionError if the server's user may
-        not run a command that this takes.
+        removed from the queue; jobs of other artifacts folders stay, and those that the worker cannot take. Raises
+        NoPermissionError if the server's user may not run a command that this takes.
         """
         script: Script = self.redis.register_script(_CLAIM)
         prefixes = keys.in_progress(""), keys.definition("")
         numbers = int(time.time() * 1000), count, int(lease_seconds * 1000)
         try:
-            reply = await script(keys=_keys_of(queue), args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
+            reply = await script(
+                keys=[*_keys_of(queue), keys.version(artifacts), keys.drain(holder)],
+                args=[*numbers, *prefixes, holder, artifacts, keys.tries(""), *_offer(worker)],
+            )
         except ResponseError as error:
             if str(error).startswith("ACL failure"):  # how a script tells of a command that is not permitted
                 raise NoPermissionError(str(error)) from None
@@ -284,6 +319,11 @@ class Store(Answers, EventStreams):
             pipe.zrem(queue, job_id)
             pipe.hdel(keys.owners(queue), name)
             pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
+
+    async def needs(self, job_id: str) -> JobNeeds | None:
+        """Return what a queued job needs of a worker; None if its definition is missing or malformed."""
+        content = _content(await self.get(keys.definition(job_id)))
+        return None if content is None else content[2]
 
     async def queue_length(self, queue: str) -> int:
         """Return the number of jobs in a queue, running ones included."""
@@ -324,8 +364,9 @@ class Store(Answers, EventStreams):
         return await self.exists(keys.paused(queue))
 
     async def renew_worker(self, *, seconds: float, worker: WorkerInfo | None = None) -> None:
-        """Record that a worker is running, and what it publishes of itself."""
-        await self.put(keys.WORKER, b"1", ttl_seconds=seconds)
+        """Record that a worker is running, if it takes jobs, and what it publishes of itself."""
+        if worker is None or worker.state == "ready":
+            await self.put(keys.WORKER, b"1", ttl_seconds=seconds)
         if worker is not None:
             async with self.transaction() as pipe:
                 pipe.hset(keys.WORKERS, worker.name, worker.model_dump_json())
@@ -347,8 +388,20 @@ class Store(Answers, EventStreams):
                 pipe.hdel(keys.WORKERS, name.decode(errors="replace"))
         return [workers[name] for name in sorted(workers)]
 
+    async def order_drain(self, names: Collection[str], *, is_draining: bool, seconds: float) -> None:
+        """Let workers claim no further job, or claim jobs again."""
+        async with self.transaction() as pipe:
+            for name in names:
+                pipe.set(keys.drain(name), int(is_draining), px=int(seconds * 1000))
+
+    async def publish_version(self, version: str, artifacts: str, *, seconds: float, replaces: bool) -> None:
+        """Record the version of the program that queues jobs of a folder; `replaces` also that of another program."""
+        key = keys.version(artifacts)
+        if replaces or await self.get(key) in (None, version.encode()):
+            await self.put(key, version, ttl_seconds=seconds)
+
     async def has_worker(self) -> bool:
-        """Return True if at least one worker is running."""
+        """Return True if at least one worker is running that takes jobs."""
         return await self.exists(keys.WORKER)
 
     async def renew_lease(self, job_id: str, holder: str, *, seconds: float, heartbeat: float) -> None:
@@ -374,6 +427,14 @@ class Store(Answers, EventStreams):
             deleted: Awaitable[object] = self.redis.delete(*map(keys.in_progress, job_ids), *map(keys.lease, job_ids))
             await deleted
 
+    async def release_own(self, job_ids: Collection[str], holder: str) -> None:
+        """Release the jobs that a process holds, and leave those that another process has claimed meanwhile."""
+        if not job_ids:
+            return
+        script: Script = self.redis.register_script(_RELEASE)
+        held = [key for job_id in job_ids for key in (keys.in_progress(job_id), keys.lease(job_id))]
+        await script(keys=held, args=[holder])
+
     async def recent_artifacts_ids(self) -> set[str]:
         """Return the ids of the artifacts folders of recently enqueued jobs."""
         reply: Awaitable[object] = self.redis.xrevrange(keys.JOB_NOTIFICATIONS, count=_NOTIFICATIONS_LENGTH)
@@ -391,10 +452,18 @@ def _keys_of(queue: str) -> list[str]:
     return [queue, keys.owners(queue), keys.turns(queue), keys.paused(queue)]
 
 
-def _content(stored: bytes | None) -> tuple[str, str, dict[str, str]] | None:
-    """Return function, artifacts id and payload of a stored job; None if it is missing or malformed."""
+def _offer(worker: WorkerInfo | None) -> list[str | int]:
+    """Return what the claim script compares with the needs of jobs: version, GPUs and memory for each device."""
+    if worker is None:
+        return ["", "", "", "", ""]
+    rooms: list[int] = [worker.room_bytes("cpu"), worker.room_bytes("any"), worker.room_bytes("cuda")]
+    return [worker.version, len(worker.gpu_memory_bytes), *rooms]
+
+
+def _content(stored: bytes | None) -> tuple[str, str, JobNeeds, dict[str, str]] | None:
+    """Return function, artifacts id, needs and payload of a stored job; None if it is missing or malformed."""
     try:
         job = JobDefinition.model_validate_json(stored or b"")
     except ValidationError:
         return None
-    return job.f, job.i, *job.a
+    return job.f, job.i, job.needs, *job.a

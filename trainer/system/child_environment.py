@@ -27,7 +27,8 @@ _TUNING = {
 
 def tuned_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a child that computes; variables that the user has set stay."""
-    return _TUNING | child_environment(settings)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if settings.queue.devices == "cpu" else {}
+    return _TUNING | child_environment(settings) | hidden
 
 
 def set_oom_score() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -13,17 +14,18 @@ from arq.worker import Function, Worker, func
 from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.pause import is_marked_paused
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.jobs import WorkerInfo
 from trainer.jobs.replication import Replication
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.store.store import Store, connect
-from trainer.system.hardware import package_version, process_name
+from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import Jobs
+from trainer.worker.presence import Presence, own_info
 from trainer.worker.reconciler import reconcile
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -33,9 +35,9 @@ _POLL_SECONDS = 0.5
 _RENEW_SECONDS = 0.5
 _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
-_PRESENCE_SHARE = 0.2
-"""Interval of the worker's presence record, as a share of a lease."""
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
+_EXPERIMENTS = 2
+"""Position of the worker of experiments among the workers."""
 _EXPERIMENT_SLOTS = 4  # an experiment only waits for its runs, which have slots of their own
 _INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the next one gathers
 
@@ -48,6 +50,7 @@ class WakingWorker(Worker):
     """
 
     tasks: dict[str, asyncio.Task[None]]
+    job_tasks: dict[str, asyncio.Task[None]]
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class WakingWorker(Worker):
         artifacts_root: Path,
         slots: int,
         lease_seconds: float,
+        presence: Presence,
     ) -> None:
         redis = open_redis(redis_url)
         super().__init__(
@@ -75,9 +79,14 @@ class WakingWorker(Worker):
         )
         self.allow_pick_jobs = False  # else arq looks at the queue before each claim, which would cost a round trip
         self.wake = asyncio.Event()
+        self.had_job_at = time.monotonic()
+        """The end of the last job, or the start of this worker."""
+        self._may_claim = True
+        self._claiming = asyncio.Lock()
         self.in_progress_timeout_s = self._lease_seconds = lease_seconds
         self._queue = queue
         self._artifacts_root = artifacts_root
+        self._presence = presence
         self._store = Store(redis)
         self._renewed_at = 0.0
 
@@ -98,48 +107,74 @@ class WakingWorker(Worker):
             async with asyncio.timeout(_POLL_SECONDS):
                 await self.wake.wait()
         self.wake.clear()
-        running = self._running()
+        running = self.running
+        if running:
+            self.had_job_at = time.monotonic()
         if running and time.monotonic() > self._renewed_at + _RENEW_SECONDS:
             await self._store.renew_claims(running, seconds=self._lease_seconds)
             self._renewed_at = time.monotonic()
         if len(running) < self.max_jobs:
-            await self._start_jobs(self.max_jobs - len(running))
+            async with self._claiming:
+                if self._may_claim and not self._presence.is_draining:
+                    await self._start_jobs(self.max_jobs - len(running))
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of the jobs that have not ended."""
+        return [job_id for job_id, task in self.tasks.items() if not task.done()]
+
+    def hand_back(self) -> None:
+        """Give the running jobs back to the queue, for other workers; leaves a job alone that is ending already."""
+        for task in self.job_tasks.values():
+            if not task.cancelling():
+                task.cancel()
+
+    async def set_claiming(self, *, may_claim: bool) -> None:
+        """Let this worker claim jobs or not; waits until a claim that has been sent is answered."""
+        self._may_claim = may_claim
+        async with self._claiming:
+            pass
 
     async def _start_jobs(self, room: int) -> None:
         """Start at most `room` jobs of this artifacts folder."""
         artifacts = await asyncio.to_thread(artifacts_id, self._artifacts_root)  # it may appear, or go, at any time
         for job_id, score in await self._store.claim_jobs(
-            self._queue, room, process_name(), lease_seconds=self._lease_seconds, artifacts=artifacts
+            self._queue,
+            room,
+            process_name(),
+            lease_seconds=self._lease_seconds,
+            artifacts=artifacts,
+            worker=self._presence.info,
         ):
             self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
 
-    def _running(self) -> list[str]:
-        return [job_id for job_id, task in self.tasks.items() if not task.done()]
-
     async def _wake_after_job(self, ctx: dict[str, object]) -> None:
+        self.had_job_at = time.monotonic()
         self.wake.set()
 
 
-async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> int:
+async def run_worker(settings: Settings, redis_url: str, *, embedded: bool, idle_seconds: float | None = None) -> int:
     """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
 
-    Exits with 1 if one of its loops fails: a supervisor restarts the worker, and runs resume from their checkpoints.
+    With `idle_seconds`, the worker also ends once it has had no job for that time. It exits with 1 if one of its loops
+    fails: a supervisor restarts the worker, and runs resume from their checkpoints.
     """
     stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
-    working = asyncio.create_task(_work(settings, redis_url))
+    working = asyncio.create_task(_work(settings, redis_url, idle_seconds))
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if working.done():
-        await working
-        return 1
-    working.cancel()
-    await asyncio.wait([working])
+        if not await working:
+            return 1
+    else:
+        working.cancel()
+        await asyncio.wait([working])
     log.info("worker_ended")
     return 0
 
 
-async def _work(settings: Settings, redis_url: str) -> None:
-    """Work until cancelled; returns if one of the loops fails."""
+async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) -> bool:
+    """Work until cancelled; return True if there was no job for some seconds, False if one of the loops fails."""
     async with contextlib.AsyncExitStack() as undo:
         undo.enter_context(child_server(settings))
         store = await connect(redis_url)
@@ -152,28 +187,60 @@ async def _work(settings: Settings, redis_url: str) -> None:
             undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store, replication)  # first, so that no run overtakes a run of the previous worker
-        workers = _workers(settings, redis_url, jobs)
-        undo.push_async_callback(_close, workers)
+        presence = Presence(settings, store, await own_info(settings))
+        workers = _workers(settings, redis_url, jobs, presence)
+        undo.push_async_callback(_close, workers, store)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store, replication)),
-            asyncio.create_task(show_presence(settings, store)),
+            asyncio.create_task(presence.show(lambda: _has_jobs(workers), workers[_EXPERIMENTS].hand_back)),
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
-        undo.push_async_callback(_cancel, tasks)
+        idle = asyncio.create_task(wait_until_idle(workers, idle_seconds, presence))
+        undo.push_async_callback(_cancel, [*tasks, idle])
         log.info("worker_ready", slots=settings.queue.training_slots, pid=os.getpid())
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait([*tasks, idle], return_when=asyncio.FIRST_COMPLETED)
+        if idle in ended:
+            log.info("worker_idle", seconds=idle_seconds)
+            return True
         for task in ended:
             log.error("worker_loop_failed", exc_info=task.exception())
+        return False
 
 
-async def _close(workers: Sequence[WakingWorker]) -> None:
-    """End all jobs concurrently: each child needs time to save a checkpoint."""
+async def wait_until_idle(workers: Sequence[WakingWorker], idle_seconds: float | None, presence: Presence) -> None:
+    """Return when no worker has had a job for some seconds, or at once when drained; they claim none from then on."""
+    while True:
+        if idle_seconds is None:
+            seconds = math.inf
+        else:
+            seconds = 0.0 if presence.is_draining else idle_seconds
+        now = time.monotonic()
+        left = max(now if worker.running else worker.had_job_at for worker in workers) + seconds - now
+        if left > 0:
+            await asyncio.sleep(min(left, _POLL_SECONDS))
+            continue
+        for worker in workers:
+            await worker.set_claiming(may_claim=False)
+        if not _has_jobs(workers):
+            return
+        for worker in workers:
+            await worker.set_claiming(may_claim=True)
+
+
+def _has_jobs(workers: Sequence[WakingWorker]) -> bool:
+    return any(worker.running for worker in workers)
+
+
+async def _close(workers: Sequence[WakingWorker], store: Store) -> None:
+    """End all jobs concurrently, since each child needs time to save a checkpoint; release them for other workers."""
 
     async def close(worker: WakingWorker) -> None:
         try:
+            running = worker.running
             await worker.close()
+            await store.release_own(running, process_name())
         except STORE_ERRORS as error:
             log.warning("worker_closed_without_redis", error=type(error).__name__)
 
@@ -186,7 +253,7 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _workers(settings: Settings, redis_url: str, jobs: Jobs) -> list[WakingWorker]:
+def _workers(settings: Settings, redis_url: str, jobs: Jobs, presence: Presence) -> list[WakingWorker]:
     """Return one worker per kind of job: tokenizers neither wait for a training nor delay inference requests."""
     queues = (
         ("train", jobs.train, settings.queue.name, settings.queue.training_slots),
@@ -202,6 +269,7 @@ def _workers(settings: Settings, redis_url: str, jobs: Jobs) -> list[WakingWorke
             artifacts_root=settings.app.artifacts_root,
             slots=slots,
             lease_seconds=settings.queue.lease_seconds,
+            presence=presence,
         )
         for name, job, queue, slots in queues
     ]
@@ -232,9 +300,19 @@ async def _reconcile(settings: Settings, store: Store, replication: Replication)
     except (AppError, OSError) as error:
         log.warning("refresh_failed", error=str(error))
     try:
+        await restore_pause(settings, store)
         await reconcile(settings, store)
     except STORE_ERRORS as error:
         log.warning("reconciliation_failed", error=type(error).__name__)
+
+
+async def restore_pause(settings: Settings, store: Store) -> None:
+    """Pause the queue again if Redis has lost that it is paused."""
+    root = settings.app.artifacts_root
+    if await asyncio.to_thread(is_marked_paused, root):
+        await store.set_paused(settings.queue.name, is_paused=True)
+        if not await asyncio.to_thread(is_marked_paused, root):  # an admin has resumed it at this moment
+            await store.set_paused(settings.queue.name, is_paused=False)
 
 
 async def drop_expired_for_ever(store: Store) -> None:
@@ -251,36 +329,6 @@ async def drop_expired_for_ever(store: Store) -> None:
         except STORE_ERRORS as error:
             log.warning("aof_rewrite_failed", error=type(error).__name__)
         await asyncio.sleep(seconds)
-
-
-async def show_presence(settings: Settings, store: Store) -> None:
-    """Renew the record of a running worker while this artifacts folder has the queued runs; log when that changes."""
-    had_runs = True
-    while True:
-        try:
-            queued = await store.recent_artifacts_ids()
-            has_runs = not queued or await asyncio.to_thread(artifacts_id, settings.app.artifacts_root) in queued
-            if had_runs and not has_runs:
-                log.error("artifacts_folder_mismatch", reason=_OTHER_FOLDER)
-            elif has_runs and not had_runs:
-                log.info("artifacts_folder_matched")
-            had_runs = has_runs
-            if has_runs:
-                await store.renew_worker(seconds=settings.queue.lease_seconds, worker=_own_info(settings))
-        except STORE_ERRORS as error:
-            log.warning("worker_presence_failed", error=type(error).__name__)
-        await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
-
-
-def _own_info(settings: Settings) -> WorkerInfo:
-    slots = settings.queue.training_slots
-    return WorkerInfo(name=process_name(), version=package_version("model-trainer"), slots=slots, seen_at=time.time())
-
-
-_OTHER_FOLDER = (
-    "APP__ARTIFACTS_ROOT is another folder than that of the bot or `mt` that queued them: mount theirs, or set it to"
-    " theirs. The jobs wait for a worker that has it."
-)
 
 
 async def warn_of_loss(store: Store) -> None:

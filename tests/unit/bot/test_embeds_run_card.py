@@ -31,7 +31,7 @@ from trainer.contracts.inference import (
     Sample,
 )
 from trainer.contracts.runs import EarlyStopping, RunStatus
-from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.needs import NO_WORKER
 
 RUN = "char_lstm-20261120-0a1b2c"
 

@@ -4,7 +4,7 @@ import ast
 import string
 from collections.abc import Iterable, Iterator
 from contextvars import copy_context
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import discord
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from bot.app import build
 from bot.commands.help import KINDS, all_commands
 from bot.commands.run_options import NOUNS
+from bot.embeds.admin import TAKES
 from bot.embeds.advice import CHANGES
 from bot.embeds.answers import CARD_PLACES, STATE_SIGNS, error_title
 from bot.embeds.comparison import FIGURES, VALUES
@@ -22,8 +23,11 @@ from bot.permissions import Role
 from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.jobs import WorkerState
+from trainer.jobs.needs import QUEUE_MESSAGES
 
 _MAX_DESCRIPTION = 100
+WORKER_STATES: tuple[str, ...] = get_args(WorkerState)
 TRANSLATED: tuple[Language, ...] = ("tr", "ru")
 FORMS = {"tr": 1, "ru": 3}
 
@@ -45,6 +49,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels += CARD_PLACES.values()
     labels += [error_title(code) for code in ErrorCode]
     labels += [role.value for role in Role]
+    labels += [*QUEUE_MESSAGES, *TAKES.values(), *WORKER_STATES]
     for label in labels:
         yield label, False
 

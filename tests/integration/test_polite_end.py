@@ -1,0 +1,138 @@
+"""Workers that end: when they have had no job for a while, or politely, so that others can continue at once."""
+
+import asyncio
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+from arq.worker import func
+
+from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request, wait_for_status
+from tests.support.redis_servers import Server, embedded, served
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.worker_runs import training, with_redis
+from trainer.commands.main import main
+from trainer.commands.start import duration_seconds
+from trainer.config.settings import Settings
+from trainer.contracts.jobs import TrainJobPayload
+from trainer.jobs.queue import JobQueue
+from trainer.store import keys
+from trainer.store.store import connect
+from trainer.worker.presence import Presence, own_info
+from trainer.worker.process import WakingWorker, wait_until_idle
+
+
+def settings_of(folder: Path, server: Server) -> Settings:
+    return settings_in(folder, embedded_workers=0).model_copy(update=with_redis(server.url))
+
+
+async def worker_of(folder: Path, server: Server, *words: str, **environment: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trainer", "worker", *words),
+        cwd=folder,
+        env=environment_in(folder, REDIS__URL=server.url, **environment),
+        stderr=PIPE,
+    )
+
+
+async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server:
+        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
+        run_ids = [(await queue.train(tiny_request(seed=seed), user_id=None)).run_id for seed in (1, 2)]
+        worker = await worker_of(tmp_path, server, "--until-idle", "1s")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, said = await worker.communicate()
+        states = [(await queue.status(run_id)).status for run_id in run_ids]
+        await queue.close()
+
+    assert worker.returncode == 0
+    assert states == ["completed", "completed"]
+    assert b"worker_idle" in said
+
+
+async def test_polite_end__saves_a_checkpoint_and_leaves_the_run_to_other_machines_at_once(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server:
+        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
+        store = await connect(server.url)
+        run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
+        worker = await worker_of(tmp_path, server, "--until-idle", "1h", QUEUE__LEASE_SECONDS="600")
+        await wait_for_status(queue, run_id, training)
+        assert await store.get(keys.lease(run_id)) is not None
+        worker.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await worker.communicate()
+        left = await store.get_all(keys.in_progress(run_id), keys.lease(run_id))
+        await store.close()
+        await queue.close()
+
+    assert (worker.returncode, left) == (0, [None, None])
+    assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
+
+
+async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        for run_id, holder in (("run-1", "box:1"), ("run-2", "box:2")):
+            await store.renew_lease(run_id, holder, seconds=60, heartbeat=1.0)
+        await store.release_own(["run-1", "run-2"], "box:1")
+
+        assert await store.holders(["run-1", "run-2"]) == {"run-2": "box:2"}
+        assert await store.get_all(keys.lease("run-1"), keys.lease("run-2")) == [None, b"box:2"]
+
+
+async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tmp_path: Path) -> None:
+    done: list[float] = []
+
+    async def job(ctx: dict[str, object], payload: object) -> None:
+        await asyncio.sleep(0.3)
+        done.append(time.monotonic())
+
+    class GetsAJobLate(WakingWorker):
+        async def set_claiming(self, *, may_claim: bool) -> None:
+            if not done and not may_claim:
+                await store.enqueue("training", "train", "run-1", TrainJobPayload(run_id="run-1"))
+                self.wake.set()
+                await until(lambda: bool(self.running))
+            await super().set_claiming(may_claim=may_claim)
+
+    async with embedded(tmp_path) as (settings, _, store):
+        presence = Presence(settings, store, await own_info(settings))
+        worker = GetsAJobLate(
+            f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}",
+            [func(job, name="train")],
+            queue="training",
+            artifacts_root=tmp_path,
+            slots=1,
+            lease_seconds=30,
+            presence=presence,
+        )
+        working = asyncio.create_task(worker.async_run())
+        await wait_until_idle([worker], 0.5, presence)
+        ended_at = time.monotonic()
+        working.cancel()
+        await asyncio.wait([working])
+        await worker.pool.aclose()
+
+    assert len(done) == 1
+    assert ended_at >= done[0] + 0.5
+
+
+@pytest.mark.parametrize("given", ["10", "0m", "1d", "-5s", "ten minutes", ""])
+def test_time_until_idle__must_be_a_duration(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(["worker", f"--until-idle={given}"])
+
+    sentence = f"mt: `--until-idle` must be a duration such as 90s, 10m or 1h, you gave '{given}'.\n"
+    assert (code, capsys.readouterr().err) == (2, sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("90s", 90.0), ("10m", 600.0), ("2h", 7200.0)])
+def test_duration__is_in_seconds_minutes_or_hours(given: str, seconds: float) -> None:
+    assert duration_seconds(given) == seconds

@@ -1,0 +1,421 @@
+"""Runs go to workers that have what the runs need; workers of another version, or drained ones, take none."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from arq.worker import func
+
+from tests.integration.test_polite_end import settings_of, worker_of
+from tests.support import add_corpus, ended, mt, settings_in, some_text, tiny_request, wait_for_status
+from tests.support.redis_servers import embedded, served
+from tests.support.stories import Story, run_record
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.worker_runs import LONG, training
+from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.pause import mark_paused
+from trainer.contracts.base import changed, now
+from trainer.contracts.cost import Cost
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import JobNeeds, TrainJobPayload, WorkerInfo
+from trainer.jobs.health import check_data
+from trainer.jobs.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet
+from trainer.jobs.queue import JobQueue
+from trainer.store import keys
+from trainer.store.store import Store, connect
+from trainer.system.child_environment import tuned_environment
+from trainer.system.hardware import Gpu, find_gpus, package_version
+from trainer.worker.presence import Presence, own_info
+from trainer.worker.process import WakingWorker, restore_pause
+
+GIB = 1 << 30
+
+
+def machine(name: str = "box:1", **fields: object) -> WorkerInfo:
+    values: dict[str, object] = {"name": name, "version": "1", "slots": 1, "seen_at": 4e9, "memory_bytes": 8 * GIB}
+    return WorkerInfo.model_validate(values | fields)
+
+
+CPU = machine()
+GPU = machine("gpu:1", devices=("cuda:0 H100",), gpu_memory_bytes=(80 * GIB,), memory_bytes=64 * GIB)
+GPU_ONLY = changed(GPU, takes="gpu")
+UNKNOWN_GPUS = machine("gpu:2", devices=("cuda:0 GPU", "cuda:1 GPU"), gpu_memory_bytes=(None, 40 * GIB))
+NEEDS = {
+    "cpu": JobNeeds(device="cpu", memory_bytes=GIB),
+    "any": JobNeeds(device="any", memory_bytes=16 * GIB),
+    "cuda": JobNeeds(device="cuda", gpus=1, memory_bytes=GIB),
+    "two": JobNeeds(device="cuda", gpus=2),
+    "huge": JobNeeds(device="cuda", gpus=1, memory_bytes=60 * GIB),
+    "free": JobNeeds(),
+}
+
+
+@pytest.mark.parametrize(
+    ("worker", "taken"),
+    [
+        (CPU, ["cpu", "free"]),
+        (changed(CPU, takes="cpu"), ["cpu", "free"]),
+        (GPU, ["cpu", "any", "cuda", "huge", "free"]),
+        (GPU_ONLY, ["any", "cuda", "huge", "free"]),
+        (UNKNOWN_GPUS, ["cpu", "any", "cuda", "two", "free"]),
+        (changed(CPU, takes="gpu"), []),
+    ],
+)
+async def test_worker__takes_the_runs_for_which_it_has_the_device_and_the_memory(
+    worker: WorkerInfo, taken: list[str], tmp_path: Path
+) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await put_all(store, owner=None)
+        assert await claimed(store, worker) == taken
+        assert [name for name, needs in NEEDS.items() if worker.can_take(needs)] == taken
+
+
+async def test_runs_that_a_worker_cannot_take__block_nobody_and_keep_their_turn(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await put_all(store, owner="ana")
+        await store.enqueue("training", "train", "bob", TrainJobPayload(run_id="bob"), owner="bob")
+
+        assert await claimed(store, CPU, 2) == ["cpu", "bob"]
+        assert await claimed(store, GPU, 2) == ["any", "cuda"]
+        assert await claimed(store, CPU, 9) == ["free"]
+        assert (await store.queue_order("training"))[-2:] == ["two", "huge"]
+
+
+async def put_all(store: Store, owner: str | None) -> None:
+    for name, needs in NEEDS.items():
+        await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), needs=needs, owner=owner)
+
+
+async def claimed(store: Store, worker: WorkerInfo, count: int = 9) -> list[str]:
+    jobs = await store.claim_jobs("training", count, worker.name, lease_seconds=60, worker=worker)
+    return [job_id for job_id, _ in jobs]
+
+
+def test_needs__follow_from_device_precision_and_two_thirds_of_the_estimated_memory(tmp_path: Path) -> None:
+    effective = run_record("lstm-1", user_id=None).effective
+    cost = Cost(params=1, memory_bytes=3 * GIB, disk_bytes=1, steps=1)
+    expected = {
+        ("cpu", "fp32"): JobNeeds(device="cpu", memory_bytes=2 * GIB),
+        ("auto", "auto"): JobNeeds(device="any", memory_bytes=2 * GIB),
+        ("auto", "fp16"): JobNeeds(device="cuda", gpus=1, memory_bytes=2 * GIB),
+        ("cuda", "auto"): JobNeeds(device="cuda", gpus=1, memory_bytes=2 * GIB),
+        ("cuda:2", "auto"): JobNeeds(device="cuda", gpus=3, memory_bytes=2 * GIB),
+    }
+    found = {key: needs_of(changed(effective, device=key[0], precision=key[1]), cost) for key in expected}
+
+    assert found == expected
+    assert needs_of(changed(effective, device="cuda"), None, devices=4) == JobNeeds(device="cuda", gpus=4)
+
+
+def test_reason__names_what_the_running_workers_lack() -> None:
+    assert unmet(NEEDS["cuda"], [CPU]) == NO_GPU
+    assert unmet(NEEDS["two"], [CPU, GPU]) == NO_GPU
+    assert unmet(NEEDS["cpu"], [GPU_ONLY]) == NO_CPU
+    assert unmet(NEEDS["any"], [CPU]) == NO_MEMORY
+    assert unmet(NEEDS["any"], [CPU, GPU]) is None
+    assert unmet(NEEDS["cuda"], [changed(CPU, state="refuses")]) is None
+
+
+async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (_, queue, store):
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        assert (await queue.status(run_id)).message == NO_WORKER
+        await store.renew_worker(seconds=60, worker=GPU_ONLY)
+        assert (await queue.status(run_id)).message == NO_CPU
+        assert (await queue.steady_status(await queue.status(run_id))).starts_ts is None
+
+        await store.renew_worker(seconds=60, worker=machine(memory_bytes=1 << 20))
+        assert (await queue.status(run_id)).message == NO_MEMORY
+        with pytest.raises(AppError, match=r"the largest running worker has 0\.0") as memory:
+            await queue.train(tiny_request(seed=2), user_id=None)
+        await store.renew_worker(seconds=60, worker=CPU)
+        assert (await queue.status(run_id)).message == "Waiting for a worker."
+        await store.delete(keys.definition(run_id))
+        assert (await queue.status(run_id)).message == "Waiting for a worker."
+
+    assert memory.value.code is ErrorCode.MODEL_INCOMPATIBLE
+    assert len(queue.runs.all()) == 1
+
+
+def test_device_cuda__is_refused_where_a_worker_runs_and_none_has_a_gpu() -> None:
+    for needs, sentence in ((NEEDS["cuda"], "needs 1 GPU, and"), (NEEDS["two"], "needs 2 GPUs, and")):
+        with pytest.raises(AppError, match=sentence) as caught:
+            check_workers(needs, [CPU])
+        assert caught.value.code is ErrorCode.CUDA_NOT_AVAILABLE
+    check_workers(NEEDS["cuda"], [])
+    check_workers(NEEDS["cuda"], [CPU, GPU])
+    check_workers(NEEDS["cpu"], [GPU_ONLY])
+
+
+async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_the_version_is_its_own(
+    tmp_path: Path,
+) -> None:
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server:
+        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
+        store = await connect(server.url)
+        own = own_artifacts_id(tmp_path / "artifacts")
+        await store.publish_version("0.0.1", own, seconds=600, replaces=True)
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        worker = await worker_of(tmp_path, server, "--until-idle", "1h")
+        assert worker.stderr is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            said = await worker.stderr.readuntil(b"version_mismatch")
+            said += await worker.stderr.readuntil(b"\n")
+            while not (shown := (await queue.workers([])).workers) or shown[0].state != "refuses":
+                await asyncio.sleep(0.05)
+        waiting, has_worker = await queue.status(run_id), await queue.has_worker()
+        await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
+        done = await wait_for_status(queue, run_id, ended)
+        await queue.drain(shown[0].host, is_draining=True)  # with --until-idle, it ends
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, rest = await worker.communicate()
+        await store.close()
+        await queue.close()
+
+    assert b"version 0.0.1: install that version and" in said
+    assert "version 0.0.1" in (shown[0].reason or "")
+    assert (waiting.status, waiting.message, has_worker) == ("queued", NO_WORKER, False)
+    assert (done.status, worker.returncode) == ("completed", 0)
+    assert b"version_matched" in rest and b"worker_drains" in rest
+
+
+async def test_version_of_the_bot__is_not_replaced_by_that_of_a_command(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        for version, replaces, expected in (("1", False, b"1"), ("2", False, b"1"), ("2", True, b"2")):
+            await store.publish_version(version, "folder", seconds=60, replaces=replaces)
+            assert await store.get(keys.version("folder")) == expected
+
+
+async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await store.publish_version("2", "a1", seconds=60, replaces=True)
+        for name, folder in (("job-1", "a1"), ("job-2", "b2")):
+            await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), artifacts=folder)
+        jobs = [
+            await store.claim_jobs("training", 1, "me", lease_seconds=9, artifacts=folder, worker=worker)
+            for folder, worker in (("a1", CPU), ("b2", CPU), ("a1", changed(CPU, version="2")))
+        ]
+
+    assert [[job_id for job_id, _ in claimed] for claimed in jobs] == [[], ["job-2"], ["job-1"]]
+
+
+async def test_bot_and_commands__publish_their_version_for_the_folder_once_it_has_an_id(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, queue, store):
+        publishing = asyncio.create_task(queue.publish_version(replaces=False))
+        await until_set(store, keys.version(""))
+        await until_set(store, keys.version(own_artifacts_id(tmp_path / "artifacts")))
+        publishing.cancel()
+        await asyncio.wait([publishing])
+
+
+async def until_set(store: Store, key: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await store.get(key) != package_version("model-trainer").encode():
+            await asyncio.sleep(0.05)
+
+
+async def test_drained_worker__finishes_its_run_takes_no_other_and_outlasts_a_wipe(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server:
+        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        worker = await worker_of(tmp_path, server)
+        await wait_for_status(queue, run_id, training)
+        [info] = (await queue.workers([run_id])).workers
+        await queue.drain(info.name, is_draining=True)
+        waiting = (await queue.train(tiny_request(), user_id=None)).run_id
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while [one.state for one in await stored(queue, server.url)] != ["draining"]:
+                await asyncio.sleep(0.05)
+            await server.wipe()
+            while [one.state for one in await stored(queue, server.url)] != ["draining"]:
+                await asyncio.sleep(0.05)
+            assert (await queue.status(run_id)).status == "running"
+            await queue.cancel(run_id)
+            while [one.state for one in await stored(queue, server.url)] != ["drained"]:
+                await asyncio.sleep(0.05)
+        assert (await queue.status(waiting)).status == "queued"
+        await queue.drain(info.host, is_draining=False)
+        done = await wait_for_status(queue, waiting, ended)
+        worker.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, said = await worker.communicate()
+        await queue.close()
+
+    assert done.status == "completed"
+    assert b"worker_drained" in said and b"worker_undrained" in said
+
+
+async def stored(queue: JobQueue, url: str) -> list[WorkerInfo]:
+    """The workers as they publish themselves."""
+    store = await connect(url)
+    try:
+        return await store.workers(seconds=60)
+    finally:
+        await store.close()
+
+
+async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: Path) -> None:
+    held: list[str] = []
+    ended = asyncio.Event()
+
+    async def wait_for_runs(ctx: dict[str, object], payload: object) -> None:
+        held.append("started")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            held.append("ending")
+            await ended.wait()
+
+    async with embedded(tmp_path) as (settings, _, store):
+        presence = Presence(settings, store, await own_info(settings))
+        worker = WakingWorker(
+            f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}",
+            [func(wait_for_runs, name="train")],
+            queue="training",
+            artifacts_root=tmp_path,
+            slots=1,
+            lease_seconds=30,
+            presence=presence,
+        )
+        await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"))
+        working = asyncio.create_task(worker.async_run())
+        await until(lambda: held == ["started"])
+        await store.order_drain([presence.info.name], is_draining=True, seconds=60)
+        showing = asyncio.create_task(presence.show(lambda: bool(worker.running), worker.hand_back))
+        await until(lambda: held == ["started", "ending"])
+        worker.hand_back()  # again, which leaves the end of its child alone
+        ended.set()
+        await until(lambda: not worker.running)
+        for task in (working, showing):
+            task.cancel()
+        await asyncio.wait([working, showing])
+        await worker.pool.aclose()
+
+        assert presence.is_draining
+        assert await store.holders(["job-1"]) == {}
+        assert await store.queue_order("training") == ["job-1"]
+
+
+async def test_pause__outlasts_a_wipe_of_redis(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        await queue.pause(is_paused=True)
+        await store.redis.flushall()
+        assert not await queue.is_paused()
+        await restore_pause(settings, store)
+        assert await queue.is_paused()
+
+        await store.renew_worker(seconds=60, worker=CPU)
+        assert [worker.state for worker in (await queue.workers([])).workers] == ["paused"]
+        await queue.pause(is_paused=False)
+        await queue.pause(is_paused=False)
+        await restore_pause(settings, store)
+        assert not await queue.is_paused()
+
+
+async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, queue, store):
+
+        class ResumedMeanwhile(Store):
+            async def set_paused(self, queue: str, *, is_paused: bool) -> None:
+                await super().set_paused(queue, is_paused=is_paused)
+                mark_paused(settings.app.artifacts_root, is_paused=False)
+
+        await queue.pause(is_paused=True)
+        await restore_pause(settings, ResumedMeanwhile(store.redis))
+
+        assert not await queue.is_paused()
+
+
+SMI = """#!/bin/sh
+{}
+"""
+H100S = "echo 'NVIDIA H100 80GB HBM3, 81559 MiB'; echo 'NVIDIA GRID, [N/A]'"
+
+
+@pytest.mark.parametrize(
+    ("program", "visible", "expected"),
+    [
+        (H100S, None, [Gpu("NVIDIA H100 80GB HBM3", 81559 << 20), Gpu("NVIDIA GRID", None)]),
+        (H100S, "1", [Gpu("NVIDIA GRID", None)]),
+        (H100S, "1, 0,7", [Gpu("NVIDIA GRID", None), Gpu("NVIDIA H100 80GB HBM3", 81559 << 20)]),
+        (H100S, "GPU-4f2a", [Gpu("NVIDIA H100 80GB HBM3", 81559 << 20)]),
+        (H100S, "-1", []),
+        (H100S, "", []),
+        ("echo 'NVIDIA-SMI has failed, because it could not talk to the driver'; exit 9", None, []),
+    ],
+)
+def test_gpus__are_those_of_the_driver_that_this_process_may_use(
+    program: str, visible: str | None, expected: list[Gpu], tmp_path: Path
+) -> None:
+    path = tmp_path / "nvidia-smi"
+    path.write_text(SMI.format(program))
+    path.chmod(0o755)
+    chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+
+    assert find_gpus({"PATH": str(tmp_path), **chosen}) == expected
+
+
+def test_gpus__without_the_drivers_program_are_those_of_its_files(tmp_path: Path) -> None:
+    environ = {"PATH": str(tmp_path)}
+    assert find_gpus(environ, tmp_path / "none") == [Gpu("GPU", None)]
+    for name, text in (("1", "Model: \t\t NVIDIA T4\nIRQ:   1\n"), ("2", "IRQ: 2\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "information").write_text(text)
+
+    assert find_gpus(environ, tmp_path) == [Gpu("NVIDIA T4", None), Gpu("GPU", None)]
+
+
+def test_worker_for_the_cpu__hides_gpus_from_its_trainings(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    only_cpu = changed(settings, queue=changed(settings.queue, devices="cpu"))
+
+    assert tuned_environment(only_cpu)["CUDA_VISIBLE_DEVICES"] == ""
+    assert tuned_environment(settings).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+async def test_mt_workers__lists_pauses_and_drains(tmp_path: Path) -> None:
+    def workers(*words: str) -> tuple[int, str, str]:
+        done = mt(tmp_path, "workers", *words, QUEUE__EMBEDDED_WORKERS="0")
+        code: int = done.returncode
+        return code, done.stdout, done.stderr
+
+    assert workers() == (1, "", "mt: No worker is running, nor its server: start one with `mt worker`.\n")
+    story = Story(tmp_path / "artifacts", run_record("lstm-1", user_id=None), now())
+    async with embedded(tmp_path) as (_, _, store):
+        assert (await asyncio.to_thread(workers))[1] == "No worker is running. Start one with: mt worker\n"
+        refusing = changed(CPU, name="old:2", state="refuses", reason="Its version differs.")
+        for worker in (changed(GPU_ONLY, started_at=now().timestamp() - 3700), refusing):
+            await store.renew_worker(seconds=60, worker=worker)
+        await store.put(keys.in_progress(story.run.run_id), b"gpu:1", ttl_seconds=60)
+
+        listed = (await asyncio.to_thread(workers, "drain", "gpu:1"))[1].splitlines()
+        paused = (await asyncio.to_thread(workers, "pause"))[1]
+        as_json = (await asyncio.to_thread(workers, "resume", "--json"))[1]
+        unknown = await asyncio.to_thread(workers, "drain")
+
+    titles = "worker pid version devices memory slots runs state up"
+    gpu = "gpu 1 1 cuda:0 H100 (gpu runs only) 64.0 GiB, GPU 80 GiB 1 lstm-1 draining 1 h 1 min"
+    assert [" ".join(line.split()) for line in listed] == [
+        titles,
+        gpu,
+        "old 2 1 cpu 8.0 GiB 1 none refuses",
+        "old:2 takes no job: Its version differs.",
+    ]
+    assert paused.endswith("The queue is paused: no further run starts until `mt workers resume`.\n")
+    assert '"paused":false' in as_json and '"runs":{"lstm-1":"gpu:1"}' in as_json
+    assert unknown[0] == 2 and "Name a worker with `drain` and `undrain`" in unknown[2]
+
+
+async def test_doctor__names_a_worker_that_refuses_all_jobs(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        for worker in (CPU, machine("old:2", state="refuses", reason="Its version differs.")):
+            await store.renew_worker(seconds=60, worker=changed(worker, seen_at=now().timestamp()))
+        found = (await check_data(settings))["worker"]
+
+    assert found == ("warning", "old:2 takes no job: Its version differs.")

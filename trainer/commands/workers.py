@@ -1,0 +1,74 @@
+"""`mt workers`: the workers of all machines; pause the queue, drain workers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import get_args
+
+from rich.text import Text
+
+from trainer.commands.arguments import Argument, Commands, Options
+from trainer.commands.connection import running_queue, settings_for
+from trainer.commands.terminal import Terminal, columns, duration
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import WorkerInfo
+from trainer.jobs.queue import JobQueue, WorkerAction, WorkersState
+
+_ACTIONS: tuple[str, ...] = get_args(WorkerAction)
+
+
+class _WorkersOptions(Options):
+    action = Argument[WorkerAction | None](
+        "ACTION",
+        nargs="?",
+        choices=_ACTIONS,
+        help="pause or resume the start of runs on all workers; drain or undrain one worker; default: list the workers",
+    )
+    name = Argument[str | None]("NAME", nargs="?", help="the worker, as HOST:PID, or HOST for all its workers")
+
+
+def add_to(commands: Commands) -> None:
+    commands.add("workers", _WorkersOptions, _workers)
+
+
+def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+
+    async def act() -> WorkersState:
+        async with running_queue(settings) as queue:
+            if queue is None:
+                raise AppError(
+                    ErrorCode.SERVICE_UNAVAILABLE, "No worker is running, nor its server: start one with `mt worker`."
+                )
+            if options.action is not None or options.name is not None:
+                await queue.order_workers(options.action, options.name)
+            return await _read(queue)
+
+    state = asyncio.run(act())
+    rows = [_row(worker, state) for worker in state.workers]
+    titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
+    table = columns([titles, *rows]) if rows else Text("No worker is running. Start one with: mt worker")
+    notes = [Text(f"{worker.name} takes no job: {worker.reason}") for worker in state.workers if worker.reason]
+    if state.is_paused:
+        notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))
+    terminal.show({"paused": state.is_paused, "workers": state.workers, "runs": state.runs}, table, *notes)
+    return 0
+
+
+async def _read(queue: JobQueue) -> WorkersState:
+    unfinished = await asyncio.to_thread(queue.runs.unfinished)
+    return await queue.workers([run.run_id for run in unfinished])
+
+
+def _row(worker: WorkerInfo, state: WorkersState) -> Sequence[str]:
+    return (
+        worker.host,
+        worker.pid,
+        worker.version,
+        ", ".join(worker.devices) + ("" if worker.takes == "any" else f" ({worker.takes} runs only)"),
+        worker.memory_text(),
+        str(worker.slots),
+        ", ".join(state.runs_of(worker)) or "none",
+        worker.state,
+        "" if worker.started_at is None else duration(max(0.0, time.time() - worker.started_at)),
+    )

@@ -1,0 +1,66 @@
+"""Requirements of training jobs, and the reasons why no running worker takes one."""
+
+from collections.abc import Sequence
+
+from trainer.contracts.cost import GIB, Cost
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
+from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.wording import counted
+from trainer.jobs.cost import SAFETY_FACTOR
+from trainer.system.hardware import may_have_cuda
+
+NO_WORKER = "No worker is running. The job stays in the queue until one starts."
+NO_GPU = "No running worker has the GPU that this run needs. The run stays in the queue until one starts."
+NO_CPU = "No running worker trains on the CPU. The run stays in the queue until one starts."
+NO_MEMORY = "No running worker has the memory that this run needs. The run stays in the queue until one starts."
+QUEUE_MESSAGES = (NO_WORKER, NO_GPU, NO_CPU, NO_MEMORY)
+"""Messages of a queued run that no running worker takes."""
+
+
+def needs_of(effective: EffectiveRequest, cost: Cost | None, *, devices: int = 1) -> JobNeeds:
+    """Return the needs of a training on `devices` devices; one with an estimated cost needs two thirds of its memory.
+
+    `cuda:N` names a GPU of the worker, which needs more than N of them. Precision fp16 needs a GPU, too.
+    """
+    memory_bytes = 0 if cost is None else int(cost.memory_bytes / SAFETY_FACTOR)
+    name, _, number = effective.device.partition(":")
+    if name == "cuda" or effective.precision == "fp16":
+        gpus = max(devices, int(number or 0) + 1)
+        return JobNeeds(device="cuda", gpus=gpus, memory_bytes=memory_bytes)
+    device: JobDevice = "cpu" if name == "cpu" else "any"
+    return JobNeeds(device=device, memory_bytes=memory_bytes)
+
+
+def unmet(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> str | None:
+    """Return why none of the workers that take jobs can take this one; None if one can, or if none takes any."""
+    ready = [worker for worker in workers if worker.state == "ready"]
+    if not ready or any(worker.can_take(needs) for worker in ready):
+        return None
+    if needs.gpus > max(len(worker.gpu_memory_bytes) for worker in ready):
+        return NO_GPU
+    if max(worker.room_bytes(needs.device) for worker in ready) < 0:
+        return NO_CPU
+    return NO_MEMORY
+
+
+def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
+    """Refuse a training that none of the workers that take jobs can hold; without such a worker, refuse nothing.
+
+    Raises CUDA_NOT_AVAILABLE, unless a worker of this machine may have a GPU, or MODEL_INCOMPATIBLE.
+    """
+    ready = [worker for worker in workers if worker.state == "ready"]
+    reason = unmet(needs, ready)
+    if reason == NO_GPU and not may_have_cuda():
+        raise AppError(
+            ErrorCode.CUDA_NOT_AVAILABLE,
+            f"This training needs {counted(needs.gpus, 'GPU')}, and no running worker has as many: use `device` 'cpu',"
+            " or start a worker on a machine with CUDA.",
+        )
+    if reason == NO_MEMORY:
+        most = max(worker.room_bytes(needs.device) for worker in ready)
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"This training needs at least {needs.memory_bytes / GIB:.1f} GiB of memory, and the largest running worker"
+            f" has {most / GIB:.1f}: make `batch_size`, `max_seq_len` or `model_size` smaller.",
+        )
