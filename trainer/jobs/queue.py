@@ -1,7 +1,6 @@
 """The queue of training jobs and tokenizer jobs: check a request, write it to disk, then enqueue it."""
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -379,10 +378,9 @@ class JobQueue:
 
     async def next_run_ids(self) -> AsyncIterator[str]:
         """Yield the id of each run that has new events, without end; waits while Redis is unavailable."""
-        consumer = f"bot-{os.getpid()}"
         while True:
             try:
-                for run_id in await self._store.next_run_ids(consumer, wait_seconds=_EVENT_WAIT_SECONDS):
+                for run_id in await self._store.next_run_ids(wait_seconds=_EVENT_WAIT_SECONDS):
                     yield run_id
             except STORE_ERRORS as error:
                 log.warning("redis_unavailable", error=type(error).__name__)

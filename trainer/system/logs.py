@@ -66,6 +66,10 @@ class LoggingExtra(TypedDict, total=False):
     """The access that an admin has given."""
     digest_id: str
     file: str
+    path: str
+    """File or folder that a cleanup removes, relative to the artifacts folder or the data folder."""
+    bytes_freed: int
+    files_deleted: int
     command: str
     method: str
     route: str

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from trainer.contracts.validation import parse_json
 from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
-from trainer.system.files import write_atomically
+from trainer.system.files import use_folder, write_atomically
 from trainer.system.shared_work import all_results
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
@@ -105,10 +106,16 @@ def prepare(
     folder = cache / _key(effective, rule, tokenizer)
     if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted
         rmtree(folder)
-    if not folder.exists():
+    while (descriptor := use_folder(folder)) is None:  # a cleanup may remove the folder at any time before this
         _write(folder, corpus or split(), tokenizer, effective.corpus.bytes)
-    content = _content(folder)
-    ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
+    try:
+        os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
+        content = _content(folder)
+        ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
+        for mapped in ids.values():
+            finalize(mapped, os.close, os.dup(descriptor))  # the folder is in use as long as its files are mapped
+    finally:
+        os.close(descriptor)
     return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
 
 

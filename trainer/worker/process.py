@@ -20,6 +20,7 @@ from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_
 from trainer.store.store import Store, connect
 from trainer.system.hardware import package_version, process_name
 from trainer.worker.child_process import child_server
+from trainer.worker.cleanup_loop import clean_for_ever
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
@@ -156,6 +157,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             asyncio.create_task(_reconcile_for_ever(settings, store)),
             asyncio.create_task(show_presence(settings, store)),
             asyncio.create_task(drop_expired_for_ever(store)),
+            asyncio.create_task(clean_for_ever(settings)),
         ]
         undo.push_async_callback(_cancel, tasks)
         log.info("worker_ready", slots=settings.queue.training_slots, pid=os.getpid())

@@ -1,6 +1,7 @@
 """Restores Redis from disk: jobs of unfinished runs, tokenizers and experiments, and missing events."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -10,6 +11,7 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.jobs import ExperimentPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.jobs.enqueue import Enqueuer, publish_events
+from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
 
@@ -45,6 +47,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
     for experiment in experiments:
         if await enqueuer.restore(ExperimentPayload(experiment_id=experiment.experiment_id), experiment):
             log.info("experiment_requeued", experiment_id=experiment.experiment_id)
-    by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
+    ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
+    by_id = {run.run_id: run for run in [*unfinished, *ended]}
     for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
         await publish_events(store, run)
