@@ -1,7 +1,5 @@
 """`mt gc`: the cleanup of an installation's folders."""
 
-import os
-
 from rich.text import Text
 
 from trainer.commands.arguments import Commands, Options, flag
@@ -9,8 +7,6 @@ from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.contracts.wording import counted
 from trainer.jobs.cleanup import CleanupReport, clean_up
-
-_NICENESS = 10
 
 
 class _CleanupOptions(Options):
@@ -23,7 +19,6 @@ def add_to(commands: Commands) -> None:
 
 def _clean_up(options: _CleanupOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-cleanup")
-    os.nice(_NICENESS)
     report = clean_up(settings, dry_run=options.dry_run)
     rows = [(one.path, f"{one.bytes:,}", one.reason if one.error is None else one.error) for one in report.removals]
     parts = [columns([("path", "bytes", "reason"), *rows])] if rows else []

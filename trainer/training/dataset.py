@@ -104,9 +104,7 @@ def prepare(
             effective.tokenizer, [text], corpus.lines("validation"), rule=rule, documents=effective.documents
         )
     folder = cache / _key(effective, rule, tokenizer)
-    if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted
-        rmtree(folder)
-    while (descriptor := use_folder(folder)) is None:  # a cleanup may remove the folder at any time before this
+    while (descriptor := _use_complete(folder)) is None:  # a cleanup may have removed the folder just now
         _write(folder, corpus or split(), tokenizer, effective.corpus.bytes)
     try:
         os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
@@ -134,6 +132,16 @@ def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> 
     texts = [reference and reference.sha256 for reference in _references(effective)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
     return sha256(repr((_CACHE_VERSION, texts, tuple(rule), effective.documents, vocabulary)).encode()).hexdigest()
+
+
+def _use_complete(folder: Path) -> int | None:
+    """Keep cleanups away from a folder until the returned descriptor is closed; None if there is no complete one."""
+    descriptor = use_folder(folder)
+    if descriptor is None or _is_complete(folder):
+        return descriptor
+    os.close(descriptor)
+    rmtree(folder)  # folders appear complete, so files of this one were deleted
+    return None
 
 
 def _is_complete(folder: Path) -> bool:

@@ -1,8 +1,10 @@
 """Regular cleanups by the worker, each in a process of its own."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import DEVNULL
+from contextlib import suppress
 
 import structlog
 
@@ -11,6 +13,7 @@ from trainer.config.settings import Settings, child_environment
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _INTERVAL_SECONDS = 3600.0
+_NICENESS = 10
 
 
 async def clean_for_ever(settings: Settings) -> None:
@@ -33,6 +36,8 @@ async def _clean(settings: Settings) -> None:
         start_new_session=True,  # Ctrl-C reaches the worker only, which ends the cleanup
     )
     try:
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
         await process.wait()
     finally:
         if process.returncode is None:
