@@ -23,7 +23,7 @@ async def clean_for_ever(settings: Settings) -> None:
             try:
                 await _clean(settings)
             except OSError as error:  # no memory for another process
-                log.error("cleanup_not_started", error=str(error))
+                log.error("cleanup_not_started", reason=error.strerror)
         await asyncio.sleep(_INTERVAL_SECONDS)
 
 
@@ -37,7 +37,7 @@ async def _clean(settings: Settings) -> None:
     )
     try:
         with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, process.pid, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         await process.wait()
     finally:
         if process.returncode is None:
