@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from tests.support import environment_in, is_running, mt, processes
 from tests.support.bot import place
 from tests.support.cleanups import DAY_SECONDS, add_run, make_old, settings_of
 from tests.support.http import Inside, inside, with_api
-from tests.support.redis_servers import embedded, told
+from tests.support.redis_servers import embedded, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, sealed_files, step_folder
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import CleanupSettings, LoggingSettings, Settings
 from trainer.contracts.base import changed
+from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import FinalState
+from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import answering_server
 from trainer.store import keys
 from trainer.store.events import ENDED_SECONDS
@@ -158,6 +161,26 @@ async def test_redis__keeps_ended_runs_for_days_only_and_the_answers_come_from_t
         assert sorted(await keys_of_runs(store)) == sorted(
             key(young.run_id).encode() for key in (keys.status, keys.run_events)
         )
+
+
+async def test_redis__keeps_nothing_of_bots_that_have_read_the_events_and_of_old_workers(tmp_path: Path) -> None:
+    add_run(tmp_path, "lstm-1", "failed", days=0, steps=())
+    hour_ago = WorkerInfo(name="old:1", version="1", slots=1, seen_at=time.time() - 4000)
+    async with embedded(tmp_path) as (settings, queue, store):
+        await store.renew_worker(seconds=60, worker=hour_ago)
+        await store.renew_worker(seconds=60, worker=changed(hour_ago, name="young:1", seen_at=time.time()))
+        await store.next_run_ids(wait_seconds=0.01)  # makes the group
+        await reconcile(settings, store)
+        for bot in (queue, JobQueue(settings, store)):
+            assert await anext(bot.next_run_ids()) == "lstm-1"
+            await store.redis.xadd(keys.EVENT_STREAM, {"run_id": "lstm-1"})
+
+        pending = await told_server(store, "XPENDING", keys.EVENT_STREAM, keys.EVENT_GROUP)
+        consumers = await told_server(store, "XINFO", "CONSUMERS", keys.EVENT_STREAM, keys.EVENT_GROUP)
+        names = await told_server(store, "HKEYS", keys.WORKERS)
+        assert isinstance(consumers, list) and len(consumers) == 1
+        assert pending == {"pending": 0, "min": None, "max": None, "consumers": []}
+        assert names == [b"young:1"]
 
 
 async def test_bot__shows_an_old_run_of_which_redis_knows_nothing(tmp_path: Path) -> None:

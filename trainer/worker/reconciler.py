@@ -17,6 +17,9 @@ from trainer.system.hardware import is_dead
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+_WORKER_SECONDS = 3600.0
+"""Time without a sign of a worker after which its published information is deleted."""
+
 
 async def reconcile(settings: Settings, store: Store) -> None:
     """Enqueue unfinished runs, tokenizers and experiments whose job is lost, and publish missing events of runs.
@@ -24,6 +27,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
     Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
     """
     await store.repair_key_types(settings.queue.name)
+    await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
     runs = RunStore(settings.app.artifacts_root)
     await asyncio.to_thread(runs.clear_leftovers)
     unfinished = await asyncio.to_thread(runs.unfinished)
