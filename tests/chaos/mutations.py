@@ -39,7 +39,7 @@ class Mutation(NamedTuple):
 
 LISTENER, WORKER = "tests/integration/test_notifier.py", "tests/integration/test_worker.py"
 CHECKPOINT, RESUME, RUNS = "tests/unit/test_checkpoint.py", "tests/unit/test_resume.py", "tests/unit/test_runs.py"
-CRASH_STATES = "tests/unit/test_crash_states.py"
+CLEANUP, CRASH_STATES = "tests/unit/test_cleanup.py", "tests/unit/test_crash_states.py"
 FAULT, GOING_ON = "tests/unit/test_fault_checkpoint.py", "tests/unit/test_resumable_runs.py"
 RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex",)
 
@@ -141,6 +141,20 @@ MUTATIONS = (
         (CRASH_STATES,),
     ),
     Mutation("an end is written once", "trainer/artifacts/runs.py", "    if end is None:\n", "    if True:\n", (RUNS,)),
+    Mutation(
+        "a cleanup spares what others need",
+        "trainer/jobs/cleanup.py",
+        "if run.run_id not in needed and ",
+        "if ",
+        (f"{CLEANUP}::test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs",),
+    ),
+    Mutation(
+        "a cleanup spares a run that is read",
+        "trainer/jobs/cleanup.py",
+        "    claim = claim_folder(run.path)\n",
+        "    claim = os.open(run.path, os.O_RDONLY)\n",
+        (f"{CLEANUP}::test_run_in_use__is_left_alone",),
+    ),
     Mutation(
         "a checkpoint's bytes are compared with their hashes",
         "trainer/training/checkpoint.py",

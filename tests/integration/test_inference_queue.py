@@ -142,7 +142,7 @@ async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_
             await here.queue.inference.generate(RUN, spoilt)
         working.cancel()
         with captured_logs() as logs:
-            rung = [await here.store.next_run_ids("bot", wait_seconds=1) for _ in range(2)]  # the first makes the group
+            rung = [await here.store.next_run_ids(wait_seconds=1) for _ in range(2)]  # the first makes the group
         entries: list[tuple[bytes, dict[bytes, bytes]]] = await here.store.redis.xrange(keys.EVENT_STREAM)
 
     told = [_event.validate_json(fields[b"event"]) for _, fields in entries]

@@ -1,7 +1,6 @@
 """Inference requests through real processes: by corpus name, in windows, repeatedly; no log shows their text."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,7 +61,7 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
         summaries = queue.runs.get("other-1").completed_manifest().eval
         assert against.delta.loss == 0 and summaries[-1].dataset is not None
         await every_answer_is_that_of_its_own_text(queue, run_id)
-        await all_that_is_kept_of_questions_goes_away_by_itself(tmp_path, (run_id, "other-1"))
+        await all_that_is_kept_of_questions_goes_away_by_itself(tmp_path)
 
         mine = await typed_by_a_person("eval", run_id, "--path", "mine.txt", "--json")
         metrics = EvalMetrics.model_validate_json(mine)
@@ -95,14 +94,13 @@ async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> 
     assert len({answer.request_id for answer in answers}) == len(texts)
 
 
-async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path, run_ids: Sequence[str]) -> None:
-    """Every key but the queues, the streams, workers, turns of users and what tells how the runs stand."""
+async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path) -> None:
+    """Every key but the common streams, workers and turns of users, also those of runs, which have ended."""
     store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await store.redis.exists(keys.INTERACTIVE_QUEUE):  # a worker ends a job after its answer has rung
             await asyncio.sleep(0.01)
     stays = {keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS, keys.WORKERS, keys.turns("training")}
-    stays |= {key(run_id) for run_id in run_ids for key in (keys.status, keys.run_events)}
     found: list[bytes] = await store.redis.keys("*")
     left: dict[str, int] = {key.decode(): await store.redis.pttl(key) for key in found}
     await store.close()

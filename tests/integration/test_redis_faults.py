@@ -465,7 +465,7 @@ async def test_event_stream_and_count_of_tries_of_a_wrong_type__are_replaced(tmp
     async with embedded(tmp_path) as (_, _, store):
         await plant(store, keys.EVENT_STREAM, b"evil", "string")
         await store.repair_key_types("training")
-        assert await store.next_run_ids("bot", wait_seconds=0.01) == []
+        assert await store.next_run_ids(wait_seconds=0.01) == []
         for number, (tries, left) in enumerate({b"1e9": 0, b"9" * 10: 0, b"evil": 0, b"7": 1}.items()):
             await store.enqueue("training", "train", f"run-{number}", TrainJobPayload(run_id=f"run-{number}"))
             await store.redis.set(keys.tries(f"run-{number}"), tries)

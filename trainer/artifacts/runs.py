@@ -1,9 +1,10 @@
 """Runs on disk, one directory each; Redis is rebuilt from them."""
 
+import os
 import re
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +33,7 @@ from trainer.system.files import (
     sha256_of,
     storage_errors,
     try_lock,
+    use_folder,
     write_atomically,
 )
 
@@ -130,6 +132,16 @@ class RunDirectory:
             sleep(_LOCK_POLL_SECONDS)
         return lock
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep cleanups away from the files of the run while a block reads them."""
+        descriptor = use_folder(self.path)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
     def wait_for_end(self) -> None:
         """Wait while a process writes the last event and SHA256SUMS after the manifest of an ended run.
 
@@ -137,6 +149,13 @@ class RunDirectory:
         """
         if self._manifest.exists() and not self.seal.exists() and self._lock.exists():
             self.wait_for_lock(_END_SECONDS).close()
+
+    def ended_at(self) -> float | None:
+        """Return when the end or the last evaluation was written, in seconds since 1970; None before the end."""
+        try:
+            return self.seal.stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def add_evaluation(self, summary: EvalSummary) -> None:
         """Add an evaluation and the hashes of its files to the manifest; the caller holds the lock.
@@ -301,9 +320,9 @@ class RunStore:
         """Return the runs whose end is not completely written, oldest first."""
         return in_order(run for run in self._directories() if not run.seal.exists())
 
-    def finished(self) -> list[RunDirectory]:
-        """Return the runs whose end is completely written, in no order, without reading them."""
-        return [run for run in self._directories() if run.seal.exists()]
+    def finished(self, since: float = 0.0) -> list[RunDirectory]:
+        """Return the runs whose end is completely written, since a time, in no order, without reading them."""
+        return [run for run in self._directories() if (end := run.ended_at()) is not None and end >= since]
 
     def _directories(self) -> list[RunDirectory]:
         return [RunDirectory(path.parent, self._disk) for path in self._folder.glob("[a-z0-9]*/request.json")]

@@ -1,7 +1,9 @@
 """Tokenizers on disk, one directory each, trained by a job or by a run; imports no torch and no numpy."""
 
+import os
 import re
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -104,6 +106,15 @@ class TokenizerDirectory:
             created_at=self.created_at(),
         )
 
+    def mark_used(self) -> None:
+        """Set the time of the last use to now, by which a cleanup chooses."""
+        with suppress(OSError):  # on a read-only disk nothing is removed either
+            os.utime(self.path)
+
+    def used_at(self) -> float:
+        """Return the time of the last use, in seconds since 1970."""
+        return self.path.stat().st_mtime
+
     def lock(self) -> BinaryIO | None:
         """Take the lock for training, or return None if another process holds it."""
         return try_lock(self.path / "lock")
@@ -149,6 +160,7 @@ class TokenizerStore:
         path = self._folder / record.tokenizer_id
         self.disk.make_folder(path)
         tokenizer = TokenizerDirectory(path, self.disk)
+        tokenizer.mark_used()
         deadline = time.monotonic() + _ENDING_SECONDS
         while (lock := tokenizer.lock()) is None and tokenizer.has_failed() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
@@ -163,6 +175,7 @@ class TokenizerStore:
         """Store a copy of the tokenizer of a run under its id, unless it is stored already."""
         path = self._folder / manifest.tokenizer_id
         if (path / MANIFEST_FILE).exists():
+            TokenizerDirectory(path, self.disk).mark_used()
             return
         self.disk.make_folder(path)
         for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest makes it valid

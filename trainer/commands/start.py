@@ -76,7 +76,7 @@ def _replace_process(module: str, *words: str) -> int:
 
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-worker", level="INFO")
-    for folder in (settings.app.artifacts_root, settings.app.data_root / "corpus_cache"):
+    for folder in (settings.app.artifacts_root, settings.app.corpus_cache):
         check_writable(folder)
     with child_server(settings):
         pass  # it runs from now on, and loads torch while this process loads the rest

@@ -4,7 +4,7 @@ import binascii
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from trainer.config.nested_dict import set_path
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
@@ -83,6 +84,7 @@ _RUN_ENDS = ("trainer.job.completed", "trainer.job.failed", "trainer.job.cancell
 _LOCAL_URL = re.compile(r"unix:|rediss?://([^@/]*@)?(localhost|127(\.\d{1,3}){3}|\[::1\])([:/?]|$)")
 
 
+_YEARS_SECONDS = 10 * 365 * 86400
 _KEY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _KEY = re.compile(r"[!-~]{16,512}")
 
@@ -107,6 +109,35 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+class CleanupSettings(Group):
+    enabled: bool = False
+    """True: the worker runs `mt gc` every hour."""
+    dry_run: bool = False
+    """True: every cleanup only lists what it would remove."""
+    verify_upload: bool = True
+    """True: before local weights are removed, the object store must confirm every file of the run by its hash."""
+    grace_period_seconds: Annotated[int, Field(ge=0, le=_YEARS_SECONDS)] = 7 * 86400
+    """Seconds after the end of a run before anything of it is removed."""
+
+
+class CorpusCacheCleanupSettings(Group):
+    enabled: bool = False
+    """True: cleanups remove encoded corpora, which are encoded again when a run needs them."""
+    max_bytes: Annotated[int, Field(ge=0, le=2**60)] = 20 * 1024**3
+    """Largest size of all encoded corpora together."""
+    min_free_bytes: Annotated[int, Field(ge=0, le=2**60)] = 1024**3
+    """Free space of the disk below which encoded corpora are removed."""
+    policy: Literal["lru", "oldest"] = "lru"
+    """Which encoded corpus is removed first: lru the one not used for the longest time, oldest the oldest one."""
+
+
+class TokenizerCleanupSettings(Group):
+    enabled: bool = False
+    """True: cleanups remove tokenizers that no run and no experiment uses."""
+    min_unused_days: Annotated[int, Field(ge=1, le=36_500)] = 30
+    """Days without any use of a tokenizer before it is removed."""
+
+
 class AppSettings(Group):
     env: Literal["dev", "prod"] = "dev"
     """dev logs text, prod logs JSON."""
@@ -114,6 +145,14 @@ class AppSettings(Group):
     """Corpora (`corpus/`, read-only), caches and the embedded server's files."""
     artifacts_root: Path = Path("artifacts")
     """Runs, tokenizers and stored attachments."""
+    cleanup: CleanupSettings = CleanupSettings()
+    corpus_cache_cleanup: CorpusCacheCleanupSettings = CorpusCacheCleanupSettings()
+    tokenizer_cleanup: TokenizerCleanupSettings = TokenizerCleanupSettings()
+
+    @property
+    def corpus_cache(self) -> Path:
+        """The folder of encoded corpora."""
+        return self.data_root / "corpus_cache"
 
     def folders(self) -> dict[str, Path]:
         """The folders by the environment name of their setting."""
@@ -372,14 +411,14 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     """Read the settings of this process; raises CONFIG_INVALID naming each wrong setting."""
     config_file = environ.get("APP__CONFIG_FILE")
     toml_path = Path(config_file) if config_file else folder / "mt.toml"
-    values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
+    values = _read_toml(toml_path) if config_file or toml_path.exists() else {}
     dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
     known = environment_names()
     for given, value in chain(sorted(dotenv.items(), key=_rank), sorted(environ.items(), key=_rank)):
         name = PLAIN_NAMES.get(given.upper(), given.upper())
-        group, separator, field = name.lower().partition("__")
+        group, separator, _ = name.lower().partition("__")
         if name in known:
-            values.setdefault(group, {})[field] = value
+            set_path(values, name.lower().replace("__", "."), value)
         elif separator and name != "APP__CONFIG_FILE":
             near = did_you_mean(name, known)
             if near or group in Settings.model_fields:  # else a variable of another program
@@ -404,11 +443,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)}
     environment |= dict.fromkeys(_EMPTY_FOR_CHILDREN, "")
-    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude=_OTHER_GROUPS)
-    for group, fields in dumped.items():
-        for name, value in fields.items():
-            text = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)
-            environment[f"{group}__{name}".upper()] = text
+    for name, value in _by_name(settings):
+        if name.lower().partition("__")[0] not in _OTHER_GROUPS:
+            environment[name] = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)
     if settings.hf.token is not None:
         environment["HF_TOKEN"] = settings.hf.token.get_secret_value()
     return environment
@@ -425,9 +462,18 @@ def worker_environment(settings: Settings, redis_url: str) -> dict[str, str]:
 
 
 def environment_names() -> list[str]:
-    """Return the environment name of every setting: GROUP__FIELD."""
-    defaults: dict[str, dict[str, object]] = Settings().model_dump()
-    return [f"{group}__{name}".upper() for group, fields in defaults.items() for name in fields]
+    """Return the environment name of every setting: GROUP__FIELD, or GROUP__GROUP__FIELD."""
+    return [name for name, _ in _by_name(Settings())]
+
+
+def _by_name(group: Group, before: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the environment name and the value of each setting of a group."""
+    fields: dict[str, object] = vars(group)
+    for name, value in fields.items():
+        if isinstance(value, Group):
+            yield from _by_name(value, f"{before}{name}__")
+        else:
+            yield f"{before}{name}".upper(), value
 
 
 def _rename_to_environment(problem: FieldProblem) -> FieldProblem:
@@ -435,9 +481,9 @@ def _rename_to_environment(problem: FieldProblem) -> FieldProblem:
     return changed(problem, path=name, message=problem.message.replace(f"`{problem.path}`", f"`{name}`"))
 
 
-def _read_toml(path: Path) -> dict[str, dict[str, object]]:
+def _read_toml(path: Path) -> dict[str, object]:
     try:
-        loaded: dict[str, dict[str, object]] = tomllib.loads(path.read_text(encoding="utf-8"))
+        loaded: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise AppError(ErrorCode.CONFIG_INVALID, f"The settings file '{path.name}' cannot be read.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

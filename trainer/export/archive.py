@@ -42,12 +42,13 @@ def export_archive(run: RunDirectory, file: Path) -> ArchiveRecord:
     """
     run.completed_manifest()
     check_free(file, for_folder=False)
-    _check_whole(run)
-    record = ArchiveRecord(run_id=run.run_id, files=file_records(run.path, _paths(run)))
-    with appearing_at(file) as temporary, open(temporary, "xb") as stream:
-        _write(stream, record, run.path)
-        stream.flush()
-        DISK.flush(stream.fileno())
+    with run.in_use():
+        _check_whole(run)
+        record = ArchiveRecord(run_id=run.run_id, files=file_records(run.path, _paths(run)))
+        with appearing_at(file) as temporary, open(temporary, "xb") as stream:
+            _write(stream, record, run.path)
+            stream.flush()
+            DISK.flush(stream.fileno())
     return record
 
 

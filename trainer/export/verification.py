@@ -44,7 +44,8 @@ def verify_run(run: RunDirectory, settings: Settings) -> Verification:
     In a finished run, every byte but the log has a hash: the manifest names the artifact's files, each checkpoint has a
     manifest, and SHA256SUMS names the request, the events and the manifest.
     """
-    checks = [*verify_files(run)]
+    with run.in_use():
+        checks = [*verify_files(run)]
     if (record := _read_record(run)) is not None:
         checks += [*_check_corpora(record, settings), _check_request_hash(record, settings)]
     return Verification(run_id=run.run_id, ok=all(check.ok for check in checks), checks=tuple(checks))

@@ -100,10 +100,11 @@ def load_run(run: RunDirectory) -> tuple[LanguageModel, Tokenizer]:
     tokenizer_names = (tokenizer_file(manifest.effective.tokenizer.method), MANIFEST_FILE)
     names = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in tokenizer_names)}
     needed = [record for record in manifest.files if record.path in names]
-    changed = changed_files(run.path, needed) + sorted(names - {record.path for record in needed})
-    if changed:
-        raise AppError(
-            ErrorCode.MODEL_LOAD_FAILED,
-            f"Files of the run '{run.run_id}' were changed or deleted after its training: {', '.join(changed)}.",
-        )
-    return load_model(run.path)
+    with run.in_use():
+        changed = changed_files(run.path, needed) + sorted(names - {record.path for record in needed})
+        if changed:
+            raise AppError(
+                ErrorCode.MODEL_LOAD_FAILED,
+                f"Files of the run '{run.run_id}' were changed or deleted after its training: {', '.join(changed)}.",
+            )
+        return load_model(run.path)

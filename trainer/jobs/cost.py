@@ -107,6 +107,7 @@ def tokenizer_folder(request: TrainRequest | EffectiveRequest, settings: Setting
         return None
     tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
     tokenizer.completed_manifest()
+    tokenizer.mark_used()  # so that no cleanup removes it before the run is accepted
     return tokenizer.path
 
 

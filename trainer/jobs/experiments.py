@@ -287,8 +287,13 @@ def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRe
         fields |= given
     fields["documents"] = training.documents
     fields["corpora"] = [corpus_of(request, language) for language in request.languages]
-    fields["label"] = f"{request.name} {model}"[:64]
+    fields["label"] = shared_tokenizer_label(request, model)
     return parse(TokenizerTrainRequest, fields)
+
+
+def shared_tokenizer_label(request: ExperimentRequest, model: str) -> str:
+    """Return the label of the tokenizer that a model's languages share."""
+    return f"{request.name} {model}"[:64]
 
 
 async def held_out_request(

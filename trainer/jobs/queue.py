@@ -1,7 +1,6 @@
 """The queue of training jobs and tokenizer jobs: check a request, write it to disk, then enqueue it."""
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -515,11 +514,10 @@ class JobQueue:
 
     async def next_run_ids(self) -> AsyncIterator[str]:
         """Yield the id of each run that has new events, without end; waits while Redis is unavailable."""
-        consumer = f"bot-{os.getpid()}"
         wait_seconds = _REFRESH_SECONDS if self.replication.is_on else _EVENT_WAIT_SECONDS
         while True:
             try:
-                for run_id in await self._store.next_run_ids(consumer, wait_seconds=wait_seconds):
+                for run_id in await self._store.next_run_ids(wait_seconds=wait_seconds):
                     self.replication.watch("models", run_id)
                     yield run_id
             except STORE_ERRORS as error:

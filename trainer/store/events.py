@@ -8,7 +8,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
-from trainer.contracts.events import Event, event_adapter
+from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.store import keys
 from trainer.store.connection import Connection, Entries, entries_adapter, read_streams
 
@@ -16,6 +16,10 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 EVENT_STREAM_LENGTH = 10_000
 _RUN_STREAM_LENGTH = 2_000
+_CONSUMER = "bot"
+ENDED_SECONDS = 7 * 86_400
+"""Time from the end of a run until Redis drops its stream and status; the disk has both."""
+_ENDS = (JobCompleted, JobFailed, JobCancelled)
 
 
 class EventStreams(Connection):
@@ -28,6 +32,8 @@ class EventStreams(Connection):
 
         The entry ids of a run's stream are the sequence numbers of its events, so an event is published once, by
         one of several publishers: each watches the stream and starts again after a change.
+
+        The stream and the status of an ended run expire, as the disk has both.
 
         `events` are those after the sequence number `after`. Returns False, having published nothing, if the stream
         does not have the events up to `after`: the caller then publishes from the first event.
@@ -58,11 +64,7 @@ class EventStreams(Connection):
                     fields: dict[FieldT, EncodableT] = {"run_id": run_id, "seq": event.seq, "event": body}
                     pipe.xadd(keys.EVENT_STREAM, fields, maxlen=EVENT_STREAM_LENGTH)
             if events and events[-1].seq >= published:
-                pipe.set(keys.status(run_id), status)
-                if is_cancelled:
-                    pipe.set(keys.cancelled(run_id), 1)
-                else:
-                    pipe.delete(keys.cancelled(run_id))
+                _set_state(pipe, run_id, status, is_cancelled=is_cancelled, has_ended=isinstance(events[-1], _ENDS))
             return True
 
         published: Awaitable[bool] = self.redis.transaction(append, key, value_from_callable=True)
@@ -82,11 +84,16 @@ class EventStreams(Connection):
             executed: Awaitable[list[int]] = pipe.execute()
             return [run_id for run_id, exists in zip(run_ids, await executed, strict=True) if not exists]
 
-    async def next_run_ids(self, consumer: str, *, wait_seconds: float) -> list[str]:
-        """Wait for events, acknowledge them, and return the ids of their runs."""
+    async def next_run_ids(self, *, wait_seconds: float) -> list[str]:
+        """Wait for events that no bot has received yet, and return the ids of their runs."""
         try:
             reply: Awaitable[object] = self.redis.xreadgroup(
-                keys.EVENT_GROUP, consumer, {keys.EVENT_STREAM: ">"}, count=100, block=int(wait_seconds * 1000)
+                keys.EVENT_GROUP,
+                _CONSUMER,
+                {keys.EVENT_STREAM: ">"},
+                count=100,
+                block=int(wait_seconds * 1000),
+                noack=True,  # else the server would keep what a killed bot has not acknowledged
             )
             streams = read_streams(await reply)
         except ResponseError:  # there is no group yet; any other error occurs again here
@@ -96,17 +103,22 @@ class EventStreams(Connection):
             await created
             return []
         entries = [entry for _, entries in streams for entry in entries]
-        if entries:
-            acknowledged: Awaitable[object] = self.redis.xack(
-                keys.EVENT_STREAM, keys.EVENT_GROUP, *(entry_id for entry_id, _ in entries)
-            )
-            await acknowledged
         # a trimmed entry has no fields; the event log on disk still has its event
         with_fields = [(entry_id, fields) for entry_id, fields in entries if fields]
         for entry_id, fields in with_fields:
             if b"run_id" not in fields and b"request_id" not in fields:
                 log.warning("malformed_event", entry_id=entry_id.decode())
         return [fields[b"run_id"].decode(errors="replace") for _, fields in with_fields if b"run_id" in fields]
+
+
+def _set_state(pipe: Pipeline, run_id: str, status: str, *, is_cancelled: bool, has_ended: bool) -> None:
+    pipe.set(keys.status(run_id), status, ex=ENDED_SECONDS if has_ended else None)
+    if has_ended:
+        pipe.expire(keys.run_events(run_id), ENDED_SECONDS)
+    if is_cancelled:
+        pipe.set(keys.cancelled(run_id), 1)
+    else:
+        pipe.delete(keys.cancelled(run_id))
 
 
 def _last_published(run_id: str, last: Entries) -> int:

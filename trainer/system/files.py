@@ -244,6 +244,30 @@ def try_lock(path: Path) -> BinaryIO | None:
     return file
 
 
+def use_folder(folder: Path) -> int | None:
+    """Keep cleanups away from a folder until the returned descriptor is closed; None if the folder does not exist.
+
+    Waits while a cleanup removes files of the folder. On a network disk this holds among processes of one machine.
+    """
+    return _lock_folder(folder, fcntl.LOCK_SH)
+
+
+def claim_folder(folder: Path) -> int | None:
+    """Keep users away from a folder until the returned descriptor is closed; None if it is in use or does not exist."""
+    return _lock_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _lock_folder(folder: Path, operation: int) -> int | None:
+    with suppress(FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(descriptor, operation)
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):  # else it was removed while this process waited
+                return descriptor
+        os.close(descriptor)
+    return None
+
+
 def _is_unchanged(folder: Path, record: FileRecord) -> bool:
     path = folder / record.path
     try:

@@ -68,6 +68,10 @@ class LoggingExtra(TypedDict, total=False):
     file: str
     key: str
     """Key of an object in the object store."""
+    path: str
+    """File or folder that a cleanup removes, relative to the artifacts folder or the data folder."""
+    bytes_freed: int
+    files_deleted: int
     command: str
     method: str
     route: str

@@ -113,7 +113,7 @@ class CheckpointStore:
         """Return the newest valid checkpoint whose best checkpoint is valid too.
 
         If `expected` is given, the weights must have its names, shapes and dtypes. Invalid checkpoints are quarantined:
-        renamed to `broken-...`, never used and never deleted.
+        renamed to `broken-...` and never used; a cleanup after the end of the run removes them.
         """
         quarantined: list[str] = []
         with storage_errors("the checkpoints could not be recovered"):

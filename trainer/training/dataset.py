@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from trainer.contracts.validation import parse_json
 from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
-from trainer.system.files import write_atomically
+from trainer.system.files import use_folder, write_atomically
 from trainer.system.shared_work import all_results
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
@@ -103,12 +104,16 @@ def prepare(
             effective.tokenizer, [text], corpus.lines("validation"), rule=rule, documents=effective.documents
         )
     folder = cache / _key(effective, rule, tokenizer)
-    if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted
-        rmtree(folder)
-    if not folder.exists():
+    while (descriptor := _use_complete(folder)) is None:  # a cleanup may have removed the folder just now
         _write(folder, corpus or split(), tokenizer, effective.corpus.bytes)
-    content = _content(folder)
-    ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
+    try:
+        os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
+        content = _content(folder)
+        ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
+        for mapped in ids.values():
+            finalize(mapped, os.close, os.dup(descriptor))  # the folder is in use as long as its files are mapped
+    finally:
+        os.close(descriptor)
     return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
 
 
@@ -127,6 +132,16 @@ def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> 
     texts = [reference and reference.sha256 for reference in _references(effective)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
     return sha256(repr((_CACHE_VERSION, texts, tuple(rule), effective.documents, vocabulary)).encode()).hexdigest()
+
+
+def _use_complete(folder: Path) -> int | None:
+    """Keep cleanups away from a folder until the returned descriptor is closed; None if there is no complete one."""
+    descriptor = use_folder(folder)
+    if descriptor is None or _is_complete(folder):
+        return descriptor
+    os.close(descriptor)
+    rmtree(folder)  # folders appear complete, so files of this one were deleted
+    return None
 
 
 def _is_complete(folder: Path) -> bool:

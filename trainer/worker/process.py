@@ -23,6 +23,7 @@ from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
+from trainer.worker.cleanup_loop import clean_for_ever
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.presence import Presence, own_info
@@ -196,6 +197,7 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) 
             asyncio.create_task(_reconcile_for_ever(settings, store, replication)),
             asyncio.create_task(presence.show(lambda: _has_jobs(workers), workers[_EXPERIMENTS].hand_back)),
             asyncio.create_task(drop_expired_for_ever(store)),
+            asyncio.create_task(clean_for_ever(settings)),
         ]
         idle = asyncio.create_task(wait_until_idle(workers, idle_seconds, presence))
         undo.push_async_callback(_cancel, [*tasks, idle])

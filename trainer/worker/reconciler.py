@@ -1,6 +1,7 @@
 """Restores Redis from disk: jobs of unfinished runs, tokenizers and experiments, and missing events."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -10,10 +11,14 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.jobs import ExperimentPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.jobs.enqueue import Enqueuer, publish_events
+from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_WORKER_SECONDS = 3600.0
+"""Time without a sign of a worker after which its published information is deleted."""
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
@@ -22,6 +27,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
     Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
     """
     await store.repair_key_types(settings.queue.name)
+    await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
     runs = RunStore(settings.app.artifacts_root)
     await asyncio.to_thread(runs.clear_leftovers)
     unfinished = await asyncio.to_thread(runs.unfinished)
@@ -45,6 +51,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
     for experiment in experiments:
         if await enqueuer.restore(ExperimentPayload(experiment_id=experiment.experiment_id), experiment):
             log.info("experiment_requeued", experiment_id=experiment.experiment_id)
-    by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
+    ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
+    by_id = {run.run_id: run for run in [*unfinished, *ended]}
     for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
         await publish_events(store, run)

@@ -20,7 +20,7 @@ _LOCK_SECONDS = 10.0
 
 def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
     """Return the paths of a run's corpora and the cache folder of encoded corpora; raises DATA_NOT_FOUND."""
-    return corpus_paths(CorpusStore(settings), effective), settings.app.data_root / "corpus_cache"
+    return corpus_paths(CorpusStore(settings), effective), settings.app.corpus_cache
 
 
 def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPaths:

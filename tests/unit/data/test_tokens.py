@@ -1,7 +1,9 @@
 """The ids of a corpus: right, mapped from files, made once, and made by several processes at once."""
 
 import errno
+import os
 import shutil
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -18,7 +20,8 @@ from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
 from trainer.contracts.validation import parse
-from trainer.data.corpus import SPLITS, SplitBy, SplitCorpus, SplitRule, line_digests, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, line_digests, split_labels
+from trainer.system.files import claim_folder
 from trainer.tokenizers.base import Ids
 from trainer.training.dataset import CorpusPaths, prepare
 
@@ -52,6 +55,41 @@ def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
         assert (sizes.lines, sizes.chars) == (len(texts), sum(len(line) for line in texts))
         assert sizes.tokens == sizes.chars + sizes.lines
         assert run.corpus.words[split] == sum(len(line.split()) for line in texts)
+
+
+def test_encoded_corpus__is_in_use_until_its_ids_are_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path, POEM)
+    [folder] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    os.utime(folder, (0, 0))
+
+    _, corpus = prepare(run.effective, CorpusPaths(tmp_path / "corpus.txt"), tmp_path / "cache", run.tokenizer)
+    assert time.time() - folder.stat().st_mtime < 3600
+    assert claim_folder(folder) is None
+    del run, corpus
+    claim = claim_folder(folder)
+
+    assert claim is not None
+    os.close(claim)
+
+
+def test_encoded_corpus_that_a_cleanup_removes_just_now__is_encoded_again(tmp_path: Path) -> None:
+    effective = make_run(tmp_path, POEM).effective
+
+    def prepared() -> dict[Split, list[int]]:
+        _, corpus = prepare(effective, CorpusPaths(tmp_path / "corpus.txt"), tmp_path / "cache")
+        return {split: ids_of(ids) for split, ids in corpus.ids.items()}
+
+    expected = prepared()
+    [folder] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    claim = claim_folder(folder)
+    assert claim is not None
+    with ThreadPoolExecutor(1) as pool:
+        preparing = pool.submit(prepared)
+        folder.rename(tmp_path / "trash")
+        os.close(claim)
+
+        assert preparing.result() == expected
+    assert folder.exists()
 
 
 @for_all_pairs(any_line_lists, rules)

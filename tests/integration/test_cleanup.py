@@ -1,0 +1,206 @@
+"""Cleanups that are killed, that the worker runs, and the keys that Redis keeps of old runs."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from tests.support import environment_in, is_running, mt, processes
+from tests.support.bot import place
+from tests.support.cleanups import DAY_SECONDS, add_run, make_old, settings_of
+from tests.support.http import Inside, inside, with_api
+from tests.support.redis_servers import embedded, told, told_server
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, sealed_files, step_folder
+from trainer.artifacts.runs import RunDirectory
+from trainer.config.settings import CleanupSettings, LoggingSettings, Settings
+from trainer.contracts.base import changed
+from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.runs import FinalState
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import answering_server
+from trainer.store import keys
+from trainer.store.events import ENDED_SECONDS
+from trainer.store.store import Store, connect
+from trainer.system.files import changed_files
+from trainer.worker.cleanup_loop import clean_for_ever
+from trainer.worker.reconciler import reconcile
+
+RUNS = 300
+_line: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
+
+@pytest.mark.parametrize("removals", [1, 4, 9])
+def test_killed_cleanup__leaves_complete_checkpoints_only_and_the_next_one_finishes(
+    tmp_path: Path, removals: int
+) -> None:
+    ends: list[FinalState] = ["completed", "failed", "cancelled"]
+    runs = [
+        add_run(tmp_path, f"lstm-{number}", end, steps=tuple(range(1, 6)), best_step=2)
+        for number, end in enumerate(ends)
+    ]
+    resumable = [newest_whole(run.checkpoints) for run in runs[1:]]
+    environment = environment_in(tmp_path, APP__CLEANUP__GRACE_PERIOD_SECONDS=str(DAY_SECONDS), LOGGING__LEVEL="INFO")
+    cleanup = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "gc"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    with cleanup:
+        assert cleanup.stderr is not None
+        for _ in range(removals):
+            assert b"cleanup_completed" in cleanup.stderr.readline()
+        cleanup.kill()
+
+    for run in runs:
+        for step in checkpoint_steps(run.checkpoints):
+            folder = step_folder(run.checkpoints, step)
+            assert changed_files(folder, sealed_files(folder)) == []
+    assert [newest_whole(run.checkpoints) for run in runs[1:]] == resumable
+    finished = mt(tmp_path, "gc", APP__CLEANUP__GRACE_PERIOD_SECONDS=str(DAY_SECONDS))
+    assert finished.returncode == 0, finished.stderr
+    assert [checkpoint_steps(run.checkpoints) for run in runs] == [[], [2, 5], [2, 5]]
+    assert not any((tmp_path / "artifacts" / ".removed").iterdir())
+
+
+def regular(folder: Path, *, enabled: bool = True) -> Settings:
+    """Settings of a worker that writes its log as JSON."""
+    settings = settings_of(folder)
+    cleanup = CleanupSettings(enabled=enabled, grace_period_seconds=DAY_SECONDS)
+    app = changed(settings.app, cleanup=cleanup, env="prod")
+    return changed(settings, app=app, logging=LoggingSettings(level="INFO"))
+
+
+async def test_worker__cleans_with_a_service_name_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = add_run(tmp_path, "lstm-1", steps=(1,))
+    cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
+    await until(lambda: not (run.checkpoints / "step-1").exists())
+    await until(lambda: not processes(tmp_path, "gc"))
+    cleaning.cancel()
+    await asyncio.wait([cleaning])
+
+    [line] = [_line.validate_json(text) for text in capfd.readouterr().err.splitlines()]
+    assert (line["message"], line["service"]) == ("cleanup_completed", "model-trainer-cleanup")
+    assert (line["run_id"], line["path"]) == ("lstm-1", "models/lstm-1/checkpoints/step-1")
+
+
+async def test_end_of_the_worker__ends_its_cleanup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "mt.toml")  # the cleanup waits for somebody who writes its settings
+    monkeypatch.setenv("APP__CONFIG_FILE", str(tmp_path / "mt.toml"))
+    cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
+    await until(lambda: bool(processes(tmp_path, "gc")))
+    [process] = processes(tmp_path, "gc")
+    await until(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) >= 10)  # jobs come first
+
+    cleaning.cancel()
+    await asyncio.wait([cleaning])
+
+    assert not is_running(process.pid)
+
+
+async def test_worker__without_memory_for_a_cleanup_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with captured_logs() as logs:
+        cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
+        await until(lambda: bool(logs))
+
+    assert [(line["event"], line["reason"]) for line in logs] == [("cleanup_not_started", "No such file or directory")]
+    assert not cleaning.done()
+    cleaning.cancel()
+    await asyncio.wait([cleaning])
+
+
+async def answers(here: Inside, runs: list[RunDirectory]) -> list[object]:
+    """What the HTTP API says of runs: their list, their status and their events."""
+    site, _ = here
+    found: list[object] = [(await site.get("/runs?limit=50")).text]
+    for run in runs[:: RUNS // 5]:
+        found.append((await site.get(f"/runs/{run.run_id}")).text)
+        found.append(await site.events(f"/runs/{run.run_id}/events"))
+    return found
+
+
+async def keys_of_runs(store: Store) -> list[bytes]:
+    found: Awaitable[list[bytes]] = store.redis.keys("runs:*")
+    return await found
+
+
+async def test_redis__keeps_ended_runs_for_days_only_and_the_answers_come_from_the_disk(tmp_path: Path) -> None:
+    runs = [add_run(tmp_path, f"lstm-{number}", "failed", days=0, steps=()) for number in range(RUNS)]
+    async with embedded(tmp_path) as (settings, queue, store), inside(queue, with_api(settings)) as here:
+        await reconcile(settings, store)
+        before = await answers(here, runs)
+        left_ms: list[int] = [await store.redis.pttl(key) for key in await keys_of_runs(store)]
+        assert len(left_ms) == 2 * RUNS
+        assert all(0 < one <= ENDED_SECONDS * 1000 for one in left_ms)
+
+        for run in runs:
+            make_old(run.seal, ENDED_SECONDS / DAY_SECONDS + 1)
+        for key in await keys_of_runs(store):
+            await store.redis.pexpire(key, 1)  # the days are over
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await keys_of_runs(store):
+                await asyncio.sleep(0.01)
+        await reconcile(settings, store)
+
+        assert await keys_of_runs(store) == []
+        assert await answers(here, runs) == before
+        young = runs[7]
+        os.utime(young.seal)
+        await store.redis.flushall()
+        await reconcile(settings, store)
+        assert await told(store, young.run_id) == [1, 2]
+        assert sorted(await keys_of_runs(store)) == sorted(
+            key(young.run_id).encode() for key in (keys.status, keys.run_events)
+        )
+
+
+async def test_redis__keeps_nothing_of_bots_that_have_read_the_events_and_of_old_workers(tmp_path: Path) -> None:
+    add_run(tmp_path, "lstm-1", "failed", days=0, steps=())
+    hour_ago = WorkerInfo(name="old:1", version="1", slots=1, seen_at=time.time() - 4000)
+    async with embedded(tmp_path) as (settings, queue, store):
+        await store.renew_worker(seconds=60, worker=hour_ago)
+        await store.renew_worker(seconds=60, worker=changed(hour_ago, name="young:1", seen_at=time.time()))
+        await store.next_run_ids(wait_seconds=0.01)  # makes the group
+        await reconcile(settings, store)
+        for bot in (queue, JobQueue(settings, store)):
+            assert await anext(bot.next_run_ids()) == "lstm-1"
+            await store.redis.xadd(keys.EVENT_STREAM, {"run_id": "lstm-1"})
+
+        pending = await told_server(store, "XPENDING", keys.EVENT_STREAM, keys.EVENT_GROUP)
+        consumers = await told_server(store, "XINFO", "CONSUMERS", keys.EVENT_STREAM, keys.EVENT_GROUP)
+        names = await told_server(store, "HKEYS", keys.WORKERS)
+        assert isinstance(consumers, list) and len(consumers) == 1
+        assert pending == {"pending": 0, "min": None, "max": None, "consumers": []}
+        assert names == [b"young:1"]
+
+
+async def test_bot__shows_an_old_run_of_which_redis_knows_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana, "lstm-1").start().step(40, 1.0).complete()
+        story.run.seal.write_text("")
+        address = await answering_server(here.bot.settings)
+        assert address is not None
+        store = await connect(address)
+
+        async def shown() -> str:
+            text = (await here.ask(here.ana, "status", {"run": "lstm-1"})).text
+            return text.rpartition("request")[0]
+
+        await reconcile(here.bot.settings, store)
+        before = await shown()
+        make_old(story.run.seal, 30)
+        await store.redis.flushall()
+        await reconcile(here.bot.settings, store)
+
+        assert await keys_of_runs(store) == []
+        assert "✅" in before and await shown() == before
+        await store.close()

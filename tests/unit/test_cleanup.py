@@ -1,0 +1,555 @@
+"""`mt gc`: only files that nothing needs go, and what is left of a run is valid."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from tests.support.cleanups import (
+    DAY_SECONDS,
+    add_checkpoint,
+    add_run,
+    contents,
+    make_old,
+    settings_of,
+)
+from tests.support.cross_language import plan, plan_with
+from tests.support.properties import for_all_pairs
+from tests.support.run_shell import Shell, shell_fixture
+from tests.support.tiny_models import char_tokenizer
+from tests.support.waiting import captured_logs
+from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.settings import (
+    CleanupSettings,
+    CorpusCacheCleanupSettings,
+    Settings,
+    TokenizerCleanupSettings,
+    load_settings,
+)
+from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import CellRun, ExperimentRecord, ExperimentRequest
+from trainer.contracts.runs import FinalState
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest, tokenizer_id_of
+from trainer.contracts.validation import parse
+from trainer.export.archive import export_archive, import_archive
+from trainer.export.verification import verify_files
+from trainer.inference.model_files import load_run
+from trainer.jobs.cleanup import CleanupReport, clean_up
+from trainer.system.files import changed_files, claim_folder, try_lock, use_folder
+
+__all__ = ["shell_fixture"]
+
+ENDS: tuple[FinalState | None, ...] = (None, "completed", "failed", "cancelled")
+
+
+class Planned(NamedTuple):
+    """A run to create."""
+
+    end: FinalState | None
+    parent: int
+    best_step: int | None
+    is_old: bool
+    is_cell: bool
+    is_stored: bool
+
+
+_BEST: tuple[int | None, ...] = (None, 1, 2, 3)
+_flags: SearchStrategy[tuple[bool, bool, bool]] = st.tuples(st.booleans(), st.booleans(), st.booleans())
+_planned: SearchStrategy[Planned] = st.tuples(
+    st.sampled_from(ENDS), st.integers(0, 5), st.sampled_from(_BEST), _flags
+).map(lambda values: Planned(values[0], values[1], values[2], *values[3]))
+_plans: SearchStrategy[list[Planned]] = st.lists(_planned, max_size=6)
+
+
+@for_all_pairs(_plans, st.booleans())
+def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: list[Planned], is_over: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs = [create(folder, number, one) for number, one in enumerate(planned)]
+        cells = [run for run, one in zip(runs, planned, strict=True) if one.is_cell]
+        experiment = add_experiment(folder, plan(), cells)
+        if is_over:
+            experiment.result.touch()
+        needed = {f"lstm-{one.parent}" for one in planned if one.end is None}
+        needed |= set() if is_over else {run.run_id for run in cells}
+        settings, before = settings_of(folder), contents(folder)
+        stored = {run.run_id for run, one in zip(runs, planned, strict=True) if one.is_stored}
+
+        def clean(*, dry_run: bool) -> CleanupReport:
+            return clean_up(settings, dry_run=dry_run, is_stored=lambda run: run.run_id in stored)
+
+        listed = clean(dry_run=True)
+        assert contents(folder) == before
+        resumable = [newest_whole(run.checkpoints) for run in runs]
+        report = clean(dry_run=False)
+        after = contents(folder)
+
+        assert report.removals == listed.removals
+        assert after.items() <= before.items()
+        assert report.bytes_freed == size(before) - size(after)
+        assert report.files_deleted == len(before) - len(after)
+        for run, one, state in zip(runs, planned, resumable, strict=True):
+            lost = {path for path in before.keys() - after.keys() if f"/{run.run_id}/" in path}
+            if one.end is None or not one.is_old or run.run_id in needed:
+                assert not lost
+            elif one.end != "completed":
+                assert newest_whole(run.checkpoints) == state
+                assert contents(run.checkpoints / "scheduled")
+            else:
+                gone = changed_files(run.path, run.completed_manifest().files)
+                assert bool(gone) == one.is_stored == (not (run.path / "model.safetensors").exists())
+        assert clean(dry_run=False).removals == ()
+
+
+def create(folder: Path, number: int, one: Planned) -> RunDirectory:
+    days = 2.0 if one.is_old else 0.5
+    parent = f"lstm-{one.parent}"
+    return add_run(folder, f"lstm-{number}", one.end, days=days, best_step=one.best_step, init_from_run_id=parent)
+
+
+def size(files: Mapping[str, bytes]) -> int:
+    return sum(map(len, files.values()))
+
+
+def add_experiment(folder: Path, request: ExperimentRequest, cells: list[RunDirectory]) -> ExperimentDirectory:
+    experiment = ExperimentStore(folder / "artifacts").create(
+        ExperimentRecord(
+            experiment_id=f"{request.name}-01234567",
+            user_id=None,
+            created_at=now(),
+            request=request,
+            request_hash="0" * 64,
+            corpora={},
+        )
+    )
+    runs = [
+        CellRun(model="lstm", language="kk", seed=seed, run_id=run.run_id, is_reused=False)
+        for seed, run in enumerate(cells)
+    ]
+    experiment.write_runs(runs)
+    return experiment
+
+
+def removed(report: CleanupReport) -> dict[str, str]:
+    assert all(removal.error is None for removal in report.removals), report
+    return {removal.path: removal.reason for removal in report.removals}
+
+
+def test_completed_run__keeps_its_model_and_passes_every_check(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    run.write_seal()
+    make_old(run.seal, 30)
+    status, before = shell.status(run), {check.name for check in verify_files(run)}
+
+    shown = shell.type("gc")
+
+    assert "nothing resumes from this checkpoint" in shown and "/checkpoints/step-17 " in shown
+    checks = list(verify_files(run))
+    assert all(check.ok for check in checks)
+    assert before - {check.name for check in checks} == {"checkpoints/step-17", "checkpoints/step-34"}
+    assert shell.status(run) == status
+    assert load_run(run)[0].parameter_count() > 0
+    archive = shell.folder / "run.tar"
+    export_archive(run, archive)
+    assert import_archive(archive, shell.folder / "elsewhere").completed_manifest() == run.completed_manifest()
+    assert shell.type("gc") == "There is nothing to remove.\n"
+
+
+def test_failed_run__keeps_the_newest_whole_checkpoint_with_its_best(tmp_path: Path) -> None:
+    run = add_run(tmp_path, "lstm-1", "failed", steps=(1, 2, 3, 4), best_step=1)
+    (run.checkpoints / "step-4" / "optimizer.pt").write_bytes(b"damaged")
+    (run.checkpoints / "step-3").rename(run.checkpoints / "broken-step-3-01234567")
+    damaged = add_run(tmp_path, "lstm-2", "cancelled", steps=(1, 2))
+    for step in (1, 2):
+        (damaged.checkpoints / f"step-{step}" / "state.json").unlink()
+
+    report = clean_up(settings_of(tmp_path))
+
+    assert removed(report) == {
+        "models/lstm-1/checkpoints/broken-step-3-01234567": "The checkpoint is damaged.",
+        "models/lstm-1/checkpoints/step-4": "The run resumes from another checkpoint.",
+    }
+    state = newest_whole(run.checkpoints)
+    assert state is not None and (state.step, state.history.best_step) == (2, 1)
+    assert len(list(damaged.checkpoints.glob("step-*"))) == 2
+
+
+def test_leftovers__of_killed_processes_go(tmp_path: Path) -> None:
+    run = add_run(tmp_path, "lstm-1", "failed", steps=())
+    add_checkpoint(run.checkpoints / ".tmp-step-9", 9, None)
+    old, young = run.path / ".manifest.json.1f.tmp", run.path / ".dm.json.2f.tmp"
+    for path in (old, young):
+        path.write_bytes(b"{")
+    make_old(old, 2)
+    trash = tmp_path / "artifacts" / ".removed" / "f0"  # a cleanup was killed in mid-removal
+    add_checkpoint(trash, 1, None)
+
+    report = clean_up(settings_of(tmp_path))
+
+    assert {Path(path).name for path in removed(report)} == {".tmp-step-9", old.name}
+    assert young.exists() and not old.exists() and not trash.exists()
+
+
+@pytest.mark.parametrize("user", ["writer", "reader"])
+def test_run_in_use__is_left_alone(tmp_path: Path, user: str) -> None:
+    run = add_run(tmp_path, "lstm-1")
+    before = contents(run.path)
+    if user == "writer":
+        lock = run.lock()
+        assert lock is not None
+        with lock:
+            assert removed(clean_up(settings_of(tmp_path))) == {}
+    else:
+        with run.in_use():
+            assert removed(clean_up(settings_of(tmp_path))) == {}
+    assert contents(run.path) == before
+
+    assert len(clean_up(settings_of(tmp_path)).removals) == 3
+
+
+def test_reader__waits_for_a_cleanup_of_its_run(tmp_path: Path) -> None:
+    run = add_run(tmp_path, "lstm-1")
+    claim = claim_folder(run.path)
+    assert claim is not None
+
+    def read() -> bool:
+        with run.in_use():
+            return (run.path / "model.safetensors").exists()
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        (run.path / "model.safetensors").unlink()
+        os.close(claim)
+
+        assert not reading.result()
+
+
+def test_folder_lock__of_a_folder_that_was_removed_meanwhile_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    claim = claim_folder(folder)
+    assert claim is not None and claim_folder(folder) is None
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(use_folder, folder)
+        folder.rename(tmp_path / "trash")
+        os.close(claim)
+
+        assert waiting.result() is None
+    assert use_folder(folder) is None
+    with RunDirectory(folder).in_use():  # a run that was deleted: its reader finds no files
+        pass
+
+
+def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> None:
+    run = add_run(tmp_path, "lstm-1", steps=())
+    cancelled = add_run(tmp_path, "lstm-2", "cancelled", steps=(1,))
+    asked: list[str] = []
+
+    def clean(*, is_stored: bool) -> dict[str, str]:
+        def check(checked: RunDirectory) -> bool:
+            asked.append(checked.run_id)
+            return is_stored
+
+        return removed(clean_up(settings_of(tmp_path), is_stored=check))
+
+    assert removed(clean_up(settings_of(tmp_path))) == clean(is_stored=False) == {}
+    weights = {"model.safetensors", "checkpoints/scheduled/step-1/model.safetensors"}
+    assert clean(is_stored=True) == {f"models/lstm-1/{name}": "The object store has it." for name in weights}
+    assert set(changed_files(run.path, run.completed_manifest().files)) == weights
+    assert clean(is_stored=True) == {}
+    assert asked == ["lstm-1", "lstm-1"]  # a run without local weights is not looked up
+    assert newest_whole(cancelled.checkpoints) is not None
+
+
+def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
+    damaged, unreachable, other = (add_run(tmp_path, f"lstm-{number}", steps=(1,)) for number in range(3))
+    (damaged.path / "manifest.json").write_bytes(b"{")
+    before = contents(tmp_path)
+
+    def check(run: RunDirectory) -> bool:
+        if run.run_id == unreachable.run_id:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The object store does not answer.")
+        return False
+
+    with captured_logs() as logs:
+        report = clean_up(settings_of(tmp_path), is_stored=check)
+
+    assert [(one.path, one.error) for one in report.removals] == [
+        ("models/lstm-0", "The file 'manifest.json' of 'lstm-0' cannot be read: its content is damaged."),
+        ("models/lstm-1", "The object store does not answer."),
+        ("models/lstm-2/checkpoints/step-1", None),
+    ]
+    assert before.keys() - contents(tmp_path).keys() == {
+        f"artifacts/models/{other.run_id}/checkpoints/step-1/{name}"
+        for name in ("manifest.json", "state.json", "model.safetensors", "optimizer.pt")
+    }
+    assert [line["event"] for line in logs] == ["cleanup_failed", "cleanup_failed", "cleanup_completed"]
+
+
+def test_run_without_its_manifest__is_left_alone(tmp_path: Path) -> None:
+    run = add_run(tmp_path, "lstm-1")
+    (run.path / "manifest.json").unlink()
+
+    assert removed(clean_up(settings_of(tmp_path))) == {}
+
+
+def test_folder_that_cannot_be_removed__stays_whole_and_is_named_without_the_servers_path(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    run.write_seal()
+    make_old(run.seal, 30)
+    (shell.folder / "artifacts" / ".removed").write_bytes(b"")  # a file in place of the trash
+    before = contents(run.path)
+
+    shown = shell.type("gc", code=1)
+
+    assert "File exists" in shown and str(shell.folder) not in shown
+    assert contents(run.path) == before
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_log__has_an_event_with_its_fields_for_every_removal(tmp_path: Path, dry_run: bool) -> None:
+    run = add_run(tmp_path, "lstm-1", steps=(1,))
+    files = [path.stat().st_size for path in (run.checkpoints / "step-1").iterdir()]
+
+    with captured_logs() as logs:
+        clean_up(settings_of(tmp_path), dry_run=dry_run)
+
+    assert logs == [
+        {
+            "event": "cleanup_dry_run" if dry_run else "cleanup_completed",
+            "log_level": "info",
+            "run_id": "lstm-1",
+            "path": "models/lstm-1/checkpoints/step-1",
+            "reason": "The run is completed, so nothing resumes from this checkpoint.",
+            "bytes_freed": sum(files),
+            "files_deleted": 4,
+        }
+    ]
+
+
+def test_dry_run__is_an_option_and_a_setting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shell.add_finished_run()
+    run.write_seal()
+    make_old(run.seal, 30)
+    before = contents(shell.folder)
+
+    shown = shell.type("gc", "--dry-run")
+    assert "Nothing was removed. Without a dry run, " in shown and "/checkpoints/step-34 " in shown
+    monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "true")
+    report = CleanupReport.model_validate_json(shell.type("gc", "--json"))
+    assert report.dry_run and len(report.removals) == 2 and report.bytes_freed == report.files_deleted == 0
+    assert contents(shell.folder) == before
+    monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "false")
+    assert shell.type("gc").endswith(" removed.\n")
+    assert not list(run.checkpoints.glob("step-*"))
+
+
+def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    lock = try_lock(tmp_path / "artifacts" / "cleanup.lock")
+    assert lock is not None
+
+    with lock, pytest.raises(AppError, match="Another cleanup is running") as caught:
+        clean_up(settings_of(tmp_path))
+
+    assert caught.value.code is ErrorCode.CONFLICT
+
+
+def test_grace_period__begins_with_the_end_or_the_last_evaluation(tmp_path: Path) -> None:
+    run = add_run(tmp_path, "lstm-1", days=0.9, steps=(1,))
+    assert removed(clean_up(settings_of(tmp_path))) == {}
+
+    make_old(run.seal, 1.1)
+
+    assert len(clean_up(settings_of(tmp_path)).removals) == 1
+
+
+def test_settings__have_names_in_the_environment_and_in_the_toml_file(tmp_path: Path) -> None:
+    (tmp_path / "mt.toml").write_text("[app.cleanup]\nenabled = true\ngrace_period_seconds = 5\n", encoding="utf-8")
+    environ = {
+        "APP__CLEANUP__GRACE_PERIOD_SECONDS": "7",
+        "APP__CORPUS_CACHE_CLEANUP__POLICY": "oldest",
+        "APP__TOKENIZER_CLEANUP__MIN_UNUSED_DAYS": "3",
+    }
+
+    app = load_settings(environ, tmp_path).app
+
+    assert app.cleanup == CleanupSettings(enabled=True, grace_period_seconds=7)
+    assert (app.corpus_cache_cleanup.policy, app.tokenizer_cleanup.min_unused_days) == ("oldest", 3)
+    with pytest.raises(AppError, match="`APP__CLEANUP__GRACE_PERIOD_SECONDS` must be"):
+        load_settings({"APP__CLEANUP__GRACE_PERIOD_SECONDS": "-1"}, tmp_path)
+
+
+# tokenizers
+
+
+def with_tokenizers(folder: Path) -> Settings:
+    return settings_of(folder, tokenizer_cleanup=TokenizerCleanupSettings(enabled=True, min_unused_days=10))
+
+
+def add_tokenizer(folder: Path, text: str, days: float = 20) -> str:
+    """A stored tokenizer of these characters that was used so long ago; return its id."""
+    tokenizer = char_tokenizer([text])
+    with tempfile.TemporaryDirectory() as own:
+        tokenizer.save(Path(own) / "own")
+        TokenizerStore(folder / "artifacts").keep(Path(own) / "own", tokenizer.manifest)
+    tokenizer_id = tokenizer.manifest.tokenizer_id
+    make_old(folder / "artifacts" / "tokenizers" / tokenizer_id, days)
+    return tokenizer_id
+
+
+def stored_tokenizers(folder: Path) -> set[str]:
+    return {tokenizer.tokenizer_id for tokenizer in TokenizerStore(folder / "artifacts").all()}
+
+
+def test_tokenizers__without_any_use_for_long_go(tmp_path: Path) -> None:
+    unused, young = add_tokenizer(tmp_path, "ab"), add_tokenizer(tmp_path, "bc", days=5)
+    given, own, planned = (add_tokenizer(tmp_path, text) for text in ("cd", "de", "ef"))
+    add_run(tmp_path, "lstm-1", None, tokenizer_id=given)
+    trained = add_run(tmp_path, "lstm-2", "failed")
+    shutil.copytree(tmp_path / "artifacts" / "tokenizers" / own, trained.tokenizer)
+    add_experiment(tmp_path, plan_with({"tokenizer_id": planned}), [])
+    assert removed(clean_up(settings_of(tmp_path))).keys() <= {
+        f"models/lstm-2/checkpoints/step-{step}" for step in (1, 2, 3)
+    }
+
+    report = clean_up(with_tokenizers(tmp_path))
+
+    assert [(one.path, one.tokenizer_id) for one in report.removals if one.run_id is None] == [
+        (f"tokenizers/{unused}", unused)
+    ]
+    assert stored_tokenizers(tmp_path) == {young, given, own, planned}
+
+
+def test_tokenizer_jobs__stay_while_they_wait_and_while_an_experiment_has_their_label(tmp_path: Path) -> None:
+    store, ids = TokenizerStore(tmp_path / "artifacts"), dict[str, str]()
+    for label in ("small lstm", "other", "damaged", "queued"):
+        request = parse(TokenizerTrainRequest, {"method": "char", "corpora": ["text"], "label": label, "vocab_size": 9})
+        tokenizer_id = tokenizer_id_of(changed(request, vocab_size=10 + len(ids)), ())
+        ids[label] = store.create(
+            TokenizerRecord(tokenizer_id=tokenizer_id, created_at=now(), request=request, corpora=())
+        ).tokenizer_id
+        tokenizer = store.get(tokenizer_id)
+        if label != "queued":
+            tokenizer.fail(AppError(ErrorCode.CORPUS_EMPTY, "It is empty."))
+        if label == "damaged":
+            (tokenizer.path / "error.json").write_bytes(b"{")
+        make_old(tokenizer.path, 20)
+    add_experiment(tmp_path, plan(), [])
+
+    assert removed(clean_up(with_tokenizers(tmp_path))).keys() == {f"tokenizers/{ids['other']}"}
+
+
+@pytest.mark.parametrize("damaged", ["models/lstm-1", "experiments/small-01234567"])
+def test_tokenizers__stay_while_a_run_or_an_experiment_cannot_be_read(tmp_path: Path, damaged: str) -> None:
+    tokenizer_id = add_tokenizer(tmp_path, "ab")
+    add_run(tmp_path, "lstm-1", None)
+    add_experiment(tmp_path, plan(), [])
+    (tmp_path / "artifacts" / damaged / "request.json").write_bytes(b"{")
+
+    with captured_logs() as logs:
+        clean_up(with_tokenizers(tmp_path))
+
+    assert stored_tokenizers(tmp_path) == {tokenizer_id}
+    assert "tokenizer_cleanup_postponed" in [line["event"] for line in logs]
+
+
+def test_tokenizer__that_a_run_takes_again_counts_as_used(tmp_path: Path) -> None:
+    tokenizer_id = add_tokenizer(tmp_path, "ab")
+    assert add_tokenizer(tmp_path, "ab", days=0) == tokenizer_id
+
+    assert removed(clean_up(with_tokenizers(tmp_path))) == {}
+
+
+# encoded corpora
+
+
+def add_encoded(folder: Path, name: str, *, written: float, used: float, size: int = 1000) -> Path:
+    """An encoded corpus that was written and used so many days ago."""
+    encoded = folder / "data" / "corpus_cache" / (name * 64)
+    encoded.mkdir(parents=True)
+    (encoded / "train.bin").write_bytes(b"x" * size)
+    make_old(encoded / "train.bin", written)
+    make_old(encoded, used)
+    return encoded
+
+
+def cache_settings(folder: Path, **fields: object) -> Settings:
+    options: dict[str, object] = {"enabled": True, "min_free_bytes": 0, **fields}
+    return settings_of(folder, corpus_cache_cleanup=CorpusCacheCleanupSettings.model_validate(options))
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("lru", ["b", "c"]), ("oldest", ["a", "b"])])
+def test_corpus_cache__shrinks_to_its_size_in_the_order_of_the_policy(
+    tmp_path: Path, policy: str, expected: list[str]
+) -> None:
+    add_encoded(tmp_path, "a", written=9, used=1)
+    add_encoded(tmp_path, "b", written=8, used=7)
+    add_encoded(tmp_path, "c", written=2, used=2)
+    settings = cache_settings(tmp_path, policy=policy, max_bytes=1999)
+
+    listed = clean_up(settings, dry_run=True)
+    report = clean_up(settings)
+
+    assert listed.removals == report.removals
+    assert sorted(removed(report)) == [f"corpus_cache/{name * 64}" for name in expected]
+    assert report.bytes_freed == 2000
+    assert clean_up(settings).removals == ()
+
+
+def test_corpus_cache__frees_the_disk(tmp_path: Path) -> None:
+    for name in "abc":
+        add_encoded(tmp_path, name, written=1, used=1)
+    free = shutil.disk_usage(tmp_path).free
+
+    assert removed(clean_up(cache_settings(tmp_path, min_free_bytes=free // 2))) == {}
+    report = clean_up(cache_settings(tmp_path, min_free_bytes=free * 2))
+
+    assert len(report.removals) == 3
+    assert clean_up(settings_of(tmp_path)).removals == ()
+
+
+def test_encoded_corpus_in_use__stays(tmp_path: Path) -> None:
+    used, other = (add_encoded(tmp_path, name, written=9, used=9) for name in "ab")
+    descriptor = use_folder(used)
+    assert descriptor is not None
+
+    clean_up(cache_settings(tmp_path, max_bytes=0))
+    os.close(descriptor)
+
+    assert used.exists() and not other.exists()
+    trash = tmp_path / "data" / "corpus_cache" / ".removed"
+    trash.rmdir()
+    trash.write_bytes(b"")
+    [removal] = clean_up(cache_settings(tmp_path, max_bytes=0)).removals
+    assert removal.error == "File exists" and used.exists()
+
+
+def test_corpus_that_was_never_encoded_completely__goes_after_a_day(tmp_path: Path) -> None:
+    young = add_encoded(tmp_path, "a", written=0.5, used=3).rename(tmp_path / "data" / "corpus_cache" / ".tmp-1")
+    old = add_encoded(tmp_path, "b", written=1.5, used=3).rename(tmp_path / "data" / "corpus_cache" / ".tmp-2")
+    empty = tmp_path / "data" / "corpus_cache" / ".tmp-3"
+    empty.mkdir()
+    make_old(empty, 2)
+
+    clean_up(cache_settings(tmp_path))
+
+    assert [path.exists() for path in (young, old, empty)] == [True, False, False]
+    assert time.time() - young.stat().st_mtime > DAY_SECONDS
+
+
+def test_runs__of_a_folder_that_is_new_are_none(tmp_path: Path) -> None:
+    assert clean_up(settings_of(tmp_path)) == CleanupReport(dry_run=False, bytes_freed=0, files_deleted=0, removals=())
+    assert RunStore(tmp_path / "artifacts").all() == []

@@ -1,0 +1,314 @@
+"""Cleanup of the disk: removes files that no run, experiment or request needs; what is left of a run stays valid."""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import structlog
+
+from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, step_folder
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.runs import RunDirectory, RunStore, in_order
+from trainer.artifacts.tokenizer_files import read_manifest
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
+from trainer.config.settings import Settings
+from trainer.contracts.base import Frozen, changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import FinalState
+from trainer.jobs.experiments import shared_tokenizer_label
+from trainer.system.files import DISK, claim_folder, try_lock
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+StoredCheck = Callable[[RunDirectory], bool]
+"""Returns True if the object store has every file of a run."""
+
+_LOCK_FILE = "cleanup.lock"
+_TRASH = ".removed"
+_WEIGHTS = "*.safetensors"
+_DAY_SECONDS = 86_400
+
+_COMPLETED = "The run is completed, so nothing resumes from this checkpoint."
+_OLDER = "The run resumes from another checkpoint."
+_DAMAGED = "The checkpoint is damaged."
+_LEFTOVER = "The process that wrote it has ended."
+_STORED = "The object store has it."
+_UNUSED = "No run and no experiment uses the tokenizer."
+_CACHE_FULL = "The encoded corpora take more space than the settings allow."
+_UNREADABLE = "It cannot be checked."
+
+
+class Removal(Frozen):
+    """A file or folder that a cleanup removes, or would remove in a dry run."""
+
+    path: str
+    """Relative to the artifacts folder; of an encoded corpus, relative to the data folder."""
+    reason: str
+    bytes: int
+    files: int
+    run_id: str | None = None
+    tokenizer_id: str | None = None
+    error: str | None = None
+    """Why it was not removed."""
+
+
+class CleanupReport(Frozen):
+    """The result of a cleanup."""
+
+    dry_run: bool
+    bytes_freed: int
+    files_deleted: int
+    removals: tuple[Removal, ...]
+
+
+def clean_up(settings: Settings, *, dry_run: bool = False, is_stored: StoredCheck | None = None) -> CleanupReport:
+    """Remove what is not needed, or list it in a dry run; without `is_stored` no weights of a completed run.
+
+    Raises CONFLICT while another cleanup of the artifacts folder runs. A file or folder that cannot be removed is
+    reported with its error.
+    """
+    root = settings.app.artifacts_root
+    DISK.make_folder(root)
+    lock = try_lock(root / _LOCK_FILE)
+    if lock is None:
+        raise AppError(ErrorCode.CONFLICT, "Another cleanup is running: wait until it has ended.")
+    with lock:
+        return _Cleanup(settings, dry_run=dry_run or settings.app.cleanup.dry_run, is_stored=is_stored).run()
+
+
+class _Cleanup:
+    """One cleanup; the caller holds the lock of cleanups.
+
+    A folder is renamed into the trash before its files are removed, and the next cleanup empties the trash. So a
+    killed cleanup leaves complete folders only.
+    """
+
+    def __init__(self, settings: Settings, *, dry_run: bool, is_stored: StoredCheck | None) -> None:
+        self._app = settings.app
+        self._dry_run = dry_run
+        self._is_stored = is_stored
+        self._runs = RunStore(settings.app.artifacts_root)
+        self._experiments = ExperimentStore(settings.app.artifacts_root)
+
+    def run(self) -> CleanupReport:
+        removals = (*self._clean_runs(), *self._clean_tokenizers(), *self._clean_corpus_cache())
+        removed = [removal for removal in removals if removal.error is None and not self._dry_run]
+        return CleanupReport(
+            dry_run=self._dry_run,
+            bytes_freed=sum(removal.bytes for removal in removed),
+            files_deleted=sum(removal.files for removal in removed),
+            removals=removals,
+        )
+
+    def _clean_runs(self) -> Iterator[Removal]:
+        """Clean the runs whose grace period is over and that no unfinished run or experiment needs."""
+        self._empty_trash(self._app.artifacts_root)
+        latest = time.time() - self._app.cleanup.grace_period_seconds
+        needed = self._needed_runs()
+        for run in in_order(self._runs.finished()):
+            ended_at = run.ended_at()
+            if run.run_id not in needed and ended_at is not None and ended_at <= latest:
+                try:
+                    removals = self._clean_run(run, latest)
+                except (AppError, OSError, ValueError) as error:  # ValueError: a damaged record
+                    removals = [self._failed(self._removal(run.path, _UNREADABLE, run_id=run.run_id), error)]
+                yield from removals
+
+    def _needed_runs(self) -> set[str | None]:
+        """Return the runs that unfinished runs start from, and those of unfinished experiments."""
+        needed: set[str | None] = set()
+        for run in self._runs.unfinished():
+            record = run.record()
+            needed |= {record.effective.init_from_run_id, record.resumed_from_run_id}
+        for experiment in self._experiments.unfinished():
+            needed |= {cell.run_id for cell in experiment.runs().values()}
+        return needed
+
+    def _clean_run(self, run: RunDirectory, latest: float) -> list[Removal]:
+        """Remove the unneeded files of a run, unless another process reads or writes the run."""
+        manifest = run.manifest()
+        if manifest is None:  # it was deleted
+            return []
+        has_copy = self._has_copy(run, manifest.status)
+        with ExitStack() as locks:
+            if not self._dry_run and not _take_locks(run, locks):
+                return []
+            found = [*_leftovers(run, latest), *_checkpoints(run, manifest.status)]
+            if has_copy:
+                weights = [run.path / file.path for file in manifest.files if Path(file.path).match(_WEIGHTS)]
+                found += [(path, _STORED) for path in weights if path.exists()]
+            return [self._remove(path, why, run_id=run.run_id) for path, why in found]
+
+    def _has_copy(self, run: RunDirectory, status: FinalState) -> bool:
+        """Return True if the object store has all files of a completed run, whose weights are still here."""
+        if self._is_stored is None or status != "completed" or not any(run.path.rglob(_WEIGHTS)):
+            return False
+        return self._is_stored(run)
+
+    def _clean_tokenizers(self) -> Iterator[Removal]:
+        """Remove tokenizers without any use for some days; none while a run or an experiment cannot be read."""
+        options = self._app.tokenizer_cleanup
+        if not options.enabled:
+            return
+        experiments = self._experiments.all()
+        if self._runs.unreadable() or len(experiments) < len(self._experiments.names()):
+            log.warning("tokenizer_cleanup_postponed", reason="A run or an experiment cannot be read.")
+            return
+        requests = [experiment.record().request for experiment in experiments]
+        named = "\n".join(request.model_dump_json() for request in requests)
+        labels = {shared_tokenizer_label(request, model) for request in requests for model in request.models}
+        used = {tokenizer_id for run in self._runs.all() for tokenizer_id in _tokenizers_of(run)}
+        latest = time.time() - options.min_unused_days * _DAY_SECONDS
+        for tokenizer in TokenizerStore(self._app.artifacts_root).all():
+            tokenizer_id = tokenizer.tokenizer_id
+            if tokenizer_id in used or tokenizer_id in named or not _is_unused(tokenizer, latest, labels):
+                continue
+            yield self._remove(tokenizer.path, _UNUSED, tokenizer_id=tokenizer_id)
+
+    def _clean_corpus_cache(self) -> Iterator[Removal]:
+        """Remove encoded corpora until the others take little enough space; those in use stay."""
+        options, cache = self._app.corpus_cache_cleanup, self._app.corpus_cache
+        if not options.enabled or not cache.is_dir():
+            return
+        self._empty_trash(cache)
+        for leftover in sorted(cache.glob(".tmp-*")):
+            if _written_at(leftover) < time.time() - _DAY_SECONDS:
+                yield self._remove(leftover, _LEFTOVER)
+        sizes = {folder: _size(folder)[0] for folder in cache.iterdir() if folder.is_dir() and folder.name[0] != "."}
+        excess = max(sum(sizes.values()) - options.max_bytes, options.min_free_bytes - shutil.disk_usage(cache).free)
+        for folder in sorted(sizes, key=_used_at if options.policy == "lru" else _written_at):
+            claim = claim_folder(folder) if excess > 0 else None
+            if claim is not None:
+                try:
+                    removal = self._remove(folder, _CACHE_FULL)
+                finally:
+                    os.close(claim)
+                excess -= removal.bytes if removal.error is None else 0
+                yield removal
+
+    def _remove(
+        self, path: Path, reason: str, *, run_id: str | None = None, tokenizer_id: str | None = None
+    ) -> Removal:
+        """Remove a file or folder, or only log it in a dry run."""
+        removal = self._removal(path, reason, run_id=run_id, tokenizer_id=tokenizer_id)
+        if self._dry_run:
+            _log_of(removal).info("cleanup_dry_run")
+            return removal
+        try:
+            if path.is_dir():
+                is_cached = path.is_relative_to(self._app.corpus_cache)  # which may be a disk of its own
+                root = self._app.corpus_cache if is_cached else self._app.artifacts_root
+                trash = root / _TRASH / secrets.token_hex(8)
+                DISK.make_folder(trash.parent)
+                DISK.rename(path, trash)
+                DISK.sync(path.parent)
+                DISK.remove_folder(trash)
+            else:
+                DISK.remove(path)
+        except OSError as error:
+            return self._failed(removal, error)
+        _log_of(removal).info("cleanup_completed")
+        return removal
+
+    def _removal(
+        self, path: Path, reason: str, *, run_id: str | None = None, tokenizer_id: str | None = None
+    ) -> Removal:
+        size, files = _size(path)
+        is_cached = path.is_relative_to(self._app.corpus_cache)
+        shown = path.relative_to(self._app.data_root if is_cached else self._app.artifacts_root).as_posix()
+        return Removal(path=shown, reason=reason, bytes=size, files=files, run_id=run_id, tokenizer_id=tokenizer_id)
+
+    def _failed(self, removal: Removal, error: AppError | OSError | ValueError) -> Removal:
+        """Log and return a removal that failed; the message of an OSError would show the server's path."""
+        reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+        failed = changed(removal, bytes=0, files=0, error=reason)
+        _log_of(failed).error("cleanup_failed", error=reason)
+        return failed
+
+    def _empty_trash(self, root: Path) -> None:
+        """Remove what a killed cleanup has left."""
+        if not self._dry_run:
+            shutil.rmtree(root / _TRASH, ignore_errors=True)
+
+
+def _log_of(removal: Removal) -> structlog.stdlib.BoundLogger:
+    """Return a logger whose lines say what is removed."""
+    bound = log.bind(path=removal.path, reason=removal.reason, bytes_freed=removal.bytes, files_deleted=removal.files)
+    if removal.run_id is not None:
+        bound = bound.bind(run_id=removal.run_id)
+    if removal.tokenizer_id is not None:
+        bound = bound.bind(tokenizer_id=removal.tokenizer_id)
+    return bound
+
+
+def _take_locks(run: RunDirectory, locks: ExitStack) -> bool:
+    """Take the lock of writers and that of readers; return False if another process has one of them."""
+    lock = run.lock()
+    if lock is None:
+        return False
+    locks.enter_context(lock)
+    claim = claim_folder(run.path)
+    if claim is None:
+        return False
+    locks.callback(os.close, claim)
+    return True
+
+
+def _leftovers(run: RunDirectory, latest: float) -> Iterator[tuple[Path, str]]:
+    """Yield temporary files and folders of killed processes; the bot may be writing a younger one just now."""
+    for path in sorted(run.path.rglob(".*")):
+        if path.name.startswith(".tmp-") or (path.suffix == ".tmp" and _used_at(path) <= latest):
+            yield path, _LEFTOVER
+
+
+def _checkpoints(run: RunDirectory, status: FinalState) -> Iterator[tuple[Path, str]]:
+    """Yield damaged checkpoints, and those that `mt resume` does not need; scheduled ones are part of the result."""
+    for path in sorted(run.checkpoints.glob("broken-step-*")):
+        yield path, _DAMAGED
+    steps = checkpoint_steps(run.checkpoints)
+    if status == "completed":
+        yield from ((step_folder(run.checkpoints, step), _COMPLETED) for step in steps)
+    elif len(steps) > 1 and (state := newest_whole(run.checkpoints)) is not None:
+        needed = (state.step, state.history.best_step)
+        yield from ((step_folder(run.checkpoints, step), _OLDER) for step in steps if step not in needed)
+
+
+def _tokenizers_of(run: RunDirectory) -> Iterator[str]:
+    """Yield the tokenizer that a run was given, and the one that it has trained or copied."""
+    given = run.record().effective.tokenizer_id
+    if given is not None:
+        yield given
+    with suppress(AppError):  # it has none yet
+        yield read_manifest(run.tokenizer).tokenizer_id
+
+
+def _is_unused(tokenizer: TokenizerDirectory, latest: float, labels: set[str]) -> bool:
+    """Return True if a tokenizer was not used since a time, is not being trained and has none of the labels."""
+    try:
+        is_recent = tokenizer.is_unfinished() or tokenizer.used_at() > latest
+        return not is_recent and tokenizer.status().label not in labels
+    except (OSError, ValueError):  # a damaged record
+        return False
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return bytes and number of a file, or of the files in a folder."""
+    sizes: list[int] = []
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):  # another process has removed it
+            if not file.is_dir():
+                sizes.append(file.lstat().st_size)
+    return sum(sizes), len(sizes)
+
+
+def _used_at(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _written_at(folder: Path) -> float:
+    """Return when a folder's newest file was written; an empty folder's own time."""
+    return max((file.stat().st_mtime for file in folder.iterdir()), default=folder.stat().st_mtime)
