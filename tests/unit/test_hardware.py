@@ -94,6 +94,7 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(tmp_pa
     assert may_have_cuda("2.13.0", (driver,))
     assert may_have_cuda("2.13.0+cu130", (driver,))
     assert not may_have_cuda("2.13.0+cpu", (driver,))
+    assert not may_have_cuda(package_version("no-such-package"), (driver,))
 
 
 @pytest.mark.process
