@@ -16,6 +16,7 @@ from trainer.system.hardware import (
     memory_bytes,
     memory_held_bytes,
     most_memory_bytes,
+    package_version,
     physical_cores,
     process_name,
     use_cores,

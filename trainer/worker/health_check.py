@@ -22,8 +22,6 @@ async def trouble(settings: Settings) -> str | None:
     store = await connect(address, retries=0)
     try:
         workers = await store.workers(seconds=settings.queue.lease_seconds)
-    except STORE_ERRORS:
-        return _NO_REDIS
     finally:
         await store.close()
     hosts = {worker.name.rpartition(":")[0] for worker in workers}
@@ -33,8 +31,8 @@ async def trouble(settings: Settings) -> str | None:
 def main() -> int:
     try:
         found = asyncio.run(trouble(load_settings()))
-    except AppError as error:
-        found = error.message
+    except (AppError, *STORE_ERRORS) as error:
+        found = str(error)
     sys.stderr.write(f"{found}\n" if found else "")
     return 1 if found else 0
 
