@@ -1,27 +1,52 @@
-# One image for the bot and the worker; docker-compose.yml says which of the two a container is.
-FROM python:3.11-slim
-
-ARG TORCH_BACKEND=cpu
+# Two images: `bot` (no torch) and `worker`; docker-compose.yml builds both.
+# docker build --target worker --build-arg TORCH_BACKEND=cu130 .    (cpu, the default, or a CUDA version as uv names it)
+FROM python:3.11-slim AS build
+RUN pip install --no-cache-dir uv==0.13.9 && python -m venv --without-pip /opt/venv
+ENV VIRTUAL_ENV=/opt/venv
 WORKDIR /app
+COPY pyproject.toml constraints.txt deploy/not-in-bot.txt ./
 
-RUN pip install --no-cache-dir uv
-COPY pyproject.toml constraints.txt ./
-RUN uv pip install --system --no-cache --compile-bytecode --torch-backend=${TORCH_BACKEND} \
+FROM build AS build-bot
+RUN uv pip install --no-cache --compile-bytecode --excludes not-in-bot.txt \
     --constraint constraints.txt --requirement pyproject.toml
-
 # Editable, so that the presets in configs/ and the texts in corpora/ are found beside the code.
 COPY . .
-RUN uv pip install --system --no-cache --no-deps --editable . \
-    && python -m compileall -q bot trainer \
-    && useradd --uid 1000 --no-create-home trainer \
+RUN uv pip install --no-cache --no-deps --editable . && python -m compileall -q bot trainer
+
+FROM build AS build-worker
+ARG TORCH_BACKEND=cpu
+RUN uv pip install --no-cache --compile-bytecode --torch-backend=${TORCH_BACKEND} \
+    --constraint constraints.txt --requirement pyproject.toml
+COPY . .
+RUN uv pip install --no-cache --no-deps --editable . && python -m compileall -q bot trainer
+
+FROM python:3.11-slim AS app
+# Volumes start with the rights of these folders, so that each user of compose's MT_USER can write to them.
+RUN useradd --uid 1000 --no-create-home trainer \
     && mkdir -p /data/corpus /data/artifacts /data/logs /data/corpus_cache /hf-cache \
     && chmod 1777 /data/* /hf-cache
-
-ENV APP__DATA_ROOT=/data \
+ENV PATH=/opt/venv/bin:$PATH \
+    APP__DATA_ROOT=/data \
     APP__ARTIFACTS_ROOT=/data/artifacts \
     HF_HOME=/hf-cache \
     HOME=/tmp \
     PYTHONUNBUFFERED=1
+WORKDIR /app
 VOLUME ["/data/artifacts", "/data/logs", "/data/corpus_cache", "/hf-cache"]
 USER 1000
+
+FROM app AS worker
+COPY --from=build-worker /opt/venv /opt/venv
+COPY --from=build-worker /app /app
+# The worker's own record in Redis, which it renews while its event loop runs.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "trainer.worker.health_check"]
+CMD ["mt", "worker"]
+
+FROM app AS bot
+COPY --from=build-bot /opt/venv /opt/venv
+COPY --from=build-bot /app /app
+ENV QUEUE__EMBEDDED_WORKERS=0
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 CMD ["mt", "up"]

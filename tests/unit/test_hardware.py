@@ -16,6 +16,7 @@ from trainer.system.hardware import (
     memory_bytes,
     memory_held_bytes,
     most_memory_bytes,
+    package_version,
     physical_cores,
     process_name,
     use_cores,
@@ -94,6 +95,7 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(tmp_pa
     assert may_have_cuda("2.13.0", (driver,))
     assert may_have_cuda("2.13.0+cu130", (driver,))
     assert not may_have_cuda("2.13.0+cpu", (driver,))
+    assert not may_have_cuda(package_version("no-such-package"), (driver,))
 
 
 @pytest.mark.process

@@ -22,6 +22,7 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _MAX_THREADS = 1024
 """The maximum of a request."""
 _ISA_LIMITS = frozenset(("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"))
+_UNKNOWN = "unknown"
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
 _GPU_DRIVER = Path("/proc/driver/nvidia/gpus")
 
@@ -100,7 +101,7 @@ def package_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:  # a copy that is no installed package
-        return "unknown"
+        return _UNKNOWN
 
 
 def process_name() -> str:
@@ -122,9 +123,9 @@ def is_dead(name: str) -> bool:
 
 
 def may_have_cuda(torch_version: str | None = None, devices: tuple[Path, ...] = _CUDA_DEVICES) -> bool:
-    """Return False if torch was built without CUDA or no driver is loaded; otherwise a training may find CUDA."""
-    built_without = (torch_version or version("torch")).endswith("+cpu")
-    return not built_without and any(device.exists() for device in devices)
+    """Return False if torch is missing or built without CUDA, or no driver is loaded; else a training may find CUDA."""
+    build = torch_version or package_version("torch")
+    return build != _UNKNOWN and not build.endswith("+cpu") and any(device.exists() for device in devices)
 
 
 class Gpu(NamedTuple):

@@ -25,11 +25,11 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _PUBLISH_SECONDS = 0.25
 _LEASE_SECONDS = 1.0
-_CHECKPOINT_SECONDS = 8.0
+CHECKPOINT_SECONDS = 8.0
+"""Time for the child of a terminated worker to save a checkpoint and end."""
 _WATCH_SECONDS = 0.5
 _END_SECONDS = 30.0
 _LOCKED_SECONDS = 15.0
-"""Time for the child of a terminated worker to save a checkpoint and end."""
 _TOKENIZER_ATTEMPTS = 3
 _MARKS_BYTES = 1 << 16
 
@@ -101,7 +101,7 @@ async def supervise_child(
     try:
         code = await process.wait()
     except asyncio.CancelledError:  # the worker ends: the child saves a checkpoint for a later worker
-        await process.end(_CHECKPOINT_SECONDS)
+        await process.end(CHECKPOINT_SECONDS)
         raise
     finally:
         keeping.cancel()

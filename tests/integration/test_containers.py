@@ -1,0 +1,429 @@
+"""Image recipes, compose files and manifests are valid, give each process what it needs, and hold no secrets."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from asyncio.subprocess import PIPE, Process
+from contextlib import AsyncExitStack
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, Field, TypeAdapter
+from pydantic_core import to_json
+from ruamel.yaml import YAML
+
+from tests.support import ROOT, add_corpus, environment_in, some_text, tiny_request
+from tests.support.http import ADMIN, ALL_KEYS
+from tests.support.redis_servers import served
+from tests.support.waiting import PATIENCE_SECONDS, until
+from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.runs import Accepted, RunStatus
+from trainer.store.store import connect
+from trainer.system.hardware import process_name
+from trainer.worker.supervisor import CHECKPOINT_SECONDS
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+SECRETS = {"DISCORD__TOKEN", "DISCORD_TOKEN", "SECURITY__API_KEY", "SECURITY__API_KEYS"}
+JSON = {"Content-Type": "application/json"}
+Table = dict[str, object]
+_table = TypeAdapter(Table)
+_list: TypeAdapter[list[object]] = TypeAdapter(list[object])
+_OVERRIDES = pytest.mark.parametrize("overrides", [(), ("docker-compose.gpu.yml",)], ids=["base", "gpu"])
+_PROFILES = pytest.mark.parametrize("profile", ["dev", "prod"])
+
+
+def loaded(path: Path) -> list[Table]:
+    """The documents of a YAML file."""
+    yaml = YAML(typ="safe")
+    documents: object = yaml.load_all(path)
+    return TypeAdapter(list[Table]).validate_python(documents)
+
+
+def merged(base: Table, override: Table) -> Table:
+    """Two compose files as one: tables are merged, lists are joined, other values replaced."""
+    found = dict(base)
+    for name, value in override.items():
+        old = found.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            found[name] = merged(_table.validate_python(old), _table.validate_python(value))
+        elif isinstance(old, list) and isinstance(value, list):
+            found[name] = [*_list.validate_python(old), *_list.validate_python(value)]
+        else:
+            found[name] = value
+    return found
+
+
+def compose(profile: str, overrides: tuple[str, ...]) -> Table:
+    [project] = loaded(ROOT / "docker-compose.yml")
+    for name in overrides:
+        project = merged(project, loaded(ROOT / name)[0])
+    services = TypeAdapter(dict[str, Table]).validate_python(project["services"])
+    of_profile: Table = {name: service for name, service in services.items() if profile in str(service["profiles"])}
+    return project | {"services": of_profile}
+
+
+def checked(*command: str | Path) -> str:
+    """Run a linter of this environment and return its output; fails with the output if the linter refuses."""
+    program = Path(sys.executable).with_name(str(command[0]))
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_dockerfile__passes_hadolint() -> None:
+    assert checked("hadolint", "Dockerfile") == ""
+
+
+@_OVERRIDES
+@_PROFILES
+def test_compose__follows_the_schema_in_every_profile(profile: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
+    project = compose(profile, overrides)
+    services = _table.validate_python(project["services"])
+    file = tmp_path / "docker-compose.yml"
+    YAML(typ="safe").dump(project, file)
+
+    assert list(services) == ["redis", "bot", "worker"]
+    assert "ok" in checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+
+
+@_OVERRIDES
+@_PROFILES
+def test_compose__is_accepted_by_docker(profile: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
+    client = ["docker", "compose"]
+    if shutil.which("docker") is None or subprocess.run([*client, "version"], capture_output=True).returncode:
+        pytest.skip("`docker compose` is not installed")
+    for name in ("docker-compose.yml", *overrides):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".env").touch()
+    files = [word for name in ("docker-compose.yml", *overrides) for word in ("-f", name)]
+    done = subprocess.run(
+        [*client, *files, "--profile", profile, "config", "--services"],
+        cwd=tmp_path,
+        env={**os.environ, "REDIS_PASSWORD": "own"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"redis", "bot", "worker"}
+
+
+class Build(BaseModel):
+    target: str
+    args: dict[str, str] = {}
+
+
+class Service(BaseModel):
+    build: Build | None = None
+    deploy: Table | None = None
+
+
+def test_compose__only_the_worker_has_torch_and_reserves_a_gpu() -> None:
+    def services(*overrides: str) -> dict[str, Service]:
+        return TypeAdapter(dict[str, Service]).validate_python(compose("prod", overrides)["services"])
+
+    on_cpu, on_gpu = services(), services("docker-compose.gpu.yml")
+
+    assert on_cpu["bot"].build == Build(target="bot")
+    assert on_cpu["worker"].build == Build(target="worker", args={"TORCH_BACKEND": "${TORCH_BACKEND:-cpu}"})
+    assert on_gpu["worker"].build == Build(target="worker", args={"TORCH_BACKEND": "${TORCH_BACKEND:-cu130}"})
+    assert [name for name, service in on_cpu.items() if service.deploy is not None] == []
+    assert [name for name, service in on_gpu.items() if "gpu" in str(service.deploy)] == ["worker"]
+
+
+def not_in_bot() -> list[str]:
+    lines = (ROOT / "deploy" / "not-in-bot.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def test_dockerfile__leaves_out_of_the_bot_what_only_a_worker_imports() -> None:
+    content: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pyproject = _table.validate_python(content)
+    lines = TypeAdapter(list[str]).validate_python(_table.validate_python(pyproject["project"])["dependencies"])
+    left_out = {canonicalize_name(name) for name in not_in_bot()}
+    names = {canonicalize_name(requirement.name) for requirement in map(Requirement, lines)}
+    kept = {name for name in names - left_out if "torch" in {needed.name for needed in needs(name)}}
+
+    assert "torch" in left_out <= names
+    assert kept == set()  # else torch would come with it
+
+
+def needs(name: str) -> list[Requirement]:
+    """Return the requirements of a package, without its extras."""
+    found = map(Requirement, distribution(name).requires or [])
+    return [needed for needed in found if needed.marker is None or needed.marker.evaluate({"extra": ""})]
+
+
+def stages() -> dict[str, list[str]]:
+    """The lines of each stage of the Dockerfile, with those of the stage that it is made from."""
+    found: dict[str, list[str]] = {}
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    name = ""
+    for line in lines:
+        if line.startswith("FROM "):
+            _, base, _, name = line.split()
+            found[name] = list(found.get(base, []))
+        elif name:
+            found[name].append(line)
+    return found
+
+
+@pytest.mark.parametrize("name", ["bot", "worker"])
+def test_dockerfile__images_have_no_compiler_no_root_and_a_health_check(name: str) -> None:
+    lines = stages()[name]
+
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 1000"]
+    assert [line for line in lines if line.startswith("RUN ") and "install" in line] == []
+    assert len([line for line in lines if line.startswith("HEALTHCHECK ")]) == 1
+    assert f"COPY --from=build-{name} /opt/venv /opt/venv" in lines
+
+
+class Security(BaseModel):
+    run_as_non_root: bool = Field(default=False, alias="runAsNonRoot")
+    run_as_user: int = Field(default=0, alias="runAsUser")
+    read_only_root_filesystem: bool = Field(default=False, alias="readOnlyRootFilesystem")
+    allow_privilege_escalation: bool = Field(default=True, alias="allowPrivilegeEscalation")
+    capabilities: dict[str, list[str]] = {}
+
+
+class Container(BaseModel):
+    name: str
+    image: str
+    security_context: Security = Field(alias="securityContext")
+    env_from: list[dict[str, dict[str, str]]] = Field(default=[], alias="envFrom")
+    readiness_probe: Table = Field(alias="readinessProbe")
+
+
+class Pod(BaseModel):
+    containers: list[Container]
+    security_context: Security = Field(alias="securityContext")
+    termination_grace_period_seconds: int = Field(alias="terminationGracePeriodSeconds")
+    automount_service_account_token: bool = Field(alias="automountServiceAccountToken")
+
+
+def pods() -> dict[str, Pod]:
+    found: dict[str, Pod] = {}
+    for path in sorted((KUBERNETES / "base").glob("*.yaml")):
+        for document in loaded(path):
+            if document["kind"] in ("Deployment", "StatefulSet"):
+                template = _table.validate_python(_table.validate_python(document["spec"])["template"])
+                found[path.stem] = Pod.model_validate(template["spec"])
+    return found
+
+
+def test_kubernetes__manifests_follow_their_schemas() -> None:
+    files = [path for path in sorted((KUBERNETES / "base").glob("*.yaml")) if path.name != "kustomization.yaml"]
+    printed = checked("kubernetes-validate", "--strict", *files)
+
+    assert printed.count("passed for resource") == len([one for path in files for one in loaded(path)]) == 7
+    [kustomization] = loaded(KUBERNETES / "base" / "kustomization.yaml")
+    listed = TypeAdapter(list[str]).validate_python(kustomization["resources"])
+    assert sorted(listed) == [path.name for path in files]
+
+
+def test_kubernetes__pods_have_no_more_rights_than_they_need() -> None:
+    assert set(pods()) == {"bot", "worker", "valkey"}
+    for pod in pods().values():
+        [container] = pod.containers
+        assert pod.security_context.run_as_non_root and pod.security_context.run_as_user >= 999
+        assert container.security_context.read_only_root_filesystem
+        assert not container.security_context.allow_privilege_escalation
+        assert container.security_context.capabilities == {"drop": ["ALL"]}
+        assert not pod.automount_service_account_token
+
+
+def test_kubernetes__the_worker_has_secrets_of_its_own() -> None:
+    def secrets(name: str) -> list[str]:
+        return [source["secretRef"]["name"] for source in pods()[name].containers[0].env_from]
+
+    assert (secrets("bot"), secrets("worker")) == (["bot"], ["worker"])
+    text = "".join(path.read_text(encoding="utf-8") for path in KUBERNETES.rglob("*.yaml"))
+    assert [name for name in SECRETS if name in text] == []
+    assert "kind: Secret" not in text
+
+
+def test_stopping__leaves_time_for_a_checkpoint() -> None:
+    [project] = loaded(ROOT / "docker-compose.yml")
+    worker = _table.validate_python(_table.validate_python(project["services"])["worker"])
+
+    assert float(str(worker["stop_grace_period"]).removesuffix("s")) > 2 * CHECKPOINT_SECONDS
+    assert pods()["worker"].termination_grace_period_seconds > 2 * CHECKPOINT_SECONDS
+
+
+class Trigger(BaseModel):
+    type: str
+    metadata: dict[str, str]
+
+
+class Scaled(BaseModel):
+    scale_target_ref: dict[str, str] = Field(alias="scaleTargetRef")
+    min_replica_count: int = Field(alias="minReplicaCount")
+    triggers: list[Trigger]
+
+
+def scaled() -> Scaled:
+    [document] = loaded(KUBERNETES / "autoscaler.yaml")
+    return Scaled.model_validate(document["spec"])
+
+
+def test_kubernetes__the_autoscaler_changes_the_workers() -> None:
+    deployments = [one for path in (KUBERNETES / "base").glob("*.yaml") for one in loaded(path)]
+    names = [_table.validate_python(one["metadata"])["name"] for one in deployments if one["kind"] == "Deployment"]
+
+    assert scaled().scale_target_ref["name"] == "worker"
+    assert sorted(map(str, names)) == ["bot", "worker"]
+    assert scaled().min_replica_count == 1
+    assert [trigger.metadata["threshold"] for trigger in scaled().triggers] == ["1"]
+
+
+_READ_ONLY = """
+mount --make-rprivate /
+mount --bind "$0" "$0"
+cut -d' ' -f5 /proc/self/mountinfo | while read -r point; do
+  case "$point" in "$0"|/proc*|/dev*|/sys*) ;; *) mount -o remount,bind,ro "$point" ;; esac
+done
+exec "$@"
+"""
+
+
+def in_container(volumes: Path, *command: str | Path) -> list[str]:
+    """A command for which everything but the folder `volumes` is read-only."""
+    return ["unshare", "--mount", "sh", "-ec", _READ_ONLY, str(volumes), *map(str, command)]
+
+
+@pytest.fixture(name="volumes")
+def volumes_fixture(tmp_path: Path) -> Path:
+    folder = tmp_path / "volumes"
+    for name in ("data", "artifacts", "scratch"):
+        (folder / name).mkdir(parents=True)
+    add_corpus(folder, some_text())
+    probe = in_container(folder, "sh", "-c", f"touch {folder}/scratch/x; ! touch {tmp_path}/x")
+    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"mounts cannot be made read-only here: {tried.stderr.strip()}")
+    return folder
+
+
+@pytest.fixture(name="bot_python")
+def bot_python_fixture(tmp_path: Path) -> Path:
+    """The Python of an environment with the packages of the bot's image."""
+    python = python_without(tmp_path / "bot", not_in_bot())
+    find = f"import importlib.util as u; print([name for name in {not_in_bot()} if u.find_spec(name)])"
+    assert subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout == "[]\n"
+    return python
+
+
+def python_without(folder: Path, names: list[str]) -> Path:
+    """An environment with links to all installed packages but some; returns its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    left_out = {file.parts[0] for name in names for file in distribution(name).files or []}
+    for entry in Path(str(distribution("pydantic").locate_file(""))).iterdir():
+        if entry.name not in left_out and not (site / entry.name).exists():
+            (site / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
+
+
+async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
+    tmp_path: Path, volumes: Path, bot_python: Path
+) -> None:
+    async with served(tmp_path) as server, AsyncExitStack() as undo:
+        scratch = str(volumes / "scratch")
+        environment = environment_in(
+            volumes,
+            **{"PYTHONPATH": str(ROOT), "HOME": scratch, "TMPDIR": scratch, "REDIS__URL": server.url},
+            **{"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "QUEUE__EMBEDDED_WORKERS": "0", "APP__ENV": "prod"},
+        )
+
+        async def started(python: str | Path, *words: str) -> Process:
+            log = undo.enter_context((tmp_path / f"{words[0]}.log").open("wb"))
+            process = await asyncio.create_subprocess_exec(
+                *in_container(volumes, python, "-m", "trainer", *words),
+                cwd="/",
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+            undo.push_async_callback(stopped, process)
+            return process
+
+        bot = await started(bot_python, "up", "--no-discord")
+        worker = await started(sys.executable, "worker")
+        bot_log = tmp_path / "up.log"
+        await until(lambda: "http_started" in bot_log.read_text(encoding="utf-8"))
+        port = re.search(r'"port": (\d+)', bot_log.read_text(encoding="utf-8"))
+        assert port is not None
+        url = f"http://127.0.0.1:{port[1]}"
+        async with ClientSession(url, headers={"X-Api-Key": ADMIN}) as session, asyncio.timeout(PATIENCE_SECONDS):
+            while await status_of(session, "/readyz") != 200:
+                await asyncio.sleep(0.05)
+            async with session.post("/runs/train", data=to_json(tiny_request()), headers=JSON) as answer:
+                accepted = Accepted.model_validate_json(await answer.read())
+            while (status := await run_of(session, accepted.run_id)).status in ("queued", "running"):
+                await asyncio.sleep(0.05)
+            async with session.get("/metrics") as answer:
+                figures = await answer.text()
+        [query] = [trigger.metadata["query"] for trigger in scaled().triggers]
+
+        assert (status.status, status.error) == ("completed", None)
+        assert (volumes / "artifacts" / "models" / accepted.run_id / "model.safetensors").exists()
+        assert f"\n{query.removeprefix('max(').removesuffix(')')} " in figures  # the autoscaler's
+        assert [await stopped(process) for process in (worker, bot)] == [0, 0]
+
+
+async def stopped(process: Process) -> int:
+    """Terminate a process and return its exit code."""
+    if process.returncode is None:
+        process.terminate()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await process.wait()
+
+
+async def status_of(session: ClientSession, path: str) -> int:
+    async with session.get(path) as answer:
+        return answer.status
+
+
+async def run_of(session: ClientSession, run_id: str) -> RunStatus:
+    async with session.get(f"/runs/{run_id}") as answer:
+        return RunStatus.model_validate_json(await answer.read())
+
+
+async def test_health_check__answers_for_the_worker_of_this_host_only(tmp_path: Path) -> None:
+    async with served(tmp_path, "--requirepass", "word") as server:
+        url = server.url.replace("redis://", "redis://:word@")
+
+        async def health(address: str) -> tuple[int | None, str]:
+            environment = environment_in(tmp_path, REDIS__URL=address)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "trainer.worker.health_check"), cwd=ROOT, env=environment, stderr=PIPE
+            )
+            _, errors = await process.communicate()
+            return process.returncode, errors.decode()
+
+        store = await connect(url)
+        try:
+            await store.renew_worker(seconds=60, worker=record("elsewhere:7"))
+            code, reason = await health(url)
+            assert (code, "No worker of this host" in reason) == (1, True)
+            await store.renew_worker(seconds=60, worker=record(process_name()))
+            assert await health(url) == (0, "")
+        finally:
+            await store.close()
+        code, reason = await health(server.url)
+        assert (code, reason) == (1, "Redis refuses the user name or the password of `REDIS__URL`.\n")
+    assert await health(url) == (1, "Redis does not respond.\n")
+
+
+def record(name: str) -> WorkerInfo:
+    return WorkerInfo(name=name, version="1", slots=1, seen_at=time.time())
