@@ -37,6 +37,7 @@ _state_adapter: TypeAdapter[_JobState] = TypeAdapter(_JobState)
 _Claimed = list[tuple[bytes, float, bytes | None]]
 _claimed_adapter: TypeAdapter[_Claimed] = TypeAdapter(_Claimed)
 _workers_adapter: TypeAdapter[list[dict[bytes, bytes]]] = TypeAdapter(list[dict[bytes, bytes]])
+_scores_adapter: TypeAdapter[list[tuple[bytes, float]]] = TypeAdapter(list[tuple[bytes, float]])
 _members_adapter: TypeAdapter[list[bytes]] = TypeAdapter(list[bytes])
 
 _IN_ORDER = """
@@ -225,14 +226,34 @@ class Store(Answers, EventStreams):
             shortened: Awaitable[object] = self.redis.pexpire(keys.in_progress(job_id), max_claim_ms)
             await shortened
         position = min(since, time.time())
-        fields: dict[str, str] = payload.model_dump()
-        if score is None or _content(stored) != (function, artifacts, fields):
+        if score is None or not _is_definition(stored, function, artifacts, payload):
             await self.enqueue(queue, function, job_id, payload, artifacts=artifacts, owner=owner, since=position)
             return True
         if claim is None and score > _MIN_SCORE_MS and not 0 < score / 1000 - time.time() < _MAX_DEFERRAL_SECONDS:
             due: Awaitable[object] = self.redis.zadd(queue, {job_id: position}, xx=True)
             await due
         return False
+
+    async def suspects(
+        self, queue: str, function: str, payloads: Mapping[str, JobPayload], *, artifacts: str = ""
+    ) -> list[str]:
+        """Return the jobs that `restore` may have to change; each of the others waits in the queue as it should.
+
+        Takes three round trips, however many jobs there are.
+        """
+        if not payloads:
+            return []
+        waiting: Awaitable[object] = self.redis.zrange(queue, 0, -1, withscores=True)
+        scores = dict(_scores_adapter.validate_python(await waiting))
+        definitions = await self.get_all(*map(keys.definition, payloads))
+        claims = await self.get_all(*map(keys.in_progress, payloads))
+        return [
+            job_id
+            for (job_id, payload), definition, claim in zip(payloads.items(), definitions, claims, strict=True)
+            if claim is not None
+            or not 0 <= scores.get(job_id.encode(), -1.0) < _MIN_SCORE_MS
+            or not _is_definition(definition, function, artifacts, payload)
+        ]
 
     async def claim_jobs(
         self, queue: str, count: int, holder: str, *, lease_seconds: float, artifacts: str = ""
@@ -391,10 +412,11 @@ def _keys_of(queue: str) -> list[str]:
     return [queue, keys.owners(queue), keys.turns(queue), keys.paused(queue)]
 
 
-def _content(stored: bytes | None) -> tuple[str, str, dict[str, str]] | None:
-    """Return function, artifacts id and payload of a stored job; None if it is missing or malformed."""
+def _is_definition(stored: bytes | None, function: str, artifacts: str, payload: JobPayload) -> bool:
+    """Return whether a stored job has this function, artifacts id and payload."""
     try:
         job = JobDefinition.model_validate_json(stored or b"")
     except ValidationError:
-        return None
-    return job.f, job.i, *job.a
+        return False
+    fields: dict[str, str] = payload.model_dump()
+    return (job.f, job.i, *job.a) == (function, artifacts, fields)
