@@ -407,9 +407,13 @@ class Store(Answers, EventStreams):
                 if worker.seen_at > time.time() - seconds:
                     workers[worker.name] = worker
                     continue
-            async with self.transaction() as pipe:
-                pipe.hdel(keys.WORKERS, name.decode(errors="replace"))
+            await self.remove_worker(name.decode(errors="replace"))
         return [workers[name] for name in sorted(workers)]
+
+    async def remove_worker(self, name: str) -> None:
+        """Delete what a worker has published of itself."""
+        async with self.transaction() as pipe:
+            pipe.hdel(keys.WORKERS, name)
 
     async def order_drain(self, names: Collection[str], *, is_draining: bool, seconds: float) -> None:
         """Let workers claim no further job, or claim jobs again."""
