@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from tests.chaos.campaign import Result, result_of
 from tests.slurm.cluster import NODES, Cluster, started
-from tests.support import ROOT, add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
+from tests.support import ROOT, add_corpus, ended, environment_in, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.redis_servers import Server, served
 from tests.support.worker_runs import with_redis
 from trainer.artifacts.runs import RunDirectory
-from trainer.config.settings import Settings
 from trainer.contracts.events import JobStarted
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.jobs.queue import JobQueue
 from trainer.store.store import connect
 
 RUNS = 12
+_EPOCHS, _LONG_EPOCHS = 10, 60
 _LEASE_SECONDS = 5
 _IDLE_SECONDS = 20
 """Longer than a lease, so that a worker waits for the run of a lost node."""
@@ -27,6 +27,7 @@ _CORPUS_LINES = 120
 _LONGEST_SECONDS = 900.0
 _EARLY_PERCENT = 50.0
 """A worker is interrupted before this share of its run, because the interruption takes some seconds."""
+_MT = Path(sys.executable).with_name("mt")
 _SCRIPT = ROOT / "deploy" / "slurm" / "worker.sbatch"
 
 
@@ -50,29 +51,40 @@ class Outcome(NamedTuple):
 
 
 def requests() -> list[TrainRequest]:
-    """Return trainings of some seconds: four kinds of models, three seeds each."""
-    recurrent: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 2, "dropout": 0.2}
-    attentive: dict[str, object] = {
-        **{"hidden_size": 16, "intermediate_size": 24, "num_layers": 2, "num_attention_heads": 2},
-    }
+    """Return trainings of some seconds, of four families; the first four are longer, to be interrupted."""
+    sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 2, "dropout": 0.2}
     kinds: list[dict[str, object]] = [
-        {"model_family": "char_lstm", "model": recurrent, "lr_schedule": "cosine"},
-        {"model_family": "gpt2", "model": attentive, "tokenizer": {"method": "char"}},
-        {"model_family": "gru", "model": recurrent, "tokenizer": {"method": "char"}, "gradient_accumulation": 2},
-        {"model_family": "bert", "model": attentive, "tokenizer": {"method": "char"}},
+        {"model_family": "char_lstm", "lr_schedule": "cosine"},
+        {"model_family": "gru", "gradient_accumulation": 2, "tokenizer": {"method": "char"}},
+        {"model_family": "rnn", "early_stopping": {"enabled": True, "patience": 60}, "tokenizer": {"method": "char"}},
+        {"model_family": "lstm", "tokenizer": {"method": "char"}},
     ]
-    common: dict[str, object] = {"num_epochs": 60, "checkpoint_every_steps": 100, "test_fraction": 0.1}
-    return [tiny_request(**common | kinds[number % len(kinds)], seed=number) for number in range(RUNS)]
+    common: dict[str, object] = {"model": sizes, "checkpoint_every_steps": 50, "test_fraction": 0.1}
+    return [
+        tiny_request(
+            **common | kinds[number % len(kinds)], seed=number, num_epochs=_LONG_EPOCHS if number < 4 else _EPOCHS
+        )
+        for number in range(RUNS)
+    ]
 
 
 async def train_without_slurm(folder: Path, requests: Sequence[TrainRequest]) -> list[Result]:
     """Train each request with one undisturbed worker of this machine."""
     add_corpus(folder, some_text(_CORPUS_LINES))
-    async with running(_with_slots(settings_in(folder), 2)) as queue:
-        accepted = [await queue.train(request, user_id=None) for request in requests]
-        for one in accepted:
-            await wait_for_status(queue, one.run_id, ended, _LONGEST_SECONDS)
-        return [result_of(queue.runs.get(one.run_id)) for one in accepted]
+    async with served(folder) as server:
+        queue = await _connect(folder, server)
+        try:
+            run_ids = [(await queue.train(request, user_id=None)).run_id for request in requests]
+            with (folder / "worker.log").open("wb") as log:
+                worker = await asyncio.create_subprocess_exec(
+                    *(_MT, "worker", "--until-idle", "1s"),
+                    env=environment_in(folder, REDIS__URL=server.url, PYTHONPATH=str(ROOT), QUEUE__TRAINING_SLOTS="2"),
+                    stderr=log,
+                )
+                await worker.wait()
+        finally:
+            await queue.close()
+    return [result_of(queue.runs.get(run_id)) for run_id in run_ids]
 
 
 async def train_on_slurm(folder: Path, requests: Sequence[TrainRequest], references: list[Result]) -> Outcome:
@@ -80,8 +92,7 @@ async def train_on_slurm(folder: Path, requests: Sequence[TrainRequest], referen
     add_corpus(folder, some_text(_CORPUS_LINES))
     begin = time.monotonic()
     async with served(folder) as server, started(folder / "slurm") as cluster:
-        settings = settings_in(folder, embedded_workers=0, lease_seconds=_LEASE_SECONDS)
-        queue = await JobQueue.connect(settings.model_copy(update=with_redis(server.url)), server.url)
+        queue = await _connect(folder, server)
         try:
             run_ids = [(await queue.train(request, user_id=None)).run_id for request in requests]
             await _submit_workers(folder, cluster, server)
@@ -97,14 +108,15 @@ async def train_on_slurm(folder: Path, requests: Sequence[TrainRequest], referen
     return Outcome(runs, references, preempted, lost, logs, time.monotonic() - begin)
 
 
-def _with_slots(settings: Settings, slots: int) -> Settings:
-    return settings.model_copy(update={"queue": settings.queue.model_copy(update={"training_slots": slots})})
+async def _connect(folder: Path, server: Server) -> JobQueue:
+    settings = settings_in(folder, embedded_workers=0, lease_seconds=_LEASE_SECONDS)
+    return await JobQueue.connect(settings.model_copy(update=with_redis(server.url)), server.url)
 
 
 async def _submit_workers(folder: Path, cluster: Cluster, server: Server) -> None:
     """Submit the array job of `deploy/slurm` as a user does."""
     values = {
-        "MT": Path(sys.executable).with_name("mt"),
+        "MT": _MT,
         "MT_UNTIL_IDLE": f"{_IDLE_SECONDS}s",
         "PYTHONPATH": ROOT,
         "REDIS__URL": server.url,
