@@ -19,7 +19,7 @@ from trainer.jobs.queue import JobQueue
 from trainer.store.store import connect
 
 RUNS = 12
-_EPOCHS, _LONG_EPOCHS = 10, 60
+_EPOCHS, _LONG_EPOCHS = 2, 30
 _LEASE_SECONDS = 5
 _IDLE_SECONDS = 20
 """Longer than a lease, so that a worker waits for the run of a lost node."""
