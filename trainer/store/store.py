@@ -264,10 +264,8 @@ class Store(Answers, EventStreams):
     ) -> list[str]:
         """Return the jobs that `restore` may have to change; each of the others waits in the queue as it should.
 
-        Takes three round trips, however many jobs there are.
+        Takes three round trips, however many jobs there are; at least one.
         """
-        if not payloads:
-            return []
         waiting: Awaitable[object] = self.redis.zrange(queue, 0, -1, withscores=True)
         scores = dict(_scores_adapter.validate_python(await waiting))
         definitions = await self.get_all(*map(keys.definition, payloads))
