@@ -246,7 +246,8 @@ def tables(mix: Mix, costs: UnitCosts) -> str:
     lines += ["", header.replace("| |", "| a day adds |", 1)]
     titles = (
         "disk or store",
-        "Valkey, if streams stay",
+        "Valkey",
+        "8 GB of Valkey last for",
         "PUTs",
         "requests to the store",
         "a month of 30 such days stored",
