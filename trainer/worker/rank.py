@@ -1,4 +1,4 @@
-"""One of the processes of a training: `python -m trainer.worker.rank RUN PARENT`, started by torchrun.
+"""One of the processes of a training: `python -m trainer.worker.rank RUN [PARENT]`, started by torchrun.
 
 The first process writes the run. The others compute its other shares and report only their own errors, to torchrun.
 """
@@ -79,6 +79,6 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    code = run_rank(sys.argv[1], int(sys.argv[2]))
+    code = run_rank(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else os.getppid())
     sys.stderr.flush()
     os._exit(code)  # without torch.distributed's own end, which can hang
