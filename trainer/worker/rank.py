@@ -47,13 +47,16 @@ def run_rank(run_id: str, parent: int) -> int:
     os.nice(NICENESS)
     try:
         _follow(settings, run, processes)
-    except Exception as error:  # the process's boundary: the training child records the error
-        if isinstance(error, AppError):
-            _report(error)
-        elif not ending.wait(PEER_SECONDS):
-            log.exception("run_failed", error_code=ErrorCode.MODEL_TRAIN_FAILED)
-            code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
-            _report(AppError(code, UNFORESEEN[code]))
+    except AppError as error:
+        _report(error)
+        return 1
+    except Exception as error:
+        # the process's boundary: the training child records the error, unless another process has failed first
+        if ending.wait(PEER_SECONDS):
+            return 1
+        code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
+        log.exception("run_failed", error_code=code)
+        _report(AppError(code, UNFORESEEN[code]))
         return 1
     return 0
 
