@@ -63,11 +63,11 @@ def launch_ranks(settings: Settings, run: RunDirectory, devices: int) -> int:
     except SignalException:
         return 0  # the first process has saved a checkpoint
     except ChildFailedError as error:
-        return 0 if run.manifest() is not None else _failed(run, error.failures)
+        return 0 if run.manifest() is not None else end_of(run, error.failures)
     return 0
 
 
-def _failed(run: RunDirectory, failures: Mapping[int, ProcessFailure]) -> int:
+def end_of(run: RunDirectory, failures: Mapping[int, ProcessFailure]) -> int:
     """Record the error that a process has reported, or return the exit code of one that has not."""
     for failure in failures.values():
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which torchrun has sent
