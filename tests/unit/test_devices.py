@@ -7,7 +7,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.support.runs import record
-from tests.support.tiny_models import make_run
+from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
@@ -30,7 +30,7 @@ def test_devices__requests_that_cannot_be_trained_are_refused(
     tmp_path: Path, fields: dict[str, object], message: str
 ) -> None:
     with pytest.raises(AppError, match=message):
-        make_run(tmp_path, **fields)
+        make_run(tmp_path, POEM, **fields)
 
 
 def test_devices__do_not_change_the_request_hash(tmp_path: Path) -> None:
