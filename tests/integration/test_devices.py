@@ -122,7 +122,9 @@ async def test_devices__cancel_ends_all_processes_and_so_does_the_end_of_their_p
         parent = parent_of(ranks[0])
         kill(parent)
         await until(lambda: not any(is_running(rank) for rank in ranks))
-        status = await wait_for_status(queue, run_id, lambda s: s.attempt == 2 and training(s))
+        status = await wait_for_status(
+            queue, run_id, lambda s: (s.attempt == 2 and bool(s.last_checkpoint_step)) or ended(s)
+        )
         assert not ended(status)
         await queue.cancel(run_id)
         status = await wait_for_status(queue, run_id, ended)
@@ -138,6 +140,18 @@ async def test_devices__stop_of_the_worker_saves_a_checkpoint_and_the_next_one_r
     assert await gone(tmp_path)
     assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
     assert isinstance(events_of(queue, run_id)[-1], JobProgress)
+
+
+@pytest.mark.slow
+async def test_devices__twenty_runs_in_a_row_end_cleanly(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    fields: dict[str, object] = {"devices": 2, "threads": 2, "num_epochs": 20, "max_steps": _STEPS}
+    async with running(settings_in(tmp_path)) as queue:
+        for _ in range(20):
+            run_id = (await queue.train(tiny_request(**fields), user_id=None)).run_id
+            status = await wait_for_status(queue, run_id, ended)
+            assert (status.status, status.step, status.attempt) == ("completed", _STEPS, 1)
+            await until(lambda: not processes(tmp_path, "trainer.worker.rank"))
 
 
 async def _started(queue: JobQueue, **more: object) -> str:

@@ -88,6 +88,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_devices(name: str, devices: int) -> None:
+    """Raise CUDA_NOT_AVAILABLE if this machine has no CUDA for a device, or fewer GPUs than devices."""
+    if resolve_device(name).type == "cuda" and torch.cuda.device_count() < devices:  # gpu
+        gpus = torch.cuda.device_count()
+        message = f"`devices` is {devices}, but the worker's machine has fewer GPUs: use {gpus} or less."
+        raise AppError(ErrorCode.CUDA_NOT_AVAILABLE, message)
+
+
 def resolve_precision(precision: Literal["auto", "fp32", "fp16", "bf16"], device: torch.device) -> Precision:
     """Return the precision; `auto` is fp16 on CUDA and fp32 elsewhere."""
     on_cuda = device.type == "cuda"

@@ -47,13 +47,16 @@ def run_rank(run_id: str, parent: int) -> int:
     os.nice(NICENESS)
     try:
         _follow(settings, run, processes)
-    except Exception as error:  # the process's boundary: the training child records the error
-        if isinstance(error, AppError):
-            _report(error)
-        elif not ending.wait(PEER_SECONDS):
-            log.exception("run_failed", error_code=ErrorCode.MODEL_TRAIN_FAILED)
-            code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
-            _report(AppError(code, UNFORESEEN[code]))
+    except AppError as error:
+        report(error)
+        return 1
+    except Exception as error:
+        # the process's boundary: the training child records the error, unless another process has failed first
+        if ending.wait(PEER_SECONDS):
+            return 1
+        code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
+        log.exception("run_failed", error_code=code)
+        report(AppError(code, UNFORESEEN[code]))
         return 1
     return 0
 
@@ -65,7 +68,7 @@ def _follow(settings: Settings, run: RunDirectory, processes: Processes) -> None
     train(model, corpus, effective, compute, store, resume=checkpoint, processes=processes)
 
 
-def _report(error: AppError) -> None:
+def report(error: AppError) -> None:
     """Write an error to the file that torchrun reads."""
     report = {"message": RunError.of(error).model_dump_json(by_alias=True), "timestamp": str(int(time.time()))}
     Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(report), encoding="utf-8")

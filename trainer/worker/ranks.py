@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 
 import structlog
-import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -18,6 +17,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.validation import parse_json
 from trainer.system.child_environment import tuned_environment
+from trainer.training.device import check_devices
 from trainer.worker.attempts import LOCKED_EXIT_CODE, SIGNAL_EXIT_CODE
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -39,11 +39,10 @@ def launch_ranks(settings: Settings, run: RunDirectory, devices: int) -> int:
     if lock is None:
         return LOCKED_EXIT_CODE
     lock.close()  # the first process takes it
-    on_cuda = run.record().effective.device != "cpu" and torch.cuda.is_available()
-    if on_cuda and torch.cuda.device_count() < devices:  # gpu
-        found = torch.cuda.device_count()
-        message = f"`devices` is {devices}, but the worker's machine has {found} GPUs: use {found} or fewer."
-        return _record(run, RunError.of(AppError(ErrorCode.CUDA_NOT_AVAILABLE, message)))
+    try:
+        check_devices(run.record().effective.device, devices)
+    except AppError as error:
+        return _record(run, RunError.of(error))
     threading.Thread(target=_end_after, args=(run,), daemon=True).start()
     os.environ |= tuned_environment(settings)
     config = LaunchConfig(
@@ -64,11 +63,11 @@ def launch_ranks(settings: Settings, run: RunDirectory, devices: int) -> int:
     except SignalException:
         return 0  # the first process has saved a checkpoint
     except ChildFailedError as error:
-        return 0 if run.manifest() is not None else _failed(run, error.failures)
+        return 0 if run.manifest() is not None else end_of(run, error.failures)
     return 0
 
 
-def _failed(run: RunDirectory, failures: Mapping[int, ProcessFailure]) -> int:
+def end_of(run: RunDirectory, failures: Mapping[int, ProcessFailure]) -> int:
     """Record the error that a process has reported, or return the exit code of one that has not."""
     for failure in failures.values():
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which torchrun has sent
