@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support import (
     add_corpus,
@@ -140,6 +141,25 @@ async def test_devices__stop_of_the_worker_saves_a_checkpoint_and_the_next_one_r
     assert await gone(tmp_path)
     assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
     assert isinstance(events_of(queue, run_id)[-1], JobProgress)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+async def test_devices__two_gpus_have_the_losses_of_one(tmp_path: Path, strategy: str) -> None:
+    add_corpus(tmp_path, some_text())
+    fields: dict[str, object] = {"model_family": "gpt2", "model": _SIZES, "device": "cuda", "precision": "fp32"}
+    curves: list[dict[int, str]] = []
+    async with running(settings_in(tmp_path)) as queue:
+        for devices in (1, 2):
+            spread: dict[str, object] = {"devices": devices, "strategy": strategy}
+            run_id = (await queue.train(tiny_request(**fields, **spread), user_id=None)).run_id
+            await wait_for_status(queue, run_id, ended)
+            environment = queue.runs.get(run_id).completed_manifest().environment
+            assert environment is not None
+            assert environment.backend == (None if devices == 1 else "nccl")
+            curves.append(dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")))
+    assert max(abs(float.fromhex(curves[0][step]) - float.fromhex(curves[1][step])) for step in curves[0]) < 1e-4
 
 
 @pytest.mark.slow

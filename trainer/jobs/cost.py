@@ -191,7 +191,8 @@ def estimate(effective: EffectiveRequest, vocab_size: int, train_tokens: float, 
     activations = model.activation_count(length)
     if effective.compute.gradient_checkpointing:
         activations //= model.num_layers
-    in_step = checkpoint + trained + rows * length * (activations + _LOGITS_COPIES * vocab_size)
+    copies = effective.devices if effective.strategy == "ddp" else 1
+    in_step = copies * (checkpoint + trained) + rows * length * (activations + _LOGITS_COPIES * vocab_size)
     in_epoch = steps_per_epoch(effective, train_tokens, on_cuda=machine.on_cuda)
     steps = min(in_epoch * effective.num_epochs, effective.max_steps or in_epoch * effective.num_epochs)
     saves = steps // effective.checkpoint_every_steps + 1 if effective.checkpoint_every_steps else steps / in_epoch
@@ -201,7 +202,7 @@ def estimate(effective: EffectiveRequest, vocab_size: int, train_tokens: float, 
     return Cost(
         params=params,
         memory_bytes=_NUMBER_BYTES * max(in_step, _COPIES_WHILE_SAVING * checkpoint)
-        + (0 if machine.on_cuda else _PROCESS_BYTES),
+        + (0 if machine.on_cuda else effective.devices * _PROCESS_BYTES),
         disk_bytes=_NUMBER_BYTES * (checkpoints * checkpoint + (1 + len(scheduled)) * params),
         steps=steps,
         bf16_pays=machine.has_bf16 and effective.precision in full_width and model.hidden_size >= _MIN_BF16_WIDTH,
