@@ -40,7 +40,7 @@ class Delivery:
         client: discord.Client,
         pace: Pace,
         *,
-        poll_seconds: float,
+        poll_seconds: Callable[[], float],
     ) -> None:
         self.wake_up = asyncio.Event()
         """Set when the subject has news."""
@@ -139,7 +139,7 @@ class Delivery:
 
     async def _wait(self) -> None:
         with suppress(TimeoutError):  # a wake-up can be lost: the log is polled as well
-            async with asyncio.timeout(self._poll_seconds):
+            async with asyncio.timeout(self._poll_seconds()):
                 await self.wake_up.wait()
 
     async def _remove_card(self, channel: discord.PartialMessageable) -> None:

@@ -33,6 +33,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _MAX_RETRY_SECONDS = 600.0
 _STEADY_SECONDS = 60.0
 """The back-off starts again after a task has run this long."""
+_MAX_POLLS_PER_SECOND = 50.0
+"""Polls of all deliveries together."""
 _MAX_RESULTS = 4
 _FIRST_MESSAGE_SECONDS = 3.0
 
@@ -296,7 +298,9 @@ class Notifier:
                 place = self._place(watcher)
                 if subject.has_line:
                     place.join(subject.subject_id)
-                delivery = Delivery(subject, watcher, place, self._client, self.pace, poll_seconds=self._poll_seconds)
+                delivery = Delivery(
+                    subject, watcher, place, self._client, self.pace, poll_seconds=self._seconds_between_polls
+                )
                 self._deliveries[name] = delivery
                 self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))
 
@@ -306,6 +310,10 @@ class Notifier:
         del self._tasks[name], self._deliveries[name]
         delivery.place.leave(delivery.subject.subject_id)
         await delivery.place.settle()
+
+    def _seconds_between_polls(self) -> float:
+        """Return the seconds after which a delivery reads its subject without news; many deliveries read less often."""
+        return max(self._poll_seconds, len(self._deliveries) / _MAX_POLLS_PER_SECOND)
 
     def _collect_undelivered(self, subject: Subject) -> None:
         for watcher in subject.ledger.current.watchers:

@@ -91,7 +91,7 @@ MUTATIONS = (
     Mutation(
         "a lost bell is made up for by looking",
         "bot/delivery.py",
-        "async with asyncio.timeout(self._poll_seconds):\n",
+        "async with asyncio.timeout(self._poll_seconds()):\n",
         "async with asyncio.timeout(None):\n",
         (f"{LISTENER}::test_lost_bell__is_made_up_by_looking",),
     ),

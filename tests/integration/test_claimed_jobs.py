@@ -83,3 +83,28 @@ async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_pa
         left: Awaitable[list[bytes]] = store.redis.zrange(QUEUE, 0, -1)
         assert await left == [b"sound"]
         assert await store.get(keys.in_progress("no-definition")) is None
+
+
+async def test_suspects__are_the_jobs_that_do_not_wait_as_they_were_enqueued(tmp_path: Path) -> None:
+    async with two_stores(tmp_path) as (store, _):
+        names = ["waits", "claimed", "deferred", "undefined", "other-job", "unqueued", "infinite"]
+        await enqueue(store, *names)
+        assert await suspects(store, *names) == []
+
+        assert await begun(store, 2) == ["waits", "claimed"]
+        await store.release(["waits"])
+        await put(store, "deferred", (time.time() + 60) * 1000)
+        await put(store, "infinite", -math.inf)
+        removed: Awaitable[object] = store.redis.delete(keys.definition("undefined"), keys.definition("other-job"))
+        await removed
+        await store.enqueue("elsewhere", "infer", "other-job", TrainJobPayload(run_id="other-job"))
+        unqueued: Awaitable[object] = store.redis.zrem(QUEUE, "unqueued")
+        await unqueued
+
+        assert await suspects(store, *names) == names[1:]
+        assert await suspects(store, "waits", "never-enqueued") == ["never-enqueued"]
+        assert await suspects(store) == []
+
+
+async def suspects(store: Store, *job_ids: str) -> list[str]:
+    return await store.suspects(QUEUE, "train", {job_id: TrainJobPayload(run_id=job_id) for job_id in job_ids})

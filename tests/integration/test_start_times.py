@@ -16,15 +16,14 @@ async def test_waiting_run__has_a_start_unless_too_much_is_ahead_of_it(lab: Lab,
     shared = settings_in(tmp_path)
     settings = changed(shared, queue=changed(shared.queue, name=NAME))
     async with lab.store() as store:
-        queue = JobQueue(settings, store)
         Story(tmp_path / "artifacts", run_record("first")).start().step(50, 2.0)
         waits = Story(tmp_path / "artifacts", run_record("second")).follower().refresh()
         await store.redis.zadd(NAME, {"first": 1, "second": 2})
-        start = (await queue.steady_status(waits)).starts_ts
+        start = (await JobQueue(settings, store).steady_status(waits)).starts_ts
         await store.redis.zadd(NAME, {"deleted": 0})
-        behind_deleted = (await queue.steady_status(waits)).starts_ts
+        behind_deleted = (await JobQueue(settings, store).steady_status(waits)).starts_ts
         await store.redis.zadd(NAME, {f"other-{number}": 0 for number in range(MAX_AHEAD)})
-        behind_many = await queue.steady_status(waits)
+        behind_many = await JobQueue(settings, store).steady_status(waits)
         await store.redis.delete(NAME)
 
     assert start is not None and start >= BEGIN.timestamp() and start % 60 == 0

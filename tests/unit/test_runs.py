@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all_pairs
 from tests.support.runs import phase, record
+from tests.support.stories import Story, run_record
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.contracts.base import now
@@ -195,6 +196,28 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert status.last_checkpoint_step == 2
     assert follower.train_losses == [(1, 2.0), (2, 1.0)]
     assert follower.val_losses == [(1, 2.5)]
+
+
+@for_all_pairs(st.lists(st.sampled_from(["train", "validate", "read", "checkpoint"]), max_size=12), st.integers(0, 99))
+def test_status__is_the_same_whether_the_log_was_read_at_once_or_event_by_event(kinds: list[str], first: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        story = Story(Path(folder), run_record()).start()
+        often = story.follower()
+        for step, kind in enumerate(kinds, start=first):
+            match kind:
+                case "train":
+                    story.step(step, 3.0 - step / 200)
+                case "validate":
+                    story.step(step, 3.0 - step / 200, val_loss=2.0 + step / 200)
+                case "read":
+                    story.read_corpus()
+                case _:
+                    story.checkpoint(step)
+            often.refresh()
+        once = story.follower()
+
+    assert once.status == often.status
+    assert (once.train_losses, once.val_losses) == (often.train_losses, often.val_losses)
 
 
 def test_cancel_wish__is_durable(tmp_path: Path) -> None:

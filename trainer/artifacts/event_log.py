@@ -82,7 +82,9 @@ class EventReader:
         self._offset = 0
 
     def read_new(self) -> list[Event]:
-        """Return the events written since the last call."""
+        """Return the events written since the last call; a log of the same length is not opened."""
+        if self._offset and self._path.lstat().st_size == self._offset:
+            return []
         with open_regular(self._path) as file:
             file.seek(self._offset)
             data = file.readall()

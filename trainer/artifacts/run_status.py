@@ -1,5 +1,7 @@
 """Status of a run, folded from its event log."""
 
+from itertools import zip_longest
+
 from trainer.artifacts.event_log import EventReader
 from trainer.contracts.base import RunState, Timestamp
 from trainer.contracts.errors import RunError
@@ -45,6 +47,8 @@ class RunFollower:
         """(step, mean loss in nats per token), oldest first."""
         self.val_losses: list[tuple[int, float]] = []
         self._reader = reader
+        self._validation: dict[str, object] = {}
+        """Figures of validations that `status` does not have yet."""
         self.status = RunStatus(  # after the events read so far
             run_id=record.run_id,
             status="queued",
@@ -71,8 +75,11 @@ class RunFollower:
     def read_new(self) -> list[Event]:
         """Read and return the new events, and update the status."""
         events = self._reader.read_new()
-        for event in events:
-            self.status = self.status.model_copy(update=self._changes(event))
+        for event, following in zip_longest(events, events[1:]):
+            if isinstance(event, MetricsProgress) and isinstance(following, MetricsProgress):
+                self._add_losses(event)  # the next event has all other figures
+            else:
+                self.status = self.status.model_copy(update=self._changes(event))
         return events
 
     @property
@@ -115,12 +122,18 @@ class RunFollower:
         return changes
 
     def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
+        self._add_losses(event)
+        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
+        validation, self._validation = self._validation, {}
+        return validation | progress | {"message": "Training."}
+
+    def _add_losses(self, event: MetricsProgress) -> None:
         self.train_losses.append((event.step, event.train_loss))
         if event.val_loss is not None:
             self.val_losses.append((event.step, event.val_loss))
-        measured: dict[str, object] = event.model_dump(include=_VALIDATION_FIELDS, exclude_none=True)
-        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
-        return measured | progress | {"message": "Training."}
+        if event.best_val_loss is not None or event.val_loss is not None:
+            measured: dict[str, object] = event.model_dump(include=_VALIDATION_FIELDS, exclude_none=True)
+            self._validation |= measured
 
 
 def _end(state: RunState, message: str, at: Timestamp) -> dict[str, object]:

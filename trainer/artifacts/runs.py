@@ -3,10 +3,12 @@
 import os
 import re
 import secrets
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic, sleep, time
 from typing import BinaryIO, NamedTuple
@@ -17,7 +19,7 @@ from pydantic import BaseModel
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.run_status import RunFollower
-from trainer.contracts.base import Timestamp, changed, now
+from trainer.contracts.base import RunState, Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobQueued, stamp
 from trainer.contracts.inference import EvalMetrics
@@ -39,12 +41,15 @@ from trainer.system.files import (
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
+SEALED_FILES = _REQUEST, _MANIFEST, _ = ("request.json", "manifest.json", "events.jsonl")
+_SEAL = "SHA256SUMS"
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 5.0
 _END_SECONDS = 30.0
 _TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
+_CLOCK_SECONDS = 2.0
+"""Difference between the clocks of this machine and of a network disk."""
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -68,7 +73,7 @@ class RunDirectory:
         self.samples = path / "eval" / "samples.jsonl"
         self.message_ledger = path / "dm.json"
         self.webhook_ledger = path / "webhooks.json"
-        self.seal = path / "SHA256SUMS"
+        self.seal = path / _SEAL
         self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
         self._cancel = path / "cancel"
         self._lock = path / "lock"
@@ -79,6 +84,8 @@ class RunDirectory:
 
     def manifest(self) -> RunManifest | None:
         """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
+        if not os.path.lexists(self._manifest):  # faster than an exception
+            return None
         try:
             return read_record(self._manifest, RunManifest)
         except FileNotFoundError:
@@ -306,26 +313,82 @@ class RunStore:
 
     def all(self) -> list[RunDirectory]:
         """Return all runs, newest first; a run with an unreadable request is logged and skipped."""
-        return in_order(self._directories())[::-1]
+        return in_order(map(self.directory, self.ids()))[::-1]
 
     def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
         """Return the newest runs of a family, by the day in their names, without reading them."""
         found = sorted(self._folder.glob(f"{family}-[0-9]*/request.json"), reverse=True)
         return [RunDirectory(path.parent, self._disk) for path in found[:count]]
 
+    def newest(self, state: RunState | None = None) -> Iterator[RunDirectory]:
+        """Yield the runs in the order of `all`, reading only the requests of runs that can be next.
+
+        A request is created before it is written, so its time of creation is at most its file's time. With a `state`,
+        runs whose files rule it out are left out.
+        """
+        read: list[tuple[datetime, RunDirectory]] = []
+        for seconds, run_id in sorted(self._written(), reverse=True):
+            while read and read[-1][0].timestamp() > seconds + _CLOCK_SECONDS:
+                yield read.pop()[1]
+            if self._may_be(run_id, state):
+                run = self.directory(run_id)
+                created_at = _created_at(run)
+                if created_at is not None:
+                    insort(read, (created_at, run), key=itemgetter(0))
+        yield from (run for _, run in reversed(read))
+
+    def directory(self, run_id: str) -> RunDirectory:
+        return RunDirectory(self._folder / run_id, self._disk)
+
+    def ids(self) -> list[str]:
+        """Return the ids of all runs, in no order, without reading them."""
+        return [run_id for _, run_id in self._written()]
+
+    def ids_by_end(self) -> tuple[list[str], list[str]]:
+        """Return the ids of the runs whose end is not completely written, and of the others, without reading them."""
+        unfinished: list[str] = []
+        finished: list[str] = []
+        for run_id in self.ids():
+            (finished if self._has(run_id, _SEAL) else unfinished).append(run_id)
+        return unfinished, finished
+
     def unreadable(self) -> list[RunDirectory]:
-        return [run for run in self._directories() if _created_at(run) is None]
+        return [run for run in map(self.directory, self.ids()) if _created_at(run) is None]
 
     def unfinished(self) -> list[RunDirectory]:
         """Return the runs whose end is not completely written, oldest first."""
-        return in_order(run for run in self._directories() if not run.seal.exists())
+        return in_order(map(self.directory, self.ids_by_end()[0]))
 
     def finished(self, since: float = 0.0) -> list[RunDirectory]:
         """Return the runs whose end is completely written, since a time, in no order, without reading them."""
-        return [run for run in self._directories() if (end := run.ended_at()) is not None and end >= since]
+        ended = map(self.directory, self.ids_by_end()[1])
+        return [run for run in ended if (end := run.ended_at()) is not None and end >= since]
 
-    def _directories(self) -> list[RunDirectory]:
-        return [RunDirectory(path.parent, self._disk) for path in self._folder.glob("[a-z0-9]*/request.json")]
+    def _written(self) -> list[tuple[float, str]]:
+        """Return the runs with the time at which their requests were written, in seconds since 1970."""
+        found: list[tuple[float, str]] = []
+        try:
+            folder = os.open(self._folder, os.O_RDONLY)  # paths below it are found faster
+        except FileNotFoundError:
+            return found
+        try:
+            for name in filter(_RUN_ID.fullmatch, os.listdir(folder)):
+                try:
+                    found.append((os.stat(f"{name}/{_REQUEST}", dir_fd=folder).st_mtime, name))
+                except OSError:  # not a run, or just deleted
+                    continue
+        finally:
+            os.close(folder)
+        return found
+
+    def _may_be(self, run_id: str, state: RunState | None) -> bool:
+        """Return False if the files of a run rule out a state."""
+        if state is None:
+            return True
+        return not self._has(run_id, _SEAL) if state in ("queued", "running") else self._has(run_id, _MANIFEST)
+
+    def _has(self, run_id: str, name: str) -> bool:
+        return os.path.exists(f"{self._folder}/{run_id}/{name}")
 
 
 def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:

@@ -7,6 +7,7 @@ from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.contracts.wording import counted
 from trainer.jobs.cleanup import CleanupReport, clean_up
+from trainer.jobs.replication import stored_check
 
 
 class _CleanupOptions(Options):
@@ -19,7 +20,7 @@ def add_to(commands: Commands) -> None:
 
 def _clean_up(options: _CleanupOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-cleanup")
-    report = clean_up(settings, dry_run=options.dry_run)
+    report = clean_up(settings, dry_run=options.dry_run, is_stored=stored_check(settings))
     rows = [(one.path, f"{one.bytes:,}", one.reason if one.error is None else one.error) for one in report.removals]
     parts = [columns([("path", "bytes", "reason"), *rows])] if rows else []
     terminal.show(report, *parts, Text(_summary(report)))

@@ -39,7 +39,7 @@ class LocalInstallation:
         self._replication = Replication(settings)
 
     async def runs(self, status: RunState | None, limit: int) -> list[RunStatus]:
-        statuses = (run.follow().refresh() for run in self._runs.all())
+        statuses = (run.follow().refresh() for run in self._runs.newest(status))
         return list(islice((one for one in statuses if status in (None, one.status)), limit))
 
     async def status(self, run_id: str) -> RunStatus:

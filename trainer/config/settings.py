@@ -453,8 +453,12 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 def worker_environment(settings: Settings, redis_url: str) -> dict[str, str]:
     """Return the environment of an embedded worker: that of a child, with the addresses of Redis and object store."""
+    return child_environment(settings) | object_store_environment(settings) | {"REDIS__URL": redis_url}
+
+
+def object_store_environment(settings: Settings) -> dict[str, str]:
     stored: dict[str, SecretStr | str | AnyUrl | None] = settings.object_store.model_dump()
-    environment = child_environment(settings) | {"REDIS__URL": redis_url}
+    environment: dict[str, str] = {}
     for name, value in stored.items():
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         environment[f"OBJECT_STORE__{name}".upper()] = "" if text is None else str(text)

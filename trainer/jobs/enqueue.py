@@ -1,6 +1,7 @@
 """Enqueues the jobs of one artifacts folder, and publishes the events of its runs; the worker restores lost ones."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -62,6 +63,15 @@ class Enqueuer:
             artifacts=await self._artifacts_id(),
             needs=needs_of(record.effective, record.cost) if isinstance(record, RunRecord) else JobNeeds(),
             owner=owner,
+        )
+
+    async def suspect_runs(self, run_ids: Sequence[str]) -> list[str]:
+        """Return the runs whose jobs `restore` has to compare with the disk: all but those that wait in the queue."""
+        return await self._store.suspects(
+            self._settings.queue.name,
+            "train",
+            {run_id: TrainJobPayload(run_id=run_id) for run_id in run_ids},
+            artifacts=await self._artifacts_id(),
         )
 
     async def restore_turns(self, runs: RunStore) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,7 @@ from trainer.jobs.enqueue import Enqueuer, publish_events
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet
+from trainer.jobs.recent import Recent
 from trainer.jobs.replication import Replication
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.jobs.start_time import MAX_AHEAD, expected_starts
@@ -110,6 +111,8 @@ class JobQueue:
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
         self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
+        self._recent_places = Recent(self._places)
+        self._recent_starts = Recent(self.expected_starts)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str) -> "JobQueue":
@@ -457,9 +460,9 @@ class JobQueue:
 
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
-        status = await self.add_queue_state(status)
+        status = await self.add_queue_state(status, self._recent_place)
         if status.status == "queued" and status.queue_position is not None and status.message not in QUEUE_MESSAGES:
-            return changed(status, starts_ts=(await self.expected_starts()).get(status.run_id))
+            return changed(status, starts_ts=(await self._recent_starts.get()).get(status.run_id))
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
 
@@ -486,7 +489,9 @@ class JobQueue:
                 return
             yield follower
 
-    async def add_queue_state(self, status: RunStatus) -> RunStatus:
+    async def add_queue_state(
+        self, status: RunStatus, find_place: Callable[[str], Awaitable[int | None]] | None = None
+    ) -> RunStatus:
         """Return the status of a run with queue position, last heartbeat and whether a worker holds the run."""
         if status.status not in ("queued", "running"):
             return status
@@ -495,7 +500,7 @@ class JobQueue:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
                 names = keys.lease(run_id), keys.heartbeat(run_id), keys.WORKER
                 lease, heartbeat, worker = await self._store.get_all(*names)
-                position = await self._store.queue_position(self._settings.queue.name, run_id)
+                position = await (find_place or self._place)(run_id)
                 message = None if status.status == "running" else await self._unmet(run_id, has_worker=bool(worker))
         except STORE_ERRORS:
             return changed(status, reachable=False)
@@ -511,6 +516,17 @@ class JobQueue:
             return NO_WORKER
         needs = await self._store.needs(run_id)
         return None if needs is None else unmet(needs, await self._running_workers())
+
+    async def _place(self, run_id: str) -> int | None:
+        return await self._store.queue_position(self._settings.queue.name, run_id)
+
+    async def _recent_place(self, run_id: str) -> int | None:
+        """Return the place of a run in the order that all deliveries share; a new run is not in it yet."""
+        return (await self._recent_places.get()).get(run_id) or await self._place(run_id)
+
+    async def _places(self) -> dict[str, int]:
+        order = await self._store.queue_order(self._settings.queue.name)
+        return {run_id: place for place, run_id in enumerate(order, start=1)}
 
     async def next_run_ids(self) -> AsyncIterator[str]:
         """Yield the id of each run that has new events, without end; waits while Redis is unavailable."""

@@ -183,6 +183,15 @@ def whole_run(settings: Settings, run_id: str) -> RunDirectory:
     return RunStore(settings.app.artifacts_root).get(run_id)
 
 
+def stored_check(settings: Settings) -> Callable[[RunDirectory], bool] | None:
+    """Return a function that says whether the object store has all files of a run; None without an object store."""
+    if not settings.object_store.url:
+        return None
+    objects, root = ObjectStore(settings.object_store), settings.app.artifacts_root
+    verifies = settings.app.cleanup.verify_upload
+    return lambda run: Replica(objects, root, "models", run.run_id).is_stored(verifies=verifies)
+
+
 @contextmanager
 def _if_stored() -> Iterator[None]:
     """Go on after an error for what is not in the store: it may be on this disk only."""

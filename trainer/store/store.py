@@ -38,6 +38,7 @@ _state_adapter: TypeAdapter[_JobState] = TypeAdapter(_JobState)
 _Claimed = list[tuple[bytes, float, bytes | None]]
 _claimed_adapter: TypeAdapter[_Claimed] = TypeAdapter(_Claimed)
 _workers_adapter: TypeAdapter[list[dict[bytes, bytes]]] = TypeAdapter(list[dict[bytes, bytes]])
+_scores_adapter: TypeAdapter[list[tuple[bytes, float]]] = TypeAdapter(list[tuple[bytes, float]])
 _members_adapter: TypeAdapter[list[bytes]] = TypeAdapter(list[bytes])
 
 _IN_ORDER = """
@@ -248,8 +249,7 @@ class Store(Answers, EventStreams):
             shortened: Awaitable[object] = self.redis.pexpire(keys.in_progress(job_id), max_claim_ms)
             await shortened
         position = min(since, time.time())
-        fields: dict[str, str] = payload.model_dump()
-        if score is None or _content(stored) != (function, artifacts, needs, fields):
+        if score is None or not _is_definition(stored, function, artifacts, payload, needs):
             await self.enqueue(
                 queue, function, job_id, payload, artifacts=artifacts, needs=needs, owner=owner, since=position
             )
@@ -258,6 +258,27 @@ class Store(Answers, EventStreams):
             due: Awaitable[object] = self.redis.zadd(queue, {job_id: position}, xx=True)
             await due
         return False
+
+    async def suspects(
+        self, queue: str, function: str, payloads: Mapping[str, JobPayload], *, artifacts: str = ""
+    ) -> list[str]:
+        """Return the jobs that `restore` may have to change; each of the others waits in the queue as it should.
+
+        Takes three round trips, however many jobs there are.
+        """
+        if not payloads:
+            return []
+        waiting: Awaitable[object] = self.redis.zrange(queue, 0, -1, withscores=True)
+        scores = dict(_scores_adapter.validate_python(await waiting))
+        definitions = await self.get_all(*map(keys.definition, payloads))
+        claims = await self.get_all(*map(keys.in_progress, payloads))
+        return [
+            job_id
+            for (job_id, payload), definition, claim in zip(payloads.items(), definitions, claims, strict=True)
+            if claim is not None
+            or not 0 <= scores.get(job_id.encode(), -1.0) < _MIN_SCORE_MS
+            or not _is_definition(definition, function, artifacts, payload)
+        ]
 
     async def claim_jobs(
         self,
@@ -322,8 +343,10 @@ class Store(Answers, EventStreams):
 
     async def needs(self, job_id: str) -> JobNeeds | None:
         """Return what a queued job needs of a worker; None if its definition is missing or malformed."""
-        content = _content(await self.get(keys.definition(job_id)))
-        return None if content is None else content[2]
+        stored = await self.get(keys.definition(job_id))
+        with suppress(ValidationError):
+            return JobDefinition.model_validate_json(stored or b"").needs
+        return None
 
     async def queue_length(self, queue: str) -> int:
         """Return the number of jobs in a queue, running ones included."""
@@ -460,10 +483,13 @@ def _offer(worker: WorkerInfo | None) -> list[str | int]:
     return [worker.version, len(worker.gpu_memory_bytes), *rooms]
 
 
-def _content(stored: bytes | None) -> tuple[str, str, JobNeeds, dict[str, str]] | None:
-    """Return function, artifacts id, needs and payload of a stored job; None if it is missing or malformed."""
+def _is_definition(
+    stored: bytes | None, function: str, artifacts: str, payload: JobPayload, needs: JobNeeds | None = None
+) -> bool:
+    """Return whether a stored job has this function, artifacts id and payload, and these needs if they are given."""
     try:
         job = JobDefinition.model_validate_json(stored or b"")
     except ValidationError:
-        return None
-    return job.f, job.i, job.needs, *job.a
+        return False
+    fields: dict[str, str] = payload.model_dump()
+    return (job.f, job.i, *job.a) == (function, artifacts, fields) and needs in (None, job.needs)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import structlog
 
-from trainer.config.settings import Settings, child_environment
+from trainer.config.settings import Settings, child_environment, object_store_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -32,7 +32,7 @@ async def _clean(settings: Settings) -> None:
         *(sys.executable, "-m", "trainer", "gc"),
         stdin=DEVNULL,
         stdout=DEVNULL,
-        env=child_environment(settings),
+        env=child_environment(settings) | object_store_environment(settings),
         start_new_session=True,  # Ctrl-C reaches the worker only, which ends the cleanup
     )
     try:

@@ -30,10 +30,11 @@ async def reconcile(settings: Settings, store: Store) -> None:
     await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
     runs = RunStore(settings.app.artifacts_root)
     await asyncio.to_thread(runs.clear_leftovers)
-    unfinished = await asyncio.to_thread(runs.unfinished)
+    by_end = await asyncio.to_thread(runs.ids_by_end)
+    unfinished = by_end[0]
     tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
     experiments = await asyncio.to_thread(ExperimentStore(settings.app.artifacts_root).unfinished)
-    names = [run.run_id for run in unfinished]
+    names = [*unfinished]
     names += [tokenizer.tokenizer_id for tokenizer in tokenizers]
     names += [experiment.experiment_id for experiment in experiments]
     holders = await store.holders(names)
@@ -41,7 +42,8 @@ async def reconcile(settings: Settings, store: Store) -> None:
     enqueuer = Enqueuer(settings, store)
     if unfinished:
         await enqueuer.restore_turns(runs)
-    for run in unfinished:
+    suspects = await enqueuer.suspect_runs(unfinished)
+    for run in await asyncio.to_thread(in_order, map(runs.directory, suspects)):
         if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run, is_claimed=run.run_id in holders):
             log.info("run_requeued", run_id=run.run_id)
     for tokenizer in tokenizers:
@@ -52,6 +54,6 @@ async def reconcile(settings: Settings, store: Store) -> None:
         if await enqueuer.restore(ExperimentPayload(experiment_id=experiment.experiment_id), experiment):
             log.info("experiment_requeued", experiment_id=experiment.experiment_id)
     ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
-    by_id = {run.run_id: run for run in [*unfinished, *ended]}
-    for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
+    unpublished = await store.unpublished([*unfinished, *(run.run_id for run in ended)])
+    for run in await asyncio.to_thread(in_order, map(runs.directory, unpublished)):
         await publish_events(store, run)

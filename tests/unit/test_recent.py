@@ -1,0 +1,52 @@
+"""A shared value: one reading for all who ask at the same time, and readings that take a small part of the time."""
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from trainer.jobs.recent import Recent
+
+
+async def test_hundred_callers_at_once__share_one_reading() -> None:
+    readings: list[int] = []
+
+    async def read() -> int:
+        readings.append(len(readings))
+        await asyncio.sleep(0.01)
+        return len(readings)
+
+    recent = Recent(read)
+
+    assert await asyncio.gather(*(recent.get() for _ in range(100))) == [1] * 100
+
+
+async def test_value__is_read_again_after_twenty_times_its_reading() -> None:
+    times: list[float] = []
+
+    async def read() -> None:
+        times.append(time.monotonic())
+        await asyncio.sleep(0.01)
+
+    recent = Recent(read)
+    while len(times) < 3:
+        await recent.get()
+        await asyncio.sleep(0)
+
+    assert all(later - earlier >= 0.01 + 0.01 / 0.05 for earlier, later in pairwise(times))
+
+
+async def test_failed_reading__fails_for_its_caller_only() -> None:
+    failures = [OSError("away")]
+
+    async def read() -> str:
+        if failures:
+            raise failures.pop()
+        return "back"
+
+    recent = Recent(read)
+    with pytest.raises(OSError, match="away"):
+        await recent.get()
+
+    assert await recent.get() == "back"
