@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import file_digest, sha256
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
@@ -136,6 +136,9 @@ class Replica:
         head = Head(counter=counter, writer=self._machine, has_ended=self._has_ended(), files=files)
         is_open = stored is not None and stored.key == self._open
         if not self._replace_head(head, self._open, stored.etag if stored is not None and is_open else None):
+            again = self._stored_head()
+            if again is not None and (again.head.writer, again.head.counter) == (self._machine, counter):
+                return  # another process or thread of this machine was faster
             message = "Another machine has just stored the same: try again in a minute."
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
         if stored is not None and not is_open:
@@ -179,13 +182,18 @@ class Replica:
     def pull(self, *, is_whole: bool = False) -> None:
         """Bring the folder on this disk to the stored state, unless a process of this machine writes it.
 
-        Without `is_whole`, weights and checkpoints stay in the store. Raises NOT_FOUND if the folder is not stored.
+        An end that this machine could not store is stored now. Without `is_whole`, weights and checkpoints stay in the
+        store. Raises NOT_FOUND if the folder is not stored.
         """
         stored = self._stored_head()
         if stored is None:
             raise _not_stored(self.item_id)
         if stored.head.has_ended and stored.key == self._open:
             self._settle_stored(stored)
+        if self._is_writer(stored.head) and not stored.head.has_ended and self._has_ended():
+            with suppress(WriterChanged):  # another process of this machine has just stored the end
+                self.push()
+            return
         self._take(stored, is_whole=is_whole)
 
     def is_stored(self, *, verifies: bool = True) -> bool:
@@ -349,21 +357,23 @@ class Replica:
         for _ in range(_ATTEMPTS):
             with ExitStack() as opened:
                 names = self._names()
+                # a checkpoint counts the lines of the growing files
+                is_all = is_last or any(_is_heavy(name) and name not in self._seen for name in names)
                 try:
-                    files = {name: self._open_changed(name, opened, is_last) for name in names}
+                    files = {name: self._open_changed(name, opened, is_all) for name in names}
                 except FileNotFoundError:  # a checkpoint was removed meanwhile
                     continue
                 if self._names() == names:
                     return tuple(self._store_file(name, file, counter) for name, file in files.items())
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"The files of '{self.item_id}' change too fast to be stored.")
 
-    def _open_changed(self, name: str, opened: ExitStack, is_last: bool) -> "StoredFile | BufferedReader[FileIO]":
+    def _open_changed(self, name: str, opened: ExitStack, is_all: bool) -> "StoredFile | BufferedReader[FileIO]":
         """Open a file, unless it is as it was when it was stored last, or has just been stored and grows."""
         seen, state = self._seen.get(name), (self.path / name).stat()
         if seen is not None:
             is_same = (seen.size, seen.modified_ns) == (state.st_size, state.st_mtime_ns)
             is_large = name.endswith(_GROWING) and state.st_size > _OFTEN_BYTES
-            if is_same or (is_large and not is_last and time.monotonic() < seen.at + _SELDOM_SECONDS):
+            if is_same or (is_large and not is_all and time.monotonic() < seen.at + _SELDOM_SECONDS):
                 return seen.stored
         return opened.enter_context(BufferedReader(open_regular(self.path / name)))
 
