@@ -1,15 +1,27 @@
 """Faults of machines that share an object store, as `make scale-test` has found them."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support import add_corpus, settings_in, some_text
 from tests.support.object_stores import Bucket, S3Server, s3_server
+from tests.support.redis_servers import embedded
 from tests.support.runs import record
 from trainer.artifacts.replicas import Replica
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.data.corpora import CorpusStore
+from trainer.worker.inference_process import InferenceChild
+from trainer.worker.jobs import Jobs
 
 RUN = "char_lstm-1"
 ROW = b'{"step": 1}\n'
@@ -28,6 +40,15 @@ def bucket_fixture(server: S3Server) -> Bucket:
     return server.bucket()
 
 
+@asynccontextmanager
+async def worker_jobs(folder: Path, bucket: Bucket) -> AsyncIterator[tuple[Jobs, Path]]:
+    """The jobs of a worker, and its artifacts folder."""
+    async with embedded(folder) as (plain, _, store):
+        settings: Settings = changed(plain, object_store=bucket.settings)
+        child = InferenceChild(settings)
+        yield Jobs(settings, store, child, child), settings.app.artifacts_root
+
+
 def replica(bucket: Bucket, root: Path, run_id: str = RUN) -> Replica:
     return Replica(bucket.objects, root, "models", run_id)
 
@@ -40,18 +61,38 @@ def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
     return run, writer
 
 
-def test_end_that_could_not_be_stored__is_stored_by_the_next_look(tmp_path: Path, bucket: Bucket) -> None:
-    run, _ = claimed(bucket, tmp_path / "a")
-    with run.wait_for_lock(1), run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+async def test_end_of_a_run_that_could_not_be_stored__is_stored_by_the_next_job(tmp_path: Path, bucket: Bucket) -> None:
+    async with worker_jobs(tmp_path, bucket) as (jobs, root):
+        run, _ = claimed(bucket, root)
+        with run.wait_for_lock(1), run.open_log() as events:
+            finish_run(run, events, manifest_of(run.record(), "cancelled"))
 
-    replica(bucket, tmp_path / "a").pull()
+        await jobs.train({}, TrainJobPayload(run_id=RUN).model_dump())
 
     assert bucket.objects.tags("open/") == {}
     other = replica(bucket, tmp_path / "b")
     other.pull()
     assert (other.path / "manifest.json").read_bytes() == (run.path / "manifest.json").read_bytes()
     assert (other.path / "SHA256SUMS").read_bytes() == run.seal.read_bytes()
+
+
+async def test_end_of_a_tokenizer_that_could_not_be_stored__is_stored_by_the_next_job(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    async with worker_jobs(tmp_path, bucket) as (jobs, root):
+        add_corpus(tmp_path, some_text())
+        request = TokenizerTrainRequest(method="char", corpora=("text",))
+        checked = await resolve_tokenizer(request, CorpusStore(settings_in(tmp_path)))
+        tokenizer = TokenizerStore(root).create(checked)
+        writer = Replica(bucket.objects, root, "tokenizers", tokenizer.tokenizer_id)
+        writer.publish()
+        writer.claim()
+        tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, "It failed."))
+
+        await jobs.train_tokenizer({}, TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id).model_dump())
+
+    assert bucket.objects.tags("open/") == {}
+    assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer.tokenizer_id}"]
 
 
 def test_stored_checkpoint__comes_with_all_rows_of_a_long_curve_before_it(tmp_path: Path, bucket: Bucket) -> None:

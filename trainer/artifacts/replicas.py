@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from hashlib import file_digest, sha256
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
@@ -123,6 +123,11 @@ class Replica:
         """The tag of the head that the folder was last equal to."""
         return None if self._copy is None else self._copy.etag
 
+    @property
+    def is_open(self) -> bool:
+        """True if the end of the folder was not in the store when the folder was last equal to the stored state."""
+        return self._copy is not None and not self._copy.head.has_ended
+
     def publish(self) -> None:
         """Store a folder that this machine has created or begun again; it becomes its writer.
 
@@ -182,18 +187,13 @@ class Replica:
     def pull(self, *, is_whole: bool = False) -> None:
         """Bring the folder on this disk to the stored state, unless a process of this machine writes it.
 
-        An end that this machine could not store is stored now. Without `is_whole`, weights and checkpoints stay in the
-        store. Raises NOT_FOUND if the folder is not stored.
+        Without `is_whole`, weights and checkpoints stay in the store. Raises NOT_FOUND if the folder is not stored.
         """
         stored = self._stored_head()
         if stored is None:
             raise _not_stored(self.item_id)
         if stored.head.has_ended and stored.key == self._open:
             self._settle_stored(stored)
-        if self._is_writer(stored.head) and not stored.head.has_ended and self._has_ended():
-            with suppress(WriterChanged):  # another process of this machine has just stored the end
-                self.push()
-            return
         self._take(stored, is_whole=is_whole)
 
     def is_stored(self, *, verifies: bool = True) -> bool:

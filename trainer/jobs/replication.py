@@ -85,6 +85,10 @@ class Replication:
         pushing.result()
         working.result()
 
+    async def is_open(self, kind: Kind, item_id: str) -> bool:
+        """Return True if the end of a folder is not stored, as far as this machine knows."""
+        return self.is_on and (await asyncio.to_thread(self._replica, kind, item_id)).is_open
+
     async def request_cancel(self, kind: Kind, item_id: str) -> None:
         await self._with(kind, item_id, Replica.request_cancel)
 
