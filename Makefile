@@ -2,7 +2,11 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
+<<<<<<< HEAD
 COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations scale-test
+=======
+COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations slurm-test
+>>>>>>> h13-g
 
 .PHONY: $(COMMANDS) start stop restart clean
 

@@ -27,6 +27,7 @@ EDIT_SECONDS = 5.0
 """The bot's least time between two messages or edits in one channel."""
 BOT_REQUEST_SECONDS = 0.003
 """Processor time of one message or edit: half of a watcher's share of "the end of the run" in docs/performance.md."""
+VALKEY_BYTES = 8e9
 STORE_REQUESTS_PER_SECOND = 3_500.0
 """Documented limit of S3 for PUTs below one prefix."""
 PUT_DOLLARS, GET_DOLLARS, GIGABYTE_MONTH_DOLLARS = 5e-6, 4e-7, 0.023
@@ -224,6 +225,7 @@ def cost_lines(runs_per_day: int, mix: Mix, costs: UnitCosts) -> list[str]:
     return [
         f"{gigabytes:,.3g} GB",
         f"{runs_per_day * costs.valkey_bytes / 1e6:,.3g} MB",
+        f"{VALKEY_BYTES / (runs_per_day * costs.valkey_bytes):,.3g} days",
         f"{puts:,.0f}",
         f"${dollars:,.3g}",
         f"${gigabytes * 30 * GIGABYTE_MONTH_DOLLARS:,.3g}",
@@ -244,7 +246,8 @@ def tables(mix: Mix, costs: UnitCosts) -> str:
     lines += ["", header.replace("| |", "| a day adds |", 1)]
     titles = (
         "disk or store",
-        "Valkey, if streams stay",
+        "Valkey",
+        "8 GB of Valkey last for",
         "PUTs",
         "requests to the store",
         "a month of 30 such days stored",

@@ -1,6 +1,7 @@
 """Sends updates about runs, experiments and tokenizers to Discord: one supervised task per subject and watcher."""
 
 import asyncio
+import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -312,8 +313,12 @@ class Notifier:
         await delivery.place.settle()
 
     def _seconds_between_polls(self) -> float:
-        """Return the seconds after which a delivery reads its subject without news; many deliveries read less often."""
-        return max(self._poll_seconds, len(self._deliveries) / _MAX_POLLS_PER_SECOND)
+        """Return the seconds after which a delivery reads its subject without news; many deliveries read less often.
+
+        The random part spreads the reads of deliveries that have started together.
+        """
+        longest = max(self._poll_seconds, len(self._deliveries) / _MAX_POLLS_PER_SECOND)
+        return longest * random.uniform(1.0, 1.5)  # noqa: S311
 
     def _collect_undelivered(self, subject: Subject) -> None:
         for watcher in subject.ledger.current.watchers:

@@ -25,6 +25,7 @@ from bot.embeds.advice import retry_batch
 from bot.embeds.answers import STATE_SIGNS, config_answer, file_answer, files_answer
 from bot.embeds.text import BLURPLE, display_name, make_embed, shown_name
 from bot.language import _
+from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
@@ -85,13 +86,16 @@ async def _train_changed(context: CommandContext, press: ButtonPress, interactio
 
 
 async def _retry(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
-    """Start a new run with the request of an ended one; with half its batch if it ran out of memory."""
+    """Start a new run with the request of an ended one; with half its batch in steps as large if memory ran out."""
     run = await find_run(context, "resume", press.run_id)
     status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
     if status.status not in ("failed", "cancelled"):
         raise AppError(ErrorCode.CONFLICT, _("Only a failed or cancelled run can be tried again."))
     batch = retry_batch(status)
-    options: dict[str, object] = {} if batch is None else {"batch_size": batch}
+    options: dict[str, object] = {}
+    if batch is not None:
+        of_step = run.record.effective.gradient_accumulation
+        options = {"batch_size": batch, "gradient_accumulation": halved_batch(2 * batch, of_step)[1]}
     text = await asyncio.to_thread(_yaml, run.record)
     watch = new_run_watch(interaction)
     return await answer_accepted(context, lambda: accept_yaml(context, text, options), watch)

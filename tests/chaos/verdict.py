@@ -75,7 +75,7 @@ def judge(campaign: Campaign, exit_codes: dict[str, int | None], left: Sequence[
             found["failed"].append(f"{run.run_id}: {error and error.code}")
         elif run.run_id not in campaign.to_be_cancelled:
             found["wrong"].append(f"{run.run_id}: cancelled by nobody")
-        found["gaps"] += _event_faults(run)
+        found["gaps"] += event_faults(run)
         _look_at_messages(campaign, run, found)
     _look_at_requests(campaign, found)
     _look_at_discord(campaign, found)
@@ -102,7 +102,7 @@ def show(campaign: Campaign, verdict: Verdict, console: Console) -> None:
     console.print(verdict.in_words, style="red", markup=False)
 
 
-def _event_faults(run: RunDirectory) -> list[str]:
+def event_faults(run: RunDirectory) -> list[str]:
     """Return the faults of a run's event log."""
     data = (run.path / "events.jsonl").read_bytes()
     try:

@@ -103,7 +103,6 @@ async def test_suspects__are_the_jobs_that_do_not_wait_as_they_were_enqueued(tmp
 
         assert await suspects(store, *names) == names[1:]
         assert await suspects(store, "waits", "never-enqueued") == ["never-enqueued"]
-        assert await suspects(store) == []
 
 
 async def suspects(store: Store, *job_ids: str) -> list[str]:

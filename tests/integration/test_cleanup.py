@@ -118,8 +118,18 @@ async def test_worker__without_memory_for_a_cleanup_goes_on(tmp_path: Path, monk
     await asyncio.wait([cleaning])
 
 
+async def test_worker__cleans_only_where_the_settings_say_so(tmp_path: Path) -> None:
+    cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path, enabled=False)))
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+    assert not cleaning.done() and not processes(tmp_path, "gc")
+    cleaning.cancel()
+    await asyncio.wait([cleaning])
+
+
 async def answers(here: Inside, runs: list[RunDirectory]) -> list[object]:
-    """What the HTTP API says of runs: their list, their status and their events."""
+    """The answers of the HTTP API on runs: their list, their status and their events."""
     site, _ = here
     found: list[object] = [(await site.get("/runs?limit=50")).text]
     for run in runs[:: RUNS // 5]:

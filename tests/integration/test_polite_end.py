@@ -63,10 +63,12 @@ async def test_polite_end__saves_a_checkpoint_and_leaves_the_run_to_other_machin
         worker = await worker_of(tmp_path, server, "--until-idle", "1h", QUEUE__LEASE_SECONDS="600")
         await wait_for_status(queue, run_id, training)
         assert await store.get(keys.lease(run_id)) is not None
+        assert len((await queue.workers([])).workers) == 1
         worker.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await worker.communicate()
         left = await store.get_all(keys.in_progress(run_id), keys.lease(run_id))
+        assert (await queue.workers([])).workers == []
         await store.close()
         await queue.close()
 

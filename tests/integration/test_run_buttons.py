@@ -121,7 +121,7 @@ def failed(here: Place, record: RunRecord, code: ErrorCode) -> Story:
     return story
 
 
-async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) -> None:
+async def test_retry__after_a_lack_of_memory_has_half_the_batch_in_steps_as_large(tmp_path: Path) -> None:
     add_corpus(tmp_path, TEXT.decode(), "cats")
     async with place(tmp_path) as here:
         await here.ask(here.bob, "train", {"corpus": "cats", "epochs": 2, "size": "tiny", "batch_size": 64})
@@ -136,12 +136,13 @@ async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) 
         await here.bot.queue.cancel(path.name)
         cancelled = await status_of(here, here.bob, path.name)
         plain = await read(await here.discord.click(here.bob, cancelled, f"mt:retry:{path.name}"))
-        batches = sorted(str(RunDirectory(one).record().effective.batch_size) for one in here.runs())
+        accepted = [RunDirectory(one).record().effective for one in here.runs()]
+        batches = sorted((str(one.batch_size), one.gradient_accumulation) for one in accepted)
 
         assert early.status == "queued" and "Retry" not in buttons(status)
         assert "Retry with batch 32" in buttons(message) and "Queued" in again.text
         assert "Retry" in buttons(cancelled) and "Queued" in plain.text
-        assert batches == ["32", "64", "64", "64"]
+        assert batches == [("32", 2), ("64", 1), ("64", 1), ("64", 1)]
 
 
 async def test_retry__of_a_run_that_has_not_ended_is_refused(tmp_path: Path) -> None:

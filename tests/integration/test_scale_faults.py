@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text
-from tests.support.object_stores import Bucket, S3Server, s3_server
+from tests.support.object_stores import Bucket, S3Server, machine, s3_server
 from tests.support.redis_servers import embedded
 from tests.support.runs import record
 from trainer.artifacts.replicas import Replica
@@ -20,6 +20,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
+from trainer.jobs.replication import Replication
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 
@@ -67,7 +68,8 @@ async def test_end_of_a_run_that_could_not_be_stored__is_stored_by_the_next_job(
         with run.wait_for_lock(1), run.open_log() as events:
             finish_run(run, events, manifest_of(run.record(), "cancelled"))
 
-        await jobs.train({}, TrainJobPayload(run_id=RUN).model_dump())
+        payload: dict[str, object] = TrainJobPayload(run_id=RUN).model_dump()
+        await jobs.train({}, payload)
 
     assert bucket.objects.tags("open/") == {}
     other = replica(bucket, tmp_path / "b")
@@ -89,7 +91,8 @@ async def test_end_of_a_tokenizer_that_could_not_be_stored__is_stored_by_the_nex
         writer.claim()
         tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, "It failed."))
 
-        await jobs.train_tokenizer({}, TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id).model_dump())
+        payload: dict[str, object] = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id).model_dump()
+        await jobs.train_tokenizer({}, payload)
 
     assert bucket.objects.tags("open/") == {}
     assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer.tokenizer_id}"]
@@ -124,3 +127,43 @@ def test_folder_that_two_threads_of_a_machine_publish__is_stored_without_an_erro
             assert [one.result() for one in both] == [None] * 4
 
     assert sorted(bucket.objects.tags("open/")) == [f"open/models/{run_id}" for run_id in run_ids]
+
+
+async def test_damaged_folder__does_not_keep_a_machine_from_the_others(tmp_path: Path, bucket: Bucket) -> None:
+    here = machine(tmp_path / "a", bucket)
+    run_ids = [f"char_lstm-{number}" for number in range(3)]
+    for run_id in run_ids:
+        RunStore(here.app.artifacts_root).create(record(run_id))
+        replica(bucket, here.app.artifacts_root, run_id).publish()
+    whole = {key: bucket.objects.get(key) for key in bucket.objects.tags(f"files/models/{run_ids[1]}/")}
+    for key in whole:
+        bucket.objects.put(key, b"damaged")
+    reader = Replication(machine(tmp_path / "b", bucket))
+
+    assert await reader.refresh() == [run_ids[0], run_ids[2]]
+    assert await reader.refresh() == []
+    for key, stored in whole.items():
+        assert stored is not None
+        bucket.objects.put(key, stored.data)
+    assert await reader.refresh() == [run_ids[1]]
+    assert await reader.refresh() == []
+
+
+async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, bucket: Bucket) -> None:
+    here = machine(tmp_path / "a", bucket)
+    run, writer = claimed(bucket, here.app.artifacts_root)
+    reader = Replication(machine(tmp_path / "b", bucket))
+    assert await reader.refresh() == [RUN]
+    with run.wait_for_lock(1), run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+    writer.push()
+    whole = {key: bucket.objects.get(key) for key in bucket.objects.tags(f"files/models/{RUN}/")}
+    for key in whole:
+        bucket.objects.put(key, b"damaged")
+
+    assert await reader.refresh() == []
+    for key, stored in whole.items():
+        assert stored is not None
+        bucket.objects.put(key, stored.data)
+    assert await reader.refresh() == [RUN]
+    assert await reader.refresh() == []

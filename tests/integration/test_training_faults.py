@@ -205,7 +205,7 @@ async def test_no_memory__is_final_at_once_with_advice(lab: Lab) -> None:
 
         assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
         assert status.attempt == 1
-        assert "Use a smaller `batch_size` or `max_seq_len`" in status.message
+        assert "Use `batch_size` 2048 with `gradient_accumulation` 2," in status.message
 
 
 async def test_model_beyond_all_memory__is_final_at_once_with_advice(lab: Lab) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from tests.scale.campaign import Campaign, undisturbed
 from tests.scale.plan import make_plan
 from tests.scale.system import MACHINES, started
-from tests.scale.verdict import judge, left_behind, show
+from tests.scale.verdict import judge, left_behind, show, work_of
 
 _SEED, _RUNS = 13, 30
 
@@ -43,12 +43,13 @@ async def hold(folder: Path, seed: int, runs: int, console: Console) -> bool:
         verdict = await asyncio.to_thread(judge, campaign, references, folder / "fetched")
     left = [*left_behind(campaign), *(f"a worker exited with {code}" for code in codes if code != 0)]
     verdict.broken.extend(left)
-    show(campaign, verdict, console)
+    work = work_of(campaign)
+    show(campaign, verdict, work, console)
     seconds, faults = time.monotonic() - begin, campaign.faults.total()
     console.print(
         f"{verdict.completed} of {verdict.runs} runs completed once on {MACHINES} machines"
-        f" ({system.network.words}) under {faults} faults in {seconds:.0f} s, in {verdict.attempts} attempts;"
-        f" {verdict.moved} moved to another machine, and {verdict.files} files in the store were verified:"
+        f" ({system.network.words}) under {faults} faults in {seconds:.0f} s, in {work.attempts} attempts;"
+        f" {work.moved} were trained by more than one, and {verdict.files} files in the store were verified:"
         f" {_finding(len(verdict.broken), folder)}.",
         style="bold red" if verdict.broken else "bold green",
         markup=False,

@@ -31,18 +31,41 @@ class Verdict(NamedTuple):
     completed: int
     files: int
     """Files whose bytes in the store were compared with their hashes."""
-    attempts: int
     resumed: int
-    moved: int
-    """Runs that more than one machine has written, the queueing one left out."""
+    """Runs with more than one attempt in their event log, which lacks those that ended before they were stored."""
     claims: int
+    """Changes of a run's writer, as the store showed them."""
+
+
+class Work(NamedTuple):
+    """Attempts at runs, from the logs of the workers."""
+
+    attempts: int
+    moved: int
+    """Runs that more than one machine has trained."""
+    lost: int
+    """How often a worker noticed that another machine had become the writer of its run."""
+
+
+def work_of(campaign: Campaign) -> Work:
+    machines: dict[str, set[str]] = {run_id: set() for run_id in campaign.labels}
+    attempts = lost = 0
+    for log in campaign.system.folder.glob("machine-*.log"):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        lost += text.count("writer_changed")
+        for line in text.splitlines():
+            run_id = line.partition(" run_id=")[2].partition(" ")[0]
+            if "attempt_started" in line and run_id in machines:
+                attempts += 1
+                machines[run_id].add(log.stem)
+    return Work(attempts, sum(len(found) > 1 for found in machines.values()), lost)
 
 
 def judge(campaign: Campaign, references: dict[str, Result], folder: Path) -> Verdict:
     """Pull every run into a new folder, and compare it with what was promised; the workers have been stopped before."""
     objects, local = campaign.system.bucket.objects, campaign.system.queue.runs
     broken = [f"{key} is still open" for key in objects.tags(OPEN)]
-    completed = files = attempts = resumed = moved = claims = 0
+    completed = files = resumed = claims = 0
     if campaign.settled_seconds is None:
         broken.append("the runs did not all end")
     for run_id, label in campaign.labels.items():
@@ -69,13 +92,9 @@ def judge(campaign: Campaign, references: dict[str, Result], folder: Path) -> Ve
         faults += _writer_faults(campaign, run_id)
         broken += [f"{run_id} ({label}): {fault}" for fault in faults]
         files += len(head.files)
-        started = _attempts(run)
-        attempts += started
-        resumed += started > 1
-        machines = [writer.machine for writer in campaign.writers[run_id][1:]]
-        moved += len(set(machines)) > 1
-        claims += len(machines)
-    return Verdict(broken, len(campaign.labels), completed, files, attempts, resumed, moved, claims)
+        resumed += _attempts(run) > 1
+        claims += len(campaign.writers[run_id]) - 1
+    return Verdict(broken, len(campaign.labels), completed, files, resumed, claims)
 
 
 def _ended_head(objects: ObjectStore, run_id: str) -> Head:
@@ -156,7 +175,7 @@ def left_behind(campaign: Campaign) -> list[str]:
     ]
 
 
-def show(campaign: Campaign, verdict: Verdict, console: Console) -> None:
+def show(campaign: Campaign, verdict: Verdict, work: Work, console: Console) -> None:
     """Print the faults by kind, the figures, and every broken promise."""
     table = Table("fault", "times")
     for kind in KINDS:
@@ -166,10 +185,11 @@ def show(campaign: Campaign, verdict: Verdict, console: Console) -> None:
     settled = "did not settle" if campaign.settled_seconds is None else f"{campaign.settled_seconds:.0f} s"
     figures = {
         "faults that hit a machine in training": campaign.hits,
-        "attempts": verdict.attempts,
-        "runs with more than one attempt": verdict.resumed,
+        "attempts": work.attempts,
+        "runs with more than one attempt in their event log": verdict.resumed,
         "claims by workers that were seen in the store": verdict.claims,
-        "runs that moved to another machine": verdict.moved,
+        "runs that more than one machine trained": work.moved,
+        "workers that noticed that another machine had taken their run": work.lost,
         "notifications of the queueing machine": campaign.publications,
         "from the last fault to the last end": settled,
     }

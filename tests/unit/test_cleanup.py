@@ -25,7 +25,7 @@ from tests.support.cross_language import plan, plan_with
 from tests.support.properties import for_all_pairs
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.tiny_models import char_tokenizer
-from tests.support.waiting import captured_logs
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -236,20 +236,34 @@ def test_reader__waits_for_a_cleanup_of_its_run(tmp_path: Path) -> None:
         assert not reading.result()
 
 
-def test_folder_lock__of_a_folder_that_was_removed_meanwhile_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_replaced", [True, False])
+async def test_folder_lock__of_a_folder_that_was_removed_meanwhile_is_none(tmp_path: Path, is_replaced: bool) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
+    inode = folder.stat().st_ino
     claim = claim_folder(folder)
     assert claim is not None and claim_folder(folder) is None
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(use_folder, folder)
+        await until(lambda: is_awaited(inode))
         folder.rename(tmp_path / "trash")
+        if is_replaced:
+            folder.mkdir()
         os.close(claim)
 
         assert waiting.result() is None
-    assert use_folder(folder) is None
-    with RunDirectory(folder).in_use():  # a run that was deleted: its reader finds no files
-        pass
+    assert (claim_folder(folder) is not None) == is_replaced
+
+
+def is_awaited(inode: int) -> bool:
+    """True while somebody waits for the lock of a file."""
+    locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    return any("->" in line and f":{inode} " in line for line in locks)
+
+
+def test_reader__of_a_run_that_was_deleted_finds_no_files(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "lstm-1").in_use():
+        assert not (tmp_path / "lstm-1").exists()
 
 
 def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> None:

@@ -13,13 +13,16 @@ from tests.support import ROOT
 from tests.support.families import effective_of
 from tests.support.tiny_models import make_run
 from trainer.config.presets import batch_rows
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.system.hardware import cpu_name
 from trainer.training.device import (
+    Compute,
     environment,
     git_commit,
     is_out_of_memory,
+    memory_advice,
     random_state,
     resolve,
     resolve_device,
@@ -112,3 +115,19 @@ def test_out_of_memory__is_told_from_other_errors() -> None:
     torch_says = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
     assert all(is_out_of_memory(error) for error in (MemoryError(), OSError(errno.ENOMEM, "x"), torch_says))
     assert not any(is_out_of_memory(error) for error in (OSError(errno.EIO, "x"), RuntimeError("a bug")))
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulation", "said"),
+    [
+        (32, 1, "Use `batch_size` 16 with `gradient_accumulation` 2, which"),
+        (5, 3, "Use `batch_size` 2 with `gradient_accumulation` 8, which"),
+        (1, 4, "Use a smaller `max_seq_len` or a smaller model."),
+    ],
+)
+def test_out_of_memory__names_half_the_batch_in_steps_of_the_same_size(
+    effective: EffectiveRequest, rows: int, accumulation: int, said: str
+) -> None:
+    sized = changed(effective, gradient_accumulation=accumulation)
+
+    assert said in memory_advice(sized, Compute(torch.device("cpu"), "fp32", 1, rows))

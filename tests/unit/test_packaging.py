@@ -250,6 +250,7 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
+<<<<<<< HEAD
     "target",
     [
         "demo",
@@ -265,6 +266,9 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
         "mutations",
         "scale-test",
     ],
+=======
+    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "browser", "constraints", "chaos", "slurm-test"]
+>>>>>>> h13-g
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]

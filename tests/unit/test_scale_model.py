@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from benchmarks.scale import Measured, exponents_of, figures_of
+from benchmarks.scale import RESULT, Measured, ScaleResults, exponents_of, figures_of, table
 from benchmarks.scale_model import (
     Mix,
     UnitCosts,
@@ -20,6 +20,8 @@ from benchmarks.scale_model import (
     loads,
     slots_for,
     store_puts,
+    tables,
+    unit_costs,
     waits,
 )
 
@@ -117,11 +119,19 @@ def test_first_full_part__is_full_at_its_rate() -> None:
 
 def test_day__costs_what_its_requests_and_bytes_cost() -> None:
     """1,000 runs of 4 MB with three checkpoints of 12 MB; 240 PUTs and 200 GETs each."""
-    disk, valkey, puts, requests, month = cost_lines(1_000, Mix(), COSTS)
+    disk, valkey, lasts, puts, requests, month = cost_lines(1_000, Mix(), COSTS)
 
-    assert (disk, valkey, puts) == ("40 GB", "70 MB", "240,000")
+    assert (disk, valkey, lasts, puts) == ("40 GB", "70 MB", "114 days", "240,000")
     assert requests == f"${240_000 * 0.005 / 1000 + 200_000 * 0.0004 / 1000:.3g}" == "$1.28"
     assert month == f"${40.05 * 30 * 0.023:.3g}"
+
+
+def test_page__has_the_tables_of_the_record() -> None:
+    page = (RESULT.parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    results = ScaleResults.model_validate_json(RESULT.read_bytes())
+
+    assert table(results) in page
+    assert tables(Mix(), unit_costs(results)) in page
 
 
 def test_growth__between_sizes_is_an_exponent() -> None:

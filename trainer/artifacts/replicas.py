@@ -52,6 +52,10 @@ class WriterChanged(Exception):
     """Another machine has become the writer of a folder."""
 
 
+class FolderDamaged(AppError):
+    """The stored copy of a folder is not what its head says."""
+
+
 def _safe_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     if path != "/".join(parts) or not parts or any(part.startswith((".", "/")) for part in parts) or "\0" in path:
@@ -299,7 +303,7 @@ class Replica:
             else:
                 log.error("stored_folder_damaged", key=stored.key)
                 message = f"The copy of '{self.item_id}' in the object store is damaged or changes all the time."
-                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+                raise FolderDamaged(ErrorCode.SERVICE_UNAVAILABLE, message)
             if not is_writer:
                 self._remove_others(head)
             self._keep_copy(stored)

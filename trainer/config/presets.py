@@ -304,3 +304,9 @@ def batch_rows(effective: EffectiveRequest, *, on_cuda: bool) -> int:
     if effective.batch_size != "auto":
         return effective.batch_size
     return {"char_lstm": 64, "gpt2": 32}.get(effective.model_family, 16) if on_cuda else 8
+
+
+def halved_batch(rows: int, gradient_accumulation: int) -> tuple[int, int]:
+    """Return half the rows per batch, and the gradient accumulation with which a step keeps at least its rows."""
+    half = max(1, rows // 2)
+    return half, -(-rows * gradient_accumulation // half)

@@ -128,7 +128,7 @@ class CorpusCacheCleanupSettings(Group):
     min_free_bytes: Annotated[int, Field(ge=0, le=2**60)] = 1024**3
     """Free space of the disk below which encoded corpora are removed."""
     policy: Literal["lru", "oldest"] = "lru"
-    """Which encoded corpus is removed first: lru the one not used for the longest time, oldest the oldest one."""
+    """Order of the removal of encoded corpora. lru: the least recently used one first; oldest: the oldest one first."""
 
 
 class TokenizerCleanupSettings(Group):

@@ -67,6 +67,8 @@ class Enqueuer:
 
     async def suspect_runs(self, run_ids: Sequence[str]) -> list[str]:
         """Return the runs whose jobs `restore` has to compare with the disk: all but those that wait in the queue."""
+        if not run_ids:  # a folder without runs, which may be another than that of the jobs, gets no id
+            return []
         return await self._store.suspects(
             self._settings.queue.name,
             "train",

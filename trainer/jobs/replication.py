@@ -10,7 +10,7 @@ from typing import get_args
 import structlog
 
 from trainer.artifacts.object_store import ObjectStore
-from trainer.artifacts.replicas import ENDED, OPEN, Kind, Replica, join_store, unstored
+from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Kind, Replica, join_store, unstored
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
@@ -144,9 +144,15 @@ class Replication:
         ids: list[str] = []
         for key in changed_keys:
             kind, item_id = _kind_and_id(key)
-            await self.fetch(kind, item_id)
-            if kind == "models":
-                await self._fetch_tokenizer(item_id)
+            try:
+                await self.fetch(kind, item_id)
+                if kind == "models":
+                    await self._fetch_tokenizer(item_id)
+            except FolderDamaged as error:  # the next call tries again; the others do not wait for it
+                log.warning("refresh_failed", names=item_id, error=str(error))
+                tags.pop(key, None)
+                tags |= {key: tag for key, tag in self._open_tags.items() if key == f"{OPEN}{kind}/{item_id}"}
+                continue
             ids.append(item_id)
         self._open_tags = tags
         return ids

@@ -264,10 +264,8 @@ class Store(Answers, EventStreams):
     ) -> list[str]:
         """Return the jobs that `restore` may have to change; each of the others waits in the queue as it should.
 
-        Takes three round trips, however many jobs there are.
+        Takes three round trips, however many jobs there are; at least one.
         """
-        if not payloads:
-            return []
         waiting: Awaitable[object] = self.redis.zrange(queue, 0, -1, withscores=True)
         scores = dict(_scores_adapter.validate_python(await waiting))
         definitions = await self.get_all(*map(keys.definition, payloads))
@@ -407,9 +405,13 @@ class Store(Answers, EventStreams):
                 if worker.seen_at > time.time() - seconds:
                     workers[worker.name] = worker
                     continue
-            async with self.transaction() as pipe:
-                pipe.hdel(keys.WORKERS, name.decode(errors="replace"))
+            await self.remove_worker(name.decode(errors="replace"))
         return [workers[name] for name in sorted(workers)]
+
+    async def remove_worker(self, name: str) -> None:
+        """Delete what a worker has published of itself."""
+        async with self.transaction() as pipe:
+            pipe.hdel(keys.WORKERS, name)
 
     async def order_drain(self, names: Collection[str], *, is_draining: bool, seconds: float) -> None:
         """Let workers claim no further job, or claim jobs again."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.config.presets import batch_rows
+from trainer.config.presets import batch_rows, halved_batch
 from trainer.contracts.compatibility import check_bf16, check_precision
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
@@ -131,6 +131,18 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def memory_advice(effective: EffectiveRequest, compute: Compute) -> str:
+    """Return the message for a step that needed more memory than there is, with settings that need less."""
+    lack = "There is not enough memory for this model."
+    if compute.batch_size == 1:
+        return f"{lack} Use a smaller `max_seq_len` or a smaller model."
+    batch, accumulation = halved_batch(compute.batch_size, effective.gradient_accumulation)
+    return (
+        f"{lack} Use `batch_size` {batch} with `gradient_accumulation` {accumulation}, which keeps the size of a step,"
+        " or a smaller `max_seq_len`."
+    )
 
 
 def environment(compute: Compute) -> Environment:

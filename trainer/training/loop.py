@@ -21,7 +21,7 @@ from trainer.models.base import LanguageModel
 from trainer.training.batches import NO_TARGET, Batch, BatchReader, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, autocast, is_out_of_memory
+from trainer.training.device import Compute, autocast, is_out_of_memory, memory_advice
 from trainer.training.evaluation import Evaluation, evaluate
 from trainer.training.optimizer import Optimizer
 from trainer.training.progress import CurveRow, Snapshot, TrainingProgress
@@ -103,8 +103,7 @@ def train(
             traceback.clear_frames(error.__traceback__)  # frees the memory of the failed step, which saving needs
             training.save_after_fault()
         if is_out_of_memory(error):
-            message = "There is not enough memory for this model. Use a smaller `batch_size` or `max_seq_len`."
-            raise AppError(ErrorCode.OUT_OF_MEMORY, message) from error
+            raise AppError(ErrorCode.OUT_OF_MEMORY, memory_advice(effective, compute)) from error
         raise
     finally:
         training.reader.close()

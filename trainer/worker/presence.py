@@ -55,6 +55,13 @@ class Presence:
                 log.warning("worker_presence_failed", error=type(error).__name__)
             await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
 
+    async def end(self) -> None:
+        """Remove the worker's record."""
+        try:
+            await self._store.remove_worker(self.info.name)
+        except STORE_ERRORS as error:
+            log.warning("worker_presence_failed", error=type(error).__name__)
+
     async def _renew(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
         artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
         version, order = await self._store.get_all(keys.version(artifacts), keys.drain(self.info.name))
@@ -67,7 +74,7 @@ class Presence:
             state = "draining" if has_jobs() else "drained"
         elif self._refusals:
             state = "refuses"
-        if (state, self.info.state) == ("drained", "draining"):
+        if state == "drained" != self.info.state:
             log.info("worker_drained")
         reason = " ".join(self._refusals.values()) or None
         refusals = tuple(self._refusals)

@@ -189,6 +189,7 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) 
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store, replication)  # first, so that no run overtakes a run of the previous worker
         presence = Presence(settings, store, await own_info(settings))
+        undo.push_async_callback(presence.end)
         workers = _workers(settings, redis_url, jobs, presence)
         undo.push_async_callback(_close, workers, store)
         tasks = [

@@ -1,0 +1,168 @@
+"""A Slurm cluster of one controller and two nodes on this machine, in a temporary folder.
+
+Each node has its own host name and process numbers, so that its workers count as those of another machine, and so that
+the end of its first process ends all of its processes at once, as a power cut does.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.faulty_proxy import free_port
+from tests.support.waiting import PATIENCE_SECONDS
+
+NODES = ("node1", "node2")
+GRACE_SECONDS = 60
+_REQUEUE_SECONDS = 20
+"""Slurm starts a requeued job after the lifetime of its credentials; its default is 120 s."""
+_CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire={requeue_seconds}
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/%n.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=30
+SlurmdTimeout=300
+{nodes}
+PartitionName=workers Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace_seconds} State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
+"""
+_NODE = 'hostname "$1"; slurmd -D -N "$1" & wait'
+
+
+class Job(NamedTuple):
+    """A job as `squeue` lists it."""
+
+    job_id: str
+    state: str
+    node: str
+
+
+class Cluster:
+    """The daemons of the cluster, and the commands of its users."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._daemons: dict[str, Process] = {}
+
+    async def start(self) -> None:
+        for name in ("munge", "state", *NODES):
+            (self.folder / name).mkdir(parents=True, mode=0o700)
+        key = self.folder / "munge" / "key"
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        self._write_configuration()
+        files = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        options = [f"--{option}={self.folder / 'munge' / name}" for option, name in files.items()]
+        await self._start("munged", "munged", "--foreground", "--force", f"--key-file={key}", *options)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (self.folder / "munge" / "socket").exists():
+                await asyncio.sleep(0.05)
+        await self._start("slurmctld", "slurmctld", "-D")
+        for node in NODES:
+            await self.start_node(node)
+        await self.wait_for_nodes("idle")
+
+    def _write_configuration(self) -> None:
+        nodes = [
+            f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={free_port()} CPUs=4 RealMemory=8192"
+            for node in NODES
+        ]
+        text = _CONFIGURATION.format(
+            host=socket.gethostname(),
+            port=free_port(),
+            folder=self.folder,
+            nodes="\n".join(nodes),
+            grace_seconds=GRACE_SECONDS,
+            requeue_seconds=_REQUEUE_SECONDS,
+        )
+        (self.folder / "slurm.conf").write_text(text, encoding="ascii")
+
+    async def start_node(self, node: str) -> None:
+        namespaces = ("--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+        await self._start(node, "unshare", *namespaces, "sh", "-c", _NODE, "sh", node)
+
+    async def end(self, daemon: str) -> None:
+        """Kill a daemon; with a node all processes of the node end."""
+        process = self._daemons.pop(daemon)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+    async def end_all(self) -> None:
+        for daemon in reversed([*self._daemons]):
+            await self.end(daemon)
+
+    async def command(self, *words: str, **environment: str) -> str:
+        """Return what a command of Slurm prints; raises CalledProcessError."""
+        process = await asyncio.create_subprocess_exec(
+            *words, cwd=self.folder, env=self.environment | environment, stdout=PIPE, stderr=PIPE
+        )
+        printed, trouble = await process.communicate()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, words, printed, trouble)
+        return printed.decode().strip()
+
+    async def jobs(self) -> list[Job]:
+        """Return the jobs that have not ended, each task of an array on its own."""
+        lines = (await self.command("squeue", "--noheader", "--array", "--format=%i %T %N")).splitlines()
+        return [Job(job_id, state, node) for job_id, state, node in (f"{line} ".split(" ", 2) for line in lines)]
+
+    async def wait_for_nodes(self, *states: str) -> None:
+        """Wait until all nodes are in one of some states."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                with contextlib.suppress(subprocess.CalledProcessError):  # the controller does not answer yet
+                    found = (await self.command("sinfo", "--noheader", "--Node", "--format=%T")).split()
+                    if found and set(found) <= set(states):
+                        return
+                await asyncio.sleep(0.2)
+
+    async def _start(self, name: str, *words: str) -> None:
+        with (self.folder / f"{name}.out").open("ab") as file:
+            self._daemons[name] = await asyncio.create_subprocess_exec(
+                *words,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+
+@asynccontextmanager
+async def started(folder: Path) -> AsyncIterator[Cluster]:
+    """A cluster that runs; whatever happens, it runs no more afterwards."""
+    cluster = Cluster(folder)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.end_all()
