@@ -2,11 +2,7 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-<<<<<<< HEAD
-COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations scale-test
-=======
-COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations slurm-test
->>>>>>> h13-g
+COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations scale-test slurm-test
 
 .PHONY: $(COMMANDS) start stop restart clean
 

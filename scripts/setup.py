@@ -3,11 +3,7 @@
     python scripts/setup.py [COMMAND]
 
 COMMAND is demo, up, test, unit, check, lint, bench, browser, pictures, constraints, chaos, fuzz,
-<<<<<<< HEAD
-mutations or scale-test.
-=======
-mutations or slurm-test.
->>>>>>> h13-g
+mutations, scale-test or slurm-test.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -53,11 +49,8 @@ class Terminated(KeyboardInterrupt):
 def main() -> int:
     commands = {"test": test, "unit": unit, "check": check, "lint": lint}
     commands |= {"bench": bench, "browser": browser, "pictures": pictures, "constraints": constraints}
-<<<<<<< HEAD
-    commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations, "scale-test": scale_test}
-=======
-    commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations, "slurm-test": slurm_test}
->>>>>>> h13-g
+    commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations}
+    commands |= {"scale-test": scale_test, "slurm-test": slurm_test}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
@@ -178,11 +171,11 @@ def mutations() -> int:
     return run(PYTHON, "-m", "tests.chaos.mutations")
 
 
-<<<<<<< HEAD
 def scale_test() -> int:
     """Workers on machines of their own that fail; SEED and RUNS of the environment say which campaign."""
     return run(PYTHON, "-m", "tests.scale")
-=======
+
+
 def slurm_test() -> int:
     """Workers of deploy/slurm on two nodes of Debian's Slurm, which is installed first where it is missing."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
@@ -194,7 +187,6 @@ def slurm_test() -> int:
         if run("apt-get", "update") or run("apt-get", "install", *packages):
             return 1
     return run(PYTHON, "-m", "tests.slurm")
->>>>>>> h13-g
 
 
 def constraints() -> int:
