@@ -167,3 +167,22 @@ async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, buc
         bucket.objects.put(key, stored.data)
     assert await reader.refresh() == [RUN]
     assert await reader.refresh() == []
+
+
+async def test_work_that_ends_before_the_next_look__is_fetched_by_the_machine_that_queued_it(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    here, there = machine(tmp_path / "a", bucket), machine(tmp_path / "b", bucket)
+    run = RunStore(here.app.artifacts_root).create(record(RUN))
+    replication = Replication(here)
+    await replication.publish("models", RUN)
+    worker = replica(bucket, there.app.artifacts_root)
+    worker.claim()
+    other = RunStore(there.app.artifacts_root).get(RUN)
+    with other.wait_for_lock(1), other.open_log() as events:
+        finish_run(other, events, manifest_of(other.record(), "cancelled"))
+    worker.push()
+
+    assert await replication.refresh() == [RUN]
+    assert await replication.refresh() == []
+    assert run.seal.read_bytes() == other.seal.read_bytes()

@@ -17,7 +17,7 @@ WEIGHTS: dict[Kind, int] = {"kill": 3, "network cut": 3, "Valkey wiped": 0}
 CORPUS = "text"
 _SECONDS_A_RUN, _RUNS_A_FAULT = 3.0, 1.2
 _AT_ONCE_SHARE, _LAST_SHARE = 0.5, 0.8
-_STEPS, _ROWS = 160, 2500
+_STEPS, _ROWS = 120, 2500
 _LONG_CURVE = 1
 """The run with a loss curve that is too long to be stored after each change."""
 _STARTS: dict[int, Start] = {2: "from a stored tokenizer", 3: "from the first run"}

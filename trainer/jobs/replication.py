@@ -36,6 +36,8 @@ class Replication:
         self._root = settings.app.artifacts_root
         self._objects = ObjectStore(settings.object_store) if settings.object_store.url else None
         self._open_tags: dict[str, str] = {}
+        self._published: set[str] = set()
+        """Keys of heads that no refresh has looked at since they were published."""
         self._all_at = -_ALL_SECONDS
 
     @property
@@ -50,6 +52,7 @@ class Replication:
     async def publish(self, kind: Kind, item_id: str) -> None:
         """Store what this machine has accepted, before it is enqueued."""
         await self._with(kind, item_id, Replica.publish)
+        self._published.add(f"{OPEN}{kind}/{item_id}")
         self.watch(kind, item_id)
 
     def watch(self, kind: Kind, item_id: str) -> None:
@@ -133,8 +136,9 @@ class Replication:
         objects = self._objects
         if objects is None:
             return []
+        published = set(self._published)
         tags = await asyncio.to_thread(objects.tags, OPEN)
-        ended = [key for key in self._open_tags if key not in tags]
+        ended = sorted({*self._open_tags, *published} - set(tags))
         changed_keys = [key for key, tag in tags.items() if self._open_tags.get(key) != tag] + ended
         if with_ended and time.monotonic() > self._all_at + _ALL_SECONDS:
             await self._publish_missing()
@@ -155,6 +159,7 @@ class Replication:
                 continue
             ids.append(item_id)
         self._open_tags = tags
+        self._published -= published
         return ids
 
     async def _fetch_tokenizer(self, run_id: str) -> None:
