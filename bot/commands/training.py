@@ -84,6 +84,7 @@ async def train(
     name: app_commands.Range[str, 1, 32] | None = None,
     init_from: str | None = None,
     freeze_embeddings: bool | None = None,
+    devices: app_commands.Range[int, 1, 64] | None = None,
     early_stopping: app_commands.Range[int, 0, 50] | None = None,
     config: discord.Attachment | None = None,
     notify: Notify | None = None,

@@ -106,7 +106,7 @@ def test_needs__follow_from_device_precision_and_two_thirds_of_the_estimated_mem
     found = {key: needs_of(changed(effective, device=key[0], precision=key[1]), cost) for key in expected}
 
     assert found == expected
-    assert needs_of(changed(effective, device="cuda"), None, devices=4) == JobNeeds(device="cuda", gpus=4)
+    assert needs_of(changed(effective, device="cuda", devices=4), None) == JobNeeds(device="cuda", gpus=4)
 
 
 def test_reason__names_what_the_running_workers_lack() -> None:

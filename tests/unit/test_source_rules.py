@@ -20,6 +20,7 @@ MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/responses.py",  # command tree
     "bot/http/server.py",  # HTTP middleware
+    "trainer/worker/rank.py",  # process of a job
     "trainer/worker/train_run.py",  # job
 }
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")

@@ -73,6 +73,8 @@ class StoredFile(Frozen):
     bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
     key: str
+    modified_ns: int = 0
+    """The time of the file in ns since 1970, which lists go by."""
 
 
 class Head(Frozen):
@@ -330,6 +332,8 @@ class Replica:
                 if content.seek(0, 2) != file.bytes or _sha256_of(content) != file.sha256:
                     raise BrokenFile(f"'{file.path}' is not what was stored.")
                 DISK.flush(content.fileno())
+            if file.modified_ns:
+                os.utime(temporary, ns=(file.modified_ns, file.modified_ns))
             DISK.rename(temporary, target)
             DISK.sync(target.parent)
         finally:
@@ -391,7 +395,8 @@ class Replica:
         else:
             digest = file_digest(file, "sha256").hexdigest()
             key = f"{self._files}/{counter}/{digest}"
-            stored = StoredFile(path=name, bytes=state.st_size, sha256=digest, key=key)
+            modified_ns = state.st_mtime_ns
+            stored = StoredFile(path=name, bytes=state.st_size, sha256=digest, key=key, modified_ns=modified_ns)
             if known is not None and known.sha256 == digest:
                 stored = known
             else:

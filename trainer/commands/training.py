@@ -48,6 +48,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "learning_rate": ("X", float),
     "seed": ("N", int),
     "init_from": ("RUN", str),
+    "devices": ("N", int),
     "early_stopping": ("N", int),
 }
 

@@ -20,7 +20,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizers import TokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
 
-_NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size"}
+_NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"}
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
 TORCH_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 0.0}
 _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
@@ -200,6 +200,7 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 def _check(effective: EffectiveRequest) -> None:
     """Refuse values that do not fit together: of documents, of row lengths, of learning rates."""
     _check_documents(effective)
+    _check_devices(effective)
     model = effective.model
     if isinstance(model, models.TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
         raise AppError(
@@ -218,6 +219,28 @@ def _check(effective: EffectiveRequest) -> None:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"`min_learning_rate` is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}.",
+        )
+
+
+def _check_devices(effective: EffectiveRequest) -> None:
+    devices = effective.devices
+    if devices == 1:
+        return
+    if effective.device.startswith("cuda:"):
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`device` '{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'.",
+        )
+    if effective.batch_size != "auto" and effective.batch_size < devices:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`batch_size` must be {devices} or more, you gave {effective.batch_size}: each of the `devices` needs a"
+            " row.",
+        )
+    if effective.strategy == "fsdp" and not isinstance(effective.model, models.TransformerConfig):
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`strategy` 'fsdp' is for transformers, and `model_family` is '{effective.model_family}': use 'ddp'.",
         )
 
 

@@ -26,6 +26,9 @@ TRAIN_OPTIONS = {
     "name": RequestOption("label", "Name of the run; default: the name of the corpus"),
     "init_from": RequestOption("init_from_run_id", "Completed run to take the initial weights and the tokenizer from"),
     "freeze_embeddings": RequestOption("freeze_embeddings", "Do not train the embedding taken over by init_from"),
+    "devices": RequestOption(
+        "devices", "Processes that train together, each on its own GPU or share of the CPU threads"
+    ),
     "early_stopping": RequestOption("early_stopping", "Stop after this many evaluations without improvement; 0: off"),
 }
 """Every option by its name on Discord; the command line writes hyphens for underscores."""

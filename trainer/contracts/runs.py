@@ -59,6 +59,7 @@ _Device = requires(re.compile(_DEVICE).fullmatch, "must be 'auto', 'cpu', 'cuda'
 _Ascending = fits_together(_is_ascending, "must be in ascending order, each step once")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Setting = bool | int | str | None
+Strategy = Literal["ddp", "fsdp"]
 _PRINTABLE = (
     r"^[^\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]*$"
@@ -213,6 +214,10 @@ class TrainingOptions(Options):
     """Early stopping on the validation loss."""
     device: Annotated[str, Field(json_schema_extra={"x-pattern": _DEVICE}), _Device] = "auto"
     """Device: auto, cpu, cuda or cuda:N; auto: CUDA where there is one."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that train together, each on its own GPU or with its share of the CPU threads."""
+    strategy: Strategy = "ddp"
+    """With several `devices`: a copy of the model on each (ddp), or a shard of it on each (fsdp; transformers only)."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of training steps; evaluation is always fp32. auto: fp16 with CUDA, fp32 on the CPU."""
     compute: ComputeOptions = ComputeOptions()
@@ -521,7 +526,12 @@ class Environment(Frozen):
     cpu: str
     gpu: str | None
     threads: int
+    """CPU threads of each process."""
     device: str
+    devices: int = 1
+    """Number of processes."""
+    backend: str | None = None
+    """Backend of torch.distributed; None for one process."""
     git_commit: str | None
 
 

@@ -243,8 +243,10 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
         seconds = manifest.timings.train_seconds
         if not (model and data and environment and manifest.steps and seconds >= _MIN_TRAIN_SECONDS):
             continue
+        threads = max(1, effective.threads // effective.devices)
         is_like = environment.cpu == cpu_name() and environment.device.startswith("cuda") == on_cuda
-        if is_like and (on_cuda or environment.threads == effective.threads):
+        is_like &= environment.devices == effective.devices
+        if is_like and (on_cuda or environment.threads == threads):
             epochs = manifest.steps / steps_per_epoch(manifest.effective, data.train.tokens, on_cuda=on_cuda)
             ratio = model.params / params
             speeds.append((abs(math.log(ratio)), epochs * data.train.tokens / seconds * ratio))

@@ -18,15 +18,15 @@ QUEUE_MESSAGES = (NO_WORKER, NO_GPU, NO_CPU, NO_MEMORY)
 """Messages of a queued run that no running worker takes."""
 
 
-def needs_of(effective: EffectiveRequest, cost: Cost | None, *, devices: int = 1) -> JobNeeds:
-    """Return the needs of a training on `devices` devices; one with an estimated cost needs two thirds of its memory.
+def needs_of(effective: EffectiveRequest, cost: Cost | None) -> JobNeeds:
+    """Return the needs of a training; one with an estimated cost needs two thirds of its memory.
 
     `cuda:N` names a GPU of the worker, which needs more than N of them. Precision fp16 needs a GPU, too.
     """
     memory_bytes = 0 if cost is None else int(cost.memory_bytes / SAFETY_FACTOR)
     name, _, number = effective.device.partition(":")
     if name == "cuda" or effective.precision == "fp16":
-        gpus = max(devices, int(number or 0) + 1)
+        gpus = max(effective.devices, int(number or 0) + 1)
         return JobNeeds(device="cuda", gpus=gpus, memory_bytes=memory_bytes)
     device: JobDevice = "cpu" if name == "cpu" else "any"
     return JobNeeds(device=device, memory_bytes=memory_bytes)

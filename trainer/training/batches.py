@@ -170,12 +170,23 @@ class BatchReader:
     """Batches of training rows in the random order of each epoch.
 
     `workers` threads, if any, prepare the batches of the next step. `pin` copies them to where a GPU can fetch them.
+    `share` is the rank of this process and the number of processes, each of which reads its rows of every batch. A
+    process that has none reads another's row without its targets.
     """
 
     def __init__(
-        self, rows: Rows, *, batch_size: int, batches_per_step: int, seed: int, workers: int = 0, pin: bool = False
+        self,
+        rows: Rows,
+        *,
+        batch_size: int,
+        batches_per_step: int,
+        seed: int,
+        workers: int = 0,
+        pin: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._rows, self._seed, self._pin = rows, seed, pin
+        self._rank, self._processes = share
         self._batch_size, self._rows_per_step = batch_size, batch_size * batches_per_step
         self._pool = ThreadPoolExecutor(workers) if workers else None
         self._order: tuple[int, NDArray[np.uint32]] = (-1, np.empty(0, dtype=np.uint32))
@@ -195,6 +206,10 @@ class BatchReader:
             }
         return batches
 
+    def rows_of_step(self, position: int) -> int:
+        """Return the number of rows that all processes read in a step."""
+        return min(self._rows_per_step, len(self._rows) - position)
+
     def close(self) -> None:
         """Stop the threads."""
         if self._pool is not None:
@@ -207,7 +222,10 @@ class BatchReader:
         return [rows[i : i + self._batch_size] for i in range(0, len(rows), self._batch_size)]
 
     def _batch(self, rows: RowNumbers, epoch: int) -> Batch:
-        batch = self._rows.batch(rows, epoch + 1)
+        own = rows[self._rank :: self._processes]
+        batch = self._rows.batch(own if len(own) else rows[:1], epoch + 1)
+        if not len(own):
+            batch = batch._replace(targets=torch.full_like(batch.targets, NO_TARGET), tokens=0)
         return batch._replace(inputs=pinned(batch.inputs), targets=pinned(batch.targets)) if self._pin else batch
 
 

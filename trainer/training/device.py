@@ -46,15 +46,15 @@ class RandomState(TypedDict):
     cuda: list[Tensor]
 
 
-def resolve(effective: EffectiveRequest) -> Compute:
-    """Resolve `auto` values for this machine and set the number of threads of this process.
+def resolve(effective: EffectiveRequest, processes: int = 1) -> Compute:
+    """Resolve `auto` values for this machine and set the number of threads of this process, one of several.
 
     Raises CUDA_NOT_AVAILABLE, and INVALID_INPUT for a precision that the CPU cannot train this model in.
     """
     device = resolve_device(effective.device)
     precision = resolve_precision(effective.precision, device)
     if effective.threads:
-        torch.set_num_threads(effective.threads)
+        torch.set_num_threads(max(1, effective.threads // processes))
     on_cuda = device.type == "cuda"
     if precision == "bf16" and not on_cuda:
         check_bf16(try_bf16(effective.model.architecture))
@@ -88,6 +88,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_devices(name: str, devices: int) -> None:
+    """Raise CUDA_NOT_AVAILABLE if this machine has no CUDA for a device, or fewer GPUs than devices."""
+    if resolve_device(name).type == "cuda" and torch.cuda.device_count() < devices:  # gpu
+        gpus = torch.cuda.device_count()
+        message = f"`devices` is {devices}, but the worker's machine has fewer GPUs: use {gpus} or less."
+        raise AppError(ErrorCode.CUDA_NOT_AVAILABLE, message)
+
+
 def resolve_precision(precision: Literal["auto", "fp32", "fp16", "bf16"], device: torch.device) -> Precision:
     """Return the precision; `auto` is fp16 on CUDA and fp32 elsewhere."""
     on_cuda = device.type == "cuda"
@@ -112,7 +120,7 @@ def random_state() -> RandomState:
 def restore_random_state(state: RandomState) -> None:
     torch.set_rng_state(state["cpu"])
     if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])  # gpu
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # gpu
 
 
 def autocast(compute: Compute) -> torch.autocast:
@@ -145,7 +153,7 @@ def memory_advice(effective: EffectiveRequest, compute: Compute) -> str:
     )
 
 
-def environment(compute: Compute) -> Environment:
+def environment(compute: Compute, devices: int = 1, backend: str | None = None) -> Environment:
     """Return the software and hardware that a run's numbers may depend on."""
     gpu = None
     if compute.device.type == "cuda":
@@ -157,6 +165,8 @@ def environment(compute: Compute) -> Environment:
         gpu=gpu,
         threads=compute.threads,
         device=str(compute.device),
+        devices=devices,
+        backend=backend,
         git_commit=git_commit(Path(__file__).parents[2]),
     )
 

@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Literal, NamedTuple
 
 import structlog
+import torch
 from torch import Tensor
-from torch.nn import functional
 
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.checkpoint_schedule import scheduled_steps
@@ -18,17 +18,20 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest
 from trainer.models.base import LanguageModel
-from trainer.training.batches import NO_TARGET, Batch, BatchReader, masking
+from trainer.training.batches import BatchReader, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, autocast, is_out_of_memory, memory_advice
+from trainer.training.device import Compute, is_out_of_memory, memory_advice
 from trainer.training.evaluation import Evaluation, evaluate
+from trainer.training.loss import LossSum
 from trainer.training.optimizer import Optimizer
+from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow, Snapshot, TrainingProgress
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 StopReason = Literal["cancel", "pause"]
+_STOP_REASONS: tuple[StopReason | None, ...] = (None, "cancel", "pause")
 
 _NO_CHECKPOINT_AFTER = (AppError, OSError, RuntimeError, ValueError, MemoryError)
 """Errors while saving after a fault: the state is invalid, or no checkpoint can be written."""
@@ -74,6 +77,7 @@ def train(
     *,
     resume: Checkpoint | None = None,
     callbacks: TrainingCallbacks | None = None,
+    processes: Processes = ONE_PROCESS,
 ) -> TrainResult:
     """Train a model, load the weights with the best validation loss into it, and evaluate them on the test split.
 
@@ -84,10 +88,12 @@ def train(
     `should_stop` returns a reason, the loop saves a checkpoint and leaves the current weights in the model. If a step
     fails before it has moved the weights, the loop saves the state before that step.
 
+    Of several processes only the first calls back and saves. If a step fails in one of them, nothing is saved.
+
     Raises TRAINING_NAN_LOSS if a loss is not finite or has diverged, OUT_OF_MEMORY, INSUFFICIENT_STORAGE if a
     checkpoint does not fit on the disk, and CHECKPOINT_CORRUPT if `resume` belongs to another request.
     """
-    training = _Training(model, corpus, effective, compute, store, resume, callbacks or TrainingCallbacks())
+    training = _Training(model, corpus, effective, compute, store, resume, callbacks or TrainingCallbacks(), processes)
     try:
         training.start()
         training.run()
@@ -137,8 +143,9 @@ class _Training:
         store: CheckpointStore,
         resume: Checkpoint | None,
         callbacks: TrainingCallbacks,
+        processes: Processes,
     ) -> None:
-        self._model = model.to(compute.device).train()
+        self._model, self._processes = model.train(), processes
         self._effective, self._compute, self._store, self._callbacks = effective, compute, store, callbacks
         model.input_embedding().weight.requires_grad_(not effective.freeze_embeddings)
         if effective.compute.gradient_checkpointing:
@@ -154,18 +161,23 @@ class _Training:
             seed=effective.seed,
             workers=compute.data_num_workers,
             pin=compute.data_pin_memory,
+            share=(processes.rank, processes.count),
         )
         steps = total_steps(len(rows), effective, compute)
         per_epoch = steps_per_epoch(len(rows), effective, compute)
         self._scheduled = scheduled_steps(effective.checkpoint_schedule, total_steps=steps, steps_per_epoch=per_epoch)
-        self._optimizer = Optimizer(model, effective, compute, steps)
         state = None if resume is None else resume.state
         self.progress = TrainingProgress(
             model, corpus, effective, compute, rows_per_epoch=len(rows), total_steps=steps, state=state
         )
         if resume is not None:
             model.load_state_dict(resume.weights)
+        self._weights = processes.weights(LossSum(model, compute), effective.strategy)
+        self._optimizer = Optimizer(self._weights.model, effective, compute, steps, self._weights)
+        if resume is not None:
             self._optimizer.load(resume.optimizer_state)
+        if not processes.is_first:
+            torch.manual_seed(effective.seed + processes.rank)  # other dropout for other rows
         self._saved = self.progress.state
         self._snapshot: Snapshot | None = None
         """The state to return to after a fault; None while the weights and the state do not fit together."""
@@ -183,7 +195,7 @@ class _Training:
 
     def run(self) -> None:
         """Take steps until the training is finished."""
-        progress, optimizer = self.progress, self._optimizer
+        progress, optimizer, processes = self.progress, self._optimizer, self._processes
         while True:
             if progress.state.processed_step < progress.state.step:
                 self._after_step()
@@ -195,26 +207,17 @@ class _Training:
             started = perf_counter()
             self._snapshot = progress.snapshot()
             batches = self.reader.read(len(progress.state.epochs), progress.state.position)
-            tokens = sum(batch.tokens for batch in batches)
-            for batch in batches:
-                loss_sum = self._loss_sum(batch.to(self._compute.device))
-                optimizer.backward(loss_sum / max(tokens, 1))
-                progress.add_loss(loss_sum)
+            rows = self.reader.rows_of_step(progress.state.position)
+            tokens = processes.total(sum(batch.tokens for batch in batches))
+            for number, batch in enumerate(batches, 1):
+                loss_sum = self._weights.loss_sum(batch.to(self._compute.device), is_last=number == len(batches))
+                optimizer.backward(loss_sum / (max(tokens, 1) / processes.count))  # processes exchange mean gradients
+                progress.add_loss(processes.sum(loss_sum))
             progress.set_gradient_norm(optimizer.clip_gradients())
             self._snapshot = None  # the weights move
             optimizer.step(progress.state.step)
-            progress.add_step(sum(len(batch.inputs) for batch in batches), tokens, perf_counter() - started)
-
-    def _loss_sum(self, batch: Batch) -> Tensor:
-        """Return the summed loss of a batch, a scalar in nats; fp32 in every precision: a bf16 sum has three digits."""
-        targets = batch.targets
-        with autocast(self._compute):
-            if self._model.objective == "masked_lm":  # few positions have a target
-                hidden = self._model.hidden_states(batch.inputs, batch.lengths)[targets != NO_TARGET]  # (N, H)
-                logits, targets = self._model.logits(hidden), targets[targets != NO_TARGET]  # (N, V)
-            else:
-                logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
-        return functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="sum")
+            elapsed = processes.first(progress.elapsed())  # for `max_seconds`, which ends all processes together
+            progress.add_step(rows, tokens, perf_counter() - started, elapsed)
 
     def _after_step(self) -> None:
         """Do what is due after a step: validate, send a row of the loss curve, draw samples, save checkpoints."""
@@ -234,7 +237,8 @@ class _Training:
         if has_row:
             self._callbacks.on_row(progress.next_row())
         if _is_multiple(state.step, effective.sample_every_steps):
-            self._callbacks.on_sample(state.step)
+            with self._weights.gathered():
+                self._callbacks.on_sample(state.step)
             self._model.train()
         if state.step in self._scheduled or (self._scheduled and progress.is_finished):
             self._save_scheduled()  # before the step counts as processed, so that a resumed training repeats it
@@ -243,11 +247,15 @@ class _Training:
             self.save()
 
     def _validate(self) -> None:
-        loss_nats = evaluate(self._model, self._validation, self._compute, self.check_stop).loss_nats
-        self.progress.add_validation(loss_nats)
+        with self._weights.gathered():
+            loss_nats = evaluate(self._model, self._validation, self._compute, self.check_stop).loss_nats
+        self.progress.add_validation(self._processes.first(loss_nats))
 
     def check_stop(self) -> None:
+        """Stop all processes if the first one has a reason to."""
         reason = self._callbacks.should_stop()
+        number = self._processes.first(_STOP_REASONS.index(reason))
+        reason = _STOP_REASONS[int(number)]
         if reason is not None:
             raise _Stopped(reason)
 
@@ -257,18 +265,24 @@ class _Training:
             return
         self._callbacks.on_saving()
         state = self.progress.durable_state()
-        self._store.save(Checkpoint(state, self._weights(), self._optimizer.state()))
+        optimizer_state = self._optimizer.state()
+        with self._weights.gathered():
+            if self._processes.is_first:
+                self._store.save(Checkpoint(state, self._state_dict(), optimizer_state))
         self._saved = state
         is_best = state.history.best_step == state.step
         self._callbacks.on_checkpoint(SavedCheckpoint(state.step, state.validation_loss_nats, is_best))
 
     def _save_scheduled(self) -> None:
         self._callbacks.on_saving()
-        self._store.save_scheduled(self.progress.durable_state(), self._weights())
+        state = self.progress.durable_state()
+        with self._weights.gathered():
+            if self._processes.is_first:
+                self._store.save_scheduled(state, self._state_dict())
 
     def save_after_fault(self) -> None:
         """Return to the snapshot, if there is one, and save it if its numbers are valid."""
-        if self._snapshot is not None:
+        if self._snapshot is not None and self._processes.count == 1:
             with suppress(*_NO_CHECKPOINT_AFTER):
                 self._optimizer.clear_gradients()
                 self.progress.restore(self._snapshot)
@@ -277,12 +291,13 @@ class _Training:
     def test(self) -> Evaluation | None:
         """Load the best weights and evaluate them on the test split, if there is one."""
         best_step = self.progress.state.history.best_step
-        if best_step is not None and best_step != self.progress.state.step:
-            self._model.load_state_dict(self._store.weights(best_step))
-        self._callbacks.on_test()
-        return None if self._test is None else evaluate(self._model, self._test, self._compute, self.check_stop)
+        with self._weights.gathered():
+            if best_step is not None and best_step != self.progress.state.step:
+                self._model.load_state_dict(self._store.weights(best_step))
+            self._callbacks.on_test()
+            return None if self._test is None else evaluate(self._model, self._test, self._compute, self.check_stop)
 
-    def _weights(self) -> dict[str, Tensor]:
+    def _state_dict(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = self._model.state_dict()
         return weights
 

@@ -5,20 +5,28 @@ from typing import assert_never
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import OptimizerState
 from trainer.training.device import Compute, random_state, restore_random_state
-from trainer.training.update_rules import LossScale, UpdateRule, WeightGroup
+from trainer.training.update_rules import NO_SHARDS, LossScale, Shards, UpdateRule, WeightGroup
 
 
 class Optimizer:
     """An update rule with a loss scale (fp16), clipping and the learning rate of each step."""
 
-    def __init__(self, model: LanguageModel, effective: EffectiveRequest, compute: Compute, total_steps: int) -> None:
-        self._model, self._effective, self._total_steps = model, effective, total_steps
-        self._rule = UpdateRule(effective.optimizer, _weight_groups(model, effective.optimizer))
+    def __init__(
+        self,
+        model: LanguageModel,
+        effective: EffectiveRequest,
+        compute: Compute,
+        total_steps: int,
+        shards: Shards = NO_SHARDS,
+    ) -> None:
+        self._model, self._effective, self._total_steps, self._shards = model, effective, total_steps, shards
+        self._rule = UpdateRule(effective.optimizer, _weight_groups(model, effective.optimizer), shards)
         self._scale = LossScale() if compute.precision == "fp16" else None
 
     def backward(self, loss: Tensor) -> None:
@@ -28,9 +36,12 @@ class Optimizer:
     def clip_gradients(self) -> Tensor:
         """Clip the gradients to `gradient_clipping` and return their norm before that, a scalar."""
         if self._scale is not None:
-            self._scale.unscale(self._rule.gradients())
+            self._scale.unscale(self._rule.gradients(), self._shards)
         limit = self._effective.gradient_clipping or math.inf
-        return torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        weights = list(self._model.parameters())
+        norm = self._shards.full(get_total_norm([weight.grad for weight in weights if weight.grad is not None]))
+        clip_grads_with_norm_(weights, limit, norm)
+        return norm
 
     def step(self, step: int) -> None:
         """Move the weights by their gradients, after `step` earlier steps, and clear the gradients."""

@@ -108,10 +108,13 @@ class TrainingProgress:
         """Store the gradient norm of a step, a scalar; if it is not finite, the scaler or the next loss shows it."""
         self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
 
-    def add_step(self, rows: int, tokens: int, seconds: float) -> None:
-        """Count a step; at the end of an epoch, store its mean loss and clear its sums."""
+    def elapsed(self) -> float:
+        """Return the seconds since the training started, without those between its attempts."""
+        return perf_counter() - self._origin
+
+    def add_step(self, rows: int, tokens: int, seconds: float, elapsed: float) -> None:
+        """Count a step that took some seconds; at the end of an epoch, store its mean loss and clear its sums."""
         state = self.state
-        elapsed = perf_counter() - self._origin
         epochs, position, epoch_tokens = state.epochs, state.position + rows, state.epoch_tokens + tokens
         epoch_start = state.epoch_start_seconds
         if position == self._rows_per_epoch:

@@ -4,7 +4,7 @@ The classes import torch's compiler, which takes more processor time than hundre
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,25 @@ _INITIAL_SCALE, _GROWTH, _BACKOFF, _GROWTH_STEPS = 65536.0, 2.0, 0.5, 2000
 """Defaults of torch.amp.GradScaler."""
 
 
+class Shards:
+    """Shards of weights, gradients and moments in several processes; here each tensor is complete."""
+
+    def full(self, tensor: Tensor) -> Tensor:
+        """Return a complete tensor, of which each process may have a shard."""
+        return tensor
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """Return this process's shard of a tensor; both share their memory."""
+        return tensor
+
+    def sharded(self, full: Tensor, like: Tensor) -> Tensor:
+        """Return a complete tensor with the dtype, the device and the shards of another one."""
+        return full.to(like)
+
+
+NO_SHARDS = Shards()
+
+
 class WeightGroup(NamedTuple):
     """Weights with the same weight decay; None is the default of torch."""
 
@@ -40,12 +59,15 @@ class _Moments(NamedTuple):
     exp_avg: Tensor
     exp_avg_sq: Tensor
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "_Moments":
+        return _Moments(self.step, function(self.exp_avg), function(self.exp_avg_sq))
+
 
 class UpdateRule:
     """Moves weights by their gradients; its state has the form of `torch.optim.Optimizer.state_dict`."""
 
-    def __init__(self, config: OptimizerConfig, groups: Sequence[WeightGroup]) -> None:
-        self._name, self._groups = config.name, groups
+    def __init__(self, config: OptimizerConfig, groups: Sequence[WeightGroup], shards: Shards = NO_SHARDS) -> None:
+        self._name, self._groups, self._shards = config.name, groups, shards
         self._betas, self._eps = config.betas or TORCH_BETAS, TORCH_EPS if config.eps is None else config.eps
         self._is_fused = all(weight.device.type == "cpu" for weight in self._weights())
         self._learning_rate = 0.0
@@ -77,7 +99,11 @@ class UpdateRule:
             | {"params": [numbers[weight] for weight in group.weights]}
             for group in self._groups
         ]
-        moments = {numbers[weight]: self._moments[weight]._asdict() for weight in weights if weight in self._moments}
+        moments = {
+            numbers[weight]: self._moments[weight].mapped(self._shards.full)._asdict()
+            for weight in weights
+            if weight in self._moments
+        }
         return {"state": moments, "param_groups": groups}
 
     def load(self, state: dict[str, object]) -> None:
@@ -85,7 +111,9 @@ class UpdateRule:
         weights = self._weights()
         for number, moments in moments_adapter.validate_python(state["state"]).items():
             step, *means = (moments[name] for name in _Moments._fields)
-            self._moments[weights[number]] = _Moments(step, *(mean.to(weights[number]) for mean in means))
+            self._moments[weights[number]] = _Moments(
+                step, *(self._shards.sharded(mean, weights[number]) for mean in means)
+            )
 
     def _weights(self) -> list[Tensor]:
         return [weight for group in self._groups for weight in group.weights]
@@ -94,10 +122,12 @@ class UpdateRule:
         return TORCH_WEIGHT_DECAY[self._name] if group.weight_decay is None else group.weight_decay
 
     def _move(self, weights: list[Tensor], weight_decay: float) -> None:
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        local = self._shards.local
+        gradients = [local(weight.grad) for weight in weights if weight.grad is not None]
+        shards = [local(weight) for weight in weights]
         if self._name == "sgd":
             sgd(
-                weights,
+                shards,
                 gradients,
                 [None] * len(weights),
                 weight_decay=weight_decay,
@@ -112,9 +142,9 @@ class UpdateRule:
             if weight not in self._moments:
                 zeros = (torch.zeros_like(weight, memory_format=torch.preserve_format) for _ in range(2))
                 self._moments[weight] = _Moments(torch.tensor(0.0), *zeros)
-        moments = [self._moments[weight] for weight in weights]
+        moments = [self._moments[weight].mapped(local) for weight in weights]
         adam(
-            weights,
+            shards,
             gradients,
             [each.exp_avg for each in moments],
             [each.exp_avg_sq for each in moments],
@@ -139,9 +169,9 @@ class LossScale:
         self.scale = _INITIAL_SCALE
         self._finite_steps, self.is_finite = 0, True
 
-    def unscale(self, gradients: Sequence[Tensor]) -> None:
+    def unscale(self, gradients: Sequence[Tensor], shards: Shards = NO_SHARDS) -> None:
         """Divide gradients by the scale, and check that they are finite: else no weight may move by them."""
-        self.is_finite = bool(torch.nn.utils.get_total_norm(gradients, math.inf).isfinite())
+        self.is_finite = bool(shards.full(torch.nn.utils.get_total_norm(gradients, math.inf)).isfinite())
         for gradient in gradients:
             gradient.mul_(1 / self.scale)
 

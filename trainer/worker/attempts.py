@@ -16,6 +16,8 @@ LOCKED_EXIT_CODE = 75
 DISK_FULL_EXIT_CODE, DISK_FAILED_EXIT_CODE = 73, 74
 """EX_CANTCREAT, EX_IOERR: the run resumes when the disk works again."""
 
+SIGNAL_EXIT_CODE = 128
+"""Plus the number of the signal that killed a process of a training, as in a shell."""
 _MAX_FAULTS = 3
 _MAX_WAITS = 1440
 """A day: nearly all waits last a minute."""
@@ -70,6 +72,8 @@ def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> Cause | None:
     """Return the cause of an exit code; `starved` says that Linux killed processes meanwhile because memory ran out."""
     if stalled:
         return "stalled"
+    if exit_code > SIGNAL_EXIT_CODE:
+        exit_code = SIGNAL_EXIT_CODE - exit_code
     if exit_code in _KILLS:
         return "starved" if starved and exit_code == -signal.SIGKILL else "killed"
     return _CAUSES.get(exit_code, "crashed")

@@ -14,6 +14,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import JobStarted, stamp
 from trainer.system.logs import add_log_file, setup_logging
+from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.worker.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE
 from trainer.worker.train_run import TrainingAttempt
 
@@ -24,6 +25,17 @@ NICENESS = 10
 
 
 def train_run(settings: Settings, run_id: str) -> int:
+    """Train a run in as many processes as it has devices; return the exit code, as `train_in_process` does."""
+    run = RunStore(settings.app.artifacts_root).get(run_id)
+    devices = run.record().effective.devices
+    if devices == 1 or run.manifest() is not None or run.cancel_requested():
+        return train_in_process(settings, run_id)
+    from trainer.worker.ranks import launch_ranks  # torch.distributed is for several processes only
+
+    return launch_ranks(settings, run, devices)
+
+
+def train_in_process(settings: Settings, run_id: str, processes: Processes = ONE_PROCESS) -> int:
     """Train a run; return 0 when it has ended or was paused, and 75 if another child has it or takes it over.
 
     Return 73 if the disk is full, 74 if it fails: the run can resume later.
@@ -31,7 +43,7 @@ def train_run(settings: Settings, run_id: str) -> int:
     faulthandler.enable(all_threads=False)
     run = RunStore(settings.app.artifacts_root).get(run_id)
     try:
-        return _train(settings, run)
+        return _train(settings, run, processes)
     except TakenOver as error:
         log.warning("run_taken_over", run_id=run_id, reason=error.message)
         return LOCKED_EXIT_CODE
@@ -43,7 +55,7 @@ def train_run(settings: Settings, run_id: str) -> int:
         return DISK_FULL_EXIT_CODE if code is ErrorCode.INSUFFICIENT_STORAGE else DISK_FAILED_EXIT_CODE
 
 
-def _train(settings: Settings, run: RunDirectory) -> int:
+def _train(settings: Settings, run: RunDirectory, processes: Processes) -> int:
     lock = run.lock()
     if lock is None:
         return LOCKED_EXIT_CODE
@@ -59,7 +71,7 @@ def _train(settings: Settings, run: RunDirectory) -> int:
         started = _log_start(settings, run, events)
         pause = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: pause.set())
-        TrainingAttempt(settings, run, events, started, pause).run()
+        TrainingAttempt(settings, run, events, started, pause, processes).run()
     return 0
 
 

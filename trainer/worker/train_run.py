@@ -33,18 +33,19 @@ from trainer.contracts.events import (
     stamp,
 )
 from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
-from trainer.contracts.runs import DataFacts, ModelFacts, RunMetrics, Timings, TokenizerFacts
+from trainer.contracts.runs import DataFacts, EffectiveRequest, ModelFacts, RunMetrics, Timings, TokenizerFacts
 from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.training.checkpoint import CheckpointStore
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, measure, sample_prompts
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
+from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
 from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.worker.reevaluation import data_paths, store_evaluation
@@ -62,31 +63,93 @@ _ARTIFACT_FILES = (
 )
 _MIN_PROGRESS_SECONDS, _MAX_PROGRESS_SECONDS = 1.0, 60.0
 """Limits of the time between two progress events."""
-_UNFORESEEN = {
+PEER_SECONDS = 5.0
+"""Time in which torchrun ends this process if its error is the consequence of another process's end."""
+UNFORESEEN = {
     ErrorCode.OUT_OF_MEMORY: "The training needed more memory than there is: make the model or its batches smaller.",
     ErrorCode.MODEL_TRAIN_FAILED: "Internal error during training; the run's log has the details.",
 }
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """Everything that an attempt trains, in memory."""
 
     model: LanguageModel
     tokenizer: Tokenizer
     corpus: TokenizedCorpus
     compute: Compute
+    store: CheckpointStore
+    checkpoint: Checkpoint | None
+    """The checkpoint to resume from."""
+
+
+def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE_PROCESS) -> Parts:
+    """Load what a run trains; train its tokenizer, tokenize its corpus and recover its checkpoints where necessary.
+
+    The first process does so before the others, which then find everything in the run and the cache.
+    """
+    record = run.record()
+    effective = record.effective
+    compute = resolve(effective, processes.count)
+    seed_everything(effective.seed)
+    with processes.first_goes_ahead():
+        tokenizers = TokenizerStore(settings.app.artifacts_root)
+        runs = RunStore(settings.app.artifacts_root)
+        given = _given_tokenizer(run, runs, tokenizers, effective)
+        tokenizer, corpus = prepare(effective, *data_paths(settings, effective), given)
+        if not is_saved(run.tokenizer):
+            tokenizer.save(run.tokenizer)
+        tokenizers.keep(run.tokenizer, tokenizer.manifest)
+        tokens = corpus.sizes["train"].tokens
+        check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
+        model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+        if effective.objective == "masked_lm" and is_unidirectional(effective.model):
+            log.warning("masked_context_one_sided", model_family=effective.model_family)
+        store = CheckpointStore(run.checkpoints)
+        expected: dict[str, Tensor] = model.state_dict()
+        checkpoint, quarantined = store.recover(expected)
+    if quarantined:
+        log.error("checkpoint_quarantined", names=", ".join(quarantined))
+    if checkpoint is None and effective.init_from_run_id is not None:
+        parent, _ = load_run(runs.get(effective.init_from_run_id))
+        weights: dict[str, Tensor] = parent.state_dict()
+        model.load_state_dict(weights)
+    if checkpoint is not None and checkpoint.state.request_hash == record.checkpoint_request_hash:
+        steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
+        is_last = checkpoint.state.step >= steps
+        state = changed(checkpoint.state, request_hash=record.request_hash, is_last_step=is_last)
+        checkpoint = checkpoint._replace(state=state)
+    return Parts(model, tokenizer, corpus, compute, store, checkpoint)
+
+
+def _given_tokenizer(
+    run: RunDirectory, runs: RunStore, tokenizers: TokenizerStore, effective: EffectiveRequest
+) -> Tokenizer | None:
+    """Return the tokenizer that a run has saved or starts with; None if the run trains its own."""
+    if is_saved(run.tokenizer):
+        return load_tokenizer(run.tokenizer)
+    if effective.init_from_run_id is not None:
+        return load_tokenizer(runs.get(effective.init_from_run_id).tokenizer)
+    if effective.tokenizer_id is not None:
+        return load_tokenizer(tokenizers.get(effective.tokenizer_id).path)
+    return None
 
 
 class TrainingAttempt:
     """One attempt at a run, with the events that it logs; `started` has one event per attempt so far."""
 
     def __init__(
-        self, settings: Settings, run: RunDirectory, events: EventLog, started: Sequence[JobStarted], pause: Event
+        self,
+        settings: Settings,
+        run: RunDirectory,
+        events: EventLog,
+        started: Sequence[JobStarted],
+        pause: Event,
+        processes: Processes = ONE_PROCESS,
     ) -> None:
+        self._processes = processes
         self._settings, self._run, self._events, self._pause = settings, run, events, pause
         self._heartbeat = Heartbeat()
-        self._runs = RunStore(settings.app.artifacts_root)
-        self._tokenizers = TokenizerStore(settings.app.artifacts_root)
         self._record = run.record()
         self._started = started[0].ts
         self._number = len(started)
@@ -105,41 +168,19 @@ class TrainingAttempt:
                 log.error("run_failed", error_code=error.code, reason=error.message)
                 self._fail(error)
                 return
+            if self._processes.count > 1 and self._pause.wait(PEER_SECONDS):
+                raise  # another process has failed first
             code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
             log.exception("run_failed", error_code=code)
-            self._fail(AppError(code, _UNFORESEEN[code]))
+            self._fail(AppError(code, UNFORESEEN[code]))
             if code is ErrorCode.MODEL_TRAIN_FAILED:
                 raise
 
     def _train(self) -> None:
         effective = self._record.effective
-        compute = resolve(effective)
-        seed_everything(effective.seed)
         self._log_phase("reading", "Reading the corpus.")
-        tokenizer, corpus = prepare(effective, *data_paths(self._settings, effective), self._given_tokenizer())
-        if not is_saved(self._run.tokenizer):
-            tokenizer.save(self._run.tokenizer)
-        self._tokenizers.keep(self._run.tokenizer, tokenizer.manifest)
-        tokens = corpus.sizes["train"].tokens
-        check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
-        model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
-        if effective.objective == "masked_lm" and is_unidirectional(effective.model):
-            log.warning("masked_context_one_sided", model_family=effective.model_family)
-        store = CheckpointStore(self._run.checkpoints)
-        expected: dict[str, Tensor] = model.state_dict()
-        checkpoint, quarantined = store.recover(expected)
-        if quarantined:
-            log.error("checkpoint_quarantined", names=", ".join(quarantined))
-        if checkpoint is None and effective.init_from_run_id is not None:
-            parent, _ = load_run(self._runs.get(effective.init_from_run_id))
-            weights: dict[str, Tensor] = parent.state_dict()
-            model.load_state_dict(weights)
-        parts = _Parts(model, tokenizer, corpus, compute)
-        if checkpoint is not None and checkpoint.state.request_hash == self._record.checkpoint_request_hash:
-            steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
-            is_last = checkpoint.state.step >= steps
-            state = changed(checkpoint.state, request_hash=self._record.request_hash, is_last_step=is_last)
-            checkpoint = checkpoint._replace(state=state)
+        parts = load_parts(self._settings, self._run, self._processes)
+        model, tokenizer, corpus, compute, store, checkpoint = parts
         self._log_config(parts)
         start = TrainingState(request_hash=self._record.request_hash) if checkpoint is None else checkpoint.state
         prompts = sample_prompts(corpus, tokenizer, effective.seed)
@@ -156,27 +197,25 @@ class TrainingAttempt:
                 on_sample=lambda step: self._add_samples(parts, prompts, step),
                 should_stop=self._stop_reason,
             )
-            result = train(model, corpus, effective, compute, store, resume=checkpoint, callbacks=callbacks)
+            result = train(
+                model,
+                corpus,
+                effective,
+                compute,
+                store,
+                resume=checkpoint,
+                callbacks=callbacks,
+                processes=self._processes,
+            )
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause":
             self._log_phase(f"paused:{self._number}", "Paused by the end of the worker; the next worker resumes it.")
         else:
             self._finish(result, parts)
 
-    def _given_tokenizer(self) -> Tokenizer | None:
-        """Return the tokenizer that the run has saved or starts with; None if the run trains its own."""
-        effective = self._record.effective
-        if is_saved(self._run.tokenizer):
-            return load_tokenizer(self._run.tokenizer)
-        if effective.init_from_run_id is not None:
-            return load_tokenizer(self._runs.get(effective.init_from_run_id).tokenizer)
-        if effective.tokenizer_id is not None:
-            return load_tokenizer(self._tokenizers.get(effective.tokenizer_id).path)
-        return None
-
-    def _finish(self, result: TrainResult, parts: _Parts) -> None:
+    def _finish(self, result: TrainResult, parts: Parts) -> None:
         """Write the artifact of a completed run, and the end of a completed or cancelled run."""
-        model, tokenizer, corpus, compute = parts
+        model, tokenizer, corpus, compute, _, _ = parts
         record, effective, state = self._record, self._record.effective, result.state
         completed = result.stopped is None
         measured = self._evaluate(result, parts) if completed else None
@@ -233,7 +272,7 @@ class TrainingAttempt:
                 train_seconds=state.train_seconds,
                 epoch_seconds=tuple(epoch.seconds for epoch in state.epochs),
             ),
-            environment=environment(compute),
+            environment=environment(compute, self._processes.count, self._processes.backend),
             determinism=compute.determinism,
             eval=() if measured is None else (summary_of(measured),),
             files=file_records(self._run.path, self._artifact_files()) if completed else (),
@@ -241,12 +280,12 @@ class TrainingAttempt:
         log.info("run_ended", status=manifest.status, steps=manifest.steps)  # readers of the log stop at the end
         finish_run(self._run, self._events, manifest)
 
-    def _evaluate(self, result: TrainResult, parts: _Parts) -> EvalMetrics:
+    def _evaluate(self, result: TrainResult, parts: Parts) -> EvalMetrics:
         """Save the best weights; evaluate them on the test split, or on validation if the run has no test split."""
         effective = self._record.effective
         save_model(self._run.path, parts.model, effective.model)
         split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
-        model, tokenizer, corpus, compute = parts
+        model, tokenizer, corpus, compute, _, _ = parts
         measured = measure(
             model, tokenizer, corpus, split, effective, compute, run_id=self._record.run_id, evaluation=result.test
         )
@@ -291,8 +330,8 @@ class TrainingAttempt:
     def _log_phase(self, key: str, message: str) -> None:
         self._events.append(JobProgress(**self._stamp(f"{key}:{self._number}"), progress=0.0, message=message))
 
-    def _log_config(self, parts: _Parts) -> None:
-        model, tokenizer, corpus, compute = parts
+    def _log_config(self, parts: Parts) -> None:
+        model, tokenizer, corpus, compute, _, _ = parts
         effective = self._record.effective
         rows = len(corpus.rows("train", effective.max_seq_len))
         config = MetricsConfig(
@@ -335,7 +374,7 @@ class TrainingAttempt:
         stamped = self._stamp(f"checkpoint:{step}:{loss}")
         self._events.append(CheckpointSaved(**stamped, step=step, val_loss=loss, is_best=is_best))
 
-    def _add_samples(self, parts: _Parts, prompts: Sequence[str], step: int) -> None:
+    def _add_samples(self, parts: Parts, prompts: Sequence[str], step: int) -> None:
         self._heartbeat.beat(PHASE)
         effective, run_id = self._record.effective, self._record.run_id
         samples = draw_samples(parts.model, parts.tokenizer, prompts, effective.seed, run_id)

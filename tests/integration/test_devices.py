@@ -1,0 +1,174 @@
+"""Trainings by several processes: the numbers of one process, and an end without leftovers whatever is killed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import (
+    add_corpus,
+    ended,
+    gone,
+    is_running,
+    kill,
+    parent_of,
+    processes,
+    running,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
+from tests.support.ranks import Case, trained, trained_by_two
+from tests.support.waiting import until
+from tests.support.worker_runs import events_of, losses, training
+from trainer.contracts.events import JobProgress
+from trainer.jobs.queue import JobQueue
+from trainer.training.progress import CurveRow
+
+pytestmark = pytest.mark.process
+
+_TOLERANCE = 1e-5
+_STEPS = 50
+_SIZES: dict[str, object] = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}
+_SHARED: dict[str, object] = {
+    "max_steps": _STEPS,
+    "num_epochs": 20,
+    "batch_size": 5,  # no process has as many rows as the other
+    "log_every_steps": 1,
+    "checkpoint_every_steps": 20,
+    "checkpoint_schedule": [3],
+}
+_TRANSFORMER: dict[str, object] = {**_SHARED, "model": _SIZES}
+_FAMILIES: dict[str, dict[str, object]] = {
+    "lstm": {**_SHARED, "gradient_accumulation": 2, "gradient_clipping": 0.5},
+    "gpt2": {**_TRANSFORMER, "model_family": "gpt2", "sample_every_steps": 25},
+    "bert": {**_TRANSFORMER, "model_family": "bert", "gradient_accumulation": 2, "optimizer": {"name": "sgd"}},
+}
+_STRATEGIES = {"lstm-ddp": "lstm", "gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2", "bert-ddp": "bert", "bert-fsdp": "bert"}
+
+
+def _two(name: str, family: str, **more: bool) -> Case:
+    strategy = name.split("-")[1]
+    return Case(name, {**_FAMILIES[family], "devices": 2, "strategy": strategy}, **more)
+
+
+def _far(one: list[CurveRow], two: list[CurveRow]) -> float:
+    """Return the largest difference of losses; both curves must have the same rows."""
+    assert [row.step for row in one] == [row.step for row in two]
+    pairs = [(a.train_loss, b.train_loss) for a, b in zip(one, two, strict=True)]
+    pairs += [(a.val_loss, b.val_loss) for a, b in zip(one, two, strict=True)]
+    assert all((a is None) == (b is None) for a, b in pairs)
+    return max(abs(a - b) for a, b in pairs if a is not None and b is not None)
+
+
+def test_devices__two_processes_have_the_losses_of_one_and_resume_each_other(tmp_path: Path) -> None:
+    """Over 50 steps, their validation and the test; a pause of one training is resumed by the other number."""
+    one = {family: trained(tmp_path, Case(family, fields)) for family, fields in _FAMILIES.items()}
+    names = {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}
+    first = {name: trained(tmp_path, Case(f"{name}-later", _FAMILIES["gpt2"], pauses=True)) for name in names}
+
+    cases = [_two(name, family) for name, family in _STRATEGIES.items()]
+    cases += [_two(name, family)._replace(name=f"{name}-paused", pauses=True) for name, family in names.items()]
+    cases += [_two(name, family)._replace(name=f"{name}-later", resumes=True) for name, family in names.items()]
+    two = trained_by_two(tmp_path, cases)
+
+    for name, family in _STRATEGIES.items():
+        assert len([row for row in two[name] if row.train_loss is not None]) == _STEPS
+        assert _far(one[family], two[name]) < _TOLERANCE, name
+    for name in names:
+        paused = two[f"{name}-paused"]
+        rest = trained(tmp_path, Case(f"{name}-paused", _FAMILIES["gpt2"], resumes=True))
+        assert 0 < len(paused) < _STEPS
+        assert _far(one["gpt2"], paused + rest) < _TOLERANCE, name
+        assert _far(one["gpt2"], first[name] + two[f"{name}-later"]) < _TOLERANCE, name
+
+
+_LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20, "devices": 2, "threads": 2}
+
+
+async def test_devices__rank_killed_resumes_by_itself_to_the_same_curve(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    fields: dict[str, object] = {"num_epochs": 30, "checkpoint_every_steps": 20, "log_every_steps": 5, "threads": 2}
+    async with running(settings_in(tmp_path)) as queue:
+        one = (await queue.train(tiny_request(**fields), user_id=None)).run_id
+        await wait_for_status(queue, one, ended)
+        two = (await queue.train(tiny_request(**fields, devices=2), user_id=None)).run_id
+        await wait_for_status(queue, two, lambda s: (s.last_checkpoint_step or 0) >= 20 or ended(s))
+        kill(_rank_pid(tmp_path, "1"))
+        status = await wait_for_status(queue, two, ended)
+        curves = [dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")) for run_id in (one, two)]
+        events = events_of(queue, two)
+        manifest = queue.runs.get(two).completed_manifest()
+
+    assert (status.status, status.attempt) == ("completed", 2)
+    assert any(isinstance(event, JobProgress) and "was killed" in event.message for event in events)
+    assert manifest.environment is not None
+    assert (manifest.environment.devices, manifest.environment.backend, manifest.environment.threads) == (2, "gloo", 1)
+    assert curves[0].keys() == curves[1].keys()
+    assert max(abs(float.fromhex(curves[0][step]) - float.fromhex(curves[1][step])) for step in curves[0]) < 1e-5
+
+
+async def test_devices__cancel_ends_all_processes_and_so_does_the_end_of_their_parent(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = await _started(queue)
+        ranks = [_rank_pid(tmp_path, rank) for rank in ("0", "1")]
+        parent = parent_of(ranks[0])
+        kill(parent)
+        await until(lambda: not any(is_running(rank) for rank in ranks))
+        status = await wait_for_status(
+            queue, run_id, lambda s: (s.attempt == 2 and bool(s.last_checkpoint_step)) or ended(s)
+        )
+        assert not ended(status)
+        await queue.cancel(run_id)
+        status = await wait_for_status(queue, run_id, ended)
+        assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
+    assert status.status == "cancelled"
+    assert await gone(tmp_path)
+
+
+async def test_devices__stop_of_the_worker_saves_a_checkpoint_and_the_next_one_resumes(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = await _started(queue, checkpoint_every_steps=10**6)
+    assert await gone(tmp_path)
+    assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
+    assert isinstance(events_of(queue, run_id)[-1], JobProgress)
+
+
+@pytest.mark.slow
+async def test_devices__twenty_runs_in_a_row_end_cleanly(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    fields: dict[str, object] = {"devices": 2, "threads": 2, "num_epochs": 20, "max_steps": _STEPS}
+    async with running(settings_in(tmp_path)) as queue:
+        for _ in range(20):
+            run_id = (await queue.train(tiny_request(**fields), user_id=None)).run_id
+            status = await wait_for_status(queue, run_id, ended)
+            assert (status.status, status.step, status.attempt) == ("completed", _STEPS, 1)
+            await until(lambda: not processes(tmp_path, "trainer.worker.rank"))
+
+
+async def _started(queue: JobQueue, **more: object) -> str:
+    run_id = (await queue.train(tiny_request(**{**_LONG, **more}), user_id=None)).run_id
+    await wait_for_status(queue, run_id, training)
+    return run_id
+
+
+def _rank_pid(folder: Path, rank: str) -> int:
+    """Return the process with a rank."""
+    [pid] = [
+        process.pid
+        for process in processes(folder, "trainer.worker.rank")
+        if f"RANK={rank}" in _environment(process.pid)
+    ]
+    return pid
+
+
+def _environment(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
