@@ -2,11 +2,11 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations slurm-test
+COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations scale-test slurm-test
 
 .PHONY: $(COMMANDS) start stop restart clean
 
-$(COMMANDS):  # chaos: MINUTES=10 SEED=n; fuzz: SEED=n CASES=n; bench: QUICK=1
+$(COMMANDS):  # chaos: MINUTES=10 SEED=n; fuzz: SEED=n CASES=n; scale-test: SEED=n RUNS=30; bench: QUICK=1
 	@$(PYTHON) scripts/setup.py $@
 
 # Only containers of this stack reach its Redis; still it has a password. .env keeps it, and the key of the HTTP API.

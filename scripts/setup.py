@@ -3,7 +3,7 @@
     python scripts/setup.py [COMMAND]
 
 COMMAND is demo, up, test, unit, check, lint, bench, browser, pictures, constraints, chaos, fuzz,
-mutations or slurm-test.
+mutations, scale-test or slurm-test.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -49,7 +49,8 @@ class Terminated(KeyboardInterrupt):
 def main() -> int:
     commands = {"test": test, "unit": unit, "check": check, "lint": lint}
     commands |= {"bench": bench, "browser": browser, "pictures": pictures, "constraints": constraints}
-    commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations, "slurm-test": slurm_test}
+    commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations}
+    commands |= {"scale-test": scale_test, "slurm-test": slurm_test}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
@@ -168,6 +169,11 @@ def fuzz() -> int:
 def mutations() -> int:
     """Switch one safeguard after the other off, and see that the tests notice."""
     return run(PYTHON, "-m", "tests.chaos.mutations")
+
+
+def scale_test() -> int:
+    """Workers on machines of their own that fail; SEED and RUNS of the environment say which campaign."""
+    return run(PYTHON, "-m", "tests.scale")
 
 
 def slurm_test() -> int:

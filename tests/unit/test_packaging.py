@@ -250,7 +250,8 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "browser", "constraints", "chaos", "slurm-test"]
+    "target",
+    ["demo", "up", "test", "unit", "check", "lint", "bench", "browser", "constraints", "scale-test", "slurm-test"],
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]

@@ -52,6 +52,10 @@ class WriterChanged(Exception):
     """Another machine has become the writer of a folder."""
 
 
+class FolderDamaged(AppError):
+    """The stored copy of a folder is not what its head says."""
+
+
 def _safe_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     if path != "/".join(parts) or not parts or any(part.startswith((".", "/")) for part in parts) or "\0" in path:
@@ -125,6 +129,11 @@ class Replica:
         """The tag of the head that the folder was last equal to."""
         return None if self._copy is None else self._copy.etag
 
+    @property
+    def is_open(self) -> bool:
+        """True if the end of the folder was not in the store when the folder was last equal to the stored state."""
+        return self._copy is not None and not self._copy.head.has_ended
+
     def publish(self) -> None:
         """Store a folder that this machine has created or begun again; it becomes its writer.
 
@@ -138,6 +147,9 @@ class Replica:
         head = Head(counter=counter, writer=self._machine, has_ended=self._has_ended(), files=files)
         is_open = stored is not None and stored.key == self._open
         if not self._replace_head(head, self._open, stored.etag if stored is not None and is_open else None):
+            again = self._stored_head()
+            if again is not None and (again.head.writer, again.head.counter) == (self._machine, counter):
+                return  # another process or thread of this machine was faster
             message = "Another machine has just stored the same: try again in a minute."
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
         if stored is not None and not is_open:
@@ -293,7 +305,7 @@ class Replica:
             else:
                 log.error("stored_folder_damaged", key=stored.key)
                 message = f"The copy of '{self.item_id}' in the object store is damaged or changes all the time."
-                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+                raise FolderDamaged(ErrorCode.SERVICE_UNAVAILABLE, message)
             if not is_writer:
                 self._remove_others(head)
             self._keep_copy(stored)
@@ -353,21 +365,23 @@ class Replica:
         for _ in range(_ATTEMPTS):
             with ExitStack() as opened:
                 names = self._names()
+                # a checkpoint counts the lines of the growing files
+                is_all = is_last or any(_is_heavy(name) and name not in self._seen for name in names)
                 try:
-                    files = {name: self._open_changed(name, opened, is_last) for name in names}
+                    files = {name: self._open_changed(name, opened, is_all) for name in names}
                 except FileNotFoundError:  # a checkpoint was removed meanwhile
                     continue
                 if self._names() == names:
                     return tuple(self._store_file(name, file, counter) for name, file in files.items())
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"The files of '{self.item_id}' change too fast to be stored.")
 
-    def _open_changed(self, name: str, opened: ExitStack, is_last: bool) -> "StoredFile | BufferedReader[FileIO]":
+    def _open_changed(self, name: str, opened: ExitStack, is_all: bool) -> "StoredFile | BufferedReader[FileIO]":
         """Open a file, unless it is as it was when it was stored last, or has just been stored and grows."""
         seen, state = self._seen.get(name), (self.path / name).stat()
         if seen is not None:
             is_same = (seen.size, seen.modified_ns) == (state.st_size, state.st_mtime_ns)
             is_large = name.endswith(_GROWING) and state.st_size > _OFTEN_BYTES
-            if is_same or (is_large and not is_last and time.monotonic() < seen.at + _SELDOM_SECONDS):
+            if is_same or (is_large and not is_all and time.monotonic() < seen.at + _SELDOM_SECONDS):
                 return seen.stored
         return opened.enter_context(BufferedReader(open_regular(self.path / name)))
 

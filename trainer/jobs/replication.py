@@ -10,7 +10,7 @@ from typing import get_args
 import structlog
 
 from trainer.artifacts.object_store import ObjectStore
-from trainer.artifacts.replicas import ENDED, OPEN, Kind, Replica, join_store, unstored
+from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Kind, Replica, join_store, unstored
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
@@ -36,6 +36,8 @@ class Replication:
         self._root = settings.app.artifacts_root
         self._objects = ObjectStore(settings.object_store) if settings.object_store.url else None
         self._open_tags: dict[str, str] = {}
+        self._published: set[str] = set()
+        """Keys of heads that no refresh has looked at since they were published."""
         self._all_at = -_ALL_SECONDS
 
     @property
@@ -50,6 +52,7 @@ class Replication:
     async def publish(self, kind: Kind, item_id: str) -> None:
         """Store what this machine has accepted, before it is enqueued."""
         await self._with(kind, item_id, Replica.publish)
+        self._published.add(f"{OPEN}{kind}/{item_id}")
         self.watch(kind, item_id)
 
     def watch(self, kind: Kind, item_id: str) -> None:
@@ -84,6 +87,10 @@ class Replication:
             await asyncio.wait([working, pushing])
         pushing.result()
         working.result()
+
+    async def is_open(self, kind: Kind, item_id: str) -> bool:
+        """Return True if the end of a folder is not stored, as far as this machine knows."""
+        return self.is_on and (await asyncio.to_thread(self._replica, kind, item_id)).is_open
 
     async def request_cancel(self, kind: Kind, item_id: str) -> None:
         await self._with(kind, item_id, Replica.request_cancel)
@@ -129,8 +136,9 @@ class Replication:
         objects = self._objects
         if objects is None:
             return []
+        published = set(self._published)
         tags = await asyncio.to_thread(objects.tags, OPEN)
-        ended = [key for key in self._open_tags if key not in tags]
+        ended = sorted({*self._open_tags, *published} - set(tags))
         changed_keys = [key for key, tag in tags.items() if self._open_tags.get(key) != tag] + ended
         if with_ended and time.monotonic() > self._all_at + _ALL_SECONDS:
             await self._publish_missing()
@@ -140,11 +148,18 @@ class Replication:
         ids: list[str] = []
         for key in changed_keys:
             kind, item_id = _kind_and_id(key)
-            await self.fetch(kind, item_id)
-            if kind == "models":
-                await self._fetch_tokenizer(item_id)
+            try:
+                await self.fetch(kind, item_id)
+                if kind == "models":
+                    await self._fetch_tokenizer(item_id)
+            except FolderDamaged as error:  # the next call tries again; the others do not wait for it
+                log.warning("refresh_failed", names=item_id, error=str(error))
+                tags.pop(key, None)
+                tags |= {key: tag for key, tag in self._open_tags.items() if key == f"{OPEN}{kind}/{item_id}"}
+                continue
             ids.append(item_id)
         self._open_tags = tags
+        self._published -= published
         return ids
 
     async def _fetch_tokenizer(self, run_id: str) -> None:

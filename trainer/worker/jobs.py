@@ -77,7 +77,7 @@ class Jobs:
         except AppError as error:
             log.error("training_job_rejected", error_code=error.code, reason=error.message)
             return
-        if run.manifest() is None or not run.seal.exists():
+        if run.manifest() is None or not run.seal.exists() or await self._replication.is_open("models", run_id):
             await self._write("models", run_id, lambda: self._train(run))
         try:
             await publish_events(self._store, run)
@@ -144,10 +144,12 @@ class Jobs:
         except AppError as error:
             log.error("tokenizer_job_rejected", error_code=error.code, reason=error.message)
             return
-        if tokenizer.is_unfinished():
+        if tokenizer.is_unfinished() or await self._replication.is_open("tokenizers", tokenizer_id):
             await self._write("tokenizers", tokenizer_id, lambda: self._train_tokenizer(tokenizer))
 
     async def _train_tokenizer(self, tokenizer: TokenizerDirectory) -> None:
+        if not tokenizer.is_unfinished():
+            return  # only its end is to be stored
         await self._replication.fetch_corpora(tokenizer.record().corpora)
         await supervise_tokenizer(tokenizer, self._settings, self._store)
 

@@ -1,0 +1,188 @@
+"""Faults of machines that share an object store, as `make scale-test` has found them."""
+
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, settings_in, some_text
+from tests.support.object_stores import Bucket, S3Server, machine, s3_server
+from tests.support.redis_servers import embedded
+from tests.support.runs import record
+from trainer.artifacts.replicas import Replica
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.data.corpora import CorpusStore
+from trainer.jobs.replication import Replication
+from trainer.worker.inference_process import InferenceChild
+from trainer.worker.jobs import Jobs
+
+RUN = "char_lstm-1"
+ROW = b'{"step": 1}\n'
+LARGE = ROW * 30_000
+"""More than a growing file that is stored after each change."""
+
+
+@pytest.fixture(scope="module", name="server")
+def server_fixture() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(name="bucket")
+def bucket_fixture(server: S3Server) -> Bucket:
+    return server.bucket()
+
+
+@asynccontextmanager
+async def worker_jobs(folder: Path, bucket: Bucket) -> AsyncIterator[tuple[Jobs, Path]]:
+    """The jobs of a worker, and its artifacts folder."""
+    async with embedded(folder) as (plain, _, store):
+        settings: Settings = changed(plain, object_store=bucket.settings)
+        child = InferenceChild(settings)
+        yield Jobs(settings, store, child, child), settings.app.artifacts_root
+
+
+def replica(bucket: Bucket, root: Path, run_id: str = RUN) -> Replica:
+    return Replica(bucket.objects, root, "models", run_id)
+
+
+def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
+    run = RunStore(root).create(record(RUN))
+    writer = replica(bucket, root)
+    writer.publish()
+    writer.claim()
+    return run, writer
+
+
+async def test_end_of_a_run_that_could_not_be_stored__is_stored_by_the_next_job(tmp_path: Path, bucket: Bucket) -> None:
+    async with worker_jobs(tmp_path, bucket) as (jobs, root):
+        run, _ = claimed(bucket, root)
+        with run.wait_for_lock(1), run.open_log() as events:
+            finish_run(run, events, manifest_of(run.record(), "cancelled"))
+
+        payload: dict[str, object] = TrainJobPayload(run_id=RUN).model_dump()
+        await jobs.train({}, payload)
+
+    assert bucket.objects.tags("open/") == {}
+    other = replica(bucket, tmp_path / "b")
+    other.pull()
+    assert (other.path / "manifest.json").read_bytes() == (run.path / "manifest.json").read_bytes()
+    assert (other.path / "SHA256SUMS").read_bytes() == run.seal.read_bytes()
+
+
+async def test_end_of_a_tokenizer_that_could_not_be_stored__is_stored_by_the_next_job(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    async with worker_jobs(tmp_path, bucket) as (jobs, root):
+        add_corpus(tmp_path, some_text())
+        request = TokenizerTrainRequest(method="char", corpora=("text",))
+        checked = await resolve_tokenizer(request, CorpusStore(settings_in(tmp_path)))
+        tokenizer = TokenizerStore(root).create(checked)
+        writer = Replica(bucket.objects, root, "tokenizers", tokenizer.tokenizer_id)
+        writer.publish()
+        writer.claim()
+        tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, "It failed."))
+
+        payload: dict[str, object] = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id).model_dump()
+        await jobs.train_tokenizer({}, payload)
+
+    assert bucket.objects.tags("open/") == {}
+    assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer.tokenizer_id}"]
+
+
+def test_stored_checkpoint__comes_with_all_rows_of_a_long_curve_before_it(tmp_path: Path, bucket: Bucket) -> None:
+    run, writer = claimed(bucket, tmp_path / "a")
+    run.loss_curve.write_bytes(LARGE)
+    writer.push()
+    run.loss_curve.write_bytes(LARGE + ROW)
+    (run.checkpoints / "step-5").mkdir(parents=True)
+    (run.checkpoints / "step-5" / "weights.safetensors").write_bytes(b"after all these rows")
+    writer.push()
+
+    other = replica(bucket, tmp_path / "b")
+    other.claim()
+
+    assert (other.path / "checkpoints" / "step-5" / "weights.safetensors").read_bytes() == b"after all these rows"
+    assert (other.path / "loss_curve.jsonl").read_bytes() == LARGE + ROW
+
+
+def test_folder_that_two_threads_of_a_machine_publish__is_stored_without_an_error(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    run_ids = [f"char_lstm-{number}" for number in range(8)]
+    for run_id in run_ids:
+        RunStore(tmp_path).create(record(run_id))
+
+    with ThreadPoolExecutor(4) as pool:
+        for run_id in run_ids:
+            both = [pool.submit(replica(bucket, tmp_path, run_id).publish) for _ in range(4)]
+            assert [one.result() for one in both] == [None] * 4
+
+    assert sorted(bucket.objects.tags("open/")) == [f"open/models/{run_id}" for run_id in run_ids]
+
+
+async def test_damaged_folder__does_not_keep_a_machine_from_the_others(tmp_path: Path, bucket: Bucket) -> None:
+    here = machine(tmp_path / "a", bucket)
+    run_ids = [f"char_lstm-{number}" for number in range(3)]
+    for run_id in run_ids:
+        RunStore(here.app.artifacts_root).create(record(run_id))
+        replica(bucket, here.app.artifacts_root, run_id).publish()
+    whole = {key: bucket.objects.get(key) for key in bucket.objects.tags(f"files/models/{run_ids[1]}/")}
+    for key in whole:
+        bucket.objects.put(key, b"damaged")
+    reader = Replication(machine(tmp_path / "b", bucket))
+
+    assert await reader.refresh() == [run_ids[0], run_ids[2]]
+    assert await reader.refresh() == []
+    for key, stored in whole.items():
+        assert stored is not None
+        bucket.objects.put(key, stored.data)
+    assert await reader.refresh() == [run_ids[1]]
+    assert await reader.refresh() == []
+
+
+async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, bucket: Bucket) -> None:
+    here = machine(tmp_path / "a", bucket)
+    run, writer = claimed(bucket, here.app.artifacts_root)
+    reader = Replication(machine(tmp_path / "b", bucket))
+    assert await reader.refresh() == [RUN]
+    with run.wait_for_lock(1), run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+    writer.push()
+    whole = {key: bucket.objects.get(key) for key in bucket.objects.tags(f"files/models/{RUN}/")}
+    for key in whole:
+        bucket.objects.put(key, b"damaged")
+
+    assert await reader.refresh() == []
+    for key, stored in whole.items():
+        assert stored is not None
+        bucket.objects.put(key, stored.data)
+    assert await reader.refresh() == [RUN]
+    assert await reader.refresh() == []
+
+
+async def test_work_that_ends_before_the_next_look__is_fetched_by_the_machine_that_queued_it(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    here, there = machine(tmp_path / "a", bucket), machine(tmp_path / "b", bucket)
+    run = RunStore(here.app.artifacts_root).create(record(RUN))
+    replication = Replication(here)
+    await replication.publish("models", RUN)
+    worker = replica(bucket, there.app.artifacts_root)
+    worker.claim()
+    other = RunStore(there.app.artifacts_root).get(RUN)
+    with other.wait_for_lock(1), other.open_log() as events:
+        finish_run(other, events, manifest_of(other.record(), "cancelled"))
+    worker.push()
+
+    assert await replication.refresh() == [RUN]
+    assert await replication.refresh() == []
+    assert run.seal.read_bytes() == other.seal.read_bytes()
