@@ -1,5 +1,6 @@
 """Faults of machines that share an object store, as `make scale-test` has found them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -169,20 +170,21 @@ async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, buc
     assert await reader.refresh() == []
 
 
-async def test_work_that_ends_before_the_next_look__is_fetched_by_the_machine_that_queued_it(
+async def test_work_that_is_published_and_ends_during_a_look__is_fetched_by_the_next_one(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     here, there = machine(tmp_path / "a", bucket), machine(tmp_path / "b", bucket)
-    run = RunStore(here.app.artifacts_root).create(record(RUN))
     replication = Replication(here)
-    await replication.publish("models", RUN)
-    worker = replica(bucket, there.app.artifacts_root)
-    worker.claim()
-    other = RunStore(there.app.artifacts_root).get(RUN)
-    with other.wait_for_lock(1), other.open_log() as events:
-        finish_run(other, events, manifest_of(other.record(), "cancelled"))
-    worker.push()
+    run, writer = claimed(bucket, there.app.artifacts_root)
+    with run.wait_for_lock(1), run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+    writer.push()
 
+    looking = asyncio.create_task(replication.refresh())
+    await asyncio.sleep(0)
+    replication.watch("models", RUN)
+
+    assert await looking == []
     assert await replication.refresh() == [RUN]
     assert await replication.refresh() == []
-    assert run.seal.read_bytes() == other.seal.read_bytes()
+    assert RunStore(here.app.artifacts_root).get(RUN).seal.read_bytes() == run.seal.read_bytes()

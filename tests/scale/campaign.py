@@ -26,6 +26,8 @@ from trainer.jobs.queue import JobQueue
 _SETTLE_SECONDS = 120.0
 """So long no run may end while one has not ended."""
 _WATCH_SECONDS = 0.3
+_VICTIM_SECONDS = 5.0
+"""So long a fault waits until its machine trains a run."""
 
 
 class Result(NamedTuple):
@@ -138,8 +140,11 @@ class Campaign:
         async with machine.busy:
             if not self._left():
                 return  # it would meet nothing
+            deadline = time.monotonic() + _VICTIM_SECONDS
+            while not (hit := await asyncio.to_thread(machine.is_training)) and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
             self.faults[fault.kind] += 1
-            self.hits += await asyncio.to_thread(machine.is_training)
+            self.hits += hit
             match fault.kind:
                 case "kill" | "new machine":
                     await machine.kill(2 * LEASE_SECONDS * fault.chance, is_replaced=fault.kind == "new machine")

@@ -36,8 +36,8 @@ class Replication:
         self._root = settings.app.artifacts_root
         self._objects = ObjectStore(settings.object_store) if settings.object_store.url else None
         self._open_tags: dict[str, str] = {}
-        self._published: set[str] = set()
-        """Keys of heads that no refresh has looked at since they were published."""
+        self._watched: set[str] = set()
+        """Keys of open heads, real or not, that the next refresh looks at."""
         self._all_at = -_ALL_SECONDS
 
     @property
@@ -52,12 +52,11 @@ class Replication:
     async def publish(self, kind: Kind, item_id: str) -> None:
         """Store what this machine has accepted, before it is enqueued."""
         await self._with(kind, item_id, Replica.publish)
-        self._published.add(f"{OPEN}{kind}/{item_id}")
         self.watch(kind, item_id)
 
     def watch(self, kind: Kind, item_id: str) -> None:
         """Let the next `refresh` look at a folder, which may have ended before that."""
-        self._open_tags.setdefault(f"{OPEN}{kind}/{item_id}", "")
+        self._watched.add(f"{OPEN}{kind}/{item_id}")
 
     async def fetch(self, kind: Kind, item_id: str, *, is_whole: bool = False) -> None:
         """Bring a folder to the stored state, with weights and checkpoints if it is wanted whole.
@@ -136,9 +135,9 @@ class Replication:
         objects = self._objects
         if objects is None:
             return []
-        published = set(self._published)
+        watched = set(self._watched)  # work that is watched from now on is for the next call
         tags = await asyncio.to_thread(objects.tags, OPEN)
-        ended = sorted({*self._open_tags, *published} - set(tags))
+        ended = sorted({*self._open_tags, *watched} - set(tags))
         changed_keys = [key for key, tag in tags.items() if self._open_tags.get(key) != tag] + ended
         if with_ended and time.monotonic() > self._all_at + _ALL_SECONDS:
             await self._publish_missing()
@@ -159,7 +158,7 @@ class Replication:
                 continue
             ids.append(item_id)
         self._open_tags = tags
-        self._published -= published
+        self._watched -= watched
         return ids
 
     async def _fetch_tokenizer(self, run_id: str) -> None:
