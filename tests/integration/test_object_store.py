@@ -11,12 +11,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from arq import Retry
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
+from tests.support.cross_language import add_languages, plan, plan_with
 from tests.support.object_stores import Bucket, machine, s3_server, worker_of
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS
-from tests.support.worker_runs import LONG, events_of, losses
+from tests.support.worker_runs import LONG, events_of, losses, with_redis
+from trainer.artifacts.runs import RunStore
+from trainer.commands.local_installation import LocalInstallation
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -28,13 +32,16 @@ from trainer.export.verification import verify_run
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.replication import Replication, whole_run
 from trainer.jobs.services import die_with_parent, find_server
+from trainer.store.store import connect
+from trainer.worker.inference_process import InferenceChild
+from trainer.worker.jobs import Jobs
 
 
 class Site:
     """The machine of the bot, and another one with a worker, that share a server and an object store."""
 
     def __init__(self, folder: Path, bucket: Bucket) -> None:
-        self.bucket = bucket
+        self.folder, self.bucket = folder, bucket
         self.url = f"unix://{folder / 'valkey.sock'}"
         self.here: Settings = machine(folder / "bot", bucket, self.url)
         self.there: Settings = machine(folder / "gpu", bucket, self.url)
@@ -72,6 +79,29 @@ def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             for process in (worker, valkey):
                 process.terminate()
                 process.wait(PATIENCE_SECONDS)
+
+
+class Lent:
+    """The connection of job functions that a test calls."""
+
+    def __init__(self, site: Site) -> None:
+        self._url = site.url
+
+    def jobs(self, settings: Settings) -> Jobs:
+        return Jobs(settings, self.store, InferenceChild(settings), InferenceChild(settings))
+
+    async def __aenter__(self) -> "Lent":
+        self.store = await connect(self._url)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.store.close()
+
+
+def without_store(site: Site) -> Settings:
+    """The settings of the worker's machine with an object store that does not answer."""
+    with s3_server() as server:
+        return changed(site.there, object_store=server.bucket().settings)
 
 
 async def told(queue: JobQueue, run_id: str) -> RunStatus:
@@ -155,8 +185,7 @@ async def test_tokenizer__trains_on_another_machine(site: Site) -> None:
 
 
 async def test_request_without_the_object_store__is_refused_and_leaves_nothing(site: Site) -> None:
-    with s3_server() as server:
-        here = changed(site.here, object_store=server.bucket().settings)
+    here = changed(site.here, object_store=without_store(site).object_store)
     async with site.queue() as queue:
         before = [run.run_id for run in queue.runs.all()]
         queue.replication = Replication(here)
@@ -194,3 +223,92 @@ async def test_run_whose_machine_is_lost__continues_on_another_from_its_checkpoi
     assert (moved.status, len(starts)) == ("completed", 2)
     assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+async def test_experiment__runs_on_another_machine_and_its_report_comes_back(site: Site) -> None:
+    add_languages(site.folder / "bot")
+    async with site.queue() as queue:
+        experiment_id = (await queue.experiments.start(plan(), user_id=None)).experiment_id
+        while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
+            await queue.replication.refresh()
+        matrix = queue.experiments.stored.get(experiment_id).path / "matrix.csv"
+
+        assert status.status == "completed", status.message
+        assert matrix.stat().st_size > 0
+
+
+async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site: Site) -> None:
+    add_languages(site.folder / "bot")
+    async with site.queue() as queue:
+        request = plan_with({"num_epochs": 1000}, name="cancelled")
+        experiment_id = (await queue.experiments.start(request, user_id=None)).experiment_id
+        experiment = queue.experiments.stored.get(experiment_id)
+        while not experiment.runs():
+            await queue.replication.refresh()
+        status = await queue.experiments.cancel(experiment_id)
+        run_ids = [cell.run_id for cell in experiment.runs().values()]
+        ends = [await told(queue, run_id) for run_id in run_ids]
+        with pytest.raises(AppError, match="has already ended"):
+            await queue.experiments.cancel(experiment_id)
+
+    assert (status.status, {end.status for end in ends}) == ("cancelled", {"cancelled"})
+
+
+async def test_mt_without_redis__asks_the_worker_of_another_machine_to_cancel(site: Site) -> None:
+    async with site.queue() as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
+        while (await queue.status(run_id)).step == 0:
+            await queue.replication.refresh()
+        installation = LocalInstallation(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
+        asked = await installation.cancel(run_id)
+        statuses = [status.status async for status in installation.follow(run_id)]
+
+    assert (asked.status, statuses[-1]) == ("running", "cancelled")
+
+
+async def test_training__goes_on_without_the_object_store_and_is_stored_when_it_answers(tmp_path: Path) -> None:
+    with s3_server() as server:
+        bucket = server.bucket()
+        async with served(tmp_path) as redis:
+            here = machine(tmp_path / "bot", bucket, redis.url)
+            machine(tmp_path / "gpu", bucket, redis.url)
+            add_corpus(tmp_path / "bot", some_text())
+            queue = await JobQueue.connect(here, redis.url)
+            log = tmp_path / "gpu" / "worker.log"
+            async with worker_of(tmp_path / "gpu", bucket, redis.url):
+                run_id = (await queue.train(tiny_request(num_epochs=30), user_id=7)).run_id
+                while (await queue.status(run_id)).step == 0:
+                    await queue.replication.refresh()
+                server.stop()
+                await until(lambda: all(word in log.read_text("utf-8") for word in ("push_failed", "refresh_failed")))
+                with captured_logs() as logs:
+                    following = asyncio.create_task(told(queue, run_id))
+                    await until(lambda: "refresh_failed" in [line["event"] for line in logs])
+                server.start_again()
+                status = await following
+            await queue.close()
+
+    assert (status.status, status.attempt) == ("completed", 1)
+
+
+async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> None:
+    async with site.queue() as queue, Lent(site) as lent:
+        await queue.pause(is_paused=True)
+        run_id = (await queue.train(tiny_request(), user_id=7)).run_id
+        payload: dict[str, str] = {"run_id": run_id}
+
+        await lent.store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
+        with pytest.raises(Retry):
+            await lent.jobs(site.there).train({}, payload)
+        await lent.store.release([run_id])
+        with pytest.raises(Retry):
+            await lent.jobs(without_store(site)).train({}, payload)
+        with RunStore(site.there.app.artifacts_root).get(run_id).wait_for_lock(1), pytest.raises(Retry):
+            await lent.jobs(site.there).train({}, payload)
+        with captured_logs() as logs:
+            await lent.jobs(site.there).train({}, {"run_id": "unknown"})
+        await queue.cancel(run_id)
+        await queue.pause(is_paused=False)
+
+    assert "training_job_rejected" in [line["event"] for line in logs]

@@ -53,11 +53,17 @@ class Bucket:
 
 
 class S3Server:
-    """A server in a thread of this process, on a free port; it can be stopped and started again, empty."""
+    """A server in a thread of this process, on a free port; it can be stopped and started again."""
 
     def __init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = ThreadedMotoServer(port=0, verbose=False)
+        self._server.start()
+
+    def start_again(self) -> None:
+        """Start a stopped server on its port, with its buckets."""
+        _, port = self._server.get_host_and_port()
+        self._server = ThreadedMotoServer(port=port, verbose=False)
         self._server.start()
 
     def bucket(self) -> Bucket:
