@@ -162,10 +162,13 @@ class Jobs:
         except AppError as error:
             log.error("experiment_job_rejected", error_code=error.code, reason=error.message)
             return
-        if experiment.is_unfinished() or experiment.cancel_requested():
+        is_open = await self._replication.is_open("experiments", experiment_id)
+        if is_open or experiment.is_unfinished() or experiment.cancel_requested():
             await self._write("experiments", experiment_id, lambda: self._run_experiment(experiment))
 
     async def _run_experiment(self, experiment: ExperimentDirectory) -> None:
+        if not experiment.is_unfinished() and not experiment.cancel_requested():
+            return  # only its end is to be stored
         if self._replication.is_on:
             record = experiment.record()
             ratings: tuple[CorpusRef, ...] = () if record.ratings is None else (record.ratings,)
