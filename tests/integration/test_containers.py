@@ -9,9 +9,11 @@ import sys
 import time
 import tomllib
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from importlib.metadata import distribution
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from aiohttp import ClientSession
@@ -302,16 +304,17 @@ def in_container(volumes: Path, *command: str | Path) -> list[str]:
 
 
 @pytest.fixture(name="volumes")
-def volumes_fixture(tmp_path: Path) -> Path:
-    folder = tmp_path / "volumes"
-    for name in ("data", "artifacts", "scratch"):
-        (folder / name).mkdir(parents=True)
-    add_corpus(folder, some_text())
-    probe = in_container(folder, "sh", "-c", f"touch {folder}/scratch/x; ! touch {tmp_path}/x")
-    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"mounts cannot be made read-only here: {tried.stderr.strip()}")
-    return folder
+def volumes_fixture(tmp_path: Path) -> Iterator[Path]:
+    with TemporaryDirectory() as short:  # the addresses of sockets have 108 bytes at most
+        folder = Path(short)
+        for name in ("data", "artifacts", "scratch"):
+            (folder / name).mkdir()
+        add_corpus(folder, some_text())
+        probe = in_container(folder, "sh", "-c", f"touch {folder}/scratch/x; ! touch {tmp_path}/x")
+        tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+        if tried.returncode:
+            pytest.skip(f"mounts cannot be made read-only here: {tried.stderr.strip()}")
+        yield folder
 
 
 @pytest.fixture(name="bot_python")

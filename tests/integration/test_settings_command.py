@@ -53,7 +53,7 @@ async def test_commands__have_their_texts_in_turkish_and_russian_but_not_their_n
     async with place(tmp_path) as here:
         admin = next(command for command in here.discord.commands if command["name"] == "mt-admin")
         workers = next(row for row in rows(admin["options"]) if row["name"] == "workers")
-        [action] = rows(workers["options"])
+        action = next(row for row in rows(workers["options"]) if row["name"] == "action")
         pause = rows(action["choices"])[0]
 
         assert set(mapping(admin["description_localizations"])) == {"tr", "ru"}
