@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.slurm.campaign import requests, train_on_slurm, train_without_slurm
+from tests.slurm.campaign import StuckError, requests, train_on_slurm, train_without_slurm
 from tests.slurm.verdict import attempts_of, faults_of
 from tests.support import gone, processes
 
@@ -36,8 +36,8 @@ async def hold(folder: Path, console: Console) -> bool:
         console.print(fault, style="red", markup=False)
     attempts = sum(map(attempts_of, outcome.runs))
     console.print(
-        f"{len(outcome.runs)} runs in {attempts} attempts over two nodes, with 1 preemption and 1 lost node, in"
-        f" {outcome.seconds:.0f} s: "
+        f"{len(outcome.runs)} runs in {attempts} attempts over two nodes in {outcome.seconds:.0f} s; by Slurm's log"
+        f" {len(outcome.preempted_jobs)} job preempted, {len(outcome.jobs_of_lost_nodes)} job on a lost node: "
         + (f"{len(faults)} broken promises; see {folder}" if faults else "each completed once, equal bit for bit."),
         style="bold red" if faults else "bold green",
     )
@@ -50,6 +50,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="mt-slurm-"))
     try:
         holds = asyncio.run(hold(folder, console))
+    except StuckError as error:
+        console.print(f"{error} What there was is in {folder}", style="bold red", markup=False, soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         console.print(f"Interrupted; nothing is left running. What there was is in {folder}")
         return 130

@@ -1,9 +1,10 @@
 """Trains runs on the nodes of a Slurm cluster, preempts one worker, and takes the node of another one down."""
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from trainer.jobs.queue import JobQueue
 from trainer.store.store import connect
 
 RUNS = 12
-_EPOCHS, _LONG_EPOCHS = 2, 30
+_EPOCHS, _LONG_EPOCHS = 2, 40
 _LEASE_SECONDS = 5
 _IDLE_SECONDS = 20
 """Longer than a lease, so that a worker waits for the run of a lost node."""
@@ -31,10 +32,16 @@ _MT = Path(sys.executable).with_name("mt")
 _SCRIPT = ROOT / "deploy" / "slurm" / "worker.sbatch"
 
 
+class StuckError(Exception):
+    """The campaign cannot continue; the message is a sentence for its user."""
+
+
 class Interruption(NamedTuple):
     """A worker that lost its node in the middle of a run."""
 
     run_id: str
+    job_id: str
+    """The worker's job in Slurm."""
     at: float
     """In seconds since 1970."""
 
@@ -46,6 +53,10 @@ class Outcome(NamedTuple):
     references: list[Result]
     preempted: Interruption
     lost: Interruption
+    preempted_jobs: list[str]
+    """The jobs that Slurm's own log calls preempted."""
+    jobs_of_lost_nodes: list[str]
+    """The jobs that Slurm's own log calls requeued by the failure of a node."""
     worker_logs: list[str]
     seconds: float
 
@@ -59,7 +70,12 @@ def requests() -> list[TrainRequest]:
         {"model_family": "rnn", "early_stopping": {"enabled": True, "patience": 60}, "tokenizer": {"method": "char"}},
         {"model_family": "lstm", "tokenizer": {"method": "char"}},
     ]
-    common: dict[str, object] = {"model": sizes, "checkpoint_every_steps": 50, "test_fraction": 0.1}
+    common: dict[str, object] = {
+        "model": sizes,
+        "checkpoint_every_steps": 50,
+        "log_every_steps": 1,
+        "test_fraction": 0.1,
+    }
     return [
         tiny_request(
             **common | kinds[number % len(kinds)], seed=number, num_epochs=_LONG_EPOCHS if number < 4 else _EPOCHS
@@ -98,14 +114,16 @@ async def train_on_slurm(folder: Path, requests: Sequence[TrainRequest], referen
             await _submit_workers(folder, cluster, server)
             preempted = await _preempt(cluster, queue, server, run_ids)
             lost = await _lose_node(cluster, queue, server, [one for one in run_ids if one != preempted.run_id])
-            for run_id in run_ids:
-                await wait_for_status(queue, run_id, ended, _LONGEST_SECONDS)
+            async with _patience("not all runs ended"):
+                for run_id in run_ids:
+                    await wait_for_status(queue, run_id, ended, _LONGEST_SECONDS)
             await _wait_for_empty_queue(cluster)
         finally:
             await queue.close()
     logs = [file.read_text(encoding="utf-8") for file in sorted((folder / "slurm").glob("mt-worker-*.log"))]
     runs = [queue.runs.get(run_id) for run_id in run_ids]
-    return Outcome(runs, references, preempted, lost, logs, time.monotonic() - begin)
+    jobs = cluster.preempted_jobs(), cluster.jobs_of_lost_nodes()
+    return Outcome(runs, references, preempted, lost, *jobs, logs, time.monotonic() - begin)
 
 
 async def _connect(folder: Path, server: Server) -> JobQueue:
@@ -133,24 +151,26 @@ async def _submit_workers(folder: Path, cluster: Cluster, server: Server) -> Non
 async def _preempt(cluster: Cluster, queue: JobQueue, server: Server, run_ids: Sequence[str]) -> Interruption:
     """Preempt the worker of the first node by a job with a higher priority, and wait until the run continues."""
     run_id = await _run_in_progress(queue, server, NODES[0], run_ids)
+    job_id = await _job_on(cluster, NODES[0])
     at = time.time()
     urgent = ["--partition=urgent", f"--nodelist={NODES[0]}", "--exclusive", "--job-name=urgent", "--wrap=sleep 5"]
     await cluster.command("sbatch", *urgent)
     await _wait_for_next_attempt(queue, run_id)
-    return Interruption(run_id, at)
+    return Interruption(run_id, job_id, at)
 
 
 async def _lose_node(cluster: Cluster, queue: JobQueue, server: Server, run_ids: Sequence[str]) -> Interruption:
     """Kill everything on the second node, tell Slurm that it is down, and bring it back when the run continues."""
     node = NODES[1]
     run_id = await _run_in_progress(queue, server, node, run_ids)
+    job_id = await _job_on(cluster, node)
     at = time.time()
     await cluster.end(node)
     await cluster.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     await _wait_for_next_attempt(queue, run_id)
     await cluster.start_node(node)
     await cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
-    return Interruption(run_id, at)
+    return Interruption(run_id, job_id, at)
 
 
 async def _run_in_progress(queue: JobQueue, server: Server, node: str, run_ids: Sequence[str]) -> str:
@@ -161,8 +181,10 @@ async def _run_in_progress(queue: JobQueue, server: Server, node: str, run_ids: 
 
     store = await connect(server.url)
     try:
-        async with asyncio.timeout(_LONGEST_SECONDS):
+        async with _patience(f"no run on {node} could be interrupted"):
             while True:
+                if all(queue.runs.get(run_id).seal.exists() for run_id in run_ids):
+                    raise StuckError(f"All runs ended before one on {node} could be interrupted.")
                 holders = await store.holders(run_ids)
                 for run_id in (run_id for run_id, holder in holders.items() if holder.startswith(f"{node}:")):
                     if _attempts(queue, run_id) == 1 and is_early(await queue.status(run_id)):
@@ -172,8 +194,16 @@ async def _run_in_progress(queue: JobQueue, server: Server, node: str, run_ids: 
         await store.close()
 
 
+async def _job_on(cluster: Cluster, node: str) -> str:
+    """Return the job that a node runs."""
+    for job in await cluster.jobs():
+        if job.node == node:
+            return job.job_id
+    raise StuckError(f"Slurm lists no job on {node}, although a worker trains there.")
+
+
 async def _wait_for_next_attempt(queue: JobQueue, run_id: str) -> None:
-    async with asyncio.timeout(_LONGEST_SECONDS):
+    async with _patience(f"no worker continued the interrupted run {run_id}"):
         while _attempts(queue, run_id) < 2 and not queue.runs.get(run_id).seal.exists():
             await asyncio.sleep(0.1)
 
@@ -182,8 +212,18 @@ def _attempts(queue: JobQueue, run_id: str) -> int:
     return sum(isinstance(event, JobStarted) for event in queue.runs.get(run_id).reader().read_new())
 
 
+@contextlib.asynccontextmanager
+async def _patience(trouble: str) -> AsyncIterator[None]:
+    """Limit the time of a wait; `trouble` says what is wrong after that time."""
+    try:
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise StuckError(f"After {_LONGEST_SECONDS:.0f} s {trouble}.") from error
+
+
 async def _wait_for_empty_queue(cluster: Cluster) -> None:
     """Wait until the workers have ended by themselves."""
-    async with asyncio.timeout(_LONGEST_SECONDS):
+    async with _patience("the workers did not end by themselves"):
         while await cluster.jobs():
             await asyncio.sleep(0.5)

@@ -7,6 +7,7 @@ the end of its first process ends all of its processes at once, as a power cut d
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -36,6 +37,7 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
+SlurmctldDebug=debug
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
 SlurmdParameters=config_overrides
@@ -52,6 +54,8 @@ SlurmdTimeout=300
 PartitionName=workers Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace_seconds} State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
 """
+_PREEMPTION = re.compile(r"preemption grace time for JobId=(\w+)")
+_NODE_LOSS = re.compile(r"requeue job JobId=(\w+)\S* due to failure of node")
 _NODE = 'hostname "$1"; slurmd -D -N "$1" & wait'
 
 
@@ -132,7 +136,19 @@ class Cluster:
     async def jobs(self) -> list[Job]:
         """Return the jobs that have not ended, each task of an array on its own."""
         lines = (await self.command("squeue", "--noheader", "--array", "--format=%i %T %N")).splitlines()
-        return [Job(job_id, state, node) for job_id, state, node in (f"{line} ".split(" ", 2) for line in lines)]
+        return [Job(job_id, state, node) for job_id, state, node in (f"{line} ".split(" ")[:3] for line in lines)]
+
+    def preempted_jobs(self) -> list[str]:
+        """Return the job of each preemption in the log of the controller."""
+        return self._jobs_in_log(_PREEMPTION)
+
+    def jobs_of_lost_nodes(self) -> list[str]:
+        """Return the jobs that ran on nodes when they went down, from the log of the controller."""
+        return self._jobs_in_log(_NODE_LOSS)
+
+    def _jobs_in_log(self, line: re.Pattern[str]) -> list[str]:
+        text = (self.folder / "slurmctld.log").read_text(encoding="utf-8")
+        return [str(match[1]) for match in line.finditer(text)]
 
     async def wait_for_nodes(self, *states: str) -> None:
         """Wait until all nodes are in one of some states."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from pydantic import BaseModel
+
 from tests.chaos.campaign import result_of
 from tests.chaos.verdict import event_faults
 from tests.slurm.campaign import Interruption, Outcome
 from tests.support import Process
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.events import CheckpointSaved, JobCompleted, JobStarted, MetricsProgress
+from trainer.contracts.events import CheckpointSaved, JobCompleted, JobProgress, JobStarted
 
 
 def faults_of(outcome: Outcome, left: Sequence[Process]) -> list[str]:
@@ -25,8 +27,13 @@ def faults_of(outcome: Outcome, left: Sequence[Process]) -> list[str]:
         if result_of(run) != reference:
             faults.append(f"{run.run_id} has another result than the same training without Slurm")
     runs = {run.run_id: run for run in outcome.runs}
-    faults += _resume_faults(runs[outcome.preempted.run_id], outcome.preempted, saves_at_end=True)
-    faults += _resume_faults(runs[outcome.lost.run_id], outcome.lost, saves_at_end=False)
+    preempted, lost = outcome.preempted, outcome.lost
+    if preempted.job_id not in outcome.preempted_jobs:
+        faults.append(f"Slurm's log has no preemption of job {preempted.job_id}, which trained {preempted.run_id}")
+    if lost.job_id not in outcome.jobs_of_lost_nodes:
+        faults.append(f"Slurm's log has no lost node of job {lost.job_id}, which trained {lost.run_id}")
+    faults += _resume_faults(runs[preempted.run_id], preempted, is_paused=True)
+    faults += _resume_faults(runs[lost.run_id], lost, is_paused=False)
     if restarts := [log for log in outcome.worker_logs if "worker_idle" not in log]:
         faults.append(f"{len(restarts)} tasks of the array ended otherwise than by --until-idle")
     return faults + [f"still running: {process.command}" for process in left]
@@ -36,18 +43,45 @@ def attempts_of(run: RunDirectory) -> int:
     return sum(isinstance(event, JobStarted) for event in run.reader().read_new())
 
 
-def _resume_faults(run: RunDirectory, interruption: Interruption, *, saves_at_end: bool) -> list[str]:
-    """Return what is wrong with the resume of an interrupted run."""
+def _resume_faults(run: RunDirectory, interruption: Interruption, *, is_paused: bool) -> list[str]:
+    """Return what is wrong with the pause and the resume of an interrupted run."""
+    name = run.run_id
     events = run.reader().read_new()
     starts = [number for number, event in enumerate(events) if isinstance(event, JobStarted)]
     if len(starts) < 2:
-        return [f"{run.run_id} ended before its worker was interrupted"]
-    saved = [event for event in events[: starts[1]] if isinstance(event, CheckpointSaved)]
+        return [f"{name} ended before its worker was interrupted"]
+    first = events[starts[0] : starts[1]]
+    saved = [event.step for event in first if isinstance(event, CheckpointSaved)]
     if not saved:
-        return [f"{run.run_id} had no checkpoint when its worker was interrupted"]
-    if saves_at_end and saved[-1].ts.timestamp() < interruption.at:
-        return [f"{run.run_id} saved no checkpoint when its worker was preempted"]
-    steps = [event.step for event in events[starts[1] :] if isinstance(event, MetricsProgress)]
-    if steps[0] <= saved[-1].step:
-        return [f"{run.run_id} repeated step {steps[0]}, although it had a checkpoint of step {saved[-1].step}"]
+        return [f"{name} had no checkpoint when its worker was interrupted"]
+    paused = [event for event in first if isinstance(event, JobProgress) and event.event_id == f"{name}:paused:1:1"]
+    if not is_paused and paused:
+        return [f"{name} was paused, although its node was lost"]
+    if is_paused and (not paused or paused[0].ts.timestamp() < interruption.at):
+        return [f"{name} was not paused when its worker was preempted"]
+    steps = _steps_of_attempts(run)
+    last, resumed = steps[0][-1], steps[1][0]
+    if is_paused and saved[-1] < last:
+        return [f"{name} was paused after step {last}, but saved only step {saved[-1]}"]
+    if resumed <= min(saved[-1], last) or (is_paused and resumed != last + 1):
+        return [f"{name} continued with step {resumed} after step {last}, with a checkpoint of step {saved[-1]}"]
     return []
+
+
+class _Line(BaseModel):
+    """A line of a run's log."""
+
+    message: str
+    step: int = 0
+
+
+def _steps_of_attempts(run: RunDirectory) -> list[list[int]]:
+    """Return the steps that each attempt trained, from the run's log."""
+    steps: list[list[int]] = []
+    for text in run.logs.read_text(encoding="utf-8").splitlines():
+        line = _Line.model_validate_json(text)
+        if line.message == "attempt_started":
+            steps.append([])
+        if line.message == "training":
+            steps[-1].append(line.step)
+    return steps
