@@ -23,14 +23,16 @@ from pydantic import BaseModel, Field, TypeAdapter
 from pydantic_core import to_json
 from ruamel.yaml import YAML
 
-from tests.support import ROOT, add_corpus, environment_in, some_text, tiny_request
+from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text, tiny_request
 from tests.support.http import ADMIN, ALL_KEYS
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.worker_runs import with_redis
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.store.store import connect
 from trainer.system.hardware import process_name
+from trainer.worker.health_check import trouble
 from trainer.worker.supervisor import CHECKPOINT_SECONDS
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -348,6 +350,9 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
             **{"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "QUEUE__EMBEDDED_WORKERS": "0", "APP__ENV": "prod"},
         )
 
+        # their files of coverage would be on the read-only side
+        environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE")}
+
         async def started(python: str | Path, *words: str) -> Process:
             log = undo.enter_context((tmp_path / f"{words[0]}.log").open("wb"))
             process = await asyncio.create_subprocess_exec(
@@ -425,7 +430,8 @@ async def test_health_check__answers_for_the_worker_of_this_host_only(tmp_path: 
             await store.close()
         code, reason = await health(server.url)
         assert (code, reason) == (1, "Redis refuses the user name or the password of `REDIS__URL`.\n")
-    assert await health(url) == (1, "Redis does not respond.\n")
+    gone: dict[str, object] = with_redis(url)
+    assert await trouble(settings_in(tmp_path).model_copy(update=gone)) == "Redis does not respond."
 
 
 def record(name: str) -> WorkerInfo:
