@@ -162,7 +162,10 @@ def test_epoch_loss__is_the_mean_over_tokens_of_what_was_predicted(tmp_path: Pat
     told = observed(run)
 
     assert math.isclose(told.result.state.epochs[0].train_loss_nats, expected, abs_tol=1e-5)
-    assert told.result.state.tokens_seen == batch.tokens == run.corpus.sizes["train"].tokens
+    state = told.result.state
+    assert state.tokens_seen == batch.tokens == run.corpus.sizes["train"].tokens
+    assert (state.rows_per_step, state.max_seq_len) == (run.compute.batch_size, 16)
+    assert 0 < state.tokens_per_step <= state.rows_per_step * state.max_seq_len
     ends = [0, *(row.tokens for row in told.rows)]
     spans = zip(pairwise(ends), losses(told.rows), strict=True)
     total = sum((end - start) * loss for (start, end), loss in spans)

@@ -74,6 +74,12 @@ class TrainingState(Frozen, extra="ignore"):
     row_tokens: int = 0
     """Loss and tokens since the last row of the loss curve."""
     tokens_seen: int = 0
+    tokens_per_step: int = 0
+    """Tokens of the last step."""
+    rows_per_step: int = 0
+    """Rows of a whole step: the batch size times the gradient accumulation."""
+    max_seq_len: int = 0
+    """Length of a row in tokens."""
     gradient_norm: float = 0.0
     curve: CurveState = CurveState()
     initial_loss_nats: float | None = None

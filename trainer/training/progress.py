@@ -77,6 +77,8 @@ class TrainingProgress:
         self.state = state or start
         if self.state.request_hash != start.request_hash:
             raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
+        rows_per_step = compute.batch_size * effective.gradient_accumulation
+        self.state = changed(self.state, rows_per_step=rows_per_step, max_seq_len=effective.max_seq_len)
         device = compute.device
         self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=device)
         self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=device)
@@ -131,6 +133,7 @@ class TrainingProgress:
             epoch_tokens=epoch_tokens,
             row_tokens=state.row_tokens + tokens,
             tokens_seen=state.tokens_seen + tokens,
+            tokens_per_step=tokens,
             is_last_step=state.step + 1 == self._total_steps or out_of_time,
             elapsed_seconds=elapsed,
             epoch_start_seconds=epoch_start,
