@@ -128,7 +128,7 @@ async def test_answer__that_waits_begins_with_blanks(prepared: Prepared, lab: La
 
     async def request_without_a_result() -> None:
         await pending(lab, prepared.run, "never-done")
-        answer = await client.get(f"/runs/{prepared.run}/score/never-done?wait=3.5")
+        answer = await client.get(f"/runs/{prepared.run}/score/never-done?wait=9")
         assert answer.content.startswith(b" ")
         assert ScoreResponse.model_validate_json(answer.content).status == "queued"
         assert answer.status_code == 200
