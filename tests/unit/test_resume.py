@@ -126,7 +126,9 @@ OF_WARM_STARTS = {"initial_loss_nats"}  # tested with them
 FOR_READERS = {"tokens_per_step", "rows_per_step", "max_seq_len"}  # each attempt writes them anew
 
 
-@pytest.mark.parametrize("item", sorted({*STATE_ITEMS, "weights", "optimizer", "random"} - OF_WARM_STARTS - FOR_READERS))
+@pytest.mark.parametrize(
+    "item", sorted({*STATE_ITEMS, "weights", "optimizer", "random"} - OF_WARM_STARTS - FOR_READERS)
+)
 def test_checkpoint__leaving_any_one_item_out_is_noticed(moments: list[Moment], item: str) -> None:
     """On the CPU; the scaler's state matters with fp16 on CUDA only."""
     assert any(outcome(moment.run, without(moment, item)) != moment.outcome for moment in moments)
