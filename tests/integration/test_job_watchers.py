@@ -213,6 +213,7 @@ async def test_undelivered_result__of_a_deleted_run_is_not_shown(tmp_path: Path)
         deleted, other = (here.story(ana, f"char_lstm-{name}").cancel() for name in ("deleted", "other"))
         async with here.listening() as listener:
             await until(lambda: all(not read_ledger(story.run).pending for story in (deleted, other)))
+            await until(lambda: not listener.watched_by(ana.id))  # a refusal is on disk before its delivery has ended
             shutil.rmtree(deleted.run.path)
             async with listener.deliver_pending(ana.id) as results:
                 assert [result.card.footer.text for result in results] == ["char_lstm-other"]
