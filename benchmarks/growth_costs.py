@@ -271,7 +271,7 @@ def next_of_events(events: int) -> Cost:
 
             async def add() -> None:
                 for number in islice(numbers, EVENTS):
-                    log.append(_progress(run.run_id, number))
+                    log.append(progress_event(run.run_id, number))
                     await publisher.publish()
                     follower.refresh()
 
@@ -444,11 +444,12 @@ def _run_with_events(folder: Path, events: int) -> RunDirectory:
     run = RunStore(folder / "artifacts").create(_record("char_lstm-1"))
     with run.open_log() as log:
         for number in range(events - 1):
-            log.append(_progress(run.run_id, number))
+            log.append(progress_event(run.run_id, number))
     return run
 
 
-def _progress(run_id: str, step: int) -> MetricsProgress:
+def progress_event(run_id: str, step: int) -> MetricsProgress:
+    """Return the progress of a run at a step, with all usual numbers."""
     return MetricsProgress(
         **stamp(run_id, None, f"progress:{step}"),
         epoch=1,

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from benchmarks.cold_start import Spent
-from benchmarks.growth_costs import quiet
+from benchmarks.growth_costs import progress_event, quiet
 from benchmarks.lab import DEMO_CORPUS
 from benchmarks.many_users import TOKEN, resident_mebibytes, start_bot
 from benchmarks.rows import Machine, machine
@@ -36,7 +36,6 @@ from local_discord.state import User
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import Frozen, Timestamp, changed, now
-from trainer.contracts.events import MetricsProgress, stamp
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.runs import TrainRequest
 from trainer.jobs.enqueue import Enqueuer, EventPublisher
@@ -190,26 +189,8 @@ async def _add_events(depth: Depth, run: RunDirectory) -> None:
     """Write the events of a run and publish them."""
     with RunDirectory(run.path, _UnflushedDisk()).open_log() as events:
         for number in range(EVENTS):
-            events.append(_progress(run.run_id, number))
+            events.append(progress_event(run.run_id, number))
     await EventPublisher(depth.store, run).publish()
-
-
-def _progress(run_id: str, step: int) -> MetricsProgress:
-    return MetricsProgress(
-        **stamp(run_id, None, f"progress:{step}"),
-        epoch=1,
-        total_epochs=1,
-        step=step,
-        total_steps=1_000_000,
-        progress=50.0,
-        train_loss=2.5,
-        train_perplexity=12.18,
-        learning_rate=1e-3,
-        grad_norm=1.0,
-        tokens_per_second=1e4,
-        chars_per_second=1e4,
-        eta_seconds=60.0,
-    )
 
 
 async def _streams(depth: Depth, stored: Sequence[RunDirectory], before: float) -> list[Measured]:
@@ -239,7 +220,7 @@ async def _events(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured
     with run.open_log() as events:
         for number in range(CALLS):
             begin = time.perf_counter()
-            events.append(_progress(run.run_id, EVENTS + number))
+            events.append(progress_event(run.run_id, EVENTS + number))
             middle = time.perf_counter()
             await publisher.publish()
             written.append(middle - begin)

@@ -43,8 +43,6 @@ _ATTEMPTS = 10
 _OFTEN_BYTES, _SELDOM_SECONDS = 1 << 18, 15.0
 """A growing file above this size is not stored more often than this, because each time all of it is sent."""
 _MACHINE, _REQUEST = "machine", "request.json"
-
-
 _ITEM_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -135,7 +133,7 @@ class Replica:
         return self._copy is not None and not self._copy.head.has_ended
 
     def publish(self) -> None:
-        """Store a folder that this machine has created or begun again; it becomes its writer.
+        """Store a folder that this machine has created or begun again, and make this machine its writer.
 
         Raises SERVICE_UNAVAILABLE if another machine has done so at the same time.
         """

@@ -146,6 +146,12 @@ class ExperimentRecord(Frozen):
     passages: dict[LanguageCode, CorpusRef] = Field(default_factory=dict)
     ratings: CorpusRef | None = None
 
+    @property
+    def all_corpora(self) -> tuple[CorpusRef, ...]:
+        """The corpora of the languages, the passages and the ratings."""
+        ratings = () if self.ratings is None else (self.ratings,)
+        return (*self.corpora.values(), *self.passages.values(), *ratings)
+
 
 class ExperimentText(Frozen):
     """A text as stored: one section per line."""

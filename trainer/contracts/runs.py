@@ -310,6 +310,12 @@ class EffectiveRequest(TrainingOptions):
     model: ModelConfig
     tokenizer: TokenizerConfig
 
+    @property
+    def corpora(self) -> tuple[CorpusRef, ...]:
+        """The training corpus, and those of the splits that have one of their own."""
+        texts = (self.corpus, self.validation_corpus, self.test_corpus)
+        return tuple(text for text in texts if text is not None)
+
 
 class HttpOrigin(Frozen):
     """The HTTP client that a run comes from."""

@@ -92,10 +92,7 @@ class Experiments:
             ) from error
         if experiment.is_unfinished():
             experiment_id = experiment.experiment_id
-            ratings: tuple[CorpusRef, ...] = () if record.ratings is None else (record.ratings,)
-            await self._replication.store_corpora(
-                self._corpora, (*record.corpora.values(), *record.passages.values(), *ratings)
-            )
+            await self._replication.store_corpora(self._corpora, record.all_corpora)
             await self._replication.publish("experiments", experiment_id)
             async with tolerate_no_redis("experiment_accepted_without_redis", experiment_id=experiment_id):
                 await self._enqueuer.enqueue(ExperimentPayload(experiment_id=experiment_id))

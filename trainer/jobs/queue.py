@@ -239,8 +239,7 @@ class JobQueue:
         return await resolve_origin(run, self.corpora, self._settings)
 
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
-        texts = (record.effective.corpus, record.effective.validation_corpus, record.effective.test_corpus)
-        await self.replication.store_corpora(self.corpora, (text for text in texts if text is not None))
+        await self.replication.store_corpora(self.corpora, record.effective.corpora)
         run = await asyncio.to_thread(self._create, record, origin)
         await self._publish("models", run.run_id, run.path)
         # without Redis, the worker's reconciler enqueues the run from the disk

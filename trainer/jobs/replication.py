@@ -88,7 +88,7 @@ class Replication:
         working.result()
 
     async def is_open(self, kind: Kind, item_id: str) -> bool:
-        """Return True if the end of a folder is not stored, as far as this machine knows."""
+        """Return True if this machine has not seen the end of a folder in the store yet."""
         return self.is_on and (await asyncio.to_thread(self._replica, kind, item_id)).is_open
 
     async def request_cancel(self, kind: Kind, item_id: str) -> None:

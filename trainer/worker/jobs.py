@@ -34,7 +34,6 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.runs import CorpusRef
 from trainer.contracts.validation import parse
 from trainer.jobs.enqueue import publish_events
 from trainer.jobs.replication import Replication
@@ -89,8 +88,7 @@ class Jobs:
         """Train a run until it ends, with everything that it starts from on this machine's disk."""
         effective = run.record().effective
         if run.manifest() is None and self._replication.is_on:
-            texts = (effective.corpus, effective.validation_corpus, effective.test_corpus)
-            await self._replication.fetch_corpora(text for text in texts if text is not None)
+            await self._replication.fetch_corpora(effective.corpora)
             if effective.init_from_run_id is not None:
                 await self._replication.fetch("models", effective.init_from_run_id, is_whole=True)
             if effective.tokenizer_id is not None:
@@ -170,10 +168,7 @@ class Jobs:
         if not experiment.is_unfinished() and not experiment.cancel_requested():
             return  # only its end is to be stored
         if self._replication.is_on:
-            record = experiment.record()
-            ratings: tuple[CorpusRef, ...] = () if record.ratings is None else (record.ratings,)
-            corpora = (*record.corpora.values(), *record.passages.values(), *ratings)
-            await self._replication.fetch_corpora(corpora, by_name=True)
+            await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)
         await drive(experiment, self._settings, self._store)
 
     async def infer(self, ctx: dict[str, object], payload: object) -> None:
@@ -269,9 +264,7 @@ class Jobs:
         if isinstance(record, SectionsRecord):
             await self._replication.fetch("experiments", record.request.experiment_id)
         await self._replication.fetch("models", run_id)
-        effective = self._runs.get(run_id).record().effective
-        texts = (effective.corpus, effective.validation_corpus, effective.test_corpus)
-        await self._replication.fetch_corpora(text for text in texts if text is not None)
+        await self._replication.fetch_corpora(self._runs.get(run_id).record().effective.corpora)
 
         async def measure() -> None:
             answers.append(await self._compute_here(record))
