@@ -41,7 +41,9 @@ def test_newest_runs__have_the_order_of_all_runs_whenever_their_files_were_copie
 
 def test_newest_runs__are_found_without_reading_older_ones(tmp_path: Path) -> None:
     store, names = RunStore(tmp_path), [f"run-{number}" for number in range(RUNS)]
-    _create(store, tmp_path, names, [0.5] * RUNS)
+    begin = now()
+    for number, name in enumerate(names):
+        store.create(changed(record(name), created_at=begin + timedelta(milliseconds=30 * number)))
     for name in names[:-5]:
         request = tmp_path / "models" / name / "request.json"
         state = request.stat()
@@ -53,6 +55,20 @@ def test_newest_runs__are_found_without_reading_older_ones(tmp_path: Path) -> No
         assert len(logs) == 0
         assert [run.run_id for run in store.newest()] == names[:-6:-1]
         assert {row["event"] for row in logs} == {"run_unreadable"}
+
+
+@pytest.mark.parametrize("kept_seconds", [1, 2])
+def test_newest_runs__have_the_order_of_all_runs_on_a_disk_that_keeps_whole_seconds(
+    kept_seconds: int, tmp_path: Path
+) -> None:
+    store, begin = RunStore(tmp_path), now()
+    names = [f"run-{number}" for number in random.Random(kept_seconds).sample(range(1000), RUNS)]
+    for number, name in enumerate(names):
+        created_at = begin + timedelta(milliseconds=130 * number)
+        written = created_at.timestamp() // kept_seconds * kept_seconds
+        os.utime(store.create(changed(record(name), created_at=created_at)).path / "request.json", (written, written))
+
+    assert [run.run_id for run in store.newest()] == names[::-1]
 
 
 def test_newest_runs__of_a_state_are_all_that_can_have_it(tmp_path: Path) -> None:

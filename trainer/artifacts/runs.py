@@ -48,8 +48,8 @@ _LOCK_SECONDS = 5.0
 _END_SECONDS = 30.0
 _TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
-_CLOCK_SECONDS = 2.0
-"""Difference between the clocks of this machine and of a network disk."""
+_CLOCK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
+"""Steps of a file's time: of a kernel's clock, and of a disk that keeps whole seconds."""
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -251,7 +251,9 @@ class RunStore:
                         stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{loss}")
                         is_best = state.history.best_step == state.step
                         log.append(CheckpointSaved(**stamped, step=state.step, val_loss=loss, is_best=is_best))
-                write_atomically(temporary / "request.json", _as_json(record), self._disk)
+                request, seconds = temporary / _REQUEST, record.created_at.timestamp()
+                write_atomically(request, _as_json(record), self._disk)
+                os.utime(request, (seconds, seconds))  # by which `newest` orders the runs
                 self._disk.rename(temporary, path)
                 temporary = path
                 self._disk.sync(self._folder)
@@ -323,12 +325,12 @@ class RunStore:
     def newest(self, state: RunState | None = None) -> Iterator[RunDirectory]:
         """Yield the runs in the order of `all`, reading only the requests of runs that can be next.
 
-        A request is created before it is written, so its time of creation is at most its file's time. With a `state`,
-        runs whose files rule it out are left out.
+        The file of a request has the time of its creation, or a later one if it was copied. With a `state`, runs whose
+        files rule it out are left out.
         """
         read: list[tuple[datetime, RunDirectory]] = []
-        for seconds, run_id in sorted(self._written(), reverse=True):
-            while read and read[-1][0].timestamp() > seconds + _CLOCK_SECONDS:
+        for latest, run_id in sorted(self._found(), reverse=True):
+            while read and read[-1][0].timestamp() > latest:
                 yield read.pop()[1]
             if self._may_be(run_id, state):
                 run = self.directory(run_id)
@@ -342,7 +344,7 @@ class RunStore:
 
     def ids(self) -> list[str]:
         """Return the ids of all runs, in no order, without reading them."""
-        return [run_id for _, run_id in self._written()]
+        return [run_id for _, run_id in self._found()]
 
     def ids_by_end(self) -> tuple[list[str], list[str]]:
         """Return the ids of the runs whose end is not completely written, and of the others, without reading them."""
@@ -364,8 +366,8 @@ class RunStore:
         ended = map(self.directory, self.ids_by_end()[1])
         return [run for run in ended if (end := run.ended_at()) is not None and end >= since]
 
-    def _written(self) -> list[tuple[float, str]]:
-        """Return the runs with the time at which their requests were written, in seconds since 1970."""
+    def _found(self) -> list[tuple[float, str]]:
+        """Return the runs with the latest time at which they can have been created, in seconds since 1970."""
         found: list[tuple[float, str]] = []
         try:
             folder = os.open(self._folder, os.O_RDONLY)  # paths below it are found faster
@@ -374,9 +376,10 @@ class RunStore:
         try:
             for name in filter(_RUN_ID.fullmatch, os.listdir(folder)):
                 try:
-                    found.append((os.stat(f"{name}/{_REQUEST}", dir_fd=folder).st_mtime, name))
+                    seconds = os.stat(f"{name}/{_REQUEST}", dir_fd=folder).st_mtime
                 except OSError:  # not a run, or just deleted
                     continue
+                found.append((seconds + (_COARSE_SECONDS if seconds.is_integer() else _CLOCK_SECONDS), name))
         finally:
             os.close(folder)
         return found
