@@ -1,6 +1,8 @@
 """Jobs through real processes: a run ends once and right, whatever is killed; short jobs are answered once."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -281,6 +283,32 @@ async def test_run_held_by_another_child__waits_for_it(lab: Lab) -> None:
             assert [event.seq for event in events_of(queue, run_id)] == [1]
 
         assert (await wait(queue, run_id, ended)).status == "completed"
+
+
+async def test_run_taken_over_by_a_machine_that_its_lock_does_not_reach__is_left_to_it(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, training)
+        run = queue.runs.get(run_id)
+        [child] = processes(tmp_path, "train-child")
+        os.kill(child.pid, signal.SIGSTOP)
+        (run.path / "lock").unlink()
+        lock = run.lock()
+        assert lock is not None
+        with lock, run.open_log() as log:
+            log.append(JobStarted(**stamp(run_id, None, "started:2"), queue="training", attempt=2))
+            os.kill(child.pid, signal.SIGCONT)
+            await until(lambda: "run_taken_over" in run.logs.read_text(encoding="utf-8"))
+        await wait(queue, run_id, lambda s: s.attempt == 3 and s.message == "Training.")
+        await queue.cancel(run_id)
+        assert (await wait(queue, run_id, ended)).status == "cancelled"
+
+    events = events_of(queue, run_id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.attempt for event in events if isinstance(event, JobStarted)] == [1, 2, 3]
+    steps = [event.step for event in events if isinstance(event, MetricsProgress)]
+    assert steps == sorted(set(steps))
 
 
 async def test_cancel_wish_of_a_run_that_never_started__is_fulfilled_by_its_child(lab: Lab) -> None:

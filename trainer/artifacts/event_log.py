@@ -51,10 +51,12 @@ class EventLog:
         Raises TakenOver, and INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts
         with the same bytes at the same position, because a reader may have seen them.
         """
-        self.check_only_writer()
-        if event.event_id not in self._known:
+        is_new = event.event_id not in self._known
+        line = changed(event, seq=self._seq + 1).model_dump_json().encode() + b"\n" if is_new else b""
+        self.check_only_writer()  # right before the bytes are written
+        if is_new:
             self._seq += 1
-            self._unwritten += changed(event, seq=self._seq).model_dump_json().encode() + b"\n"
+            self._unwritten += line
             self._known.add(event.event_id)
         if self._unwritten:
             with storage_errors("the events of the run could not be written"):
