@@ -218,7 +218,7 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
         speed = _("{number} characters/s", number=count(round(status.chars_per_second)))
     memory: str | None = None
     if status.gpu_memory_bytes is not None:
-        memory = _("{number} GB", number=numeral(status.gpu_memory_bytes / 1e9, ".1f"))
+        memory = _("{number} GB", number="/".join(numeral(used / 1e9, ".1f") for used in status.gpu_memory_bytes))
     lines.append(" · ".join([speed, *(part for part in (status.device, status.precision, memory) if part)]))
     if status.grad_norm is not None and status.learning_rate is not None:
         lines.append(

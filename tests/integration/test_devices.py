@@ -158,6 +158,8 @@ async def test_devices__two_gpus_have_the_losses_of_one(tmp_path: Path, strategy
             environment = queue.runs.get(run_id).completed_manifest().environment
             assert environment is not None
             assert environment.backend == (None if devices == 1 else "nccl")
+            memory = queue.runs.get(run_id).follow().refresh().gpu_memory_bytes
+            assert memory is not None and len(memory) == devices and min(memory) > 0
             curves.append(dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")))
     assert max(abs(float.fromhex(curves[0][step]) - float.fromhex(curves[1][step])) for step in curves[0]) < 1e-4
 

@@ -127,8 +127,8 @@ class Progress(Frozen):
     """Epoch of `best_val_loss`."""
     evals_without_gain: int = 0
     """Evaluations since the validation loss last fell by `min_delta`, which early stopping counts."""
-    gpu_memory_bytes: int | None = None
-    """Highest use of GPU memory so far; None on the CPU."""
+    gpu_memory_bytes: tuple[int, ...] | None = None
+    """Highest use of memory so far on each GPU of the training; None on the CPU."""
 
 
 class MetricsProgress(EventBase, Progress):

@@ -418,8 +418,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """Learning rate of the last step."""
     grad_norm: float | None = None
     """Gradient norm of the last step, before clipping."""
-    gpu_memory_bytes: int | None = None
-    """Highest use of GPU memory so far; None on the CPU."""
+    gpu_memory_bytes: tuple[int, ...] | None = None
+    """Highest use of memory so far on each GPU of the training; None on the CPU."""
     best_epoch: int | None = None
     """Epoch with the lowest validation loss."""
     evals_without_gain: int | None = None

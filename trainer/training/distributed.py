@@ -44,6 +44,11 @@ class DistributedProcesses(Processes):
         distributed.broadcast(tensor, src=0)
         return tensor.item()
 
+    def each(self, number: int) -> tuple[int, ...]:
+        numbers = [torch.tensor(0) for _ in range(self.count)]
+        distributed.all_gather(numbers, torch.tensor(number))
+        return tuple(map(int, numbers))
+
     def total(self, number: int) -> int:
         tensor = torch.tensor(number)
         distributed.all_reduce(tensor)

@@ -21,7 +21,7 @@ from trainer.models.base import LanguageModel
 from trainer.training.batches import BatchReader, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, is_out_of_memory, memory_advice
+from trainer.training.device import Compute, gpu_memory_bytes, is_out_of_memory, memory_advice
 from trainer.training.evaluation import Evaluation, evaluate
 from trainer.training.loss import LossSum
 from trainer.training.optimizer import Optimizer
@@ -235,6 +235,8 @@ class _Training:
             self._validate()
             self._snapshot = None  # a second validation of this step would count twice
         if has_row:
+            if self._compute.device.type == "cuda":  # gpu
+                progress.set_gpu_memory(self._processes.each(gpu_memory_bytes(self._compute.device)))
             self._callbacks.on_row(progress.next_row())
         if _is_multiple(state.step, effective.sample_every_steps):
             with self._weights.gathered():

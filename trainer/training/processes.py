@@ -54,6 +54,10 @@ class Processes:
         """Return the number of the first process."""
         return number
 
+    def each(self, number: int) -> tuple[int, ...]:
+        """Return the numbers of all processes, by rank."""
+        return (number,)
+
     def total(self, number: int) -> int:
         """Return the sum of the numbers of all processes."""
         return number

@@ -17,7 +17,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, RandomState, gpu_memory_bytes, random_state, restore_random_state
+from trainer.training.device import Compute, RandomState, random_state, restore_random_state
 from trainer.training.optimizer import learning_rate
 
 _MAX_LOSS_RATIO = 5.0
@@ -87,6 +87,7 @@ class TrainingProgress:
         self._row_start = self.state
         self._validated_step = -1
         self._tokens_per_second = 0.0
+        self._gpu_memory_bytes: tuple[int, ...] | None = None
 
     @property
     def epoch(self) -> int:
@@ -109,6 +110,10 @@ class TrainingProgress:
     def set_gradient_norm(self, norm: Tensor) -> None:
         """Store the gradient norm of a step, a scalar; if it is not finite, the scaler or the next loss shows it."""
         self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
+
+    def set_gpu_memory(self, most_bytes: tuple[int, ...]) -> None:
+        """Store the highest use of memory so far on each GPU."""
+        self._gpu_memory_bytes = most_bytes
 
     def elapsed(self) -> float:
         """Return the seconds since the training started, without those between its attempts."""
@@ -209,7 +214,7 @@ class TrainingProgress:
             best_val_bits_per_char=self._bits_per_char("validation", best_loss),
             best_epoch=state.history.best_epoch,
             evals_without_gain=state.history.evaluations_without_fall,
-            gpu_memory_bytes=gpu_memory_bytes(self._gradient_norm.device),
+            gpu_memory_bytes=self._gpu_memory_bytes,
         )
 
     def durable_state(self) -> TrainingState:

@@ -395,7 +395,7 @@ def test_card__of_a_long_training_shows_all_that_is_measured(tmp_path: Path) -> 
     measured: dict[str, object] = {
         "grad_norm": 0.8249,
         "learning_rate": 7.4e-4,
-        "gpu_memory_bytes": 3_149_000_000,
+        "gpu_memory_bytes": (3_149_000_000, 2_951_000_000),
         "best_epoch": 2,
         "evals_without_gain": 1,
         "device": "cuda:0",
@@ -404,7 +404,7 @@ def test_card__of_a_long_training_shows_all_that_is_measured(tmp_path: Path) -> 
 
     assert shown.text.split("\n")[2:] == [
         "Validation 2.100 nats/token · 6.06 bits/char · best 2.100 (epoch 2)",
-        "1\u202f000 characters/s · cuda:0 · fp32 · 3.1 GB",
+        "1\u202f000 characters/s · cuda:0 · fp32 · 3.1/3.0 GB",
         "Gradient norm 0.82 · learning rate 0.00074",
         "ETA <t:1795176060:R> · early stop 1/3",
     ]
