@@ -1,6 +1,7 @@
 """Index of runs, tokenizers, corpora and experiments in memory, for lists and suggestions."""
 
 import asyncio
+import gc
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -104,6 +105,8 @@ class RunIndex:
                 return
             latest = self._requested
             await asyncio.to_thread(self._read)
+            if not self._done:
+                gc.freeze()  # a full collection visits every object, which would stop the bot for seconds
             self._done = latest
 
     async def catch_up(self) -> None:
