@@ -17,6 +17,7 @@ from tests.support import add_corpus, ended, environment_in, some_text, tiny_req
 from tests.support.cross_language import add_languages, plan, plan_with
 from tests.support.object_stores import Bucket, machine, s3_server, worker_of
 from tests.support.redis_servers import served
+from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, with_redis
 from trainer.artifacts.runs import RunStore
@@ -24,7 +25,7 @@ from trainer.commands.local_installation import LocalInstallation
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import JobStarted
+from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.inference import EvalRequest, ScoreRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
@@ -266,6 +267,62 @@ async def test_mt_without_redis__asks_the_worker_of_another_machine_to_cancel(si
         statuses = [status.status async for status in installation.follow(run_id)]
 
     assert (asked.status, statuses[-1]) == ("running", "cancelled")
+
+
+async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site) -> None:
+    laptop = machine(site.folder / "laptop", site.bucket, site.url)
+    async with site.queue() as queue:
+        ended_id = (await queue.train(tiny_request(), user_id=7)).run_id
+        there = await told(queue, ended_id)
+        run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
+        while (await queue.status(run_id)).step == 0:
+            await queue.replication.refresh()
+        installation = LocalInstallation(laptop)
+        with captured_logs():
+            before = [line async for line in installation.log_lines(ended_id, 200, follow=False)]
+            status, files = await installation.status(ended_id), await installation.files(ended_id)
+            running = await installation.status(run_id)
+            following = asyncio.create_task(_lines(installation, run_id))
+            asked = await installation.cancel(run_id)
+            lines = await following
+
+    assert (status.status, status.test_loss) == ("completed", there.test_loss)
+    assert any("attempt_started" in line for line in before)
+    assert "loss_curve.jsonl" in {file.path for file in files.files}
+    assert (running.status, asked.status) == ("running", "running")
+    assert "run_ended" in lines[-1]
+
+
+async def _lines(installation: LocalInstallation, run_id: str) -> list[str]:
+    return [line async for line in installation.log_lines(run_id, 200, follow=True)]
+
+
+async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) -> None:
+    with s3_server() as server:
+        here = machine(tmp_path / "bot", bucket := server.bucket(), "redis://127.0.0.1:1/0")
+        run = RunStore(here.app.artifacts_root).create(record("char_lstm-1"))
+        await Replication(here).publish("models", run.run_id)
+        installation = LocalInstallation(machine(tmp_path / "laptop", bucket, "redis://127.0.0.1:1/0"))
+        following = installation.follow(run.run_id)
+        first = await anext(following)
+        server.stop()
+        with captured_logs() as logs:
+            during = await anext(following)
+            with pytest.raises(AppError, match="object store") as refused:
+                await installation.status(run.run_id)
+        server.start_again()
+
+        async def start() -> None:
+            with run.open_log() as log:
+                log.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
+
+        await Replication(here).write("models", run.run_id, start)
+        after = await anext(following)
+        await following.aclose()
+
+    assert (first.status, during.status, after.status) == ("queued", "queued", "running")
+    assert {row["event"] for row in logs} == {"fetch_failed", "object_store_failed"}
+    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
 
 
 async def test_training__goes_on_without_the_object_store_and_is_stored_when_it_answers(tmp_path: Path) -> None:

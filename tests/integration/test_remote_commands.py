@@ -287,13 +287,13 @@ def test_run_that_crashed__shows_the_end_of_its_error_output_and_how_to_go_on(la
 def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop, other: str) -> None:
     run_id = laptop.server.run.run_id
     lines = [f"abc {'ab' * (i % 7)} {i}" for i in range(3000)]
-    (laptop.folder / "long.txt").write_text("\n".join(lines), encoding="utf-8")
+    (laptop.folder / "numbered-lines.txt").write_text("\n".join(lines), encoding="utf-8")
     (laptop.folder / "prompt.txt").write_text("abc", encoding="utf-8")
     (laptop.folder / "pairs.tsv").write_text("abc\tcba\nab\tba\n", encoding="utf-8")
 
     for words in (
-        ("score", run_id, "--path", "long.txt", "--format", "csv", "--detail-level", "per_line"),
-        ("score", run_id, "--path", "long.txt"),
+        ("score", run_id, "--path", "numbered-lines.txt", "--format", "csv", "--detail-level", "per_line"),
+        ("score", run_id, "--path", "numbered-lines.txt"),
         ("score", run_id, "--pairs", "pairs.tsv"),
         ("generate", run_id, "--prompt-path", "prompt.txt", "--seed", "1", "--max-new-tokens", "3"),
     ):

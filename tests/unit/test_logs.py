@@ -218,6 +218,26 @@ def test_log_that_has_not_begun__is_empty_and_then_read_from_its_start(tmp_path:
     assert reader.read_new() == []
 
 
+def test_reader__goes_on_in_a_longer_copy_of_the_log_and_reads_another_log_whole(tmp_path: Path) -> None:
+    path, lines = tmp_path / "logs.jsonl", [f"line {number}" for number in range(100)]
+
+    def replace_by(written: list[str]) -> None:
+        (tmp_path / "copy").write_text("".join(f"{line}\n" for line in written), encoding="utf-8")
+        (tmp_path / "copy").replace(path)
+
+    replace_by(lines[:40])
+    reader = LogReader(path)
+    assert reader.last(1) == lines[39:40]
+    for begin, end in ((40, 40), (40, 41), (41, 100)):
+        replace_by(lines[:end])
+        assert reader.read_new() == lines[begin:end]
+    (tmp_path / "logs.jsonl.1").write_text("".join(f"{line}\n" for line in [*lines, "100"]), encoding="utf-8")
+    replace_by(["101"])
+    assert reader.read_new() == ["100", "101"]
+    replace_by(["of", "another", "attempt"])
+    assert reader.read_new() == ["of", "another", "attempt"]
+
+
 @for_all_pairs(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(0, 20))
 def test_reader__sees_each_line_once_in_order_while_files_give_way_to_new_ones(lengths: list[int], tail: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

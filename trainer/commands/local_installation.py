@@ -6,10 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.replicas import Kind
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
-from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.commands.connection import running_queue
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
@@ -25,11 +28,18 @@ from trainer.worker.attempts import DISK_IS_FULL
 if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
     from trainer.jobs.queue import JobQueue
 
-_FOLLOW_SECONDS = 0.2
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_FOLLOW_SECONDS, _FETCH_SECONDS = 0.2, 1.0
+"""Time between two looks at a run: on this disk, and in the object store."""
 
 
 class LocalInstallation:
-    """Runs and tokenizers of the artifacts folder; starts nothing."""
+    """Runs and tokenizers of the artifacts folder; starts nothing.
+
+    With an object store, a method that gets an id brings its folder to the stored state first. Raises
+    SERVICE_UNAVAILABLE if the store does not answer.
+    """
 
     def __init__(self, settings: Settings, queue: "JobQueue | None" = None) -> None:
         self._settings = settings
@@ -44,7 +54,7 @@ class LocalInstallation:
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run; without a queue, no worker of a running run can be reached."""
-        run = self._runs.get(run_id)
+        run = await self._run(run_id)
         if self._queue is not None:
             return await self._queue.status(run_id)
         async with running_queue(self._settings) as queue:
@@ -52,22 +62,21 @@ class LocalInstallation:
 
     async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
         """Yield the status on disk until the run has ended, with the message that the disk is full while it is."""
-        run = self._runs.get(run_id)
+        run = await self._run(run_id)
         follower = run.follow()
         while True:
-            await self._replication.fetch("models", run_id)
             status = follower.refresh()
             yield changed(status, message=message_with_disk(run.path, status.message))
             if status.has_ended:
                 return
-            await asyncio.sleep(_FOLLOW_SECONDS)
+            await self._wait("models", run_id)
 
     async def saved_step(self, status: RunStatus) -> int | None:
         saved = newest_whole(self._runs.get(status.run_id).checkpoints)
         return None if saved is None else saved.step
 
     async def cancel(self, run_id: str) -> RunStatus:
-        run = self._runs.get(run_id)
+        run = await self._run(run_id)
         async with running_queue(self._settings) as queue:
             if queue is not None:
                 await queue.cancel(run_id)
@@ -81,48 +90,65 @@ class LocalInstallation:
         return _stored_status(run)
 
     async def completed_manifest(self, run_id: str) -> RunManifest:
-        return self._runs.get(run_id).completed_manifest()
+        return (await self._run(run_id)).completed_manifest()
 
     async def experiment_file(self, run_id: str) -> str:
         from trainer.config.experiment_file import experiment_yaml  # loads the YAML parser
 
-        return experiment_yaml(self._runs.get(run_id).record())
+        return experiment_yaml((await self._run(run_id)).record())
 
     async def files(self, run_id: str) -> RunFiles:
-        return run_files(self._runs.get(run_id))
+        return run_files(await self._run(run_id))
 
     async def evaluation(self, run_id: str) -> EvalMetrics:
-        return self._runs.get(run_id).evaluation()
+        return (await self._run(run_id)).evaluation()
 
     async def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
-        run = self._runs.get(run_id)
+        run = await self._run(run_id)
         reader, follower = LogReader(run.logs), run.follow()
         for line in reader.last(tail):
             yield line
         while follow and not follower.ended:
             follower.refresh()
-            await asyncio.sleep(_FOLLOW_SECONDS)  # the last lines come just after the end
+            await self._wait("models", run_id)  # the last lines come just after the end
             for line in reader.read_new():
                 yield line
 
     async def last_lines(self, run_id: str) -> tuple[str, ...]:
-        manifest = self._runs.get(run_id).manifest()
+        manifest = (await self._run(run_id)).manifest()
         return () if manifest is None else manifest.last_lines
 
     async def tokenizers(self) -> TokenizerList:
         return TokenizerList(tokenizers=tuple(tokenizer.status() for tokenizer in self._tokenizers.all()))
 
     async def tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
-        return self._tokenizers.get(tokenizer_id).status()
+        return (await self._tokenizer(tokenizer_id)).status()
 
     async def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
         """Yield the status until the training has ended, with the message that the disk is full while it is."""
-        tokenizer = self._tokenizers.get(tokenizer_id)
+        tokenizer = await self._tokenizer(tokenizer_id)
         while (status := tokenizer.status()).status in ("queued", "running"):
             yield changed(status, message=message_with_disk(tokenizer.path, status.message))
-            await asyncio.sleep(_FOLLOW_SECONDS)
-            await self._replication.fetch("tokenizers", tokenizer_id)
+            await self._wait("tokenizers", tokenizer_id)
         yield status
+
+    async def _run(self, run_id: str) -> RunDirectory:
+        await self._replication.fetch("models", run_id)
+        return self._runs.get(run_id)
+
+    async def _tokenizer(self, tokenizer_id: str) -> TokenizerDirectory:
+        await self._replication.fetch("tokenizers", tokenizer_id)
+        return self._tokenizers.get(tokenizer_id)
+
+    async def _wait(self, kind: Kind, item_id: str) -> None:
+        """Wait until the next look at a folder, and fetch it; a store that does not answer now may do so later."""
+        await asyncio.sleep(_FETCH_SECONDS if self._replication.is_on else _FOLLOW_SECONDS)
+        try:
+            await self._replication.fetch(kind, item_id)
+        except AppError as error:
+            if error.code is not ErrorCode.SERVICE_UNAVAILABLE:
+                raise
+            log.warning("fetch_failed", names=item_id, error=str(error))
 
 
 def message_with_disk(folder: Path, message: str) -> str:

@@ -19,6 +19,7 @@ from trainer.system.hardware import process_name
 
 _LOG_FILE_BYTES = 10_000_000
 _BLOCK_BYTES = 1 << 16
+_COMPARED_BYTES = 256
 _OURS = ("trainer", "bot", "local_discord")
 
 
@@ -147,34 +148,34 @@ def _printable(value: object) -> str:
 
 
 class LogReader:
-    """Reads new lines of a run's log, also after the file was rotated."""
+    """Reads new lines of a run's log, also after the file was rotated or replaced by a longer copy."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._inode: int | None = None
         self._offset = 0
+        self._before = b""
+        """The last bytes before the offset, which show if a file is the one that was read."""
 
     def last(self, count: int) -> list[str]:
         """Return the last lines; `read_new` continues after them."""
         lines: list[str] = []
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             lines = _last_lines(file, count)
-            self._inode, self._offset = os.fstat(file.fileno()).st_ino, file.tell()
+            self._move_to(file, file.tell())
         if len(lines) < count:
             with contextlib.suppress(FileNotFoundError), self._backup.open("rb") as file:
                 lines = _last_lines(file, count - len(lines)) + lines
         return lines
 
     def read_new(self) -> list[str]:
-        """Return the complete lines added since the last call."""
+        """Return the complete lines added since the last call; all lines if the log is another one."""
         lines: list[str] = []
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:  # not begun, or being replaced
-            inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:
-                if self._inode is not None:
-                    with self._backup.open("rb") as replaced:
-                        lines = self._read_on(replaced)
-                self._inode, self._offset = inode, 0
+            if not self._was_read(file):
+                with contextlib.suppress(FileNotFoundError), self._backup.open("rb") as rotated:
+                    if self._was_read(rotated):
+                        lines = self._read_on(rotated)
+                self._move_to(file, 0)
             lines += self._read_on(file)
         return lines
 
@@ -182,11 +183,20 @@ class LogReader:
     def _backup(self) -> Path:
         return self._path.with_name(f"{self._path.name}.1")
 
+    def _was_read(self, file: BinaryIO) -> bool:
+        file.seek(self._offset - len(self._before))
+        return file.read(len(self._before)) == self._before
+
     def _read_on(self, file: BinaryIO) -> list[str]:
         file.seek(self._offset)
         lines, size = _whole_lines(file.read())
-        self._offset += size
+        self._move_to(file, self._offset + size)
         return lines
+
+    def _move_to(self, file: BinaryIO, offset: int) -> None:
+        start = max(0, offset - _COMPARED_BYTES)
+        file.seek(start)
+        self._offset, self._before = offset, file.read(offset - start)
 
 
 def _last_lines(file: BinaryIO, count: int) -> list[str]:
