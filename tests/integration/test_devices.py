@@ -1,5 +1,6 @@
 """Trainings by several processes: the numbers of one process, and an end without leftovers whatever is killed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support import (
 from tests.support.ranks import Case, trained, trained_by_two
 from tests.support.waiting import until
 from tests.support.worker_runs import events_of, losses, training
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobProgress
 from trainer.jobs.queue import JobQueue
 from trainer.training.progress import CurveRow
@@ -141,6 +143,55 @@ async def test_devices__stop_of_the_worker_saves_a_checkpoint_and_the_next_one_r
     assert await gone(tmp_path)
     assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
     assert isinstance(events_of(queue, run_id)[-1], JobProgress)
+
+
+@pytest.mark.slow
+async def test_devices__error_of_a_process_is_the_end_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of all processes, and a fault of the second process's device, which Python is told at its start."""
+    add_corpus(tmp_path, some_text())
+    diverging: dict[str, object] = {
+        "model_family": "gpt2",
+        "model": _SIZES,
+        "optimizer": {"name": "adamw"},
+        "learning_rate": 1.0,
+        "gradient_clipping": None,
+    }
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(_FAULT_OF_THE_SECOND, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "python"), prepend=os.pathsep)
+    codes: list[ErrorCode] = []
+    async with running(settings_in(tmp_path)) as queue:
+        for fields in (diverging, {"label": "a fault"}):
+            options: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1, "devices": 2, "threads": 2}
+            run_id = (await queue.train(tiny_request(**fields | options), user_id=None)).run_id
+            status = await wait_for_status(queue, run_id, ended)
+            assert status.error is not None
+            codes.append(status.error.code)
+            assert status.attempt == 1
+
+    assert codes == [ErrorCode.TRAINING_NAN_LOSS, ErrorCode.MODEL_TRAIN_FAILED]
+    assert await gone(tmp_path)
+
+
+_FAULT_OF_THE_SECOND = """
+import os
+
+if os.environ.get("RANK") == "1":
+    from torch.nn import functional
+
+    cross_entropy, calls = functional.cross_entropy, 0
+
+    def fail_later(logits, *rest, **more):
+        global calls
+        calls += 1
+        if calls > 20:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return cross_entropy(logits, *rest, **more)
+
+    functional.cross_entropy = fail_later
+"""
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from tests.support.worker_runs import LONG, events_of, losses, with_redis
 from trainer.artifacts.runs import RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.config.settings import Settings
-from trainer.contracts.base import changed
+from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.inference import EvalRequest, ScoreRequest
@@ -298,31 +298,35 @@ async def _lines(installation: LocalInstallation, run_id: str) -> list[str]:
 
 
 async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) -> None:
-    with s3_server() as server:
+    with s3_server() as server, captured_logs() as logs:
         here = machine(tmp_path / "bot", bucket := server.bucket(), "redis://127.0.0.1:1/0")
         run = RunStore(here.app.artifacts_root).create(record("char_lstm-1"))
-        await Replication(here).publish("models", run.run_id)
-        installation = LocalInstallation(machine(tmp_path / "laptop", bucket, "redis://127.0.0.1:1/0"))
-        following = installation.follow(run.run_id)
-        first = await anext(following)
-        server.stop()
-        with captured_logs() as logs:
-            during = await anext(following)
-            with pytest.raises(AppError, match="object store") as refused:
-                await installation.status(run.run_id)
-        server.start_again()
 
         async def start() -> None:
             with run.open_log() as log:
                 log.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
 
-        await Replication(here).write("models", run.run_id, start)
-        after = await anext(following)
-        await following.aclose()
+        await Replication(here).publish("models", run.run_id)
+        installation = LocalInstallation(machine(tmp_path / "laptop", bucket, "redis://127.0.0.1:1/0"))
+        statuses: list[RunState] = []
+        codes: list[ErrorCode] = []
+        async with aclosing(installation.follow(run.run_id)) as following:
+            async for status in following:
+                statuses.append(status.status)
+                if len(statuses) == 1:
+                    server.stop()
+                elif len(statuses) == 2:
+                    with pytest.raises(AppError, match="object store") as refused:
+                        await installation.status(run.run_id)
+                    codes.append(refused.value.code)
+                    server.start_again()
+                    await Replication(here).write("models", run.run_id, start)
+                else:
+                    break
 
-    assert (first.status, during.status, after.status) == ("queued", "queued", "running")
+    assert statuses == ["queued", "queued", "running"]
     assert {row["event"] for row in logs} == {"fetch_failed", "object_store_failed"}
-    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+    assert codes == [ErrorCode.SERVICE_UNAVAILABLE]
 
 
 async def test_training__goes_on_without_the_object_store_and_is_stored_when_it_answers(tmp_path: Path) -> None:
