@@ -15,20 +15,22 @@ from contextlib import ExitStack
 from hashlib import file_digest, sha256
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, assert_never
 
 import structlog
 from pydantic import AfterValidator, Field
 
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.artifacts.experiments import ExperimentDirectory
-from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.base import Frozen, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
 from trainer.system.files import DISK, BrokenFile, open_regular, read_record, sha256_of, try_lock, write_atomically
+
+if TYPE_CHECKING:
+    from trainer.artifacts.object_store import ObjectStore
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -107,7 +109,7 @@ class Replica:
     Its methods wait for the store, and raise SERVICE_UNAVAILABLE if it does not answer.
     """
 
-    def __init__(self, objects: ObjectStore, artifacts_root: Path, kind: Kind, item_id: str) -> None:
+    def __init__(self, objects: "ObjectStore", artifacts_root: Path, kind: Kind, item_id: str) -> None:
         """Raises NOT_FOUND for an id that cannot be a folder."""
         if not _ITEM_ID.fullmatch(item_id):
             raise _not_stored(shown_name(item_id))
@@ -433,7 +435,7 @@ class Replica:
             return None
 
 
-def join_store(objects: ObjectStore, artifacts_root: Path) -> None:
+def join_store(objects: "ObjectStore", artifacts_root: Path) -> None:
     """Make an artifacts folder one of those that share a store; raises CONFIG_INVALID if it belongs to others."""
     stored = objects.get("installation")
     if stored is None:

@@ -3,14 +3,17 @@
 import secrets
 from hashlib import file_digest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trainer.artifacts.object_store import ObjectStore
 from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256, text_files
 from trainer.system.files import DISK
+
+if TYPE_CHECKING:
+    from trainer.artifacts.object_store import ObjectStore
 
 
 class StoredCorpus(Frozen):
@@ -20,7 +23,7 @@ class StoredCorpus(Frozen):
     files: tuple[FileRecord, ...]
 
 
-def store_corpus(objects: ObjectStore, reference: CorpusRef, path: Path) -> None:
+def store_corpus(objects: "ObjectStore", reference: CorpusRef, path: Path) -> None:
     """Store a corpus under its hash unless it is stored, and the hash under its name; raises SERVICE_UNAVAILABLE."""
     sha256 = reference.sha256
     if not objects.exists(_key(sha256)):
@@ -36,7 +39,7 @@ def store_corpus(objects: ObjectStore, reference: CorpusRef, path: Path) -> None
     objects.put(_name_key(reference.name), sha256.encode())
 
 
-def fetch_corpus(objects: ObjectStore, sha256: str, folder: Path) -> None:
+def fetch_corpus(objects: "ObjectStore", sha256: str, folder: Path) -> None:
     """Download a corpus into a folder under its hash, unless it is there or is not stored.
 
     It appears there complete. Raises SERVICE_UNAVAILABLE, also if what is stored is not the corpus.
@@ -75,7 +78,7 @@ def name_corpus(folder: Path, name: str, sha256: str) -> None:
         DISK.rename(temporary, link)
 
 
-def fetch_named_corpus(objects: ObjectStore, name: str, folder: Path) -> None:
+def fetch_named_corpus(objects: "ObjectStore", name: str, folder: Path) -> None:
     """Download the corpus that was last stored under a name, if there is one; raises SERVICE_UNAVAILABLE."""
     found = objects.get(_name_key(name))
     if found is not None:
@@ -84,7 +87,7 @@ def fetch_named_corpus(objects: ObjectStore, name: str, folder: Path) -> None:
         name_corpus(folder, name, sha256)
 
 
-def _download(objects: ObjectStore, sha256: str, file: FileRecord, target: Path) -> None:
+def _download(objects: "ObjectStore", sha256: str, file: FileRecord, target: Path) -> None:
     with target.open("wb") as content:
         objects.download(_file_key(sha256, file.sha256), content, file.bytes)
         content.flush()

@@ -5,11 +5,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import structlog
 
-from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Kind, Replica, join_store, unstored
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
@@ -17,6 +16,9 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.corpora import CorpusStore
+
+if TYPE_CHECKING:
+    from trainer.artifacts.object_store import ObjectStore
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -34,7 +36,7 @@ class Replication:
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.app.artifacts_root
-        self._objects = ObjectStore(settings.object_store) if settings.object_store.url else None
+        self._objects = _object_store(settings)
         self._open_tags: dict[str, str] = {}
         self._watched: set[str] = set()
         """Keys of open heads, real or not, that the next refresh looks at."""
@@ -190,20 +192,28 @@ class Replication:
 
 def whole_run(settings: Settings, run_id: str) -> RunDirectory:
     """Return a run with its weights and checkpoints on this disk; raises RUN_NOT_FOUND."""
-    if settings.object_store.url:
-        replica = Replica(ObjectStore(settings.object_store), settings.app.artifacts_root, "models", run_id)
+    objects = _object_store(settings)
+    if objects is not None:
         with _if_stored():
-            replica.pull(is_whole=True)
+            Replica(objects, settings.app.artifacts_root, "models", run_id).pull(is_whole=True)
     return RunStore(settings.app.artifacts_root).get(run_id)
 
 
 def stored_check(settings: Settings) -> Callable[[RunDirectory], bool] | None:
     """Return a function that says whether the object store has all files of a run; None without an object store."""
-    if not settings.object_store.url:
+    objects, root = _object_store(settings), settings.app.artifacts_root
+    if objects is None:
         return None
-    objects, root = ObjectStore(settings.object_store), settings.app.artifacts_root
     verifies = settings.app.cleanup.verify_upload
     return lambda run: Replica(objects, root, "models", run.run_id).is_stored(verifies=verifies)
+
+
+def _object_store(settings: Settings) -> "ObjectStore | None":
+    if not settings.object_store.url:
+        return None
+    from trainer.artifacts.object_store import ObjectStore  # its library takes 4 MB
+
+    return ObjectStore(settings.object_store)
 
 
 @contextmanager

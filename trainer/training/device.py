@@ -75,8 +75,8 @@ def resolve(effective: EffectiveRequest, processes: int = 1) -> Compute:
 
 
 def gpu_memory_bytes(device: torch.device) -> int:
-    """Return the most memory that the tensors of this process have had on a GPU."""
-    return torch.cuda.max_memory_allocated(device)  # gpu
+    """Return the most memory that the tensors of this process have had on a GPU; 0 for the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0  # gpu
 
 
 def resolve_device(name: str) -> torch.device:

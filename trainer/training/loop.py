@@ -235,8 +235,7 @@ class _Training:
             self._validate()
             self._snapshot = None  # a second validation of this step would count twice
         if has_row:
-            if self._compute.device.type == "cuda":  # gpu
-                progress.set_gpu_memory(self._processes.each(gpu_memory_bytes(self._compute.device)))
+            progress.set_gpu_memory(self._processes.each(gpu_memory_bytes(self._compute.device)))
             self._callbacks.on_row(progress.next_row())
         if _is_multiple(state.step, effective.sample_every_steps):
             with self._weights.gathered():

@@ -112,8 +112,8 @@ class TrainingProgress:
         self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
 
     def set_gpu_memory(self, most_bytes: tuple[int, ...]) -> None:
-        """Store the highest use of memory so far on each GPU."""
-        self._gpu_memory_bytes = most_bytes
+        """Store the highest use of memory so far on each GPU; 0 for each process on the CPU."""
+        self._gpu_memory_bytes = most_bytes if any(most_bytes) else None
 
     def elapsed(self) -> float:
         """Return the seconds since the training started, without those between its attempts."""
