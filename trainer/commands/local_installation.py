@@ -146,8 +146,6 @@ class LocalInstallation:
         try:
             await self._replication.fetch(kind, item_id)
         except AppError as error:
-            if error.code is not ErrorCode.SERVICE_UNAVAILABLE:
-                raise
             log.warning("fetch_failed", names=item_id, error=str(error))
 
 
