@@ -104,7 +104,9 @@ def test_compose__follows_the_schema_in_every_profile(profile: str, overrides: t
 def test_compose__is_accepted_by_docker(profile: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
     client = ["docker", "compose"]
     if shutil.which("docker") is None or subprocess.run([*client, "version"], capture_output=True).returncode:
-        pytest.skip("`docker compose` is not installed")
+        client = ["docker-compose"]
+    if shutil.which(client[0]) is None:
+        pytest.skip("Docker Compose is not installed")
     for name in ("docker-compose.yml", *overrides):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".env").touch()
