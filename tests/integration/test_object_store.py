@@ -299,7 +299,7 @@ async def _lines(installation: LocalInstallation, run_id: str) -> list[str]:
 
 async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) -> None:
     with s3_server() as server, captured_logs() as logs:
-        here = machine(tmp_path / "bot", bucket := server.bucket(), "redis://127.0.0.1:1/0")
+        here = machine(tmp_path / "bot", bucket := server.bucket())
         run = RunStore(here.app.artifacts_root).create(record("char_lstm-1"))
 
         async def start() -> None:
@@ -307,7 +307,7 @@ async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) 
                 log.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
 
         await Replication(here).publish("models", run.run_id)
-        installation = LocalInstallation(machine(tmp_path / "laptop", bucket, "redis://127.0.0.1:1/0"))
+        installation = LocalInstallation(machine(tmp_path / "laptop", bucket))
         statuses: list[RunState] = []
         codes: list[ErrorCode] = []
         async with aclosing(installation.follow(run.run_id)) as following:

@@ -1,31 +1,27 @@
 """Machines that change a folder in the object store at the same moment, and readers that compare it with theirs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.object_stores import Bucket, S3Server, machine, s3_server
-from tests.support.runs import record
+from tests.support.object_stores import (
+    RUN,
+    Bucket,
+    accepted,
+    bucket_fixture,
+    machine,
+    replica,
+    server_fixture,
+)
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, WriterChanged
-from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
+from trainer.artifacts.runs import cancel_idle_run
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.replication import Replication, stored_check
 
-RUN = "char_lstm-1"
-
-
-@pytest.fixture(scope="module", name="server")
-def server_fixture() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(name="bucket")
-def bucket_fixture(server: S3Server) -> Bucket:
-    return server.bucket()
+__all__ = ["bucket_fixture", "server_fixture"]
 
 
 class ShortlyBefore(ObjectStore):
@@ -50,14 +46,6 @@ class LostAnswers(ObjectStore):
     def replace(self, key: str, data: bytes, etag: str) -> str | None:
         super().replace(key, data, etag)
         return None
-
-
-def accepted(root: Path) -> RunDirectory:
-    return RunStore(root).create(record(RUN))
-
-
-def replica(bucket: Bucket, root: Path) -> Replica:
-    return Replica(bucket.objects, root, "models", RUN)
 
 
 def stored_head(bucket: Bucket, key: str = f"open/models/{RUN}") -> Head:
@@ -105,7 +93,7 @@ def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> 
 
 
 def test_copy__is_complete_only_if_the_store_has_every_file_as_it_is_here(tmp_path: Path, bucket: Bucket) -> None:
-    settings: Settings = machine(tmp_path, bucket, "redis://127.0.0.1:1/0")
+    settings: Settings = machine(tmp_path, bucket)
     run = accepted(settings.app.artifacts_root)
     is_stored = stored_check(settings)
     assert is_stored is not None
@@ -126,7 +114,7 @@ def test_copy__is_complete_only_if_the_store_has_every_file_as_it_is_here(tmp_pa
 
 
 async def test_run_that_was_accepted_without_the_store__is_stored_later(tmp_path: Path, bucket: Bucket) -> None:
-    settings: Settings = machine(tmp_path, bucket, "redis://127.0.0.1:1/0")
+    settings: Settings = machine(tmp_path, bucket)
     accepted(settings.app.artifacts_root)
     replication = Replication(settings)
 

@@ -1,6 +1,5 @@
 """A folder in the object store has one writer, and each copy of it is a state that its writer has stored."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from itertools import count
@@ -10,38 +9,27 @@ import pytest
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
-from tests.support.object_stores import Bucket, S3Server, s3_server
+from tests.support.object_stores import (
+    RUN,
+    Bucket,
+    accepted,
+    bucket_fixture,
+    replica,
+    s3_server,
+    server_fixture,
+)
 from tests.support.properties import for_all
-from tests.support.runs import record
 from trainer.artifacts.artifacts_id import own_artifacts_id
-from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
-from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.replicas import Head, StoredFile, WriterChanged, join_store, unstored
+from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.text import corpus_sha256
 
-RUN = "char_lstm-1"
+__all__ = ["bucket_fixture", "server_fixture"]
+
 HEAD = f"open/models/{RUN}"
-
-
-@pytest.fixture(scope="module", name="server")
-def server_fixture() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(name="bucket")
-def bucket_fixture(server: S3Server) -> Bucket:
-    return server.bucket()
-
-
-def accepted(root: Path, run_id: str = RUN) -> RunDirectory:
-    return RunStore(root).create(record(run_id))
-
-
-def replica(bucket: Bucket, root: Path, run_id: str = RUN) -> Replica:
-    return Replica(bucket.objects, root, "models", run_id)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -1,15 +1,21 @@
 """Faults of machines that share an object store, as `make scale-test` has found them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.support import add_corpus, settings_in, some_text
-from tests.support.object_stores import Bucket, S3Server, machine, s3_server
+from tests.support.object_stores import (
+    RUN,
+    Bucket,
+    accepted,
+    bucket_fixture,
+    machine,
+    replica,
+    server_fixture,
+)
 from tests.support.redis_servers import embedded
 from tests.support.runs import record
 from trainer.artifacts.replicas import Replica
@@ -25,21 +31,11 @@ from trainer.jobs.replication import Replication
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 
-RUN = "char_lstm-1"
+__all__ = ["bucket_fixture", "server_fixture"]
+
 ROW = b'{"step": 1}\n'
 LARGE = ROW * 30_000
 """More than a growing file that is stored after each change."""
-
-
-@pytest.fixture(scope="module", name="server")
-def server_fixture() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(name="bucket")
-def bucket_fixture(server: S3Server) -> Bucket:
-    return server.bucket()
 
 
 @asynccontextmanager
@@ -51,12 +47,8 @@ async def worker_jobs(folder: Path, bucket: Bucket) -> AsyncIterator[tuple[Jobs,
         yield Jobs(settings, store, child, child), settings.app.artifacts_root
 
 
-def replica(bucket: Bucket, root: Path, run_id: str = RUN) -> Replica:
-    return Replica(bucket.objects, root, "models", run_id)
-
-
 def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
-    run = RunStore(root).create(record(RUN))
+    run = accepted(root)
     writer = replica(bucket, root)
     writer.publish()
     writer.claim()

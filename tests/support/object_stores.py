@@ -9,15 +9,20 @@ from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 
+import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.support import environment_in, settings_in
+from tests.support.runs import record
 from tests.support.waiting import until
 from tests.support.worker_runs import with_redis
 from trainer.artifacts.object_store import ObjectStore
+from trainer.artifacts.replicas import Replica
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import ObjectStoreSettings, Settings
 from trainer.contracts.base import changed
 
+RUN = "char_lstm-1"
 _KEY = "a key of the tests"
 _numbers = count(1)
 """All servers of a process share their buckets."""
@@ -81,6 +86,26 @@ def s3_server() -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module", name="server")
+def server_fixture() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(name="bucket")
+def bucket_fixture(server: S3Server) -> Bucket:
+    return server.bucket()
+
+
+def accepted(root: Path, run_id: str = RUN) -> RunDirectory:
+    return RunStore(root).create(record(run_id))
+
+
+def replica(bucket: Bucket, root: Path, run_id: str = RUN) -> Replica:
+    """The folder of a run on a machine, and in the store."""
+    return Replica(bucket.objects, root, "models", run_id)
 
 
 def machine(folder: Path, bucket: Bucket, redis_url: str = "redis://127.0.0.1:1/0") -> Settings:

@@ -135,7 +135,7 @@ class Replica:
         return self._copy is not None and not self._copy.head.has_ended
 
     def publish(self) -> None:
-        """Store a folder that this machine has created or begun again, and make this machine its writer.
+        """Store the folder of new or repeated work, with this machine as its writer.
 
         Raises SERVICE_UNAVAILABLE if another machine has done so at the same time.
         """
