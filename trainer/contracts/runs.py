@@ -162,7 +162,7 @@ class TrainingOptions(Options):
     model_size: ModelSize | None = None
     """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
     split_by: Literal["line", "file", "position"] = "line"
-    """Unit drawn for the validation and test splits: lines, complete files, or the end of the corpus.
+    """Unit drawn for the validation and test splits: lines, complete files, or (position) the last lines of the corpus.
 
     The default with `documents` stream is position.
     """
@@ -199,9 +199,9 @@ class TrainingOptions(Options):
     gradient_clipping: Positive | None = 1.0
     """Largest gradient norm; null: no clipping."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """Share of the corpus for the validation split."""
+    """Share of the lines of the corpus for the validation split."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
-    """Share of the corpus for the test split."""
+    """Share of the lines of the corpus for the test split."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of every random choice: splits, initial weights, order of rows, dropout, masks."""
     tokenizer_id: Identifier | None = None

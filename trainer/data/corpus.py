@@ -224,7 +224,7 @@ def _split_bounds(digests: Digests, sizes: Sequence[int]) -> NDArray[np.uint64] 
 
 
 def _labels_by_position(count: int, rule: SplitRule) -> NDArray[np.uint8]:
-    """Cut the held-out splits off the end of the corpus: train, validation, test, each of one line at least."""
+    """Cut the held-out splits off the end of the corpus by lines: train, validation, test, each of one at least."""
     labels = np.zeros(count, dtype=np.uint8)
     wanted = _held_out_sizes(count, rule)
     end = count
