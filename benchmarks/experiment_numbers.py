@@ -2,9 +2,9 @@
 
     python benchmarks/experiment_numbers.py FOLDER
 
-Compares matrix.csv, listeners.csv, asymmetry.csv, seeds.csv, and gaps and trees of validity.json, to six decimals.
-Prints a line per file; exits 1 if a number differs. All resamples are drawn with `random`, so that an experiment with
-seven languages and hundreds of sections takes some minutes.
+Compares matrix.csv, listeners.csv, asymmetry.csv, seeds.csv, perplexity.csv, and gaps and trees of validity.json, to
+six decimals. Prints a line per file; exits 1 if a number differs. All resamples are drawn with `random`, so that an
+experiment with seven languages and hundreds of sections takes some minutes.
 """
 
 import csv
@@ -98,6 +98,7 @@ def main(folder: Path) -> int:
         *compared("listeners.csv", folder, (row for mode in modes for row in listeners(headline[mode], mode))),
         *compared("asymmetry.csv", folder, (row for mode in modes for row in asymmetry(headline[mode], mode))),
         *compared("seeds.csv", folder, seed_rows(stored["tables"])),
+        *compared("perplexity.csv", folder, perplexity_rows(stored["tables"])),
         *compared_validity(validity, stored, model, kind),
         *compared_sections(stored, headline[stored["scoring_mode"]]),
     ]
@@ -117,7 +118,7 @@ def distinct(values: Iterable[T]) -> list[T]:
 
 
 def mean_over_seeds(tables: list[ScoreTable], model: str, kind: str, mode: str) -> Scores:
-    """Return each section with the mean over seeds of its sum of losses."""
+    """Return each section with the mean over seeds of its sum of losses, of texts that have a model of their own."""
     seeds = [each["sections"] for each in tables if (each["model"], each["kind"], each["mode"]) == (model, kind, mode)]
     return {
         listener: {
@@ -126,6 +127,7 @@ def mean_over_seeds(tables: list[ScoreTable], model: str, kind: str, mode: str) 
                 for place, (n_scored, n_total) in enumerate(zip(own["n_scored"], own["n_total"], strict=True))
             ]
             for text, own in texts.items()
+            if text in seeds[0]
         }
         for listener, texts in seeds[0].items()
     }
@@ -250,6 +252,29 @@ def seed_rows(tables: list[ScoreTable]) -> Iterator[Row]:
                     "cross_entropy_sd": stdev(nats) if len(seeds) > 1 else None,
                     "excess_mean": fmean(above),
                     "excess_sd": stdev(above) if len(seeds) > 1 else None,
+                }
+
+
+def perplexity_rows(tables: list[ScoreTable]) -> Iterator[Row]:
+    for model, kind, mode in distinct((each["model"], each["kind"], each["mode"]) for each in tables):
+        own = [
+            each["sections"] for each in tables if (each["model"], each["kind"], each["mode"]) == (model, kind, mode)
+        ]
+        for listener, texts in own[0].items():
+            for text, first in texts.items():
+                scored = sum(first["n_scored"])
+                nats = [math.fsum(seed[listener][text]["loss_sum"]) / scored for seed in own]
+                yield {
+                    "model": model,
+                    "kind": kind,
+                    "listener_language": listener,
+                    "text_language": text,
+                    "scoring_mode": mode,
+                    "n_seeds": len(own),
+                    "cross_entropy": fmean(nats),
+                    "perplexity": math.exp(fmean(nats)),
+                    "perplexity_sd": stdev(map(math.exp, nats)) if len(own) > 1 else None,
+                    "n_scored": scored,
                 }
 
 

@@ -32,7 +32,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.needs import NO_WORKER
 from trainer.system.files import read_record
 
-Recipe = Literal["smoke", "turkic", "paper", "transfer"]
+Recipe = Literal["smoke", "turkic", "paper", "transfer", "seeds"]
 
 _MAX_FILE_BYTES = 10 << 20  # Discord's limit
 _EXPORTED = {".csv", ".tex", ".pdf", ".html"}

@@ -1,18 +1,17 @@
 """Answers to commands about experiments: their list, and the other metrics of a result than excess surprisal."""
 
 from collections.abc import Sequence
-from math import exp
 from statistics import fmean, stdev
 from typing import Literal, get_args
 
 import discord
 
 from bot.embeds.answers import STATE_SIGNS
-from bot.embeds.experiment_card import matrix_lines
+from bot.embeds.experiment_card import matrix_lines, perplexity_lines
 from bot.embeds.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
 from bot.language import _, numeral
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
-from trainer.reports.experiment_tables import MISSING, headline_rows
+from trainer.reports.experiment_tables import MISSING
 
 Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
 _ALL: tuple[Metric, ...] = get_args(Metric)
@@ -38,14 +37,12 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
     )
     match metric:
         case "perplexity":
-            title = _("Perplexity per character {what}. Rows: model of a language; columns: text.", what=what)
-            rows = headline_rows(result)
-            table = matrix_lines(
-                result.languages,
-                lambda listener, text: (
-                    numeral(exp(rows[listener, text].cross_entropy), ".2f") if (listener, text) in rows else MISSING
-                ),
+            title = _(
+                "Perplexity per character {what}, and area under the training loss in nats per token."
+                " Rows: model of a language; columns: text.",
+                what=what,
             )
+            table = perplexity_lines(result)
         case "asymmetry":
             title = _(
                 "Asymmetry of the excess surprisal, nats per character {what}. Row a, column b: positive if a is more"
@@ -53,7 +50,7 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
                 what=what,
             )
             asymmetries = _asymmetries(result)
-            table = matrix_lines(result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
+            table = matrix_lines(result.languages, result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
         case _:
             title = _("Area under the training loss, nats per token, by model: mean ± standard deviation over seeds.")
             table = _areas(result)

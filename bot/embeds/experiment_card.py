@@ -23,7 +23,7 @@ from bot.embeds.text import (
 from bot.language import _, numeral
 from trainer.contracts.base import RunState
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
-from trainer.reports.experiment_tables import headline_rows, headline_seeds
+from trainer.reports.experiment_tables import MISSING, ListenerFigures, headline_figures, headline_rows, headline_seeds
 
 HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
 _SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
@@ -130,6 +130,13 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
         )
     ]
     lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
+    lines.append(
+        _(
+            "Perplexity per character, and area under the training loss in nats per token."
+            " Rows: model of a language; columns: text."
+        )
+    )
+    lines.append(code_block("\n".join(perplexity_lines(result)), _MAX_LINES))
     lines += [
         f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
         for check in result.validity.checks
@@ -152,16 +159,39 @@ def _matrix(result: ExperimentResult) -> list[str]:
         )
         return f"{numeral(rows[listener, text].excess_cross_entropy, 'z.2f')}{spread}"
 
-    return matrix_lines(result.languages, cell)
+    return matrix_lines(result.languages, result.languages, cell)
 
 
-def matrix_lines(languages: Sequence[str], cell: Callable[[str, str], str]) -> list[str]:
-    """Return a matrix of languages in columns of equal width; `cell` returns the text of a row and a column."""
-    shown = languages[:_MAX_COLUMNS]
-    cells = [["", *shown], *([row, *(cell(row, column) for column in shown)] for row in shown)]
+def perplexity_lines(result: ExperimentResult) -> list[str]:
+    """Return the perplexities of the headline models on all texts, and the areas under their loss curves."""
+    figures = {_listener(each): each for each in headline_figures(result)}
+    area = _("area")
+
+    def cell(listener: str, column: str) -> str:
+        row = figures[listener].perplexities.get(column)
+        number = figures[listener].area if column == area else None if row is None else row.perplexity
+        return MISSING if number is None else numeral(number, ".2f")
+
+    return matrix_lines(list(figures), [*result.text_languages, area], cell)
+
+
+def _listener(figures: ListenerFigures) -> str:
+    match figures.phase:
+        case "first":
+            return _("{language}, first phase", language=figures.language)
+        case "second":
+            return _("{language}, second phase", language=figures.language)
+        case _:
+            return figures.language
+
+
+def matrix_lines(rows: Sequence[str], columns: Sequence[str], cell: Callable[[str, str], str]) -> list[str]:
+    """Return a matrix with columns of equal width; `cell` returns the text of a row and a column."""
+    shown, across = rows[:_MAX_COLUMNS], columns[:_MAX_COLUMNS]
+    cells = [["", *across], *([row, *(cell(row, column) for column in across)] for row in shown)]
     first, width = max(map(len, shown)), max(len(text) for line in cells for text in line[1:])
     found = [" ".join([line[0].ljust(first), *(text.rjust(width) for text in line[1:])]) for line in cells]
-    return found if len(shown) == len(languages) else [*found, _("… the report has all languages")]
+    return found if len(across) == len(columns) else [*found, _("… the report has all languages")]
 
 
 def _asymmetry(result: ExperimentResult) -> list[str]:

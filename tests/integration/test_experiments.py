@@ -257,8 +257,11 @@ async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_f
     add_languages(lab.folder)
     second: dict[str, object] = {"first": "tr", "train": {"num_epochs": 2, "freeze_embeddings": True}}
     models: dict[str, object] = {"lstm": {"has_shared_tokenizer": True, "train": TINY, "transfer": second}}
+    first, other, *others = (lab.folder / "data" / "corpus" / "tr.txt").read_text(encoding="utf-8").splitlines()
+    add_corpus(lab.folder, "\n".join([other, first, *others]), "az")
+    languages: dict[str, object] = {"kk": {}, "tr": {}, "az": {"is_trained": False}}
     async with lab.queue() as queue:
-        experiment = await completed(queue, plan(name="phases", models=models))
+        experiment = await completed(queue, plan(name="phases", models=models, languages=languages))
         by_language = {key.language: queue.runs.get(cell.run_id) for key, cell in experiment.runs().items()}
     tr, kk = by_language["tr"].completed_manifest(), by_language["kk"].completed_manifest()
     result = read_record(experiment.result, ExperimentResult)
@@ -276,6 +279,13 @@ async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_f
         assert (curves[code].test_loss, curves[code].auc) == (manifest.metrics.test, manifest.metrics.auc)
     pairs = {(row.listener_language, row.text_language) for row in result.models[0].tables.matrix}
     assert pairs == {(a, b) for a in ("kk", "tr") for b in ("kk", "tr")}
+    perplexities = {
+        (row.listener_language, row.text_language): row.perplexity
+        for row in result.perplexities
+        if (row.model, row.kind, row.scoring_mode) == ("lstm", "held_out", "skip")
+    }
+    assert perplexities.keys() == {(a, b) for a in ("kk", "tr") for b in ("kk", "tr", "az")}
+    assert perplexities["kk", "az"] == perplexities["kk", "tr"], "the held-out lines of az are those of tr"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from itertools import combinations
+from math import exp
 
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import ErrorClass, ErrorCode, RunError
@@ -17,6 +18,7 @@ from trainer.contracts.experiments import (
     ListenersRow,
     MatrixRow,
     ModelTables,
+    PerplexityRow,
     Rating,
     Replacement,
     ScoringMode,
@@ -41,7 +43,7 @@ _WITHIN = {"oghuz": 0.42, "kipchak": 0.36, "karluk": 0.55}
 _ACROSS = {frozenset({"kipchak", "karluk"}): 0.8, frozenset({"oghuz", "kipchak"}): 0.95}
 _OGHUZ_KARLUK, _CONTROL = 0.9, 1.6
 _NATIVE = dict(zip(LANGUAGES, (1.71, 1.69, 1.82, 1.86, 1.77, 1.91, 1.64), strict=True))
-_HALF_WIDTH, _SD, _ASYMMETRY = 0.031, 0.012, 0.02
+_HALF_WIDTH, _SD, _ASYMMETRY, _PERPLEXITY_SD = 0.031, 0.012, 0.02, 0.034
 _FACTORS: dict[str, float] = {"lstm": 1.0, "gru": 1.1, TRIGRAM: 0.7}
 
 JOINS = (
@@ -147,6 +149,22 @@ def seed_row(model: str, kind: TextKind, listener: str, text: str, mode: Scoring
     )
 
 
+def perplexity_row(model: str, kind: TextKind, mode: ScoringMode, listener: str, text: str) -> PerplexityRow:
+    nats = _NATIVE[text] + _FACTORS[model] * excess(listener, text)
+    return PerplexityRow(
+        model=model,
+        kind=kind,
+        listener_language=listener,
+        text_language=text,
+        scoring_mode=mode,
+        n_seeds=1 if model == TRIGRAM else len(SEEDS),
+        cross_entropy=nats,
+        perplexity=exp(nats),
+        perplexity_sd=None if model == TRIGRAM else _PERPLEXITY_SD,
+        n_scored=14_600,
+    )
+
+
 def curve_row(model: str, language: str, seed: int) -> CurveRow:
     best = _NATIVE[language] + 0.05 * MODELS.index(model) + 0.01 * seed
     return CurveRow(
@@ -193,6 +211,7 @@ def finished_experiment() -> ExperimentResult:
         experiment_id=EXPERIMENT,
         name="turkic",
         languages=LANGUAGES,
+        text_languages=LANGUAGES,
         branches=BRANCHES,
         controls=("fi",),
         seeds=SEEDS,
@@ -202,6 +221,14 @@ def finished_experiment() -> ExperimentResult:
         models=tuple(model_tables(model, kind) for model in MODELS for kind in kinds),
         seed_rows=tuple(
             seed_row(model, kind, a, b, mode)
+            for model in MODELS
+            for kind in kinds
+            for mode in MODES
+            for a in LANGUAGES
+            for b in LANGUAGES
+        ),
+        perplexities=tuple(
+            perplexity_row(model, kind, mode, a, b)
             for model in MODELS
             for kind in kinds
             for mode in MODES

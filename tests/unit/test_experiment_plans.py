@@ -44,8 +44,10 @@ def test_recipes__are_read_by_their_names() -> None:
     requests = {name: read_plan(plan_path(name), {}) for name in recipes()}
 
     assert {name: request.name for name, request in requests.items()} == {name: name for name in requests}
-    assert {"smoke", "turkic", "paper", "transfer"} <= requests.keys()
+    assert {"smoke", "turkic", "paper", "transfer", "seeds"} <= requests.keys()
     assert len(requests["turkic"].languages) == 7
+    assert requests["seeds"].trained_languages == ("kk", "ky", "tr")
+    assert requests["seeds"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
 
 
 def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
@@ -72,7 +74,7 @@ def test_plan__is_read_from_its_path_and_changed_by_options(tmp_path: Path) -> N
     ("plan_name", "told"),
     [
         ("smok", "There is no plan 'smok'; did you mean `smoke`?"),
-        ("x.yaml", "There is no plan 'x.yaml'; the recipes are paper, smoke, transfer, turkic."),
+        ("x.yaml", "There is no plan 'x.yaml'; the recipes are paper, seeds, smoke, transfer, turkic."),
     ],
 )
 def test_unknown_plan__is_refused_with_the_recipes(plan_name: str, told: str) -> None:
@@ -162,7 +164,12 @@ async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> Non
             ErrorCode.MODEL_INCOMPATIBLE,
             "The model 'model-1' normalizes text differently",
         ),
-        (transfer(first="xx"), ErrorCode.INVALID_INPUT, "must be one of the languages: kk, tr."),
+        (transfer(first="xx"), ErrorCode.INVALID_INPUT, "must be one of the trained languages: kk, tr."),
+        (
+            plan(languages={"kk": {}, "tr": {"is_trained": False}}),
+            ErrorCode.INVALID_INPUT,
+            "At least two languages need a model",
+        ),
         (transfer(train={"corpus": "kk"}), ErrorCode.INVALID_INPUT, "`models.lstm.transfer.train.corpus` is set"),
         (transfer(train={"num_epochs": 0}), ErrorCode.CONFIG_INVALID, "`models.lstm.transfer.train.num_epochs` must"),
         (

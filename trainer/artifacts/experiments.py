@@ -308,7 +308,7 @@ def cell_keys(request: ExperimentRequest) -> list[CellKey]:
         CellKey(model, language, seed)
         for model in request.models
         for seed in request.seeds
-        for language in request.languages
+        for language in request.trained_languages
     ]
 
 

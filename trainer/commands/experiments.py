@@ -22,12 +22,14 @@ from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     Cell,
+    CurveRow,
     ExperimentList,
     ExperimentRecord,
     ExperimentRequest,
     ExperimentResult,
     ExperimentStatus,
     MatrixRow,
+    PerplexityRow,
     SectionsFile,
     Validity,
 )
@@ -35,6 +37,7 @@ from trainer.contracts.validation import parse_json, shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import cancel_experiment, resolve_experiment
+from trainer.reports.experiment_tables import figure_rows, headline_figures
 from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
@@ -45,7 +48,7 @@ _FOLLOW_SECONDS = 0.5
 
 
 class ExperimentSummary(Frozen):
-    """The result of an experiment, as `--json` prints it: state, headline matrix and validity checks."""
+    """The result of an experiment, as `--json` prints it: state, headline tables and validity checks."""
 
     experiment_id: Identifier
     name: str
@@ -57,6 +60,10 @@ class ExperimentSummary(Frozen):
     error: RunError | None = None
     matrix: tuple[MatrixRow, ...] | None = None
     """The headline table, in the first mode; None before the end."""
+    perplexities: tuple[PerplexityRow, ...] | None = None
+    """Those of the headline model and text, in the first mode; None before the end."""
+    curves: tuple[CurveRow, ...] | None = None
+    """The trainings with the area under their loss curves; None before the end."""
     validity: Validity | None = None
     """None before the end."""
     files: tuple[str, ...] = ()
@@ -227,14 +234,18 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
     result = read_record(experiment.result, ExperimentResult)
     headline = result.models[0].tables.matrix
     matrix = tuple(row for row in headline if row.scoring_mode == result.modes[0])
+    figures = headline_figures(result)
+    perplexities = tuple(row for each in figures for row in each.perplexities.values())
     model, kind = result.headline
     title = f"{status.experiment_id}: excess surprisal, nats per position ({model}, {kind.replace('_', '-')} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = f"report: {experiment.path}/report.html   ·   mt experiment export {status.experiment_id} FOLDER"
     terminal.show(
-        changed(summary, matrix=matrix, validity=result.validity),
+        changed(summary, matrix=matrix, perplexities=perplexities, curves=result.curves, validity=result.validity),
         Text(f"{title}; rows: listeners"),
         columns(_matrix_rows(result.languages, matrix)),
+        Text("Perplexity per character; area under the training loss, nats per token"),
+        columns(figure_rows(result, figures)),
         Text("\n".join(_validity_lines(result.validity))),
         Text(f"{took}\n{where}"),
     )

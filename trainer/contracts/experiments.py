@@ -50,6 +50,8 @@ class LanguageOptions(ExperimentOptions):
     """Branch of the language family. The validity checks compare pairs within a branch with pairs across branches."""
     is_control: bool = False
     """An unrelated language: it is scored and scores like the others, but counts in no mean over pairs."""
+    is_trained: bool = True
+    """Train models on it. Without, the models of the other languages score its texts, and no excess is computed."""
 
 
 class TransferOptions(ExperimentOptions):
@@ -130,6 +132,11 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     """Add a character trigram model per language, scored on the same positions."""
     ratings: CorpusName | None = None
     """CSV in the corpus folder with the columns listener, language and mean_rating: how well people understand."""
+
+    @property
+    def trained_languages(self) -> tuple[str, ...]:
+        """The languages that models are trained on."""
+        return tuple(code for code, options in self.languages.items() if options.is_trained)
 
 
 class ExperimentRecord(Frozen):
@@ -422,6 +429,24 @@ class SeedRow(Frozen):
     excess_sd: float | None
 
 
+class PerplexityRow(Frozen):
+    """A row of `perplexity.csv`: a model of one language on one text; the cross-entropy is the mean over seeds."""
+
+    model: str
+    kind: TextKind
+    listener_language: str
+    text_language: str
+    scoring_mode: ScoringMode
+    n_seeds: int
+    cross_entropy: float
+    """Nats per scored position."""
+    perplexity: float
+    """exp(cross_entropy)"""
+    perplexity_sd: float | None
+    """Standard deviation of the perplexities of the seeds (n - 1); None for one seed."""
+    n_scored: int
+
+
 class CurveRow(Frozen):
     """A row of `curves.csv`: a training of the experiment and its figures; losses in nats per token."""
 
@@ -475,6 +500,9 @@ class ExperimentResult(Frozen):
     experiment_id: Identifier
     name: str
     languages: tuple[str, ...]
+    """The languages that models were trained on."""
+    text_languages: tuple[str, ...]
+    """The languages of the texts: also those without a model."""
     branches: Mapping[str, str] = Field(default_factory=dict)
     controls: tuple[str, ...] = ()
     seeds: tuple[int, ...]
@@ -486,6 +514,7 @@ class ExperimentResult(Frozen):
     models: tuple[ModelTables, ...]
     """The headline first."""
     seed_rows: tuple[SeedRow, ...] = ()
+    perplexities: tuple[PerplexityRow, ...] = ()
     curves: tuple[CurveRow, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     correlations: tuple[Correlation, ...] = ()

@@ -1,6 +1,7 @@
 """The numbers of an experiment: from the losses of all runs to the tables, trees, checks and correlations."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import exp
 from statistics import fmean, stdev
 from typing import NamedTuple, assert_never
 
@@ -16,6 +17,7 @@ from trainer.contracts.experiments import (
     ExperimentResult,
     ExperimentText,
     ModelTables,
+    PerplexityRow,
     Rating,
     Replacement,
     ScoreTable,
@@ -83,7 +85,16 @@ class _Scored(NamedTuple):
     model: str
     kind: TextKind
     mode: ScoringMode
-    seeds: dict[int | None, Table]
+    all_texts: dict[int | None, Table]
+    """By seed; also the texts of languages without a model."""
+
+    @property
+    def seeds(self) -> dict[int | None, Table]:
+        """The scores of the texts that have a model of their own language, by seed."""
+        return {
+            seed: {listener: {text: texts[text] for text in table} for listener, texts in table.items()}
+            for seed, table in self.all_texts.items()
+        }
 
     @property
     def mean(self) -> Table:
@@ -108,16 +119,17 @@ def analyse(
 ) -> tuple[ExperimentResult, SectionsFile]:
     """Return all numbers of an experiment, and the section scores that they are computed from.
 
-    `texts` are the texts of every language with their sections; `listeners` are the runs of every model, language and
-    seed, seeds in ascending order. `training_text(language)` returns the lines of the training split of a language,
-    anew at each call. Raises INVALID_INPUT if a mode scores no position of a text.
+    `texts` are the texts of every language with their sections; `listeners` are the runs of every model, trained
+    language and seed, seeds in ascending order. `training_text(language)` returns the lines of the training split of a
+    trained language, anew at each call. Raises INVALID_INPUT if a mode scores no position of a text.
     """
     request = record.request
+    languages = request.trained_languages
     scorers = [_Scorer(each.model, each.language, each.seed, each.losses) for each in listeners]
     replacements = [row for each in listeners for row in each.replacements]
     if request.has_trigram_baseline:
         has_assimilate = "assimilate" in request.modes
-        for language in request.languages:
+        for language in languages:
             baseline, replaced = _baseline(language, training_text(language), texts, has_assimilate=has_assimilate)
             scorers.append(baseline)
             replacements += replaced
@@ -125,23 +137,25 @@ def analyse(
     kinds = [kind for kind in KINDS if any(text.kind == kind for text in masked)]
     models = [*request.models, *([TRIGRAM] if request.has_trigram_baseline else [])]
     scored = [
-        _scored(model, kind, mode, scorers, masked, list(request.languages))
+        _scored(model, kind, mode, scorers, masked, languages)
         for model in models
         for kind in kinds
         for mode in request.modes
     ]
     found = all_tables([(each.mean, each.mode) for each in scored])
-    branches = {code: each.branch for code, each in request.languages.items() if each.branch and not each.is_control}
-    family = Family(branches, [code for code, each in request.languages.items() if each.is_control])
+    options = {code: request.languages[code] for code in languages}
+    branches = {code: each.branch for code, each in options.items() if each.branch and not each.is_control}
+    family = Family(branches, [code for code, each in options.items() if each.is_control])
     n_modes = len(request.modes)
     measured = [
-        Measured(distances, average_linkage(list(request.languages), distances))
+        Measured(distances, average_linkage(languages, distances))
         for distances in (symmetric_distances(tables.matrix) for tables in found[::n_modes])
     ]  # of the first mode, by model, then by kind
     result = ExperimentResult(
         experiment_id=record.experiment_id,
         name=request.name,
-        languages=tuple(request.languages),
+        languages=languages,
+        text_languages=tuple(request.languages),
         branches=family.branches,
         controls=tuple(family.controls),
         seeds=request.seeds,
@@ -159,6 +173,7 @@ def analyse(
             for place, (first, own) in enumerate(zip(scored[::n_modes], measured, strict=True))
         ),
         seed_rows=tuple(row for each in scored if each.model != TRIGRAM for row in _seed_rows(each)),
+        perplexities=tuple(row for each in scored for row in _perplexities(each)),
         curves=tuple(each.curve for each in listeners),
         replacements=tuple(replacements),
         correlations=tuple(_correlations(scored, found, ratings) if ratings else ()),
@@ -215,7 +230,9 @@ def _masked_texts(
     """Return the texts with the characters that every run knows and that every training split has often enough."""
     minimum = record.request.min_occurrences
     frequent = [
-        frequent_characters(training_text(language), minimum) for language in record.request.languages if minimum
+        frequent_characters(training_text(language), minimum)
+        for language in record.request.trained_languages
+        if minimum
     ]
     masked: list[_Text] = []
     for text, lines in texts:
@@ -235,7 +252,7 @@ def _scored(
     texts: Sequence[_Text],
     languages: Sequence[str],
 ) -> _Scored:
-    """Return the scores of a model; listeners and texts in the order of the languages."""
+    """Return the scores of a model; its `languages` are the listeners."""
     own = [each for each in scorers if each.model == model]
     by_language = {text.language: text for text in texts if text.kind == kind}
     kept: dict[tuple[int | None, str, str], Scores] = {}
@@ -248,7 +265,7 @@ def _scored(
         kind,
         mode,
         {
-            seed: {listener: {text: kept[seed, listener, text] for text in languages} for listener in languages}
+            seed: {listener: {text: kept[seed, listener, text] for text in by_language} for listener in languages}
             for seed in seeds
         },
     )
@@ -302,6 +319,25 @@ def _seed_rows(scored: _Scored) -> Iterator[SeedRow]:
             )
 
 
+def _perplexities(scored: _Scored) -> Iterator[PerplexityRow]:
+    first, *_ = tables = list(scored.all_texts.values())
+    for listener, by_text in first.items():
+        for text, scores in by_text.items():
+            nats = [table[listener][text].cross_entropy for table in tables]
+            yield PerplexityRow(
+                model=scored.model,
+                kind=scored.kind,
+                listener_language=listener,
+                text_language=text,
+                scoring_mode=scored.mode,
+                n_seeds=len(tables),
+                cross_entropy=fmean(nats),
+                perplexity=exp(fmean(nats)),
+                perplexity_sd=stdev(map(exp, nats)) if len(nats) > 1 else None,
+                n_scored=scores.positions,
+            )
+
+
 def _correlations(
     scored: Sequence[_Scored], found: Sequence[Tables], ratings: Sequence[Rating]
 ) -> Iterator[Correlation]:
@@ -310,7 +346,7 @@ def _correlations(
 
 
 def _score_tables(scored: _Scored) -> Iterator[ScoreTable]:
-    for seed, table in scored.seeds.items():
+    for seed, table in scored.all_texts.items():
         yield ScoreTable(
             model=scored.model,
             kind=scored.kind,

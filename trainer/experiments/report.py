@@ -10,12 +10,13 @@ from trainer.contracts.experiments import (
     ExperimentResult,
     ListenersRow,
     MatrixRow,
+    PerplexityRow,
     Replacement,
     SectionsFile,
     SeedRow,
     Tables,
 )
-from trainer.reports.experiment_tables import csv_text, latex_table
+from trainer.reports.experiment_tables import csv_text, latex_perplexities, latex_table
 from trainer.system.files import DISK, write_atomically
 
 RESULT = "result.json"
@@ -38,6 +39,7 @@ def _report_files(result: ExperimentResult, sections: SectionsFile) -> Iterator[
     for tables in others:
         yield from _csv_files(f"tables/{tables.model}-{tables.kind.replace('_', '-')}/", tables.tables)
     yield "seeds.csv", csv_text(SeedRow, result.seed_rows)
+    yield "perplexity.csv", csv_text(PerplexityRow, result.perplexities)
     yield "curves.csv", csv_text(CurveRow, result.curves)
     yield "assimilation.csv", csv_text(Replacement, result.replacements)
     if result.correlations:
@@ -45,6 +47,7 @@ def _report_files(result: ExperimentResult, sections: SectionsFile) -> Iterator[
     yield "sections.json", sections.model_dump_json()
     yield "validity.json", result.validity.model_dump_json(indent=1)
     yield "table.tex", latex_table(result)
+    yield "perplexity.tex", latex_perplexities(result)
     yield from _figures_and_page(result)
 
 

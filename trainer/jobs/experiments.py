@@ -195,6 +195,9 @@ def corpus_of(request: ExperimentRequest, language: str) -> str:
 
 def _check_parts(request: ExperimentRequest) -> None:
     texts = request.texts
+    if len(request.trained_languages) < 2:
+        message = "At least two languages need a model: set `is_trained` to false for fewer of them."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     if texts.passages is None and not texts.held_out:
         message = "`texts` names nothing to score: give `passages`, or set `held_out` to true."
         raise AppError(ErrorCode.INVALID_INPUT, message)
@@ -211,8 +214,9 @@ def _check_model(request: ExperimentRequest, model: ModelOptions, place: str) ->
         message = f"{place}.has_shared_tokenizer` trains a tokenizer: leave out `train.tokenizer_id`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     if model.transfer is not None:
-        if model.transfer.first not in request.languages:
-            message = f"{place}.transfer.first` must be one of the languages: {', '.join(request.languages)}."
+        if model.transfer.first not in request.trained_languages:
+            trained = ", ".join(request.trained_languages)
+            message = f"{place}.transfer.first` must be one of the trained languages: {trained}."
             raise AppError(ErrorCode.INVALID_INPUT, message)
         _refuse_added(model.transfer.train, f"{place}.transfer.train")
 

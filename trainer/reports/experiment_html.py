@@ -1,7 +1,7 @@
 """The report of an experiment as one HTML page without outside assets."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from trainer.contracts.base import Frozen
@@ -13,8 +13,10 @@ from trainer.reports.experiment_tables import (
     MODE_WORDS,
     PairRows,
     excess_scale,
+    figure_rows,
     headline_rows,
     headline_seeds,
+    listener_figures,
     pair_rows,
 )
 from trainer.reports.heat_scale import HeatScale
@@ -65,6 +67,7 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
     parts = [
         _introduction(result),
         _section("Excess surprisal", _matrix(result, rows, what), _image("heat_map", images)),
+        _section("Perplexity", *_perplexities(result)),
         _section("Tree", _image("tree", images), _joins(result.models[0])),
         _section("Validity", *_validity(result)),
         _section("Asymmetry", _table(result.models[0].tables.asymmetry, f"{what} Both directions of each pair.")),
@@ -133,6 +136,19 @@ def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
         f'<div class="table"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _perplexities(result: ExperimentResult) -> Iterator[str]:
+    """Yield the table of the headline, then those of the other models and texts, folded."""
+    for number, tables in enumerate(result.models):
+        title = f"{tables.model} on {KIND_WORDS[tables.kind]}"
+        header, *rows = figure_rows(result, listener_figures(result, tables.model, tables.kind))
+        caption = (
+            f"Perplexity per character of model {title}, {MODE_WORDS[result.modes[0]]}; area under the training loss in"
+            " nats per token. Rows: language of the model; columns: language of the text."
+        )
+        table = _rows(header, rows, caption)
+        yield f"<details><summary>{escape(title)}</summary>{table}</details>" if number else table
 
 
 def _style(scale: HeatScale, value: float) -> str:

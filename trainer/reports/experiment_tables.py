@@ -1,9 +1,19 @@
-"""Tables of an experiment's report: its rows as CSV, and the headline matrix for a paper in LaTeX."""
+"""Tables of an experiment's report: its rows as CSV, and the matrix and the perplexities for a paper in LaTeX."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.experiments import ExperimentResult, MatrixRow, ModelTables, ScoringMode, SeedRow, TextKind
+from trainer.contracts.experiments import (
+    ExperimentResult,
+    MatrixRow,
+    ModelTables,
+    PerplexityRow,
+    ScoringMode,
+    SeedRow,
+    TextKind,
+)
 from trainer.contracts.wording import counted
 from trainer.reports.heat_scale import HeatScale
 from trainer.reports.score_table import csv_lines
@@ -36,6 +46,20 @@ PairRows = Mapping[tuple[str, str], MatrixRow]
 PairSeeds = Mapping[tuple[str, str], SeedRow]
 
 
+class ListenerFigures(NamedTuple):
+    """The models of one language, one per seed: their perplexity on each text, and their training."""
+
+    language: str
+    phase: Literal["first", "second"] | None
+    """None for models that are not trained in two phases."""
+    perplexities: Mapping[str, PerplexityRow]
+    """By language of the text."""
+    area: float | None
+    """The mean over seeds of the area under the training loss; None for the baseline and without a training loss."""
+    area_sd: float | None
+    """None for fewer than two seeds."""
+
+
 def csv_text(row_type: type[Frozen], rows: Sequence[Frozen]) -> str:
     """Return rows as CSV under the names of their fields; numbers with six decimals, None as an empty cell."""
     cells = [[_cell(value) for value in _values(row)] for row in rows]
@@ -60,6 +84,47 @@ def headline_rows(result: ExperimentResult) -> PairRows:
 
 def headline_seeds(result: ExperimentResult) -> PairSeeds:
     return pair_seeds(result, *result.headline, result.modes[0])
+
+
+def listener_figures(result: ExperimentResult, model: str, kind: TextKind) -> list[ListenerFigures]:
+    """Return the figures of each listener of a model on a kind of text, in the first mode."""
+    wanted = model, kind, result.modes[0]
+    rows = [row for row in result.perplexities if (row.model, row.kind, row.scoring_mode) == wanted]
+    found: list[ListenerFigures] = []
+    for language in result.languages:
+        curves = [curve for curve in result.curves if (curve.model, curve.language) == (model, language)]
+        phases = [curve.phase for curve in curves if curve.phase != "single"]
+        areas = [curve.auc for curve in curves if curve.auc is not None]
+        found.append(
+            ListenerFigures(
+                language=language,
+                phase=phases[0] if phases else None,
+                perplexities={row.text_language: row for row in rows if row.listener_language == language},
+                area=fmean(areas) if areas else None,
+                area_sd=stdev(areas) if len(areas) > 1 else None,
+            )
+        )
+    return found
+
+
+def headline_figures(result: ExperimentResult) -> list[ListenerFigures]:
+    return listener_figures(result, *result.headline)
+
+
+def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) -> list[list[str]]:
+    """Return a header and a row per listener: perplexity on each text and area, with the deviation over seeds."""
+    rows = [["", *result.text_languages, "area"]]
+    for each in figures:
+        found = [each.perplexities.get(text) for text in result.text_languages]
+        cells = [MISSING if row is None else with_spread(row.perplexity, row.perplexity_sd) for row in found]
+        title = each.language if each.phase is None else f"{each.language} ({each.phase} phase)"
+        rows.append([title, *cells, MISSING if each.area is None else with_spread(each.area, each.area_sd)])
+    return rows
+
+
+def with_spread(value: float, sd: float | None) -> str:
+    """Return a number with its standard deviation over seeds, if there is one."""
+    return f"{value:.3f}" if sd is None else f"{value:.3f}±{sd:.3f}"
 
 
 def excess_scale(rows: PairRows) -> HeatScale:
@@ -104,6 +169,33 @@ def latex_table(result: ExperimentResult) -> str:
     )
 
 
+def latex_perplexities(result: ExperimentResult) -> str:
+    """Return the perplexities of the headline model and the areas under its loss curves; it needs booktabs."""
+    model, kind = result.headline
+    header, *rows = figure_rows(result, headline_figures(result))
+    spread = "; after ± the standard deviation over seeds" if len(result.seeds) > 1 else ""
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{Perplexity per character of the models of each language (row) on each text (column), and"
+            rf" area under the training loss in nats per token: model {latex_text(model)} on {KIND_WORDS[kind]},"
+            rf" {MODE_WORDS[result.modes[0]]}; {counted(len(result.seeds), 'seed')} per language{spread}.}}",
+            rf"  \label{{tab:{result.experiment_id}-perplexity}}",
+            rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
+            r"    \toprule",
+            _latex_row("", [latex_text(cell) for cell in header[1:]]),
+            r"    \midrule",
+            *(_latex_row(latex_text(title), [_latex_number(cell) for cell in cells]) for title, *cells in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
 def latex_text(text: str) -> str:
     """Escape the signs that have a meaning in LaTeX."""
     return text.translate(_LATEX)
@@ -140,6 +232,11 @@ def _latex_interval(row: MatrixRow | None) -> str:
     if row is None or _is_own(row):
         return ""
     return rf"{{\scriptsize $[{row.interval_low:z.3f}, {row.interval_high:z.3f}]$}}"
+
+
+def _latex_number(cell: str) -> str:
+    plus_minus = r" \pm "
+    return cell if cell == MISSING else f"${cell.replace('±', plus_minus)}$"
 
 
 def _is_own(row: MatrixRow) -> bool:

@@ -1,5 +1,8 @@
 """The card of an experiment in each of its states, within Discord's limits."""
 
+from math import exp
+from typing import Literal
+
 import pytest
 
 from bot.embeds.experiment_answers import metric_answer
@@ -41,6 +44,23 @@ def test_completed_card__has_the_matrix_the_checks_and_the_most_asymmetric_pair(
     assert f"Most asymmetric pair: {pair}: 0.24 [0.21, 0.27], a 95 % interval" in text
     assert "(lstm, passages, 2 seeds). Rows: model of a language; columns: text." in text
     assert "Spearman ρ -0.79 over 12 pairs" in text
+    # exp(1.82) of kk by its own model, and the mean area of both seeds: 1.82 + 0.015 + 0.3
+    [perplexities] = [row for row in rows if row[0] == "kk" and "±" not in row[1]]
+    assert (perplexities[3], perplexities[-1]) == (f"{exp(1.82):.2f}", "2.13")
+
+
+def test_completed_card__names_the_phases_and_texts_without_a_model() -> None:
+    finished = finished_experiment()
+    phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
+    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
+    rows = tuple(row for row in finished.perplexities if (row.listener_language, row.text_language) != ("ky", "fi"))
+
+    _, text = shown("completed", result=changed(finished, languages=("kk", "ky"), curves=curves, perplexities=rows))
+
+    assert "kk, first phase" in text
+    [second] = [line for line in text.splitlines() if line.startswith("ky, second phase")]
+    assert len(second.split()) == 3 + 7 + 1, "a number or a dash for each text, and the area"
+    assert second.split()[-2] == "–"
 
 
 def test_completed_card__without_ratings_and_with_one_seed_is_shorter() -> None:

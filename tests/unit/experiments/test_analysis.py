@@ -143,22 +143,27 @@ def write_csv(file: Path, rows: Sequence[Frozen]) -> None:
         writer.writerow(type(rows[0]).model_fields)
         for row in rows:
             fields: dict[str, object] = row.model_dump()
-            cells = [f"{value:.6f}" if isinstance(value, float) else str(value) for value in fields.values()]
+            cells = [f"{v:.6f}" if isinstance(v, float) else "" if v is None else str(v) for v in fields.values()]
             writer.writerow(cells)
 
 
 @pytest.fixture(scope="module", name="folder")
 def folder_fixture(analysed: tuple[ExperimentResult, SectionsFile], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    result, sections = analysed
     folder = tmp_path_factory.mktemp("experiment")
+    write_files(folder, *analysed)
+    return folder
+
+
+def write_files(folder: Path, result: ExperimentResult, sections: SectionsFile) -> None:
+    """Write the files of the report that `experiment_numbers` reads."""
     headline = result.models[0].tables
     write_csv(folder / "matrix.csv", headline.matrix)
     write_csv(folder / "listeners.csv", headline.listeners)
     write_csv(folder / "asymmetry.csv", headline.asymmetry)
     write_csv(folder / "seeds.csv", result.seed_rows)
+    write_csv(folder / "perplexity.csv", result.perplexities)
     (folder / "validity.json").write_text(result.validity.model_dump_json(), encoding="utf-8")
     (folder / "sections.json").write_text(sections.model_dump_json(), encoding="utf-8")
-    return folder
 
 
 def test_experiment__numbers_are_those_of_plain_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +174,7 @@ def test_experiment__numbers_are_those_of_plain_python(folder: Path, capsys: pyt
         "listeners.csv: 24 rows",
         "asymmetry.csv: 12 rows",
         "seeds.csv: 192 rows",
+        "perplexity.csv: 288 rows",
         "validity.json: 4 checks",
         "all numbers agree",
     ]
@@ -287,6 +293,37 @@ def test_correlations__are_of_every_table(analysed: tuple[ExperimentResult, Sect
     assert len(correlations) == 3 * 3 * 2
     assert {row.n for row in correlations} == {6}
     assert all(row.pearson_r is not None and -1 <= row.pearson_r <= 1 for row in correlations)
+
+
+def test_language_without_a_model__has_perplexities_and_no_excess(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {**REQUEST.languages, "fi": LanguageOptions(is_control=True, is_trained=False)}
+    request = changed(REQUEST, languages=others)
+    texts, trained = texts_of(KINDS), ("kk", "tr", "ky")
+    listeners = [
+        listener_of(model, language, seed, texts)
+        for model in request.models
+        for language in trained
+        for seed in request.seeds
+    ]
+
+    result, sections = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
+    write_files(tmp_path, result, sections)
+
+    assert (result.languages, result.text_languages) == (trained, ("kk", "tr", "fi", "ky"))
+    assert result.controls == ()
+    rows = [
+        row for row in result.perplexities if (row.model, row.kind, row.scoring_mode) == ("lstm", "held_out", "skip")
+    ]
+    assert [(row.listener_language, row.text_language) for row in rows] == [
+        (listener, text) for listener in trained for text in ("kk", "tr", "fi", "ky")
+    ]
+    assert {row.text_language for row in result.models[0].tables.matrix} == {*trained}
+    assert {row.listener_language for row in result.perplexities if row.model == "trigram"} == {*trained}
+    assert experiment_numbers.main(tmp_path) == 0
+    # 3 models, 3 kinds of text, 2 modes, 3 listeners, 4 texts
+    assert "perplexity.csv: 216 rows\n" in capsys.readouterr().out
 
 
 def test_analysis__of_larger_tokens_and_one_seed() -> None:

@@ -2,8 +2,11 @@
 
 import csv
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
+from math import exp
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -13,7 +16,7 @@ from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
 from trainer.experiments.report import write_report
 from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order
 from trainer.reports.experiment_html import experiment_html
-from trainer.reports.experiment_tables import latex_table, latex_text
+from trainer.reports.experiment_tables import latex_perplexities, latex_table, latex_text
 from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale, contrast, luminance
 
 VOID = {"meta", "img", "br", "link"}
@@ -56,7 +59,8 @@ def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_report__has_all_of_its_files(folder: Path) -> None:
     figures = {f"{name}.{end}" for name in ("heat_map", "tree", "curves") for end in ("png", "pdf")}
     tables = {f"{name}.csv" for name in ("matrix", "listeners", "asymmetry")}
-    others = {"seeds.csv", "curves.csv", "assimilation.csv", "correlations.csv", "table.tex", "report.html"}
+    others = {"seeds.csv", "perplexity.csv", "curves.csv", "assimilation.csv", "correlations.csv"}
+    others |= {"table.tex", "perplexity.tex", "report.html"}
     stored = {"sections.json", "validity.json", "result.json"}
 
     assert {path.name for path in folder.iterdir()} == figures | tables | others | stored | {"tables"}
@@ -148,6 +152,8 @@ def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -
         finished_experiment(),
         validity=Validity(passed=None),
         seed_rows=(),
+        perplexities=(),
+        curves=tuple(changed(row, auc=None) for row in finished_experiment().curves),
         replacements=(),
         correlations=(),
         common_characters=None,
@@ -166,12 +172,38 @@ def test_names__cannot_become_elements_of_the_page() -> None:
     assert "<script>" not in experiment_html(result, IMAGES)
 
 
-def test_latex__is_balanced_and_escaped() -> None:
-    table = latex_table(finished_experiment())
+@pytest.mark.parametrize("table_of", [latex_table, latex_perplexities])
+def test_latex__is_balanced_and_escaped(table_of: Callable[[ExperimentResult], str]) -> None:
+    table = table_of(finished_experiment())
 
     assert table.count("{") == table.count("}")
     assert table.count(r"\begin{") == table.count(r"\end{") == 2
     assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
+
+
+def test_perplexities__stand_in_page_csv_and_latex_with_the_area_of_each_phase(tmp_path: Path) -> None:
+    finished = finished_experiment()
+    phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
+    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
+    write_report(tmp_path, changed(finished, curves=curves), section_scores())
+
+    # the cross-entropy of fi by the model of kk is 1.64 + 1.6 - 4 * 0.02; the area of seed n is 1.82 + 0.01 n + 0.3
+    cells = [f"{exp(1.64 + 1.6 - 0.08):.3f}", "2.135", "0.007"]
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert f"{cells[0]}±0.034{cells[1]}±{cells[2]}" in page and "kk (first phase)" in page
+    latex = (tmp_path / "perplexity.tex").read_text(encoding="utf-8")
+    [row] = [line for line in latex.splitlines() if line.startswith("    kk (first phase) &")]
+    assert row.endswith(rf"& ${cells[0]} \pm 0.034$ & ${cells[1]} \pm {cells[2]}$ \\")
+    assert "ky (second phase)" in latex
+    with (tmp_path / "perplexity.csv").open(encoding="utf-8", newline="") as file:
+        rows: list[dict[str, str]] = list(csv.DictReader(file))
+    [found] = [
+        each["perplexity"]
+        for each in rows
+        if [each[name] for name in ("model", "kind", "scoring_mode", "listener_language", "text_language")]
+        == ["lstm", "passages", "skip", "kk", "fi"]
+    ]
+    assert found == f"{exp(1.64 + 1.6 - 0.08):.6f}"
 
 
 def test_table_in_latex__of_an_incomplete_matrix_shows_what_is_missing() -> None:
