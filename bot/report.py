@@ -38,6 +38,7 @@ class Summary(NamedTuple):
     bits_per_char: float | None
     """Includes line ends, as does the perplexity; None for a masked model."""
     perplexity: float | None
+    unknown_char_share: float | None
     n_tokens: int
     n_characters: int
     n_unknown: int
@@ -68,6 +69,7 @@ def summarize(score: ScoreResponse, text: str, unit: Unit) -> Summary:
         median=median(surprisals),
         bits_per_char=score.bits_per_char,
         perplexity=score.perplexity,
+        unknown_char_share=score.unknown_char_share,
         n_tokens=len(rows),
         n_characters=sum(len(row.text) for row in rows),
         n_unknown=sum(not row.is_known for row in rows),

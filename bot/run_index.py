@@ -50,6 +50,7 @@ class RunEntry(NamedTuple):
     loss_nats: float | None = None
     """Training loss, or the test loss of an ended run."""
     bits_per_char: float | None = None
+    unknown_char_share: float | None = None
     ends_at: float | None = None
     """Expected end, in seconds since 1970."""
     idempotency: str | None = None
@@ -145,6 +146,7 @@ class RunIndex:
                     progress=status.progress,
                     loss_nats=status.train_loss,
                     bits_per_char=status.train_bits_per_char,
+                    unknown_char_share=status.unknown_char_share,
                     ends_at=None if known is None or seconds is None else known + seconds,
                 )
             else:
@@ -153,6 +155,7 @@ class RunIndex:
                     tokenizer_id=None if manifest.tokenizer is None else manifest.tokenizer.id,
                     loss_nats=manifest.metrics.test,
                     bits_per_char=manifest.metrics.bits_per_char,
+                    unknown_char_share=manifest.unknown_char_share,
                     ends_at=None,
                 )
                 del self._unfinished[name]

@@ -18,6 +18,7 @@ from trainer.contracts.comparison import Measurement, check_different, differenc
 from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
+from trainer.contracts.runs import has_unknown_text
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"
@@ -30,7 +31,7 @@ class _Compared(NamedTuple):
     name: str
     losses: Curve
     bits_per_nat: float | None
-    """Bits per character for one nat per token; None if unknown."""
+    """Bits per character for one nat per token; None if unknown, or too low to compare."""
 
 
 @app_commands.command(description="Compare metrics and loss curves of two to four runs.")
@@ -89,8 +90,9 @@ async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _
             split=_(split),
         )
         raise AppError(error.code, message) from None
+    bits_per_nat = None if has_unknown_text(status.unknown_char_share) else status.bits_per_nat
     measurement = Measurement(manifest, summary, status.tokens_per_second)
-    return _Compared(measurement, display_name(run.record), follower.train_losses, status.bits_per_nat)
+    return _Compared(measurement, display_name(run.record), follower.train_losses, bits_per_nat)
 
 
 def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:

@@ -12,7 +12,7 @@ from discord import app_commands
 from bot.client import Bot
 from bot.commands.responses import CommandContext, speak_to
 from bot.discord_errors import CALL_ERRORS
-from bot.embeds.text import clamp, isolated
+from bot.embeds.text import clamp, isolated, shown_bits
 from bot.language import _, numeral
 from bot.run_index import RunEntry, matching
 from trainer.artifacts.runs import RunDirectory
@@ -111,7 +111,7 @@ def described(run: RunEntry) -> str:
     """Return a run's state, age and bits per character, or its loss where it has none: a list shows plain text."""
     figure = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
     if run.bits_per_char is not None:
-        figure = f" · {_('{number} bits/char', number=numeral(run.bits_per_char, '.2f'))}"
+        figure = f" · {shown_bits(run.bits_per_char, run.unknown_char_share)}"
     return f"{_(run.state)} · {rough_duration((now() - run.created_at).total_seconds())} ago{figure}"
 
 

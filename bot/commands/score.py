@@ -23,6 +23,7 @@ from bot.report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest
+from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.validation import decoded, parse
 from trainer.reports.score_table import Unit
 
@@ -130,8 +131,9 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
             return await _report(context, run, text, options)
     response = await bot.queue.inference.score(run_id, request, user_id=context.caller.user_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    own_bits_per_char = manifest.metrics.bits_per_char
-    unknown = await _unknown_signs(context, run, text) if response.unk_count else Counter[str]()
+    is_comparable = not has_unknown_text(manifest.unknown_char_share)
+    own_bits_per_char = manifest.metrics.bits_per_char if is_comparable else None
+    unknown = await _unknown_signs(context, run, text) if response.unknown_chars else Counter[str]()
     embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, unknown, refusal)
     buttons = [button("score", run_id, _("Score another…"), detail=options.code)]
     if bot.permissions.can_run(_DETAIL, context.caller, run.record):

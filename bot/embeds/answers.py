@@ -19,6 +19,7 @@ from bot.embeds.text import (
     make_embed,
     plain,
     relative_time,
+    shown_bits,
     shown_name,
     without_links,
 )
@@ -214,7 +215,7 @@ def _run_lines(run: RunEntry) -> list[str]:
     loss = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
     bits = ""
     if run.bits_per_char is not None:
-        bits = f" · {_('{number} bits/char', number=numeral(run.bits_per_char, '.2f'))}"
+        bits = f" · {shown_bits(run.bits_per_char, run.unknown_char_share)}"
     corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
     owner = _("command line") if run.user_id is None else f"<@{run.user_id}>"
     return [

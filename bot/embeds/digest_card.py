@@ -4,7 +4,18 @@ from collections.abc import Iterable
 
 import discord
 
-from bot.embeds.text import BLURPLE, GREY, clamp, count, display_name, make_embed, plain, relative_time, utf16_length
+from bot.embeds.text import (
+    BLURPLE,
+    GREY,
+    clamp,
+    count,
+    display_name,
+    make_embed,
+    plain,
+    relative_time,
+    shown_bits,
+    utf16_length,
+)
 from bot.language import _, numeral, plural
 from trainer.contracts.runs import RunRecord, RunStatus
 
@@ -28,7 +39,7 @@ def run_line(record: RunRecord, status: RunStatus) -> str:
     if status.train_loss is not None:
         parts.append(_("loss {loss}", loss=numeral(status.train_loss, ".3f")))
         if status.train_bits_per_char is not None:
-            parts.append(_("{number} bits/char", number=numeral(status.train_bits_per_char, ".2f")))
+            parts.append(shown_bits(status.train_bits_per_char, status.unknown_char_share))
     if status.reachable and status.eta_seconds is not None and status.last_heartbeat_ts is not None:
         parts.append(_("ETA {time}", time=relative_time(status.last_heartbeat_ts + status.eta_seconds)))
     return " · ".join(parts)

@@ -2,7 +2,7 @@
 
 import discord
 
-from bot.embeds.text import BLURPLE, count, make_embed, shown_name
+from bot.embeds.text import BLURPLE, count, make_embed, shown_name, unknown_warning
 from bot.language import _, numeral
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunRecord
@@ -29,8 +29,8 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics) ->
         figures.append(_("{bits} bits per character", bits=f"**{numeral(metrics.bits_per_char, '.3f')}**"))
     figures.append(_("perplexity {perplexity}", perplexity=f"**{numeral(metrics.perplexity, '.3f')}**"))
     unknown = ""
-    if metrics.unknown_share is not None:
-        unknown = f" · {_('{share} of the text unknown', share=numeral(metrics.unknown_share, '.2%'))}"
+    if metrics.unknown_char_share is not None:
+        unknown = f" · {_('{share} of the text unknown', share=numeral(metrics.unknown_char_share, '.2%'))}"
     lines = [
         _("On {text}", text=measured),
         " · ".join(figures),
@@ -40,5 +40,6 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics) ->
             top5=numeral(metrics.top5_accuracy, ".1%"),
         ),
         f"{predicted}{unknown}",
+        *unknown_warning(metrics.unknown_char_share),
     ]
     return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, record.run_id)

@@ -19,7 +19,9 @@ from bot.embeds.text import (
     isolated,
     make_embed,
     plain,
+    shown_bits,
     shown_name,
+    unknown_warning,
     utf16_length,
 )
 from bot.language import _, numeral, plural
@@ -32,7 +34,7 @@ from trainer.contracts.inference import (
     PredictResponse,
     ScoreResponse,
 )
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.reports.score_table import Unit, in_unit
 
 STOPS: dict[FinishReason, str] = {
@@ -56,9 +58,12 @@ def score_answer(
 ) -> discord.Embed:
     """Return the summary of a score beside the run's own test split; of the text, only unknown signs are shown.
 
+    `own_bits_per_char` is None if the run's own are unknown, or too low to compare.
     `refusal` is the reason why a detailed report was refused.
     """
-    unknown = f" · {count(score.unk_count, 'unknown sign')}{_signs(unknown_signs)}" if score.unk_count else ""
+    unknown = ""
+    if score.unknown_chars:
+        unknown = f" · {count(score.unknown_chars, 'unknown character')}{_signs(unknown_signs)}"
     mean = in_unit(score.mean_surprisal, unit)
     total = _("{number} {unit} in total", number=numeral(in_unit(score.nats, unit), ".1f"), unit=_(unit))
     total += f" · {count(score.n_scored or 0, 'token')}{unknown}"
@@ -68,10 +73,12 @@ def score_answer(
         loss = _("**{loss}** {unit}/token", loss=numeral(in_unit(score.loss, unit), ".3f"), unit=_(unit))
         without = _("{mean} {unit}/token without line ends", mean=numeral(mean, ".3f"), unit=_(unit))
         lines = [
-            f"{loss} · {_line_figures(score.bits_per_char, score.perplexity)}",
+            f"{loss} · {_line_figures(score.bits_per_char, score.perplexity, score.unknown_char_share)}",
             f"{without} · {total}",
         ]
-    if own_bits_per_char is not None and score.bits_per_char is not None:
+    lines += unknown_warning(score.unknown_char_share)
+    is_comparable = score.bits_per_char is not None and not has_unknown_text(score.unknown_char_share)
+    if own_bits_per_char is not None and score.bits_per_char is not None and is_comparable:
         lines.append(_against_own_text(score.bits_per_char - own_bits_per_char, unit))
     lines += [] if refusal is None else [f"🔒 {refusal}"]
     title = _("Score of {length} with {name}", length=count(len(text), "character"), name=shown_name(record))
@@ -88,7 +95,8 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> d
     top = summary.most_surprising[0]
     figures: list[str] = []
     if summary.perplexity is not None:
-        figures.append(_("{figures} with line ends", figures=_line_figures(summary.bits_per_char, summary.perplexity)))
+        shown = _line_figures(summary.bits_per_char, summary.perplexity, summary.unknown_char_share)
+        figures.append(_("{figures} with line ends", figures=shown))
     if summary.n_unknown:
         figures.append(
             count(summary.n_unknown, "unknown character")
@@ -110,6 +118,7 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> d
             total=count(summary.n_tokens, "character") if has_characters else count(summary.n_tokens, "token"),
         ),
         *([" · ".join(figures)] if figures else []),
+        *unknown_warning(summary.unknown_char_share),
         code_block(_surprising_table(summary), _MAX_TABLE),
     ]
     if report.shown_characters < summary.n_characters:
@@ -220,10 +229,10 @@ def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> d
     return make_embed(BLURPLE, f"🔮 {_('Next tokens: {name}', name=shown_name(record))}", lines, record.run_id)
 
 
-def _line_figures(bits_per_char: float | None, perplexity: float | None) -> str:
+def _line_figures(bits: float | None, perplexity: float | None, unknown_char_share: float | None) -> str:
     return " · ".join(
         [
-            _("{number} bits/char", number=numeral(bits_per_char or 0.0, ".2f")),
+            shown_bits(bits or 0.0, unknown_char_share),
             _("perplexity {perplexity}", perplexity=numeral(perplexity or 0.0, ".2f")),
         ]
     )

@@ -23,7 +23,9 @@ from bot.embeds.text import (
     make_embed,
     plain,
     relative_time,
+    shown_bits,
     shown_name,
+    unknown_warning,
     without_links,
 )
 from bot.language import _, numeral, plural
@@ -213,6 +215,7 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
             best = f" · {_('best {loss}', loss=numeral(status.best_val_loss, '.3f'))}{epoch}"
         last_value = f"{numeral(status.val_loss, '.3f')}{_unit(status.val_bits_per_char, status)}"
         lines.append(f"{_('Validation {loss}', loss=last_value)}{best}")
+    lines += unknown_warning(status.unknown_char_share)
     speed = _shown_message(status)
     if status.chars_per_second:
         speed = _("{number} characters/s", number=count(round(status.chars_per_second)))
@@ -274,6 +277,7 @@ def _result(status: RunStatus) -> list[str]:
         lines.append(f"{_('Test {loss}', loss=test)} · {_perplexity(status.test_loss)}")
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
+    lines += unknown_warning(status.unknown_char_share)
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
         lines.append(_("Area under the loss curve: {area} nats · steps", area=numeral(status.auc, ".1f")))
@@ -320,7 +324,7 @@ def _warning(status: RunStatus) -> list[str]:
             " Train longer, on more text or with another learning rate.",
             loss=numeral(loss, ".2f") + _unit(None, status),
             baseline=numeral(log(status.vocab_size), ".2f"),
-        )
+        ),
     ]
 
 
@@ -386,4 +390,4 @@ def _unit(bits_per_char: float | None, status: RunStatus) -> str:
     unit = _("nats/token") if status.objective == "causal_lm" else _("nats/masked token")
     if bits_per_char is None:
         return f" {unit}"
-    return f" {unit} · {_('{number} bits/char', number=numeral(bits_per_char, '.2f'))}"
+    return f" {unit} · {shown_bits(bits_per_char, status.unknown_char_share)}"

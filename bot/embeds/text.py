@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import discord
 
 from bot.language import _, numeral, plural
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.runs import RunRecord, has_unknown_text
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits
@@ -21,6 +21,24 @@ def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None
     """Return an embed whose title and description are cut to Discord's limits; their sum is below the total limit."""
     title, description = clamp(_encodable(title), _MAX_TITLE), clamp(_encodable("\n".join(lines)), MAX_DESCRIPTION)
     return discord.Embed(colour=colour, title=title, description=description).set_footer(text=footer)
+
+
+def shown_bits(bits: float, unknown_char_share: float | None) -> str:
+    """Return bits per character, with ⚠ if they are too low to compare."""
+    mark = " ⚠" if has_unknown_text(unknown_char_share) else ""
+    return _("{number} bits/char", number=numeral(bits, ".2f")) + mark
+
+
+def unknown_warning(unknown_char_share: float | None) -> list[str]:
+    """Warn about bits per character that are too low to compare, because of unknown characters."""
+    if unknown_char_share is None or not has_unknown_text(unknown_char_share):
+        return []
+    return [
+        _(
+            "⚠ {share} of the characters are unknown to the tokenizer: bits per character are too low to compare.",
+            share=numeral(unknown_char_share, ".1%"),
+        )
+    ]
 
 
 def shown_name(record: RunRecord) -> str:

@@ -38,8 +38,8 @@ def _result(status: TokenizerStatus) -> list[str]:
 
 def _fit(stats: TokenizerStats) -> str:
     return _(
-        "Held-out text: {share} unknown tokens · {per_char} tokens/character · {per_word} tokens/word",
-        share=numeral(stats.oov_rate, ".2%"),
+        "Held-out text: {share} unknown characters · {per_char} tokens/character · {per_word} tokens/word",
+        share=numeral(stats.unknown_char_share or 0.0, ".2%"),
         per_char=numeral(stats.avg_tokens_per_char, ".3f"),
         per_word=numeral(stats.avg_tokens_per_word, ".2f"),
     )

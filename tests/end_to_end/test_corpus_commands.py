@@ -51,11 +51,11 @@ def test_words__are_counted_cut_and_decoded_as_by_hand(typed: Type) -> None:
     assert (found.method, found.tokenizer_id, found.vocab_size) == ("word", None, 2 + 5)
     assert found.special_tokens == {"<UNK>": 0, "<eos>": 1}
     assert found.splits == {
-        "train": SplitSizes(lines=3, chars=13, tokens=11, unknown_tokens=0, bytes=13),
-        "validation": SplitSizes(lines=1, chars=3, tokens=3, unknown_tokens=1, bytes=3),
-        "test": SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=2, bytes=4),
+        "train": SplitSizes(lines=3, chars=13, tokens=11, unknown_tokens=0, unknown_chars=0, bytes=13),
+        "validation": SplitSizes(lines=1, chars=3, tokens=3, unknown_tokens=1, unknown_chars=1, bytes=3),
+        "test": SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=2, unknown_chars=2, bytes=4),
     }
-    assert found.unknown_share == 1 / 2
+    assert (found.unknown_share, found.unknown_char_share) == (1 / 2, 1 / 3)
     assert (found.longest_line_chars, found.longest_line_tokens) == (5, 3)
     assert found.sample_tokens == ("<eos>", "b", "a", "b", "<eos>", "a", ",", "c")
     assert found.sample == "b a b\na, c"
@@ -77,7 +77,7 @@ def test_people__are_shown_vocabulary_sample_and_shapes_of_the_familys_defaults(
         assert out.startswith("corpus        mine.txt, ")
         assert shape in out
         assert " tokens, of which special: " in out
-        assert "of the tokens held out for validation" in out
+        assert "of the text held out for validation " in out
         assert "\n\nabc " in out  # the text itself
 
 
@@ -143,7 +143,7 @@ def test_folder_of_splits__is_trained_selected_and_tested_by_its_files(typed: Ty
             **{"train": (3, 9), "validation": (1, 3), "test": (2, 5)}
         }
     other = CorpusCheck.model_validate_json(typed("three", "--set", "test_corpus=tested", *words))
-    assert other.splits["test"] == SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, bytes=4)
+    assert other.splits["test"] == SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4)
 
     (folders[0] / "train.txt").unlink()
     assert main(["validate", str(ROOT / "configs" / "word_lstm_keyboard.yaml"), "--corpus", "three"]) == 2

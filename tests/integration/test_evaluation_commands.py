@@ -50,7 +50,7 @@ async def test_eval__has_the_digits_of_the_command_line_and_works_from_the_list_
         shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
         assert str(loss_figures(metrics.loss, metrics.bits_per_char)) in shown
         assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
-        assert f"{metrics.n_tokens:,} predicted tokens, {metrics.unknown_share:.2%} of the text unknown" in shown
+        assert f"{metrics.n_tokens:,} predicted tokens, {metrics.unknown_char_share:.2%} of the text unknown" in shown
         assert measured in shown and is_hidden(message)
     bits = "" if tested.bits_per_char is None else f" · {tested.bits_per_char:.2f} bits/char"
     figures = f"Test **{tested.loss:.3f}** nats/token{bits} · perplexity {tested.perplexity:.2f}"

@@ -148,7 +148,7 @@ async def test_completed_tokenizer__has_its_figures_and_the_next_command_in_its_
         assert len(here.texts(ana)) == 1
         said = shown_text(final.payload)
         assert "✅ Completed: tokenizer" in said and "char · 29 tokens" in said
-        assert "0.00% unknown tokens · 1.000 tokens/character · 5.61 tokens/word" in said
+        assert "0.00% unknown characters · 1.000 tokens/character · 5.61 tokens/word" in said
         assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
 
 

@@ -76,6 +76,14 @@ class Page(HTMLParser):
 EVIL = "<b>&\"'\u0628\u06d5\n</p><script>x"
 
 
+@pytest.mark.parametrize(("unknown", "is_warned"), [("b", True), ("", False)])
+def test_page__warns_about_bits_per_character_of_unknown_text(unknown: str, is_warned: bool) -> None:
+    page = heatmap_html(score_of("abab", [1.0] * 4, unknown=unknown), "abab")
+
+    assert ("· 2 unknown characters · ⚠ bits per character are too low to compare" in page) == is_warned
+    assert ("0 unknown characters</" in page) == (not is_warned)
+
+
 def test_page__shows_every_character_and_takes_none_as_markup() -> None:
     places = [char for char in EVIL if char != "\n"]
     score = score_of(EVIL, [1.0] * len(places), unknown="&", expected=(("<i>", 0.5),))

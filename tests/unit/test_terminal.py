@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.commands.terminal import Terminal, columns, duration
+from trainer.commands.terminal import Terminal, columns, duration, loss_figures
 from trainer.contracts.errors import ErrorBody, ErrorCode
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import RunStatus, describe_unknown
 
 
 def status(folder: Path, **changes: object) -> RunStatus:
@@ -28,6 +28,16 @@ def test_progress__shows_losses_as_soon_as_there_are_some(
     terminal.interrupted()
 
     assert "50 % epoch 1/1, loss 2.500, 1,235 tokens/s, ETA 0:01:05" in capsys.readouterr().err
+
+
+def test_unknown_characters__mark_the_bits_per_character() -> None:
+    figures = "0.5000 nats per token, 0.899 bits per character{}, perplexity 1.649"
+
+    for share, shown in ((None, None), (0.0, "0.00% of the characters"), (0.001, "0.10% of the characters")):
+        assert loss_figures(0.5, 0.899, unknown_char_share=share) == figures.format("")
+        assert describe_unknown(share) == shown
+    assert loss_figures(0.5, 0.899, unknown_char_share=0.845) == figures.format(" (!)")
+    assert describe_unknown(0.845) == "84.50% of the characters; (!) bits per character are too low to compare"
 
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])

@@ -88,6 +88,14 @@ def test_measured__lengths_and_unknown_tokens_are_those_of_the_lines(tmp_path: P
     assert metrics.tokens_per_word == pytest.approx(sum(lengths) / sum(len(line.split()) for line in lines))
     unknown = sum(run.tokenizer.encode(line).count(run.tokenizer.special_ids.unk) for line in lines)
     assert run.corpus.sizes["test"].unknown_tokens == unknown
+    covered = [
+        end - start
+        for line in lines
+        for token, (start, end) in zip(run.tokenizer.encode(line), run.tokenizer.spans(line), strict=True)
+        if token == run.tokenizer.special_ids.unk
+    ]
+    assert metrics.unknown_chars == sum(covered)
+    assert metrics.unknown_char_share == sum(covered) / metrics.n_chars
     names = list(run.tokenizer.manifest.special_tokens)
     assert not any(name in sample.text for sample in samples for name in names)
 
@@ -114,6 +122,25 @@ def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, m
     assert scored.unknown_token == run.tokenizer.tokens([run.tokenizer.special_ids.unk])[0]
     assert scored.unk_count == sum(line.count(run.tokenizer.special_ids.unk) for line in lines) >= 1
     assert len(scored.char_spans) == len(expected) == scored.n_tokens
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_score__counts_unknown_characters_not_tokens(tmp_path: Path, method: str) -> None:
+    run = run_with(tmp_path, method)
+    model = small_model(vocabulary_of(run.tokenizer))
+    queued = ScoreResponse(request_id="r", run_id="r", status="queued")
+    whole = ScoreRequest(text="ЖшЖ шЖш\nЖЖ", detail_level="per_line")
+    rest = ScoreRequest(text="ЖшЖ шЖш\nЖЖ", context="none")
+
+    scored, unstarted = (
+        score_texts(model, run.tokenizer, [ScoringJob.of(run.tokenizer, request, queued)])[0]
+        for request in (whole, rest)
+    )
+
+    assert scored.lines is not None and [line.unknown_chars for line in scored.lines] == [6, 2]
+    assert (scored.unknown_chars, scored.unknown_char_share) == (8, 8 / 9)
+    first = [start_of[1] - start_of[0] for start_of in (run.tokenizer.spans(line)[0] for line in ("ЖшЖ шЖш", "ЖЖ"))]
+    assert unstarted.unknown_chars == 8 - sum(first)  # the first token of each line has no score
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -25,6 +25,7 @@ _CONFIG_FIELDS = {
     "device",
     "precision",
     "vocab_size",
+    "unknown_char_share",
     "tokenizer_id",
     "params",
     "batch_size",

@@ -1,7 +1,7 @@
-"""Files of a stored tokenizer, and its share of unknown tokens in a text; imports no numpy."""
+"""Files of a stored tokenizer, and the share of characters that it does not know; imports no numpy."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from trainer.contracts.errors import AppError, ErrorCode
@@ -36,29 +36,42 @@ def read_manifest(folder: Path) -> TokenizerManifest:
 
 
 def unknown_share(folder: Path, lines: Sequence[str]) -> float:
-    """Return the share of unknown tokens when a stored tokenizer encodes lines; 0 without tokens."""
+    """Return the share of the characters of lines that a stored tokenizer does not know; 0 without characters."""
     manifest = read_manifest(folder)
     file = folder / tokenizer_file(manifest.method)
-    encode = _sentencepiece(file, manifest) if manifest.method == "sentencepiece" else _library(file)
-    ids = [i for line in lines for i in encode(line)]
-    return ids.count(manifest.special_ids.unk) / len(ids) if ids else 0.0
+    encode = _sentencepiece(file) if manifest.method == "sentencepiece" else _library(file)
+    texts = [normalized(line, manifest.normalization) for line in lines]
+    unknown = manifest.special_ids.unk
+    count = sum(end - start for text in texts for token, (start, end) in encode(text) if token == unknown)
+    return count / max(1, sum(map(len, texts)))
 
 
-def _library(file: Path) -> Callable[[str], list[int]]:
+_Encode = Callable[[str], Iterable[tuple[int, tuple[int, int]]]]
+"""Returns the id of each token of a text and its range of characters."""
+
+
+def _library(file: Path) -> _Encode:
     import tokenizers
 
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
     tokenizer.encode_special_tokens = True
-    return lambda line: tokenizer.encode(line, add_special_tokens=False).ids
+
+    def encode(text: str) -> Iterable[tuple[int, tuple[int, int]]]:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        return zip(encoding.ids, encoding.offsets, strict=True)
+
+    return encode
 
 
-def _sentencepiece(file: Path, manifest: TokenizerManifest) -> Callable[[str], list[int]]:
+def _sentencepiece(file: Path) -> _Encode:
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_file=str(file))
 
-    def encode(line: str) -> list[int]:
-        ids: list[int] = processor.encode_as_ids(sentencepiece_form(normalized(line, manifest.normalization)))
-        return ids
+    def encode(text: str) -> Iterable[tuple[int, tuple[int, int]]]:
+        form = sentencepiece_form(text)
+        mapping: dict[str, list[tuple[int, int]]] = processor.encode_as_offset_mapping(form)
+        ids: list[int] = processor.encode_as_ids(form)
+        return zip(ids, mapping["offsets"], strict=True)
 
     return encode

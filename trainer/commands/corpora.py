@@ -11,6 +11,7 @@ from trainer.commands.connection import settings_for
 from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
+from trainer.contracts.runs import describe_unknown
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 
@@ -55,13 +56,18 @@ def _rows(found: "CorpusCheck", name: str) -> list[tuple[str, str]]:
     splits: list[tuple[str, str]] = []
     for split, size in found.splits.items():
         sizes = (counted(size.lines, "line"), counted(size.chars, "character"), counted(size.tokens, "token"))
-        splits.append((split, f"{', '.join(sizes)}, {size.unknown_tokens or 0:,} unknown"))
+        unknown = f"unknown: {size.unknown_tokens or 0:,} tokens of {size.unknown_chars or 0:,} characters"
+        splits.append((split, f"{', '.join(sizes)}; {unknown}"))
     return [
         ("corpus", f"{name}, {counted(found.corpus.bytes, 'byte')}"),
         ("tokenizer", found.tokenizer_id or found.method),
         ("vocabulary", f"{found.vocab_size:,} tokens, of which special: {specials}"),
         *splits,
-        ("unknown", f"{found.unknown_share:.2%} of the tokens held out for validation"),
+        (
+            "unknown",
+            f"of the text held out for validation {found.unknown_share:.2%} of tokens,"
+            f" {describe_unknown(found.unknown_char_share)}",
+        ),
         ("longest line", f"{counted(found.longest_line_chars, 'character')}; {longest} to train on"),
         ("batch", f"inputs {found.inputs_shape}, targets {found.targets_shape}; {found.batches:,} in an epoch"),
         ("tokens", " | ".join(found.sample_tokens)),

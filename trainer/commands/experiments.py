@@ -210,7 +210,8 @@ def _cell_line(cell: Cell, runs: RunStore) -> str:
     if cell.kind == "score" or cell.run_id is None:
         return f"{name}: texts scored"
     manifest = runs.get(cell.run_id).completed_manifest()
-    figures = loss_figures(manifest.metrics.test, manifest.metrics.bits_per_char, manifest.effective.objective)
+    metrics, share = manifest.metrics, manifest.unknown_char_share
+    figures = loss_figures(metrics.test, metrics.bits_per_char, manifest.effective.objective, share)
     return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
 
 

@@ -25,6 +25,7 @@ from trainer.contracts.inference import (
     PredictRequest,
 )
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
+from trainer.contracts.runs import describe_unknown
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
@@ -216,7 +217,8 @@ def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
     repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
     rows = {
-        "loss": loss_figures(metrics.loss, metrics.bits_per_char, metrics.objective),
+        "loss": loss_figures(metrics.loss, metrics.bits_per_char, metrics.objective, metrics.unknown_char_share),
+        "unknown": describe_unknown(metrics.unknown_char_share),
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",
         "tokens": f"{metrics.n_tokens:,} predicted{unknown}",
         "tokens per line": spread,

@@ -11,7 +11,7 @@ from trainer.commands.installation import Installation
 from trainer.commands.terminal import Terminal, columns, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import RunStatus, has_unknown_text
 
 _STATES: tuple[str, ...] = get_args(RunState)
 _NO_RUN = "No runs yet. Start one with: mt train --corpus demo"
@@ -44,12 +44,13 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
 
 def _row(status: RunStatus) -> tuple[str, ...]:
     best, bits = status.best_val_loss, status.best_val_bits_per_char
+    mark = " (!)" if has_unknown_text(status.unknown_char_share) else ""
     return (
         status.run_id,
         status.status,
         status.model_family,
         f"{status.progress:.0f} %",
-        ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char"),
+        ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char{mark}"),
         local_time(status.created_at),
         status.label or "",
     )

@@ -15,7 +15,7 @@ from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, 
 from trainer.commands.training import follow_to_end, recovery_hint
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.replication import whole_run
@@ -81,7 +81,7 @@ async def _resume_on_server(run_id: str, server: "RemoteInstallation", terminal:
 
 def _status_table(status: RunStatus) -> Table:
     def losses(loss_nats: float | None, bits_per_char: float | None) -> str | None:
-        return loss_figures(loss_nats, bits_per_char, status.objective)
+        return loss_figures(loss_nats, bits_per_char, status.objective, status.unknown_char_share)
 
     position = "" if status.queue_position is None else f" (position {status.queue_position} in the queue)"
     of_steps = "" if status.total_steps is None else f" of {status.total_steps:,}"
@@ -101,6 +101,7 @@ def _status_table(status: RunStatus) -> Table:
         "validation": losses(status.val_loss, status.val_bits_per_char),
         "best validation": losses(status.best_val_loss, status.best_val_bits_per_char),
         "test": losses(status.test_loss, status.bits_per_char),
+        "unknown": describe_unknown(status.unknown_char_share),
         "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,
         "time left": None if status.eta_seconds is None else duration(status.eta_seconds),
         "last checkpoint": None if step is None else f"step {step:,}",

@@ -22,6 +22,7 @@ from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
+from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
@@ -400,7 +401,8 @@ def _summary(response: ScoreResponse) -> Table:
     masked = "masked " if response.method == "pseudo_log_likelihood" else ""
     per_byte = "" if response.bits_per_byte is None else f", {response.bits_per_byte:.3f} bits per byte with line ends"
     rows = {
-        "loss": loss_figures(response.loss, response.bits_per_char),
+        "loss": loss_figures(response.loss, response.bits_per_char, unknown_char_share=response.unknown_char_share),
+        "unknown": describe_unknown(response.unknown_char_share),
         "mean surprisal": f"{response.mean_surprisal or 0.0:.4f} nats per {masked}token of the text",
         "total": f"{response.totals.nats:.4f} nats{per_byte}",
         "tokens, unknown": f"{response.totals.n_scored}, {response.totals.unk_count}",

@@ -159,14 +159,22 @@ def local_time(moment: datetime) -> str:
 
 
 def loss_figures(
-    loss_nats: float | None, bits_per_char: float | None, objective: "Objective" = "causal_lm"
+    loss_nats: float | None,
+    bits_per_char: float | None,
+    objective: "Objective" = "causal_lm",
+    unknown_char_share: float | None = None,
 ) -> str | None:
-    """Return a loss with its bits per character and its perplexity; None without a loss."""
+    """Return a loss with its bits per character and its perplexity; None without a loss.
+
+    A mark shows bits per character that are too low to compare, which `describe_unknown` explains.
+    """
     from trainer.contracts.inference import perplexity
+    from trainer.contracts.runs import has_unknown_text
 
     if loss_nats is None:
         return None
-    bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
+    mark = " (!)" if has_unknown_text(unknown_char_share) else ""
+    bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character{mark}"
     token = "token" if objective == "causal_lm" else "masked token"
     return f"{loss_nats:.4f} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}"
 

@@ -17,6 +17,7 @@ from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.commands.training import exit_code, note_waiting_for_disk
+from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
@@ -119,11 +120,12 @@ def _show_status(status: TokenizerStatus, terminal: Terminal) -> None:
     after = f"next: mt train{model} --tokenizer {status.tokenizer_id} --corpus …"
     rows: dict[str, str] = {}
     if (stats := status.stats) is not None:
+        unknown = describe_unknown(stats.unknown_char_share)
         rows = {
             "vocabulary": f"{status.vocab_size:,} tokens",
             "held out": f"{counted(stats.holdout_lines, 'line')}, {counted(stats.token_count, 'token')}",
             "coverage": f"{stats.coverage:.2%} of tokens, {stats.char_coverage:.2%} of distinct characters",
-            "unknown": f"{stats.oov_rate:.2%} of tokens",
+            "unknown": f"{stats.oov_rate:.2%} of tokens" + ("" if unknown is None else f", {unknown}"),
             "tokens": f"{stats.avg_tokens_per_char:.3f} per character, {stats.avg_tokens_per_word:.3f} per word",
         }
     table = summary(f"{status.tokenizer_id}: {status.status}", rows)

@@ -25,7 +25,7 @@ from trainer.config.train_request import CORPORA, RequestDraft, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unused
+from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unknown, describe_unused, has_unknown_text
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
@@ -211,9 +211,11 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     """Show the progress of a run until it has ended, then its results; return the exit code."""
     await follow(run_id, terminal, installation)
     status = await installation.status(run_id)
+    share = status.unknown_char_share
     losses = {
-        "test": loss_figures(status.test_loss, status.bits_per_char, status.objective),
-        "best validation": loss_figures(status.best_val_loss, status.best_val_bits_per_char, status.objective),
+        "test": loss_figures(status.test_loss, status.bits_per_char, status.objective, share),
+        "best validation": loss_figures(status.best_val_loss, status.best_val_bits_per_char, status.objective, share),
+        "unknown": describe_unknown(share) if has_unknown_text(share) else None,
     }
     after = f'next: mt score {run_id} "…"'
     if status.status != "completed":

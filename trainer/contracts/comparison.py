@@ -9,7 +9,7 @@ from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelConfig, Objective, RnnConfig
-from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest
+from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
 
 TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
@@ -161,6 +161,9 @@ def _row(one: Measurement) -> ComparedRun:
 def _against(first: Measurement, other: Measurement, split: EvalSplit | None, tolerance: float) -> Against:
     mine, its = _figures(first), _figures(other)
     basis, notes = _basis(first, other, split)
+    warnings = [*_unknown_text(first), *_unknown_text(other)]
+    if warnings and basis == "bits_per_char":
+        basis = None
     rise = None if basis is None else _relative(mine[basis], its[basis])
     delta = {name: _less(mine[name], its[name]) for name in mine}
     one, two = first.manifest.effective, other.manifest.effective
@@ -171,7 +174,7 @@ def _against(first: Measurement, other: Measurement, split: EvalSplit | None, to
         is_regression=rise is not None and rise > tolerance,
         delta=Figures.model_validate(delta),
         is_on_one_text=_text(one, split) == _text(two, split),
-        notes=tuple(notes),
+        notes=(*notes, *warnings),
         differences=tuple(differences(one, two)),
     )
 
@@ -195,14 +198,18 @@ def _basis(
     if one.effective.objective == "masked_lm":
         return None, ["Their tokenizers differ, so losses per token are not comparable."]
     notes = ["Their tokenizers differ: only bits per character are comparable."]
-    for run in (first, other):
-        share = run.summary.unknown_share
-        if share:
-            notes.append(
-                f"`{run.manifest.run_id}` has {share:.1%} unknown tokens, which makes its bits per character too low."
-            )
     known = first.summary.bits_per_char is not None and other.summary.bits_per_char is not None
     return ("bits_per_char" if known else None), notes
+
+
+def _unknown_text(one: Measurement) -> Iterator[str]:
+    """Yield the reason why the bits per character of a run are too low to compare, if they are."""
+    share = one.summary.unknown_char_share
+    if one.summary.bits_per_char is not None and share is not None and has_unknown_text(share):
+        yield (
+            f"`{one.manifest.run_id}` does not know {share:.1%} of the characters, so its bits per character are too"
+            " low to compare."
+        )
 
 
 def _vocabulary(manifest: RunManifest) -> str | None:

@@ -91,6 +91,8 @@ class MetricsConfig(EventBase):
     learning_rate: float
     params: int
     vocab_size: int
+    unknown_char_share: float | None = None
+    """Largest share of unknown characters in a split."""
     device: str
     precision: str
     threads: int

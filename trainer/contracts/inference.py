@@ -93,6 +93,8 @@ class LineScore(Frozen):
     n_tokens: int
     n_scored: int
     unk_count: int
+    unknown_chars: int = 0
+    """Characters of its scored tokens that are unknown."""
     nats: float
     """The sum of the surprisals of its scored tokens."""
     end_nats: float | None = None
@@ -114,6 +116,7 @@ class Totals(NamedTuple):
     n_tokens: int = 0
     n_scored: int = 0
     unk_count: int = 0
+    unknown_chars: int = 0
     end_nats: float = 0.0
     """The sum of the surprisals of each line's [EOS]."""
     n_ends: int = 0
@@ -129,13 +132,18 @@ class Totals(NamedTuple):
             n_tokens=sum(part.n_tokens for part in parts),
             n_scored=sum(part.n_scored for part in parts),
             unk_count=sum(part.unk_count for part in parts),
+            unknown_chars=sum(part.unknown_chars for part in parts),
             end_nats=math.fsum(part.end_nats or 0.0 for part in parts),
             n_ends=sum(part.n_ends for part in parts),
         )
 
     def figures(self, method: ScoringMethod) -> dict[str, object]:
         """Return the fields of a response. At least one token must have a score."""
-        fields: dict[str, object] = {**self._asdict(), "mean_surprisal": self.nats / self.n_scored}
+        fields: dict[str, object] = {
+            **self._asdict(),
+            "unknown_char_share": self.unknown_chars / self.n_chars,
+            "mean_surprisal": self.nats / self.n_scored,
+        }
         if not self.n_ends:
             fields["end_nats"] = None
         if method == "pseudo_log_likelihood":
@@ -195,6 +203,10 @@ class ScoreResponse(Response):
     n_tokens: int | None = None
     n_scored: int | None = None
     unk_count: int | None = None
+    unknown_chars: int | None = None
+    """Characters of the scored tokens that the tokenizer does not know."""
+    unknown_char_share: float | None = None
+    """Their share of `n_chars`; above 0.001, `bits_per_char` is too low to compare."""
     unit: Literal["nats"] = "nats"
     method: ScoringMethod = "causal"
     """The context of a surprisal: the tokens before it, or all other tokens of its line."""
@@ -216,7 +228,7 @@ class ScoreResponse(Response):
 
     @property
     def totals(self) -> Totals:
-        counts = self.n_chars, self.n_bytes, self.n_tokens, self.n_scored, self.unk_count
+        counts = self.n_chars, self.n_bytes, self.n_tokens, self.n_scored, self.unk_count, self.unknown_chars
         totals = Totals(self.nats or 0.0, *(count or 0 for count in counts))
         return totals._replace(end_nats=self.end_nats or 0.0, n_ends=self.n_ends or 0)
 
@@ -418,6 +430,10 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     n_bytes: int | None = None
     unknown_share: float | None = None
     """The share of unknown tokens in the text, without [EOS]."""
+    unknown_chars: int | None = None
+    """Characters that the unknown tokens stand for."""
+    unknown_char_share: float | None = None
+    """Their share of the text; above 0.001, `bits_per_char` is too low to compare."""
     tokens_per_char: float
     tokens_per_word: float
     seq_len: SequenceLengths

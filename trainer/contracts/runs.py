@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -411,6 +411,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     device: str | None = None
     precision: str | None = None
     vocab_size: int | None = None
+    unknown_char_share: float | None = None
+    """Largest share of unknown characters in a split; above 0.001, bits per character are too low to compare."""
     params: int | None = None
     """Number of the model's weights."""
     batch_size: int | None = None
@@ -464,6 +466,23 @@ class ModelFacts(Frozen):
     dims: ModelConfig
 
 
+MAX_UNKNOWN_CHAR_SHARE = 0.001
+"""Largest share of unknown characters of a text whose bits per character are compared with others."""
+
+
+def has_unknown_text(unknown_char_share: float | None) -> bool:
+    """Return True if a text has so many unknown characters that its bits per character are too low to compare."""
+    return (unknown_char_share or 0.0) > MAX_UNKNOWN_CHAR_SHARE
+
+
+def describe_unknown(unknown_char_share: float | None) -> str | None:
+    """Return the share of unknown characters, and a warning if it is too large; None if it is not known."""
+    if unknown_char_share is None:
+        return None
+    warning = "; (!) bits per character are too low to compare" if has_unknown_text(unknown_char_share) else ""
+    return f"{unknown_char_share:.2%} of the characters{warning}"
+
+
 class SplitSizes(Frozen):
     """The size of one split; tokens are predicted targets ([EOS] counted, [BOS] not).
 
@@ -475,8 +494,14 @@ class SplitSizes(Frozen):
     tokens: int
     unknown_tokens: int | None = None
     """Tokens unknown to the tokenizer."""
+    unknown_chars: int | None = None
+    """Characters that the unknown tokens stand for."""
     bytes: int | None = None
     """In UTF-8."""
+
+    @property
+    def unknown_char_share(self) -> float | None:
+        return None if self.unknown_chars is None or not self.chars else self.unknown_chars / self.chars
 
     def bits_per_char(self, loss_nats: float, objective: Objective) -> float | None:
         """Convert a mean loss per token of this split to bits per character.
@@ -491,6 +516,12 @@ class DataFacts(Frozen):
     train: SplitSizes
     validation: SplitSizes
     test: SplitSizes | None
+
+
+def largest_unknown_char_share(splits: Iterable[SplitSizes | None]) -> float | None:
+    """Return the largest share of unknown characters in a split; None if it is not known."""
+    shares = [split.unknown_char_share for split in splits if split is not None]
+    return max((share for share in shares if share is not None), default=None)
 
 
 class TokenizerFacts(Frozen):
@@ -554,6 +585,9 @@ class EvalSummary(Frozen):
     top1_accuracy: float | None = None
     top5_accuracy: float | None = None
     unknown_share: float | None = None
+    """Share of unknown tokens, without [EOS]."""
+    unknown_char_share: float | None = None
+    """Share of unknown characters; above 0.001, `bits_per_char` is too low to compare."""
 
 
 class RunManifest(Frozen):
@@ -590,6 +624,12 @@ class RunManifest(Frozen):
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
     """Last lines of the error output, if the training process ended without an error of its own."""
+
+    @property
+    def unknown_char_share(self) -> float | None:
+        """Largest share of unknown characters in a split."""
+        splits = () if self.data is None else (self.data.train, self.data.validation, self.data.test)
+        return largest_unknown_char_share(splits)
 
 
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}

@@ -271,6 +271,8 @@ class TokenizerStats(Frozen):
     """Share of held-out tokens that are known."""
     oov_rate: float
     """Share of held-out tokens that are unknown: 1 - coverage."""
+    unknown_char_share: float | None = None
+    """Share of held-out characters that are unknown."""
     token_count: int
     char_coverage: float
     """Share of distinct held-out characters in the vocabulary."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
 from trainer.export.record import FolderFormat
@@ -89,6 +89,7 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
         ("test loss", metrics.test, f"{{:.4f}} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
+        ("unknown", describe_unknown(manifest.unknown_char_share), "{}"),
         ("parameters", None if manifest.model is None else manifest.model.params, "{:,}"),
         ("training text", text, "{}"),
         (

@@ -410,14 +410,17 @@ def _line_scores(
 ) -> Iterator[LineScore]:
     has_end = model.objective == "causal_lm" and tokenizer.documents == "line"
     for line, ids, score in zip(job.lines, job.ids, scores, strict=True):
-        n_scored = len(ids) - job.n_unscored
-        scored_text = line.text[tokenizer.spans(line.text)[0][1] :] if job.n_unscored else line.text
+        n_scored, unknown = len(ids) - job.n_unscored, tokenizer.special_ids.unk
+        spans = tokenizer.spans(line.text) if job.n_unscored or unknown in ids else []
+        scored_text = line.text[spans[0][1] :] if job.n_unscored else line.text
+        covered = zip(ids[job.n_unscored :], spans[job.n_unscored :], strict=False)  # no spans: none is unknown
         yield LineScore(
             number=line.number,
             span=(line.start, line.start + len(line.text)),
             n_tokens=len(ids),
             n_scored=n_scored,
-            unk_count=ids.count(model.vocabulary.special_ids.unk),
+            unk_count=ids.count(unknown),
+            unknown_chars=sum(end - start for token, (start, end) in covered if token == unknown),
             nats=math.fsum(_floats(score.surprisal[:n_scored])),
             end_nats=float(score.surprisal[n_scored]) if has_end else None,
             n_chars=len(scored_text),

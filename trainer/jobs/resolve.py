@@ -208,7 +208,7 @@ def _check_corpus(
         if unknown > _MAX_UNKNOWN_SHARE:
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,
-                f"The tokenizer does not know {unknown:.0%} of the tokens of '{request.corpus}': train one on texts"
+                f"The tokenizer does not know {unknown:.0%} of the characters of '{request.corpus}': train one on texts"
                 " like it, or start from a run in the same script.",
             )
     length, tokenizer = effective.max_seq_len, effective.tokenizer

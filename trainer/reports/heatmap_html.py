@@ -5,6 +5,8 @@ from itertools import groupby
 from math import log
 
 from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.wording import counted
 from trainer.reports.score_table import TokenRow, code_points, token_rows
 
 HEAT_COLOURS = ("#3a3d44", "#4f3f78", "#8c2f74", "#d14a4f", "#f39a3d", "#fcf3a4")
@@ -57,7 +59,10 @@ def _figures(score: ScoreResponse) -> str:
     if score.bits_per_char is not None and score.bits_per_byte is not None:
         bits = f"{score.bits_per_char:.3f} bits per character, {score.bits_per_byte:.3f} per byte"
         figures.append(f"{bits}, with line ends")
-    return " · ".join([*figures, f"{totals.unk_count:,} unknown"])
+    figures.append(counted(totals.unknown_chars, "unknown character"))
+    if has_unknown_text(score.unknown_char_share):
+        figures.append("⚠ bits per character are too low to compare")
+    return " · ".join(figures)
 
 
 def _token(row: TokenRow) -> str:

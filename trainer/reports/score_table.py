@@ -18,7 +18,9 @@ from trainer.contracts.inference import DetailLevel, Expected, ScoreResponse, Sp
 from trainer.contracts.tokenizers import UNKNOWN_NAMES
 
 _MAX_COLUMNS, _MAX_ROWS = 40, 25
-_LINE_COLUMNS = "line text n_tokens n_scored unk_count nats end_nats bits bits_per_char bits_per_byte".split()
+_LINE_COLUMNS = (
+    "line text n_tokens n_scored unk_count unknown_chars nats end_nats bits bits_per_char bits_per_byte".split()
+)
 _WORD_COLUMNS = "index line unit start end surprisal_nats".split()
 _TOKEN_COLUMNS = "index line unit start end code_points surprisal_nats entropy_nats rank".split()
 
@@ -62,6 +64,7 @@ class ScoredLine(Frozen):
     n_tokens: int | None = None
     n_scored: int | None = None
     unk_count: int | None = None
+    unknown_chars: int | None = None
     nats: float | None = None
     end_nats: float | None = None
     bits: float | None = None
@@ -127,6 +130,7 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int = 1) -> Iterat
             n_tokens=line.n_tokens,
             n_scored=line.n_scored,
             unk_count=line.unk_count,
+            unknown_chars=line.unknown_chars,
             nats=line.nats,
             end_nats=line.end_nats,
             bits=line.nats / log(2),

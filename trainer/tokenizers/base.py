@@ -99,6 +99,11 @@ class Tokenizer(ABC):
         Newlines separate the lines. Each line of a stream ends with the token of a newline instead.
         """
 
+    def unknown_characters(self, lines: str, ids: Ids) -> int:
+        """Return how many characters of normalized lines the unknown tokens among their ids stand for: one each."""
+        is_unknown: NDArray[np.bool_] = ids == self.special_ids.unk
+        return int(np.count_nonzero(is_unknown))
+
     @abstractmethod
     def spans(self, text: str) -> list[Span]:
         """Return the range of each token in the normalized text."""

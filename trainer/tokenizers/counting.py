@@ -141,7 +141,7 @@ def check_room(vocab_size: int, characters: int, needed: int) -> None:
 def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[str]) -> TokenizerStats:
     """Measure a tokenizer whose vocabulary covers these characters on held-out lines; newlines separate them."""
     special_ids = tokenizer.special_ids
-    line_count = words = chars = tokens = unknown = 0
+    line_count = words = chars = tokens = unknown = unknown_chars = 0
     occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
     for block in holdout_lines:
         ids = tokenizer.encode_documents(block)
@@ -152,6 +152,7 @@ def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterab
         tokens += len(ids) - size.lines * special_ids.marks_per_line
         is_unknown: NDArray[np.bool_] = ids == special_ids.unk
         unknown += int(np.count_nonzero(is_unknown))
+        unknown_chars += tokenizer.unknown_characters(block, ids)
         occurs[code_points(block)] = True
     occurs[ord("\n")] = False
     occurring: list[int] = np.flatnonzero(occurs).tolist()
@@ -160,6 +161,7 @@ def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterab
     return TokenizerStats(
         coverage=coverage,
         oov_rate=1 - coverage,
+        unknown_char_share=unknown_chars / chars,
         token_count=tokens,
         char_coverage=len(distinct & characters) / len(distinct),
         avg_tokens_per_char=tokens / chars,

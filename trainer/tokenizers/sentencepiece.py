@@ -5,14 +5,26 @@ from importlib.metadata import version
 from io import BytesIO
 from itertools import chain
 
+import numpy as np
+from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, set_random_generator_seed
 
 from trainer.artifacts.tokenizer_files import RESERVED, sentencepiece_form
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest, special_names
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_ids, load_error, special_token_ids
-from trainer.tokenizers.counting import check_room, count_characters
+from trainer.tokenizers.base import (
+    NEWLINE,
+    Ids,
+    Span,
+    Text,
+    Tokenizer,
+    Trained,
+    join_ids,
+    load_error,
+    special_token_ids,
+)
+from trainer.tokenizers.counting import CODE_POINTS, check_room, code_points, count_characters
 from trainer.tokenizers.subword import SPLIT
 
 SPACE = "\u2581"
@@ -41,6 +53,8 @@ class SentencePieceTokenizer(Tokenizer):
         if len(names) != manifest.vocab_size:
             raise load_error(manifest, "does not have the vocabulary of its manifest")
         super().__init__(content, manifest, special_token_ids(config), names, lambda name: name.replace(SPACE, " "))
+        self._is_known = np.zeros(CODE_POINTS, dtype=np.bool_)
+        self._is_known[[ord(text) for text in (NEWLINE, *self.texts) if len(text) == 1]] = True
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode_as_ids(sentencepiece_form(normalized(text, self.normalization)))
@@ -52,6 +66,12 @@ class SentencePieceTokenizer(Tokenizer):
         documents = lines.encode().split(b"\n")  # the library encodes bytes faster than it converts many strings
         ids: list[list[int]] = self._processor.encode_as_ids(documents, add_bos=True, add_eos=True)
         return join_ids(ids, self.vocab_size)
+
+    def unknown_characters(self, lines: str, ids: Ids) -> int:
+        if self.special_ids.unk not in ids:
+            return 0
+        is_known: NDArray[np.bool_] = np.take(self._is_known, code_points(lines))
+        return len(is_known) - int(np.count_nonzero(is_known))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         pieces = super().pieces(ids)

@@ -59,6 +59,11 @@ class WordTokenizer(Tokenizer):
         pattern = _WORD if self.documents == "line" else _WORD_OR_NEWLINE
         return [word.span() for word in pattern.finditer(normalized(text, self.normalization))]
 
+    def unknown_characters(self, lines: str, ids: Ids) -> int:
+        if self.special_ids.unk not in ids:
+            return 0
+        return sum(len(word) for word in lines.split() if self._encode_line(word) == [self.special_ids.unk])
+
     def _encode_line(self, line: str) -> list[int]:
         return [self._ids.get(word, self.special_ids.unk) for word in line.split()]
 

@@ -30,6 +30,8 @@ class CorpusCheck(Frozen):
     splits: dict[Split, SplitSizes]
     unknown_share: float
     """Share of unknown tokens in the validation split, without [EOS]."""
+    unknown_char_share: float | None
+    """Share of unknown characters in the validation split; above 0.001, bits per character are too low to compare."""
     longest_line_chars: int
     longest_line_tokens: int
     """In the training split; a line longer than a row continues in the next row."""
@@ -64,6 +66,7 @@ def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tok
         splits=corpus.sizes,
         unknown_share=(held_out.unknown_tokens or 0)
         / max(1, held_out.tokens - held_out.lines * used.special_ids.ends_per_line),
+        unknown_char_share=held_out.unknown_char_share,
         longest_line_chars=max(map(len, read_lines(paths.corpus, used.normalization))),
         longest_line_tokens=longest_line_tokens,
         sample="\n".join(used.decode(line) for line in lines),

@@ -34,7 +34,7 @@ from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
-_CACHE_VERSION = 4
+_CACHE_VERSION = 5
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 
@@ -193,6 +193,7 @@ class _Counts(NamedTuple):
     bytes: int
     tokens: int
     unknown_tokens: int
+    unknown_chars: int
     words: int
 
 
@@ -208,6 +209,7 @@ def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, byt
         bytes=size.utf8_bytes,
         tokens=len(ids) - begins,
         unknown_tokens=int(np.count_nonzero(is_unknown)),
+        unknown_chars=tokenizer.unknown_characters(lines, ids),
         words=size.words,
     )
     return str(SPLITS.index(split)).encode(), array("q", counts).tobytes(), ids.tobytes()

@@ -139,6 +139,8 @@ def measure(
         n_chars=sizes.chars,
         n_bytes=sizes.bytes,
         unknown_share=None if sizes.unknown_tokens is None else sizes.unknown_tokens / tokens,
+        unknown_chars=sizes.unknown_chars,
+        unknown_char_share=sizes.unknown_char_share,
         tokens_per_char=tokens / sizes.chars,
         tokens_per_word=tokens / corpus.words[split],
         seq_len=SequenceLengths(min=int(lengths[0]), p50=lengths[1], p95=lengths[2], max=int(lengths[3])),

@@ -33,7 +33,15 @@ from trainer.contracts.events import (
     stamp,
 )
 from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
-from trainer.contracts.runs import DataFacts, EffectiveRequest, ModelFacts, RunMetrics, Timings, TokenizerFacts
+from trainer.contracts.runs import (
+    DataFacts,
+    EffectiveRequest,
+    ModelFacts,
+    RunMetrics,
+    Timings,
+    TokenizerFacts,
+    largest_unknown_char_share,
+)
 from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -344,6 +352,7 @@ class TrainingAttempt:
             learning_rate=effective.learning_rate,
             params=model.parameter_count(),
             vocab_size=tokenizer.vocab_size,
+            unknown_char_share=largest_unknown_char_share(corpus.sizes.values()),
             device=str(compute.device),
             precision=compute.precision,
             threads=compute.threads,

@@ -15,6 +15,15 @@ export function percent(value, digits = 1) {
   return value === null ? "–" : `${decimal(value * 100, digits)} %`;
 }
 
+/**
+ * Write bits per character, with a warning if so many characters are unknown that they are too low to compare.
+ * @param {number | null} value
+ * @param {number | null} unknownShare
+ */
+export function bitsPerChar(value, unknownShare) {
+  return `${decimal(value)}${value !== null && (unknownShare ?? 0) > 0.001 ? " ⚠ unknown characters" : ""}`;
+}
+
 /** @param {number} nats */
 export function bits(nats) {
   return nats / Math.LN2;

@@ -11,7 +11,7 @@ export interface RunStatus {
   epoch: number; total_epochs: number; step: number; total_steps: number | null;
   train_loss: number | null; val_loss: number | null; best_val_loss: number | null; test_loss: number | null;
   train_bits_per_char: number | null; val_bits_per_char: number | null; best_val_bits_per_char: number | null;
-  bits_per_char: number | null; test_perplexity: number | null;
+  bits_per_char: number | null; test_perplexity: number | null; unknown_char_share: number | null;
   tokens_per_second: number | null; eta_seconds: number | null; queue_position: number | null;
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
   model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
@@ -42,7 +42,7 @@ export interface WordScore { text: string; span: Span }
 export interface ScoreResponse {
   status: "queued" | "running" | "completed" | "failed"; error: RunError | null; method: string; nats: number | null;
   perplexity: number | null; mean_surprisal: number | null; bits_per_char: number | null; n_scored: number | null;
-  unk_count: number | null; unknown_token: string | null; surprisal: (number | null)[] | null;
+  unknown_chars: number | null; unknown_char_share: number | null; unknown_token: string | null; surprisal: (number | null)[] | null;
   rank: (number | null)[] | null; tokens: string[] | null; char_spans: Span[] | null;
   topk: [token: string, probability: number][][] | null; lines: LineScore[] | null; words: WordScore[] | null;
 }

@@ -4,7 +4,7 @@ import { call, hasKey, read } from "./api.js";
 import { Chart, linesOf } from "./curves.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
-import { date, decimal, duration, percent, size } from "./numbers.js";
+import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
 import { badge, hasEnded } from "./runs.js";
 import { surprisalForm } from "./surprisal.js";
 
@@ -112,22 +112,24 @@ function factsOf(run) {
   ];
   if (run.queue_position !== null) pairs.push(["Position in the queue", String(run.queue_position)]);
   if (run.attempt > 1) pairs.push(["Attempt", String(run.attempt)]);
+  if (run.unknown_char_share) pairs.push(["Unknown characters", percent(run.unknown_char_share, 2)]);
   const unit = run.objective === "masked_lm" ? "masked token" : "token";
+  const inBits = (/** @type {number | null} */ value) => bitsPerChar(value, run.unknown_char_share);
   return [
     h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     table(
       "Losses",
       ["Split", `Nats per ${unit}`, "Bits per character", "Perplexity"],
       [
-        ["Train", decimal(run.train_loss), decimal(run.train_bits_per_char), perplexity(run.train_loss)],
-        ["Validation", decimal(run.val_loss), decimal(run.val_bits_per_char), perplexity(run.val_loss)],
+        ["Train", decimal(run.train_loss), inBits(run.train_bits_per_char), perplexity(run.train_loss)],
+        ["Validation", decimal(run.val_loss), inBits(run.val_bits_per_char), perplexity(run.val_loss)],
         [
           "Validation, best",
           decimal(run.best_val_loss),
-          decimal(run.best_val_bits_per_char),
+          inBits(run.best_val_bits_per_char),
           perplexity(run.best_val_loss),
         ],
-        ["Test", decimal(run.test_loss), decimal(run.bits_per_char), decimal(run.test_perplexity, 2)],
+        ["Test", decimal(run.test_loss), inBits(run.bits_per_char), decimal(run.test_perplexity, 2)],
       ],
     ),
   ];

@@ -2,7 +2,7 @@
 
 import { read } from "./api.js";
 import { announce, bdi, failure, h, scrolling } from "./elements.js";
-import { date, decimal, percent } from "./numbers.js";
+import { bitsPerChar, date, decimal, percent } from "./numbers.js";
 
 /** @import { RunPage, RunStatus } from "./records.js" */
 
@@ -157,7 +157,7 @@ export async function showRuns(main, signal) {
       decimal(run.train_loss),
       decimal(run.val_loss),
       decimal(run.test_loss),
-      decimal(run.bits_per_char ?? run.val_bits_per_char),
+      bitsPerChar(run.bits_per_char ?? run.val_bits_per_char, run.unknown_char_share),
       date(run.created_at),
     ];
   }

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { announce, bdi, failure, h, table } from "./elements.js";
-import { bits, decimal, percent } from "./numbers.js";
+import { bits, bitsPerChar, decimal, percent } from "./numbers.js";
 import { heat, spoken, tokenLines } from "./scored_text.js";
 
 /** @import { ScoreResponse } from "./records.js" */
@@ -215,11 +215,11 @@ function row(token) {
 function totals(score) {
   const pairs = [
     ["Total", `${decimal(score.nats, 2)} nats`],
-    ["Bits per character", decimal(score.bits_per_char)],
+    ["Bits per character", bitsPerChar(score.bits_per_char, score.unknown_char_share)],
     ["Perplexity", decimal(score.perplexity, 2)],
     ["Mean per token", `${decimal(score.mean_surprisal)} nats`],
     ["Scored tokens", decimal(score.n_scored, 0)],
-    ["Unknown tokens", decimal(score.unk_count, 0)],
+    ["Unknown characters", decimal(score.unknown_chars, 0)],
   ];
   if (score.method !== "causal") pairs.push(["Method", "pseudo-log-likelihood"]);
   return h(

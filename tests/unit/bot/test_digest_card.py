@@ -40,7 +40,10 @@ def test_line__shows_the_position_then_the_progress_and_whether_the_worker_respo
     unreachable, unknown = changed(reachable, reachable=False), changed(reachable, train_bits_per_char=None)
     shown = [
         run_line(story.record, status)
-        for status in (queued, changed(queued, queue_position=3), reachable, unreachable, unknown)
+        for status in (
+            *(queued, changed(queued, queue_position=3), reachable, unreachable, unknown),
+            changed(reachable, unknown_char_share=0.5),
+        )
     ]
 
     assert shown[0] == "⏳ **kk-ipa** · queued"
@@ -48,4 +51,5 @@ def test_line__shows_the_position_then_the_progress_and_whether_the_worker_respo
     # 4 / ln 2 bits per character; 60 seconds after the heartbeat
     assert shown[2] == "🏃 **kk-ipa** · 50 % · loss 2.000 · 5.77 bits/char · ETA <t:1060:R>"
     assert shown[4] == "🏃 **kk-ipa** · 50 % · loss 2.000 · ETA <t:1060:R>"
+    assert shown[5] == "🏃 **kk-ipa** · 50 % · loss 2.000 · 5.77 bits/char ⚠ · ETA <t:1060:R>"
     assert shown[3] == "⚠ **kk-ipa** · worker not responding · loss 2.000 · 5.77 bits/char"

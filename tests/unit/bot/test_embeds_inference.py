@@ -40,6 +40,8 @@ SCORE = ScoreResponse(
     n_tokens=1214,
     n_scored=1214,
     unk_count=3,
+    unknown_chars=5,
+    unknown_char_share=0.0009,
 )
 
 
@@ -60,7 +62,7 @@ def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
     assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
     assert shown.text.split("\n") == [
         "**2.000** nats/token · 2.88 bits/char · perplexity 7.39",
-        "1.900 nats/token without line ends · 2306.6 nats in total · 1\u202f214 tokens · 3 unknown signs",
+        "1.900 nats/token without line ends · 2306.6 nats in total · 1\u202f214 tokens · 5 unknown characters",
         "More surprised than on its own test set by 0.20 nats/char.",
         "🔒 Ask <@1>.",
     ]
@@ -68,7 +70,7 @@ def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
 
 
 def test_score__in_bits() -> None:
-    known: dict[str, object] = {"unk_count": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
+    known: dict[str, object] = {"unknown_chars": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
     score = SCORE.model_copy(update=known | {"nats": 2428 * log(2), "mean_surprisal": 2 * log(2)})
     shown = Read(score_answer(run_record(), "a", score, "bits", None, {}))
 
@@ -93,12 +95,23 @@ def test_score__compares_with_the_test_set_of_the_run(own: float, unit: Unit, sa
     assert shown.text.split("\n")[-1] == said
 
 
+def test_score__of_unknown_text_warns_and_does_not_compare() -> None:
+    unread: dict[str, object] = {"bits_per_char": 0.899, "unknown_char_share": 0.845}
+    score = SCORE.model_copy(update=unread)
+    shown = Read(score_answer(run_record(), "a", score, "nats", 2.6, {}))
+
+    assert shown.text.split("\n")[0] == "**2.000** nats/token · 0.90 bits/char ⚠ · perplexity 7.39"
+    assert shown.text.split("\n")[2:] == [
+        "⚠ 84.5% of the characters are unknown to the tokenizer: bits per character are too low to compare."
+    ]
+
+
 def test_score__names_the_most_frequent_unknown_signs() -> None:
     unknown = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2}
     few = Read(score_answer(run_record(), "a", SCORE, "bits", None, unknown))
     many = Read(score_answer(run_record(), "a", SCORE, "bits", None, Counter("abcdefg")))
 
-    assert f"3 unknown signs (␣ ×9, ğ ×3, {'x' * 19}… ×2, \\* ×1)" in few.text
+    assert f"5 unknown characters (␣ ×9, ğ ×3, {'x' * 19}… ×2, \\* ×1)" in few.text
     assert "(a ×1, b ×1, c ×1, d ×1, e ×1, …)" in many.text
 
 
@@ -123,7 +136,7 @@ def test_prediction__shows_each_token_with_its_probability_after_the_text() -> N
 
 
 def test_score_of_a_masked_model__is_per_masked_token_without_bits_per_character() -> None:
-    nothing: dict[str, object] = {"unk_count": 0, "loss": None, "bits_per_char": None, "perplexity": None}
+    nothing: dict[str, object] = {"unknown_chars": 0, "loss": None, "bits_per_char": None, "perplexity": None}
     score = SCORE.model_copy(update=nothing)
     shown = Read(score_answer(run_record(), "a", score, "nats", None, {}))
 
@@ -142,7 +155,8 @@ def test_report__tells_the_spread_and_what_was_expected_instead_of_the_most_surp
     assert embed.image.url == "attachment://surprisal.png"
     assert shown.text.split("\n") == [
         "Mean **5.10** bits · median 4.00 · max 11.40 at 4 «ғ» · above 6 bits: 1 of 4 characters",
-        "5.10 bits/char · perplexity 2.00 with line ends · 1 unknown character",
+        "5.10 bits/char ⚠ · perplexity 2.00 with line ends · 1 unknown character",
+        "⚠ 25.0% of the characters are unknown to the tokenizer: bits per character are too low to compare.",
         "```",
         "Most surprising, and the expected tokens",
         "     4  11.40  ғ unknown   a 41%  `\u200b 22%  [EOS] 9%",

@@ -24,7 +24,7 @@ from bot.outcome import Outcome
 from tests.support.cards import Read, within_limits
 from tests.support.properties import for_all
 from tests.support.stories import Story, run_record
-from trainer.contracts.base import FileRecord
+from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
@@ -142,6 +142,18 @@ def test_card__completed(tmp_path: Path) -> None:
         "100 steps in 5 epochs",
     ]
     assert shown.footer == RUN
+
+
+def test_card__of_unknown_text_warns_about_its_bits_per_character(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2)
+    running = story.follower().refresh()
+    ended = story.complete().follower().refresh()
+    warning = "⚠ 0.2% of the characters are unknown to the tokenizer: bits per character are too low to compare."
+
+    for status, figures in ((running, "Loss **1.100** nats/token · 3.17 bits/char ⚠"), (ended, "1.50 bits/char ⚠")):
+        unread = Read(run_card(story.record, changed(status, unknown_char_share=0.002), [])).text
+        assert figures in unread and warning in unread.split("\n")
+        assert "⚠" not in Read(run_card(story.record, changed(status, unknown_char_share=0.001), [])).text
 
 
 def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ def test_limits__hold_for_the_comparison_of_runs_of_any_name(label: str) -> None
             "✅ **lstm-1** · completed · 1.500 nats/token · 2.16 bits/char\n"
             "`lstm-1` · attached text · <@7> · <t:1795176000:R>",
         ),
+        (
+            ENTRY._replace(state="completed", loss_nats=0.5, bits_per_char=0.899, unknown_char_share=0.845),
+            "✅ **kk-ipa** · completed · 0.500 nats/token · 0.90 bits/char ⚠\n"
+            "`lstm-1` · kk\\_ipa · <@7> · <t:1795176000:R>",
+        ),
     ],
 )
 def test_page__tells_of_a_run_how_it_stands_and_what_it_is(entry: RunEntry, shown: str) -> None:

@@ -73,19 +73,31 @@ def test_masked_runs_with_different_tokenizers__do_not_compare() -> None:
 
 
 def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -> None:
-    new = measured("new", tokenizer="b", summary={"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125})
+    known: dict[str, object] = {"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125, "unknown_char_share": 0.001}
+    new = measured("new", tokenizer="b", summary=known)
     found = pair(new, measured("old"))
 
     [one] = found.against
     assert (one.basis, one.is_regression) == ("bits_per_char", False)
     assert one.rise == pytest.approx(-0.1 / 1.5)
     assert "only bits per character are comparable" in one.notes[0]
-    assert one.notes[1].startswith("`new` has 12.5% unknown tokens")
-    assert len(one.notes) == 2
+    assert len(one.notes) == 1
     assert verdict(one, 0.01) == "better: bits per character -6.67%"
 
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
     assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "not comparable")
+
+
+def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> None:
+    unread = measured("new", tokenizer="b", summary={"bits_per_char": 0.899, "unknown_char_share": 0.845})
+    note = "`new` does not know 84.5% of the characters, so its bits per character are too low to compare."
+
+    for found in (pair(unread, measured("old")), pair(measured("old"), unread)):
+        [one] = found.against
+        assert (one.basis, one.rise, found.is_passed) == (None, None, False)
+        assert one.notes[1:] == (note,)
+    [alike] = pair(unread, measured("old", tokenizer="b")).against
+    assert (alike.basis, alike.notes) == ("loss", (note,))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
                 chars=sum(map(len, of_split)),
                 tokens=len(expected) - len(of_split),
                 unknown_tokens=expected.count(1),
+                unknown_chars=expected.count(1),
                 bytes=sum(len(line.encode()) for line in of_split),
             )
 

@@ -214,6 +214,7 @@ MANIFEST_FILE = """{
             ],
             "properties": {
                 "coverage": {"$ref": "#/$defs/share"}, "oov_rate": {"$ref": "#/$defs/share"},
+                "unknown_char_share": {"$ref": "#/$defs/share"},
                 "token_count": {"$ref": "#/$defs/count"}, "char_coverage": {"$ref": "#/$defs/share"},
                 "avg_tokens_per_char": {"const": 1.0}, "avg_tokens_per_word": {"type": "number", "exclusiveMinimum": 0},
                 "holdout_lines": {"$ref": "#/$defs/count"}

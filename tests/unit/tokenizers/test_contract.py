@@ -196,6 +196,7 @@ def test_statistics__are_those_of_lines_that_it_was_not_made_from(method: str) -
     assert unknown == 1
     assert (stats.holdout_lines, stats.token_count) == (2, len(ids))
     assert stats.oov_rate == pytest.approx(unknown / len(ids))
+    assert stats.unknown_char_share == 1 / 16
     assert stats.coverage == pytest.approx(1 - unknown / len(ids))
     spaces = " " if method != "word" else ""  # white space is part of no word
     assert stats.char_coverage == pytest.approx(len(set("thesuna" + spaces)) / len(set("thesuna Ж")))
@@ -209,10 +210,20 @@ def test_unknown_share__counts_as_the_tokenizer_does(method: str, tmp_path: Path
     tokenizer = made(method)
     tokenizer.save(tmp_path)
     lines = ["the Ж sea", "Жж", "e\u0301tude"]
-    ids = [i for line in lines for i in tokenizer.encode(line)]
 
-    assert unknown_share(tmp_path, lines) == pytest.approx(ids.count(tokenizer.special_ids.unk) / len(ids))
+    assert unknown_share(tmp_path, lines) == 3 / (9 + 2 + 5)
     assert unknown_share(tmp_path, []) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_characters__are_all_that_unknown_tokens_stand_for(method: str) -> None:
+    tokenizer = made(method)
+
+    for lines, expected in (("the Ж sea\nЖжшЖ шЖ\n\n\u00e9tude", 7), ("the sea\n\u00e9tude", 0), ("", 0)):
+        assert tokenizer.unknown_characters(lines, tokenizer.encode_documents(lines)) == expected
+    mixed = "the Жsea\nЖthe"  # an unknown word is unknown with all its letters
+    unknown = 8 if method == "word" else 2
+    assert tokenizer.unknown_characters(mixed, tokenizer.encode_documents(mixed)) == unknown
 
 
 def test_method_of_the_manifest_that_is_not_there__is_refused(tmp_path: Path) -> None:
