@@ -5,7 +5,7 @@ from typing import Literal
 
 import discord
 
-from bot.embeds.run_card import recipe, run_card
+from bot.embeds.run_card import leak_warnings, recipe, run_card
 from bot.embeds.text import (
     AMBER,
     BLURPLE,
@@ -52,6 +52,7 @@ def accepted_answer(record: RunRecord, note: str | None = None, *, notify: Notif
     lines = [
         *recipe(record),
         *([] if record.cost is None else record.cost.lines()),
+        *leak_warnings(record, record.leaks),
         *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
         _(CARD_PLACES[notify]),

@@ -33,6 +33,7 @@ from bot.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.events import EVALUATING
 from trainer.contracts.inference import Sample, perplexity
+from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.jobs.needs import QUEUE_MESSAGES
 
@@ -65,7 +66,12 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             colour, title = _end_title(name, status)
             lines = _checkpoint(status)
             if status.status == "completed":
-                lines = [*_result(status), *_warning(status), *_recipe_with_weights(record, status)]
+                lines = [
+                    *_result(status),
+                    *_warning(status),
+                    *leak_warnings(record, status.leaks),
+                    *_recipe_with_weights(record, status),
+                ]
             elif status.status == "failed":
                 lines = [*_failure(status), advice(status), *lines]
             return make_embed(colour, title, lines, status.run_id)
@@ -79,6 +85,7 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
             lines = [
                 *_result(status),
                 *_warning(status),
+                *leak_warnings(record, status.leaks),
                 *_samples(outcome.samples),
                 *_files(outcome.files),
                 _(
@@ -263,7 +270,8 @@ def _end_title(name: str, status: RunStatus) -> tuple[int, str]:
     match status.status:
         case "completed":
             title = _("Completed: {name}", name=name) + _duration(status)
-            return (AMBER, f"⚠ {title}") if _warning(status) else (GREEN, f"✅ {title}")
+            is_doubtful = _warning(status) or status.warnings
+            return (AMBER, f"⚠ {title}") if is_doubtful else (GREEN, f"✅ {title}")
         case "failed":
             return RED, f"❌ {_('Failed: {name}', name=name)}{where}"
         case _:
@@ -311,6 +319,11 @@ def _early_stop(status: RunStatus) -> str:
     if status.early_stopped is None:
         return ""
     return f" · {_('stopped early: {answer}', answer=_('yes') if status.early_stopped else _('no'))}"
+
+
+def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:
+    """Return a warning for each held-out split of which much stands in the training split, and what to do."""
+    return [f"⚠ {warning}" for warning in record.effective.leak_warnings(leaks)]
 
 
 def _warning(status: RunStatus) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text
 from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
+from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import SplitSizes
 from trainer.training.corpus_check import CorpusCheck
 
@@ -50,10 +51,11 @@ def test_words__are_counted_cut_and_decoded_as_by_hand(typed: Type) -> None:
 
     assert (found.method, found.tokenizer_id, found.vocab_size) == ("word", None, 2 + 5)
     assert found.special_tokens == {"<UNK>": 0, "<eos>": 1}
+    none = Leak(lines=0)
     assert found.splits == {
         "train": SplitSizes(lines=3, chars=13, tokens=11, unknown_tokens=0, unknown_chars=0, bytes=13),
-        "validation": SplitSizes(lines=1, chars=3, tokens=3, unknown_tokens=1, unknown_chars=1, bytes=3),
-        "test": SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=2, unknown_chars=2, bytes=4),
+        "validation": SplitSizes(lines=1, chars=3, tokens=3, unknown_tokens=1, unknown_chars=1, bytes=3, leak=none),
+        "test": SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=2, unknown_chars=2, bytes=4, leak=none),
     }
     assert (found.unknown_share, found.unknown_char_share) == (1 / 2, 1 / 3)
     assert (found.longest_line_chars, found.longest_line_tokens) == (5, 3)
@@ -143,7 +145,8 @@ def test_folder_of_splits__is_trained_selected_and_tested_by_its_files(typed: Ty
             **{"train": (3, 9), "validation": (1, 3), "test": (2, 5)}
         }
     other = CorpusCheck.model_validate_json(typed("three", "--set", "test_corpus=tested", *words))
-    assert other.splits["test"] == SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4)
+    expected = SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4, leak=Leak(lines=0))
+    assert other.splits["test"] == expected
 
     (folders[0] / "train.txt").unlink()
     assert main(["validate", str(ROOT / "configs" / "word_lstm_keyboard.yaml"), "--corpus", "three"]) == 2

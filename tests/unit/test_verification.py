@@ -127,8 +127,8 @@ def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run:
 
 
 def test_texts_given_for_validation_and_test__are_checked_too(tmp_path: Path) -> None:
-    for name in ("text", "held", "last"):
-        add_corpus(tmp_path, some_text(), name)
+    for lines, name in ((60, "text"), (70, "held"), (80, "last")):
+        add_corpus(tmp_path, some_text(lines), name)
     run = accepted(tmp_path, validation_corpus="held", test_corpus="last")
     assert [check.name for check in verified(run).checks] == [
         *("end", "corpus", "validation_corpus", "test_corpus", "request_hash")

@@ -66,6 +66,8 @@ class RunFollower:
             model_size=record.effective.model_size,
             attempt=0,
             label=record.effective.label,
+            leaks=record.leaks,
+            warnings=record.effective.leak_warnings(record.leaks),
         )
 
     def refresh(self) -> RunStatus:
@@ -98,7 +100,8 @@ class RunFollower:
                 changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
             case MetricsConfig():
                 config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
-                changes |= config | {"message": "Training."}
+                warnings = self.record.effective.leak_warnings(event.leaks)
+                changes |= config | {"message": "Training.", "leaks": event.leaks, "warnings": warnings}
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():

@@ -46,7 +46,8 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)
     found = check_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
     shown = shown_name(Path(options.corpus or effective.corpus.name).name)
-    terminal.show(found, columns(_rows(found, shown)), Text(f"\n{found.sample}"))
+    warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]
+    terminal.show(found, columns(_rows(found, shown)), *warnings, Text(f"\n{found.sample}"))
     return 0
 
 
@@ -63,6 +64,7 @@ def _rows(found: "CorpusCheck", name: str) -> list[tuple[str, str]]:
         ("tokenizer", found.tokenizer_id or found.method),
         ("vocabulary", f"{found.vocab_size:,} tokens, of which special: {specials}"),
         *splits,
+        *(("in training", f"{leak.shares()} of the {split} split") for split, leak in found.leaks.items()),
         (
             "unknown",
             f"of the text held out for validation {found.unknown_share:.2%} of tokens,"

@@ -112,6 +112,7 @@ def _status_table(status: RunStatus) -> Table:
         "created": local_time(status.created_at),
         "started": None if status.started_at is None else local_time(status.started_at),
         "finished": None if status.finished_at is None else local_time(status.finished_at),
+        "warning": "\n".join(status.warnings) or None,
         "error": None if status.error is None else status.error.code,
     }
     return summary(f"{status.run_id}: {status.status}", rows)

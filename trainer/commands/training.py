@@ -159,9 +159,13 @@ def _train(options: TrainOptions, terminal: Terminal) -> int:
         terminal.lists_problems = True
         return with_server(settings, lambda server: _train_on_server(_draft(options), options.file, server, terminal))
     training = read_training(options, settings, terminal)
-    for line in training.cost.lines():
+    for line in (*training.cost.lines(), *_warnings(training)):
         terminal.note(line)
     return with_queue(settings, terminal, lambda queue: _enqueue(training, settings, terminal, queue))
+
+
+def _warnings(training: TrainingPreview) -> list[str]:
+    return [f"Warning: {warning}" for warning in training.effective.leak_warnings(training.leaks)]
 
 
 async def _train_on_server(
@@ -183,7 +187,7 @@ async def _enqueue(training: TrainingPreview, settings: Settings, terminal: Term
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
     training = read_training(options, settings_for(), terminal)
-    cost = Text("\n".join(training.cost.lines()))
+    cost = Text("\n".join([*training.cost.lines(), *_warnings(training)]))
     request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
     terminal.show(request, columns(_settings(training)), cost, Text("Valid. Nothing was started."))
     return 0
@@ -222,7 +226,8 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
         after = " ".join([status.message, *await recovery_hint(status, installation)])
     elif status.objective == "causal_lm":
         after = f'next: mt generate {run_id} "…"   ·   mt score {run_id} "…"'
-    terminal.show(status, summary(f"{run_id}: {status.status}", losses), Text(after))
+    warnings = [Text(f"Warning: {warning}") for warning in status.warnings]
+    terminal.show(status, summary(f"{run_id}: {status.status}", losses), *warnings, Text(after))
     return exit_code(status)
 
 

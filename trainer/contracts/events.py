@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.inference import InferenceKind
+from trainer.contracts.leaks import Leaks
 from trainer.contracts.models import ModelFamily
 
 
@@ -97,6 +98,8 @@ class MetricsConfig(EventBase):
     precision: str
     threads: int
     tokenizer_id: str
+    leaks: Leaks = Field(default_factory=dict)
+    """Shares of the held-out splits that stand in the training split."""
 
 
 class Progress(Frozen):

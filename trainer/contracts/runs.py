@@ -32,6 +32,7 @@ from trainer.contracts.base import (
 )
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.leaks import MAX_LEAK_SHARE, HeldOutSplit, Leak, Leaks
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.rules import described, fits_together, needs, not_both
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig
@@ -274,6 +275,8 @@ class TrainRequest(TrainingOptions, json_schema_extra=described(_WARMUP, _TOKENI
     """Tokenizer to train with the run; default: the usual one of the model family."""
     resume: bool = False
     """Resume your newest failed or cancelled run with the same label and request; without one, start a new run."""
+    allow_same_corpus: bool = False
+    """Accept a validation or test corpus with the same content as another corpus of the run."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainRequest":
@@ -313,8 +316,33 @@ class EffectiveRequest(TrainingOptions):
     @property
     def corpora(self) -> tuple[CorpusRef, ...]:
         """The training corpus, and those of the splits that have one of their own."""
-        texts = (self.corpus, self.validation_corpus, self.test_corpus)
-        return tuple(text for text in texts if text is not None)
+        return tuple(self.corpora_by_field().values())
+
+    def corpora_by_field(self) -> dict[str, CorpusRef]:
+        """Return the corpora by their fields."""
+        texts = {
+            "corpus": self.corpus,
+            "validation_corpus": self.validation_corpus,
+            "test_corpus": self.test_corpus,
+        }
+        return {field: text for field, text in texts.items() if text is not None}
+
+    def leak_warnings(self, leaks: Leaks) -> tuple[str, ...]:
+        """Return a warning for each held-out split of which much stands in the training split, and what to do."""
+        return tuple(
+            f"{leak.shares()} of the {split} split stand in the training split: its loss says little about unseen text."
+            f" {self._leak_remedy(split, leak)}"
+            for split, leak in leaks.items()
+            if leak.is_large
+        )
+
+    def _leak_remedy(self, split: HeldOutSplit, leak: Leak) -> str:
+        own = {"validation": self.validation_corpus, "test": self.test_corpus}
+        if own[split] is not None:
+            return f"Remove training text from `{split}_corpus`."
+        if leak.lines > MAX_LEAK_SHARE and self.documents == "line" and self.split_by != "line":
+            return "Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus."
+        return "Remove repeated text from the corpus."
 
 
 class HttpOrigin(Frozen):
@@ -351,6 +379,8 @@ class RunRecord(Frozen):
     """Request hash of the resumed checkpoint, if the resumed run had another number of epochs."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
+    leaks: Leaks = Field(default_factory=dict)
+    """Leaks measured when the run was accepted; empty for a long corpus, which the worker measures."""
     experiment_id: Identifier | None = None
     """The experiment that started the run, whose own messages tell of its progress."""
 
@@ -445,6 +475,10 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     tokenizer_id: str | None = None
     attempt: int
     label: str | None = None
+    leaks: Leaks = Field(default_factory=dict)
+    """Shares of the held-out splits that stand in the training split; of a long corpus known when training starts."""
+    warnings: tuple[str, ...] = ()
+    """Warnings about the numbers of the run."""
 
     @property
     def has_ended(self) -> bool:
@@ -498,6 +532,8 @@ class SplitSizes(Frozen):
     """Characters that the unknown tokens stand for."""
     bytes: int | None = None
     """In UTF-8."""
+    leak: Leak | None = None
+    """The shares of a held-out split that stand in the training split, too."""
 
     @property
     def unknown_char_share(self) -> float | None:
@@ -516,6 +552,16 @@ class DataFacts(Frozen):
     train: SplitSizes
     validation: SplitSizes
     test: SplitSizes | None
+
+    @property
+    def leaks(self) -> Leaks:
+        """Return the leaks of the held-out splits."""
+        return leaks_of({"validation": self.validation, "test": self.test})
+
+
+def leaks_of(sizes: Mapping[HeldOutSplit, SplitSizes | None]) -> Leaks:
+    """Return the leaks of the splits in which they were measured."""
+    return {split: size.leak for split, size in sizes.items() if size is not None and size.leak is not None}
 
 
 def largest_unknown_char_share(splits: Iterable[SplitSizes | None]) -> float | None:

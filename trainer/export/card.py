@@ -81,6 +81,7 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
     data = manifest.data
+    leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
@@ -90,6 +91,7 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
         ("unknown", describe_unknown(manifest.unknown_char_share), "{}"),
+        *((f"{split} split in the training split", leak.shares(), "{}") for split, leak in leaks.items()),
         ("parameters", None if manifest.model is None else manifest.model.params, "{:,}"),
         ("training text", text, "{}"),
         (
@@ -186,6 +188,8 @@ def _limits(
     if tokenizer.normalization.lowercase:
         yield "Texts are lower-cased before they are encoded."
     yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
+    if manifest.data is not None:
+        yield from manifest.effective.leak_warnings(manifest.data.leaks)
     yield "It learned from one corpus and repeats what that corpus says: use it to measure language, not for advice."
     if licence is None:
         yield "Its licence is unknown: it depends on the licence of the corpus."

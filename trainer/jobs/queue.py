@@ -177,6 +177,7 @@ class JobQueue:
             requested_paths=preview.requested_paths,
             unused_settings=dict(preview.unused_settings),
             cost=preview.cost,
+            leaks=preview.leaks,
             experiment_id=experiment_id,
         )
         return await self._accept(record)

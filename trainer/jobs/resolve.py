@@ -16,8 +16,10 @@ from trainer.config.train_request import with_stored_tokenizer
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
+from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
@@ -28,6 +30,8 @@ from trainer.system.hardware import default_threads, may_have_cuda
 _SAMPLED_LINES = 1000
 _MAX_UNKNOWN_SHARE = 0.5
 _MAX_BYTES_PER_TOKEN = 16
+_MAX_LEAK_BYTES = 8 << 20
+"""Text in which leaks are measured before a run is queued, within a second."""
 
 
 class TrainingPreview(NamedTuple):
@@ -36,6 +40,8 @@ class TrainingPreview(NamedTuple):
     request: TrainRequest
     effective: EffectiveRequest
     cost: Cost
+    leaks: Leaks
+    """Leaks between the splits; empty for a long corpus, which the worker measures."""
     corpora: CorpusStore
     """Its corpora, some of which may have been offered for this request only."""
     requested_paths: tuple[str, ...] | None
@@ -58,7 +64,8 @@ async def preview_training(
     request = with_labelled_tokenizer(request, requested_paths, settings)
     effective = await resolve_request(request, corpora, settings)
     cost = await asyncio.to_thread(preview_cost, effective, corpora, settings)
-    return TrainingPreview(request, effective, cost, corpora, requested_paths, unused_settings)
+    leaks = await asyncio.to_thread(_preview_leaks, effective, corpora)
+    return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
@@ -83,6 +90,8 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
         parent=parent,
         tokenizer=None if folder is None else read_manifest(folder),
     )
+    if not request.allow_same_corpus:
+        _check_different(effective)
     await asyncio.to_thread(_check_corpus, request, effective, corpora, folder)
     return effective
 
@@ -186,6 +195,38 @@ def _find_parent(request: TrainRequest, settings: Settings) -> RunManifest | Non
         return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).completed_manifest()
     except AppError as error:
         raise AppError(error.code, f"`init_from_run_id` names no completed run. {error.message}") from None
+
+
+def _check_different(effective: EffectiveRequest) -> None:
+    """Refuse a text in two roles: what is measured on it would be known from training or from selecting weights."""
+    roles: dict[str, str] = {}
+    for field, corpus in effective.corpora_by_field().items():
+        other = roles.setdefault(corpus.sha256, field)
+        if other != field:
+            message = (
+                f"`{other}` and `{field}` have the same text: a loss on text that the run has seen says nothing about"
+                f" unseen text. Give another `{field}`, or leave it out; `allow_same_corpus: true` trains all the same"
+            )
+            raise refusal(ErrorCode.SAME_CORPUS, FieldProblem(path=field, message=message))
+
+
+def _preview_leaks(effective: EffectiveRequest, corpora: CorpusStore) -> Leaks:
+    """Measure the leaks between the splits of a short text; the worker measures those of a long one."""
+    if sum(corpus.bytes for corpus in effective.corpora) > _MAX_LEAK_BYTES:
+        return {}
+    from trainer.data.corpus import SplitCorpus, SplitRule  # numpy: not at the start of the bot
+    from trainer.data.leaks import measure_leaks
+
+    paths = {field: corpora.find(corpus.name) for field, corpus in effective.corpora_by_field().items()}
+    split = SplitCorpus(
+        paths["corpus"],
+        effective.tokenizer.normalization,
+        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed, effective.split_by),
+        documents=effective.documents,
+        validation=paths.get("validation_corpus"),
+        test=paths.get("test_corpus"),
+    )
+    return measure_leaks(split, effective.documents, effective.seed, effective.corpus.bytes)
 
 
 def _check_corpus(

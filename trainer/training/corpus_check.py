@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
+from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.data.corpus import Split, read_lines
 from trainer.tokenizers.base import Tokenizer
@@ -44,6 +45,11 @@ class CorpusCheck(Frozen):
     """Shape (B, T) of the first batch."""
     batches: int
     """Batches per epoch."""
+
+    @property
+    def leaks(self) -> Leaks:
+        """Return the leaks of the held-out splits."""
+        return leaks_of({split: self.splits.get(split) for split in HELD_OUT_SPLITS})
 
 
 def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tokenizer | None) -> CorpusCheck:

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
+from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse_json
 from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
+from trainer.data.leaks import measure_leaks
 from trainer.data.text import corpus_sha256
 from trainer.system.files import use_folder, write_atomically
 from trainer.system.shared_work import all_results
@@ -34,7 +36,7 @@ from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
-_CACHE_VERSION = 5
+_CACHE_VERSION = 6
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 
@@ -57,6 +59,11 @@ class TokenizedCorpus(NamedTuple):
     sizes: dict[Split, SplitSizes]
     words: dict[Split, int]
     special_ids: SpecialIds
+
+    @property
+    def leaks(self) -> Leaks:
+        """Return the leaks of the held-out splits."""
+        return leaks_of({split: self.sizes.get(split) for split in HELD_OUT_SPLITS})
 
     def rows(self, split: Split, length: int, masking: Masking | None = None) -> Rows:
         """Return a split as training rows of `length` targets."""
@@ -105,7 +112,7 @@ def prepare(
         )
     folder = cache / _key(effective, rule, tokenizer)
     while (descriptor := _use_complete(folder)) is None:  # a cleanup may have removed the folder just now
-        _write(folder, corpus or split(), tokenizer, effective.corpus.bytes)
+        _write(folder, corpus or split(), tokenizer, effective.corpus.bytes, rule.seed)
     try:
         os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
         content = _content(folder)
@@ -154,8 +161,8 @@ def _content(folder: Path) -> _Content:
     return parse_json(_Content, (folder / _CONTENT_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR)
 
 
-def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, text_bytes: int) -> None:
-    """Encode all splits in one pass over the corpus, which has so many bytes."""
+def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, text_bytes: int, seed: int) -> None:
+    """Encode all splits in one pass over the corpus, which has so many bytes, and measure leaks between them."""
     counts = {split: Counter(dict.fromkeys(_Counts._fields, 0)) for split in corpus.splits}
 
     def encode(first: int, step: int) -> Iterator[Sequence[bytes]]:
@@ -181,7 +188,12 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, text_bytes: 
         for sync in syncing:
             sync.result()
         words = {split: of_split.pop("words") for split, of_split in counts.items()}
-        content = _Content(sizes={split: SplitSizes(**of_split) for split, of_split in counts.items()}, words=words)
+        leaks = measure_leaks(corpus, tokenizer.documents, seed, text_bytes)
+        sizes = {
+            split: SplitSizes(**of_split, leak=None if split == "train" else leaks.get(split))
+            for split, of_split in counts.items()
+        }
+        content = _Content(sizes=sizes, words=words)
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
 

@@ -357,8 +357,11 @@ class TrainingAttempt:
             precision=compute.precision,
             threads=compute.threads,
             tokenizer_id=tokenizer.manifest.tokenizer_id,
+            leaks=corpus.leaks,
         )
         self._events.append(config)
+        for warning in effective.leak_warnings(corpus.leaks):
+            log.warning("leak", message=warning)
         facts: dict[str, object] = config.model_dump(include={"model_family", "tokenizer_id", "vocab_size", "params"})
         log.info("model_built", **facts)
 

@@ -117,6 +117,7 @@ function factsOf(run) {
   const inBits = (/** @type {number | null} */ value) => bitsPerChar(value, run.unknown_char_share);
   return [
     h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    ...run.warnings.map((warning) => h("p", { class: "warning" }, `⚠ ${warning}`)),
     table(
       "Losses",
       ["Split", `Nats per ${unit}`, "Bits per character", "Perplexity"],

@@ -1,0 +1,126 @@
+"""Leaks between splits: shares of held-out lines and n-grams in the training split, compared with sets of strings."""
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.properties import for_all_pairs
+from tests.support.tiny_models import NFC, write
+from trainer.contracts.leaks import Leak, Leaks
+from trainer.contracts.tokenizers import DocumentMode
+from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.leaks import MAX_SAMPLE, measure_leaks
+
+RULE = SplitRule(holdout_fraction=0.2, test_fraction=0.3, seed=7, by="position")
+WORDS, CHARACTERS = 13, 50
+
+
+def leaks_of(folder: Path, train: Sequence[str], test: Sequence[str], documents: DocumentMode = "line") -> Leaks:
+    corpus, rule = write(folder, train), RULE._replace(holdout_fraction=0.0)
+    split = SplitCorpus(corpus, NFC, rule, documents=documents, test=write(folder, test, "test.txt"))
+    return measure_leaks(split, documents, seed=1, text_bytes=corpus.stat().st_size)
+
+
+def texts_of(lines: Iterable[str], documents: DocumentMode) -> list[str]:
+    return [*lines] if documents == "line" else ["\n".join(lines)]
+
+
+def grams(texts: Iterable[str], documents: DocumentMode) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
+    """The lines that are not blank, and the n-grams of words and of characters, of texts."""
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    documents_of = texts_of(texts, documents)
+    words = [text.split() for text in documents_of]
+    return (
+        lines,
+        [tuple(each[n : n + WORDS]) for each in words for n in range(len(each) - WORDS + 1)],
+        [text[n : n + CHARACTERS] for text in documents_of for n in range(len(text) - CHARACTERS + 1)],
+    )
+
+
+def share(held_out: Sequence[object], training: Sequence[object]) -> float | None:
+    known = set(training)
+    return sum(unit in known for unit in held_out) / len(held_out) if held_out else None
+
+
+line = st.lists(st.sampled_from(["a", "bé", "ccc", "🙂d", "\u3000", "  ", "\u0451"]), max_size=40).map(" ".join)
+some_lines = st.lists(line, max_size=8).map(lambda lines: [*lines, "bé"])
+
+
+@pytest.mark.parametrize("documents", ["line", "stream"])
+def test_leaks__are_the_shares_that_sets_of_strings_give(documents: DocumentMode) -> None:
+    @for_all_pairs(some_lines, some_lines)
+    def check(train: list[str], test: list[str]) -> None:
+        test = [*test, *train[:2], " ".join(train)]  # so that something leaks
+        if documents == "line":
+            train, test = ([text for text in lines if text.strip()] for lines in (train, test))
+        with TemporaryDirectory() as folder:
+            found = leaks_of(Path(folder), train, test, documents)["test"]
+
+        held_out, training = grams(test, documents), grams(train, documents)
+        shares = [share(held_out[0], training[0]), share(held_out[1], training[1]), share(held_out[2], training[2])]
+        assert [found.lines, found.words, found.characters] == pytest.approx(shares)
+
+    check()
+
+
+def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> None:
+    lines = [" ".join(f"w{n * k}" for k in range(20)) for n in range(1, 30)]
+    corpus = write(tmp_path, lines)
+    same = SplitCorpus(corpus, NFC, RULE, validation=corpus, test=corpus)
+
+    complete = Leak(lines=1, words=1, characters=1)
+    assert measure_leaks(same, "line", seed=1, text_bytes=1) == {"validation": complete, "test": complete}
+
+
+def test_leaks__last_lines_of_a_stream_that_repeat_earlier_ones_are_found(tmp_path: Path) -> None:
+    first = [f"{n} and some other words of its own" for n in range(80)]
+    corpus = SplitCorpus(write(tmp_path, [*first, "new", *first[:19]]), NFC, RULE, documents="stream")
+
+    found = measure_leaks(corpus, "stream", seed=1, text_bytes=1)
+
+    assert found["test"].lines == 19 / 30  # the other lines stand in the text once
+    assert found["validation"] == Leak(lines=0, words=0, characters=0)
+
+
+def test_leaks__equal_lines_that_are_drawn_together_do_not_leak(tmp_path: Path) -> None:
+    lines = [f"line {n % 40}" for n in range(400)]
+    drawn = SplitCorpus(write(tmp_path, lines), NFC, RULE._replace(by="line"))
+    cut = SplitCorpus(write(tmp_path, lines), NFC, RULE)
+
+    assert {leak.lines for leak in measure_leaks(drawn, "line", seed=1, text_bytes=1).values()} == {0.0}
+    assert {leak.lines for leak in measure_leaks(cut, "line", seed=1, text_bytes=1).values()} == {1.0}
+
+
+def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
+    count = 4 * MAX_SAMPLE
+    test = [str(n) for n in range(count)]
+
+    found = leaks_of(tmp_path, test[: count // 4], test)["test"]
+
+    standard_error = math.sqrt(0.25 * 0.75 / MAX_SAMPLE)
+    assert found.lines == pytest.approx(0.25, abs=5 * standard_error)
+    assert found == leaks_of(tmp_path, test[: count // 4], test)["test"]
+    assert found.words is None
+    assert found.characters is None
+
+
+def test_leaks__are_the_same_where_a_second_process_helps(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    lines = [" ".join(draw.choices(["ab", "c", "defg", "hi"], k=40)) for _ in range(9000)]
+    corpus = SplitCorpus(write(tmp_path, [*lines, *lines[:500]]), NFC, RULE)
+
+    alone, together = (measure_leaks(corpus, "line", seed=1, text_bytes=size) for size in (1, 1 << 30))
+
+    assert alone == together
+    assert 0.1 < alone["test"].lines < 0.3
+
+
+def test_leaks__without_held_out_splits_there_are_none(tmp_path: Path) -> None:
+    corpus = SplitCorpus(write(tmp_path, ["a", "b"]), NFC, SplitRule(0.0, 0.0, 1))
+
+    assert measure_leaks(corpus, "line", seed=1, text_bytes=1) == {}

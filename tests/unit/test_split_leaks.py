@@ -1,0 +1,96 @@
+"""Leaks between splits before a training: the refusal of equal texts, the preview, and the warnings."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.families import effective_of
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.leaks import Leak
+from trainer.contracts.runs import SplitSizes, leaks_of
+from trainer.data.corpora import CorpusStore
+from trainer.jobs.resolve import TrainingPreview, preview_training
+
+SMALL = Leak(lines=0.01, words=None, characters=0.002)
+LARGE = Leak(lines=0.5, words=0.25, characters=0.125)
+
+
+async def preview(folder: Path, **fields: object) -> TrainingPreview:
+    settings = settings_in(folder)
+    return await preview_training(tiny_request(**fields), CorpusStore(settings), settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "first", "second"),
+    [
+        ({"test_corpus": "copy"}, "corpus", "test_corpus"),
+        ({"validation_corpus": "copy", "test_corpus": "other"}, "corpus", "validation_corpus"),
+        ({"validation_corpus": "other", "test_corpus": "other"}, "validation_corpus", "test_corpus"),
+    ],
+)
+async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(
+    tmp_path: Path, fields: dict[str, object], first: str, second: str
+) -> None:
+    for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
+        add_corpus(tmp_path, text, name)
+
+    with pytest.raises(AppError) as caught:
+        await preview(tmp_path, **fields)
+
+    assert caught.value.code is ErrorCode.SAME_CORPUS
+    assert [problem.path for problem in caught.value.details] == [second]
+    assert f"`{first}` and `{second}` have the same text" in caught.value.message
+    assert (await preview(tmp_path, **fields, allow_same_corpus=True)).request.allow_same_corpus
+
+
+async def test_preview__measures_leaks_of_a_short_corpus(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "\n".join([some_text(50)] * 4))
+    by_position = await preview(tmp_path, split_by="position", test_fraction=0.2, holdout_fraction=0.1)
+    by_line = await preview(tmp_path, test_fraction=0.2, holdout_fraction=0.1)
+
+    assert {split: leak.lines for split, leak in by_position.leaks.items()} == {"validation": 1.0, "test": 1.0}
+    assert {split: leak.lines for split, leak in by_line.leaks.items()} == {"validation": 0.0, "test": 0.0}
+
+
+async def test_preview__leaves_a_long_corpus_to_the_worker(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text(400_000))
+
+    assert (await preview(tmp_path)).leaks == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [
+        (
+            {"split_by": "position"},
+            "Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus.",
+        ),
+        ({}, "Remove repeated text from the corpus."),
+        ({"documents": "stream"}, "Remove repeated text from the corpus."),
+    ],
+)
+def test_warning__says_how_much_of_which_split_and_what_to_do(fields: dict[str, object], remedy: str) -> None:
+    effective = effective_of("lstm", **{"tokenizer": {"method": "char"}, **fields})
+
+    assert effective.leak_warnings({"validation": SMALL, "test": LARGE}) == (
+        "50.0% of the lines, 25.0% of the 13-grams of words and 12.5% of the 50-grams of characters of the test split"
+        f" stand in the training split: its loss says little about unseen text. {remedy}",
+    )
+
+
+def test_warning__of_an_own_corpus_names_it() -> None:
+    effective = effective_of("lstm")
+
+    (warning,) = changed(effective, test_corpus=effective.corpus).leak_warnings({"test": Leak(lines=0.5)})
+
+    assert warning.startswith("50.0% of the lines of the test split stand")
+    assert warning.endswith("Remove training text from `test_corpus`.")
+
+
+def test_leaks__are_those_of_the_splits_in_which_they_were_measured() -> None:
+    size = SplitSizes(lines=1, chars=1, tokens=1)
+
+    assert leaks_of({"validation": size, "test": None}) == {}
+    assert leaks_of({"validation": changed(size, leak=SMALL)}) == {"validation": SMALL}

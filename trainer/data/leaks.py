@@ -1,0 +1,269 @@
+"""Measures leaks: the shares of held-out lines and n-grams that stand in the training split as well.
+
+Held-out lines and n-grams are compared by hashes of 64 bits. Of more than 16,384 of a kind in a split, a sample is
+drawn by seed. The training split is read once, in chunks of about 12,000 characters. An n-gram lies in one line; in a
+stream in one chunk.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.contracts.leaks import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, Leak, Leaks
+from trainer.contracts.tokenizers import DocumentMode
+from trainer.data.corpus import Split, SplitCorpus
+from trainer.system.shared_work import all_results
+
+MAX_SAMPLE = 1 << 14
+"""Most held-out lines or n-grams of one kind that are looked up, for each split."""
+_KINDS = 3
+_FILTER_SLOTS = 32
+"""Slots of the filter for each hash, so that few other hashes pass it."""
+_CHUNK_CHARACTERS = 12_000
+"""So few that the memory of arrays of 8 bytes a character is reused, which is twice as fast."""
+_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1342543DE82EF95)
+"""Odd, so that they have inverses modulo 2^64: of characters, and of words."""
+_MIXER = np.uint64(0xBF58476D1CE4E5B9)
+_SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+
+Hashes: TypeAlias = "NDArray[np.uint64]"
+_Flags: TypeAlias = "NDArray[np.bool_]"
+_Places: TypeAlias = "NDArray[np.intp]"
+_Numbers: TypeAlias = "NDArray[np.float64]"
+
+
+def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int, text_bytes: int) -> Leaks:
+    """Measure how much of each held-out split stands in the training split; `text_bytes` is the size of the corpus."""
+    hasher = _Hasher(documents)
+    samples = {split: _samples(corpus, split, hasher, seed) for split in HELD_OUT_SPLITS if split in corpus.splits}
+    if not samples:
+        return {}
+    tables = [_sorted([of_split[kind] for of_split in samples.values()]) for kind in range(_KINDS)]
+    is_found = _find_in_training(corpus, tables, hasher, text_bytes)
+    leaks: Leaks = {}
+    for split, of_split in samples.items():
+        lines, words, characters = (_share(of_split[kind], tables[kind], is_found[kind]) for kind in range(_KINDS))
+        leaks[split] = Leak(lines=lines or 0.0, words=words, characters=characters)
+    return leaks
+
+
+def _samples(corpus: SplitCorpus, split: Split, hasher: "_Hasher", seed: int) -> list[Hashes]:
+    """Draw hashes of lines, of n-grams of words and of n-grams of characters from a split."""
+    samples = [_Sample(seed) for _ in range(_KINDS)]
+    for chunk in chain.from_iterable(map(_chunks, corpus.lines(split))):
+        for sample, hashes in zip(samples, hasher.hashes(chunk, is_training=False), strict=True):
+            sample.add(hashes)
+    return [sample.hashes for sample in samples]
+
+
+def _sorted(samples: Sequence[Hashes]) -> Hashes:
+    hashes: Hashes = np.concatenate(samples)
+    hashes.sort()
+    is_new: _Flags = np.ones(len(hashes), dtype=np.bool_)
+    np.not_equal(hashes[1:], hashes[:-1], out=is_new[1:])
+    return hashes[is_new]
+
+
+def _find_in_training(
+    corpus: SplitCorpus, tables: Sequence[Hashes], hasher: "_Hasher", text_bytes: int
+) -> Sequence[_Flags]:
+    """Return which hashes of each table the training split has."""
+
+    def look_up(first: int, step: int) -> Iterator[Sequence[bytes]]:
+        searches = [_Search(table) for table in tables]
+        for group in corpus.block_groups(["train"], first, step):
+            found: list[bytes] = []
+            for chunk in chain.from_iterable(_chunks(lines) for _, lines in group):
+                hashes = hasher.hashes(chunk, is_training=True)
+                found += [search.new(of_kind).tobytes() for search, of_kind in zip(searches, hashes, strict=True)]
+            yield found
+
+    is_found: list[_Flags] = [np.zeros(len(table), dtype=np.bool_) for table in tables]
+    for parts in all_results(look_up, text_bytes):
+        for number, part in enumerate(parts):
+            places: _Places = np.frombuffer(part, dtype=np.intp)
+            is_found[number % _KINDS][places] = True
+    return is_found
+
+
+def _share(sample: Hashes, table: Hashes, is_found: _Flags) -> float | None:
+    """Return the share of a sample that was found; None for an empty sample."""
+    if not len(sample):
+        return None
+    of_sample: _Flags = is_found[np.searchsorted(table, sample)]
+    return int(np.count_nonzero(of_sample)) / len(sample)
+
+
+def _chunks(lines: str) -> Iterator[str]:
+    start = 0
+    while start < len(lines):
+        end = lines.find("\n", start + _CHUNK_CHARACTERS)
+        end = len(lines) if end < 0 else end
+        yield lines[start:end]
+        start = end + 1
+
+
+class _Sample:
+    """Hashes drawn uniformly from all that are added: those with the smallest random numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._numbers: _Numbers = np.empty(0)
+        self._limit = 1.0
+        self.hashes: Hashes = np.empty(0, dtype=np.uint64)
+
+    def add(self, hashes: Hashes) -> None:
+        numbers: _Numbers = self._generator.random(len(hashes))
+        is_small: _Flags = numbers < self._limit
+        small: _Numbers = numbers[is_small]
+        drawn: Hashes = hashes[is_small]
+        self._numbers, self.hashes = np.append(self._numbers, small), np.append(self.hashes, drawn)
+        if len(self.hashes) > MAX_SAMPLE:
+            smallest: _Places = np.argpartition(self._numbers, MAX_SAMPLE)[:MAX_SAMPLE]
+            self._numbers, self.hashes = self._numbers[smallest], self.hashes[smallest]
+            self._limit = float(np.max(self._numbers))
+
+
+class _Search:
+    """Search for hashes of a sorted table, each of which is found once."""
+
+    def __init__(self, table: Hashes) -> None:
+        self._table = table
+        self._is_missing: _Flags = np.ones(len(table), dtype=np.bool_)
+        self._filter_bits = (_FILTER_SLOTS * len(table) + 1).bit_length()
+        self._fill_filter()
+
+    def new(self, hashes: Hashes) -> _Places:
+        """Return the places in the table of those hashes that no earlier call was given."""
+        candidates: Hashes = hashes[self._filter.take(self._slots(hashes), mode="clip")]
+        if not len(candidates):
+            return np.empty(0, dtype=np.intp)
+        places: _Places = np.searchsorted(self._table[:-1], candidates)
+        at_places: Hashes = self._table[places]
+        is_equal: _Flags = at_places == candidates
+        places = places[is_equal]
+        found: _Places = np.unique(places[self._is_missing[places]])
+        if len(found):
+            self._is_missing[found] = False
+            self._fill_filter()
+        return found
+
+    def _fill_filter(self) -> None:
+        self._filter: _Flags = np.zeros(1 << self._filter_bits, dtype=np.bool_)
+        missing: Hashes = self._table[self._is_missing]
+        self._filter[self._slots(missing)] = True
+
+    def _slots(self, hashes: Hashes) -> _Places:
+        slots: Hashes = hashes >> np.uint64(64 - self._filter_bits)
+        return slots.view(np.intp)
+
+
+class _Powers(NamedTuple):
+    """Powers of a multiplier and of its inverse modulo 2^64, by exponent."""
+
+    up: Hashes
+    down: Hashes
+
+    def prefixes(self, units: Hashes) -> Hashes:
+        """Return the hashes of the first 0, 1, … units."""
+        sums: Hashes = np.zeros(len(units) + 1, dtype=np.uint64)
+        up: Hashes = self.up[: len(units)]
+        terms: Hashes = units * up
+        np.cumsum(terms, out=sums[1:])
+        return sums
+
+    def ranges(self, prefixes: Hashes, starts: _Places, ends: _Places) -> Hashes:
+        """Return a hash of the units of each range, whatever its start."""
+        at_ends: Hashes = prefixes[ends]
+        at_starts: Hashes = prefixes[starts]
+        down: Hashes = self.down[starts]
+        hashes: Hashes = at_ends - at_starts
+        hashes *= down
+        high: Hashes = hashes >> np.uint64(32)
+        hashes ^= high  # so that hashes of these hashes are no polynomials, too
+        hashes *= _MIXER
+        return hashes
+
+    def windows(self, prefixes: Hashes, length: int) -> Hashes:
+        """Return the hash of each window of `length` units."""
+        count = max(0, len(prefixes) - length)
+        at_ends: Hashes = prefixes[length:]
+        at_starts: Hashes = prefixes[:count]
+        down: Hashes = self.down[:count]
+        hashes: Hashes = at_ends - at_starts
+        hashes *= down
+        return hashes
+
+
+def _powers(multiplier: int, count: int) -> _Powers:
+    of_both: list[Hashes] = []
+    for base in (multiplier, pow(multiplier, -1, 1 << 64)):
+        powers: Hashes = np.full(count, base, dtype=np.uint64)
+        powers[0] = 1
+        of_both.append(np.cumprod(powers))
+    return _Powers(*of_both)
+
+
+class _Hasher:
+    """Hashes of the lines and n-grams of blocks of lines."""
+
+    def __init__(self, documents: DocumentMode) -> None:
+        self._is_stream = documents == "stream"
+        self._powers: tuple[_Powers, _Powers] | None = None
+        self._is_space: _Flags = np.zeros(0x3002, dtype=np.bool_)
+        self._is_space[[*map(ord, _SPACES)]] = True
+
+    def hashes(self, block: str, *, is_training: bool) -> tuple[Hashes, Hashes, Hashes]:
+        """Return the hashes of the lines that are not blank, of the 13-grams of words and of the 50-grams.
+
+        Training lines have 50-grams with newlines, too, which no held-out line has.
+        """
+        units: NDArray[np.uint32] = np.frombuffer(block.encode("utf-32-le"), dtype="<u4")
+        of_characters, of_words = self._powers_for(len(units) + 1)
+        prefixes = of_characters.prefixes(units.astype(np.uint64))
+        is_newline: _Flags = units == ord("\n")
+        newlines: _Places = np.flatnonzero(is_newline)
+        ends: _Places = np.append(newlines, len(units))
+        starts: _Places = np.zeros(len(ends), dtype=np.intp)
+        np.add(newlines, 1, out=starts[1:])
+        is_space: _Flags = np.ones(len(units) + 2, dtype=np.bool_)
+        is_space[1:-1] = self._is_space.take(units, mode="clip")
+        is_edge: _Flags = is_space[1:] ^ is_space[:-1]
+        edges: _Places = np.flatnonzero(is_edge)
+        word_starts: _Places = edges[::2]
+        word_ends: _Places = edges[1::2]
+        first_words: _Places = np.searchsorted(word_starts, starts)
+        past_words: _Places = np.append(first_words[1:], len(word_starts))
+        has_words: _Flags = past_words > first_words
+        lines = of_characters.ranges(prefixes, starts[has_words], ends[has_words])
+        word_prefixes = of_words.prefixes(of_characters.ranges(prefixes, word_starts, word_ends))
+        words = of_words.windows(word_prefixes, LEAK_WORDS)
+        characters = of_characters.windows(prefixes, LEAK_CHARACTERS)
+        if not self._is_stream:
+            words = _within_lines(words, first_words, past_words, LEAK_WORDS)
+            if not is_training:
+                characters = _within_lines(characters, starts, ends, LEAK_CHARACTERS)
+        return lines, words, characters
+
+    def _powers_for(self, count: int) -> tuple[_Powers, _Powers]:
+        if self._powers is None or len(self._powers[0].up) < count:
+            first, second = (_powers(multiplier, count) for multiplier in _MULTIPLIERS)
+            self._powers = first, second
+        return self._powers
+
+
+def _within_lines(hashes: Hashes, starts: _Places, ends: _Places, length: int) -> Hashes:
+    """Return the hashes of the windows of `length` units that lie in one line, given where lines start and end."""
+    lengths: _Places = ends - starts
+    is_long: _Flags = lengths >= length
+    first: _Places = starts[is_long]
+    past: _Places = ends[is_long]
+    past -= length - 1
+    changes: NDArray[np.int8] = np.zeros(len(hashes) + 1, dtype=np.int8)
+    changes[first] = 1
+    changes[past] -= 1
+    is_inside: _Flags = np.cumsum(changes[:-1], dtype=np.int8).astype(np.bool_)
+    return hashes[is_inside]
