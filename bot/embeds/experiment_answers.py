@@ -38,7 +38,7 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
     match metric:
         case "perplexity":
             title = _(
-                "Perplexity per character {what}, and area under the training loss in nats per token."
+                "Perplexity per character {what}, and area under the training loss in nats · steps."
                 " Rows: model of a language; columns: text.",
                 what=what,
             )
@@ -52,7 +52,7 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
             asymmetries = _asymmetries(result)
             table = matrix_lines(result.languages, result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
         case _:
-            title = _("Area under the training loss, nats per token, by model: mean ± standard deviation over seeds.")
+            title = _("Area under the training loss, nats · steps, by model: mean ± standard deviation over seeds.")
             table = _areas(result)
     lines = [title, code_block("\n".join(table), _MAX_TABLE)]
     return make_embed(

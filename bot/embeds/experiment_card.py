@@ -132,7 +132,7 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
     lines.append(
         _(
-            "Perplexity per character, and area under the training loss in nats per token."
+            "Perplexity per character, and area under the training loss in nats · steps."
             " Rows: model of a language; columns: text."
         )
     )

@@ -15,6 +15,7 @@ from tests.support import ROOT, add_corpus, environment_in, processes, some_text
 from tests.support.lab import running_worker
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.runs import record
+from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
@@ -88,12 +89,22 @@ def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None
     status = shell.status(run)
     assert (status.status, status.reachable, status.progress) == ("completed", True, 100.0)
     assert (status.test_loss, status.best_val_loss) == (manifest.metrics.test, manifest.metrics.best)
+    assert status.train_loss == manifest.metrics.train, "the mean of the last epoch"
 
     table = shell.type("status", run.run_id)
     assert manifest.metrics.test is not None and manifest.metrics.bits_per_char is not None
     assert f"{manifest.metrics.test:.4f} nats per token, {manifest.metrics.bits_per_char:.3f} bits" in table
     assert f"2 of 2, {manifest.steps} of {manifest.steps}" in table
     assert "last heartbeat" not in table
+
+
+def test_status__of_a_run_shorter_than_an_epoch_has_no_training_loss(shell: Shell) -> None:
+    run = Story(shell.folder / "artifacts", run_record()).start().step(3, 1.5).complete().run
+
+    assert shell.status(run).train_loss is None
+    assert '"train_loss":null' in shell.out
+    [row] = [line for line in shell.type("status", run.run_id).splitlines() if " training " in line]
+    assert "– (shorter than an epoch)" in row
 
 
 def test_status__of_a_run_that_nobody_runs_says_so(shell: Shell) -> None:

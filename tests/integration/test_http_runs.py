@@ -1,6 +1,7 @@
 """Runs over HTTP: train, list, wait, cancel, resume, and read what is known of one."""
 
 import asyncio
+import math
 import shutil
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -27,6 +28,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, T
 from trainer.jobs.needs import NO_WORKER
 from trainer.jobs.resolve import resolve_request
 from trainer.system.logs import LogReader, readable_line
+from trainer.training.progress import CurveRow
 
 
 @pytest.fixture(name="here")
@@ -129,6 +131,23 @@ async def test_training__with_wait_is_answered_with_its_end(here: Site) -> None:
     assert (answer.status, status.status, status.step) == (200, "completed", 2)
     assert answer.headers["Location"] == f"/runs/{status.run_id}"
     assert (await here.get(f"/runs/{status.run_id}?wait=60")).record(RunStatus) == status
+
+
+async def test_training__shorter_than_an_epoch_has_no_training_loss_and_no_area(here: Site) -> None:
+    short = (await here.post("/runs/train?wait=60", tiny_request(max_steps=1, batch_size=1))).record(RunStatus)
+    complete = (await here.post("/runs/train?wait=60", tiny_request(num_epochs=2, seed=7))).record(RunStatus)
+    manifests = [here.queue.runs.get(status.run_id).completed_manifest() for status in (short, complete)]
+    lines = here.queue.runs.get(complete.run_id).loss_curve.read_text(encoding="utf-8").splitlines()
+    rows = [CurveRow.model_validate_json(line) for line in lines]
+    epochs = [row.epoch_train_loss for row in rows if row.epoch_train_loss is not None]
+
+    assert (short.step, short.train_loss, short.train_bits_per_char, short.auc) == (1, None, None, None)
+    assert (manifests[0].metrics.train, manifests[0].metrics.auc) == (None, None)
+    train = manifests[1].data
+    assert train is not None and len(epochs) == 2
+    assert complete.train_loss == manifests[1].metrics.train == epochs[-1]
+    bits = epochs[-1] / math.log(2) * train.train.tokens / train.train.chars
+    assert complete.train_bits_per_char == pytest.approx(bits, rel=1e-12)
 
 
 async def test_wait__returns_when_its_time_is_up(idle: Site, tmp_path: Path) -> None:

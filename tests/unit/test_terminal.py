@@ -40,6 +40,18 @@ def test_unknown_characters__mark_the_bits_per_character() -> None:
     assert describe_unknown(0.845) == "84.50% of the characters; (!) bits per character are too low to compare"
 
 
+def test_progress__has_bits_per_character_beside_each_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    bits: dict[str, object] = {"train_bits_per_char": 3.607, "val_loss": 2.25, "val_bits_per_char": 3.246}
+    terminal = Terminal(as_json=False)
+    terminal.progress(status(tmp_path, **_training(), **bits))
+    terminal.interrupted()
+
+    assert "loss 2.500 (3.607 bits/char), val 2.250 (3.246 bits/char), 1,235 tokens/s" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])
 def test_line__is_written_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Terminal(as_json=False).line(text)

@@ -197,8 +197,14 @@ def test_curve__area_is_that_of_the_trapezoids(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT))
 
     area = np.trapezoid(losses(told.rows), [row.step for row in told.rows])
-    assert math.isclose(told.result.state.curve.area, float(area), rel_tol=1e-12)
+    assert told.result.state.curve.area == pytest.approx(float(area), rel=1e-12)
     assert told.result.state.curve.rows == len(told.rows)
+
+
+def test_curve__with_one_row_has_no_area(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, max_steps=1))
+
+    assert (len(told.rows), told.result.state.curve.area) == (1, None)
 
 
 def test_progress__ends_at_a_hundred_percent_and_is_told_after_each_step(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ class CurveState(Frozen):
     rows: int = 0
     step: int = 0
     loss_nats: float | None = None
-    area: float = 0.0
+    area: float | None = None
+    """None until there are two rows with a training loss."""
 
 
 class EpochSummary(Frozen):

@@ -36,7 +36,10 @@ _PROGRESS_FIELDS = {
     *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
 }
 _VALIDATION_FIELDS = {"val_loss", "best_val_loss", "val_bits_per_char", "best_val_bits_per_char", "best_epoch"}
-_RESULT_FIELDS = {"test_loss", "test_perplexity", "bits_per_char", "auc", "early_stopped", "best_epoch"}
+_RESULT_FIELDS = {
+    *("test_loss", "test_perplexity", "bits_per_char", "auc", "early_stopped", "best_epoch"),
+    *("train_loss", "train_bits_per_char"),
+}
 
 
 class RunFollower:

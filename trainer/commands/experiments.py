@@ -245,7 +245,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
         changed(summary, matrix=matrix, perplexities=perplexities, curves=result.curves, validity=result.validity),
         Text(f"{title}; rows: listeners"),
         columns(_matrix_rows(result.languages, matrix)),
-        Text("Perplexity per character; area under the training loss, nats per token"),
+        Text("Perplexity per character; area under the training loss, nats · steps"),
         columns(figure_rows(result, figures)),
         Text("\n".join(_validity_lines(result.validity))),
         Text(f"{took}\n{where}"),

@@ -97,7 +97,8 @@ def _status_table(status: RunStatus) -> Table:
         "message": status.message + position,
         "progress": f"{status.progress:.0f} %",
         "epoch, step": f"{status.epoch} of {status.total_epochs}, {status.step:,}{of_steps}",
-        "training": losses(status.train_loss, status.train_bits_per_char),
+        "training": losses(status.train_loss, status.train_bits_per_char)
+        or ("– (shorter than an epoch)" if status.status == "completed" else None),
         "validation": losses(status.val_loss, status.val_bits_per_char),
         "best validation": losses(status.best_val_loss, status.best_val_bits_per_char),
         "test": losses(status.test_loss, status.bits_per_char),

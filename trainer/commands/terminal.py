@@ -188,7 +188,12 @@ def _in_words(problem: FieldProblem) -> str:
 def _figures(status: "RunStatus") -> str:
     if status.train_loss is None:
         return status.message
-    validation = "" if status.val_loss is None else f", val {status.val_loss:.3f}"
+    loss = _short_loss(status.train_loss, status.train_bits_per_char)
+    validation = "" if status.val_loss is None else f", val {_short_loss(status.val_loss, status.val_bits_per_char)}"
     left = "" if status.eta_seconds is None else f", ETA {timedelta(seconds=round(status.eta_seconds))}"
     epoch = f"epoch {status.epoch}/{status.total_epochs}"
-    return f"{epoch}, loss {status.train_loss:.3f}{validation}, {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
+    return f"{epoch}, loss {loss}{validation}, {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
+
+
+def _short_loss(loss_nats: float, bits_per_char: float | None) -> str:
+    return f"{loss_nats:.3f}" if bits_per_char is None else f"{loss_nats:.3f} ({bits_per_char:.3f} bits/char)"

@@ -153,8 +153,11 @@ class MetricsCompleted(EventBase):
     test_perplexity: float | None
     bits_per_char: float | None
     artifact: ArtifactRef
+    train_loss: float | None = None
+    """Mean training loss of the last complete epoch; None for a run shorter than an epoch."""
+    train_bits_per_char: float | None = None
     auc: float | None = None
-    """Area under the training loss curve, in nats times steps."""
+    """Area under the training loss curve, in nats times steps; None with one row."""
     early_stopped: bool | None = None
     best_epoch: int | None = None
 

@@ -464,7 +464,7 @@ class CurveRow(Frozen):
     test_perplexity: float | None
     bits_per_char: float | None
     auc: float | None
-    """The area under the training loss over steps."""
+    """The area under the training loss over steps, in nats times steps; None for a curve with one row."""
 
 
 class Replacement(Frozen):

@@ -421,6 +421,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     step: int
     total_steps: int | None = None
     train_loss: float | None = None
+    """Mean since the last row of the loss curve; of a completed run: of its last complete epoch, None without one."""
     val_loss: float | None = None
     best_val_loss: float | None = None
     train_bits_per_char: float | None = None
@@ -458,7 +459,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """Evaluations since the lowest validation loss, which early stopping counts."""
     last_checkpoint_ts: float | None = None
     auc: float | None = None
-    """Area under the training loss curve, in nats times steps."""
+    """Area under the training loss curve, in nats times steps; None for a curve with one row."""
     early_stopped: bool | None = None
     artifact_bytes: int | None = None
     """Size of the weights file of a completed run."""
@@ -579,16 +580,18 @@ class RunMetrics(Frozen):
     """Losses of a run in nats per predicted token."""
 
     train: float | None = None
+    """Mean of the last complete epoch; None for a run shorter than an epoch."""
     val: float | None = None
     test: float | None = None
     test_perplexity: float | None = None
     bits_per_char: float | None = None
     """Bits per character of the test split; None for a masked model, as are the other bits per character."""
+    train_bits_per_char: float | None = None
     val_bits_per_char: float | None = None
     best_bits_per_char: float | None = None
     best: float | None = None
     auc: float | None = None
-    """Area under the training loss curve, in nats times steps."""
+    """Area under the training loss curve, in nats times steps; None for a curve with one row."""
     initial: float | None = None
     """Validation loss before the first step of a warm start."""
 

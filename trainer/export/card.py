@@ -85,6 +85,7 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
+        ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
         ("validation loss", metrics.best, f"{{:.4f}} nats per {per}"),
         ("validation", metrics.best_bits_per_char, "{:.4f} bits per character"),
         ("test loss", metrics.test, f"{{:.4f}} nats per {per}"),

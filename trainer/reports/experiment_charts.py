@@ -115,7 +115,7 @@ def curves_figure(result: ExperimentResult) -> Figure:
     losses.set_ylim(len(result.languages) - 0.5, -0.5)
     _label(losses, "best validation loss (nats per token)", "language of the model")
     areas.tick_params(labelleft=False)
-    _label(areas, "area under the training loss (nats per token)", "")
+    _label(areas, "area under the training loss (nats · steps)", "")
     handles = [
         Line2D([], [], color=_colour(number), marker=_marker(number), linestyle="", label=model)
         for number, model in enumerate(models)

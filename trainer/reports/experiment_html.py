@@ -145,7 +145,7 @@ def _perplexities(result: ExperimentResult) -> Iterator[str]:
         header, *rows = figure_rows(result, listener_figures(result, tables.model, tables.kind))
         caption = (
             f"Perplexity per character of model {title}, {MODE_WORDS[result.modes[0]]}; area under the training loss in"
-            " nats per token. Rows: language of the model; columns: language of the text."
+            " nats · steps. Rows: language of the model; columns: language of the text."
         )
         table = _rows(header, rows, caption)
         yield f"<details><summary>{escape(title)}</summary>{table}</details>" if number else table

@@ -180,7 +180,7 @@ def latex_perplexities(result: ExperimentResult) -> str:
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{Perplexity per character of the models of each language (row) on each text (column), and"
-            rf" area under the training loss in nats per token: model {latex_text(model)} on {KIND_WORDS[kind]},"
+            rf" area under the training loss in nats times steps: model {latex_text(model)} on {KIND_WORDS[kind]},"
             rf" {MODE_WORDS[result.modes[0]]}; {counted(len(result.seeds), 'seed')} per language{spread}.}}",
             rf"  \label{{tab:{result.experiment_id}-perplexity}}",
             rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",

@@ -164,8 +164,9 @@ class TrainingProgress:
         """Return the row of the current step and start the next. Raises TRAINING_NAN_LOSS if the loss has diverged."""
         state = self.state
         loss = self._check_diverged(float(self._row_loss) / state.row_tokens)
-        width = 0 if state.curve.loss_nats is None else state.step - state.curve.step
-        area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2  # by the trapezoid between rows
+        area, before = state.curve.area, state.curve.loss_nats
+        if before is not None:  # the trapezoid between two rows
+            area = (area or 0.0) + (state.step - state.curve.step) * (loss + before) / 2
         self._tokens_per_second = self._speed()
         self._row_loss.zero_()
         curve = CurveState(rows=state.curve.rows + 1, step=state.step, loss_nats=loss, area=area)

@@ -228,12 +228,14 @@ class TrainingAttempt:
         completed = result.stopped is None
         measured = self._evaluate(result, parts) if completed else None
         test = measured if measured is not None and measured.split == "test" else None
-        validation = corpus.sizes["validation"]
+        training, validation = corpus.sizes["train"], corpus.sizes["validation"]
+        train = state.epochs[-1].train_loss_nats if state.epochs else None
         val, best = state.validation_loss_nats, state.history.best_loss_nats
         metrics = RunMetrics(
-            train=state.epochs[-1].train_loss_nats if state.epochs else None,
+            train=train,
             val=val,
             best=best,
+            train_bits_per_char=None if train is None else training.bits_per_char(train, effective.objective),
             val_bits_per_char=None if val is None else validation.bits_per_char(val, effective.objective),
             best_bits_per_char=None if best is None else validation.bits_per_char(best, effective.objective),
             auc=state.curve.area,
@@ -263,7 +265,7 @@ class TrainingAttempt:
             ),
             data=DataFacts(
                 corpus=effective.corpus,
-                train=corpus.sizes["train"],
+                train=training,
                 validation=validation,
                 test=corpus.sizes.get("test"),
             ),
@@ -315,6 +317,8 @@ class TrainingAttempt:
                 test_loss=metrics.test,
                 test_perplexity=metrics.test_perplexity,
                 bits_per_char=metrics.bits_per_char,
+                train_loss=metrics.train,
+                train_bits_per_char=metrics.train_bits_per_char,
                 auc=metrics.auc,
                 early_stopped=result.early_stopped,
                 best_epoch=result.state.history.best_epoch,
