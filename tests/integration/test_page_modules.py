@@ -142,6 +142,30 @@ def test_tokens__cover_their_lines_and_unknown_ones_are_marked(modules: Path) ->
     assert first[0]["expected"] == [["x", 0.5]] and first[0]["rank"] == 3
 
 
+def test_bytes_of_a_character__are_one_token_with_the_sum_of_their_surprisals(modules: Path) -> None:
+    score = {
+        "lines": [{"span": [0, 3], "n_tokens": 5}],
+        "char_spans": [[0, 0], [0, 1], [1, 2], [2, 2], [2, 3]],
+        "tokens": ["<0xD0>", "<0x96>", "a", "<0xC3>", "<0xA9>"],
+        "unknown_token": "[UNK]",
+        "surprisal": [None, 0.5, 1.0, 2.0, 0.25],
+        "rank": [None, 1, 2, 3, 4],
+        "topk": [[], [], [], [["<0xC3>", 0.5]], []],
+    }
+
+    [tokens] = TypeAdapter(list[list[dict[str, object]]]).validate_python(
+        value_of(modules, "tokenLines", "scored_text.js", f"tokenLines('Жaé', {json.dumps(score)})")
+    )
+
+    assert [(token["text"], token["nats"], token["rank"]) for token in tokens] == [
+        ("Ж", None, None),
+        ("a", 1.0, 2),
+        ("é", 2.25, None),
+    ]
+    assert [token["name"] for token in tokens] == ["<0xD0><0x96>", "a", "<0xC3><0xA9>"]
+    assert tokens[2]["expected"] == [["<0xC3>", 0.5]]
+
+
 def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
     names = "visible, spoken, heat"
     expression = r"[visible(' a\u00a0'), visible('\u0301'), spoken(' '), spoken('\t'), spoken('\u0301'), spoken('é')]"

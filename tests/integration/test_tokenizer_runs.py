@@ -67,4 +67,4 @@ async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_w
 
 
 def block_of(method: str) -> dict[str, object]:
-    return {"method": method} | ({"vocab_size": 60} if method not in ("char", "word") else {})
+    return {"method": method} | ({"vocab_size": 60} if method not in ("char", "byte", "word") else {})

@@ -57,7 +57,8 @@ def spelled(text: str, then: int = EOS) -> Script:
 
 
 def _tokenizer(method: str) -> Tokenizer:
-    return tokenizer_of(method, LINES) if method in ("char", "word") else tokenizer_of(method, LINES, vocab_size=120)
+    sized = method not in ("char", "byte", "word")
+    return tokenizer_of(method, LINES, vocab_size=120) if sized else tokenizer_of(method, LINES)
 
 
 TOKENIZERS: dict[str, Tokenizer] = {method: _tokenizer(method) for method in METHODS}

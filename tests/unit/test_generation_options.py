@@ -38,7 +38,8 @@ def model_for(tokenizer: Tokenizer) -> LanguageModel:
 
 
 def tokenizer_by(method: str) -> Tokenizer:
-    return tokenizer_of(method, LINES) if method == "char" else tokenizer_of(method, LINES, vocab_size=120)
+    sized = method not in ("char", "byte")
+    return tokenizer_of(method, LINES, vocab_size=120) if sized else tokenizer_of(method, LINES)
 
 
 @pytest.mark.parametrize("prompt", ["abc", ""])

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.scores import score_of
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.input_text import BadLine, Portion, read_portions
 from trainer.reports.heatmap_html import HEAT_COLOURS, heatmap_html
 from trainer.reports.minimal_pairs import Pair, ScoredPair, pair_report, read_pair, scored_pair, wilson_interval
+from trainer.reports.score_table import token_rows
 
 PAIR = Pair(1, "a", "b", None)
 WILSON = [  # Newcombe (1998), table I, method 3
@@ -74,6 +76,26 @@ class Page(HTMLParser):
 
 
 EVIL = "<b>&\"'\u0628\u06d5\n</p><script>x"
+
+
+def test_rows__of_bytes_are_characters_with_the_sum_of_their_surprisals() -> None:
+    score = changed(
+        score_of("abcde", [0.5, 1.0, 2.0, 0.25, 4.0]),
+        tokens=("<0xD0>", "<0x96>", "a", "<0xC3>", "<0xA9>"),
+        char_spans=((0, 0), (0, 1), (1, 2), (2, 2), (2, 3)),
+        surprisal=(None, 0.5, 1.0, 2.0, 0.25),
+        topk=((), (), (), (("<0xC3>", 0.5),), (("x", 0.5),)),
+    )
+
+    rows = list(token_rows(score, "Жaé"))
+
+    assert [(row.text, row.token, row.surprisal) for row in rows] == [
+        ("Ж", "<0xD0><0x96>", None),
+        ("a", "a", 1.0),
+        ("é", "<0xC3><0xA9>", 2.25),
+    ]
+    assert [row.expected for row in rows] == [(), (), (("<0xC3>", 0.5),)]
+    assert (rows[2].entropy, rows[2].rank) == (None, None)
 
 
 @pytest.mark.parametrize(("unknown", "is_warned"), [("b", True), ("", False)])

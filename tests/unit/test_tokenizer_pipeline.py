@@ -23,7 +23,7 @@ from trainer.training.selftest import overfit_one_batch
 Pairs = list[tuple[int, int]]
 
 
-END_BIAS = {"char": 4.0, "sentencepiece": 2.25, "sentencepiece with other special tokens": 2.25}
+END_BIAS = {"char": 4.0, "byte": 5.0, "sentencepiece": 2.25, "sentencepiece with other special tokens": 2.25}
 """Output bias of the end of a line with which the model of a tokenizer ends lines; for others 2."""
 RENAMED = " with other special tokens"
 ALL = [*METHODS, f"bpe{RENAMED}", f"sentencepiece{RENAMED}"]
@@ -31,7 +31,7 @@ ALL = [*METHODS, f"bpe{RENAMED}", f"sentencepiece{RENAMED}"]
 
 def run_with(folder: Path, method: str, **values: object) -> Run:
     tokenizer: dict[str, object] = {"method": method.removesuffix(RENAMED)} | (
-        {"vocab_size": 70} if method != "char" else {}
+        {"vocab_size": 70} if method not in ("char", "byte") else {}
     )
     if method.endswith(RENAMED):
         tokenizer["special_tokens"] = {"bos_token": "[B]", "eos_token": "[E]", "unk_token": "[U]", "pad_token": "[P]"}
@@ -120,11 +120,28 @@ def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, m
     whole = nats_by_hand(ReferenceModel(model, "lstm"), with_ends)
     assert scored.bits_per_char == pytest.approx(math.fsum(whole) / math.log(2) / 17, abs=1e-5)
     assert scored.unknown_token == run.tokenizer.tokens([run.tokenizer.special_ids.unk])[0]
-    assert scored.unk_count == sum(line.count(run.tokenizer.special_ids.unk) for line in lines) >= 1
+    assert scored.unk_count == sum(line.count(run.tokenizer.special_ids.unk) for line in lines)
+    assert scored.unk_count >= (method != "byte")
     assert len(scored.char_spans) == len(expected) == scored.n_tokens
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_score__of_unseen_letters_in_bytes_is_that_of_a_uniform_model(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "byte")
+    model = small_model(vocabulary_of(run.tokenizer))
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()  # so that each of the 260 tokens has the same probability
+    text = "the ЖшбдЖшбд\nЖшбдцйЖшбЖшбдЖш"  # 23 of 27 characters were not in the training text, each of two bytes
+    queued = ScoreResponse(request_id="r", run_id="r", status="queued")
+
+    [scored] = score_texts(model, run.tokenizer, [ScoringJob.of(run.tokenizer, ScoreRequest(text=text), queued)])
+
+    assert (scored.n_chars, scored.n_bytes, scored.unknown_chars) == (27, 4 + 2 * 23, 0)
+    tokens = 4 + 2 * 23 + 2  # and the end of each line
+    assert scored.bits_per_char == pytest.approx(tokens * math.log2(260) / 27, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "byte"])
 def test_score__counts_unknown_characters_not_tokens(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method)
     model = small_model(vocabulary_of(run.tokenizer))

@@ -46,7 +46,7 @@ class DataBlock(Frozen):
 class TokenizerBlock(Frozen):
     output_dir: RelativePath
     vocab_size: VocabularySize
-    tokenizer_type: Literal["sentencepiece", "wordpiece", "bpe", "character", "word"] = "sentencepiece"
+    tokenizer_type: Literal["sentencepiece", "wordpiece", "bpe", "character", "byte", "word"] = "sentencepiece"
     special_tokens: RenamedTokens = None
 
 

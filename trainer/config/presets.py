@@ -273,7 +273,7 @@ def _tokenizer(request: TrainRequest, objective: Objective, trained: TokenizerMa
                     "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
                 )
             return config
-        case tokenizers.CharTokenizerConfig():
+        case tokenizers.CharTokenizerConfig() | tokenizers.ByteTokenizerConfig():
             if is_masked and not config.mask_token and "mask_token" in config.model_fields_set:
                 message = "`tokenizer.mask_token` must be true: masked_lm needs the token."
                 raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)

@@ -84,8 +84,8 @@ def check_newlines(documents: DocumentMode, method: TokenizerMethod) -> None:
     if documents == "stream" and method == "sentencepiece":
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            "`documents` 'stream' needs a newline token, which 'sentencepiece' has not: take char, word, bpe or"
-            " wordpiece.",
+            "`documents` 'stream' needs a newline token, which 'sentencepiece' has not: take char, byte, word,"
+            " bpe or wordpiece.",
         )
 
 

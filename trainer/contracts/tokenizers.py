@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, describe_fields, requires
 from trainer.contracts.rules import conflict
 
-TokenizerMethod = Literal["char", "word", "bpe", "wordpiece", "sentencepiece"]
+TokenizerMethod = Literal["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
 METHODS: tuple[TokenizerMethod, ...] = get_args(TokenizerMethod)
 VocabularySize = Annotated[int, Field(gt=0, le=1_000_000)]
 SpecialStyle = Literal["gpt2", "gpt2_mask", "bert"]
@@ -126,6 +126,17 @@ class CharTokenizerConfig(Frozen, json_schema_extra=describe_fields):
     """Normalization of every text before it is encoded."""
 
 
+class ByteTokenizerConfig(Frozen, json_schema_extra=describe_fields):
+    """One token per byte of UTF-8, so no text is unknown; specials [PAD] [UNK] [BOS] [EOS] = 0..3."""
+
+    method: Literal["byte"] = "byte"
+    vocab_size: Annotated[int, Field(ge=261, le=1_000_000)] | None = None
+    """Largest vocabulary, which always is the 256 bytes and the special tokens."""
+    mask_token: bool = False
+    special_tokens: KeptTokens = None
+    normalization: Normalization = Normalization()
+
+
 class WordTokenizerConfig(Frozen, json_schema_extra=describe_fields):
     """One token per word between white space, in order of appearance; specials <UNK> <eos> = 0, 1."""
 
@@ -191,6 +202,7 @@ def special_names(config: SubwordConfig) -> dict[str, str]:
 
 TokenizerConfig: TypeAlias = Annotated[
     CharTokenizerConfig
+    | ByteTokenizerConfig
     | WordTokenizerConfig
     | BpeTokenizerConfig
     | WordPieceTokenizerConfig
@@ -202,6 +214,7 @@ DocumentMode = Literal["line", "stream"]
 """The documents of a text: each line by itself, or the complete text with its newlines as tokens."""
 CONFIGS: dict[str, type[TokenizerConfig]] = {
     "char": CharTokenizerConfig,
+    "byte": ByteTokenizerConfig,
     "word": WordTokenizerConfig,
     "bpe": BpeTokenizerConfig,
     "wordpiece": WordPieceTokenizerConfig,

@@ -242,9 +242,11 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
     if request.alphabet is not None:
         letters = set(request.alphabet + normalized(request.alphabet, tokenizer.normalization))
         never |= {i for i, text in enumerate(texts) if text and not letters.issuperset(text)}
+        in_letters = set("".join(letters).encode(errors="surrogatepass"))
+        never |= {i for i, byte in tokenizer.byte_values.items() if byte not in in_letters}
         if not request.stop_on_eos and "\n" not in letters:
             never.add(ids.line_end)
-    if never.issuperset(i for i, text in enumerate(texts) if text):
+    if never.issuperset([*(i for i, text in enumerate(texts) if text), *tokenizer.byte_values]):
         raise AppError(
             ErrorCode.INVALID_INPUT, "`alphabet` and `banned_tokens` leave this model no token to write: allow more."
         )

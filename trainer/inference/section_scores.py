@@ -92,7 +92,7 @@ def _replaced_sections(tokenizer: Tokenizer, sections: Sequence[str]) -> list[tu
 
 
 def _losses(model: LanguageModel, tokenizer: Tokenizer, sections: Sequence[tuple[int, str]]) -> TextLosses:
-    """Return the losses of the tokens of sections, given with their numbers."""
+    """Return the losses of the tokens of sections, given with their numbers; the bytes of a character are one token."""
     unknown = tokenizer.special_ids.unk
     numbers: list[int] = []
     spans: list[tuple[int, int]] = []
@@ -102,10 +102,16 @@ def _losses(model: LanguageModel, tokenizer: Tokenizer, sections: Sequence[tuple
         surprisals = sequence_surprisals(model, [ids for _, _, ids in batch])
         for (number, section, ids), surprisal in zip(batch, surprisals, strict=True):
             of_tokens: list[float] = surprisal.tolist()
-            numbers += [number] * len(ids)
-            spans += tokenizer.spans(section)
-            losses += [math.nan, *of_tokens]
-            is_unknown += [token == unknown for token in ids]
+            of_bytes = 0.0  # of the character whose last byte is to come
+            for token, span, loss in zip(ids, tokenizer.spans(section), [math.nan, *of_tokens], strict=True):
+                of_bytes += loss
+                if token in tokenizer.byte_values and span[0] == span[1]:
+                    continue
+                numbers.append(number)
+                spans.append(span)
+                losses.append(of_bytes)
+                is_unknown.append(token == unknown)
+                of_bytes = 0.0
     bounds: NDArray[np.int64] = np.array(spans, dtype=np.int64).reshape(-1, 2)
     return TextLosses(
         section=np.array(numbers, dtype=np.int64),

@@ -52,9 +52,10 @@ def word_ends(tokenizer: Tokenizer, line: str) -> list[int]:
     """
     pieces: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(line)
     word_of_char = [number for number, (_, (start, end)) in enumerate(pieces) for _ in range(start, end)]
-    words = [word_of_char[start] for start, _ in tokenizer.spans(line)]
-    if tokenizer.manifest.method == "char":
-        words = [word if char.strip() else -1 for char, word in zip(line, words, strict=True)]
+    starts = [start for start, _ in tokenizer.spans(line)]
+    words = [word_of_char[start] for start in starts]
+    if tokenizer.manifest.method in ("char", "byte"):
+        words = [word if line[start].strip() else -1 for start, word in zip(starts, words, strict=True)]
     ends: list[int] = []
     for position in reversed(range(len(words))):
         has_next = words[position : position + 1] == words[position + 1 : position + 2]

@@ -23,7 +23,7 @@ from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ConflictError, ErrorCode
 from trainer.contracts.models import TransformerConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig, WordTokenizerConfig
+from trainer.contracts.tokenizers import ByteTokenizerConfig, CharTokenizerConfig, WordTokenizerConfig
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
@@ -135,6 +135,9 @@ def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: 
         case CharTokenizerConfig():
             size, min_size = (count_kinds(characters, times) for times in (growth, min(1.0, growth)))
             tokens = len(characters) + marks * lines
+        case ByteTokenizerConfig():
+            size = min_size = 256
+            tokens = len(characters.encode()) + marks * lines
         case WordTokenizerConfig():
             frequency = config.min_frequency
             size, min_size = (count_kinds(words, times / frequency) for times in (growth, min(1.0, growth)))

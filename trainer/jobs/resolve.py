@@ -258,8 +258,15 @@ def _check_corpus(
     blocks = line_blocks(path, effective.documents)
     lines = [normalized(line, tokenizer.normalization) for block in blocks for line in block]
     ends = 2 if tokenizer.method == "sentencepiece" else 1  # SentencePiece adds a space before each line
-    # at most: a token has at least one character, or one word
-    tokens = sum(len(line.split() if tokenizer.method == "word" else line) + ends for line in lines)
+    # at most: a token has at least one character, one byte or one word
+    match tokenizer.method:
+        case "word":
+            sizes = [len(line.split()) for line in lines]
+        case "byte":
+            sizes = [len(line.encode()) for line in lines]
+        case _:
+            sizes = [len(line) for line in lines]
+    tokens = sum(sizes) + ends * len(lines)
     check_text_length(tokens, length, of="the corpus", fits=tokens // 2)
 
 

@@ -98,7 +98,29 @@ def _token_scores(scores: ScoreResponse | ScoredLine) -> Iterable[_TokenScores]:
     tokens = scores.tokens or ()
     expected: tuple[Expected, ...] = scores.topk or ((),) * len(tokens)
     figures = zip(scores.surprisal or (), scores.entropy or (), scores.rank or (), strict=True)
-    return zip(tokens, scores.char_spans or (), figures, expected, strict=True)
+    return _join_bytes(zip(tokens, scores.char_spans or (), figures, expected, strict=True))
+
+
+def _join_bytes(tokens: Iterable[_TokenScores]) -> Iterator[_TokenScores]:
+    """Join the bytes of a character, of which only the last one has a range: surprisals add up.
+
+    Entropy and rank are not those of a character, so it has none; the expected tokens are those of its first byte.
+    """
+    bytes_before: list[_TokenScores] = []
+    for token in tokens:
+        name, (start, end), (surprisal, _, _), _ = token
+        if start == end and name.startswith("<0x"):
+            bytes_before.append(token)
+            continue
+        if bytes_before:
+            of_bytes = [nats for _, _, (nats, _, _), _ in bytes_before] + [surprisal]
+            known = [nats for nats in of_bytes if nats is not None]
+            total = sum(known) if len(known) == len(of_bytes) else None
+            names = "".join([*(before for before, _, _, _ in bytes_before), name])
+            yield names, (start, end), (total, None, None), bytes_before[0][3]
+        else:
+            yield token
+        bytes_before = []
 
 
 def token_rows(score: ScoreResponse, text: str) -> Iterator[TokenRow]:

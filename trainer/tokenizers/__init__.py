@@ -9,6 +9,7 @@ from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest, toke
 from trainer.contracts.base import FileRecord, changed, now
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
+    ByteTokenizerConfig,
     CharTokenizerConfig,
     DocumentMode,
     SentencePieceTokenizerConfig,
@@ -20,8 +21,9 @@ from trainer.contracts.tokenizers import (
 )
 from trainer.data.corpus import SplitRule
 from trainer.system.files import read_regular
-from trainer.tokenizers import bpe, char, sentencepiece, word, wordpiece
+from trainer.tokenizers import bpe, byte, char, sentencepiece, word, wordpiece
 from trainer.tokenizers.base import Text, Tokenizer, Trained, load_error
+from trainer.tokenizers.byte import ByteTokenizer
 from trainer.tokenizers.char import CharTokenizer
 from trainer.tokenizers.counting import statistics
 from trainer.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -46,6 +48,8 @@ def train_tokenizer(
     match config:
         case CharTokenizerConfig():
             trained = char.train(config, texts, documents)
+        case ByteTokenizerConfig():
+            trained = byte.train(config, texts, documents)
         case WordTokenizerConfig():
             trained = word.train(config, texts, documents)
         case BpeTokenizerConfig():
@@ -86,6 +90,8 @@ def _open(content: bytes, manifest: TokenizerManifest) -> Tokenizer:
     match config:
         case CharTokenizerConfig():
             return CharTokenizer(content, manifest)
+        case ByteTokenizerConfig():
+            return ByteTokenizer(content, manifest)
         case WordTokenizerConfig():
             return WordTokenizer(content, manifest)
         case BpeTokenizerConfig():

@@ -1,7 +1,9 @@
 """The interface of tokenizers, the same for every method."""
 
+import re
 from abc import ABC, abstractmethod
 from array import array
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -22,6 +24,7 @@ from trainer.contracts.tokenizers import (
 from trainer.system.files import write_atomically
 
 NEWLINE = "\n"
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
 class Vocabulary(NamedTuple):
@@ -65,8 +68,12 @@ class Tokenizer(ABC):
         names: list[str],
         text_of: Callable[[str], str] = str,
         newline: str = NEWLINE,
+        *,
+        has_bytes: bool = False,
     ) -> None:
         """Take the names of all ids, of which `text_of` returns the text; `newline` is the name of a stream's newline.
+
+        With `has_bytes`, a token named <0xC3> is that byte of a character.
 
         Raises TOKENIZER_LOAD_FAILED if the names or the manifest have other special tokens, or if the tokenizer of a
         stream has no newline.
@@ -77,6 +84,11 @@ class Tokenizer(ABC):
         """Name of each id as people see it; special tokens by their names."""
         self.texts = ["" for _ in special_tokens] + [text_of(name) for name in names[len(special_tokens) :]]
         """Text of each id: empty for special tokens; words without the spaces between them."""
+        found = [_BYTE.fullmatch(name) if has_bytes else None for name in names]
+        self.byte_values = {i: int(match[1], 16) for i, match in enumerate(found) if match is not None}
+        """The byte of each token that is a byte of a character; it has no text by itself."""
+        for i in self.byte_values:
+            self.texts[i] = ""
         self.manifest = manifest
         self.normalization = manifest.normalization
         self.documents = manifest.documents
@@ -116,8 +128,18 @@ class Tokenizer(ABC):
         return "".join(self.pieces(ids))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return for each id the text that it adds to the text of the ids before it."""
-        return [self.texts[i] if 0 <= i < len(self.texts) else "" for i in ids]
+        """Return for each id the text that it adds to the text of the ids before it.
+
+        The last byte of a character adds the character; bytes that are no character add U+FFFD.
+        """
+        texts = [self.texts[i] if 0 <= i < len(self.texts) else "" for i in ids]
+        if not self.byte_values:
+            return texts
+        decoder = getincrementaldecoder("utf-8")("replace")
+        return [
+            decoder.decode(bytes((self.byte_values[i],))) if i in self.byte_values else decoder.decode(b"", True) + text
+            for i, text in zip(ids, texts, strict=True)
+        ]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the name of each token."""
@@ -140,8 +162,8 @@ class Trained(NamedTuple):
     content: bytes
     special_tokens: dict[str, int]
     vocab_size: int
-    characters: set[str]
-    """Characters that the vocabulary covers."""
+    characters: set[str] | None
+    """Characters that the vocabulary covers; None: every character."""
     corpora: tuple[TokenizerCorpus, ...]
     versions: dict[str, str]
 

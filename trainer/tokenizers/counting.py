@@ -138,8 +138,8 @@ def check_room(vocab_size: int, characters: int, needed: int) -> None:
         )
 
 
-def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[str]) -> TokenizerStats:
-    """Measure a tokenizer whose vocabulary covers these characters on held-out lines; newlines separate them."""
+def statistics(tokenizer: Tokenizer, characters: set[str] | None, holdout_lines: Iterable[str]) -> TokenizerStats:
+    """Measure a tokenizer whose vocabulary covers these characters, or all, on lines that newlines separate."""
     special_ids = tokenizer.special_ids
     line_count = words = chars = tokens = unknown = unknown_chars = 0
     occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
@@ -163,7 +163,7 @@ def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterab
         oov_rate=1 - coverage,
         unknown_char_share=unknown_chars / chars,
         token_count=tokens,
-        char_coverage=len(distinct & characters) / len(distinct),
+        char_coverage=1.0 if characters is None else len(distinct & characters) / len(distinct),
         avg_tokens_per_char=tokens / chars,
         avg_tokens_per_word=tokens / words,
         holdout_lines=line_count,

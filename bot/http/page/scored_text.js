@@ -50,7 +50,7 @@ export function tokenLines(text, score) {
   let index = 0;
   return (score.lines ?? []).map((line) => {
     let end = line.span[0];
-    return spans.slice(index, index + line.n_tokens).map(([start, after]) => {
+    const tokens = spans.slice(index, index + line.n_tokens).map(([start, after]) => {
       const covered = chars.slice(start, after).join("");
       const name = score.tokens?.[index] ?? "";
       const before = chars.slice(end, start).join("");
@@ -66,7 +66,30 @@ export function tokenLines(text, score) {
         before: visible(before),
       };
     });
+    return joinBytes(tokens);
   });
+}
+
+/**
+ * Join the bytes of a character, of which only the last one covers text: surprisals add up, and there is no rank.
+ * @param {Token[]} tokens
+ */
+function joinBytes(tokens) {
+  /** @type {Token[]} */
+  const joined = [];
+  /** @type {Token[]} */
+  let bytes = [];
+  for (const token of tokens) {
+    bytes.push(token);
+    if (!token.text && token.name.startsWith("<0x")) continue;
+    const { before, expected } = bytes[0] ?? token;
+    const name = bytes.map((one) => one.name).join("");
+    const scored = bytes.flatMap((one) => (one.nats === null ? [] : [one.nats]));
+    const nats = scored.length === bytes.length ? scored.reduce((sum, one) => sum + one, 0) : null;
+    joined.push(bytes.length > 1 ? { ...token, before, expected, name, nats, rank: null } : token);
+    bytes = [];
+  }
+  return joined;
 }
 
 /**

@@ -9,7 +9,7 @@ from tests.support.tiny_models import tokenizer_of
 from trainer.contracts.tokenizers import METHODS
 from trainer.tokenizers.base import Tokenizer
 
-WITH_SUBWORDS = [method for method in METHODS if method not in ("char", "word")]
+WITH_SUBWORDS = [method for method in METHODS if method not in ("char", "byte", "word")]
 
 
 def made(method: str, lines: list[str]) -> Tokenizer:
