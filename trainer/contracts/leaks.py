@@ -23,7 +23,7 @@ class Leak(Frozen, json_schema_extra=describe_fields):
     words: _Share | None = None
     """Share of the 13-grams of words that stand in training text; None if the split has none."""
     characters: _Share | None = None
-    """Share of the 50-grams of characters that stand in training text; None if the split has none."""
+    """Share of the 50-grams of characters that stand in training text; None if the split has none or many words."""
 
     @property
     def is_large(self) -> bool:

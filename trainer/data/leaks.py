@@ -1,8 +1,8 @@
 """Measures leaks: the shares of held-out lines and n-grams that stand in the training split as well.
 
-Held-out lines and n-grams are compared by hashes of 64 bits. Of more than 16,384 of a kind in a split, a sample is
-drawn by seed. The training split is read once, in chunks of about 12,000 characters. An n-gram lies in one line; in a
-stream in one chunk.
+Held-out lines and n-grams are compared by hashes of 64 bits. Of more than 4,096 of a kind in a split, a sample is
+drawn by seed. The training split is read once, in chunks of about 32,000 characters. An n-gram lies in one line; in a
+stream in one chunk. N-grams of characters are for text with few n-grams of words: they take twice the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,18 +12,17 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contracts.leaks import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, Leak, Leaks
+from trainer.contracts.leaks import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.data.corpus import Split, SplitCorpus
+from trainer.data.corpus import SplitCorpus
 from trainer.system.shared_work import all_results
 
-MAX_SAMPLE = 1 << 14
+MAX_SAMPLE = 1 << 12
 """Most held-out lines or n-grams of one kind that are looked up, for each split."""
 _KINDS = 3
 _FILTER_SLOTS = 32
 """Slots of the filter for each hash, so that few other hashes pass it."""
-_CHUNK_CHARACTERS = 12_000
-"""So few that the memory of arrays of 8 bytes a character is reused, which is twice as fast."""
+_CHUNK_CHARACTERS = 1 << 15
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1342543DE82EF95)
 """Odd, so that they have inverses modulo 2^64: of characters, and of words."""
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
@@ -33,12 +32,13 @@ Hashes: TypeAlias = "NDArray[np.uint64]"
 _Flags: TypeAlias = "NDArray[np.bool_]"
 _Places: TypeAlias = "NDArray[np.intp]"
 _Numbers: TypeAlias = "NDArray[np.float64]"
+_NONE: Hashes = np.empty(0, dtype=np.uint64)
 
 
 def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int, text_bytes: int) -> Leaks:
     """Measure how much of each held-out split stands in the training split; `text_bytes` is the size of the corpus."""
     hasher = _Hasher(documents)
-    samples = {split: _samples(corpus, split, hasher, seed) for split in HELD_OUT_SPLITS if split in corpus.splits}
+    samples = _held_out(corpus, hasher, seed)
     if not samples:
         return {}
     tables = [_sorted([of_split[kind] for of_split in samples.values()]) for kind in range(_KINDS)]
@@ -50,13 +50,19 @@ def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int, text_
     return leaks
 
 
-def _samples(corpus: SplitCorpus, split: Split, hasher: "_Hasher", seed: int) -> list[Hashes]:
-    """Draw hashes of lines, of n-grams of words and of n-grams of characters from a split."""
-    samples = [_Sample(seed) for _ in range(_KINDS)]
-    for chunk in chain.from_iterable(map(_chunks, corpus.lines(split))):
-        for sample, hashes in zip(samples, hasher.hashes(chunk, is_training=False), strict=True):
-            sample.add(hashes)
-    return [sample.hashes for sample in samples]
+def _held_out(corpus: SplitCorpus, hasher: "_Hasher", seed: int) -> dict[HeldOutSplit, list[Hashes]]:
+    """Draw hashes of lines, of n-grams of words and of n-grams of characters from each held-out split."""
+    samples = {s: [_Sample(seed) for _ in range(_KINDS)] for s in HELD_OUT_SPLITS if s in corpus.splits}
+    for split, lines in chain.from_iterable(corpus.block_groups([*samples])):
+        if split != "train":
+            for chunk in _chunks(lines):
+                for sample, hashes in zip(samples[split], hasher.hashes(chunk, is_training=False), strict=True):
+                    sample.add(hashes)
+    drawn = {split: [sample.drawn() for sample in of_split] for split, of_split in samples.items()}
+    if all(len(words) == MAX_SAMPLE for _, words, _ in drawn.values()):
+        hasher.has_characters = False
+        return {split: [lines, words, _NONE] for split, (lines, words, _) in drawn.items()}
+    return drawn
 
 
 def _sorted(samples: Sequence[Hashes]) -> Hashes:
@@ -113,18 +119,24 @@ class _Sample:
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._numbers: _Numbers = np.empty(0)
         self._limit = 1.0
-        self.hashes: Hashes = np.empty(0, dtype=np.uint64)
+        self._hashes: Hashes = np.empty(0, dtype=np.uint64)
 
     def add(self, hashes: Hashes) -> None:
         numbers: _Numbers = self._generator.random(len(hashes))
         is_small: _Flags = numbers < self._limit
         small: _Numbers = numbers[is_small]
         drawn: Hashes = hashes[is_small]
-        self._numbers, self.hashes = np.append(self._numbers, small), np.append(self.hashes, drawn)
-        if len(self.hashes) > MAX_SAMPLE:
+        self._numbers, self._hashes = np.append(self._numbers, small), np.append(self._hashes, drawn)
+        if len(self._hashes) > 2 * MAX_SAMPLE:
+            self.drawn()
+
+    def drawn(self) -> Hashes:
+        """Return the hashes drawn from all that were added so far."""
+        if len(self._hashes) > MAX_SAMPLE:
             smallest: _Places = np.argpartition(self._numbers, MAX_SAMPLE)[:MAX_SAMPLE]
-            self._numbers, self.hashes = self._numbers[smallest], self.hashes[smallest]
+            self._numbers, self._hashes = self._numbers[smallest], self._hashes[smallest]
             self._limit = float(np.max(self._numbers))
+        return self._hashes
 
 
 class _Search:
@@ -145,15 +157,20 @@ class _Search:
         at_places: Hashes = self._table[places]
         is_equal: _Flags = at_places == candidates
         places = places[is_equal]
-        found: _Places = np.unique(places[self._is_missing[places]])
-        if len(found):
-            self._is_missing[found] = False
+        is_new: _Flags = self._is_missing[places]
+        if not is_new.any():
+            return np.empty(0, dtype=np.intp)
+        found: _Places = np.unique(places[is_new])
+        self._is_missing[found] = False
+        self._filtered -= len(found)
+        if 2 * self._filtered < self._filled:
             self._fill_filter()
         return found
 
     def _fill_filter(self) -> None:
         self._filter: _Flags = np.zeros(1 << self._filter_bits, dtype=np.bool_)
         missing: Hashes = self._table[self._is_missing]
+        self._filled = self._filtered = len(missing)
         self._filter[self._slots(missing)] = True
 
     def _slots(self, hashes: Hashes) -> _Places:
@@ -212,6 +229,7 @@ class _Hasher:
 
     def __init__(self, documents: DocumentMode) -> None:
         self._is_stream = documents == "stream"
+        self.has_characters = True
         self._powers: tuple[_Powers, _Powers] | None = None
         self._is_space: _Flags = np.zeros(0x3002, dtype=np.bool_)
         self._is_space[[*map(ord, _SPACES)]] = True
@@ -241,7 +259,7 @@ class _Hasher:
         lines = of_characters.ranges(prefixes, starts[has_words], ends[has_words])
         word_prefixes = of_words.prefixes(of_characters.ranges(prefixes, word_starts, word_ends))
         words = of_words.windows(word_prefixes, LEAK_WORDS)
-        characters = of_characters.windows(prefixes, LEAK_CHARACTERS)
+        characters = of_characters.windows(prefixes, LEAK_CHARACTERS) if self.has_characters else _NONE
         if not self._is_stream:
             words = _within_lines(words, first_words, past_words, LEAK_WORDS)
             if not is_training:

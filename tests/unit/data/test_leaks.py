@@ -124,3 +124,13 @@ def test_leaks__without_held_out_splits_there_are_none(tmp_path: Path) -> None:
     corpus = SplitCorpus(write(tmp_path, ["a", "b"]), NFC, SplitRule(0.0, 0.0, 1))
 
     assert measure_leaks(corpus, "line", seed=1, text_bytes=1) == {}
+
+
+def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Path) -> None:
+    enough = [" ".join(f"w{n}" for n in range(line, line + WORDS)) for line in range(MAX_SAMPLE)]
+    few = enough[1:]
+
+    many_leak, few_leak = (leaks_of(tmp_path, enough, test)["test"] for test in (enough, few))
+
+    assert many_leak == Leak(lines=1, words=1)
+    assert few_leak == Leak(lines=1, words=1, characters=1)
