@@ -104,11 +104,14 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     assert files_of(shell.artifacts) == before
     assert f"kk  0.000  {matrix['kk', 'tr']:.3f}" in again.out
     assert "validity: nothing to check" in again.out
-    perplexities = {(row.listener_language, row.text_language): row.perplexity for row in found.perplexities or ()}
+    perplexities = {
+        (row.scoring_mode, row.listener_language, row.text_language): row.perplexity for row in found.perplexities or ()
+    }
     [area] = [row.auc for row in found.curves or () if row.language == "kk"]
     assert area is not None
-    cells = [f"{number:.3f}" for number in (perplexities["kk", "kk"], perplexities["kk", "tr"], area)]
-    assert "  ".join(["kk", *cells]) in again.out
+    for mode in ("skip", "unk", "assimilate"):
+        cells = [f"{number:.3f}" for number in (perplexities[mode, "kk", "kk"], perplexities[mode, "kk", "tr"], area)]
+        assert "  ".join(["kk", *cells]) in again.out
     assert "report.html" in again.out
 
 

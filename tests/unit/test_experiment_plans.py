@@ -201,7 +201,7 @@ async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:
         (folder / "data" / "corpus" / f"{code}.txt").unlink()
         (folder / "data" / "corpus" / code).mkdir()
         for split in ("train", "valid", "test"):
-            add_corpus(folder, some_text(), f"{code}/{split}")
+            add_corpus(folder, f"{some_text()}\nthe {split} text", f"{code}/{split}")
 
     record = await resolved(folder, plan_with({"test_fraction": 0.0}))
 

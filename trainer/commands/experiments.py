@@ -37,7 +37,7 @@ from trainer.contracts.validation import parse_json, shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import cancel_experiment, resolve_experiment
-from trainer.reports.experiment_tables import figure_rows, headline_figures
+from trainer.reports.experiment_tables import MODE_WORDS, figure_rows, listener_figures
 from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
@@ -61,7 +61,7 @@ class ExperimentSummary(Frozen):
     matrix: tuple[MatrixRow, ...] | None = None
     """The headline table, in the first mode; None before the end."""
     perplexities: tuple[PerplexityRow, ...] | None = None
-    """Those of the headline model and text, in the first mode; None before the end."""
+    """Those of the headline model and text, in all modes; None before the end."""
     curves: tuple[CurveRow, ...] | None = None
     """The trainings with the area under their loss curves; None before the end."""
     validity: Validity | None = None
@@ -235,9 +235,9 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
     result = read_record(experiment.result, ExperimentResult)
     headline = result.models[0].tables.matrix
     matrix = tuple(row for row in headline if row.scoring_mode == result.modes[0])
-    figures = headline_figures(result)
-    perplexities = tuple(row for each in figures for row in each.perplexities.values())
     model, kind = result.headline
+    figures = {mode: listener_figures(result, model, kind, mode) for mode in result.modes}
+    perplexities = tuple(row for of_mode in figures.values() for each in of_mode for row in each.perplexities.values())
     title = f"{status.experiment_id}: excess surprisal, nats per position ({model}, {kind.replace('_', '-')} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = f"report: {experiment.path}/report.html   ·   mt experiment export {status.experiment_id} FOLDER"
@@ -245,8 +245,14 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
         changed(summary, matrix=matrix, perplexities=perplexities, curves=result.curves, validity=result.validity),
         Text(f"{title}; rows: listeners"),
         columns(_matrix_rows(result.languages, matrix)),
-        Text("Perplexity per character; area under the training loss, nats · steps"),
-        columns(figure_rows(result, figures)),
+        *(
+            part
+            for mode, of_mode in figures.items()
+            for part in (
+                Text(f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, nats · steps"),
+                columns(figure_rows(result, of_mode)),
+            )
+        ),
         Text("\n".join(_validity_lines(result.validity))),
         Text(f"{took}\n{where}"),
     )

@@ -139,12 +139,13 @@ def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
 
 
 def _perplexities(result: ExperimentResult) -> Iterator[str]:
-    """Yield the table of the headline, then those of the other models and texts, folded."""
-    for number, tables in enumerate(result.models):
-        title = f"{tables.model} on {KIND_WORDS[tables.kind]}"
-        header, *rows = figure_rows(result, listener_figures(result, tables.model, tables.kind))
+    """Yield the table of the headline, then those of the other models, texts and modes, folded."""
+    found = [(tables.model, tables.kind, mode) for tables in result.models for mode in result.modes]
+    for number, (model, kind, mode) in enumerate(found):
+        title = f"{model} on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}"
+        header, *rows = figure_rows(result, listener_figures(result, model, kind, mode))
         caption = (
-            f"Perplexity per character of model {title}, {MODE_WORDS[result.modes[0]]}; area under the training loss in"
+            f"Perplexity per character of model {title}; area under the training loss in"
             " nats · steps. Rows: language of the model; columns: language of the text."
         )
         table = _rows(header, rows, caption)

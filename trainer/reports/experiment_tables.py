@@ -86,9 +86,9 @@ def headline_seeds(result: ExperimentResult) -> PairSeeds:
     return pair_seeds(result, *result.headline, result.modes[0])
 
 
-def listener_figures(result: ExperimentResult, model: str, kind: TextKind) -> list[ListenerFigures]:
-    """Return the figures of each listener of a model on a kind of text, in the first mode."""
-    wanted = model, kind, result.modes[0]
+def listener_figures(result: ExperimentResult, model: str, kind: TextKind, mode: ScoringMode) -> list[ListenerFigures]:
+    """Return the figures of each listener of a model on a kind of text in a mode."""
+    wanted = model, kind, mode
     rows = [row for row in result.perplexities if (row.model, row.kind, row.scoring_mode) == wanted]
     found: list[ListenerFigures] = []
     for language in result.languages:
@@ -108,7 +108,7 @@ def listener_figures(result: ExperimentResult, model: str, kind: TextKind) -> li
 
 
 def headline_figures(result: ExperimentResult) -> list[ListenerFigures]:
-    return listener_figures(result, *result.headline)
+    return listener_figures(result, *result.headline, result.modes[0])
 
 
 def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) -> list[list[str]]:

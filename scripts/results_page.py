@@ -1,0 +1,158 @@
+"""Writes docs/results.md from the files of measurements: python -m scripts.results_page FOLDER > docs/results.md
+
+The page names the commands that write the files. A measurement without its files is left out.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.wording import counted
+from trainer.reports.experiment_tables import KIND_WORDS, MODE_WORDS, figure_rows, headline_rows, listener_figures
+from trainer.system.files import read_record
+
+_INTRODUCTION = """# Results
+
+Measured results, each with its command. `python -m scripts.results_page results > docs/results.md` writes this page
+from the files of the commands. All commands name the splits, so that they do not depend on defaults. `TEXTS` is a
+folder with the texts of the [sources](#sources). The last digits of a loss depend on the CPU.
+"""
+_WIKITEXT = """
+## Words: WikiText-2
+
+The LSTM of a keyboard (`configs/word_lstm_keyboard.yaml`). The training file of WikiText-2 (10.8 MB, 2 million words)
+was not to be had here. So the models are trained on 95 % of `valid.txt` (0.2 million words) and tested on `test.txt`:
+the perplexities cannot be compared with published ones. Five epochs of so little text are far too few steps for a model
+of this size: it learns hardly more than the frequencies of words.
+
+```sh
+mt train configs/word_lstm_keyboard.yaml --corpus TEXTS/wikitext2/valid.txt \\
+  --set test_corpus=TEXTS/wikitext2/test.txt --set holdout_fraction=0.05 --set test_fraction=0 \\
+  --set threads=1 --batch-size 64 --json > results/wikitext-64.train.json
+mt eval RUN --latest --json > results/wikitext-64.eval.json
+```
+"""
+_SHAKESPEARE = """
+## Characters: Tiny Shakespeare
+
+nanoGPT's example for CPUs: GPT-2 with 4 layers, 4 heads and width 128, rows of 64 characters, 12 per batch, 2,000
+steps, the last tenth of the text for validation. `plain` is the plain loop of `benchmarks/plain_gpt2.py` on the same
+text.
+
+```sh
+python -m benchmarks.shakespeare TEXTS/tinyshakespeare/input.txt --steps 2000 --seeds {seeds} --threads 1 \\
+  > results/shakespeare.txt
+```
+
+Validation loss in nats per character. `by mt eval` and `windows` read context before each predicted character, `blocks`
+cut the text into rows without context. `random windows` is nanoGPT's form of evaluation (`estimate_loss`, 200 batches);
+nanoGPT's README has 1.88 in that form.
+"""
+_TURKIC = """
+## Seven languages
+
+Excess surprisal in nats per character: how much more a model of the row's language is surprised by text of the column's
+language than that language's own model ([method](experiment.md)).
+
+```sh
+mt experiment run turkic --corpora TEXTS/ipa_clean --set 'seeds={seeds}'
+mt experiment export EXPERIMENT results/turkic
+```
+"""
+_SEEDS = """
+## The study of the seeds
+
+`char_lstm` of Kazakh, then of Kyrgyz and Turkish from its weights with a frozen embedding. The model of each phase
+scores the held-out text of six languages; no model is trained on Azerbaijani, Uzbek and Uyghur. The first table counts
+characters that occur 100 times in each of the three training splits, the second all. A phase has never read the other
+characters of the shared tokenizer, so they cost it much.
+
+```sh
+mt experiment run seeds --corpora TEXTS/ipa_clean --set 'seeds={seeds}'
+mt experiment export EXPERIMENT results/seeds
+```
+"""
+_SOURCES = """
+## Sources
+
+- `wikitext2`: `valid.txt` and `test.txt` of the GitHub repository pytorch/examples,
+  `word_language_model/data/wikitext-2`.
+- `tinyshakespeare`: `input.txt` of the GitHub repository karpathy/char-rnn, `data/tinyshakespeare`.
+- `ipa_clean`: seven IPA corpora of 254,500 characters each, of mixed text ([corpora](corpora.md)).
+"""
+
+
+def results_page(folder: Path) -> str:
+    """Return the page of the measurements whose files are in a folder."""
+    return "".join([_INTRODUCTION, *_wikitext(folder), *_shakespeare(folder), *_experiments(folder), _SOURCES])
+
+
+def _wikitext(folder: Path) -> Iterator[str]:
+    rows: list[list[str]] = []
+    for train in sorted(folder.glob("wikitext-*.train.json")):
+        run = read_record(train, RunStatus)
+        test = read_record(train.with_name(train.name.replace("train", "eval")), EvalMetrics)
+        accuracies = [f"{100 * share:.2f} %" for share in (test.top1_accuracy, test.top5_accuracy)]
+        facts = [f"{run.batch_size}", f"{run.params or 0:,}", f"{run.step:,}", f"{test.n_tokens:,}"]
+        rows.append([*facts, f"{test.perplexity:,.1f}", *accuracies])
+    if rows:
+        yield _WIKITEXT
+        yield _table(["rows per batch", "parameters", "steps", "test tokens", "perplexity", "top-1", "top-5"], rows)
+
+
+def _shakespeare(folder: Path) -> Iterator[str]:
+    file = folder / "shakespeare.txt"
+    rows: list[list[str]] = []
+    header = [""]
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        title, figures = line.split(": ", 1)
+        found: list[tuple[str, str]] = re.findall(r"([a-z][a-z ,]*?) (\d+\.\d+)(?:, |$)", figures)
+        header = ["", *(name for name, _ in found)]
+        rows.append([title, *(loss for _, loss in found)])
+    if rows:
+        yield _SHAKESPEARE.format(seeds=sum(row[0].startswith("seed ") for row in rows))
+        yield _table(header, rows)
+
+
+def _experiments(folder: Path) -> Iterator[str]:
+    for name, text in (("turkic", _TURKIC), ("seeds", _SEEDS)):
+        if (folder / name / "result.json").exists():
+            result = read_record(folder / name / "result.json", ExperimentResult)
+            yield text.format(seeds=f"[{','.join(map(str, result.seeds))}]")
+            yield from _perplexities(result) if name == "seeds" else _excess(result)
+
+
+def _excess(result: ExperimentResult) -> Iterator[str]:
+    model, kind = result.headline
+    rows = headline_rows(result)
+    yield f"\nModel `{model}` on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}; {_seeds(result)}.\n"
+    excess = [[f"{rows[a, b].excess_cross_entropy:z.3f}" for b in result.languages] for a in result.languages]
+    yield _table(["", *result.languages], [[a, *of_a] for a, of_a in zip(result.languages, excess, strict=True)])
+    yield "\n"
+    for check in result.validity.checks:
+        yield f"- {check.name.replace('_', '-')}, {'passed' if check.passed else 'failed'}: {check.message}\n"
+
+
+def _perplexities(result: ExperimentResult) -> Iterator[str]:
+    model, kind = result.headline
+    for mode in result.modes:
+        header, *rows = figure_rows(result, listener_figures(result, model, kind, mode))
+        yield f"\nPerplexity per character on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}; {_seeds(result)}.\n"
+        yield _table([*header[:-1], "area (nats · steps)"], rows)
+
+
+def _seeds(result: ExperimentResult) -> str:
+    return counted(len(result.seeds), "seed")
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(results_page(Path(sys.argv[1])))
