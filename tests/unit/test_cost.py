@@ -300,7 +300,12 @@ async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: st
     method, *documents = method.split()
     fields: dict[str, object] = {"documents": documents[0] if documents else "line"}
     request = tiny_request(
-        corpus="demo", model_family="lstm", tokenizer={"method": method}, test_fraction=0.1, **fields
+        corpus="demo",
+        model_family="lstm",
+        tokenizer={"method": method},
+        test_fraction=0.1,
+        holdout_fraction=0.01,
+        **fields,
     )
     effective = await resolve_request(request, CorpusStore(settings), settings)
     lines = DEMO.read_text(encoding="utf-8").splitlines()

@@ -44,7 +44,7 @@ def _run(tmp_path: Path) -> Run:
 
 
 def texts_of(run: Run) -> list[str]:
-    rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
+    rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.split_seed)
     corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
     return lines_in(corpus.lines("test"))
 
@@ -364,7 +364,7 @@ def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_
     tokenizer: dict[str, object] = {"method": method, **({} if method in ("char", "word") else {"vocab_size": 60})}
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "holdout_fraction": 0.3}
     run = make_run(tmp_path, CYRILLIC, **fields)
-    rule = SplitRule(0.3, run.effective.test_fraction, run.effective.seed)
+    rule = SplitRule(0.3, run.effective.test_fraction, run.effective.split_seed)
     split = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
     known = {line.split()[0] for line in lines_in(split.lines("validation"))}
 
@@ -422,7 +422,9 @@ def test_masked_model__is_measured_on_masked_tokens_the_same_each_time_and_write
 
     first, second = measured(), measured()
 
-    documents = masked.corpus.documents("test", masking(masked.effective, model.vocabulary))
+    documents = masked.corpus.documents(
+        "test", masking(masked.effective, model.vocabulary, masked.effective.split_seed)
+    )
     found = evaluate(model, documents, masked.compute)
     metrics = first.metrics
     assert metrics.loss == second.metrics.loss == found.loss_nats
@@ -435,7 +437,9 @@ def test_masked_lines__without_any_text_cannot_be_measured(tmp_path: Path) -> No
     masked = make_run(tmp_path, objective="masked_lm")
     model = masked.fresh_model()
     nothing: NDArray[np.uint8] = np.full(20, 3, dtype=np.uint8)
-    documents = Documents(nothing, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary))
+    documents = Documents(
+        nothing, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary, masked.effective.split_seed)
+    )
 
     with pytest.raises(AppError, match="no token that can be masked") as caught:
         evaluate(model, documents, masked.compute)

@@ -147,7 +147,7 @@ def vouched_for(run: RunDirectory) -> list[Path]:
 def lines_of(made: Run, split: str) -> list[str]:
     """The lines of a split, read anew."""
     effective = made.effective
-    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
+    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed)
     corpus = SplitCorpus(made.folder / "corpus.txt", made.tokenizer.normalization, rule)
     return lines_in(lines for label, lines in chain.from_iterable(corpus.block_groups(SPLITS)) if label == split)
 

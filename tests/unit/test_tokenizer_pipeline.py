@@ -40,7 +40,7 @@ def run_with(folder: Path, method: str, **values: object) -> Run:
 
 
 def lines_of(run: Run) -> list[str]:
-    rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
+    rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.split_seed)
     corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
     return lines_in(corpus.lines("test"))
 

@@ -22,7 +22,7 @@ TRAIN_OPTIONS = {
     "batch_size": RequestOption("batch_size", "Rows per batch, or auto"),
     "learning_rate": RequestOption("learning_rate", "Learning rate at its highest"),
     "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),
-    "seed": RequestOption("seed", "Seed of every random choice"),
+    "seed": RequestOption("seed", "Seed of every random choice but the splits"),
     "name": RequestOption("label", "Name of the run; default: the name of the corpus"),
     "init_from": RequestOption("init_from_run_id", "Completed run to take the initial weights and the tokenizer from"),
     "freeze_embeddings": RequestOption("freeze_embeddings", "Do not train the embedding taken over by init_from"),

@@ -219,7 +219,7 @@ def _vocabulary(manifest: RunManifest) -> str | None:
 
 def _masking(effective: EffectiveRequest) -> tuple[int, float]:
     """Return the values that determine the masked tokens."""
-    return effective.seed, effective.mlm_probability
+    return effective.split_seed, effective.mlm_probability
 
 
 def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object, ...]:
@@ -232,7 +232,7 @@ def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object,
         return *form, text.sha256
     held_out = effective.holdout_fraction if effective.validation_corpus is None else 0.0
     test = effective.test_fraction if effective.test_corpus is None else 0.0
-    return *form, effective.corpus.sha256, effective.split_by, effective.seed, held_out, test
+    return *form, effective.corpus.sha256, effective.split_by, effective.split_seed, held_out, test
 
 
 def differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:

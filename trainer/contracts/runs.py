@@ -199,12 +199,14 @@ class TrainingOptions(Options):
     """Share of all steps used for warm-up; not together with `warmup_steps`."""
     gradient_clipping: Positive | None = 1.0
     """Largest gradient norm; null: no clipping."""
-    holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of the lines of the corpus for the validation split."""
-    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
+    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of the lines of the corpus for the test split."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of the splits and of the masks in evaluations: runs that differ in `seed` only are measured on one text."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Seed of every random choice: splits, initial weights, order of rows, dropout, masks."""
+    """Seed of every other random choice: initial weights, order of rows, dropout, masks in training, samples."""
     tokenizer_id: Identifier | None = None
     """Trained tokenizer to use; not together with `tokenizer`."""
     init_from_run_id: Identifier | None = None

@@ -121,14 +121,17 @@ def _share(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:
     return shares
 
 
-def masking(effective: EffectiveRequest, vocabulary: Vocabulary) -> Masking | None:
-    """Return the masking of a run; None for causal_lm. Raises MODEL_INCOMPATIBLE without a mask token."""
+def masking(effective: EffectiveRequest, vocabulary: Vocabulary, seed: int) -> Masking | None:
+    """Return the masking of a run, drawn by a seed: `seed` in training, `split_seed` in evaluations.
+
+    Returns None for causal_lm. Raises MODEL_INCOMPATIBLE without a mask token.
+    """
     if effective.objective == "causal_lm":
         return None
     mask = vocabulary.special_ids.mask
     if mask is None:
         raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "masked_lm needs a tokenizer with a mask token.")
-    return Masking(vocabulary, mask, effective.mlm_probability, effective.seed)
+    return Masking(vocabulary, mask, effective.mlm_probability, seed)
 
 
 class Rows:

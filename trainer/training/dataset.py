@@ -88,7 +88,7 @@ def prepare(
                 ErrorCode.DATA_NOT_FOUND,
                 f"The corpus '{reference.name}' has changed since the run was accepted. Start a new run.",
             )
-    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed, effective.split_by)
+    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by)
     cache.mkdir(parents=True, exist_ok=True)
 
     def split() -> SplitCorpus:

@@ -114,12 +114,14 @@ def measure(
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
     if evaluation is None:
-        evaluation = evaluate(model, corpus.documents(split, masking(effective, model.vocabulary)), compute)
+        evaluation = evaluate(
+            model, corpus.documents(split, masking(effective, model.vocabulary, effective.split_seed)), compute
+        )
     sizes = corpus.sizes[split]
     tokens = sizes.tokens - sizes.lines * corpus.special_ids.ends_per_line
     lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
-    prompts = sample_prompts(corpus, tokenizer, effective.seed) if is_causal else ()
+    prompts = sample_prompts(corpus, tokenizer, effective.split_seed) if is_causal else ()
     samples = draw_samples(model, tokenizer, prompts, effective.seed, run_id)
     bits_per_char = sizes.bits_per_char(evaluation.loss_nats, effective.objective)
     words = [sample.text.split() for sample in samples]

@@ -150,8 +150,8 @@ class _Training:
         model.input_embedding().weight.requires_grad_(not effective.freeze_embeddings)
         if effective.compute.gradient_checkpointing:
             model.checkpoint_gradients()
-        mask = masking(effective, model.vocabulary)
-        rows = corpus.rows("train", effective.max_seq_len, mask)
+        rows = corpus.rows("train", effective.max_seq_len, masking(effective, model.vocabulary, effective.seed))
+        mask = masking(effective, model.vocabulary, effective.split_seed)
         self._validation = corpus.documents("validation", mask)
         self._test = corpus.documents("test", mask) if "test" in corpus.ids else None
         self.reader = BatchReader(

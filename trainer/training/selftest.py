@@ -61,7 +61,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     length = min(effective.max_seq_len, _TARGETS)
     effective = changed(effective, max_seq_len=length, **_ONE_BATCH)
     block = next(read_blocks(corpus, effective.tokenizer.normalization, effective.documents))
-    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
+    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed)
     tokenizer = train_tokenizer(
         effective.tokenizer,
         [Text(effective.corpus, lambda first, step: [block][first::step])],
@@ -73,7 +73,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     lines = "\n".join(block.split("\n")[: _ROWS * length])
     ids = tokenizer.encode_documents(lines)[:num_ids]  # a line has at least two ids
     batch_corpus = _corpus_of(tokenizer, ids)
-    rows = batch_corpus.rows("train", length, masking(effective, vocabulary_of(tokenizer)))
+    rows = batch_corpus.rows("train", length, masking(effective, vocabulary_of(tokenizer), effective.seed))
     compute = resolve(effective)
     seed_everything(effective.seed)
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)

@@ -95,7 +95,9 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
     untested = corpus._replace(ids={split: ids for split, ids in corpus.ids.items() if split != "test"})
     result = train(model, untested, effective, compute, store, callbacks=TrainingCallbacks(on_row=add))
     peak_memory_bytes = most_memory_bytes()
-    test = evaluate(model, corpus.documents("test", masking(effective, model.vocabulary)), compute)
+    test = evaluate(
+        model, corpus.documents("test", masking(effective, model.vocabulary, effective.split_seed)), compute
+    )
     return BenchmarkRow(
         name=name,
         objective=effective.objective,

@@ -164,7 +164,7 @@ def _held_out_request(
 def split_lines(training: EffectiveRequest, corpora: CorpusStore, split: Split) -> Iterator[str]:
     """Yield the lines of one split of a training, without reading its tokenizer or encoding them."""
     paths = corpus_paths(corpora, training)
-    rule = SplitRule(training.holdout_fraction, training.test_fraction, training.seed, training.split_by)
+    rule = SplitRule(training.holdout_fraction, training.test_fraction, training.split_seed, training.split_by)
     normalization = training.tokenizer.normalization
     corpus = SplitCorpus(
         paths.corpus,

@@ -107,10 +107,10 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
 
 
 def test_compare__of_what_does_not_compare_says_why() -> None:
-    on_one_text = compare([measured("new", seed=1), measured("old")])
+    on_one_text = compare([measured("new", split_seed=1), measured("old")])
     shown = Read(compare_answer(on_one_text))
     assert shown.colour == 0x5865F2  # on one text they do
-    shown = Read(compared(measured("new", seed=1), measured("old")))
+    shown = Read(compared(measured("new", split_seed=1), measured("old")))
 
     assert shown.colour == 0x95A5A6
     assert shown.text.startswith("**not comparable**\nTheir test splits differ")
@@ -119,7 +119,7 @@ def test_compare__of_what_does_not_compare_says_why() -> None:
 @for_all(texts)
 def test_limits__hold_for_the_comparison_of_runs_of_any_name(label: str) -> None:
     name = {"label": label[:64]} if label[:64].isprintable() and label else {}
-    one, two = of_fields("new", {**name, "seed": 1}), of_fields("old", {**name, "corpus": OWN_TEXT})
+    one, two = of_fields("new", {**name, "split_seed": 1}), of_fields("old", {**name, "corpus": OWN_TEXT})
 
     assert within_limits(compared(one, two))
 

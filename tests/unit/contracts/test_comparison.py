@@ -104,7 +104,7 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
     "change",
     [
         {"corpus": OTHER_TEXT},
-        {"seed": 7},
+        {"split_seed": 7},
         {"test_fraction": 0.2},
         {"holdout_fraction": 0.2},
         {"split_by": "position"},
@@ -141,7 +141,7 @@ def test_one_text__as_lines_and_as_a_stream_does_not_compare() -> None:
 
 
 def test_given_test_text__compares_whatever_the_corpora_are() -> None:
-    one = measured("new", test_corpus=OWN_TEXT, seed=7, corpus=OTHER_TEXT)
+    one = measured("new", test_corpus=OWN_TEXT, split_seed=7, corpus=OTHER_TEXT)
 
     assert pair(one, measured("old", test_corpus=OWN_TEXT)).against[0].basis == "loss"
 
@@ -153,11 +153,15 @@ def test_validation_split__is_compared_by_its_own_text() -> None:
     assert pair(one, none, split="validation").against[0].basis == "loss"
 
 
+def test_runs_with_different_seeds__are_measured_on_one_split() -> None:
+    assert pair(measured("new", seed=7), measured("old")).against[0].basis == "loss"
+
+
 def test_models_that_fill_gaps__masked_by_different_seeds_are_said_to_differ_by_chance_too() -> None:
-    one, two = measured("new", family="bert"), measured("old", family="bert")
+    one, two = measured("new", family="bert"), measured("old", family="bert", seed=3)
     assert pair(one, two).against[0].notes == ()
 
-    [other] = pair(one, measured("other", family="bert", seed=3), split=None).against
+    [other] = pair(one, measured("other", family="bert", split_seed=3), split=None).against
     assert (other.basis, len(other.notes)) == ("loss", 1)
     assert "a part of the difference is chance" in other.notes[0]
 

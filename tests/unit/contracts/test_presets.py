@@ -60,7 +60,7 @@ def test_general_defaults__hold_for_lstm_with_sizes() -> None:
 
     assert (run.model.architecture, run.model.hidden_size, run.model.tie_word_embeddings) == ("gru", 32, False)
     assert (run.max_seq_len, run.batch_size, run.learning_rate) == (512, "auto", 5e-4)
-    assert (run.holdout_fraction, run.test_fraction) == (0.01, 0.15)
+    assert (run.holdout_fraction, run.test_fraction) == (0.1, 0.1)
 
 
 def test_given_values__win_over_family_defaults_and_null_is_a_value() -> None:

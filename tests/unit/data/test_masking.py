@@ -111,12 +111,12 @@ def test_lengths__are_told_of_batches_with_padding_only() -> None:
 
 
 def test_objective__decides_what_is_predicted() -> None:
-    causal, of_bert = masking(effective_of("gpt2"), VOCABULARY), masking(effective_of("bert"), VOCABULARY)
+    causal, of_bert = masking(effective_of("gpt2"), VOCABULARY, 42), masking(effective_of("bert"), VOCABULARY, 42)
 
     assert causal is None
     assert isinstance(of_bert, Masking)
     with pytest.raises(AppError, match="mask token") as caught:
-        masking(effective_of("bert"), vocabulary(13))
+        masking(effective_of("bert"), vocabulary(13), 42)
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
 

@@ -45,7 +45,7 @@ def effective_of(paths: CorpusPaths, **values: object) -> EffectiveRequest:
 
 def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
     run = make_run(tmp_path, [*POEM, "Ünïcödé"], test_fraction=0.3)
-    rule = SplitRule(run.effective.holdout_fraction, 0.3, run.effective.seed)
+    rule = SplitRule(run.effective.holdout_fraction, 0.3, run.effective.split_seed)
     lines = SplitCorpus(tmp_path / "corpus.txt", NFC, rule)
 
     for split, ids in run.corpus.ids.items():
@@ -56,6 +56,18 @@ def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
         assert (sizes.lines, sizes.chars) == (len(texts), sum(len(line) for line in texts))
         assert sizes.tokens == sizes.chars + sizes.lines
         assert run.corpus.words[split] == sum(len(line.split()) for line in texts)
+
+
+def test_split_seed__draws_the_splits_and_the_seed_does_not(tmp_path: Path) -> None:
+    (tmp_path / "poem.txt").write_text("\n".join(POEM), encoding="utf-8")
+
+    def test_split(**seeds: int) -> list[int]:
+        paths = CorpusPaths(tmp_path / "poem.txt")
+        _, corpus = prepare(effective_of(paths, test_fraction=0.3, **seeds), paths, tmp_path / "cache")
+        return ids_of(corpus.ids["test"])
+
+    assert test_split(seed=1) == test_split(seed=2)
+    assert len({tuple(test_split(split_seed=seed)) for seed in range(5)}) > 1
 
 
 def test_encoded_corpus__is_in_use_until_its_ids_are_not(tmp_path: Path) -> None:
@@ -106,7 +118,7 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
             paths,
             holdout_fraction=rule.holdout_fraction,
             test_fraction=rule.test_fraction,
-            seed=rule.seed,
+            split_seed=rule.seed,
             split_by=rule.by,
             tokenizer={"method": "char", "min_frequency": 2},
         )
@@ -161,7 +173,7 @@ def test_split_by__is_what_the_request_says(tmp_path: Path, by: SplitBy) -> None
 
     tokenizer, corpus = prepare(effective, paths, tmp_path / "cache")
 
-    rule = SplitRule(0.2, 0.2, effective.seed, by)
+    rule = SplitRule(0.2, 0.2, effective.split_seed, by)
     for split, ids in corpus.ids.items():
         lines = lines_in(SplitCorpus(folder, NFC, rule).lines(split))
         assert ids_of(ids) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
@@ -180,7 +192,7 @@ def test_cache__is_used_again_for_the_same_and_not_for_another(tmp_path: Path) -
     prepare(effective_of(paths), paths, cache, tokenizer)
     assert [(f.name, f.stat().st_ino) for f in cache.iterdir()] == [(folder.name, made)]
 
-    prepare(effective_of(paths, seed=1), paths, cache)
+    prepare(effective_of(paths, split_seed=1), paths, cache)
     prepare(effective_of(paths, test_fraction=0.3), paths, cache)
     prepare(effective_of(paths, tokenizer={"method": "char", "min_frequency": 3}), paths, cache)
     prepare(effective_of(paths, split_by="position"), paths, cache, tokenizer)

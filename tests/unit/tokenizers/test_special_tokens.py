@@ -118,7 +118,7 @@ def test_masked_run__masks_with_the_token_of_the_given_name(method: str, tmp_pat
         num_epochs=1,
     )
     mask = run.tokenizer.manifest.special_tokens["<gap>"]
-    masked = masking(run.effective, vocabulary_of(run.tokenizer))
+    masked = masking(run.effective, vocabulary_of(run.tokenizer), run.effective.seed)
 
     inputs: list[int] = run.corpus.rows("train", 16, masked).batch(np.arange(4)).inputs.flatten().tolist()
 
