@@ -16,7 +16,7 @@ from bot.ledger import read_ledger
 from bot.subjects import State
 from trainer.config.settings import Settings, child_environment
 from trainer.contracts.base import Frozen, Timestamp, changed, now
-from trainer.contracts.corpora import BuildProgress, CorpusManifest
+from trainer.contracts.corpora import BuildFilter, BuildProgress, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
@@ -51,12 +51,15 @@ class BuildRequest(Frozen):
     languages: Annotated[tuple[str, ...], Field(min_length=1)]
     characters: Annotated[int, Field(ge=1)] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
+    keep: tuple[BuildFilter, ...] = ()
+    """Filters that the build leaves out."""
 
     def words(self, corpus_folder: Path) -> list[str]:
         """Return the words of the terminal's command."""
         source = str(corpus_folder.resolve() / self.source) if self.source == "local" else self.source
         words = ["corpus", "build", "--json", "--log-format", "json", "--source", source]
         words += ["--langs", ",".join(self.languages), "--threshold", f"{self.threshold}"]
+        words += [word for name in self.keep for word in ("--keep", name)]
         return words if self.characters is None else [*words, "--characters", f"{self.characters}"]
 
 

@@ -26,6 +26,7 @@ _FIRST_SECONDS = 10.0
     languages=f"Language codes, with commas between them; default: {_DEFAULT_LANGUAGES}",
     chars="Most characters per language; default: 10 million of a data set, all of local texts",
     threshold=f"Least probability that a document is in its language; default: {_DEFAULT_THRESHOLD:.2f}",
+    keep="Filters to leave out, with commas between them, such as foreign_words,short_lines; default: none",
 )
 async def build_corpora(
     interaction: discord.Interaction[Bot],
@@ -33,10 +34,21 @@ async def build_corpora(
     languages: str = _DEFAULT_LANGUAGES,
     chars: app_commands.Range[int, 1, 10_000_000_000] | None = None,
     threshold: app_commands.Range[float, 0.0, 1.0] = _DEFAULT_THRESHOLD,
+    keep: str = "",
 ) -> None:
-    codes = {code.strip(): None for code in languages.split(",") if code.strip()}
-    values: dict[str, object] = {"source": source, "languages": [*codes], "characters": chars, "threshold": threshold}
+    values: dict[str, object] = {
+        "source": source,
+        "languages": _names(languages),
+        "characters": chars,
+        "threshold": threshold,
+        "keep": _names(keep),
+    }
     await respond(interaction, "corpus build", lambda context: _build(context, parse(BuildRequest, values)))
+
+
+def _names(text: str) -> list[str]:
+    """Return the names between commas, each once."""
+    return [*{name.strip(): None for name in text.split(",") if name.strip()}]
 
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:

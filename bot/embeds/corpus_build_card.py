@@ -27,6 +27,7 @@ def corpus_build_card(build_id: str, state: BuildState) -> discord.Embed:
         corpus = next(iter(state.manifest.languages.values())).file.path.removesuffix(".txt")
         lines = [
             code_block("\n".join(_table(state.manifest)), _MAX_TABLE),
+            *_warnings(state.manifest),
             _("Next: {commands}", commands=f"`/mt train corpus:{corpus}`"),
         ]
         return make_embed(GREEN, f"✅ {_('Corpora built: {source}', source=source)}", lines, build_id)
@@ -51,6 +52,22 @@ def _progress(one: BuildProgress, state: BuildState) -> str:
         characters=count(one.characters, "character"),
     )
     return f"{bar}{counts}"
+
+
+def _warnings(manifest: CorpusManifest) -> Iterator[str]:
+    """Yield a line for each filter that removed much of a language."""
+    for language, built in manifest.languages.items():
+        for each in built.removed:
+            if each.is_large:
+                switch = "threshold:0" if each.step == "language_identification" else f"keep:{each.step}"
+                text = _(
+                    "**{language}**: `{filter}` removed {share} of the characters; `{switch}` leaves it out.",
+                    language=language,
+                    filter=each.step,
+                    share=numeral(each.share, ".1%"),
+                    switch=switch,
+                )
+                yield f"⚠ {text}"
 
 
 def _table(manifest: CorpusManifest) -> list[str]:

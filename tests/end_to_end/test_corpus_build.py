@@ -102,6 +102,30 @@ def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(typed: Type, tmp_pa
     assert main(["corpus", "check", "texts_kk_ipa", "--set", "max_seq_len=16"]) == 0
 
 
+def test_filter_that_removes_much__is_named_with_its_switch(typed: Type, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for language in ("kk", "tr"):
+        lines = "".join(f"{'bedel ' * 6}{'x' * 12} {'d' * n}\n" for n in range(1, 4))
+        (tmp_path / "texts" / f"{language}.txt").write_text(lines, encoding="utf-8")
+    given = ("--source", "texts", "--from-ipa", "--langs", "kk,tr", "--out-dir", "out")
+
+    shown = typed(*given)[0]
+    built = CorpusManifest.model_validate_json(typed(*given, "--json")[0])
+    kept = CorpusManifest.model_validate_json(typed(*given, "--json", "--keep", "foreign_words")[0])
+
+    [removal] = built.languages["tr"].removed
+    # each line has 36 + 12 + 1 + n characters and its end; it loses the word and a space
+    assert removal.step == "foreign_words"
+    assert removal.is_large and f"⚠ tr: foreign_words removed {removal.share:.1%} of the characters." in shown
+    assert "`--keep foreign_words`" in shown and ["tr", "foreign_words"] in [
+        row.split()[:2] for row in shown.splitlines()
+    ]
+    assert "foreign_words" not in {each.step for each in kept.languages["tr"].removed} and kept.off == (
+        "foreign_words",
+    )
+    assert removal.characters == 3 * 13 and removal.share == 39 / (3 * 50 + 1 + 2 + 3)
+
+
 def test_orthographic_text__is_identified_converted_and_compared(typed: Type, tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -142,6 +166,7 @@ MISTAKES = [
     (["--threshold", "kk=x"], "you gave 'kk=x'"),
     (["--progress-every", "0"], "`--progress-every` must be at least 1, you gave 0."),
     (["--characters", "0"], "`--characters` must be at least 1, you gave 0."),
+    (["--keep", "vowels"], "`--keep` must be one of ipa_share, foreign_words, "),
     (["--from-ipa", "--check-ipa"], "leave out `--from-ipa`"),
     (["--from-ipa", "--threshold", "0.5"], "leave out `--from-ipa`"),
     (["--log-format", "xml"], "choose from"),

@@ -8,7 +8,7 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Options, flag, option, repeatable
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal, columns
-from trainer.contracts.corpora import BuildProgress, BuiltLanguage, CorpusManifest
+from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
@@ -48,6 +48,10 @@ class CorpusBuildOptions(Options):
         int,
         f"at most N characters per language; default: {STREAM_CHARACTERS:,} of a data set, all of a folder",
     )
+    keep = repeatable(
+        "--keep FILTER",
+        f"leave out a filter, so that the text keeps what it would remove: {', '.join(FILTERS)}",
+    )
     from_ipa = flag("--from-ipa", "the source is in IPA: no language identification, no conversion")
     check_ipa = flag("--check-ipa", "report where the IPA of epitran differs from that of turkic-translit")
     language_model = option(
@@ -78,13 +82,22 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
     default_characters = None if source.dataset is None else STREAM_CHARACTERS
     manifest = build_ipa_corpora(
         source,
-        BuildOptions(thresholds=thresholds, max_characters=options.characters or default_characters),
+        BuildOptions(
+            thresholds=thresholds, max_characters=options.characters or default_characters, off=_filters(options.keep)
+        ),
         _tools(options, is_identified=any(thresholds.values()), is_streamed=source.dataset is not None),
         out_folder,
         Reporting(_reporter(options, terminal), options.progress_every),
     )
     rows = [_HEAD, *(_row(language, built) for language, built in manifest.languages.items())]
-    terminal.show(manifest, columns(rows), *_differences(manifest), Text(f"manifest: {source.name}_manifest.json"))
+    terminal.show(
+        manifest,
+        columns(rows),
+        columns([_REMOVED_HEAD, *_removed(manifest)]),
+        *_warnings(manifest),
+        *_differences(manifest),
+        Text(f"manifest: {source.name}_manifest.json"),
+    )
     return 0
 
 
@@ -94,6 +107,29 @@ _HEAD = ("language", "documents", "rejected", "lines", "characters", "corpus")
 def _row(language: str, built: BuiltLanguage) -> tuple[str, ...]:
     numbers = (f"{built.documents:,}", f"{built.rejected_share:.1%}", f"{built.lines:,}", f"{built.characters:,}")
     return (language, *numbers, built.file.path.removesuffix(".txt"))
+
+
+_REMOVED_HEAD = ("language", "removed by", "characters", "share of what it received")
+
+
+def _removed(manifest: CorpusManifest) -> Iterator[tuple[str, ...]]:
+    for language, built in manifest.languages.items():
+        for each in built.removed:
+            yield language, each.step, f"{each.characters:,}", f"{each.share:.1%}"
+
+
+def _warnings(manifest: CorpusManifest) -> Iterator[Text]:
+    """Yield a sentence for each filter that removed much of a language."""
+    for language, built in manifest.languages.items():
+        for each in built.removed:
+            if each.is_large:
+                switch = (
+                    f"--threshold {language}=0" if each.step == "language_identification" else f"--keep {each.step}"
+                )
+                yield Text(
+                    f"⚠ {language}: {each.step} removed {each.share:.1%} of the characters. Check the text, or leave"
+                    f" the filter out with `{switch}`."
+                )
 
 
 def _differences(manifest: CorpusManifest) -> Iterator[Text]:
@@ -139,6 +175,15 @@ def _tools(options: CorpusBuildOptions, *, is_identified: bool, is_streamed: boo
     if identify is not None and options.language_model is not None:
         versions["language model"] = corpus_sha256(options.language_model)
     return Tools(identify, load_ipa, load_second_ipa, versions)
+
+
+def _filters(given: Sequence[str]) -> tuple[BuildFilter, ...]:
+    """Read the names of filters; raises INVALID_INPUT for other names."""
+    for name in given:
+        if name not in FILTERS:
+            message = f"`--keep` must be one of {', '.join(FILTERS)}, you gave '{shown_name(name)}'."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+    return tuple(name for name in FILTERS if name in given)
 
 
 def _thresholds(given: Sequence[str], languages: Sequence[str]) -> dict[str, float]:

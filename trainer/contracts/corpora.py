@@ -1,6 +1,6 @@
 """Records of built corpora: the manifest, and the state and the progress of a build."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from trainer.contracts.base import FileRecord, Frozen, Sha256
 
@@ -17,6 +17,11 @@ StepName = Literal[
     "cut",
 ]
 """The steps of a build, in their order."""
+BuildFilter = Literal["ipa_share", "foreign_words", "other_characters", "short_lines", "repeated_lines", "cut"]
+"""The steps that a build can leave out; a threshold of 0 leaves out the language identification."""
+FILTERS: tuple[BuildFilter, ...] = get_args(BuildFilter)
+MAX_REMOVED_SHARE = 0.1
+"""A build warns if one step removes a larger share of the characters, except for the cut to equal sizes."""
 
 
 class BuildStep(Frozen):
@@ -29,6 +34,20 @@ class BuildStep(Frozen):
     characters_out: int = 0
     changes: int = 0
     """Characters replaced (symbol_map, other_characters), or words removed (foreign_words)."""
+
+
+class Removal(Frozen):
+    """Characters that a step of a build removed."""
+
+    step: StepName
+    characters: int
+    share: float
+    """Share of the characters that the step received."""
+
+    @property
+    def is_large(self) -> bool:
+        """True if a user should know of it."""
+        return self.step != "cut" and self.share > MAX_REMOVED_SHARE
 
 
 class IpaDifference(Frozen):
@@ -65,6 +84,8 @@ class BuiltLanguage(Frozen):
     rejected_share: float
     """Rejected documents, as a share of all documents read."""
     steps: tuple[BuildStep, ...]
+    removed: tuple[Removal, ...]
+    """The steps that removed characters."""
     ipa_check: IpaCheck | None = None
 
 
@@ -79,8 +100,13 @@ class CorpusManifest(Frozen):
     """True if the source was in IPA already."""
     min_ipa_share: float
     min_line_characters: int
-    budget_characters: int
-    """Characters of the language with the fewest after cleaning, or the limit given; no file has more."""
+    off: tuple[BuildFilter, ...]
+    """Filters that the build left out."""
+    budget_characters: int | None
+    """Characters of the language with the fewest after cleaning, or the limit given; no file has more.
+
+    None: the corpora were not cut.
+    """
     languages: dict[str, BuiltLanguage]
     versions: dict[str, str]
     """Versions of the tools that were used."""

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from trainer.contracts.base import FileRecord, Frozen, changed
-from trainer.contracts.corpora import BuildProgress, BuiltLanguage, CorpusManifest, IpaCheck, LanguageState
+from trainer.contracts.corpora import (
+    BuildFilter,
+    BuildProgress,
+    BuiltLanguage,
+    CorpusManifest,
+    IpaCheck,
+    LanguageState,
+)
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.cleaning import MIN_IPA_SHARE, MIN_LINE_CHARACTERS, Cleaner, StepCounts
 from trainer.data.corpus_sources import Source
@@ -25,6 +32,8 @@ class BuildOptions(Frozen):
     """Smallest probability of language identification by language, in the order of the build; 0: accept all."""
     max_characters: int | None = None
     """Limit per language."""
+    off: tuple[BuildFilter, ...] = ()
+    """Filters that are left out; without `cut` the corpora have different sizes."""
 
 
 class Tools(NamedTuple):
@@ -68,13 +77,16 @@ def build_ipa_corpora(
                 message = f"Nothing is left of '{language}': {build.reason()}."
                 raise AppError(ErrorCode.CORPUS_EMPTY, message)
         limits = [] if options.max_characters is None else [options.max_characters]
-        budget = min([build.counts.kept_characters for build in builds.values()] + limits)
+        if "cut" not in options.off:
+            limits += [build.counts.kept_characters for build in builds.values()]
+        budget = min(limits, default=None)
         manifest = CorpusManifest(
             source=source.name,
             dataset=source.dataset,
             is_ipa=tools.load_ipa is None,
             min_ipa_share=MIN_IPA_SHARE,
             min_line_characters=MIN_LINE_CHARACTERS,
+            off=options.off,
             budget_characters=budget,
             languages={language: build.finish(out_folder, budget) for language, build in builds.items()},
             versions=tools.versions,
@@ -105,7 +117,7 @@ class _LanguageBuild:
         documents, rejected = self._state.documents, self._state.rejected_documents
         with self._lines_path.open("ab") as file:
             file.truncate(self._state.stage_bytes)
-            cleaner = Cleaner(self._language, self.counts, self._kept_lines())
+            cleaner = Cleaner(self._language, self.counts, self._kept_lines(), self._options.off)
             for document in self._source.read(self._language, documents):
                 documents += 1
                 lines = list(self._lines(document))
@@ -130,15 +142,16 @@ class _LanguageBuild:
             return f"its documents were rejected. Check their language, or lower `--threshold {self._language}=…`"
         return f"its lines were dropped. They need at least {MIN_LINE_CHARACTERS} characters of its own in IPA"
 
-    def finish(self, out_folder: Path, budget: int) -> BuiltLanguage:
+    def finish(self, out_folder: Path, budget: int | None) -> BuiltLanguage:
         """Write the kept lines up to a number of characters; return their record."""
         kept: list[str] = []
-        room = budget
+        characters = 0
         for line in self._kept_lines():
-            room -= len(line) + 1
-            if room >= 0:
+            characters += len(line) + 1
+            has_room = budget is None or characters <= budget
+            if has_room:
                 kept.append(f"{line}\n")
-            self.counts.count("cut", line, line if room >= 0 else None)
+            self.counts.count("cut", line, line if has_room else None)
         data = "".join(kept).encode()
         path = out_folder / f"{self._source.name}_{self._language}_ipa.txt"
         write_atomically(path, data)
@@ -153,6 +166,7 @@ class _LanguageBuild:
             rejected_documents=state.rejected_documents,
             rejected_share=state.rejected_documents / max(1, state.documents),
             steps=self.counts.records(),
+            removed=tuple(self.counts.removals()),
             ipa_check=check and changed(check, differences=check.differences[:_SHOWN_DIFFERENCES]),
         )
 
@@ -161,7 +175,12 @@ class _LanguageBuild:
         tools = self._tools
         options = (
             *(self._source.name, self._source.sha256.get(self._language), self._threshold),
-            *(self._options.max_characters, tools.load_ipa is None, tools.load_second_ipa is None),
+            *(
+                self._options.max_characters,
+                sorted(self._options.off),
+                tools.load_ipa is None,
+                tools.load_second_ipa is None,
+            ),
             *sorted(tools.versions.items()),
         )
         request = sha256(repr(options).encode()).hexdigest()

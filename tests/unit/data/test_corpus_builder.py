@@ -87,6 +87,14 @@ def test_limit__ends_reading_and_is_the_size(tmp_path: Path) -> None:
     assert manifest.languages["kk"].documents == 5, "15 lines of 41 characters reach 500"
 
 
+def test_corpora_without_the_cut__keep_all_their_lines(tmp_path: Path) -> None:
+    manifest = build(source_of(DOCUMENTS), tmp_path, changed(ALL, off=("cut",)))
+
+    assert (manifest.off, manifest.budget_characters) == (("cut",), None)
+    assert {name: built.characters for name, built in manifest.languages.items()} == {"kk": 60 * 41, "tr": 80 * 34}
+    assert [built.removed for built in manifest.languages.values()] == [(), ()]
+
+
 _LINES = ["", " ", "b" * 40, "d" * 31, "short", "b" * 30 + "\u201c" * 9, "ɑ, 1 " * 9]
 _TEXTS = strategies.lists(strategies.lists(strategies.sampled_from(_LINES), max_size=5).map("\n".join), max_size=9)
 CASES: SearchStrategy[tuple[list[str], list[str], int | None]] = strategies.tuples(
@@ -107,7 +115,7 @@ def _check_accounts(documents: Documents, limit: int | None, folder: Path) -> No
     manifest = build(source_of(documents), folder, changed(ALL, max_characters=limit))
 
     sizes = [built.characters for built in manifest.languages.values()]
-    assert max(sizes) <= manifest.budget_characters
+    assert manifest.budget_characters is not None and max(sizes) <= manifest.budget_characters
     for language, built in manifest.languages.items():
         data = (folder / built.file.path).read_bytes()
         read = documents[language][: built.documents]
