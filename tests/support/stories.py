@@ -22,6 +22,7 @@ from trainer.contracts.events import (
     MetricsConfig,
     MetricsProgress,
 )
+from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
 
 BEGIN = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -58,7 +59,7 @@ class Story:
         follower.refresh()
         return follower
 
-    def start(self) -> "Story":
+    def start(self, leaks: Leaks | None = None) -> "Story":
         self._append(JobStarted, "started", queue="training", attempt=1)
         return self._append(
             MetricsConfig,
@@ -75,6 +76,7 @@ class Story:
             precision="fp32",
             threads=1,
             tokenizer_id="tok",
+            leaks=leaks or {},
         )
 
     def read_corpus(self) -> "Story":

@@ -19,9 +19,11 @@ from tests.support.tiny_models import tensor_of, tokenizer_of
 from tests.unit.test_verification import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.leaks import Leak
+from trainer.contracts.runs import DataFacts, SplitSizes
 from trainer.contracts.tokenizers import Normalization
 from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
@@ -236,6 +238,20 @@ def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> N
     assert "| training text | 51 lines, 948 characters |" in card
     assert "| trained with | PyTorch 2.13.0+cpu |" in card and "| trained on | cpu |" in card
     assert "| test perplexity | 9.931 per token |" in card
+
+
+def test_card__warns_of_test_text_that_stands_in_the_training_text(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gru")
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+    size = SplitSizes(lines=1, chars=1, tokens=1)
+    leaking = changed(size, leak=Leak(lines=0.5, words=0.25))
+    data = DataFacts(corpus=manifest.effective.corpus, train=size, validation=size, test=leaking)
+
+    card = model_card(changed(manifest, data=data), tokenizer, None, "hf", None)
+
+    shares = "50.0% of the lines and 25.0% of the 13-grams of words"
+    assert f"| test split in the training split | {shares} |" in card
+    assert f"- {shares} of the test split stand in the training split: its loss says little about unseen text." in card
 
 
 def test_card__names_the_source_and_the_lower_case(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
     Sample,
 )
+from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import EarlyStopping, RunStatus
 from trainer.jobs.needs import NO_WORKER
 
@@ -170,6 +171,26 @@ def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:
     assert " · 1 epoch\n" in accepted.text
     assert ended.text.startswith("1 step in 1 epoch")
     assert "epochs" not in accepted.text + ended.text
+
+
+def test_card__warns_of_test_text_that_stands_in_the_training_text(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start({"test": Leak(lines=0.5)}).step(100, 1.1, 1.2).complete()
+    status = story.follower().refresh()
+    warning = (
+        "50.0% of the lines of the test split stand in the training split: its loss says little about unseen text."
+        " Remove repeated text from the corpus."
+    )
+
+    final = Read(final_message(story.record, status, Outcome()))
+
+    assert status.warnings == (warning,)
+    for shown in (card(story), final):
+        assert shown.colour == 0xFAA61A
+        assert shown.title.startswith("⚠ Completed: kk-ipa")
+        assert f"⚠ {warning}" in shown.text
+    accepted = changed(story.record, leaks={"test": Leak(lines=0.5)})
+    assert f"⚠ {warning}" in Read(accepted_answer(accepted)).text
+    assert Story(tmp_path / "queued", accepted).follower().refresh().warnings == (warning,)
 
 
 def test_card__completed_without_any_measurement(tmp_path: Path) -> None:
