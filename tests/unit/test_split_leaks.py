@@ -12,6 +12,7 @@ from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import SplitSizes, leaks_of
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.resolve import TrainingPreview, preview_training
+from trainer.training.dataset import CorpusPaths, prepare
 
 SMALL = Leak(lines=0.01, words=None, characters=0.002)
 LARGE = Leak(lines=0.5, words=0.25, characters=0.125)
@@ -52,6 +53,18 @@ async def test_preview__measures_leaks_of_a_short_corpus(tmp_path: Path) -> None
 
     assert {split: leak.lines for split, leak in by_position.leaks.items()} == {"validation": 1.0, "test": 1.0}
     assert {split: leak.lines for split, leak in by_line.leaks.items()} == {"validation": 0.0, "test": 0.0}
+
+
+async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) -> None:
+    shared = " ".join(f"word{n}" for n in range(20))
+    add_corpus(tmp_path, "\n".join(f"{n} {shared if n % 3 else n**20}" for n in range(40)))
+    found = [await preview(tmp_path, split_seed=seed, test_fraction=0.3, holdout_fraction=0.2) for seed in (1, 2, 3)]
+
+    for seen in found:
+        paths = CorpusPaths(seen.corpora.find("text"))
+        _, corpus = prepare(seen.effective, paths, tmp_path / "cache")
+        assert seen.leaks == corpus.leaks
+    assert len({seen.leaks["test"].characters for seen in found}) > 1
 
 
 async def test_preview__leaves_a_long_corpus_to_the_worker(tmp_path: Path) -> None:

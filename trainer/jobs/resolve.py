@@ -221,12 +221,12 @@ def _preview_leaks(effective: EffectiveRequest, corpora: CorpusStore) -> Leaks:
     split = SplitCorpus(
         paths["corpus"],
         effective.tokenizer.normalization,
-        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed, effective.split_by),
+        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by),
         documents=effective.documents,
         validation=paths.get("validation_corpus"),
         test=paths.get("test_corpus"),
     )
-    return measure_leaks(split, effective.documents, effective.seed, effective.corpus.bytes)
+    return measure_leaks(split, effective.documents, effective.split_seed, effective.corpus.bytes)
 
 
 def _check_corpus(
