@@ -112,14 +112,19 @@ def test_exported_model__continues_greedily_as_ours_token_by_token(
     assert tokenizer.decode([*prompt, *greedy["True"]]).removeprefix(tokenizer.decode(prompt)) == answer.outputs[0]
 
 
-@pytest.mark.parametrize("method", ["char", "byte", "word", "bpe", "wordpiece", "unigram", "sentencepiece bpe"])
+@pytest.mark.parametrize(
+    "method", ["char", "byte", "word", "bpe", "bpe with bytes", "wordpiece", "unigram", "sentencepiece bpe"]
+)
 @pytest.mark.parametrize("language", ["kk", "ug", "ipa"])
 def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str, language: str, tmp_path: Path) -> None:
     lines = texts_in(language)
     if method in ("unigram", "sentencepiece bpe"):
         ours = tokenizer_of("sentencepiece", lines, vocab_size=400, model_type=method.split()[-1])
     else:
-        ours = tokenizer_of(method, lines, vocab_size=None if method in ("char", "byte", "word") else 400)
+        has_fallback = method == "bpe with bytes"
+        fields: dict[str, object] = {} if method in ("char", "byte", "word") else {"vocab_size": 400}
+        fields |= {"byte_fallback": True} if has_fallback else {}
+        ours = tokenizer_of(method.split()[0], lines[:1] if has_fallback else lines, ("a b",), **fields)
     ours.save(tmp_path)
     [file] = (path for path in tmp_path.iterdir() if path.name != "manifest.json")
     library = tokenizers.Tokenizer.from_str(library_tokenizer(file.read_bytes(), ours.manifest, "causal_lm").decode())

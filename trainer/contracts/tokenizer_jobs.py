@@ -24,7 +24,8 @@ def _methods_with(option: str) -> JsonDict:
 
 
 _OPTION_RULES = [
-    needs(option, _NONE, "method", _methods_with(option)) for option in ("min_frequency", "model_type", "special_style")
+    needs(option, _NONE, "method", _methods_with(option))
+    for option in ("min_frequency", "model_type", "byte_fallback", "special_style")
 ]
 _ALL_NULL: JsonDict = {"anyOf": [_NONE, {"additionalProperties": _NONE}]}
 _RENAMES = needs("special_tokens", _ALL_NULL, "method", _methods_with("special_style"))
@@ -42,6 +43,8 @@ class TokenizerTrainRequest(Frozen, json_schema_extra=described(*_OPTION_RULES, 
     normalization: tokenizers.Normalization = tokenizers.Normalization()
     model_type: Literal["unigram", "bpe"] | None = None
     """Algorithm of SentencePiece; default: unigram."""
+    byte_fallback: bool | None = None
+    """Encode unknown characters as their UTF-8 bytes; default: false."""
     special_style: tokenizers.SpecialStyle | None = None
     """Style of a subword tokenizer's special tokens; default: bert for wordpiece, else gpt2."""
     special_tokens: tokenizers.RenamedTokens = None
@@ -93,7 +96,10 @@ class TokenizerList(Frozen):
     tokenizers: tuple[TokenizerStatus, ...]
 
 
-_OPTIONS = {"vocab_size", "min_frequency", "normalization", "special_style", "special_tokens", "model_type"}
+_OPTIONS = {
+    *("vocab_size", "min_frequency", "normalization", "special_style", "special_tokens", "model_type"),
+    "byte_fallback",
+}
 
 
 def config_of(request: TokenizerTrainRequest) -> tokenizers.TokenizerConfig:

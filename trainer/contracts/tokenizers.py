@@ -165,6 +165,8 @@ class BpeTokenizerConfig(_SubwordOptions):
     method: Literal["bpe"] = "bpe"
     min_frequency: Count = 1
     """Fewest occurrences of a merged pair."""
+    byte_fallback: bool = False
+    """Encode unknown characters as their UTF-8 bytes, of which 256 belong to the vocabulary."""
 
 
 class WordPieceTokenizerConfig(_SubwordOptions):

@@ -14,6 +14,8 @@ from trainer.tokenizers.base import Span, Tokenizer
 from trainer.tokenizers.sentencepiece import SPACE
 from trainer.tokenizers.subword import SPLIT
 
+_ASCII = 0x80
+
 
 class WordBoundaries:
     """The tokens of a tokenizer that begin a word."""
@@ -22,7 +24,9 @@ class WordBoundaries:
         """`as_minicons`: the end of a line ends no word, and the first word of a line has no boundary before it."""
         method = tokenizer.manifest.method
         names = tokenizer.names
-        texts = [name.replace(SPACE, " ") for name in names] if method == "sentencepiece" else names
+        texts = [name.replace(SPACE, " ") for name in names] if method == "sentencepiece" else names[:]
+        for i, byte in tokenizer.byte_values.items():
+            texts[i] = chr(byte) if byte < _ASCII else names[i]
         self.has_line_start = method == "sentencepiece" and not as_minicons
         """A line begins with a boundary, as if a space were before it."""
         self._is_word = method == "word"

@@ -144,6 +144,7 @@ def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: 
             tokens = len(words) + lines
         case _:
             min_size = count_kinds(characters, min(1.0, growth))
+            min_size += 256 if config.method == "bpe" and config.byte_fallback else 0
             size = min_size + count_kinds(words, growth / 2)  # a subword occurs at least twice
             per_token = min(_CHARACTERS_PER_SUBWORD, len(characters) / max(1, len(words)))
             tokens = round(len(characters) / max(1.0, per_token)) + marks * lines

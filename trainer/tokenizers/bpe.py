@@ -9,22 +9,38 @@ from tokenizers.trainers import BpeTrainer
 from trainer.contracts.tokenizers import BpeTokenizerConfig, DocumentMode, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
-from trainer.tokenizers.subword import describe, train_library
+from trainer.tokenizers.library import vocabulary_and_merges
+from trainer.tokenizers.subword import SPLIT, describe, train_library
 
 
 def train(config: BpeTokenizerConfig, texts: Sequence[Text], documents: DocumentMode) -> Trained:
-    """Train byte-pair merges. Raises INVALID_INPUT if the vocabulary is too small for all characters."""
+    """Train byte-pair merges. Raises INVALID_INPUT if the vocabulary is too small for all characters.
+
+    With `byte_fallback`, it is also too small if it has no room for the 256 bytes.
+    """
     counts = count_characters(texts, documents)
     specials = special_names(config)
-    check_room(config.vocab_size, len(counts.characters), len(specials) + len(counts.characters))
+    byte_names = [f"<0x{byte:02X}>" for byte in range(256)] if config.byte_fallback else []
+    needed = len(specials) + len(counts.characters) + len(byte_names)
+    also = " and each of the 256 bytes of `byte_fallback`" if byte_names else ""
+    check_room(config.vocab_size, len(counts.characters), needed, also)
     library = tokenizers.Tokenizer(models.BPE(unk_token=specials["unk"]))
     special_tokens: list[str | tokenizers.AddedToken] = [*specials.values()]
     trainer = BpeTrainer(
-        vocab_size=config.vocab_size,
+        vocab_size=config.vocab_size - len(byte_names),
         min_frequency=config.min_frequency,
         special_tokens=special_tokens,
         show_progress=False,
     )
     train_library(library, trainer, texts, documents)
     library.decoder = decoders.Fuse()
-    return describe(library, config, counts, documents)
+    if not byte_names:
+        return describe(library, config, counts, documents)
+    learned = vocabulary_and_merges(library.to_str())
+    names = [*specials.values(), *byte_names, *list(learned.vocab)[len(specials) :]]
+    numbered = {name: i for i, name in enumerate(names)}
+    library = tokenizers.Tokenizer(models.BPE(numbered, learned.merges, unk_token=specials["unk"], byte_fallback=True))
+    library.pre_tokenizer = SPLIT
+    joins: list[decoders.Decoder] = [decoders.ByteFallback(), decoders.Fuse()]
+    library.decoder = decoders.Sequence(joins)
+    return describe(library, config, counts, documents)._replace(characters=None)

@@ -128,13 +128,16 @@ def frequent_tokens(
     return [token for token in selected if token in most_frequent]
 
 
-def check_room(vocab_size: int, characters: int, needed: int) -> None:
-    """Raise INVALID_INPUT if a vocabulary is smaller than the number of tokens that the characters need."""
+def check_room(vocab_size: int, characters: int, needed: int, also: str = "") -> None:
+    """Raise INVALID_INPUT if a vocabulary is smaller than the number of tokens that the characters need.
+
+    `also` names what else needs tokens, which `needed` counts.
+    """
     if vocab_size < needed:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"`vocab_size` must be at least {needed:,} for this text, because each of its {characters:,} characters"
-            f" needs a token; you gave {vocab_size:,}.",
+            f"{also} needs a token; you gave {vocab_size:,}.",
         )
 
 

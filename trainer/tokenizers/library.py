@@ -13,6 +13,8 @@ from trainer.tokenizers.base import load_error
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True)
     vocab: dict[str, int]
+    """In the order of ids."""
+    merges: list[tuple[str, str]] = []
 
 
 class _File(BaseModel):
@@ -30,6 +32,11 @@ def vocabulary_of(content: bytes, manifest: TokenizerManifest) -> list[str]:
     if list(vocabulary.values()) != list(range(manifest.vocab_size)):
         raise load_error(manifest, "does not have the vocabulary of its manifest")
     return list(vocabulary)
+
+
+def vocabulary_and_merges(content: str) -> _Model:
+    """Return the tokens with their ids, in order, and the merges of a BPE tokenizer, as the library writes them."""
+    return _File.model_validate_json(content).model
 
 
 def normalizer_of(normalization: Normalization, *more: normalizers.Normalizer) -> normalizers.Normalizer:

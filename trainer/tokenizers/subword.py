@@ -8,7 +8,13 @@ import tokenizers
 from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
-from trainer.contracts.tokenizers import DocumentMode, SubwordConfig, TokenizerManifest, special_names
+from trainer.contracts.tokenizers import (
+    BpeTokenizerConfig,
+    DocumentMode,
+    SubwordConfig,
+    TokenizerManifest,
+    special_names,
+)
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import NEWLINE, Ids, Span, Text, Tokenizer, Trained, join_ids, special_token_ids
 from trainer.tokenizers.counting import CharacterCounts
@@ -36,7 +42,7 @@ class SubwordTokenizer(Tokenizer):
     """Subword tokenizer: the first ids are special tokens, then characters, then merged tokens.
 
     A space belongs to the word after it; a second space and other white space are tokens of their own. Tokens consist
-    of complete characters, so that each has a span. An unknown character is one unknown token.
+    of complete characters, so that each has a span. An unknown character is one unknown token, or its bytes.
     """
 
     def __init__(
@@ -48,7 +54,12 @@ class SubwordTokenizer(Tokenizer):
         """
         names = vocabulary_of(content, manifest)
         super().__init__(
-            content, manifest, special_token_ids(config), names, lambda name: name.removeprefix(continuing)
+            content,
+            manifest,
+            special_token_ids(config),
+            names,
+            lambda name: name.removeprefix(continuing),
+            has_bytes=isinstance(config, BpeTokenizerConfig) and config.byte_fallback,
         )
         self._library = tokenizers.Tokenizer.from_str(content.decode())
         self._library.normalizer = None  # texts are normalized before, so that spans refer to the normalized text
@@ -64,7 +75,13 @@ class SubwordTokenizer(Tokenizer):
         return join_ids(([*before, *encoding.ids, end] for encoding in encodings), self.vocab_size)
 
     def spans(self, text: str) -> list[Span]:
-        return self._encoding(text).offsets
+        encoding = self._encoding(text)
+        spans = encoding.offsets
+        if not self.byte_values:
+            return spans
+        is_byte = [token in self.byte_values for token in encoding.ids]  # the library gives each the character's range
+        has_next = [is_byte[i : i + 2] == [True, True] and spans[i] == spans[i + 1] for i in range(len(spans))]
+        return [(start, start if waits else end) for (start, end), waits in zip(spans, has_next, strict=True)]
 
     def _encoding(self, text: str) -> tokenizers.Encoding:
         # the library cannot encode lone surrogates; like NUL, they occur in no corpus

@@ -37,6 +37,7 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         "min_frequency": None,
         "normalization": {"form": "NFC", "lowercase": False},
         "model_type": None,
+        "byte_fallback": None,
         "special_style": None,
         "special_tokens": None,
         "documents": "line",
@@ -158,6 +159,8 @@ def test_every_method__has_its_own_defaults(method: str, config: TokenizerConfig
         ("char", "special_style", "bert"),
         ("word", "model_type", "bpe"),
         ("bpe", "model_type", "bpe"),
+        ("wordpiece", "byte_fallback", True),
+        ("byte", "min_frequency", 2),
         ("sentencepiece", "min_frequency", 2),
     ],
 )

@@ -1,4 +1,4 @@
-"""The byte tokenizer: every text, byte by byte."""
+"""The byte tokenizer and byte fallback: every text, byte by byte where that is needed."""
 
 from unicodedata import normalize
 
@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all
 from tests.support.tiny_models import library_tokenizer, tokenizer_of
+from trainer.contracts.errors import AppError
 
 TOKENIZER = tokenizer_of("byte", ["a text"])
 STREAM = tokenizer_of("byte", ["a text"], documents="stream")
 LIBRARY = library_tokenizer(TOKENIZER)
+FALLBACK = tokenizer_of("bpe", ["the sun, the sea, ЖЖ"], byte_fallback=True)
+LIBRARY_FALLBACK = library_tokenizer(FALLBACK)
 
 
 @for_all(st.text(st.characters(exclude_categories=["Cs"])))
@@ -47,6 +50,56 @@ def test_names__are_ascii_characters_and_the_values_of_other_bytes() -> None:
     assert TOKENIZER.tokens(TOKENIZER.encode("a ğ")) == ["a", " ", "<0xC4>", "<0x9F>"]
     assert TOKENIZER.spans("ağ€") == [(0, 1), (1, 1), (1, 2), (2, 2), (2, 2), (2, 3)]
     assert TOKENIZER.pieces(TOKENIZER.encode("ağ€")) == ["a", "", "ğ", "", "", "€"]
+
+
+def test_fallback__writes_unknown_characters_as_bytes_between_the_tokens_of_known_ones() -> None:
+    lines = ["the sun, the sea"]
+    fallback = tokenizer_of("bpe", lines, byte_fallback=True)
+    without = tokenizer_of("bpe", lines)
+    extra = len(fallback.manifest.special_tokens)
+
+    assert fallback.tokens(range(extra, extra + 256)) == [f"<0x{byte:02X}>" for byte in range(256)]
+    assert fallback.tokens(range(extra + 256, fallback.vocab_size)) == without.tokens(range(extra, without.vocab_size))
+    for line in lines:
+        assert fallback.tokens(fallback.encode(line)) == without.tokens(without.encode(line))
+    ids = fallback.encode("the ЖЖ\tsun")
+    assert fallback.tokens(ids) == [
+        "the",
+        " ",
+        "<0xD0>",
+        "<0x96>",
+        "<0xD0>",
+        "<0x96>",
+        "<0x09>",
+        *fallback.tokens(ids)[7:],
+    ]
+    assert fallback.spans("the ЖЖ\tsun")[:7] == [(0, 3), (3, 4), (4, 4), (4, 5), (5, 5), (5, 6), (6, 7)]
+
+
+@for_all(st.text(st.characters(exclude_categories=["Cs"])))
+def test_fallback__gives_every_text_back_with_the_ids_of_the_library(text: str) -> None:
+    form = normalize("NFC", text)
+
+    ids = FALLBACK.encode(text)
+
+    assert FALLBACK.special_ids.unk not in ids
+    assert FALLBACK.decode(ids) == form
+    assert LIBRARY_FALLBACK.encode(form, add_special_tokens=False).ids == ids
+    assert "".join(form[start:end] for start, end in FALLBACK.spans(text)) == form
+
+
+def test_fallback__needs_room_for_the_bytes() -> None:
+    least = 4 + 256 + len(set("the sun"))  # special tokens, bytes and characters
+
+    assert tokenizer_of("bpe", ["the sun"], byte_fallback=True, vocab_size=least).vocab_size == least
+    with pytest.raises(AppError) as caught:
+        tokenizer_of("bpe", ["the sun"], byte_fallback=True, vocab_size=least - 1)
+    assert caught.value.message == (
+        f"`vocab_size` must be at least {least} for this text, because each of its 7 characters and each of the 256"
+        f" bytes of `byte_fallback` needs a token; you gave {least - 1}."
+    )
+    with pytest.raises(AppError, match="`byte_fallback` is not an option of method 'char'"):
+        tokenizer_of("char", ["the sun"], byte_fallback=True)
 
 
 @pytest.mark.parametrize(("text", "shown"), [("\ud800", "\ufffd"), ("a\ud800b", "a\ufffdb")])

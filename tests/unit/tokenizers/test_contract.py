@@ -1,6 +1,7 @@
 """The contract of every tokenizer method."""
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
@@ -10,8 +11,9 @@ from pydantic import JsonValue
 
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
+from trainer.contracts import tokenizers
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import METHODS, Normalization
+from trainer.contracts.tokenizers import Normalization
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer
 
@@ -19,11 +21,15 @@ LINES = [normalize("NFC", line) for line in ("the sun shines on the sea", "ˈqɑ
 KNOWN = ["the sea", "ˈqɑzɑq ʃɑːr", "\u00e9tude", "[BOS]", "the 😀"]
 
 
-WITH_UNKNOWN = [method for method in METHODS if method != "byte"]
+FALLBACK = "bpe with bytes"
+METHODS = [*tokenizers.METHODS, FALLBACK]
+LOSSLESS = ["byte", FALLBACK]
+WITH_UNKNOWN = [method for method in METHODS if method not in LOSSLESS]
 
 
-def made(method: str, **fields: object) -> Tokenizer:
-    return tokenizer_of(method, LINES, ["a line held out"], **fields)
+def made(method: str, held_out: Sequence[str] = ("a line held out",), **fields: object) -> Tokenizer:
+    fallback: dict[str, object] = {"byte_fallback": True} if method == FALLBACK else {}
+    return tokenizer_of(method.split()[0], LINES, held_out, **fallback, **fields)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -41,7 +47,7 @@ def test_unknown_text__is_the_unknown_token_and_a_special_token_in_a_text_is_tex
     tokenizer = made(method)
     specials = tokenizer.manifest.special_tokens
 
-    assert (tokenizer.special_ids.unk in tokenizer.encode("Ж")) == (method != "byte")
+    assert (tokenizer.special_ids.unk in tokenizer.encode("Ж")) == (method not in LOSSLESS)
     for name in specials:
         assert set(tokenizer.encode(name)) & set(specials.values()) <= {tokenizer.special_ids.unk}
 
@@ -110,7 +116,7 @@ def test_saved__it_is_found_by_its_manifest_and_gives_equal_ids(method: str, tmp
 
     assert is_saved(tmp_path / "folder")
     assert loaded.manifest == saved.manifest
-    assert (loaded.manifest.method, loaded.manifest.vocab_size) == (method, saved.vocab_size)
+    assert (loaded.manifest.method, loaded.manifest.vocab_size) == (method.split()[0], saved.vocab_size)
     assert [loaded.encode(line) for line in LINES] == [saved.encode(line) for line in LINES]
     names = {path.name for path in (tmp_path / "folder").iterdir()}
     assert names == {"manifest.json", *(file.path for file in saved.manifest.files)}
@@ -170,6 +176,7 @@ def test_file_or_manifest_of_something_else__is_refused_though_the_hash_is_right
         ("word", b'"<UNK>"', b'"<unk>"'),
         ("word", b'"the"', b'"t e"'),
         ("bpe", b'"<s>"', b'"<z>"'),
+        (FALLBACK, b'"<s>"', b'"<z>"'),
         ("wordpiece", b'"[CLS]"', b'"[CLZ]"'),
         ("sentencepiece", b"<unk>", b"<UNK>"),
     ],
@@ -192,18 +199,18 @@ def test_vocabulary_of_another_kind__is_refused_though_the_hash_is_right(
 @pytest.mark.parametrize("method", METHODS)
 def test_statistics__are_those_of_lines_that_it_was_not_made_from(method: str) -> None:
     held_out = ["the sun Ж", "the sea"]
-    tokenizer = tokenizer_of(method, LINES, held_out)
+    tokenizer = made(method, held_out)
     stats = tokenizer.manifest.stats
     ids = [i for line in held_out for i in tokenizer.encode(line)]
     unknown = ids.count(tokenizer.special_ids.unk)
 
-    assert unknown == (method != "byte")
+    assert unknown == (method not in LOSSLESS)
     assert (stats.holdout_lines, stats.token_count) == (2, len(ids))
     assert stats.oov_rate == pytest.approx(unknown / len(ids))
     assert stats.unknown_char_share == unknown / 16
     assert stats.coverage == pytest.approx(1 - unknown / len(ids))
     spaces = " " if method != "word" else ""  # white space is part of no word
-    known = set("thesuna Ж") if method == "byte" else set("thesuna" + spaces)
+    known = set("thesuna Ж") if method in LOSSLESS else set("thesuna" + spaces)
     assert stats.char_coverage == pytest.approx(len(known) / len(set("thesuna Ж")))
     assert stats.avg_tokens_per_char == pytest.approx(len(ids) / 16)
     assert stats.avg_tokens_per_word == pytest.approx(len(ids) / 5)
@@ -216,7 +223,7 @@ def test_unknown_share__counts_as_the_tokenizer_does(method: str, tmp_path: Path
     tokenizer.save(tmp_path)
     lines = ["the Ж sea", "Жж", "e\u0301tude"]
 
-    assert unknown_share(tmp_path, lines) == (0 if method == "byte" else 3 / (9 + 2 + 5))
+    assert unknown_share(tmp_path, lines) == (0 if method in LOSSLESS else 3 / (9 + 2 + 5))
     assert unknown_share(tmp_path, []) == 0
 
 
