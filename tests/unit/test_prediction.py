@@ -60,14 +60,15 @@ def test_suggestions__are_the_likeliest_of_a_whole_forward_pass(name: str) -> No
 
 @pytest.mark.parametrize("method", METHODS)
 def test_suggestions__are_distinct_and_never_special_and_as_many_as_there_are(method: str) -> None:
-    tokenizer = tokenizer_of(method, POEM) if method == "char" else tokenizer_of(method, POEM, vocab_size=60)
+    sized = method not in ("char", "byte")
+    tokenizer = tokenizer_of(method, POEM, vocab_size=60) if sized else tokenizer_of(method, POEM)
     model = small_model(vocabulary_of(tokenizer))
 
     few, all_there_are = (asked(model, "the sun was", k, tokenizer=tokenizer).suggestions or () for k in (5, 100))
 
     names = [suggestion.token for suggestion in all_there_are]
     assert few == all_there_are[:5]
-    assert set(names) == set(tokenizer.tokens(range(tokenizer.vocab_size))) - set(tokenizer.manifest.special_tokens)
+    assert set(names) <= set(tokenizer.tokens(range(tokenizer.vocab_size))) - set(tokenizer.manifest.special_tokens)
     assert len(names) == len(set(names)) == min(100, tokenizer.vocab_size - len(tokenizer.special_ids.all))
     probabilities = [suggestion.prob for suggestion in all_there_are]
     assert probabilities == sorted(probabilities, reverse=True)

@@ -150,7 +150,8 @@ async def test_manifest__with_a_figure_missing_is_broken(tmp_path: Path) -> None
     finish(tmp_path, record)
     manifest = folder / "manifest.json"
     whole: dict[str, dict[str, float]] = json.loads(manifest.read_bytes())
-    for figure in whole["stats"]:
+    required = [name for name in whole["stats"] if name != "unknown_char_share"]  # which older manifests do not have
+    for figure in required:
         stats = {name: value for name, value in whole["stats"].items() if name != figure}
         changed: dict[str, object] = {**whole, "stats": stats}
         manifest.write_text(json.dumps(changed), encoding="utf-8")

@@ -38,6 +38,7 @@ from trainer.reports.score_table import (
     table_rows,
     titles,
     token_rows,
+    token_scores,
 )
 from trainer.system.files import storage_errors
 
@@ -389,7 +390,7 @@ def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
         return f"{_escaped(line.text or '')}\t{line.nats:.4f}"
     units = [(word.text, word.surprisal) for word in line.words or ()]
     if level == "per_char":
-        units = list(zip(line.tokens or (), line.surprisal or (), strict=True))
+        units = [(name, surprisal) for name, _, (surprisal, _, _), _ in token_scores(line)]
     return "\n".join(f"{_escaped(name)}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
 
 

@@ -94,7 +94,8 @@ class ScoredLine(Frozen):
 _TokenScores = tuple[str, Span, tuple[float | None, float | None, int | None], Expected]
 
 
-def _token_scores(scores: ScoreResponse | ScoredLine) -> Iterable[_TokenScores]:
+def token_scores(scores: ScoreResponse | ScoredLine) -> Iterator[_TokenScores]:
+    """Yield name, range, scores and expected tokens of each token, with the bytes of a character as one."""
     tokens = scores.tokens or ()
     expected: tuple[Expected, ...] = scores.topk or ((),) * len(tokens)
     figures = zip(scores.surprisal or (), scores.entropy or (), scores.rank or (), strict=True)
@@ -127,7 +128,7 @@ def token_rows(score: ScoreResponse, text: str) -> Iterator[TokenRow]:
     """Yield the tokens of a normalized text from its `per_char` score."""
     line_starts = [0, *(position + 1 for position, char in enumerate(text) if char == "\n")]
     unknown_names = UNKNOWN_NAMES if score.unknown_token is None else (score.unknown_token,)
-    for token, (start, end), (surprisal, entropy, rank), expected in _token_scores(score):
+    for token, (start, end), (surprisal, entropy, rank), expected in token_scores(score):
         shown = text[start:end]
         is_known = token not in unknown_names or shown == token
         line = bisect_right(line_starts, start)
@@ -189,7 +190,7 @@ def table_rows(line: ScoredLine, level: DetailLevel, first_index: int) -> list[l
             *(index, line.line, token, start, end, code_points(text[start:end])),
             *(*figures, *chain.from_iterable(expected)),
         ]
-        for index, (token, (start, end), figures, expected) in enumerate(_token_scores(line), first_index)
+        for index, (token, (start, end), figures, expected) in enumerate(token_scores(line), first_index)
     ]
 
 

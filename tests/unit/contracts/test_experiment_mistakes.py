@@ -34,7 +34,7 @@ def test_all_that_is_wrong_is_told_at_once__each_with_path_value_and_what_is_all
     assert {problem.path: (problem.value, problem.allowed) for problem in problems} == {
         "tokenizer.tokenizer_type": (
             "'morse'",
-            "one of 'sentencepiece', 'wordpiece', 'bpe', 'character', 'word'",
+            "one of 'sentencepiece', 'wordpiece', 'bpe', 'character', 'byte', 'word'",
         ),
         "data.batch_size": ("0", "an integer ≥ 1 and ≤ 4096"),
         "data.training_corpus": ("'/etc/passwd'", "a relative path without `..`"),

@@ -102,8 +102,8 @@ WRONG_FIELDS: list[tuple[dict[str, object], str, str]] = [
     ),
     (
         {"tokenizer": {"method": 3}},
-        "`tokenizer.method` must be one of 'bpe', 'char', 'sentencepiece', 'word', 'wordpiece', you gave 3.",
-        "one of 'bpe', 'char'",
+        "`tokenizer.method` must be one of 'bpe', 'byte', 'char', 'sentencepiece', 'word', 'wordpiece', you gave 3.",
+        "one of 'bpe', 'byte', 'char'",
     ),
     ({"provenance": {}}, "`provenance.source_corpus` is required.", "text"),
     ({"warmup_steps": 1, "warmup_ratio": 0.1}, "give `warmup_steps` or `warmup_ratio`, not both.", ""),
@@ -138,7 +138,7 @@ def test_train_request__what_does_not_exist_is_told_by_its_own_code_with_all_els
 
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
     families = "one of 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'"
-    methods = "one of 'char', 'word', 'bpe', 'wordpiece', 'sentencepiece'"
+    methods = "one of 'char', 'byte', 'word', 'bpe', 'wordpiece', 'sentencepiece'"
     assert caught.value.details == (
         FieldProblem(
             path="model_family",
