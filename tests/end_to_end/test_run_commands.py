@@ -490,7 +490,7 @@ def test_compare__shows_the_table_the_differences_and_what_is_worse(shell: Shell
     assert "better: loss -9.09%" in shell.type("compare", old.run_id, new.run_id, "--fail-on-regression")
 
     assert "measures both on one text" not in shown
-    elsewhere: dict[str, object] = {"effective": manifest.effective.model_copy(update=dict[str, object](seed=7))}
+    elsewhere: dict[str, object] = {"effective": manifest.effective.model_copy(update=dict[str, object](split_seed=7))}
     new.write_manifest(manifest.model_copy(update=elsewhere))
     way = f"`mt compare {new.run_id} {old.run_id} --path FILE` measures both on one text."
     assert way in shell.type("compare", new.run_id, old.run_id)
