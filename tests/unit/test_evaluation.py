@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,9 @@ def test_loss__is_the_brute_force_mean_over_whole_lines(run: Run, architecture: 
     assert found.tokens == len(expected) == sum(len(line) + 1 for line in lines)
     assert math.isclose(found.loss_nats, sum(expected) / len(expected), abs_tol=1e-5)
     assert math.isclose(perplexity(found.loss_nats), math.exp(sum(expected) / len(expected)), rel_tol=1e-4)
+    by_line = [sum(losses_by_hand(reference, [line], len(line) + 1)) for line in lines]
+    assert found.group_nats == pytest.approx(by_line, abs=1e-4)
+    assert found.group_tokens == tuple(len(line) + 1 for line in lines)
 
 
 def test_accuracy__is_a_hand_count(run: Run) -> None:
@@ -99,6 +103,29 @@ def test_loss__is_the_same_whatever_the_rows_and_batches_of_the_training(tmp_pat
         found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
 
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("family", ["lstm", "gpt2", "bert"])
+def test_losses_of_lines__are_sums_over_groups_of_a_long_text(tmp_path: Path, family: str) -> None:
+    text = [f"{'ab ' * (i % 9)}{i}" for i in range(1000)]
+    fields: dict[str, object] = {"tokenizer": {"method": "char"}, **FAMILIES[family], "max_seq_len": 16}
+    run = make_run(tmp_path, text, test_fraction=0.45, holdout_fraction=0.1, **fields)
+
+    metrics, _ = measure(run.fresh_model(), run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
+
+    lines = texts_of(run)
+    bounds = [number * len(lines) // 200 for number in range(201)]
+    groups = [lines[first:last] for first, last in pairwise(bounds)]
+    found = metrics.lines
+    assert found is not None and len(lines) > 400
+    assert found.chars == tuple(sum(map(len, group)) for group in groups)
+    assert (sum(found.chars), sum(found.tokens)) == (metrics.n_chars, metrics.n_tokens)
+    assert sum(found.nats) == pytest.approx(metrics.loss * metrics.n_tokens, rel=1e-12)
+    if metrics.objective == "causal_lm":
+        assert found.tokens == tuple(sum(len(line) + 1 for line in group) for group in groups)
+        first = run.corpus.ids["test"][: sum(found.tokens[:1]) + len(groups[0])]
+        alone = evaluate(run.fresh_model(), Documents(first, run.tokenizer.special_ids), run.compute)
+        assert found.nats[0] == pytest.approx(alone.loss_sum_nats, abs=1e-4)
 
 
 def integers(values: NDArray[np.int64]) -> list[int]:

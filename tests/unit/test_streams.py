@@ -243,6 +243,11 @@ def test_evaluation__reads_the_split_as_one_text(family: str) -> None:
         expected = list(losses_in_windows(model, ids, model.context_tokens))
     assert found.tokens == len(expected) == len(text)
     assert found.loss_nats == pytest.approx(sum(expected) / len(text), abs=1e-5)
+    lengths = [len(line) for line in text.splitlines(keepends=True)]
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    assert found.group_tokens == tuple(lengths)
+    by_line = [sum(expected[start : start + n]) for start, n in zip(starts, lengths, strict=True)]
+    assert found.group_nats == pytest.approx(by_line, abs=1e-4)
 
 
 def test_metrics__count_newlines_as_characters(run: Run) -> None:
@@ -257,6 +262,7 @@ def test_metrics__count_newlines_as_characters(run: Run) -> None:
     assert metrics.bits_per_char == pytest.approx(sum(losses) / math.log(2) / len(text), abs=1e-5)
     assert metrics.unknown_share == unknown / len(text)
     assert (metrics.seq_len.min, metrics.seq_len.max) == (1, 17)
+    assert metrics.lines is not None and metrics.lines.chars == tuple(len(line) + 1 for line in PLAY[7:])
     assert [sample.prompt for sample in samples][:1] == [""]
 
 

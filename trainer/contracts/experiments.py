@@ -306,13 +306,6 @@ class Rating(Frozen):
     mean_rating: float
 
 
-class Interval(Frozen):
-    """A 95 % interval of the paired bootstrap over sections."""
-
-    low: float
-    high: float
-
-
 class MatrixRow(Frozen):
     """A row of `matrix.csv`: how surprised a listener is by a text. Losses in nats per position."""
 

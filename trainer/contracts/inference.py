@@ -17,6 +17,7 @@ from trainer.contracts.inference_fields import (
     StoredRequest,
     limited,
 )
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
 from trainer.contracts.rules import described, needs, one_of_both
 from trainer.contracts.runs import CorpusName, EvalSummary
@@ -428,6 +429,8 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     n_tokens: int
     n_chars: int
     n_bytes: int | None = None
+    lines: LineLosses | None = None
+    """Losses of the lines, from which a comparison computes its interval."""
     unknown_share: float | None = None
     """The share of unknown tokens in the text, without [EOS]."""
     unknown_chars: int | None = None

@@ -32,6 +32,7 @@ from trainer.contracts.base import (
 )
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.leaks import MAX_LEAK_SHARE, HeldOutSplit, Leak, Leaks
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.rules import described, fits_together, needs, not_both
@@ -639,6 +640,8 @@ class EvalSummary(Frozen):
     """Share of unknown tokens, without [EOS]."""
     unknown_char_share: float | None = None
     """Share of unknown characters; above 0.001, `bits_per_char` is too low to compare."""
+    lines: LineLosses | None = None
+    """Losses of the lines of the text; None if an older version evaluated it."""
 
 
 class RunManifest(Frozen):

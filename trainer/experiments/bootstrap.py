@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contracts.experiments import Interval
+from trainer.contracts.intervals import Interval
 
 RESAMPLES = 2000
 LOW = floor(0.025 * (RESAMPLES - 1))

@@ -15,7 +15,6 @@ from trainer.contracts.base import R, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
     AsymmetryRow,
-    Interval,
     ListenersRow,
     MatrixRow,
     ScoringMode,
@@ -25,6 +24,7 @@ from trainer.contracts.experiments import (
     SectionTable,
     Tables,
 )
+from trainer.contracts.intervals import Interval
 from trainer.experiments.bootstrap import Difference, Pooled, Statistic, intervals
 
 _DECIMALS = 6

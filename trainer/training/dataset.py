@@ -11,7 +11,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from weakref import finalize
 
 import numpy as np
@@ -35,8 +35,9 @@ from trainer.tokenizers.counting import text_size
 from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
+LineChars: TypeAlias = "NDArray[np.int32]"
 _CONTENT_FILE = "content.json"
-_CACHE_VERSION = 6
+_CACHE_VERSION = 7
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 
@@ -53,12 +54,14 @@ class TokenizedCorpus(NamedTuple):
     """The splits of a run as token ids: `encode_documents` of all lines, one after another.
 
     `ids` are mapped from files; splits that the run does not have are absent. `words` counts words between white space.
+    `line_chars` has the characters of each line (lines,), in a stream with its newline, mapped from files too.
     """
 
     ids: dict[Split, Ids]
     sizes: dict[Split, SplitSizes]
     words: dict[Split, int]
     special_ids: SpecialIds
+    line_chars: dict[Split, LineChars]
 
     @property
     def leaks(self) -> Leaks:
@@ -117,11 +120,13 @@ def prepare(
         os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
         content = _content(folder)
         ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
-        for mapped in ids.values():
-            finalize(mapped, os.close, os.dup(descriptor))  # the folder is in use as long as its files are mapped
+        line_chars = {name: _mapped_chars(_chars_file(folder, name)) for name in content.sizes}
+        for name, mapped in ids.items():  # the folder is in use as long as its files are mapped
+            finalize(mapped, os.close, os.dup(descriptor))
+            finalize(line_chars[name], os.close, os.dup(descriptor))
     finally:
         os.close(descriptor)
-    return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
+    return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids, line_chars)
 
 
 class _Content(Frozen):
@@ -154,7 +159,8 @@ def _use_complete(folder: Path) -> int | None:
 def _is_complete(folder: Path) -> bool:
     if not (folder / _CONTENT_FILE).exists():
         return False
-    return all(_ids_file(folder, split).exists() for split in _content(folder).sizes)
+    files = (file(folder, split) for split in _content(folder).sizes for file in (_ids_file, _chars_file))
+    return all(file.exists() for file in files)
 
 
 def _content(folder: Path) -> _Content:
@@ -171,18 +177,20 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, text_bytes: 
 
     with filled_folder(folder) as temporary, ExitStack() as stack:
         files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
+        chars_files = {split: stack.enter_context(_chars_file(temporary, split).open("wb")) for split in counts}
         syncing: list[Future[None]] = []
         disk = stack.enter_context(ThreadPoolExecutor(1))
         unsynced_bytes = 0
         for parts in all_results(encode, text_bytes if tokenizer.has_one_thread else 0):
-            for name, numbers, ids in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            for name, numbers, line_chars, ids in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True):
                 split = SPLITS[int(name)]
                 counts[split].update(_Counts(*array("q", numbers))._asdict())
                 unsynced_bytes += files[split].write(ids)
+                chars_files[split].write(line_chars)
                 if unsynced_bytes > _SYNCED_BYTES:
                     syncing.append(disk.submit(os.fsync, files[split].fileno()))
                     unsynced_bytes = 0
-        for file in files.values():
+        for file in (*files.values(), *chars_files.values()):
             file.flush()
             syncing.append(disk.submit(os.fsync, file.fileno()))
         for sync in syncing:
@@ -209,9 +217,11 @@ class _Counts(NamedTuple):
     words: int
 
 
-def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, bytes, bytes]:
-    """Return the number of the split, the counts and the ids of some lines."""
+def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the number of the split, the counts, the characters of each line, and the ids of some lines."""
     ids, size = tokenizer.encode_documents(lines), text_size(lines, tokenizer.documents)
+    newline = 0 if tokenizer.documents == "line" else 1
+    line_chars = array("i", (len(line) + newline for line in lines.split("\n")))
     special_ids = tokenizer.special_ids
     is_unknown: NDArray[np.bool_] = ids == special_ids.unk
     begins = 0 if special_ids.line_start is None else size.lines
@@ -224,7 +234,7 @@ def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, byt
         unknown_chars=tokenizer.unknown_characters(lines, ids),
         words=size.words,
     )
-    return str(SPLITS.index(split)).encode(), array("q", counts).tobytes(), ids.tobytes()
+    return str(SPLITS.index(split)).encode(), array("q", counts).tobytes(), line_chars.tobytes(), ids.tobytes()
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:
@@ -232,5 +242,14 @@ def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:
     return ids
 
 
+def _mapped_chars(path: Path) -> LineChars:
+    line_chars: LineChars = np.memmap(path, np.int32, "r")
+    return line_chars
+
+
 def _ids_file(folder: Path, split: Split) -> Path:
     return folder / f"{split}.bin"
+
+
+def _chars_file(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.chars.bin"

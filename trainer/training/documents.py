@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from trainer.contracts.intervals import MAX_LINE_GROUPS
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.inference.windows import Windows, windows
 from trainer.tokenizers.base import Ids
@@ -25,7 +27,7 @@ class Documents(NamedTuple):
     special_ids: SpecialIds
     masking: Masking | None = None
 
-    def blocks(self, max_tokens: int | None) -> Iterator["Block"]:
+    def blocks(self, max_tokens: int | None, group_ends: NDArray[np.int64]) -> Iterator["Block"]:
         """Yield all documents in blocks of about a million ids, cut into windows of at most `max_tokens`."""
         number = 0
         for ends in self._ends():
@@ -35,7 +37,7 @@ class Documents(NamedTuple):
             cut = windows(lengths, max_tokens, both_sides=is_masked)
             ordered = cut.ordered(np.argsort(-cut.length, kind="stable"))  # the longest first
             window_lengths: list[int] = ordered.length.tolist()
-            yield Block(self, origins, number, ordered, window_lengths)
+            yield Block(self, origins, number, ordered, window_lengths, group_ends)
             number += len(origins)
 
     def _ends(self) -> Iterator[NDArray[np.int64]]:
@@ -44,6 +46,19 @@ class Documents(NamedTuple):
             return line_ends(self.ids, self.special_ids.eos)
         ends: list[NDArray[np.int64]] = [np.arange(-1, len(self.ids), len(self.ids))]
         return iter(ends)
+
+    def group_ends(self) -> NDArray[np.int64]:
+        """Return the position of the last id of each group of lines (groups,)."""
+        end = self.special_ids.line_end
+        lines = sum(len(ends) - 1 for ends in line_ends(self.ids, end))
+        last_lines: NDArray[np.int64] = group_bounds(lines)[1:] - 1
+        found: list[NDArray[np.int64]] = []
+        number = 0
+        for ends in line_ends(self.ids, end):
+            numbers: NDArray[np.int64] = last_lines[(last_lines >= number) & (last_lines < number + len(ends) - 1)]
+            found.append(ends[numbers - number + 1])
+            number += len(ends) - 1
+        return np.concatenate(found)
 
     def ids_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the ids at positions of the split; position -1 is the token before its first line."""
@@ -62,11 +77,14 @@ class Block(NamedTuple):
     """Number of the first document."""
     windows: Windows
     lengths: list[int]
+    group_ends: NDArray[np.int64]
+    """Position of the last id of each group of lines in the split."""
 
-    def batch(self, row: int, count: int, start: int = 0, stop: int | None = None) -> Batch:
-        """Return a batch (B, T) of `count` windows from `row` on, from position `start` up to `stop`.
+    def batch(self, row: int, count: int, start: int = 0, stop: int | None = None) -> tuple[Batch, Tensor]:
+        """Return a batch (B, T) of `count` windows from `row` on, and the group of lines of each target (B, T).
 
-        The default `stop` is the end of the longest window. Masked windows must be read completely.
+        The windows are read from position `start` up to `stop`. The default `stop` is the end of the longest window.
+        Masked windows must be read completely.
         """
         ids, special_ids, masking = self.documents
         taken = self.windows.ordered(np.arange(row, row + count))
@@ -87,7 +105,18 @@ class Block(NamedTuple):
             numbers: NDArray[np.int64] = self.first_number + taken.document
             read, targets = masking.apply(inputs, numbers, 0, begins=taken.begin, candidates=is_scored)
         release(ids)
-        return Batch(read, targets, int(torch.count_nonzero(targets != NO_TARGET)), padded)
+        target_positions: NDArray[np.int64] = stored + (masking is None)
+        groups: NDArray[np.int64] = np.searchsorted(self.group_ends, target_positions)
+        groups = np.minimum(groups, len(self.group_ends) - 1)  # behind the end there are no targets
+        count = int(torch.count_nonzero(targets != NO_TARGET))
+        return Batch(read, targets, count, padded), torch.from_numpy(groups)
+
+
+def group_bounds(lines: int) -> NDArray[np.int64]:
+    """Return the number of the first line of each group of lines, and the number of lines (groups + 1,)."""
+    groups = min(lines, MAX_LINE_GROUPS)
+    numbers: NDArray[np.int64] = np.arange(groups + 1, dtype=np.int64)
+    return numbers * lines // groups
 
 
 def line_ends(ids: Ids, end: int) -> Iterator[NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from trainer.contracts.base import Frozen, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, Sample, SequenceLengths, perplexity
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import Split
 from trainer.inference.generation import generate
@@ -22,7 +23,7 @@ from trainer.tokenizers.base import Ids, Tokenizer
 from trainer.training.batches import NO_TARGET, Batch, masking
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute
-from trainer.training.documents import Block, Documents, line_ends
+from trainer.training.documents import Block, Documents, group_bounds, line_ends
 
 SAMPLES_PER_PROMPT = 4
 _SAMPLE_TOKENS = 100
@@ -44,6 +45,9 @@ class Evaluation(NamedTuple):
     tokens: int
     top1_hits: int
     top5_hits: int
+    group_nats: tuple[float, ...]
+    group_tokens: tuple[int, ...]
+    """Losses and tokens of each group of lines."""
 
     @property
     def loss_nats(self) -> float:
@@ -63,12 +67,18 @@ def evaluate(
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=compute.device)
     hits = torch.zeros(2, dtype=torch.int64, device=compute.device)
+    group_ends = documents.group_ends()
+    group_nats = torch.zeros(len(group_ends), dtype=torch.float64, device=compute.device)
+    group_tokens = torch.zeros(len(group_ends), dtype=torch.int64, device=compute.device)
     tokens = 0
     try:
         with torch.inference_mode():
-            for logits, batch in _predictions(model, documents, compute):
-                losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-                loss += losses.double().sum()
+            for logits, batch, groups in _predictions(model, documents, group_ends, compute):
+                targets, group = batch.targets.flatten(), groups.flatten()
+                losses = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none").double()
+                loss += losses.sum()
+                group_nats.index_add_(0, group, losses)
+                group_tokens.index_add_(0, group, (targets != NO_TARGET).long())
                 hits += _hits(logits, batch.targets)
                 tokens += batch.tokens
                 del logits  # the next batch needs their memory
@@ -77,7 +87,9 @@ def evaluate(
         model.train(was_training)
     if not tokens:
         raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
-    return Evaluation(float(loss), tokens, int(hits[0]), int(hits[1]))
+    nats_list: list[float] = group_nats.tolist()
+    tokens_list: list[int] = group_tokens.tolist()
+    return Evaluation(float(loss), tokens, int(hits[0]), int(hits[1]), tuple(nats_list), tuple(tokens_list))
 
 
 class TrainingSample(Frozen):
@@ -125,6 +137,8 @@ def measure(
     samples = draw_samples(model, tokenizer, prompts, effective.seed, run_id)
     bits_per_char = sizes.bits_per_char(evaluation.loss_nats, effective.objective)
     words = [sample.text.split() for sample in samples]
+    firsts = group_bounds(sizes.lines)[:-1]
+    chars: list[int] = np.add.reduceat(corpus.line_chars[split], firsts, dtype=np.int64).tolist()
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
     metrics = EvalMetrics(
         run_id=run_id,
@@ -140,6 +154,7 @@ def measure(
         n_tokens=evaluation.tokens,
         n_chars=sizes.chars,
         n_bytes=sizes.bytes,
+        lines=LineLosses(nats=evaluation.group_nats, tokens=evaluation.group_tokens, chars=tuple(chars)),
         unknown_share=None if sizes.unknown_tokens is None else sizes.unknown_tokens / tokens,
         unknown_chars=sizes.unknown_chars,
         unknown_char_share=sizes.unknown_char_share,
@@ -209,12 +224,14 @@ def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
     return 1 - sum(len(set(pairs)) for pairs in texts_pairs) / total if total else 0.0
 
 
-def _predictions(model: LanguageModel, documents: Documents, compute: Compute) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield the logits (B, T, V) of each batch."""
+def _predictions(
+    model: LanguageModel, documents: Documents, group_ends: NDArray[np.int64], compute: Compute
+) -> Iterator[tuple[Tensor, Batch, Tensor]]:
+    """Yield the logits (B, T, V) of each batch, the batch, and the group of lines of each target (B, T)."""
     carries_state = model.carries_unlimited_state
     max_tokens = None if carries_state else model.context_tokens or _MAX_WINDOW_TOKENS
     positions = max(1, min(_MAX_BATCH_POSITIONS, _MAX_BATCH_LOGITS // model.vocab_size))
-    for block in documents.blocks(max_tokens):
+    for block in documents.blocks(max_tokens, group_ends):
         row = 0
         while row < len(block.lengths):
             longest = 1 if carries_state else block.lengths[row]
@@ -222,14 +239,14 @@ def _predictions(model: LanguageModel, documents: Documents, compute: Compute) -
             if carries_state:
                 yield from _predictions_in_chunks(model, block, row, count, positions, compute)
             else:
-                batch = block.batch(row, count).to(compute.device)
-                yield model.forward(batch.inputs, batch.lengths), batch
+                batch, groups = _on_device(block.batch(row, count), compute)
+                yield model.forward(batch.inputs, batch.lengths), batch, groups
             row += count
 
 
 def _predictions_in_chunks(
     model: LanguageModel, block: Block, row: int, count: int, positions: int, compute: Compute
-) -> Iterator[tuple[Tensor, Batch]]:
+) -> Iterator[tuple[Tensor, Batch, Tensor]]:
     """Read `count` lines, longest first, in chunks of at most `positions`; ended lines leave the batch."""
     lengths = block.lengths[row : row + count]
     state = model.initial_state(count)
@@ -240,10 +257,15 @@ def _predictions_in_chunks(
             state = tuple(tensor[:, :unread].contiguous() for tensor in state)
         median = lengths[unread // 2]  # a chunk ends here at the latest, so at most half of its rows have padding
         stop = min(start + max(1, positions // unread), median)
-        batch = block.batch(row, unread, start, stop).to(compute.device)
+        batch, groups = _on_device(block.batch(row, unread, start, stop), compute)
         logits, state = model.forward_with_state(batch.inputs, state)
-        yield logits, batch
+        yield logits, batch, groups
         start = stop
+
+
+def _on_device(read: tuple[Batch, Tensor], compute: Compute) -> tuple[Batch, Tensor]:
+    batch, groups = read
+    return batch.to(compute.device), groups.to(compute.device, non_blocking=True)
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:

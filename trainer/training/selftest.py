@@ -10,7 +10,7 @@ from torch.nn import functional
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
 from trainer.contracts.wording import counted
-from trainer.data.corpus import SplitRule, read_blocks
+from trainer.data.corpus import Split, SplitRule, read_blocks
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
@@ -153,4 +153,5 @@ def _corpus_of(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
     chars = len(tokenizer.decode(predicted))
     sizes = SplitSizes(lines=id_list.count(special_ids.start), chars=chars, tokens=len(predicted))
     line: Ids = np.array([*id_list[:_TARGETS], special_ids.line_end], dtype=ids_type(tokenizer.vocab_size))
-    return TokenizedCorpus({"train": ids, "validation": line}, {"train": sizes, "validation": sizes}, {}, special_ids)
+    splits: dict[Split, Ids] = {"train": ids, "validation": line}
+    return TokenizedCorpus(splits, {"train": sizes, "validation": sizes}, {}, special_ids, {})

@@ -44,8 +44,14 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     compute = resolve(changed(effective, precision="fp32"))
     _, corpus = prepare(effective, *data_paths(settings, effective), loaded.tokenizer)
     if request.path_override is not None:
-        ids, sizes, words, special_ids = corpus
-        corpus = TokenizedCorpus({split: ids["train"]}, {split: sizes["train"]}, {split: words["train"]}, special_ids)
+        ids, sizes, words, special_ids, line_chars = corpus
+        corpus = TokenizedCorpus(
+            {split: ids["train"]},
+            {split: sizes["train"]},
+            {split: words["train"]},
+            special_ids,
+            {split: line_chars["train"]},
+        )
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id)
     with run.wait_for_lock(_LOCK_SECONDS):
         store_evaluation(run, measured)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.properties import for_all_pairs
-from trainer.contracts.experiments import Interval
+from trainer.contracts.intervals import Interval
 from trainer.experiments import bootstrap
 from trainer.experiments.bootstrap import Difference, IndexStream, Pooled, Statistic, intervals
 
