@@ -88,12 +88,12 @@ def attach_comparison(
 
 
 def _colour(comparison: Comparison) -> int:
-    rises = [one.rise for one in comparison.against if one.rise is not None]
-    if not rises:
+    verdicts = {one.verdict for one in comparison.against}
+    if verdicts == {"not_comparable"}:
         return GREY
     if any(one.is_regression for one in comparison.against):
         return AMBER
-    return GREEN if max(rises) < 0 else BLURPLE
+    return GREEN if verdicts == {"better"} else BLURPLE
 
 
 def _metric_line(title: str, form: str, values: Sequence[float | None], deltas: Sequence[float | None]) -> str:

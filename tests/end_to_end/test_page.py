@@ -69,7 +69,8 @@ async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone
         await browser.see_text("A and B")
         await browser.see_text("Bits per character")
         assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
-        assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-differences]"))
+        assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))
+        assert "A against B: " in await browser.text("[aria-labelledby=about-verdict]")
         assert await faults(browser) == []
 
         assert browser.errors == []

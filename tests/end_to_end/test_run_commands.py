@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
 from tests.support.lab import running_worker
+from tests.support.measured_runs import line_losses
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.runs import record
 from tests.support.stories import Story, run_record
@@ -20,11 +21,11 @@ from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.contracts.base import now
+from trainer.contracts.base import changed, now
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import RunManifest, RunStatus
+from trainer.contracts.runs import RunStatus
 from trainer.export.verification import Verification
 from trainer.system.logs import LogReader
 from trainer.training.progress import CurveRow
@@ -456,44 +457,79 @@ def test_latest_evaluation__is_shown_and_nothing_is_measured(shell: Shell) -> No
     assert shell.error("eval", "a-run", "--latest").code is ErrorCode.RUN_NOT_FOUND
 
 
-def test_compare__shows_the_table_the_differences_and_what_is_worse(shell: Shell) -> None:
+def evaluated(run: RunDirectory, loss: float, spread: float, **fields: object) -> None:
+    """Store a test loss, and losses of lines above and below it by turns."""
+    manifest = run.completed_manifest()
+    [summary] = manifest.eval
+    measured = changed(summary, loss=loss, lines=line_losses(loss, spread))
+    run.write_manifest(changed(manifest, eval=(measured,), effective=changed(manifest.effective, **fields)))
+
+
+def test_compare__shows_the_verdict_the_table_and_the_settings(shell: Shell) -> None:
     old = shell.add_finished_run()
     new = twin(old, "lstm-2")
-    text = (new.path / "manifest.json").read_text(encoding="utf-8")
-    manifest = RunManifest.model_validate_json(text)
-    [summary] = manifest.eval
-    changed: dict[str, object] = {
-        "eval": (summary.model_copy(update=dict[str, object](loss=summary.loss * 1.1, top1_accuracy=0.5)),),
-        "effective": manifest.effective.model_copy(update=dict[str, object](learning_rate=0.5, label="x" * 50)),
-    }
-    new.write_manifest(manifest.model_copy(update=changed))
+    evaluated(old, 2.0, 0.0)
+    evaluated(new, 2.2, 0.1, learning_rate=0.5, label="x" * 50, eval_every_steps=5)
 
     shown = shell.type("compare", new.run_id, old.run_id)
     found = Comparison.model_validate_json(shell.type("compare", new.run_id, old.run_id, "--json"))
 
     [one] = found.against
-    assert (one.run_id, one.is_regression) == (old.run_id, True)
+    assert (one.run_id, one.verdict, one.is_regression) == (old.run_id, "worse", True)
     assert one.rise == pytest.approx(0.1)
-    assert [difference.field for difference in one.differences] == ["learning_rate"]
-    head = "Run Model Params Loss Perplexity Bits/char Top-1 Top-5 Tokens/s Label".split()
     lines = shown.splitlines()
-    assert lines[1].split() == head
-    assert lines[2].split()[:3] == [new.run_id, "LSTM-1x8", "810"]
-    assert "✗ regression: loss +10.00%, more than 1.00%" in shown
-    assert lines[-1].split() == ["learning_rate", "0.5", "0.002"]
+    assert lines[0] == (
+        f"{new.run_id} against {old.run_id}: ✗ regression: loss +10.00% (95 % interval +8.38% to +11.62%),"
+        " more than 1.00%"
+    )
+    assert lines[1] == "One seed each: the interval covers lines of the text, not the spread of trainings."
+    assert lines[2].startswith("loss +0.2000, perplexity +0.000, ")
+    head = "Run Model Params Loss Perplexity Bits/char Top-1 Top-5 Tokens/s Label".split()
+    assert lines[5].split() == head
+    assert lines[6].split()[:3] == [new.run_id, "LSTM-1x8", "810"]
+    assert lines[10].split() == ["learning_rate", "0.5", "0.002"]
+    assert lines[-1].split() == ["eval_every_steps", "5"]  # the other run has none
     assert nothing_was_started(shell)
 
     shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", code=1)
-    assert "worse within the tolerance" in shell.type(
-        "compare", new.run_id, old.run_id, "--fail-on-regression", "--tolerance", "0.2"
-    )
-    assert "better: loss -9.09%" in shell.type("compare", old.run_id, new.run_id, "--fail-on-regression")
-
+    within = shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", "--tolerance", "0.2")
+    assert "worse within the tolerance" in within
+    better = shell.type("compare", old.run_id, new.run_id, "--fail-on-regression")
+    assert "better: loss -9.09% (95 % interval -10.56% to -7.62%)" in better
     assert "measures both on one text" not in shown
-    elsewhere: dict[str, object] = {"effective": manifest.effective.model_copy(update=dict[str, object](split_seed=7))}
-    new.write_manifest(manifest.model_copy(update=elsewhere))
-    way = f"`mt compare {new.run_id} {old.run_id} --path FILE` measures both on one text."
-    assert way in shell.type("compare", new.run_id, old.run_id)
+
+
+@pytest.mark.parametrize(
+    ("loss", "spread", "said"),
+    [
+        (2 + 4.6e-8, 0.0, "equal: same loss within rounding"),
+        (2.05, 0.3, "no clear difference: loss +2.50% (95 % interval -2.36% to +7.36%)"),
+    ],
+)
+def test_compare__fails_for_no_difference_that_can_be_chance(
+    shell: Shell, loss: float, spread: float, said: str
+) -> None:
+    old = shell.add_finished_run()
+    new = twin(old, "lstm-2")
+    evaluated(old, 2.0, 0.0)
+    evaluated(new, loss, spread, learning_rate=0.5)
+
+    assert said in shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", "--tolerance", "0")
+
+
+def test_compare__shows_no_differences_of_runs_on_different_texts(shell: Shell) -> None:
+    old = shell.add_finished_run()
+    new = twin(old, "lstm-2")
+    evaluated(new, 2.2, 0.1, split_seed=7)
+
+    shown = shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", code=1).splitlines()
+
+    assert shown[:4] == [
+        f"{new.run_id} against {old.run_id}: not comparable",
+        "Their test splits differ, so none of their metrics are comparable.",
+        f"`mt compare {new.run_id} {old.run_id} --path FILE` measures both on one text.",
+        "params +0, tokens/s +0",
+    ]
 
 
 COMPARE_MISTAKES: list[tuple[list[str], str]] = [

@@ -13,7 +13,7 @@ from bot.http.runs import Curve
 from tests.support import ROOT
 from tests.support.http import lab_site
 from tests.support.lab import Lab
-from trainer.contracts import comparison, events, inference, runs
+from trainer.contracts import comparison, events, inference, intervals, runs
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
@@ -36,6 +36,7 @@ RECORDS: dict[str, type[BaseModel]] = {
     "Sample": inference.Sample,
     "ComparedRun": comparison.ComparedRun,
     "Difference": comparison.Difference,
+    "Interval": intervals.Interval,
     "Against": comparison.Against,
     "Comparison": comparison.Comparison,
     "LineScore": inference.LineScore,

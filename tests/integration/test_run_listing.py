@@ -22,6 +22,7 @@ from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import Json, rows, text
 from tests.support.bot import AMBER, TEXT, TOKEN, Place, place, read, settings
+from tests.support.measured_runs import line_losses
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.artifacts.runs import manifest_of
@@ -382,7 +383,13 @@ async def test_help__tells_every_command_and_its_options(tmp_path: Path) -> None
 
 def measured(one: Story, loss: float) -> Story:
     """The end of a run that was measured."""
-    summary = EvalSummary(split="test", loss=loss, perplexity=math.exp(loss), bits_per_char=loss / math.log(2))
+    summary = EvalSummary(
+        split="test",
+        loss=loss,
+        perplexity=math.exp(loss),
+        bits_per_char=loss / math.log(2),
+        lines=line_losses(loss),
+    )
     left: dict[str, object] = {"eval": (summary,)}
     one.run.write_manifest(manifest_of(one.record, "completed").model_copy(update=left))
     return one
@@ -435,7 +442,7 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
     assert "They have the same settings." in different[0].text and different[0].is_ephemeral
     assert "Forbidden" in different[1].text
     assert "⚖ new \\*one\\* against old" in worse.text
-    assert "✗ regression: loss +10.00%, more than 1.00%" in worse.text
+    assert "✗ regression: loss +10.00% (95 % interval +10.00% to +10.00%), more than 1.00%" in worse.text
     assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text
     assert (worse.colour, worse.is_ephemeral) == (AMBER, False)
     assert "better: loss -9.09%" in better.text

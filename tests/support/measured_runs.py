@@ -1,6 +1,7 @@
 """Runs with known metrics."""
 
 from collections.abc import Mapping
+from itertools import cycle, islice
 from types import MappingProxyType
 
 from tests.support.families import request_of
@@ -10,7 +11,15 @@ from trainer.config.presets import resolve
 from trainer.contracts.comparison import (
     Measurement,
 )
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, TokenizerFacts
+
+
+def line_losses(loss: float, spread: float = 0.0, lines: int = 40) -> LineLosses:
+    """Losses of lines of ten tokens and twenty characters: above and below a mean by turns."""
+    nats = islice(cycle([10 * (loss + spread), 10 * (loss - spread)]), lines)
+    return LineLosses(nats=tuple(nats), tokens=(10,) * lines, chars=(20,) * lines)
+
 
 SUMMARY = EvalSummary(
     split="test",
@@ -62,4 +71,6 @@ def of_fields(
         "tokenizer": TokenizerFacts(id=f"char-{run_id}", sha256=tokenizer * 64),
     }
     manifest = manifest_of(run_record(run_id), "completed").model_copy(update=left)
-    return Measurement(manifest, SUMMARY.model_copy(update=summary), 1000.0)
+    renewed = SUMMARY.model_copy(update=summary)
+    update: dict[str, object] = {"lines": summary.get("lines", line_losses(renewed.loss))}
+    return Measurement(manifest, renewed.model_copy(update=update), 1000.0)

@@ -73,9 +73,9 @@ def _show(
         ]
         compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
         text = f"On {dataset}" if split is None else f"On their {split} splits"
-        lines = [f"{text}; losses in nats per token:", columns([_TITLES, *map(_row, compared.runs)]).plain]
-        for one in compared.against:
-            lines += ["", *_differences(compared, one)]
+        lines = [line for one in compared.against for line in (*_result(compared, one), "")]
+        lines += [f"{text}; losses in nats per token:", columns([_TITLES, *map(_row, compared.runs)]).plain]
+        lines += [line for one in compared.against if one.differences for line in ("", _settings(compared, one))]
         terminal.show(compared, Text("\n".join(lines)))
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
@@ -107,7 +107,7 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
     return (run.run_id, run.model, *shown, run.label or "")
 
 
-def _differences(found: Comparison, one: Against) -> list[str]:
+def _result(found: Comparison, one: Against) -> list[str]:
     first, delta = found.runs[0], one.delta
     lines = [f"{first.run_id} against {one.run_id}: {verdict(one, found.tolerance)}", *one.notes]
     if found.split is not None and not one.is_on_one_text:
@@ -122,11 +122,15 @@ def _differences(found: Comparison, one: Against) -> list[str]:
         ("tokens/s", delta.tokens_per_second, "+,.0f"),
     ]
     lines.append(", ".join(f"{name} {value:{form}}" for name, value, form in figures if value is not None))
-    if one.differences:
-        rows = [(d.field, _shortened(d.run), _shortened(d.other)) for d in one.differences]
-        lines.append(columns([("setting", first.run_id, one.run_id), *rows]).plain)
     return lines
 
 
+def _settings(found: Comparison, one: Against) -> str:
+    rows = [(each.field, _shortened(each.run), _shortened(each.other)) for each in one.differences]
+    return columns([("setting", found.runs[0].run_id, one.run_id), *rows]).plain
+
+
 def _shortened(value: str) -> str:
+    if value == "null":
+        return ""
     return value if len(value) <= _MAX_VALUE_CHARACTERS else f"{value[:_MAX_VALUE_CHARACTERS]}…"

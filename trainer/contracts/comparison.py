@@ -1,4 +1,4 @@
-"""Comparison of runs on a split or corpus, and detection of regressions."""
+"""Comparison of runs on a split or corpus, with intervals over its lines, and detection of regressions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -8,11 +8,22 @@ from pydantic_core import to_json
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
+from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
 from trainer.contracts.models import ModelConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
 
+Basis = Literal["loss", "bits_per_char"]
+Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
 TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
+_ROUNDING = 1e-6
+"""Relative difference of two losses that sums of float32 numbers can cause."""
+_COMPARABLE: dict[Basis | None, frozenset[str]] = {
+    "loss": frozenset({"loss", "perplexity", "bits_per_char", "top1_accuracy", "top5_accuracy"}),
+    "bits_per_char": frozenset({"bits_per_char"}),
+    None: frozenset(),
+}
+"""Metrics of which a difference means something."""
 
 
 class Measurement(NamedTuple):
@@ -24,12 +35,12 @@ class Measurement(NamedTuple):
 
 
 class Figures(Frozen):
-    """Figures of a run, or their differences from those of another run; None if unknown."""
+    """Figures of a run, or their differences from those of another run; None if unknown or not comparable."""
 
     params: int | None
-    loss: float
+    loss: float | None
     """In nats per token of the run's tokenizer."""
-    perplexity: float
+    perplexity: float | None
     bits_per_char: float | None
     top1_accuracy: float | None
     """A share, as the next one."""
@@ -58,11 +69,16 @@ class Against(Frozen):
     """Comparison of the first run with another run."""
 
     run_id: Identifier
-    basis: Literal["loss", "bits_per_char"] | None
+    basis: Basis | None
     """Comparable metric; None if there is none, with the reason in `notes`."""
     rise: float | None
     """Relative increase of that metric over the other run; negative: better."""
+    interval: Interval | None
+    """95 % interval of `rise`, paired over the lines of the text."""
+    verdict: Verdict
+    """`better` and `worse` only where the interval excludes zero; `equal` if the rise is within rounding."""
     is_regression: bool
+    """True if the run is worse, by more than the tolerance, and differs in more than its seed."""
     delta: Figures
     is_on_one_text: bool
     """True if both were evaluated on the same lines in the same form."""
@@ -84,7 +100,8 @@ class Comparison(Frozen):
     @property
     def is_passed(self) -> bool:
         """True if the first run is comparable with every other run and a regression of none."""
-        return all(one.rise is not None and not one.is_regression for one in self.against)
+        unknown: tuple[Verdict, ...] = ("not_comparable", "no_interval")
+        return all(one.verdict not in unknown and not one.is_regression for one in self.against)
 
 
 def check_different(run_ids: Sequence[str]) -> None:
@@ -134,10 +151,15 @@ def verdict(one: Against, tolerance: float) -> str:
     if one.rise is None:
         return "not comparable"
     name = "loss" if one.basis == "loss" else "bits per character"
+    if one.verdict == "equal":
+        return f"equal: same {name} within rounding"
+    change = f"{name} {one.rise:+.2%}"
+    if one.interval is not None:
+        change += f" (95 % interval {one.interval.low:+.2%} to {one.interval.high:+.2%})"
     if one.is_regression:
-        return f"✗ regression: {name} {one.rise:+.2%}, more than {tolerance:.2%}"
-    better = "better" if one.rise < 0 else "worse within the tolerance" if one.rise else "equal"
-    return f"{better}: {name} {one.rise:+.2%}"
+        return f"✗ regression: {change}, more than {tolerance:.2%}"
+    within = " within the tolerance" if one.verdict == "worse" and one.rise <= tolerance else ""
+    return f"{one.verdict.replace('_', ' ')}{within}: {change}"
 
 
 def _figures(one: Measurement) -> dict[str, float | None]:
@@ -165,23 +187,74 @@ def _against(first: Measurement, other: Measurement, split: EvalSplit | None, to
     if warnings and basis == "bits_per_char":
         basis = None
     rise = None if basis is None else _relative(mine[basis], its[basis])
-    delta = {name: _less(mine[name], its[name]) for name in mine}
+    comparable = {"params", "tokens_per_second", *_COMPARABLE[basis]}
+    delta = {name: _less(mine[name], its[name]) if name in comparable else None for name in mine}
     one, two = first.manifest.effective, other.manifest.effective
+    differing = tuple(differences(one, two))
+    interval = None if basis is None or rise is None else _interval(first.summary, other.summary, basis, rise)
+    found = _verdict(rise, interval)
+    is_seed_only = {each.field for each in differing} == {"seed"} and _program(first) == _program(other)
     return Against(
         run_id=other.manifest.run_id,
         basis=basis,
         rise=rise,
-        is_regression=rise is not None and rise > tolerance,
+        interval=interval,
+        verdict=found,
+        is_regression=found == "worse" and rise is not None and rise > tolerance and not is_seed_only,
         delta=Figures.model_validate(delta),
         is_on_one_text=_text(one, split) == _text(two, split),
-        notes=(*notes, *warnings),
-        differences=tuple(differences(one, two)),
+        notes=(*notes, *warnings, *_reach(found, first.summary, other.summary, is_seed_only=is_seed_only)),
+        differences=differing,
     )
 
 
-def _basis(
-    first: Measurement, other: Measurement, split: EvalSplit | None
-) -> tuple[Literal["loss", "bits_per_char"] | None, list[str]]:
+def _verdict(rise: float | None, interval: Interval | None) -> Verdict:
+    if rise is None:
+        return "not_comparable"
+    if abs(rise) < _ROUNDING:
+        return "equal"
+    if interval is None:
+        return "no_interval"
+    if interval.low <= 0 <= interval.high:
+        return "no_clear_difference"
+    return "better" if rise < 0 else "worse"
+
+
+def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, *, is_seed_only: bool) -> Iterator[str]:
+    """Yield what a verdict covers, or why it has no interval."""
+    if found == "no_interval":
+        is_old = mine.lines is None or its.lines is None
+        yield (
+            "An older version evaluated one of them, so there is no interval: evaluate both again."
+            if is_old
+            else "The text has too few lines for an interval."
+        )
+    elif found not in ("not_comparable", "equal"):
+        yield (
+            "These runs differ only in their seeds: the difference is the spread of trainings."
+            if is_seed_only
+            else "One seed each: the interval covers lines of the text, not the spread of trainings."
+        )
+
+
+def _interval(mine: EvalSummary, its: EvalSummary, basis: Basis, rise: float) -> Interval | None:
+    """Return the interval of the rise of a metric, from the losses of the same lines; None if they are unknown."""
+    if mine.lines is None or its.lines is None or len(mine.lines.nats) != len(its.lines.nats):
+        return None
+    ratios: list[Ratio] = [
+        (lines.nats, lines.tokens if basis == "loss" else lines.chars) for lines in (mine.lines, its.lines)
+    ]
+    half = margin(*ratios)
+    return None if half is None else around(rise, half / ratio(ratios[1]))
+
+
+def _program(one: Measurement) -> tuple[object, ...]:
+    """Return the versions of the program and the libraries that trained a run."""
+    environment = one.manifest.environment
+    return () if environment is None else (environment.git_commit, environment.libraries)
+
+
+def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> tuple[Basis | None, list[str]]:
     """Return the comparable metric of two runs, and notes."""
     one, two = first.manifest, other.manifest
     if one.effective.objective != two.effective.objective:

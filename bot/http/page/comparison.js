@@ -1,4 +1,4 @@
-/** Comparison of two to four runs: curves over each other, metrics, and settings that differ. */
+/** Comparison of two to four runs: verdicts, curves over each other, metrics, and settings that differ. */
 
 import { read } from "./api.js";
 import { Chart } from "./curves.js";
@@ -34,6 +34,7 @@ export async function showComparison(main, signal, names) {
       },
     ]),
   );
+  const verdicts = h("div");
   const results = h("div");
   main.append(
     h(
@@ -50,16 +51,31 @@ export async function showComparison(main, signal, names) {
         ),
       ),
     ),
+    verdicts,
     section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), chart.element),
     results,
   );
   try {
     /** @type {Comparison} */
     const comparison = await read(`/compare?runs=${ids.join(",")}`, signal);
+    verdicts.append(verdictsOf(comparison));
     results.append(...resultsOf(comparison));
   } catch (error) {
     if (!signal.aborted) results.append(section("Metrics", failure(error)));
   }
+}
+
+/** @param {Comparison} comparison */
+function verdictsOf({ runs, against }) {
+  return section(
+    "Verdict",
+    ...against.flatMap((one, index) => [
+      h("p", {}, h("b", {}, `A against ${LETTERS[index + 1]}: `), [verdict(one), ...one.notes].join(" ")),
+      one.is_on_one_text
+        ? null
+        : h("p", {}, h("code", {}, `mt compare ${runs[0]?.run_id} ${one.run_id} --path FILE`), " measures both on one text."),
+    ]),
+  );
 }
 
 /** @param {Comparison} comparison */
@@ -84,15 +100,14 @@ function resultsOf({ runs, against }) {
       table("Metrics on the test split", ["On the test split", ...runs.map((_, index) => letter(index))], rows),
     ),
     section(
-      "Differences",
+      "Settings",
       ...against.flatMap((one, index) => [
         h("h3", {}, `A and ${letter(index + 1)}`),
-        h("p", {}, [verdict(one), ...one.notes].join(" ")),
         one.differences.length
           ? table(
               `Settings of A and ${letter(index + 1)} that differ`,
               ["Setting", "A", letter(index + 1)],
-              one.differences.map(({ field, run, other }) => [h("code", {}, field), bdi(run), bdi(other)]),
+              one.differences.map(({ field, run, other }) => [h("code", {}, field), setting(run), setting(other)]),
             )
           : h("p", {}, "Their settings are equal."),
       ]),
@@ -100,12 +115,32 @@ function resultsOf({ runs, against }) {
   ];
 }
 
+/** @param {string} value JSON; the setting of another architecture is null, and empty here */
+function setting(value) {
+  return bdi(value === "null" ? "" : value);
+}
+
+const SAID = {
+  better: "better",
+  worse: "worse",
+  equal: "equal",
+  no_clear_difference: "no clear difference",
+  no_interval: "no interval",
+  not_comparable: "not comparable",
+};
+
 /** @param {Against} one */
 function verdict(one) {
-  if (one.rise === null) return "Not comparable.";
-  const name = one.basis === "loss" ? "loss" : "number of bits per character";
-  const rise = percent(Math.abs(one.rise), 2);
-  return one.rise === 0
-    ? `A has the same ${name}.`
-    : `A has a ${one.rise < 0 ? "lower" : "higher"} ${name}, by ${rise}${one.is_regression ? ": a regression" : ""}.`;
+  const said = one.is_regression ? "regression" : SAID[one.verdict];
+  if (one.rise === null) return `${said}.`;
+  const name = one.basis === "loss" ? "loss" : "bits per character";
+  if (one.verdict === "equal") return `${said}: same ${name} within rounding.`;
+  const range = one.interval;
+  const interval = range === null ? "" : ` (95 % interval ${signed(range.low)} to ${signed(range.high)})`;
+  return `${said}: ${name} ${signed(one.rise)}${interval}.`;
+}
+
+/** @param {number} share */
+function signed(share) {
+  return `${share > 0 ? "+" : ""}${percent(share, 2)}`;
 }

@@ -1,15 +1,18 @@
 """Comparison of two runs: comparable metrics, regressions, and different request fields."""
 
+import math
+
 import pytest
 
 from tests.support.families import config_of, effective_of
-from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, measured, of_fields
+from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, line_losses, measured, of_fields
 from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.base import changed
 from trainer.contracts.comparison import (
     Comparison,
     Difference,
+    Figures,
     Measurement,
     check_different,
     compare,
@@ -19,33 +22,88 @@ from trainer.contracts.comparison import (
 )
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
-from trainer.contracts.runs import EvalSummary, RunManifest
+from trainer.contracts.intervals import LineLosses
+from trainer.contracts.runs import Environment, EvalSummary, RunManifest
 
 
 def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", tolerance: float = 0.01) -> Comparison:
     return compare([one, two], split=split, tolerance=tolerance)
 
 
+ONE_SEED = "One seed each: the interval covers lines of the text, not the spread of trainings."
+
+
 @pytest.mark.parametrize(
-    ("loss", "tolerance", "is_regression", "said"),
+    ("loss", "spread", "tolerance", "expected", "said"),
     [
-        (2.1, 0.01, True, "✗ regression: loss +5.00%, more than 1.00%"),
-        (2.1, 0.06, False, "worse within the tolerance: loss +5.00%"),
-        (2.0, 0.0, False, "equal: loss +0.00%"),
-        (1.9, 0.0, False, "better: loss -5.00%"),
+        (2.1, 0.2, 0.01, "worse", "✗ regression: loss +5.00% (95 % interval +1.76% to +8.24%), more than 1.00%"),
+        (2.1, 0.2, 0.06, "worse", "worse within the tolerance: loss +5.00% (95 % interval +1.76% to +8.24%)"),
+        (2.1, 0.4, 0.01, "no_clear_difference", "no clear difference: loss +5.00% (95 % interval -1.48% to +11.48%)"),
+        (1.9, 0.4, 0.0, "no_clear_difference", "no clear difference: loss -5.00% (95 % interval -11.48% to +1.48%)"),
+        (1.9, 0.2, 0.0, "better", "better: loss -5.00% (95 % interval -8.24% to -1.76%)"),
+        (2.0, 0.2, 0.0, "equal", "equal: same loss within rounding"),
+        (2 + 4.6e-8, 0.0, 0.0, "equal", "equal: same loss within rounding"),
+        (2 - 4.6e-8, 0.0, 0.0, "equal", "equal: same loss within rounding"),
     ],
 )
-def test_regression__is_a_loss_that_rose_by_more_than_is_allowed(
-    loss: float, tolerance: float, is_regression: bool, said: str
+def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
+    loss: float, spread: float, tolerance: float, expected: str, said: str
 ) -> None:
-    found = pair(measured("new", summary={"loss": loss}), measured("old"), tolerance=tolerance)
+    """The half width of t * s / sqrt(n) with 40 lines is 2.0227 * spread * sqrt(40/39) / sqrt(40), of a loss of 2."""
+    summary: dict[str, object] = {"loss": loss, "lines": line_losses(loss, spread)}
+    found = pair(measured("new", summary=summary, learning_rate=0.1), measured("old"), tolerance=tolerance)
 
     [one] = found.against
-    assert (one.run_id, one.basis, one.is_regression) == ("old", "loss", is_regression)
+    is_regression = said.startswith("✗")
+    assert (one.run_id, one.basis, one.verdict, one.is_regression) == ("old", "loss", expected, is_regression)
     assert one.rise == pytest.approx((loss - 2) / 2)
+    assert one.interval is not None
+    assert one.interval.high - one.interval.low == pytest.approx(2 * 2.0227 * spread / math.sqrt(39) / 2, rel=1e-4)
     assert one.delta.loss == pytest.approx(loss - 2)
     assert verdict(one, found.tolerance) == said
+    assert one.notes == (() if expected == "equal" else (ONE_SEED,))
     assert found.is_passed is not is_regression
+
+
+def test_runs_that_differ_in_their_seeds_only__are_no_regression_and_are_said_to() -> None:
+    worse: dict[str, object] = {"loss": 2.1}
+    environment = Environment(
+        python="3.11", libraries={"torch": "2"}, cpu="x", gpu=None, threads=1, device="cpu", git_commit="a"
+    )
+
+    def trained_by(one: Measurement, commit: str) -> Measurement:
+        record = changed(environment, git_commit=commit)
+        return one._replace(manifest=changed(one.manifest, environment=record))
+
+    first, other = measured("new", seed=7, summary=worse), measured("old")
+    found = pair(trained_by(first, "a"), trained_by(other, "a"))
+    renewed = pair(trained_by(first, "b"), trained_by(other, "a"))
+
+    [one], [elsewhere] = found.against, renewed.against
+    assert (one.verdict, one.is_regression, found.is_passed) == ("worse", False, True)
+    assert one.notes == ("These runs differ only in their seeds: the difference is the spread of trainings.",)
+    assert verdict(one, 0.01) == "worse: loss +5.00% (95 % interval +5.00% to +5.00%)"
+    assert (elsewhere.is_regression, elsewhere.notes) == (True, (ONE_SEED,))
+
+
+@pytest.mark.parametrize(
+    ("lines", "note"),
+    [
+        (None, "An older version evaluated one of them, so there is no interval: evaluate both again."),
+        (line_losses(2.0, lines=5), "The text has too few lines for an interval."),
+    ],
+)
+def test_difference_without_an_interval__is_no_verdict(lines: LineLosses | None, note: str) -> None:
+    summary: dict[str, object] = {"lines": lines}
+    old = measured("old", summary={"lines": line_losses(2.0, lines=5)})
+    found = pair(measured("new", summary={**summary, "loss": 2.5}), old)
+    same = pair(measured("new", summary=summary), old)
+
+    [one] = found.against
+    assert (one.verdict, one.interval, one.is_regression, found.is_passed) == ("no_interval", None, False, False)
+    assert one.notes == (note,)
+    assert verdict(one, 0.01) == "no interval: loss +25.00%"
+    assert (same.against[0].verdict, same.is_passed) == ("equal", True)
 
 
 def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:
@@ -81,8 +139,11 @@ def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -
     assert (one.basis, one.is_regression) == ("bits_per_char", False)
     assert one.rise == pytest.approx(-0.1 / 1.5)
     assert "only bits per character are comparable" in one.notes[0]
-    assert len(one.notes) == 1
-    assert verdict(one, 0.01) == "better: bits per character -6.67%"
+    assert one.notes[1:] == (ONE_SEED,)
+    # lines of 90 and 20 nats in 20 characters: the same difference in each of them, of 20 / 20 nats per character
+    assert verdict(one, 0.01) == "better: bits per character -6.67% (95 % interval -6.67% to -6.67%)"
+    assert (one.delta.loss, one.delta.perplexity, one.delta.top1_accuracy) == (None, None, None)
+    assert one.delta.bits_per_char == pytest.approx(-0.1)
 
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
     assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "not comparable")
@@ -98,6 +159,7 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
         assert one.notes[1:] == (note,)
     [alike] = pair(unread, measured("old", tokenizer="b")).against
     assert (alike.basis, alike.notes) == ("loss", (note,))
+    assert alike.verdict == "equal"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +180,15 @@ def test_different_texts__do_not_compare_but_on_one_text(change: dict[str, objec
     assert (found.against[0].basis, found.against[0].rise, found.is_passed) == (None, None, False)
     assert found.against[0].notes == ("Their test splits differ, so none of their metrics are comparable.",)
     assert not found.against[0].is_on_one_text
+    assert found.against[0].delta == Figures(
+        params=0,
+        loss=None,
+        perplexity=None,
+        bits_per_char=None,
+        top1_accuracy=None,
+        top5_accuracy=None,
+        tokens_per_second=0.0,
+    )
     [on_one_text] = pair(one, two, split=None).against
     assert (on_one_text.basis, on_one_text.is_on_one_text) == ("loss", True)
 
@@ -159,7 +230,7 @@ def test_runs_with_different_seeds__are_measured_on_one_split() -> None:
 
 def test_models_that_fill_gaps__masked_by_different_seeds_are_said_to_differ_by_chance_too() -> None:
     one, two = measured("new", family="bert"), measured("old", family="bert", seed=3)
-    assert pair(one, two).against[0].notes == ()
+    assert pair(one, two).against[0].notes == ()  # equal
 
     [other] = pair(one, measured("other", family="bert", split_seed=3), split=None).against
     assert (other.basis, len(other.notes)) == ("loss", 1)
