@@ -220,7 +220,8 @@ class CheckpointStore:
             content = {name: read_regular(folder / name, size) for name, size in sizes.items()}
         except (OSError, ValueError):
             raise corrupt(folder) from None
-        if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in files):
+        found = {name: (len(data), sha256(data).hexdigest()) for name, data in content.items()}
+        if any(found[file.path] != (file.bytes, file.sha256) for file in files):
             raise corrupt(folder)
         return content
 
