@@ -365,7 +365,7 @@ class TrainingAttempt:
         )
         self._events.append(config)
         for warning in effective.leak_warnings(corpus.leaks):
-            log.warning("leak", message=warning)
+            log.warning("leak", reason=warning)
         facts: dict[str, object] = config.model_dump(include={"model_family", "tokenizer_id", "vocab_size", "params"})
         log.info("model_built", **facts)
 
