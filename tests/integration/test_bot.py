@@ -57,7 +57,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         assert told == [card, final]
         assert "✅ Completed: My cats" in shown_text(card.payload)
         assert re.search(
-            r"Test \*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char · perplexity", shown_text(final.payload)
+            r"Test \*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char( ⚠)? · perplexity", shown_text(final.payload)
         )
         assert all(
             later - earlier >= 1 for earlier, later in zip(card.edit_seconds, card.edit_seconds[1:], strict=False)

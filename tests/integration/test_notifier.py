@@ -35,7 +35,7 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_c
                 await asyncio.sleep(0.05)
                 if len(card.edit_seconds) == 3:
                     break
-            story.step(100, 1.9).complete()
+            story.step(100, 1.9).complete(train_loss=1.9)
             await here.bell.runs.put(story.record.run_id)
             final = await here.message(ana, "· result")
             await until_delivered(story)

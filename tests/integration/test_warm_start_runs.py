@@ -94,7 +94,7 @@ async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queue
             (
                 {"init_from_run_id": parent.run_id, "corpus": "cyrillic"},
                 ErrorCode.MODEL_INCOMPATIBLE,
-                "does not know 86% of the tokens of 'cyrillic'",
+                "does not know 86% of the characters of 'cyrillic'",
             ),
             ({"device": "cuda"}, ErrorCode.CUDA_NOT_AVAILABLE, "this machine has no CUDA"),
         ]

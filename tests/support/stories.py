@@ -113,12 +113,11 @@ class Story:
     def evaluate(self) -> "Story":
         return self._append(JobProgress, "evaluating", progress=0.0, message=EVALUATING)
 
-    def complete(self) -> "Story":
+    def complete(self, train_loss: float | None = None) -> "Story":
         """End well, 668 seconds after the start."""
         artifact = ArtifactRef(id=self.record.run_id, bytes=1, sha256="a" * 64)
-        self._append(
-            MetricsCompleted, "metrics", test_loss=1.0, test_perplexity=2.71828, bits_per_char=1.5, artifact=artifact
-        )
+        metrics = {"test_loss": 1.0, "test_perplexity": 2.71828, "bits_per_char": 1.5, "train_loss": train_loss}
+        self._append(MetricsCompleted, "metrics", **metrics, artifact=artifact)
         self._now += timedelta(seconds=668)
         return self._append(JobCompleted, "completed", result_id=self.record.run_id, result_bytes=1)
 
