@@ -14,6 +14,7 @@ from bot.language import _
 from bot.pacing import back_off
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.tables import TABLE_SUFFIXES
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -24,7 +25,6 @@ _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 4.0
 _NAME_CHARACTERS = 200
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
-_TABLES = (".jsonl", ".tsv")
 
 
 def attachment_name(filename: str, title: str | None, option: str = "file", *, is_corpus: bool = False) -> str:
@@ -37,7 +37,7 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
     """
     kind, endings = _kind(option)
     if is_corpus:
-        kind, endings = _("a plain text or a table"), (*endings, *_TABLES)
+        kind, endings = _("a plain text or a table"), (*endings, *TABLE_SUFFIXES)
     ending = PurePosixPath(filename).suffix.lower()
     if title and not ending:
         rest = f".{filename.removeprefix('.').lower()}"

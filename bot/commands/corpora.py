@@ -100,8 +100,8 @@ async def add_corpus(
 
 async def _add(context: CommandContext, file: discord.Attachment, name: str, options: AddOptions) -> Answer:
     bot, clean = context.bot, clean_name(name)
-    with TemporaryDirectory() as folder:
-        path = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder))
+    with TemporaryDirectory() as folder, TemporaryDirectory() as plain:
+        path = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder), Path(plain))
         is_new = await asyncio.to_thread(_store, bot.queue.corpora, clean, path, options)
     return Answer(added_answer(await asyncio.to_thread(corpus_overview, bot.queue.corpora, clean), is_new=is_new))
 

@@ -25,7 +25,6 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
-from trainer.data.tables import as_text
 from trainer.jobs.needs import QUEUE_MESSAGES
 
 if TYPE_CHECKING:
@@ -184,8 +183,7 @@ async def _accept_draft(
         raise with_option_names(error, draft.is_in_file) from None
     try:
         if file is not None:
-            text = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder))
-            request = changed(request, corpus=await corpora.offer(text))
+            request = changed(request, corpus=await corpora.offer(await download_to(context, file, "file", folder)))
         return await context.bot.queue.train(
             request,
             user_id=context.caller.user_id,

@@ -266,7 +266,7 @@ async def test_table__is_trained_on_by_its_texts(tmp_path: Path, name: str, row:
     [
         ("cats.zip", "`file` is an archive. Unpack it and attach a file whose name ends in .txt or .jsonl or .tsv."),
         ("cats.docx", "`file` must be a plain text or a table whose name ends in .txt or .jsonl or .tsv."),
-        ("cats.jsonl", "`file` is not a table of texts: line 1 is not JSON."),
+        ("cats.jsonl", "'cats.jsonl' is not a table of texts: line 1 is not JSON."),
     ],
 )
 async def test_attachment__that_is_no_text_is_refused_in_one_sentence(tmp_path: Path, name: str, said: str) -> None:

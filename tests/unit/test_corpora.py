@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gzip
 import os
 import shutil
 from collections import Counter
@@ -255,6 +256,10 @@ async def test_offered_file__bad_utf8_is_named_with_its_byte(
         (b"abc\0", "byte 3 is NUL", ErrorCode.INVALID_INPUT),
         (b"", "is empty", ErrorCode.CORPUS_EMPTY),
         (b"\n \n\t\n", "is empty", ErrorCode.CORPUS_EMPTY),
+        (gzip.compress(b"one\ntwo\n"), "'x.txt' is a gzip file, not a text. Unpack it", ErrorCode.INVALID_INPUT),
+        ("one\ntwo\n".encode("utf-16"), "'x.txt' is UTF-16 text. Save it as UTF-8", ErrorCode.INVALID_INPUT),
+        ("мама мыла раму\n".encode("utf-16-be") * 99, "'x.txt' is UTF-16 text", ErrorCode.INVALID_INPUT),
+        ("one two\n".encode("utf-16-le"), "'x.txt' is UTF-16 text", ErrorCode.INVALID_INPUT),
     ],
 )
 async def test_offered_file__binary_and_empty_are_refused(
@@ -266,6 +271,26 @@ async def test_offered_file__binary_and_empty_are_refused(
         await corpora.offer(tmp_path / "x.txt")
 
     assert caught.value.code is code
+
+
+async def test_offered_table__is_stored_as_the_plain_text_of_its_field(corpora: CorpusStore, tmp_path: Path) -> None:
+    table = tmp_path / "cats.jsonl"
+    table.write_text('{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n', encoding="utf-8")
+
+    name = await corpora.offer(table)
+
+    assert name == sha256(b"one\ntwo\n").hexdigest()
+    assert corpora.shown(name) == "cats.jsonl" and corpora.shown("kk") == "kk"
+    await corpora.store_offered()
+    assert (tmp_path / "artifacts" / "corpora" / name).read_bytes() == b"one\ntwo\n"
+    assert table.exists()
+
+
+async def test_table_in_the_corpus_folder__is_refused(corpora: CorpusStore, tmp_path: Path) -> None:
+    (tmp_path / "data" / "corpus" / "cats.tsv").write_text("text\none\n", encoding="utf-8")
+
+    with pytest.raises(AppError, match=r"'cats.tsv' in the corpus folder is a table of texts\. Save"):
+        await corpora.describe("cats.tsv")
 
 
 async def test_offered_file__is_kept_by_content_once(corpora: CorpusStore, tmp_path: Path) -> None:

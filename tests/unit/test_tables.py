@@ -11,13 +11,15 @@ from trainer.data.tables import as_text
 def text_of(folder: Path, name: str, content: str) -> str:
     path = folder / name
     path.write_bytes(content.encode())
-    return as_text(path).read_text(encoding="utf-8")
+    plain = folder / "plain"
+    plain.mkdir()
+    return as_text(path, plain).read_text(encoding="utf-8")
 
 
 def test_plain_text__is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("{}\tx\n", encoding="utf-8")
 
-    assert as_text(tmp_path / "a.txt") == tmp_path / "a.txt"
+    assert as_text(tmp_path / "a.txt", tmp_path) == tmp_path / "a.txt"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_table__is_read_by_its_field(tmp_path: Path, name: str, content: str, te
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"text": "one"}\n{"text"', "line 2 is not JSON"),
-        ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("a.jsonl", "[" * 100_000, "'a.jsonl' is not a table of texts: line 1 is not JSON"),
         ("a.jsonl", '{"text": 1}', "line 1 must be a text"),
         ("a.jsonl", '{"line": "one"}', "line 1 must be a text"),
         ("a.tsv", "id\tline\n1\tone", "first line must name a column `text`"),

@@ -17,6 +17,11 @@ Record = TypeVar("Record", bound=BaseModel)
 
 _SHOWN_VALUE_CHARACTERS = 40
 _SHOWN_NAME_CHARACTERS = 64
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz"}
+"""Names of compressed formats by their first bytes."""
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_EXAMINED_BYTES = 4096
+_MIN_ZERO_BYTES, _MIN_ZERO_SHARE = 8, 0.05
 
 
 def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
@@ -46,8 +51,27 @@ def decoded(data: bytes, name: str, code: ErrorCode = ErrorCode.INVALID_INPUT, *
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        problem = f"{name} is not UTF-8: byte {position + error.start:,} cannot be decoded."
-        raise AppError(code, f"{problem} Save the text as UTF-8.") from None
+        problem = None if position else format_problem(data, name)
+        if problem is None:
+            problem = f"{name} is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8."
+        raise AppError(code, problem) from None
+
+
+def format_problem(data: bytes, name: str) -> str | None:
+    """Return a sentence about UTF-16 text or a compressed file, given its first bytes; None for anything else.
+
+    UTF-16 without a byte order mark has NUL bytes at even positions only, or at odd positions only.
+    """
+    for magic, program in _COMPRESSED.items():
+        if data.startswith(magic):
+            return f"{name} is a {program} file, not a text. Unpack it and give the text."
+    start = data[:_EXAMINED_BYTES]
+    zeros = [position for position, byte in enumerate(start) if byte == 0]
+    has_one_parity = len({position % 2 for position in zeros}) == 1
+    has_many = len(zeros) >= max(_MIN_ZERO_BYTES, _MIN_ZERO_SHARE * len(start))
+    if start.startswith(_UTF_16_MARKS) or (has_one_parity and has_many):
+        return f"{name} is UTF-16 text. Save it as UTF-8."
+    return None
 
 
 def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:

@@ -1,10 +1,14 @@
 """Corpora by name: those of the data root, those shipped with the program, and stored attachments."""
 
 import asyncio
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from random import Random
+from shutil import rmtree
+from tempfile import mkdtemp
 from threading import Lock
+from weakref import finalize
 
 from trainer.config.settings import Settings
 from trainer.contracts.corpora import CorpusNote
@@ -12,6 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode, PathError
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.folders import filled_folder
+from trainer.data.tables import as_text, is_table
 from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, line_blocks, shown_name, text_files
 from trainer.system.files import write_atomically
 
@@ -82,7 +87,7 @@ class CorpusStore:
         if "train" not in files:
             raise AppError(
                 ErrorCode.DATA_NOT_FOUND,
-                f"There is no '{shown_name(name)}/train.txt', which is expected beside {' and '.join(files.values())}.",
+                f"There is no '{self.shown(name)}/train.txt', which is expected beside {' and '.join(files.values())}.",
             )
         return {_SPLITS[stem]: f"{name}/{file}" for stem, file in files.items()}
 
@@ -124,10 +129,25 @@ class CorpusStore:
         return True
 
     async def offer(self, path: Path) -> str:
-        """Make a file or folder available as a corpus without storing it; return its corpus name."""
-        reference = await asyncio.to_thread(self._describe, path.name, path, 1)
-        self._offered[reference.sha256] = path
+        """Make a file or folder available as a corpus without storing it; return its corpus name.
+
+        A .jsonl or .tsv file is offered as the plain text of its field `text`.
+        """
+        text = await asyncio.to_thread(as_text, path, self._scratch)
+        reference = await asyncio.to_thread(self._describe, path.name, text, 1)
+        self._offered[reference.sha256] = text
         return reference.sha256
+
+    def shown(self, name: str) -> str:
+        """Return the name of a corpus for messages: of an offered one, the name of its file."""
+        return shown_name(self._offered[name].name if name in self._offered else name)
+
+    @cached_property
+    def _scratch(self) -> Path:
+        """A folder for the texts of offered tables, removed with this object."""
+        folder = mkdtemp(prefix="mt-tables-")
+        finalize(self, rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     async def store_offered(self) -> None:
         """Store copies of the offered corpora under the hash of their content."""
@@ -158,6 +178,12 @@ def _find_below(root: Path, name: str) -> Path | None:
     for candidate in (path, path.with_name(f"{path.name}.txt")):
         _require_below(root, candidate)
         if candidate.is_file():
+            if is_table(candidate):
+                message = (
+                    f"'{shown_name(name)}' in the corpus folder is a table of texts. Save its texts as .txt there, or"
+                    " give the path of the table to `mt`."
+                )
+                raise AppError(ErrorCode.INVALID_INPUT, message)
             return candidate
     if not path.is_dir():
         return None

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.contracts.validation import decoded
+from trainer.contracts.validation import decoded, format_problem
 
 SUFFIXES = {".txt", ".text"}
 MAX_LINE_BYTES = 4 << 20
@@ -149,10 +149,8 @@ def _check(raw: bytes, name: str, position: int, stream: BinaryIO) -> None:
     """Refuse NUL and lines that are too long; `position` is that of the first byte in the stream."""
     nul = raw.find(b"\0")
     if nul >= 0:
-        raise AppError(
-            ErrorCode.INVALID_INPUT,
-            f"'{name}' is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8.",
-        )
+        problem = f"'{name}' is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8."
+        raise AppError(ErrorCode.INVALID_INPUT, (None if position else format_problem(raw, f"'{name}'")) or problem)
     if len(raw) > MAX_LINE_BYTES and b"\n" not in raw[: MAX_LINE_BYTES + 1]:
         raise AppError(
             ErrorCode.INVALID_INPUT,

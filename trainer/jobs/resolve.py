@@ -243,15 +243,16 @@ def _check_corpus(
         raise AppError(
             ErrorCode.CORPUS_EMPTY,
             f"`split_by` is 'file', which needs a folder of at least {needed} texts, one for each split;"
-            f" '{request.corpus}' has {files}.",
+            f" '{corpora.shown(request.corpus)}' has {files}.",
         )
     if stored_tokenizer is not None:
+        name = corpora.shown(request.corpus)
         unknown = unknown_share(stored_tokenizer, corpora.sample_lines(request.corpus, _SAMPLED_LINES, request.seed))
         if unknown > _MAX_UNKNOWN_SHARE:
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,
-                f"The tokenizer does not know {unknown:.0%} of the characters of '{request.corpus}': train one on texts"
-                " like it, or start from a run in the same script.",
+                f"The tokenizer does not know {unknown:.0%} of the characters of '{name}': train one on texts like it,"
+                " or start from a run in the same script.",
             )
     length, tokenizer = effective.max_seq_len, effective.tokenizer
     if effective.corpus.bytes > _MAX_BYTES_PER_TOKEN * length:
