@@ -100,7 +100,7 @@ MISTAKES: list[tuple[list[str], ErrorCode, str]] = [
     (["train", "--method", "char"], ErrorCode.INVALID_INPUT, "`corpora` is required"),
     (["train", "--method", "morse", "--corpus", "text"], ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"),
     (["train", "--method", "char", "--corpus", "nix"], ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
-    (["train", "--method", "char", "--corpus", "one.txt"], ErrorCode.CORPUS_EMPTY, "at least 2"),
+    (["train", "--method", "char", "--corpus", "one.txt"], ErrorCode.CORPUS_EMPTY, "at least 3"),
     (["train", "--method", "char", "--corpus", "text", "--set", "min_freq=2"], ErrorCode.INVALID_INPUT, "did you mean"),
     (["show", STORED_ID], ErrorCode.TOKENIZER_NOT_FOUND, f"There is no tokenizer '{STORED_ID}'"),
     (["show", "../models"], ErrorCode.TOKENIZER_NOT_FOUND, "There is no tokenizer"),

@@ -49,7 +49,7 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
 
 
 async def test_training__of_a_caller_with_closed_direct_messages_names_the_command_instead(tmp_path: Path) -> None:
-    add_corpus(tmp_path, "a\nb\n", "kk")
+    add_corpus(tmp_path, "a\nb\nc\n", "kk")
     async with place(tmp_path) as here:
         here.discord.set_dms(here.bob, is_open=False)
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
@@ -58,8 +58,8 @@ async def test_training__of_a_caller_with_closed_direct_messages_names_the_comma
 
 
 async def test_corpora__are_suggested_for_the_last_name(tmp_path: Path) -> None:
-    add_corpus(tmp_path, "a\nb\n", "kk")
-    add_corpus(tmp_path, "a\nb\n", "ky")
+    add_corpus(tmp_path, "a\nb\nc\n", "kk")
+    add_corpus(tmp_path, "a\nb\nc\n", "ky")
     async with place(tmp_path) as here:
         first = await here.suggested(here.bob, "tokenizer train", "corpora", "k")
         second = await here.suggested(here.bob, "tokenizer train", "corpora", "kk,k")

@@ -66,7 +66,7 @@ def add_large_corpus(folder: Path) -> None:
 
 
 async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab) -> None:
-    add_corpus(lab.folder, "ˈʃɑːr\nˈqɑzɑq", "ipa")
+    add_corpus(lab.folder, "ˈʃɑːr\nˈqɑzɑq\nqɑz ˈʃɑːr", "ipa")
     async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(num_epochs=1000), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda status: status.step > 0)

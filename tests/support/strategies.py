@@ -5,7 +5,8 @@ import unicodedata
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
-from trainer.data.corpus import SplitBy, SplitRule
+from trainer.contracts.tokenizers import SplitBy
+from trainer.data.corpus import SplitRule
 
 _BY: list[SplitBy] = ["line", "position"]
 _known = unicodedata.ucd_3_2_0.combining

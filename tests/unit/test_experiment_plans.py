@@ -236,3 +236,17 @@ async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path
     without = {name: value for name, value in TINY.items() if name != "tokenizer"}
     default = plan(models={"lstm": {"has_shared_tokenizer": True, "train": without}})
     assert shared_tokenizer(default, "lstm").method == "char"
+
+
+@pytest.mark.parametrize(
+    ("given", "fractions"),
+    [({}, (0.05, 0.1)), ({"test_fraction": 0.2}, (0.05, 0.2)), ({"model_family": "lstm"}, (0.1, 0.1))],
+)
+def test_shared_tokenizer__leaves_out_what_the_trainings_hold_out(
+    given: dict[str, object], fractions: tuple[float, float]
+) -> None:
+    train: dict[str, object] = {"model_family": "char_lstm", "split_by": "position", "split_seed": 7, **given}
+    tokenizer = shared_tokenizer(plan(models={"lstm": {"has_shared_tokenizer": True, "train": train}}), "lstm")
+
+    assert (tokenizer.split, tokenizer.seed) == ("position", 7)
+    assert (tokenizer.holdout_fraction, tokenizer.test_fraction) == fractions

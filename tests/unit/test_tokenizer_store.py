@@ -309,13 +309,13 @@ async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_refused_where_i
 async def test_request__is_checked_whole_before_anything_is_written(tmp_path: Path) -> None:
     add_corpus(tmp_path, "one line", "short")
     add_corpus(tmp_path, "one line\n\n", "copy")
-    add_corpus(tmp_path, "a\nb", "two")
+    add_corpus(tmp_path, "a\nb\nc", "two")
     (tmp_path / "data" / "corpus" / "bad.txt").write_bytes(b"ab\n\xff")
     refused: list[tuple[dict[str, object], ErrorCode, str]] = [
         ({"corpora": ["nix"]}, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
         ({"corpora": ["two", "../up"]}, ErrorCode.INVALID_INPUT, "corpus"),
         ({"corpora": ["two", "bad"]}, ErrorCode.INVALID_INPUT, "UTF-8"),
-        ({"corpora": ["short"]}, ErrorCode.CORPUS_EMPTY, "at least 2"),
+        ({"corpora": ["short"]}, ErrorCode.CORPUS_EMPTY, "at least 3"),
         ({"corpora": ["two", "two"]}, ErrorCode.INVALID_INPUT, "two of them are the same"),
         ({"corpora": ["two"], "method": "morse"}, ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"),
     ]
@@ -325,5 +325,5 @@ async def test_request__is_checked_whole_before_anything_is_written(tmp_path: Pa
         assert caught.value.code is code
     assert not (tmp_path / "artifacts").exists()
 
-    record = await record_of(tmp_path, corpora=["short", "two"])
-    assert [(corpus.name, corpus.bytes) for corpus in record.corpora] == [("short", 8), ("two", 3)]
+    record = await record_of(tmp_path, corpora=["two"])
+    assert [(corpus.name, corpus.bytes) for corpus in record.corpora] == [("two", 5)]

@@ -7,9 +7,12 @@ import pytest
 from tests.support import add_corpus, settings_in
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
+from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.jobs.resolve import resolve_request
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.tokenizer_child import make
 
@@ -27,8 +30,8 @@ async def made(folder: Path, texts: dict[str, list[str]], **fields: object) -> T
 
 async def test_union__of_six_texts_has_ids_by_code_point(tmp_path: Path) -> None:
     forward = {"kk": "ˈɑq", "ky": "ʃ b", "tr": "aː", "uz": "ɡa", "tt": "be\u0301", "fi": "z\U000104b0"}
-    # whichever line is held out, each of its characters stands in another one
-    texts = {name: [line, f"{line} {line}"] for name, line in forward.items()}
+    # whichever lines are held out, each of their characters stands in another one
+    texts = {name: [line, f"{line} {line}", f" {line}"] for name, line in forward.items()}
 
     tokenizer = await made(tmp_path, texts)
 
@@ -45,13 +48,13 @@ async def test_statistics__are_those_of_lines_that_the_vocabulary_did_not_see(tm
         "one": [f"a {chr(0x4E00 + i)}" for i in range(30)],
         "two": [f"a a {chr(0x5E00 + i)}{chr(0x5E00 + i)}" for i in range(20)],
     }
-    tokenizer = await made(tmp_path, texts, holdout_fraction=0.1, seed=seed)
+    tokenizer = await made(tmp_path, texts, holdout_fraction=0.1, test_fraction=0.2, seed=seed)
     manifest, stats = tokenizer.manifest, tokenizer.manifest.stats
 
-    assert stats.holdout_lines == 5
     lines = {corpus.name: corpus.lines for corpus in manifest.corpus}
-    out = {"one": 30 - lines["one"], "two": 20 - lines["two"]}
-    assert sum(out.values()) == 5
+    assert lines == {"one": 30 - 3 - 6, "two": 20 - 2 - 4}
+    out = {"one": 3, "two": 2}
+    assert stats.holdout_lines == 5
     assert [(c.name, c.chars) for c in manifest.corpus] == [("one", 3 * lines["one"]), ("two", 6 * lines["two"])]
     assert tokenizer.vocab_size == 4 + 2 + lines["one"] + lines["two"]
     tokens, unknown = 3 * out["one"] + 6 * out["two"], out["one"] + 2 * out["two"]
@@ -64,10 +67,15 @@ async def test_statistics__are_those_of_lines_that_the_vocabulary_did_not_see(tm
     assert (manifest.holdout_fraction, manifest.seed) == (0.1, seed)
 
 
-async def test_two_lines__are_enough_in_one_text_or_in_two(tmp_path: Path) -> None:
-    for texts in ({"one": ["ab", "cd"]}, {"two": ["ab"], "three": ["cd"]}):
-        stats = (await made(tmp_path, texts)).manifest.stats
-        assert (stats.holdout_lines, stats.token_count, stats.oov_rate) == (1, 2, 1.0)
+@pytest.mark.parametrize("test_fraction", [0.0, 0.1])
+async def test_text__needs_a_line_for_each_split(tmp_path: Path, test_fraction: float) -> None:
+    lines = ["ab", "cd", "ef"][: 2 + (test_fraction > 0)]
+    stats = (await made(tmp_path, {"one": lines}, test_fraction=test_fraction)).manifest.stats
+
+    assert (stats.holdout_lines, stats.token_count, stats.oov_rate) == (1, 2, 1.0)
+    with pytest.raises(AppError) as caught:
+        await record_of(tmp_path, {"one": lines, "two": lines[1:]}, test_fraction=test_fraction)
+    assert caught.value.code is ErrorCode.CORPUS_EMPTY
 
 
 async def test_rare_characters__become_unknown_where_that_is_asked(tmp_path: Path) -> None:
@@ -95,7 +103,7 @@ async def test_equal_requests__make_equal_tokenizers_under_the_id_of_the_request
 
 
 async def test_text_that_is_gone_or_another_one__is_not_found(tmp_path: Path) -> None:
-    record = await record_of(tmp_path, {"text": ["ab", "cd"]})
+    record = await record_of(tmp_path, {"text": ["ab", "cd", "ef"]})
     text = tmp_path / "data" / "corpus" / "text.txt"
 
     for change, sentence in (
@@ -107,3 +115,49 @@ async def test_text_that_is_gone_or_another_one__is_not_found(tmp_path: Path) ->
             make(record, CorpusStore(settings_in(tmp_path)), tmp_path)
         assert caught.value.code is ErrorCode.DATA_NOT_FOUND
         assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("of_tokenizer", "of_run", "saw"),
+    [
+        ({}, {}, False),
+        ({}, {"holdout_fraction": 0.05, "test_fraction": 0.1}, False),
+        ({"test_fraction": 0.0}, {}, True),
+        ({"seed": 7}, {}, True),
+        ({"seed": 7}, {"split_seed": 7}, False),
+        ({"split_by": "position"}, {"split_by": "position", "split_seed": 7}, False),
+        ({"split_by": "position"}, {}, True),
+        ({"documents": "stream"}, {"documents": "stream"}, False),
+        ({"holdout_fraction": 0.2, "test_fraction": 0.3}, {"test_corpus": "other", "holdout_fraction": 0.4}, False),
+        ({"corpora": ["other", "text"]}, {"test_corpus": "other"}, True),
+        ({"corpora": ["other", "third"]}, {}, False),
+    ],
+)
+async def test_run__is_marked_where_its_tokenizer_saw_text_that_it_holds_out(
+    tmp_path: Path, of_tokenizer: dict[str, object], of_run: dict[str, object], saw: bool
+) -> None:
+    # each line has a character of its own, which the tokenizer knows if it was trained on the line
+    names = ("text", "other", "third")
+    texts = {name: [f"aa aa {chr(0x4E00 + 60 * n + i)}" for i in range(60)] for n, name in enumerate(names)}
+    settings = settings_in(tmp_path)
+    tokenizer = await made(tmp_path, texts, **{"corpora": ["text"], **of_tokenizer})
+    tokenizer.save(tmp_path / "artifacts" / "tokenizers" / tokenizer.manifest.tokenizer_id)
+    fields: dict[str, object] = {"model_family": "lstm", "corpus": "text", **of_run}
+    fields["tokenizer_id"] = tokenizer.manifest.tokenizer_id
+
+    corpora = CorpusStore(settings)
+    effective = await resolve_request(parse(TrainRequest, fields), corpora, settings)
+
+    paths = {field: corpora.find(corpus.name) for field, corpus in effective.corpora_by_field().items()}
+    split = SplitCorpus(
+        paths["corpus"],
+        effective.tokenizer.normalization,
+        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by),
+        documents=effective.documents,
+        test=paths.get("test_corpus"),
+    )
+    held_out = "".join(block for part in ("validation", "test") for block in split.lines(part))
+    own = set(held_out) - set("a \n")
+    known = {character for character in own if tokenizer.special_ids.unk not in tokenizer.encode(character)}
+    assert effective.tokenizer_saw_held_out is saw is bool(known)
+    assert len(effective.leak_warnings({})) == saw

@@ -220,8 +220,8 @@ def _created_at(tokenizer: TokenizerDirectory) -> datetime | None:
 async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore) -> TokenizerRecord:
     """Check a tokenizer request and its corpora; raises AppError, having changed nothing."""
     config_of(request)
-    minimum_lines = 2 if len(request.corpora) == 1 else 1  # one line for training and one held out
-    described = tuple([await corpora.describe(name, minimum_lines=minimum_lines) for name in request.corpora])
+    splits = 2 + (request.test_fraction > 0)  # each needs a line
+    described = tuple([await corpora.describe(name, minimum_lines=splits) for name in request.corpora])
     if len({corpus.sha256 for corpus in described}) < len(described):
         raise AppError(ErrorCode.INVALID_INPUT, "`corpora` must name different texts: two of them are the same.")
     return TokenizerRecord(

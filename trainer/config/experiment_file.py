@@ -44,7 +44,7 @@ def read_experiment(document: dict[str, object], options: Mapping[str, object]) 
 def experiment_yaml(record: RunRecord) -> str:
     """Write a run as an experiment file, which gives a request with the same hash."""
     effective = record.effective
-    fields: dict[str, object] = effective.model_dump(mode="json", exclude={"model_size"})
+    fields: dict[str, object] = effective.model_dump(mode="json", exclude={"model_size", "tokenizer_saw_held_out"})
     for name in CORPORA:
         reference: CorpusRef | None = getattr(effective, name)
         fields[name] = None if reference is None else normpath(reference.name)

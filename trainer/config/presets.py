@@ -20,7 +20,10 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizers import TokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
 
-_NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"}
+_NOT_HASHED = {
+    *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
+    "tokenizer_saw_held_out",
+}
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
 TORCH_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 0.0}
 _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
@@ -78,7 +81,37 @@ def resolve(
     values["optimizer"] = _optimizer(values.get("optimizer"))
     effective = parse(EffectiveRequest, values)
     _check(effective)
+    if tokenizer is not None:
+        effective = changed(effective, tokenizer_saw_held_out=_saw_held_out(tokenizer, effective))
     return effective
+
+
+def split_fields(request: TrainRequest) -> dict[str, object]:
+    """Return the split of a training as fields of a tokenizer request."""
+    given: dict[str, object] = request.model_dump(exclude_unset=True)
+    default: dict[str, object] = request.model_dump(exclude={"split_by"})
+    values = {**default, **_defaults(request), **given}
+    split = {field: values[field] for field in ("holdout_fraction", "test_fraction")}
+    return {**split, "split_by": values.get("split_by"), "seed": values["split_seed"]}
+
+
+def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
+    """Return True if a tokenizer was trained on text that a run holds out.
+
+    Splits by line and by position are nested: one that holds out more holds out the lines of one that holds out less.
+    """
+    known = {corpus.sha256 for corpus in tokenizer.corpus}
+    validation, test = run.validation_corpus, run.test_corpus
+    if any(corpus.sha256 in known for corpus in (validation, test) if corpus is not None):
+        return True
+    if run.corpus.sha256 not in known:
+        return False
+    fractions = (0.0 if validation else run.holdout_fraction, 0.0 if test else run.test_fraction)
+    left_out = (tokenizer.holdout_fraction, tokenizer.test_fraction)
+    is_drawn = run.split_by != "position"
+    is_same_order = tokenizer.split_by == run.split_by and not (is_drawn and tokenizer.seed != run.split_seed)
+    has_left_out = fractions == left_out or (run.split_by != "file" and sum(fractions) < sum(left_out))
+    return sum(fractions) > 0 and not (is_same_order and has_left_out)
 
 
 def request_hash(effective: EffectiveRequest) -> str:

@@ -36,7 +36,7 @@ from trainer.contracts.intervals import LineLosses
 from trainer.contracts.leaks import MAX_LEAK_SHARE, HeldOutSplit, Leak, Leaks
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.rules import described, fits_together, needs, not_both
-from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig
+from trainer.contracts.tokenizers import DocumentMode, SplitBy, TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
 _NAME_IN_FOLDER = "^[^/.][^/]*(/+[^/.][^/]*)*/*$"
@@ -163,7 +163,7 @@ class TrainingOptions(Options):
     """Model family; char_lstm is an LSTM of characters with a tied output layer."""
     model_size: ModelSize | None = None
     """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
-    split_by: Literal["line", "file", "position"] = "line"
+    split_by: SplitBy = "line"
     """Unit drawn for the validation and test splits: lines, complete files, or (position) the last lines of the corpus.
 
     The default with `documents` stream is position.
@@ -315,6 +315,8 @@ class EffectiveRequest(TrainingOptions):
     test_corpus: CorpusRef | None = None
     model: ModelConfig
     tokenizer: TokenizerConfig
+    tokenizer_saw_held_out: bool = False
+    """True if the vocabulary of a stored tokenizer was trained on text that this run holds out."""
 
     @property
     def corpora(self) -> tuple[CorpusRef, ...]:
@@ -331,8 +333,12 @@ class EffectiveRequest(TrainingOptions):
         return {field: text for field, text in texts.items() if text is not None}
 
     def leak_warnings(self, leaks: Leaks) -> tuple[str, ...]:
-        """Return a warning for each held-out split of which much stands in the training split, and what to do."""
-        return tuple(
+        """Return a warning for each held-out split of which much was trained on, and what to do."""
+        of_tokenizer = (
+            "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
+            " Train the tokenizer with the split of the run, or leave out `tokenizer_id`.",
+        )
+        return (of_tokenizer if self.tokenizer_saw_held_out else ()) + tuple(
             f"{leak.shares()} of the {split} split stand in the training split: its loss says little about unseen text."
             f" {self._leak_remedy(split, leak)}"
             for split, leak in leaks.items()

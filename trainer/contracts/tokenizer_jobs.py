@@ -51,12 +51,22 @@ class TokenizerTrainRequest(Frozen, json_schema_extra=described(*_OPTION_RULES, 
     """Other names for special tokens; not for char and word."""
     documents: tokenizers.DocumentMode = "line"
     """Documents of the runs that take the tokenizer; with stream, a newline is a token."""
-    holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """Share of lines held out for the statistics."""
+    split_by: tokenizers.SplitBy | None = None
+    """Units in which each corpus is split, as for runs; default: line, or position in a stream."""
+    holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of each corpus held out for the statistics; runs validate on it."""
+    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Share of each corpus left out, on which runs are tested."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Draws the splits, as `split_seed` of runs does."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads, without effect on the result; 0: as many as physical cores."""
     label: Label | None = None
+
+    @property
+    def split(self) -> tokenizers.SplitBy:
+        """Units in which each corpus is split."""
+        return self.split_by or ("line" if self.documents == "line" else "position")
 
 
 class TokenizerRecord(Frozen):
@@ -128,8 +138,7 @@ def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ..
         "method": request.method,
         "config": config,
         "corpora": [corpus.sha256 for corpus in corpora],
-        "holdout_fraction": request.holdout_fraction,
-        "seed": request.seed,
+        "split": [request.split, request.holdout_fraction, request.test_fraction, request.seed],
         **({"documents": request.documents} if request.documents != "line" else {}),
     }
     return f"{request.method}-{sha256(to_json(identity)).hexdigest()[:16]}"

@@ -212,6 +212,8 @@ TokenizerConfig: TypeAlias = Annotated[
     Field(discriminator="method"),
 ]
 """The union of all tokenizers' configs, by `method`."""
+SplitBy = Literal["line", "file", "position"]
+"""Units in which a corpus is split: lines or files drawn by seed, or lines by position."""
 DocumentMode = Literal["line", "stream"]
 """The documents of a text: each line by itself, or the complete text with its newlines as tokens."""
 CONFIGS: dict[str, type[TokenizerConfig]] = {
@@ -319,7 +321,10 @@ class TokenizerManifest(Frozen):
     config: TokenizerConfig
     stats: TokenizerStats
     seed: int
+    split_by: SplitBy
     holdout_fraction: float
+    test_fraction: float
+    """The split of each corpus whose training lines made the vocabulary."""
     versions: dict[str, str]
     created_at: Timestamp
     files: tuple[FileRecord, ...]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import DocumentMode, Normalization
+from trainer.contracts.tokenizers import DocumentMode, Normalization, SplitBy
 from trainer.contracts.wording import counted
 from trainer.data.normalization import normalized_lines
 from trainer.data.stored_lines import EncodedLines, StoredLines, encoded_lines
@@ -20,7 +20,6 @@ from trainer.system.shared_work import all_results
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SplitBy = Literal["line", "file", "position"]
 
 _CHUNK_DIGESTS = 1 << 17
 Digests: TypeAlias = "NDArray[np.uint64]"

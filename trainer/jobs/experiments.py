@@ -12,6 +12,7 @@ from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.nested_dict import merged
+from trainer.config.presets import split_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.contracts.base import changed, now
@@ -280,13 +281,17 @@ def _normalization(effective: EffectiveRequest) -> Normalization:
 
 
 def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRequest:
-    """Return the request for the tokenizer that a model's languages share; raises INVALID_INPUT."""
+    """Return the request for the tokenizer that a model's languages share; raises INVALID_INPUT.
+
+    It leaves out the text that the trainings hold out.
+    """
     training = training_request(request, CellKey(model, next(iter(request.languages)), request.seeds[0]), Start())
     fields: dict[str, object] = {"method": "char"}
     if training.tokenizer is not None:
         given: dict[str, object] = training.tokenizer.model_dump(mode="json", exclude_unset=True)
         fields |= given
     fields["documents"] = training.documents
+    fields |= split_fields(training)
     fields["corpora"] = [corpus_of(request, language) for language in request.languages]
     fields["label"] = shared_tokenizer_label(request, model)
     return parse(TokenizerTrainRequest, fields)

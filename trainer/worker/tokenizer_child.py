@@ -3,6 +3,7 @@
 import os
 import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -12,9 +13,8 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, config_of
 from trainer.data.corpora import CorpusStore
-from trainer.data.corpus import SplitRule
+from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256
-from trainer.data.union import CorpusUnion
 from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, use_cores
 from trainer.system.logs import add_log_file, setup_logging
@@ -60,11 +60,13 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
             raise AppError(
                 ErrorCode.DATA_NOT_FOUND, f"The corpus '{corpus.name}' has changed since the tokenizer was accepted."
             )
-    rule = SplitRule(request.holdout_fraction, test_fraction=0.0, seed=request.seed)
-    union = CorpusUnion(paths, config.normalization, rule, scratch)
+    rule = SplitRule(request.holdout_fraction, request.test_fraction, request.seed, request.split)
+    splits = [
+        SplitCorpus(path, config.normalization, rule, documents=request.documents, scratch=scratch) for path in paths
+    ]
     log.info("corpus_split")
-    texts = [Text(corpus, partial(union.lines, number, "train")) for number, corpus in enumerate(record.corpora)]
-    held_out = union.all_lines("validation")
+    texts = [Text(corpus, partial(split.lines, "train")) for corpus, split in zip(record.corpora, splits, strict=True)]
+    held_out = chain.from_iterable(split.lines("validation") for split in splits)
     tokenizer = train_tokenizer(
         config, texts, held_out, rule=rule, documents=request.documents, tokenizer_id=record.tokenizer_id
     )

@@ -283,7 +283,7 @@ FILES: list[tuple[bytes, str]] = [
     (b"# nothing\n", "'f.yaml' must hold lines of `name: value`; it is empty."),
     (b"text", "'f.yaml' must hold lines of `name: value`; it is a single value."),
     (b"a: \xff", "'f.yaml' is not UTF-8: byte 3 cannot be decoded. Save the text as UTF-8."),
-    ("a: 1".encode("utf-16"), "'f.yaml' is not UTF-8: byte 0 cannot be decoded. Save the text as UTF-8."),
+    ("a: 1".encode("utf-16"), "'f.yaml' is UTF-16 text. Save it as UTF-8."),
     (b"#" * 300_000, "'f.yaml' is too long: at most 256 KiB are allowed."),
 ]
 

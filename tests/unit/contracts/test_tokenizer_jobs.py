@@ -41,7 +41,9 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         "special_style": None,
         "special_tokens": None,
         "documents": "line",
-        "holdout_fraction": 0.01,
+        "split_by": None,
+        "holdout_fraction": 0.1,
+        "test_fraction": 0.1,
         "seed": 42,
         "threads": 0,
         "label": None,
@@ -61,6 +63,8 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         {"normalization": {"form": "NFD"}},
         {"holdout_fraction": 0},
         {"holdout_fraction": 0.5},
+        {"test_fraction": 0.5},
+        {"split_by": "word"},
         {"seed": -1},
         {"threads": -1},
         {"label": ""},
@@ -192,7 +196,7 @@ def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> N
 
 
 def test_id__is_the_same_in_every_release() -> None:
-    # SHA-256 of {"method":"char","config":{},"corpora":["0…0"],"holdout_fraction":0.01,"seed":42}
-    assert tokenizer_id_of(request(), refs("0")) == "char-8e2d648083c997c6"
+    # SHA-256 of {"method":"char","config":{},"corpora":["0…0"],"split":["line",0.1,0.1,42]}
+    assert tokenizer_id_of(request(), refs("0")) == "char-0c373da65e55d39c"
     # the same of {"method":"bpe","config":{}, …}: a map of special tokens that is not given does not count
-    assert tokenizer_id_of(request(method="bpe"), refs("0")) == "bpe-6e80317279dcda11"
+    assert tokenizer_id_of(request(method="bpe"), refs("0")) == "bpe-d39758c738b52b3f"

@@ -16,8 +16,8 @@ from tests.support.properties import for_all, for_all_pairs
 from tests.support.strategies import any_line_lists, line_lists, rules, texts
 from tests.support.tiny_models import NFC, lines_in, write
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, line_digests, read_lines, split_labels
+from trainer.contracts.tokenizers import Normalization, SplitBy
+from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule, line_digests, read_lines, split_labels
 from trainer.data.normalization import documents, normalized, normalized_lines
 
 RULE = SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7)

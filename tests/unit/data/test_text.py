@@ -74,7 +74,11 @@ def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: i
     assert all(block.text.encode() == block.utf8 for block in blocks)
 
 
-@for_all_pairs(st.binary(max_size=12), st.integers(1, 4))
+FORMATS = (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
+"""UTF-16, gzip, zip, zstd and xz, which are named in place of a byte."""
+
+
+@for_all_pairs(st.binary(max_size=7), st.integers(1, 4))
 def test_bytes__that_are_no_text_are_named_where_python_finds_the_first(data: bytes, size: int) -> None:
     try:
         data.decode()
@@ -85,6 +89,8 @@ def test_bytes__that_are_no_text_are_named_where_python_finds_the_first(data: by
         list(stream_blocks(ShortReads(data, size), "x"))
     except AppError as error:
         assert error.code is ErrorCode.INVALID_INPUT
+        if data.startswith(FORMATS):
+            return
         position = int(error.message.split(": byte ")[1].split()[0])
         assert position == (expected if "not UTF-8" in error.message else data.index(b"\0"))
     else:

@@ -20,8 +20,9 @@ from trainer.config.presets import resolve
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
+from trainer.contracts.tokenizers import SplitBy
 from trainer.contracts.validation import parse
-from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, line_digests, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule, line_digests, split_labels
 from trainer.system.files import claim_folder
 from trainer.tokenizers.base import Ids
 from trainer.training.dataset import CorpusPaths, prepare

@@ -185,7 +185,8 @@ MANIFEST_FILE = """{
     "type": "object", "additionalProperties": false,
     "required": [
         "schema_version", "tokenizer_id", "method", "vocab_size", "special_tokens", "normalization", "documents",
-        "corpus", "config", "stats", "seed", "holdout_fraction", "versions", "created_at", "files"
+        "corpus", "config", "stats", "seed", "split_by", "holdout_fraction", "test_fraction",
+        "versions", "created_at", "files"
     ],
     "properties": {
         "schema_version": {"const": 1},
@@ -221,7 +222,8 @@ MANIFEST_FILE = """{
             }
         },
         "seed": {"$ref": "#/$defs/count"},
-        "holdout_fraction": {"$ref": "#/$defs/share"},
+        "split_by": {"enum": ["line", "file", "position"]},
+        "holdout_fraction": {"$ref": "#/$defs/share"}, "test_fraction": {"$ref": "#/$defs/share"},
         "versions": {"type": "object", "additionalProperties": {"type": "string"}},
         "created_at": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$"},
         "files": {
