@@ -293,7 +293,8 @@ def _result(status: RunStatus) -> list[str]:
 
 
 def _best_validation(status: RunStatus, loss: float) -> str:
-    shown = f"{numeral(loss, '.3f')}{_unit(status.best_val_bits_per_char, status)}"
+    margin = "" if status.best_val_margin is None else f" ± {numeral(status.best_val_margin, '.3f')} (95 %)"
+    shown = f"{numeral(loss, '.3f')}{margin}{_unit(status.best_val_bits_per_char, status)}"
     if status.best_epoch is None:
         return _("Validation {loss} (best)", loss=shown)
     return _("Validation {loss} (best, epoch {epoch})", loss=shown, epoch=status.best_epoch)

@@ -343,7 +343,7 @@ def test_loss__of_a_split_is_one_number_wherever_it_is_shown(shell: Shell, monke
     compared = shell.type("compare", *(run.run_id for run in runs))[1]
     for run in runs:
         metrics = run.completed_manifest().metrics
-        row = next(line for line in compared.splitlines() if line.startswith(f"{run.run_id} "))
+        row = next(line for line in compared.splitlines() if line.startswith(f"{run.run_id}  "))
         bits = "" if metrics.bits_per_char is None else f"{metrics.bits_per_char:.4f}"
         assert f"{metrics.test:.4f}" in row.split() and bits in row
     *_, masked = runs
@@ -367,8 +367,10 @@ def figures__are_those_of_the_manifest(shell: Shell, run: RunDirectory, status: 
         assert measured.bits_per_char == (None if masked else pytest.approx(in_bits))
         assert bits == (None if masked else pytest.approx(in_bits, abs=1e-6))
         per_char = "" if bits is None else f", {bits:.3f} bits per character"
-        figures = f"{loss:.4f} nats per {unit}{per_char}, perplexity"
-        assert figures in shown and figures in shell.type("eval", run.run_id, "--latest")[1]
+        figures = f" nats per {unit}{per_char}, perplexity"
+        margin = f" ± {metrics.best_margin:.4f} (95 %)" if split == "validation" and metrics.best_margin else ""
+        assert f"{loss:.4f}{margin}{figures}" in shown
+        assert f"{loss:.4f}{figures}" in shell.type("eval", run.run_id, "--latest")[1]
         in_discord = f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char")
         assert in_discord in card and (in_discord in final or split == "validation")
     listed = shell.type("runs")[1]

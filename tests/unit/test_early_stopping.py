@@ -9,7 +9,7 @@ from trainer.contracts.runs import EarlyStopping
 def history_of(losses: list[float], rule: EarlyStopping) -> ValidationHistory:
     history = ValidationHistory()
     for step, loss in enumerate(losses, start=1):
-        history = history.after(loss, step=step, epoch=step, rule=rule)
+        history = history.after(loss, loss / 10, step=step, epoch=step, rule=rule)
     return history
 
 
@@ -46,3 +46,4 @@ def test_best__is_the_lowest_loss_and_the_first_of_equals_whatever_the_delta() -
     history = history_of([3.0, 2.9, 2.8, 2.8, 2.85], EarlyStopping(enabled=True, patience=2, min_delta=0.5))
 
     assert (history.best_loss_nats, history.best_step, history.best_epoch) == (2.8, 3, 3)
+    assert history.best_margin_nats == 2.8 / 10

@@ -259,6 +259,17 @@ def test_card__warns_of_test_text_that_stands_in_the_training_text(tmp_path: Pat
     assert f"- {shares} of the test split stand in the training split: its loss says little about unseen text." in card
 
 
+def test_card__has_the_interval_of_the_validation_loss_if_it_is_known(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gru")
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+    known = changed(manifest, metrics=changed(manifest.metrics, best_margin=0.0625))
+
+    assert "| validation loss | 2.2500 nats per token |" in model_card(manifest, tokenizer, None, "hf", None)
+    assert "| validation loss | 2.2500 ± 0.0625 (95 %) nats per token |" in model_card(
+        known, tokenizer, None, "hf", None
+    )
+
+
 def test_card__names_the_source_and_the_lower_case(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "gru", provenance={"source_corpus": "a fairy tale"})
     manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)

@@ -23,7 +23,7 @@ from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks
 from trainer.training.progress import CurveRow
 
 KINDS: list[tuple[str, int, int, dict[str, object]]] = [
-    ("between", 43, 0, {}),
+    ("between", 43, 0, {"holdout_fraction": 0.2}),
     ("validating", 44, 1, {}),
     ("ending", 47, 1, {"max_steps": 48}),
     ("testing", 20, 0, {"max_steps": 20, "learning_rate": 1.0, "warmup_ratio": 0.9}),

@@ -181,6 +181,7 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
             eta_seconds=5.0,
             val_loss=val_loss,
             best_val_loss=val_loss,
+            best_val_margin=None if val_loss is None else val_loss / 10,
         )
 
     with run.open_log() as events:
@@ -193,6 +194,7 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
 
     assert (status.status, status.attempt, status.step, status.progress) == ("running", 1, 2, 50.0)
     assert (status.train_loss, status.val_loss, status.best_val_loss) == (1.0, 2.5, 2.5)
+    assert status.best_val_margin == 0.25
     assert status.last_checkpoint_step == 2
     assert follower.train_losses == [(1, 2.0), (2, 1.0)]
     assert follower.val_losses == [(1, 2.5)]

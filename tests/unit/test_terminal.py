@@ -40,6 +40,12 @@ def test_unknown_characters__mark_the_bits_per_character() -> None:
     assert describe_unknown(0.845) == "84.50% of the characters; (!) bits per character are too low to compare"
 
 
+def test_margin__stands_beside_its_loss() -> None:
+    shown = loss_figures(0.5, 0.899, margin_nats=0.0123)
+
+    assert shown == "0.5000 ± 0.0123 (95 %) nats per token, 0.899 bits per character, perplexity 1.649"
+
+
 def test_progress__has_bits_per_character_beside_each_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

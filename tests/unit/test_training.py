@@ -41,6 +41,19 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
     assert tokenizer.encode("sun") == run.tokenizer.encode("sun")
 
 
+def test_best_validation__has_the_interval_of_its_weights(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT, holdout_fraction=0.3)
+    told = observed(run)
+
+    validation = evaluate(told.model, run.corpus.documents("validation"), run.compute)
+
+    history = told.result.state.history
+    assert history.best_margin_nats is not None and history.best_loss_nats is not None
+    assert 0 < history.best_margin_nats < history.best_loss_nats
+    assert validation.margin_nats == pytest.approx(history.best_margin_nats, abs=1e-6)
+    assert told.progress[-1].best_val_margin == history.best_margin_nats
+
+
 @pytest.mark.slow
 @pytest.mark.process
 def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> None:

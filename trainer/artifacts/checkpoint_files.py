@@ -19,19 +19,24 @@ class ValidationHistory(Frozen):
     """Best validation loss so far, and evaluations since the loss last fell by `min_delta`."""
 
     best_loss_nats: float | None = None
+    best_margin_nats: float | None = None
+    """Half the width of the 95 % interval of the best loss over the validation lines; None with too few lines."""
     best_step: int | None = None
     best_epoch: int | None = None
     reference_loss_nats: float | None = None
     """Last loss that fell by more than `min_delta`; the next loss is compared with it."""
     evaluations_without_fall: int = 0
 
-    def after(self, loss_nats: float, *, step: int, epoch: int, rule: EarlyStopping) -> "ValidationHistory":
+    def after(
+        self, loss_nats: float, margin_nats: float | None, *, step: int, epoch: int, rule: EarlyStopping
+    ) -> "ValidationHistory":
         """Return the history with one more evaluation."""
         changes: dict[str, object] = {"evaluations_without_fall": self.evaluations_without_fall + 1}
         if self.reference_loss_nats is None or loss_nats < self.reference_loss_nats - rule.min_delta:
             changes = {"evaluations_without_fall": 0, "reference_loss_nats": loss_nats}
         if self.best_loss_nats is None or loss_nats < self.best_loss_nats:
-            changes |= {"best_loss_nats": loss_nats, "best_step": step, "best_epoch": epoch}
+            changes |= {"best_loss_nats": loss_nats, "best_margin_nats": margin_nats}
+            changes |= {"best_step": step, "best_epoch": epoch}
         return self.model_copy(update=changes)
 
     def stops(self, rule: EarlyStopping) -> bool:

@@ -35,7 +35,10 @@ _PROGRESS_FIELDS = {
     *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
     *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
 }
-_VALIDATION_FIELDS = {"val_loss", "best_val_loss", "val_bits_per_char", "best_val_bits_per_char", "best_epoch"}
+_VALIDATION_FIELDS = {
+    *("val_loss", "best_val_loss", "best_val_margin", "best_epoch"),
+    *("val_bits_per_char", "best_val_bits_per_char"),
+}
 _RESULT_FIELDS = {
     *("test_loss", "test_perplexity", "bits_per_char", "auc", "early_stopped", "best_epoch"),
     *("train_loss", "train_bits_per_char"),

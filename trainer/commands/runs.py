@@ -80,8 +80,9 @@ async def _resume_on_server(run_id: str, server: "RemoteInstallation", terminal:
 
 
 def _status_table(status: RunStatus) -> Table:
-    def losses(loss_nats: float | None, bits_per_char: float | None) -> str | None:
-        return loss_figures(loss_nats, bits_per_char, status.objective, status.unknown_char_share)
+    def losses(loss_nats: float | None, bits_per_char: float | None, margin_nats: float | None = None) -> str | None:
+        share = status.unknown_char_share
+        return loss_figures(loss_nats, bits_per_char, status.objective, share, margin_nats=margin_nats)
 
     position = "" if status.queue_position is None else f" (position {status.queue_position} in the queue)"
     of_steps = "" if status.total_steps is None else f" of {status.total_steps:,}"
@@ -100,7 +101,7 @@ def _status_table(status: RunStatus) -> Table:
         "training": losses(status.train_loss, status.train_bits_per_char)
         or ("– (shorter than an epoch)" if status.status == "completed" else None),
         "validation": losses(status.val_loss, status.val_bits_per_char),
-        "best validation": losses(status.best_val_loss, status.best_val_bits_per_char),
+        "best validation": losses(status.best_val_loss, status.best_val_bits_per_char, status.best_val_margin),
         "test": losses(status.test_loss, status.bits_per_char),
         "unknown": describe_unknown(status.unknown_char_share),
         "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,

@@ -163,10 +163,13 @@ def loss_figures(
     bits_per_char: float | None,
     objective: "Objective" = "causal_lm",
     unknown_char_share: float | None = None,
+    *,
+    margin_nats: float | None = None,
 ) -> str | None:
     """Return a loss with its bits per character and its perplexity; None without a loss.
 
-    A mark shows bits per character that are too low to compare, which `describe_unknown` explains.
+    The margin is half the width of the 95 % interval of the loss. A mark shows bits per character that are too low to
+    compare, which `describe_unknown` explains.
     """
     from trainer.contracts.inference import perplexity
     from trainer.contracts.runs import has_unknown_text
@@ -176,7 +179,8 @@ def loss_figures(
     mark = " (!)" if has_unknown_text(unknown_char_share) else ""
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character{mark}"
     token = "token" if objective == "causal_lm" else "masked token"
-    return f"{loss_nats:.4f} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}"
+    margin = "" if margin_nats is None else f" ± {margin_nats:.4f} (95 %)"
+    return f"{loss_nats:.4f}{margin} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}"
 
 
 def _in_words(problem: FieldProblem) -> str:

@@ -218,7 +218,13 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     share = status.unknown_char_share
     losses = {
         "test": loss_figures(status.test_loss, status.bits_per_char, status.objective, share),
-        "best validation": loss_figures(status.best_val_loss, status.best_val_bits_per_char, status.objective, share),
+        "best validation": loss_figures(
+            status.best_val_loss,
+            status.best_val_bits_per_char,
+            status.objective,
+            share,
+            margin_nats=status.best_val_margin,
+        ),
         "unknown": describe_unknown(share) if has_unknown_text(share) else None,
     }
     after = f'next: mt score {run_id} "…"'

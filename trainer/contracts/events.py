@@ -124,6 +124,8 @@ class Progress(Frozen):
     val_loss: float | None = None
     val_perplexity: float | None = None
     best_val_loss: float | None = None
+    best_val_margin: float | None = None
+    """Half the width of the 95 % interval of `best_val_loss` over the validation lines; None with too few lines."""
     train_bits_per_char: float | None = None
     """Bits per character of the training split; None for a masked model, as are the other bits per character."""
     val_bits_per_char: float | None = None

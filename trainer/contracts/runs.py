@@ -433,6 +433,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """Mean since the last row of the loss curve; of a completed run: of its last complete epoch, None without one."""
     val_loss: float | None = None
     best_val_loss: float | None = None
+    best_val_margin: float | None = None
+    """Half the width of the 95 % interval of `best_val_loss` over the validation lines; None with too few lines."""
     train_bits_per_char: float | None = None
     """Bits per character of the training split; None for a masked model."""
     val_bits_per_char: float | None = None
@@ -599,6 +601,8 @@ class RunMetrics(Frozen):
     val_bits_per_char: float | None = None
     best_bits_per_char: float | None = None
     best: float | None = None
+    best_margin: float | None = None
+    """Half the width of the 95 % interval of `best` over the validation lines; None with too few lines."""
     auc: float | None = None
     """Area under the training loss curve, in nats times steps; None for a curve with one row."""
     initial: float | None = None

@@ -80,13 +80,14 @@ def _description(manifest: RunManifest, tokenizer: TokenizerManifest) -> str:
 def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
+    margin = "" if metrics.best_margin is None else f" ± {metrics.best_margin:.4f} (95 %)"
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
         ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
-        ("validation loss", metrics.best, f"{{:.4f}} nats per {per}"),
+        ("validation loss", metrics.best, f"{{:.4f}}{margin} nats per {per}"),
         ("validation", metrics.best_bits_per_char, "{:.4f} bits per character"),
         ("test loss", metrics.test, f"{{:.4f}} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),

@@ -13,7 +13,7 @@ from torch.nn import functional
 from trainer.contracts.base import Frozen, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, Sample, SequenceLengths, perplexity
-from trainer.contracts.intervals import LineLosses
+from trainer.contracts.intervals import LineLosses, margin
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import Split
 from trainer.inference.generation import generate
@@ -52,6 +52,11 @@ class Evaluation(NamedTuple):
     @property
     def loss_nats(self) -> float:
         return self.loss_sum_nats / self.tokens
+
+    @property
+    def margin_nats(self) -> float | None:
+        """Half the width of the 95 % interval of the loss over the lines; None with too few lines."""
+        return margin((self.group_nats, self.group_tokens))
 
 
 def evaluate(

@@ -249,8 +249,8 @@ class _Training:
 
     def _validate(self) -> None:
         with self._weights.gathered():
-            loss_nats = evaluate(self._model, self._validation, self._compute, self.check_stop).loss_nats
-        self.progress.add_validation(self._processes.first(loss_nats))
+            found = evaluate(self._model, self._validation, self._compute, self.check_stop)
+        self.progress.add_validation(self._processes.first(found.loss_nats), found.margin_nats)
 
     def check_stop(self) -> None:
         """Stop all processes if the first one has a reason to."""

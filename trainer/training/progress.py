@@ -145,11 +145,14 @@ class TrainingProgress:
             train_seconds=state.train_seconds + seconds,
         )
 
-    def add_validation(self, loss_nats: float) -> None:
-        """Store the validation loss of the current weights. Raises TRAINING_NAN_LOSS if it is not finite."""
+    def add_validation(self, loss_nats: float, margin_nats: float | None) -> None:
+        """Store the validation loss of the current weights, and half the width of its 95 % interval.
+
+        Raises TRAINING_NAN_LOSS if the loss is not finite.
+        """
         self._check_finite(loss_nats)
         step, rule = self.state.step, self._effective.early_stopping
-        history = self.state.history.after(loss_nats, step=step, epoch=self.epoch, rule=rule)
+        history = self.state.history.after(loss_nats, margin_nats, step=step, epoch=self.epoch, rule=rule)
         self.state = changed(self.state, validation_loss_nats=loss_nats, history=history)
         self._validated_step = step
 
@@ -210,6 +213,7 @@ class TrainingProgress:
             val_loss=validation_loss,
             val_perplexity=None if validation_loss is None else perplexity(validation_loss),
             best_val_loss=best_loss,
+            best_val_margin=state.history.best_margin_nats,
             train_bits_per_char=self._bits_per_char("train", loss),
             val_bits_per_char=self._bits_per_char("validation", validation_loss),
             best_val_bits_per_char=self._bits_per_char("validation", best_loss),

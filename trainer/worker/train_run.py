@@ -235,6 +235,7 @@ class TrainingAttempt:
             train=train,
             val=val,
             best=best,
+            best_margin=state.history.best_margin_nats,
             train_bits_per_char=None if train is None else training.bits_per_char(train, effective.objective),
             val_bits_per_char=None if val is None else validation.bits_per_char(val, effective.objective),
             best_bits_per_char=None if best is None else validation.bits_per_char(best, effective.objective),

@@ -10,6 +10,7 @@ export interface RunStatus {
   run_id: string; label: string | null; status: RunState; reachable: boolean; message: string; progress: number;
   epoch: number; total_epochs: number; step: number; total_steps: number | null;
   train_loss: number | null; val_loss: number | null; best_val_loss: number | null; test_loss: number | null;
+  best_val_margin: number | null;
   train_bits_per_char: number | null; val_bits_per_char: number | null; best_val_bits_per_char: number | null;
   bits_per_char: number | null; test_perplexity: number | null; unknown_char_share: number | null;
   tokens_per_second: number | null; eta_seconds: number | null; queue_position: number | null;

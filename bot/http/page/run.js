@@ -126,7 +126,7 @@ function factsOf(run) {
         ["Validation", decimal(run.val_loss), inBits(run.val_bits_per_char), perplexity(run.val_loss)],
         [
           "Validation, best",
-          decimal(run.best_val_loss),
+          decimal(run.best_val_loss) + (run.best_val_margin === null ? "" : ` ± ${decimal(run.best_val_margin)} (95 %)`),
           inBits(run.best_val_bits_per_char),
           perplexity(run.best_val_loss),
         ],

@@ -481,12 +481,12 @@ def test_card__of_a_queued_run_tells_its_start_its_weights_and_its_origin(tmp_pa
 
 def test_card__of_a_completed_run_tells_its_curve_its_best_epoch_and_why_it_stopped(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).complete()
-    known: dict[str, object] = {"auc": 201.44, "early_stopped": True, "best_epoch": 4}
+    known: dict[str, object] = {"auc": 201.44, "early_stopped": True, "best_epoch": 4, "best_val_margin": 0.05}
     status = story.follower().refresh().model_copy(update=known)
 
     for shown in (run_card(story.record, status, []), final_message(story.record, status, Outcome())):
         assert Read(shown).text.split("\n")[1:4] == [
-            "Validation 1.200 nats/token · 3.46 bits/char (best, epoch 4)",
+            "Validation 1.200 ± 0.050 (95 %) nats/token · 3.46 bits/char (best, epoch 4)",
             "100 steps in 5 epochs · stopped early: yes",
             "Area under the loss curve: 201.4 nats · steps",
         ]
