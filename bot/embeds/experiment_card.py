@@ -23,7 +23,15 @@ from bot.embeds.text import (
 from bot.language import _, numeral
 from trainer.contracts.base import RunState
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
-from trainer.reports.experiment_tables import MISSING, ListenerFigures, headline_figures, headline_rows, headline_seeds
+from trainer.reports.experiment_tables import (
+    MISSING,
+    STATISTIC_WORDS,
+    ListenerFigures,
+    headline_figures,
+    headline_rows,
+    headline_seeds,
+    primary_correlation,
+)
 
 HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
 _SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
@@ -212,14 +220,19 @@ def _asymmetry(result: ExperimentResult) -> list[str]:
 
 
 def _correlation(result: ExperimentResult) -> list[str]:
-    model, kind = result.headline
-    for row in result.correlations:
-        if (row.model, row.kind, row.mode) == (model, kind, result.modes[0]) and row.spearman_rho is not None:
-            return [
-                _(
-                    "Human ratings: Spearman ρ {rho} over {pairs}",
-                    rho=numeral(row.spearman_rho, "z.2f"),
-                    pairs=count(row.n, "pair"),
-                )
-            ]
-    return []
+    """Return the primary test of the human ratings."""
+    row = primary_correlation(result)
+    if row is None or row.r is None or row.p is None:
+        return []
+    return [
+        _(
+            "Human ratings, primary test: {statistic} {r}, p = {p} over {pairs} of {languages}."
+            " Other tests are exploratory: {number}.",
+            statistic=STATISTIC_WORDS[row.statistic],
+            r=numeral(row.r, "z.2f"),
+            p=numeral(row.p, ".4f"),
+            pairs=count(row.n_pairs, "pair"),
+            languages=count(row.n_languages, "language"),
+            number=len(result.correlations) - 1,
+        )
+    ]

@@ -262,7 +262,8 @@ def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
     assert [passages.name.split("/")[1] for passages in record.passages.values()] == ["kk", "tr"]
     assert {row.scoring_mode for row in found.matrix or ()} == {"unk"}
     result = read_record(ExperimentStore(shell.artifacts).get(found.experiment_id).result, ExperimentResult)
-    assert [correlation.n for correlation in result.correlations] == [2] * len(result.correlations)
+    assert {(row.n_pairs, row.r, row.p) for row in result.correlations} == {(2, None, None)}
+    assert [row.is_primary for row in result.correlations].count(True) == 1
     assert result.headline == ("lstm", "passages")
 
 

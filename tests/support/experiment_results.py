@@ -205,6 +205,53 @@ VALIDITY = Validity(
 )
 
 
+CORRELATIONS = (
+    Correlation(
+        model="lstm",
+        kind="passages",
+        mode="skip",
+        statistic="pearson",
+        pairs="all",
+        n_languages=4,
+        n_pairs=12,
+        n_permutations=24,
+        r=-0.812345,
+        p=1 / 24,
+        p_holm=1 / 12,
+        is_primary=False,
+    ),
+    Correlation(
+        model="lstm",
+        kind="passages",
+        mode="skip",
+        statistic="spearman",
+        pairs="all",
+        n_languages=4,
+        n_pairs=12,
+        n_permutations=24,
+        r=-0.79,
+        p=1 / 12,
+        p_holm=None,
+        is_primary=True,
+    ),
+    Correlation(
+        model="gru",
+        kind="passages",
+        mode="skip",
+        statistic="spearman",
+        pairs="across_branches",
+        n_languages=2,
+        n_pairs=2,
+        n_permutations=2,
+        r=None,
+        p=None,
+        p_holm=None,
+        is_primary=False,
+    ),
+)
+"""The tests of the human ratings: one of them primary, one without a correlation."""
+
+
 def finished_experiment() -> ExperimentResult:
     kinds: tuple[TextKind, ...] = ("passages", "held_out")
     return ExperimentResult(
@@ -244,28 +291,7 @@ def finished_experiment() -> ExperimentResult:
                 model="lstm", listener_language="fi", seed=2, character="<", replacement=None, distance=None, count=1
             ),
         ),
-        correlations=(
-            Correlation(
-                model="lstm",
-                kind="passages",
-                mode="skip",
-                n=12,
-                pearson_r=-0.812345,
-                pearson_p=0.00134,
-                spearman_rho=-0.79,
-                spearman_p=0.0021,
-            ),
-            Correlation(
-                model="gru",
-                kind="passages",
-                mode="skip",
-                n=2,
-                pearson_r=None,
-                pearson_p=None,
-                spearman_rho=None,
-                spearman_p=None,
-            ),
-        ),
+        correlations=CORRELATIONS,
         validity=VALIDITY,
     )
 

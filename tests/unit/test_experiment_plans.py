@@ -35,6 +35,35 @@ def two_models(*models: dict[str, object], **fields: object) -> ExperimentReques
     return plan(models={f"model-{n}": {"train": {**TINY, **train}} for n, train in enumerate(models)}, **fields)
 
 
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        ({"model": "gru"}, "`primary_test.model` is 'gru', but this experiment has: lstm, trigram."),
+        ({"kind": "passages"}, "`primary_test.kind` is 'passages', but this experiment has: held_out, shuffled."),
+        ({"mode": "assimilate"}, "`primary_test.mode` is 'assimilate', but this experiment has: skip, unk."),
+        ({"pairs": "across_branches"}, "but no branch has two languages: set `branch`, or 'all'."),
+        ({"statistic": "pearson"}, "`primary_test` needs human ratings: name their file in `ratings`"),
+    ],
+)
+async def test_primary_test__that_is_not_computed_is_refused(folder: Path, test: dict[str, str], told: str) -> None:
+    refused = await refusal(folder, plan(primary_test=test, modes=["skip", "unk"]))
+
+    assert refused.code is ErrorCode.INVALID_INPUT
+    assert told in refused.message
+
+
+async def test_primary_test__across_branches_needs_two_languages_of_one(folder: Path) -> None:
+    ratings = folder / "data" / "corpus" / "ratings.csv"
+    ratings.write_text("listener,language,mean_rating\nkk,tr,0.5\n", encoding="utf-8")
+    add_corpus(folder, some_text(), "ky")
+    languages = {"kk": {"branch": "kipchak"}, "ky": {"branch": "kipchak"}, "tr": {}}
+    primary = {"pairs": "across_branches", "model": "lstm", "kind": "held_out", "mode": "unk"}
+
+    record = await resolved(folder, plan(languages=languages, ratings="ratings.csv", primary_test=primary))
+
+    assert record.request.primary_test.pairs == "across_branches"
+
+
 def transfer(**fields: object) -> ExperimentRequest:
     second: dict[str, object] = {"first": "kk", "train": {"num_epochs": 2, "freeze_embeddings": True}, **fields}
     return plan(models={"lstm": {"has_shared_tokenizer": True, "train": TINY, "transfer": second}})

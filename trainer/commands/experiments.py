@@ -22,6 +22,7 @@ from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     Cell,
+    Correlation,
     CurveRow,
     ExperimentList,
     ExperimentRecord,
@@ -37,7 +38,7 @@ from trainer.contracts.validation import parse_json, shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import cancel_experiment, resolve_experiment
-from trainer.reports.experiment_tables import MODE_WORDS, figure_rows, listener_figures
+from trainer.reports.experiment_tables import MODE_WORDS, correlation_line, figure_rows, listener_figures
 from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
@@ -66,6 +67,8 @@ class ExperimentSummary(Frozen):
     """The trainings with the area under their loss curves; None before the end."""
     validity: Validity | None = None
     """None before the end."""
+    correlations: tuple[Correlation, ...] | None = None
+    """The tests of the human ratings, empty without ratings; None before the end."""
     files: tuple[str, ...] = ()
     """Names of the report's files in the folder of the experiment."""
 
@@ -241,8 +244,18 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
     title = f"{status.experiment_id}: excess surprisal, nats per position ({model}, {kind.replace('_', '-')} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = f"report: {experiment.path}/report.html   ·   mt experiment export {status.experiment_id} FOLDER"
+    primary = correlation_line(result)
+    n_others = counted(len(result.correlations) - 1, "exploratory test")
+    ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
     terminal.show(
-        changed(summary, matrix=matrix, perplexities=perplexities, curves=result.curves, validity=result.validity),
+        changed(
+            summary,
+            matrix=matrix,
+            perplexities=perplexities,
+            curves=result.curves,
+            validity=result.validity,
+            correlations=result.correlations,
+        ),
         Text(f"{title}; rows: listeners"),
         columns(_matrix_rows(result.languages, matrix)),
         *(
@@ -253,7 +266,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
                 columns(figure_rows(result, of_mode)),
             )
         ),
-        Text("\n".join(_validity_lines(result.validity))),
+        Text("\n".join(_validity_lines(result.validity)) + ratings),
         Text(f"{took}\n{where}"),
     )
 

@@ -31,6 +31,9 @@ replaced by the nearest known ones."""
 TextKind = Literal["passages", "held_out", "shuffled"]
 """Passages given per language; the test split of each corpus; the same with the characters of each section shuffled."""
 Encoding = Literal["raw", "assimilated"]
+CorrelationKind = Literal["pearson", "spearman"]
+PairSet = Literal["all", "across_branches"]
+"""All rated pairs of languages; those that are not two languages of one branch."""
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 """Added to the schema of a block whose names have a pattern."""
 TRIGRAM = "trigram"
@@ -88,6 +91,21 @@ class TextOptions(ExperimentOptions):
     """Characters per text, cut at the end of a section; default: all."""
 
 
+class PrimaryTest(ExperimentOptions):
+    """The one correlation with human ratings whose p-value is a test. All other correlations are exploratory."""
+
+    model: Name | None = None
+    """Default: the first model."""
+    kind: TextKind | None = None
+    """Default: passages if the experiment has them, otherwise held_out."""
+    mode: ScoringMode | None = None
+    """Default: the first mode."""
+    statistic: CorrelationKind = "spearman"
+    """The correlation of numbers (pearson) or of their ranks (spearman)."""
+    pairs: PairSet = "all"
+    """All rated pairs of languages, or those that are not two languages of one branch."""
+
+
 def _are_ascending(seeds: tuple[int, ...]) -> bool:
     return all(seed < later for seed, later in pairwise(seeds))
 
@@ -131,12 +149,21 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     has_trigram_baseline: bool = True
     """Add a character trigram model per language, scored on the same positions."""
     ratings: CorpusName | None = None
-    """CSV in the corpus folder with the columns listener, language and mean_rating: how well people understand."""
+    """CSV in the corpus folder: how well people understand. Its columns are listener, language and mean_rating, or
+    listener_language, text_language and mean_human_rating."""
+    primary_test: PrimaryTest = PrimaryTest()
+    """The correlation with the ratings that is tested; choose it before you see the results."""
 
     @property
     def trained_languages(self) -> tuple[str, ...]:
         """The languages that models are trained on."""
         return tuple(code for code, options in self.languages.items() if options.is_trained)
+
+    @property
+    def family(self) -> dict[str, str]:
+        """The branch of each trained language that has one and is no control."""
+        options = {code: self.languages[code] for code in self.trained_languages}
+        return {code: each.branch for code, each in options.items() if each.branch and not each.is_control}
 
 
 class ExperimentRecord(Frozen):
@@ -394,16 +421,25 @@ class Validity(Frozen):
 
 
 class Correlation(Frozen):
-    """Excess cross-entropy against human ratings, over ordered pairs of different languages."""
+    """Excess cross-entropy against human ratings over ordered pairs of different languages, with a permutation test."""
 
     model: str
     kind: TextKind
     mode: ScoringMode
-    n: int
-    pearson_r: float | None
-    pearson_p: float | None
-    spearman_rho: float | None
-    spearman_p: float | None
+    statistic: CorrelationKind
+    pairs: PairSet
+    n_languages: int
+    """Languages in a rated pair: the ones that are permuted."""
+    n_pairs: int
+    n_permutations: int
+    """Permutations of the languages, the identity included; p is no smaller than 1 / n_permutations."""
+    r: float | None
+    """None for fewer than three pairs, or equal numbers for all pairs."""
+    p: float | None
+    """Two-sided: the share of permutations with a correlation at least as large. Not adjusted."""
+    p_holm: float | None
+    """p adjusted for the number of exploratory tests; None for the primary test."""
+    is_primary: bool
 
 
 class SeedRow(Frozen):

@@ -8,9 +8,9 @@ from typing import NamedTuple, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.contracts.base import changed
 from trainer.contracts.experiments import (
     TRIGRAM,
-    Correlation,
     CurveRow,
     Encoding,
     ExperimentRecord,
@@ -27,7 +27,7 @@ from trainer.contracts.experiments import (
     Tables,
     TextKind,
 )
-from trainer.experiments.correlation import correlation
+from trainer.experiments.correlation import ExcessTable, correlations
 from trainer.experiments.masks import (
     Sections,
     are_among,
@@ -144,13 +144,20 @@ def analyse(
     ]
     found = all_tables([(each.mean, each.mode) for each in scored])
     options = {code: request.languages[code] for code in languages}
-    branches = {code: each.branch for code, each in options.items() if each.branch and not each.is_control}
-    family = Family(branches, [code for code, each in options.items() if each.is_control])
+    family = Family(request.family, [code for code, each in options.items() if each.is_control])
     n_modes = len(request.modes)
     measured = [
         Measured(distances, average_linkage(languages, distances))
         for distances in (symmetric_distances(tables.matrix) for tables in found[::n_modes])
     ]  # of the first mode, by model, then by kind
+    rated = [
+        ExcessTable(each.model, each.kind, each.mode, excesses(tables.matrix))
+        for each, tables in zip(scored, found, strict=True)
+    ]
+    test = request.primary_test
+    primary = changed(
+        test, model=test.model or models[0], kind=test.kind or kinds[0], mode=test.mode or request.modes[0]
+    )
     result = ExperimentResult(
         experiment_id=record.experiment_id,
         name=request.name,
@@ -176,7 +183,7 @@ def analyse(
         perplexities=tuple(row for each in scored for row in _perplexities(each)),
         curves=tuple(each.curve for each in listeners),
         replacements=tuple(replacements),
-        correlations=tuple(_correlations(scored, found, ratings) if ratings else ()),
+        correlations=correlations(rated, ratings, family.branches, primary) if ratings else (),
         validity=validity(dict(zip(kinds, measured[: len(kinds)], strict=True)), kinds[0], family),
     )
     return result, _sections_file(record, scored, family, ratings)
@@ -336,13 +343,6 @@ def _perplexities(scored: _Scored) -> Iterator[PerplexityRow]:
                 perplexity_sd=stdev(map(exp, nats)) if len(nats) > 1 else None,
                 n_scored=scores.positions,
             )
-
-
-def _correlations(
-    scored: Sequence[_Scored], found: Sequence[Tables], ratings: Sequence[Rating]
-) -> Iterator[Correlation]:
-    for each, tables in zip(scored, found, strict=True):
-        yield correlation(each.model, each.kind, each.mode, excesses(tables.matrix), ratings)
 
 
 def _score_tables(scored: _Scored) -> Iterator[ScoreTable]:

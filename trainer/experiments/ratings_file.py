@@ -9,11 +9,15 @@ from pathlib import Path
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import Rating
 
-COLUMNS = ("listener", "language", "mean_rating")
+COLUMNS = (
+    ("listener", "language", "mean_rating"),
+    ("listener_language", "text_language", "mean_human_rating"),
+)
+"""The names of the columns: one of these sets."""
 
 
 def read_ratings(path: Path) -> tuple[Rating, ...]:
-    """Return the ratings of a CSV file with the columns `listener`, `language` and `mean_rating`.
+    """Return the ratings of a CSV file with the columns of one set of COLUMNS.
 
     Other columns are ignored. Raises INVALID_INPUT for missing columns, a wrong line, or a pair that is rated twice.
     """
@@ -23,9 +27,13 @@ def read_ratings(path: Path) -> tuple[Rating, ...]:
         raise _invalid("The ratings file is not UTF-8 text.") from error
     rows = _rows(text)
     _, header = next(rows, (1, []))
-    if any(header.count(column) != 1 for column in COLUMNS):
-        raise _invalid("The first line of the ratings file must name the columns listener, language and mean_rating.")
-    places = [header.index(column) for column in COLUMNS]
+    named = [columns for columns in COLUMNS if all(header.count(column) == 1 for column in columns)]
+    if len(named) != 1:
+        raise _invalid(
+            "The first line of the ratings file must name the columns listener, language and mean_rating,"
+            " or listener_language, text_language and mean_human_rating."
+        )
+    places = [header.index(column) for column in named[0]]
     ratings: dict[tuple[str, str], Rating] = {}
     for line, cells in rows:
         if len(cells) != len(header):
@@ -35,7 +43,7 @@ def read_ratings(path: Path) -> tuple[Rating, ...]:
         if not listener or not language:
             raise _wrong_line(line, "needs a listener and a language")
         if mean_rating is None:
-            raise _wrong_line(line, "needs a number as mean_rating")
+            raise _wrong_line(line, f"needs a number as {named[0][2]}")
         if (listener, language) in ratings:
             raise _wrong_line(line, "rates a pair of languages that an earlier line has rated")
         ratings[listener, language] = Rating(listener=listener, language=language, mean_rating=mean_rating)

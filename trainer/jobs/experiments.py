@@ -25,6 +25,7 @@ from trainer.contracts.experiments import (
     ExperimentRequest,
     ExperimentStatus,
     ModelOptions,
+    PrimaryTest,
 )
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
@@ -205,8 +206,32 @@ def _check_parts(request: ExperimentRequest) -> None:
     if request.has_trigram_baseline and TRIGRAM in request.models:
         message = f"`models.{TRIGRAM}` has the name of the baseline: rename it, or set `has_trigram_baseline` to false."
         raise AppError(ErrorCode.INVALID_INPUT, message)
+    _check_primary_test(request)
     for name, model in request.models.items():
         _check_model(request, model, f"`models.{name}")
+
+
+def _check_primary_test(request: ExperimentRequest) -> None:
+    """Refuse a primary test that the experiment would not compute."""
+    test, texts = request.primary_test, request.texts
+    kinds = {"passages": texts.passages is not None, "held_out": texts.held_out, "shuffled": texts.shuffled}
+    models = [*request.models, *([TRIGRAM] if request.has_trigram_baseline else [])]
+    choices: dict[str, tuple[str | None, list[str]]] = {
+        "model": (test.model, models),
+        "kind": (test.kind, [kind for kind, is_scored in kinds.items() if is_scored]),
+        "mode": (test.mode, [*request.modes]),
+    }
+    for field, (chosen, allowed) in choices.items():
+        if chosen is not None and chosen not in allowed:
+            message = f"`primary_test.{field}` is '{chosen}', but this experiment has: {', '.join(allowed)}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+    branches = [*request.family.values()]
+    if test.pairs == "across_branches" and len({*branches}) == len(branches):
+        message = "`primary_test.pairs` is 'across_branches', but no branch has two languages: set `branch`, or 'all'."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    if test != PrimaryTest() and request.ratings is None:
+        message = "`primary_test` needs human ratings: name their file in `ratings`, or leave `primary_test` out."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 def _check_model(request: ExperimentRequest, model: ModelOptions, place: str) -> None:

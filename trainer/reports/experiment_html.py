@@ -12,6 +12,8 @@ from trainer.reports.experiment_tables import (
     MISSING,
     MODE_WORDS,
     PairRows,
+    correlation_line,
+    correlation_rows,
     excess_scale,
     figure_rows,
     headline_rows,
@@ -72,7 +74,7 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
         _section("Validity", *_validity(result)),
         _section("Asymmetry", _table(result.models[0].tables.asymmetry, f"{what} Both directions of each pair.")),
         _section("Listeners of one text", _folded("Differences", result.models[0].tables.listeners)),
-        *([_section("Human ratings", _table(result.correlations, _RATINGS))] if result.correlations else []),
+        *([_section("Human ratings", *_ratings(result))] if result.correlations else []),
         _section("Seeds", _folded("Mean and standard deviation over seeds", result.seed_rows)),
         _section("Trainings", _image("curves", images), _folded("All trainings", result.curves)),
         _section("Replaced characters", _replacements(result)),
@@ -82,10 +84,19 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
     return _PAGE.format(title=title, body="\n".join(parts))
 
 
-_RATINGS = (
-    "Correlation of the excess cross-entropy with human ratings, over ordered pairs of different languages. People who"
-    " understand more give higher ratings, so a negative correlation means that both agree."
-)
+def _ratings(result: ExperimentResult) -> Iterator[str]:
+    """Yield the primary test as a sentence, and the table of all tests."""
+    yield f"<p>{escape(correlation_line(result) or '')}</p>"
+    header, *rows = correlation_rows(result)
+    yield _rows(
+        header,
+        rows,
+        f"{counted(len(rows), 'correlation')} of the excess cross-entropy with human ratings, over ordered pairs of"
+        " different languages. People who understand more give higher ratings, so a negative correlation means that"
+        " both agree. p is the share of permutations of the languages with a correlation at least as large. The plan"
+        f" names the primary test; the {counted(len(rows) - 1, 'exploratory test')} have p-values adjusted for their"
+        " number (Holm).",
+    )
 
 
 def _introduction(result: ExperimentResult) -> str:

@@ -6,9 +6,12 @@ from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.experiments import (
+    Correlation,
+    CorrelationKind,
     ExperimentResult,
     MatrixRow,
     ModelTables,
+    PairSet,
     PerplexityRow,
     ScoringMode,
     SeedRow,
@@ -28,6 +31,8 @@ MODE_WORDS: Mapping[ScoringMode, str] = {
     "unk": "all positions",
     "assimilate": "all positions, unknown characters replaced by the nearest known ones",
 }
+STATISTIC_WORDS: Mapping[CorrelationKind, str] = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
+PAIR_WORDS: Mapping[PairSet, str] = {"all": "all rated pairs", "across_branches": "without pairs within a branch"}
 MISSING = "–"
 """Stands in tables for a number that does not exist."""
 _LATEX = str.maketrans(
@@ -125,6 +130,51 @@ def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) ->
 def with_spread(value: float, sd: float | None) -> str:
     """Return a number with its standard deviation over seeds, if there is one."""
     return f"{value:.3f}" if sd is None else f"{value:.3f}±{sd:.3f}"
+
+
+def primary_correlation(result: ExperimentResult) -> Correlation | None:
+    """Return the primary test of the human ratings; None without ratings."""
+    return next((row for row in result.correlations if row.is_primary), None)
+
+
+def correlation_line(result: ExperimentResult) -> str | None:
+    """Return the primary test of the human ratings in one sentence; None without ratings."""
+    row = primary_correlation(result)
+    if row is None:
+        return None
+    title = f"primary test, model {row.model} on {KIND_WORDS[row.kind]}, {MODE_WORDS[row.mode]}"
+    over = f"{counted(row.n_pairs, 'pair')} of {counted(row.n_languages, 'language')}, {PAIR_WORDS[row.pairs]}"
+    if row.r is None or row.p is None:
+        return f"Human ratings, {title}: no correlation, {over}."
+    permuted = counted(row.n_permutations, "permutation")
+    return (
+        f"Human ratings, {title}: {STATISTIC_WORDS[row.statistic]} = {row.r:z.3f}, p = {p_text(row.p)}"
+        f" ({over}; {permuted} of the languages)."
+    )
+
+
+def correlation_rows(result: ExperimentResult) -> list[list[str]]:
+    """Return a header and a row per test of the human ratings, the primary test first."""
+    rows = [["test", "model", "text", "mode", "statistic", "pairs", "languages", "n", "r", "p"]]
+    others = [row for row in result.correlations if not row.is_primary]
+    for row in [*(row for row in result.correlations if row.is_primary), *others]:
+        p = row.p if row.is_primary else row.p_holm
+        rows.append(
+            [
+                "primary" if row.is_primary else "exploratory",
+                *(row.model, row.kind.replace("_", "-"), row.mode),
+                *(STATISTIC_WORDS[row.statistic], PAIR_WORDS[row.pairs]),
+                *(str(row.n_languages), str(row.n_pairs)),
+                MISSING if row.r is None else f"{row.r:z.3f}",
+                MISSING if p is None else p_text(p) + ("" if row.is_primary else " (Holm)"),
+            ]
+        )
+    return rows
+
+
+def p_text(p: float) -> str:
+    """Return a p-value with four decimals, or with two digits below 0.001."""
+    return f"{p:.4f}" if p >= 0.001 else f"{p:.1e}"
 
 
 def excess_scale(rows: PairRows) -> HeatScale:

@@ -43,7 +43,8 @@ def test_completed_card__has_the_matrix_the_checks_and_the_most_asymmetric_pair(
     pair = "the model of tr is less surprised by fi than that of fi by tr"
     assert f"Most asymmetric pair: {pair}: 0.24 [0.21, 0.27], a 95 % interval" in text
     assert "(lstm, passages, 2 seeds). Rows: model of a language; columns: text." in text
-    assert "Spearman ρ -0.79 over 12 pairs" in text
+    rated = "primary test: Spearman's ρ -0.79, p = 0.0833 over 12 pairs of 4 languages. Other tests are exploratory: 2."
+    assert f"Human ratings, {rated}" in text
     # exp(1.82) of kk by its own model, and the mean area of both seeds: 1.82 + 0.015 + 0.3
     [perplexities] = [row for row in rows if row[0] == "kk" and "±" not in row[1]]
     assert (perplexities[3], perplexities[-1]) == (f"{exp(1.82):.2f}", "2.13")
@@ -65,7 +66,7 @@ def test_completed_card__names_the_phases_and_texts_without_a_model() -> None:
 
 def test_completed_card__without_ratings_and_with_one_seed_is_shorter() -> None:
     result = finished_experiment()
-    result = changed(result, correlations=result.correlations[1:], seed_rows=())
+    result = changed(result, correlations=result.correlations[2:], seed_rows=())
 
     _, text = shown("completed", result=result)
 

@@ -290,9 +290,16 @@ def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[Exper
 def test_correlations__are_of_every_table(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
     correlations = analysed[0].correlations
 
-    assert len(correlations) == 3 * 3 * 2
-    assert {row.n for row in correlations} == {6}
-    assert all(row.pearson_r is not None and -1 <= row.pearson_r <= 1 for row in correlations)
+    # models x kinds x modes x statistics x pairs; tr and kk are rated by the other three each
+    assert len(correlations) == 3 * 3 * 2 * 2 * 2
+    assert {(row.pairs, row.n_pairs, row.n_permutations) for row in correlations} == {
+        ("all", 6, 24),
+        ("across_branches", 5, 4),
+    }
+    assert all(row.r is not None and -1 <= row.r <= 1 for row in correlations)
+    [primary] = [row for row in correlations if row.is_primary]
+    assert (primary.model, primary.kind, primary.mode) == ("lstm", "passages", "skip")
+    assert (primary.statistic, primary.pairs) == ("spearman", "all")
 
 
 def test_language_without_a_model__has_perplexities_and_no_excess(

@@ -1,49 +1,211 @@
-"""Correlations by hand and against scipy."""
+"""Permutation tests of correlations: by hand, against brute force with scipy, and under the null hypothesis."""
 
-from math import sqrt
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from math import factorial, sqrt
+from random import Random
 
+import numpy as np
 import pytest
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import kstest, pearsonr, spearmanr
 
-from trainer.contracts.experiments import Correlation, Rating
-from trainer.experiments.correlation import correlation
+from trainer.contracts.experiments import Correlation, CorrelationKind, PairSet, PrimaryTest, Rating
+from trainer.experiments.correlation import (
+    DRAWN_PERMUTATIONS,
+    ExcessTable,
+    correlations,
+    holm,
+    language_permutations,
+)
 
-EXCESS = {("a", "a"): 0.0, ("a", "b"): 1.0, ("b", "a"): 2.0, ("a", "c"): 3.0, ("c", "a"): 4.0, ("b", "c"): 9.0}
-
-
-def rated(**means: float) -> list[Rating]:
-    return [Rating(listener=pair[0], language=pair[1], mean_rating=mean) for pair, mean in means.items()]
-
-
-def correlated(ratings: list[Rating]) -> Correlation:
-    return correlation("char-lstm", "passages", "skip", EXCESS, ratings)
-
-
-def test_correlation__is_that_by_hand() -> None:
-    # excess 1, 2, 3, 4 against 8, 6, 1, 3: deviations -1.5, -.5, .5, 1.5 and 3.5, 1.5, -3.5, -1.5
-    found = correlated(rated(ab=8, ba=6, ac=1, ca=3, aa=99, bx=5))
-
-    assert (found.model, found.kind, found.mode, found.n) == ("char-lstm", "passages", "skip", 4)
-    assert found.pearson_r == pytest.approx((-5.25 - 0.75 - 1.75 - 2.25) / sqrt(5 * 29))
-    assert found.spearman_rho == pytest.approx(1 - 6 * (9 + 1 + 4 + 4) / (4 * 15))  # ranks 4, 3, 1, 2
+Matrix = dict[tuple[str, str], float]
+PRIMARY = PrimaryTest(model="lstm", kind="passages", mode="skip")
+SIX = "abcdef"
+BRANCHES = {"a": "x", "b": "x", "c": "y", "d": "y", "e": "z"}
 
 
-def test_correlation__has_the_p_values_of_scipy() -> None:
-    found = correlated(rated(ab=8, ba=6, ac=1, ca=3, bc=3))
+def random_matrix(languages: str, seed: int) -> Matrix:
+    rng = Random(seed)
+    return {(a, b): 0.0 if a == b else rng.random() for a in languages for b in languages}
 
-    x, y = [1.0, 2.0, 3.0, 4.0, 9.0], [8.0, 6.0, 1.0, 3.0, 3.0]
-    pearson, spearman = pearsonr(x, y), spearmanr(x, y)
-    assert found.pearson_r == pytest.approx(float(pearson.statistic))
-    assert found.pearson_p == pytest.approx(float(pearson.pvalue))
-    assert found.spearman_rho == pytest.approx(float(spearman.statistic))
-    assert found.spearman_p == pytest.approx(float(spearman.pvalue))
+
+def rated(means: Mapping[tuple[str, str], float]) -> list[Rating]:
+    return [Rating(listener=a, language=b, mean_rating=mean) for (a, b), mean in means.items()]
+
+
+def result_of(
+    excess: Matrix, ratings: Sequence[Rating], branches: Mapping[str, str] | None = None
+) -> dict[tuple[CorrelationKind, PairSet], Correlation]:
+    table = ExcessTable("lstm", "passages", "skip", excess)
+    found = correlations([table], ratings, branches or {}, PRIMARY)
+    return {(row.statistic, row.pairs): row for row in found}
+
+
+def brute_force(
+    excess: Matrix, means: Matrix, statistic: CorrelationKind, branches: Mapping[str, str]
+) -> tuple[float, float]:
+    """Return r and p over the rated pairs that are not in one branch, from permutations that keep the branches."""
+    pairs = [(a, b) for a, b in means if a != b and branches.get(a, a) != branches.get(b, b)]
+    languages = sorted({language for pair in pairs for language in pair})
+
+    def r_of(moved: Mapping[str, str]) -> float:
+        x, y = [excess[moved[a], moved[b]] for a, b in pairs], [means[pair] for pair in pairs]
+        return float(pearsonr(x, y).statistic if statistic == "pearson" else spearmanr(x, y).statistic)
+
+    def is_kept(moved: Mapping[str, str]) -> bool:
+        def branch(a: str) -> str:
+            return branches.get(a, a)
+
+        return all(
+            (branch(a) == branch(b)) == (branch(moved[a]) == branch(moved[b])) for a in languages for b in languages
+        )
+
+    every = [dict(zip(languages, order, strict=True)) for order in permutations(languages)]
+    found = [r_of(moved) for moved in every if is_kept(moved)]
+    return found[0], sum(abs(r) >= abs(found[0]) - 1e-12 for r in found) / len(found)
+
+
+def test_three_languages__have_p_in_sixths() -> None:
+    # deviations of the excess: a and b are close in both directions; ratings say the same, and nothing about order
+    close = {("a", "b"): 1.0, ("b", "a"): 1.0}
+    excess = {(a, b): 0.0 if a == b else close.get((a, b), 2.0) for a in "abc" for b in "abc"}
+    ratings = rated({pair: 5 - value for pair, value in excess.items()})
+
+    found = result_of(excess, ratings)
+
+    assert found.keys() == {("pearson", "all"), ("spearman", "all")}
+    for row in found.values():
+        assert row.r == pytest.approx(-1.0)
+        assert row.p == pytest.approx(2 / 6), "exchanging a and b changes nothing"
+        assert (row.n_languages, row.n_pairs, row.n_permutations) == (3, 6, 6)
+    one_way = result_of(
+        {**excess, ("b", "c"): 3.0}, rated({("a", "b"): 4, ("b", "c"): 0, ("a", "c"): 2, ("c", "a"): 2})
+    )
+    assert one_way["pearson", "all"].p == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("statistic", ["pearson", "spearman"])
+@pytest.mark.parametrize("n_missing", [0, 7], ids=["all pairs rated", "pairs missing"])
+@pytest.mark.parametrize("pairs", ["all", "across_branches"])
+def test_test__is_that_of_brute_force(statistic: CorrelationKind, n_missing: int, pairs: PairSet) -> None:
+    excess, means = random_matrix(SIX, 1), random_matrix(SIX, 2)
+    for pair in list(means)[1 : 1 + n_missing]:
+        del means[pair]
+    means[("a", "f")] = means[("c", "f")]  # equal ratings share a rank
+
+    row = result_of(excess, rated({**means, ("a", "q"): 3.0}), BRANCHES)[statistic, pairs]
+
+    r, p = brute_force(excess, means, statistic, BRANCHES if pairs == "across_branches" else {})
+    assert row.r == pytest.approx(r)
+    assert row.p == pytest.approx(p)
+    assert row.n_permutations == (factorial(6) if pairs == "all" else 16)
+    n_all, n_within = (30, 4) if n_missing == 0 else (25, 2)
+    assert row.n_pairs == n_all - n_within * (pairs == "across_branches")
+
+
+def test_unrated_language__is_not_permuted() -> None:
+    excess = random_matrix(SIX, 3)
+    means = {pair: value for pair, value in random_matrix(SIX, 4).items() if "f" not in pair}
+
+    assert result_of(excess, rated(means))["pearson", "all"].n_languages == 5
+
+
+def test_permutation_with_equal_excesses__counts_as_large() -> None:
+    # only the pairs of a, b, c differ; three pairs are rated, and half of the permutations see equal numbers there
+    excess = {(a, b): 0.0 if a == b else 1.0 for a in "abc" for b in "abc"} | {("a", "b"): 2.0}
+    means = {("a", "b"): 3.0, ("a", "c"): 1.0, ("b", "c"): 2.0}
+
+    row = result_of(excess, rated(means))["pearson", "all"]
+
+    # a -> b is on a rated pair in three permutations, where r is that of (2, 1, 1) in some order; else all are equal
+    assert row.r == pytest.approx(pearsonr([2.0, 1.0, 1.0], [3.0, 1.0, 2.0]).statistic)
+    assert row.p == pytest.approx((1 + 1 + 3) / 6), "the observed one, that of rating 1, and three without r"
 
 
 @pytest.mark.parametrize(
-    ("ratings", "n"), [(rated(ab=1, ba=2), 2), (rated(ab=5, ba=5, ac=5, ca=5), 4), (rated(xy=1, yx=2, xx=3), 0)]
+    "means",
+    [
+        {("a", "b"): 1.0, ("b", "a"): 2.0},
+        {("a", "b"): 5.0, ("b", "a"): 5.0, ("a", "c"): 5.0},
+        {("x", "y"): 1.0, ("x", "x"): 2.0},
+    ],
+    ids=["few pairs", "equal ratings", "no pair"],
 )
-def test_correlation__of_few_pairs_or_equal_ratings_is_none(ratings: list[Rating], n: int) -> None:
-    found = correlated(ratings)
+def test_few_pairs_or_equal_ratings__have_no_correlation(means: Matrix) -> None:
+    found = result_of(random_matrix("abc", 5), rated(means), {"a": "x", "b": "x"})
 
-    assert found.n == n
-    assert (found.pearson_r, found.pearson_p, found.spearman_rho, found.spearman_p) == (None, None, None, None)
+    assert {(row.r, row.p, row.p_holm) for row in found.values()} == {(None, None, None)}
+    assert [row.is_primary for row in found.values()].count(True) == 1
+
+
+@pytest.mark.parametrize("blocks", ["a" * 9, "aabbccdef", "aaaaaaabb"], ids=["one", "pairs", "two sizes"])
+def test_more_languages__have_drawn_permutations_that_keep_the_blocks(blocks: str) -> None:
+    found = language_permutations(blocks)
+
+    assert found.shape == (DRAWN_PERMUTATIONS + 1, 9)
+    places: list[list[int]] = found[:2000].tolist()
+    assert places[0] == list(range(9))
+    assert all(sorted(order) == list(range(9)) for order in places)
+    for order in places:
+        moved = [blocks[place] for place in order]
+        kept = [(moved[a] == moved[b]) == (blocks[a] == blocks[b]) for a in range(9) for b in range(9)]
+        assert all(kept)
+    assert len({tuple(order) for order in places}) > 250
+    assert np.array_equal(found, language_permutations(blocks)), "the same are drawn each time"
+    assert all(len({order[place] for order in places}) > 1 for place in range(9))
+
+
+def test_drawn_permutations__give_the_p_of_all_of_them_for_languages_that_are_exchangeable() -> None:
+    # a star: language a is far from all others in both matrices; p is the chance that a stays: 1 in 9
+    excess = {(a, b): 0.0 if a == b else 1.0 + ("a" in (a, b)) for a in "abcdefghi" for b in "abcdefghi"}
+
+    row = result_of(excess, rated(excess))["pearson", "all"]
+
+    assert row.r == pytest.approx(1.0)
+    assert row.n_permutations == DRAWN_PERMUTATIONS + 1
+    assert row.p == pytest.approx(1 / 9, abs=5 * sqrt(1 / 9 * 8 / 9 / DRAWN_PERMUTATIONS))
+
+
+@pytest.mark.parametrize("statistic", ["pearson", "spearman"])
+@pytest.mark.parametrize("pairs", ["all", "across_branches"])
+def test_p__is_uniform_under_the_null(statistic: CorrelationKind, pairs: PairSet) -> None:
+    """Rows and columns have effects of their own, so that the pairs of a language depend on each other."""
+
+    def with_effects(seed: int) -> Matrix:
+        rng = Random(seed)
+        listener, text = [{language: rng.gauss(0, 1) for language in "abcde"} for _ in range(2)]
+        return {(a, b): rng.random() + listener[a] + text[b] for a in "abcde" for b in "abcde"}
+
+    branches = {"a": "x", "b": "x", "c": "y", "d": "y"} if pairs == "across_branches" else {}
+    found = [
+        result_of(with_effects(2 * n), rated(with_effects(2 * n + 1)), branches)[statistic, pairs].p or 0.0
+        for n in range(400)
+    ]
+
+    steps = factorial(5) if pairs == "all" else 8
+    rng = Random(0)
+    spread = [p - rng.random() / steps for p in found]  # p is a multiple of 1 / steps
+    assert float(kstest(spread, "uniform").pvalue) > 0.01
+    share = sum(p <= 0.25 for p in found) / 400
+    assert share == pytest.approx(0.25, abs=3 * sqrt(0.25 * 0.75 / 400))
+
+
+def test_holm__adjusts_by_the_tests_that_are_left() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_one_test__is_primary_and_the_others_are_adjusted() -> None:
+    tables = [
+        ExcessTable(model, "passages", "skip", random_matrix(SIX, seed)) for seed, model in enumerate(["lstm", "gru"])
+    ]
+    primary = PrimaryTest(model="gru", kind="passages", mode="skip", statistic="pearson", pairs="across_branches")
+
+    found = correlations(tables, rated(random_matrix(SIX, 9)), BRANCHES, primary)
+
+    assert len(found) == 2 * 2 * 2
+    [first] = [row for row in found if row.is_primary]
+    assert (first.model, first.statistic, first.pairs, first.p_holm) == ("gru", "pearson", "across_branches", None)
+    others = [row for row in found if not row.is_primary]
+    assert [row.p_holm for row in others] == pytest.approx(holm([row.p or 0.0 for row in others]))

@@ -19,6 +19,13 @@ def test_ratings__are_read_by_the_names_of_their_columns(tmp_path: Path) -> None
     )
 
 
+def test_ratings__are_read_under_the_other_names_of_the_columns(tmp_path: Path) -> None:
+    file = tmp_path / "ratings.csv"
+    file.write_text("listener_language,text_language,mean_human_rating\nky,kk,6.5\n", encoding="utf-8")
+
+    assert read_ratings(file) == (Rating(listener="ky", language="kk", mean_rating=6.5),)
+
+
 HEADER = b"listener,language,mean_rating\n"
 
 
@@ -30,6 +37,14 @@ HEADER = b"listener,language,mean_rating\n"
         (b"listener,listener,language,mean_rating\nkk,kk,ky,3\n", "must name the columns"),
         (HEADER + b"kk,ky,3\n\nkk,tr\n", "Line 4 of the ratings file has 2 columns; the first line has 3."),
         (HEADER + b"kk,ky,much\n", "Line 2 of the ratings file needs a number as mean_rating."),
+        (
+            b"listener_language,text_language,mean_human_rating\nkk,ky,much\n",
+            "Line 2 of the ratings file needs a number as mean_human_rating.",
+        ),
+        (
+            b"listener,language,mean_rating,listener_language,text_language,mean_human_rating\n",
+            "must name the columns listener, language and mean_rating, or listener_language,",
+        ),
         (HEADER + b"kk,ky,nan\n", "Line 2 of the ratings file needs a number as mean_rating."),
         (HEADER + b"kk,,3\n", "Line 2 of the ratings file needs a listener and a language."),
         (HEADER + b"kk,ky,3\nky,kk,3\nkk,ky,3\n", "Line 4 of the ratings file rates a pair of languages that an"),

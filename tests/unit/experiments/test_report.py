@@ -16,7 +16,14 @@ from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
 from trainer.experiments.report import write_report
 from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order
 from trainer.reports.experiment_html import experiment_html
-from trainer.reports.experiment_tables import latex_perplexities, latex_table, latex_text
+from trainer.reports.experiment_tables import (
+    correlation_line,
+    correlation_rows,
+    latex_perplexities,
+    latex_table,
+    latex_text,
+    p_text,
+)
 from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale, contrast, luminance
 
 VOID = {"meta", "img", "br", "link"}
@@ -164,6 +171,27 @@ def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -
     assert "Nothing to check" in read.text and "No model met a character" in read.text
     assert "Human ratings" not in read.text and "Characters that every model knows" not in read.text
     assert "±" not in read.text
+
+
+def test_ratings__stand_in_the_page_with_the_primary_test_first_and_adjusted_p() -> None:
+    text = Page(experiment_html(finished_experiment(), IMAGES)).text
+
+    test = "primary test, model lstm on the passages, positions whose character every model knows"
+    numbers = "Spearman's ρ = -0.790, p = 0.0833 (12 pairs of 4 languages, all rated pairs; 24 permutations"
+    assert f"Human ratings, {test}: {numbers} of the languages)." in text
+    assert "3 correlations of the excess" in text and "the 2 exploratory tests have p-values adjusted" in text
+    rows = correlation_rows(finished_experiment())
+    assert [row[0] for row in rows] == ["test", "primary", "exploratory", "exploratory"]
+    assert [row[-1] for row in rows[1:]] == ["0.0833", "0.0833 (Holm)", "–"]
+    assert p_text(0.000025) == "2.5e-05"
+
+
+def test_ratings_without_a_correlation__say_so() -> None:
+    finished = finished_experiment()
+    alone = changed(finished, correlations=tuple(changed(row, r=None, p=None) for row in finished.correlations))
+
+    assert "no correlation, 12 pairs of 4 languages, all rated pairs." in (correlation_line(alone) or "")
+    assert correlation_line(changed(finished, correlations=())) is None
 
 
 def test_names__cannot_become_elements_of_the_page() -> None:
