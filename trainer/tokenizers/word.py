@@ -9,7 +9,7 @@ from itertools import chain
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
-from trainer.contracts.tokenizers import DocumentMode, TokenizerManifest, WordTokenizerConfig
+from trainer.contracts.tokenizers import UNKNOWN_NAMES, DocumentMode, TokenizerManifest, WordTokenizerConfig
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import NEWLINE, Ids, Span, Text, Tokenizer, Trained, join_ids, load_error
 from trainer.tokenizers.counting import count_lines, frequent_tokens
@@ -28,7 +28,7 @@ class WordTokenizer(Tokenizer):
     """Word tokenizer: ids 0 and 1 are <UNK> and <eos>, then words in the order of their first occurrence.
 
     White space is part of no word and no span; `decode` puts spaces where printed text has them. A word spelled like a
-    special token is unknown. The newline of a stream is <eos>.
+    special token is unknown, and so are <unk> and [UNK]. The newline of a stream is <eos>.
     """
 
     has_one_thread = True
@@ -93,6 +93,8 @@ def train(config: WordTokenizerConfig, texts: Iterable[Text], documents: Documen
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
     corpora = count_lines(texts, lambda block: counts.update(block.split()), documents)
+    for name in UNKNOWN_NAMES:  # WikiText and other corpora have replaced rare words
+        counts.pop(name, None)
     words = frequent_tokens(config, counts, _SPECIAL_TOKENS)
     library = word_level([*_SPECIAL_TOKENS, *words], _UNKNOWN)
     spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")

@@ -24,6 +24,16 @@ def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() ->
     assert tokenizer.manifest.versions == {"tokenizers": tokenizers.__version__}
 
 
+@pytest.mark.parametrize("name", ["<unk>", "<UNK>", "[UNK]"])
+def test_name_of_an_unknown_token__in_a_text_counts_as_unknown(name: str) -> None:
+    tokenizer = tokenizer_of("word", [f"the {name} sat", f"{name} {name}"])
+
+    ids = tokenizer.encode_documents(f"the {name} sat")
+    assert ids.tolist() == [2, 0, 3, 1]
+    assert tokenizer.unknown_characters(f"the {name} sat", ids) == len(name)
+    assert library_tokenizer(tokenizer).encode(f"the {name} sat", add_special_tokens=False).ids == [2, 0, 3]
+
+
 def test_documents__are_words_and_an_end_each() -> None:
     tokenizer = tokenizer_of("word", ["a b"])
 
@@ -104,12 +114,14 @@ def test_known_words__come_back_and_have_their_places(known: str, text: str) -> 
 
     ids = tokenizer.encode(text)
 
-    assert tokenizer.tokens(ids) == [w if w in has and w not in ("<UNK>", "<eos>") else "<UNK>" for w in words]
+    assert tokenizer.tokens(ids) == [
+        w if w in has and w not in ("<UNK>", "<unk>", "[UNK]", "<eos>") else "<UNK>" for w in words
+    ]
     assert [text[a:b] for a, b in tokenizer.spans(text)] == words
 
 
 spelled = st.lists(
-    st.sampled_from(["<eos>", "<UNK>", "<eos>x", "a", "ﬁ", "\x1c", "\x85", "\u3000", " ", "\t"]), max_size=9
+    st.sampled_from(["<eos>", "<UNK>", "<unk>", "<eos>x", "a", "ﬁ", "\x1c", "\x85", "\u3000", " ", "\t"]), max_size=9
 )
 
 
