@@ -113,18 +113,22 @@ def test_exported_model__continues_greedily_as_ours_token_by_token(
 
 
 @pytest.mark.parametrize(
-    "method", ["char", "byte", "word", "bpe", "bpe with bytes", "wordpiece", "unigram", "sentencepiece bpe"]
+    "method",
+    [
+        *("char", "byte", "word", "bpe", "bpe with bytes", "wordpiece"),
+        *("unigram", "sentencepiece bpe", "unigram with bytes", "sentencepiece bpe with bytes"),
+    ],
 )
 @pytest.mark.parametrize("language", ["kk", "ug", "ipa"])
 def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str, language: str, tmp_path: Path) -> None:
     lines = texts_in(language)
-    if method in ("unigram", "sentencepiece bpe"):
-        ours = tokenizer_of("sentencepiece", lines, vocab_size=400, model_type=method.split()[-1])
-    else:
-        has_fallback = method == "bpe with bytes"
-        fields: dict[str, object] = {} if method in ("char", "byte", "word") else {"vocab_size": 400}
-        fields |= {"byte_fallback": True} if has_fallback else {}
-        ours = tokenizer_of(method.split()[0], lines[:1] if has_fallback else lines, ("a b",), **fields)
+    kind, has_fallback = method.removesuffix(" with bytes"), method.endswith(" with bytes")
+    fields: dict[str, object] = {} if method in ("char", "byte", "word") else {"vocab_size": 400}
+    if has_fallback:
+        fields, lines = {**fields, "byte_fallback": True}, lines[:1]
+    if kind in ("unigram", "sentencepiece bpe"):
+        kind, fields = "sentencepiece", {**fields, "model_type": kind.split()[-1]}
+    ours = tokenizer_of(kind, lines, ("a b",), **fields)
     ours.save(tmp_path)
     [file] = (path for path in tmp_path.iterdir() if path.name != "manifest.json")
     library = tokenizers.Tokenizer.from_str(library_tokenizer(file.read_bytes(), ours.manifest, "causal_lm").decode())
@@ -137,6 +141,7 @@ def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str,
         "e\u0301tude",
         "zz\0 q",
         "\u2028 \U0001f600\U0001f600",
+        "<0x41> x<0x0A",
     ]
 
     for text in [*odd, *(line for other in LANGUAGES for line in texts_in(other))]:

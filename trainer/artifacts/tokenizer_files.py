@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import TokenizerManifest, TokenizerMethod
+from trainer.contracts.tokenizers import TokenizerManifest, TokenizerMethod, has_byte_fallback
 from trainer.contracts.validation import parse_json
 from trainer.data.normalization import normalized
 from trainer.system.files import BrokenFile, read_regular
@@ -14,6 +14,7 @@ MANIFEST_FILE = "manifest.json"
 RESERVED = "\0\t\x1f\u2581\u2585"
 """Characters reserved by SentencePiece, which no vocabulary contains."""
 _UNREADABLE = re.compile(f"[\ud800-\udfff{RESERVED}]")
+_NEVER_READABLE = re.compile("[\ud800-\udfff\u2581]")
 
 
 def tokenizer_file(method: TokenizerMethod) -> str:
@@ -21,9 +22,12 @@ def tokenizer_file(method: TokenizerMethod) -> str:
     return "tokenizer.model" if method == "sentencepiece" else "tokenizer.json"
 
 
-def sentencepiece_form(text: str) -> str:
-    """Replace characters that SentencePiece cannot read or reserves by NUL, which no vocabulary contains."""
-    return _UNREADABLE.sub("\0", text)
+def sentencepiece_form(text: str, *, has_bytes: bool = False) -> str:
+    """Replace characters that SentencePiece cannot read or reserves by NUL, which no vocabulary contains.
+
+    With `has_bytes` it reads all as bytes except U+2581, which it takes for a space.
+    """
+    return (_NEVER_READABLE if has_bytes else _UNREADABLE).sub("\0", text)
 
 
 def read_manifest(folder: Path) -> TokenizerManifest:
@@ -39,6 +43,8 @@ def unknown_share(folder: Path, lines: Sequence[str]) -> float:
     """Return the share of the characters of lines that a stored tokenizer does not know; 0 without characters."""
     manifest = read_manifest(folder)
     file = folder / tokenizer_file(manifest.method)
+    if has_byte_fallback(manifest.config):
+        return 0.0
     encode = _sentencepiece(file) if manifest.method == "sentencepiece" else _library(file)
     texts = [normalized(line, manifest.normalization) for line in lines]
     unknown = manifest.special_ids.unk

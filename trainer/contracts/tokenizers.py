@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.config import JsonDict
 
 from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, describe_fields, requires
@@ -159,14 +159,17 @@ class _SubwordOptions(Frozen, json_schema_extra=describe_fields):
     normalization: Normalization = Normalization()
 
 
-class BpeTokenizerConfig(_SubwordOptions):
+class _FallbackOptions(_SubwordOptions):
+    byte_fallback: bool = False
+    """Encode unknown characters as their UTF-8 bytes, of which 256 belong to the vocabulary."""
+
+
+class BpeTokenizerConfig(_FallbackOptions):
     """Byte-pair encoding of characters: merges the most frequent pair until the vocabulary is full."""
 
     method: Literal["bpe"] = "bpe"
     min_frequency: Count = 1
     """Fewest occurrences of a merged pair."""
-    byte_fallback: bool = False
-    """Encode unknown characters as their UTF-8 bytes, of which 256 belong to the vocabulary."""
 
 
 class WordPieceTokenizerConfig(_SubwordOptions):
@@ -177,7 +180,7 @@ class WordPieceTokenizerConfig(_SubwordOptions):
     """Fewest occurrences of a merged pair."""
 
 
-class SentencePieceTokenizerConfig(_SubwordOptions):
+class SentencePieceTokenizerConfig(_FallbackOptions):
     """SentencePiece: the most probable pieces under a unigram model, or pairs merged by frequency."""
 
     method: Literal["sentencepiece"] = "sentencepiece"
@@ -185,6 +188,8 @@ class SentencePieceTokenizerConfig(_SubwordOptions):
     """Algorithm of SentencePiece."""
 
 
+BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+"""Tokens of the bytes of unknown characters."""
 SubwordConfig: TypeAlias = BpeTokenizerConfig | WordPieceTokenizerConfig | SentencePieceTokenizerConfig
 
 
@@ -193,6 +198,11 @@ def style_of(config: SubwordConfig) -> SpecialStyle:
     style = config.special_style or ("bert" if config.method == "wordpiece" else "gpt2")
     named = config.special_tokens is not None and config.special_tokens.mask_token is not None
     return "gpt2_mask" if style == "gpt2" and named else style
+
+
+def has_byte_fallback(config: BaseModel) -> bool:
+    """Return True if the tokenizer encodes unknown characters as bytes."""
+    return isinstance(config, _FallbackOptions) and config.byte_fallback
 
 
 def special_names(config: SubwordConfig) -> dict[str, str]:

@@ -6,9 +6,12 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from trainer.artifacts.tokenizer_files import RESERVED
 from trainer.contracts.models import Objective
-from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest
+from trainer.contracts.tokenizers import BYTE_NAMES, SentencePieceTokenizerConfig, TokenizerManifest
 from trainer.tokenizers.library import content_of, normalizer_of
 from trainer.tokenizers.sentencepiece import SPACE
+
+_SPELLED_BYTE = pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), "isolated")
+"""Keeps a text that is spelled like the token of a byte from becoming that token."""
 
 
 def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Objective) -> bytes:
@@ -59,19 +62,25 @@ def _from_sentencepiece(
     """
     processor = SentencePieceProcessor(model_proto=content)
     pieces = [(processor.id_to_piece(i), float(processor.get_score(i))) for i in range(processor.get_piece_size())]
-    unknown = _name(manifest, manifest.special_ids.unk)
+    unknown, has_bytes = _name(manifest, manifest.special_ids.unk), config.byte_fallback
     if config.model_type == "unigram":
-        library = tokenizers.Tokenizer(models.Unigram(pieces, manifest.special_ids.unk, False))
+        library = tokenizers.Tokenizer(models.Unigram(pieces, manifest.special_ids.unk, has_bytes))
     else:
         vocabulary = {piece: i for i, (piece, _) in enumerate(pieces)}
-        merges = _merges(vocabulary, len(manifest.special_tokens))
-        library = tokenizers.Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True))
+        merges = _merges(vocabulary, len(manifest.special_tokens) + (len(BYTE_NAMES) if has_bytes else 0))
+        library = tokenizers.Tokenizer(
+            models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=has_bytes)
+        )
     library.normalizer = normalizer_of(
         config.normalization,
-        normalizers.Replace(Regex(f"[{RESERVED}]"), "\0"),
+        normalizers.Replace(Regex(f"[{SPACE if has_bytes else RESERVED}]"), "\0"),
     )
-    library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
+    spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
+    cuts: list[pre_tokenizers.PreTokenizer] = [spaces, _SPELLED_BYTE] if has_bytes else [spaces]
+    library.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     joins: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    if has_bytes:
+        joins.insert(1, decoders.ByteFallback())
     library.decoder = decoders.Sequence(joins)
     return tokenizers.Tokenizer.from_str(content_of(library, list(manifest.special_tokens)).decode())
 

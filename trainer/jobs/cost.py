@@ -23,7 +23,13 @@ from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ConflictError, ErrorCode
 from trainer.contracts.models import TransformerConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
-from trainer.contracts.tokenizers import ByteTokenizerConfig, CharTokenizerConfig, WordTokenizerConfig
+from trainer.contracts.tokenizers import (
+    BYTE_NAMES,
+    ByteTokenizerConfig,
+    CharTokenizerConfig,
+    WordTokenizerConfig,
+    has_byte_fallback,
+)
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
@@ -144,7 +150,7 @@ def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: 
             tokens = len(words) + lines
         case _:
             min_size = count_kinds(characters, min(1.0, growth))
-            min_size += 256 if config.method == "bpe" and config.byte_fallback else 0
+            min_size += len(BYTE_NAMES) if has_byte_fallback(config) else 0
             size = min_size + count_kinds(words, growth / 2)  # a subword occurs at least twice
             per_token = min(_CHARACTERS_PER_SUBWORD, len(characters) / max(1, len(words)))
             tokens = round(len(characters) / max(1.0, per_token)) + marks * lines

@@ -19,7 +19,7 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
-from trainer.contracts.tokenizers import BpeTokenizerConfig, ByteTokenizerConfig, WordTokenizerConfig
+from trainer.contracts.tokenizers import WordTokenizerConfig, has_byte_fallback
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
@@ -259,15 +259,14 @@ def _check_corpus(
         return
     blocks = line_blocks(path, effective.documents)
     lines = [normalized(line, tokenizer.normalization) for block in blocks for line in block]
+    has_bytes = tokenizer.method == "byte" or has_byte_fallback(tokenizer)
     ends = 2 if tokenizer.method == "sentencepiece" else 1  # SentencePiece adds a space before each line
     # at most: a token has at least one character, one byte or one word
     match tokenizer:
         case WordTokenizerConfig():
             sizes = [len(line.split()) for line in lines]
-        case ByteTokenizerConfig() | BpeTokenizerConfig(byte_fallback=True):
-            sizes = [len(line.encode()) for line in lines]
         case _:
-            sizes = [len(line) for line in lines]
+            sizes = [len(line.encode()) if has_bytes else len(line) for line in lines]
     tokens = sum(sizes) + ends * len(lines)
     check_text_length(tokens, length, of="the corpus", fits=tokens // 2)
 

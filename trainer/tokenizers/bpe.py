@@ -6,7 +6,7 @@ import tokenizers
 from tokenizers import decoders, models
 from tokenizers.trainers import BpeTrainer
 
-from trainer.contracts.tokenizers import BpeTokenizerConfig, DocumentMode, special_names
+from trainer.contracts.tokenizers import BYTE_NAMES, BpeTokenizerConfig, DocumentMode, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.library import vocabulary_and_merges
@@ -14,16 +14,11 @@ from trainer.tokenizers.subword import SPLIT, describe, train_library
 
 
 def train(config: BpeTokenizerConfig, texts: Sequence[Text], documents: DocumentMode) -> Trained:
-    """Train byte-pair merges. Raises INVALID_INPUT if the vocabulary is too small for all characters.
-
-    With `byte_fallback`, it is also too small if it has no room for the 256 bytes.
-    """
+    """Train byte-pair merges. Raises INVALID_INPUT if the vocabulary is too small for all characters and bytes."""
     counts = count_characters(texts, documents)
     specials = special_names(config)
-    byte_names = [f"<0x{byte:02X}>" for byte in range(256)] if config.byte_fallback else []
-    needed = len(specials) + len(counts.characters) + len(byte_names)
-    also = " and each of the 256 bytes of `byte_fallback`" if byte_names else ""
-    check_room(config.vocab_size, len(counts.characters), needed, also)
+    byte_names = BYTE_NAMES if config.byte_fallback else ()
+    check_room(config, len(counts.characters), len(specials) + len(counts.characters))
     library = tokenizers.Tokenizer(models.BPE(unk_token=specials["unk"]))
     special_tokens: list[str | tokenizers.AddedToken] = [*specials.values()]
     trainer = BpeTrainer(

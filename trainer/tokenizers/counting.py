@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import (
+    BYTE_NAMES,
     CharTokenizerConfig,
     DocumentMode,
+    SubwordConfig,
     TokenizerCorpus,
     TokenizerStats,
     WordTokenizerConfig,
+    has_byte_fallback,
 )
 from trainer.system.shared_work import all_results
 from trainer.tokenizers.base import Text, Tokenizer
@@ -128,16 +131,16 @@ def frequent_tokens(
     return [token for token in selected if token in most_frequent]
 
 
-def check_room(vocab_size: int, characters: int, needed: int, also: str = "") -> None:
-    """Raise INVALID_INPUT if a vocabulary is smaller than the number of tokens that the characters need.
-
-    `also` names what else needs tokens, which `needed` counts.
-    """
-    if vocab_size < needed:
+def check_room(config: SubwordConfig, characters: int, needed: int) -> None:
+    """Raise INVALID_INPUT if a vocabulary is too small for `needed` tokens and, with `byte_fallback`, 256 bytes."""
+    also = ""
+    if has_byte_fallback(config):
+        needed, also = needed + len(BYTE_NAMES), f" and each of the {len(BYTE_NAMES)} bytes of `byte_fallback`"
+    if config.vocab_size < needed:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"`vocab_size` must be at least {needed:,} for this text, because each of its {characters:,} characters"
-            f"{also} needs a token; you gave {vocab_size:,}.",
+            f"{also} needs a token; you gave {config.vocab_size:,}.",
         )
 
 

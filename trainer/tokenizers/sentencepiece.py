@@ -40,7 +40,7 @@ class SentencePieceTokenizer(Tokenizer):
     """SentencePiece tokenizer: the first ids are special tokens, then the pieces as SentencePiece numbers them.
 
     A space belongs to the word after it, and is added at the start of a line, so that the first word has the same
-    tokens; tokens show it as U+2581. Adjacent unknown characters are one unknown token.
+    tokens; tokens show it as U+2581. Adjacent unknown characters are one unknown token, or their bytes.
     """
 
     def __init__(self, content: bytes, manifest: TokenizerManifest, config: SentencePieceTokenizerConfig) -> None:
@@ -52,22 +52,31 @@ class SentencePieceTokenizer(Tokenizer):
         names = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         if len(names) != manifest.vocab_size:
             raise load_error(manifest, "does not have the vocabulary of its manifest")
-        super().__init__(content, manifest, special_token_ids(config), names, lambda name: name.replace(SPACE, " "))
+        super().__init__(
+            content,
+            manifest,
+            special_token_ids(config),
+            names,
+            lambda name: name.replace(SPACE, " "),
+            has_bytes=config.byte_fallback,
+        )
         self._is_known = np.zeros(CODE_POINTS, dtype=np.bool_)
         self._is_known[[ord(text) for text in (NEWLINE, *self.texts) if len(text) == 1]] = True
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._processor.encode_as_ids(sentencepiece_form(normalized(text, self.normalization)))
+        ids: list[int] = self._processor.encode_as_ids(self._form(normalized(text, self.normalization)))
         return ids
 
     def encode_documents(self, lines: str) -> Ids:
         if any(map(lines.__contains__, RESERVED)):
-            lines = sentencepiece_form(lines)
+            lines = self._form(lines)
         documents = lines.encode().split(b"\n")  # the library encodes bytes faster than it converts many strings
         ids: list[list[int]] = self._processor.encode_as_ids(documents, add_bos=True, add_eos=True)
         return join_ids(ids, self.vocab_size)
 
     def unknown_characters(self, lines: str, ids: Ids) -> int:
+        if self.byte_values:
+            return lines.count(SPACE)
         if self.special_ids.unk not in ids:
             return 0
         is_known: NDArray[np.bool_] = np.take(self._is_known, code_points(lines))
@@ -84,13 +93,16 @@ class SentencePieceTokenizer(Tokenizer):
 
     def spans(self, text: str) -> list[Span]:
         """Return the range of each token in the normalized text, without the space added at the start."""
-        encodable = sentencepiece_form(normalized(text, self.normalization))
+        encodable = self._form(normalized(text, self.normalization))
         mapping: dict[str, list[Span]] = self._processor.encode_as_offset_mapping(encodable)
         return mapping["offsets"]
 
+    def _form(self, text: str) -> str:
+        return sentencepiece_form(text, has_bytes=bool(self.byte_values))
+
 
 def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
-    """Train pieces. Raises INVALID_INPUT if the vocabulary is too small for all characters.
+    """Train pieces. Raises INVALID_INPUT if the vocabulary is too small for all characters and bytes.
 
     Raises TOKENIZER_TRAIN_FAILED if SentencePiece cannot train this vocabulary size on the texts.
     """
@@ -98,7 +110,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
     characters = set(counts.characters) - set(RESERVED)
     names = special_names(config)
     specials = special_token_ids(config)
-    check_room(config.vocab_size, len(characters), len(specials) + len(characters | {" "}))
+    check_room(config, len(characters), len(specials) + len(characters | {" "}))
     masks = [name for role, name in names.items() if role == "mask"]
     model = BytesIO()
     set_random_generator_seed(0)
@@ -110,6 +122,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
             vocab_size=config.vocab_size,
             hard_vocab_limit=False,
             character_coverage=1.0,
+            byte_fallback=config.byte_fallback,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             split_by_unicode_script=False,
@@ -139,7 +152,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
         content=content,
         special_tokens=specials,
         vocab_size=SentencePieceProcessor(model_proto=content).get_piece_size(),
-        characters=characters,
+        characters=None if config.byte_fallback else characters,
         corpora=counts.corpora,
         versions={"sentencepiece": version("sentencepiece"), "tokenizers": version("tokenizers")},
     )

@@ -9,10 +9,10 @@ from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
 from trainer.contracts.tokenizers import (
-    BpeTokenizerConfig,
     DocumentMode,
     SubwordConfig,
     TokenizerManifest,
+    has_byte_fallback,
     special_names,
 )
 from trainer.data.normalization import normalized
@@ -59,7 +59,7 @@ class SubwordTokenizer(Tokenizer):
             special_token_ids(config),
             names,
             lambda name: name.removeprefix(continuing),
-            has_bytes=isinstance(config, BpeTokenizerConfig) and config.byte_fallback,
+            has_bytes=has_byte_fallback(config),
         )
         self._library = tokenizers.Tokenizer.from_str(content.decode())
         self._library.normalizer = None  # texts are normalized before, so that spans refer to the normalized text

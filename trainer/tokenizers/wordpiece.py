@@ -23,7 +23,7 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text], documents: Do
     specials = special_names(config)
     continuing = [CONTINUING + character for character in counts.characters if character != NEWLINE]
     known: list[str | tokenizers.AddedToken] = [*specials.values(), *counts.characters, *continuing]
-    check_room(config.vocab_size, len(counts.characters), len(known))
+    check_room(config, len(counts.characters), len(known))
     # as special tokens they get fixed ids; the trainer would number them in another order each time
     trainer = WordPieceTrainer(
         vocab_size=config.vocab_size,

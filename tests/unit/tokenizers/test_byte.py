@@ -13,6 +13,7 @@ TOKENIZER = tokenizer_of("byte", ["a text"])
 STREAM = tokenizer_of("byte", ["a text"], documents="stream")
 LIBRARY = library_tokenizer(TOKENIZER)
 FALLBACK = tokenizer_of("bpe", ["the sun, the sea, ЖЖ"], byte_fallback=True)
+SENTENCEPIECE = tokenizer_of("sentencepiece", ["the sun, the sea, ЖЖ"], byte_fallback=True)
 LIBRARY_FALLBACK = library_tokenizer(FALLBACK)
 
 
@@ -74,6 +75,35 @@ def test_fallback__writes_unknown_characters_as_bytes_between_the_tokens_of_know
         *fallback.tokens(ids)[7:],
     ]
     assert fallback.spans("the ЖЖ\tsun")[:7] == [(0, 3), (3, 4), (4, 4), (4, 5), (5, 5), (5, 6), (6, 7)]
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_fallback_of_sentencepiece__has_the_bytes_of_unknown_characters(model_type: str) -> None:
+    fallback = tokenizer_of("sentencepiece", ["the sun, the sea"], byte_fallback=True, model_type=model_type)
+
+    ids = fallback.encode("the Ж\tsun")
+    names = fallback.tokens(ids)
+    assert [name for name in names if name.startswith("<0x")] == ["<0xD0>", "<0x96>", "<0x09>"]
+    spans = dict(zip(names, fallback.spans("the Ж\tsun"), strict=True))
+    assert (spans["<0xD0>"], spans["<0x96>"], spans["<0x09>"]) == ((4, 4), (4, 5), (5, 6))
+    with pytest.raises(AppError, match="256 bytes of `byte_fallback` needs a token"):
+        tokenizer_of("sentencepiece", ["the sun"], byte_fallback=True, vocab_size=262)
+
+
+@for_all(st.text(st.characters(exclude_categories=["Cs"])))
+def test_fallback_of_sentencepiece__gives_every_text_back_but_its_own_sign_of_a_space(text: str) -> None:
+    form = normalize("NFC", text)
+
+    ids = SENTENCEPIECE.encode(text)
+
+    assert SENTENCEPIECE.special_ids.unk not in ids
+    assert SENTENCEPIECE.decode(ids) == form.replace("\u2581", "\0")
+    assert "".join(form[start:end] for start, end in SENTENCEPIECE.spans(text)) == form
+    for line in form.split("\n"):
+        documents = SENTENCEPIECE.encode_documents(line)
+        line_ids: list[int] = documents[1:-1].tolist()
+        assert line_ids == SENTENCEPIECE.encode(line)
+        assert SENTENCEPIECE.unknown_characters(line, documents) == line.count("\u2581")
 
 
 @for_all(st.text(st.characters(exclude_categories=["Cs"])))

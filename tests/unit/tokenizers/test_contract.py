@@ -22,13 +22,14 @@ KNOWN = ["the sea", "ˈqɑzɑq ʃɑːr", "\u00e9tude", "[BOS]", "the 😀"]
 
 
 FALLBACK = "bpe with bytes"
-METHODS = [*tokenizers.METHODS, FALLBACK]
-LOSSLESS = ["byte", FALLBACK]
+FALLBACKS = [FALLBACK, "sentencepiece with bytes"]
+METHODS = [*tokenizers.METHODS, *FALLBACKS]
+LOSSLESS = ["byte", *FALLBACKS]
 WITH_UNKNOWN = [method for method in METHODS if method not in LOSSLESS]
 
 
 def made(method: str, held_out: Sequence[str] = ("a line held out",), **fields: object) -> Tokenizer:
-    fallback: dict[str, object] = {"byte_fallback": True} if method == FALLBACK else {}
+    fallback: dict[str, object] = {"byte_fallback": True} if method in FALLBACKS else {}
     return tokenizer_of(method.split()[0], LINES, held_out, **fallback, **fields)
 
 

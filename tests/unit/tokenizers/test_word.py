@@ -28,9 +28,10 @@ def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() ->
 def test_name_of_an_unknown_token__in_a_text_counts_as_unknown(name: str) -> None:
     tokenizer = tokenizer_of("word", [f"the {name} sat", f"{name} {name}"])
 
-    ids = tokenizer.encode_documents(f"the {name} sat")
-    assert ids.tolist() == [2, 0, 3, 1]
-    assert tokenizer.unknown_characters(f"the {name} sat", ids) == len(name)
+    documents = tokenizer.encode_documents(f"the {name} sat")
+    ids: list[int] = documents.tolist()
+    assert ids == [2, 0, 3, 1]
+    assert tokenizer.unknown_characters(f"the {name} sat", documents) == len(name)
     assert library_tokenizer(tokenizer).encode(f"the {name} sat", add_special_tokens=False).ids == [2, 0, 3]
 
 
