@@ -57,9 +57,12 @@ def _tokenizer(family: str, method: str, documents: object) -> Tokenizer:
     masked = family in MASKED
     if method == "char" and documents == "line":
         return char_tokenizer(LINES, mask_token=masked)
-    if method in ("char", "word"):
+    if method in ("char", "word", "byte"):
         return tokenizer_of(method, LINES, documents=documents)
-    name, *model_type = method.split()  # "sentencepiece bpe", say
+    has_bytes = method.endswith(" with bytes")
+    name, *model_type = method.removesuffix(" with bytes").split()  # "sentencepiece bpe", say
     style = "gpt2_mask" if masked else "gpt2"
     fields: dict[str, object] = {"vocab_size": 60, "special_style": style, "documents": documents}
+    if has_bytes:
+        fields |= {"vocab_size": 320, "byte_fallback": True}
     return tokenizer_of(name, LINES, ("a b",), **fields, **({"model_type": model_type[0]} if model_type else {}))

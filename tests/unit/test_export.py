@@ -32,8 +32,11 @@ from trainer.export.record import RECORD_FILE
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 
-TEXTS = ["the sun shines", "  his  best SEA", "quokka on the sea", ""]
-METHODS_OF = {"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wordpiece", "rnn both": "sentencepiece"}
+TEXTS = ["the sun shines", "  his  best SEA", "quokka on the Жsea", ""]
+METHODS_OF = {
+    **{"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wordpiece", "rnn both": "sentencepiece"},
+    **{"lstm": "byte", "qwen": "bpe with bytes", "gru both": "sentencepiece with bytes"},
+}
 """Every method somewhere; the other families have characters."""
 
 
