@@ -247,6 +247,7 @@ def test_evaluation__is_written_into_the_manifest_the_latest_of_each_split_and_t
             top5_accuracy=metrics.top5_accuracy,
             unknown_share=metrics.unknown_share,
             unknown_char_share=metrics.unknown_char_share,
+            lines=metrics.lines,
         )
         for metrics, dataset in ((test, None), (validation, None), (other, "other"))
     )
