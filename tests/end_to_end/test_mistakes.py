@@ -218,7 +218,7 @@ MISTAKES = [
     Mistake("train --corpus latin.txt", INVALID, "'latin.txt' is not UTF-8: byte 3 cannot be decoded."),
     Mistake("train --corpus cut.txt", INVALID, "'cut.txt' is not UTF-8: byte 2 cannot be decoded."),
     Mistake("train --corpus spoiled", INVALID, "'spoiled.txt' is not UTF-8: byte 4 cannot be decoded."),
-    Mistake("train --corpus wide.txt", INVALID, "'wide.txt' is not a text file: byte 3 is NUL."),
+    Mistake("train --corpus wide.txt", INVALID, "'wide.txt' is UTF-16 text. Save it as UTF-8."),
     Mistake("train --corpus nul.txt", INVALID, "'nul.txt' is not a text file: byte 3 is NUL."),
     Mistake("train --corpus empty.txt", E.CORPUS_EMPTY, "'empty.txt' is empty"),
     Mistake("train --corpus blank.txt", E.CORPUS_EMPTY, "'blank.txt' is empty"),
@@ -327,7 +327,7 @@ MISTAKES = [
     Mistake("tokenizer train --method char --corpus text --set threads=-1", INVALID, "`threads` must be greater "),
     Mistake("tokenizer train --method char --corpus text --set vocab_size=0", INVALID, "`vocab_size` must be greater "),
     Mistake("tokenizer train --method char --corpus text --set voab_size=9", INVALID, "did you mean `vocab_size`?"),
-    Mistake("tokenizer train --method char --corpus one", E.CORPUS_EMPTY, "it needs at least 2"),
+    Mistake("tokenizer train --method char --corpus one", E.CORPUS_EMPTY, "it needs at least 3"),
     Mistake("tokenizer show no-id", E.TOKENIZER_NOT_FOUND, "There is no tokenizer 'no-id'"),
     Mistake("tokenizer show ../x", E.TOKENIZER_NOT_FOUND, "There is no tokenizer '../x'"),
     # runs and questions

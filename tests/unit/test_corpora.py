@@ -256,7 +256,11 @@ async def test_offered_file__bad_utf8_is_named_with_its_byte(
         (b"abc\0", "byte 3 is NUL", ErrorCode.INVALID_INPUT),
         (b"", "is empty", ErrorCode.CORPUS_EMPTY),
         (b"\n \n\t\n", "is empty", ErrorCode.CORPUS_EMPTY),
-        (gzip.compress(b"one\ntwo\n"), "'x.txt' is a gzip file, not a text. Unpack it", ErrorCode.INVALID_INPUT),
+        (
+            gzip.compress(b"one\ntwo\n", mtime=0),
+            "'x.txt' is a gzip file, not a text. Unpack it",
+            ErrorCode.INVALID_INPUT,
+        ),
         ("one\ntwo\n".encode("utf-16"), "'x.txt' is UTF-16 text. Save it as UTF-8", ErrorCode.INVALID_INPUT),
         ("мама мыла раму\n".encode("utf-16-be") * 99, "'x.txt' is UTF-16 text", ErrorCode.INVALID_INPUT),
         ("one two\n".encode("utf-16-le"), "'x.txt' is UTF-16 text", ErrorCode.INVALID_INPUT),

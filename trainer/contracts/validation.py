@@ -46,12 +46,17 @@ def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCo
         raise (ConflictError(code, refused.message, refused.details) if is_conflict else refused) from error
 
 
-def decoded(data: bytes, name: str, code: ErrorCode = ErrorCode.INVALID_INPUT, *, position: int = 0) -> str:
-    """Decode UTF-8; raises AppError with the number of the wrong byte, where `position` is that of the first one."""
+def decoded(
+    data: bytes, name: str, code: ErrorCode = ErrorCode.INVALID_INPUT, *, position: int = 0, is_line: bool = False
+) -> str:
+    """Decode UTF-8; raises AppError with the number of the wrong byte, where `position` is that of the first one.
+
+    The error names the format of a file of other text. One line after the first (`is_line`) does not show a format.
+    """
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        problem = None if position else format_problem(data, name)
+        problem = None if position or is_line else format_problem(data, name)
         if problem is None:
             problem = f"{name} is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8."
         raise AppError(code, problem) from None

@@ -95,7 +95,7 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
 def _line(number: int, line: bytes) -> str | BadLine:
     try:
         check_text_length("It", len(line) / _MAX_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
-        text = decoded(line.removesuffix(b"\n"), "It")
+        text = decoded(line.removesuffix(b"\n"), "It", is_line=number > 1)
         check_text_length("It", len(text), MAX_TEXT_CHARACTERS)
     except AppError as error:
         return BadLine(number, error)
