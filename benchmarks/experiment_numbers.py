@@ -4,7 +4,7 @@
 
 Compares matrix.csv, listeners.csv, asymmetry.csv, seeds.csv, perplexity.csv, and gaps and trees of validity.json, to
 six decimals. Prints a line per file; exits 1 if a number differs. All resamples are drawn with `random`, so that an
-experiment with seven languages and hundreds of sections takes some minutes.
+experiment with seven languages and hundreds of sections takes some minutes per seed.
 """
 
 import csv
@@ -19,6 +19,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple, TypedDict, TypeVar
 
 RESAMPLES = 2000
+SEED_STREAM = 2**32
 TOLERANCE = 0.6e-6  # half a unit of the sixth decimal, and rounding errors
 
 
@@ -37,6 +38,7 @@ class ScoreTable(TypedDict):
     kind: str
     mode: str
     seed: int | None
+    are_seeds_linked: bool
     sections: dict[str, dict[str, SectionColumns]]
 
 
@@ -84,6 +86,16 @@ class Section(NamedTuple):
 
 Scores = dict[str, dict[str, list[Section]]]
 """By listener, then by language of the text."""
+
+
+class Seeds(NamedTuple):
+    """The scores of each seed, and their means."""
+
+    each: list[Scores]
+    mean: Scores
+    are_linked: bool = False
+
+
 Row = dict[str, str | float | None]
 
 
@@ -92,7 +104,7 @@ def main(folder: Path) -> int:
     validity: Validity = json.loads((folder / "validity.json").read_text(encoding="utf-8"))
     model, kind = stored["tables"][0]["model"], stored["tables"][0]["kind"]
     modes = distinct(table["mode"] for table in stored["tables"])
-    headline = {mode: mean_over_seeds(stored["tables"], model, kind, mode) for mode in modes}
+    headline = {mode: all_seeds(stored["tables"], model, kind, mode) for mode in modes}
     differences = [
         *compared("matrix.csv", folder, (row for mode in modes for row in matrix(headline[mode], mode))),
         *compared("listeners.csv", folder, (row for mode in modes for row in listeners(headline[mode], mode))),
@@ -100,7 +112,7 @@ def main(folder: Path) -> int:
         *compared("seeds.csv", folder, seed_rows(stored["tables"])),
         *compared("perplexity.csv", folder, perplexity_rows(stored["tables"])),
         *compared_validity(validity, stored, model, kind),
-        *compared_sections(stored, headline[stored["scoring_mode"]]),
+        *compared_sections(stored, headline[stored["scoring_mode"]].mean),
     ]
     for difference in differences:
         print(difference)
@@ -115,6 +127,12 @@ def distinct(values: Iterable[T]) -> list[T]:
         if value not in found:
             found.append(value)
     return found
+
+
+def all_seeds(tables: list[ScoreTable], model: str, kind: str, mode: str) -> Seeds:
+    own = [each for each in tables if (each["model"], each["kind"], each["mode"]) == (model, kind, mode)]
+    each = [mean_over_seeds([table], model, kind, mode) for table in own]
+    return Seeds(each, mean_over_seeds(own, model, kind, mode), own[0]["are_seeds_linked"])
 
 
 def mean_over_seeds(tables: list[ScoreTable], model: str, kind: str, mode: str) -> Scores:
@@ -141,17 +159,19 @@ def cross_entropy(sections: Iterable[Section]) -> float:
     return losses / positions
 
 
-def matrix(scores: Scores, mode: str) -> Iterator[Row]:
+def matrix(seeds: Seeds, mode: str) -> Iterator[Row]:
+    scores = seeds.mean
     for listener, texts in scores.items():
         for text, sections in texts.items():
             native = scores[text][text]
             low, high = 0.0, 0.0
             if listener != text:
                 values: list[float] = []
-                rng = random.Random(0)
+                rng, of_seeds = random.Random(0), random.Random(SEED_STREAM)
                 for _ in range(RESAMPLES):
                     drawn = [rng.randrange(len(sections)) for _ in sections]
-                    values.append(resampled(sections, drawn) - resampled(native, drawn))
+                    one, other = drawn_seeds(of_seeds, seeds)
+                    values.append(resampled(one, listener, text, drawn) - resampled(other, text, text, drawn))
                 low, high = ends(values)
             n_scored = sum(section.n_scored for section in sections)
             yield {
@@ -165,22 +185,22 @@ def matrix(scores: Scores, mode: str) -> Iterator[Row]:
                 "interval_high": high,
                 "fraction_scored": n_scored / sum(section.n_total for section in sections),
                 "n_scored": n_scored,
+                "n_seeds": len(seeds.each),
             }
 
 
-def listeners(scores: Scores, mode: str) -> Iterator[Row]:
-    seed = 0
+def listeners(seeds: Seeds, mode: str) -> Iterator[Row]:
+    scores, seed = seeds.mean, 0
     for text in sorted(scores):
         for a, b in combinations(sorted(scores), 2):
             if text in (a, b):
                 continue
-            on_a, on_b, native = scores[a][text], scores[b][text], scores[text][text]
             values: list[float] = []
-            rng = random.Random(seed)
+            rng, of_seeds = random.Random(seed), random.Random(SEED_STREAM + seed)
             for _ in range(RESAMPLES):
-                drawn = [rng.randrange(len(native)) for _ in native]
-                own = resampled(native, drawn)
-                values.append((resampled(on_a, drawn) - own) - (resampled(on_b, drawn) - own))
+                drawn = [rng.randrange(len(scores[text][text])) for _ in scores[text][text]]
+                of_a, of_b = drawn_seeds(of_seeds, seeds)
+                values.append(resampled(of_a, a, text, drawn) - resampled(of_b, b, text, drawn))
             low, high = ends(values)
             seed += 1
             yield {
@@ -191,18 +211,21 @@ def listeners(scores: Scores, mode: str) -> Iterator[Row]:
                 "difference": excess(scores, a, text) - excess(scores, b, text),
                 "interval_low": low,
                 "interval_high": high,
+                "n_seeds": len(seeds.each),
             }
 
 
-def asymmetry(scores: Scores, mode: str) -> Iterator[Row]:
+def asymmetry(seeds: Seeds, mode: str) -> Iterator[Row]:
+    scores = seeds.mean
     for seed, (a, b) in enumerate(combinations(sorted(scores), 2)):
         values: list[float] = []
-        rng = random.Random(seed)
+        rng, of_seeds = random.Random(seed), random.Random(SEED_STREAM + seed)
         for _ in range(RESAMPLES):
             of_b = [rng.randrange(len(scores[b][b])) for _ in scores[b][b]]
             of_a = [rng.randrange(len(scores[a][a])) for _ in scores[a][a]]
-            a_on_b = resampled(scores[a][b], of_b) - resampled(scores[b][b], of_b)
-            b_on_a = resampled(scores[b][a], of_a) - resampled(scores[a][a], of_a)
+            by_a, by_b = drawn_seeds(of_seeds, seeds)
+            a_on_b = resampled(by_a, a, b, of_b) - resampled(by_b, b, b, of_b)
+            b_on_a = resampled(by_b, b, a, of_a) - resampled(by_a, a, a, of_a)
             values.append(a_on_b - b_on_a)
         low, high = ends(values)
         yield {
@@ -214,6 +237,7 @@ def asymmetry(scores: Scores, mode: str) -> Iterator[Row]:
             "asymmetry": excess(scores, a, b) - excess(scores, b, a),
             "interval_low": low,
             "interval_high": high,
+            "n_seeds": len(seeds.each),
         }
 
 
@@ -221,8 +245,17 @@ def excess(scores: Scores, listener: str, text: str) -> float:
     return cross_entropy(scores[listener][text]) - cross_entropy(scores[text][text])
 
 
-def resampled(sections: list[Section], drawn: list[int]) -> float:
-    return cross_entropy(sections[index] for index in drawn)
+def drawn_seeds(rng: random.Random, seeds: Seeds) -> tuple[list[Scores], list[Scores]]:
+    """Return the scores of the drawn seeds of two models."""
+    if len(seeds.each) == 1:
+        return seeds.each, seeds.each
+    first = [seeds.each[rng.randrange(len(seeds.each))] for _ in seeds.each]
+    return first, first if seeds.are_linked else [seeds.each[rng.randrange(len(seeds.each))] for _ in seeds.each]
+
+
+def resampled(seeds: list[Scores], listener: str, text: str, drawn: list[int]) -> float:
+    """Return the cross-entropy of the drawn sections, with the mean over the drawn seeds of each loss sum."""
+    return fmean(cross_entropy(scores[listener][text][index] for index in drawn) for scores in seeds)
 
 
 def ends(values: list[float]) -> tuple[float, float]:

@@ -140,7 +140,7 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     models: Annotated[dict[Name, ModelOptions], Field(min_length=1, max_length=16, json_schema_extra=_ONLY_THESE_NAMES)]
     """The models by name; figures and headline tables show the first."""
     seeds: Seeds = (1,)
-    """One training per language, model and seed."""
+    """One training per language, model and seed. With one seed, intervals do not cover the spread of trainings."""
     modes: Modes = ("skip", "unk", "assimilate")
     """Scoring modes; figures and headline tables show the first."""
     texts: TextOptions = TextOptions()
@@ -304,6 +304,8 @@ class ScoreTable(Frozen):
     mode: ScoringMode
     seed: int | None = None
     """None: the trigram baseline, which has no seed."""
+    are_seeds_linked: bool = False
+    """The models of one seed start from the weights of the first phase: the bootstrap draws their seeds together."""
     sections: dict[str, dict[str, SectionColumns]]
     """By listener, then by language of the text."""
 
@@ -321,7 +323,8 @@ class SectionsFile(Frozen):
     """Branch by language, for the languages that have one."""
     controls: tuple[str, ...] = ()
     tables: tuple[ScoreTable, ...] = ()
-    """The scores of each seed. The tables of numbers use the means of `loss_sum` over seeds."""
+    """The scores of each seed, those of `sections` first. The tables of numbers use the means of `loss_sum` over seeds;
+    with several seeds, intervals resample the scores of each."""
     ratings: tuple["Rating", ...] = ()
 
 
@@ -346,6 +349,8 @@ class MatrixRow(Frozen):
     interval_high: float
     fraction_scored: float
     n_scored: int
+    n_seeds: int = 1
+    """The interval covers sections, and seeds if there are several."""
 
 
 class ListenersRow(Frozen):
@@ -359,6 +364,7 @@ class ListenersRow(Frozen):
     """excess(a, text) - excess(b, text)"""
     interval_low: float
     interval_high: float
+    n_seeds: int = 1
 
 
 class AsymmetryRow(Frozen):
@@ -373,6 +379,7 @@ class AsymmetryRow(Frozen):
     """excess(a, b) - excess(b, a)"""
     interval_low: float
     interval_high: float
+    n_seeds: int = 1
 
 
 class Tables(Frozen):

@@ -14,6 +14,7 @@ from trainer.contracts.experiments import (
     CurveRow,
     Encoding,
     ExperimentRecord,
+    ExperimentRequest,
     ExperimentResult,
     ExperimentText,
     ModelTables,
@@ -36,7 +37,7 @@ from trainer.experiments.masks import (
     scored_by_all,
     section_scores,
 )
-from trainer.experiments.quantities import Scores, Table, all_tables, excesses, symmetric_distances
+from trainer.experiments.quantities import Scores, SeedTables, Table, all_tables, excesses, symmetric_distances
 from trainer.experiments.segments import Assimilator
 from trainer.experiments.text_losses import TextLosses
 from trainer.experiments.tree import average_linkage
@@ -87,27 +88,17 @@ class _Scored(NamedTuple):
     mode: ScoringMode
     all_texts: dict[int | None, Table]
     """By seed; also the texts of languages without a model."""
+    are_seeds_linked: bool
+    """The models of one seed start from the weights of the first phase."""
 
     @property
-    def seeds(self) -> dict[int | None, Table]:
-        """The scores of the texts that have a model of their own language, by seed."""
-        return {
-            seed: {listener: {text: texts[text] for text in table} for listener, texts in table.items()}
-            for seed, table in self.all_texts.items()
-        }
-
-    @property
-    def mean(self) -> Table:
-        """The scores with the mean of each section's sum of losses over seeds."""
-        first, *_ = tables = list(self.seeds.values())
-        return {
-            listener: {text: _mean([table[listener][text] for table in tables]) for text in first} for listener in first
-        }
-
-
-def _mean(scores: Sequence[Scores]) -> Scores:
-    loss_sum: NDArray[np.float64] = np.mean([each.loss_sum for each in scores], axis=0)
-    return scores[0]._replace(loss_sum=loss_sum)
+    def seeds(self) -> SeedTables:
+        """The scores of the texts that have a model of their own language."""
+        tables = [
+            {listener: {text: texts[text] for text in table} for listener, texts in table.items()}
+            for table in self.all_texts.values()
+        ]
+        return SeedTables(tables, self.mode, self.are_seeds_linked)
 
 
 def analyse(
@@ -137,12 +128,12 @@ def analyse(
     kinds = [kind for kind in KINDS if any(text.kind == kind for text in masked)]
     models = [*request.models, *([TRIGRAM] if request.has_trigram_baseline else [])]
     scored = [
-        _scored(model, kind, mode, scorers, masked, languages)
+        _scored(model, kind, mode, scorers, masked, request)
         for model in models
         for kind in kinds
         for mode in request.modes
     ]
-    found = all_tables([(each.mean, each.mode) for each in scored])
+    found = all_tables([each.seeds for each in scored])
     options = {code: request.languages[code] for code in languages}
     family = Family(request.family, [code for code, each in options.items() if each.is_control])
     n_modes = len(request.modes)
@@ -196,7 +187,7 @@ def _sections_file(
     return SectionsFile(
         sections={
             listener: {text: scores.rows() for text, scores in by_text.items()}
-            for listener, by_text in scored[0].mean.items()
+            for listener, by_text in scored[0].seeds.mean.items()
         },
         scoring_mode=record.request.modes[0],
         branches=dict(family.branches),
@@ -257,9 +248,10 @@ def _scored(
     mode: ScoringMode,
     scorers: Sequence[_Scorer],
     texts: Sequence[_Text],
-    languages: Sequence[str],
+    request: ExperimentRequest,
 ) -> _Scored:
-    """Return the scores of a model; its `languages` are the listeners."""
+    """Return the scores of a model; the trained languages are the listeners."""
+    languages, options = request.trained_languages, request.models.get(model)
     own = [each for each in scorers if each.model == model]
     by_language = {text.language: text for text in texts if text.kind == kind}
     kept: dict[tuple[int | None, str, str], Scores] = {}
@@ -275,6 +267,7 @@ def _scored(
             seed: {listener: {text: kept[seed, listener, text] for text in by_language} for listener in languages}
             for seed in seeds
         },
+        are_seeds_linked=options is not None and options.transfer is not None,
     )
 
 
@@ -307,7 +300,7 @@ def _common_characters(texts: Sequence[_Text]) -> tuple[str, ...]:
 
 
 def _seed_rows(scored: _Scored) -> Iterator[SeedRow]:
-    tables = list(scored.seeds.values())
+    tables = scored.seeds.seeds
     for listener, by_text in tables[0].items():
         for text in by_text:
             nats = [table[listener][text].cross_entropy for table in tables]
@@ -352,6 +345,7 @@ def _score_tables(scored: _Scored) -> Iterator[ScoreTable]:
             kind=scored.kind,
             mode=scored.mode,
             seed=seed,
+            are_seeds_linked=scored.are_seeds_linked,
             sections={
                 listener: {text: scores.columns() for text, scores in by_text.items()}
                 for listener, by_text in table.items()

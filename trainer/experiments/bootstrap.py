@@ -1,7 +1,10 @@
-"""Paired bootstrap over sections: 95 % intervals from the resamples that Python's `random` draws.
+"""Paired bootstrap over seeds and sections: 95 % intervals from the resamples that Python's `random` draws.
 
-The resamples are those of `random.Random(seed)` with n draws of `randrange(n)` each, so that anybody can draw them
-again in plain Python. Here NumPy's generator draws the same numbers, some hundred times as fast.
+A resample draws n sections of a text with n draws of `randrange(n)` from `random.Random(seed)`. If the models have
+S > 1 seeds, it also draws S seeds for the first model of a difference and then S for the second, each with
+`randrange(S)` from a second stream, `random.Random(2**32 + seed)`. The loss sum of a section is the mean over the drawn
+seeds. With one seed only sections are drawn. So anybody can draw the resamples again in plain Python. Here NumPy's
+generator draws the same numbers, some hundred times as fast.
 """
 
 from collections import defaultdict
@@ -19,68 +22,105 @@ RESAMPLES = 2000
 LOW = floor(0.025 * (RESAMPLES - 1))
 HIGH = ceil(0.975 * (RESAMPLES - 1))
 """Positions of the ends of the interval among the sorted values of all resamples."""
-_DRAWS_AT_ONCE = 2_000_000  # 16 MB per array
+SEED_STREAM = 2**32
+"""Added to a statistic's seed, it is the seed of the stream that draws the models' seeds."""
+_NUMBERS_AT_ONCE = 2_000_000  # 16 MB per array
 
 
 class Pooled(NamedTuple):
     """Sums of losses and numbers of scored positions of the sections of a text. Their ratio is a cross-entropy."""
 
     loss_sum: NDArray[np.float64]
+    """Shape (seeds, sections)."""
     n_scored: NDArray[np.float64]
 
 
 class Difference(NamedTuple):
-    """The difference of two pooled cross-entropies over the same sections."""
+    """The difference of the pooled cross-entropies of two models over the same sections, with as many seeds each."""
 
     plus: Pooled
     minus: Pooled
 
 
 class Statistic(NamedTuple):
-    """A sum of differences, each over the sections of another text, and the seed of its resamples."""
+    """A sum of differences of the same two models, each over the sections of another text, and the resamples' seed."""
 
     seed: int
     differences: tuple[Difference, ...]
+    are_seeds_linked: bool = False
+    """The models of one seed depend on each other: both use the S seeds that are drawn for the first."""
 
 
 def intervals(statistics: Sequence[Statistic]) -> list[Interval]:
     """Return the 95 % interval of each statistic.
 
     Each resample draws sections of the first difference's text, then of the second's. Statistics with the same seed
-    and the same numbers of sections share their resamples.
+    and the same numbers of sections and seeds share their resamples.
     """
-    groups: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
-    for position, (seed, differences) in enumerate(statistics):
-        groups[seed, tuple(len(each.plus.loss_sum) for each in differences)].append(position)
+    groups: dict[_Draws, list[int]] = defaultdict(list)
+    for position, (seed, differences, are_linked) in enumerate(statistics):
+        sizes = tuple(len(each.plus.n_scored) for each in differences)
+        groups[_Draws(seed, sizes, len(differences[0].plus.loss_sum), are_linked)].append(position)
     found: dict[int, Interval] = {}
-    for (seed, sizes), positions in groups.items():
-        values = np.sort(_resampled(seed, sizes, [statistics[i].differences for i in positions]), axis=0)
+    for draws, positions in groups.items():
+        values = np.sort(_resampled(draws, [statistics[i].differences for i in positions]), axis=0)
         ends: list[list[float]] = values[[LOW, HIGH]].T.tolist()
         for position, (low, high) in zip(positions, ends, strict=True):
             found[position] = Interval(low=low, high=high)
     return [found[position] for position in range(len(statistics))]
 
 
-def _resampled(seed: int, sizes: tuple[int, ...], statistics: Sequence[tuple[Difference, ...]]) -> NDArray[np.float64]:
+class _Draws(NamedTuple):
+    """What the resamples of a statistic depend on."""
+
+    seed: int
+    sizes: tuple[int, ...]
+    """Number of sections of each text."""
+    n_seeds: int
+    are_seeds_linked: bool
+
+
+def _resampled(draws: _Draws, statistics: Sequence[tuple[Difference, ...]]) -> NDArray[np.float64]:
     """Return the values of statistics in all resamples; shape (RESAMPLES, statistics)."""
+    sizes = draws.sizes
     columns: list[NDArray[np.float64]] = [
-        np.stack([column for differences in statistics for pooled in differences[sample] for column in pooled], axis=1)
+        np.concatenate(
+            [
+                columns_of_model
+                for differences in statistics
+                for pooled in differences[sample]
+                for columns_of_model in (pooled.loss_sum.T, pooled.n_scored[:, None])
+            ],
+            axis=1,
+        )
         for sample in range(len(sizes))
-    ]  # (sections, 4 * statistics) of each sample
-    stream = IndexStream(seed)
+    ]  # (sections, statistics * 2 models * (seeds + 1)) of each sample
+    stream, seed_stream = IndexStream(draws.seed), IndexStream(SEED_STREAM + draws.seed)
     values: NDArray[np.float64] = np.zeros((RESAMPLES, len(statistics)))
-    step = max(1, _DRAWS_AT_ONCE // sum(sizes))
+    step = max(1, _NUMBERS_AT_ONCE // max(sum(sizes), len(columns[0].T)))
     for first in range(0, RESAMPLES, step):
         count = min(step, RESAMPLES - first)
+        shares = _seed_shares(seed_stream, draws, count)
         for indices, scores in zip(stream.draw(sizes, count), columns, strict=True):
             sums: NDArray[np.float64] = _multiplicities(indices) @ scores
-            plus, n_plus, minus, n_minus = sums.reshape(count, len(statistics), 4).transpose(2, 0, 1)
-            values[first : first + count] += plus / n_plus - minus / n_minus
+            by_model: NDArray[np.float64] = sums.reshape(count, len(statistics), 2, draws.n_seeds + 1)
+            losses: NDArray[np.float64] = np.sum(by_model[..., :-1] * shares[:, None], axis=3)
+            cross_entropies: NDArray[np.float64] = losses / by_model[..., -1]
+            values[first : first + count] += cross_entropies[..., 0] - cross_entropies[..., 1]
     return values
 
 
+def _seed_shares(stream: "IndexStream", draws: _Draws, count: int) -> NDArray[np.float64]:
+    """Return the share of each seed among the drawn ones; shape (resamples, 2 models, seeds)."""
+    if draws.n_seeds == 1:
+        return np.ones((count, 2, 1))
+    drawn = stream.draw([draws.n_seeds] * (1 if draws.are_seeds_linked else 2), count)
+    shares: NDArray[np.float64] = np.stack([_multiplicities(drawn[0]), _multiplicities(drawn[-1])], axis=1)
+    return shares / draws.n_seeds
+
+
 def _multiplicities(indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how often each of n sections is in each resample, from resampled indices of shape (resamples, n)."""
+    """Return how often each of n indices is in each resample, from resampled indices of shape (resamples, n)."""
     count, n = len(indices), len(indices.T)
     rows: NDArray[np.int64] = n * np.arange(count, dtype=np.int64)
     cells: NDArray[np.int64] = indices + rows[:, None]

@@ -17,12 +17,14 @@ from trainer.contracts.experiments import (
     AsymmetryRow,
     ListenersRow,
     MatrixRow,
+    ScoreTable,
     ScoringMode,
     SectionColumns,
     SectionScore,
     SectionsFile,
     SectionTable,
     Tables,
+    TextKind,
 )
 from trainer.contracts.intervals import Interval
 from trainer.experiments.bootstrap import Difference, Pooled, Statistic, intervals
@@ -49,10 +51,6 @@ class Scores(NamedTuple):
         """Number of scored positions of all sections."""
         return int(np.sum(self.n_scored))
 
-    @property
-    def pooled(self) -> Pooled:
-        return Pooled(self.loss_sum, self.n_scored.astype(np.float64))
-
     def columns(self) -> SectionColumns:
         section: list[int] = self.sections.tolist()
         loss_sum: list[float] = self.loss_sum.tolist()
@@ -63,13 +61,7 @@ class Scores(NamedTuple):
         )
 
     def rows(self) -> tuple[SectionScore, ...]:
-        columns = self.columns()
-        return tuple(
-            SectionScore(section=section, loss_sum=loss_sum, n_scored=n_scored, n_total=n_total)
-            for section, loss_sum, n_scored, n_total in zip(
-                columns.section, columns.loss_sum, columns.n_scored, columns.n_total, strict=True
-            )
-        )
+        return _rows(self.columns())
 
 
 Table = Mapping[str, Mapping[str, Scores]]
@@ -77,13 +69,62 @@ Table = Mapping[str, Mapping[str, Scores]]
 listeners the same sections of a text."""
 
 
+class SeedTables(NamedTuple):
+    """The scores of the models of each seed, on the same sections, in one mode."""
+
+    seeds: Sequence[Table]
+    mode: ScoringMode
+    are_seeds_linked: bool = False
+    """The models of one seed start from the same trained weights."""
+
+    @property
+    def mean(self) -> Table:
+        """The scores with the mean of each section's sum of losses over seeds."""
+        return {
+            listener: {text: _mean([table[listener][text] for table in self.seeds]) for text in texts}
+            for listener, texts in self.seeds[0].items()
+        }
+
+
+def _mean(scores: Sequence[Scores]) -> Scores:
+    loss_sum: NDArray[np.float64] = np.mean([each.loss_sum for each in scores], axis=0)
+    return scores[0]._replace(loss_sum=loss_sum)
+
+
 def recompute(stored: SectionsFile) -> Tables:
-    """Return the tables of the headline scores, with numbers rounded as in the CSV files."""
-    found = tables(stored.sections, stored.scoring_mode)
+    """Return the tables of the headline scores, with numbers rounded as in the CSV files.
+
+    With several seeds they are computed from the scores of each seed, in `tables`, otherwise from `sections`.
+    """
+    headline = [table for table in stored.tables if _kind_of(table) == _kind_of(stored.tables[0])]
+    if len(headline) > 1:
+        seeds = [_table_of({a: _rows_of(table, a) for a in table.sections}) for table in headline]
+        [found] = all_tables([SeedTables(seeds, headline[0].mode, headline[0].are_seeds_linked)])
+    else:
+        found = tables(stored.sections, stored.scoring_mode)
     return Tables(
         matrix=tuple(_rounded(row) for row in found.matrix),
         listeners=tuple(_rounded(row) for row in found.listeners),
         asymmetry=tuple(_rounded(row) for row in found.asymmetry),
+    )
+
+
+def _kind_of(table: ScoreTable) -> tuple[str, TextKind, ScoringMode]:
+    return table.model, table.kind, table.mode
+
+
+def _rows_of(table: ScoreTable, listener: str) -> dict[str, tuple[SectionScore, ...]]:
+    """Return the scores of a listener on the texts that have a model of their own language."""
+    own = table.sections[listener]
+    return {text: _rows(columns) for text, columns in own.items() if text in table.sections}
+
+
+def _rows(columns: SectionColumns) -> tuple[SectionScore, ...]:
+    return tuple(
+        SectionScore(section=section, loss_sum=loss_sum, n_scored=n_scored, n_total=n_total)
+        for section, loss_sum, n_scored, n_total in zip(
+            columns.section, columns.loss_sum, columns.n_scored, columns.n_total, strict=True
+        )
     )
 
 
@@ -99,14 +140,14 @@ def tables(sections: SectionTable, mode: ScoringMode) -> Tables:
 
     Raises INVALID_INPUT unless every listener has scored the same sections of the text of every listener.
     """
-    [found] = all_tables([(_table_of(sections), mode)])
+    [found] = all_tables([SeedTables([_table_of(sections)], mode)])
     return found
 
 
-def all_tables(scored: Sequence[tuple[Table, ScoringMode]]) -> list[Tables]:
+def all_tables(scored: Sequence[SeedTables]) -> list[Tables]:
     """Return the three tables of each score table; tables with equal sections share the resamples of the bootstrap."""
-    found = iter(intervals([statistic for table, _ in scored for statistic in _statistics(table)]))
-    return [_tables(table, mode, found) for table, mode in scored]
+    found = iter(intervals([statistic for each in scored for statistic in _statistics(each)]))
+    return [_tables(each, found) for each in scored]
 
 
 def excesses(rows: Sequence[MatrixRow]) -> dict[tuple[str, str], float]:
@@ -194,24 +235,30 @@ def _pairs(table: Table) -> Iterator[tuple[str, str]]:
     yield from combinations(sorted(table), 2)
 
 
-def _statistics(table: Table) -> Iterator[Statistic]:
+def _statistics(scored: SeedTables) -> Iterator[Statistic]:
     """Yield the statistics of all rows of the three tables, except for the diagonal of the matrix.
 
     The cross-entropy of the text's own model cancels in the difference of two listeners' excess.
     """
-    pooled = {(listener, text): scores.pooled for listener, texts in table.items() for text, scores in texts.items()}
+    table, are_linked = scored.seeds[0], scored.are_seeds_linked
+    pooled = {cell: _pooled([seed[cell[0]][cell[1]] for seed in scored.seeds]) for cell in _cells(table)}
     for listener, text in _cells(table):
         if listener != text:
-            yield Statistic(0, (Difference(pooled[listener, text], pooled[text, text]),))
+            yield Statistic(0, (Difference(pooled[listener, text], pooled[text, text]),), are_linked)
     for seed, (text, a, b) in enumerate(_comparisons(table)):
-        yield Statistic(seed, (Difference(pooled[a, text], pooled[b, text]),))
+        yield Statistic(seed, (Difference(pooled[a, text], pooled[b, text]),), are_linked)
     for seed, (a, b) in enumerate(_pairs(table)):
         on_b, on_a = Difference(pooled[a, b], pooled[b, b]), Difference(pooled[a, a], pooled[b, a])
-        yield Statistic(seed, (on_b, on_a))
+        yield Statistic(seed, (on_b, on_a), are_linked)
 
 
-def _tables(table: Table, mode: ScoringMode, found: Iterator[Interval]) -> Tables:
+def _pooled(seeds: Sequence[Scores]) -> Pooled:
+    return Pooled(np.stack([each.loss_sum for each in seeds]), seeds[0].n_scored.astype(np.float64))
+
+
+def _tables(scored: SeedTables, found: Iterator[Interval]) -> Tables:
     """Return the tables; takes the intervals in the order of `_statistics`."""
+    table, mode, n_seeds = scored.mean, scored.mode, len(scored.seeds)
     cross_entropy = {
         (listener, text): scores.cross_entropy for listener, texts in table.items() for text, scores in texts.items()
     }
@@ -232,6 +279,7 @@ def _tables(table: Table, mode: ScoringMode, found: Iterator[Interval]) -> Table
                 interval_high=interval.high,
                 fraction_scored=scores.positions / int(np.sum(scores.n_total)),
                 n_scored=scores.positions,
+                n_seeds=n_seeds,
             )
         )
     listeners: list[ListenersRow] = []
@@ -246,6 +294,7 @@ def _tables(table: Table, mode: ScoringMode, found: Iterator[Interval]) -> Table
                 difference=excess[a, text] - excess[b, text],
                 interval_low=interval.low,
                 interval_high=interval.high,
+                n_seeds=n_seeds,
             )
         )
     asymmetry: list[AsymmetryRow] = []
@@ -261,6 +310,7 @@ def _tables(table: Table, mode: ScoringMode, found: Iterator[Interval]) -> Table
                 asymmetry=excess[a, b] - excess[b, a],
                 interval_low=interval.low,
                 interval_high=interval.high,
+                n_seeds=n_seeds,
             )
         )
     return Tables(matrix=tuple(matrix), listeners=tuple(listeners), asymmetry=tuple(asymmetry))

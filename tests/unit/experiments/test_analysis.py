@@ -27,6 +27,7 @@ from trainer.contracts.experiments import (
     SectionsFile,
     TextKind,
     TextOptions,
+    TransferOptions,
 )
 from trainer.experiments.analysis import Listener, analyse
 from trainer.experiments.quantities import recompute
@@ -229,6 +230,9 @@ def test_result__has_the_tables_of_every_model_and_kind(analysed: tuple[Experime
         (model, kind) for model in ("lstm", "gpt", "trigram") for kind in ("passages", "held_out", "shuffled")
     ]
     for tables in result.models:
+        n_seeds = 1 if tables.model == "trigram" else 2
+        of_rows = (tables.tables.matrix, tables.tables.listeners, tables.tables.asymmetry)
+        assert all(row.n_seeds == n_seeds for rows in of_rows for row in rows)
         assert [row.scoring_mode for row in tables.tables.matrix] == ["skip"] * 16 + ["assimilate"] * 16
         assert [row.scoring_mode for row in tables.tables.asymmetry] == ["skip"] * 6 + ["assimilate"] * 6
         assert len(tables.tree) == 3
@@ -306,7 +310,8 @@ def test_language_without_a_model__has_perplexities_and_no_excess(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = {**REQUEST.languages, "fi": LanguageOptions(is_control=True, is_trained=False)}
-    request = changed(REQUEST, languages=others)
+    two_phases = ModelOptions(train={}, transfer=TransferOptions(first="kk"))
+    request = changed(REQUEST, languages=others, models={**REQUEST.models, "lstm": two_phases})
     texts, trained = texts_of(KINDS), ("kk", "tr", "ky")
     listeners = [
         listener_of(model, language, seed, texts)
@@ -328,6 +333,11 @@ def test_language_without_a_model__has_perplexities_and_no_excess(
     ]
     assert {row.text_language for row in result.models[0].tables.matrix} == {*trained}
     assert {row.listener_language for row in result.perplexities if row.model == "trigram"} == {*trained}
+    assert {each.model for each in sections.tables if each.are_seeds_linked} == {"lstm"}
+    found = recompute(sections)
+    assert [row.interval_low for row in found.matrix] == pytest.approx(
+        [row.interval_low for row in result.models[0].tables.matrix if row.scoring_mode == "skip"], abs=0.6e-6
+    )
     assert experiment_numbers.main(tmp_path) == 0
     # 3 models, 3 kinds of text, 2 modes, 3 listeners, 4 texts
     assert "perplexity.csv: 216 rows\n" in capsys.readouterr().out
@@ -338,6 +348,7 @@ def test_analysis__of_larger_tokens_and_one_seed() -> None:
         name="plain",
         languages={code: LanguageOptions() for code in ("kk", "tr", "fi", "ky")},
         models={"bpe": ModelOptions(train={})},
+        seeds=(1,),
         modes=("unk", "skip"),
         min_occurrences=30,
         has_trigram_baseline=False,
@@ -366,6 +377,7 @@ def test_analysis__of_larger_tokens_and_one_seed() -> None:
 def test_baseline__is_scored_as_a_model() -> None:
     request = ExperimentRequest(
         name="baseline",
+        seeds=(1,),
         languages={code: LanguageOptions() for code in ALPHABETS},
         models={"lstm": ModelOptions(train={})},
         modes=("unk",),

@@ -105,13 +105,14 @@ def values(rows: tuple[Frozen, ...]) -> list[dict[str, object]]:
 
 
 def test_recompute__gives_the_numbers_of_plain_python_to_six_decimals() -> None:
-    plain: experiment_numbers.Scores = {
+    scores: experiment_numbers.Scores = {
         listener: {
             text: [experiment_numbers.Section(row.loss_sum, row.n_scored, row.n_total) for row in rows]
             for text, rows in texts.items()
         }
         for listener, texts in TABLE.items()
     }
+    plain = experiment_numbers.Seeds([scores], scores)
 
     found = recompute(SectionsFile(sections=TABLE, scoring_mode="assimilate"))
 
