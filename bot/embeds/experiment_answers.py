@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import discord
 
 from bot.embeds.answers import STATE_SIGNS
-from bot.embeds.experiment_card import matrix_lines, perplexity_lines
+from bot.embeds.experiment_card import matrix_lines, perplexity_lines, seeds_note
 from bot.embeds.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
 from bot.language import _, numeral
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
@@ -54,7 +54,7 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
         case _:
             title = _("Area under the training loss, nats · steps, by model: mean ± standard deviation over seeds.")
             table = _areas(result)
-    lines = [title, code_block("\n".join(table), _MAX_TABLE)]
+    lines = [f"{title} {seeds_note(result)}", code_block("\n".join(table), _MAX_TABLE)]
     return make_embed(
         GREEN,
         f"🧪 {_('Experiment {name}: {metric}', name=plain(status.name), metric=metric)}",

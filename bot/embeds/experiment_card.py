@@ -25,6 +25,8 @@ from trainer.contracts.base import RunState
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
 from trainer.reports.experiment_tables import (
     MISSING,
+    ONE_SEED,
+    SEVERAL_SEEDS,
     STATISTIC_WORDS,
     ListenerFigures,
     headline_figures,
@@ -136,6 +138,7 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
             kind=text,
             seeds=count(len(result.seeds), "seed"),
         )
+        + f" {seeds_note(result)}"
     ]
     lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
     lines.append(
@@ -143,6 +146,7 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
             "Perplexity per character, and area under the training loss in nats · steps."
             " Rows: model of a language; columns: text."
         )
+        + f" {seeds_note(result)}"
     )
     lines.append(code_block("\n".join(perplexity_lines(result)), _MAX_LINES))
     lines += [
@@ -154,6 +158,12 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
         _("{cells} done · `report.html` has all tables and intervals.", cells=count(status.cells_done, "cell"))
     )
     return lines
+
+
+def seeds_note(result: ExperimentResult) -> str:
+    """Return what intervals cover, in the reader's language."""
+    n_seeds = len(result.seeds)
+    return _(ONE_SEED) if n_seeds == 1 else _(SEVERAL_SEEDS, seeds=count(n_seeds, "seed"))
 
 
 def _matrix(result: ExperimentResult) -> list[str]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from math import exp
 
-from trainer.contracts.base import FileRecord, RunState
+from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.errors import ErrorClass, ErrorCode, RunError
 from trainer.contracts.experiments import (
     TRIGRAM,
@@ -293,6 +293,18 @@ def finished_experiment() -> ExperimentResult:
         ),
         correlations=CORRELATIONS,
         validity=VALIDITY,
+    )
+
+
+def with_one_seed() -> ExperimentResult:
+    """Return the experiment as it would be with the first seed alone."""
+    result = finished_experiment()
+    return changed(
+        result,
+        seeds=(1,),
+        seed_rows=tuple(changed(row, n_seeds=1, cross_entropy_sd=None, excess_sd=None) for row in result.seed_rows),
+        perplexities=tuple(changed(row, n_seeds=1, perplexity_sd=None) for row in result.perplexities),
+        curves=tuple(row for row in result.curves if row.seed == 1),
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from trainer.contracts.validation import parse_json, shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import cancel_experiment, resolve_experiment
-from trainer.reports.experiment_tables import MODE_WORDS, correlation_line, figure_rows, listener_figures
+from trainer.reports.experiment_tables import MODE_WORDS, correlation_line, figure_rows, listener_figures, seeds_note
 from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
@@ -116,7 +117,7 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
     async def run(queue: "JobQueue") -> int:
         await corpora.store_offered()
         accepted = await queue.experiments.accept(record)
-        terminal.note(f"experiment {accepted.experiment_id}")
+        terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(record.request)}")
         return await _follow_to_end(queue.experiments.stored.get(accepted.experiment_id), runs, terminal)
 
     return with_queue(settings, terminal, run)
@@ -208,6 +209,13 @@ async def _follow_to_end(experiment: ExperimentDirectory, runs: RunStore, termin
     return exit_code(status)
 
 
+def _trainings(request: ExperimentRequest) -> str:
+    """Return the number of trainings and what it is the product of."""
+    numbers = {"language": len(request.trained_languages), "model": len(request.models), "seed": len(request.seeds)}
+    factors = " x ".join(counted(number, noun) for noun, number in numbers.items())
+    return f"{counted(prod(numbers.values()), 'training')}: {factors}"
+
+
 def _cell_line(cell: Cell, runs: RunStore) -> str:
     name = f"{cell.model} {cell.language}, seed {cell.seed}"
     if cell.kind == "score" or cell.run_id is None:
@@ -256,13 +264,16 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
             validity=result.validity,
             correlations=result.correlations,
         ),
-        Text(f"{title}; rows: listeners"),
+        Text(f"{title}; rows: listeners\n{seeds_note(result)}"),
         columns(_matrix_rows(result.languages, matrix)),
         *(
             part
             for mode, of_mode in figures.items()
             for part in (
-                Text(f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, nats · steps"),
+                Text(
+                    f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, nats · steps\n"
+                    f"{seeds_note(result)}"
+                ),
                 columns(figure_rows(result, of_mode)),
             )
         ),

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
-from trainer.reports.experiment_tables import excess_scale, headline_rows, headline_seeds
+from trainer.reports.experiment_tables import excess_scale, headline_rows, headline_seeds, seeds_note
 from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale
 
 _DOTS_PER_INCH = 200
@@ -30,7 +30,7 @@ _CELL, _SMALL_CELL = (0.68, 0.52, 10.0), (0.46, 0.36, 7.5)
 """Width and height of a heat map's cell in inches, and its font size; small with many languages."""
 _MIN_WIDTH, _MIN_HEIGHT = 3.4, 2.8
 """Size of the smallest heat map in inches: the labels of its axes need the room."""
-_LABEL_SIZE, _TICK_SIZE = 9.5, 9.0
+_LABEL_SIZE, _TICK_SIZE, _NOTE_SIZE = 9.5, 9.0, 8.0
 _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
 
@@ -40,7 +40,7 @@ def heat_map_figure(result: ExperimentResult) -> Figure:
     scale = excess_scale(rows)
     cell_width, cell_height, font_size = _SMALL_CELL if len(languages) > _MANY_LANGUAGES else _CELL
     width, height = cell_width * len(languages), cell_height * len(languages)
-    figure = _figure(2.1 + max(_MIN_WIDTH, width), 1.0 + max(_MIN_HEIGHT, height))
+    figure = _figure(result, 2.1 + max(_MIN_WIDTH, width), 1.2 + max(_MIN_HEIGHT, height))
     axes = figure.add_subplot()
     values = [[rows[a, b].excess_cross_entropy if (a, b) in rows else nan for b in languages] for a in languages]
     heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=_BACKGROUND, linewidth=1.2)
@@ -66,7 +66,7 @@ def tree_figure(result: ExperimentResult) -> Figure:
     """Draw the average-linkage tree of the headline matrix; two clusters join at their mean distance."""
     joins = result.models[0].tree
     leaves = leaf_order(result.languages, joins)
-    figure = _figure(6.4, 1.0 + 0.34 * len(leaves))
+    figure = _figure(result, 6.4, 1.2 + 0.34 * len(leaves))
     axes = figure.add_subplot()
     places = {frozenset({leaf}): (float(number), 0.0) for number, leaf in enumerate(leaves)}
     for join in joins:
@@ -106,7 +106,7 @@ def leaf_order(languages: Sequence[str], joins: Sequence[TreeJoin]) -> tuple[str
 def curves_figure(result: ExperimentResult) -> Figure:
     """Draw the best validation loss and the area under the training loss of each training, by language and model."""
     models = tuple({row.model: row for row in result.curves})
-    figure = _figure(7.6, 1.3 + max(1.2, len(result.languages) * (0.2 + 0.13 * len(models))))
+    figure = _figure(result, 7.6, 1.5 + max(1.2, len(result.languages) * (0.2 + 0.13 * len(models))))
     losses = figure.add_subplot(1, 2, 1)
     areas = figure.add_subplot(1, 2, 2, sharey=losses)
     _draw_dots(losses, result, [(row, row.best_val_loss) for row in result.curves], models)
@@ -135,8 +135,11 @@ def figure_bytes(figure: Figure, file_format: Literal["png", "pdf"]) -> bytes:
     return image.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
+def _figure(result: ExperimentResult, width: float, height: float) -> Figure:
+    """Return an empty figure; below its axes it says what intervals cover."""
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
+    figure.supxlabel(seeds_note(result), color=_QUIET, fontsize=_NOTE_SIZE)
+    return figure
 
 
 def _write_values(axes: Axes, result: ExperimentResult, scale: HeatScale, font_size: float) -> None:

@@ -20,6 +20,7 @@ from trainer.reports.experiment_tables import (
     headline_seeds,
     listener_figures,
     pair_rows,
+    seeds_note,
 )
 from trainer.reports.heat_scale import HeatScale
 
@@ -43,6 +44,8 @@ th, td {{ border: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: ri
 th {{ font-weight: 600 }}
 td small {{ display: block }}
 td.own {{ outline: 2px solid var(--text); outline-offset: -2px }}
+figure {{ margin: 0.5rem 0 }}
+figcaption {{ color: var(--quiet) }}
 img {{ background: #ffffff; height: auto; max-width: 100% }}
 .passed::before {{ content: "\\2713  passed: " }}
 .failed::before {{ content: "\\2717  failed: " }}
@@ -66,17 +69,21 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
     rows = headline_rows(result)
     model, kind = result.headline
     what = f"Model {model} on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}."
+    across = "Rows: listeners; columns: languages of the text."
+    tables, note = result.models[0].tables, seeds_note(result)
     parts = [
         _introduction(result),
-        _section("Excess surprisal", _matrix(result, rows, what), _image("heat_map", images)),
+        _section(
+            "Excess surprisal", _matrix(result, rows, f"{what} {across} {note}"), _image("heat_map", images, note)
+        ),
         _section("Perplexity", *_perplexities(result)),
-        _section("Tree", _image("tree", images), _joins(result.models[0])),
+        _section("Tree", _image("tree", images, note), _joins(result.models[0], note)),
         _section("Validity", *_validity(result)),
-        _section("Asymmetry", _table(result.models[0].tables.asymmetry, f"{what} Both directions of each pair.")),
-        _section("Listeners of one text", _folded("Differences", result.models[0].tables.listeners)),
+        _section("Asymmetry", _table(tables.asymmetry, f"{what} Both directions of each pair. {note}")),
+        _section("Listeners of one text", _folded("Differences", tables.listeners, note)),
         *([_section("Human ratings", *_ratings(result))] if result.correlations else []),
-        _section("Seeds", _folded("Mean and standard deviation over seeds", result.seed_rows)),
-        _section("Trainings", _image("curves", images), _folded("All trainings", result.curves)),
+        _section("Seeds", _folded("Mean and standard deviation over seeds", result.seed_rows, note)),
+        _section("Trainings", _image("curves", images, note), _folded("All trainings", result.curves, note)),
         _section("Replaced characters", _replacements(result)),
         _section("Other models and texts", *(_other(result, tables) for tables in result.models[1:])),
     ]
@@ -95,23 +102,22 @@ def _ratings(result: ExperimentResult) -> Iterator[str]:
         " different languages. People who understand more give higher ratings, so a negative correlation means that"
         " both agree. p is the share of permutations of the languages with a correlation at least as large. The plan"
         f" names the primary test; the {counted(len(rows) - 1, 'exploratory test')} have p-values adjusted for their"
-        " number (Holm).",
+        f" number (Holm). {seeds_note(result)}",
     )
 
 
 def _introduction(result: ExperimentResult) -> str:
-    seeds = counted(len(result.seeds), "seed")
     characters = ""
     if result.common_characters is not None:
         shown = escape(" ".join("␣" if character == " " else character for character in result.common_characters))
         characters = f"<p>Characters that every model knows ({len(result.common_characters)}): {shown}</p>"
     return (
-        f"<p>{counted(len(result.languages), 'language')}, {seeds} per language. Each model was trained on one"
-        " language and has scored the text of every language. The excess is the cross-entropy of a listener's model on"
-        " a text, above that of the text's own model, in nats per character: 0 on the diagonal, higher for a language"
-        " that surprises the listener more.</p>"
-        "<p>Brackets hold 95 % intervals of a paired bootstrap over sections (2,000 resamples). They speak of sections,"
-        f" not of seeds: the table of seeds has the spread over seeds.</p>{characters}"
+        f"<p>{counted(len(result.languages), 'language')}. Each model was trained on one language and has scored the"
+        " text of every language. The excess is the cross-entropy of a listener's model on a text, above that of the"
+        " text's own model, in nats per character: 0 on the diagonal, higher for a language that surprises the"
+        " listener more.</p>"
+        "<p>Brackets hold 95 % intervals of a paired bootstrap (2,000 resamples)."
+        f" {seeds_note(result)}</p>{characters}"
     )
 
 
@@ -119,9 +125,10 @@ def _section(title: str, *parts: str) -> str:
     return f"<h2>{escape(title)}</h2>\n" + "\n".join(part for part in parts if part)
 
 
-def _image(name: str, images: Mapping[str, bytes]) -> str:
+def _image(name: str, images: Mapping[str, bytes], note: str) -> str:
     data = b64encode(images[name]).decode()
-    return f'<p><img src="data:image/png;base64,{data}" alt="{escape(_ALT[name])}"></p>'
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(_ALT[name])}">'
+    return f"<figure>{image}<figcaption>{escape(f'{_ALT[name]} {note}')}</figcaption></figure>"
 
 
 def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
@@ -142,7 +149,6 @@ def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
                 f'<td{" class=own" if is_own else ""} style="{_style(scale, row.excess_cross_entropy)}">{shown}</td>'
             )
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    caption = f"{caption} Rows: listeners; columns: languages of the text."
     return (
         f'<div class="table"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
@@ -158,6 +164,7 @@ def _perplexities(result: ExperimentResult) -> Iterator[str]:
         caption = (
             f"Perplexity per character of model {title}; area under the training loss in"
             " nats · steps. Rows: language of the model; columns: language of the text."
+            f" {seeds_note(result, model)}"
         )
         table = _rows(header, rows, caption)
         yield f"<details><summary>{escape(title)}</summary>{table}</details>" if number else table
@@ -167,9 +174,9 @@ def _style(scale: HeatScale, value: float) -> str:
     return f"background:{scale.colour(value)};color:{scale.text_colour(value)}"
 
 
-def _joins(tables: ModelTables) -> str:
+def _joins(tables: ModelTables, note: str) -> str:
     rows = [(" ".join(join.left), " ".join(join.right), f"{join.height:z.4f}") for join in tables.tree]
-    return _rows(["left", "right", "distance in nats"], rows, "Joins, the nearest first.")
+    return _rows(["left", "right", "distance in nats"], rows, f"Joins, the nearest first. {note}")
 
 
 def _validity(result: ExperimentResult) -> list[str]:
@@ -185,9 +192,8 @@ def _validity(result: ExperimentResult) -> list[str]:
 def _replacements(result: ExperimentResult) -> str:
     if not result.replacements:
         return "<p>No model met a character that it does not know.</p>"
-    return _folded(
-        "Characters unknown to a listener, and the ones read instead in mode assimilate", result.replacements
-    )
+    title = "Characters unknown to a listener, and the ones read instead in mode assimilate"
+    return _folded(title, result.replacements, seeds_note(result))
 
 
 def _other(result: ExperimentResult, tables: ModelTables) -> str:
@@ -200,12 +206,12 @@ def _other(result: ExperimentResult, tables: ModelTables) -> str:
     ]
     gap = "" if tables.gap is None else f" The gap between branches is {tables.gap.gap:z.3f} nats."
     caption = f"Excess cross-entropy in nats per character, {MODE_WORDS[result.modes[0]]}.{gap}"
-    table = _rows(["", *result.languages], cells, caption)
+    table = _rows(["", *result.languages], cells, f"{caption} {seeds_note(result, tables.model)}")
     return f"<details><summary>{escape(title)}</summary>{table}</details>"
 
 
-def _folded(title: str, rows: Sequence[Frozen]) -> str:
-    return f"<details><summary>{escape(title)}</summary>{_table(rows, title)}</details>"
+def _folded(title: str, rows: Sequence[Frozen], note: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{_table(rows, f'{title}. {note}')}</details>"
 
 
 def _table(rows: Sequence[Frozen], caption: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.experiments import (
+    TRIGRAM,
     Correlation,
     CorrelationKind,
     ExperimentResult,
@@ -33,6 +34,9 @@ MODE_WORDS: Mapping[ScoringMode, str] = {
 }
 STATISTIC_WORDS: Mapping[CorrelationKind, str] = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
 PAIR_WORDS: Mapping[PairSet, str] = {"all": "all rated pairs", "across_branches": "without pairs within a branch"}
+ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
+SEVERAL_SEEDS = "{seeds} per language: the intervals cover seeds and sections of the text."
+NO_SEED = "The trigram baseline has no seeds: its intervals cover sections of the text."
 MISSING = "–"
 """Stands in tables for a number that does not exist."""
 _LATEX = str.maketrans(
@@ -127,6 +131,17 @@ def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) ->
     return rows
 
 
+def seeds_note(result: ExperimentResult, model: str | None = None) -> str:
+    """Return the sentence on what intervals cover, which stands in the caption of every table and figure.
+
+    Default of `model`: the headline model.
+    """
+    if model == TRIGRAM:
+        return NO_SEED
+    n_seeds = len(result.seeds)
+    return ONE_SEED if n_seeds == 1 else SEVERAL_SEEDS.format(seeds=counted(n_seeds, "seed"))
+
+
 def with_spread(value: float, sd: float | None) -> str:
     """Return a number with its standard deviation over seeds, if there is one."""
     return f"{value:.3f}" if sd is None else f"{value:.3f}±{sd:.3f}"
@@ -191,16 +206,14 @@ def latex_table(result: ExperimentResult) -> str:
     own = [pairs.get((language, language)) for language in result.languages]
     native = [MISSING if row is None else f"{row.native_cross_entropy:.3f}" for row in own]
     scored = [MISSING if row is None else rf"{100 * row.fraction_scored:.1f}\,\%" for row in own]
-    seeds = f"{counted(len(result.seeds), 'seed')} per language"
     return "\n".join(
         [
             r"% \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{Excess cross-entropy in nats per character of each listener (row) on each text (column):"
-            rf" model {latex_text(model)} on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}; {seeds}. In brackets:"
-            r" 95\,\% intervals of the paired bootstrap over sections (2,000 resamples); they do not cover the spread"
-            r" over seeds.}",
+            rf" model {latex_text(model)} on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}. In brackets: 95\,\% intervals of"
+            rf" the paired bootstrap (2,000 resamples). {seeds_note(result)}}}",
             rf"  \label{{tab:{result.experiment_id}}}",
             r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"  \begin{{tabular}}{{@{{}}l{'c' * len(result.languages)}@{{}}}}",
@@ -223,7 +236,7 @@ def latex_perplexities(result: ExperimentResult) -> str:
     """Return the perplexities of the headline model and the areas under its loss curves; it needs booktabs."""
     model, kind = result.headline
     header, *rows = figure_rows(result, headline_figures(result))
-    spread = "; after ± the standard deviation over seeds" if len(result.seeds) > 1 else ""
+    spread = " After ±, the standard deviation over seeds." if len(result.seeds) > 1 else ""
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
@@ -231,7 +244,7 @@ def latex_perplexities(result: ExperimentResult) -> str:
             r"  \centering",
             rf"  \caption{{Perplexity per character of the models of each language (row) on each text (column), and"
             rf" area under the training loss in nats times steps: model {latex_text(model)} on {KIND_WORDS[kind]},"
-            rf" {MODE_WORDS[result.modes[0]]}; {counted(len(result.seeds), 'seed')} per language{spread}.}}",
+            rf" {MODE_WORDS[result.modes[0]]}. {seeds_note(result)}{spread}}}",
             rf"  \label{{tab:{result.experiment_id}-perplexity}}",
             rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"    \toprule",

@@ -5,9 +5,15 @@ from typing import Literal
 
 import pytest
 
-from bot.embeds.experiment_answers import metric_answer
+from bot.embeds.experiment_answers import METRICS, metric_answer
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from tests.support.experiment_results import LANGUAGES, experiment_status, finished_experiment, model_tables
+from tests.support.experiment_results import (
+    LANGUAGES,
+    experiment_status,
+    finished_experiment,
+    model_tables,
+    with_one_seed,
+)
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.experiments import ExperimentResult, ModelTables
 
@@ -64,13 +70,19 @@ def test_completed_card__names_the_phases_and_texts_without_a_model() -> None:
     assert second.split()[-2] == "–"
 
 
-def test_completed_card__without_ratings_and_with_one_seed_is_shorter() -> None:
-    result = finished_experiment()
-    result = changed(result, correlations=result.correlations[2:], seed_rows=())
+def test_completed_card__without_ratings_and_with_one_seed_says_what_intervals_cover() -> None:
+    result = with_one_seed()
+    result = changed(result, correlations=result.correlations[2:])
 
     _, text = shown("completed", result=result)
 
     assert "±" not in text and "Spearman" not in text
+    note = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
+    assert text.count(note) == 2, "with each table"
+    for metric in METRICS.values():
+        assert note in (metric_answer(experiment_status("completed"), result, metric).description or "")
+    several = shown("completed", result=finished_experiment())[1]
+    assert several.count("2 seeds per language: the intervals cover seeds and sections of the text.") == 2
 
 
 def test_matrix__of_many_languages_ends_with_a_word_on_the_report() -> None:

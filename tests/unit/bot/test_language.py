@@ -25,6 +25,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
 from trainer.jobs.needs import QUEUE_MESSAGES
+from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100
 WORKER_STATES: tuple[str, ...] = get_args(WorkerState)
@@ -46,6 +47,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
     labels += [*VALUES.values(), *KINDS.values(), *NOUNS.values(), *STATE_SIGNS, *UNIT_LABELS, "run"]
     labels += [title for title, form, figure in FIGURES]
+    labels += [ONE_SEED, SEVERAL_SEEDS]
     labels += CARD_PLACES.values()
     labels += [error_title(code) for code in ErrorCode]
     labels += [role.value for role in Role]

@@ -10,11 +10,18 @@ from typing import Literal
 
 import pytest
 
-from tests.support.experiment_results import JOINS, LANGUAGES, excess, finished_experiment, section_scores
+from tests.support.experiment_results import (
+    JOINS,
+    LANGUAGES,
+    excess,
+    finished_experiment,
+    section_scores,
+    with_one_seed,
+)
 from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
 from trainer.experiments.report import write_report
-from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order
+from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order, tree_figure
 from trainer.reports.experiment_html import experiment_html
 from trainer.reports.experiment_tables import (
     correlation_line,
@@ -31,12 +38,14 @@ IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
 
 
 class Page(HTMLParser):
-    """Checks that elements close in order, and collects pictures and the text."""
+    """Checks that elements close in order, and collects pictures, captions and the text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.alts: list[str] = []
+        self.captions: list[str] = []
+        self.tables = 0
         self.text = ""
         self.feed(page)
         assert self.open == []
@@ -46,6 +55,7 @@ class Page(HTMLParser):
             fields = dict(attrs)
             assert (fields["src"] or "").startswith("data:image/png;base64,")
             self.alts.append(fields["alt"] or "")
+        self.tables += tag == "table"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -54,6 +64,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.open and self.open[-1] in ("caption", "figcaption"):
+            self.captions.append(data)
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -146,12 +158,49 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
     for text in (
         "passages. Passages: the gap is 0.440",
         "shuffled. Shuffled",
-        "not of seeds",
         "trigram on the passages",
     ):
         assert text in read.text
     assert f"{excess('tr', 'az'):.3f} ±0.012" in read.text
     assert "<" in read.text, "a character of the models is escaped in the page"
+
+
+@pytest.mark.parametrize(
+    ("result", "note"),
+    [
+        (
+            with_one_seed(),
+            "One seed per language: the intervals cover sections of the text, not the spread of trainings.",
+        ),
+        (finished_experiment(), "2 seeds per language: the intervals cover seeds and sections of the text."),
+    ],
+)
+def test_caption__of_every_table_and_figure_says_what_intervals_cover(result: ExperimentResult, note: str) -> None:
+    page = Page(experiment_html(result, IMAGES))
+
+    assert len(page.captions) == page.tables + len(page.alts) > 20
+    baseline = "The trigram baseline has no seeds: its intervals cover sections of the text."
+    others = [caption for caption in page.captions if not caption.endswith(note)]
+    # of the baseline: perplexities on two kinds of text in two modes, and two matrices
+    assert [caption.endswith(baseline) for caption in others] == [True] * 6
+    assert f"Brackets hold 95 % intervals of a paired bootstrap (2,000 resamples). {note}" in page.text
+    for table in (latex_table(result), latex_perplexities(result)):
+        [caption] = [line for line in table.splitlines() if r"\caption" in line]
+        assert note in caption
+    for figure in (heat_map_figure(result), tree_figure(result), curves_figure(result)):
+        assert figure.get_supxlabel() == note
+
+
+def test_note__in_a_figure_overlaps_no_other_text() -> None:
+    for figure in (heat_map_figure(with_one_seed()), tree_figure(with_one_seed()), curves_figure(with_one_seed())):
+        figure_bytes(figure, "png")  # lays it out
+        [note] = figure.texts
+        left, low, right, high = note.get_window_extent().extents
+        assert note.get_text() == figure.get_supxlabel()
+        assert 0 <= left < right <= figure.get_figwidth() * figure.dpi and low >= 0
+        for axes in figure.axes:
+            inside = axes.get_tightbbox()
+            assert inside is not None and inside.extents[1] > high
 
 
 def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -> None:
