@@ -72,7 +72,7 @@ def plan_file(folder: Path, name: str, **fields: object) -> str:
     languages: dict[str, object] = {"kk": {"branch": "kipchak"}, "tr": {"branch": "oghuz"}}
     models: dict[str, object] = {"lstm": {"train": TINY}}
     path = folder / f"{name}.yaml"
-    document: dict[str, object] = {"name": name, "languages": languages, "models": models, **fields}
+    document: dict[str, object] = {"name": name, "languages": languages, "models": models, "seeds": [1], **fields}
     path.write_text(json.dumps(document), encoding="utf-8")
     return path.name
 
@@ -90,7 +90,10 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     assert (found.status, found.name, found.cells_done, found.cells) == ("completed", "smoke", 4, 4)
     assert found.validity is not None and found.validity.passed is None
     assert typed.err.count(" trained in ") == typed.err.count(" texts scored") == 2
-    assert typed.err.splitlines()[0] == f"experiment {found.experiment_id}"
+    assert typed.err.splitlines()[:2] == [
+        f"experiment {found.experiment_id}",
+        "2 trainings: 2 languages x 1 model x 1 seed",
+    ]
     matrix = {(row.listener_language, row.text_language): row.excess_cross_entropy for row in found.matrix or ()}
     assert matrix["kk", "kk"] == matrix["tr", "tr"] == 0
     assert min(matrix["kk", "tr"], matrix["tr", "kk"]) > 0.1
@@ -104,6 +107,8 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     assert files_of(shell.artifacts) == before
     assert f"kk  0.000  {matrix['kk', 'tr']:.3f}" in again.out
     assert "validity: nothing to check" in again.out
+    note = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
+    assert again.out.count(note) == 1 + 3, "with the matrix and with the perplexities of each mode"
     perplexities = {
         (row.scoring_mode, row.listener_language, row.text_language): row.perplexity for row in found.perplexities or ()
     }
@@ -126,7 +131,7 @@ def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
     assert {path: after[path] for path in before} == before
     assert len(list((shell.artifacts / "models").iterdir())) == 4
     result = read_record(ExperimentStore(shell.artifacts).get(extended.experiment_id).result, ExperimentResult)
-    assert {row.n_seeds for row in result.seed_rows} == {2}
+    assert {row.n_seeds for row in result.seed_rows} == {row.n_seeds for row in extended.matrix or ()} == {2}
 
 
 def test_recompute__gives_the_numbers_of_the_tables(shell: Shell) -> None:

@@ -24,10 +24,10 @@ ALPHABETS = {"kk": "ɑbdʃe ", "tr": "abdʒe "}
 
 
 def plan(**fields: object) -> ExperimentRequest:
-    """Two languages with tiny models."""
+    """Two languages with tiny models of one seed."""
     languages: dict[str, object] = {"kk": {"branch": "kipchak"}, "tr": {"branch": "oghuz"}}
     models: dict[str, object] = {"lstm": {"train": TINY}}
-    return parse(ExperimentRequest, {"name": "small", "languages": languages, "models": models, **fields})
+    return parse(ExperimentRequest, {"name": "small", "languages": languages, "models": models, "seeds": [1], **fields})
 
 
 def plan_with(train: dict[str, object], **fields: object) -> ExperimentRequest:

@@ -75,6 +75,10 @@ def test_recipes__are_read_by_their_names() -> None:
     assert {name: request.name for name, request in requests.items()} == {name: name for name in requests}
     assert {"smoke", "turkic", "paper", "transfer", "seeds"} <= requests.keys()
     assert len(requests["turkic"].languages) == 7
+    assert {name: len(request.seeds) for name, request in requests.items()} == {
+        **{"turkic": 5, "transfer": 5, "seeds": 5},
+        **{"paper": 1, "smoke": 1},  # too long, and no more than a check
+    }
     assert requests["seeds"].trained_languages == ("kk", "ky", "tr")
     assert requests["seeds"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
 
@@ -83,6 +87,13 @@ def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
     request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
 
     assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
+
+
+def test_plan__without_seeds_has_five(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n", encoding="utf-8")
+
+    assert read_plan(path, {}).seeds == (1, 2, 3, 4, 5)
 
 
 def test_plan__is_read_from_its_path_and_changed_by_options(tmp_path: Path) -> None:
@@ -147,7 +158,8 @@ async def test_record__has_the_corpora_by_content_and_an_id_of_it(folder: Path) 
         (folder / "data" / "corpus" / f"{code}.txt").rename(folder / "data" / "corpus" / "all" / f"{code}.txt")
     elsewhere = await resolved(folder, plan(corpora="all"))
     assert elsewhere.experiment_id == record.experiment_id, "names of corpora do not count"
-    assert (await resolved(folder, plan(corpora="all", seeds=[1, 2]))).experiment_id != record.experiment_id
+    several = [await resolved(folder, plan(corpora="all", seeds=seeds)) for seeds in ([1, 2], [1, 2, 3, 4, 5])]
+    assert len({each.experiment_id for each in [record, *several]}) == 3, "the default counts, too"
     add_corpus(folder, some_text(), "all/kk")
     assert (await resolved(folder, plan(corpora="all"))).experiment_id != record.experiment_id
 

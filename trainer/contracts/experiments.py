@@ -139,7 +139,7 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     """Folder of the corpora that are named by their language code; default: the corpus folder itself."""
     models: Annotated[dict[Name, ModelOptions], Field(min_length=1, max_length=16, json_schema_extra=_ONLY_THESE_NAMES)]
     """The models by name; figures and headline tables show the first."""
-    seeds: Seeds = (1,)
+    seeds: Seeds = (1, 2, 3, 4, 5)
     """One training per language, model and seed. With one seed, intervals do not cover the spread of trainings."""
     modes: Modes = ("skip", "unk", "assimilate")
     """Scoring modes; figures and headline tables show the first."""

@@ -374,5 +374,6 @@ def _hash(request: ExperimentRequest, corpora: list[CorpusRef]) -> str:
     texts = changed(request.texts, passages=None)
     content = changed(request, corpora=None, languages=unnamed, texts=texts, ratings=None)
     fields: dict[str, object] = content.model_dump(mode="json", exclude_defaults=True)
+    fields["seeds"] = request.seeds  # also the default, which has been another
     identity: dict[str, object] = {"request": fields, "corpora": [corpus.sha256 for corpus in corpora]}
     return sha256(to_json(identity)).hexdigest()
