@@ -8,11 +8,17 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.experiments import ExperimentResult, MatrixRow
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.wording import counted
-from trainer.reports.experiment_tables import KIND_WORDS, MODE_WORDS, figure_rows, headline_rows, listener_figures
+from trainer.reports.experiment_tables import (
+    KIND_WORDS,
+    MODE_WORDS,
+    figure_rows,
+    headline_rows,
+    listener_figures,
+    seeds_note,
+)
 from trainer.system.files import read_record
 
 _INTRODUCTION = """# Results
@@ -129,24 +135,27 @@ def _experiments(folder: Path) -> Iterator[str]:
 def _excess(result: ExperimentResult) -> Iterator[str]:
     model, kind = result.headline
     rows = headline_rows(result)
-    yield f"\nModel `{model}` on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}; {_seeds(result)}.\n"
-    excess = [[f"{rows[a, b].excess_cross_entropy:z.3f}" for b in result.languages] for a in result.languages]
+    yield f"\nModel `{model}` on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}, with 95 % intervals."
+    yield f"\n{seeds_note(result)}\n"
+    excess = [[_excess_cell(rows[a, b]) for b in result.languages] for a in result.languages]
     yield _table(["", *result.languages], [[a, *of_a] for a, of_a in zip(result.languages, excess, strict=True)])
     yield "\n"
     for check in result.validity.checks:
         yield f"- {check.name.replace('_', '-')}, {'passed' if check.passed else 'failed'}: {check.message}\n"
 
 
+def _excess_cell(row: MatrixRow) -> str:
+    if row.listener_language == row.text_language:
+        return "0"
+    return f"{row.excess_cross_entropy:z.3f} [{row.interval_low:z.3f}, {row.interval_high:z.3f}]"
+
+
 def _perplexities(result: ExperimentResult) -> Iterator[str]:
     model, kind = result.headline
     for mode in result.modes:
         header, *rows = figure_rows(result, listener_figures(result, model, kind, mode))
-        yield f"\nPerplexity per character on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}; {_seeds(result)}.\n"
+        yield f"\nPerplexity per character on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}.\n{seeds_note(result)}\n"
         yield _table([*header[:-1], "area (nats · steps)"], rows)
-
-
-def _seeds(result: ExperimentResult) -> str:
-    return counted(len(result.seeds), "seed")
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
