@@ -1,8 +1,10 @@
 """Device, threads, seeds and what is recorded of them."""
 
 import errno
+import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,15 @@ from trainer.config.presets import batch_rows
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
-from trainer.system.hardware import cpu_name
+from trainer.system.hardware import cpu_name, instruction_set
+from trainer.training import device
 from trainer.training.device import (
     Compute,
     environment,
     git_commit,
     is_out_of_memory,
     memory_advice,
+    onednn_isa,
     random_state,
     resolve,
     resolve_device,
@@ -94,8 +98,39 @@ def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> Non
     assert found.libraries["torch"] == torch.__version__.split("+")[0] or found.libraries["torch"] == torch.__version__
     assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
     assert found.cpu
+    assert found.interop_threads == torch.get_num_interop_threads()
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.git_commit == (head.stdout.strip() or None)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("limits", "capability", "isa"),
+    [
+        ({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, "DEFAULT", "Intel SSE4.1"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, "AVX2", "Intel AVX2"),
+    ],
+)
+def test_environment__has_the_instruction_sets_that_torch_and_onednn_use(
+    limits: dict[str, str], capability: str, isa: str
+) -> None:
+    """The libraries take the best instructions of the CPU, or the best up to the limits of these variables."""
+    if "avx2" not in instruction_set()["flags"]:
+        pytest.skip("this machine has no AVX2")
+    code = (
+        "from trainer.training.device import onednn_isa; from torch.backends.cpu import get_cpu_capability;"
+        "print(get_cpu_capability(), onednn_isa(), onednn_isa(), sep=',')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], env=os.environ | limits, capture_output=True, check=True)
+
+    assert said.stdout.decode() == f"{capability},{isa},{isa}\n"
+
+
+def test_environment__has_no_instruction_set_of_onednn_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    monkeypatch.setattr(device, "_ISA", [])
+
+    assert onednn_isa() is None
 
 
 @pytest.mark.process

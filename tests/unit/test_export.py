@@ -23,7 +23,7 @@ from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.leaks import Leak
-from trainer.contracts.runs import DataFacts, SplitSizes
+from trainer.contracts.runs import DataFacts, Environment, SplitSizes
 from trainer.contracts.tokenizers import Normalization
 from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
@@ -250,6 +250,7 @@ def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> N
     assert "on the text `text` (1,177 bytes, SHA-256 `dabe9d2680f3" in card
     assert "| training text | 51 lines, 948 characters |" in card
     assert "| trained with | PyTorch 2.13.0+cpu |" in card and "| trained on | cpu |" in card
+    assert "| CPU | AMD EPYC, 1 thread |" in card
     assert "| test perplexity | 9.931 per token |" in card
 
 
@@ -265,6 +266,23 @@ def test_card__warns_of_test_text_that_stands_in_the_training_text(tmp_path: Pat
     shares = "50.0% of the lines and 25.0% of the 13-grams of words"
     assert f"| test split in the training split | {shares} |" in card
     assert f"- {shares} of the test split stand in the training split: its loss says little about unseen text." in card
+
+
+def test_card__names_the_instructions_of_the_cpu_if_they_are_known(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gru")
+    environment = Environment(
+        python="3.11",
+        libraries={"torch": "2"},
+        cpu="x",
+        gpu=None,
+        threads=2,
+        cpu_capability="AVX2",
+        device="cpu",
+        git_commit=None,
+    )
+    manifest = changed(run.completed_manifest(), environment=environment)
+
+    assert "| CPU | x, AVX2, 2 threads |" in model_card(manifest, read_manifest(run.tokenizer), None, "hf", None)
 
 
 def test_card__has_the_interval_of_the_validation_loss_if_it_is_known(tmp_path: Path) -> None:

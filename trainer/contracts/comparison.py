@@ -10,7 +10,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
 from trainer.contracts.models import ModelConfig, Objective, RnnConfig
-from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
+from trainer.contracts.runs import EffectiveRequest, Environment, EvalSummary, RunManifest, has_unknown_text
 
 Basis = Literal["loss", "bits_per_char"]
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
@@ -78,7 +78,7 @@ class Against(Frozen):
     verdict: Verdict
     """`better` and `worse` only where the interval excludes zero; `equal` if the rise is within rounding."""
     is_regression: bool
-    """True if the run is worse, by more than the tolerance, and differs in more than its seed."""
+    """True if the run is worse, by more than the tolerance, and differs in more than its seed and its CPU."""
     delta: Figures
     is_on_one_text: bool
     """True if both were evaluated on the same lines in the same form."""
@@ -193,17 +193,17 @@ def _against(first: Measurement, other: Measurement, split: EvalSplit | None, to
     differing = tuple(differences(one, two))
     interval = None if basis is None or rise is None else _interval(first.summary, other.summary, basis, rise)
     found = _verdict(rise, interval)
-    is_seed_only = {each.field for each in differing} == {"seed"} and _program(first) == _program(other)
+    chance = _chance({each.field for each in differing}, first.manifest.environment, other.manifest.environment)
     return Against(
         run_id=other.manifest.run_id,
         basis=basis,
         rise=rise,
         interval=interval,
         verdict=found,
-        is_regression=found == "worse" and rise is not None and rise > tolerance and not is_seed_only,
+        is_regression=found == "worse" and rise is not None and rise > tolerance and chance is None,
         delta=Figures.model_validate(delta),
         is_on_one_text=_text(one, split) == _text(two, split),
-        notes=(*notes, *warnings, *_reach(found, first.summary, other.summary, is_seed_only=is_seed_only)),
+        notes=(*notes, *warnings, *_reach(found, first.summary, other.summary, chance)),
         differences=differing,
     )
 
@@ -220,7 +220,18 @@ def _verdict(rise: float | None, interval: Interval | None) -> Verdict:
     return "better" if rise < 0 else "worse"
 
 
-def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, *, is_seed_only: bool) -> Iterator[str]:
+def _chance(differing: set[str], mine: Environment | None, its: Environment | None) -> str | None:
+    """Return the only reason of a difference, if two runs differ in nothing but the seed or the CPU."""
+    if mine is None or its is None or (mine.git_commit, mine.libraries) != (its.git_commit, its.libraries):
+        return None
+    if differing == {"seed"}:
+        return "These runs differ only in their seeds: the difference is the spread of trainings."
+    if differing <= {"threads"} and mine.arithmetic != its.arithmetic:
+        return "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
+    return None
+
+
+def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: str | None) -> Iterator[str]:
     """Yield what a verdict covers, or why it has no interval."""
     if found == "no_interval":
         is_old = mine.lines is None or its.lines is None
@@ -230,11 +241,7 @@ def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, *, is_seed_only:
             else "The text has too few lines for an interval."
         )
     elif found not in ("not_comparable", "equal"):
-        yield (
-            "These runs differ only in their seeds: the difference is the spread of trainings."
-            if is_seed_only
-            else "One seed each: the interval covers lines of the text, not the spread of trainings."
-        )
+        yield chance or "One seed each: the interval covers lines of the text, not the spread of trainings."
 
 
 def _interval(mine: EvalSummary, its: EvalSummary, basis: Basis, rise: float) -> Interval | None:
@@ -246,12 +253,6 @@ def _interval(mine: EvalSummary, its: EvalSummary, basis: Basis, rise: float) ->
     ]
     half = margin(*ratios)
     return None if half is None else around(rise, half / ratio(ratios[1]))
-
-
-def _program(one: Measurement) -> tuple[object, ...]:
-    """Return the versions of the program and the libraries that trained a run."""
-    environment = one.manifest.environment
-    return () if environment is None else (environment.git_commit, environment.libraries)
 
 
 def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> tuple[Basis | None, list[str]]:

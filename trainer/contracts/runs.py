@@ -625,13 +625,25 @@ class Environment(Frozen):
     cpu: str
     gpu: str | None
     threads: int
-    """CPU threads of each process."""
+    """CPU threads of each process, that share one operation."""
+    interop_threads: int | None = None
+    """CPU threads of each process for independent operations, without effect on numbers; None in runs of older
+    versions."""
+    cpu_capability: str | None = None
+    """Instruction set of torch's own kernels, such as AVX2; None in runs of older versions."""
+    onednn_isa: str | None = None
+    """Instruction set of oneDNN's kernels, in oneDNN's words; None without oneDNN, and in runs of older versions."""
     device: str
     devices: int = 1
     """Number of processes."""
     backend: str | None = None
     """Backend of torch.distributed; None for one process."""
     git_commit: str | None
+
+    @property
+    def arithmetic(self) -> tuple[object, ...]:
+        """Return what decides the order of a sum, and so its last bit: instruction sets, threads and devices."""
+        return self.cpu_capability, self.onednn_isa, self.threads, self.gpu, self.device, self.devices
 
 
 class EvalSummary(Frozen):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
-from trainer.contracts.runs import RunManifest, describe_unknown
+from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
 from trainer.export.record import FolderFormat
@@ -103,9 +103,18 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
         ),
         ("trained with", None if environment is None else environment.libraries["torch"], "PyTorch {}"),
         ("trained on", None if environment is None else environment.device, "{}"),
+        ("CPU", None if environment is None else ", ".join(_cpu(environment)), "{}"),
         ("request hash", manifest.request_hash, "`{}`"),
     )
     yield from ((name, form.format(value)) for name, value, form in rows if value is not None)
+
+
+def _cpu(environment: Environment) -> Iterator[str]:
+    """Yield the CPU with what decides the last bits of its sums."""
+    yield environment.cpu
+    if environment.cpu_capability is not None:
+        yield environment.cpu_capability
+    yield counted(environment.threads, "thread")
 
 
 def _loading(manifest: RunManifest, to: FolderFormat) -> Iterator[str]:

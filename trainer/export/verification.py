@@ -139,7 +139,7 @@ def _check_request_hash(record: RunRecord, settings: Settings) -> Check:
     if request_hash(changed(again, threads=effective.threads)) == record.request_hash:
         message = (
             f"The request differs only in threads: {effective.threads} in the run, {again.threads} on this machine."
-            f" Set `threads: {effective.threads}` to repeat the run."
+            f" Set `threads: {effective.threads}` to repeat the run on an equal CPU."
         )
         return Check(name=name, ok=True, message=message)
     before: dict[str, object] = effective.model_dump()

@@ -4,6 +4,7 @@ import errno
 import os
 import platform
 import random
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import run
@@ -12,6 +13,7 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._verbose import mkldnn_set_verbose
 
 from trainer.config.presets import batch_rows, halved_batch
 from trainer.contracts.compatibility import check_bf16, check_precision
@@ -22,6 +24,8 @@ from trainer.training.bf16 import try_bf16
 
 Precision = Literal["fp32", "fp16", "bf16"]
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")
+_ISA: list[str] = []
+"""oneDNN's instruction set, once it is known."""
 
 
 class Compute(NamedTuple):
@@ -164,11 +168,37 @@ def environment(compute: Compute, devices: int = 1, backend: str | None = None) 
         cpu=cpu_name(),
         gpu=gpu,
         threads=compute.threads,
+        interop_threads=torch.get_num_interop_threads(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        onednn_isa=onednn_isa(),
         device=str(compute.device),
         devices=devices,
         backend=backend,
         git_commit=git_commit(Path(__file__).parents[2]),
     )
+
+
+def onednn_isa() -> str | None:
+    """Return the instruction set of oneDNN's kernels, such as "Intel AVX2"; None for a torch without oneDNN."""
+    if torch._C._has_mkldnn and not _ISA:
+        _ISA.append(_onednn_output().partition("cpu,isa:")[2].partition("\n")[0])
+    return next(iter(_ISA), "") or None
+
+
+def _onednn_output() -> str:
+    """Return what oneDNN prints of itself, which it does once per process, to the process's standard output."""
+    stdout = os.dup(1)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 1)
+        try:
+            mkldnn_set_verbose(1)
+            torch.zeros(1, 1).to_mkldnn()
+        finally:
+            mkldnn_set_verbose(0)
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        printed.seek(0)
+        return printed.read().decode()
 
 
 def git_commit(checkout: Path) -> str | None:

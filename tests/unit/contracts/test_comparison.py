@@ -30,6 +30,18 @@ def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", t
     return compare([one, two], split=split, tolerance=tolerance)
 
 
+ENVIRONMENT = Environment(
+    python="3.11",
+    libraries={"torch": "2"},
+    cpu="x",
+    gpu=None,
+    threads=1,
+    interop_threads=1,
+    cpu_capability="AVX512",
+    onednn_isa="Intel AVX-512",
+    device="cpu",
+    git_commit="a",
+)
 ONE_SEED = "One seed each: the interval covers lines of the text, not the spread of trainings."
 
 
@@ -67,12 +79,9 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
 
 def test_runs_that_differ_in_their_seeds_only__are_no_regression_and_are_said_to() -> None:
     worse: dict[str, object] = {"loss": 2.1}
-    environment = Environment(
-        python="3.11", libraries={"torch": "2"}, cpu="x", gpu=None, threads=1, device="cpu", git_commit="a"
-    )
 
     def trained_by(one: Measurement, commit: str) -> Measurement:
-        record = changed(environment, git_commit=commit)
+        record = changed(ENVIRONMENT, git_commit=commit)
         return one._replace(manifest=changed(one.manifest, environment=record))
 
     first, other = measured("new", seed=7, summary=worse), measured("old")
@@ -84,6 +93,33 @@ def test_runs_that_differ_in_their_seeds_only__are_no_regression_and_are_said_to
     assert one.notes == ("These runs differ only in their seeds: the difference is the spread of trainings.",)
     assert verdict(one, 0.01) == "worse: loss +5.00% (95 % interval +5.00% to +5.00%)"
     assert (elsewhere.is_regression, elsewhere.notes) == (True, (ONE_SEED,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_chance"),
+    [
+        ({"cpu_capability": "AVX2"}, True),
+        ({"onednn_isa": "Intel AVX2"}, True),
+        ({"threads": 2}, True),
+        ({"interop_threads": 2}, False),
+        ({"device": "cuda:0", "gpu": "A100"}, True),
+        ({"cpu": "another with the same instructions"}, False),
+        ({"cpu_capability": "AVX2", "libraries": {"torch": "3"}}, False),
+    ],
+)
+def test_equal_requests_on_different_cpus__are_no_regression_and_are_said_to(
+    changes: dict[str, object], is_chance: bool
+) -> None:
+    on_old = ENVIRONMENT.model_copy(update=changes)
+    new, old = measured("new", summary={"loss": 2.1}), measured("old")
+    found = pair(
+        new._replace(manifest=changed(new.manifest, environment=ENVIRONMENT)),
+        old._replace(manifest=changed(old.manifest, environment=on_old)),
+    )
+
+    [one] = found.against
+    said = "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
+    assert (one.is_regression, one.notes) == (not is_chance, (said if is_chance else ONE_SEED,))
 
 
 @pytest.mark.parametrize(
