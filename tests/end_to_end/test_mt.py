@@ -50,6 +50,11 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     (shell.folder / "t.txt").write_text("abc cab", encoding="utf-8")
     from_file = ScoreResponse.model_validate_json(shell.type("score", run.run_id, "--path", "t.txt", "--json")[1])
     assert (from_file.loss, from_file.surprisal) == (score.loss, None)
+    for name, table in (("t.jsonl", '{"id": 1, "text": "abc cab"}\n'), ("t.tsv", "id\ttext\n1\tabc cab\n")):
+        (shell.folder / name).write_text(table, encoding="utf-8")
+        [_, line] = shell.type("score", run.run_id, "--path", name, "--format", "csv")[1].splitlines()
+        assert line.startswith("1,abc cab,7,7,")
+        assert float(line.split(",")[6]) == pytest.approx(from_file.nats)
 
     words = ("generate", run.run_id, "ab", "--seed", "3", "--max-new-tokens", "5", "--temperature", "0.5")
     generated = GenerateResponse.model_validate_json(

@@ -1,8 +1,10 @@
 """Corpora by name: where they are found, how they are checked, and how attached ones are stored."""
 
 import asyncio
+import bz2
 import errno
 import gzip
+import lzma
 import os
 import shutil
 from collections import Counter
@@ -261,6 +263,8 @@ async def test_offered_file__bad_utf8_is_named_with_its_byte(
             "'x.txt' is a gzip file, not a text. Unpack it",
             ErrorCode.INVALID_INPUT,
         ),
+        (bz2.compress(b"one\ntwo\n"), "'x.txt' is a bzip2 file", ErrorCode.INVALID_INPUT),
+        (lzma.compress(b"one\ntwo\n"), "'x.txt' is an xz file", ErrorCode.INVALID_INPUT),
         ("one\ntwo\n".encode("utf-16"), "'x.txt' is UTF-16 text. Save it as UTF-8", ErrorCode.INVALID_INPUT),
         ("мама мыла раму\n".encode("utf-16-be") * 99, "'x.txt' is UTF-16 text", ErrorCode.INVALID_INPUT),
         ("one two\n".encode("utf-16-le"), "'x.txt' is UTF-16 text", ErrorCode.INVALID_INPUT),

@@ -8,6 +8,7 @@ from contextlib import ExitStack, aclosing, contextmanager
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar, get_args
 
 from rich.table import Table
@@ -28,6 +29,7 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.data.normalization import normalized
+from trainer.data.tables import as_text
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.minimal_pairs import Pair, PairReport, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.reports.score_table import (
@@ -298,7 +300,8 @@ class _ScoreWriter:
 def _read_portions(options: _ScoreOptions, settings: Settings, documents: DocumentMode) -> Iterator[Portion | BadLine]:
     """Yield the input: one portion if it fits into one request and the output is not written line by line.
 
-    The text of a stream is always one portion; raises PAYLOAD_TOO_LARGE if it does not fit into one request.
+    Of a .jsonl or .tsv file, the field `text` is scored. The text of a stream is always one portion; raises
+    PAYLOAD_TOO_LARGE if it does not fit into one request.
     With a server, a path is that of a file of this machine, which is sent as text.
     """
     if options.path is None:
@@ -307,6 +310,11 @@ def _read_portions(options: _ScoreOptions, settings: Settings, documents: Docume
     name = str(options.path)
     corpora = CorpusStore(settings)
     path = corpora.find(name) if settings.client.url is None and corpora.has(name) else options.path
+    with TemporaryDirectory(prefix="mt-table-") as folder:
+        yield from _portions_of(as_text(path, Path(folder)), options, documents)
+
+
+def _portions_of(path: Path, options: _ScoreOptions, documents: DocumentMode) -> Iterator[Portion | BadLine]:
     if documents == "stream":
         if text := read_text(path, MAX_TEXT_CHARACTERS):
             yield Portion(1, text)

@@ -17,7 +17,10 @@ Record = TypeVar("Record", bound=BaseModel)
 
 _SHOWN_VALUE_CHARACTERS = 40
 _SHOWN_NAME_CHARACTERS = 64
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz"}
+_COMPRESSED = {
+    **{b"\x1f\x8b": "a gzip", b"PK\x03\x04": "a zip", b"\x28\xb5\x2f\xfd": "a zstd"},
+    **{b"\xfd7zXZ": "an xz", b"BZh": "a bzip2"},
+}
 """Names of compressed formats by their first bytes."""
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _EXAMINED_BYTES = 4096
@@ -69,7 +72,7 @@ def format_problem(data: bytes, name: str) -> str | None:
     """
     for magic, program in _COMPRESSED.items():
         if data.startswith(magic):
-            return f"{name} is a {program} file, not a text. Unpack it and give the text."
+            return f"{name} is {program} file, not a text. Unpack it and give the text."
     start = data[:_EXAMINED_BYTES]
     zeros = [position for position, byte in enumerate(start) if byte == 0]
     has_one_parity = len({position % 2 for position in zeros}) == 1

@@ -74,8 +74,8 @@ def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: i
     assert all(block.text.encode() == block.utf8 for block in blocks)
 
 
-FORMATS = (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
-"""UTF-16, gzip, zip, zstd and xz, which are named in place of a byte."""
+FORMATS = (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
+"""UTF-16, gzip, zip, zstd, xz and bzip2, which are named in place of a byte."""
 
 
 @for_all_pairs(st.binary(max_size=7), st.integers(1, 4))
