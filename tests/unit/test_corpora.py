@@ -76,6 +76,18 @@ async def test_names__unknown_one_is_told_what_there_is(corpora: CorpusStore) ->
     assert message == "There is no corpus 'uz'; known are demo, kk, sub, udhr_ipa."
 
 
+async def test_stored_file__that_is_deleted_is_not_called_by_its_hash(corpora: CorpusStore, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("one\ntwo\n", encoding="utf-8")
+    name = await corpora.offer(tmp_path / "x.txt")
+    await corpora.store_offered()
+    (tmp_path / "artifacts" / "corpora" / name).unlink()
+
+    assert await refusal(CorpusStore(settings_in(tmp_path)), name) == (
+        ErrorCode.DATA_NOT_FOUND,
+        "The attached text is not stored any more: give its file again.",
+    )
+
+
 @pytest.fixture(name="folder")
 def folder_fixture(corpora: CorpusStore, tmp_path: Path) -> Path:
     """A corpus of two files, and a file that belongs to none."""

@@ -1,6 +1,7 @@
 """Corpora by name: those of the data root, those shipped with the program, and stored attachments."""
 
 import asyncio
+import re
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,8 @@ from trainer.system.files import write_atomically
 
 _ADDING = Lock()
 _SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}
+_CONTENT_NAME = re.compile("[0-9a-f]{64}")
+"""The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
 BUNDLED = Path(__file__).resolve().parents[2] / "corpora"
 
 
@@ -166,6 +169,8 @@ class CorpusStore:
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
 
     def _unknown(self, name: str) -> AppError:
+        if _CONTENT_NAME.fullmatch(name):
+            return AppError(ErrorCode.DATA_NOT_FOUND, "The attached text is not stored any more: give its file again.")
         known = self.names()
         known_names = f"known are {', '.join(known[:20])}" if known else "none has been added yet"
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
