@@ -46,16 +46,22 @@ def test_margin__stands_beside_its_loss() -> None:
     assert shown == "0.5000 ± 0.0123 (95 %) nats per token, 0.899 bits per character, perplexity 1.649"
 
 
-def test_progress__has_bits_per_character_beside_each_loss(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("share", "mark"), [(None, ""), (0.001, ""), (0.0011, " (!)")])
+def test_progress__has_bits_per_character_beside_each_loss_and_marks_those_of_unknown_text(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    share: float | None,
+    mark: str,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     bits: dict[str, object] = {"train_bits_per_char": 3.607, "val_loss": 2.25, "val_bits_per_char": 3.246}
     terminal = Terminal(as_json=False)
-    terminal.progress(status(tmp_path, **_training(), **bits))
+    terminal.progress(status(tmp_path, **_training(), **bits, unknown_char_share=share))
     terminal.interrupted()
 
-    assert "loss 2.500 (3.607 bits/char), val 2.250 (3.246 bits/char), 1,235 tokens/s" in capsys.readouterr().err
+    said = f"loss 2.500 (3.607 bits/char{mark}), val 2.250 (3.246 bits/char{mark}), 1,235 tokens/s"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])

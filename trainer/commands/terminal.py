@@ -192,12 +192,16 @@ def _in_words(problem: FieldProblem) -> str:
 def _figures(status: "RunStatus") -> str:
     if status.train_loss is None:
         return status.message
-    loss = _short_loss(status.train_loss, status.train_bits_per_char)
-    validation = "" if status.val_loss is None else f", val {_short_loss(status.val_loss, status.val_bits_per_char)}"
+    share, val_loss = status.unknown_char_share, status.val_loss
+    loss = _short_loss(status.train_loss, status.train_bits_per_char, share)
+    validation = "" if val_loss is None else f", val {_short_loss(val_loss, status.val_bits_per_char, share)}"
     left = "" if status.eta_seconds is None else f", ETA {timedelta(seconds=round(status.eta_seconds))}"
     epoch = f"epoch {status.epoch}/{status.total_epochs}"
     return f"{epoch}, loss {loss}{validation}, {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
 
 
-def _short_loss(loss_nats: float, bits_per_char: float | None) -> str:
-    return f"{loss_nats:.3f}" if bits_per_char is None else f"{loss_nats:.3f} ({bits_per_char:.3f} bits/char)"
+def _short_loss(loss_nats: float, bits_per_char: float | None, unknown_char_share: float | None) -> str:
+    from trainer.contracts.runs import has_unknown_text
+
+    mark = " (!)" if has_unknown_text(unknown_char_share) else ""
+    return f"{loss_nats:.3f}" if bits_per_char is None else f"{loss_nats:.3f} ({bits_per_char:.3f} bits/char{mark})"
