@@ -81,11 +81,13 @@ def test_comparison__of_two_families_is_one_table_one_chart_and_nothing_else(typ
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_comparison__of_causal_models_alone_says_nothing_of_masked_tokens(typed: Type) -> None:
-    shown = typed(*BENCH, "--families", "lstm", "--tokens", "200")
+def test_comparison__of_causal_models_alone_says_nothing_of_masked_tokens(typed: Type, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text(some_text(), encoding="utf-8")
+    shown = typed("bench", "architectures", "mine.txt", "--families", "lstm", "--tokens", "200")
 
     assert "Losses in nats per predicted token." in shown
     assert "masked" not in shown
+    assert "\nmine.txt: " in shown
 
 
 def requests_of(folder: Path, **families: dict[str, object]) -> dict[str, EffectiveRequest]:

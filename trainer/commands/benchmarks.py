@@ -21,6 +21,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS, RnnArchitecture
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import METHODS
+from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
@@ -66,8 +67,8 @@ def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:
         return EXIT_INTERRUPTED
     shared = table.shared
     notes = [
-        f"{table.corpus.name}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')}; tested on"
-        f" {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
+        f"{shown_name(Path(options.corpus).name)}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')};"
+        f" tested on {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
         " Losses in nats per predicted token."
     ]
     if any(row.objective == "masked_lm" for row in table.rows):
