@@ -11,6 +11,7 @@ from trainer.contracts.models import BertConfig, Objective
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, check_ids, is_read
 from trainer.models.dropout import replace_dropout
+from trainer.models.layer_norm import replace_layer_norms
 from trainer.models.linear import linear
 from trainer.models.linear_layers import packed_layers, replace_linear
 from trainer.models.transformer import library_activation, vocabulary_fields
@@ -40,6 +41,7 @@ class BertModel(LanguageModel):
             elif name == "dense.bias":
                 nn.init.zeros_(weight)
         replace_linear(self.body, self.transform)
+        replace_layer_norms(self.body, self.transform)
         self.head_bias = nn.Parameter(torch.zeros(vocabulary.size))
 
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Object
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import replace_dropout
+from trainer.models.layer_norm import replace_layer_norms
 from trainer.models.linear import linear
 from trainer.models.linear_layers import PACKED_ROWS, packed_layers, replace_linear
 from trainer.models.packed_linear import packed_linear
@@ -71,6 +72,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         self.context_tokens = config.max_position_embeddings
         replace_dropout(body)
         replace_linear(body)
+        replace_layer_norms(body)
         use_products(body)
         self.body = body
         self._bf16: Bf16Copy | None = None
