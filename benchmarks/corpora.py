@@ -163,7 +163,7 @@ def measure(folder: Path) -> Measured:
     size = path.stat().st_size
     reference = CorpusRef(name=path.name, sha256=corpus_sha256(path), bytes=size)
     request = parse(TrainRequest, REQUEST)
-    effective = resolve(request, corpus=reference, validation_corpus=None, test_corpus=None, threads=1)
+    effective = resolve(request, corpus=reference, validation_corpus=None, test_corpus=None)
     compute = resolve_compute(effective)
     with helper_peaks() as helpers:
         begin = perf_counter()

@@ -83,6 +83,7 @@ def request(text_file: Path, steps: int, seed: int, threads: int) -> EffectiveRe
         "test_fraction": 0.0,
         "seed": seed,
         "device": "cpu",
+        "threads": threads,
     }
     reference = CorpusRef(name=text_file.name, sha256=corpus_sha256(text_file), bytes=text_file.stat().st_size)
     return resolve(
@@ -90,7 +91,6 @@ def request(text_file: Path, steps: int, seed: int, threads: int) -> EffectiveRe
         corpus=reference,
         validation_corpus=None,
         test_corpus=None,
-        threads=threads,
     )
 
 

@@ -86,7 +86,7 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
         (tmp_path / name).write_bytes(data)
         request = read_experiment(read_yaml(tmp_path / name), {}).request()
         corpus = story.record.effective.corpus
-        again = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+        again = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
         assert (name, request_hash(again)) == ("lstm-told.yaml", story.record.request_hash)
 
     assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)

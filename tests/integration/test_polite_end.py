@@ -38,20 +38,25 @@ async def worker_of(folder: Path, server: Server, *words: str, **environment: st
     )
 
 
-async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Path) -> None:
+async def test_worker_until_idle__trains_what_waits_with_its_own_threads_and_ends_with_0(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
+    large = {"embedding_size": 64, "hidden_size": 160, "num_layers": 1}  # not too small for them
+    requests = (tiny_request(seed=1), tiny_request(model=large, batch_size=16, max_steps=1, threads=0))
     async with served(tmp_path) as server:
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
-        run_ids = [(await queue.train(tiny_request(seed=seed), user_id=None)).run_id for seed in (1, 2)]
-        worker = await worker_of(tmp_path, server, "--until-idle", "1s")
+        run_ids = [(await queue.train(request, user_id=None)).run_id for request in requests]
+        worker = await worker_of(tmp_path, server, "--until-idle", "1s", OMP_NUM_THREADS="3")
         async with asyncio.timeout(PATIENCE_SECONDS):
             _, said = await worker.communicate()
         states = [(await queue.status(run_id)).status for run_id in run_ids]
+        manifests = [queue.runs.get(run_id).manifest() for run_id in run_ids]
         await queue.close()
 
     assert worker.returncode == 0
     assert states == ["completed", "completed"]
     assert b"worker_idle" in said
+    ran = [manifest.environment for manifest in manifests if manifest is not None and manifest.environment is not None]
+    assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
 
 
 async def test_polite_end__saves_a_checkpoint_and_leaves_the_run_to_other_machines_at_once(tmp_path: Path) -> None:

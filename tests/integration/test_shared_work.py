@@ -128,7 +128,7 @@ def test_ids__are_those_of_one_process(tmp_path: Path, monkeypatch: pytest.Monke
     tokenizer: dict[str, object] = {"method": method} | ({"vocab_size": 80} if method == "bpe" else {})
     values = {"holdout_fraction": 0.2, "test_fraction": 0.1, "tokenizer": tokenizer, "model_family": "lstm"}
     request = parse(TrainRequest, {**SMALL, "corpus": "corpus.txt", **values})
-    effective = resolve(request, corpus=reference(corpus), validation_corpus=None, test_corpus=None, threads=1)
+    effective = resolve(request, corpus=reference(corpus), validation_corpus=None, test_corpus=None)
 
     def prepared(folder: str) -> tuple[object, ...]:
         trained, corpus = prepare(effective, paths, tmp_path / folder)

@@ -89,7 +89,6 @@ def resolved(
         corpus=references[0],
         validation_corpus=references[1],
         test_corpus=references[2],
-        threads=request.threads or 3,
         parent=parent,
         tokenizer=tokenizer,
     )

@@ -59,9 +59,7 @@ def of_fields(
     values = dict(fields)
     corpus, given_test = values.pop("corpus", TEXT), values.pop("test_corpus", None)
     assert isinstance(corpus, CorpusRef) and (given_test is None or isinstance(given_test, CorpusRef))
-    effective = resolve(
-        request_of(family, **values), corpus=corpus, validation_corpus=None, test_corpus=given_test, threads=1
-    )
+    effective = resolve(request_of(family, **values), corpus=corpus, validation_corpus=None, test_corpus=given_test)
     size = effective.model
     facts = ModelFacts(family=effective.model_family, size=None, params=100, tied=False, vocab_size=9, dims=size)
     left: dict[str, object] = {

@@ -12,7 +12,7 @@ from trainer.system.files import file_records
 def record(run_id: str = "char_lstm-1", user_id: int | None = 7) -> RunRecord:
     corpus = CorpusRef(name="text", sha256="a" * 64, bytes=1)
     request = tiny_request()
-    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
     return RunRecord(
         run_id=run_id,
         user_id=user_id,

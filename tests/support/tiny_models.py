@@ -96,7 +96,6 @@ def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run
         corpus=reference(path),
         validation_corpus=None,
         test_corpus=None,
-        threads=1,
     )
     tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
     return Run(effective, resolve_compute(effective), tokenizer, corpus, folder)

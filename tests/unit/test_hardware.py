@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from trainer.system.hardware import (
+    OtherPrograms,
     default_threads,
+    granted_cpus,
     has_bf16,
     is_dead,
     may_have_cuda,
@@ -41,14 +43,56 @@ def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
         ({"MKL_NUM_THREADS": "5"}, 5),
         ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, 2),
         ({"OMP_NUM_THREADS": "4,2"}, 4),
-        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, physical_cores()),
+        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, min(physical_cores(), granted_cpus() or 1024)),
         ({"OMP_NUM_THREADS": "9999"}, 1024),
-        ({"OMP_NUM_THREADS": ""}, physical_cores()),
-        ({}, physical_cores()),
+        ({"OMP_NUM_THREADS": ""}, min(physical_cores(), granted_cpus() or 1024)),
+        ({}, min(physical_cores(), granted_cpus() or 1024)),
     ],
 )
 def test_default_threads__are_those_of_the_environment_or_the_cores(environ: dict[str, str], threads: int) -> None:
     assert default_threads(environ) == threads
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "granted"),
+    [
+        ("0::/job/step\n", {"job/cpu.max": "250000 100000\n", "job/step/cpu.max": "max 100000\n"}, 3),
+        ("0::/job/step\n", {"job/cpu.max": "400000 100000\n", "job/step/cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/job\n", {"job/cpu.max": "max 100000\n"}, None),
+        ("0::/elsewhere\n", {}, None),
+        (
+            "5:memory:/a\n4:cpu,cpuacct:/a\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "600000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+            6,
+        ),
+        ("4:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, None),
+        ("not a group\n", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_quota_of_a_container_or_a_batch_job__is_the_smallest_around_this_process(
+    own: str | None, files: dict[str, str], granted: int | None, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        file = tmp_path / "groups" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    if own is not None:
+        (tmp_path / "cgroup").write_text(own)
+
+    assert granted_cpus(tmp_path / "groups", tmp_path / "cgroup") == granted
+
+
+def test_other_programs__are_those_that_use_cores_beside_this_one(tmp_path: Path) -> None:
+    times, ticks = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
+    times.write_text("cpu  100 7 50 900 0 0 0\ncpu0 1 2 3 4\n")
+    others, elsewhere = OtherPrograms(times), OtherPrograms(tmp_path / "nowhere")
+    times.write_text(f"cpu  {100 + 10_000 * ticks} 7 50 900 0 0 0\ncpu0 1 2 3 4\n")
+
+    assert others.cores() > 1
+    assert elsewhere.cores() == 0
+    assert OtherPrograms(times).cores() == 0
 
 
 def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

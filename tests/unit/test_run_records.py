@@ -103,7 +103,7 @@ def test_request__is_kept_as_it_was_sent(tmp_path: Path) -> None:
 
 def resolve_with(request: TrainRequest) -> EffectiveRequest:
     corpus = CorpusRef(name="text", sha256="a" * 64, bytes=1)
-    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
 
 
 def test_run_whose_request_is_broken__hides_no_other(tmp_path: Path) -> None:

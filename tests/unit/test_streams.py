@@ -458,7 +458,7 @@ def test_tokenizer__of_other_documents_is_refused(documents: str) -> None:
 
     def resolved(tokenizer: Tokenizer) -> str:
         return resolve_request(
-            request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1, tokenizer=tokenizer.manifest
+            request, corpus=corpus, validation_corpus=None, test_corpus=None, tokenizer=tokenizer.manifest
         ).documents
 
     of_lines = tokenizer_of("char", PLAY)
@@ -502,7 +502,6 @@ def test_cache__keeps_streams_and_lines_apart(tmp_path: Path) -> None:
             corpus=reference(path),
             validation_corpus=None,
             test_corpus=None,
-            threads=1,
         )
         tokenizer, corpus = prepare(effective, CorpusPaths(path), tmp_path / "cache")
         ids = ids_of(corpus.ids["train"])
@@ -538,7 +537,6 @@ def test_corpus_check__shows_the_first_row_with_its_lines(tmp_path: Path) -> Non
         corpus=reference(path),
         validation_corpus=None,
         test_corpus=None,
-        threads=1,
     )
 
     found = check_corpus(effective, CorpusPaths(path), None)

@@ -7,6 +7,7 @@ import pytest
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.terminal import Terminal, columns, duration, loss_figures
+from trainer.commands.training import busy_note
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
 
@@ -110,3 +111,9 @@ def test_interrupt__says_how_to_continue(tmp_path: Path, capsys: pytest.CaptureF
 def _training() -> dict[str, object]:
     speed = {"tokens_per_second": 1234.6, "eta_seconds": 65.0}
     return {"status": "running", "epoch": 1, "train_loss": 2.5, "progress": 50.0, **speed}
+
+
+def test_busy_machine__is_named_where_other_programs_use_half_of_its_cores() -> None:
+    assert busy_note(0.9, 2) == ""
+    assert busy_note(1.44, 2) == " Other programs use 1.4 of 2 cores, so it takes longer now."
+    assert busy_note(9.0, 8) == " Other programs use 8.0 of 8 cores, so it takes longer now."

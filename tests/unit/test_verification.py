@@ -16,7 +16,6 @@ from trainer.contracts.runs import RunRecord
 from trainer.data.corpora import CorpusStore
 from trainer.export.verification import Verification, verify_run
 from trainer.jobs.resolve import resolve_request
-from trainer.system.hardware import default_threads
 
 FINISHED_RUN = Path(__file__).parents[1] / "fixtures" / "finished_run"
 NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}
@@ -179,35 +178,6 @@ def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> No
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
 
     assert wrong(run)["end"] == "The event log says running, the manifest completed."
-
-
-def test_machine_with_other_threads__is_told_and_is_no_fault(run: RunDirectory) -> None:
-    unfinish(run)
-    asked: dict[str, object] = {"threads": 0}
-    there: dict[str, object] = {"threads": 1024}
-    record = run.record()
-    effective = record.effective.model_copy(update=there)
-    moved: dict[str, object] = {
-        "request": record.request.model_copy(update=asked),
-        "effective": effective,
-        "request_hash": request_hash(effective),
-    }
-    (run.path / "request.json").write_text(record.model_copy(update=moved).model_dump_json(), encoding="utf-8")
-
-    found = verified(run)
-
-    assert found.ok
-    assert f"1024 in the run, {default_threads()} on this machine" in found.checks[-1].message
-
-
-def test_threads_of_the_environment__are_taken_where_the_request_names_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_corpus(tmp_path, some_text())
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setenv("MKL_NUM_THREADS", "5")
-
-    assert [accepted(tmp_path, threads=asked).record().effective.threads for asked in (0, 7)] == [3, 7]
 
 
 def unfinish(run: RunDirectory) -> None:

@@ -101,7 +101,7 @@ def _installed_version(library: str) -> str | None:
 def check_machine(memory: int | None = None) -> Finding:
     """Check cores and memory, within the limits of a container."""
     memory = memory_bytes() if memory is None else memory
-    cores = f"{counted(physical_cores(), 'core')}, {counted(default_threads(), 'thread')} in a training"
+    cores = f"{counted(physical_cores(), 'core')}, at most {counted(default_threads(), 'thread')} in a training"
     message = f"{cores}; {memory / GIB:.1f} GiB of memory"
     if memory < _MIN_MEMORY:
         return Finding("warning", f"{message}: enough for small models only.")

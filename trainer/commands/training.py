@@ -31,6 +31,7 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import TrainingPreview, count_splits, preview_training
+from trainer.system.hardware import OtherPrograms, physical_cores
 from trainer.worker.attempts import WAITS_FOR_DISK
 
 if TYPE_CHECKING:
@@ -158,10 +159,20 @@ def _train(options: TrainOptions, terminal: Terminal) -> int:
     if settings.client.url is not None:
         terminal.lists_problems = True
         return with_server(settings, lambda server: _train_on_server(_draft(options), options.file, server, terminal))
+    others = OtherPrograms()
     training = read_training(options, settings, terminal)
-    for line in (*training.cost.lines(), *_warnings(training)):
+    cost, *more = training.cost.lines()
+    busy = busy_note(others.cores(), physical_cores())
+    for line in (f"{cost}{busy}", *more, *_warnings(training)):
         terminal.note(line)
     return with_queue(settings, terminal, lambda queue: _enqueue(training, settings, terminal, queue))
+
+
+def busy_note(busy_cores: float, cores: int) -> str:
+    """Return a sentence, after a space, on other programs that use half of the cores or more; else nothing."""
+    if busy_cores < cores / 2:
+        return ""
+    return f" Other programs use {min(busy_cores, cores):.1f} of {counted(cores, 'core')}, so it takes longer now."
 
 
 def _warnings(training: TrainingPreview) -> list[str]:

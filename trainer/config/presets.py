@@ -53,7 +53,6 @@ def resolve(
     corpus: CorpusRef,
     validation_corpus: CorpusRef | None,
     test_corpus: CorpusRef | None,
-    threads: int,
     parent: RunManifest | None = None,
     tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:
@@ -76,7 +75,6 @@ def resolve(
         "corpus": corpus,
         "validation_corpus": validation_corpus,
         "test_corpus": test_corpus,
-        "threads": threads,
     }
     values["optimizer"] = _optimizer(values.get("optimizer"))
     effective = parse(EffectiveRequest, values)

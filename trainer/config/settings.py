@@ -204,7 +204,7 @@ class QueueSettings(Group):
     chat_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
     """Seconds without a message after which a chat expires."""
     inference_threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads for inference; 0: as many as physical cores."""
+    """Most CPU threads for inference; 0: as many as the worker's machine has for a training."""
     model_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 1024**3
     """Largest total size of the models that stay loaded; the last used model always stays."""
     model_cache_seconds: Annotated[float, Field(gt=0)] = 900

@@ -227,7 +227,7 @@ class TrainingOptions(Options):
     compute: ComputeOptions = ComputeOptions()
     """Options of the computation."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads; 0: as many as physical cores."""
+    """CPU threads; 0: the worker that trains chooses them for its machine and the model."""
     data_num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
     """Threads that prepare batches; default: up to 4 with CUDA, 0 on the CPU."""
     data_pin_memory: bool | None = None
@@ -625,7 +625,9 @@ class Environment(Frozen):
     cpu: str
     gpu: str | None
     threads: int
-    """CPU threads of each process, that share one operation."""
+    """CPU threads of each process; the most of them, if the worker chose between numbers."""
+    mean_threads: float | None = None
+    """Mean of the threads over the time of the last attempt, if the worker chose them."""
     interop_threads: int | None = None
     """CPU threads of each process for independent operations, without effect on numbers; None in runs of older
     versions."""
@@ -642,8 +644,11 @@ class Environment(Frozen):
 
     @property
     def arithmetic(self) -> tuple[object, ...]:
-        """Return what decides the order of a sum, and so its last bit: instruction sets, threads and devices."""
-        return self.cpu_capability, self.onednn_isa, self.threads, self.gpu, self.device, self.devices
+        """Return what decides the order of a sum, and so its last bit: instruction sets, threads and devices.
+
+        One thread and two add in the same order.
+        """
+        return self.cpu_capability, self.onednn_isa, max(self.threads, 2), self.gpu, self.device, self.devices
 
 
 class EvalSummary(Frozen):

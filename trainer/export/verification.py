@@ -7,7 +7,7 @@ from functools import partial
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import Frozen, changed
+from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
 from trainer.contracts.wording import counted
@@ -136,12 +136,6 @@ def _check_request_hash(record: RunRecord, settings: Settings) -> Check:
         return Check(name=name, ok=False, message=f"The request would be refused now: {error.message}")
     if request_hash(again) == record.request_hash:
         return Check(name=name, ok=True, message="The request resolves to the same hash.")
-    if request_hash(changed(again, threads=effective.threads)) == record.request_hash:
-        message = (
-            f"The request differs only in threads: {effective.threads} in the run, {again.threads} on this machine."
-            f" Set `threads: {effective.threads}` to repeat the run on an equal CPU."
-        )
-        return Check(name=name, ok=True, message=message)
     before: dict[str, object] = effective.model_dump()
     after: dict[str, object] = again.model_dump()
     differing = [field for field, value in after.items() if value != before[field]]

@@ -21,7 +21,6 @@ from trainer.contracts.inference import (
     GenerationPrecision,
     cancelled_error,
 )
-from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
 from trainer.inference.sampling import Doubles, choose, likeliest, log_softmax, of_ids, penalize_repetition
 from trainer.models.base import Floats, LanguageModel, ModelState, Steps, as_floats, concatenate_states
@@ -110,7 +109,7 @@ def generate_together(
             active = [job for job in active if job.live]
             groups = _groups(active)
         if active:
-            logits = _feed(model.vocabulary.special_ids, steps, ids)
+            logits = _feed(model, steps, ids)
 
 
 class _Options(NamedTuple):
@@ -401,14 +400,19 @@ def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tu
     logits = torch.empty(0)
     with torch.inference_mode():
         for start in range(0, len(token_ids), _MAX_POSITIONS):
-            logits, state = model.forward_with_state(ids[:, start : start + _MAX_POSITIONS], state)
+            chunk = ids[:, start : start + _MAX_POSITIONS]
+            with model.computing("scoring", model.product_rows(chunk), chunk.numel()):
+                logits, state = model.forward_with_state(chunk, state)
     return logits[:, -1], state
 
 
-def _feed(special_ids: SpecialIds, steps: Steps, ids: list[int]) -> Floats:
+def _feed(model: LanguageModel, steps: Steps, ids: list[int]) -> Floats:
     """Read one more id of each sequence, and the [BOS] that follows [EOS]; return the logits (n, V) after them."""
-    logits = steps.read(ids, range(len(ids)))
+    special_ids = model.vocabulary.special_ids
     ended = [row for row, token_id in enumerate(ids) if token_id == special_ids.line_end]
+    with model.computing("generation", len(ids), len(ids)):
+        logits = steps.read(ids, range(len(ids)))
     if ended and special_ids.line_start is not None:
-        logits[ended] = steps.read([special_ids.line_start] * len(ended), ended)
+        with model.computing("generation", len(ended), len(ended)):
+            logits[ended] = steps.read([special_ids.line_start] * len(ended), ended)
     return logits

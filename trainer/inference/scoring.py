@@ -310,8 +310,10 @@ def _score_causal(model: LanguageModel, windows: list[_Window], scorer: _LogitSc
         state = model.initial_state(len(windows))
         for start in range(0, ids.shape[1] - 1, chunk):
             targets = ids[:, start + 1 : start + 1 + chunk]
-            logits, state = model.forward_with_state(ids[:, start : start + targets.shape[1]], state)
-            chunks.append(scorer.scores(logits.float(), targets))
+            inputs = ids[:, start : start + targets.shape[1]]
+            with model.computing("scoring", model.product_rows(inputs), inputs.numel()):
+                logits, state = model.forward_with_state(inputs, state)
+                chunks.append(scorer.scores(logits.float(), targets))
     scores = _concat(chunks, dim=1)
     return [Scores(*(tensor[row, w.first : w.end] for tensor in scores)) for row, w in enumerate(windows)]
 
@@ -322,9 +324,11 @@ def _score_whole(model: LanguageModel, windows: list[_Window], ids: Tensor, scor
     limits = torch.tensor(ranges, device=ids.device)
     columns = torch.arange(ids.shape[1] - 1, device=ids.device)
     is_scored = (columns >= limits[:, :1]) & (columns < limits[:, 1:])  # (B, T)
-    hidden = model.hidden_states(ids[:, :-1])[is_scored]  # (N, H)
-    scores = _concat([scorer.scores(model.logits(hidden).float(), ids[:, 1:][is_scored])])
     ends: list[int] = list(accumulate(window.end - window.first for window in windows))
+    inputs, targets = ids[:, :-1], ids[:, 1:][is_scored]
+    with model.computing("scoring", min(model.product_rows(inputs), ends[-1]), inputs.numel()):
+        hidden = model.hidden_states(inputs)[is_scored]  # (N, H)
+        scores = _concat([scorer.scores(model.logits(hidden).float(), targets)])
     return [Scores(*(tensor[begin:end] for tensor in scores)) for begin, end in pairwise([0, *ends])]
 
 
@@ -356,7 +360,7 @@ def _score_masked(model: LanguageModel, windows: list[_Window], scorer: _LogitSc
     columns = torch.arange(ids.shape[1], device=device)
     is_masked = (columns >= first) & (columns < end)
     mask_id = special_ids.unk if special_ids.mask is None else special_ids.mask
-    with torch.inference_mode():
+    with torch.inference_mode(), model.computing("scoring", len(ids), ids.numel()):
         hidden = model.hidden_states(ids.masked_fill(is_masked, mask_id))
         of_first = hidden[torch.arange(len(ids), device=device).unsqueeze(-1), first]  # (B, 1, H)
         scores = _concat([scorer.scores(model.logits(of_first).float(), ids.gather(1, first))])

@@ -239,7 +239,7 @@ def check_fits(cost: Cost, machine: Machine) -> None:
 def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_cuda: bool) -> float | None:
     """Return the expected tokens per second, from the finished run of this family that is nearest in size.
 
-    Only runs on such a processor with as many threads count, or runs on a GPU. Returns None if there is none.
+    Only runs on such a processor with as many requested threads count, or runs on a GPU. Returns None if there is none.
     """
     speeds: list[tuple[float, float]] = []
     for run in runs.latest_of_family(effective.model_family, _MAX_COMPARED_RUNS):
@@ -254,10 +254,9 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
         seconds = manifest.timings.train_seconds
         if not (model and data and environment and manifest.steps and seconds >= _MIN_TRAIN_SECONDS):
             continue
-        threads = max(1, effective.threads // effective.devices)
         is_like = environment.cpu == cpu_name() and environment.device.startswith("cuda") == on_cuda
         is_like &= environment.devices == effective.devices
-        if is_like and (on_cuda or environment.threads == threads):
+        if is_like and (on_cuda or manifest.effective.threads == effective.threads):
             epochs = manifest.steps / steps_per_epoch(manifest.effective, data.train.tokens, on_cuda=on_cuda)
             ratio = model.params / params
             speeds.append((abs(math.log(ratio)), epochs * data.train.tokens / seconds * ratio))

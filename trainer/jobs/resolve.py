@@ -26,7 +26,7 @@ from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
 from trainer.jobs.bf16_trial import check_bf16_here
 from trainer.jobs.cost import preview_cost, tokenizer_folder
-from trainer.system.hardware import default_threads, may_have_cuda
+from trainer.system.hardware import may_have_cuda
 
 _SAMPLED_LINES = 1000
 _MAX_UNKNOWN_SHARE = 0.5
@@ -87,7 +87,6 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
         corpus=await corpora.describe(request.corpus, minimum_lines=count_splits(request)),
         validation_corpus=None if validation is None else await corpora.describe(validation),
         test_corpus=None if test is None else await corpora.describe(test),
-        threads=request.threads or default_threads(),
         parent=parent,
         tokenizer=None if folder is None else read_manifest(folder),
     )
@@ -160,9 +159,8 @@ def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRec
 
 async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
     """Refuse to resume a run whose request resolves to different settings today; its checkpoint would not fit."""
-    request = changed(record.request, threads=record.effective.threads)  # on any machine the same number
     try:
-        again = await resolve_request(request, corpora, settings)
+        again = await resolve_request(record.request, corpora, settings)
     except AppError as error:
         raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
     if request_hash(again) == record.request_hash:

@@ -5,6 +5,7 @@ from typing import assert_never
 from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, Objective, QwenConfig, RnnConfig
 from trainer.models.base import LanguageModel
 from trainer.models.recurrent import RecurrentModel
+from trainer.models.threads import one_thread
 from trainer.models.vector_math import choose_code
 from trainer.tokenizers.base import Vocabulary
 
@@ -15,6 +16,11 @@ def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "c
     The transformers library takes seconds to import, so only the transformer branches import it.
     """
     choose_code()
+    with one_thread():  # orthogonal weights depend on the number of threads
+        return _build(config, vocabulary, objective)
+
+
+def _build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -> LanguageModel:
     match config:
         case RnnConfig():
             return RecurrentModel(config, vocabulary, objective)

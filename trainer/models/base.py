@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.contracts.models import Objective
+from trainer.models.linear import IS_INTEL
+from trainer.models.threads import MIN_PRODUCTS, MIN_RECURRENT_PRODUCTS, MIN_ROWS, ThreadChoice, Work
 from trainer.tokenizers.base import Vocabulary
 
 Floats: TypeAlias = "NDArray[np.float32]"
@@ -22,6 +25,9 @@ Where a state grows with the tokens read, they are dimension 2, and zeros are pa
 """
 
 
+_UNCHANGED: AbstractContextManager[None] = nullcontext()
+
+
 class LanguageModel(nn.Module, ABC):
     """Maps ids to logits: of the next token for causal_lm, of the token at each position for masked_lm."""
 
@@ -29,6 +35,8 @@ class LanguageModel(nn.Module, ABC):
     """Maximum number of tokens read at once; None: unlimited."""
     generates_in_bf16 = False
     """True for models with `bf16_steps`."""
+    threads_are_fixed = False
+    """True: all work but the small products of a generation has the threads that torch has."""
 
     def __init__(self, vocabulary: Vocabulary, objective: Objective) -> None:
         super().__init__()
@@ -37,6 +45,7 @@ class LanguageModel(nn.Module, ABC):
         self.vocabulary = vocabulary
         self.vocab_size = vocabulary.size
         self.objective = objective
+        self._thread_choices: dict[Work, ThreadChoice] = {}
 
     @property
     def carries_unlimited_state(self) -> bool:
@@ -81,6 +90,41 @@ class LanguageModel(nn.Module, ABC):
     def packed_products(self) -> AbstractContextManager[None]:
         """Return a context in which the products of a transformer have packed weights and no gradients."""
         return nullcontext()
+
+    def threads(self, work: Work) -> ThreadChoice:
+        """Return the choice of threads for a kind of work; this process keeps it, with the speeds that it measured."""
+        if work not in self._thread_choices:
+            self._thread_choices[work] = ThreadChoice()
+        return self._thread_choices[work]
+
+    def computing(self, work: Work, rows: int, tokens: int) -> AbstractContextManager[None]:
+        """Return a context that computes work on `tokens` with the threads that are faster for it.
+
+        `rows` is the number of rows of the smallest product.
+        """
+        is_generation, is_recurrent = work == "generation", self.context_tokens is None
+        if (is_generation and is_recurrent and rows == 1) or not self.input_embedding().weight.is_cpu:
+            return _UNCHANGED  # by numpy, or by the GPU
+        has_few_rows = 1 < rows < MIN_ROWS or 1 < tokens < MIN_ROWS or self.vocab_size < MIN_ROWS
+        if is_recurrent:
+            is_small = has_few_rows or rows * self._product_weights < MIN_RECURRENT_PRODUCTS
+        else:
+            is_small = has_few_rows or tokens * self._product_weights < MIN_PRODUCTS
+        is_fixed = self.threads_are_fixed
+        needs_threads = is_generation and IS_INTEL  # on Intel's CPUs one core reads memory slowly
+        return self.threads(work).computing(
+            tokens,
+            is_small=is_small and not needs_threads and (is_generation or not is_fixed),
+            is_fixed=is_fixed or (needs_threads and has_few_rows),
+        )
+
+    def product_rows(self, ids: Tensor, lengths: Tensor | None = None) -> int:
+        """Return the number of rows of the smallest product on ids (B, T), of which lengths (B,) are no padding."""
+        return ids.numel()
+
+    @cached_property
+    def _product_weights(self) -> int:
+        return self.parameter_count() - self.input_embedding().weight.numel()
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass to save memory."""

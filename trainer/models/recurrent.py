@@ -19,6 +19,9 @@ from trainer.models.linear import Linear, linear
 from trainer.models.recurrent_steps import MergedWeights, RecurrentSteps
 from trainer.tokenizers.base import Vocabulary
 
+_PACKED_ROWS = 2
+"""Counts for any number of rows that decreases from one time step to the next."""
+
 
 class RecurrentModel(LanguageModel):
     """A recurrent model; its state is (hidden,) or (hidden, cell), each (layers, B, H).
@@ -59,6 +62,10 @@ class RecurrentModel(LanguageModel):
         if self.config.tie_word_embeddings:
             projected = linear(projected, self.embedding.weight, self.head_bias)
         return projected
+
+    def product_rows(self, ids: Tensor, lengths: Tensor | None = None) -> int:
+        is_packed = self.config.bidirectional and lengths is not None  # then time steps have fewer and fewer rows
+        return min(len(ids), _PACKED_ROWS) if is_packed else len(ids)
 
     def initial_state(self, batch: int) -> ModelState:
         return super().initial_state(batch) if self.config.bidirectional else self._zeros(batch)

@@ -4,8 +4,7 @@ On Intel's CPUs torch's threads gain even for one row, because a core alone read
 AMX. On AMD's CPUs a core reads fast, and to wake another one takes longer than its share of a small product.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,8 +16,6 @@ from trainer.models.linear import IS_INTEL, linear, onednn_pays
 _dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
 _MAX_NUMPY_PRODUCTS, _MAX_INTEL_NUMPY_PRODUCTS = 1 << 17, 1 << 15
 """Largest number of multiplications for numpy, which has one thread; without Intel also all products with one row."""
-_MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
-"""Sequences and weights of a step that one thread computes."""
 
 
 def numpy_is_faster(rows: int, weights: int) -> bool:
@@ -38,17 +35,3 @@ def product_into(inputs: Floats, weight: Floats, outputs: Floats) -> Callable[[]
     if onednn_pays(len(inputs), weight.size):
         return lambda: result.copy_(linear(left, right.t()))
     return partial(torch.mm, left, right, out=result)
-
-
-@contextmanager
-def threads_for(rows: int, weights: int) -> Iterator[None]:
-    """Compute a small step, of so many rows and weights, on one thread, unless the CPU is Intel's."""
-    threads = torch.get_num_threads()
-    is_small = not IS_INTEL and rows <= _MAX_SMALL_ROWS and weights <= _MAX_SMALL_WEIGHTS
-    if is_small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if is_small:
-            torch.set_num_threads(threads)

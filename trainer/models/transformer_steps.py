@@ -14,7 +14,7 @@ from trainer.contracts.models import Activation
 from trainer.models.base import Floats, ModelState, Steps, as_floats
 from trainer.models.linear import linear
 from trainer.models.packed_linear import packed_linear
-from trainer.models.small_products import numpy_is_faster, threads_for
+from trainer.models.small_products import numpy_is_faster
 
 _MIN_ROOM_TOKENS = 64
 
@@ -55,9 +55,6 @@ class StepBody(ABC):
     def normalize(self, hidden: Tensor) -> Tensor:
         """Apply the last normalization."""
 
-    def weight_count(self) -> int:
-        return sum(weight.numel() for weight in self._weights.values())
-
     def heads(self, merged: Tensor) -> Tensor:
         """Split vectors (n, heads * D) into heads (n, heads, D)."""
         return merged.view(len(merged), -1, self._head_size)
@@ -70,7 +67,6 @@ class TransformerSteps(Steps):
         """`head` is the product with the output layer; `state` is that of a `CausalTransformer`."""
         self._body = body
         self._head = head
-        self._weight_count = body.weight_count()
         self._context_tokens = context_tokens
         is_read = state[0].squeeze(0)  # (B, P)
         lengths: list[int] = is_read.sum(-1).tolist()
@@ -95,7 +91,7 @@ class TransformerSteps(Steps):
         mask: Tensor | None = None
         if min(lengths) + 1 < longest:
             mask = (torch.arange(longest, device=device) <= positions.unsqueeze(-1)).view(len(rows), 1, 1, longest)
-        with torch.inference_mode(), threads_for(len(rows), self._weight_count):
+        with torch.inference_mode():
             hidden = self._body.embed(torch.tensor(ids, device=device), positions)
             for layer in range(self._body.num_layers):
                 keys, values = self._buffers[2 * layer : 2 * layer + 2]

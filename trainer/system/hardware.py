@@ -1,6 +1,7 @@
 """Cores, memory and instruction set of this machine, read without torch."""
 
 import ctypes
+import math
 import os
 import platform
 import re
@@ -9,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +25,8 @@ _MAX_THREADS = 1024
 """The maximum of a request."""
 _ISA_LIMITS = frozenset(("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"))
 _UNKNOWN = "unknown"
+_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_CPU_TIMES, _MIN_WATCHED_SECONDS = Path("/proc/stat"), 0.05
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
 _GPU_DRIVER = Path("/proc/driver/nvidia/gpus")
 
@@ -37,13 +41,67 @@ def physical_cores() -> int:
 
 
 def default_threads(environ: Mapping[str, str] = os.environ) -> int:
-    """Return the default number of threads: the smaller of OMP_NUM_THREADS and MKL_NUM_THREADS, else physical cores.
+    """Return the default number of threads of this process on this machine.
 
-    Of an OpenMP list (`4,2`) the first number counts. Values that are not positive numbers are ignored.
+    It is the smaller of OMP_NUM_THREADS and MKL_NUM_THREADS, else the number of physical cores, at most the processors
+    that a container or a batch system grants. Of an OpenMP list (`4,2`) the first number counts. Values that are not
+    positive numbers are ignored.
     """
     firsts = [environ.get(name, "").split(",")[0].strip() for name in _THREAD_LIMITS]
     limits = [int(first) for first in firsts if first.isdecimal() and int(first) > 0]
-    return min(_MAX_THREADS, *limits or [physical_cores()])
+    return min(_MAX_THREADS, *limits or [physical_cores(), granted_cpus() or _MAX_THREADS])
+
+
+def granted_cpus(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int | None:
+    """Return the processors' time that control groups grant this process, rounded up; None without a quota.
+
+    The smallest quota of the process's group and the groups around it counts, of both versions of the kernel's files.
+    """
+    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
+    grants: list[float] = []
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers not in ("", "cpu", "cpu,cpuacct"):
+            continue
+        root = cgroups / controllers
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            grants += _granted(folder)
+            if folder == root:
+                break
+    return None if not grants else max(1, math.ceil(min(grants)))
+
+
+def _granted(group: Path) -> list[float]:
+    """Return the quota of a control group in processors, in a list; an empty one without a quota."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        return [int(quota) / int(period)] if int(quota) > 0 else []
+    except (OSError, ValueError):  # no such group here, or "max"
+        return []
+
+
+class OtherPrograms:
+    """The cores that other programs of this machine use since this object was made; none outside Linux."""
+
+    def __init__(self, times: Path = _CPU_TIMES) -> None:
+        self._times = times
+        self._begin = self._seconds()
+
+    def cores(self) -> float:
+        """Return the mean number of cores that they used, without programs of low priority."""
+        (begin, before), (end, now) = self._begin, self._seconds()
+        return max(0.0, now - before) / max(end - begin, _MIN_WATCHED_SECONDS)
+
+    def _seconds(self) -> tuple[float, float]:
+        """Return the time, and the seconds that all programs but this one have computed."""
+        if not self._times.exists():
+            return time.monotonic(), 0.0
+        user, _, system, *_ = self._times.read_text(encoding="ascii").split()[1:]
+        all_programs = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), all_programs - time.process_time()
 
 
 def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:

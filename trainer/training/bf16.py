@@ -30,7 +30,6 @@ def _trains(architecture: Architecture) -> bool:
         corpus=CorpusRef(name="none", sha256="0" * 64, bytes=1),
         validation_corpus=None,
         test_corpus=None,
-        threads=1,
     )
     before = torch.get_rng_state()
     model = build(effective.model, _VOCABULARY, effective.objective)

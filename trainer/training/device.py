@@ -19,7 +19,8 @@ from trainer.config.presets import batch_rows, halved_batch
 from trainer.contracts.compatibility import check_bf16, check_precision
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
-from trainer.system.hardware import cpu_name
+from trainer.models.threads import ThreadChoice
+from trainer.system.hardware import cpu_name, default_threads
 from trainer.training.bf16 import try_bf16
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -57,8 +58,7 @@ def resolve(effective: EffectiveRequest, processes: int = 1) -> Compute:
     """
     device = resolve_device(effective.device)
     precision = resolve_precision(effective.precision, device)
-    if effective.threads:
-        torch.set_num_threads(max(1, effective.threads // processes))
+    torch.set_num_threads(max(1, (effective.threads or default_threads()) // processes))
     on_cuda = device.type == "cuda"
     if precision == "bf16" and not on_cuda:
         check_bf16(try_bf16(effective.model.architecture))
@@ -157,8 +157,13 @@ def memory_advice(effective: EffectiveRequest, compute: Compute) -> str:
     )
 
 
-def environment(compute: Compute, devices: int = 1, backend: str | None = None) -> Environment:
-    """Return the software and hardware that a run's numbers may depend on."""
+def environment(
+    compute: Compute, devices: int = 1, backend: str | None = None, chosen: ThreadChoice | None = None
+) -> Environment:
+    """Return the software and hardware that a run's numbers may depend on.
+
+    `chosen` has the threads of the training if its worker chose them.
+    """
     gpu = None
     if compute.device.type == "cuda":
         gpu = torch.cuda.get_device_name(compute.device)  # gpu
@@ -167,7 +172,8 @@ def environment(compute: Compute, devices: int = 1, backend: str | None = None) 
         libraries={name: version(name) for name in _LIBRARIES},
         cpu=cpu_name(),
         gpu=gpu,
-        threads=compute.threads,
+        threads=compute.threads if chosen is None else chosen.most or compute.threads,
+        mean_threads=None if chosen is None or chosen.mean is None else round(chosen.mean, 2),
         interop_threads=torch.get_num_interop_threads(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         onednn_isa=onednn_isa(),

@@ -245,7 +245,10 @@ def _predictions(
                 yield from _predictions_in_chunks(model, block, row, count, positions, compute)
             else:
                 batch, groups = _on_device(block.batch(row, count), compute)
-                yield model.forward(batch.inputs, batch.lengths), batch, groups
+                inputs, lengths = batch.inputs, batch.lengths
+                with model.computing("evaluation", model.product_rows(inputs, lengths), inputs.numel()):
+                    logits = model.forward(inputs, lengths)
+                yield logits, batch, groups
             row += count
 
 
@@ -263,7 +266,8 @@ def _predictions_in_chunks(
         median = lengths[unread // 2]  # a chunk ends here at the latest, so at most half of its rows have padding
         stop = min(start + max(1, positions // unread), median)
         batch, groups = _on_device(block.batch(row, unread, start, stop), compute)
-        logits, state = model.forward_with_state(batch.inputs, state)
+        with model.computing("evaluation", unread, batch.inputs.numel()):
+            logits, state = model.forward_with_state(batch.inputs, state)
         yield logits, batch, groups
         start = stop
 

@@ -209,13 +209,16 @@ class _Training:
             batches = self.reader.read(len(progress.state.epochs), progress.state.position)
             rows = self.reader.rows_of_step(progress.state.position)
             tokens = processes.total(sum(batch.tokens for batch in batches))
-            for number, batch in enumerate(batches, 1):
-                loss_sum = self._weights.loss_sum(batch.to(self._compute.device), is_last=number == len(batches))
-                optimizer.backward(loss_sum / (max(tokens, 1) / processes.count))  # processes exchange mean gradients
-                progress.add_loss(processes.sum(loss_sum))
-            progress.set_gradient_norm(optimizer.clip_gradients())
-            self._snapshot = None  # the weights move
-            optimizer.step(progress.state.step)
+            smallest = min(min(self._model.product_rows(each.inputs, each.lengths), each.tokens) for each in batches)
+            with self._model.computing("training", smallest, tokens):
+                for number, batch in enumerate(batches, 1):
+                    loss_sum = self._weights.loss_sum(batch.to(self._compute.device), is_last=number == len(batches))
+                    mean = loss_sum / (max(tokens, 1) / processes.count)  # processes exchange mean gradients
+                    optimizer.backward(mean)
+                    progress.add_loss(processes.sum(loss_sum))
+                progress.set_gradient_norm(optimizer.clip_gradients())
+                self._snapshot = None  # the weights move
+                optimizer.step(progress.state.step)
             elapsed = processes.first(progress.elapsed())  # for `max_seconds`, which ends all processes together
             progress.add_step(rows, tokens, perf_counter() - started, elapsed)
 

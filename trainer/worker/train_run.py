@@ -111,6 +111,7 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
         tokens = corpus.sizes["train"].tokens
         check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+        model.threads_are_fixed = effective.threads > 0 or processes.count > 1
         if effective.objective == "masked_lm" and is_unidirectional(effective.model):
             log.warning("masked_context_one_sided", model_family=effective.model_family)
         store = CheckpointStore(run.checkpoints)
@@ -283,7 +284,12 @@ class TrainingAttempt:
                 train_seconds=state.train_seconds,
                 epoch_seconds=tuple(epoch.seconds for epoch in state.epochs),
             ),
-            environment=environment(compute, self._processes.count, self._processes.backend),
+            environment=environment(
+                compute,
+                self._processes.count,
+                self._processes.backend,
+                None if model.threads_are_fixed else model.threads("training"),
+            ),
             determinism=compute.determinism,
             eval=() if measured is None else (summary_of(measured),),
             files=file_records(self._run.path, self._artifact_files()) if completed else (),

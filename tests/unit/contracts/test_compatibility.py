@@ -29,7 +29,7 @@ CHAR: dict[str, object] = {"corpus": "kk", "tokenizer": {"method": "char"}}
 
 def effective(**fields: object) -> EffectiveRequest:
     request = parse(TrainRequest, CHAR | fields)
-    return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1)
+    return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None)
 
 
 def refused(**fields: object) -> tuple[ErrorCode, str, str]:
@@ -148,10 +148,10 @@ def test_mask_token__is_made_by_a_masked_run_and_missed_in_a_tokenizer_without_o
         given = manifest.model_copy(update=named)
         if lacking:
             with pytest.raises(AppError, match="mask token, which 'char-1' has not") as caught:
-                resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=given)
+                resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=given)
             assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
         else:
-            resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=given)
+            resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=given)
 
 
 STYLES: list[tuple[dict[str, object], TokenizerConfig]] = [
@@ -186,7 +186,7 @@ def test_tokenizer__is_that_of_the_family_with_its_special_tokens_unless_others_
     fields: dict[str, object], expected: TokenizerConfig
 ) -> None:
     request = parse(TrainRequest, {"corpus": "kk", **fields})
-    run = resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1)
+    run = resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None)
 
     assert run.tokenizer == expected
 

@@ -19,7 +19,7 @@ CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
 
 def effective(corpus: CorpusRef = CORPUS, /, **fields: object) -> EffectiveRequest:
     request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", **fields})
-    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
 
 
 def recurrent(run: EffectiveRequest) -> RnnConfig:
@@ -42,7 +42,7 @@ def test_char_lstm__has_the_defaults_of_its_family() -> None:
     assert (model.dropout, model.tie_word_embeddings) == (0.1, True)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (256, 64, 2e-3, "adamw")
     assert (run.holdout_fraction, run.test_fraction, run.gradient_clipping) == (0.05, 0.10, 1.0)
-    assert (run.num_epochs, run.seed, run.tokenizer.method, run.threads) == (5, 42, "char", 1)
+    assert (run.num_epochs, run.seed, run.tokenizer.method, run.threads) == (5, 42, "char", 0)
 
 
 @pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
@@ -192,7 +192,6 @@ def child(parent_fields: dict[str, object], **fields: object) -> EffectiveReques
         corpus=CORPUS,
         validation_corpus=None,
         test_corpus=None,
-        threads=1,
         parent=parent,
         tokenizer=tokenizer,
     )
@@ -296,11 +295,7 @@ def test_hash__does_not_count_labels_names_and_presets() -> None:
     ],
 )
 def test_hash__counts_what_changes_the_result(fields: dict[str, object]) -> None:
-    changed = effective(**fields)
-    if "threads" in fields:
-        changed = changed.model_copy(update=fields)
-
-    assert request_hash(changed) != request_hash(effective())
+    assert request_hash(effective(**fields)) != request_hash(effective())
 
 
 def test_hash__counts_frozen_embeddings() -> None:
@@ -318,7 +313,7 @@ def test_char_lstm__refuses_a_trained_tokenizer_of_another_method() -> None:
     request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", "tokenizer_id": words.tokenizer_id})
 
     with pytest.raises(AppError) as caught:
-        resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=words)
+        resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=words)
 
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
     assert caught.value.message == (

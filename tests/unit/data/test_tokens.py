@@ -40,7 +40,6 @@ def effective_of(paths: CorpusPaths, **values: object) -> EffectiveRequest:
         corpus=reference(paths.corpus),
         validation_corpus=None if paths.validation is None else reference(paths.validation),
         test_corpus=None if paths.test is None else reference(paths.test),
-        threads=1,
     )
 
 

@@ -83,7 +83,7 @@ def test_padding_and_neighbours__change_nothing(architecture: RnnArchitecture) -
 def test_word_model__of_two_layers_of_512_has_the_parameters_that_its_table_says(tokens: int) -> None:
     request = TrainRequest(model_family="lstm", corpus="text")
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1).model
+    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None).model
 
     assert model_name(config) == "LSTM-2x512"
     assert build(config, vocabulary(tokens)).parameter_count() == 3_678_208 + 769 * tokens
@@ -243,7 +243,7 @@ def test_dropout__draws_every_place_by_itself() -> None:
 def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(family: str) -> None:
     request = parse(TrainRequest, {"model_family": family, "model_size": "paper", "corpus": "text"})
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1).model
+    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None).model
 
     model = build(config, vocabulary(40)).train()
 
