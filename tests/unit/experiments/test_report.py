@@ -187,8 +187,10 @@ def test_caption__of_every_table_and_figure_says_what_intervals_cover(result: Ex
     for table in (latex_table(result), latex_perplexities(result)):
         [caption] = [line for line in table.splitlines() if r"\caption" in line]
         assert note in caption
-    for figure in (heat_map_figure(result), tree_figure(result), curves_figure(result)):
+    for figure in (tree_figure(result), curves_figure(result)):
         assert figure.get_supxlabel() == note
+    spread = " ±: standard deviation over seeds." if len(result.seeds) > 1 else ""
+    assert heat_map_figure(result).get_supxlabel() == note + spread
 
 
 def test_note__in_a_figure_overlaps_no_other_text() -> None:
