@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
+from benchmarks.busy import busy_rows
 from benchmarks.cold_start import cold_rows
 from benchmarks.corpora import corpus_rows
 from benchmarks.growth import growth_rows
@@ -35,6 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 CASES: dict[str, Callable[[Lab, bool], list[Row]]] = {
     "training": training_rows,
     "inference": inference_rows,
+    "busy": busy_rows,
     "queue": lambda lab, is_quick: asyncio.run(queue_rows()),
     "warm": lambda lab, is_quick: asyncio.run(warm_rows(("lstm", "gpt2") if is_quick else FAMILIES)),
     "corpora": lambda lab, is_quick: corpus_rows(is_quick),
