@@ -86,7 +86,7 @@ def _rows(model: str, work: Work, *, is_quick: bool) -> Iterator[Row]:
         }
         for load in _QUICK_LOADS if is_quick else _LOADS:
             with busy_processes(load):
-                for _ in range(_ADAPTATION_SLICES if load else 1):
+                for _ in range(_ADAPTATION_SLICES):
                     contestants[_CHOICE]()
                 turns = in_turns(contestants, 2 if is_quick or load < 2 else 3)
             speeds = {name: mean(figures) for name, figures in turns.figures.items()}  # trials of the choice count

@@ -5,6 +5,7 @@ Where other programs compute, one of the two waits for a core in each product: a
 one thread. How long depends on the other programs, so the speeds are measured while the work goes on.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,10 +33,17 @@ Below, the second thread gains less than a third on a quiet machine, or loses.
 """
 _TRIED_PRODUCTS = ((1, 512, 2048), (17, 128, 512), (64, 96, 384), (1000, 250, 60), (1024, 256, 1024))
 """Rows, inputs and outputs."""
-_MIN_SECONDS, _PERIOD_SECONDS, _MIN_WAIT_SECONDS, _WAITS_PER_TRIAL = 1e-9, 0.4, 4.0, 25
-"""A number of threads is measured for a period. Trials take at most one part in 25 of the time."""
-_MIN_GAIN, _CHANGE = 1.05, 1.4
-"""Ratios of speeds: of the number that wins; and of a loser, or of a change that begins a trial earlier."""
+_MIN_SECONDS = 1e-9
+_PERIOD_SECONDS, _MIN_TRIAL_SECONDS, _MIN_WAIT_SECONDS = 0.4, 0.05, 4.0
+"""A number of threads is measured for a period. A trial that loses clearly is shorter, but the first calls wake threads
+and may wait for a core.
+"""
+_WAITS_PER_TRIAL, _WAITS_AFTER_CHANGE, _WAITS_IF_BEATEN = 25, 12, 4
+"""Times that a trial waits, in units of the last trial: usually; after a change of the speed; and while the speed is
+below that of the other number in its last trial. Beside busy processes the speed changes all the time.
+"""
+_MIN_GAIN, _CHANGE, _OTHER_LOAD = 1.05, 1.4, 2.0
+"""Ratios of speeds: of the number that wins; of a loser, or of a change; and of a change that is no noise."""
 
 
 @contextmanager
@@ -97,8 +105,9 @@ class MeasuredCount:
         self._best = 1
         self._is_trial = False
         self._best_speed: float | None = None
+        self._other_speed = 0.0  # in the last trial
         self._amount = self._seconds = 0.0  # of this period
-        self._since_trial = self._wait = self._trial_seconds = 0.0
+        self._since_trial = self._trial_seconds = 0.0
 
     @property
     def count(self) -> int:
@@ -116,21 +125,31 @@ class MeasuredCount:
         speed = self._amount / max(self._seconds, _MIN_SECONDS)
         is_period = self._seconds >= _PERIOD_SECONDS
         if self._is_trial and self._best_speed is not None:
-            if is_period or speed * _CHANGE < self._best_speed:
+            is_lost = self._seconds >= _MIN_TRIAL_SECONDS and speed * _CHANGE < self._best_speed
+            if is_period or is_lost:
                 self._end_trial(speed, self._best_speed)
             return
         self._since_trial += seconds
         if is_period:
-            before, self._best_speed = self._best_speed, speed
-            has_changed = before is not None and not before / _CHANGE < speed < before * _CHANGE
-            self._is_trial = self._since_trial >= (4 * self._trial_seconds if has_changed else self._wait)
+            before = self._best_speed or speed
+            self._is_trial = self._since_trial >= self._wait(speed, before)
+            is_like = before / _OTHER_LOAD < speed < before * _OTHER_LOAD
+            self._best_speed = math.sqrt(speed * before) if is_like else speed  # single periods vary
             self._amount = self._seconds = 0.0
+
+    def _wait(self, speed: float, before: float) -> float:
+        """Return the seconds from the last trial to the next one."""
+        if speed * _MIN_GAIN < self._other_speed:
+            return _WAITS_IF_BEATEN * self._trial_seconds
+        if not before / _CHANGE < speed < before * _CHANGE:
+            return _WAITS_AFTER_CHANGE * self._trial_seconds
+        return max(_MIN_WAIT_SECONDS, _WAITS_PER_TRIAL * self._trial_seconds) if self._trial_seconds else 0.0
 
     def _end_trial(self, speed: float, best_speed: float) -> None:
         self._trial_seconds = self._seconds
-        self._wait = max(_MIN_WAIT_SECONDS, _WAITS_PER_TRIAL * self._seconds)
+        self._other_speed = speed
         if speed > best_speed * _MIN_GAIN:
-            self._best, self._best_speed = self._other, speed
+            self._best, self._best_speed, self._other_speed = self._other, speed, best_speed
         self._is_trial = False
         self._amount = self._seconds = self._since_trial = 0.0
 
