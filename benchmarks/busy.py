@@ -1,6 +1,6 @@
 """Speed of the product's choice of threads, alone on the machine and beside busy processes.
 
-    python -m benchmarks.busy MODEL WORK THREADS SECONDS
+    python -m benchmarks.busy MODEL WORK THREADS
 
 Each contestant is a process with the environment and the niceness of the product's children. It measures one kind of
 work of one model: with the product's choice of threads (THREADS is 0), or with a fixed number.
@@ -42,8 +42,9 @@ from trainer.worker.train_child import NICENESS
 
 Work = Literal["training", "evaluation", "scoring", "generation of 1", "generation of 32"]
 _WORKS: tuple[Work, ...] = ("training", "evaluation", "scoring", "generation of 1", "generation of 32")
+_QUICK_WORKS: tuple[Work, ...] = ("training", "evaluation", "generation of 32")
 _LOADS, _QUICK_LOADS = (0, 1, 2, 4), (0, 1, 4)
-_SECONDS, _QUICK_SECONDS = 1.5, 1.0
+_SLICE_SECONDS = 1.0
 _ADAPTATION_SLICES = 4
 """Slices of the choice that are not measured, after the load has changed."""
 _MAX_SLOWDOWN = 1.3
@@ -71,24 +72,23 @@ Rows are short, so that a slice beside four busy processes has some steps.
 def busy_rows(lab: Lab, is_quick: bool) -> list[Row]:
     """Return a row for each model, kind of work and number of busy processes."""
     del lab  # models have random weights
-    works = [work for work in _WORKS if not (is_quick and work == "generation of 1")]
+    works = _QUICK_WORKS if is_quick else _WORKS
     return [row for model in _MODELS for work in works for row in _rows(model, work, is_quick=is_quick)]
 
 
 def _rows(model: str, work: Work, *, is_quick: bool) -> Iterator[Row]:
-    seconds = _QUICK_SECONDS if is_quick else _SECONDS
     threads = {_CHOICE: 0, _ONE: 1, _ALL: default_threads()}
     tuned = tuned_environment(load_settings())
     with ExitStack() as running:
         contestants = {
-            name: running.enter_context(Contestant("benchmarks.busy", [model, work, str(count), str(seconds)], tuned))
+            name: running.enter_context(Contestant("benchmarks.busy", [model, work, str(count)], tuned))
             for name, count in threads.items()
         }
         for load in _QUICK_LOADS if is_quick else _LOADS:
             with busy_processes(load):
                 for _ in range(_ADAPTATION_SLICES):
                     contestants[_CHOICE]()
-                turns = in_turns(contestants, 2 if is_quick or load < 2 else 3)
+                turns = in_turns(contestants, 2 if is_quick else 3)
             speeds = {name: mean(figures) for name, figures in turns.figures.items()}  # trials of the choice count
             yield Row(
                 case=f"{model} {work} beside {counted(load, 'busy loop')}: choice / best number of threads",
@@ -102,7 +102,11 @@ def _rows(model: str, work: Work, *, is_quick: bool) -> Iterator[Row]:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep as many processes computing."""
+    """Keep as many processes computing.
+
+    They are in the session of the contestants: Linux lowers the share of a process by its niceness only within a
+    session, so trainings have less of the processors here than beside programs of other sessions.
+    """
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -112,14 +116,14 @@ def busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def main(name: str, work: str, threads: str, seconds: str) -> None:
+def main(name: str, work: str, threads: str) -> None:
     usual: dict[str, object] = {"corpus": "text", "tokenizer": {"method": "char"}, "device": "cpu"}
     request = parse(TrainRequest, {**usual, **_MODELS[name], "threads": int(threads)})
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
     if work in ("training", "evaluation"):
         os.nice(NICENESS)
-    serve(partial(repeated, _work(effective, work), float(seconds)))
+    serve(partial(repeated, _work(effective, work), _SLICE_SECONDS))
 
 
 def _work(effective: EffectiveRequest, work: str) -> Callable[[], int]:
