@@ -1,6 +1,7 @@
 """Loss, accuracy and seeded samples of a model on a split."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -77,8 +78,8 @@ def evaluate(
     group_tokens = torch.zeros(len(group_ends), dtype=torch.int64, device=compute.device)
     tokens = 0
     try:
-        with torch.inference_mode():
-            for logits, batch, groups in _predictions(model, documents, group_ends, compute):
+        with torch.inference_mode(), closing(_predictions(model, documents, group_ends, compute)) as predictions:
+            for logits, batch, groups in predictions:
                 targets, group = batch.targets.flatten(), groups.flatten()
                 losses = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none").double()
                 loss += losses.sum()
@@ -231,8 +232,11 @@ def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
 
 def _predictions(
     model: LanguageModel, documents: Documents, group_ends: NDArray[np.int64], compute: Compute
-) -> Iterator[tuple[Tensor, Batch, Tensor]]:
-    """Yield the logits (B, T, V) of each batch, the batch, and the group of lines of each target (B, T)."""
+) -> Generator[tuple[Tensor, Batch, Tensor], None, None]:
+    """Yield the logits (B, T, V) of each batch, the batch, and the group of lines of each target (B, T).
+
+    Losses have as many threads as the logits that they are of.
+    """
     carries_state = model.carries_unlimited_state
     max_tokens = None if carries_state else model.context_tokens or _MAX_WINDOW_TOKENS
     positions = max(1, min(_MAX_BATCH_POSITIONS, _MAX_BATCH_LOGITS // model.vocab_size))
@@ -247,14 +251,13 @@ def _predictions(
                 batch, groups = _on_device(block.batch(row, count), compute)
                 inputs, lengths = batch.inputs, batch.lengths
                 with model.computing("evaluation", model.product_rows(inputs, lengths), inputs.numel()):
-                    logits = model.forward(inputs, lengths)
-                yield logits, batch, groups
+                    yield model.forward(inputs, lengths), batch, groups
             row += count
 
 
 def _predictions_in_chunks(
     model: LanguageModel, block: Block, row: int, count: int, positions: int, compute: Compute
-) -> Iterator[tuple[Tensor, Batch, Tensor]]:
+) -> Generator[tuple[Tensor, Batch, Tensor], None, None]:
     """Read `count` lines, longest first, in chunks of at most `positions`; ended lines leave the batch."""
     lengths = block.lengths[row : row + count]
     state = model.initial_state(count)
@@ -268,7 +271,7 @@ def _predictions_in_chunks(
         batch, groups = _on_device(block.batch(row, unread, start, stop), compute)
         with model.computing("evaluation", unread, batch.inputs.numel()):
             logits, state = model.forward_with_state(batch.inputs, state)
-        yield logits, batch, groups
+            yield logits, batch, groups
         start = stop
 
 
