@@ -120,7 +120,8 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     try:
         if options.pairs is not None:
             return _score_pairs(options, options.pairs, settings, terminal)
-        return _score_texts(options, settings, terminal)
+        with TemporaryDirectory(prefix="mt-table-") as folder:
+            return _score_texts(options, settings, terminal, Path(folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_INTERRUPTED  # the requests are withdrawn, and the output has complete lines only
 
@@ -135,10 +136,11 @@ def _check_output(file: Path, source: Path | None) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is the input: name another file to write to.")
 
 
-def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal) -> int:
+def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal, folder: Path) -> int:
+    """Score a text; a table is read as a text file in `folder`."""
     options.request("summary", "x")  # refuses wrong options, before the run is read
     manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
-    portions = _read_portions(options, settings, manifest.effective.documents)
+    portions = _read_portions(options, settings, manifest.effective.documents, folder)
     head = list(islice(portions, 2))
     if not head:
         raise AppError(ErrorCode.INVALID_INPUT, "The file has nothing to score: it is empty.")
@@ -297,7 +299,9 @@ class _ScoreWriter:
             terminal.show(response, _summary(response))
 
 
-def _read_portions(options: _ScoreOptions, settings: Settings, documents: DocumentMode) -> Iterator[Portion | BadLine]:
+def _read_portions(
+    options: _ScoreOptions, settings: Settings, documents: DocumentMode, folder: Path
+) -> Iterator[Portion | BadLine]:
     """Yield the input: one portion if it fits into one request and the output is not written line by line.
 
     Of a .jsonl or .tsv file, the field `text` is scored. The text of a stream is always one portion; raises
@@ -310,8 +314,7 @@ def _read_portions(options: _ScoreOptions, settings: Settings, documents: Docume
     name = str(options.path)
     corpora = CorpusStore(settings)
     path = corpora.find(name) if settings.client.url is None and corpora.has(name) else options.path
-    with TemporaryDirectory(prefix="mt-table-") as folder:
-        yield from _portions_of(as_text(path, Path(folder)), options, documents)
+    yield from _portions_of(as_text(path, folder), options, documents)
 
 
 def _portions_of(path: Path, options: _ScoreOptions, documents: DocumentMode) -> Iterator[Portion | BadLine]:
