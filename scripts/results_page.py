@@ -18,6 +18,7 @@ from trainer.reports.experiment_tables import (
     headline_rows,
     listener_figures,
     seeds_note,
+    spread_note,
 )
 from trainer.system.files import read_record
 
@@ -154,7 +155,7 @@ def _perplexities(result: ExperimentResult) -> Iterator[str]:
     model, kind = result.headline
     for mode in result.modes:
         header, *rows = figure_rows(result, listener_figures(result, model, kind, mode))
-        yield f"\nPerplexity per character on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}.\n{seeds_note(result)}\n"
+        yield f"\nPerplexity per character on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}.\n{spread_note(result)}\n"
         yield _table([*header[:-1], "area (nats · steps)"], rows)
 
 

@@ -39,7 +39,14 @@ from trainer.contracts.validation import parse_json, shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import cancel_experiment, resolve_experiment
-from trainer.reports.experiment_tables import MODE_WORDS, correlation_line, figure_rows, listener_figures, seeds_note
+from trainer.reports.experiment_tables import (
+    MODE_WORDS,
+    correlation_line,
+    figure_rows,
+    listener_figures,
+    seeds_note,
+    spread_note,
+)
 from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
@@ -272,7 +279,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
             for part in (
                 Text(
                     f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, nats · steps\n"
-                    f"{seeds_note(result)}"
+                    f"{spread_note(result)}"
                 ),
                 columns(figure_rows(result, of_mode)),
             )

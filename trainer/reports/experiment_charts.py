@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
-from trainer.reports.experiment_tables import excess_scale, headline_rows, headline_seeds, seeds_note
+from trainer.reports.experiment_tables import excess_scale, headline_rows, headline_seeds, seeds_note, spread_note
 from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale
 
 _DOTS_PER_INCH = 200
@@ -34,9 +34,6 @@ _LABEL_SIZE, _TICK_SIZE, _NOTE_SIZE = 9.5, 9.0, 8.0
 _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
 
-SPREAD_NOTE = "±: standard deviation over seeds."
-
-
 def heat_map_figure(result: ExperimentResult) -> Figure:
     """Draw the headline matrix: listeners as rows, texts as columns, values in the cells, the diagonal outlined."""
     rows, languages = headline_rows(result), result.languages
@@ -48,8 +45,7 @@ def heat_map_figure(result: ExperimentResult) -> Figure:
     values = [[rows[a, b].excess_cross_entropy if (a, b) in rows else nan for b in languages] for a in languages]
     heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=_BACKGROUND, linewidth=1.2)
     _write_values(axes, result, scale, font_size)
-    if headline_seeds(result):
-        figure.supxlabel(f"{seeds_note(result)} {SPREAD_NOTE}", color=_QUIET, fontsize=_NOTE_SIZE)
+    figure.supxlabel(spread_note(result), color=_QUIET, fontsize=_NOTE_SIZE)
     for number in range(len(languages)):
         outline = (number + 0.04, number + 0.05), 0.92, 0.9
         axes.add_patch(Rectangle(*outline, fill=False, edgecolor=_TEXT, linewidth=1.6))

@@ -142,6 +142,11 @@ def seeds_note(result: ExperimentResult, model: str | None = None) -> str:
     return ONE_SEED if n_seeds == 1 else SEVERAL_SEEDS.format(seeds=counted(n_seeds, "seed"))
 
 
+def spread_note(result: ExperimentResult) -> str:
+    """Return `seeds_note` for values that have a standard deviation beside them, if there are several seeds."""
+    return seeds_note(result) + (" ±: standard deviation over seeds." if len(result.seeds) > 1 else "")
+
+
 def with_spread(value: float, sd: float | None) -> str:
     """Return a number with its standard deviation over seeds, if there is one."""
     return f"{value:.3f}" if sd is None else f"{value:.3f}±{sd:.3f}"
