@@ -137,7 +137,7 @@ def _work(effective: EffectiveRequest, work: str) -> Callable[[], int]:
         tokens = compute.batch_size * effective.max_seq_len
 
         def train() -> int:
-            with model.computing("training", compute.batch_size, tokens):
+            with model.computing("training", model.product_rows(ids[:, :-1]), tokens):
                 optimizer.backward(loss_sum.forward(ids[:, :-1], ids[:, 1:], None) / tokens)
                 optimizer.clip_gradients()
                 optimizer.step(0)

@@ -15,7 +15,7 @@ each window scores the token in its middle.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
 from trainer.models.packed_linear import packing_pays
+from trainer.models.threads import one_thread
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 14
@@ -236,7 +237,10 @@ def _score(
     by_length: list[int] = np.argsort(lengths, kind="stable").tolist()
     scores: dict[int, Scores] = {}
     packs = packing_pays(model, sum(lengths), torch.backends.cpu.get_cpu_capability())
-    with model.packed_products() if packs else nullcontext():
+    with ExitStack() as packed:
+        if packs:
+            with one_thread():  # beside other programs, several would wait for each other at each matrix
+                packed.enter_context(model.packed_products())
         while len(scores) < len(windows):
             shortest = lengths[by_length[len(scores)]]
             size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
