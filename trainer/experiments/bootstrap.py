@@ -71,7 +71,7 @@ def intervals(statistics: Sequence[Statistic]) -> list[Interval]:
 
 
 class _Draws(NamedTuple):
-    """What the resamples of a statistic depend on."""
+    """The draws of a statistic's resamples; statistics with equal ones share their resamples."""
 
     seed: int
     sizes: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 Two threads share each product and wait for each other. Alone on a machine they nearly halve the time of large products.
 Where other programs compute, one of the two waits for a core in each product: a step can take ten times as long as with
-one thread. How long depends on the other programs, so the speeds are measured while the work goes on.
+one thread. The other programs decide which number is faster, so both are measured while the work goes on.
 """
 
 import math
