@@ -149,20 +149,22 @@ def test_batch__auto_is_by_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "machine", "precision", "pays"),
+    ("size", "machine", "precision", "steps", "pays"),
     [
-        ("small", CPU, "auto", True),
-        ("small", CPU, "fp32", True),
-        ("tiny", CPU, "auto", False),
-        ("small", CPU._replace(has_bf16=False), "auto", False),
-        ("small", GPU, "auto", False),  # has half the width already
-        ("small", GPU, "fp32", True),
+        ("small", CPU, "auto", 10_000, True),
+        ("small", CPU, "fp32", 10_000, True),
+        ("tiny", CPU, "auto", 10_000, False),
+        ("small", CPU._replace(has_bf16=False), "auto", 10_000, False),
+        ("small", GPU, "auto", 10_000, False),  # has half the width already
+        ("small", GPU, "fp32", 10_000, True),
+        ("small", CPU, "auto", 10, False),
     ],
 )
-def test_bf16__pays_where_the_model_is_wide_and_the_machine_has_it(
-    size: str, machine: Machine, precision: str, pays: bool
+def test_bf16__pays_where_the_model_is_wide_the_training_long_and_the_machine_has_it(
+    size: str, machine: Machine, precision: str, steps: int, pays: bool
 ) -> None:
-    cost = estimate(effective_with("qwen", size, precision=precision), 100, TOKENS, machine)
+    request = effective_with("qwen", size, precision=precision, max_steps=steps, num_epochs=1000)
+    cost = estimate(request, 100, TOKENS, machine)
 
     assert cost.bf16_pays is pays
     assert ("bf16" in cost.lines()[-1]) is pays

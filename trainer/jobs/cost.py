@@ -52,6 +52,8 @@ _CHARACTERS_PER_SUBWORD = 3.5
 _SPECIAL_TOKENS = 4
 _MIN_BF16_WIDTH = 128
 """Models of this width or more train 1.3 to 2 times as fast in bf16 (measured)."""
+_MIN_BF16_FLOPS, _FLOPS_PER_WEIGHT = 1e13, 6
+"""A training with less work takes about a minute on two cores, and is not worth a hint."""
 _SAMPLE_CHUNKS, _CHUNK_BYTES = 8, 32 << 10
 _MAX_COMPARED_RUNS = 24
 _MIN_TRAIN_SECONDS = 0.5
@@ -209,13 +211,17 @@ def estimate(effective: EffectiveRequest, vocab_size: int, train_tokens: float, 
     scheduled = scheduled_steps(effective.checkpoint_schedule, total_steps=steps, steps_per_epoch=in_epoch)
     checkpoints = min(math.ceil(saves), _MAX_CHECKPOINTS)
     full_width = ("fp32",) if machine.on_cuda else ("fp32", "auto")
+    flops = _FLOPS_PER_WEIGHT * params * rows * length * steps
     return Cost(
         params=params,
         memory_bytes=_NUMBER_BYTES * max(in_step, _COPIES_WHILE_SAVING * checkpoint)
         + (0 if machine.on_cuda else effective.devices * _PROCESS_BYTES),
         disk_bytes=_NUMBER_BYTES * (checkpoints * checkpoint + (1 + len(scheduled)) * params),
         steps=steps,
-        bf16_pays=machine.has_bf16 and effective.precision in full_width and model.hidden_size >= _MIN_BF16_WIDTH,
+        bf16_pays=machine.has_bf16
+        and effective.precision in full_width
+        and model.hidden_size >= _MIN_BF16_WIDTH
+        and flops >= _MIN_BF16_FLOPS,
     )
 
 
