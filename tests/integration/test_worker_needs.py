@@ -9,7 +9,7 @@ import pytest
 from arq.worker import func
 
 from tests.integration.test_polite_end import settings_of, worker_of
-from tests.support import add_corpus, ended, mt, settings_in, some_text, tiny_request, wait_for_status
+from tests.support import add_corpus, ended, mt, running, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -116,6 +116,15 @@ def test_reason__names_what_the_running_workers_lack() -> None:
     assert unmet(NEEDS["any"], [CPU]) == NO_MEMORY
     assert unmet(NEEDS["any"], [CPU, GPU]) is None
     assert unmet(NEEDS["cuda"], [changed(CPU, state="refuses")]) is None
+
+
+async def test_queued_run__has_no_warning_while_the_embedded_worker_starts(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+
+        assert (await queue.status(run_id)).message != NO_WORKER
+        assert await queue.has_worker()
 
 
 async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for(tmp_path: Path) -> None:

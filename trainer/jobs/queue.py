@@ -43,6 +43,7 @@ from trainer.jobs.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_o
 from trainer.jobs.recent import Recent
 from trainer.jobs.replication import Replication
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
+from trainer.jobs.services import embedded_worker_lives
 from trainer.jobs.start_time import MAX_AHEAD, expected_starts
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
@@ -418,10 +419,10 @@ class JobQueue:
             await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
 
     async def has_worker(self) -> bool:
-        """Return whether at least one worker is running; True also while Redis is unavailable."""
+        """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                return await self._store.has_worker()
+                return await self._store.has_worker() or embedded_worker_lives(self._settings)
         except STORE_ERRORS:
             return True
 
@@ -513,7 +514,7 @@ class JobQueue:
     async def _unmet(self, run_id: str, *, has_worker: bool) -> str | None:
         """Return why no running worker takes a queued run."""
         if not has_worker:
-            return NO_WORKER
+            return None if embedded_worker_lives(self._settings) else NO_WORKER
         needs = await self._store.needs(run_id)
         return None if needs is None else unmet(needs, await self._running_workers())
 

@@ -156,6 +156,15 @@ def check_folder(settings: Settings) -> None:
         check_writable(folder)
 
 
+def embedded_worker_lives(settings: Settings) -> bool:
+    """Return whether the worker of the data root runs or is starting."""
+    path = _folder(settings) / "worker.lock"
+    lock = try_lock(path) if path.exists() else None
+    if lock is not None:
+        lock.close()
+    return path.exists() and lock is None
+
+
 async def answering_server(settings: Settings) -> str | None:
     """Return the address of a running server, or None; starts nothing."""
     if settings.redis.url is not None:
