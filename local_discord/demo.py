@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -36,6 +37,11 @@ CORPUS = "demo"
 MARGIN_NATS = 0.3
 START_SECONDS, TRAIN_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 300.0, 600.0, 300.0, 60.0
 PROMPT, TEXT = "Мен ", "Бүгін ауа райы жақсы."
+MT = os.path.relpath(Path(sys.executable).with_name("mt"))
+_MARKDOWN = re.compile(
+    r"```(?:\w*\n)?(?P<block>.*?)\n?```|`(?P<code>[^`]+)`|\*\*(?P<bold>.+?)\*\*|\\(?P<plain>[^\w\s])", re.DOTALL
+)
+_STYLES = {"block": "italic", "code": "cyan", "bold": "bold", "plain": ""}
 
 
 class Failed(Exception):
@@ -71,8 +77,8 @@ class Demo:
         self._passed(f"{len(self._discord.requests)} requests, all valid by Discord's API description and limits")
         seconds = time.monotonic() - started
         self._console.print(f"\n[bold green]All checks passed in {seconds:.0f} s.[/] Cards and charts: {OUTPUT}/")
-        self._console.print("Next: put a bot token and your user id into .env (see .env.example) and run  make up")
-        self._console.print("      train on a text of your own:  mt train --corpus PATH   ·   tests:  make test")
+        self._console.print(f"Next, train on a text of your own:  {MT} train FILE", soft_wrap=True)
+        self._console.print("or put a bot token and your id into .env (see .env.example):  make up", soft_wrap=True)
 
     async def _train(self) -> RunDirectory:
         await self._ask("mt train", {"corpus": CORPUS})
@@ -160,10 +166,21 @@ class Demo:
         for embed in message.embeds:
             style = f"#{number(embed.get('color'), 0xFFFFFF):06x}"
             title, _, body = shown_text({"embeds": [embed]}).partition("\n")
-            self._console.print(Panel(Text(body), title=Text(title), title_align="left", border_style=style, width=100))
+            panel = Panel(styled(body), title=styled(title), title_align="left", border_style=style, width=100)
+            self._console.print(panel)
 
     def _passed(self, what: str) -> None:
-        self._console.print(f"[green]✔[/] {what}", highlight=False)
+        self._console.print(f"[green]✔[/] {what}", highlight=False, soft_wrap=True)
+
+
+def styled(markdown: str) -> Text:
+    """Return a text with styles instead of the marks of Discord's markdown."""
+    shown, end = Text(), 0
+    for mark in _MARKDOWN.finditer(markdown):
+        name = mark.lastgroup or ""
+        shown.append(markdown[end : mark.start()]).append(mark[name], style=_STYLES[name])
+        end = mark.end()
+    return shown.append(markdown[end:])
 
 
 def unigram_entropy_nats(path: Path) -> float:

@@ -19,6 +19,8 @@ def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("▶ /mt train", "Completed", "unigram entropy", "▶ /mt generate", "▶ /mt score", "All checks passed"):
         assert step in done.stdout
+    for mark in ("⚠", "**", "`", "bf16"):
+        assert mark not in done.stdout
     [chart] = (tmp_path / "demo-out").glob("*.png")
     assert chart.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert asyncio.run(gone(tmp_path))
