@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
 
@@ -12,7 +9,6 @@ import pytest
 import torch
 
 import trainer
-from tests.support import ROOT
 from tests.support.finished_runs import finished_run
 from tests.support.run_shell import Shell, shell_fixture
 from trainer.artifacts.runs import RunDirectory
@@ -105,26 +101,6 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
     with pytest.raises(AppError) as caught:
         trainer.load(run.run_id)
     assert caught.value.code is ErrorCode.CONFIG_INVALID
-
-
-@pytest.mark.process
-def test_readme_snippet__works_in_a_fresh_interpreter_without_a_server(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "char_lstm")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    snippet = next(part for part in readme.split("```python\n")[1:] if "trainer.load" in part).split("```")[0]
-    light = "import sys, trainer; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
-
-    done = subprocess.run(
-        [sys.executable, "-c", light + snippet.replace('"RUN"', repr(run.run_id))],
-        cwd=tmp_path,
-        env={**os.environ, "APP__ARTIFACTS_ROOT": str(tmp_path / "artifacts")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "nats" in done.stdout
 
 
 def test_mt_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
