@@ -131,7 +131,7 @@ def of_train(options: str, code: ErrorCode, sentence: str) -> Mistake:
 MISTAKES = [
     # the command line itself
     Mistake("fly", INVALID, "Unknown command 'fly'; see `mt --help`."),
-    Mistake("runs --lines 3", INVALID, "Unrecognized arguments: --lines 3"),
+    Mistake("runs --lines 3", INVALID, "Unknown option `--lines`; see `mt runs --help`."),
     # fields of a training
     Mistake("train", INVALID, "`corpus` is required."),
     of_train("--set num_epoch=1", INVALID, "unknown field `num_epoch`; did you mean `num_epochs`?"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import ROOT
 from trainer.commands.arguments import Argument, Commands, MtParser, Parser, RunOptions, option, repeatable
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.main import main
@@ -69,12 +70,35 @@ def test_word__too_many_is_named_with_the_help_of_its_command() -> None:
         (["trian"], "mt: Unknown command 'trian'; did you mean `train`; see `mt --help`.\n"),
         (["corpus", "\x1b"], "mt: Unknown command '?'; see `mt corpus --help`.\n"),
         (["--", "runs"], "mt: Unknown command '--'; see `mt --help`.\n"),
+        (["train", "--corpu", "x"], "mt: Unknown option `--corpu`; did you mean `--corpus`; see `mt train --help`.\n"),
+        (["runs", "--device", "cuda"], "mt: Unknown option `--device`; see `mt runs --help`.\n"),
+        *(
+            (
+                [*words, *given],
+                f"mt: Unknown option `{given[0].partition('=')[0]}`; set this field with `--set {assigned}`;"
+                f" see `mt {' '.join(words)} --help`.\n",
+            )
+            for words, given, assigned in [
+                (["train"], ["--device", "cuda"], "device=cuda"),
+                (["train"], ["--num-epochs"], "num_epochs=VALUE"),
+                (["validate"], ["--hidden-size=9", "x.yaml"], "model.hidden_size=9"),
+                (["tokenizer", "train"], ["--vocab-size", "9"], "vocab_size=9"),
+                (["experiment", "run"], ["--seeds", "--force"], "seeds=VALUE"),
+            ]
+        ),
         (["logs", "RUN", "--tail", "x"], "mt: Argument --tail: invalid int value: 'x'; see `mt logs --help`.\n"),
     ],
 )
 def test_mistake__is_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert capsys.readouterr().err == message
+
+
+def test_version__is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    name, version = capsys.readouterr().out.split()
+    assert name == "mt"
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

@@ -1,7 +1,8 @@
 """The parser of the `mt` command: sections, typed options for each command, and shell completion."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unpack, overload
@@ -12,11 +13,13 @@ from pydantic import BaseModel
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.schema import schema_of
 from trainer.contracts.validation import did_you_mean, shown_name
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 OptionsT = TypeVar("OptionsT", bound="Options")
+_OPTION = re.compile(r"--[A-Za-z][\w.-]*")
 _Run = Callable[[Sequence[str], Terminal], int]
 
 
@@ -47,7 +50,7 @@ class Argument(Generic[T_co]):
     def __init__(
         self, form: str, *, completion: Mapping[str, object] | None = None, **keywords: Unpack[_Keywords]
     ) -> None:
-        self._flag, _, metavar = form.partition(" ") if form.startswith("--") else ("", "", form)
+        self.flag, _, metavar = form.partition(" ") if form.startswith("--") else ("", "", form)
         if metavar:
             keywords["metavar"] = metavar
         self._keywords = keywords
@@ -61,8 +64,8 @@ class Argument(Generic[T_co]):
 
     def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
         """Add the argument to a parser that stores its value under this name."""
-        if self._flag:
-            action = parser.add_argument(self._flag, dest=name, **self._keywords)
+        if self.flag:
+            action = parser.add_argument(self.flag, dest=name, **self._keywords)
         else:
             action = parser.add_argument(name, **self._keywords)
         if self._completion is not None:
@@ -96,6 +99,8 @@ class Options(argparse.Namespace):
     """Options of a command, of which each has a subclass with its own arguments."""
 
     arguments: ClassVar[Arguments] = {}
+    record: ClassVar[type[BaseModel] | None] = None
+    """The record of which `--set` sets fields."""
     json: bool = False
 
     def __init__(self) -> None:
@@ -130,7 +135,7 @@ class Parser(argparse.ArgumentParser):
     """Makes the last part of the help; called for `--help` only."""
 
     def __init__(self, *, prog: str, description: str | None = None, epilog: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog)
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise AppError(ErrorCode.INVALID_INPUT, f"{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.")
@@ -162,9 +167,12 @@ class Commands:
             flag("--json", "print exactly one JSON object").add_to(parser, "json")
         for attribute, argument in options.arguments.items():
             argument.add_to(parser, attribute)
+        flags = {"--help", *(["--json"] if with_json else []), *(one.flag for one in options.arguments.values())}
 
         def run_words(words: Sequence[str], terminal: Terminal) -> int:
             # parse_intermixed_args takes options between positionals, but loses a leading `--`
+            if unknown := _unknown_option(words, flags, options.record):
+                parser.error(unknown)
             parse = parser.parse_args if words[:1] == ["--"] else parser.parse_intermixed_args
             return run(parse(words, options()), terminal)
 
@@ -191,6 +199,24 @@ class Commands:
             near = did_you_mean(words[0], sorted(known))
             self._parser.error(f"unknown command '{shown_name(words[0])}'{near.removesuffix('?')}")
         return named(words[1:], terminal)
+
+
+def _unknown_option(words: Sequence[str], flags: Set[str], record: type[BaseModel] | None) -> str | None:
+    """Return the mistake of the first word that is an option of no name among `flags`, with what to give instead."""
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        if word == "--":
+            break
+        flag, equals, value = word.partition("=")
+        if flag in flags or not _OPTION.fullmatch(flag):
+            continue
+        name = flag[2:].replace("-", "_")
+        fields = [] if record is None else [path for path, _ in schema_of(record).fields()]
+        for path in (field for field in fields if field == name or field.endswith(f".{name}")):
+            value = value if equals else "VALUE" if following.startswith("--") else following
+            return f"unknown option `{flag}`; set this field with `--set {path}={shown_name(value)}`"
+        near = did_you_mean(flag[2:], sorted(known[2:] for known in flags if known), "--")
+        return f"unknown option `{flag}`{near.removesuffix('?')}"
+    return None
 
 
 class MtParser(Parser):

@@ -170,6 +170,7 @@ _HEAD = """\
 usage: mt COMMAND [options]
 
 Train small language models and use them. `mt COMMAND --help` lists the options of a command.
+`mt --version` prints the version.
 """
 
 

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, without_details
@@ -82,6 +83,7 @@ class ExperimentSummary(Frozen):
 
 
 class _RunOptions(Options):
+    record: ClassVar[type[BaseModel] | None] = ExperimentRequest
     plan = Argument[str]("PLAN", help=f"plan of the experiment (YAML), or a recipe: {', '.join(recipes())}")
     corpora = option("--corpora FOLDER", Path, "folder with a text file per language, named by its code")
     set = repeatable("--set KEY=VALUE", "set a field of the plan")

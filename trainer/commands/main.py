@@ -13,6 +13,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(overview())
         return 0
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"mt {version('model-trainer')}\n")
+        return 0
     gc.disable()  # it would take a tenth of the time of the imports; run_command enables it
     from trainer.commands.dispatch import run_command  # imports pydantic and rich, which the help does without
 

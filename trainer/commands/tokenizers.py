@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import resolve_tokenizer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 class _TrainOptions(Options):
+    record: ClassVar[type[BaseModel] | None] = TokenizerTrainRequest
     method = option("--method METHOD", str, f"tokenizer method: {', '.join(METHODS)}")
     corpus = repeatable("--corpus NAME", "corpus to train on: its name, or the path of a text file")
     set = repeatable("--set KEY=VALUE", "set a field of the tokenizer train request")

@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
@@ -65,6 +66,7 @@ def _request_argument(name: str, about: str) -> Argument[object]:
 class TrainOptions(Options):
     """A train request: an experiment file, the options of TRAIN_OPTIONS and `--set`."""
 
+    record: ClassVar[type[BaseModel] | None] = TrainRequest
     file: Path | None = None
     corpus: str | None
     model: str | None

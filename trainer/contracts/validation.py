@@ -109,10 +109,14 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[Fiel
     return tuple(problems)
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return '; did you mean `x`?' for the nearest known name, or '' where none is near."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6) or [k for k in known if name and name in k][:1]
-    return f"; did you mean `{near[0]}`?" if near else ""
+def did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """Return '; did you mean `x`?' for the nearest known name, after a prefix, or '' where none is near.
+
+    A name is also near that has the given one as some of its words, such as `num_epochs` for `epochs`.
+    """
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = near or [k for k in known if f"_{name}_" in f"_{k.replace('.', '_')}_"]
+    return f"; did you mean `{prefix}{near[0]}`?" if near else ""
 
 
 def takes_any_text(model: type[BaseModel], path: str) -> bool:

@@ -291,7 +291,9 @@ def test_json_that_is_none_is_refused() -> None:
 
 def test_did_you_mean__finds_a_part_of_a_name_and_is_silent_otherwise() -> None:
     assert did_you_mean("epochs", ["num_epochs", "seed"]) == "; did you mean `num_epochs`?"
-    assert did_you_mean("qq", ["num_epochs"]) == ""
+    assert did_you_mean("hidden_size", ["model.hidden_size"]) == "; did you mean `model.hidden_size`?"
+    for name in ("qq", "x", "top"):
+        assert did_you_mean(name, ["num_epochs", "max_seq_len", "early_stopping"]) == ""
 
 
 def test_every_error_code_has_a_class_and_a_status() -> None:
