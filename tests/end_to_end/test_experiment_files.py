@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,33 @@ def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> N
     assert code == 0
     assert (request.corpus, request.learning_rate, request.label) == ("text", 0.001, "123")
     assert "early_stopping" not in request.model_fields_set
+
+
+@pytest.mark.parametrize("corpus", ["mine.txt", "mine.csv", "plain", "texts", "mine.jsonl", "demo"])
+def test_validate__takes_a_corpus_in_the_place_of_an_experiment_file(corpus: str, shell: Shell) -> None:
+    lines = [f"{number}: {line}" for number, line in enumerate(some_text().splitlines())]
+    (shell.folder / "texts").mkdir()
+    for name in ("mine.txt", "mine.csv", "plain", "texts/a.txt"):
+        (shell.folder / name).write_text("\n".join(lines), encoding="utf-8")
+    (shell.folder / "mine.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+
+    wanted = shell.hash_of("--corpus", corpus, "--model", "gru")
+
+    assert shell.hash_of(corpus, "--model", "gru") == shell.hash_of("--model", "gru", corpus) == wanted
+
+
+def test_validate__takes_an_experiment_file_without_its_suffix_or_from_a_pipe(shell: Shell) -> None:
+    request = {"model_family": "gru", "corpus": "demo"}
+    for name in ("again", "again.JSON"):
+        (shell.folder / name).write_text(json.dumps(request), encoding="utf-8")
+    read, write = os.pipe()
+    os.write(write, json.dumps(request).encode())
+    os.close(write)
+
+    wanted = shell.hash_of("demo", "--model", "gru")
+
+    assert [shell.hash_of(name) for name in ("again", "again.JSON", f"/dev/fd/{read}")] == [wanted] * 3
+    os.close(read)
 
 
 def test_validate__tells_a_person_of_each_problem_in_a_line_of_its_own(shell: Shell) -> None:

@@ -210,7 +210,10 @@ MISTAKES = [
     ),
     # texts
     Mistake("train --corpus nix", MISSING, "There is no corpus 'nix'; known are "),
-    Mistake("train --corpus ../up.txt", INVALID, "`corpus` must be a name inside the corpus folder: no absolute path"),
+    Mistake("train --corpus ../up.txt", MISSING, "There is no file '../up.txt'."),
+    Mistake("train --corpus /up", MISSING, "There is no file '/up'."),
+    Mistake("train ../mine.txt", MISSING, "There is no file '../mine.txt'."),
+    Mistake("train mine.txt --corpus text", INVALID, "Give one corpus to train on: 'mine.txt' or `--corpus`."),
     of_train("--set validation_corpus=leak", INVALID, "`validation_corpus` must be a name inside the corpus folder"),
     of_train("--set test_corpus=broken", INVALID, "`test_corpus` must be a name inside the corpus folder"),
     of_train("--set test_corpus=nix", MISSING, "`test_corpus`: There is no corpus 'nix'"),
@@ -228,7 +231,10 @@ MISTAKES = [
     Mistake("train --corpus big.txt", E.PAYLOAD_TOO_LARGE, "'big.txt' has 1,200 bytes; at most 1,000", TINY_LIMIT),
     # files
     Mistake("train no.yaml", CONFIG, "There is no file 'no.yaml'."),
-    Mistake("validate data", CONFIG, "The file 'data' cannot be read."),
+    Mistake("train configs/no.yaml", CONFIG, "There is no file 'configs/no.yaml'."),
+    Mistake("validate a-folder.yaml", CONFIG, "'a-folder.yaml' is a folder: give a file."),
+    Mistake("validate loop.yaml", CONFIG, "The file 'loop.yaml' cannot be read."),
+    Mistake("validate data", MISSING, "The corpus folder 'data' has no .txt or .text file."),
     Mistake("train list.yaml", CONFIG, "'list.yaml' must hold lines of `name: value`; it is a list."),
     Mistake("validate blank.yaml", CONFIG, "'blank.yaml' must hold lines of `name: value`; it is empty."),
     Mistake("validate twice.yaml", CONFIG, "'twice.yaml' is not YAML: line 3, found duplicate key"),
@@ -345,7 +351,7 @@ MISTAKES = [
     Mistake("score no-such-run x", E.RUN_NOT_FOUND, "There is no run 'no-such-run'"),
     Mistake(f"score {RUN}", INVALID, "Give one of: a TEXT, a file with `--path`, or pairs with `--pairs`."),
     Mistake(f"score {RUN} ''", INVALID, "`text`"),
-    Mistake(f"score {RUN} --path no.txt", MISSING, "There is no readable file 'no.txt'."),
+    Mistake(f"score {RUN} --path no.txt", MISSING, "There is no file 'no.txt'."),
     Mistake(f"score {RUN} --path empty.txt --format jsonl", INVALID, "The file has nothing to score: it is empty."),
     Mistake(f"score {RUN} --path long.txt", E.PAYLOAD_TOO_LARGE, "at most 2,000,000 characters"),
     Mistake(f"score {RUN} x --detail-level all", INVALID, "--detail-level: invalid choice: 'all'"),
@@ -390,6 +396,8 @@ def workplace_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (corpora / "folder" / "notes.md").write_text("no text", encoding="utf-8")
     (corpora / "broken.txt").symlink_to(folder / "gone.txt")
     (corpora / "leak.txt").symlink_to(folder / "fine.txt")
+    (folder / "a-folder.yaml").mkdir()
+    (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
     for name, content in (TEXTS | FILES).items():
         (folder / name).write_bytes(content)
     config = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")

@@ -139,7 +139,7 @@ MISTAKES: list[tuple[list[str], ErrorCode, str]] = [
     (["score", "a-run", "--path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
     (["score", "a-run", "x", "--max-window", "9"], ErrorCode.INVALID_INPUT, "`window_tokens`"),
     (["generate", "a-run", "x", "--prompt-path", "demo"], ErrorCode.INVALID_INPUT, "not both"),
-    (["generate", "a-run", "--prompt-path", "nix.txt"], ErrorCode.DATA_NOT_FOUND, "no readable file 'nix.txt'"),
+    (["generate", "a-run", "--prompt-path", "nix.txt"], ErrorCode.DATA_NOT_FOUND, "no file 'nix.txt'"),
     (["generate", "a-run", "--prompt-path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
     (["generate", "a-run", "--prompt-path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
     (["eval", "a-run", "--path", "nix"], ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),

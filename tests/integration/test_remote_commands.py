@@ -300,7 +300,7 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
         assert laptop.type(*words) == laptop.locally(*words)
     laptop.show("score", run_id, "abc", "--heatmap", "map.html")
     assert "<html" in (laptop.folder / "map.html").read_text(encoding="utf-8")
-    assert "There is no readable file 'text'" in laptop.refusal("score", run_id, "--path", "text")
+    assert "There is no file 'text'" in laptop.refusal("score", run_id, "--path", "text")
     assert "There is no corpus 'nothing'" in laptop.refusal("generate", run_id, "--prompt-path", "nothing")
     assert "seed 2)" in laptop.type("generate", run_id, "--prompt-path", "text", "--seed", "2")[2]
 

@@ -110,7 +110,7 @@ def test_import__says_what_is_no_archive(archive: Path, tmp_path: Path) -> None:
     text.write_text("no archive", encoding="utf-8")
     link.symlink_to(archive)
 
-    assert refused(tmp_path / "none", tmp_path) == f"There is no '{tmp_path / 'none'}'."
+    assert refused(tmp_path / "none", tmp_path) == f"There is no file '{tmp_path / 'none'}'."
     assert refused(link, tmp_path) == f"'{link}' is no regular file."
     assert refused(tmp_path, tmp_path) == f"'{tmp_path}' is no regular file."
     assert refused(text, tmp_path) == "The archive is refused: it is incomplete or was changed."

@@ -1,24 +1,27 @@
 """Corpora of the command line: names of the installation's corpora, and files of this machine."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name
+from trainer.contracts.validation import shown_name, unreadable
 from trainer.data.corpora import CorpusStore
 
 
 async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
-    """Return the name by which requests find a corpus.
+    """Return the name by which requests find a corpus; raises DATA_NOT_FOUND for the path of no file.
 
     A path relative to the working directory or to the YAML file is offered to the corpus store, by its hash.
     """
     if corpora.has(name):
         return name
     found = _local_path(name, yaml_file)
+    if found is None and (os.sep in name or Path(name).suffix):
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
     return name if found is None else await corpora.offer(found)
 
 

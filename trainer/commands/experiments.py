@@ -36,7 +36,7 @@ from trainer.contracts.experiments import (
     SectionsFile,
     Validity,
 )
-from trainer.contracts.validation import parse_json, shown_name
+from trainer.contracts.validation import parse_json, shown_name, unreadable
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import cancel_experiment, resolve_experiment
@@ -361,9 +361,8 @@ def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
 
     try:
         data = options.file.read_bytes()
-    except OSError:
-        shown = shown_name(options.file.name)
-        raise AppError(ErrorCode.DATA_NOT_FOUND, f"The file '{shown}' cannot be read: check its name.") from None
+    except OSError as error:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(options.file, error)) from None
     tables = recompute(parse_json(SectionsFile, data))
     languages = sorted({row.listener_language for row in tables.matrix})
     matrix = columns(_matrix_rows(languages, tables.matrix))

@@ -23,11 +23,12 @@ from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, train_request
-from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass
+from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unknown, describe_unused, has_unknown_text
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
@@ -43,6 +44,7 @@ def _number_or_word(text: str) -> int | str:
     return int(text) if text.removeprefix("-").isdecimal() else text
 
 
+_EXPERIMENT_SUFFIXES = (".yaml", ".yml", ".json")
 _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "epochs": ("N", int),
     "max_steps": ("N", int),
@@ -64,7 +66,7 @@ def _request_argument(name: str, about: str) -> Argument[object]:
 
 
 class TrainOptions(Options):
-    """A train request: an experiment file, the options of TRAIN_OPTIONS and `--set`."""
+    """A train request: an experiment file or a corpus, the options of TRAIN_OPTIONS and `--set`."""
 
     record: ClassVar[type[BaseModel] | None] = TrainRequest
     file: Path | None = None
@@ -72,7 +74,9 @@ class TrainOptions(Options):
     model: str | None
     tokenizer: str | None
     arguments: ClassVar[Arguments] = {
-        "file": Argument("FILE", nargs="?", type=Path, help="experiment file (YAML); options replace its values"),
+        "file": Argument(
+            "FILE", nargs="?", type=Path, help="experiment file (.yaml) or corpus; options replace its values"
+        ),
         **{name: _request_argument(name, option.help) for name, option in TRAIN_OPTIONS.items()},
     }
     set = repeatable("--set KEY=VALUE", "set a field of the train request, as `mt train --help` lists them")
@@ -97,11 +101,27 @@ def _note_unused(unused_settings: Mapping[str, Setting], terminal: Terminal) -> 
 
 
 def _draft(options: TrainOptions) -> RequestDraft:
+    """Return the draft of the options; a FILE that is no experiment file becomes their corpus."""
+    if options.file is not None and not _is_experiment_file(options.file):
+        if options.corpus is not None:
+            message = f"Give one corpus to train on: '{shown_name(str(options.file))}' or `--corpus`."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        options.corpus, options.file = str(options.file), None
     values: dict[str, object] = vars(options)
     typed = request_fields({name: values[name] for name in TRAIN_OPTIONS})
     for assignment in options.set:
         assign(TrainRequest, typed, assignment)
     return RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
+
+
+def _is_experiment_file(path: Path) -> bool:
+    """Decide by the suffix; without one, a file is an experiment file if it has its fields, and so is a pipe."""
+    if path.suffix or not path.is_file():
+        return path.suffix.lower() in _EXPERIMENT_SUFFIXES or path.is_fifo()
+    try:
+        return not read_yaml(path).keys().isdisjoint(("corpus", "data"))
+    except AppError:
+        return False
 
 
 def _draft_of_family(options: TrainOptions, settings: Settings) -> RequestDraft:

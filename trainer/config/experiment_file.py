@@ -13,7 +13,7 @@ from trainer.config.train_request import CORPORA, RequestDraft, override
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
-from trainer.contracts.validation import decoded, shown_name
+from trainer.contracts.validation import decoded, shown_name, unreadable
 
 
 def read_yaml(path: Path) -> dict[str, object]:
@@ -22,10 +22,8 @@ def read_yaml(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise AppError(ErrorCode.CONFIG_INVALID, f"There is no file '{name}'.") from None
-    except OSError:
-        raise AppError(ErrorCode.CONFIG_INVALID, f"The file '{name}' cannot be read.") from None
+    except OSError as error:
+        raise AppError(ErrorCode.CONFIG_INVALID, unreadable(path, error)) from None
     loaded = parse_yaml(decoded(data, f"'{name}'", ErrorCode.CONFIG_INVALID).removeprefix("\ufeff"), name)
     if not isinstance(loaded, dict):
         kind = "a list" if isinstance(loaded, list) else "empty" if loaded is None else "a single value"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -130,6 +131,16 @@ def shown_value(value: object) -> str | None:
     """Return a value for a message; None if it is too long to show."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN_VALUE_CHARACTERS else None
+
+
+def unreadable(path: str | Path, error: OSError) -> str:
+    """Return the sentence for a file that cannot be opened, with its path as it was given."""
+    shown = "".join(sign if sign.isprintable() else "?" for sign in str(path))
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"There is no file '{shown}'."
+    if isinstance(error, IsADirectoryError):
+        return f"'{shown}' is a folder: give a file."
+    return f"The file '{shown}' cannot be read."
 
 
 def shown_name(name: str) -> str:

@@ -8,7 +8,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, ScoreRequest
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, MAX_TEXT_CHARACTERS, check_text_length
-from trainer.contracts.validation import decoded
+from trainer.contracts.validation import decoded, unreadable
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name
 
@@ -25,17 +25,20 @@ def load_input(request: RequestT, corpora: CorpusStore) -> RequestT:
         field, name, most = "prompt_text", request.prompt_path, MAX_PROMPT_CHARACTERS
     if name is None:
         return request
-    return changed(request, **{field: read_text(corpora.find(name), most)})
+    return changed(request, **{field: read_text(corpora.find(name), most, name)})
 
 
-def read_text(path: Path, most_characters: int) -> str:
-    """Read a UTF-8 file without its byte order mark; raises DATA_NOT_FOUND, INVALID_INPUT, PAYLOAD_TOO_LARGE."""
+def read_text(path: Path, most_characters: int, given: str | None = None) -> str:
+    """Read a UTF-8 file, given by its path or another name, without its byte order mark.
+
+    Raises DATA_NOT_FOUND, INVALID_INPUT, PAYLOAD_TOO_LARGE.
+    """
     shown = f"'{shown_name(path.name)}'"
     try:
         check_text_length(shown, path.stat().st_size / _MAX_CHARACTER_BYTES, most_characters)
         data = path.read_bytes()
-    except OSError:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no readable file {shown}.") from None
+    except OSError as error:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(given or path, error)) from None
     text = decoded(data, shown)
     check_text_length(shown, len(text), most_characters)
     return text.removeprefix(_BOM)
@@ -88,8 +91,8 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
                     while (rest := file.readline(most_bytes)) and not rest.endswith(b"\n"):
                         pass
                 yield _line(number, line)
-    except OSError:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no readable file '{shown_name(path.name)}'.") from None
+    except OSError as error:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, error)) from None
 
 
 def _line(number: int, line: bytes) -> str | BadLine:

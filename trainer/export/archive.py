@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import parse_json
+from trainer.contracts.validation import parse_json, unreadable
 from trainer.export.folders import appearing_at, check_free
 from trainer.export.verification import verify_files
 from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_records, open_regular, storage_errors
@@ -63,8 +63,8 @@ def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDi
         try:
             with open_regular(file) as stream:
                 return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
-        except FileNotFoundError:
-            raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no '{file}'.") from None
+        except FileNotFoundError as error:
+            raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(file, error)) from None
         except BrokenFile:
             raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
         finally:

@@ -1,6 +1,5 @@
 """All mistakes of an experiment file are reported at once, each with its path in the file."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -296,13 +295,6 @@ def test_files__that_hold_no_fields_are_refused(content: bytes, sentence: str, t
         read_yaml(tmp_path / "f.yaml")
 
     assert (caught.value.code, caught.value.message) == (ErrorCode.CONFIG_INVALID, sentence)
-
-
-def test_files__that_cannot_be_read_are_named_without_their_folder(tmp_path: Path) -> None:
-    with pytest.raises(AppError, match=r"^There is no file 'no\.yaml'\.$"):
-        read_yaml(tmp_path / "no.yaml")
-    with pytest.raises(AppError, match=rf"^The file '{re.escape(tmp_path.name)}' cannot be read\.$"):
-        read_yaml(tmp_path)
 
 
 def test_files__may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
