@@ -147,12 +147,13 @@ class RunIndex:
                     loss_nats=status.train_loss,
                     bits_per_char=status.train_bits_per_char,
                     unknown_char_share=status.unknown_char_share,
+                    tokenizer_id=status.tokenizer_id or entry.tokenizer_id,
                     ends_at=None if known is None or seconds is None else known + seconds,
                 )
             else:
                 self._runs[name] = entry._replace(
                     state=manifest.status,
-                    tokenizer_id=None if manifest.tokenizer is None else manifest.tokenizer.id,
+                    tokenizer_id=entry.tokenizer_id if manifest.tokenizer is None else manifest.tokenizer.id,
                     loss_nats=manifest.metrics.test,
                     bits_per_char=manifest.metrics.bits_per_char,
                     unknown_char_share=manifest.unknown_char_share,
@@ -229,7 +230,7 @@ def _entry(record: RunRecord) -> RunEntry:
         label=request.label,
         family=request.model_family,
         corpus=request.corpus.name,
-        has_attached_text=request.corpus.name == request.corpus.sha256,
+        has_attached_text=request.corpus.is_attached,
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
     )

@@ -26,6 +26,9 @@ A client sends its key as `X-Api-Key: KEY` or `Authorization: Bearer KEY`. `SECU
 and shares the runs of that user. Without keys, the API listens on a loopback address only, and every client is an
 admin. A missing or wrong key is answered with 401, a forbidden operation with 403.
 
+A tokenizer that a run has trained holds words of its corpus: only owners of runs with this tokenizer, and admins, may
+download it. A tokenizer of `POST /tokenizers/train` is for all.
+
 ## Requests
 
 - Bodies are JSON with `Content-Type: application/json`; another type is answered with 415. Unknown fields and

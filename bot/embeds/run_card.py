@@ -125,8 +125,7 @@ def recipe(record: RunRecord) -> list[str]:
     elif request.init_from_run_id is not None:
         frozen = _(", embeddings frozen") if request.freeze_embeddings else ""
         origin = [_("Warm start from {run_id}", run_id=f"`{request.init_from_run_id}`") + frozen]
-    is_attachment = request.corpus.name == request.corpus.sha256
-    corpus = _("attached text") if is_attachment else plain(request.corpus.name)
+    corpus = _("attached text") if request.corpus.is_attached else plain(request.corpus.name)
     return [
         f"{request.model_family}{size} · {request.model.sizes()}"
         f" · {_('{method} tokenizer', method=request.tokenizer.method)} · {count(request.num_epochs, 'epoch')}",

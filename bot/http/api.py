@@ -1,7 +1,7 @@
 """State that all operations of the API share: settings, queue, index, limits, statuses, streams and figures."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from bot.limits import UsageLimits
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
 from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.queue import JobQueue
@@ -65,6 +66,22 @@ class Api:
             if not self.permissions.can_run(command, client.caller, record):
                 raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
         return run
+
+    async def tokenizers(self, client: ApiClient, command: str = "status") -> Callable[[TokenizerDirectory], bool]:
+        """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
+        await self.index.refresh()
+        caller = client.caller
+        usable = {run.tokenizer_id for run in self.index.runs if self.permissions.can_run(command, caller, run)}
+        return lambda one: client.is_admin or one.tokenizer_id in usable or one.is_shared()
+
+    async def tokenizer(self, client: ApiClient, tokenizer_id: str, command: str = "status") -> TokenizerDirectory:
+        """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the client."""
+        tokenizer = self.queue.tokenizers.get(tokenizer_id)
+        is_usable = await self.tokenizers(client, command)
+        if not await asyncio.to_thread(is_usable, tokenizer):
+            message = "Only owners of runs with this tokenizer and admins may do this."
+            raise AppError(ErrorCode.FORBIDDEN, message)
+        return tokenizer
 
     @contextmanager
     def stream(self, client: ApiClient) -> Iterator[None]:

@@ -90,14 +90,14 @@ async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, s
 
 
 async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
-    """Return the folder of an artifact and its files; only a run's owner or an admin may have those of a run."""
+    """Return the folder of an artifact and its files; those of a run are for its owner and admins."""
     item_id, queue = call.path.item_id, call.api.queue
     match call.path.kind:
         case "models":
             run = await call.api.run(call.client, item_id, "resume")
             return run.path, await asyncio.to_thread(lambda: _with_manifest(run.path, run.completed_manifest().files))
         case "tokenizers":
-            tokenizer = queue.tokenizers.get(item_id)
+            tokenizer = await call.api.tokenizer(call.client, item_id, "resume")
             files = await asyncio.to_thread(
                 lambda: _with_manifest(tokenizer.path, tokenizer.completed_manifest().files)
             )

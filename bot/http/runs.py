@@ -111,6 +111,8 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
     """Start a training; with `wait`, answer with its status at its end, or after this time."""
     if call.body.init_from_run_id is not None:
         await call.api.run(call.client, call.body.init_from_run_id, "train")
+    if call.body.tokenizer_id is not None:
+        await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
     user_id, origin = call.client.user_id, call.origin
     return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
 

@@ -33,9 +33,9 @@ class TokenizerPath(Query):
 
 
 async def list_tokenizers(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
-    """List all tokenizers, newest first."""
-    store = call.api.queue.tokenizers
-    statuses = await asyncio.to_thread(lambda: [_public(tokenizer.status()) for tokenizer in store.all()])
+    """List the shared tokenizers and those of runs that the client may see, newest first."""
+    store, is_usable = call.api.queue.tokenizers, await call.api.tokenizers(call.client)
+    statuses = await asyncio.to_thread(lambda: [_public(one.status()) for one in store.all() if is_usable(one)])
     return reply(TokenizerList(tokenizers=tuple(statuses)))
 
 
@@ -60,7 +60,7 @@ async def get_tokenizer(call: Call[TokenizerPath, WaitQuery, NoBody]) -> web.Str
 async def _reply_at_end(
     call: Call[PathT, WaitQuery, BodyT], tokenizer_id: str, headers: Mapping[str, str] = MappingProxyType({})
 ) -> web.StreamResponse:
-    tokenizer = call.api.queue.tokenizers.get(tokenizer_id)
+    tokenizer = await call.api.tokenizer(call.client, tokenizer_id)
 
     async def status() -> TokenizerStatus:
         return _public(await asyncio.to_thread(tokenizer.status))

@@ -37,6 +37,7 @@ OWNED = [
     ("GET", "/artifacts/models/{run}"),
     ("GET", "/artifacts/models/{run}/download?path=config.json"),
 ]
+KEYS = (ADMIN, ANA, BOB)
 SEEN = [
     "/runs/{run}",
     "/runs/{run}/curve",
@@ -58,9 +59,9 @@ def address(operation: Operation) -> str:
     return operation.path.format(**VALUES)
 
 
-async def ended_run(here: Site, key: str) -> str:
+async def ended_run(here: Site, key: str, **fields: object) -> str:
     """A short run that a key has started."""
-    answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1), key=key)
+    answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1, **fields), key=key)
     run_id = answer.record(Accepted).run_id if answer.status == 202 else str(answer.fields["run_id"])
     await wait_for_status(here.queue, run_id, ended)
     return run_id
@@ -160,6 +161,27 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
     assert {key: run_id in text for key, text in listed.items()} == {ADMIN: True, ANA: True, BOB: False}
     assert {key: run_id in text for key, text in models.items()} == {ADMIN: True, ANA: True, BOB: False}
     assert own.outcome == (404, "RUN_NOT_FOUND")
+
+
+@pytest.mark.parametrize("private_runs", [False, True])
+async def test_tokenizer__of_a_run_is_for_those_of_the_run(lab: Lab, private_runs: bool) -> None:
+    own = {"split_seed": 98 + private_runs}
+    async with lab_site(lab, private_runs=private_runs) as here:
+        run = here.queue.runs.get(await ended_run(here, ANA, **own))
+        facts = run.completed_manifest().tokenizer
+        assert facts is not None
+        for path in ("", "/download?path=manifest.json", "/download?path=tokenizer.json"):
+            answers = {key: await here.get(f"/artifacts/tokenizers/{facts.id}{path}", key=key) for key in KEYS}
+            assert {key: answer.status for key, answer in answers.items()} == {ANA: 200, ADMIN: 200, BOB: 403}, path
+            assert answers[BOB].error.message == "Only owners of runs with this tokenizer and admins may do this."
+        listed = {key: (await here.get("/tokenizers", key=key)).text for key in KEYS}
+        shown = {key: (await here.get(f"/tokenizers/{facts.id}", key=key)).status for key in KEYS}
+        reused = tiny_request(max_steps=1, tokenizer_id=facts.id, **own)
+        started = await here.post("/runs/train", reused, key=BOB)
+
+    assert {key: facts.id in text for key, text in listed.items()} == {ANA: True, ADMIN: True, BOB: not private_runs}
+    assert shown == {ANA: 200, ADMIN: 200, BOB: 403 if private_runs else 200}
+    assert started.status == (403 if private_runs else 202)
 
 
 async def test_warm_start__from_a_run_that_is_seen_is_accepted(here: Site) -> None:

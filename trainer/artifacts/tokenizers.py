@@ -67,6 +67,10 @@ class TokenizerDirectory:
         """Read `request.json`; raises BrokenFile if it is damaged."""
         return read_record(self._request, TokenizerRecord)
 
+    def is_shared(self) -> bool:
+        """Return True if everybody may train it: it was requested by itself, on corpora that have names."""
+        return self._request.exists() and not any(corpus.is_attached for corpus in self.record().corpora)
+
     def completed_manifest(self) -> TokenizerManifest:
         """Return the manifest; raises CONFLICT while it is being trained, TOKENIZER_NOT_FOUND after a failure."""
         if self._manifest.exists():

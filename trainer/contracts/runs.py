@@ -306,6 +306,11 @@ class CorpusRef(Frozen):
     sha256: Sha256
     bytes: int
 
+    @property
+    def is_attached(self) -> bool:
+        """True for a text that was attached in Discord: it has no name."""
+        return self.name == self.sha256
+
 
 class EffectiveRequest(TrainingOptions):
     """A resolved request: every value of the training is set."""
