@@ -26,6 +26,10 @@ A client sends its key as `X-Api-Key: KEY` or `Authorization: Bearer KEY`. `SECU
 and shares the runs of that user. Without keys, the API listens on a loopback address only, and every client is an
 admin. A missing or wrong key is answered with 401, a forbidden operation with 403.
 
+Surprisals of single words and tokens (`detail_level` `per_word` or `per_char`, and completions with `echo` and
+`logprobs`) are for the owner of a run and admins. `SECURITY__SURPRISALS=all` opens them to every key that may use the
+run.
+
 A tokenizer that a run has trained holds words of its corpus: only owners of runs with this tokenizer, and admins, may
 download it. A tokenizer of `POST /tokenizers/train` is for all.
 

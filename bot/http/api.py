@@ -67,6 +67,15 @@ class Api:
                 raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
         return run
 
+    async def check_surprisals(self, client: ApiClient, run_id: str) -> None:
+        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run."""
+        if self.settings.security.surprisals == "all":
+            return
+        record = await asyncio.to_thread(self.queue.runs.get(run_id).record)
+        if not self.permissions.can_run("resume", client.caller, record):
+            message = "Only the owner of this run and admins get surprisals of single words and tokens here."
+            raise AppError(ErrorCode.FORBIDDEN, message)
+
     async def tokenizers(self, client: ApiClient, command: str = "status") -> Callable[[TokenizerDirectory], bool]:
         """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
         await self.index.refresh()

@@ -157,6 +157,8 @@ async def complete(call: Call[NoQuery, NoQuery, CompletionBody]) -> web.StreamRe
     """Continue or score prompts: OpenAI's completions, with `echo` and log probabilities of the prompt."""
     body, request = call.body, call.body.request()
     await call.api.run(call.client, body.model, "generate")
+    if request.scores_prompts:
+        await call.api.check_surprisals(call.client, body.model)
     with call.api.limits.request(call.client.caller), call.api.stream(call.client):
         if body.stream:
             return await _stream(call, request)

@@ -81,6 +81,8 @@ async def score(call: Call[RunPath, WaitQuery, ScoreRequest]) -> web.StreamRespo
     """Score a text, or a corpus by its name."""
     user_id, request_id = await _requester(call, call.path.run_id, "score")
     client, run_id = call.api.queue.inference, call.path.run_id
+    if call.body.has_surprisals:
+        await call.api.check_surprisals(call.client, run_id)
     with call.api.limits.request(call.client.caller):
         record = await client.enqueue_score(run_id, call.body, user_id=user_id, request_id=request_id)
         return await _answer(call, record, call.query.wait)
@@ -90,6 +92,8 @@ async def get_score(call: Call[RequestPath, WaitQuery, NoBody]) -> web.StreamRes
     """Read a score."""
     await call.api.run(call.client, call.path.run_id)
     record = await call.api.queue.inference.get_score(call.path.run_id, call.path.request_id)
+    if record.request.has_surprisals:
+        await call.api.check_surprisals(call.client, call.path.run_id)
     return await _answer(call, record, call.query.wait)
 
 

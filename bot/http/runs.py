@@ -36,6 +36,7 @@ from bot.run_index import RunEntry, matching, run_order
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
+from trainer.config.train_request import default_label
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import CancelAnswer, RunPage
@@ -114,7 +115,8 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
     if call.body.tokenizer_id is not None:
         await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
     user_id, origin = call.client.user_id, call.origin
-    return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
+    request = changed(call.body, label=call.body.label or default_label(call.body.corpus))
+    return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin))
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:

@@ -271,12 +271,14 @@ def test_client__names_what_is_wrong_with_its_address_or_key(
         assert client.status(server.run.run_id).status == "completed"
 
 
-def test_user__does_not_see_the_error_output_of_runs_of_others(server: LabServer) -> None:
+def test_user__sees_no_surprisals_and_no_log_of_runs_of_others(server: LabServer) -> None:
     with client_of(server, USER_KEY) as client:
-        assert client.load(server.run.run_id).surprisal(TEXT) != []
-        with pytest.raises(AppError) as caught:
-            list(client.logs(server.run.run_id))
-    assert code_of(caught) is ErrorCode.FORBIDDEN
+        model = client.load(server.run.run_id)
+        assert model.score(TEXT, detail_level="summary").n_scored
+        for read in (lambda: model.surprisal(TEXT), lambda: list(client.logs(server.run.run_id))):
+            with pytest.raises(AppError) as caught:
+                read()
+            assert code_of(caught) is ErrorCode.FORBIDDEN
 
 
 def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Access to the HTTP API: each route needs a key, and a key opens what its role and its runs allow."""
 
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import pytest
 from pydantic import SecretStr
@@ -125,6 +126,7 @@ async def test_route__answers_a_known_key(here: Site, key: str) -> None:
 async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Site) -> None:
     run_id = await ended_run(here, ANA)
 
+    assert (await here.get(f"/runs/{run_id}", key=BOB)).fields["owner"] == "ana"
     for path in SEEN:
         assert (await here.get(path.format(run=run_id), key=BOB)).status in (200, 409), path
     for method, path in OWNED:
@@ -163,9 +165,44 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
     assert own.outcome == (404, "RUN_NOT_FOUND")
 
 
+DETAILED: list[tuple[str, dict[str, object]]] = [
+    ("/runs/{run}/score", {"text": "abc", "detail_level": "per_word"}),
+    ("/runs/{run}/score", {"text": "abc", "detail_level": "per_char"}),
+    ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1, "echo": True}),
+]
+SUMMED: list[tuple[str, dict[str, object]]] = [
+    ("/runs/{run}/score", {"text": "abc"}),
+    ("/runs/{run}/score", {"text": "abc", "detail_level": "per_line"}),
+    ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "echo": True}),
+    ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1}),
+]
+
+
+@pytest.mark.parametrize("surprisals", ["owner", "all"])
+async def test_surprisals__of_single_words_and_tokens_are_for_owner_and_admins(
+    lab: Lab, surprisals: Literal["owner", "all"]
+) -> None:
+    async with lab_site(lab, surprisals=surprisals) as here:
+        run_id = await ended_run(here, ANA)
+
+        async def statuses(path: str, body: dict[str, object]) -> dict[str, int]:
+            sent = body | ({"model": run_id} if "model" in body else {})
+            return {key: (await here.post(path.format(run=run_id), sent, key=key)).status for key in KEYS}
+
+        opened = [set((await statuses(path, body)).values()) for path, body in SUMMED]
+        detailed = [await statuses(path, body) for path, body in DETAILED]
+        scored = await here.post(f"/runs/{run_id}/score", DETAILED[0][1])
+        read = {key: (await here.get(scored.headers["Location"], key=key)).status for key in KEYS}
+
+    others = {200, 202} if surprisals == "all" else {403}
+    assert all(one <= {200, 202} for one in opened)
+    for one in (*detailed, read):
+        assert {one[ANA], one[ADMIN]} <= {200, 202} and one[BOB] in others
+
+
 @pytest.mark.parametrize("private_runs", [False, True])
 async def test_tokenizer__of_a_run_is_for_those_of_the_run(lab: Lab, private_runs: bool) -> None:
-    own = {"split_seed": 98 + private_runs}
+    own: dict[str, object] = {"split_seed": 98 + private_runs}
     async with lab_site(lab, private_runs=private_runs) as here:
         run = here.queue.runs.get(await ended_run(here, ANA, **own))
         facts = run.completed_manifest().tokenizer
@@ -199,6 +236,7 @@ async def test_key_with_the_name_of_a_discord_user__starts_runs_of_that_user(her
 
     record = here.queue.runs.get(own).record()
     assert (record.user_id, record.http) == (PERSON_ID, HttpOrigin(api_key=str(PERSON_ID)))
+    assert (await here.get(f"/runs/{accepted.run_id}")).fields["owner"] == str(PERSON_ID)
     assert (await here.get(f"/runs/{accepted.run_id}/logs", key=PERSON)).status == 200
     assert (await here.get(f"/runs/{accepted.run_id}/logs", key=ANA)).status == 403
 

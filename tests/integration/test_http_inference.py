@@ -219,7 +219,7 @@ async def test_key__runs_a_request_once(lab: Lab, run: RunDirectory, kind: str) 
     async with lab_site(lab) as here:
         at_once = await asyncio.gather(*(here.post(path, body, headers=once) for _ in range(4)))
         again = await here.post(path, body, headers=once)
-    async with lab_site(lab) as here:
+    async with lab_site(lab, surprisals="all") as here:
         restarted = await here.post(path, body, headers=once)
         another = await here.post(path, {field: other[field]}, headers=once)
         of_another = await here.post(path, body, headers=once, key=ANA)

@@ -128,6 +128,7 @@ async def test_training__with_wait_is_answered_with_its_end(here: Site) -> None:
     answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=2))
 
     status = answer.record(RunStatus)
+    assert (status.label, status.owner) == ("text", "root"), "the name of its corpus, and that of the key"
     assert (answer.status, status.status, status.step) == (200, "completed", 2)
     assert answer.headers["Location"] == f"/runs/{status.run_id}"
     assert (await here.get(f"/runs/{status.run_id}?wait=60")).record(RunStatus) == status

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from aiohttp import ClientResponse, ClientSession, TCPConnector
 from multidict import CIMultiDictProxy
@@ -162,6 +162,7 @@ def with_api(
     private_runs: bool = False,
     http: Mapping[str, object] | None = None,
     limits: Mapping[str, object] | None = None,
+    surprisals: Literal["owner", "all"] = "owner",
 ) -> Settings:
     """Settings with an API on a free port; without keys, every client is an admin."""
     fields: dict[str, object] = {"port": 0, **(http or {})}
@@ -170,7 +171,7 @@ def with_api(
     return changed(
         settings,
         http=HttpSettings.model_validate(fields),
-        security=SecuritySettings(api_keys=SecretStr(keys) if keys else None),
+        security=SecuritySettings(api_keys=SecretStr(keys) if keys else None, surprisals=surprisals),
         discord=DiscordSettings.model_validate(discord),
         limits=LimitSettings.model_validate(limited),
     )
@@ -197,9 +198,10 @@ async def lab_site(
     private_runs: bool = False,
     http: Mapping[str, object] | None = None,
     limits: Mapping[str, object] | None = None,
+    surprisals: Literal["owner", "all"] = "owner",
 ) -> AsyncIterator[Site]:
     """The API of the shared lab, whose worker answers and trains; its runs have ended before and after."""
-    settings = with_api(lab.settings, keys, private_runs=private_runs, http=http, limits=limits)
+    settings = with_api(lab.settings, keys, private_runs=private_runs, http=http, limits=limits, surprisals=surprisals)
     async with lab.queue(), site(settings) as here:
         yield here
 

@@ -67,6 +67,7 @@ class RunFollower:
             step=0,
             created_at=record.created_at,
             user_id=record.user_id,
+            owner=None if record.owner is None else str(record.owner),
             model_family=record.effective.model_family,
             objective=record.effective.objective,
             model_size=record.effective.model_size,

@@ -22,7 +22,7 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
-from trainer.config.train_request import CORPORA, RequestDraft, train_request
+from trainer.config.train_request import CORPORA, RequestDraft, default_label, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
@@ -150,8 +150,8 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
         except AppError as error:
             errors.append(draft.located(error, field))
     corpus = draft.fields.get("corpus")
-    if isinstance(corpus, str) and fields.get("label") is None and Path(corpus).stem.isprintable():
-        fields["label"] = Path(corpus).stem[:64] or None
+    if isinstance(corpus, str) and fields.get("label") is None:
+        fields["label"] = default_label(corpus)
     if not errors:
         try:
             request, unused = train_request(fields), draft.unused_settings

@@ -297,6 +297,9 @@ class SecuritySettings(Group):
     """Clients of the HTTP API: NAME:ROLE:KEY, separated by commas; the role is user or admin."""
     api_key: Annotated[Secret, AfterValidator(_long_enough)] = None
     """The key of one client with the name and the role admin."""
+    surprisals: Literal["owner", "all"] = "owner"
+    """Clients that get surprisals of words and tokens over HTTP. owner: of their own runs, and admins; all: of all runs
+    that they see."""
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:

@@ -1,6 +1,7 @@
 """Drafts of train requests: fields from options and files, merged, checked, and their problems located."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
@@ -131,6 +132,12 @@ def _preset(fields: Mapping[str, object]) -> Mapping[str, int | float | str]:
     architecture = "lstm" if family == "char_lstm" else family
     presets = next((presets for name, presets in PRESETS.items() if name == architecture), {})
     return next((preset for name, preset in presets.items() if name == fields.get("model_size")), {})
+
+
+def default_label(corpus: str) -> str | None:
+    """Return the label of a run without one: the name of its corpus."""
+    name = PurePath(corpus).stem[:64]
+    return name if name.isprintable() and name else None
 
 
 def train_request(fields: dict[str, object]) -> TrainRequest:

@@ -55,6 +55,11 @@ class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path
     seed: Seed | None = None
     """Accepted without effect: scoring is deterministic."""
 
+    @property
+    def has_surprisals(self) -> bool:
+        """True if the response has surprisals of single words or tokens."""
+        return self.detail_level in ("per_word", "per_char")
+
     @model_validator(mode="after")
     def _one_text(self) -> "ScoreRequest":
         if (self.text is None) == (self.path is None):

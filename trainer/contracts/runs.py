@@ -485,6 +485,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     user_id: int | None = None
+    owner: str | None = None
+    """Name of the API key or id of the Discord user that started the run; None for the command line."""
     model_family: ModelFamily
     objective: Objective = "causal_lm"
     """With masked_lm, each loss is per masked token."""

@@ -16,7 +16,7 @@ export interface RunStatus {
   tokens_per_second: number | null; eta_seconds: number | null; queue_position: number | null;
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
   model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
-  created_at: string; finished_at: string | null; warnings: string[];
+  owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
 }
 
 export interface RunPage { runs: RunStatus[]; next_cursor: string | null }

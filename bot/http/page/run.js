@@ -107,6 +107,7 @@ function factsOf(run) {
     ["Tokenizer", `${run.tokenizer_id ?? "–"}, ${run.vocab_size?.toLocaleString("en") ?? "–"} tokens`],
     ["Device", `${run.device ?? "–"}, ${run.precision ?? "–"}`],
     ["Speed", run.tokens_per_second === null ? "–" : `${decimal(run.tokens_per_second, 0)} tokens per second`],
+    ["Owner", bdi(run.owner ?? "command line")],
     ["Created", date(run.created_at)],
     run.finished_at === null ? ["Time left", duration(run.eta_seconds)] : ["Finished", date(run.finished_at)],
   ];

@@ -17,6 +17,7 @@ const COLUMNS = [
   "Validation loss",
   "Test loss",
   "Bits per character",
+  "Owner",
   "Created",
 ];
 const MOST_COMPARED = 4;
@@ -158,6 +159,7 @@ export async function showRuns(main, signal) {
       decimal(run.val_loss),
       decimal(run.test_loss),
       bitsPerChar(run.bits_per_char ?? run.val_bits_per_char, run.unknown_char_share),
+      bdi(run.owner ?? "–"),
       date(run.created_at),
     ];
   }
