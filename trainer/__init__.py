@@ -10,14 +10,19 @@ if TYPE_CHECKING:
 
 
 def load(source: "str | Path") -> "Model":
-    """Load a finished run by its id or folder, or a folder of `mt export --format hf`. Needs no server.
+    """Load a finished run by its id, a beginning of it or its folder, or a folder of `mt export --format hf`.
 
+    Needs no server.
     `trainer.load("RUN").surprisal("text")` returns the surprisal of each token in nats with its position in the text.
     Raises `trainer.contracts.errors.AppError`.
     """
     from trainer.api import Model  # imports torch
+    from trainer.contracts.errors import AppError
 
-    return Model.load(source)
+    try:
+        return Model.load(source)
+    except AppError as error:  # its sentence tells a user all that its traceback would
+        raise error.with_traceback(None) from None
 
 
 def __getattr__(name: str) -> object:

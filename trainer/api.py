@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
-from trainer.contracts.errors import AppError, ErrorCode, new_request_id
+from trainer.contracts.errors import new_request_id
 from trainer.contracts.inference import (
     GenerateRequest,
     GenerateResponse,
@@ -21,7 +21,7 @@ from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
-from trainer.jobs.replication import whole_run
+from trainer.jobs.replication import full_run_id, whole_run
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 
@@ -40,7 +40,7 @@ class Model(NotebookModel):
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
-        """Load a run by its id, its folder or a downloaded folder of it, or an exported folder.
+        """Load a run by its id or the beginning of it, its folder or a downloaded folder of it, or an exported folder.
 
         Raises RUN_NOT_FOUND, RUN_NOT_READY, and MODEL_LOAD_FAILED for a damaged or changed file.
         """
@@ -50,7 +50,9 @@ class Model(NotebookModel):
             if str(source) and os.path.exists(folder):
                 record, model, tokenizer = load_export(folder)
                 return cls(record.run_id, model, tokenizer)
-            run = _find_run(str(source))
+            settings = load_settings()
+            place = f" in '{settings.app.artifacts_root.absolute()}', and no such folder"
+            run = whole_run(settings, full_run_id(settings, str(source), place))
         return cls(run.completed_manifest().run_id, *load_run(run))
 
     @property
@@ -69,12 +71,3 @@ class Model(NotebookModel):
         """Predict with the state of an earlier, shorter prefix."""
         response = PredictResponse(request_id=new_request_id(), run_id=self.run_id, status="queued")
         return predict(self.model, self.tokenizer, request, response, self._prefixes)
-
-
-def _find_run(run_id: str) -> RunDirectory:
-    try:
-        return whole_run(load_settings(), run_id)
-    except AppError as error:
-        if error.code is not ErrorCode.RUN_NOT_FOUND:
-            raise
-        raise AppError(error.code, f"There is no run and no folder '{run_id}'.") from None

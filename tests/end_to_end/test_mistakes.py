@@ -344,7 +344,7 @@ MISTAKES = [
     Mistake(f"cancel {RUN}", E.RUN_FINISHED, f"The run '{RUN}' has already ended."),
     Mistake("verify not-mine", E.RUN_NOT_FOUND, "There is no run 'not-mine'"),
     Mistake("config nothing", E.RUN_NOT_FOUND, "There is no run 'nothing'"),
-    Mistake(f"config {'a' * 65}", E.RUN_NOT_FOUND, "There is no run: check its id"),
+    Mistake(f"config {'a' * 65}", E.RUN_NOT_FOUND, f"There is no run '{'a' * 64}': check its id"),
     Mistake(f"logs {RUN} --tail -1", INVALID, "`--tail` must be at least 0, you gave -1."),
     Mistake("runs --limit 0", INVALID, "`--limit` must be at least 1, you gave 0."),
     Mistake("runs --status done", INVALID, "--status: invalid choice: 'done'"),

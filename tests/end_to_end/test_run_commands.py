@@ -25,7 +25,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.export.verification import Verification
 from trainer.system.logs import LogReader
 from trainer.training.progress import CurveRow
@@ -263,7 +263,6 @@ def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
 MISTAKES: list[tuple[Sequence[str], str]] = [
     (["runs", "--limit", "0"], "`--limit` must be at least 1, you gave 0."),
     (["runs", "--status", "lost"], "invalid choice: 'lost'"),
-    (["logs", "a-run", "--tail", "-1"], "`--tail` must be at least 0, you gave -1."),
     (["status", "a-run"], "There is no run 'a-run'"),
     (["logs", "a-run"], "There is no run 'a-run'"),
     (["cancel", "../x"], "There is no run '../x'"),
@@ -532,7 +531,29 @@ def test_compare__shows_no_differences_of_runs_on_different_texts(shell: Shell) 
     ]
 
 
+def test_run__is_named_by_any_beginning_that_no_other_run_has(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    for name in ("lstm-2", "lstm-21"):
+        twin(run, name)
+
+    shown = [shell.type("status", beginning).split(":")[0] for beginning in ("char", "lstm-2", "lstm-21")]
+    compared = shell.type("compare", "char", "lstm-21").splitlines()[0]
+    request = TrainRequest.model_validate_json(
+        shell.type("validate", "--corpus", "text", "--init-from", "char", "--json")
+    )
+
+    assert shown == [run.run_id, "lstm-2", "lstm-21"]
+    assert compared.startswith(f"{run.run_id} against lstm-21: ")
+    assert request.init_from_run_id == run.run_id
+    several = "'lstm' is the beginning of 2 run ids: lstm-2, lstm-21. Give more of the id."
+    assert shell.error("cancel", "lstm").message == several
+    near = f"There is no run 'x{run.run_id}'; did you mean `{run.run_id}`?"
+    assert shell.error("verify", f"x{run.run_id}").message == near
+    assert shell.error("files", "").message == "There is no run '': check its id, or list the runs."
+
+
 COMPARE_MISTAKES: list[tuple[list[str], str]] = [
+    (["logs", "RUN", "--tail", "-1"], "`--tail` must be at least 0, you gave -1."),
     (["compare", "RUN", "RUN"], "A run cannot be compared with itself"),
     (["compare", "RUN", "a-run"], "There is no run 'a-run'"),
     (["compare", "RUN", "lstm-2", "--split", "validation"], "has no evaluation of its validation split"),

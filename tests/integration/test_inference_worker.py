@@ -7,7 +7,9 @@ import pytest
 
 from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request, twin
 from tests.support import wait_for_status as wait
+from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS
+from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
 from trainer.config.settings import LoggingSettings
 from trainer.contracts.comparison import Comparison
@@ -136,14 +138,14 @@ async def requests_in(store: Store) -> set[bytes]:
 
 MISTAKES: list[tuple[list[str], ErrorCode, str]] = [
     (["score", "a-run", "x", "--path", "demo"], ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`"),
-    (["score", "a-run", "--path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+    (["score", "no-run", "--path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
     (["score", "a-run", "x", "--max-window", "9"], ErrorCode.INVALID_INPUT, "`window_tokens`"),
     (["generate", "a-run", "x", "--prompt-path", "demo"], ErrorCode.INVALID_INPUT, "not both"),
     (["generate", "a-run", "--prompt-path", "nix.txt"], ErrorCode.DATA_NOT_FOUND, "no file 'nix.txt'"),
-    (["generate", "a-run", "--prompt-path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
-    (["generate", "a-run", "--prompt-path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+    (["generate", "no-run", "--prompt-path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
+    (["generate", "no-run", "--prompt-path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
     (["eval", "a-run", "--path", "nix"], ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
-    (["eval", "a-run", "--path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+    (["eval", "no-run", "--path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
 ]
 
 
@@ -154,10 +156,11 @@ def test_mistakes_in_asking__are_one_sentence_and_start_nothing(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "up.txt").write_text("abc\n", encoding="utf-8")
+    RunStore(tmp_path / "artifacts").create(record("a-run"))
     for words, code, sentence in MISTAKES:
         exit_code = main([*words, "--json"])
         error = ErrorBody.model_validate_json(capsys.readouterr().out)
 
         assert (exit_code, error.code) == (2, code)
         assert sentence in error.message
-    assert [path.name for path in tmp_path.iterdir()] == ["up.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "up.txt"]

@@ -31,7 +31,7 @@ from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.replication import Replication, whole_run
+from trainer.jobs.replication import Replication, full_run_id, whole_run
 from trainer.jobs.services import die_with_parent, find_server
 from trainer.store.store import connect
 from trainer.worker.inference_process import InferenceChild
@@ -127,6 +127,8 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         measured = await queue.inference.evaluate(run_id, EvalRequest(split="validation"))
         scored = await queue.inference.score(run_id, ScoreRequest(path="short"))
         elsewhere = await queue.inference.evaluate(run_id, EvalRequest(path_override="text"))
+        new_machine = changed(site.here, app=changed(site.here.app, artifacts_root=tmp_path / "new"))
+        assert await asyncio.to_thread(full_run_id, new_machine, run_id[:-1]) == run_id
         whole = await asyncio.to_thread(whole_run, site.here, run_id)
         report = await asyncio.to_thread(verify_run, whole, site.here)
 

@@ -236,6 +236,11 @@ def test_running_run__is_cancelled(laptop: Laptop) -> None:
         assert client.wait(run_id).status == "cancelled"
 
 
+def test_run__is_named_by_a_beginning_of_its_id(laptop: Laptop, other: str) -> None:
+    assert laptop.show("status", other[:-1]).startswith(f"{other}: ")
+    assert laptop.refusal("status", f"{other}x").startswith(f"mt: There is no run '{other}x'; did you mean `")
+
+
 @pytest.mark.parametrize("is_remote", [True, False])
 def test_log__is_followed_to_the_end_of_the_run(is_remote: bool, laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:

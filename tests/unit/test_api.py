@@ -88,6 +88,7 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "artifacts"))
 
     assert trainer.load(run.run_id).surprisal("a") == trainer.load(run.path).surprisal("a")
+    assert trainer.load(run.run_id[:3]).run_id == run.run_id
     copytree(run.path, tmp_path / "My Run (copy)")
     assert trainer.load("My Run (copy)").score("a").run_id == run.run_id
     for name in ("nothing", "no/such/folder", "", "n" * 300):
@@ -95,7 +96,8 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
             trainer.load(name)
         assert (caught.value.code, caught.value.message) == (
             ErrorCode.RUN_NOT_FOUND,
-            f"There is no run and no folder '{name}'.",
+            f"There is no run '{name[:64]}' in '{tmp_path}/artifacts', and no such folder: check its id, or list the"
+            " runs.",
         )
     monkeypatch.setenv("APP__CONFIG_FILE", "none.toml")
     with pytest.raises(AppError) as caught:
@@ -134,7 +136,7 @@ def test_mt_import__restores_what_mt_export_wrote(
     assert trainer.load(run.run_id).surprisal("the sea") == before
     assert trainer.load(tmp_path / "elsewhere" / "models" / run.run_id).run_id == run.run_id
     assert shell.error("import", "run.tar").code is ErrorCode.CONFLICT
-    assert shell.error("import", "none.tar").message == "There is no 'none.tar'."
+    assert shell.error("import", "none.tar").message == "There is no file 'none.tar'."
 
 
 def test_mt_export__refuses_what_it_cannot_do(shell: Shell) -> None:

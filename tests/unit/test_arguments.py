@@ -4,11 +4,14 @@ import argparse
 import shlex
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT
-from trainer.commands.arguments import Argument, Commands, MtParser, Parser, RunOptions, option, repeatable
+from tests.support.runs import record
+from trainer.artifacts.runs import RunStore
+from trainer.commands.arguments import Argument, Commands, MtParser, Options, Parser, option, repeatable
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.main import main
 from trainer.commands.request_help import describe_request
@@ -18,7 +21,8 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.schema import schema_of
 
 
-class ScoreOptions(RunOptions):
+class ScoreOptions(Options):
+    run = Argument[str]("RUN")
     text = Argument[str | None]("TEXT", nargs="?")
     top_k = option("--top-k K", int, "K")
     set = repeatable("--set KEY=VALUE", "set")
@@ -132,12 +136,17 @@ def test_every_option__has_a_help_line_and_every_command_an_example() -> None:
         assert all(action.help for action in parser._actions), path
 
 
-def test_examples__can_be_parsed() -> None:
+def test_examples__can_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path))
+    runs = {"RUN": "lstm-1", "OTHER": "gru-1"}
+    for run_id in runs.values():
+        RunStore(tmp_path).create(record(run_id))
     parser = MtParser()
     for path, command in commands_of(parser):
         words = shlex.split(str(command.epilog).removeprefix("Example: "), comments=True)
         if path != "mt completion":
-            command.parse_args([word for word in words[len(path.split()) :] if word not in (">", "again.yaml")])
+            given = [word for word in words[len(path.split()) :] if word not in (">", "again.yaml")]
+            command.parse_args([runs.get(word, word) for word in given])
 
 
 @pytest.mark.parametrize("words", [["corpus"], ["corpus", "-h"], ["corpus", "--help"]])

@@ -11,7 +11,7 @@ from tests.support.properties import for_all_pairs
 from tests.support.runs import phase, record
 from tests.support.stories import Story, run_record
 from trainer.artifacts.event_log import EventLog, EventReader
-from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id, one_run_id
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, JobStarted, MetricsProgress, stamp
@@ -42,6 +42,14 @@ def test_unknown_run__is_refused_in_one_sentence(tmp_path: Path, run_id: str) ->
 
     assert caught.value.code is ErrorCode.RUN_NOT_FOUND
     assert str(tmp_path) not in caught.value.message
+
+
+def test_beginning_of_many_ids__is_refused_with_five_of_them() -> None:
+    with pytest.raises(AppError) as refused:
+        one_run_id("a", [f"a{number}" for number in range(6)])
+
+    shown = "'a' is the beginning of 6 run ids: a0, a1, a2, a3, a4, …. Give more of the id."
+    assert (refused.value.code, refused.value.message) == (ErrorCode.INVALID_INPUT, shown)
 
 
 def test_run_ids__are_unique_and_readable() -> None:

@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
@@ -24,6 +24,7 @@ from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobQueued, stamp
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings, check_completed
+from trainer.contracts.validation import did_you_mean, shown_name
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -50,6 +51,7 @@ _TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
 _CLOCK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
 """Steps of a file's time: of a kernel's clock, and of a disk that keeps whole seconds."""
+_SHOWN_RUNS = 5
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -392,6 +394,22 @@ class RunStore:
 
     def _has(self, run_id: str, name: str) -> bool:
         return os.path.exists(f"{self._folder}/{run_id}/{name}")
+
+
+def one_run_id(given: str, run_ids: Collection[str], place: str = "") -> str:
+    """Return the id that is given, or the only one that begins with the given text; `place` says where they are.
+
+    Raises INVALID_INPUT for the beginning of several ids, and RUN_NOT_FOUND with an id that is near.
+    """
+    found = [given] if given in run_ids else sorted(one for one in run_ids if given and one.startswith(given))
+    if not found:
+        near = did_you_mean(given, sorted(run_ids)) or ": check its id, or list the runs."
+        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run '{shown_name(given)}'{place}{near}")
+    if len(found) > 1:
+        shown = ", ".join(found[:_SHOWN_RUNS]) + (", …" if len(found) > _SHOWN_RUNS else "")
+        message = f"'{shown_name(given)}' is the beginning of {len(found)} run ids: {shown}. Give more of the id."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    return found[0]
 
 
 def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:

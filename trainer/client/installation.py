@@ -1,12 +1,14 @@
 """The installation of a server: its runs and tokenizers, over HTTP."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
 from pydantic import BaseModel, ValidationError
 
 from trainer.artifacts.run_files import RunFiles
+from trainer.artifacts.runs import one_run_id
 from trainer.client.http_api import HttpApi, StreamLost, address
 from trainer.client.inference import RemoteInference
 from trainer.config.settings import ClientSettings
@@ -25,6 +27,7 @@ from trainer.contracts.tokenizer_jobs import (
 )
 from trainer.contracts.tokenizers import TokenizerManifest
 
+_COMPLETE_ID = re.compile(r"[a-z0-9_]+-\d{8}-[0-9a-f]{8}", re.ASCII)
 _MAX_PAGE = 200
 _MAX_TAIL = 10_000
 _PROGRESS_SECONDS = 1.0
@@ -62,6 +65,16 @@ class RemoteInstallation:
             cursor = page.next_cursor
             if cursor is None or len(found) >= limit:
                 return found
+
+    async def full_run_id(self, given: str) -> str:
+        """Return the id of the only run that begins with a text; a complete id is not looked up.
+
+        Raises RUN_NOT_FOUND, and INVALID_INPUT for the beginning of several ids.
+        """
+        if _COMPLETE_ID.fullmatch(given):
+            return given
+        found = await self.runs(limit=_MAX_PAGE, search=given) or await self.runs(limit=_MAX_PAGE)
+        return one_run_id(given, [status.run_id for status in found])
 
     async def status(self, run_id: str, *, wait: float = 0.0) -> RunStatus:
         """Return the status of a run at its end, or after `wait` seconds."""

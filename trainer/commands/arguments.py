@@ -11,6 +11,7 @@ import shtab
 from pydantic import BaseModel
 
 from trainer.commands.catalogue import COMMANDS, CommandInfo
+from trainer.commands.connection import full_run_id, local_run_id
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.schema import schema_of
@@ -25,6 +26,7 @@ _Run = Callable[[Sequence[str], Terminal], int]
 
 RUN_IDS: Mapping[str, object] = shtab.cmd('ls "${APP__ARTIFACTS_ROOT:-artifacts}/models" 2>/dev/null')
 """The completion of a run id by the shell."""
+_RUN_HELP = "run id, or a beginning that no other run has"
 
 
 class _Keywords(TypedDict, total=False):
@@ -115,7 +117,13 @@ class Options(argparse.Namespace):
 class RunOptions(Options):
     """Options of a command that needs a run."""
 
-    run = Argument[str]("RUN", completion=RUN_IDS, help="run id, as `mt runs` lists it")
+    run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help=_RUN_HELP)
+
+
+class LocalRunOptions(Options):
+    """Options of a command that needs a run of this machine."""
+
+    run = Argument[str]("RUN", type=local_run_id, completion=RUN_IDS, help=_RUN_HELP)
 
 
 class SamplingOptions(RunOptions):

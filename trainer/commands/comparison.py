@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.text import Text
 
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
-from trainer.commands.connection import settings_for_any, with_inference, with_installation
+from trainer.commands.connection import full_run_id, settings_for_any, with_inference, with_installation
 from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.installation import Inference, Installation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
@@ -32,8 +32,8 @@ _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1",
 
 
 class _CompareOptions(RunOptions):
-    run = Argument[str]("RUN", completion=RUN_IDS, help="run to judge")
-    others = Argument[list[str]]("OTHER", nargs="+", help="run to compare with")
+    run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help="run to judge")
+    others = Argument[list[str]]("OTHER", nargs="+", type=full_run_id, completion=RUN_IDS, help="run to compare with")
     split = option("--split validation|test", str, "compare on this split; default: test")
     path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")
     tolerance = option("--tolerance X", float, _TOLERANCE_HELP, TOLERANCE)

@@ -44,6 +44,22 @@ def settings_for_any(service: str = "model-trainer", *, level: Literal["INFO", "
     return settings
 
 
+def full_run_id(given: str) -> str:
+    """Return the id of the only run that begins with a text, on the server of MT_URL or on this machine."""
+    settings = settings_for_any()
+    if settings.client.url is not None:
+        return with_server(settings, lambda server: server.full_run_id(given))
+    return local_run_id(given)
+
+
+def local_run_id(given: str) -> str:
+    """Return the id of the only run of this machine that begins with a text; raises CONFIG_INVALID if MT_URL is set."""
+    settings = settings_for()
+    from trainer.jobs import replication
+
+    return replication.full_run_id(settings, given)
+
+
 def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
     from trainer.jobs.services import Services

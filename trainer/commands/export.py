@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
-from trainer.commands.arguments import Argument, Commands, Options, RunOptions, option
+from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
@@ -21,7 +21,7 @@ _FORMATS: tuple[str, ...] = get_args(Format)
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
-class _ExportOptions(RunOptions):
+class _ExportOptions(LocalRunOptions):
     format = Argument[Format](
         "--format",
         choices=_FORMATS,

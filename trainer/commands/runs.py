@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from trainer.commands.arguments import Commands, RunOptions, flag, option
+from trainer.commands.arguments import Commands, LocalRunOptions, RunOptions, flag, option
 from trainer.commands.connection import settings_for, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.installation import Installation
 from trainer.commands.local_installation import LocalInstallation
@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
     commands.add("resume", RunOptions, _resume)
     commands.add("config", RunOptions, _config)
     commands.add("files", RunOptions, _files)
-    commands.add("verify", RunOptions, _verify)
+    commands.add("verify", LocalRunOptions, _verify)
 
 
 def _status(options: RunOptions, terminal: Terminal) -> int:
@@ -162,7 +162,7 @@ def _files(options: RunOptions, terminal: Terminal) -> int:
     return 0
 
 
-def _verify(options: RunOptions, terminal: Terminal) -> int:
+def _verify(options: LocalRunOptions, terminal: Terminal) -> int:
     settings = settings_for()
     run = whole_run(settings, options.run)
     from trainer.export.verification import verify_run  # torch, for the model

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Argument, Arguments, Commands, Options, repeatable
-from trainer.commands.connection import settings_for, settings_for_any, with_queue, with_server
+from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, repeatable
+from trainer.commands.connection import full_run_id, settings_for, settings_for_any, with_queue, with_server
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
 from trainer.commands.installation import Installation
 from trainer.commands.local_installation import LocalInstallation
@@ -51,7 +51,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "batch_size": ("N", _number_or_word),
     "learning_rate": ("X", float),
     "seed": ("N", int),
-    "init_from": ("RUN", str),
+    "init_from": ("RUN", full_run_id),
     "devices": ("N", int),
     "early_stopping": ("N", int),
 }
@@ -62,7 +62,8 @@ def _request_argument(name: str, about: str) -> Argument[object]:
     if name == "freeze_embeddings":
         return Argument(flag, action="store_true", default=None, help=about)
     metavar, convert = _VALUES.get(name, (name.upper(), str))
-    return Argument(f"{flag} {metavar}", type=convert, help=about)
+    completion = RUN_IDS if convert is full_run_id else None
+    return Argument(f"{flag} {metavar}", type=convert, completion=completion, help=about)
 
 
 class TrainOptions(Options):

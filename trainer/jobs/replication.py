@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import structlog
 
 from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Kind, Replica, join_store, unstored
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore, one_run_id
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -188,6 +188,18 @@ class Replication:
         if self._objects is None:
             raise ValueError("there is no object store")
         return Replica(self._objects, self._root, kind, item_id)
+
+
+def full_run_id(settings: Settings, given: str, place: str = "") -> str:
+    """Return the id of the only run of this machine or of the object store that begins with a text.
+
+    Raises RUN_NOT_FOUND, and INVALID_INPUT for the beginning of several ids.
+    """
+    run_ids, objects = set(RunStore(settings.app.artifacts_root).ids()), _object_store(settings)
+    if objects is not None and given not in run_ids:
+        heads = [key for state in (OPEN, ENDED) for key in objects.tags(f"{state}models/")]
+        run_ids.update(_kind_and_id(key)[1] for key in heads)
+    return one_run_id(given, run_ids, place)
 
 
 def whole_run(settings: Settings, run_id: str) -> RunDirectory:
