@@ -243,7 +243,7 @@ def test_blank_file__is_refused_in_every_form(shell: Shell) -> None:
         assert (code, "nothing to score" in err) == (2, True)
     (shell.folder / "blank.txt").write_bytes(b"\xff\n\xfe\n")
     (shell.folder / "kept.csv").write_text("kept")
-    code, _, err = shell.type(*("score", RUN, "--path", "blank.txt", "--format", "csv", "--out", "kept.csv"))
+    code, _, err = shell.type(*("score", RUN, "--path", "blank.txt", "--format", "csv", "--out", "kept.csv", "--force"))
     assert (code, "none of its lines can be read" in err) == (2, True)
     assert (shell.folder / "kept.csv").read_text() == "kept"
 
@@ -293,6 +293,8 @@ MISTAKES = [
     (["x", "--format", "csv", "--out", "no/f.csv"], "There is no folder 'no'"),
     (["x", "--format", "csv", "--out", "."], "'.' is a folder: name a file to write to"),
     (["--path", "three.tsv", "--format", "csv", "--out", "three.tsv"], "'three.tsv' is the input"),
+    (["x", "--format", "csv", "--out", "three.tsv"], "'three.tsv' already exists: name another file, or overwrite"),
+    (["x", "--heatmap", "map.html"], "'map.html' already exists: name another file, or overwrite it with `--force`."),
     (["x", "--format", "csv", "--out", "f" * 300], "cannot be written to: File name too long"),
     (["x", "--heatmap", "f" * 300 + ".html"], "cannot be written to: File name too long"),
     (["x", "--heatmap", "f.gif"], "ends in .png or .html"),
@@ -314,6 +316,7 @@ def test_mistake__is_one_sentence(words: list[str], sentence: str, shell: Shell)
     (shell.folder / "blank.tsv").write_text("\n\n", encoding="utf-8")
     (shell.folder / "three.tsv").write_text("a\tb\na\t\tc\n", encoding="utf-8")
     (shell.folder / "bytes.tsv").write_bytes(b"a\tb\xff\n")
+    (shell.folder / "map.html").touch()
 
     code, _, err = shell.type("score", RUN, *words)
 

@@ -69,6 +69,10 @@ def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDire
     with pytest.raises(AppError) as caught:
         export_archive(run, archive)
     assert caught.value.code is ErrorCode.CONFLICT
+    before = archive.read_bytes()
+    archive.write_bytes(b"older")
+    export_archive(run, archive, force=True)
+    assert archive.read_bytes() == before
 
     with pytest.raises(OSError):
         export_archive(run, archive / "below")

@@ -11,6 +11,7 @@ import tokenizers
 import torch
 from pydantic import TypeAdapter
 
+import trainer
 from tests.support import ROOT
 from tests.support.families import CAUSAL, FAMILIES, MASKED
 from tests.support.finished_runs import finished_run
@@ -210,6 +211,24 @@ def test_export__overwrites_nothing_and_leaves_nothing_half_made(runs: dict[str,
     with pytest.raises(OSError):
         export_folder(runs["rnn"], "hf", file / "below")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_export__replaces_an_earlier_one_if_forced_and_nothing_else(
+    runs: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter").touch()
+    export_folder(runs["rnn"], "torchscript", out)
+
+    assert export_folder(runs["gru"], "hf", out, force=True).run_id == runs["gru"].run_id
+
+    assert trainer.load(out).run_id == runs["gru"].run_id
+    assert not list(out.glob("*.pt")) and sorted(tmp_path.iterdir()) == [mine, out]
+    for taken in (mine, tmp_path):
+        with pytest.raises(AppError, match="`--force` replaces an earlier export only"):
+            export_folder(runs["gru"], "hf", taken, force=True)
+    assert (mine / "letter").exists()
 
 
 def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
-from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, option
+from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
@@ -29,6 +29,7 @@ class _ExportOptions(LocalRunOptions):
         help="hf: for transformers; archive: for `mt import`; onnx; torchscript: deprecated by PyTorch",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
+    force = flag("--force", "replace an earlier export")
     license = option("--license ID", str, "license for the model card, such as cc0-1.0")
 
 
@@ -49,11 +50,11 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
         if options.format == "archive":
             from trainer.export.archive import export_archive  # torch
 
-            files = export_archive(run, options.out).files
+            files = export_archive(run, options.out, force=options.force).files
         else:
             from trainer.export.folders import export_folder
 
-            files = export_folder(run, options.format, options.out, options.license).files
+            files = export_folder(run, options.format, options.out, options.license, force=options.force).files
     count, size = len(files), sum(file.bytes for file in files)
     answer: dict[str, object] = {"run_id": run.run_id, "format": options.format, "path": str(options.out)}
     result = Text(f"{run.run_id} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")

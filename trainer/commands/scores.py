@@ -83,8 +83,9 @@ class _ScoreOptions(RunOptions):
         default="table",
         help="output format; jsonl, csv and tsv are written line by line; default: table",
     )
-    out = option("--out FILE", Path, "write the result to a file")
+    out = option("--out FILE", Path, "write the result to a new file")
     heatmap = option("--heatmap FILE", Path, "draw a heat map: an image (.png) or a page (.html)")
+    force = flag("--force", "overwrite the files of `--out` and `--heatmap`")
 
     @property
     def format(self) -> Format:
@@ -116,7 +117,7 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
     for file in (options.out, options.heatmap):
         if file is not None:
-            _check_output(file, options.path or options.pairs)
+            _check_output(file, options.path or options.pairs, overwrites=options.force)
     try:
         if options.pairs is not None:
             return _score_pairs(options, options.pairs, settings, terminal)
@@ -126,14 +127,17 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
         return EXIT_INTERRUPTED  # the requests are withdrawn, and the output has complete lines only
 
 
-def _check_output(file: Path, source: Path | None) -> None:
-    """Refuse an output file that cannot be written, or that is the input."""
+def _check_output(file: Path, source: Path | None, *, overwrites: bool) -> None:
+    """Refuse an output file that cannot be written, that is the input, or that would be overwritten."""
     if not os.path.isdir(file.parent):
         raise AppError(ErrorCode.INVALID_INPUT, f"There is no folder '{file.parent}' to write '{file.name}' to.")
     if os.path.isdir(file):
         raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is a folder: name a file to write to.")
     if source is not None and os.path.exists(source) and os.path.exists(file) and file.samefile(source):
         raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is the input: name another file to write to.")
+    if os.path.isfile(file) and not overwrites:
+        message = f"'{file}' already exists: name another file, or overwrite it with `--force`."
+        raise AppError(ErrorCode.CONFLICT, message)
 
 
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal, folder: Path) -> int:

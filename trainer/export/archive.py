@@ -35,13 +35,15 @@ class ArchiveRecord(Frozen):
     files: tuple[FileRecord, ...]
 
 
-def export_archive(run: RunDirectory, file: Path) -> ArchiveRecord:
-    """Write a completed run to a new file, atomically. The log and the Discord messages are left out.
+def export_archive(run: RunDirectory, file: Path, *, force: bool = False) -> ArchiveRecord:
+    """Write a completed run to a new file, atomically; with `force` it replaces a file.
+
+    The log and the Discord messages are left out.
 
     Raises RUN_NOT_READY, CONFLICT if the file exists, and MODEL_LOAD_FAILED if the run's files have changed.
     """
     run.completed_manifest()
-    check_free(file, for_folder=False)
+    check_free(file, is_earlier=force and file.is_file(), for_folder=False)
     with run.in_use():
         _check_whole(run)
         record = ArchiveRecord(run_id=run.run_id, files=file_records(run.path, _paths(run)))

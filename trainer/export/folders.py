@@ -17,8 +17,10 @@ from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 
-def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: str | None = None) -> ExportRecord:
-    """Write a run's model to a new folder, atomically.
+def export_folder(
+    run: RunDirectory, to: FolderFormat, folder: Path, licence: str | None = None, *, force: bool = False
+) -> ExportRecord:
+    """Write a run's model to a new folder, atomically; with `force` it replaces an earlier export.
 
     Raises CONFLICT if the folder exists, UNSUPPORTED_BACKEND if the format needs a package that is not installed, and
     the errors of `load_run`.
@@ -28,7 +30,7 @@ def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: st
     manifest = run.completed_manifest()
     model, tokenizer = load_run(run)
     file = read_record(run.path / CONFIG_FILE, ModelFile)
-    check_free(folder)
+    check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
     with appearing_at(folder) as temporary:
         DISK.make_folder(temporary)
         library_folder.write_tokenizer(temporary, model, tokenizer)
@@ -52,22 +54,28 @@ def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: st
 def appearing_at(target: Path) -> Iterator[Path]:
     """Yield a temporary path; what has been written there gets the target's name at the end."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    earlier = temporary.with_suffix(".old")
     with storage_errors(f"`{target.name}` could not be written"):
         try:
             DISK.make_folder(target.parent)
             yield temporary
+            if target.is_dir():  # an earlier export, or empty
+                DISK.rename(target, earlier)
             DISK.rename(temporary, target)
             DISK.sync(target.parent)
+            with suppress(OSError):
+                DISK.remove_folder(earlier)
         finally:
             with suppress(OSError):
                 DISK.remove_folder(temporary)  # where it has not got its name
 
 
-def check_free(target: Path, *, for_folder: bool = True) -> None:
-    """Raise CONFLICT if the target exists; an empty folder may be replaced by a folder."""
+def check_free(target: Path, *, is_earlier: bool, for_folder: bool = True) -> None:
+    """Raise CONFLICT if the target exists; an earlier export may be replaced, and an empty folder by a folder."""
     is_empty = for_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())
-    if target.is_symlink() or (target.exists() and not is_empty):
-        raise AppError(ErrorCode.CONFLICT, f"'{target}' already exists: give `--out` another name.")
+    if target.is_symlink() or (target.exists() and not (is_empty or is_earlier)):
+        message = f"'{target}' already exists: give `--out` another name. `--force` replaces an earlier export only."
+        raise AppError(ErrorCode.CONFLICT, message)
 
 
 def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:
