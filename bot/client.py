@@ -33,6 +33,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _MAX_RATE_LIMIT_SECONDS = 60.0
+_UNREACHABLE = "Discord is not reachable from this machine. The bot tries again; `mt up --no-discord` runs without it."
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
 
 
@@ -98,7 +99,9 @@ class Bot(discord.Client):
     async def _log_in(self, token: str) -> None:
         try:
             await self.login(token)
-        except CALL_ERRORS:
+        except CALL_ERRORS as error:
+            if not isinstance(error, discord.DiscordException):
+                log.warning("discord_unreachable", reason=_UNREACHABLE)
             await self.http.close()  # each try opens a session of its own
             self.http.connector = discord.utils.MISSING
             raise

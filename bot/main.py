@@ -49,7 +49,9 @@ def _token(settings: Settings) -> str:
     discord_settings = settings.discord
     if discord_settings.token is None:
         raise AppError(
-            ErrorCode.CONFIG_INVALID, "DISCORD__TOKEN is not set. Copy the bot's token from Discord's developer portal."
+            ErrorCode.CONFIG_INVALID,
+            "DISCORD__TOKEN is not set. Copy the bot's token from Discord's developer portal to `.env`, or start"
+            " without Discord: `mt up --no-discord`.",
         )
     people: tuple[int, ...] = (
         discord_settings.admin_ids + discord_settings.allowed_user_ids + discord_settings.allowed_guild_ids

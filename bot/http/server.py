@@ -72,7 +72,9 @@ class HttpServer:
                 f"HTTP__HOST and HTTP__PORT cannot be used ({reason}). Set another port, or 0 for any.",
             ) from None
         port: int = self._server.sockets[0].getsockname()[1]
-        log.info("http_started", port=port)
+        shown = "127.0.0.1" if http.host in ("0.0.0.0", "::") else f"[{http.host}]" if ":" in http.host else http.host  # noqa: S104
+        page = str(http.public_url or f"http://{shown}:{port}/")
+        log.info("http_started", port=port, page=page, artifacts=str(self._api.settings.app.artifacts_root.absolute()))
         return port
 
     async def stop(self) -> None:

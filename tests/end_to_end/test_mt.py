@@ -298,6 +298,7 @@ def test_up_without_a_token__says_what_is_missing(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "DISCORD__TOKEN is not set" in done.stderr
+    assert "`.env`" in done.stderr and "`mt up --no-discord`" in done.stderr
 
 
 def test_worker__with_a_wrong_redis_says_so(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_runs__newest_first_by_status_and_so_many(shell: Shell) -> None:
 
 
 def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
-    assert "No runs yet. Start one with: mt train --corpus demo" in shell.type("runs")
+    assert f"No runs yet in '{shell.folder}/artifacts'. Start one with: mt train --corpus demo" in shell.type("runs")
     done = shell.add_finished_run()
     label: dict[str, object] = {"label": "[red]a :smile: name"}
     waiting = record("waiting")

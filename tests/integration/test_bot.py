@@ -22,7 +22,7 @@ from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Refusal
 from local_discord.wire import rows, text
-from tests.support.bot import AMBER, GREY, RED, TEXT, TOKEN, ended, left, place, read, settings, start_bot
+from tests.support.bot import AMBER, GREY, RED, TEXT, TOKEN, ended, left, log_of, place, read, settings, start_bot
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
@@ -437,6 +437,7 @@ async def test_process__told_to_end_while_discord_is_away_ends_all_the_same(tmp_
 
     assert code == 0, said
     assert "Unclosed" not in said
+    assert "Discord is not reachable from this machine." in log_of(tmp_path).read_text(encoding="utf-8")
 
 
 async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ async def port_of(process: Process) -> int:
             line = _line.validate_json(await process.stdout.readline())
             if line["message"] == "http_started":
                 assert isinstance(line["port"], int)
+                assert line["page"] == f"http://127.0.0.1:{line['port']}/"
                 return line["port"]
 
 

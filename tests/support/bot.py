@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,19 +134,25 @@ async def place(
         assert server.violations == []
 
 
+def log_of(root: Path) -> Path:
+    """The log of `start_bot`, beside the folder of the bot."""
+    return root.with_name(f"{root.name}.log")
+
+
 async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
     """`python -m bot` with only these DISCORD__ settings, in a folder of its own."""
     kept = {name: value for name, value in os.environ.items() if "__" not in name and "DISCORD" not in name}
     source = str(Path(__file__).parents[2])
-    bot = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bot",
-        cwd=root,
-        env={**kept, "HTTP__PORT": "", "PYTHONPATH": source, **environment},
-        stdout=DEVNULL,
-        stderr=PIPE,
-    )
+    with log_of(root).open("wb") as log:
+        bot = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "bot",
+            cwd=root,
+            env={**kept, "HTTP__PORT": "", "PYTHONPATH": source, **environment},
+            stdout=log,
+            stderr=PIPE,
+        )
     _started.append(bot)
     return bot
 

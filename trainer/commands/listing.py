@@ -14,7 +14,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, has_unknown_text
 
 _STATES: tuple[str, ...] = get_args(RunState)
-_NO_RUN = "No runs yet. Start one with: mt train --corpus demo"
+_START_ONE = "Start one with: mt train --corpus demo"
 
 
 class _RunsOptions(Options):
@@ -34,10 +34,16 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
         listed = await installation.runs(options.status, options.limit)
         return listed, bool(listed or (options.status is not None and await installation.runs(None, 1)))
 
-    listed, has_runs = with_installation(settings_for_any(), read)
+    settings = settings_for_any()
+    listed, has_runs = with_installation(settings, read)
+    place = f"in '{settings.app.artifacts_root.absolute()}'" if settings.client.url is None else "on this server"
     titles = ("run", "status", "family", "progress", "best validation", "created", "label")
     rows = [_row(status) for status in listed]
-    table = columns([titles, *rows]) if rows else Text("No run has this status." if has_runs else _NO_RUN)
+    table = (
+        columns([titles, *rows])
+        if rows
+        else Text("No run has this status." if has_runs else f"No runs yet {place}. {_START_ONE}")
+    )
     terminal.show({"runs": listed}, table)
     return 0
 
