@@ -39,8 +39,7 @@ def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iter
     run_id = record.run_id
     if not status.has_ended:
         if is_owner:
-            yield _cancel(run_id)
-            yield button("logs", run_id, _("Logs"))
+            yield from _owner_items(run_id, status)
         yield watch_button(run_id, is_watching=True)
     yield button("status", run_id, _("Refresh"), detail=OWN_CARD if is_owner else CARD)
     if status.status == "queued":
@@ -57,14 +56,21 @@ def _status_items(record: RunRecord, status: RunStatus, *, is_owner: bool, is_wa
         yield watch_button(run_id, is_watching=is_watching)
         yield button("watch", run_id, _("Watch here"), detail=HERE)
         if is_owner:
-            yield _cancel(run_id)
-            yield button("logs", run_id, _("Logs"))
+            yield from _owner_items(run_id, status)
     if status.status == "completed":
         if is_owner:
             yield button("logs", run_id, _("Logs"))
     else:
         yield button("config", run_id, _("Copy config"))
     yield button("change", run_id, _("Edit…"))
+
+
+def _owner_items(run_id: str, status: RunStatus) -> Iterator[_Button]:
+    """Yield the buttons of an unfinished run for its owner."""
+    if status.status == "paused":
+        yield button("resume", run_id, _("Resume"))
+    yield button("cancel", run_id, _("Cancel"), style=discord.ButtonStyle.danger)
+    yield button("logs", run_id, _("Logs"))
 
 
 def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
@@ -83,7 +89,3 @@ def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Itera
             batch = retry_batch(status)
             yield button("retry", run_id, _("Retry") if batch is None else _("Retry with batch {batch}", batch=batch))
         yield button("logs", run_id, _("Logs"))
-
-
-def _cancel(run_id: str) -> _Button:
-    return button("cancel", run_id, _("Cancel"), style=discord.ButtonStyle.danger)

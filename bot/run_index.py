@@ -62,6 +62,7 @@ class RunEntry(NamedTuple):
 
     @property
     def is_unfinished(self) -> bool:
+        """True while the run trains or waits for its turn."""
         return self.state in ("queued", "running")
 
 
@@ -123,7 +124,7 @@ class RunIndex:
             self._unfinished.pop(name, None)
         for name in names - self._unreadable:
             known = self._runs.get(name)
-            if known is None or known.is_unfinished:
+            if known is None or name in self._unfinished:
                 self._read_run(name)
         self.runs = tuple(sorted(self._runs.values(), key=run_order, reverse=True))
         self._read_tokenizers()

@@ -34,9 +34,9 @@ _STATES: dict[str, tuple[RunState, ...]] = {
     "predict": ("completed",),
     "chat": ("completed",),
     "eval": ("completed",),
-    "cancel": ("queued", "running"),
-    "unwatch": ("queued", "running"),
-    "resume": ("failed", "cancelled"),
+    "cancel": ("queued", "running", "paused"),
+    "unwatch": ("queued", "running", "paused"),
+    "resume": ("paused", "failed", "cancelled"),
     "mt-admin delete": ("completed", "failed", "cancelled"),
 }
 """States of the runs for which a command is meant; a command that is missing here is meant for all."""

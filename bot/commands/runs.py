@@ -66,7 +66,7 @@ async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "cancel", lambda context: _cancel(context, run, is_confirmed=False))
 
 
-@app_commands.command(description="Resume a failed or cancelled run from its last checkpoint, as a new run.")
+@app_commands.command(description="Resume a paused run; a failed or cancelled one from its checkpoint, as a new run.")
 @app_commands.describe(run="Id of the run", epochs="Passes over the training split in all; default: 0, as before")
 @app_commands.autocomplete(run=suggested_runs("resume"))
 async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_commands.Range[int, 0, 1000] = 0) -> None:

@@ -34,6 +34,7 @@ from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 STATE_SIGNS: dict[RunState, str] = {
     "queued": "⏳",
     "running": "🏃",
+    "paused": "⏸",
     "completed": "✅",
     "failed": "❌",
     "cancelled": "⏹",

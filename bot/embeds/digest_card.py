@@ -26,7 +26,8 @@ _MAX_CHARACTERS = 3900
 
 def run_line(record: RunRecord, status: RunStatus) -> str:
     """Return a run's line: the sign of its state, its name, progress, loss and expected end."""
-    sign = "⏳" if status.status == "queued" else "🏃" if status.reachable else "⚠"
+    signs = {"queued": "⏳", "paused": "⏸"}
+    sign = signs.get(status.status, "🏃" if status.reachable else "⚠")
     parts = [f"{sign} **{plain(clamp(display_name(record), _MAX_NAME))}**"]
     if status.status == "queued":
         parts.append(
@@ -34,6 +35,8 @@ def run_line(record: RunRecord, status: RunStatus) -> str:
             if status.queue_position is None
             else _("position {position}", position=count(status.queue_position))
         )
+    elif status.status == "paused":
+        parts.append(_("paused"))
     else:
         parts.append(f"{int(status.progress)} %" if status.reachable else _("worker not responding"))
     if status.train_loss is not None:

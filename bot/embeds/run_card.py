@@ -62,6 +62,10 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             return make_embed(
                 BLURPLE, f"🏃 {_('Training: {name}', name=name)}", _progress(record, status, losses), status.run_id
             )
+        case "paused":
+            resume = _("`/mt resume run:{run_id}` resumes the run.", run_id=status.run_id)
+            lines = [f"{progress_bar(status.progress)} {_steps_in_epochs(status)}", *_checkpoint(status), resume]
+            return make_embed(GREY, f"⏸ {_('Paused: {name}', name=name)}", lines, status.run_id)
         case _:
             colour, title = _end_title(name, status)
             lines = _checkpoint(status)

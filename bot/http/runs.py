@@ -139,7 +139,7 @@ async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
 
 
 async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
-    """Resume a failed or cancelled run from its last checkpoint, as a new run."""
+    """Resume a paused run; a failed or cancelled one from its last checkpoint, as a new run."""
     run = await call.api.run(call.client, call.path.run_id, "resume")
     user_id, origin = call.client.user_id, call.origin
     return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))

@@ -46,7 +46,8 @@ class RunStatuses:
         beats = (read.last_heartbeat_ts or 0.0, known.last_heartbeat_ts or 0.0)
         state: dict[str, object] = {"reachable": known.reachable, "last_heartbeat_ts": max(beats) or None}
         if read.status == "queued":
-            state |= {"queue_position": known.queue_position, "message": known.message}
+            place, starts_ts = known.queue_position, known.starts_ts
+            state |= {"queue_position": place, "starts_ts": starts_ts, "message": known.message}
         return changed(read, **state)
 
     async def follower(self, run_id: str) -> RunFollower:
@@ -56,7 +57,9 @@ class RunStatuses:
     async def _ask(self, followed: _Followed) -> None:
         """Ask Redis for the state of the queue, once for all clients."""
         try:
-            followed.known = await self._queue.add_queue_state(followed.follower.status)
+            status = followed.follower.status
+            add_state = self._queue.steady_status if status.status == "queued" else self._queue.add_queue_state
+            followed.known = await add_state(status)
         finally:
             followed.asking, followed.asked_at = None, monotonic()
 

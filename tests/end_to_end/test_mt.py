@@ -223,27 +223,71 @@ def test_yaml_beside_its_text__is_found_from_anywhere(shell: Shell) -> None:
     assert shell.train(str(folder / "x.yaml")).status == "completed"
 
 
-def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_interrupt__pauses_the_run_until_it_is_resumed_and_leaves_nothing_running(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    words = ["train", *TINY, "--corpus", "text", "--set", "num_epochs=1000"]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        training = subprocess.Popen(
-            [sys.executable, "-m", "trainer", *words],
-            cwd=tmp_path,
-            env=environment_in(tmp_path),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        asyncio.run(child_appears(tmp_path))
-        training.send_signal(number)
-        _, err = training.communicate(timeout=PATIENCE_SECONDS)
+    err = interrupted(tmp_path, signal.SIGINT, "train", *LONG)
+    [run] = RunStore(tmp_path / "artifacts").unfinished()
+    paused = f"Interrupted; {run.run_id} is paused. Continue with: mt resume {run.run_id}\n"
+    assert err.endswith(paused)
+    before = run.follow().refresh()
+    assert (before.status, before.message) == ("paused", "Paused until it is resumed.")
 
-        code: int = training.returncode
-        assert code == 130
-        [run] = RunStore(tmp_path / "artifacts").unfinished()
-        assert err.endswith(f"Interrupted; {run.run_id} is saved. Continue with: mt resume {run.run_id}\n")
-        assert asyncio.run(gone(tmp_path))
-        words = ["resume", run.run_id]
+    other = RunStatus.model_validate_json(mt(tmp_path, "train", *TINY, "--corpus", "text", "--json").stdout)
+    assert other.status == "completed", "a later run does not wait for a paused one"
+    assert run.follow().refresh() == before, "no worker starts it again"
+    assert f"{run.run_id}  paused" in mt(tmp_path, "queue").stdout
+    assert f"{run.run_id}  paused" in mt(tmp_path, "runs", "--status", "paused").stdout
+
+    assert interrupted(tmp_path, signal.SIGTERM, "resume", run.run_id).endswith(paused)
+    assert run.follow().refresh().step >= before.step
+    left = f"Interrupted; {run.run_id} stays in the queue for the next worker. Follow it with: mt resume {run.run_id}\n"
+    assert interrupted(tmp_path, signal.SIGINT, "resume", run.run_id, "--no-pause").endswith(left)
+    assert not run.pause_requested()
+
+    err = interrupted(tmp_path, signal.SIGINT, "train", *LONG, is_awaited="which trains now")
+    *_, waiting = RunStore(tmp_path / "artifacts").unfinished()
+    assert f"Waiting for {run.run_id}, which trains now" in err
+    assert err.endswith(f"Interrupted; {waiting.run_id} is paused. Continue with: mt resume {waiting.run_id}\n")
+    assert "is cancelled" in mt(tmp_path, "cancel", waiting.run_id).stdout
+
+
+LONG = [*TINY, "--corpus", "text", "--set", "num_epochs=1000"]
+
+
+def interrupted(folder: Path, number: signal.Signals, *words: str, is_awaited: str | None = None) -> str:
+    """Type a command, interrupt it once it trains or shows something, and return what it writes to standard error."""
+    training = subprocess.Popen(
+        [sys.executable, "-m", "trainer", *words],
+        cwd=folder,
+        env=environment_in(folder, FORCE_COLOR="1", COLUMNS="200"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert training.stderr is not None
+    shown = ""
+    if is_awaited is None:
+        asyncio.run(child_appears(folder))
+    while is_awaited is not None and is_awaited not in shown:
+        shown += training.stderr.read(1)
+    training.send_signal(number)
+    _, err = training.communicate(timeout=PATIENCE_SECONDS)
+    code: int = training.returncode
+    assert code == 130 and asyncio.run(gone(folder))
+    return shown + err
+
+
+def test_interrupt__during_the_imports_is_one_sentence() -> None:
+    starting = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "trainer", "runs"], stderr=subprocess.PIPE, text=True
+    )
+    assert starting.stderr is not None
+    while "pydantic" not in starting.stderr.readline():  # the first of many imports
+        pass
+    starting.send_signal(signal.SIGINT)
+    _, err = starting.communicate(timeout=PATIENCE_SECONDS)
+    code: int = starting.returncode
+    assert (code, err.splitlines()[-1]) == (130, "Interrupted.")
+    assert "Traceback" not in err
 
 
 def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(

@@ -70,6 +70,8 @@ async def test_expected_start__is_the_same_in_the_queue_and_in_each_card(tmp_pat
             await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), owner=str(user.id))
         await store.close()
         await here.bot.queue.pause(is_paused=is_paused)
+        awaited = await here.bot.queue.what_it_awaits(await here.bot.queue.status("lstm-2"))
+        assert awaited.startswith("The queue is paused" if is_paused else "Waiting for a worker")
         minute, last, shown = 0.0, 1.0, ""
         cards: list[float | None] = []
         while minute != last:  # starts are in full minutes: all of them within one

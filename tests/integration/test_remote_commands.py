@@ -111,6 +111,7 @@ def other_fixture(server: LabServer) -> str:
         ("score", "RUN", "abc cab\nab", "--format", "csv"),
         ("predict", "RUN", "--text", "ab", "--k", "3"),
         ("predict", "RUN", "--text", ""),
+        ("queue",),
         ("tokenizer", "list"),
         ("tokenizer", "show", "char-0123456789abcdef"),
         ("status", "none"),
@@ -206,6 +207,27 @@ def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop) -> No
         resumed.join()
         status = RunStatus.model_validate_json(out)
     assert (code, status.status) == (1, "cancelled") and status.run_id != run_id
+
+
+def test_paused_run__is_listed_and_resumed_on_the_server(laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        _until(lambda: client.status(run_id).last_checkpoint_step is not None)
+        laptop.runs.get(run_id).request_pause()
+        _until(lambda: client.status(run_id).status == "paused")
+        for shown in (laptop.show("queue"), laptop.locally("queue")[1]):
+            assert f"continues with: mt resume {run_id}" in shown
+
+        def cancel_when_it_trains() -> None:
+            _until(lambda: client.status(run_id).status == "running")
+            client.cancel(run_id)
+
+        cancelling = threading.Thread(target=cancel_when_it_trains)
+        cancelling.start()
+        code, out, _ = laptop.type("resume", run_id, "--json")
+        cancelling.join()
+        status = RunStatus.model_validate_json(out)
+    assert (code, status.status, status.run_id) == (1, "cancelled", run_id)
 
 
 def _cancel_after_a_checkpoint(client: Client, run_id: str) -> None:

@@ -153,3 +153,5 @@ async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experim
         await alike("e", None)
         with pytest.raises(AppError, match="'e' has not ended: it continues by itself"):
             await accepted(queue)
+        await queue.pause_run("e")
+        assert await accepted(queue) is None and "e" not in queue.runs.ids(), "the paused run itself goes on"

@@ -22,6 +22,7 @@ from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS, record_end
+from trainer.worker.child_process import start_child
 from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.supervisor import supervise
 
@@ -107,6 +108,58 @@ async def test_cancel__queued_run_ends_at_once_and_never_starts(lab: Lab) -> Non
 
         assert (await queue.status(second)).status == "cancelled"
         assert not any(isinstance(event, JobStarted) for event in events_of(queue, second))
+
+
+async def test_pause__stops_a_run_with_a_checkpoint_until_it_is_resumed(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, training)
+        await queue.pause_run(run_id)
+        paused = await wait(queue, run_id, lambda s: s.status == "paused")
+        assert paused.last_checkpoint_step == paused.step > 0
+        with pytest.raises(AppError, match="is paused: resume it without `epochs`"):
+            await queue.resume(run_id, user_id=None, epochs=3)
+        assert (await queue.resume(run_id, user_id=None)).run_id == run_id
+        await wait(queue, run_id, lambda s: s.step > paused.step)
+        await queue.pause_run(run_id)
+        await wait(queue, run_id, lambda s: s.status == "paused")
+        assert await queue.cancel(run_id), "at once, as no worker trains it"
+        assert (await queue.status(run_id)).status == "cancelled"
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_paused_run__is_started_by_no_worker_whatever_was_killed_or_lost(
+    tmp_path: Path, is_written: bool
+) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        run = queue.runs.get(run_id)
+        if is_written:
+            await queue.pause_run(run_id)
+            store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+            await store.redis.flushall()
+            await store.close()
+        else:
+            run.request_pause()  # and then the command was killed
+    async with running(settings_in(tmp_path)) as queue:
+        later = (await queue.train(tiny_request(), user_id=None)).run_id
+        assert (await wait(queue, later, ended)).status == "completed"
+        assert (await wait(queue, run_id, lambda s: s.status == "paused")).attempt == 0
+        await queue.resume(run_id, user_id=None)
+        assert (await wait(queue, run_id, ended)).status == "completed"
+    kinds = [type(event).__name__ for event in events_of(queue, run_id)[:4]]
+    assert kinds == ["JobQueued", "JobPaused", "JobQueued", "JobStarted"]
+
+
+async def test_pause_that_comes_while_the_child_starts__is_kept_by_the_child(lab: Lab) -> None:
+    async with lab.queue() as queue, lab.worker_busy(queue):
+        run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)
+        run.request_pause()
+        child = await start_child("train-child", lab.settings, run.run_id)
+        assert await child.wait() == 0
+        assert run.is_paused and run.follow().refresh().status == "paused"
+        assert await queue.cancel(run.run_id)
 
 
 async def test_stop__saves_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trainer.contracts.events import (
     JobCancelled,
     JobCompleted,
     JobFailed,
+    JobPaused,
     JobProgress,
     JobStarted,
     MetricsCompleted,
@@ -124,6 +125,9 @@ class Story:
     def fail(self, message: str = "The model did not fit.") -> "Story":
         code, kind = ErrorCode.OUT_OF_MEMORY, ErrorClass.FATAL
         return self._append(JobFailed, "failed", error_kind="system", code=code, error_class=kind, message=message)
+
+    def pause(self) -> "Story":
+        return self._append(JobPaused, "paused")
 
     def cancel(self) -> "Story":
         return self._append(JobCancelled, "cancelled")

@@ -1,6 +1,6 @@
 """Expected start of a waiting run: the runs ahead of it, slot by slot."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.cost import Cost
-from trainer.jobs.start_time import expected_starts
+from trainer.jobs.start_time import expected_starts, waiting_for
 
 NOW = BEGIN.timestamp()  # a full minute
 
@@ -61,3 +61,22 @@ def test_start__behind_runs_of_unknown_length_is_unknown(tmp_path: Path, slots: 
     assert expected_starts([*fresh, last], slots=slots, now_seconds=NOW) == {}
     assert expected_starts([waiting(tmp_path, "three", None), last], slots=1, now_seconds=NOW) == {"three": NOW}
     assert expected_starts([read(Story(tmp_path, run_record("four"))), last], slots=1, now_seconds=NOW) == {"four": NOW}
+
+
+@pytest.mark.parametrize(
+    ("training", "ahead", "starts_at", "message"),
+    [
+        ([], 0, None, "Waiting for a worker."),
+        (["a"], 1, None, "Waiting for a, which trains now."),
+        (["a", "b"], 2, None, "Waiting for a and b, which train now."),
+        (["a"], 2, None, "Waiting for a, which trains now; 1 other run before it."),
+        (
+            *(["a"], 3, datetime(2026, 1, 2, 14, 5)),
+            "Waiting for a, which trains now; 2 other runs before it; starts about 14:05.",
+        ),
+    ],
+)
+def test_waiting_run__names_what_it_waits_for(
+    training: list[str], ahead: int, starts_at: datetime | None, message: str
+) -> None:
+    assert waiting_for(training, ahead, None if starts_at is None else starts_at.timestamp()) == message

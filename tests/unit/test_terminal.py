@@ -1,11 +1,13 @@
 """The progress that `mt` shows during a run."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
+from trainer.commands.listing import next_of
 from trainer.commands.terminal import Terminal, columns, duration, loss_figures
 from trainer.commands.training import busy_note
 from trainer.contracts.errors import ErrorBody, ErrorCode
@@ -100,12 +102,24 @@ def test_interrupt__says_how_to_continue(tmp_path: Path, capsys: pytest.CaptureF
     terminal = Terminal(as_json=False)
     assert line(terminal) == "Interrupted."
     terminal.progress(status(tmp_path))
-    followed = "Interrupted; the worker continues char_lstm-1. Follow it with: mt resume char_lstm-1"
+    followed = "Interrupted; char_lstm-1 continues without this terminal. Follow it with: mt resume char_lstm-1"
     assert line(terminal) == followed
-    terminal.has_own_worker = True
-    assert line(terminal) == "Interrupted; char_lstm-1 is saved. Continue with: mt resume char_lstm-1"
     terminal.continues_when_repeated = True
     assert line(terminal) == "Interrupted. Continue with the same command."
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"status": "paused", "step": 1200}, "paused at step 1,200; continues with: mt resume char_lstm-1"),
+        ({"status": "running", "progress": 42.0, "eta_seconds": 61.0}, "42 %, 1 min 1 s left"),
+        ({"status": "running", "reachable": False}, "0 %; the worker is not responding"),
+        ({"status": "queued"}, "Waiting for a worker."),
+        ({"status": "queued", "starts_ts": datetime(2026, 1, 2, 14, 5).timestamp()}, "starts about 2026-01-02 14:05"),
+    ],
+)
+def test_queue__says_what_is_next_for_each_run(tmp_path: Path, fields: dict[str, object], shown: str) -> None:
+    assert next_of(status(tmp_path, **fields)) == shown
 
 
 def _training() -> dict[str, object]:

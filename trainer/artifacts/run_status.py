@@ -11,7 +11,9 @@ from trainer.contracts.events import (
     JobCancelled,
     JobCompleted,
     JobFailed,
+    JobPaused,
     JobProgress,
+    JobQueued,
     JobStarted,
     MetricsCompleted,
     MetricsConfig,
@@ -19,6 +21,8 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import RunRecord, RunStatus
 
+WAITING = "Waiting for a worker."
+PAUSED = "Paused until it is resumed."
 _CONFIG_FIELDS = {
     "total_epochs",
     "total_steps",
@@ -60,7 +64,7 @@ class RunFollower:
             run_id=record.run_id,
             status="queued",
             reachable=True,
-            message="Waiting for a worker.",
+            message=WAITING,
             progress=0.0,
             epoch=0,
             total_epochs=record.effective.num_epochs,
@@ -94,7 +98,7 @@ class RunFollower:
 
     @property
     def ended(self) -> bool:
-        return self.status.status in ("completed", "failed", "cancelled")
+        return self.status.has_ended
 
     def _changes(self, event: Event) -> dict[str, object]:
         changes: dict[str, object] = {"last_heartbeat_ts": event.ts.timestamp()}
@@ -102,6 +106,8 @@ class RunFollower:
             case JobStarted():
                 started = self.status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
+            case JobQueued():
+                changes |= {"status": "queued", "message": WAITING}
             case JobProgress():
                 # a later attempt, while it reads its corpus again, does not lower the progress
                 changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
@@ -121,13 +127,8 @@ class RunFollower:
             case MetricsCompleted():
                 result: dict[str, object] = event.model_dump(include=_RESULT_FIELDS)
                 changes |= result | {"artifact_bytes": event.artifact.bytes, "artifact_sha256": event.artifact.sha256}
-            case JobCompleted():
-                changes |= _end("completed", "Completed.", event.ts) | {"progress": 100.0}
-            case JobFailed():
-                error = RunError(code=event.code, error_class=event.error_class, message=event.message)
-                changes |= _end("failed", event.message, event.ts) | {"error": error}
-            case JobCancelled():
-                changes |= _end("cancelled", "Cancelled.", event.ts)
+            case JobPaused() | JobCompleted() | JobFailed() | JobCancelled():
+                changes |= _stop(event)
             case _:
                 pass
         return changes
@@ -145,6 +146,20 @@ class RunFollower:
         if event.best_val_loss is not None or event.val_loss is not None:
             measured: dict[str, object] = event.model_dump(include=_VALIDATION_FIELDS, exclude_none=True)
             self._validation |= measured
+
+
+def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[str, object]:
+    """Return the changes of a status by a pause or an end."""
+    match event:
+        case JobPaused():
+            return {"status": "paused", "message": PAUSED, "eta_seconds": None}
+        case JobCompleted():
+            return _end("completed", "Completed.", event.ts) | {"progress": 100.0}
+        case JobFailed():
+            error = RunError(code=event.code, error_class=event.error_class, message=event.message)
+            return _end("failed", event.message, event.ts) | {"error": error}
+        case JobCancelled():
+            return _end("cancelled", "Cancelled.", event.ts)
 
 
 def _end(state: RunState, message: str, at: Timestamp) -> dict[str, object]:

@@ -21,7 +21,16 @@ from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import RunState, Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
-from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobQueued, stamp
+from trainer.contracts.events import (
+    CheckpointSaved,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobPaused,
+    JobQueued,
+    stamp,
+)
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings, check_completed
 from trainer.contracts.validation import did_you_mean, shown_name
@@ -78,6 +87,7 @@ class RunDirectory:
         self.seal = path / _SEAL
         self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
         self._cancel = path / "cancel"
+        self._pause = path / "pause"
         self._lock = path / "lock"
 
     def record(self) -> RunRecord:
@@ -197,6 +207,39 @@ class RunDirectory:
 
     def cancel_requested(self) -> bool:
         return self._cancel.exists()
+
+    def request_pause(self) -> None:
+        """Let no process train the run from now on; a process that trains it pauses it."""
+        with storage_errors("the request to pause the run could not be written"):
+            if not self._pause.exists():
+                self.disk.write(self._pause, b"")
+                self.disk.sync(self.path)
+
+    def pause_requested(self) -> bool:
+        """Return True if a run that has not ended and is not being cancelled is to be paused, or is paused."""
+        return self._pause.exists() and not self._manifest.exists() and not self._cancel.exists()
+
+    @property
+    def is_paused(self) -> bool:
+        """True once the event log says that the run is paused."""
+        return self.pause_requested() and self._pause.stat().st_size > 0
+
+    def write_pause(self, events: EventLog) -> None:
+        """Log that the run is paused; the caller holds its lock."""
+        if not self.is_paused:
+            self._log_again(events, JobPaused, "paused-by-user")
+            write_atomically(self._pause, b"paused\n", self.disk)
+
+    def end_pause(self, events: EventLog) -> None:
+        """Let processes train the run again; the caller holds its lock."""
+        with storage_errors("the pause of the run could not be ended"):
+            self.disk.remove(self._pause)
+            self.disk.sync(self.path)
+        self._log_again(events, JobQueued, "queued")
+
+    def _log_again(self, events: EventLog, kind: type[JobPaused] | type[JobQueued], name: str) -> None:
+        earlier = sum(isinstance(event, kind) for event in self.reader().read_new())
+        events.append(kind(**stamp(self.run_id, self.record().user_id, f"{name}:{earlier}")))
 
     def event_log_bytes(self) -> int:
         return self._events.stat().st_size
@@ -390,7 +433,8 @@ class RunStore:
         """Return False if the files of a run rule out a state."""
         if state is None:
             return True
-        return not self._has(run_id, _SEAL) if state in ("queued", "running") else self._has(run_id, _MANIFEST)
+        is_final = state in ("completed", "failed", "cancelled")
+        return self._has(run_id, _MANIFEST) if is_final else not self._has(run_id, _SEAL)
 
     def _has(self, run_id: str, name: str) -> bool:
         return os.path.exists(f"{self._folder}/{run_id}/{name}")
@@ -459,6 +503,24 @@ def complete_end(run: RunDirectory) -> None:
 def cancel_idle_run(run: RunDirectory) -> bool:
     """Write the end of a cancelled run that no process trains; return False if one does, which will write the end."""
     return _finish_idle_run(run, manifest_of(run.record(), "cancelled"))
+
+
+def pause_idle_run(run: RunDirectory) -> bool:
+    """Write that an unfinished run is paused; return False if a process trains it, which will write it."""
+    lock = run.lock()
+    if lock is None:
+        return False
+    with lock, run.open_log() as events:
+        if run.pause_requested():
+            run.write_pause(events)
+    return True
+
+
+def unpause_run(run: RunDirectory) -> None:
+    """Let a paused run wait for a worker again; raises SERVICE_UNAVAILABLE while a process still pauses it."""
+    with run.wait_for_lock(_LOCK_SECONDS), run.open_log() as events:
+        if run.pause_requested():
+            run.end_pause(events)
 
 
 def _finish_idle_run(run: RunDirectory, manifest: RunManifest) -> bool:

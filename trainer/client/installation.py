@@ -29,6 +29,7 @@ from trainer.contracts.tokenizers import TokenizerManifest
 
 _COMPLETE_ID = re.compile(r"[a-z0-9_]+-\d{8}-[0-9a-f]{8}", re.ASCII)
 _MAX_PAGE = 200
+_MAX_LISTED = 1_000_000
 _MAX_TAIL = 10_000
 _PROGRESS_SECONDS = 1.0
 """Time between two statuses of a run."""
@@ -76,6 +77,11 @@ class RemoteInstallation:
         found = await self.runs(limit=_MAX_PAGE, search=given) or await self.runs(limit=_MAX_PAGE)
         return one_run_id(given, [status.run_id for status in found])
 
+    async def unfinished(self) -> list[RunStatus]:
+        """List the runs that have not ended."""
+        states: tuple[RunState, ...] = ("running", "queued", "paused")
+        return [status for state in states for status in await self.runs(state, _MAX_LISTED)]
+
     async def status(self, run_id: str, *, wait: float = 0.0) -> RunStatus:
         """Return the status of a run at its end, or after `wait` seconds."""
         return await self.api.get(RunStatus, address("runs", run_id), wait=wait)
@@ -107,7 +113,7 @@ class RemoteInstallation:
             raise draft.combined([draft.located(error)]) from None
 
     async def resume(self, run_id: str) -> Accepted:
-        """Resume a failed or cancelled run as a new run."""
+        """Resume a paused run, or a failed or cancelled one as a new run."""
         return await self.api.post(Accepted, address("runs", run_id, "resume"))
 
     async def cancel(self, run_id: str) -> RunStatus:

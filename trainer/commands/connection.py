@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.client.installation import RemoteInstallation
     from trainer.commands.installation import Inference, Installation
     from trainer.jobs.queue import JobQueue
+    from trainer.jobs.services import Services
 
 T = TypeVar("T")
 
@@ -67,14 +68,29 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQu
     async def connected_command() -> int:
         services = Services(settings)
         url = await services.start()
-        terminal.has_own_worker = services.has_own_worker
         try:
             async with connected(settings, url) as queue, _publishing_version(queue):
-                return await command(queue)
+                try:
+                    return await command(queue)
+                except asyncio.CancelledError:
+                    if services.has_own_worker and terminal.run_id is not None:
+                        await _stop_run(terminal.run_id, queue, services, terminal)
+                    raise
         finally:
             await services.stop()
 
     return _run(connected_command())
+
+
+async def _stop_run(run_id: str, queue: "JobQueue", services: "Services", terminal: Terminal) -> None:
+    """Pause the run of an interrupted command whose worker ends with it, or leave the run to the next worker."""
+    terminal.interruption = f"{run_id} stays in the queue for the next worker. Follow it with: mt resume {run_id}"
+    if not terminal.pauses:
+        return
+    await queue.pause_run(run_id)  # before its worker ends, so that no other one starts it
+    terminal.interruption = f"{run_id} is paused. Continue with: mt resume {run_id}"
+    await services.stop_worker()
+    await queue.pause_run(run_id)  # if its process was killed before it had written the pause
 
 
 def with_server(settings: Settings, command: Callable[["RemoteInstallation"], Awaitable[T]]) -> T:

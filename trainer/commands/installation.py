@@ -28,6 +28,9 @@ class Installation(Protocol):
     async def runs(self, status: RunState | None, limit: int) -> Sequence[RunStatus]:
         """List runs, newest first."""
 
+    async def unfinished(self) -> Sequence[RunStatus]:
+        """List the runs that have not ended, with their places in the queue and their expected starts."""
+
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run; raises RUN_NOT_FOUND, as all methods do."""
 

@@ -1,6 +1,8 @@
-"""`mt runs`: the list of runs."""
+"""`mt runs` and `mt queue`: the list of runs, and that of the runs that have not ended."""
 
+import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import get_args
 
 from rich.text import Text
@@ -8,7 +10,7 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Commands, Options, option
 from trainer.commands.connection import settings_for_any, with_installation
 from trainer.commands.installation import Installation
-from trainer.commands.terminal import Terminal, columns, local_time
+from trainer.commands.terminal import Terminal, columns, duration, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, has_unknown_text
@@ -24,6 +26,7 @@ class _RunsOptions(Options):
 
 def add_to(commands: Commands) -> None:
     commands.add("runs", _RunsOptions, _runs)
+    commands.add("queue", Options, _queue)
 
 
 def _runs(options: _RunsOptions, terminal: Terminal) -> int:
@@ -46,6 +49,33 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     )
     terminal.show({"runs": listed}, table)
     return 0
+
+
+def _queue(options: Options, terminal: Terminal) -> int:
+    unfinished = with_installation(settings_for_any(), lambda installation: installation.unfinished())
+    listed = sorted(unfinished, key=_turn)
+    rows = [(status.run_id, status.status, next_of(status), status.label or "") for status in listed]
+    table = columns([("run", "status", "next", "label"), *rows]) if rows else Text("No run trains or waits.")
+    terminal.show({"runs": listed}, table)
+    return 0
+
+
+def _turn(status: RunStatus) -> tuple[int, int | float, datetime]:
+    """Return the sort key of an unfinished run: running ones, then waiting ones by their turns, then paused ones."""
+    place = math.inf if status.queue_position is None else status.queue_position
+    return ("running", "queued", "paused").index(status.status), place, status.created_at
+
+
+def next_of(status: RunStatus) -> str:
+    """Return what happens next to an unfinished run."""
+    if status.status == "paused":
+        return f"paused at step {status.step:,}; continues with: mt resume {status.run_id}"
+    if status.status == "running":
+        left = "" if status.eta_seconds is None else f", {duration(status.eta_seconds)} left"
+        return f"{status.progress:.0f} %{left}" + ("" if status.reachable else "; the worker is not responding")
+    if status.starts_ts is not None:
+        return f"starts about {datetime.fromtimestamp(status.starts_ts):%Y-%m-%d %H:%M}"
+    return status.message
 
 
 def _row(status: RunStatus) -> tuple[str, ...]:

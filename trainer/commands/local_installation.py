@@ -52,6 +52,13 @@ class LocalInstallation:
         statuses = (run.follow().refresh() for run in self._runs.newest(status))
         return list(islice((one for one in statuses if status in (None, one.status)), limit))
 
+    async def unfinished(self) -> list[RunStatus]:
+        runs = await asyncio.to_thread(self._runs.unfinished)
+        async with running_queue(self._settings) as queue:
+            if queue is None:
+                return [_stored_status(run) for run in runs]
+            return [await queue.steady_status(run.follow().refresh()) for run in runs]
+
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run; without a queue, no worker of a running run can be reached."""
         run = await self._run(run_id)
@@ -61,12 +68,15 @@ class LocalInstallation:
             return _stored_status(run) if queue is None else await queue.status(run_id)
 
     async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
-        """Yield the status on disk until the run has ended, with the message that the disk is full while it is."""
+        """Yield the status on disk until the run has ended; its message says what a run waits for."""
         run = await self._run(run_id)
         follower = run.follow()
         while True:
             status = follower.refresh()
-            yield changed(status, message=message_with_disk(run.path, status.message))
+            message = status.message
+            if status.status == "queued" and self._queue is not None:
+                message = await self._queue.what_it_awaits(status)
+            yield changed(status, message=message_with_disk(run.path, message))
             if status.has_ended:
                 return
             await self._wait("models", run_id)

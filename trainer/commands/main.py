@@ -19,6 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"mt {version('model-trainer')}\n")
         return 0
     gc.disable()  # it would take a tenth of the time of the imports; run_command enables it
-    from trainer.commands.dispatch import run_command  # imports pydantic and rich, which the help does without
+    try:
+        from trainer.commands.dispatch import run_command  # imports pydantic and rich, which the help does without
 
-    return run_command(words)
+        return run_command(words)
+    except KeyboardInterrupt:  # during the imports
+        sys.stderr.write("Interrupted.\n")
+        return 130

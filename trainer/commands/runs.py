@@ -12,7 +12,7 @@ from trainer.commands.connection import settings_for, settings_for_any, with_ins
 from trainer.commands.installation import Installation
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, local_time, loss_figures, summary
-from trainer.commands.training import follow_to_end, recovery_hint
+from trainer.commands.training import NO_PAUSE, accepted_run, follow_to_end, recovery_hint
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from trainer.client.installation import RemoteInstallation
 
 
+class _ResumeOptions(RunOptions):
+    no_pause = flag("--no-pause", NO_PAUSE)
+
+
 class _LogsOptions(RunOptions):
     tail = option("--tail N", int, "show the last N lines; default: 200", 200)
     follow = flag("--follow", "keep printing new lines until the run ends")
@@ -36,7 +40,7 @@ def add_to(commands: Commands) -> None:
     commands.add("status", RunOptions, _status)
     commands.add("logs", _LogsOptions, _logs, with_json=False)
     commands.add("cancel", RunOptions, _cancel)
-    commands.add("resume", RunOptions, _resume)
+    commands.add("resume", _ResumeOptions, _resume)
     commands.add("config", RunOptions, _config)
     commands.add("files", RunOptions, _files)
     commands.add("verify", LocalRunOptions, _verify)
@@ -58,7 +62,7 @@ def _cancel(options: RunOptions, terminal: Terminal) -> int:
     return 0
 
 
-def _resume(options: RunOptions, terminal: Terminal) -> int:
+def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         return with_server(settings, lambda server: _resume_on_server(options.run, server, terminal))
@@ -66,7 +70,13 @@ def _resume(options: RunOptions, terminal: Terminal) -> int:
     origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
 
     async def resume(queue: JobQueue) -> int:
-        run_id = run.run_id if origin is None else (await queue.accept_resumed(origin, user_id=None)).run_id
+        if origin is not None:
+            accepting = queue.accept_resumed(origin, user_id=None)
+        else:
+            accepting = queue.resume_unfinished(run)
+        # an experiment waits for its runs
+        terminal.pauses = not options.no_pause and run.record().experiment_id is None
+        run_id = await accepted_run(accepting, terminal)
         return await follow_to_end(run_id, terminal, LocalInstallation(settings, queue))
 
     return with_queue(settings, terminal, resume)
@@ -74,7 +84,7 @@ def _resume(options: RunOptions, terminal: Terminal) -> int:
 
 async def _resume_on_server(run_id: str, server: "RemoteInstallation", terminal: Terminal) -> int:
     status = await server.status(run_id)
-    if status.has_ended:
+    if status.has_ended or status.status == "paused":
         run_id = (await server.resume(run_id)).run_id
     return await follow_to_end(run_id, terminal, server)
 

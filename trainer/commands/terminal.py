@@ -26,8 +26,12 @@ EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 class Terminal:
     """Standard output for the result, standard error for progress, notes and errors."""
 
-    has_own_worker = False
-    """True while this command runs the worker itself, so that interrupting it stops the run, too."""
+    run_id: str | None = None
+    """The run that this command has queued."""
+    pauses = True
+    """False if an interruption of this command does not pause its run."""
+    interruption: str | None = None
+    """What Ctrl-C has done, if it is not what `interrupted` says otherwise."""
     continues_when_repeated = False
     """True for commands that continue an interrupted job when they are given again."""
     lists_problems = False
@@ -100,14 +104,14 @@ class Terminal:
         """Say after Ctrl-C how to continue."""
         self._stop_bar()
         run_id = next(reversed(self._tasks), None)
-        if self.continues_when_repeated:
+        if self.interruption is not None:
+            self.note(f"Interrupted; {self.interruption}")
+        elif self.continues_when_repeated:
             self.note("Interrupted. Continue with the same command.")
         elif run_id is None:
             self.note("Interrupted.")
-        elif self.has_own_worker:
-            self.note(f"Interrupted; {run_id} is saved. Continue with: mt resume {run_id}")
         else:
-            self.note(f"Interrupted; the worker continues {run_id}. Follow it with: mt resume {run_id}")
+            self.note(f"Interrupted; {run_id} continues without this terminal. Follow it with: mt resume {run_id}")
 
     def error(self, body: ErrorBody) -> None:
         """Write an error: as JSON to standard output with `--json`, else to standard error."""
@@ -190,7 +194,7 @@ def _in_words(problem: FieldProblem) -> str:
 
 
 def _figures(status: "RunStatus") -> str:
-    if status.train_loss is None:
+    if status.train_loss is None or status.status in ("queued", "paused"):
         return status.message
     share, val_loss = status.unknown_char_share, status.val_loss
     loss = _short_loss(status.train_loss, status.train_bits_per_char, share)

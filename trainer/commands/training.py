@@ -1,7 +1,7 @@
 """`mt train` and `mt validate`: build a request from a YAML file and options, then enqueue and follow it or show it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, repeatable
+from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, flag, repeatable
 from trainer.commands.connection import full_run_id, settings_for, settings_for_any, with_queue, with_server
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
 from trainer.commands.installation import Installation
@@ -26,7 +26,15 @@ from trainer.config.train_request import CORPORA, RequestDraft, default_label, t
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unknown, describe_unused, has_unknown_text
+from trainer.contracts.runs import (
+    Accepted,
+    RunStatus,
+    Setting,
+    TrainRequest,
+    describe_unknown,
+    describe_unused,
+    has_unknown_text,
+)
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
@@ -83,8 +91,15 @@ class TrainOptions(Options):
     set = repeatable("--set KEY=VALUE", "set a field of the train request, as `mt train --help` lists them")
 
 
+NO_PAUSE = "leave the run in the queue after Ctrl-C: the next worker continues it; default: it is paused"
+
+
+class _TrainOptions(TrainOptions):
+    no_pause = flag("--no-pause", NO_PAUSE)
+
+
 def add_to(commands: Commands) -> None:
-    commands.add("train", TrainOptions, _train).describe_fields = describe_request
+    commands.add("train", _TrainOptions, _train).describe_fields = describe_request
     commands.add("validate", TrainOptions, _validate)
 
 
@@ -177,7 +192,7 @@ def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str
     return [(field, name) for field, name in names if isinstance(name, str)]
 
 
-def _train(options: TrainOptions, terminal: Terminal) -> int:
+def _train(options: _TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         terminal.lists_problems = True
@@ -188,7 +203,7 @@ def _train(options: TrainOptions, terminal: Terminal) -> int:
     busy = busy_note(others.cores(), physical_cores())
     for line in (f"{cost}{busy}", *more, *_warnings(training)):
         terminal.note(line)
-    return with_queue(settings, terminal, lambda queue: _enqueue(training, settings, terminal, queue))
+    return with_queue(settings, terminal, lambda queue: _enqueue(training, options, settings, terminal, queue))
 
 
 def busy_note(busy_cores: float, cores: int) -> str:
@@ -211,12 +226,25 @@ async def _train_on_server(
     return await follow_to_end(accepted.run_id, terminal, server)
 
 
-async def _enqueue(training: TrainingPreview, settings: Settings, terminal: Terminal, queue: JobQueue) -> int:
-    accepted = await queue.accept(training, user_id=None)
-    resumed = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
+async def _enqueue(
+    training: TrainingPreview, options: _TrainOptions, settings: Settings, terminal: Terminal, queue: JobQueue
+) -> int:
+    terminal.pauses = not options.no_pause
+    run_id = await accepted_run(queue.accept(training, user_id=None), terminal)
+    resumed = (await asyncio.to_thread(queue.runs.get(run_id).record)).resumed_from_run_id
     if resumed is not None:
-        terminal.note(f"mt: {accepted.run_id} resumes {resumed}.")
-    return await follow_to_end(accepted.run_id, terminal, LocalInstallation(settings, queue))
+        terminal.note(f"mt: {run_id} resumes {resumed}.")
+    return await follow_to_end(run_id, terminal, LocalInstallation(settings, queue))
+
+
+async def accepted_run(accepting: Coroutine[object, object, Accepted], terminal: Terminal) -> str:
+    """Accept a run and return its id; an interruption waits until it is accepted, and then pauses it."""
+    task = asyncio.ensure_future(accepting)
+    try:
+        await asyncio.shield(task)
+    finally:
+        terminal.run_id = run_id = (await task).run_id
+    return run_id
 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:

@@ -18,7 +18,7 @@ Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
+RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 JobState = Literal["queued", "running", "completed", "failed"]
 
 

@@ -42,6 +42,8 @@ EVALUATING = "Evaluating the model."
 
 
 class JobQueued(EventBase):
+    """The run was accepted, or resumed after a pause."""
+
     type: Literal["trainer.job.queued.v1"] = "trainer.job.queued.v1"
 
 
@@ -60,6 +62,12 @@ class JobProgress(EventBase):
     progress: Annotated[float, Field(ge=0, le=100)]
     message: str
     payload: dict[str, float] = Field(default_factory=dict)
+
+
+class JobPaused(EventBase):
+    """The run was paused: no worker trains it until it is resumed."""
+
+    type: Literal["trainer.job.paused.v1"] = "trainer.job.paused.v1"
 
 
 class JobCompleted(EventBase):
@@ -204,6 +212,7 @@ Event = (
     JobQueued
     | JobStarted
     | JobProgress
+    | JobPaused
     | JobCompleted
     | JobFailed
     | JobCancelled

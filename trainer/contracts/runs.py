@@ -501,7 +501,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
 
     @property
     def has_ended(self) -> bool:
-        return self.status not in ("queued", "running")
+        return self.status in ("completed", "failed", "cancelled")
 
     @property
     def bits_per_nat(self) -> float | None:

@@ -16,7 +16,15 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.replicas import Kind, WriterChanged
 from trainer.artifacts.run_status import RunFollower
-from trainer.artifacts.runs import Origin, RunDirectory, RunStore, cancel_idle_run, new_run_id
+from trainer.artifacts.runs import (
+    Origin,
+    RunDirectory,
+    RunStore,
+    cancel_idle_run,
+    new_run_id,
+    pause_idle_run,
+    unpause_run,
+)
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
@@ -44,7 +52,7 @@ from trainer.jobs.recent import Recent
 from trainer.jobs.replication import Replication
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.jobs.services import embedded_worker_lives
-from trainer.jobs.start_time import MAX_AHEAD, expected_starts
+from trainer.jobs.start_time import MAX_AHEAD, expected_starts, waiting_for
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
@@ -163,6 +171,8 @@ class JobQueue:
         await preview.corpora.store_offered()
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
+            if run is not None and run.pause_requested():
+                return await self._unpause(run)
             if run is not None:
                 origin = await self._origin(run)
                 return await self.accept_resumed(origin, user_id=user_id, http=http, experiment_id=experiment_id)
@@ -194,12 +204,18 @@ class JobQueue:
     async def resume(
         self, run_id: str, *, user_id: int | None, http: HttpOrigin | None = None, epochs: int | None = None
     ) -> Accepted:
-        """Resume a failed or cancelled run as a new run, with another number of epochs if it is given.
+        """Resume a paused run, or a failed or cancelled one as a new run, with other epochs if they are given.
 
         Raises AppError, having changed nothing.
         """
-        origin = await self._origin(self.runs.get(run_id))
-        return await self.accept_resumed(origin, user_id=user_id, http=http, epochs=epochs)
+        run = self.runs.get(run_id)
+        if not run.pause_requested():
+            origin = await self._origin(run)
+            return await self.accept_resumed(origin, user_id=user_id, http=http, epochs=epochs)
+        if epochs is not None:
+            message = f"The run '{run_id}' is paused: resume it without `epochs`, or cancel it first."
+            raise AppError(ErrorCode.RUN_NOT_READY, message)
+        return await self._unpause(run)
 
     async def accept_resumed(
         self,
@@ -247,6 +263,20 @@ class JobQueue:
         # without Redis, the worker's reconciler enqueues the run from the disk
         async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
             await publish_events(self._store, run)
+            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), record)
+        return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
+
+    async def resume_unfinished(self, run: RunDirectory) -> Accepted:
+        """Resume a run that has not ended if it is paused."""
+        if run.pause_requested():
+            return await self._unpause(run)
+        return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
+
+    async def _unpause(self, run: RunDirectory) -> Accepted:
+        await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
+        async with tolerate_no_redis("run_unpaused_without_redis", run_id=run.run_id):
+            await publish_events(self._store, run)
+            record = await asyncio.to_thread(run.record)
             await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), record)
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
@@ -300,16 +330,28 @@ class JobQueue:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         await asyncio.to_thread(run.request_cancel)
         await self.replication.request_cancel("models", run_id)
-        cancelled = False
-        if not self.replication.is_on or await self._is_idle(run_id):
-            with suppress(WriterChanged):  # which reads the request to cancel
-                await self.replication.write("models", run_id, lambda: asyncio.to_thread(cancel_idle_run, run))
-            cancelled = run.manifest() is not None
-        if cancelled:
-            async with tolerate_no_redis("run_cancelled_without_redis", run_id=run_id):
-                await publish_events(self._store, run)
-                await self._store.dequeue(self._settings.queue.name, run_id)
-        return cancelled
+        return await self._stop_idle(run, cancel_idle_run, lambda: run.manifest() is not None)
+
+    async def pause_run(self, run_id: str) -> None:
+        """Let no worker train an unfinished run until it is resumed; a worker that trains it saves a checkpoint."""
+        run = self.runs.get(run_id)
+        await asyncio.to_thread(run.request_pause)
+        await self._stop_idle(run, pause_idle_run, lambda: run.is_paused)
+
+    async def _stop_idle(
+        self, run: RunDirectory, stop: Callable[[RunDirectory], bool], has_stopped: Callable[[], bool]
+    ) -> bool:
+        """Stop a run that no worker trains; return False if a worker trains it, which reads the request itself."""
+        if self.replication.is_on and not await self._is_idle(run.run_id):
+            return False
+        with suppress(WriterChanged):
+            await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(stop, run))
+        if not has_stopped():
+            return False
+        async with tolerate_no_redis("run_stopped_without_redis", run_id=run.run_id):
+            await publish_events(self._store, run)
+            await self._store.dequeue(self._settings.queue.name, run.run_id)
+        return True
 
     async def _is_idle(self, run_id: str) -> bool:
         """Return True if no worker has the lease of a run; False while Redis is unavailable."""
@@ -417,6 +459,21 @@ class JobQueue:
             async with tolerate_no_redis("version_unpublished"):
                 await self._store.publish_version(version, artifacts, seconds=_VERSION_SECONDS, replaces=replaces)
             await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
+
+    async def what_it_awaits(self, status: RunStatus) -> str:
+        """Return in words what a queued run waits for: the runs that train now, its place and its expected start."""
+        status = await self.steady_status(status)
+        if status.message in QUEUE_MESSAGES:
+            return status.message
+        if await self.is_paused():
+            return "The queue is paused: no further run starts until `mt workers resume`."
+        order = await self.order()
+        ahead = order[: order.index(status.run_id)] if status.run_id in order else []
+        training: list[str] = []
+        async with tolerate_no_redis("holders_unknown", run_id=status.run_id):
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                training = list(await self._store.holders(ahead))
+        return waiting_for(training, len(ahead), status.starts_ts)
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""

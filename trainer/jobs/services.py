@@ -72,13 +72,18 @@ class Services:
 
     async def stop(self) -> None:
         """Stop the services that this process has started: first the worker, which saves its run, then the server."""
+        await self.stop_worker()
+        if self._server is not None:
+            await end(self._server, _SERVER_STOP_SECONDS)
+
+    async def stop_worker(self) -> None:
+        """Stop the worker if this process has started it; no service is started any more."""
         if self._watcher is not None:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
-        for process, seconds in ((self._worker, _WORKER_STOP_SECONDS), (self._server, _SERVER_STOP_SECONDS)):
-            if process is not None:
-                await end(process, seconds)
+        if self._worker is not None:
+            await end(self._worker, _WORKER_STOP_SECONDS)
 
     async def _watch(self) -> None:
         while True:

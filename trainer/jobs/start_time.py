@@ -1,10 +1,12 @@
-"""Expected starts of the runs that wait in the queue."""
+"""Expected starts of the runs that wait in the queue, and what they wait for."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from heapq import heapify, heapreplace
 
-from trainer.artifacts.run_status import RunFollower
+from trainer.artifacts.run_status import WAITING, RunFollower
+from trainer.contracts.wording import counted
 
 MAX_AHEAD = 16
 """Behind more runs, no start is estimated."""
@@ -36,3 +38,15 @@ def expected_starts(order: Iterable[RunFollower], *, slots: int, now_seconds: fl
         if math.isfinite(start):
             starts[run_id] = math.ceil(start / _STEP_SECONDS) * _STEP_SECONDS
     return starts
+
+
+def waiting_for(training: Sequence[str], ahead: int, starts_ts: float | None) -> str:
+    """Return what a queued run waits for: runs that train now, of `ahead` runs before it, and its expected start."""
+    if not training:
+        return WAITING
+    parts = [f"Waiting for {' and '.join(training)}, which {'trains' if len(training) == 1 else 'train'} now"]
+    if ahead > len(training):
+        parts.append(f"{counted(ahead - len(training), 'other run')} before it")
+    if starts_ts is not None:
+        parts.append(f"starts about {datetime.fromtimestamp(starts_ts):%H:%M}")
+    return f"{'; '.join(parts)}."

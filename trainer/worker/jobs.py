@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.replicas import Kind, WriterChanged
-from trainer.artifacts.runs import RunDirectory, RunStore, complete_end
+from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -85,9 +85,9 @@ class Jobs:
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def _train(self, run: RunDirectory) -> None:
-        """Train a run until it ends, with everything that it starts from on this machine's disk."""
+        """Train a run until it ends or is paused, with everything that it starts from on this machine's disk."""
         effective = run.record().effective
-        if run.manifest() is None and self._replication.is_on:
+        if run.manifest() is None and not run.pause_requested() and self._replication.is_on:
             await self._replication.fetch_corpora(effective.corpora)
             if effective.init_from_run_id is not None:
                 await self._replication.fetch("models", effective.init_from_run_id, is_whole=True)
@@ -95,7 +95,7 @@ class Jobs:
                 await self._replication.fetch("tokenizers", effective.tokenizer_id)
         if run.manifest() is None:
             await supervise(run, self._settings, self._store)
-        await asyncio.to_thread(complete_end, run)
+        await asyncio.to_thread(pause_idle_run if run.pause_requested() else complete_end, run)
         manifest = run.manifest()
         if manifest is not None and manifest.tokenizer is not None:
             await self._replication.publish("tokenizers", manifest.tokenizer.id)

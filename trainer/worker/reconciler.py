@@ -32,6 +32,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
     await asyncio.to_thread(runs.clear_leftovers)
     by_end = await asyncio.to_thread(runs.ids_by_end)
     unfinished = by_end[0]
+    to_train = [run_id for run_id in unfinished if not runs.directory(run_id).is_paused]
     tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
     experiments = await asyncio.to_thread(ExperimentStore(settings.app.artifacts_root).unfinished)
     names = [*unfinished]
@@ -40,9 +41,9 @@ async def reconcile(settings: Settings, store: Store) -> None:
     holders = await store.holders(names)
     await store.release([name for name, holder in holders.items() if is_dead(holder)])
     enqueuer = Enqueuer(settings, store)
-    if unfinished:
+    if to_train:
         await enqueuer.restore_turns(runs)
-    suspects = await enqueuer.suspect_runs(unfinished)
+    suspects = await enqueuer.suspect_runs(to_train)
     for run in await asyncio.to_thread(in_order, map(runs.directory, suspects)):
         if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run, is_claimed=run.run_id in holders):
             log.info("run_requeued", run_id=run.run_id)

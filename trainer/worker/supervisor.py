@@ -35,7 +35,7 @@ _MARKS_BYTES = 1 << 16
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
-    """Train a run until it ends; raises arq's Retry while another child has the run or the disk fails.
+    """Train a run until it ends or is paused; raises arq's Retry while another child has the run or the disk fails.
 
     A run whose child was killed keeps its slot: in the queue, other runs would overtake it.
     """
@@ -43,7 +43,7 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
     locked_since = math.inf
     publishing = asyncio.create_task(_publish_new_events(run, store))
     try:
-        while run.manifest() is None:
+        while run.manifest() is None and not run.pause_requested():
             child = await supervise_child("train-child", run.run_id, settings, store, about)
             seconds = await _seconds_to_next(run, child)
             if seconds is None:

@@ -217,7 +217,9 @@ class TrainingAttempt:
                 processes=self._processes,
             )
         self._heartbeat.beat(PHASE)
-        if result.stopped == "pause":
+        if result.stopped == "pause" and self._run.pause_requested():
+            self._run.write_pause(self._events)
+        elif result.stopped == "pause":
             self._log_phase(f"paused:{self._number}", "Paused by the end of the worker; the next worker resumes it.")
         else:
             self._finish(result, parts)
@@ -344,7 +346,7 @@ class TrainingAttempt:
         self._heartbeat.beat(ALIVE)
         if self._run.cancel_requested():
             return "cancel"
-        return "pause" if self._pause.is_set() else None
+        return "pause" if self._pause.is_set() or self._run.pause_requested() else None
 
     def _log_phase(self, key: str, message: str) -> None:
         self._events.append(JobProgress(**self._stamp(f"{key}:{self._number}"), progress=0.0, message=message))

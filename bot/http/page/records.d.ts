@@ -1,6 +1,6 @@
 /** Fields of the server's records that the page reads; tests/integration/test_page.py compares them with the contracts. */
 
-export type RunState = "queued" | "running" | "completed" | "failed" | "cancelled";
+export type RunState = "queued" | "running" | "paused" | "completed" | "failed" | "cancelled";
 export type Points = [step: number, loss: number][];
 type Span = [start: number, end: number];
 

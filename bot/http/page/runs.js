@@ -6,7 +6,7 @@ import { bitsPerChar, date, decimal, percent } from "./numbers.js";
 
 /** @import { RunPage, RunStatus } from "./records.js" */
 
-const STATES = ["queued", "running", "completed", "failed", "cancelled"];
+const STATES = ["queued", "running", "paused", "completed", "failed", "cancelled"];
 const COLUMNS = [
   "Compare",
   "Run",
@@ -188,7 +188,7 @@ export async function showRuns(main, signal) {
 
 /** @param {RunStatus} run */
 export function hasEnded(run) {
-  return run.status !== "queued" && run.status !== "running";
+  return ["completed", "failed", "cancelled"].includes(run.status);
 }
 
 /** @param {RunStatus} run */

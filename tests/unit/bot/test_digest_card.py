@@ -46,6 +46,9 @@ def test_line__shows_the_position_then_the_progress_and_whether_the_worker_respo
         )
     ]
 
+    assert run_line(story.record, changed(running, status="paused", eta_seconds=None, train_loss=None)) == (
+        "⏸ **kk-ipa** · paused"
+    )
     assert shown[0] == "⏳ **kk-ipa** · queued"
     assert shown[1] == "⏳ **kk-ipa** · position 3"
     # 4 / ln 2 bits per character; 60 seconds after the heartbeat

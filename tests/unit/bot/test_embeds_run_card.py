@@ -238,6 +238,15 @@ def test_card__failed_without_a_typed_error(tmp_path: Path) -> None:
     )
 
 
+def test_card__paused(tmp_path: Path) -> None:
+    shown = card(Story(tmp_path, run_record()).start().step(50, 2.0).checkpoint(50).pause())
+
+    assert shown.title == "⏸ Paused: kk-ipa"
+    assert shown.text == (
+        f"▰▰▰▰▰▰▰▰▱▱▱▱▱▱▱▱ 50 steps in 3 epochs\nKept: checkpoint at step 50\n`/mt resume run:{RUN}` resumes the run."
+    )
+
+
 def test_card__cancelled(tmp_path: Path) -> None:
     shown = card(Story(tmp_path, run_record()).cancel())
 

@@ -18,6 +18,8 @@ def status(folder: Path, state: str, code: ErrorCode = ErrorCode.CRASH_LOOP) -> 
     match state:
         case "running":
             story.start()
+        case "paused":
+            story.start().pause()
         case "completed":
             story.start().complete()
         case "failed":
@@ -42,6 +44,7 @@ def labels(view: discord.ui.View) -> str:
         ("queued", False, "Unwatch · Refresh · Watch here · Copy config", None),
         ("running", True, "Cancel · Logs · Unwatch · Refresh", None),
         ("running", False, "Unwatch · Refresh", None),
+        ("paused", True, "Resume · Cancel · Logs · Unwatch · Refresh", None),
         ("completed", True, "Refresh", "Generate · Score… · Eval on… · Files · Compare… · Copy config"),
         ("completed", False, "Refresh", "Generate · Score… · Eval on… · Compare… · Copy config"),
         ("failed", True, "Refresh", "Resume · Retry · Logs"),
