@@ -25,7 +25,7 @@ from bot.notifier import Notifier
 from bot.run_index import RunIndex
 from local_discord import LocalDiscord
 from trainer.artifacts.run_status import RunFollower
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import now
@@ -431,13 +431,16 @@ def _record(run_id: str) -> RunRecord:
 
 def _add_runs(folder: Path, runs: int) -> None:
     """Add queued runs: one, and copies of it, because creating a run waits for the disk."""
-    run = RunStore(folder / "artifacts").create(_record("char_lstm-0"))
-    for number in range(1, runs):
+    copy_run(RunStore(folder / "artifacts").create(_record("char_lstm-0")), runs - 1)
+
+
+def copy_run(run: RunDirectory, copies: int) -> None:
+    """Add copies of a run with other ids."""
+    for number in range(1, copies + 1):
         copy = run.path.with_name(f"char_lstm-{number}")
         shutil.copytree(run.path, copy)
-        for name in ("request.json", "events.jsonl"):
-            text = (copy / name).read_text(encoding="utf-8")
-            (copy / name).write_text(text.replace(run.run_id, copy.name), encoding="utf-8")
+        for path in filter(Path.exists, (copy / name for name in SEALED_FILES)):
+            path.write_text(path.read_text(encoding="utf-8").replace(run.run_id, copy.name), encoding="utf-8")
 
 
 def _run_with_events(folder: Path, events: int) -> RunDirectory:

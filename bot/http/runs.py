@@ -94,9 +94,9 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
             raise AppError(ErrorCode.RUN_NOT_FOUND, "The run of `cursor` was deleted: list the runs from the first.")
         entries = [entry for entry in entries if run_order(entry) < run_order(last)]
     page = entries[: query.limit]
-    statuses = [status for entry in page if (status := await _readable_status(api, entry.run_id)) is not None]
+    statuses = await asyncio.gather(*(_readable_status(api, entry.run_id) for entry in page))
     cursor = page[-1].run_id if len(entries) > len(page) else None
-    return reply(RunPage(runs=tuple(statuses), next_cursor=cursor))
+    return reply(RunPage(runs=tuple(status for status in statuses if status is not None), next_cursor=cursor))
 
 
 async def _readable_status(api: Api, run_id: str) -> RunStatus | None:

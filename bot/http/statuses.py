@@ -31,17 +31,27 @@ class RunStatuses:
         self._queue = queue
         self._max_runs = max_runs
         self._runs: OrderedDict[str, _Followed] = OrderedDict()
+        self._due: list[_Followed] = []
+        """Runs whose state the next request to Redis asks for."""
+        self._asking: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        """Held while a run is read for the first time: many clients list the same runs."""
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
         followed = await self._read(run_id)
+        if followed.follower.ended:
+            return followed.follower.status
         if followed.asking is None and monotonic() - followed.asked_at >= _FRESH_SECONDS:
-            followed.asking = asyncio.create_task(self._ask(followed))
+            if not self._due:
+                self._asking = asyncio.create_task(self._ask())
+            self._due.append(followed)
+            followed.asking = self._asking
         if followed.asking is not None:
             timeout = None if followed.known is None else _PATIENCE_SECONDS
             await asyncio.wait([followed.asking], timeout=timeout)
         read, known = followed.follower.status, followed.known
-        if known is None or known.status != read.status or read.has_ended:
+        if known is None or known.status != read.status:
             return read
         beats = (read.last_heartbeat_ts or 0.0, known.last_heartbeat_ts or 0.0)
         state: dict[str, object] = {"reachable": known.reachable, "last_heartbeat_ts": max(beats) or None}
@@ -54,21 +64,25 @@ class RunStatuses:
         """Return the follower of a run, at most a tenth of a second old; raises RUN_NOT_FOUND."""
         return (await self._read(run_id)).follower
 
-    async def _ask(self, followed: _Followed) -> None:
-        """Ask Redis for the state of the queue, once for all clients."""
+    async def _ask(self) -> None:
+        """Ask Redis for the state of the queue, once for all runs and clients."""
+        due, self._due = self._due, []
         try:
-            status = followed.follower.status
-            add_state = self._queue.steady_status if status.status == "queued" else self._queue.add_queue_state
-            followed.known = await add_state(status)
+            states = await self._queue.add_queue_state([one.follower.status for one in due])
+            for one, state in zip(due, states, strict=True):
+                one.known = await self._queue.with_start(state)
         finally:
-            followed.asking, followed.asked_at = None, monotonic()
+            for one in due:
+                one.asking, one.asked_at = None, monotonic()
 
     async def _read(self, run_id: str) -> _Followed:
-        run = self._queue.runs.get(run_id)
         followed = self._runs.get(run_id)
-        if followed is None:
-            followed = _Followed(await asyncio.to_thread(run.follow))
-            self._runs[run_id] = followed
+        if followed is None or not followed.follower.ended:
+            run = self._queue.runs.get(run_id)
+            if followed is None:
+                async with self._opening:
+                    followed = self._runs.get(run_id) or _Followed(await asyncio.to_thread(run.follow))
+                    self._runs[run_id] = followed
         self._runs.move_to_end(run_id)
         while len(self._runs) > self._max_runs:
             self._runs.popitem(last=False)

@@ -199,10 +199,10 @@ async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cance
         elsewhere = JobQueue(settings_in(tmp_path), store)
         status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
         assert (status.status, status.message) == ("queued", "Waiting for a worker.")
-        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is not None
+        assert status.experiment_id in await store.queue_order(keys.EXPERIMENT_QUEUE)
 
         assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
-        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is None
+        assert status.experiment_id not in await store.queue_order(keys.EXPERIMENT_QUEUE)
 
         record = elsewhere.experiments.stored.get(status.experiment_id).record()
         shutil.rmtree(tmp_path / "artifacts")
@@ -366,9 +366,9 @@ async def test_experiment__that_redis_has_forgotten_is_put_back_from_disk_once(t
     with captured_logs() as logs:
         for _ in range(2):
             await reconcile(settings, store)
-    position = await store.queue_position(keys.EXPERIMENT_QUEUE, experiment.experiment_id)
+    order = await store.queue_order(keys.EXPERIMENT_QUEUE)
     await store.close()
     await services.stop()
 
     requeued = [line["experiment_id"] for line in logs if line["event"] == "experiment_requeued"]
-    assert (requeued, position) == ([experiment.experiment_id], 1)
+    assert requeued == order == [experiment.experiment_id]

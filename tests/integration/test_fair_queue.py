@@ -38,8 +38,6 @@ async def test_first_run_of_a_user__waits_for_one_of_fifty_runs_of_another(tmp_p
 
         expected = ["ana-00", "bob-0", "cid-0", "ana-01", "bob-1", "ana-02"]
         assert (await store.queue_order(QUEUE))[:6] == expected
-        assert await store.queue_position(QUEUE, "bob-1") == 5
-        assert await store.queue_position(QUEUE, "nobody") is None
         assert await begun(other, 2) == expected[1:3]
         assert await begun(store, 3) == expected[3:]
 

@@ -290,7 +290,8 @@ async def test_reconciler__mends_whatever_of_a_job_is_lost_or_stale(tmp_path: Pa
             left: int = await store.redis.exists(*stale)
             aborted: float | None = await store.redis.zscore(keys.ABORTS, run_id)
             same = [job and job.split(b'"et"')[0] for job in (whole, *await definitions(store, run_id))]
-            return (await store.queue_position("training", run_id), left, aborted, same[0]) == (1, 0, None, same[1])
+            order = await store.queue_order("training")
+            return (order[:1], left, aborted, same[0]) == ([run_id], 0, None, same[1])
 
         await store.redis.zrem("training", run_id)
         assert await mended()
@@ -341,7 +342,7 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
         await store.redis.config_set("maxmemory", 0)
         await reconcile(settings, store)
 
-        assert await store.queue_position("training", accepted.run_id) == 1
+        assert (await store.queue_order("training"))[0] == accepted.run_id
 
 
 async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path: Path) -> None:

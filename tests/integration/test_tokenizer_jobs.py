@@ -162,7 +162,7 @@ async def test_store_wiped_or_away__tokenizers_are_put_back_from_disk(tmp_path: 
     store = await store_of(tmp_path)
     await store.redis.flushall()
     await reconcile(settings, store)
-    assert await store.queue_position(keys.TOKENIZER_QUEUE, wiped.tokenizer_id) == 1
+    assert (await store.queue_order(keys.TOKENIZER_QUEUE))[0] == wiped.tokenizer_id
     await store.redis.flushall()
     await store.close()
     await services.stop()

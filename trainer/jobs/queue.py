@@ -67,6 +67,7 @@ _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
 _CHECK_SECONDS = 1.0
 _ORDER_SECONDS = 3600.0
+_IN_QUEUE = ("queued", "running")
 """Time in which a worker learns of an order, also if Redis is unavailable meanwhile."""
 _VERSION_SECONDS = 60.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
@@ -514,15 +515,21 @@ class JobQueue:
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run from its event log and from the queue."""
-        return await self.add_queue_state((await asyncio.to_thread(self.runs.get(run_id).follow)).refresh())
+        follower = await asyncio.to_thread(self.runs.get(run_id).follow)
+        return (await self.add_queue_state([follower.refresh()]))[0]
 
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
-        status = await self.add_queue_state(status, self._recent_place)
-        if status.status == "queued" and status.queue_position is not None and status.message not in QUEUE_MESSAGES:
-            return changed(status, starts_ts=(await self._recent_starts.get()).get(status.run_id))
+        [status] = await self.add_queue_state([status], self._recent_places.get)
+        status = await self.with_start(status)
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
+
+    async def with_start(self, status: RunStatus) -> RunStatus:
+        """Add its expected start to the status of a queued run that a worker can take."""
+        if status.status == "queued" and status.queue_position is not None and status.message not in QUEUE_MESSAGES:
+            return changed(status, starts_ts=(await self._recent_starts.get()).get(status.run_id))
+        return status
 
     async def expected_starts(self) -> dict[str, float]:
         """Return the expected start of each waiting run, in Unix time; a run is absent if its start is not known.
@@ -548,39 +555,41 @@ class JobQueue:
             yield follower
 
     async def add_queue_state(
-        self, status: RunStatus, find_place: Callable[[str], Awaitable[int | None]] | None = None
-    ) -> RunStatus:
-        """Return the status of a run with queue position, last heartbeat and whether a worker holds the run."""
-        if status.status not in ("queued", "running"):
-            return status
-        run_id = status.run_id
+        self, statuses: Sequence[RunStatus], find_places: Callable[[], Awaitable[Mapping[str, int]]] | None = None
+    ) -> list[RunStatus]:
+        """Return the statuses of runs with queue position, last heartbeat and whether a worker holds the run."""
+        unfinished = [one for one in statuses if one.status in _IN_QUEUE]
+        waiting = [one.run_id for one in unfinished if one.status == "queued"]
+        if not unfinished:
+            return [*statuses]
+        names = [key(one.run_id) for one in unfinished for key in (keys.lease, keys.heartbeat)]
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                names = keys.lease(run_id), keys.heartbeat(run_id), keys.WORKER
-                lease, heartbeat, worker = await self._store.get_all(*names)
-                position = await (find_place or self._place)(run_id)
-                message = None if status.status == "running" else await self._unmet(run_id, has_worker=bool(worker))
+                worker, *found = await self._store.get_all(keys.WORKER, *names)
+                places = await (find_places or self._places)() if waiting else {}
+                if not places.keys() >= set(waiting):  # a new run is not in an older order
+                    places = await self._places()
+                messages = await self._unmet(waiting, has_worker=bool(worker))
         except STORE_ERRORS:
-            return changed(status, reachable=False)
-        if heartbeat is not None and _SECONDS.fullmatch(heartbeat):
-            status = changed(status, last_heartbeat_ts=float(heartbeat))
-        if status.status == "running":
-            return changed(status, reachable=lease is not None)
-        return changed(status, reachable=True, queue_position=position, message=message or status.message)
+            return [changed(one, reachable=False) if one.status in _IN_QUEUE else one for one in statuses]
+        known: dict[str, RunStatus] = {}
+        for one, lease, heartbeat in zip(unfinished, found[::2], found[1::2], strict=True):
+            state: dict[str, object] = {"reachable": one.status == "queued" or lease is not None}
+            if heartbeat is not None and _SECONDS.fullmatch(heartbeat):
+                state["last_heartbeat_ts"] = float(heartbeat)
+            if one.status == "queued":
+                message = messages.get(one.run_id) or one.message
+                state |= {"queue_position": places.get(one.run_id), "message": message}
+            known[one.run_id] = changed(one, **state)
+        return [known.get(one.run_id, one) for one in statuses]
 
-    async def _unmet(self, run_id: str, *, has_worker: bool) -> str | None:
-        """Return why no running worker takes a queued run."""
+    async def _unmet(self, run_ids: Sequence[str], *, has_worker: bool) -> dict[str, str | None]:
+        """Return why no running worker takes these queued runs."""
         if not has_worker:
-            return None if embedded_worker_lives(self._settings) else NO_WORKER
-        needs = await self._store.needs(run_id)
-        return None if needs is None else unmet(needs, await self._running_workers())
-
-    async def _place(self, run_id: str) -> int | None:
-        return await self._store.queue_position(self._settings.queue.name, run_id)
-
-    async def _recent_place(self, run_id: str) -> int | None:
-        """Return the place of a run in the order that all deliveries share; a new run is not in it yet."""
-        return (await self._recent_places.get()).get(run_id) or await self._place(run_id)
+            return {} if embedded_worker_lives(self._settings) else dict.fromkeys(run_ids, NO_WORKER)
+        needs = await self._store.needs(run_ids)
+        workers = await self._running_workers() if needs else ()
+        return {run_id: unmet(one, workers) for run_id, one in needs.items()}
 
     async def _places(self) -> dict[str, int]:
         order = await self._store.queue_order(self._settings.queue.name)

@@ -339,12 +339,14 @@ class Store(Answers, EventStreams):
             pipe.hdel(keys.owners(queue), name)
             pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
 
-    async def needs(self, job_id: str) -> JobNeeds | None:
-        """Return what a queued job needs of a worker; None if its definition is missing or malformed."""
-        stored = await self.get(keys.definition(job_id))
-        with suppress(ValidationError):
-            return JobDefinition.model_validate_json(stored or b"").needs
-        return None
+    async def needs(self, job_ids: Sequence[str]) -> dict[str, JobNeeds]:
+        """Return what queued jobs need of a worker; without the jobs whose definition is missing or malformed."""
+        found: dict[str, JobNeeds] = {}
+        if job_ids:
+            for job_id, stored in zip(job_ids, await self.get_all(*map(keys.definition, job_ids)), strict=True):
+                with suppress(ValidationError):
+                    found[job_id] = JobDefinition.model_validate_json(stored or b"").needs
+        return found
 
     async def queue_length(self, queue: str) -> int:
         """Return the number of jobs in a queue, running ones included."""
@@ -356,11 +358,6 @@ class Store(Answers, EventStreams):
         script: Script = self.redis.register_script(_LIST)
         members = _members_adapter.validate_python(await script(keys=_keys_of(queue), args=[]))
         return [member.decode(errors="replace") for member in members]
-
-    async def queue_position(self, queue: str, job_id: str) -> int | None:
-        """Return 1 for the next (or running) job of a queue, and so on; None for a job that is not in the queue."""
-        order = await self.queue_order(queue)
-        return order.index(job_id) + 1 if job_id in order else None
 
     async def has_turns(self, queue: str) -> bool:
         """Return False if the server has lost the turns of the owners of a queue's jobs."""
