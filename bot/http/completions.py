@@ -21,7 +21,6 @@ from trainer.contracts.validation import parse
 
 _LOOK_SECONDS = 1.0
 _TokenId = Annotated[int, Field(ge=0, lt=2**32)]
-_Ids = Annotated[tuple[_TokenId, ...], Field(min_length=1)]
 _Stop = Annotated[str, Field(min_length=1)]
 
 
@@ -42,10 +41,10 @@ class CompletionBody(Frozen):
     prompt: (
         str
         | Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
-        | _Ids
-        | Annotated[tuple[_Ids, ...], Field(min_length=1, max_length=64)]
+        | Annotated[tuple[_TokenId, ...], Field(min_length=1)]
+        | Annotated[tuple[tuple[_TokenId, ...], ...], Field(min_length=1, max_length=64)]
     )
-    """A text or token ids, which are read exactly as given, or a batch of either."""
+    """A text or token ids, or a batch of either; the start token is read before both, unless ids begin with it."""
     max_tokens: Annotated[int, Field(ge=0, le=512)] | None = None
     """Default: 16; 0 with `echo` only scores the prompt."""
     temperature: Annotated[float, Field(ge=0)] | None = None

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness against the API: the byte perplexity of a text is the one that `mt eval` measures."""
+"""lm-evaluation-harness against the API, by the recipe of docs/generating.md: its numbers are those of `mt score`."""
 
 import asyncio
 import os
@@ -14,10 +14,27 @@ from pydantic_core import to_json
 from tests.support import ROOT, add_corpus
 from tests.support.families import POSITIONS
 from tests.support.finished_runs import LINES, finished_run
-from tests.support.http import ADMIN, lab_site
+from tests.support.http import ADMIN, Site, lab_site
 from tests.support.lab import Lab
-from trainer.contracts.inference import EvalRequest
+from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.export.folders import export_folder
+from trainer.inference.model_files import load_run
+
+ITEMS = [("the sun", " was shining"), ("the sea was ", "his bed"), ("", "he did"), ("Жquokka", " did best")]
+"""Contexts with their continuations: with a space between them on either side, without a context, with unknowns."""
+OTHER = " on"
+"""The second choice of every item."""
+TASKS: dict[str, dict[str, object]] = {
+    "pairs": {"output_type": "loglikelihood", "doc_to_target": "{{end}}"},
+    "choices": {"output_type": "multiple_choice", "doc_to_target": 0, "doc_to_choice": f"{{{{[end, '{OTHER}']}}}}"},
+    "lines": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{context}}{{end}}"},
+    "answers": {
+        "output_type": "generate_until",
+        "doc_to_target": "{{end}}",
+        "generation_kwargs": {"until": ["s "], "max_gen_toks": 9},
+    },
+}
+METRICS = {"pairs": "perplexity", "choices": "acc", "lines": "bits_per_byte", "answers": "exact_match"}
 
 
 class Report(BaseModel):
@@ -26,14 +43,57 @@ class Report(BaseModel):
     results: dict[str, dict[str, float | str]]
 
 
+class Item(BaseModel):
+    """A line of a file of samples: the answers of the model to the requests of an item."""
+
+    doc_id: int
+    resps: list[list[str | list[str]]]
+
+
+def write_tasks(folder: Path) -> None:
+    rows = [{"context": context, "end": end} for context, end in ITEMS]
+    (folder / "items.jsonl").write_bytes(b"\n".join([to_json(row) for row in rows]))
+    common: dict[str, object] = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "items.jsonl")}},
+        "test_split": "test",
+        "doc_to_text": "{{context}}",
+        "target_delimiter": "",
+    }
+    for name, fields in TASKS.items():
+        task: dict[str, object] = {"task": name, **common, "metric_list": [{"metric": METRICS[name]}], **fields}
+        (folder / f"{name}.yaml").write_bytes(to_json(task))  # JSON is YAML, too
+
+
+def answers_in(report: Path, task: str) -> list[list[str]]:
+    """The answers of a task: for each item those to its requests, a log likelihood or a text."""
+    [file] = report.rglob(f"samples_{task}_*.jsonl")
+    items = [Item.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    items.sort(key=lambda item: item.doc_id)
+    return [[answer if isinstance(answer, str) else answer[0] for [answer] in item.resps] for item in items]
+
+
+async def nats_of(site: Site, run_id: str, context: str, end: str) -> float:
+    """The log likelihood of a text after a context, by `mt score`: of the tokens that the context does not have."""
+    client = site.queue.inference
+    score = await client.score(run_id, ScoreRequest(text=context + end, detail_level="per_char"))
+    before = await client.score(run_id, ScoreRequest(text=context.rstrip() or "x", detail_level="per_char"))
+    assert score.surprisal is not None and before.n_tokens is not None
+    return -sum(nats or 0 for nats in score.surprisal[before.n_tokens if context else 0 :])
+
+
 @pytest.mark.slow
-async def test_lm_eval__measures_the_byte_perplexity_of_mt_eval(lab: Lab, tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "gpt2", "bpe")
+@pytest.mark.parametrize(("family", "method"), [("gpt2", "bpe"), ("char_lstm", "char"), ("gru", "word")])
+async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Path, family: str, method: str) -> None:
+    run = finished_run(tmp_path, family, method)
     shutil.copytree(run.path, lab.folder / "artifacts" / "models" / run.run_id)
     export_folder(run, "hf", tmp_path / "exported")
-    text = "\n".join([*LINES, "his sun", "the sea was making a bed"])
+    _, tokenizer = load_run(run)
+    text = "\n".join([*LINES, "his sun", "the sea was making a bed"]) if method == "bpe" else "his sun\nthe sea"
     (tmp_path / "documents.txt").write_text(text, encoding="utf-8")
     add_corpus(lab.folder, text, "documents")
+    shutil.copytree(ROOT / "benchmarks" / "lm_eval_tasks", tmp_path / "tasks")
+    write_tasks(tmp_path / "tasks")
 
     async with lab_site(lab) as site:
         metrics = await site.queue.inference.evaluate(run.run_id, EvalRequest(path_override="documents"))
@@ -41,30 +101,47 @@ async def test_lm_eval__measures_the_byte_perplexity_of_mt_eval(lab: Lab, tmp_pa
             "base_url": f"http://127.0.0.1:{site.port}/v1/completions",
             "model": run.run_id,
             "tokenizer": str(tmp_path / "exported"),
+            "trust_remote_code": "True",
             "max_length": str(POSITIONS),
         }
-        metadata: dict[str, str] = {"path": str(tmp_path / "documents.txt")}
+        metadata: dict[str, str] = {
+            "path": str(tmp_path / "documents.txt"),
+            "end": tokenizer.names[tokenizer.special_ids.eos],
+        }
         words = {
             "--model": "local-completions",
             "--model_args": ",".join(f"{name}={value}" for name, value in arguments.items()),
-            "--tasks": "mt_documents",
-            "--include_path": str(ROOT / "benchmarks" / "lm_eval_tasks"),
+            "--tasks": ",".join(["mt_documents", *TASKS]),
+            "--include_path": str(tmp_path / "tasks"),
             "--metadata": to_json(metadata).decode(),
             "--batch_size": "4",
             "--output_path": str(tmp_path / "report"),
         }
         harness = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lm_eval", *(word for pair in words.items() for word in pair)),
+            *(sys.executable, "-m", "lm_eval", "--log_samples", *(word for pair in words.items() for word in pair)),
             cwd=tmp_path,
             env={**os.environ, "OPENAI_API_KEY": ADMIN, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
             stdout=PIPE,
             stderr=STDOUT,
         )
         printed, _ = await harness.communicate()
+        assert harness.returncode == 0, printed.decode()
+        report = tmp_path / "report"
+        for task, ends in (("pairs", [""]), ("choices", ["", OTHER])):
+            for (context, end), answers in zip(ITEMS, answers_in(report, task), strict=True):
+                expected = [await nats_of(site, run.run_id, context, other or end) for other in ends]
+                assert list(map(float, answers)) == pytest.approx(expected, abs=1e-5), (task, context, end)
+        for (context, end), [answer] in zip(ITEMS, answers_in(report, "lines"), strict=True):
+            assert float(answer) == pytest.approx(await nats_of(site, run.run_id, "", context + end), abs=1e-5)
+        for (context, _), [answer] in zip(ITEMS, answers_in(report, "answers"), strict=True):
+            greedy = GenerateRequest(
+                prompt_text=context, max_new_tokens=9, temperature=0, stop_on_eos=True, stop_sequences=("s ",)
+            )
+            generated = await site.queue.inference.generate(run.run_id, greedy)
+            assert generated.outputs == (answer,)
 
-    assert harness.returncode == 0, printed.decode()
-    [file] = (tmp_path / "report").rglob("*.json")
+    [file] = report.rglob("results_*.json")
     found = Report.model_validate_json(file.read_text(encoding="utf-8")).results["mt_documents"]
     assert metrics.bits_per_byte is not None
-    assert found["bits_per_byte,none"] == pytest.approx(metrics.bits_per_byte, rel=1e-3)
-    assert found["byte_perplexity,none"] == pytest.approx(2**metrics.bits_per_byte, rel=1e-3)
+    assert found["bits_per_byte,none"] == pytest.approx(metrics.bits_per_byte, rel=1e-5)
+    assert found["byte_perplexity,none"] == pytest.approx(2**metrics.bits_per_byte, rel=1e-4)

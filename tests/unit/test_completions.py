@@ -117,20 +117,24 @@ def test_echo_of_ids__is_their_text_and_each_id_is_one_token(method: str, ids: l
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_echo_of_a_text__has_the_log_probabilities_of_a_score(method: str) -> None:
+def test_echo__of_a_text_or_its_ids_has_the_log_probabilities_of_a_score(method: str) -> None:
     tokenizer, model = TOKENIZERS[method], MODELS[method]
     text = "the sun was shining  on the sea."
     request = ScoreRequest(text=text, detail_level="per_char")
     queued = ScoreResponse(request_id="q", run_id="run", status="queued")
     [score] = score_texts(model, tokenizer, [ScoringJob.of(tokenizer, request, queued)])
 
-    [choice] = choices_of(model, tokenizer, prompts=[text], echo=True, logprobs=1, max_tokens=0)
+    prompts = [text, tokenizer.encode(text), "", []]
+    [choice, of_ids, *empty] = choices_of(model, tokenizer, prompts=prompts, echo=True, logprobs=1, temperature=0)
 
     assert score.surprisal is not None and choice.token_logprobs is not None
-    assert choice.tokens == score.tokens
+    assert choice.tokens is not None and choice.tokens[: choice.prompt_tokens] == score.tokens
     assert choice.token_logprobs[0] is None
-    found = [-value for value in choice.token_logprobs if value is not None]
+    found = [-value for value in choice.token_logprobs[: choice.prompt_tokens] if value is not None]
     assert found == pytest.approx(score.surprisal[1:], abs=1e-5)
+    assert of_ids.tokens == choice.tokens and of_ids.token_logprobs is not None
+    assert of_ids.token_logprobs[1:] == pytest.approx(choice.token_logprobs[1:], abs=1e-5)
+    assert empty[0].tokens and empty[1].tokens == empty[0].tokens
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -284,7 +288,7 @@ class Counting(Script):
 def test_many_prompts__are_scored_side_by_side() -> None:
     model, unlimited = Counting({}), Counting({})
     unlimited.context_tokens = None
-    prompts = [[4 + (number + place) % 8 for place in range(512)] for number in range(8)]
+    prompts = [[4 + (number + place) % 8 for place in range(511)] for number in range(8)]
 
     choices = [
         choices_of(one, prompts=prompts, temperature=0, echo=True, logprobs=1, max_tokens=1)
@@ -302,7 +306,7 @@ def test_ids_without_a_vocabulary_entry__are_refused_by_name() -> None:
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
-@pytest.mark.parametrize("prompt", [[5] * 25, "a" * 24])
+@pytest.mark.parametrize("prompt", [[5] * 24, [2] + [5] * 24, "a" * 24])
 def test_prompt__longer_than_the_context_is_refused_with_both_numbers(prompt: object) -> None:
     with pytest.raises(AppError, match="a prompt has 25 tokens, and this model reads at most 24") as caught:
         job_of(model_of("gpt2"), {"prompts": ["a", prompt], "echo": True, "max_tokens": 0})

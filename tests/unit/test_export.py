@@ -46,8 +46,9 @@ class Looked(Frozen):
 
     ids: list[list[int]]
     decoded: list[str]
+    started: list[list[int]]
+    """The ids of a tokenizer loaded with `add_bos_token=True`."""
     logits: list[list[float]]
-    started: list[int] | None = None
     greedy: dict[str, list[int]] | None = None
 
 
@@ -89,8 +90,8 @@ def test_exported_model__has_our_ids_and_logits(
     is_causal = model.objective == "causal_lm"
 
     assert found.ids == (own if is_causal else whole)
+    assert found.started == [[ids.start, *of_text] for of_text in own]
     read = [ids.start, *own[0]] if is_causal else whole[0]
-    assert found.started in (None, read)
     with torch.inference_mode():
         expected = model.forward(tensor_of([read]))[0]
     # bit-equal in one process; elsewhere the weights lie otherwise in memory, which these wild ones make larger

@@ -17,9 +17,7 @@ from trainer.contracts.inference_fields import (
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 _Text = Annotated[str, limited("prompts", MAX_PROMPT_CHARACTERS), Tag("text")]
-_Ids = Annotated[
-    tuple[TokenId, ...], Field(max_length=65_536), requires(len, "must have at least one token id"), Tag("ids")
-]
+_Ids = Annotated[tuple[TokenId, ...], Field(max_length=65_536), Tag("ids")]
 
 
 def _form(prompt: object) -> str:
@@ -27,7 +25,7 @@ def _form(prompt: object) -> str:
 
 
 CompletionPrompt = Annotated[_Text | _Ids, Discriminator(_form)]
-"""A text, or token ids that are read exactly as given."""
+"""A text, or token ids; the start token is read before both, unless the ids begin with it."""
 
 
 class CompletionRequest(Frozen):

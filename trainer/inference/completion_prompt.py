@@ -15,13 +15,14 @@ class PromptText(NamedTuple):
     """A prompt with its text, as an echo shows it.
 
     A text is normalized; its tokens are those of its lines, with an [EOS], or the newline of a stream, for each
-    complete line. Of token ids every one is a token; special tokens have no text.
+    complete line. Of token ids every one is a token; special tokens have no text. The model reads the start token
+    before them, unless they begin with it.
     """
 
     prompt: Prompt
     text: str
     shown: list[int]
-    """The positions of the tokens in the ids that the model reads: all but [BOS], or the start token, before a line."""
+    """The positions of the tokens in the ids that the model reads, without start tokens that were added."""
     offsets: list[int]
     """The position in the text at which each token begins. White space that no token has belongs to the next token."""
 
@@ -71,4 +72,7 @@ def _read_ids(tokenizer: Tokenizer, ids: list[int]) -> PromptText:
             )
     pieces = tokenizer.pieces(ids)
     offsets = list(accumulate(map(len, pieces), initial=0))[:-1]
-    return PromptText(Prompt(ids, [ids]), "".join(pieces), list(range(len(ids))), offsets)
+    start = [tokenizer.special_ids.start]
+    read = ids if ids[:1] == start else [*start, *ids]
+    shown = list(range(len(read) - len(ids), len(read)))
+    return PromptText(Prompt(read, [ids]), "".join(pieces), shown, offsets)

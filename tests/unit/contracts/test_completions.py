@@ -11,7 +11,6 @@ from trainer.contracts.validation import parse
 REFUSED: list[tuple[dict[str, object], str]] = [
     ({"prompts": []}, "`prompts` must have at least one prompt"),
     ({"prompts": ["a"] * 65}, "`prompts` must have at most 64 items, not 65"),
-    ({"prompts": [[]]}, "`prompts.0` must have at least one token id, you gave []."),
     ({"prompts": ["a", [0] * 65_537]}, "`prompts.1` must have at most 65536 items, not 65537"),
     ({"prompts": [[3, -1]]}, "`prompts.0.1` must be greater than or equal to 0, you gave -1."),
     ({"prompts": [[2**32]]}, "`prompts.0.0` must be less than 4294967296"),
@@ -34,7 +33,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
 ]
 TAKEN: list[dict[str, object]] = [
     {"prompts": [""], "max_tokens": 0},
-    {"prompts": ["a", [0], [2**32 - 1] * 65_536] + ["a"] * 61},
+    {"prompts": ["a", [], [2**32 - 1] * 65_536] + ["a"] * 61},
     {"max_tokens": 0, "echo": True, "logprobs": 0, "n": 1, "stop": [], "seed": 0, "temperature": 0},
     {"max_tokens": 512, "logprobs": 50, "n": 10, "stop": ["x"] * 8, "seed": 2**32 - 1, "top_p": 1},
 ]

@@ -22,7 +22,8 @@ from trainer.tokenizers.base import vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
 NEVER = {0, 1, 2, 4}  # [PAD], [UNK], [BOS], [MASK]
-PROMPTS: list[tuple[int, ...]] = [(2, 5, 9, 8, 3, 2, 6), (7,), (11, 12, 5, 5, 5, 6, 9, 8), tuple(range(5, 13)) * 3]
+PROMPTS: list[tuple[int, ...]] = [(2, 5, 9, 8, 3, 2, 6), (7,), (11, 12, 5, 5, 5, 6, 9, 8), tuple(range(5, 12)) * 3]
+"""The model reads [BOS] before those that do not begin with it."""
 
 
 class Oracle(NamedTuple):
@@ -32,18 +33,24 @@ class Oracle(NamedTuple):
     after: dict[tuple[int, ...], list[list[float]]]
 
 
+def started(prompt: Sequence[int]) -> list[int]:
+    return [*([] if prompt[0] == 2 else [2]), *prompt]
+
+
 def oracle_of(name: str) -> Oracle:
     if name == "lstm":
         model = small_model(vocabulary_of(TOKENIZER))
         reference = ReferenceModel(model, name)
-        return Oracle(model, {prompt: reference.log_probabilities(prompt) for prompt in PROMPTS})
+        return Oracle(
+            model, {prompt: reference.log_probabilities(started(prompt))[-len(prompt) :] for prompt in PROMPTS}
+        )
     model = model_of(name)
     library = library_twin(name, model)
     after: dict[tuple[int, ...], list[list[float]]] = {}
     with torch.inference_mode():
         for prompt in PROMPTS:
-            log_p: list[list[float]] = library(tensor_of([list(prompt)])).logits[0].log_softmax(-1).tolist()
-            after[prompt] = log_p
+            log_p: list[list[float]] = library(tensor_of([started(prompt)])).logits[0].log_softmax(-1).tolist()
+            after[prompt] = log_p[-len(prompt) :]
     return Oracle(model, after)
 
 
@@ -115,7 +122,7 @@ def test_echo__of_a_full_context_has_one_more_token_and_no_further_one() -> None
     model = model_of("gpt2")
     with torch.no_grad():
         model.input_embedding().weight[3] = 0  # [EOS] is never the likeliest
-    prompt = [5, 6, 7] * (POSITIONS // 3)
+    prompt = [2, *[5, 6, 7] * POSITIONS][:POSITIONS]
 
     [one] = completed(model, [prompt], logprobs=0, max_tokens=1)
     [many] = completed(model, [prompt], logprobs=0, max_tokens=9)
