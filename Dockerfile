@@ -23,7 +23,7 @@ RUN uv pip install --no-cache --no-deps --editable . && python -m compileall -q 
 FROM python:3.11-slim AS app
 # Volumes start with the rights of these folders, so that each user of compose's MT_USER can write to them.
 RUN useradd --uid 1000 --no-create-home trainer \
-    && mkdir -p /data/corpus /data/artifacts /data/logs /data/corpus_cache /hf-cache \
+    && mkdir -p /data/corpus /data/artifacts /data/corpus_cache /hf-cache \
     && chmod 1777 /data/* /hf-cache
 ENV PATH=/opt/venv/bin:$PATH \
     APP__DATA_ROOT=/data \
@@ -32,7 +32,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-VOLUME ["/data/artifacts", "/data/logs", "/data/corpus_cache", "/hf-cache"]
+VOLUME ["/data/artifacts", "/data/corpus_cache", "/hf-cache"]
 USER 1000
 
 FROM app AS worker

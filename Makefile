@@ -11,7 +11,7 @@ $(COMMANDS):  # chaos: MINUTES=10 SEED=n; fuzz: SEED=n CASES=n; scale-test: SEED
 
 # Only containers of this stack reach its Redis; still it has a password. .env keeps it, and the key of the HTTP API.
 start:
-	@mkdir -p corpus artifacts logs
+	@mkdir -p corpus artifacts
 	@test -e .env || { echo "There is no .env: copy .env.example to .env and set DISCORD__TOKEN in it." >&2; exit 1; }
 	@test -n "$$REDIS_PASSWORD" || grep -q '^REDIS_PASSWORD=.' .env || \
 	    printf '\nREDIS_PASSWORD=%s\n' "$$(od -A n -N 16 -t x1 /dev/urandom | tr -d ' \n')" >> .env

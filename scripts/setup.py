@@ -132,8 +132,9 @@ def captured(*command: str) -> tuple[int, str, float]:
 
 
 def lint() -> int:
-    """Format the source and fix what ruff can fix, then check types and docstrings."""
+    """Format the source and fix what ruff can fix, then check types, docstrings and the rules of the source."""
     commands = [["ruff", "check", "--fix"], ["ruff", "format"], ["mypy"], ["scripts.docstrings"]]
+    commands.append(["pytest", "-q", "tests/unit/test_source_rules.py", "tests/unit/test_floors.py"])
     return max([run(PYTHON, "-m", *words) for words in commands])
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from ruamel.yaml import YAML
 
 from scripts.setup import stamp, uv_settings
+from trainer.config.settings import PLAIN_NAMES, environment_names
 
 pytestmark = pytest.mark.process
 
@@ -155,10 +156,19 @@ def test_compose__bot_and_worker_have_exactly_the_promised_mounts(name: str) -> 
     assert compose().services[name].volumes == [
         "./corpus:/data/corpus:ro",
         "./artifacts:/data/artifacts",
-        "./logs:/data/logs",
         "hf_cache:/hf-cache",
         "corpus_cache:/data/corpus_cache",
     ]
+
+
+def test_platform_page__names_settings_and_targets_that_exist() -> None:
+    page = (ROOT / "docs" / "platform.md").read_text(encoding="utf-8")
+    names: list[str] = re.findall(r"`([A-Z]+_[A-Z_]+)`", page)
+    targets: list[str] = re.findall(r"^FROM app AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert {"REDIS_URL", "SECURITY__API_KEYS", "APP__ARTIFACTS_ROOT"} <= set(names)
+    assert set(names) <= {*environment_names(), *PLAIN_NAMES, "HF_HOME"}
+    assert all(f"| `{target}` | `mt " in page for target in targets) and len(targets) == 2
 
 
 def test_compose__named_volumes_are_declared() -> None:
@@ -259,7 +269,7 @@ def test_make__calls_the_set_up_script(target: str) -> None:
 
 def test_make__drives_the_containers() -> None:
     compose_command = "docker compose --profile prod"
-    start = ["mkdir -p corpus artifacts logs", f"{compose_command} up --detach --build"]
+    start = ["mkdir -p corpus artifacts", f"{compose_command} up --detach --build"]
 
     assert make_plan("start")[0] == start[0]
     assert make_plan("start")[-1] == start[1]
