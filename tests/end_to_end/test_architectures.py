@@ -82,7 +82,7 @@ def test_config_of_full_size__trains_on_a_text_of_this_machine(config: str, shel
     run = shell.runs.get(RunStatus.model_validate_json(out).run_id)
 
     manifest = run.completed_manifest()
-    logged = [line for line in run.logs.read_text(encoding="utf-8").splitlines() if '"training"' in line]
+    logged = [line for line in run.logs.read_text(encoding="utf-8").splitlines() if '"message": "training"' in line]
     steps: list[str] = [found[1] for line in logged if (found := re.search(r'"step": ?(\d+)', line))]
     assert (manifest.steps, list(map(int, steps))) == (20, [10, 20])
     assert manifest.metrics.test is not None

@@ -218,7 +218,7 @@ async def test_crashes__end_it_after_the_third_in_a_row(lab: Lab) -> None:
     assert (status.status, status.error.code) == ("failed", ErrorCode.TOKENIZER_TRAIN_FAILED)
     assert "crashed 3 times" in status.message
     log = queue.tokenizers.get(accepted.tokenizer_id).logs.read_text(encoding="utf-8")
-    assert log.count("tokenizer_training_started") == 3
+    assert log.count('"message": "tokenizer_training_started"') == 3
 
 
 async def test_tokenizer_held_by_another_child__waits_for_it(lab: Lab) -> None:

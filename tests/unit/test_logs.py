@@ -66,10 +66,21 @@ def test_line__has_the_standard_fields_and_its_values() -> None:
         "level": "info",
         "logger": "trainer.something",
         "message": "inference_request_ended",
+        "event": "inference_request_ended",
+        "category": "trainer",
         "service": "model-trainer",
         "run_id": "r-1",
         "request_id": "q-1",
     }
+
+
+def test_line__has_the_part_of_the_program_as_its_category() -> None:
+    stream = logged()
+    names = ["trainer.worker.jobs", "bot.http.server", "bot.main", "some.library"]
+    for name in names:
+        logging.getLogger(name).warning("said")
+
+    assert [line["category"] for line in lines(stream)] == ["worker", "http", "bot", "library"]
 
 
 def test_bound_value__stands_in_every_line_of_libraries_too() -> None:

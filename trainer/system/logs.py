@@ -122,7 +122,10 @@ def add_log_file(path: Path, service: str, level: str = "INFO") -> None:
     logging.getLogger().addHandler(handler)
 
 
-_HIDDEN = {"timestamp", "level", "message", "logger", "service", "instance_id", "run_id", "user_id", "exception"}
+_HIDDEN = {
+    *("timestamp", "level", "message", "event", "category", "logger", "service", "instance_id"),
+    *("run_id", "user_id", "exception"),
+}
 """Fields that a readable line leaves out of its values: they start it, follow it, or never change within a run."""
 
 
@@ -223,7 +226,7 @@ def _formatter(service: str, *, as_json: bool, colors: bool) -> logging.Formatte
     if as_json:
         renderers += [
             structlog.processors.ExceptionRenderer(),
-            structlog.processors.EventRenamer("message"),
+            _repeat_event,
             structlog.processors.JSONRenderer(),
         ]
     else:
@@ -235,6 +238,7 @@ def _common(service: str) -> list[Processor]:
     def identify(_logger: object, _method: str, event: EventDict) -> EventDict:
         event["service"] = service
         event["instance_id"] = process_name()
+        event["category"] = _category(str(event["logger"]))
         return event
 
     return [
@@ -244,6 +248,20 @@ def _common(service: str) -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso"),
         identify,
     ]
+
+
+def _category(logger: str) -> str:
+    """Return the part of the program that logs, such as `worker` or `http`; `library` for other packages."""
+    first, *others = logger.split(".")
+    if first not in _OURS:
+        return "library"
+    return others[0] if len(others) > 1 else first
+
+
+def _repeat_event(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Add the event under the standard name `message`, too."""
+    event["message"] = event["event"]
+    return event
 
 
 def _hand_over(

@@ -21,6 +21,8 @@ def test_line__has_time_level_event_and_values() -> None:
         "service": "trainer-child",
         "instance_id": "my-host:4711",
         "message": "validation",
+        "event": "validation",
+        "category": "training",
         "run_id": "lstm-1",
         "user_id": 7,
         "loss": 1.5,
