@@ -147,7 +147,7 @@ def test_recompute__gives_the_numbers_of_the_tables(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [(None, "cannot be read"), ("{}", "`sections` is required"), ("no json", "JSON")]
+    ("text", "told"), [(None, "There is no file"), ("{}", "`sections` is required"), ("no json", "JSON")]
 )
 def test_recompute__refuses_other_files(shell: Shell, text: str | None, told: str) -> None:
     file = shell.folder / "other.json"

@@ -89,7 +89,9 @@ async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Pa
         working.cancel()
         [key] = await here.keys("runs:gen:*")
         kept = await here.queue.inference.get_generate(RUN, key.rsplit(":", 1)[1])
+        left: int = await here.store.redis.pttl(key)
 
+    assert here.settings.queue.result_ttl_seconds < left / 1000 <= here.settings.queue.failure_ttl_seconds
     assert told.value.code is ErrorCode.MODEL_LOAD_FAILED
     assert kept.response.status == "failed"
     assert kept.response.error is not None and kept.response.error.code is ErrorCode.MODEL_LOAD_FAILED

@@ -13,6 +13,8 @@ from tests.support.inference import RUN, finished_run
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
+from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
@@ -21,7 +23,7 @@ from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS, record_end
+from trainer.worker.attempts import LOCKED_EXIT_CODE, record_end
 from trainer.worker.child_process import start_child
 from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.supervisor import supervise
@@ -324,13 +326,26 @@ async def keys_like(store: Store, pattern: str) -> list[str]:
     return [key.decode() for key in found]
 
 
+async def test_training_that_takes_too_long__fails_with_a_checkpoint(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    settings = settings_in(tmp_path)
+    queue_settings = changed(settings.queue, training_timeout_seconds=3)
+    async with running(changed(settings, queue=queue_settings)) as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        failed = await wait(queue, run_id, ended)
+
+        assert failed.status == "failed" and failed.error is not None
+        assert "longer than 3 s (QUEUE__TRAINING_TIMEOUT_SECONDS)" in failed.error.message
+        assert newest_whole(queue.runs.get(run_id).checkpoints) is not None
+
+
 async def test_run_held_by_another_child__waits_for_it(lab: Lab) -> None:
     async with lab.queue() as queue:
         async with lab.worker_busy(queue):
             run_id = (await queue.train(tiny_request(), user_id=None)).run_id
             lock = queue.runs.get(run_id).lock()
             assert lock is not None
-            assert record_end(queue.runs.get(run_id), "crashed", ()) == RETRY_SECONDS
+            assert record_end(queue.runs.get(run_id), "crashed", ()) == 1.0
         with lock:
             await until(lambda: lab.logged("child_ended", f"run_id={run_id}", f"exit_code={LOCKED_EXIT_CODE}"))
             assert [event.seq for event in events_of(queue, run_id)] == [1]

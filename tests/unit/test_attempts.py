@@ -11,11 +11,11 @@ from tests.support.runs import record
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
-from trainer.config.settings import AppSettings, Settings
+from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.training.checkpoint import CheckpointStore
-from trainer.worker.attempts import Cause, cause_of, record_end
+from trainer.worker.attempts import Cause, cause_of, record_end, record_timeout
 
 LINES = ("Fatal Python error: Aborted\n", "  File x\n")
 
@@ -120,6 +120,31 @@ def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(tmp_p
 
     begin(run, 2)
     assert [record_end(run, "crashed", ()) for _ in range(3)] == [1.0, 1.0, None]
+
+
+def test_settings__say_how_many_attempts_count_and_how_long_the_waits_are(tmp_path: Path) -> None:
+    queue = QueueSettings(max_attempts=2, retry_seconds=3, max_retry_seconds=5)
+    faulty, full = new_run(tmp_path / "faulty"), new_run(tmp_path / "full")
+
+    assert [record_end(faulty, "crashed", (), queue) for _ in range(2)] == [3.0, None]
+    assert [record_end(full, "full", (), queue) for _ in range(2)] == [3.0, 5.0]
+
+
+def test_timeout__ends_a_run_that_no_other_process_has(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    lock = run.lock()
+    assert lock is not None
+    with lock:
+        record_timeout(run, 60)
+    assert run.manifest() is None
+
+    record_timeout(run, 60)
+
+    manifest = run.manifest()
+    assert manifest is not None and manifest.error is not None and manifest.status == "failed"
+    assert "longer than 60 s (QUEUE__TRAINING_TIMEOUT_SECONDS). Resume it" in manifest.error.message
+    record_timeout(run, 90)
+    assert run.manifest() == manifest
 
 
 def test_kills_from_outside__never_count(tmp_path: Path) -> None:

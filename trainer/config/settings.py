@@ -57,6 +57,11 @@ PLAIN_NAMES = {
     "MT_KEY": "CLIENT__KEY",
 }
 """Short names of settings in the environment; of several names of a setting, the last one here wins."""
+_REPLACED = {
+    "APP__RUNS_ROOT": "runs are in `models/` below `APP__ARTIFACTS_ROOT`; set that",
+    "APP__LOGS_ROOT": "the log of a run is in its folder below `APP__ARTIFACTS_ROOT`, processes log to their output",
+}
+"""Settings of the programs before this one, with what to use instead."""
 _RANKS = {name: rank for rank, name in enumerate(PLAIN_NAMES)}
 
 
@@ -200,7 +205,17 @@ class QueueSettings(Group):
     """Seconds without progress after which a training is stopped and resumed; at least the time of 20 steps."""
     interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
     """Timeout of a generation; of a score or an evaluation, the longest time without progress."""
+    training_timeout_seconds: Annotated[float, Field(ge=0, le=_YEARS_SECONDS)] = 0
+    """Longest time of a training in a worker, after which it fails and can be resumed; 0: no limit."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Failed attempts in a row, without a new checkpoint, after which a training or a step of an experiment fails."""
+    retry_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 1
+    """Seconds until the next attempt; doubled while a disk fails."""
+    max_retry_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 60
+    """Most seconds until the next attempt while a disk fails, for a day."""
     result_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86400
+    failure_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 7 * 86400
+    """Seconds for which failed inference requests are kept."""
     chat_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
     """Seconds without a message after which a chat expires."""
     inference_threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -423,7 +438,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         if name in known:
             set_path(values, name.lower().replace("__", "."), value)
         elif separator and name != "APP__CONFIG_FILE":
-            near = did_you_mean(name, known)
+            near = f": {_REPLACED[name]}." if name in _REPLACED else did_you_mean(name, known)
             if near or group in Settings.model_fields:  # else a variable of another program
                 problem = FieldProblem(path=name, message=f"Unknown setting `{name}`{near}")
                 raise refusal(ErrorCode.CONFIG_INVALID, problem)

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
+from trainer.config.settings import QueueSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 
-RETRY_SECONDS = 1.0
-MAX_RETRY_SECONDS = 60.0
 LOCKED_EXIT_CODE = 75
 """EX_TEMPFAIL: another child has the run."""
 DISK_FULL_EXIT_CODE, DISK_FAILED_EXIT_CODE = 73, 74
@@ -18,9 +17,8 @@ DISK_FULL_EXIT_CODE, DISK_FAILED_EXIT_CODE = 73, 74
 
 SIGNAL_EXIT_CODE = 128
 """Plus the number of the signal that killed a process of a training, as in a shell."""
-_MAX_FAULTS = 3
-_MAX_WAITS = 1440
-"""A day: nearly all waits last a minute."""
+_DAY_SECONDS = 86400
+_DEFAULTS = QueueSettings()
 _KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 
 Cause = Literal["crashed", "stalled", "starved", "killed", "full", "unwritable"]
@@ -87,18 +85,20 @@ _CAUSES: dict[int, Cause | None] = {
 }
 
 
-def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> float | None:
+def record_end(
+    run: RunDirectory, cause: Cause, last_lines: tuple[str, ...], queue: QueueSettings = _DEFAULTS
+) -> float | None:
     """Record the end of an attempt in the event log; return the seconds until the next attempt, None if there is none.
 
-    Three attempts in a row that crash, stall or run out of memory without a new checkpoint end the run. A kill from
-    outside and the death of the worker do not count. If the disk fails, the run waits, twice as long each time, for
-    about a day.
+    `max_attempts` attempts in a row that crash, stall or run out of memory without a new checkpoint end the run. A kill
+    from outside and the death of the worker do not count. If the disk fails, the run waits about a day, twice as long
+    each time.
 
     An end does not count while another child has the run's lock. Raises OSError if the record cannot be written.
     """
     lock = run.lock()
     if lock is None:
-        return RETRY_SECONDS
+        return queue.retry_seconds
     with lock, run.open_log() as events:
         history = run.reader().read_new()
         record = run.record()
@@ -107,14 +107,30 @@ def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> 
         events.append(ended := JobProgress(**stamped, progress=0.0, message=_MESSAGES[cause]))
         history.append(ended)
         faults, waits = _in_vain(history, _FAULTS), _in_vain(history, _WAITS)
-        if cause in _LAST and (faults >= _MAX_FAULTS or waits >= _MAX_WAITS):
+        max_waits = _DAY_SECONDS / queue.max_retry_seconds  # nearly all waits are the longest
+        if cause in _LAST and (faults >= queue.max_attempts or waits >= max_waits):
             code, message = _LAST[cause]
             error = RunError.of(AppError(code, message.format(faults=faults)))
             finish_run(run, events, changed(manifest_of(record, "failed", error=error), last_lines=last_lines))
             return None
     if cause not in _WAITS:
-        return RETRY_SECONDS
-    return min(RETRY_SECONDS * 2.0 ** min(max(0, waits - 1), 10), MAX_RETRY_SECONDS)
+        return queue.retry_seconds
+    return min(queue.retry_seconds * 2.0 ** min(max(0, waits - 1), 20), queue.max_retry_seconds)
+
+
+def record_timeout(run: RunDirectory, seconds: float) -> None:
+    """End a run whose training took too long, unless it has ended or another child has its lock."""
+    lock = run.lock()
+    if lock is None:
+        return
+    with lock, run.open_log() as events:
+        if run.manifest() is None:
+            message = (
+                f"The training took longer than {seconds:g} s (QUEUE__TRAINING_TIMEOUT_SECONDS). Resume it from its"
+                " last checkpoint, or raise the limit."
+            )
+            error = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, message))
+            finish_run(run, events, manifest_of(run.record(), "failed", error=error))
 
 
 def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:

@@ -22,13 +22,11 @@ from trainer.jobs.experiments import Start, shared_tokenizer, training_request
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import preview_training
 from trainer.store.store import Store
-from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.supervisor import supervise_child
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _POLL_SECONDS = 0.25
-_ATTEMPTS = 3
 _TRANSIENT_SECONDS = 10.0
 
 
@@ -36,7 +34,7 @@ async def drive(experiment: ExperimentDirectory, settings: Settings, store: Stor
     """Run an experiment until it ends; raises Retry while another process runs it, or if the disk is full."""
     lock = experiment.lock()
     if lock is None:
-        raise Retry(defer=RETRY_SECONDS)
+        raise Retry(defer=settings.queue.retry_seconds)
     with lock:
         try:
             await _Experiment(experiment, settings, store).run()
@@ -90,7 +88,8 @@ class _Experiment:
     async def _run_child(self) -> None:
         """Run the child for its next step: prepare the texts, or compute the report. A child that crashes restarts."""
         arguments = self._experiment.experiment_id, self._settings, self._store, self._log
-        for _ in range(_ATTEMPTS):
+        attempts = self._settings.queue.max_attempts
+        for _ in range(attempts):
             child = asyncio.create_task(supervise_child("experiment", *arguments))
             try:
                 while not child.done():
@@ -103,7 +102,7 @@ class _Experiment:
             if end.exit_code == 0:
                 return
             self._log.error("experiment_child_failed", **end.description())
-        message = f"A step of the experiment crashed {_ATTEMPTS} times. See the worker's log for its last lines."
+        message = f"A step of the experiment crashed {attempts} times. See the worker's log for its last lines."
         raise AppError(ErrorCode.INTERNAL_ERROR, message)
 
     async def _train_tokenizers(self) -> None:
@@ -210,10 +209,10 @@ class _Experiment:
             except AppError as error:
                 is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
                 failures += is_final or (await self._queue.load()).is_reachable
-                if is_final or failures == _ATTEMPTS:
+                if is_final or failures == self._settings.queue.max_attempts:
                     code = error.code if is_final else ErrorCode.INTERNAL_ERROR
                     raise AppError(code, f"The scores of {key} failed: {error.message}") from error
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(self._settings.queue.retry_seconds)
 
     def _check_cancelled(self) -> None:
         if self._experiment.cancel_requested():

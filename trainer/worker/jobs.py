@@ -42,7 +42,6 @@ from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
-from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.experiment import drive
 from trainer.worker.heartbeat import StallDetector
 from trainer.worker.inference_process import InferenceChild
@@ -82,7 +81,7 @@ class Jobs:
             await publish_events(self._store, run)
         except STORE_ERRORS as error:
             log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
-            raise Retry(defer=RETRY_SECONDS) from None
+            raise Retry(defer=self._settings.queue.retry_seconds) from None
 
     async def _train(self, run: RunDirectory) -> None:
         """Train a run until it ends or is paused, with everything that it starts from on this machine's disk."""
@@ -204,13 +203,15 @@ class Jobs:
             return
         about.info("inference_request_ended", status=answer.response.status)
         turn = self._chat_append(answer)
-        ttl_seconds = self._settings.queue.result_ttl_seconds if turn is None else int(turn.ttl_seconds)
+        queue = self._settings.queue
+        ttl_seconds = queue.failure_ttl_seconds if answer.response.status == "failed" else queue.result_ttl_seconds
+        ttl_seconds = ttl_seconds if turn is None else int(turn.ttl_seconds)
         value, ended = answer.model_dump_json(), _end_event(answer)
         try:
             await self._store.put_answer(key, job.request_id, value, ended, ttl_seconds=ttl_seconds, appended=turn)
         except STORE_ERRORS as error:
             about.warning("answer_storage_failed", error=type(error).__name__)
-            raise Retry(defer=RETRY_SECONDS) from None
+            raise Retry(defer=self._settings.queue.retry_seconds) from None
 
     async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
         """Return the completed or failed record; None if the client has withdrawn the request.

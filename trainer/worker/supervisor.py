@@ -10,14 +10,14 @@ from arq import Retry
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
-from trainer.config.settings import Settings
+from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.enqueue import EventPublisher
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
-from trainer.worker.attempts import LOCKED_EXIT_CODE, MAX_RETRY_SECONDS, RETRY_SECONDS, ChildEnd, cause_of, record_end
+from trainer.worker.attempts import LOCKED_EXIT_CODE, ChildEnd, cause_of, record_end, record_timeout
 from trainer.worker.child_process import ChildProcess, Job, start_child
 from trainer.worker.heartbeat import StallDetector, processor_ticks
 
@@ -30,27 +30,41 @@ CHECKPOINT_SECONDS = 8.0
 _WATCH_SECONDS = 0.5
 _END_SECONDS = 30.0
 _LOCKED_SECONDS = 15.0
-_TOKENIZER_ATTEMPTS = 3
 _MARKS_BYTES = 1 << 16
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
     """Train a run until it ends or is paused; raises arq's Retry while another child has the run or the disk fails.
 
-    A run whose child was killed keeps its slot: in the queue, other runs would overtake it.
+    A run whose child was killed keeps its slot: in the queue, other runs would overtake it. After the time-out of the
+    settings, the child saves a checkpoint and the run fails.
     """
+    limit = settings.queue.training_timeout_seconds
+    supervising = asyncio.create_task(_supervise(run, settings, store))
+    try:
+        await asyncio.wait([supervising], timeout=limit or None)
+    finally:
+        supervising.cancel()
+        await asyncio.wait([supervising])
+    if supervising.cancelled():
+        await asyncio.to_thread(record_timeout, run, limit)
+    else:
+        supervising.result()
+
+
+async def _supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
     about = log.bind(run_id=run.run_id)
     locked_since = math.inf
     publishing = asyncio.create_task(_publish_new_events(run, store))
     try:
         while run.manifest() is None and not run.pause_requested():
             child = await supervise_child("train-child", run.run_id, settings, store, about)
-            seconds = await _seconds_to_next(run, child)
+            seconds = await _seconds_to_next(run, child, settings.queue)
             if seconds is None:
                 continue
             at = time.monotonic()
             locked_since = min(locked_since, at) if child.exit_code == LOCKED_EXIT_CODE else math.inf
-            if at > locked_since + _LOCKED_SECONDS or seconds > RETRY_SECONDS:
+            if at > locked_since + _LOCKED_SECONDS or seconds > settings.queue.retry_seconds:
                 raise Retry(defer=seconds)
             await asyncio.sleep(seconds)
     finally:
@@ -58,33 +72,32 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
 
 
 async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings, store: Store) -> None:
-    """Train a tokenizer; after three crashes in a row it has failed. Raises Retry while another child trains it."""
+    """Train a tokenizer; after some crashes in a row it has failed. Raises Retry while another child trains it."""
     about = log.bind(tokenizer_id=tokenizer.tokenizer_id)
-    for _ in range(_TOKENIZER_ATTEMPTS):
+    attempts = settings.queue.max_attempts
+    for _ in range(attempts):
         child = await supervise_child("train-tokenizer", tokenizer.tokenizer_id, settings, store, about)
         if not tokenizer.is_unfinished():
             return
         if child.exit_code == LOCKED_EXIT_CODE:
-            raise Retry(defer=RETRY_SECONDS)
+            raise Retry(defer=settings.queue.retry_seconds)
         about.error("tokenizer_child_failed", **child.description())
-    message = (
-        f"The training of the tokenizer crashed {_TOKENIZER_ATTEMPTS} times. See the worker's log for its last lines."
-    )
+    message = f"The training of the tokenizer crashed {attempts} times. See the worker's log for its last lines."
     tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, message))
 
 
-async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
+async def _seconds_to_next(run: RunDirectory, child: ChildEnd, queue: QueueSettings) -> float | None:
     """Record the end of an attempt; return the seconds until the next attempt, None if the run has ended."""
     if run.manifest() is not None:
         return None
     if child.cause is None:
-        return RETRY_SECONDS
+        return queue.retry_seconds
     log.error("training_child_failed", run_id=run.run_id, **child.description())
     try:
-        return await asyncio.to_thread(record_end, run, child.cause, child.last_lines)
+        return await asyncio.to_thread(record_end, run, child.cause, child.last_lines, queue)
     except (AppError, OSError) as error:  # the disk has no room for the record
         log.error("attempt_end_unrecorded", run_id=run.run_id, error=type(error).__name__)
-        return MAX_RETRY_SECONDS
+        return queue.max_retry_seconds
 
 
 async def supervise_child(

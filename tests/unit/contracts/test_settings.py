@@ -76,6 +76,10 @@ def test_refusal__names_the_key_the_value_and_what_would_be_right(tmp_path: Path
     assert "did you mean `QUEUE__NAME`?" in refusal({"QUEU__NAME": "x"}, tmp_path)
     assert refusal({"QUEUE__TRAINING_SLOT": "1"}, tmp_path).endswith("; did you mean `QUEUE__TRAINING_SLOTS`?")
     assert "Unknown setting `DISCORD__ZZZ`" in refusal({"DISCORD__ZZZ": "1"}, tmp_path)
+    assert refusal({"APP__RUNS_ROOT": "/data/runs"}, tmp_path) == (
+        "Unknown setting `APP__RUNS_ROOT`: runs are in `models/` below `APP__ARTIFACTS_ROOT`; set that."
+    )
+    assert "`APP__LOGS_ROOT`: the log of a run is in its folder" in refusal({"APP__LOGS_ROOT": "logs"}, tmp_path)
 
 
 def test_refusal__a_broken_or_missing_toml_is_named_without_its_folder(tmp_path: Path) -> None:
