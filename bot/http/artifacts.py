@@ -20,7 +20,7 @@ from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.system.files import BrokenFile, file_records, open_regular
 
 _CHUNK_BYTES = 1 << 18
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 _MANIFEST = "manifest.json"
 
 
@@ -142,15 +142,21 @@ def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRan
     if not first and not last:
         return None
     if not first:
-        start, end = max(0, size - int(last)), size
+        start, end = max(0, size - _position(last)), size
     else:
-        start, end = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < int(first):
+        start, end = _position(first), min(size, _position(last) + 1) if last else size
+        if last and _position(last) < start:
             return None
     if start >= end:
         message = f"The file has {size:,} bytes. Ask for a range inside it."
         raise HttpError(ErrorCode.RANGE_NOT_SATISFIABLE, message, {"Content-Range": f"bytes */{size}"})
     return ByteRange(start, end)
+
+
+def _position(digits: str) -> int:
+    """Return a position in a file; one of more than 18 digits is behind the end of every file."""
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= 18 else 10**18
 
 
 def is_known_etag(headers: Mapping[str, str], etag: str) -> bool:

@@ -31,7 +31,7 @@ from tests.support.waiting import until
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import HttpSettings, SecuritySettings
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.export.archive import import_archive
 from trainer.export.folders import load_export
 
@@ -112,9 +112,9 @@ async def served(here: Place, **http: object) -> AsyncIterator[Bot]:
         yield bot
 
 
-async def fetched(bot: Bot, link: str) -> tuple[int, bytes]:
+async def fetched(bot: Bot, link: str, *, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     address = link.replace(PUBLIC, f"http://127.0.0.1:{bot.installation.port}")
-    async with aiohttp.ClientSession() as session, session.get(address) as response:
+    async with aiohttp.ClientSession() as session, session.request(method, address, headers=headers) as response:
         return response.status, await response.read()
 
 
@@ -132,6 +132,11 @@ async def test_large_export__has_a_link_for_a_day_that_a_restart_keeps_and_nobod
             status, data = await fetched(bot, link)
             [file] = (tmp_path / "artifacts" / "exports").rglob("*.tar")
             assert (status, data) == (200, file.read_bytes())
+            size = len(data)
+            assert await fetched(bot, link, Range=f"bytes={size - 2}-{size}") == (206, data[-2:])
+            behind, error = await fetched(bot, link, Range=f"bytes={size}-")
+            assert (behind, ErrorBody.model_validate_json(error).code) == (416, ErrorCode.RANGE_NOT_SATISFIABLE)
+            assert await fetched(bot, link, method="HEAD") == (200, b"")
             assert abs(int(found[2]) - time.time() - LINK_SECONDS) < 3600
             for wrong in (link[:-1], link.replace("expires=", "expires=1"), link.replace(".tar", ".zip"), link + "é"):
                 assert (await fetched(bot, wrong))[0] == 403
