@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from bot.http.event_streams import begin_stream, has_left
 from bot.http.inference import visible_models
@@ -22,6 +22,21 @@ from trainer.contracts.validation import parse
 _LOOK_SECONDS = 1.0
 _TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 _Stop = Annotated[str, Field(min_length=1)]
+_MAX_PROMPTS = 64
+_MOST: dict[str, JsonValue] = {"maxItems": _MAX_PROMPTS}
+_Prompt = (
+    str
+    | Annotated[tuple[str, ...], Field(min_length=1, json_schema_extra=_MOST)]
+    | Annotated[tuple[_TokenId, ...], Field(min_length=1)]
+    | Annotated[tuple[tuple[_TokenId, ...], ...], Field(min_length=1, json_schema_extra=_MOST)]
+)
+
+
+def _check_batch(prompt: _Prompt) -> _Prompt:
+    """Refuse too many prompts after the union: it would name the limit and the other forms of a prompt."""
+    if not isinstance(prompt, str) and len(prompt) > _MAX_PROMPTS and not isinstance(prompt[0], int):
+        raise ValueError(f"must be at most {_MAX_PROMPTS} prompts, not {len(prompt)}")
+    return prompt
 
 
 _SAME_FIELDS = {"max_tokens", "temperature", "top_p", "n", "seed", "logprobs", "echo"}
@@ -38,12 +53,7 @@ class CompletionBody(Frozen):
 
     model: Identifier
     """The id of a run."""
-    prompt: (
-        str
-        | Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
-        | Annotated[tuple[_TokenId, ...], Field(min_length=1)]
-        | Annotated[tuple[tuple[_TokenId, ...], ...], Field(min_length=1, max_length=64)]
-    )
+    prompt: Annotated[_Prompt, AfterValidator(_check_batch)]
     """A text or token ids, or a batch of either; the start token is read before both, unless ids begin with it."""
     max_tokens: Annotated[int, Field(ge=0, le=512)] | None = None
     """Default: 16; 0 with `echo` only scores the prompt."""

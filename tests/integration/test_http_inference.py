@@ -378,6 +378,14 @@ async def queued(store: Store) -> int:
     return found
 
 
+@pytest.mark.parametrize("prompt", ["a", [1]])
+async def test_completion__of_too_many_prompts_names_the_limit_once(here: Site, prompt: object) -> None:
+    refused = await here.post("/v1/completions", {"model": "run", "prompt": [prompt] * 65})
+
+    assert refused.status == 422
+    assert b"`prompt` must be at most 64 prompts, not 65." in refused.body
+
+
 async def test_streamed_completion__has_its_counts_only_if_they_are_wanted(here: Site, run: RunDirectory) -> None:
     body: dict[str, object] = {"model": run.run_id, "prompt": "ab", "max_tokens": 4, "stream": True}
     plain = await here.post("/v1/completions", body)
