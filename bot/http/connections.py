@@ -3,11 +3,14 @@
 import asyncio
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from bot.http.error_answers import error_answer
 from trainer.contracts.errors import AppError, ErrorCode
+
+_MAX_URL_BYTES = 8000
+"""Below the limit of a header, so that a long URL is not taken for a long header."""
 
 
 class Connections:
@@ -29,6 +32,7 @@ class Connections:
             loop=loop,
             keepalive_timeout=self._idle_seconds,
             lingering_time=self._idle_seconds,
+            max_line_size=_MAX_URL_BYTES,
             auto_decompress=False,  # a compressed body could be far larger than it looks
         )
 
@@ -55,6 +59,11 @@ class _Connection(RequestHandler):
         """Answer a request that is not HTTP; other errors end the connection."""
         if exc is not None and not isinstance(exc, HttpProcessingError):
             raise exc
-        answer = error_answer(request, AppError(ErrorCode.INVALID_INPUT, "This is not a valid HTTP request."), status)
+        if isinstance(exc, LineTooLong) and exc.message.startswith(f"Got more than {_MAX_URL_BYTES} bytes"):
+            message = f"The address has more than {_MAX_URL_BYTES:,} bytes. Send a shorter one."
+            answer = error_answer(request, AppError(ErrorCode.URI_TOO_LONG, message))
+        else:
+            refused = AppError(ErrorCode.INVALID_INPUT, "This is not a valid HTTP request.")
+            answer = error_answer(request, refused, status)
         answer.force_close()
         return answer

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from aiohttp import web
 
 from bot.limits import LimitReached
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, http_status, new_request_id
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, FieldProblem, http_status, new_request_id
 
+SERVER = {"Server": "Model-Trainer"}
+"""The header that names the program, without the libraries and versions that aiohttp would name."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = web.RequestKey("id", str)
 _HEADERS = {
@@ -17,10 +20,16 @@ _HEADERS = {
 
 
 class HttpError(AppError):
-    """An error whose answer needs headers of its own."""
+    """An error whose answer has headers of its own, and always the status of its code."""
 
-    def __init__(self, code: ErrorCode, message: str, headers: Mapping[str, str]) -> None:
-        super().__init__(code, message)
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        details: tuple[FieldProblem, ...] = (),
+    ) -> None:
+        super().__init__(code, message, details)
         self.headers = headers
 
 
@@ -42,5 +51,5 @@ def error_answer(request: web.BaseRequest, error: AppError, status: int | None =
         body=ErrorBody.of(error, request_id).model_dump_json().encode(),
         status=http_status(error) if status is None else status,
         content_type="application/json",
-        headers={"X-Request-ID": request_id, **headers},
+        headers={"X-Request-ID": request_id, **SERVER, **headers},
     )

@@ -9,17 +9,20 @@ from bot.http.api import Api
 from bot.http.api_keys import ApiClient
 from bot.http.feeds import Feed
 
+LOG_END = "end"
+"""Id of the last line of an ended run's log; other lines have none."""
 _LOOK_SECONDS = 1.0
 _MAX_SECONDS = 3600.0
 """After this time a stream ends; a client continues it with Last-Event-ID."""
 
 
 async def stream_feed(
-    api: Api, client: ApiClient, request: web.Request, feed: Feed, position: int
+    api: Api, client: ApiClient, request: web.Request, feed: Feed, position: int, end_id: str | None = None
 ) -> web.StreamResponse:
     """Send the items of a feed from a position on, until the feed ends, the client leaves or an hour has passed.
 
-    A comment is sent every 15 seconds. A client that does not read is disconnected.
+    A comment is sent every 15 seconds. A client that does not read is disconnected. `end_id` is the id of the last of
+    the items without numbers.
     """
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": "text/event-stream"})
@@ -30,7 +33,8 @@ async def stream_feed(
                 has_ended = feed.ended
                 items, position = feed.after(position)
                 for item in items:
-                    await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
+                    last_id = end_id if has_ended and item is items[-1] else None
+                    await response.send(item.data, id=str(item.number) if item.number else last_id, event=item.kind)
                 if has_ended:
                     break
                 await feed.wait(_LOOK_SECONDS)

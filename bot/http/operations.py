@@ -1,6 +1,7 @@
 """One record per operation of the API: its route, its inputs, its answers and its work."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
@@ -12,10 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from bot.http.api_keys import ApiClient
+from bot.http.error_answers import HttpError
 from trainer.contracts.base import Frozen, Identifier, describe_fields
-from trainer.contracts.errors import AppError, ConflictError, ErrorCode
+from trainer.contracts.errors import AppError, ConflictError, ErrorCode, FieldProblem
 from trainer.contracts.runs import HttpOrigin
-from trainer.contracts.validation import parse
+from trainer.contracts.validation import parse, refusal, shown_name
 
 if TYPE_CHECKING:
     from bot.http.api import Api
@@ -231,6 +233,9 @@ def _idempotency(client: ApiClient, request: web.Request) -> str | None:
 
 async def _read_body(request: web.Request, most_seconds: float) -> bytes:
     """Read a JSON body; raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or INVALID_JSON."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        message = "Send the body without compression: no Content-Encoding."
+        raise HttpError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, {"Accept-Encoding": "identity"})
     if request.content_type != "application/json":
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON: Content-Type: application/json.")
     try:
@@ -245,12 +250,24 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
 
 
 def _parse_body(model: type[BodyT], data: bytes) -> BodyT:
-    """Validate a JSON body, in a thread because it may be long."""
+    """Validate a JSON body, in a thread because it may be long; raises INVALID_INPUT if a field is given twice."""
     try:
         value: object = from_json(data, allow_inf_nan=False)
+        _: object = json.loads(data, parse_int=float, object_pairs_hook=_unique)
     except ValueError:
         raise AppError(ErrorCode.INVALID_JSON, "The body is not valid JSON.") from None
     return parse(model, _whole_numbers(value))
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    """Raise INVALID_INPUT if an object, at any depth, has two fields of the same name."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            path = shown_name(name)
+            message = f"`{path}` is given twice in one block: give it once"
+            raise refusal(ErrorCode.INVALID_INPUT, FieldProblem(path=path, message=message))
+        seen.add(name)
 
 
 def _whole_numbers(value: object) -> object:

@@ -11,7 +11,8 @@ from aiohttp import web
 from pydantic import Field
 
 from bot.http.api import Api
-from bot.http.event_streams import stream_feed
+from bot.http.error_answers import HttpError
+from bot.http.event_streams import LOG_END, stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
     FLAG,
@@ -38,10 +39,11 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.train_request import default_label
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.validation import shown_value
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader
 
@@ -91,7 +93,9 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
     if query.cursor is not None:
         last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
         if last is None:
-            raise AppError(ErrorCode.RUN_NOT_FOUND, "The run of `cursor` was deleted: list the runs from the first.")
+            message = "`cursor` must be the `next_cursor` of a page whose runs still exist. List from the first run."
+            problem = FieldProblem(path="cursor", message=message, value=shown_value(query.cursor))
+            raise HttpError(ErrorCode.INVALID_INPUT, message, details=(problem,))
         entries = [entry for entry in entries if run_order(entry) < run_order(last)]
     page = entries[: query.limit]
     statuses = await asyncio.gather(*(_readable_status(api, entry.run_id) for entry in page))
@@ -175,7 +179,9 @@ async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamRespo
     run = await call.api.run(call.client, call.path.run_id, "logs")
     async with call.api.feeds.logs(run, stored=call.query.stored) as feed:
         position = await feed.tail(call.query.tail)
-        return await stream_feed(call.api, call.client, call.request, feed, position)
+        if feed.ended and call.request.headers.get("Last-Event-ID") == LOG_END:
+            return web.Response(status=204)
+        return await stream_feed(call.api, call.client, call.request, feed, position, end_id=LOG_END)
 
 
 async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -185,6 +191,8 @@ async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespo
     seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
     async with call.api.feeds.events(run) as feed:
         position = await feed.position_after(seen)
+        if seen and feed.ended and not feed.after(position)[0]:
+            return web.Response(status=204)
         return await stream_feed(call.api, call.client, call.request, feed, position)
 
 
@@ -263,7 +271,10 @@ _NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$r
 _STATUS = Answer("The status of the run", RunStatus)
 _ACCEPTED = Answer("Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS)
 _ENDED = Answer("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
-_STREAM = Answer("Server-sent events", "text/event-stream")
+_STREAM = {
+    200: Answer("Server-sent events", "text/event-stream"),
+    204: Answer("The run has ended, and the client that sends Last-Event-ID has everything: it stops connecting again"),
+}
 
 OPERATIONS: tuple[Operation, ...] = (
     operation(
@@ -317,8 +328,8 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: Answer("The last lines", "text/plain")},
         tag="runs",
     ),
-    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), {200: _STREAM}, tag="runs"),
-    operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), {200: _STREAM}, tag="runs"),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), _STREAM, tag="runs"),
+    operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), _STREAM, tag="runs"),
     operation(
         "GET /runs/{run_id}/curve",
         get_curve,

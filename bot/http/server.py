@@ -14,7 +14,7 @@ from aiohttp import web
 from bot.http.api import Api
 from bot.http.api_keys import ApiClient, ApiKeys
 from bot.http.connections import Connections
-from bot.http.error_answers import HttpError, error_answer, request_id_of
+from bot.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from bot.http.operations import MAX_BODY_BYTES, Operation
 from bot.http.page_routes import page_routes
 from bot.http.table import OPERATIONS
@@ -193,6 +193,7 @@ async def _start_answer(request: web.Request, response: web.StreamResponse) -> N
     request[_IS_STARTED] = True
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers.update(SERVER)
     response.headers["X-Request-ID"] = request_id_of(request)
 
 

@@ -59,6 +59,14 @@ async def test_answer__tells_browsers_to_guess_and_store_nothing(here: Site) -> 
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_answer__names_the_program_without_its_libraries(here: Site) -> None:
+    answers = [(await here.get(path)).headers["Server"] for path in ("/", "/runs", "/nowhere")]
+    malformed = await here.say(MALFORMED[0])
+
+    assert answers == ["Model-Trainer"] * 3
+    assert b"\r\nServer: Model-Trainer\r\n" in malformed
+
+
 async def test_address__that_does_not_exist_is_not_found(here: Site) -> None:
     for path in ("/nowhere", "/runs/", "/runs/a/b/c/d", "/RUNS", "//runs", "/runs/../x", "/%00", "/%E2%80%A8"):
         for key in (ADMIN, None):
@@ -113,11 +121,33 @@ async def test_body__in_chunks_that_break_off_is_refused(here: Site) -> None:
     assert b'"code":"INVALID_' in broken
 
 
-async def test_body__that_is_compressed_is_not_read(here: Site) -> None:
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "x-own", "gzip, identity"])
+async def test_body__that_is_compressed_is_not_read(here: Site, encoding: str) -> None:
     """A megabyte of zeros has a kilobyte when it is compressed."""
-    refused = await here.post("/runs/train", b"{}", headers={"Content-Encoding": "gzip"})
+    refused = await here.post("/runs/train", b"{}", headers={"Content-Encoding": encoding})
+    plain = await here.post("/runs/train", b"{}", headers={"Content-Encoding": "Identity"})
 
-    assert refused.status in (400, 422)
+    assert refused.outcome == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert refused.headers["Accept-Encoding"] == "identity"
+    assert plain.outcome == (422, "INVALID_INPUT")
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"corpus": "a", "seed": 1, "seed": 1}', "seed"),
+        (b'{"corpus": "a", "seed": 1, "\\u0073eed": 2}', "seed"),
+        (b'{"model": {"dropout": 0.1, "dropout": 0.2}}', "dropout"),
+        (b'{"tags": ["a", [{"b": null, "c": 1, "b": {}}]]}', "b"),
+        (b'{"": 1, "": 2}', ""),
+    ],
+)
+async def test_field__that_is_given_twice_is_refused_by_its_name(here: Site, body: bytes, name: str) -> None:
+    refused = await here.post("/runs/train", body)
+
+    assert refused.outcome == (422, "INVALID_INPUT")
+    assert refused.error.message == f"`{name}` is given twice in one block: give it once."
+    assert [problem.path for problem in refused.error.details] == [name]
 
 
 async def test_body__of_the_wrong_form_names_each_field(here: Site) -> None:
@@ -148,6 +178,7 @@ QUERIES = [
     "status=done",
     "no=1",
     "cursor=A",
+    "cursor=none",
 ]
 
 
@@ -226,7 +257,7 @@ MALFORMED = [
     b"GET / HTTP/1.1\r\nHost: x\r\nX-Api-Key secretkey\r\n\r\n",
     b"GET  /  HTTP/9.9\r\n\r\n",
     b"POST /runs/train HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX: /" + b"a" * 20_000 + b"\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"h%d: x\r\n" % number for number in range(200)) + b"\r\n",
 ]
 
@@ -245,6 +276,15 @@ async def test_request__that_is_no_http_is_refused_in_the_same_form(here: Site, 
         % request_id
     )
     assert logs == []
+
+
+@pytest.mark.parametrize("address", ["/runs/" + "a" * 8000, "/runs?search=" + "a" * 20_000])
+async def test_address__that_is_too_long_is_refused_by_its_own_code(here: Site, address: str) -> None:
+    refused = await here.get(address)
+
+    assert refused.outcome == (414, "URI_TOO_LONG")
+    assert refused.error.message == "The address has more than 8,000 bytes. Send a shorter one."
+    assert (await here.get(f"/runs?search={'a' * 7900}")).outcome == (422, "INVALID_INPUT")
 
 
 async def test_expectation__that_nobody_knows_is_refused_with_an_id(here: Site) -> None:

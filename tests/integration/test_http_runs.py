@@ -103,7 +103,9 @@ async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tm
         next(one for one in stories if one.run.run_id == page.runs[-1].run_id).fail()
 
     assert found == [f"char_lstm-{number}" for number in (7, 6, 5, 4, 3, 2, 1)]
-    assert (await idle.get("/runs?cursor=char_lstm-99")).outcome == (404, "RUN_NOT_FOUND")
+    refused = await idle.get("/runs?cursor=char_lstm-99")
+    assert refused.outcome == (422, "INVALID_INPUT")
+    assert [problem.path for problem in refused.error.details] == ["cursor"]
 
 
 async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site) -> None:

@@ -58,8 +58,11 @@ async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(lab: Lab
         path = f"/runs/{run.run_id}/events"
 
         assert await here.events(path) == expected
-        for last in range(len(expected) + 2):
+        for last in range(len(expected)):
             assert await here.events(path, last_id=str(last)) == expected[last:]
+        for last in (len(expected), len(expected) + 1):
+            async with here.stream(path, last_id=str(last)) as answer:
+                assert (answer.status, await answer.read()) == (204, b"")  # after which EventSource stops
         for last_id in ("", "x", "-1", "1.0", "9" * 16, "٣"):
             assert await here.events(path, last_id=last_id.encode().decode("latin-1")) == expected
         head = await here.ask("HEAD", path)
@@ -234,6 +237,9 @@ async def test_log__of_an_ended_run_is_as_people_read_it(lab: Lab) -> None:
         assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream")] == expected
         assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream?tail=1")] == expected[-1:]
         assert await here.events(f"/runs/{run.run_id}/logs/stream?tail=0") == []
+        end = (await here.events(f"/runs/{run.run_id}/logs/stream"))[-1].id
+        async with here.stream(f"/runs/{run.run_id}/logs/stream", last_id=end) as answer:
+            assert (answer.status, await answer.read()) == (204, b"")
 
 
 async def test_log__of_a_run_that_has_none_yet_is_empty(idle: Inside, told: Story) -> None:
