@@ -13,7 +13,7 @@ from bot.http.operations import OTHER_RUN, RUN, Answer, Operation
 from bot.http.table import OPERATIONS
 from bot.permissions import RULES, Role
 from scripts.api_page_text import INTRODUCTION
-from trainer.contracts.errors import ErrorCode
+from trainer.contracts.errors import ErrorCode, PathError, http_status
 
 EXPERIMENT, REQUEST, SESSION, TOKENIZER = "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
 _IDS = {
@@ -132,7 +132,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _errors() -> Iterator[str]:
-    rows = ((f"`{code}`", str(code.http_status), code.error_class.lower()) for code in ErrorCode)
+    also = {ErrorCode.INVALID_INPUT: f" ({http_status(PathError(''))} for a path)"}
+    rows = ((f"`{code}`", f"{code.http_status}{also.get(code, '')}", code.error_class.lower()) for code in ErrorCode)
     yield from _table(("code", "status", "class"), rows)
 
 

@@ -36,9 +36,9 @@ download it. A tokenizer of `POST /tokenizers/train` is for all.
 ## Requests
 
 - Bodies are JSON with `Content-Type: application/json`; another type is answered with 415. Unknown fields and
-  parameters are refused with 422, and `details` names each wrong field. A path outside of the corpus folder is 400.
-- A well-formed request that contradicts itself, or that its run, corpus or machine does not allow, is answered with
-  409, whatever its code.
+  parameters are refused with 422, and `details` names each wrong field.
+- Each code has one status, which the table of errors shows. Only `INVALID_INPUT` has two: 400 for a path outside of the
+  corpus folder, else 422.
 - Every answer has the header `X-Request-ID`: that of the request, if it has at most 64 letters, digits, `.`, `_` and
   `-`, else a new one. The log has it, too.
 - A POST with the header `Idempotency-Key` (1 to 255 ASCII characters without spaces) is not run again: a repeated
@@ -63,4 +63,9 @@ of an ended run gets 204, after which `EventSource` stops. A stream ends after a
 
 Downloads take `Range` (one range of bytes; 206 or 416), `If-Range` and `If-None-Match` (304). The `ETag` of a file is
 its SHA-256 in quotes.
+
+## Clients of OpenAI
+
+Under `/v1` errors have OpenAI's form, `{"error": {"message", "type", "param", "code"}}`: `code` is the code below, and
+`param` the first wrong field. Other addresses answer with [ErrorBody](#errorbody).
 """

@@ -39,6 +39,7 @@ PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3
 TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
 # most tests wait for processes that they start, so two cores take four tests at a time
 WAITING_TESTS = max(4, os.cpu_count() or 1)
+NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "openai@6"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 
@@ -144,12 +145,20 @@ def bench() -> int:
 
 
 def browser() -> int:
-    """Install Debian's Chromium, for the tests of the page, which are skipped without it, and for the pictures."""
+    """Install Debian's Chromium, Node and OpenAI's JavaScript client, without which their tests are skipped."""
     if shutil.which("apt-get") is None:
-        raise SystemExit("This needs apt-get. Elsewhere put Chromium or Google Chrome on the PATH.")
+        raise SystemExit(
+            "This needs apt-get. Elsewhere put Chromium or Google Chrome, node and npm on the PATH, and run"
+            f" `npm install {shlex.join(NPM_OPTIONS)}`."
+        )
     sudo = [] if os.geteuid() == 0 else ["sudo"]
-    packages = ["--yes", "--no-install-recommends", "chromium", "fonts-noto-color-emoji"]
-    return run(*sudo, "apt-get", "update") or run(*sudo, "apt-get", "install", *packages)
+    node = [package for program, package in (("node", "nodejs"), ("npm", "npm")) if shutil.which(program) is None]
+    packages = ["--yes", "--no-install-recommends", "chromium", "fonts-noto-color-emoji", *node]
+    return (
+        run(*sudo, "apt-get", "update")
+        or run(*sudo, "apt-get", "install", *packages)
+        or run("npm", "install", *NPM_OPTIONS)
+    )
 
 
 def pictures() -> int:

@@ -61,9 +61,9 @@ class _Connection(RequestHandler):
             raise exc
         if isinstance(exc, LineTooLong) and exc.message.startswith(f"Got more than {_MAX_URL_BYTES} bytes"):
             message = f"The address has more than {_MAX_URL_BYTES:,} bytes. Send a shorter one."
-            answer = error_answer(request, AppError(ErrorCode.URI_TOO_LONG, message))
+            refused = AppError(ErrorCode.URI_TOO_LONG, message)
         else:
-            refused = AppError(ErrorCode.INVALID_INPUT, "This is not a valid HTTP request.")
-            answer = error_answer(request, refused, status)
+            refused = AppError(ErrorCode.BAD_REQUEST, "This is not a valid HTTP request.")
+        answer = error_answer(request, refused)
         answer.force_close()
         return answer

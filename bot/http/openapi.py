@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from bot.http.error_answers import OpenAiErrorBody, is_openai
 from bot.http.operations import IDEMPOTENCY_KEY, RUN, Answer, Link, Operation
 from trainer.contracts.errors import ErrorBody
 
@@ -24,9 +25,9 @@ _ERRORS = {
     401: "The API key is missing or wrong",
     403: "The client may not do this",
     404: "Something that the request names does not exist",
-    409: "The request contradicts itself, or what it names is not ready for it",
+    409: "The run is not in the state for it, or the request contradicts an earlier one",
     415: "The body is not JSON",
-    422: "A field or parameter is wrong",
+    422: "A field or parameter is wrong, or does not fit others, the run, the corpus or the machine",
     429: "The client has sent too many requests",
 }
 _ONLY_HERE = "x-"
@@ -51,8 +52,8 @@ def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> J
             ],
             "responses": {
                 **{str(status): _answer(answer, schemas) for status, answer in one.answers.items()},
-                **{str(status): _error(text, schemas) for status, text in _errors(one, has_keys=has_keys).items()},
-                "default": _error(_ERROR_TEXT, schemas),
+                **{str(status): _error(one, text, schemas) for status, text in _errors(one, has_keys=has_keys).items()},
+                "default": _error(one, _ERROR_TEXT, schemas),
             },
             "security": [{"key": []}, {"bearer": []}] if has_keys and one.access != "open" else [],
         }
@@ -83,6 +84,7 @@ def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> J
 
 def _models(operations: Sequence[Operation]) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
     yield ErrorBody, "serialization"
+    yield OpenAiErrorBody, "serialization"
     for one in operations:
         if one.body_model is not None:
             yield one.body_model, "validation"
@@ -118,8 +120,9 @@ def _link(link: Link) -> Json:
     return described
 
 
-def _error(text: str, schemas: Json) -> Json:
-    return {"description": text, "content": _json(_reference(ErrorBody, "Output", schemas))}
+def _error(one: Operation, text: str, schemas: Json) -> Json:
+    body = OpenAiErrorBody if is_openai(one.path) else ErrorBody
+    return {"description": text, "content": _json(_reference(body, "Output", schemas))}
 
 
 def _errors(one: Operation, *, has_keys: bool) -> dict[int, str]:

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from bot.http.api_keys import ApiClient
 from bot.http.error_answers import HttpError
 from trainer.contracts.base import Frozen, Identifier, describe_fields
-from trainer.contracts.errors import AppError, ConflictError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.validation import parse, refusal, shown_name
 
@@ -167,10 +167,14 @@ def operation(
     *,
     tag: str,
     access: Access = "user",
+    read: Callable[[dict[str, object]], BodyT] | None = None,
     example: Mapping[str, object] | None = None,
     query_example: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation:
-    """Return the operation of a function for a route such as `GET /runs`; its docstring is the summary."""
+    """Return the operation of a function for a route such as `GET /runs`; its docstring is the summary.
+
+    `read` validates the fields of a body in place of its record.
+    """
     method, _, path = route.partition(" ")
     path_model, query_model, body_model = inputs
     has_body = body_model is not NoBody
@@ -181,14 +185,8 @@ def operation(
         query = parse(query_model, _single_values(request))
         key = _idempotency(client, request) if method == "POST" else None
         data = await _read_body(request, api.patience.body_seconds) if has_body else b"{}"
-        body = await asyncio.to_thread(_parse_body, body_model, data)
-        try:
-            return await work(Call(api, client, request, found, query, body, key))
-        except AppError as error:
-            # the request is as described, so what refuses it is the state of the server, or its other fields
-            if type(error) is AppError and error.code.http_status == ErrorCode.INVALID_INPUT.http_status:
-                raise ConflictError(error.code, error.message, error.details) from None
-            raise
+        body = await asyncio.to_thread(_parse_body, body_model, data, read)
+        return await work(Call(api, client, request, found, query, body, key))
 
     return Operation(
         name=work.__name__,
@@ -249,14 +247,18 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None
 
 
-def _parse_body(model: type[BodyT], data: bytes) -> BodyT:
+def _parse_body(model: type[BodyT], data: bytes, read: Callable[[dict[str, object]], BodyT] | None) -> BodyT:
     """Validate a JSON body, in a thread because it may be long; raises INVALID_INPUT if a field is given twice."""
     try:
         value: object = from_json(data, allow_inf_nan=False)
         _: object = json.loads(data, parse_int=float, object_pairs_hook=_unique)
     except ValueError:
         raise AppError(ErrorCode.INVALID_JSON, "The body is not valid JSON.") from None
-    return parse(model, _whole_numbers(value))
+    numbers = _whole_numbers(value)
+    if read is not None and isinstance(numbers, dict):
+        fields: dict[str, object] = numbers
+        return read(fields)
+    return parse(model, numbers)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:

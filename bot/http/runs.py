@@ -11,7 +11,6 @@ from aiohttp import web
 from pydantic import Field
 
 from bot.http.api import Api
-from bot.http.error_answers import HttpError
 from bot.http.event_streams import LOG_END, stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
@@ -37,13 +36,13 @@ from bot.run_index import RunEntry, matching, run_order
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
-from trainer.config.train_request import default_label
+from trainer.config.train_request import default_label, train_request
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
-from trainer.contracts.validation import shown_value
+from trainer.contracts.validation import refusal, shown_value
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader
 
@@ -95,7 +94,7 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
         if last is None:
             message = "`cursor` must be the `next_cursor` of a page whose runs still exist. List from the first run."
             problem = FieldProblem(path="cursor", message=message, value=shown_value(query.cursor))
-            raise HttpError(ErrorCode.INVALID_INPUT, message, details=(problem,))
+            raise refusal(ErrorCode.INVALID_INPUT, problem)
         entries = [entry for entry in entries if run_order(entry) < run_order(last)]
     page = entries[: query.limit]
     statuses = await asyncio.gather(*(_readable_status(api, entry.run_id) for entry in page))
@@ -290,6 +289,7 @@ OPERATIONS: tuple[Operation, ...] = (
         (NoQuery, WaitQuery, TrainRequest),
         {202: _ACCEPTED, 200: _ENDED},
         tag="runs",
+        read=train_request,
         example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},
     ),
     operation("GET /runs/{run_id}", get_run, (RunPath, WaitQuery, NoBody), {200: _STATUS}, tag="runs"),

@@ -62,18 +62,21 @@ def test_idempotency_key__is_checked_by_every_operation(prepared: Prepared, path
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
-        ({"device": "cuda:99"}, 409, "CUDA_NOT_AVAILABLE"),
-        ({"max_seq_len": 4096}, 409, "CORPUS_TOO_SHORT"),
-        ({"objective": "masked_lm", "model_family": "gpt2"}, 409, "MODEL_INCOMPATIBLE"),
-        ({"lr_schedule": "constant", "min_learning_rate": 0.5}, 409, "INVALID_INPUT"),
-        ({"checkpoint_schedule": [3, 3]}, 409, "INVALID_INPUT"),
+        ({"device": "cuda:99"}, 422, "CUDA_NOT_AVAILABLE"),
+        ({"max_seq_len": 4096}, 422, "CORPUS_TOO_SHORT"),
+        ({"objective": "masked_lm", "model_family": "gpt2"}, 422, "MODEL_INCOMPATIBLE"),
+        ({"lr_schedule": "constant", "min_learning_rate": 0.5}, 422, "INVALID_INPUT"),
+        ({"checkpoint_schedule": [3, 3]}, 422, "INVALID_INPUT"),
+        ({"model_family": "t5"}, 400, "UNSUPPORTED_BACKEND"),
+        ({"tokenizer": {"method": "morse"}}, 400, "UNSUPPORTED_BACKEND"),
         ({"model_size": "huge"}, 400, "INVALID_MODEL_SIZE"),
+        ({"validation_corpus": "../text"}, 400, "INVALID_INPUT"),
         ({"corpus": "../text"}, 400, "INVALID_INPUT"),
         ({"corpus": "no-such-text"}, 404, "DATA_NOT_FOUND"),
         ({"max_seq_len": 7}, 422, "INVALID_INPUT"),
     ],
 )
-def test_training__that_cannot_be_is_a_conflict_unless_a_field_is_wrong(
+def test_training__that_cannot_be_has_the_status_of_its_code(
     prepared: Prepared, fields: dict[str, object], status: int, code: str
 ) -> None:
     body = {"corpus": "text", "model_family": "gru"} | fields
@@ -81,10 +84,10 @@ def test_training__that_cannot_be_is_a_conflict_unless_a_field_is_wrong(
     assert outcome(prepared.api.client.post("/runs/train", json=body)) == (status, code)
 
 
-def test_parent__that_does_not_fit_is_a_conflict(prepared: Prepared) -> None:
+def test_parent__that_does_not_fit_is_refused(prepared: Prepared) -> None:
     body = {"corpus": "text", "model_family": "gru", "init_from_run_id": prepared.run}
 
-    assert outcome(prepared.api.client.post("/runs/train", json=body)) == (409, "MODEL_INCOMPATIBLE")
+    assert outcome(prepared.api.client.post("/runs/train", json=body)) == (422, "MODEL_INCOMPATIBLE")
 
 
 def test_chat__that_is_deleted_has_no_answers(prepared: Prepared) -> None:

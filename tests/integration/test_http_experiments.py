@@ -100,5 +100,5 @@ async def test_plan__that_does_not_fit_is_refused(here: Site) -> None:
     assert "There is no corpus 'kk'" in missing.error.message
     fields = {**fields, "corpora": "udhr_ipa", "texts": {"held_out": False}}
     empty = await here.post("/experiments", fields)
-    assert empty.outcome == (409, "INVALID_INPUT")
+    assert empty.outcome == (422, "INVALID_INPUT")
     assert "names nothing to score" in empty.error.message

@@ -141,6 +141,15 @@ async def test_request__that_cannot_be_answered_is_refused_before_it_is_queued(l
             assert (await here.post(f"/runs/none/{kind}", body)).outcome == (404, "RUN_NOT_FOUND")
             assert (await here.post(f"/runs/{run_id}/{kind}", body)).outcome == (409, "RUN_NOT_READY")
             assert (await here.get(f"/runs/none/{kind}/r")).status == 404
+        finished = (await lab.finished_run(here.queue)).run_id
+        for text in (" ", "\n \t\n", "\u3000"):
+            for refused in (
+                await here.post(f"/runs/{finished}/score", {"text": text}),
+                await here.post(f"/runs/{finished}/predict", {"text": text}),
+                await here.post("/v1/completions", {"model": finished, "prompt": ["a", text]}),
+            ):
+                assert refused.outcome == (422, "INVALID_INPUT")
+                assert refused.error.message.endswith("it is blank.")
         waiting = await queued(store)
         after: list[bytes] = await store.redis.keys("runs:*")
 

@@ -294,7 +294,7 @@ async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, 
 
     compared, same, alone, missing, other_split = answers.values()
     assert {run.run_id, "compared-1"} == {one.run_id for one in compared.record(Comparison).runs}
-    assert (same.outcome, alone.outcome) == ((409, "INVALID_INPUT"), (422, "INVALID_INPUT"))
+    assert (same.outcome, alone.outcome) == ((422, "INVALID_INPUT"), (422, "INVALID_INPUT"))
     assert missing.outcome == (404, "RUN_NOT_FOUND")
     assert other_split.outcome == (404, "EVAL_NOT_FOUND")
 

@@ -1,18 +1,90 @@
-"""OpenAI's own client against the API: models, completions, log probabilities of prompts, streams and errors."""
+"""OpenAI's own clients against the API: models, completions, log probabilities of prompts, streams and errors."""
 
+import asyncio
+import os
+import shutil
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import openai
 import pytest
 import torch
 from openai import AsyncOpenAI
 from openai.types import Completion
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_json
 
-from tests.support.http import ADMIN, Site, lab_site
+from bot.http.operations import MAX_BODY_BYTES
+from tests.support import ROOT, twin
+from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.tiny_models import tensor_of
 from trainer.inference.model_files import load_run
+
+NODE, MODULES = shutil.which("node"), ROOT / ".venv" / "node" / "node_modules"
+DAMAGED = "damaged-v1"
+
+
+class Refused(NamedTuple):
+    """A request under /v1 that is refused, and its error."""
+
+    method: str
+    path: str
+    body: dict[str, object] | None
+    key: str
+    status: int
+    code: str
+    says: str
+    param: str | None = None
+    type: str = "invalid_request_error"
+    content_type: str = "application/json"
+
+
+COMPLETIONS = "/completions"
+REFUSED = [
+    Refused("get", "/nowhere", None, ADMIN, 404, "NOT_FOUND", "There is no such address."),
+    Refused("get", "/models/no-such-run", None, ADMIN, 404, "RUN_NOT_FOUND", "'no-such-run'"),
+    Refused("get", "/models", None, WRONG, 401, "UNAUTHORIZED", "Send a valid API key"),
+    Refused("delete", "/models", None, ADMIN, 405, "METHOD_NOT_ALLOWED", "use GET, HEAD."),
+    Refused("post", COMPLETIONS, {"stream": True, "model": "none"}, ADMIN, 404, "RUN_NOT_FOUND", "'none'"),
+    Refused("post", COMPLETIONS, {"max_tokens": -1}, ADMIN, 422, "INVALID_INPUT", "`max_tokens`", "max_tokens"),
+    Refused("post", COMPLETIONS, {"prompt": [999999]}, ADMIN, 422, "INVALID_INPUT", "999999"),
+    Refused("post", COMPLETIONS, {"echo": True, "logprobs": 1}, ANA, 403, "FORBIDDEN", "surprisals"),
+    Refused("post", COMPLETIONS, {"user": "a" * MAX_BODY_BYTES}, ADMIN, 413, "PAYLOAD_TOO_LARGE", "16,777,216 bytes"),
+    Refused("post", COMPLETIONS, {}, ADMIN, 415, "UNSUPPORTED_MEDIA_TYPE", "as JSON", content_type="text/plain"),
+    Refused("post", COMPLETIONS, {}, BOB, 429, "RATE_LIMIT_EXCEEDED", "1 request", type="rate_limit_error"),
+    Refused("get", f"/models/{DAMAGED}", None, ANA, 500, "INTERNAL_ERROR", "The server failed", type="server_error"),
+]
+
+
+class Seen(BaseModel):
+    """What a client says of an error."""
+
+    status: int
+    type: str
+    code: str
+    param: str | None
+    message: str
+
+
+_seen: TypeAdapter[list[Seen]] = TypeAdapter(list[Seen])
+
+
+@asynccontextmanager
+async def refusing_site(lab: Lab) -> AsyncIterator[tuple[Site, dict[str, object]]]:
+    """A site with a damaged run, on which a key has no request left; and the fields of a request that is right."""
+    async with lab_site(lab, limits={"requests_per_minute": 1}) as site:
+        run = await lab.finished_run(site.queue)
+        damaged = twin(run, DAMAGED)
+        (damaged.path / "request.json").write_text("{", encoding="utf-8")
+        fields: dict[str, object] = {"model": run.run_id, "prompt": "a", "max_tokens": 1}
+        try:
+            assert (await site.post("/v1/completions", fields, key=BOB)).status == 200
+            yield site, fields
+        finally:
+            shutil.rmtree(damaged.path)
 
 
 @asynccontextmanager
@@ -29,15 +101,6 @@ async def test_client__lists_models_and_completes(lab: Lab) -> None:
         whole = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=8, n=2, seed=3, stop=["zz"])
         again = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=8, n=2, seed=3, stop="zz")
         greedy = await client.completions.create(model=run.run_id, prompt=["cab", "b"], max_tokens=4, temperature=0)
-        async with AsyncOpenAI(base_url=client.base_url, api_key="wrong-key-0123456789", max_retries=0) as stranger:
-            with pytest.raises(openai.AuthenticationError):
-                await stranger.models.retrieve(run.run_id)
-        with pytest.raises(openai.NotFoundError):
-            await client.models.retrieve("no-such-run")
-        with pytest.raises(openai.NotFoundError):
-            await client.completions.create(model="no-such-run", prompt="a")
-        with pytest.raises(openai.ConflictError, match="999999"):
-            await client.completions.create(model=run.run_id, prompt=[999999])
 
     assert run.run_id in listed and found.id == run.run_id
     assert [choice.index for choice in whole.choices] == [0, 1]
@@ -121,6 +184,54 @@ async def test_idempotency_key__returns_the_first_completion(lab: Lab) -> None:
             await client.completions.create(model=run.run_id, prompt="b", extra_headers=headers)
 
     assert (first.id, texts(first)) == (again.id, texts(again))
+
+
+async def test_error__has_its_code_and_message_in_python(lab: Lab) -> None:
+    async with refusing_site(lab) as (site, fields):
+        for one in REFUSED:
+            body = None if one.body is None else fields | one.body
+            headers = {"Content-Type": one.content_type}
+            async with client_of(site, one.key) as client:
+                with pytest.raises(openai.APIStatusError) as caught:
+                    match one.method:
+                        case "get":
+                            await client.get(one.path, cast_to=Completion)
+                        case "delete":
+                            await client.delete(one.path, cast_to=Completion)
+                        case _:
+                            await client.post(one.path, cast_to=Completion, body=body, options={"headers": headers})
+            error = caught.value
+            assert (error.status_code, error.code) == (one.status, one.code)
+            assert (error.type, error.param) == (one.type, one.param), one.code
+            assert one.says in error.message
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    NODE is None or not MODULES.is_dir(),
+    reason="needs node and OpenAI's JavaScript client: `make browser` installs them on Debian",
+)
+async def test_error__has_its_code_and_message_in_javascript(lab: Lab) -> None:
+    async with refusing_site(lab) as (site, fields):
+        requests: list[dict[str, object]] = []
+        for one in REFUSED:
+            body = None if one.body is None else fields | one.body
+            headers = {"Content-Type": one.content_type}
+            request: dict[str, object] = {"method": one.method, "path": one.path, "body": body, "headers": headers}
+            requests.append(request | {"key": one.key})
+        node = await asyncio.create_subprocess_exec(
+            NODE or "",
+            ROOT / "tests" / "fixtures" / "openai_errors.cjs",
+            env={**os.environ, "NODE_PATH": str(MODULES)},
+            stdin=PIPE,
+            stdout=PIPE,
+        )
+        asked: dict[str, object] = {"baseURL": f"http://127.0.0.1:{site.port}/v1", "requests": requests}
+        printed, _ = await node.communicate(to_json(asked))
+
+    for one, error in zip(REFUSED, _seen.validate_json(printed), strict=True):
+        assert (error.status, error.type, error.code, error.param) == (one.status, one.type, one.code, one.param)
+        assert error.message.startswith(f"{one.status} ") and one.says in error.message
 
 
 def texts(completion: Completion) -> list[str]:

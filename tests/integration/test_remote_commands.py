@@ -106,7 +106,8 @@ def other_fixture(server: LabServer) -> str:
         ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--logprobs"),
         ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--samples", "2"),
         ("generate", "RUN", "ab", "--temperature", "-1"),
-        ("score", "RUN", "abc cab", "--detail-level", "per_char"),
+        ("score", "RUN", "abc cab", "--detail-level", "per_char", "--seed", "3"),
+        ("score", "RUN", "abc cab", "--top-k", "3"),
         ("score", "RUN", "abc cab", "--pll-within-word"),
         ("score", "RUN", "abc cab\nab", "--format", "csv"),
         ("predict", "RUN", "--text", "ab", "--k", "3"),
@@ -236,8 +237,8 @@ def _cancel_after_a_checkpoint(client: Client, run_id: str) -> None:
 
 
 def _cancel_the_next_run(client: Client, run_id: str) -> None:
-    _until(lambda: client.runs(limit=1)[0].run_id != run_id)
-    client.cancel(client.runs(limit=1)[0].run_id)
+    _until(lambda: next(client.runs()).run_id != run_id)
+    client.cancel(next(client.runs()).run_id)
 
 
 def _until(holds: Callable[[], bool]) -> None:

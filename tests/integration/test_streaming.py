@@ -233,7 +233,7 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
         ]
         unwritable = ChatRequest(message="the sun", alphabet="Ж")
         assert await code_of(here.queue.inference.chat(RUN, unwritable)) is ErrorCode.INVALID_INPUT
-        await predictions__are_none_for_an_empty_prefix(here)
+        await prediction__of_a_blank_prefix_is_refused(here)
 
     assert first.session_id != second.session_id
     assert [(turn.message, turn.answer) for turn in history.turns] == [
@@ -247,12 +247,13 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
     assert gone == [ErrorCode.DATA_NOT_FOUND] * 2
 
 
-async def predictions__are_none_for_an_empty_prefix(here: Place) -> None:
+async def prediction__of_a_blank_prefix_is_refused(here: Place) -> None:
     found = await here.queue.inference.predict(RUN, PredictRequest(text="the s", k=4))
-    empty = await here.queue.inference.predict(RUN, PredictRequest(text=""))
+    with pytest.raises(AppError, match="nothing to continue") as caught:
+        await here.queue.inference.predict(RUN, PredictRequest(text=""))
 
+    assert caught.value.code is ErrorCode.INVALID_INPUT
     assert found.suggestions is not None and len(found.suggestions) == 4
-    assert (empty.status, empty.suggestions) == ("completed", ())
 
 
 class Echo(InferenceChild):

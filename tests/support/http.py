@@ -1,6 +1,7 @@
 """The HTTP API in this process, on a free port, with clients of every role."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -13,12 +14,14 @@ from pydantic_core import to_json
 from yarl import URL
 
 from bot.http.api import Api, Patience
+from bot.http.error_answers import OpenAiErrorBody
 from bot.http.metrics import Metrics
 from bot.http.server import HttpServer
 from bot.installation import Installation
 from bot.limits import UsageLimits
 from bot.permissions import Permissions, no_member
 from bot.run_index import RunIndex
+from tests.support import ROOT
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
@@ -26,6 +29,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody
 from trainer.jobs.queue import JobQueue
 
+_ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
+STATUSES = {row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))}
+"""The status of each code, as the API's page has it."""
 Record = TypeVar("Record", bound=BaseModel)
 
 PERSON_ID = 700
@@ -57,10 +63,16 @@ class Got(NamedTuple):
 
     @property
     def error(self) -> ErrorBody:
-        """The error, whose id is the one of the answer."""
-        body = ErrorBody.model_validate_json(self.body)
+        """The error, whose id is the one of the answer, and whose status is the one of its code."""
+        request_id = self.headers["X-Request-ID"]
+        if self.body.startswith(b'{"error":'):
+            found = OpenAiErrorBody.model_validate_json(self.body).error
+            body = ErrorBody(code=found.code, message=found.message, request_id=request_id)
+        else:
+            body = ErrorBody.model_validate_json(self.body)
         assert self.headers["Content-Type"].startswith("application/json")
-        assert self.headers["X-Request-ID"] == body.request_id
+        assert body.request_id == request_id
+        assert str(self.status) in STATUSES[body.code]
         return body
 
     @property

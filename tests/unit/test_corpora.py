@@ -29,9 +29,9 @@ def corpora_fixture(tmp_path: Path) -> CorpusStore:
     return CorpusStore(settings_in(tmp_path))
 
 
-async def refusal(corpora: CorpusStore, name: str, **options: int) -> tuple[ErrorCode, str]:
+async def refusal(corpora: CorpusStore, name: str, *, minimum_lines: int = 1) -> tuple[ErrorCode, str]:
     with pytest.raises(AppError) as caught:
-        await corpora.describe(name, **options)
+        await corpora.describe(name, minimum_lines=minimum_lines)
 
     return caught.value.code, caught.value.message
 

@@ -324,13 +324,16 @@ def test_named_texts__are_scored_and_continued_as_if_they_had_been_typed(finishe
 def test_path_that_leads_out__is_refused_by_the_child_too(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("a secret", encoding="utf-8")
     errors: list[RunError | None] = []
+    expected: list[RunError] = []
     for name in ("../../secret.txt", "../../nothing.txt"):
         errors.append(finished.score(ScoreRequest(path=name)).error)
         errors.append(finished.generate(GenerateRequest(prompt_path=name)).error)
         errors.append(finished.evaluate(EvalRequest(path_override=name)).error)
 
-    sentence = "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
-    assert errors == [RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence))] * 6
+        for field in ("path", "prompt_path", "path_override"):
+            sentence = f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`."
+            expected.append(RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence)))
+    assert errors == expected
     assert manifest_of_run(finished.run).eval[0].loss == 9.0
 
 

@@ -225,7 +225,7 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     """Check a tokenizer request and its corpora; raises AppError, having changed nothing."""
     config_of(request)
     splits = 2 + (request.test_fraction > 0)  # each needs a line
-    described = tuple([await corpora.describe(name, minimum_lines=splits) for name in request.corpora])
+    described = tuple([await corpora.describe(name, "corpora", minimum_lines=splits) for name in request.corpora])
     if len({corpus.sha256 for corpus in described}) < len(described):
         raise AppError(ErrorCode.INVALID_INPUT, "`corpora` must name different texts: two of them are the same.")
     return TokenizerRecord(

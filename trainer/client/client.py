@@ -58,10 +58,9 @@ class Client:
         status: RunState | None = None,
         family: str | None = None,
         search: str | None = None,
-        limit: int = 20,
-    ) -> list[RunStatus]:
-        """List runs, newest first."""
-        return self._loop.call(self._server.runs(status, limit, family=family, search=search))
+    ) -> Iterator[RunStatus]:
+        """Iterate over all runs, newest first; the server sends a page at a time."""
+        return self._loop.iterate(self._server.all_runs(status, family=family, search=search))
 
     def train(
         self, request: TrainRequest | Mapping[str, object] | str | Path | None = None, /, **fields: object

@@ -29,7 +29,6 @@ from trainer.contracts.tokenizers import TokenizerManifest
 
 _COMPLETE_ID = re.compile(r"[a-z0-9_]+-\d{8}-[0-9a-f]{8}", re.ASCII)
 _MAX_PAGE = 200
-_MAX_LISTED = 1_000_000
 _MAX_TAIL = 10_000
 _PROGRESS_SECONDS = 1.0
 """Time between two statuses of a run."""
@@ -51,21 +50,41 @@ class RemoteInstallation:
     async def close(self) -> None:
         await self.api.close()
 
-    async def runs(
-        self, status: RunState | None = None, limit: int = 20, *, family: str | None = None, search: str | None = None
-    ) -> list[RunStatus]:
+    async def runs(self, status: RunState | None = None, limit: int = 20) -> list[RunStatus]:
         """List runs, newest first."""
         found: list[RunStatus] = []
+        async with aclosing(self.all_runs(status, page_size=min(limit, _MAX_PAGE))) as runs:
+            async for run in runs:
+                found.append(run)
+                if len(found) == limit:
+                    break
+        return found
+
+    async def all_runs(
+        self,
+        status: RunState | None = None,
+        *,
+        family: str | None = None,
+        search: str | None = None,
+        page_size: int | None = None,
+    ) -> AsyncGenerator[RunStatus, None]:
+        """Yield all runs, newest first."""
         cursor: str | None = None
         while True:
-            size = min(limit - len(found), _MAX_PAGE)
             page = await self.api.get(
-                RunPage, "/runs", status=status, limit=size, family=family, search=search, cursor=cursor
+                RunPage,
+                "/runs",
+                status=status,
+                limit=page_size or _MAX_PAGE,
+                family=family,
+                search=search,
+                cursor=cursor,
             )
-            found += page.runs
+            for run in page.runs:
+                yield run
             cursor = page.next_cursor
-            if cursor is None or len(found) >= limit:
-                return found
+            if cursor is None:
+                return
 
     async def full_run_id(self, given: str) -> str:
         """Return the id of the only run that begins with a text; a complete id is not looked up.
@@ -74,13 +93,13 @@ class RemoteInstallation:
         """
         if _COMPLETE_ID.fullmatch(given):
             return given
-        found = await self.runs(limit=_MAX_PAGE, search=given) or await self.runs(limit=_MAX_PAGE)
-        return one_run_id(given, [status.run_id for status in found])
+        found = [run.run_id async for run in self.all_runs(search=given)]
+        return one_run_id(given, found or [run.run_id async for run in self.all_runs()])
 
     async def unfinished(self) -> list[RunStatus]:
         """List the runs that have not ended."""
         states: tuple[RunState, ...] = ("running", "queued", "paused")
-        return [status for state in states for status in await self.runs(state, _MAX_LISTED)]
+        return [run for state in states async for run in self.all_runs(state)]
 
     async def status(self, run_id: str, *, wait: float = 0.0) -> RunStatus:
         """Return the status of a run at its end, or after `wait` seconds."""

@@ -77,6 +77,7 @@ class _ScoreOptions(RunOptions):
     )
     pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
     window_tokens = option("--max-window N", int, "score longer lines by windows of N tokens: faster, not exact")
+    seed = option("--seed N", int, "accepted without effect: scoring is deterministic")
     table_format = Argument[Format](
         "--format",
         choices=_FORMATS,

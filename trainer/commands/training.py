@@ -161,7 +161,7 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
     for field, name in _named_corpora(draft, errors, fields):
         try:
             found = await corpus_name(name, options.file, corpora)
-            corpora.find(found)
+            corpora.find(found, field)
             fields[field] = found
         except AppError as error:
             errors.append(draft.located(error, field))
@@ -178,7 +178,7 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
             errors.append(draft.located(error))
     for field, name in _named_corpora(draft, errors, fields):  # the content of all of them, to report all problems
         try:
-            await corpora.describe(name, minimum_lines=min_lines if field == "corpus" else 1)
+            await corpora.describe(name, field, minimum_lines=min_lines if field == "corpus" else 1)
         except AppError as error:
             errors = [other for other in errors if other.message != error.message]
             errors.append(draft.located(error, field))

@@ -90,9 +90,7 @@ def check_newlines(documents: DocumentMode, method: TokenizerMethod) -> None:
 
 
 def check_scores(request: ScoreRequest, objective: models.Objective) -> None:
-    """Raise INVALID_INPUT for contradictory options, MODEL_INCOMPATIBLE for options that the model does not support."""
-    if request.top_k is not None and request.detail_level != "per_char":
-        raise AppError(ErrorCode.INVALID_INPUT, "`top_k` needs `detail_level` 'per_char'.")
+    """Raise MODEL_INCOMPATIBLE for options that the model does not support."""
     if objective == "masked_lm" and request.context == "none":
         message = "`context` 'none' is for causal models only; this run was trained with masked_lm."
         raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)

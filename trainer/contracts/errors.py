@@ -35,6 +35,7 @@ class ErrorCode(StrEnum):
     error_class: ErrorClass
     http_status: int
 
+    BAD_REQUEST = "BAD_REQUEST", _USER, 400
     INVALID_JSON = "INVALID_JSON", _USER, 400
     INVALID_INPUT = "INVALID_INPUT", _USER, 422
     UNAUTHORIZED = "UNAUTHORIZED", _USER, 401
@@ -101,21 +102,16 @@ class AppError(Exception):
 
 
 class PathError(AppError):
-    """A path that leads out of its folder: INVALID_INPUT, which HTTP answers with 400."""
+    """A field whose path leads out of the corpus folder: INVALID_INPUT, which HTTP answers with 400."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(ErrorCode.INVALID_INPUT, message)
-
-
-class ConflictError(AppError):
-    """A well-formed request that contradicts itself or the state of the server, which HTTP answers with 409."""
+    def __init__(self, field: str) -> None:
+        message = f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`"
+        super().__init__(ErrorCode.INVALID_INPUT, f"{message}.", (FieldProblem(path=field, message=message),))
 
 
 def http_status(error: AppError) -> int:
     """Return the HTTP status of an error."""
-    if isinstance(error, PathError):
-        return 400
-    return 409 if isinstance(error, ConflictError) else error.code.http_status
+    return 400 if isinstance(error, PathError) else error.code.http_status
 
 
 def transient_code(error: Exception) -> ErrorCode | None:

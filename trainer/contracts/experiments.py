@@ -16,9 +16,9 @@ from trainer.contracts.base import (
     Sha256,
     Timestamp,
     describe_fields,
+    requires,
 )
 from trainer.contracts.errors import RunError
-from trainer.contracts.rules import fits_together
 from trainer.contracts.runs import CorpusName, CorpusRef, HttpOrigin
 from trainer.contracts.tokenizers import Normalization
 
@@ -117,12 +117,12 @@ def _are_different(modes: tuple[ScoringMode, ...]) -> bool:
 Modes = Annotated[
     tuple[ScoringMode, ...],
     Field(min_length=1, max_length=3),
-    fits_together(_are_different, "must name each mode once"),
+    requires(_are_different, "must name each mode once"),
 ]
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
     Field(min_length=1, max_length=20),
-    fits_together(_are_ascending, "must be in ascending order, each seed once"),
+    requires(_are_ascending, "must be in ascending order, each seed once"),
 ]
 
 

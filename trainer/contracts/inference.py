@@ -19,7 +19,7 @@ from trainer.contracts.inference_fields import (
 )
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
-from trainer.contracts.rules import described, needs, one_of_both
+from trainer.contracts.rules import described, one_of_both
 from trainer.contracts.runs import CorpusName, EvalSummary
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
@@ -29,10 +29,7 @@ DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 
 
-_LISTS = needs("top_k", {"type": "null"}, "detail_level", {"const": "per_char"})
-
-
-class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path"), _LISTS)):
+class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path"))):
     """A request to score a text, or a corpus by its name, line by line, each line from [BOS].
 
     A run with `documents` stream scores the text as one line, with its newlines as tokens.
@@ -43,6 +40,7 @@ class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path
     detail_level: DetailLevel = "summary"
     """Each level adds to the one before: the totals, then a list of lines, then words, then lists of tokens."""
     top_k: Annotated[int, Field(ge=1, le=50)] | None = None
+    """With `per_char`: number of the likeliest tokens to list at each position."""
     context: Literal["bos", "none"] = "bos"
     """`none` reads no [BOS] before a line, so that its first token has no score (causal models only)."""
     pll_within_word: bool = False

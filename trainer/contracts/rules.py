@@ -1,37 +1,11 @@
-"""Rules between the fields of a record: in its JSON schema, and as errors."""
+"""Rules between the fields of a record, in its JSON schema."""
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import BaseModel
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
 
 from trainer.contracts.base import describe_fields
-
-CONFLICT: Literal["conflict"] = "conflict"
-"""The type of the validation error that `conflict` returns."""
-T = TypeVar("T")
-
-
-def conflict(message: str) -> PydanticCustomError:
-    """Return the error of values that are right by themselves, but not together; HTTP answers with 409.
-
-    It is for rules that a JSON schema cannot state.
-    """
-    context: dict[str, object] = {"message": message}
-    return PydanticCustomError(CONFLICT, "{message}", context)
-
-
-def fits_together(is_right: Callable[[T], object], message: str) -> AfterValidator:
-    """Return a validator that raises `conflict` for the values for which the test is false."""
-
-    def check(value: T) -> T:
-        if not is_right(value):
-            raise conflict(message)
-        return value
-
-    return AfterValidator(check)
 
 
 def described(*rules: JsonDict) -> Callable[[JsonDict, type[BaseModel]], None]:

@@ -35,7 +35,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.leaks import MAX_LEAK_SHARE, HeldOutSplit, Leak, Leaks
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
-from trainer.contracts.rules import described, fits_together, needs, not_both
+from trainer.contracts.rules import described, needs, not_both
 from trainer.contracts.tokenizers import DocumentMode, SplitBy, TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
@@ -58,7 +58,7 @@ def _schedule_tag(value: object) -> str:
 
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,2})?)$"
 _Device = requires(re.compile(_DEVICE).fullmatch, "must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
-_Ascending = fits_together(_is_ascending, "must be in ascending order, each step once")
+_Ascending = requires(_is_ascending, "must be in ascending order, each step once")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Setting = bool | int | str | None
 Strategy = Literal["ddp", "fsdp"]

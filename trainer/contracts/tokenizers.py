@@ -7,7 +7,6 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.config import JsonDict
 
 from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, describe_fields, requires
-from trainer.contracts.rules import conflict
 
 TokenizerMethod = Literal["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
 METHODS: tuple[TokenizerMethod, ...] = get_args(TokenizerMethod)
@@ -70,14 +69,16 @@ class SpecialTokens(Frozen):
         pairs = (("bos", self.bos_token, "cls", self.cls_token), ("eos", self.eos_token, "sep", self.sep_token))
         for role, name, alias, other in pairs:
             if name and other:
-                raise conflict(f"must name `{role}_token` or `{alias}_token`, not both: they are the same token")
+                raise ValueError(f"must name `{role}_token` or `{alias}_token`, not both: they are the same token")
         given = self.by_role
         for name in given.values():
             kept = next((other for other, names in _ROLES.items() if name in names and other not in given), None)
             if kept is not None:
-                raise conflict(f"must have different names: {name} is already the `{kept}_token`; rename that one, too")
+                raise ValueError(
+                    f"must have different names: {name} is already the `{kept}_token`; rename that one, too"
+                )
         if len(set(given.values())) < len(given):
-            raise conflict("must have different names: one is given twice")
+            raise ValueError("must have different names: one is given twice")
         return self
 
 

@@ -10,8 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ConflictError, ErrorCode, FieldProblem
-from trainer.contracts.rules import CONFLICT
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.schema import Schema, schema_of
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -45,9 +44,7 @@ def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCo
     except UnicodeDecodeError:
         raise refusal(code, FieldProblem(path="", message="the text is not UTF-8")) from None
     except ValidationError as error:
-        refused = refusal(code, *field_problems(error, model))
-        is_conflict = all(item.type == CONFLICT for item in _items_of(error))
-        raise (ConflictError(code, refused.message, refused.details) if is_conflict else refused) from error
+        raise refusal(code, *field_problems(error, model)) from error
 
 
 def decoded(
@@ -193,7 +190,7 @@ def _problem(item: _Item, record: Schema) -> FieldProblem:
         if given is None:
             return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
         message = f"must be {allowed}"
-    elif item.type in ("value_error", CONFLICT):
+    elif item.type == "value_error":
         allowed = message.removeprefix("must be ")
     value = None if any(member.is_secret for member in schema.members) else shown_value(given)
     shown = "" if value is None else f", you gave {value}{_hint(item)}"

@@ -54,8 +54,11 @@ class CorpusStore:
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
         return sorted(files | folders)
 
-    def find(self, name: str) -> Path:
-        """Return the file or folder of a corpus; raises DATA_NOT_FOUND, INVALID_INPUT for a name outside the folder."""
+    def find(self, name: str, field: str = "corpus") -> Path:
+        """Return the file or folder of a corpus that a field names.
+
+        Raises DATA_NOT_FOUND, and INVALID_INPUT for a name outside the folder.
+        """
         offered, _, within = name.partition("/")
         try:
             if offered in self._offered:
@@ -66,6 +69,8 @@ class CorpusStore:
                 found = _find_below(root, name)
                 if found is not None:
                     return found
+        except PathError:
+            raise PathError(field) from None
         except (OSError, ValueError) as error:  # no file can have such a name
             raise self._unknown(name) from error
         raise self._unknown(name)
@@ -94,12 +99,12 @@ class CorpusStore:
             )
         return {_SPLITS[stem]: f"{name}/{file}" for stem, file in files.items()}
 
-    async def describe(self, name: str, *, minimum_lines: int = 1) -> CorpusRef:
+    async def describe(self, name: str, field: str = "corpus", *, minimum_lines: int = 1) -> CorpusRef:
         """Return name, hash and size of a corpus, after reading all of it.
 
         Raises DATA_NOT_FOUND, INVALID_INPUT (not UTF-8), PAYLOAD_TOO_LARGE, CORPUS_EMPTY (fewer than `minimum_lines`).
         """
-        return await asyncio.to_thread(self._describe, name, self.find(name), minimum_lines)
+        return await asyncio.to_thread(self._describe, name, self.find(name, field), minimum_lines)
 
     def sample_lines(self, name: str, count: int, seed: int) -> list[str]:
         """Return `count` lines of a corpus, drawn uniformly by seed; all lines of a shorter corpus."""
@@ -199,7 +204,7 @@ def _find_below(root: Path, name: str) -> Path | None:
 
 def _require_below(root: Path, path: Path) -> None:
     if root.resolve() not in path.resolve().parents:
-        raise PathError("`corpus` must be a name inside the corpus folder: no absolute path and no `..`.")
+        raise PathError("corpus")
 
 
 def _store(copy: Path, path: Path) -> None:

@@ -20,12 +20,12 @@ RequestT = TypeVar("RequestT", ScoreRequest, GenerateRequest)
 def load_input(request: RequestT, corpora: CorpusStore) -> RequestT:
     """Return a request with the text of the corpus that it names; raises AppError for an unsuitable corpus."""
     if isinstance(request, ScoreRequest):
-        field, name, most = "text", request.path, MAX_TEXT_CHARACTERS
+        field, source, name, most = "text", "path", request.path, MAX_TEXT_CHARACTERS
     else:
-        field, name, most = "prompt_text", request.prompt_path, MAX_PROMPT_CHARACTERS
+        field, source, name, most = "prompt_text", "prompt_path", request.prompt_path, MAX_PROMPT_CHARACTERS
     if name is None:
         return request
-    return changed(request, **{field: read_text(corpora.find(name), most, name)})
+    return changed(request, **{field: read_text(corpora.find(name, source), most, name)})
 
 
 def read_text(path: Path, most_characters: int, given: str | None = None) -> str:

@@ -20,7 +20,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.cost import GIB, MIB, Cost
-from trainer.contracts.errors import AppError, ConflictError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import TransformerConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import (
@@ -235,7 +235,7 @@ def check_fits(cost: Cost, machine: Machine) -> None:
             f" {machine.memory_bytes / GIB:.1f}: make `batch_size`, `max_seq_len` or `model_size` smaller.",
         )
     if disk > machine.free_disk_bytes:
-        raise ConflictError(
+        raise AppError(
             ErrorCode.INSUFFICIENT_STORAGE,
             f"The checkpoints of this training need at least {disk / MIB:,.1f} MiB, and the disk has"
             f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or `model_size` smaller.",

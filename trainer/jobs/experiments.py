@@ -168,11 +168,12 @@ async def resolve_experiment(
     _check_parts(request)
     passages = request.texts.passages
     names = {code: corpus_of(request, code) for code in request.languages}
-    described = {code: await corpora.describe(name) for code, name in names.items()}
-    texts = {code: await corpora.describe(f"{passages}/{code}") for code in names if passages is not None}
+    described = {code: await corpora.describe(name, "corpora") for code, name in names.items()}
+    folder = "texts.passages"
+    texts = {code: await corpora.describe(f"{passages}/{code}", folder) for code in names if passages is not None}
     ratings = None
     if request.ratings is not None:
-        ratings = await corpora.describe(request.ratings)
+        ratings = await corpora.describe(request.ratings, "ratings")
         read_ratings(corpora.find(request.ratings))
     await _check_trainings(request, corpora, settings)
     request_hash = _hash(request, [*described.values(), *texts.values(), *([] if ratings is None else [ratings])])

@@ -45,10 +45,10 @@ from trainer.contracts.inference import (
     SectionsResponse,
 )
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.contracts.models import Objective
+from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
-from trainer.data.normalization import normalized
+from trainer.data.normalization import documents, normalized
 from trainer.jobs.enqueue import Enqueuer
 from trainer.jobs.replication import Replication
 from trainer.store import keys
@@ -119,8 +119,10 @@ class InferenceClient:
         With a `request_id`, as in each of these methods, a request that is stored under it is returned and not
         enqueued again; raises CONFLICT if that is another request.
         """
-        check_scores(request, self._objective(run_id))
-        await asyncio.to_thread(load_input, request, self._corpora)
+        effective = self._effective(run_id)
+        check_scores(request, effective.objective)
+        loaded = await asyncio.to_thread(load_input, request, self._corpora)
+        _check_not_blank(effective, "text", "score", loaded.text)
         await self._replication.store_corpus(self._corpora, request.path)
         response = ScoreResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = ScoreRecord(user_id=user_id, request=request, response=response)
@@ -197,7 +199,10 @@ class InferenceClient:
     def _completion_record(
         self, run_id: str, request: CompletionRequest, user_id: int | None, request_id: str | None
     ) -> CompletionRecord:
-        check_generates(self._objective(run_id))
+        effective = self._effective(run_id)
+        check_generates(effective.objective)
+        texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
+        _check_not_blank(effective, "prompt", "read", *texts)
         response = CompletionResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         return CompletionRecord(user_id=user_id, request=request, response=response)
 
@@ -247,7 +252,7 @@ class InferenceClient:
         *,
         is_streamed: bool,
     ) -> GenerateRecord:
-        check_generates(self._objective(run_id))
+        check_generates(self._effective(run_id).objective)
         await asyncio.to_thread(load_input, request, self._corpora)
         await self._replication.store_corpus(self._corpora, request.prompt_path)
         response = GenerateResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
@@ -265,7 +270,9 @@ class InferenceClient:
         self, run_id: str, request: PredictRequest, *, user_id: int | None = None, request_id: str | None = None
     ) -> PredictRecord:
         """Enqueue a predict request and return at once; `get_predict` reads its result."""
-        check_generates(self._objective(run_id))
+        effective = self._effective(run_id)
+        check_generates(effective.objective)
+        _check_not_blank(effective, "text", "continue", request.text)
         response = PredictResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = PredictRecord(user_id=user_id, request=request, response=response)
         return await self._enqueue(record, is_new=request_id is None)
@@ -288,7 +295,7 @@ class InferenceClient:
 
         A new chat gets the request's id where there is one. Raises DATA_NOT_FOUND for a chat that has expired.
         """
-        check_generates(self._objective(run_id))
+        check_generates(self._effective(run_id).objective)
         session_id = request.session_id or request_id or _new_id()
         if request.session_id is None:
             with _redis_errors():
@@ -354,9 +361,9 @@ class InferenceClient:
         self, run_id: str, request: EvalRequest, *, user_id: int | None = None, request_id: str | None = None
     ) -> EvalRecord:
         """Enqueue an evaluation and return at once; `get_evaluation` reads its metrics."""
-        self._objective(run_id)
+        self._effective(run_id)
         if request.path_override is not None:
-            await self._corpora.describe(request.path_override)
+            await self._corpora.describe(request.path_override, "path_override")
             await self._replication.store_corpus(self._corpora, request.path_override)
         response = EvalResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = EvalRecord(user_id=user_id, request=request, response=response)
@@ -368,7 +375,7 @@ class InferenceClient:
 
     async def score_sections(self, run_id: str, request: SectionsRequest) -> None:
         """Score the texts of an experiment and wait for the end; the losses are files in the folder of the run."""
-        self._objective(run_id)
+        self._effective(run_id)
         response = SectionsResponse(request_id=_new_id(), run_id=run_id, status="queued")
         await self._wait_for_result(
             await self._enqueue(SectionsRecord(request=request, response=response, user_id=None))
@@ -392,9 +399,9 @@ class InferenceClient:
             raise AppError(ErrorCode.DATA_NOT_FOUND, _EXPIRED)
         return _parse(type(record), stored)
 
-    def _objective(self, run_id: str) -> Objective:
-        """Return the objective of a finished run; raises RUN_NOT_FOUND or RUN_NOT_READY."""
-        return self._runs.get(run_id).completed_manifest().effective.objective
+    def _effective(self, run_id: str) -> EffectiveRequest:
+        """Return the resolved request of a finished run; raises RUN_NOT_FOUND or RUN_NOT_READY."""
+        return self._runs.get(run_id).completed_manifest().effective
 
     async def _enqueue(self, record: RecordT, *, is_new: bool = True) -> RecordT:
         """Store a request, then enqueue it, so that a worker never reports on a request that is not stored.
@@ -489,6 +496,13 @@ class _ChunkMerger:
         if chunk.stop_reason is not None:
             self._ended.add(chunk.index)
         yield changed(chunk, start=known, text=text)
+
+
+def _check_not_blank(effective: EffectiveRequest, field: str, purpose: str, *texts: str | None) -> None:
+    """Raise INVALID_INPUT if a text has no document: in a stream if it is empty, else if all of its lines are blank."""
+    for text in texts:
+        if not any(document.text for document in documents(text or "", effective.documents)):
+            raise AppError(ErrorCode.INVALID_INPUT, f"`{field}` has nothing to {purpose}: it is blank.")
 
 
 def _outputs(record: GenerateRecord | CompletionRecord) -> Iterator[tuple[str, FinishReason]]:

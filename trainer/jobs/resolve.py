@@ -85,8 +85,8 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     effective = resolve(
         request,
         corpus=await corpora.describe(request.corpus, minimum_lines=count_splits(request)),
-        validation_corpus=None if validation is None else await corpora.describe(validation),
-        test_corpus=None if test is None else await corpora.describe(test),
+        validation_corpus=None if validation is None else await corpora.describe(validation, "validation_corpus"),
+        test_corpus=None if test is None else await corpora.describe(test, "test_corpus"),
         parent=parent,
         tokenizer=None if folder is None else read_manifest(folder),
     )

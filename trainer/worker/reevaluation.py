@@ -63,7 +63,7 @@ def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> Effe
     """Return a run's request with another corpus and without held-out splits."""
     return changed(
         effective,
-        corpus=asyncio.run(CorpusStore(settings).describe(name)),
+        corpus=asyncio.run(CorpusStore(settings).describe(name, "path_override")),
         validation_corpus=None,
         test_corpus=None,
         split_by="line" if effective.documents == "line" else "position",

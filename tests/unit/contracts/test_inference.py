@@ -151,8 +151,6 @@ def test_record__of_the_release_before_is_read() -> None:
 
 
 WISHES: list[tuple[dict[str, object], Objective, ErrorCode, str]] = [
-    ({"top_k": 3}, "causal_lm", ErrorCode.INVALID_INPUT, "needs `detail_level` 'per_char'"),
-    ({"top_k": 3, "detail_level": "per_word"}, "masked_lm", ErrorCode.INVALID_INPUT, "needs `detail_level`"),
     ({"context": "none"}, "masked_lm", ErrorCode.MODEL_INCOMPATIBLE, "trained with masked_lm"),
     ({"pll_within_word": True}, "causal_lm", ErrorCode.MODEL_INCOMPATIBLE, "trained with causal_lm"),
 ]
