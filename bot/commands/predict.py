@@ -27,9 +27,9 @@ async def predict(
 
 async def _predict(context: CommandContext, run_id: str | None, request: PredictRequest) -> Answer:
     run = await find_run(context, "predict", run_id)
+    if not request.text.strip():
+        raise AppError(ErrorCode.INVALID_INPUT, _("`text` has no token for this model. Give at least one word."))
     await require_worker(context, run)
     inference, user_id = context.bot.queue.inference, context.caller.user_id
     response = await inference.predict(run.record.run_id, request, user_id=user_id)
-    if not response.suggestions:
-        raise AppError(ErrorCode.INVALID_INPUT, _("`text` has no token for this model. Give at least one word."))
     return Answer(predict_answer(run.record, request.text, response))

@@ -299,7 +299,6 @@ MISTAKES = [
     (["x", "--heatmap", "f" * 300 + ".html"], "cannot be written to: File name too long"),
     (["x", "--heatmap", "f.gif"], "ends in .png or .html"),
     (["x" * 10_001, "--heatmap", "f.png"], "at most 10,000 characters"),
-    (["x", "--top-k", "3"], "needs `detail_level` 'per_char'"),
     (["x", "--pll-within-word"], "trained with causal_lm"),
     (["--path", "nothing.txt", "--format", "csv"], "no file 'nothing.txt'"),
     (["--path", "nothing.txt"], "no file 'nothing.txt'"),
