@@ -1,13 +1,14 @@
 """Makes .venv from pyproject.toml, then runs one of the project's commands in it.
 
-    python scripts/setup.py [COMMAND]
+    python scripts/setup.py [--extra NAME]… [COMMAND]
 
 COMMAND is demo, up, test, unit, check, lint, bench, browser, pictures, constraints, chaos, fuzz,
 mutations, scale-test or slurm-test.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
-and so on go to uv as they are. A second call finds the stamp in .venv and goes straight to the command.
+and so on go to uv as they are. Later calls keep an extra of pyproject.toml, such as corpora.
+A second call finds the stamp in .venv and goes straight to the command.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +35,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".mt-stamp"
 INCOMPLETE = "incomplete"
+EXTRAS = ["dev", "onnx", "parity"]
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
 TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -41,6 +43,13 @@ TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
 WAITING_TESTS = max(4, os.cpu_count() or 1)
 NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "openai@6"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
+
+
+class Given(argparse.Namespace):
+    """The words of the command line."""
+
+    command: str | None
+    extra: list[str]
 
 
 class Terminated(KeyboardInterrupt):
@@ -52,14 +61,20 @@ def main() -> int:
     commands |= {"bench": bench, "browser": browser, "pictures": pictures, "constraints": constraints}
     commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations}
     commands |= {"scale-test": scale_test, "slurm-test": slurm_test}
-    parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
+    about = "Makes .venv, then runs one of the project's commands in it."
+    parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
+    none: list[str] = []
+    extra_help = "install this extra too, now and in later calls; repeatable"
+    parser.add_argument("--extra", action="append", default=none, choices=known_extras(), help=extra_help)
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
-    command: str | None = parser.parse_args().command
+    given = Given()
+    parser.parse_args(namespace=given)
+    command = given.command
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
     try:
-        set_up(os.environ.get("TORCH") or "cpu")
+        set_up(os.environ.get("TORCH") or "cpu", given.extra)
         if command is None:
             return 0
         return commands[command]() if command in commands else run(BIN / "mt", command)
@@ -67,6 +82,12 @@ def main() -> int:
         return 143
     except KeyboardInterrupt:
         return 130
+
+
+def known_extras() -> list[str]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.split("[project.optional-dependencies]\n")[1].split("\n[project.")[0]
+    return [line.removesuffix(" = [") for line in section.splitlines() if line.endswith(" = [")]
 
 
 def unit() -> int:
@@ -214,10 +235,11 @@ def constraints() -> int:
     return code
 
 
-def set_up(torch: str) -> None:
+def set_up(torch: str, more_extras: Sequence[str]) -> None:
     """Make .venv, or bring it up to date; no child process at all where its stamp is the wanted one."""
     saved = STAMP.read_text(encoding="utf-8") if STAMP.is_file() else ""
-    if PYTHON.exists() and saved == stamp(ROOT, torch, venv_version()):
+    extras = sorted({*EXTRAS, *stamped_extras(saved), *more_extras})
+    if PYTHON.exists() and saved == stamp(ROOT, torch, venv_version(), extras) and is_editable():
         return
     started = time.monotonic()
     whole = saved == "" or saved.splitlines()[-1] == str(ROOT)  # no stamp: made by hand, so kept; else not moved
@@ -232,18 +254,31 @@ def set_up(torch: str) -> None:
         demand(python, "-m", "venv", VENV)
     STAMP.write_text(INCOMPLETE, encoding="utf-8")
     changed_torch = saved != "" and saved.splitlines()[1:2] != [torch]
-    install(torch, ["--reinstall-package", "torch"] if changed_torch else [])
+    install(torch, extras, ["--reinstall-package", "torch"] if changed_torch else [])
     demand(PYTHON, "-m", "compileall", "-q", "bot", "trainer", "local_discord")  # a sixth of the bot's start
-    STAMP.write_text(stamp(ROOT, torch, venv_version()), encoding="utf-8")
+    STAMP.write_text(stamp(ROOT, torch, venv_version(), extras), encoding="utf-8")
     print(f".venv is ready ({time.monotonic() - started:.0f} s)")
 
 
-def stamp(root: Path, torch: str, python_version: str) -> str:
-    """Return the inputs of .venv, one per line: a hash, the choice of torch and the folder."""
+def stamp(root: Path, torch: str, python_version: str, extras: Sequence[str]) -> str:
+    """Return the inputs of .venv, one per line: a hash, the choice of torch, the extras and the folder."""
     contents = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
     parts = [*contents, torch.encode(), python_version.encode()]
     digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts))
-    return f"{digest.hexdigest()}\n{torch}\n{root}"
+    return f"{digest.hexdigest()}\n{torch}\n{','.join(extras)}\n{root}"
+
+
+def stamped_extras(saved: str) -> list[str]:
+    """Return the extras of a stamp; none of an incomplete or older one."""
+    lines = saved.splitlines()
+    return lines[2].split(",") if len(lines) == 4 else []
+
+
+def is_editable() -> bool:
+    """Return True if .venv imports this checkout: `pip install .` would have put a copy in its place."""
+    return any(
+        any(VENV.glob(f"{folder}/*model_trainer.pth")) for folder in ("lib/*/site-packages", "Lib/site-packages")
+    )
 
 
 def venv_version() -> str:
@@ -263,20 +298,20 @@ def find_python() -> str:
     raise SystemExit("Python 3.11 or newer is needed, and none of " + ", ".join(PYTHON_NAMES) + " is one.")
 
 
-def install(torch: str, options: list[str]) -> None:
-    uv = find_uv()
+def install(torch: str, extras: Sequence[str], options: list[str]) -> None:
+    uv, project = find_uv(), f".[{','.join(extras)}]"
     if uv is not None:
         env = uv_settings(pip_config(), os.environ)
         target = ["--python", str(PYTHON), "--compile-bytecode", "--constraint", "constraints.txt"]
         backend = torch_backend(uv, env, torch)
-        if not run(uv, "pip", "install", *target, *options, *backend, "--editable", ".[dev,onnx,parity]", env=env):
+        if not run(uv, "pip", "install", *target, *options, *backend, "--editable", project, env=env):
             return
         if torch != "cpu":
             raise SystemExit(f"uv could not install torch for TORCH={torch}; its own message stands above.")
         print("uv could not install the project; pip tries it now")
     elif platform.system() == "Linux" or torch != "cpu":
         print("pip cannot choose a build of torch: it takes the newest that its settings lead to, maybe with CUDA")
-    demand(PYTHON, "-m", "pip", "install", "--constraint", "constraints.txt", "--editable", ".[dev,onnx,parity]")
+    demand(PYTHON, "-m", "pip", "install", "--constraint", "constraints.txt", "--editable", project)
 
 
 def find_uv() -> str | None:

@@ -207,6 +207,9 @@ def test_corpus_build__without_its_library_or_of_an_unknown_source_says_what_to_
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert main(["corpus", "build", "--source", "wikitext-2"]) == 2
-    assert "pip install '.[corpora]'`, or put wikitext-2/train.txt, wikitext-2/valid.txt" in capsys.readouterr().err
+    assert (
+        "scripts/setup.py --extra corpora`, or put wikitext-2/train.txt, wikitext-2/valid.txt"
+        in capsys.readouterr().err
+    )
     assert main(["corpus", "build", "--source", "wikitext-3"]) == 2
     assert "must be one of wikitext-2, oscar, culturax, or a folder of texts" in capsys.readouterr().err

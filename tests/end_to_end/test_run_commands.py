@@ -288,7 +288,7 @@ def test_doctor__finds_this_installation_well(shell: Shell) -> None:
     found = Report.model_validate_json(shell.type("doctor", "--json"))
     assert found.ok
     assert {check.name: check.state for check in found.checks} == {
-        **dict.fromkeys(["libraries", "torch", "machine", "settings", "data", "artifacts"], "ok"),
+        **dict.fromkeys(["libraries", "package", "torch", "machine", "settings", "data", "artifacts"], "ok"),
         **dict.fromkeys(["server", "worker", "runs"], "ok"),
         "discord": "warning",
     }

@@ -17,6 +17,7 @@ from trainer.commands.doctor import (
     check_installation,
     check_libraries,
     check_machine,
+    check_package,
 )
 from trainer.config.settings import RedisSettings
 from trainer.jobs.health import (
@@ -92,7 +93,21 @@ def test_library__that_is_too_old_too_new_or_missing_is_named(
 
     assert finding.state == ("ok" if trouble is None else "failure")
     assert (trouble or "2 libraries as needed") in finding.message
-    assert trouble is None or "`pip install .`" in finding.message
+    assert trouble is None or "`python scripts/setup.py`" in finding.message
+
+
+def test_package_that_is_a_copy__is_told_with_what_repairs_it(tmp_path: Path) -> None:
+    (tmp_path / "corpora").mkdir()
+
+    found = check_package(tmp_path / "corpora", [])
+    copied = check_package(tmp_path / "elsewhere" / "corpora", [])
+
+    assert (found.state, copied.state) == ("warning", "warning")
+    assert f"'{tmp_path}' is a copy without the recipes of `mt experiment run`, as" in found.message
+    assert (
+        "without the demo corpus and the recipes of `mt experiment run`, as `pip install .` makes it" in copied.message
+    )
+    assert copied.message.endswith(": run `python scripts/setup.py` in the project's folder.")
 
 
 def test_package_that_is_not_installed__is_told() -> None:

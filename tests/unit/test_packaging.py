@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, TypeAdapter
 from ruamel.yaml import YAML
 
-from scripts.setup import stamp, uv_settings
+from scripts.setup import stamp, stamped_extras, uv_settings
 from trainer.config.settings import PLAIN_NAMES, environment_names
 
 pytestmark = pytest.mark.process
@@ -121,23 +121,26 @@ def test_stamp__changes_with_each_of_its_inputs(tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(tmp_path, moved)
     stamps = [
-        stamp(tmp_path, "cpu", "3.11.7"),
-        stamp(tmp_path, "cu130", "3.11.7"),
-        stamp(tmp_path, "cpu", "3.12.1"),
-        stamp(moved, "cpu", "3.11.7"),
+        stamp(tmp_path, "cpu", "3.11.7", ["dev"]),
+        stamp(tmp_path, "cu130", "3.11.7", ["dev"]),
+        stamp(tmp_path, "cpu", "3.12.1", ["dev"]),
+        stamp(tmp_path, "cpu", "3.11.7", ["corpora", "dev"]),
+        stamp(moved, "cpu", "3.11.7", ["dev"]),
     ]
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_text("two", encoding="utf-8")
-        stamps.append(stamp(tmp_path, "cpu", "3.11.7"))
+        stamps.append(stamp(tmp_path, "cpu", "3.11.7", ["dev"]))
 
-    assert len(set(stamps)) == len(stamps) == 6
-    assert stamps[-1] == stamp(tmp_path, "cpu", "3.11.7")
+    assert len(set(stamps)) == len(stamps) == 7
+    assert stamps[-1] == stamp(tmp_path, "cpu", "3.11.7", ["dev"])
+    assert stamped_extras(stamps[3]) == ["corpora", "dev"]
+    assert stamped_extras("incomplete") == stamped_extras("") == []
 
 
-def test_setup__refuses_an_unknown_command_before_it_does_anything() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "setup.py", "tset"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("words", [("tset",), ("--extra", "tset"), ("--extra", "corpora", "--extra", "tset")])
+def test_setup__refuses_an_unknown_word_before_it_does_anything(words: tuple[str, ...]) -> None:
+    script = ROOT / "scripts" / "setup.py"
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
     assert "invalid choice: 'tset'" in done.stderr

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
@@ -17,14 +17,17 @@ from trainer.commands.arguments import Commands, Options
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
+from trainer.config.experiment_plan import recipes
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.wording import counted
+from trainer.data.corpora import BUNDLED
 from trainer.jobs.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
 
 DISTRIBUTION = "model-trainer"
 _MIN_MEMORY = 2 * GIB
+_REPAIR = "run `python scripts/setup.py` in the project's folder"
 _REMOTE = "MT_URL is set, so runs are on that server; the other checks are about this machine."
 
 
@@ -58,7 +61,8 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
 
 async def check_installation() -> dict[str, Finding]:
     """Check everything that a training or the bot needs; starts nothing that stays."""
-    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": check_torch(), "machine": check_machine()}
+    findings = {"libraries": check_libraries(DISTRIBUTION), "package": check_package(BUNDLED, recipes())}
+    findings |= {"torch": check_torch(), "machine": check_machine()}
     try:
         settings = load_settings()
     except AppError as error:
@@ -77,7 +81,7 @@ def check_libraries(distribution: str) -> Finding:
     try:
         needed = {"Python": SpecifierSet(metadata(distribution)["Requires-Python"])}
     except PackageNotFoundError:
-        return Finding("failure", f"The package {distribution} is not installed: run `pip install .` in its folder.")
+        return Finding("failure", f"The package {distribution} is not installed: {_REPAIR}.")
     for requirement in map(Requirement, requires(distribution) or []):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             needed[requirement.name] = requirement.specifier
@@ -87,8 +91,18 @@ def check_libraries(distribution: str) -> Finding:
         if installed is None or not versions.contains(installed, prereleases=True):
             problems.append(f"{library} {installed or 'is missing'}, but {versions} is needed")
     if problems:
-        return Finding("failure", f"{'; '.join(problems)}: run `pip install .` in the project's folder.")
+        return Finding("failure", f"{'; '.join(problems)}: {_REPAIR}.")
     return Finding("ok", f"Python {python_version()}, {len(needed) - 1} libraries as needed.")
+
+
+def check_package(bundled: Path, recipes: Sequence[str]) -> Finding:
+    """Check that the demo corpus and the recipes of the checkout are there, which a copy of the package lacks."""
+    missing = [] if bundled.is_dir() else ["the demo corpus"]
+    missing += [] if recipes else ["the recipes of `mt experiment run`"]
+    if missing:
+        where = f"The package in '{bundled.parent}' is a copy without {' and '.join(missing)}"
+        return Finding("warning", f"{where}, as `pip install .` makes it: {_REPAIR}.")
+    return Finding("ok", f"In '{bundled.parent}', with demo corpus and recipes.")
 
 
 def _installed_version(library: str) -> str | None:

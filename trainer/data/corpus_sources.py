@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import decoded, shown_name
+from trainer.contracts.wording import command_for_extra
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.text import corpus_sha256
 
@@ -91,9 +92,7 @@ def _load_dataset() -> _Load:
     try:
         load: _Load = import_module("datasets").load_dataset
     except ImportError:
-        message = (
-            "Streaming needs datasets: install the extra, as in `pip install '.[corpora]'`, or give a folder of texts."
-        )
+        message = f"Streaming needs datasets: run {command_for_extra('corpora')}, or give a folder of texts."
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     return load
 

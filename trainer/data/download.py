@@ -7,6 +7,7 @@ from pathlib import Path
 from httpx2 import HTTPError
 
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import command_for_extra
 from trainer.data.folders import filled_folder
 
 SOURCES = {"wikitext-2": ("Salesforce/wikitext", "wikitext-2-v1")}
@@ -27,7 +28,7 @@ def build_corpus(source: str, corpora: Path) -> Path:
     try:
         load: _Load = import_module("datasets").load_dataset
     except ImportError:
-        message = f"Fetching needs datasets: install the extra, as in `pip install '.[corpora]'`, {by_hand}"
+        message = f"Fetching needs datasets: run {command_for_extra('corpora')}, {by_hand}"
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     try:
         splits = load(*SOURCES[source])

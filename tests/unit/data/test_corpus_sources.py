@@ -143,4 +143,4 @@ def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
     error = refused("oscar")
 
     assert error.code is ErrorCode.UNSUPPORTED_BACKEND
-    assert "install the extra, as in `pip install '.[corpora]'`, or give a folder of texts" in error.message
+    assert "run `python scripts/setup.py --extra corpora`, or give a folder of texts" in error.message

