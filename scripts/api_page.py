@@ -30,6 +30,7 @@ _IDS = {
 _PLACEHOLDERS = (OTHER_RUN, RUN, EXPERIMENT, REQUEST, SESSION, TOKENIZER)
 _COMMANDS = {
     "cancel_run": "cancel",
+    "delete_run": "cancel",
     "resume_run": "resume",
     "get_logs": "logs",
     "stream_logs": "logs",

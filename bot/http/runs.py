@@ -148,6 +148,14 @@ async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamRespon
     return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
+async def delete_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Delete a run that has ended, with its files, unless an experiment or another run needs it."""
+    run = await call.api.run(call.client, call.path.run_id, "cancel")
+    await call.api.queue.delete(run.run_id)
+    log.info("run_deleted", user_id=call.client.user_id, api_key=call.client.name, run_id=run.run_id)
+    return web.Response(status=204)
+
+
 async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
     run = await call.api.run(call.client, call.path.run_id)
@@ -305,6 +313,13 @@ OPERATIONS: tuple[Operation, ...] = (
         resume_run,
         (RunPath, WaitQuery, NoBody),
         {202: _ACCEPTED, 200: _ENDED},
+        tag="runs",
+    ),
+    operation(
+        "DELETE /runs/{run_id}",
+        delete_run,
+        (RunPath, NoQuery, NoBody),
+        {204: Answer("The run is deleted")},
         tag="runs",
     ),
     operation(

@@ -249,6 +249,8 @@ def test_interrupt__pauses_the_run_until_it_is_resumed_and_leaves_nothing_runnin
     assert f"Waiting for {run.run_id}, which trains now" in err
     assert err.endswith(f"Interrupted; {waiting.run_id} is paused. Continue with: mt resume {waiting.run_id}\n")
     assert "is cancelled" in mt(tmp_path, "cancel", waiting.run_id).stdout
+    assert mt(tmp_path, "delete", waiting.run_id, "--yes").stderr == f"{waiting.run_id} is deleted.\n"
+    assert not waiting.path.exists()
 
 
 LONG = [*TINY, "--corpus", "text", "--set", "num_epochs=1000"]

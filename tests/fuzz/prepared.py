@@ -60,6 +60,10 @@ class Prepared(NamedTuple):
         if operation.name == "cancel_run":
             run = train(self.api, **LONG).run_id
             self.to_cancel.add(run)
+        if operation.name == "delete_run":
+            run = train(self.api, **LONG).run_id
+            cancel(self.api, run)
+            assert self.api.get(f"/runs/{run}?wait=60", RunStatus).has_ended
         if operation.name == "resume_run":
             run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}

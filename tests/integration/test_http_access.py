@@ -137,6 +137,19 @@ async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Sit
             assert (await here.ask(method, path.format(run=run_id), key=key)).status in (200, 409, 422), path
 
 
+async def test_run__that_has_ended_is_deleted_by_its_owner_alone(here: Site) -> None:
+    run_id = await long_run(here, ANA)
+    assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).outcome == (409, "RUN_NOT_READY")
+    assert (await here.post(f"/runs/{run_id}/cancel", key=ANA)).status == 200
+    await wait_for_status(here.queue, run_id, ended)
+
+    for key in (BOB, PERSON):
+        assert (await here.ask("DELETE", f"/runs/{run_id}", key=key)).outcome == (403, "FORBIDDEN")
+    assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).status == 204
+    assert (await here.get(f"/runs/{run_id}", key=ANA)).outcome == (404, "RUN_NOT_FOUND")
+    assert not here.queue.runs.directory(run_id).path.exists()
+
+
 async def test_run__that_is_going_on_is_cancelled_by_its_owner_alone(here: Site) -> None:
     run_id = await long_run(here, ANA)
 

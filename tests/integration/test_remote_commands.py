@@ -231,6 +231,24 @@ def test_paused_run__is_listed_and_resumed_on_the_server(laptop: Laptop) -> None
     assert (code, status.status, status.run_id) == (1, "cancelled", run_id)
 
 
+def test_delete__removes_a_run_that_has_ended_once_its_name_is_typed(laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        runs = [client.train(tiny_request(max_steps=1, label=f"run {number}")).run_id for number in range(4)]
+        assert {client.wait(run_id).status for run_id in runs} == {"completed"}
+        warm = client.train(tiny_request(max_steps=1, init_from_run_id=runs[0])).run_id
+        code, _, err = laptop.type("delete", runs[0], typed="another\n")
+        assert code == 2 and f"The name does not match, so {runs[0]} was not deleted." in err
+        assert f"'{warm}' starts from '{runs[0]}': delete it first" in laptop.type("delete", runs[0], "--yes")[2]
+        code, out, err = laptop.type("delete", runs[1], typed="run 1\n")
+        assert (code, out) == (0, "") and err.endswith(f"{runs[1]} is deleted.\n")
+        client.delete(runs[2])
+        assert laptop.locally("delete", runs[3], "--yes", "--json")[1] == f'{{"deleted":["{runs[3]}"]}}\n'
+        for run_id in runs[1:]:
+            assert not laptop.runs.directory(run_id).path.exists()
+            assert laptop.refusal("delete", run_id, "--yes").startswith(f"mt: There is no run '{run_id}'")
+        client.wait(warm)
+
+
 def _cancel_after_a_checkpoint(client: Client, run_id: str) -> None:
     _until(lambda: client.status(run_id).last_checkpoint_step is not None)
     client.cancel(run_id)

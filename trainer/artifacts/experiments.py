@@ -302,6 +302,15 @@ class ExperimentStore:
         return [experiment for experiment in self.all()[::-1] if experiment.is_unfinished()]
 
 
+def delete_run(run: RunDirectory, runs: RunStore, experiments: ExperimentStore) -> None:
+    """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
+    experiment = experiments.using(run.run_id)
+    if experiment is not None:
+        message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
+        raise AppError(ErrorCode.CONFLICT, message)
+    runs.delete(run)
+
+
 def cell_keys(request: ExperimentRequest) -> list[CellKey]:
     """Return the models of an experiment with their languages and seeds, in the order of training."""
     return [

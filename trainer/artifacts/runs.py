@@ -313,6 +313,7 @@ class RunStore:
 
         After a crash, `clear_leftovers` removes the rest.
         """
+        run.wait_for_end()
         if run.manifest() is None or not run.seal.exists():
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: cancel it first.")
         for other in self.all():

@@ -95,6 +95,10 @@ class Client:
         """Resume a failed or cancelled run as a new run, and return the status of the new run."""
         return self.status(self._loop.call(self._server.resume(run_id)).run_id)
 
+    def delete(self, run_id: str) -> None:
+        """Delete a run that has ended, with its files; raises CONFLICT if an experiment or another run needs it."""
+        self._loop.call(self._server.delete(run_id))
+
     def events(self, run_id: str) -> Iterator[Event]:
         """Iterate over the events of a run, from the first one until it has ended."""
         return self._loop.iterate(self._server.events(run_id))

@@ -142,6 +142,10 @@ class RemoteInstallation:
         await self.api.post(CancelAnswer, address("runs", run_id, "cancel"))
         return await self.status(run_id, wait=_CANCEL_SECONDS)
 
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended, with its files; raises CONFLICT if an experiment or another run needs it."""
+        await self.api.delete(address("runs", run_id))
+
     async def manifest(self, run_id: str) -> RunManifest:
         """Return the manifest of a run that has ended; raises RUN_NOT_READY."""
         return await self.api.get(RunManifest, address("runs", run_id, "manifest"))

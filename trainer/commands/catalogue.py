@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, CommandInfo] = {
     "status": CommandInfo("runs", "Runs", "show the state, losses and progress of a run", "mt status RUN"),
     "logs": CommandInfo("runs", "Runs", "show the log of a run", "mt logs RUN --follow"),
     "cancel": CommandInfo("runs", "Runs", "cancel a run that has not ended; its checkpoints stay", "mt cancel RUN"),
+    "delete": CommandInfo("runs", "Runs", "delete runs that have ended, with all their files", "mt delete RUN"),
     "resume": CommandInfo(
         "runs",
         "Runs",

@@ -43,6 +43,9 @@ class Installation(Protocol):
     async def cancel(self, run_id: str) -> RunStatus:
         """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
 
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended, with its files; raises CONFLICT if an experiment or another run needs it."""
+
     async def completed_manifest(self, run_id: str) -> RunManifest:
         """Return the manifest of a completed run; raises RUN_NOT_READY."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.experiments import ExperimentStore, delete_run
 from trainer.artifacts.replicas import Kind
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
@@ -98,6 +99,15 @@ class LocalInstallation:
         if not self._replication.is_on:
             cancel_idle_run(run)
         return _stored_status(run)
+
+    async def delete(self, run_id: str) -> None:
+        run = await self._run(run_id)
+        async with running_queue(self._settings) as queue:
+            if queue is not None:
+                await queue.delete(run_id)
+                return
+        delete_run(run, self._runs, ExperimentStore(self._settings.app.artifacts_root))
+        await self._replication.delete("models", run_id)
 
     async def completed_manifest(self, run_id: str) -> RunManifest:
         return (await self._run(run_id)).completed_manifest()

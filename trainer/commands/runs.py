@@ -1,4 +1,4 @@
-"""`mt status`, `logs`, `cancel`, `resume`, `config`, `files` and `verify`: commands on one run."""
+"""`mt status`, `logs`, `cancel`, `delete`, `resume`, `config`, `files` and `verify`: commands on one run."""
 
 import asyncio
 from contextlib import aclosing
@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from trainer.commands.arguments import Commands, LocalRunOptions, RunOptions, flag, option
-from trainer.commands.connection import settings_for, settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.arguments import RUN_IDS, Argument, Commands, LocalRunOptions, Options, RunOptions, flag, option
+from trainer.commands.connection import (
+    full_run_id,
+    settings_for,
+    settings_for_any,
+    with_installation,
+    with_queue,
+    with_server,
+)
 from trainer.commands.installation import Installation
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, local_time, loss_figures, summary
 from trainer.commands.training import NO_PAUSE, accepted_run, follow_to_end, recovery_hint
+from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
@@ -26,8 +34,18 @@ if TYPE_CHECKING:
     from trainer.client.installation import RemoteInstallation
 
 
+_STDIN = 0
+
+
 class _ResumeOptions(RunOptions):
     no_pause = flag("--no-pause", NO_PAUSE)
+
+
+class _DeleteOptions(Options):
+    runs = Argument[list[str]](
+        "RUN", nargs="+", type=full_run_id, completion=RUN_IDS, help="run ids, as `mt runs` lists them"
+    )
+    yes = flag("--yes", "do not ask for the names of the runs")
 
 
 class _LogsOptions(RunOptions):
@@ -40,6 +58,7 @@ def add_to(commands: Commands) -> None:
     commands.add("status", RunOptions, _status)
     commands.add("logs", _LogsOptions, _logs, with_json=False)
     commands.add("cancel", RunOptions, _cancel)
+    commands.add("delete", _DeleteOptions, _delete)
     commands.add("resume", _ResumeOptions, _resume)
     commands.add("config", RunOptions, _config)
     commands.add("files", RunOptions, _files)
@@ -60,6 +79,29 @@ def _cancel(options: RunOptions, terminal: Terminal) -> int:
     result = "is cancelled" if status.status == "cancelled" else "stops after its current step"
     terminal.show(status, Text(f"{status.run_id} {result}."))
     return 0
+
+
+def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
+    settings = settings_for_any()
+    for run_id in options.runs:
+        _delete_run(run_id, settings, terminal, asks=not options.yes)
+    terminal.show({"deleted": options.runs})
+    return 0
+
+
+def _delete_run(run_id: str, settings: Settings, terminal: Terminal, *, asks: bool) -> None:
+    """Delete a run, after its name was typed if `asks`."""
+    status = with_installation(settings, lambda installation: installation.status(run_id))
+    name = status.label or run_id
+    if asks:
+        terminal.note(f"Type the name of {run_id} to delete it with all its files: {name}")
+        with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:
+            answer = typed.readline().strip()
+        if answer not in (name, run_id):
+            message = f"The name does not match, so {run_id} was not deleted. `--yes` deletes without a question."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+    with_installation(settings, lambda installation: installation.delete(run_id))
+    terminal.note(f"{run_id} is deleted.")
 
 
 def _resume(options: _ResumeOptions, terminal: Terminal) -> int:

@@ -13,6 +13,7 @@ import structlog
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.experiments import delete_run
 from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.replicas import Kind, WriterChanged
 from trainer.artifacts.run_status import RunFollower
@@ -364,17 +365,10 @@ class JobQueue:
 
     async def delete(self, run_id: str) -> None:
         """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
-        await asyncio.to_thread(self._delete, self.runs.get(run_id))
+        await asyncio.to_thread(delete_run, self.runs.get(run_id), self.runs, self.experiments.stored)
         await self.replication.delete("models", run_id)
         async with tolerate_no_redis("run_deleted_without_redis", run_id=run_id):
             await self._store.delete(keys.status(run_id), keys.run_events(run_id))
-
-    def _delete(self, run: RunDirectory) -> None:
-        experiment = self.experiments.stored.using(run.run_id)
-        if experiment is not None:
-            message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
-            raise AppError(ErrorCode.CONFLICT, message)
-        self.runs.delete(run)
 
     async def pause(self, *, is_paused: bool) -> None:
         """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
