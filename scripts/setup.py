@@ -237,10 +237,12 @@ def constraints() -> int:
 
 def set_up(torch: str, more_extras: Sequence[str]) -> None:
     """Make .venv, or bring it up to date; no child process at all where its stamp is the wanted one."""
+    demand_access(os.R_OK | os.X_OK)
     saved = STAMP.read_text(encoding="utf-8") if STAMP.is_file() else ""
     extras = sorted({*EXTRAS, *stamped_extras(saved), *more_extras})
     if PYTHON.exists() and saved == stamp(ROOT, torch, venv_version(), extras) and is_editable():
         return
+    demand_access(os.W_OK)
     started = time.monotonic()
     whole = saved == "" or saved.splitlines()[-1] == str(ROOT)  # no stamp: made by hand, so kept; else not moved
     if not (whole and PYTHON.exists() and output(PYTHON, "-m", "pip", "--version")):
@@ -258,6 +260,13 @@ def set_up(torch: str, more_extras: Sequence[str]) -> None:
     demand(PYTHON, "-m", "compileall", "-q", "bot", "trainer", "local_discord")  # a sixth of the bot's start
     STAMP.write_text(stamp(ROOT, torch, venv_version(), extras), encoding="utf-8")
     print(f".venv is ready ({time.monotonic() - started:.0f} s)")
+
+
+def demand_access(needed: int) -> None:
+    """End with one sentence if .venv, or the folder for it, is another user's."""
+    folder = VENV if VENV.exists() else ROOT
+    if not os.access(folder, needed):
+        raise SystemExit(f"{folder} belongs to another user: run this as that user, or in a checkout of your own.")
 
 
 def stamp(root: Path, torch: str, python_version: str, extras: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from dotenv import dotenv_values
@@ -144,6 +145,22 @@ def test_setup__refuses_an_unknown_word_before_it_does_anything(words: tuple[str
 
     assert done.returncode == 2
     assert "invalid choice: 'tset'" in done.stderr
+
+
+def test_setup__in_an_environment_of_another_user_is_one_sentence() -> None:
+    as_other = "import os, setup\nif os.geteuid() == 0: os.setuid(65534)  # every folder is open to root\nsetup.main()"
+    with TemporaryDirectory() as name:  # other users cannot enter a folder of pytest
+        folder = Path(name)
+        shutil.copytree(ROOT / "scripts", folder / "scripts")
+        for file in ("pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / file, folder)
+        (folder / ".venv").mkdir(mode=0o555)
+        folder.chmod(0o755)
+        command = [sys.executable, "-c", as_other]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder / "scripts")
+
+    told = "belongs to another user: run this as that user, or in a checkout of your own.\n"
+    assert (done.returncode, done.stderr) == (1, f"{folder.resolve() / '.venv'} {told}")
 
 
 def test_compose__both_profiles_list_every_service() -> None:
