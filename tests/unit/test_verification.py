@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from threading import Timer
 
@@ -123,6 +124,19 @@ def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run:
     refused = wrong(run)
     assert refused["corpus"].startswith("There is no corpus 'text'")
     assert refused["request_hash"].startswith("The request would be refused now: There is no corpus")
+
+
+def test_text_given_by_its_path__is_checked_by_its_stored_copy(tmp_path: Path) -> None:
+    text = some_text().encode()
+    copy = tmp_path / "artifacts" / "corpora" / sha256(text).hexdigest()
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(text)
+    run = accepted(tmp_path, corpus=copy.name)
+    assert {check.name: check.message for check in verified(run).checks}["corpus"] == "The stored copy is unchanged."
+
+    copy.unlink()
+
+    assert wrong(run)["corpus"] == "The stored copy is missing, so the run cannot be repeated."
 
 
 def test_texts_given_for_validation_and_test__are_checked_too(tmp_path: Path) -> None:

@@ -119,10 +119,13 @@ def _check_corpora(record: RunRecord, settings: Settings) -> Iterator[Check]:
         ("test_corpus", effective.test_corpus),
     ):
         if corpus is not None:
-            yield _attempt(field, "Unchanged.", partial(_compare_corpus, corpora, corpus))
+            unchanged = "The stored copy is unchanged." if corpus.is_attached else "Unchanged."
+            yield _attempt(field, unchanged, partial(_compare_corpus, corpora, corpus))
 
 
 def _compare_corpus(corpora: CorpusStore, expected: CorpusRef) -> None:
+    if expected.is_attached and not corpora.has(expected.name):
+        raise AppError(ErrorCode.DATA_NOT_FOUND, "The stored copy is missing, so the run cannot be repeated.")
     if corpus_sha256(corpora.find(expected.name)) != expected.sha256:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"'{expected.name}' has changed since the run was accepted.")
 
