@@ -40,7 +40,12 @@ class Fuzzed(NamedTuple):
 
 
 def fuzz(api: ApiProcess, folder: Path, *options: str, settings: str = "") -> Fuzzed:
-    """Run schemathesis with its default checks; 422 may refuse what no schema can state."""
+    """Run schemathesis with its default checks; 422 may refuse what no schema can state.
+
+    Without chosen operations it calls all but `delete_run`, which would remove the runs that the others ask for.
+    """
+    if "--include-operation-id" not in options:
+        options = (*options, "--exclude-operation-id", "delete_run")
     (folder / "schemathesis.toml").write_text(f"{_ACCEPTED}\n{settings}", encoding="utf-8")
     words = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{api.url}/openapi.json"]
     words += [
