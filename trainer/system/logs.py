@@ -79,6 +79,12 @@ class LoggingExtra(TypedDict, total=False):
     http_status: int
     seconds: float
     port: int
+    page: str
+    """Address of the page."""
+    artifacts: str
+    """Folder of the runs, which the operator's terminal shows at the start."""
+    api_key: str | None
+    """Name of a key, not the key."""
 
 
 LOGGING_EXTRA_NAMES = tuple(sorted(LoggingExtra.__optional_keys__))
