@@ -71,10 +71,10 @@ def test_word__too_many_is_named_with_the_help_of_its_command() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "mt: Unknown command 'trian'; did you mean `train`; see `mt --help`.\n"),
+        (["trian"], "mt: Unknown command 'trian'; did you mean `train`? See `mt --help`.\n"),
         (["corpus", "\x1b"], "mt: Unknown command '?'; see `mt corpus --help`.\n"),
         (["--", "runs"], "mt: Unknown command '--'; see `mt --help`.\n"),
-        (["train", "--corpu", "x"], "mt: Unknown option `--corpu`; did you mean `--corpus`; see `mt train --help`.\n"),
+        (["train", "--corpu", "x"], "mt: Unknown option `--corpu`; did you mean `--corpus`? See `mt train --help`.\n"),
         (["runs", "--device", "cuda"], "mt: Unknown option `--device`; see `mt runs --help`.\n"),
         *(
             (

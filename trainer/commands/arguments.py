@@ -146,7 +146,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        raise AppError(ErrorCode.INVALID_INPUT, f"{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.")
+        link = " See" if message.endswith("?") else "; see"
+        raise AppError(ErrorCode.INVALID_INPUT, f"{message[:1].upper()}{message[1:]}{link} `{self.prog} --help`.")
 
     def format_help(self) -> str:
         return super().format_help() + ("" if self.describe_fields is None else f"\n{self.describe_fields()}\n")
@@ -205,7 +206,7 @@ class Commands:
                 name.removeprefix(self._before).split()[0] for name in self._infos if name.startswith(self._before)
             }
             near = did_you_mean(words[0], sorted(known))
-            self._parser.error(f"unknown command '{shown_name(words[0])}'{near.removesuffix('?')}")
+            self._parser.error(f"unknown command '{shown_name(words[0])}'{near}")
         return named(words[1:], terminal)
 
 
@@ -223,7 +224,7 @@ def _unknown_option(words: Sequence[str], flags: Set[str], record: type[BaseMode
             value = value if equals else "VALUE" if following.startswith("--") else following
             return f"unknown option `{flag}`; set this field with `--set {path}={shown_name(value)}`"
         near = did_you_mean(flag[2:], sorted(known[2:] for known in flags if known), "--")
-        return f"unknown option `{flag}`{near.removesuffix('?')}"
+        return f"unknown option `{flag}`{near}"
     return None
 
 
