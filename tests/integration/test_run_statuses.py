@@ -17,10 +17,7 @@ async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queu
         statuses = RunStatuses(JobQueue(settings_in(tmp_path), store))
         story, waiting = [Story(tmp_path / "artifacts", run_record(f"char_lstm-{number}")) for number in (1, 2)]
         before = [await statuses.status(one.run.run_id) for one in (story, waiting)]
-        awaited = [
-            await JobQueue(settings_in(tmp_path, embedded_workers=number), store).what_it_awaits(before[1])
-            for number in (0, 1)
-        ]
+        awaited = await JobQueue(settings_in(tmp_path), store).what_it_awaits(before[1])
         await told_server(store, "CLIENT", "PAUSE", "600000", "ALL")
         still_waiting = await statuses.status(waiting.run.run_id)
         story.start().step(1, 2.0)
@@ -31,7 +28,7 @@ async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queu
             pass
         await store.close()
 
-    assert awaited == [NO_WORKER, "Waiting for a worker."], "a command starts its own worker"
+    assert awaited == NO_WORKER
     assert [(one.status, one.message, one.reachable) for one in before] == [("queued", NO_WORKER, True)] * 2
     assert (still_waiting.message, still_waiting.reachable) == (NO_WORKER, True)
     assert (running.status, ended.status) == ("running", "completed")
