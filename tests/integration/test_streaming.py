@@ -249,7 +249,7 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
 
 async def prediction__of_a_blank_prefix_is_refused(here: Place) -> None:
     found = await here.queue.inference.predict(RUN, PredictRequest(text="the s", k=4))
-    with pytest.raises(AppError, match="nothing to continue") as caught:
+    with pytest.raises(AppError, match="Prefix is empty") as caught:
         await here.queue.inference.predict(RUN, PredictRequest(text=""))
 
     assert caught.value.code is ErrorCode.INVALID_INPUT

@@ -9,6 +9,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 """Limits of the text of one score request, and of a prompt."""
+EMPTY_PREFIX = "Prefix is empty after tokenization. Provide at least one word."
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -44,6 +44,7 @@ from trainer.contracts.inference import (
     SectionsRequest,
     SectionsResponse,
 )
+from trainer.contracts.inference_fields import EMPTY_PREFIX
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
@@ -122,7 +123,7 @@ class InferenceClient:
         effective = self._effective(run_id)
         check_scores(request, effective.objective)
         loaded = await asyncio.to_thread(load_input, request, self._corpora)
-        _check_not_blank(effective, "text", "score", loaded.text)
+        _check_not_blank(effective, "`text` has nothing to score: it is blank.", loaded.text)
         await self._replication.store_corpus(self._corpora, request.path)
         response = ScoreResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = ScoreRecord(user_id=user_id, request=request, response=response)
@@ -202,7 +203,7 @@ class InferenceClient:
         effective = self._effective(run_id)
         check_generates(effective.objective)
         texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
-        _check_not_blank(effective, "prompt", "read", *texts)
+        _check_not_blank(effective, "`prompt` has nothing to read: it is blank.", *texts)
         response = CompletionResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         return CompletionRecord(user_id=user_id, request=request, response=response)
 
@@ -272,7 +273,7 @@ class InferenceClient:
         """Enqueue a predict request and return at once; `get_predict` reads its result."""
         effective = self._effective(run_id)
         check_generates(effective.objective)
-        _check_not_blank(effective, "text", "continue", request.text)
+        _check_not_blank(effective, EMPTY_PREFIX, request.text)
         response = PredictResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         record = PredictRecord(user_id=user_id, request=request, response=response)
         return await self._enqueue(record, is_new=request_id is None)
@@ -498,11 +499,11 @@ class _ChunkMerger:
         yield changed(chunk, start=known, text=text)
 
 
-def _check_not_blank(effective: EffectiveRequest, field: str, purpose: str, *texts: str | None) -> None:
-    """Raise INVALID_INPUT if a text has no document: in a stream if it is empty, else if all of its lines are blank."""
+def _check_not_blank(effective: EffectiveRequest, message: str, *texts: str | None) -> None:
+    """Raise INVALID_INPUT if a text has no document: an empty one in a stream, else one of blank lines."""
     for text in texts:
         if not any(document.text for document in documents(text or "", effective.documents)):
-            raise AppError(ErrorCode.INVALID_INPUT, f"`{field}` has nothing to {purpose}: it is blank.")
+            raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 def _outputs(record: GenerateRecord | CompletionRecord) -> Iterator[tuple[str, FinishReason]]:
