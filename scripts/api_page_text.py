@@ -56,8 +56,8 @@ gives up meanwhile. A job that fails has the status `failed` and an `error`; the
 
 Events and logs come as server-sent events until the run ends, with a comment every 15 seconds. An event of
 `/runs/{run_id}/events` has its number as `id`; a client that connects again with the header `Last-Event-ID` gets what
-came after it. The last line of an ended run's log has the `id` `end`. A client that connects again with the last `id`
-of an ended run gets 204, after which `EventSource` stops. A stream ends after an hour at the latest.
+came after it. The log of an ended run closes with the `id` `end`, which has no data. A client that connects again with
+the last `id` of an ended run gets 204, after which `EventSource` stops. A stream ends after an hour at the latest.
 
 ## Files
 

@@ -10,7 +10,7 @@ from bot.http.api_keys import ApiClient
 from bot.http.feeds import Feed
 
 LOG_END = "end"
-"""Id of the last line of an ended run's log; other lines have none."""
+"""Last id in the stream of an ended run's log; its lines have none."""
 _LOOK_SECONDS = 1.0
 _MAX_SECONDS = 3600.0
 """After this time a stream ends; a client continues it with Last-Event-ID."""
@@ -21,8 +21,8 @@ async def stream_feed(
 ) -> web.StreamResponse:
     """Send the items of a feed from a position on, until the feed ends, the client leaves or an hour has passed.
 
-    A comment is sent every 15 seconds. A client that does not read is disconnected. `end_id` is the id of the last of
-    the items without numbers.
+    A comment is sent every 15 seconds. A client that does not read is disconnected. `end_id` is sent after the
+    end of a feed whose items have no numbers.
     """
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": "text/event-stream"})
@@ -33,9 +33,11 @@ async def stream_feed(
                 has_ended = feed.ended
                 items, position = feed.after(position)
                 for item in items:
-                    last_id = end_id if has_ended and item is items[-1] else None
-                    await response.send(item.data, id=str(item.number) if item.number else last_id, event=item.kind)
+                    await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
                 if has_ended:
+                    if end_id is not None:
+                        async with asyncio.timeout(api.patience.send_seconds):
+                            await response.write(f"id: {end_id}\r\n\r\n".encode())  # an id alone is no event
                     break
                 await feed.wait(_LOOK_SECONDS)
             return response

@@ -162,8 +162,9 @@ async def sent_events(response: ClientResponse) -> AsyncIterator[Sent]:
         name, _, value = line.partition(":")
         if line and name:
             fields.setdefault(name, []).append(value.removeprefix(" "))
-        elif fields and not line:
-            yield Sent(fields.get("id", [""])[0], fields.get("event", [""])[0], "\n".join(fields.get("data", [])))
+        elif not line:
+            if "data" in fields:
+                yield Sent(fields.get("id", [""])[0], fields.get("event", [""])[0], "\n".join(fields["data"]))
             fields = {}
 
 

@@ -80,7 +80,8 @@ class HttpApi:
             events = httpx2.EventSource(response, max_event_size=None)
             try:
                 async for event in events:
-                    yield event
+                    if event.data or not event.id:  # an id alone is no event
+                        yield event
             except httpx2.RequestError as error:
                 raise StreamLost from error
 
