@@ -41,7 +41,7 @@ def read_outcome(run: RunDirectory) -> Outcome:
         return Outcome()
     if manifest.status == "failed":
         return Outcome(last_lines=last_lines(run, _MAX_LOG_LINES, "WARNING"))
-    return Outcome(manifest.files, _samples(run))
+    return Outcome(run.result_files() if manifest.status == "completed" else (), _samples(run))
 
 
 def _manifest(run: RunDirectory) -> RunManifest | None:

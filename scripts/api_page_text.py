@@ -64,6 +64,17 @@ the last `id` of an ended run gets 204, after which `EventSource` stops. A strea
 Downloads take `Range` (one range of bytes; 206 or 416), `If-Range` and `If-None-Match` (304). The `ETag` of a file is
 its SHA-256 in quotes.
 
+Every size of a run is one of three:
+
+| name | size of |
+|---|---|
+| `artifact_bytes` | the weights, `model.safetensors` |
+| `result_bytes` | the result, which `/artifacts/models/{run_id}` lists: `manifest.json` and the files that it names |
+| `disk_bytes` | all files of the run on disk, which `/runs/{run_id}/files` lists, with checkpoints and logs |
+
+An evaluation changes files of the result. The event `trainer.job.completed.v1` has the `result_bytes` of the end of the
+training.
+
 ## Clients of OpenAI
 
 Under `/v1` errors have OpenAI's form, `{"error": {"message", "type", "param", "code"}}`: `code` is the code below, and

@@ -37,11 +37,10 @@ MAX_FILE_BYTES = 10 << 20
 async def _files(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the files of a completed run, and a list of those that Discord takes."""
     run = await find_run(context, "export", press.run_id)
-    manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    small = [file for file in manifest.files if _can_send(file)][:MAX_OPTIONS]
-    options = [option(file.path, file.path) for file in small]
-    items = [select("file", press.run_id, _("Send a file"), options)] if options else []
-    return Answer(files_answer(run.record, manifest.files), view=button_row(*items))
+    files = await asyncio.to_thread(run.directory.result_files)
+    small = [file for file in files if _can_send(file)][:MAX_OPTIONS]
+    menu = select("file", press.run_id, _("Send a file"), [option(file.path, file.path) for file in small])
+    return Answer(files_answer(run.record, files), view=button_row(menu))
 
 
 def _can_send(file: FileRecord) -> bool:
@@ -50,8 +49,8 @@ def _can_send(file: FileRecord) -> bool:
 
 async def _file(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "export", press.run_id)
-    manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    file = next((file for file in manifest.files if file.path == press.selected and _can_send(file)), None)
+    files = await asyncio.to_thread(run.directory.result_files)
+    file = next((file for file in files if file.path == press.selected and _can_send(file)), None)
     if file is None:
         raise AppError(ErrorCode.NOT_FOUND, _("The run has no such file. Press **Files** again."))
     try:

@@ -368,19 +368,18 @@ def _samples(samples: Sequence[Sample]) -> list[str]:
 
 
 def _files(files: Sequence[FileRecord]) -> list[str]:
-    """Return the weights file with its hash, and the total size of the other files."""
+    """Return the weights file with its hash, and the number and size of all files."""
     weights = next((file for file in files if file.path == _WEIGHTS), None)
     if weights is None:
         return []
-    others = sum(file.bytes for file in files) - weights.bytes
     return [
         _(
-            "Files: {file} {size}, sha256 {hash} · {number} more, {others}",
+            "Files: {file} {size}, sha256 {hash} · {files} in all, {total}",
             file=f"`{_WEIGHTS}`",
             size=byte_size(weights.bytes),
             hash=f"`{weights.sha256[:12]}…`",
-            number=count(len(files) - 1),
-            others=byte_size(others),
+            files=count(len(files), "file"),
+            total=byte_size(sum(file.bytes for file in files)),
         )
     ]
 

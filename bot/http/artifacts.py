@@ -14,14 +14,14 @@ from pydantic import Field
 from bot.http.error_answers import HttpError
 from bot.http.experiments import check_may_see
 from bot.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
+from trainer.artifacts.runs import with_manifest
 from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
-from trainer.system.files import BrokenFile, file_records, open_regular
+from trainer.system.files import BrokenFile, open_regular
 
 _CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
-_MANIFEST = "manifest.json"
 
 
 class ArtifactPath(Query):
@@ -44,7 +44,8 @@ class ByteRange(NamedTuple):
 async def list_files(call: Call[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
     """List the files of a completed run, tokenizer or experiment."""
     _, files = await _artifact(call)
-    return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files))
+    size = sum(file.bytes for file in files)
+    return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files, result_bytes=size))
 
 
 async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
@@ -95,12 +96,10 @@ async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tup
     match call.path.kind:
         case "models":
             run = await call.api.run(call.client, item_id, "resume")
-            return run.path, await asyncio.to_thread(lambda: _with_manifest(run.path, run.completed_manifest().files))
+            return run.path, await asyncio.to_thread(run.result_files)
         case "tokenizers":
             tokenizer = await call.api.tokenizer(call.client, item_id, "resume")
-            files = await asyncio.to_thread(
-                lambda: _with_manifest(tokenizer.path, tokenizer.completed_manifest().files)
-            )
+            files = await asyncio.to_thread(lambda: with_manifest(tokenizer.path, tokenizer.completed_manifest().files))
             return tokenizer.path, files
         case "experiments":
             check_may_see(call)
@@ -108,11 +107,6 @@ async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tup
             return experiment.path, await asyncio.to_thread(experiment.completed_files)
         case unknown:
             assert_never(unknown)
-
-
-def _with_manifest(folder: Path, files: tuple[FileRecord, ...]) -> tuple[FileRecord, ...]:
-    by_path = {file.path: file for file in (*files, *file_records(folder, [folder / _MANIFEST]))}
-    return tuple(by_path[path] for path in sorted(by_path))
 
 
 def _open(folder: Path, record: FileRecord) -> FileIO:

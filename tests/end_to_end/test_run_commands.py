@@ -428,8 +428,13 @@ def test_files__of_a_run_are_listed_with_what_vouches_for_them(shell: Shell) -> 
         assert file.step == (int(folder.removeprefix("step-")) if folder.startswith("step-") else None)
     grows = {"checkpoints/step-17/manifest.json", "checkpoints/step-34/manifest.json", "logs.jsonl", "SHA256SUMS"}
     assert {file.path for file in found.files if file.sha256 is None} == grows
-    shown = shell.type("files", run.run_id)
-    assert [line.split()[0] for line in shown.splitlines()] == ["file", *(file.path for file in found.files)]
+    *shown, sizes = shell.type("files", run.run_id).splitlines()
+    assert [line.split()[0] for line in shown] == ["file", *(file.path for file in found.files)]
+    named = [file.path for file in run.completed_manifest().files]
+    result = sum((run.path / path).stat().st_size for path in ("manifest.json", *named))
+    assert (found.result_bytes, found.disk_bytes) == (result, sum((run.path / path).stat().st_size for path in left))
+    in_result = f"{result:,} bytes in the result (manifest.json and the files that it names)"
+    assert sizes == f"{found.disk_bytes:,} bytes on disk, {in_result}."
 
 
 def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(shell: Shell) -> None:
@@ -441,6 +446,7 @@ def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(sh
     found = RunFiles.model_validate_json(shell.type("files", run.run_id, "--json"))
 
     assert {file.step for file in found.files if file.sha256 is not None} == {34}
+    assert found.result_bytes is None
 
 
 def test_latest_evaluation__is_shown_and_nothing_is_measured(shell: Shell) -> None:

@@ -214,7 +214,7 @@ def test_download__is_a_folder_that_trainer_loads(
 
 def listed(path: str, content: bytes) -> Prepared:
     record: dict[str, object] = {"path": path, "bytes": len(content), "sha256": sha256(content).hexdigest()}
-    body: dict[str, object] = {"kind": "models", "id": "run", "files": [record]}
+    body: dict[str, object] = {"kind": "models", "id": "run", "files": [record], "result_bytes": len(content)}
     return Prepared(body=ArtifactFiles.model_validate(body, strict=False).model_dump_json().encode())
 
 

@@ -7,18 +7,25 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientPayloadError
 
+from bot.embeds.answers import files_answer
+from bot.embeds.run_card import final_message
 from bot.http.api import Patience
-from tests.support import tiny_request, twin
+from bot.outcome import read_outcome
+from tests.support import ended, tiny_request, twin, wait_for_status
+from tests.support.cards import Read
 from tests.support.http import ADMIN, BOB, Got, Site, inside, lab_site, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import LONG
+from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.events import JobCompleted
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.runs import Accepted
 from trainer.system.files import file_records
@@ -73,6 +80,31 @@ async def test_list__is_the_manifest_with_its_own_file(lab: Lab, here: Site) -> 
         assert got.headers["Accept-Ranges"] == "bytes"
         assert got.headers["Content-Length"] == str(file.bytes)
         assert re.fullmatch(r'attachment; filename="[A-Za-z0-9._-]+"', got.headers["Content-Disposition"])
+
+
+async def test_sizes__of_a_run_are_those_of_its_files_on_disk_wherever_they_are_shown(here: Site) -> None:
+    run_id = (await here.post("/runs/train", tiny_request())).record(Accepted).run_id
+    status = await wait_for_status(here.queue, run_id, ended)
+    run = here.queue.runs.get(run_id)
+    folder = run.path
+    named = [file.path for file in run.completed_manifest().files]
+    result = [os.stat(folder / path).st_size for path in ("manifest.json", *named)]
+
+    assert status.artifact_bytes == os.stat(folder / "model.safetensors").st_size
+    assert (await here.get(f"/runs/{run_id}")).fields["artifact_bytes"] == status.artifact_bytes
+    completed = (await here.events(f"/runs/{run_id}/events"))[-1].data
+    assert JobCompleted.model_validate_json(completed).result_bytes == sum(result)
+    listed = (await here.get(f"/artifacts/models/{run_id}")).record(ArtifactFiles)
+    assert [file.bytes for file in listed.files if file.path == "model.safetensors"] == [status.artifact_bytes]
+    assert listed.result_bytes == sum(file.bytes for file in listed.files) == sum(result)
+    stored = (await here.get(f"/runs/{run_id}/files")).record(RunFiles)
+    on_disk = sum(os.stat(Path(where) / name).st_size for where, _, names in os.walk(folder) for name in names)
+    assert stored.disk_bytes == sum(file.bytes for file in stored.files) == on_disk
+    assert stored.result_bytes == sum(result)
+    in_all = f"{len(result)} files in all, {sum(result) / 1000:.1f} kB"
+    assert in_all in Read(final_message(run.record(), status, read_outcome(run))).text
+    assert f"{len(result)} files of" in (title := Read(files_answer(run.record(), run.result_files())).title)
+    assert title.endswith(f", {sum(result) / 1000:.1f} kB")
 
 
 async def test_files__of_a_tokenizer_are_listed_too(here: Site) -> None:

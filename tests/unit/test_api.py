@@ -111,7 +111,7 @@ def test_mt_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     words = ("export", run.run_id, "--format", "hf", "--out", "out", "--license", "mit", "--json")
     answer: dict[str, object] = json.loads(shell.type(*words))
 
-    exported = [path for path in (shell.folder / "out").rglob("*") if path.is_file() and path.name != "export.json"]
+    exported = [path for path in (shell.folder / "out").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in exported)
     whole = {"run_id": run.run_id, "format": "hf", "path": "out", "files": len(exported), "bytes": size}
     assert answer == whole
@@ -127,7 +127,9 @@ def test_mt_import__restores_what_mt_export_wrote(
 ) -> None:
     run = finished_run(shell.folder, "gpt2")
     before = trainer.load(run.path).surprisal("the sea")
-    assert "run.tar" in shell.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
+    told = shell.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
+    size = (shell.folder / "run.tar").stat().st_size
+    assert told == f"{run.run_id} is in run.tar (1 file, {size:,} bytes).\n"
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "elsewhere"))
 
     restored: dict[str, object] = json.loads(shell.type("import", "run.tar", "--json"))

@@ -29,6 +29,10 @@ class RunFiles(Frozen):
 
     run_id: Identifier
     files: tuple[RunFile, ...]
+    disk_bytes: int
+    """Size of these files together."""
+    result_bytes: int | None
+    """Size of the result of a completed run: `manifest.json` and the files that it names."""
 
 
 def run_files(run: RunDirectory) -> RunFiles:
@@ -41,7 +45,14 @@ def run_files(run: RunDirectory) -> RunFiles:
         if path.is_file() and not path.name.startswith(".") and name not in _MARKERS:
             size = path.stat().st_size
             found.append(RunFile(path=name, bytes=size, sha256=hashes.get(name), step=steps.get(path.parent)))
-    return RunFiles(run_id=run.run_id, files=tuple(found))
+    disk_bytes = sum(file.bytes for file in found)
+    return RunFiles(run_id=run.run_id, files=tuple(found), disk_bytes=disk_bytes, result_bytes=_result_bytes(run))
+
+
+def _result_bytes(run: RunDirectory) -> int | None:
+    with suppress(AppError):
+        return sum(file.bytes for file in run.result_files())
+    return None
 
 
 def _hashes(run: RunDirectory) -> Iterator[tuple[str, str]]:

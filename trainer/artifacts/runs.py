@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.run_status import RunFollower
-from trainer.contracts.base import RunState, Timestamp, changed, now
+from trainer.contracts.base import FileRecord, RunState, Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
     CheckpointSaved,
@@ -113,6 +113,10 @@ class RunDirectory:
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
         check_completed(manifest)
         return manifest
+
+    def result_files(self) -> tuple[FileRecord, ...]:
+        """Return the files of the result: `manifest.json` and those that it names; raises as `completed_manifest`."""
+        return with_manifest(self.path, self.completed_manifest().files)
 
     def evaluation(self) -> EvalMetrics:
         """Read the latest evaluation; raises EVAL_NOT_FOUND, or BrokenFile if it is damaged."""
@@ -480,6 +484,12 @@ def new_run_id(family: str, created_at: Timestamp) -> str:
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
 
 
+def with_manifest(folder: Path, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:
+    """Return the files that a folder's `manifest.json` names and itself, by their paths."""
+    by_path = {file.path: file for file in (*files, *file_records(folder, [folder / "manifest.json"]))}
+    return tuple(by_path[path] for path in sorted(by_path))
+
+
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:
     """Write the end of a run once; the caller holds its lock. An existing manifest is not replaced.
 
@@ -490,7 +500,7 @@ def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> No
     if end is None:
         run.write_manifest(manifest)
         end = manifest
-    events.append(_terminal_event(end, run.record().user_id))
+    events.append(_terminal_event(run, end))
     run.write_seal()
 
 
@@ -551,10 +561,12 @@ def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None
     )
 
 
-def _terminal_event(manifest: RunManifest, user_id: int | None) -> Event:
-    ended = stamp(manifest.run_id, user_id, f"{manifest.status}:{manifest.steps}", manifest.timings.finished)
+def _terminal_event(run: RunDirectory, manifest: RunManifest) -> Event:
+    name = f"{manifest.status}:{manifest.steps}"
+    ended = stamp(manifest.run_id, run.record().user_id, name, manifest.timings.finished)
     if manifest.status == "completed":
-        return JobCompleted(**ended, result_id=manifest.run_id, result_bytes=sum(file.bytes for file in manifest.files))
+        size = sum(file.bytes for file in run.result_files())
+        return JobCompleted(**ended, result_id=manifest.run_id, result_bytes=size)
     if manifest.error is None:
         return JobCancelled(**ended)
     return JobFailed(

@@ -50,12 +50,13 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
         if options.format == "archive":
             from trainer.export.archive import export_archive  # torch
 
-            files = export_archive(run, options.out, force=options.force).files
+            export_archive(run, options.out, force=options.force)
         else:
             from trainer.export.folders import export_folder
 
-            files = export_folder(run, options.format, options.out, options.license, force=options.force).files
-    count, size = len(files), sum(file.bytes for file in files)
+            export_folder(run, options.format, options.out, options.license, force=options.force)
+    sizes = [path.stat().st_size for path in (options.out, *options.out.rglob("*")) if path.is_file()]
+    count, size = len(sizes), sum(sizes)
     answer: dict[str, object] = {"run_id": run.run_id, "format": options.format, "path": str(options.out)}
     result = Text(f"{run.run_id} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
     legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]

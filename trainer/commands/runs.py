@@ -24,6 +24,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.replication import whole_run
@@ -210,7 +211,10 @@ def _files(options: RunOptions, terminal: Terminal) -> int:
         (file.path, f"{file.bytes:,}", "" if file.step is None else str(file.step), file.sha256 or "")
         for file in found.files
     ]
-    terminal.show(found, columns([("file", "bytes", "step", "sha256"), *rows]))
+    sizes = [f"{counted(found.disk_bytes, 'byte')} on disk"]
+    if found.result_bytes is not None:
+        sizes.append(f"{counted(found.result_bytes, 'byte')} in the result (manifest.json and the files that it names)")
+    terminal.show(found, columns([("file", "bytes", "step", "sha256"), *rows]), Text(", ".join(sizes) + "."))
     return 0
 
 

@@ -74,6 +74,7 @@ class JobCompleted(EventBase):
     type: Literal["trainer.job.completed.v1"] = "trainer.job.completed.v1"
     result_id: Identifier
     result_bytes: int
+    """Size of the result at the end of the training: `manifest.json` and the files that it names."""
 
 
 class JobFailed(EventBase):

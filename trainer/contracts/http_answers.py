@@ -26,3 +26,5 @@ class ArtifactFiles(Frozen):
     kind: ArtifactKind
     id: Identifier
     files: tuple[FileRecord, ...]
+    result_bytes: int
+    """Size of these files together."""

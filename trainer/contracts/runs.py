@@ -478,7 +478,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """Area under the training loss curve, in nats times steps; None for a curve with one row."""
     early_stopped: bool | None = None
     artifact_bytes: int | None = None
-    """Size of the weights file of a completed run."""
+    """Size of the weights file, `model.safetensors`, of a completed run; `artifact_sha256` is its hash."""
     artifact_sha256: Sha256 | None = None
     error: RunError | None = None
     created_at: Timestamp

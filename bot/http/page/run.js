@@ -152,7 +152,7 @@ async function resultsOf(runId, signal) {
   const surprisal = section("Surprisal", surprisalForm(runId, signal));
   try {
     /** @type {ArtifactFiles} */
-    const { files } = await read(base, signal);
+    const { files, result_bytes } = await read(base, signal);
     const hasSamples = files.some((file) => file.path === SAMPLES);
     const samples = hasSamples ? await (await call(address(SAMPLES), { signal })).text() : "";
     const rows = files.map((file) => [
@@ -167,7 +167,11 @@ async function resultsOf(runId, signal) {
         h("p", { class: "quiet" }, hasSamples ? "Prompts are bold." : "This run has no samples."),
         ...samples.trim().split("\n").filter(Boolean).map(sample),
       ),
-      section("Files", table("Files", ["File", "Size", "SHA-256"], rows)),
+      section(
+        "Files",
+        h("p", { class: "quiet" }, `${files.length} files, ${size(result_bytes)}`),
+        table("Files", ["File", "Size", "SHA-256"], rows),
+      ),
     ];
   } catch (error) {
     if (signal.aborted) throw error;

@@ -288,7 +288,7 @@ def test_final_message__shows_what_the_model_writes_and_its_files(tmp_path: Path
         "```",
         "altyn `\u200b`\u200b`\u200b@here",
         "```",
-        "Files: `model.safetensors` 1.5 MB, sha256 `abababababab…` · 2 more, 3.0 MB",
+        "Files: `model.safetensors` 1.5 MB, sha256 `abababababab…` · 3 files in all, 4.5 MB",
     ]
     no_weights = final_message(story.record, story.follower().refresh(), Outcome(files[1:]))
     assert "Files" not in Read(no_weights).text

@@ -9,6 +9,7 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import Sample
 from trainer.contracts.runs import FinalState, LogLevel
+from trainer.system.files import file_records
 
 FILE = FileRecord(path="model.safetensors", bytes=1, sha256="a" * 64)
 LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -30,7 +31,7 @@ def test_outcome__of_a_completed_run_is_its_files_and_two_samples_that_it_began_
     run = ended(tmp_path, "completed", ("a", "bc"), ("", "one"), ("", " "), ("", "two"), ("", "three"))
     outcome = read_outcome(run)
 
-    assert outcome.files == (FILE,)
+    assert outcome.files == (*file_records(run.path, [run.path / "manifest.json"]), FILE)
     assert [sample.text for sample in outcome.samples] == ["one", "two"]
 
 
@@ -44,7 +45,7 @@ def test_outcome__leaves_out_what_is_missing_or_broken(tmp_path: Path) -> None:
     broken = read_outcome(run)
     run.samples.unlink()
 
-    assert broken == read_outcome(run) == Outcome(files=(FILE,))
+    assert broken == read_outcome(run) == Outcome(files=(*file_records(run.path, [run.path / "manifest.json"]), FILE))
     (run.path / "manifest.json").write_bytes(b"{")
     assert read_outcome(run) == Outcome()
     (run.path / "manifest.json").unlink()
