@@ -191,6 +191,11 @@ def test_train__says_what_an_experiment_file_sets_in_vain_and_takes_its_labelled
     words = ("train", "blocks.yaml", *TINY, "--set", "tokenizer.normalization.lowercase=true")
     assert laptop.type(*words) == laptop.locally(*words)
     assert "`tokenizer.normalization" in laptop.refusal(*words)
+    (laptop.folder / "blocks.yaml").write_text(config.replace("tokenizers/char-lstm-ipa", "text"), encoding="utf-8")
+    assert own.tokenizer_id is not None
+    shown = TokenizerStatus.model_validate_json(laptop.show("tokenizer", "show", own.tokenizer_id, "--json"))
+    assert (shown.label, shown.is_of_run) == ("text", True)
+    assert laptop.type(*words)[0] == 0, "a run's tokenizer with the label of the folder is for equal runs only"
 
 
 def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop) -> None:

@@ -66,5 +66,42 @@ async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_w
     assert child.completed_manifest().tokenizer == facts
 
 
+async def test_tokenizer_folder_of_a_file__finds_the_runs_tokenizer_for_the_same_text_only(lab: Lab) -> None:
+    add_corpus(lab.folder, TEXT.replace("the", "a"), "zoo")
+    add_corpus(lab.folder, TEXT.upper(), "loud")
+    async with lab.queue() as queue:
+
+        async def trained(corpus: str = "zoo") -> tuple[RunDirectory, str]:
+            """The run, and what its log says of its tokenizer."""
+            request = tiny_request(model_family="lstm", corpus=corpus, max_steps=1, tokenizer={"method": "char"})
+            accepted = await queue.train(
+                request, user_id=None, requested_paths=("tokenizers/zoo", "models/zoo", "logs")
+            )
+            status = await wait_for_status(queue, accepted.run_id, ended)
+            assert status.status == "completed", status.message
+            run = queue.runs.get(accepted.run_id)
+            return run, "".join(line for line in run.logs.read_text().splitlines() if '"event": "tokenizer_' in line)
+
+        first, made = await trained()
+        again, found = await trained()
+        other, made_too = await trained("loud")
+        facts = first.completed_manifest().tokenizer
+        assert facts is not None
+        stored = queue.tokenizers.get(facts.id)
+        (stored.path / "tokenizer.json").write_bytes(b"{}")
+        repaired, made_again = await trained()
+
+    assert "tokenizer_trained" in made and stored.logs.read_text().replace("\n", "") == made
+    assert "tokenizer_found" in found and "tokenizer_trained" not in found
+    assert all("tokenizer_trained" in log and "tokenizer_found" not in log for log in (made_too, made_again))
+    assert stored.status().label == "tokenizers/zoo"
+    assert len({run.record().request_hash for run in (first, again, repaired)}) == 1
+    assert all(run.completed_manifest().tokenizer == facts for run in (again, repaired))
+    elsewhere = other.completed_manifest().tokenizer
+    assert elsewhere is not None and elsewhere.id != facts.id
+    weights = [(run.path / "model.safetensors").read_bytes() for run in (first, again, repaired)]
+    assert weights[0] == weights[1] == weights[2]
+
+
 def block_of(method: str) -> dict[str, object]:
     return {"method": method} | ({"vocab_size": 60} if method not in ("char", "byte", "word") else {})

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.runs import record as run_record
 from tests.support.tiny_models import char_tokenizer
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest, record_of_run, run_source
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.resolve import with_labelled_tokenizer
@@ -194,6 +195,27 @@ def test_tokenizer_of_a_run__is_kept_by_its_id(tmp_path: Path) -> None:
     char_tokenizer(["ab", "c"]).save(tmp_path / "other")  # of equal content, but made at another time
     store.keep(tmp_path / "other", own.manifest)
     assert contents(store.get(tokenizer_id).path) == before
+
+
+def test_tokenizer_of_a_run__has_label_request_and_log_and_is_for_those_of_the_run(tmp_path: Path) -> None:
+    store, run, own = TokenizerStore(tmp_path / "artifacts"), run_record(), char_tokenizer(["ab", "c"])
+    own.save(tmp_path / "run")
+    kept = store.keep(tmp_path / "run", own.manifest)
+    assert not kept.has_request() and not kept.is_shared()
+    described = record_of_run(run, own.manifest)
+    kept.describe(described, ["one", "two"])
+
+    assert set(contents(kept.path)) == {"tokenizer.json", "manifest.json", "request.json", "logs.jsonl"}
+    assert kept.record() == described and kept.logs.read_text() == "one\ntwo\n"
+    status = store.get(own.manifest.tokenizer_id).status()
+    assert (status.status, status.label, status.is_of_run) == ("completed", "text", True)
+    assert status.created_at == own.manifest.created_at
+    assert not kept.is_shared() and store.unfinished() == []
+    assert store.labelled("text") is None, "only an equal run takes it"
+    source = run_source(run.effective)
+    found = store.of_equal_run(source)
+    assert found is not None and found.path == kept.path
+    assert store.of_equal_run("0" * 64) is None
 
 
 def test_tokenizer_that_was_half_kept__is_not_there_and_is_kept_whole_the_next_time(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +35,8 @@ _MESSAGES: dict[JobState, str] = {"queued": "Waiting for a worker.", "running": 
 class TokenizerDirectory:
     """Directory of one tokenizer: request, lock, log, and a manifest or an error.
 
-    `manifest.json` is written on success, `error.json` on failure; the manifest counts if both exist. The tokenizer of
-    a run has neither request nor log.
+    `manifest.json` is written on success, `error.json` on failure; the manifest counts if both exist. The request of a
+    run's tokenizer has a `source` and is written last.
     """
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
@@ -63,13 +64,20 @@ class TokenizerDirectory:
             return self.record().created_at
         return datetime.fromtimestamp(self._manifest.stat().st_mtime, UTC)
 
+    def has_request(self) -> bool:
+        """Return False for the tokenizer of a run of an older version."""
+        return self._request.exists()
+
     def record(self) -> TokenizerRecord:
         """Read `request.json`; raises BrokenFile if it is damaged."""
         return read_record(self._request, TokenizerRecord)
 
     def is_shared(self) -> bool:
         """Return True if everybody may train it: it was requested by itself, on corpora that have names."""
-        return self._request.exists() and not any(corpus.is_attached for corpus in self.record().corpora)
+        if not self.has_request():
+            return False
+        record = self.record()
+        return record.source is None and not any(corpus.is_attached for corpus in record.corpora)
 
     def completed_manifest(self) -> TokenizerManifest:
         """Return the manifest; raises CONFLICT while it is being trained, TOKENIZER_NOT_FOUND after a failure."""
@@ -88,7 +96,7 @@ class TokenizerDirectory:
 
     def status(self) -> TokenizerStatus:
         """Return the status; a tokenizer with a damaged manifest counts as failed, so that it can be trained again."""
-        label = self.record().request.label if self._request.exists() else None
+        record = self.record() if self.has_request() else None
         state: JobState = "running" if self.logs.exists() else "queued"
         manifest: TokenizerManifest | None = None
         error = self._failure()
@@ -106,8 +114,9 @@ class TokenizerDirectory:
             stats=None if manifest is None else manifest.stats,
             artifact=f"{self.path.parent.name}/{self.tokenizer_id}",
             error=error,
-            label=label,
-            created_at=self.created_at(),
+            label=None if record is None else record.request.label,
+            created_at=self.created_at() if record is None else record.created_at,
+            is_of_run=record is None or record.source is not None,
         )
 
     def mark_used(self) -> None:
@@ -122,6 +131,11 @@ class TokenizerDirectory:
     def lock(self) -> BinaryIO | None:
         """Take the lock for training, or return None if another process holds it."""
         return try_lock(self.path / "lock")
+
+    def describe(self, record: TokenizerRecord, logs: Sequence[str]) -> None:
+        """Write log and request of a tokenizer that a run has trained."""
+        write_atomically(self.logs, "".join(f"{line}\n" for line in logs).encode(), self.disk)
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
 
     def begin(self, record: TokenizerRecord) -> None:
         """Write a request and remove the results of an earlier attempt; the caller holds the lock."""
@@ -175,16 +189,18 @@ class TokenizerStore:
                     self.disk.sync(self._folder)
         return tokenizer
 
-    def keep(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> None:
+    def keep(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> TokenizerDirectory:
         """Store a copy of the tokenizer of a run under its id, unless it is stored already."""
         path = self._folder / manifest.tokenizer_id
+        tokenizer = TokenizerDirectory(path, self.disk)
         if (path / MANIFEST_FILE).exists():
-            TokenizerDirectory(path, self.disk).mark_used()
-            return
+            tokenizer.mark_used()
+            return tokenizer
         self.disk.make_folder(path)
         for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest makes it valid
             write_atomically(path / name, read_regular(tokenizer_folder / name), self.disk)
         self.disk.sync(self._folder)
+        return tokenizer
 
     def get(self, tokenizer_id: str) -> TokenizerDirectory:
         """Return a tokenizer by id; raises TOKENIZER_NOT_FOUND."""
@@ -201,12 +217,17 @@ class TokenizerStore:
         return sorted(created, key=created.__getitem__, reverse=True)
 
     def labelled(self, label: str) -> TokenizerDirectory | None:
-        """Return the newest tokenizer with this label that has not failed."""
+        """Return the newest tokenizer with this label that was trained alone and has not failed."""
         for tokenizer in self.all():
             status = tokenizer.status()
-            if status.label == label and status.status != "failed":
+            if status.label == label and status.status != "failed" and not status.is_of_run:
                 return tokenizer
         return None
+
+    def of_equal_run(self, source: str) -> TokenizerDirectory | None:
+        """Return the tokenizer that a run of this source has trained."""
+        described = (tokenizer for tokenizer in self.all() if tokenizer.has_request())
+        return next((tokenizer for tokenizer in described if tokenizer.record().source == source), None)
 
     def unfinished(self) -> list[TokenizerDirectory]:
         """Return the tokenizers whose training has not ended, oldest first."""

@@ -248,7 +248,7 @@ class RemoteInstallation:
             return request
         label = draft.requested_paths[0]
         for one in (await self.tokenizers()).tokenizers:
-            if one.label == label and one.status != "failed":
+            if one.label == label and one.status != "failed" and not one.is_of_run:
                 path = address("artifacts", "tokenizers", one.tokenizer_id, "download")
                 manifest = await self.api.get(TokenizerManifest, path, path="manifest.json")
                 return with_stored_tokenizer(request, label, manifest)

@@ -1,6 +1,7 @@
 """Jobs that train a tokenizer: requests, records and status."""
 
 from hashlib import sha256
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,11 +9,11 @@ from pydantic.config import JsonDict, JsonValue
 from pydantic_core import to_json
 
 from trainer.contracts import tokenizers
-from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp
+from trainer.contracts.base import Count, Frozen, Identifier, JobState, Sha256, Timestamp
 from trainer.contracts.compatibility import check_newlines
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.rules import described, needs
-from trainer.contracts.runs import CorpusName, CorpusRef, Label
+from trainer.contracts.runs import CorpusName, CorpusRef, EffectiveRequest, Label, RunRecord
 from trainer.contracts.validation import parse
 
 _METHODS: list[JsonValue] = [*tokenizers.METHODS]
@@ -77,6 +78,8 @@ class TokenizerRecord(Frozen):
     created_at: Timestamp
     request: TokenizerTrainRequest
     corpora: tuple[CorpusRef, ...]
+    source: Sha256 | None = None
+    """The `run_source` of a run's tokenizer; None for a tokenizer trained alone."""
 
 
 class TokenizerAccepted(Frozen):
@@ -98,6 +101,8 @@ class TokenizerStatus(Frozen):
     error: RunError | None
     label: str | None
     created_at: Timestamp
+    is_of_run: bool
+    """True if a run has trained it for itself."""
 
 
 class TokenizerList(Frozen):
@@ -106,6 +111,7 @@ class TokenizerList(Frozen):
     tokenizers: tuple[TokenizerStatus, ...]
 
 
+_SPLIT = {"documents", "split_by", "split_seed", "holdout_fraction", "test_fraction"}
 _OPTIONS = {
     *("vocab_size", "min_frequency", "normalization", "special_style", "special_tokens", "model_type"),
     "byte_fallback",
@@ -142,3 +148,38 @@ def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ..
         **({"documents": request.documents} if request.documents != "line" else {}),
     }
     return f"{request.method}-{sha256(to_json(identity)).hexdigest()[:16]}"
+
+
+def run_source(effective: EffectiveRequest) -> str:
+    """Return a hash of what determines the tokenizer that a run trains for itself: corpora, split and options."""
+    fields: dict[str, object] = effective.model_dump(mode="json", include=_SPLIT | {"tokenizer"})
+    fields |= {field: corpus.sha256 for field, corpus in effective.corpora_by_field().items()}
+    return sha256(to_json(fields)).hexdigest()
+
+
+def record_of_run(run: RunRecord, tokenizer: tokenizers.TokenizerManifest) -> TokenizerRecord:
+    """Return the record of the tokenizer that a run has trained; a mask token stands in the manifest only."""
+    effective = run.effective
+    config: dict[str, object] = tokenizer.config.model_dump(include={"method", *_OPTIONS}, exclude_none=True)
+    split: dict[str, object] = effective.model_dump(include=_SPLIT)
+    seed, corpora = split.pop("split_seed"), [effective.corpus.name]
+    fields = {**config, **split, "seed": seed, "corpora": corpora, "label": _label_of_run(run)}
+    return TokenizerRecord(
+        tokenizer_id=tokenizer.tokenizer_id,
+        created_at=tokenizer.created_at,
+        request=parse(TokenizerTrainRequest, fields),
+        corpora=(effective.corpus,),
+        source=run_source(effective),
+    )
+
+
+def _label_of_run(run: RunRecord) -> str | None:
+    """Return the label of a run's tokenizer: the tokenizer folder of the run's file, else the corpus.
+
+    Runs of other people on this corpus have this tokenizer, too, so the run's label is for attached texts only.
+    """
+    corpus = run.effective.corpus
+    name = run.request.label if corpus.is_attached else PurePath(corpus.name).stem
+    if run.requested_paths is not None:
+        name = run.requested_paths[0]
+    return name[:64] if name is not None and name.isprintable() else None

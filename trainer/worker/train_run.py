@@ -1,6 +1,7 @@
 """One attempt at one run, from its request on disk to its manifest on disk; the caller holds the run's lock."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
 from threading import Event
@@ -35,17 +36,19 @@ from trainer.contracts.events import (
 from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
 from trainer.contracts.runs import (
     DataFacts,
-    EffectiveRequest,
     ModelFacts,
     RunMetrics,
+    RunRecord,
     Timings,
     TokenizerFacts,
     largest_unknown_char_share,
 )
+from trainer.contracts.tokenizer_jobs import record_of_run, run_source
 from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import file_records, open_regular, sha256_of
+from trainer.system.logs import LogReader
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
@@ -69,6 +72,8 @@ _ARTIFACT_FILES = (
     "eval/*",
     "checkpoints/scheduled/step-*/*",
 )
+_OF_TOKENIZER = '"event": "tokenizer_'
+_LOG_LINES = 1000
 _MIN_PROGRESS_SECONDS, _MAX_PROGRESS_SECONDS = 1.0, 60.0
 """Limits of the time between two progress events."""
 PEER_SECONDS = 5.0
@@ -103,11 +108,18 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
     with processes.first_goes_ahead():
         tokenizers = TokenizerStore(settings.app.artifacts_root)
         runs = RunStore(settings.app.artifacts_root)
-        given = _given_tokenizer(run, runs, tokenizers, effective)
+        given = _given_tokenizer(run, runs, tokenizers, record)
+        if given is None:
+            log.info("tokenizer_training_started")
         tokenizer, corpus = prepare(effective, *data_paths(settings, effective), given)
         if not is_saved(run.tokenizer):
             tokenizer.save(run.tokenizer)
-        tokenizers.keep(run.tokenizer, tokenizer.manifest)
+        if given is None:
+            log.info("tokenizer_trained", tokenizer_id=tokenizer.manifest.tokenizer_id, vocab_size=tokenizer.vocab_size)
+        stored = tokenizers.keep(run.tokenizer, tokenizer.manifest)
+        if effective.tokenizer_id is None and not stored.has_request():
+            lines = [line for line in LogReader(run.logs).last(_LOG_LINES) if _OF_TOKENIZER in line]
+            stored.describe(record_of_run(record, tokenizer.manifest), lines)
         tokens = corpus.sizes["train"].tokens
         check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
@@ -132,15 +144,25 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
 
 
 def _given_tokenizer(
-    run: RunDirectory, runs: RunStore, tokenizers: TokenizerStore, effective: EffectiveRequest
+    run: RunDirectory, runs: RunStore, tokenizers: TokenizerStore, record: RunRecord
 ) -> Tokenizer | None:
-    """Return the tokenizer that a run has saved or starts with; None if the run trains its own."""
+    """Return the tokenizer that a run has saved or starts with; None if the run trains its own.
+
+    A run of a file that names a tokenizer folder starts with the tokenizer that an equal run has trained.
+    """
+    effective = record.effective
     if is_saved(run.tokenizer):
         return load_tokenizer(run.tokenizer)
     if effective.init_from_run_id is not None:
         return load_tokenizer(runs.get(effective.init_from_run_id).tokenizer)
     if effective.tokenizer_id is not None:
         return load_tokenizer(tokenizers.get(effective.tokenizer_id).path)
+    equal = None if record.requested_paths is None else tokenizers.of_equal_run(run_source(effective))
+    if equal is not None:
+        with suppress(AppError):  # a damaged one is trained again
+            found = load_tokenizer(equal.path)
+            log.info("tokenizer_found", tokenizer_id=equal.tokenizer_id)
+            return found
     return None
 
 

@@ -2,9 +2,20 @@
 
 import pytest
 
+from tests.support import tiny_request
+from tests.support.runs import record
+from tests.support.tiny_models import char_tokenizer
+from trainer.config.presets import resolve
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of, tokenizer_id_of
+from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.contracts.tokenizer_jobs import (
+    TokenizerTrainRequest,
+    config_of,
+    record_of_run,
+    run_source,
+    tokenizer_id_of,
+)
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
     CharTokenizerConfig,
@@ -200,3 +211,62 @@ def test_id__is_the_same_in_every_release() -> None:
     assert tokenizer_id_of(request(), refs("0")) == "char-0c373da65e55d39c"
     # the same of {"method":"bpe","config":{}, …}: a map of special tokens that is not given does not count
     assert tokenizer_id_of(request(method="bpe"), refs("0")) == "bpe-d39758c738b52b3f"
+
+
+def effective(*texts: CorpusRef | None, **fields: object) -> EffectiveRequest:
+    corpus, validation, test = (*(texts or refs("0")), None, None)[:3]
+    assert corpus is not None
+    return resolve(tiny_request(**fields), corpus=corpus, validation_corpus=validation, test_corpus=test)
+
+
+def test_source_of_a_runs_tokenizer__differs_for_whatever_changes_it_and_for_nothing_else() -> None:
+    zero, one = refs("0", "1")
+    different = [
+        effective(),
+        effective(one),
+        effective(zero, one),
+        effective(zero, None, one),
+        effective(tokenizer={"method": "char", "vocab_size": 9}),
+        effective(tokenizer={"method": "char", "normalization": {"lowercase": True}}),
+        effective(holdout_fraction=0.2),
+        effective(test_fraction=0.2),
+        effective(split_seed=1),
+        effective(split_by="position"),
+        effective(documents="stream", split_by="position"),
+    ]
+    assert len({run_source(run) for run in different}) == len(different)
+    same = effective(changed(zero, name="other"), seed=7, batch_size=2, label="x")
+    assert run_source(same) == run_source(effective())
+
+
+def test_tokenizer_of_a_run__has_the_folder_of_its_file_or_its_corpus_as_label() -> None:
+    run, (text,) = record(), refs("0")
+    manifest = char_tokenizer(["ab"]).manifest
+    attached = changed(run.effective, corpus=changed(text, name=text.sha256))
+    named = changed(run.effective, corpus=changed(text, name="turkic/kk.txt"))
+    mine = tiny_request(label="mine")
+
+    def label(**fields: object) -> str | None:
+        return record_of_run(changed(run, **fields), manifest).request.label
+
+    assert label(requested_paths=("tokenizers/kk", "models/kk", "logs"), request=mine) == "tokenizers/kk"
+    assert label(requested_paths=("k" * 65, "m", "l")) == "k" * 64
+    assert label(requested_paths=("k\u200bk", "m", "l")) is None
+    assert label(effective=named, request=mine) == "kk", "runs of other people may have it, too"
+    assert label(effective=attached, request=mine) == "mine"
+    assert label(effective=attached) is None
+
+
+def test_record_of_a_runs_tokenizer__is_the_request_that_trains_it_alone() -> None:
+    options: dict[str, object] = {"vocab_size": 9, "min_frequency": 2, "normalization": {"lowercase": True}}
+    manifest = char_tokenizer(["ab", "c"], ["a b"], mask_token=True, **options).manifest
+    split: dict[str, object] = {"holdout_fraction": 0.2, "test_fraction": 0.3, "split_by": "position"}
+    run = record()
+    stored = record_of_run(
+        changed(run, effective=changed(run.effective, **split, split_seed=7, documents="stream")), manifest
+    )
+
+    asked = request(corpora=["text"], label="text", documents="stream", seed=7, **options, **split)
+    assert stored.request == asked
+    assert (stored.tokenizer_id, stored.created_at) == (manifest.tokenizer_id, manifest.created_at)
+    assert stored.corpora == (run.effective.corpus,)
