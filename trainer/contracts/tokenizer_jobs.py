@@ -101,7 +101,7 @@ class TokenizerStatus(Frozen):
     error: RunError | None
     label: str | None
     created_at: Timestamp
-    is_of_run: bool
+    is_of_run: bool = False
     """True if a run has trained it for itself."""
 
 
