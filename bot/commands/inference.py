@@ -1,7 +1,6 @@
 """Shared parts of the commands that send inference requests to completed runs."""
 
 import asyncio
-import time
 
 from bot.client import Bot
 from bot.commands.responses import CommandContext
@@ -11,20 +10,14 @@ from trainer.contracts.errors import AppError, ErrorCode
 
 DEFAULT_NEW_TOKENS = 64
 RUN_HELP = "Id of the run; default: your newest completed run, or the newest of all"
-_WORKER_START_SECONDS, _POLL_SECONDS = 30.0, 0.2
 
 
 async def require_worker(context: CommandContext, run: Run) -> None:
-    """Raise an error for an unfinished run, and SERVICE_UNAVAILABLE without a worker; waits for an embedded one."""
+    """Raise an error for an unfinished run, and SERVICE_UNAVAILABLE without a worker."""
     await asyncio.to_thread(run.directory.completed_manifest)
-    is_embedded = context.bot.settings.queue.embedded_workers > 0
-    deadline = time.monotonic() + (_WORKER_START_SECONDS if is_embedded else 0.0)
-    while not await context.bot.queue.has_worker():
-        if time.monotonic() >= deadline:
-            raise AppError(
-                ErrorCode.SERVICE_UNAVAILABLE, _("No worker is running. Ask the operator of this bot to start one.")
-            )
-        await asyncio.sleep(_POLL_SECONDS)
+    if not await context.bot.queue.has_worker():
+        message = _("No worker is running. Ask the operator of this bot to start one.")
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
 
 def default_length(bot: Bot) -> int:

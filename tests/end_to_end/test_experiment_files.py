@@ -112,6 +112,9 @@ def test_validate__takes_an_experiment_file_without_its_suffix_or_from_a_pipe(sh
 
     assert [shell.hash_of(name) for name in ("again", "again.JSON", f"/dev/fd/{read}")] == [wanted] * 3
     os.close(read)
+    (shell.folder / "verses").write_bytes((ROOT / "corpora" / "demo.txt").read_bytes())
+    by_option = shell.hash_of("--corpus", "verses", "--model", "gru")
+    assert shell.hash_of("verses", "--model", "gru") == by_option
 
 
 def test_validate__tells_a_person_of_each_problem_in_a_line_of_its_own(shell: Shell) -> None:

@@ -11,7 +11,16 @@ from tests.support.properties import for_all_pairs
 from tests.support.runs import phase, record
 from tests.support.stories import Story, run_record
 from trainer.artifacts.event_log import EventLog, EventReader
-from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id, one_run_id
+from trainer.artifacts.runs import (
+    RunDirectory,
+    RunStore,
+    finish_run,
+    manifest_of,
+    new_run_id,
+    one_run_id,
+    pause_idle_run,
+    unpause_run,
+)
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, JobStarted, MetricsProgress, stamp
@@ -228,6 +237,16 @@ def test_status__is_the_same_whether_the_log_was_read_at_once_or_event_by_event(
 
     assert once.status == often.status
     assert (once.train_losses, once.val_losses) == (often.train_losses, often.val_losses)
+
+
+def test_run_that_nobody_pauses__is_left_as_it_is(tmp_path: Path) -> None:
+    run = Story(tmp_path, run_record()).run
+    before = run.reader().read_new()
+
+    assert pause_idle_run(run)
+    unpause_run(run)
+
+    assert (run.reader().read_new(), run.is_paused) == (before, False)
 
 
 def test_cancel_wish__is_durable(tmp_path: Path) -> None:

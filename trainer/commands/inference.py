@@ -24,7 +24,7 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
 )
-from trainer.contracts.inference_fields import EMPTY_PREFIX, MAX_PROMPT_CHARACTERS
+from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
@@ -141,9 +141,7 @@ def _predict(options: _PredictOptions, terminal: Terminal) -> int:
 
     async def predict(inference: Inference) -> int:
         response = await inference.predict(options.run, request)
-        if not response.suggestions:
-            raise AppError(ErrorCode.INVALID_INPUT, EMPTY_PREFIX)
-        ranked = enumerate(response.suggestions, 1)
+        ranked = enumerate(response.suggestions or (), 1)
         rows = [(str(rank), one.token, f"{one.prob:.4f}", f"{one.logp:.4f}") for rank, one in ranked]
         terminal.show(response, columns([("", "token", "p", "log p"), *rows]))
         return 0
