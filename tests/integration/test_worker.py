@@ -125,8 +125,8 @@ async def test_pause__stops_a_run_with_a_checkpoint_until_it_is_resumed(lab: Lab
         await wait(queue, run_id, lambda s: s.step > paused.step)
         await queue.pause_run(run_id)
         await wait(queue, run_id, lambda s: s.status == "paused")
-        assert await queue.cancel(run_id), "at once, as no worker trains it"
-        assert (await queue.status(run_id)).status == "cancelled"
+        await queue.cancel(run_id)
+        assert (await wait(queue, run_id, ended)).status == "cancelled"
 
 
 @pytest.mark.parametrize("is_written", [True, False])
