@@ -68,8 +68,8 @@ _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
 _CHECK_SECONDS = 1.0
 _ORDER_SECONDS = 3600.0
-_IN_QUEUE = ("queued", "running")
 """Time in which a worker learns of an order, also if Redis is unavailable meanwhile."""
+_IN_QUEUE = ("queued", "running")
 _VERSION_SECONDS = 60.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
@@ -262,8 +262,11 @@ class JobQueue:
         await self.replication.store_corpora(self.corpora, record.effective.corpora)
         run = await asyncio.to_thread(self._create, record, origin)
         await self._publish("models", run.run_id, run.path)
-        # without Redis, the worker's reconciler enqueues the run from the disk
-        async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
+        return await self._enqueue(run, record, "run_accepted_without_redis")
+
+    async def _enqueue(self, run: RunDirectory, record: RunRecord, without_redis: str) -> Accepted:
+        """Enqueue a run; without Redis, log `without_redis`: the reconciler of a worker enqueues it from the disk."""
+        async with tolerate_no_redis(without_redis, run_id=run.run_id):
             await publish_events(self._store, run)
             await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), record)
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
@@ -276,11 +279,7 @@ class JobQueue:
 
     async def _unpause(self, run: RunDirectory) -> Accepted:
         await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
-        async with tolerate_no_redis("run_unpaused_without_redis", run_id=run.run_id):
-            await publish_events(self._store, run)
-            record = await asyncio.to_thread(run.record)
-            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), record)
-        return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
+        return await self._enqueue(run, await asyncio.to_thread(run.record), "run_unpaused_without_redis")
 
     async def _publish(self, kind: Kind, item_id: str, folder: Path) -> None:
         """Store an accepted folder before it is enqueued; removes it if the store does not answer."""
