@@ -32,7 +32,15 @@ from trainer.contracts.events import (
     stamp,
 )
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings, check_completed
+from trainer.contracts.runs import (
+    FINAL_STATES,
+    EvalSummary,
+    FinalState,
+    RunManifest,
+    RunRecord,
+    Timings,
+    check_completed,
+)
 from trainer.contracts.validation import did_you_mean, shown_name
 from trainer.system.files import (
     DISK,
@@ -438,8 +446,7 @@ class RunStore:
         """Return False if the files of a run rule out a state."""
         if state is None:
             return True
-        is_final = state in ("completed", "failed", "cancelled")
-        return self._has(run_id, _MANIFEST) if is_final else not self._has(run_id, _SEAL)
+        return self._has(run_id, _MANIFEST) if state in FINAL_STATES else not self._has(run_id, _SEAL)
 
     def _has(self, run_id: str, name: str) -> bool:
         return os.path.exists(f"{self._folder}/{run_id}/{name}")

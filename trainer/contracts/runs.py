@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +39,7 @@ from trainer.contracts.rules import described, needs, not_both
 from trainer.contracts.tokenizers import DocumentMode, SplitBy, TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
+FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
 _NAME_IN_FOLDER = "^[^/.][^/]*(/+[^/.][^/]*)*/*$"
 CorpusName = Annotated[str, Field(min_length=1, max_length=512, json_schema_extra={"x-pattern": _NAME_IN_FOLDER})]
 """A name, or a path inside the corpus folder; the command line takes other paths, too."""
@@ -501,7 +502,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
 
     @property
     def has_ended(self) -> bool:
-        return self.status in ("completed", "failed", "cancelled")
+        return self.status in FINAL_STATES
 
     @property
     def bits_per_nat(self) -> float | None:
