@@ -132,7 +132,7 @@ def shown_value(value: object) -> str | None:
 
 def unreadable(path: str | Path, error: OSError) -> str:
     """Return the sentence for a file that cannot be opened, with its path as it was given."""
-    shown = "".join(sign if sign.isprintable() else "?" for sign in str(path))
+    shown = _on_one_line(str(path))
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return f"There is no file '{shown}'."
     if isinstance(error, IsADirectoryError):
@@ -142,7 +142,11 @@ def unreadable(path: str | Path, error: OSError) -> str:
 
 def shown_name(name: str) -> str:
     """Return a given name for a message: on one line, and shortened."""
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:_SHOWN_NAME_CHARACTERS])
+    return _on_one_line(name[:_SHOWN_NAME_CHARACTERS])
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 class _Item(BaseModel):
