@@ -23,7 +23,6 @@ QUICK = [path for path in TINY if path.name in ("test_lstm_causal_tiny.yaml", "t
 
 def test_configs__are_there_for_every_architecture() -> None:
     described = [read_yaml(path) for path in TINY]
-
     assert {value_at(one, "model.architecture") for one in described} == set(CONFIGS)
     assert {p.name for p, one in zip(TINY, described, strict=True) if is_masked(one)} == {
         "test_bert_tiny.yaml",
@@ -76,11 +75,9 @@ def test_config_of_full_size__trains_on_a_text_of_this_machine(config: str, shel
     lines = (" ".join(words[(i * k) % 10] for k in range(1, 9)) for i in range(700))
     (shell.folder / "mine.txt").write_text("\n".join(f"{line} {i}" for i, line in enumerate(lines)), encoding="utf-8")
     sets = ("--set", "max_steps=20", "--set", "batch_size=2", "--set", "threads=1")  # else it takes long
-
     code, out, err = shell.type("train", str(ROOT / "configs" / config), "--corpus", "mine.txt", *sets, "--json")
     assert code == 0, err
     run = shell.runs.get(RunStatus.model_validate_json(out).run_id)
-
     manifest = run.completed_manifest()
     logged = [line for line in run.logs.read_text(encoding="utf-8").splitlines() if '"message": "training"' in line]
     steps: list[str] = [found[1] for line in logged if (found := re.search(r'"step": ?(\d+)', line))]
@@ -99,7 +96,6 @@ def test_documentation__its_examples_are_valid(
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     examples = [line.split() for line in text.splitlines() if line.startswith("mt train ")]
-
     assert examples
     for words in examples:
         assert main(["validate", *words[2:]]) == 0, words

@@ -84,7 +84,6 @@ def test_comparison__of_two_families_is_one_table_one_chart_and_nothing_else(typ
 def test_comparison__of_causal_models_alone_says_nothing_of_masked_tokens(typed: Type, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text(some_text(), encoding="utf-8")
     shown = typed("bench", "architectures", "mine.txt", "--families", "lstm", "--tokens", "200")
-
     assert "Losses in nats per predicted token." in shown
     assert "masked" not in shown
     assert "\nmine.txt: " in shown
@@ -144,9 +143,7 @@ def test_training__of_the_plan_reads_the_same_whatever_it_predicts(tmp_path: Pat
     both: dict[str, object] = {"model_family": "gru", "model": {"bidirectional": True}, "objective": "masked_lm"}
     work = planned(tmp_path, 1500, gru={"model_family": "gru"}, both=both)
     settings = settings_in(tmp_path)
-
     assert [run_benchmark_child(settings, work, name) for name in ("prepared", "gru", "both")] == [0, 0, 0]
-
     shared = read_record(work / "prepared.json", PreparedBenchmark)
     one, other = (read_record(work / f"{name}.json", BenchmarkRow) for name in ("gru", "both"))
     assert one.curve[-1].step == other.curve[-1].step == shared.steps
@@ -159,9 +156,7 @@ def test_training__of_the_plan_reads_the_same_whatever_it_predicts(tmp_path: Pat
 
 def test_text__that_is_too_short_for_so_many_tokens_is_refused(tmp_path: Path) -> None:
     work = planned(tmp_path, 10**9, lstm={"model_family": "lstm"})
-
     assert run_benchmark_child(settings_in(tmp_path), work, "prepared") == 1
-
     error = read_record(work / "error.json", RunError)
     assert (error.code, error.message[-36:]) == (ErrorCode.INVALID_INPUT, "which is this text 1,000 times over.")
 
@@ -180,7 +175,6 @@ def test_mistake__is_told_before_anything_is_trained(
     words: tuple[str, ...], code: ErrorCode, sentence: str, typed: Type, tmp_path: Path
 ) -> None:
     body = ErrorBody.model_validate_json(typed(*BENCH, *words, "--json", code=2))
-
     assert body.code is code
     assert sentence in body.message
     assert tables(tmp_path) == []
@@ -193,9 +187,7 @@ def test_child__that_dies_is_named_and_leaves_no_table(typed: Type, tmp_path: Pa
             kill(child.pid)
 
     threading.Thread(target=kill_child).start()
-
     body = ErrorBody.model_validate_json(typed(*BENCH, "--json", code=1))
-
     assert body.code is ErrorCode.MODEL_TRAIN_FAILED
     assert body.message == "prepared: its process ended with exit code -9."
     assert tables(tmp_path) == []
@@ -203,7 +195,6 @@ def test_child__that_dies_is_named_and_leaves_no_table(typed: Type, tmp_path: Pa
 
 def test_reason_of_a_child__is_told(typed: Type, tmp_path: Path) -> None:
     body = ErrorBody.model_validate_json(typed(*BENCH, "--tokens", "9" * 9, "--json", code=2))
-
     assert "1,000 times over" in body.message
     assert tables(tmp_path) == []
 
@@ -215,14 +206,11 @@ def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: P
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-
     typed(*BENCH, code=130)
-
     assert tables(tmp_path) == []
     asyncio.run(until(lambda: not processes(tmp_path, "benchmark ")))
 
 
 def test_page__names_every_family_that_is_compared() -> None:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-
     assert all(f"| {name} |" in text for name in [*CONFIGS, "lstm-bidirectional"])

@@ -14,6 +14,5 @@ SEED, SECONDS, FAULTS = 5, 12.0, 8
 
 async def test_campaign__of_random_faults_loses_nothing_and_tells_everything_once(tmp_path: Path) -> None:
     verdict = await hold(tmp_path, SEED, SECONDS, Console(), number_of_requests=1)
-
     assert verdict.holds, verdict.failings
     assert verdict.faults >= FAULTS

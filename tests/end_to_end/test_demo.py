@@ -15,7 +15,6 @@ from tests.support.waiting import PATIENCE_SECONDS
 @pytest.mark.slow
 def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
     done = mt(tmp_path, "demo", timeout=PATIENCE_SECONDS, DISCORD__TOKEN="", OMP_NUM_THREADS="2")
-
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("▶ /mt train", "Completed", "unigram entropy", "▶ /mt generate", "▶ /mt score", "All checks passed"):
         assert step in done.stdout
@@ -37,7 +36,6 @@ def test_demo__interrupted_leaves_nothing_running(tmp_path: Path) -> None:
     asyncio.run(training(tmp_path / "demo-out"))
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=PATIENCE_SECONDS)
-
     code: int = demo.returncode
     assert code == 130
     assert "The bot and its services have stopped." in out

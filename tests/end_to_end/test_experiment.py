@@ -123,9 +123,7 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
 def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
     shell.run("smoke")
     before = files_of(shell.artifacts / "models")
-
     extended = shell.run("smoke", "--set", "seeds=[1,2]")
-
     assert (extended.cells, extended.cells_done) == (8, 8)
     after = files_of(shell.artifacts / "models")
     assert {path: after[path] for path in before} == before
@@ -137,10 +135,8 @@ def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
 def test_recompute__gives_the_numbers_of_the_tables(shell: Shell) -> None:
     found = shell.run("smoke")
     sections = shell.artifacts / "experiments" / found.experiment_id / "sections.json"
-
     typed = shell.type("recompute", str(sections), "--json")
     tables = Tables.model_validate_json(typed.out)
-
     rows = [(row.listener_language, row.text_language, round(row.interval_low, 6)) for row in found.matrix or ()]
     assert [(row.listener_language, row.text_language, row.interval_low) for row in tables.matrix] == rows
     assert "tr  0." in shell.type("recompute", str(sections)).out
@@ -154,22 +150,18 @@ def test_recompute__refuses_other_files(shell: Shell, text: str | None, told: st
     file.unlink(missing_ok=True)
     if text is not None:
         file.write_text(text, encoding="utf-8")
-
     typed = shell.type("recompute", "other.json")
-
     assert (typed.code, told in typed.err) == (2, True), typed.err
 
 
 def test_show_list_and_export(shell: Shell) -> None:
     found = shell.run("smoke")
-
     shown = shell.type("show", found.experiment_id, "--json")
     assert ExperimentSummary.model_validate_json(shown.out) == found
     listed = ExperimentList.model_validate_json(shell.type("list", "--json").out)
     assert found.experiment_id in [one.experiment_id for one in listed.experiments]
     assert {one.files for one in listed.experiments} == {()}
     assert f"{found.experiment_id}  completed  4/4 cells" in shell.type("list").out
-
     exported = shell.type("export", found.experiment_id, "report")
     assert exported.out == f"{found.experiment_id} is in report ({len(found.files)} files).\n"
     copied = {path.relative_to(shell.folder / "report").as_posix() for path in (shell.folder / "report").rglob("*.*")}
@@ -242,7 +234,6 @@ def test_no_experiments__list_says_how_to_start_one(
 ) -> None:
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path))
     assert main(["experiment", "list"]) == 0
-
     assert capsys.readouterr().out == "No experiments yet. Start one with: mt experiment run smoke\n"
 
 
@@ -286,15 +277,12 @@ def test_folder__without_one_text_per_language_is_refused(
     folder.mkdir()
     for name in names:
         (folder / name).write_text(some_text(), encoding="utf-8")
-
     typed = shell.type("run", plan_file(shell.folder, "mine"), "--corpora", str(folder))
-
     assert (typed.code, typed.err) == (2, f"mt: {told}\n")
 
 
 def test_recipe_without_its_corpora__says_how_to_give_them(shell: Shell) -> None:
     typed = shell.type("run", "turkic")
-
     assert (typed.code, typed.out) == (2, "")
     assert typed.err.startswith("mt: There is no corpus 'tr'")
     assert typed.err.endswith(" `--corpora FOLDER` takes the texts of a folder.\n")
@@ -302,7 +290,6 @@ def test_recipe_without_its_corpora__says_how_to_give_them(shell: Shell) -> None
 
 def test_plan_with_a_wrong_field__names_it(shell: Shell) -> None:
     typed = shell.type("run", "smoke", "--set", "texts.held_out=false")
-
     assert (typed.code, typed.out) == (2, "")
     assert typed.err.startswith("mt: `texts` names nothing to score")
 
@@ -312,9 +299,7 @@ def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: S
     (shell.folder / "kk-text.txt").write_text(some_text(90), encoding="utf-8")
     languages: dict[str, object] = {"kk": {"corpus": "kk-text.txt"}, "tr": {}}
     name = plan_file(shell.folder, "short", languages=languages, texts={"min_characters": 1000})
-
     typed = shell.type("run", name)
-
     assert typed.code == 2
     assert "has no line of at least 1000 characters" in typed.out
     assert RunStore(shell.artifacts).unfinished() == []

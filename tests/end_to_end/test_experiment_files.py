@@ -62,7 +62,6 @@ def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 @pytest.mark.parametrize("config", SHIPPED, ids=[path.name for path in SHIPPED])
 def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path, shell: Shell) -> None:
     code, out, err = shell.type("validate", str(config), "--json")
-
     assert (code, err, out.count("\n")) == (0, FOLDER_NOTE if config.name.startswith("test_") else "", 1)
     assert shell.hash_of_posted(out) == shell.hash_of(str(config))
     assert list(shell.folder.iterdir()) == []  # nothing was started or written
@@ -78,10 +77,8 @@ def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> N
         "--set",
         "learning_rate=1e-3",
     ]
-
     code, out, _ = shell.type(*words, "--set", "label=123", "--json")
     request = parse_json(TrainRequest, out)
-
     assert code == 0
     assert (request.corpus, request.learning_rate, request.label) == ("text", 0.001, "123")
     assert "early_stopping" not in request.model_fields_set
@@ -94,9 +91,7 @@ def test_validate__takes_a_corpus_in_the_place_of_an_experiment_file(corpus: str
     for name in ("mine.txt", "mine.csv", "plain", "texts/a.txt"):
         (shell.folder / name).write_text("\n".join(lines), encoding="utf-8")
     (shell.folder / "mine.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
-
     wanted = shell.hash_of("--corpus", corpus, "--model", "gru")
-
     assert shell.hash_of(corpus, "--model", "gru") == shell.hash_of("--model", "gru", corpus) == wanted
 
 
@@ -107,9 +102,7 @@ def test_validate__takes_an_experiment_file_without_its_suffix_or_from_a_pipe(sh
     read, write = os.pipe()
     os.write(write, json.dumps(request).encode())
     os.close(write)
-
     wanted = shell.hash_of("demo", "--model", "gru")
-
     assert [shell.hash_of(name) for name in ("again", "again.JSON", f"/dev/fd/{read}")] == [wanted] * 3
     os.close(read)
     (shell.folder / "verses").write_bytes((ROOT / "corpora" / "demo.txt").read_bytes())
@@ -143,10 +136,8 @@ def test_validate__tells_a_person_of_each_problem_in_a_line_of_its_own(shell: Sh
 
 def test_validate__an_unfinished_file_is_told_all_that_it_lacks(shell: Shell) -> None:
     (shell.folder / "x.yaml").write_text("experiment_name: x\nrandom_seed: 3\n", encoding="utf-8")
-
     for command in ("validate", "train", "selftest"):
         code, _, err = shell.type(command, "x.yaml")
-
         missing = [line.split("`")[1] for line in err.splitlines()]
         assert (code, missing) == (2, ["data", "tokenizer", "model", "training", "logging"])
 
@@ -155,9 +146,7 @@ def test_validate__takes_some_fields_from_a_file_and_the_rest_from_what_is_typed
     add_corpus(shell.folder, some_text())
     (shell.folder / "x.yaml").write_text("model_family: gru\nmodel: {hidden_size: 9}\n", encoding="utf-8")
     options = ["--corpus", "text", "--set", "model_size=tiny", "--set", "max_seq_len=16"]
-
     code, out, err = shell.type("validate", "x.yaml", *options, "--json")
-
     assert (code, err) == (0, "")
     made = parse_json(TrainRequest, out)
     assert (made.model_family, made.model_size, made.corpus, made.label) == ("gru", "tiny", "text", "text")
@@ -171,9 +160,7 @@ def test_warm_start__takes_the_family_of_its_parent(shell: Shell, said: str) -> 
         text = (parent / name).read_text(encoding="utf-8")
         (parent / name).write_text(text.replace('"char_lstm"', '"lstm"'), encoding="utf-8")
     (shell.folder / "x.yaml").write_text(f"init_from_run_id: {parent.name}\n{said}", encoding="utf-8")
-
     code, out, err = shell.type("validate", "x.yaml", "--corpus", "text", "--json")
-
     assert (code, err) == (0, "")
     assert parse_json(TrainRequest, out).model_family == "lstm"
 
@@ -203,10 +190,8 @@ def test_train__texts_are_told_by_the_fields_that_name_them_with_all_else(shell:
 def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
     shutil.copytree(EARLIER, shell.folder, dirs_exist_ok=True)
     [run] = RunStore(shell.folder / "artifacts").all()
-
     code, out, err = shell.type("config", run.run_id)
     (shell.folder / "again.yaml").write_text(out, encoding="utf-8")
-
     assert (code, err) == (0, "")
     assert shell.hash_of("again.yaml") == run.record().request_hash
     answer: dict[str, object] = json.loads(shell.type("config", run.run_id, "--json")[1])
@@ -216,7 +201,6 @@ def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
 def test_cost__is_told_before_a_training_and_what_cannot_fit_is_not_begun(shell: Shell) -> None:
     config = str(ROOT / "configs" / "char_lstm_ipa.yaml")
     too_large = ["--set", "model={num_layers: 500, hidden_size: 30000}", "--set", "device=cpu"]
-
     code, out, _ = shell.type("validate", config)
     assert code == 0
     assert "It needs about 9" in out and "parameters, about 1.2 GiB of memory and" in out

@@ -36,6 +36,5 @@ def test_commands_of_the_page__run(tmp_path: Path) -> None:
 
 def test_pictures_of_the_page__exist() -> None:
     pictures: list[str] = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
-
     assert len(pictures) == 2
     assert all((ROOT / "docs" / picture).stat().st_size > 10_000 for picture in pictures)

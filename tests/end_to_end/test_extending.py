@@ -86,7 +86,6 @@ def run(tree: Path, *words: str) -> str:
 
 def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
     found = recipes()
-
     assert list(found) == [
         "An architecture",
         "A tokenizer",
@@ -104,10 +103,8 @@ def test_architecture_of_the_page__trains_and_keeps_the_contract(copy: Path) -> 
     apply(copy, recipes()["An architecture"])
     add_corpus(copy, some_text(300))
     words = ("configs/test_mingru_tiny.yaml", "--corpus", "text", "--set", "max_steps=3", "--set", "threads=1")
-
     assert "Valid. Nothing was started." in run(copy, "-m", "trainer", "validate", *words)
     run(copy, "-m", "trainer", "train", *words)
-
     [manifest] = copy.glob("artifacts/models/*/manifest.json")
     assert Ended.model_validate_json(manifest.read_bytes()) == Ended(status="completed", steps=3)
     quick = "mingru and (state or causality or neighbours or gradient__ or load or fresh)"

@@ -27,9 +27,7 @@ def test_200_megabytes__train_with_less_than_400_more_than_a_few_lines_do(tmp_pa
     corpora = tmp_path / "data" / "corpus"
     corpora.mkdir(parents=True)
     lines = {name: write_corpus(corpora / f"{name}.txt", size * MEGABYTE) for name, size in (("few", 0), ("many", 200))}
-
     peaks = {name: train(tmp_path, name) for name in lines}
-
     assert peaks["many"] - peaks["few"] < 400 * MEGABYTE
     for run in RunStore(tmp_path / "artifacts").all():
         data = run.completed_manifest().data

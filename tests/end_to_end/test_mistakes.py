@@ -460,10 +460,8 @@ def test_mistake__is_one_sentence_of_its_own_and_exit_2_and_nothing_changed(
     mistake: Mistake, shell: Shell, workplace: Path, told: list[str]
 ) -> None:
     before = shell.everything()
-
     code, out, err = shell.make(mistake)
     json_code, json_out, json_err = shell.make(mistake, "--json")
-
     assert (code, out) == (2, "")
     assert err.startswith("mt: ") and err.endswith("\n") and err.count("\n") == 1
     assert mistake.sentence in err
@@ -485,14 +483,11 @@ def test_validate__tells_of_each_broken_file_where_it_is_broken_and_queues_nothi
     # the field by its path, or the file and the line in it; one sentence is given by the requirements
     place = re.compile(r"`[a-z]+(_[a-z]+)*(\.[a-z0-9_]+)*`|'[a-z]+\.yaml'|'architecture' in model config")
     before, sentences = shell.everything(), set[str]()
-
     for mistake in broken:
         code, out, err = shell.make(mistake._replace(command=mistake.command.replace("train ", "validate ")))
-
         assert (code, out, mistake.sentence in err) == (2, "", True), mistake
         assert place.search(err), err
         sentences.add(err)
-
     assert len(sentences) == len(broken) >= 60
     assert (shell.everything(), processes(workplace)) == (before, [])
 
@@ -503,5 +498,4 @@ def test_mistake__in_an_empty_folder_makes_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     for words in (["train", "--corpus", "nix"], ["score", "no-run", "x"], ["tokenizer", "train"], ["status", "x"]):
         assert main(words) == 2
-
     assert list(tmp_path.iterdir()) == []

@@ -131,7 +131,6 @@ def stopped_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:
 def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
     code, out, _ = shell.type("train", *TINY, "--corpus", "text")
     run = shell.runs.all()[0]
-
     assert code == 0
     assert "bits per character" in out
     assert f"next: mt generate {run.run_id}" in out
@@ -191,9 +190,7 @@ def test_chat_beyond_the_context__says_what_was_not_read(shell: Shell) -> None:
     fields = "model_family=gpt2 model_size=tiny tokenizer.method=char max_seq_len=16 batch_size=4 max_steps=1 threads=1"
     words = [word for field in fields.split() for word in ("--set", field)]
     run = RunStatus.model_validate_json(shell.type("train", "--corpus", "text", *words, "--json")[1])
-
     code, out, err = shell.type("chat", run.run_id, "--max-new-tokens", "2", typed="abc abc ab\ncab\n")
-
     assert (code, len(out.splitlines())) == (0, 2)
     assert err.endswith("(no longer in the model's context: the oldest 1 turn)\n")
 
@@ -219,7 +216,6 @@ def test_yaml_beside_its_text__is_found_from_anywhere(shell: Shell) -> None:
         config.replace("training_corpus: demo", "training_corpus: own.txt"), encoding="utf-8"
     )
     (folder / "own.txt").write_text(some_text(), encoding="utf-8")
-
     assert shell.train(str(folder / "x.yaml")).status == "completed"
 
 
@@ -326,9 +322,7 @@ def test_interrupt__at_any_moment_is_one_sentence(shell: Shell, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr("trainer.commands.connection.load_settings", interrupted)
-
     code, out, err = shell.type("score", "a-run", "x", "--json")
-
     assert (code, out) == (130, "")
     assert err.startswith("Interrupted.")
 
@@ -341,7 +335,6 @@ async def child_appears(folder: Path) -> None:
 
 def test_up_without_a_token__says_what_is_missing(tmp_path: Path) -> None:
     done = mt(tmp_path, "up", DISCORD__TOKEN="")
-
     assert (done.returncode, done.stdout) == (2, "")
     assert "DISCORD__TOKEN is not set" in done.stderr
     assert "`.env`" in done.stderr and "`mt up --no-discord`" in done.stderr
@@ -349,7 +342,6 @@ def test_up_without_a_token__says_what_is_missing(tmp_path: Path) -> None:
 
 def test_worker__with_a_wrong_redis_says_so(tmp_path: Path) -> None:
     done = mt(tmp_path, "worker", REDIS__URL="redis://127.0.0.1:1/0")
-
     assert done.returncode == 1
     assert "No Redis answers at `REDIS__URL`" in done.stderr
 
@@ -362,7 +354,6 @@ def test_worker__alone_serves_the_data_root_until_it_is_told_to_end(tmp_path: Pa
     trained = mt(tmp_path, "train", *TINY, "--corpus", "text", "--json", QUEUE__EMBEDDED_WORKERS="0")
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=PATIENCE_SECONDS)
-
     assert RunStatus.model_validate_json(trained.stdout).status == "completed"
     code: int = worker.returncode
     assert code == 0
@@ -372,7 +363,6 @@ def test_worker__alone_serves_the_data_root_until_it_is_told_to_end(tmp_path: Pa
 
 def test_wrong_settings__are_named_before_anything_starts(tmp_path: Path) -> None:
     done = mt(tmp_path, "train", "--corpus", "demo", QUEUE__TRAINING_SLOT="1")
-
     assert done.returncode == 2
     assert "did you mean `QUEUE__TRAINING_SLOTS`?" in done.stderr
     assert os.listdir(tmp_path) == []

@@ -73,9 +73,7 @@ def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
     effective = waiting.effective.model_copy(update=label)
     labelled: dict[str, object] = {"effective": effective, "created_at": now()}
     shell.runs.create(waiting.model_copy(update=labelled))
-
     head, first, second = shell.type("runs").splitlines()
-
     assert head.split() == ["run", "status", "family", "progress", "best", "validation", "created", "label"]
     assert first.startswith("waiting ") and first.endswith("  [red]a :smile: name")
     metrics = done.completed_manifest().metrics
@@ -86,12 +84,10 @@ def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
 def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None:
     run = shell.add_finished_run()
     manifest = run.completed_manifest()
-
     status = shell.status(run)
     assert (status.status, status.reachable, status.progress) == ("completed", True, 100.0)
     assert (status.test_loss, status.best_val_loss) == (manifest.metrics.test, manifest.metrics.best)
     assert status.train_loss == manifest.metrics.train, "the mean of the last epoch"
-
     table = shell.type("status", run.run_id)
     assert manifest.metrics.test is not None and manifest.metrics.bits_per_char is not None
     assert f"{manifest.metrics.test:.4f} nats per token, {manifest.metrics.bits_per_char:.3f} bits" in table
@@ -101,7 +97,6 @@ def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None
 
 def test_status__of_a_run_shorter_than_an_epoch_has_no_training_loss(shell: Shell) -> None:
     run = Story(shell.folder / "artifacts", run_record()).start().step(3, 1.5).complete().run
-
     assert shell.status(run).train_loss is None
     assert '"train_loss":null' in shell.out
     [row] = [line for line in shell.type("status", run.run_id).splitlines() if " training " in line]
@@ -110,10 +105,8 @@ def test_status__of_a_run_shorter_than_an_epoch_has_no_training_loss(shell: Shel
 
 def test_status__of_a_run_that_nobody_runs_says_so(shell: Shell) -> None:
     run = shell.add_interrupted_run()
-
     status = shell.status(run)
     table = shell.type("status", run.run_id)
-
     assert (status.status, status.reachable, status.last_checkpoint_step) == ("running", False, 34)
     assert "ago; the worker is not responding" in table
     assert "step 34" in table
@@ -126,7 +119,6 @@ def test_status__without_the_redis_that_is_set_reads_the_disk(shell: Shell, monk
         monkeypatch.setenv("REDIS__URL", url)
         assert not shell.status(run).reachable
     monkeypatch.setenv("REDIS__URL", "what?")
-
     assert shell.error("status", run.run_id).code is ErrorCode.CONFIG_INVALID
 
 
@@ -135,7 +127,6 @@ def test_status__of_a_failed_run_has_its_code(shell: Shell) -> None:
     error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
     with run.open_log() as events:
         finish_run(run, events, manifest_of(run.record(), "failed", error=error))
-
     assert shell.status(run).error == error
     table = shell.type("status", run.run_id)
     assert "It crashed." in table and "CRASH_LOOP" in table
@@ -168,7 +159,6 @@ def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) ->
 def test_logs__followed_end_with_their_run(shell: Shell) -> None:
     run = shell.add_finished_run()
     run.logs.write_text('{"a": 1}\n{"b": 2}\n', encoding="utf-8")
-
     assert shell.type("logs", run.run_id, "--follow", "--json", "--tail", "1") == '{"b": 2}\n'
 
 
@@ -177,7 +167,6 @@ def test_logs__of_a_run_that_crashed_end_with_its_last_lines(shell: Shell) -> No
     last: dict[str, object] = {"last_lines": ("Fatal Python error: Aborted\n", "\x1b[2J\n")}
     with run.open_log() as events:
         finish_run(run, events, manifest_of(record(), "failed").model_copy(update=last))
-
     assert shell.type("logs", run.run_id).splitlines() == [
         "The last lines of its error output:",
         "Fatal Python error: Aborted",
@@ -198,16 +187,13 @@ def test_logs__end_quietly_when_nobody_reads_on(shell: Shell) -> None:
         assert command.stdout is not None and command.stderr is not None
         assert command.stdout.readline() == b'{"message": "x"}\n'
         command.stdout.close()
-
         assert command.stderr.read() == b""
         assert command.wait(PATIENCE_SECONDS) == 1
 
 
 def test_cancel__ends_a_run_that_waits_though_nothing_runs(shell: Shell) -> None:
     run = shell.runs.create(record())
-
     status = RunStatus.model_validate_json(shell.type("cancel", run.run_id, "--json"))
-
     assert status.status == "cancelled"
     manifest = run.manifest()
     assert manifest is not None and manifest.status == "cancelled"
@@ -222,7 +208,6 @@ def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) 
     assert lock is not None
     with lock:
         assert shell.type("cancel", run.run_id) == f"{run.run_id} stops after its current step.\n"
-
     assert run.cancel_requested()
     assert run.manifest() is None
     assert shell.type("cancel", run.run_id) == f"{run.run_id} is cancelled.\n"
@@ -254,7 +239,6 @@ def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
     run = shell.add_finished_run()
     assert "Everything is as recorded." in shell.type("verify", run.run_id)
     (run.path / "config.json").unlink()
-
     found = Verification.model_validate_json(shell.type("verify", run.run_id, "--json", code=1))
     assert [check.name for check in found.checks if not check.ok] == ["config.json"]
     assert "WRONG  config.json " in shell.type("verify", run.run_id, code=1)
@@ -280,7 +264,6 @@ def test_mistake__is_one_sentence_and_starts_nothing(shell: Shell, words: list[s
 
 def test_selftest__tells_all_mistakes_of_an_experiment_to_a_person(shell: Shell) -> None:
     shell.type("selftest", "--set", "learning_rate=0", "--set", "num_epochs=0", code=2)
-
     assert ["learning_rate" in line or "num_epochs" in line for line in shell.err.splitlines()] == [True, True]
 
 
@@ -298,26 +281,20 @@ def test_doctor__finds_this_installation_well(shell: Shell) -> None:
 @pytest.mark.parametrize("command", ["runs", "selftest"])
 def test_wrong_setting__is_named_by_its_key(shell: Shell, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
-
     error = shell.error(command)
-
     assert error.code is ErrorCode.CONFIG_INVALID
     assert error.message.startswith("`LOGGING__LEVEL` must be 'DEBUG'")
 
 
 def test_doctor__says_that_the_redis_of_the_settings_is_away(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS__URL", "redis://127.0.0.1:1/0")
-
     checks = {check.name: check for check in Report.model_validate_json(shell.type("doctor", "--json", code=1)).checks}
-
     assert checks["redis"].state == "failure" and "`REDIS__URL` does not respond" in checks["redis"].message
 
 
 def test_doctor__names_a_wrong_setting_and_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
-
     lines = shell.type("doctor", code=1).splitlines()
-
     assert any(line.startswith("failure  settings   `LOGGING__LEVEL` must be 'DEBUG'") for line in lines)
     assert any(line.startswith("ok       torch ") for line in lines)
 
@@ -326,7 +303,6 @@ def test_doctor__names_a_wrong_setting_and_goes_on(shell: Shell, monkeypatch: py
 def test_selftest__passes_where_the_training_learns_and_only_there(shell: Shell, rate: str, code: int) -> None:
     words = ("selftest", "--set", "model_size=tiny", "--set", f"learning_rate={rate}")
     found = SelfTest.model_validate_json(shell.type(*words, "--json", code=code))
-
     assert found.ok == (found.loss < 0.5) == (code == 0)
     assert found.curve[-1].loss == found.loss
     assert (found.steps == 300) == (code == 1)
@@ -341,7 +317,6 @@ def test_selftest__takes_an_experiment_and_shows_how_the_loss_fell(shell: Shell)
     before = set(shell.folder.rglob("*"))
     sets = [word for field in fields for word in ("--set", field)]
     out = shell.type("selftest", str(ROOT / "configs" / "char_lstm_ipa.yaml"), *sets)
-
     assert out.splitlines()[0] == "step  loss"
     assert "Training works: the loss of one batch fell from" in out
     assert set(shell.folder.rglob("*")) == before, "nothing is kept of it"
@@ -391,7 +366,6 @@ def test_short_commands__wait_for_no_library_that_they_do_not_use(shell: Shell, 
         f"import sys; from trainer.commands.main import main; main(['{word}']); print({unused} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
     assert done.stdout.splitlines()[-1] == "set()"
 
 
@@ -442,16 +416,13 @@ def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(sh
     assert "checkpoints/step-17/optimizer.pt" in shell.type("files", run.run_id)
     (run.path / "manifest.json").write_text("{", encoding="utf-8")
     (run.path / "checkpoints/step-17/manifest.json").write_text("{", encoding="utf-8")
-
     found = RunFiles.model_validate_json(shell.type("files", run.run_id, "--json"))
-
     assert {file.step for file in found.files if file.sha256 is not None} == {34}
     assert found.result_bytes is None
 
 
 def test_latest_evaluation__is_shown_and_nothing_is_measured(shell: Shell) -> None:
     run = shell.add_finished_run()
-
     metrics = EvalMetrics.model_validate_json(shell.type("eval", run.run_id, "--latest", "--json"))
     assert (metrics.split, metrics.status, metrics.artifacts[0]) == ("test", "completed", "eval/metrics.json")
     assert metrics.perplexity == pytest.approx(math.exp(metrics.loss), abs=1e-6)
@@ -518,7 +489,6 @@ def test_compare__fails_for_no_difference_that_can_be_chance(
     new = twin(old, "lstm-2")
     evaluated(old, 2.0, 0.0)
     evaluated(new, loss, spread, learning_rate=0.5)
-
     assert said in shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", "--tolerance", "0")
 
 
@@ -526,9 +496,7 @@ def test_compare__shows_no_differences_of_runs_on_different_texts(shell: Shell) 
     old = shell.add_finished_run()
     new = twin(old, "lstm-2")
     evaluated(new, 2.2, 0.1, split_seed=7)
-
     shown = shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", code=1).splitlines()
-
     assert shown[:4] == [
         f"{new.run_id} against {old.run_id}: not comparable",
         "Their test splits differ, so none of their metrics are comparable.",
@@ -579,6 +547,5 @@ def test_mistake_in_measuring__is_one_sentence_and_starts_nothing(
 ) -> None:
     run = shell.add_finished_run()
     twin(run, "lstm-2")
-
     assert sentence in shell.error(*(run.run_id if word == "RUN" else word for word in words)).message
     assert nothing_was_started(shell)

@@ -107,7 +107,6 @@ def test_table__for_people_names_lines_words_and_tokens_before_the_figures(shell
     by_line = scored(shell, "ab c", "--detail-level", "per_line").splitlines()
     by_word = scored(shell, "ab c", "--detail-level", "per_word").splitlines()
     by_token = scored(shell, "ab c", "--detail-level", "per_char", "--no-bos").splitlines()
-
     assert by_line[0].startswith("ab c\t")
     assert [line.split("\t")[0] for line in by_word[:2]] == ["ab", "c"]
     assert [line.split("\t")[0] for line in by_token[:4]] == ["a", "b", " ", "c"]
@@ -220,7 +219,6 @@ def test_stream__is_scored_as_one_text_and_not_in_pairs(shell: Shell) -> None:
 def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
     scored(shell, "--path", "lines.txt", "--heatmap", "heat.png", "--no-bos")
     scored(shell, "--path", "lines.txt", "--heatmap", "heat.html", "--top-k", "2")
-
     assert (shell.folder / "heat.png").read_bytes().startswith(b"\x89PNG")
     page = (shell.folder / "heat.html").read_text(encoding="utf-8")
     assert page.count('<p dir="auto">') == 2 and "rank " in page
@@ -228,9 +226,7 @@ def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
 
 def test_portion_without_a_score__is_told_and_the_others_are_scored(shell: Shell) -> None:
     (shell.folder / "single.txt").write_text("a\n" * 10_001 + "ab\n", encoding="utf-8")
-
     code, out, err = shell.type(*("score", RUN, "--path", "single.txt", "--format", "jsonl", "--no-bos"))
-
     assert code == 1
     assert "nothing to score" in err
     assert lines_of(out)[-1].text == "ab"
@@ -266,7 +262,6 @@ def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
 def test_line_with_a_carriage_return__is_one_row_and_what_has_no_score_is_null(shell: Shell) -> None:
     (shell.folder / "return.txt").write_bytes(b"the\rsun was\ns\n")
     words = ("--path", "return.txt", "--detail-level", "per_word", "--no-bos")
-
     for form, delimiter in (("csv", ","), ("tsv", "\t")):
         rows = list(csv.reader(StringIO(scored(shell, *words, "--format", form), newline=""), delimiter=delimiter))
         assert [row[2] for row in rows] == ["unit", "the\rsun", "was", "s"]
@@ -280,10 +275,8 @@ def test_run_without_its_weights__ends_the_reading(shell: Shell) -> None:
     finished_run(folder, "char_lstm-2")
     (folder / "artifacts" / "models" / "char_lstm-2" / "model.safetensors").write_bytes(b"gone")
     (folder / "large.txt").write_text("the sun was shining\n" * 5000, encoding="utf-8")
-
     # a process of its own: what asyncio says of failures that nobody has looked at, it says when they go
     done = mt(folder, *"score char_lstm-2 --path large.txt --format jsonl".split(), QUEUE__EMBEDDED_WORKERS="0")
-
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
 
 
@@ -316,9 +309,7 @@ def test_mistake__is_one_sentence(words: list[str], sentence: str, shell: Shell)
     (shell.folder / "three.tsv").write_text("a\tb\na\t\tc\n", encoding="utf-8")
     (shell.folder / "bytes.tsv").write_bytes(b"a\tb\xff\n")
     (shell.folder / "map.html").touch()
-
     code, _, err = shell.type("score", RUN, *words)
-
     assert (code, err.count("\n")) == (2, 1)
     assert sentence in err
 
@@ -334,7 +325,6 @@ def test_interrupt__ends_quietly_after_whole_lines(shell: Shell) -> None:
 
     threading.Thread(target=interrupt).start()
     code, out, err = shell.type("score", RUN, "--path", "long.txt", "--format", "jsonl", "--out", "cut")
-
     assert (code, out, err) == (130, "", "")
     content = cut.read_text(encoding="utf-8")
     assert content.endswith("\n")
@@ -373,13 +363,11 @@ def test_reader_that_goes__ends_it_quietly(shell: Shell) -> None:
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-
     assert (done.returncode, done.stdout.count(b"\n"), done.stderr) == (0, 2, b"")
 
 
 def test_lines__of_the_rows_group_as_the_text_does(shell: Shell) -> None:
     rows = cells_of(scored(shell, *"--path lines.txt --format csv --detail-level per_char".split()))
-
     assert {int(number): "".join(row["unit"] for row in of_line) for number, of_line in groupby(rows, _line)} == {
         1: LINES[1],
         3: LINES[3].replace("\u0416", "[UNK]"),
@@ -401,9 +389,7 @@ def test_page__has_its_commands() -> None:
 def test_command_of_the_page__runs_as_it_stands(command: str, shell: Shell) -> None:
     (shell.folder / "pairs.tsv").write_text("the sun\tsun the\n", encoding="utf-8")
     words = shlex.split(command.replace("RUN", RUN))[1:]
-
     code, _, err = shell.type(*words)
-
     assert (code, err) == (0, "")
     for option, name in pairwise(words):
         if option in ("--out", "--heatmap"):

@@ -84,7 +84,6 @@ def test_show_and_list__start_nothing(typed: Type, tmp_path: Path) -> None:
     broken = tmp_path / "artifacts" / "tokenizers" / "char-0000000000000000"
     broken.mkdir()
     (broken / "manifest.json").write_text("{}", encoding="utf-8")
-
     listed = TokenizerList.model_validate_json(typed("tokenizer", "list", "--json")).tokenizers
     shown = [TokenizerStatus.model_validate_json(typed("tokenizer", "show", t.tokenizer_id, "--json")) for t in listed]
     assert list(listed) == shown
@@ -113,7 +112,6 @@ def test_mistakes__one_sentence_exit_2_and_nothing_changed(typed: Type, tmp_path
     (tmp_path / "one.txt").write_text("one line\n", encoding="utf-8")
     for words, code, sentence in MISTAKES:
         error = ErrorBody.model_validate_json(typed("tokenizer", *words, "--json", code=2))
-
         assert error.code is code
         assert sentence in error.message
         assert str(tmp_path) not in error.message

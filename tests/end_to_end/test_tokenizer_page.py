@@ -23,7 +23,6 @@ def blocks(language: str) -> list[str]:
 
 def test_commands_of_the_page__run(tmp_path: Path) -> None:
     [commands] = blocks("sh")
-
     for command in commands.splitlines():
         done = mt(tmp_path, *command.split()[1:])
         assert done.returncode == 0, done.stdout + done.stderr
@@ -35,11 +34,9 @@ def test_python_of_the_page__gives_the_ids_of_the_program(tmp_path: Path) -> Non
     made = [tokenizer_of(method, ["a text of a few words", "a text"] * 3) for method in ("bpe", "sentencepiece")]
     for tokenizer in made:
         tokenizer.save(tmp_path)
-
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
     )
-
     assert done.stdout.splitlines() == [str(tokenizer.encode("a text")) for tokenizer in made]
 
 

@@ -89,9 +89,7 @@ async def test_taken_access__ends_messages_about_runs_of_others(tmp_path: Path) 
         for story in (others, own):
             await here.ask(here.bob, "watch", {"run": story.record.run_id})
         assert here.bot.notifier.watched_by(here.bob.id) == ["lstm-1", "lstm-2"]
-
         await hall.ask("access", {"member": here.bob, "level": "none"})
-
         assert here.bot.notifier.watched_by(here.bob.id) == ["lstm-2"]
         assert here.bot.permissions.can_receive(here.bob.id, own.record)
         assert not here.bot.permissions.can_receive(here.bob.id, others.record)
@@ -100,7 +98,6 @@ async def test_taken_access__ends_messages_about_runs_of_others(tmp_path: Path) 
 async def test_deletion__needs_the_typed_name_and_removes_the_folder(hall: Hall) -> None:
     story = ended_story(hall.place, "lstm-1")
     await hall.place.bot.index.refresh()
-
     assert "does not match" in (await hall.delete("lstm-1", "another")).text
     assert story.run.path.is_dir()
     assert "deleted" in (await hall.delete("lstm-1", " kk-ipa ")).text
@@ -115,14 +112,12 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     here = hall.place
     here.story(here.bob, "lstm-1").start()
     assert "has not ended" in (await hall.delete("lstm-1", "lstm-1")).text
-
     ended_story(here, "lstm-2")
     effective = changed(here.story(here.bob, "lstm-3").record.effective, init_from_run_id="lstm-2")
     child = here.story(here.bob, "lstm-4")
     request = child.run.path / "request.json"
     request.write_text(changed(child.record, effective=effective).model_dump_json(), encoding="utf-8")
     assert "The run 'lstm-4' starts from 'lstm-2'" in (await hall.delete("lstm-2", "lstm-2")).text
-
     ended_story(here, "lstm-5")
     experiment = here.bot.queue.experiments.stored.create(record())
     experiment.write_runs([cell_run(CellKey("lstm", "kk", 1), "lstm-5")])
@@ -212,12 +207,10 @@ async def suggested(hall: Hall, user: User, typed: str) -> list[Choice]:
 async def test_doctor__shows_every_check_without_a_path(hall: Hall) -> None:
     await until(lambda: hall.place.bot.owner_dm == "open")
     shown = await hall.ask("doctor")
-
     for name in ("data", "artifacts", "redis", "worker", "gpu", "direct messages", "commands"):
         assert f"**{name}**" in shown.text
     assert str(hall.place.root) not in shown.text
     assert "Discord has all" in shown.text
-
     commands = hall.place.discord.commands
     commands[:] = [command for command in commands if command["name"] == "mt-admin"]
     failed = await hall.ask("doctor")

@@ -27,7 +27,6 @@ async def test_embedded_server__is_found_while_it_runs(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     services = Services(settings)
     url = await services.start()
-
     assert await answering_server(settings) == url
     await services.stop()
     assert await answering_server(settings) is None
@@ -41,7 +40,6 @@ async def test_socket_under_a_short_name__is_refused_where_others_could_have_mad
     await services.stop()
     place = Path(url.removeprefix("unix://")).parent
     place.chmod(0o777)
-
     with pytest.raises(AppError, match="belongs to another user"):
         await answering_server(settings)
     shutil.rmtree(place)
@@ -51,7 +49,6 @@ async def test_given_redis__is_found_where_it_takes_connections(tmp_path: Path) 
     services = Services(settings_in(tmp_path, embedded_workers=0))
     url = await services.start()
     given = settings_with(tmp_path / "other", url)
-
     assert await answering_server(given) == url
     await services.stop()
     assert await answering_server(given) is None

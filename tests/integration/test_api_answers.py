@@ -34,13 +34,11 @@ def outcome(answer: httpx2.Response) -> tuple[int, str]:
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "DELETE"])
 def test_method__that_a_path_does_not_take_is_refused_with_those_that_it_takes(prepared: Prepared, method: str) -> None:
     answer = prepared.api.client.request(method, "/runs/train")
-
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
 
 def test_key__that_is_wrong_is_refused_however_often(prepared: Prepared) -> None:
     wrong = [prepared.api.client.get("/runs", headers={"X-Api-Key": "wrong"}) for _ in range(30)]
-
     assert {outcome(answer) for answer in wrong} == {(401, "UNAUTHORIZED")}
 
 
@@ -55,7 +53,6 @@ def test_key__that_is_wrong_is_refused_however_often(prepared: Prepared) -> None
 def test_idempotency_key__is_checked_by_every_operation(prepared: Prepared, path: str, body: object) -> None:
     headers = {**JSON, "Idempotency-Key": "two words"}
     answer = prepared.api.client.post(path, json=body, headers=headers)
-
     assert outcome(answer) == (422, "INVALID_INPUT")
 
 
@@ -80,20 +77,17 @@ def test_training__that_cannot_be_has_the_status_of_its_code(
     prepared: Prepared, fields: dict[str, object], status: int, code: str
 ) -> None:
     body = {"corpus": "text", "model_family": "gru"} | fields
-
     assert outcome(prepared.api.client.post("/runs/train", json=body)) == (status, code)
 
 
 def test_parent__that_does_not_fit_is_refused(prepared: Prepared) -> None:
     body = {"corpus": "text", "model_family": "gru", "init_from_run_id": prepared.run}
-
     assert outcome(prepared.api.client.post("/runs/train", json=body)) == (422, "MODEL_INCOMPATIBLE")
 
 
 def test_chat__that_is_deleted_has_no_answers(prepared: Prepared) -> None:
     client, chat = prepared.api.client, prepared.chat()
     path = f"/runs/{prepared.run}/chat/{chat.session_id}"
-
     assert client.get(f"{path}/{chat.request_id}").status_code == 200
     assert client.delete(path).status_code == 204
     assert outcome(client.get(f"{path}/{chat.request_id}")) == (404, "DATA_NOT_FOUND")

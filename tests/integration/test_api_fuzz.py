@@ -16,7 +16,6 @@ def test_fuzz__finds_nothing_and_every_operation_succeeds(lab: Lab, tmp_path: Pa
         with short_runs(prepared):
             first = fuzz(api, tmp_path, *_FEW)
             others = fuzz_unreached(prepared, tmp_path, *_FEW)
-
         assert first.is_clean, first.printed
         assert first.cases > 1000
         assert all(one.is_clean for one in others), others

@@ -46,7 +46,6 @@ def test_page__is_up_to_date() -> None:
 def test_page__every_link_to_a_record_has_a_target() -> None:
     titles: list[str] = findall("^#+ (.*)$", PAGE, 8)
     links: list[str] = findall(r"\]\(#([^)]*)\)", PAGE)
-
     assert set(links) <= {title.lower().replace(" ", "-") for title in titles}
 
 

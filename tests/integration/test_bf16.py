@@ -43,7 +43,6 @@ async def test_bf16__is_tried_once_and_refused_with_what_works(
 ) -> None:
     assert (await resolved(GRU, settings)).precision == "bf16"
     assert trials(settings) == 1
-
     for _ in range(2):
         with pytest.raises(AppError) as caught:
             await resolved(LSTM, settings)
@@ -56,7 +55,6 @@ async def test_bf16__is_tried_by_nobody_who_does_not_ask_for_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/none")
-
     assert [(await resolved(tiny_request(precision=name), settings)).precision for name in ("auto", "fp32")] == [
         "auto",
         "fp32",
@@ -70,7 +68,6 @@ async def test_bf16__is_left_to_the_worker_where_it_is_elsewhere_or_the_trial_fa
     elsewhere: dict[str, object] = {"url": "redis://another-machine:6379/0"}
     remote: dict[str, object] = {"redis": settings.redis.model_validate(elsewhere)}
     assert (await resolved(LSTM, settings.model_copy(update=remote))).precision == "bf16"
-
     monkeypatch.setattr(sys, "executable", "/none")
     assert (await resolved(LSTM, settings)).precision == "bf16"
     assert trials(settings) == 0
@@ -78,7 +75,6 @@ async def test_bf16__is_left_to_the_worker_where_it_is_elsewhere_or_the_trial_fa
 
 async def test_bf16__is_refused_where_the_trial_cannot_be_stored(settings: Settings) -> None:
     (settings.app.data_root / "bf16_trials").write_text("", encoding="utf-8")
-
     with pytest.raises(AppError, match="cannot train LSTM models in bf16"):
         await resolved(LSTM, settings)
 
@@ -88,10 +84,8 @@ async def test_resume_of_a_run_in_bf16__is_refused_alike(settings: Settings, tmp
     in_bf16: dict[str, object] = {"request": run.record().request.model_copy(update=IN_BF16)}
     record = run.record().model_copy(update=in_bf16)
     (run.path / "request.json").write_text(record.model_dump_json(), encoding="utf-8")
-
     with pytest.raises(AppError) as caught:
         await resolve_origin(run, CorpusStore(settings), settings)
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message.endswith(REFUSED)
 
@@ -108,6 +102,5 @@ async def test_worker__refuses_bf16_in_the_same_words_and_records_the_precision_
         for accepted in (refused, lstm, gru):
             await wait_for_status(queue, accepted.run_id, ended)
         failed, *completed = (queue.runs.get(accepted.run_id).manifest() for accepted in (refused, lstm, gru))
-
     assert failed is not None and failed.error == RunError.of(AppError(ErrorCode.INVALID_INPUT, REFUSED))
     assert [manifest and manifest.effective.precision for manifest in completed] == ["fp32", "bf16"]

@@ -79,7 +79,6 @@ async def test_train__by_a_corpus_name(tmp_path: Path) -> None:
     (folder / "cats.txt").write_bytes(TEXT)
     async with place(tmp_path) as here:
         accepted = await here.ask(here.ana, "train", {"corpus": "cats"})
-
         assert "Corpus: cats" in accepted.text
         assert len(here.runs()) == 1
 
@@ -103,7 +102,6 @@ async def test_train__of_a_bad_text_says_why_and_leaves_nothing(
 ) -> None:
     async with place(tmp_path) as here:
         answer = await here.ask(here.ana, "train", options)
-
         assert answer.colour == AMBER and answer.is_ephemeral
         assert said in answer.text
         assert str(tmp_path) not in answer.text
@@ -127,7 +125,6 @@ async def test_stranger__is_refused_and_nothing_happens(
     async with place(tmp_path) as here:
         story = here.story(here.ana)
         answer = await here.ask(here.eve, command, options)
-
         assert answer.colour == AMBER and answer.is_ephemeral
         assert f"Ask <@{here.ana.id}>" in answer.text
         assert here.runs() == [story.run.path]
@@ -196,7 +193,6 @@ async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> N
         await partial.edit(view=view)
         call = await here.discord.click(here.ana, card, "other:1")
         await asyncio.sleep(0.2)
-
         assert call.answered_seconds is None
 
 
@@ -208,7 +204,6 @@ async def test_status__without_a_run_is_of_the_newest_own_else_of_the_newest_to_
         here.story(here.bob, "char_lstm-bob")
         own = await here.ask(here.bob, "status")
         named = await here.ask(here.bob, "status", {"run": "char_lstm-ana"})
-
         assert nothing.colour == AMBER and "There is no run yet" in nothing.text
         assert "char_lstm-ana · request" in of_ana.text
         assert "Worker not responding" in of_ana.text
@@ -223,7 +218,6 @@ async def test_private_runs__are_seen_by_their_starter_and_admins_only(tmp_path:
         named = await here.ask(here.bob, "status", {"run": "char_lstm-1"})
         score = await here.ask(here.bob, "score", {"text": "cat", "run": "char_lstm-1"})
         by_admin = await here.ask(here.ana, "status")
-
         assert "There is no run yet" in newest.text
         assert "private" in named.text and "private" in score.text
         assert "char_lstm-1 · request" in by_admin.text
@@ -238,7 +232,6 @@ async def test_closed_dms__are_told_in_status(tmp_path: Path) -> None:
         (run,) = here.runs()
         await until(lambda: (run / "dm.json").exists() and b'"is_closed":true' in (run / "dm.json").read_bytes())
         status = await read(await here.discord.slash(here.ana, "mt status", {}, guild=guild))
-
         assert "This bot cannot send you direct messages." in status.text
 
 
@@ -248,7 +241,6 @@ async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
         none = await here.ask(here.ana, "score", {"text": "cat"})
         named = await here.ask(here.ana, "generate", {"prompt": "a", "run": "char_lstm-1"})
         too_many = await here.ask(here.ana, "generate", {"prompt": "a", "max_new_tokens": 21})
-
         assert "no completed run" in none.text
         assert "not finished training" in named.text and named.is_ephemeral
         assert "`max_new_tokens` may be at most 20 here, you gave 21" in too_many.text
@@ -305,7 +297,6 @@ async def test_fault_of_the_bot__is_told_in_red_with_the_id_that_is_in_the_log(t
         (story.run.path / "request.json").write_bytes(b"no request")
         with captured_logs() as logs:
             answer = await here.ask(here.ana, "status", {"run": story.record.run_id})
-
         (line,) = [line for line in logs if line["event"] == "command_failed"]
         assert answer.colour == RED and answer.is_ephemeral
         assert f"request {line['request_id']}" in answer.text
@@ -320,7 +311,6 @@ async def test_command_of_an_older_version__is_answered(tmp_path: Path) -> None:
             tree.add_command(ancient)
             await tree.sync()
         answer = await read(await here.discord.slash(here.ana, "ancient"))
-
         assert answer.colour == RED and answer.is_ephemeral
 
 
@@ -337,7 +327,6 @@ async def test_form_of_an_older_version__does_nothing_and_is_no_fault(tmp_path: 
             opened = await here.discord.slash(here.ana, "ancient-form")
             sent = await here.discord.submit_modal(opened, {"steps": "3"})
             after = await here.ask(here.ana, "status")
-
         assert sent.original is None and sent.followups == []
         assert "There is no run yet" in after.text
         assert not any(line["log_level"] == "error" for line in logs)
@@ -394,7 +383,6 @@ async def test_process__told_to_end_while_it_connects_ends_all_the_same(tmp_path
         await server.synced()
         bot.send_signal(signal.SIGTERM)
         code, said = await ended(bot)
-
     assert code == 0, said
 
 
@@ -411,7 +399,6 @@ async def test_process__with_bad_settings_says_one_sentence_and_exits_2(
 ) -> None:
     bot = await start_bot(tmp_path, environment)
     code, errors = await ended(bot)
-
     assert code == 2
     assert said in errors
     assert errors.count("\n") == 1
@@ -422,7 +409,6 @@ async def test_process__with_a_wrong_token_exits_2_and_leaves_nothing_running(tm
         wrong = {"DISCORD__TOKEN": "wrong", "DISCORD__OWNER_ID": "7", "DISCORD__API_BASE_URL": server.api_base_url}
         bot = await start_bot(tmp_path, wrong)
         code, errors = await ended(bot)
-
     assert code == 2
     assert errors == "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n"
 
@@ -434,7 +420,6 @@ async def test_process__told_to_end_while_discord_is_away_ends_all_the_same(tmp_
         await until(lambda: len(server.requests) >= 2)
         bot.send_signal(signal.SIGTERM)
         code, said = await ended(bot)
-
     assert code == 0, said
     assert "Unclosed" not in said
     assert "Discord is not reachable from this machine." in log_of(tmp_path).read_text(encoding="utf-8")
@@ -445,7 +430,6 @@ async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path)
         server.fail_next("GET", "/users/@me", Refusal(403, 40002, "You need to verify your account"))
         bot = await start_bot(tmp_path, environment_on(server))
         code, said = await ended(bot)
-
     assert code == 1
     assert said.startswith("Discord is unavailable: 403") and said.count("\n") == 1
 
@@ -538,6 +522,5 @@ async def test_process__that_cannot_start_its_services_exits_1(tmp_path: Path) -
         }
         bot = await start_bot(tmp_path, no_redis)
         code, errors = await ended(bot)
-
     assert code == 1
     assert errors.count("\n") == 1

@@ -54,10 +54,8 @@ async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
 async def test_server__of_the_settings_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     elsewhere = RedisSettings(url=SecretStr(f"unix://{tmp_path}/nothing.sock"))
     installation = installation_of(changed(settings_in(tmp_path, embedded_workers=0), redis=elsewhere))
-
     with pytest.raises(AppError) as refused:
         await installation.start()
     await installation.close()
     await installation.stop_services()
-
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE

@@ -48,11 +48,9 @@ async def test_asker_who_goes__takes_the_request_along(tmp_path: Path) -> None:
         waiting = await asked(here)
         [request_id] = await here.waiting()
         assert await here.keys("runs:score:*")
-
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-
         assert await here.waiting() == []
         assert await here.keys(f"*{request_id}*") == []
 
@@ -66,7 +64,6 @@ async def test_asker_who_goes_at_any_moment__takes_the_request_along(tmp_path: P
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-
             assert await here.waiting() == [], f"after {steps} steps of the loop"
             assert await here.keys("runs:score:*") == []
 
@@ -82,9 +79,7 @@ async def test_request_with_an_id_of_its_client__is_left_in_the_queue_at_any_mom
                 await asyncio.sleep(0)
             enqueuing.cancel()
             await asyncio.wait([enqueuing])
-
             again = await enqueue(RUN, ScoreRequest(text=TEXT), request_id=request_id)
-
             assert again.response.request_id == request_id
             assert await here.waiting() == [request_id]
             await here.store.dequeue(keys.INTERACTIVE_QUEUE, request_id)
@@ -100,10 +95,8 @@ async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -
             working = asyncio.create_task(Jobs(here.settings, here.store, child, child).infer({}, payload))
             await asyncio.sleep(0.7)
             assert not working.done(), "somebody waits"
-
             waiting.cancel()
             await asyncio.wait_for(working, PATIENCE_SECONDS)
-
         assert child.stopped == 1
         assert await here.keys(f"runs:*:{request_id}") == []
         assert any("inference_request_withdrawn" in str(entry) for entry in logs)
@@ -115,7 +108,6 @@ async def test_answer_that_is_not_kept__leaves_nothing_behind(tmp_path: Path) ->
         kept = await here.queue.inference.score(RUN, ScoreRequest(text=TEXT))
         gone = await here.queue.inference.score(RUN, ScoreRequest(text=TEXT), is_kept=False)
         working.cancel()
-
         assert gone.status == "completed"
         assert await here.keys("runs:score:*") == [keys.inference("score", RUN, kept.request_id)]
 
@@ -132,7 +124,6 @@ async def test_asker_who_goes_while_the_server_is_away__is_logged(tmp_path: Path
                     await waiting
         finally:
             os.kill(server.pid, signal.SIGCONT)
-
     assert any("withdrawal_failed" in str(entry) for entry in logs)
 
 

@@ -47,7 +47,6 @@ async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
 ) -> None:
     child = await start_child("benchmark", settings_in(tmp_path), "x" * 1_000_000, "none")
     code = await child.wait()
-
     assert code == 1
     assert any(len(line) > 1_000_000 for line in child.last_lines)
     assert child.last_lines[-1] in capfd.readouterr().err
@@ -64,7 +63,6 @@ async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_
     os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
     worker.kill()
     await worker.wait()
-
     assert alone
     assert await gone(tmp_path)
 
@@ -79,7 +77,6 @@ async def test_server_killed__its_child_trains_on_and_the_next_one_has_a_new_ser
         first = await wait_for_status(queue, run_id, ended)
         next_id = (await queue.train(tiny_request(), user_id=None)).run_id
         second = await wait_for_status(queue, next_id, ended)
-
     assert [(status.status, status.attempt) for status in (first, second)] == [("completed", 1)] * 2
 
 

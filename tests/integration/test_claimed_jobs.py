@@ -49,7 +49,6 @@ async def test_jobs__are_begun_in_their_order_as_many_as_there_is_room_for_and_e
     async with two_stores(tmp_path) as (one, other):
         names = [f"job-{number:03}" for number in range(250)]
         await enqueue(one, *names)
-
         assert await begun(one, 3) == names[:3]
         assert await begun(other, 120) == names[3:123]
         assert await begun(one, 0) == []
@@ -63,7 +62,6 @@ async def test_jobs__whose_time_has_not_come_wait_and_whose_beginner_is_silent_a
         await enqueue(store, "first", "second", "third")
         await put(store, "first", (time.time() + 60) * 1000)
         await put(store, "second", (time.time() - 1) * 1000)
-
         assert await begun(store, 9) == ["third", "second"]
         forgotten: Awaitable[object] = store.redis.delete(keys.in_progress("second"))
         await forgotten
@@ -78,7 +76,6 @@ async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_pa
         await put(store, "sound", -math.inf)
         with captured_logs() as logs:
             assert await store.claim_jobs(QUEUE, 9, "me", lease_seconds=30) == [("sound", 0)]
-
         assert [line["event"] for line in logs] == ["malformed_job_removed"] * 3
         left: Awaitable[list[bytes]] = store.redis.zrange(QUEUE, 0, -1)
         assert await left == [b"sound"]

@@ -86,7 +86,6 @@ async def test_worker__cleans_with_a_service_name_of_its_own(tmp_path: Path, cap
     await until(lambda: not processes(tmp_path, "gc"))
     cleaning.cancel()
     await asyncio.wait([cleaning])
-
     [line] = [_line.validate_json(text) for text in capfd.readouterr().err.splitlines()]
     assert (line["message"], line["service"]) == ("cleanup_completed", "model-trainer-cleanup")
     assert (line["run_id"], line["path"]) == ("lstm-1", "models/lstm-1/checkpoints/step-1")
@@ -99,10 +98,8 @@ async def test_end_of_the_worker__ends_its_cleanup(tmp_path: Path, monkeypatch: 
     await until(lambda: bool(processes(tmp_path, "gc")))
     [process] = processes(tmp_path, "gc")
     await until(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) >= 10)  # jobs come first
-
     cleaning.cancel()
     await asyncio.wait([cleaning])
-
     assert not is_running(process.pid)
 
 
@@ -111,7 +108,6 @@ async def test_worker__without_memory_for_a_cleanup_goes_on(tmp_path: Path, monk
     with captured_logs() as logs:
         cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
         await until(lambda: bool(logs))
-
     assert [(line["event"], line["reason"]) for line in logs] == [("cleanup_not_started", "No such file or directory")]
     assert not cleaning.done()
     cleaning.cancel()
@@ -122,7 +118,6 @@ async def test_worker__cleans_only_where_the_settings_say_so(tmp_path: Path) -> 
     cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path, enabled=False)))
     for _ in range(100):
         await asyncio.sleep(0)
-
     assert not cleaning.done() and not processes(tmp_path, "gc")
     cleaning.cancel()
     await asyncio.wait([cleaning])

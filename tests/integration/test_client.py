@@ -111,9 +111,7 @@ def test_runs__come_from_as_many_pages_as_needed(server: LabServer, monkeypatch:
     monkeypatch.setattr(installation, "_MAX_PAGE", 1)
     with client_of(server) as client:
         assert client.wait(client.train(tiny_request()).run_id).has_ended
-
         found = list(client.runs())
-
         assert len({run.run_id for run in found}) == len(found) >= 2
         times = [run.created_at for run in found]
         assert times == sorted(times, reverse=True)
@@ -123,7 +121,6 @@ def test_runs__come_from_as_many_pages_as_needed(server: LabServer, monkeypatch:
 def test_events_and_log__of_a_completed_run(server: LabServer) -> None:
     with client_of(server) as client:
         events = list(client.events(server.run.run_id))
-
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         assert isinstance(events[0], JobQueued) and isinstance(events[-1], JobCompleted)
         last = list(client.logs(server.run.run_id, tail=2))
@@ -229,7 +226,6 @@ def test_download__that_breaks_off_is_continued_or_begun_again(tmp_path: Path, m
     ):
         client.download("run", tmp_path)
         sent = [(one.headers.get("Range"), one.headers.get("If-Range")) for one in server.sent[1:]]
-
     etag = f'"{sha256(b"0123456789").hexdigest()}"'
     assert (tmp_path / "a" / "file").read_bytes() == b"0123456789"
     assert sent == [("bytes=0-", etag), ("bytes=4-", etag), ("bytes=6-", etag)]
@@ -291,9 +287,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
     monkeypatch.setattr(inference, "_RATE_PAUSE_SECONDS", 0.0)
     with prepared(None, proxy, *answers) as server, Client(server.url, KEY) as client:
         model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
-
         assert model.predict_next("a") == []
-
         assert len({one.headers["Idempotency-Key"] for one in server.sent}) == 1
         assert [one.method for one in server.sent] == ["POST"] * 4
 
@@ -330,10 +324,8 @@ def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> No
     failed = ScoreResponse(request_id="r", run_id="run", status="failed", error=error).model_dump_json().encode()
     with prepared(Prepared(202, waiting), Prepared(body=failed)) as server, Client(server.url, KEY) as client:
         model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
-
         with pytest.raises(AppError, match=r"Too long\.") as caught:
             model.score("a")
-
         assert code_of(caught) is ErrorCode.OUT_OF_MEMORY
         assert server.sent[1].path.startswith("/runs/run/score/r?wait=")
 

@@ -88,7 +88,6 @@ def rights() -> dict[str, dict[str, bool]]:
 def test_page__is_what_the_code_says() -> None:
     program = [sys.executable, "-m", "scripts.commands_page"]
     made = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
-
     assert made.stdout == PAGE.read_text(encoding="utf-8"), (
         "make it anew: python -m scripts.commands_page > docs/commands.md"
     )
@@ -96,7 +95,6 @@ def test_page__is_what_the_code_says() -> None:
 
 def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None:
     shown = {(label, bare_command(command.strip("`"))) for label, command in table("Buttons")[1:]}
-
     assert shown == {(LABELS[action], reaction.command) for action, reaction in BUTTONS.items()}
     assert set(LABELS) == set(BUTTONS)
 

@@ -56,7 +56,6 @@ async def chunks_add_up_to_the_text(queue: JobQueue, run_id: str) -> None:
     unseeded = [piece async for piece in queue.inference.stream_complete(run_id, request_of(seed=None, stop=["a"]))]
     async with contextlib.aclosing(queue.inference.stream_complete(run_id, request_of(max_tokens=512))) as stream:
         assert isinstance(await anext(stream), GenerateChunk)
-
     assert isinstance(last, CompletionResponse) and last.choices == whole.choices and whole.choices is not None
     assert isinstance(unseeded[-1], CompletionResponse) and unseeded[-1].seed_used is not None
     for choice in whole.choices:
@@ -77,6 +76,5 @@ async def refusals_name_what_is_wrong(lab: Lab, queue: JobQueue, run_id: str) ->
             await queue.inference.complete(masked.run_id, request_of())
     finally:
         shutil.rmtree(masked.path)
-
     codes = [caught.value.code for caught in (of_id, of_stream, of_masked)]
     assert codes == [ErrorCode.INVALID_INPUT, ErrorCode.INVALID_INPUT, ErrorCode.MODEL_INCOMPATIBLE]

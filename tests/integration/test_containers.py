@@ -94,7 +94,6 @@ def test_compose__follows_the_schema_in_every_profile(profile: str, overrides: t
     services = _table.validate_python(project["services"])
     file = tmp_path / "docker-compose.yml"
     YAML(typ="safe").dump(project, file)
-
     assert list(services) == ["redis", "bot", "worker"]
     assert "ok" in checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
@@ -139,7 +138,6 @@ def test_compose__only_the_worker_has_torch_and_reserves_a_gpu() -> None:
         return TypeAdapter(dict[str, Service]).validate_python(compose("prod", overrides)["services"])
 
     on_cpu, on_gpu = services(), services("docker-compose.gpu.yml")
-
     assert on_cpu["bot"].build == Build(target="bot")
     assert on_cpu["worker"].build == Build(target="worker", args={"TORCH_BACKEND": "${TORCH_BACKEND:-cpu}"})
     assert on_gpu["worker"].build == Build(target="worker", args={"TORCH_BACKEND": "${TORCH_BACKEND:-cu130}"})
@@ -159,7 +157,6 @@ def test_dockerfile__leaves_out_of_the_bot_what_only_a_worker_imports() -> None:
     left_out = {canonicalize_name(name) for name in not_in_bot()}
     names = {canonicalize_name(requirement.name) for requirement in map(Requirement, lines)}
     kept = {name for name in names - left_out if "torch" in {needed.name for needed in needs(name)}}
-
     assert "torch" in left_out <= names
     assert kept == set()  # else torch would come with it
 
@@ -187,7 +184,6 @@ def stages() -> dict[str, list[str]]:
 @pytest.mark.parametrize("name", ["bot", "worker"])
 def test_dockerfile__images_have_no_compiler_no_root_and_a_health_check(name: str) -> None:
     lines = stages()[name]
-
     assert [line for line in lines if line.startswith("USER ")] == ["USER 1000"]
     assert [line for line in lines if line.startswith("RUN ") and "install" in line] == []
     assert len([line for line in lines if line.startswith("HEALTHCHECK ")]) == 1
@@ -230,7 +226,6 @@ def pods() -> dict[str, Pod]:
 def test_kubernetes__manifests_follow_their_schemas() -> None:
     files = [path for path in sorted((KUBERNETES / "base").glob("*.yaml")) if path.name != "kustomization.yaml"]
     printed = checked("kubernetes-validate", "--strict", *files)
-
     assert printed.count("passed for resource") == len([one for path in files for one in loaded(path)]) == 7
     [kustomization] = loaded(KUBERNETES / "base" / "kustomization.yaml")
     listed = TypeAdapter(list[str]).validate_python(kustomization["resources"])
@@ -261,7 +256,6 @@ def test_kubernetes__the_worker_has_secrets_of_its_own() -> None:
 def test_stopping__leaves_time_for_a_checkpoint() -> None:
     [project] = loaded(ROOT / "docker-compose.yml")
     worker = _table.validate_python(_table.validate_python(project["services"])["worker"])
-
     assert float(str(worker["stop_grace_period"]).removesuffix("s")) > 2 * CHECKPOINT_SECONDS
     assert pods()["worker"].termination_grace_period_seconds > 2 * CHECKPOINT_SECONDS
 
@@ -285,7 +279,6 @@ def scaled() -> Scaled:
 def test_kubernetes__the_autoscaler_changes_the_workers() -> None:
     deployments = [one for path in (KUBERNETES / "base").glob("*.yaml") for one in loaded(path)]
     names = [_table.validate_python(one["metadata"])["name"] for one in deployments if one["kind"] == "Deployment"]
-
     assert scaled().scale_target_ref["name"] == "worker"
     assert sorted(map(str, names)) == ["bot", "worker"]
     assert scaled().min_replica_count == 1

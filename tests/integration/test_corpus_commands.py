@@ -70,7 +70,6 @@ async def test_show__names_an_attached_text_after_its_run(tmp_path: Path) -> Non
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "name": "felines"})
         [run] = here.bot.queue.runs.all()
         shown = await here.ask(here.bob, "corpus show", {"corpus": run.record().effective.corpus.name})
-
     assert "felines (attached)" in shown.text and "1 run trained on it: felines" in shown.text
 
 
@@ -82,7 +81,6 @@ async def test_show__refuses_attached_texts_of_others_and_unknown_names(tmp_path
         attached = await here.ask(here.bob, "corpus show", {"corpus": HASH})
         unknown = await here.ask(here.bob, "corpus show", {"corpus": "nothing"})
         demo = await here.ask(here.bob, "corpus show", {"corpus": "demo"})
-
     assert "no run on an attached text" in attached.text and "There is no corpus 'nothing'" in unknown.text
     assert "No run was trained on it." in demo.text
     assert attached.colour == unknown.colour == AMBER
@@ -100,7 +98,6 @@ async def test_add__stores_a_text_once_and_never_replaces_another(tmp_path: Path
         again = await add(here, b"men bol\nsen bol\n", "Kazakh verses 1")
         other = await add(here, b"men\n", "Kazakh_verses_1")
         bundled = await add(here, b"men\n", "demo")
-
     assert "✅ Added: corpus Kazakh\\_verses\\_1" in new
     assert "16 bytes · 2 lines · kk · usual spelling" in new and "16 bytes · 2 lines · kk" in listed.text
     assert "📄 Already there: corpus Kazakh\\_verses\\_1" in again
@@ -115,7 +112,6 @@ async def test_add__takes_tables_of_texts(tmp_path: Path) -> None:
     table = b'{"text": "men bol"}\n{"text": "sen bol"}\n'
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "corpus add", {"file": Upload("a.jsonl", table), "name": "verses.txt"})
-
     assert "✅ Added: corpus verses\n16 bytes · 2 lines" in answer.text
     assert (tmp_path / "data" / "corpus" / "verses.txt").read_bytes() == b"men bol\nsen bol\n"
 
@@ -135,5 +131,4 @@ async def test_add__refuses_and_stores_nothing(
 ) -> None:
     async with place(tmp_path) as here:
         assert expected in await add(here, text, name, language=language)
-
     assert corpus_files(tmp_path) == []

@@ -131,7 +131,6 @@ async def test_command__that_was_answered_or_whose_token_has_expired_is_left_alo
         before = len(here.sent_for(old))
         async with here.bot():
             await until(lambda: here.records() == [])
-
         assert (await answered.reply()).content == "It is done."
         assert here.sent_for(answered)[-1] == "get_original_webhook_message"
         assert len(here.sent_for(old)) == before
@@ -148,7 +147,6 @@ async def test_answer__is_sent_until_it_arrives_and_says_where_a_run_may_have_be
             async with here.bot():
                 answer = await call.reply()
                 await until(lambda: here.records() == [])
-
         assert "Check `/mt runs` for your run" in shown_text(answer.payload)
         assert len(answer.versions) == 2
         assert call.token not in repr(logs)

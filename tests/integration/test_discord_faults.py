@@ -91,7 +91,6 @@ async def test_rate_limit__that_says_how_long_is_waited_for(tmp_path: Path) -> N
         here.discord.fail_next("POST", MESSAGES, "blocked", retry_after_seconds=3)
         async with here.listening():
             await here.message(ana, "· result")
-
         tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_message"]
         assert len(tries) == 2 and tries[1] - tries[0] >= 3
 
@@ -103,7 +102,6 @@ async def test_discord_away_for_long__is_asked_less_and_less_often(tmp_path: Pat
         here.discord.fail_next("POST", DM_CHANNELS, "reset", times=3)
         async with here.listening():
             await here.message(ana, "· result")
-
         tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_dm"]
         gaps = [later - earlier for earlier, later in pairwise(tries)]
         assert len(gaps) == 3
@@ -120,7 +118,6 @@ async def test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonc
             for number in range(HISTORY_MESSAGES):
                 here.discord.say(ana, card.channel, f"{number}")
             await until(lambda: told_ids(story) == {card.id})
-
         asked = [one.operation_id for one in here.discord.requests]
         assert asked.count("create_message") == 2 and asked.count("list_messages") >= 2
         assert [one for one in here.messages(ana) if one.embeds] == [card]
@@ -145,7 +142,6 @@ async def test_person_who_cannot_be_written_to__is_tried_once_and_holds_up_nobod
         async with here.listening():
             await until_delivered(open_)
             await asyncio.sleep(0.2)
-
         assert [len(here.discord.requests) - tries, len(here.messages(bob))] == [2, 1]
 
 
@@ -273,7 +269,6 @@ async def test_owner__who_cannot_be_written_to_at_the_start_is_logged_and_said_b
             async with here.bot():
                 await until(lambda: any(line["event"] == event for line in logs))
                 said = await read(await here.discord.slash(here.ana, "mt-admin doctor", guild=hall))
-
         assert finding in said.text
         assert [line["user_id"] for line in logs if line["event"] == event] == [here.ana.id]
 

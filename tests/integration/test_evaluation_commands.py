@@ -115,7 +115,6 @@ async def test_result__replaces_the_note_also_for_who_presses_its_button_meanwhi
         await here.discord.wait_for_edit(note, "Evaluating…")
         await finish(here, note, status="completed", metrics=METRICS)
         await result(waiting)
-
     figures = said(note).replace("**", "")
     assert "📐 Evaluation of" in figures and "2.0000 nats per masked token · perplexity 7.389" in figures
     assert "bits per character" not in figures and buttons(note) == {}
@@ -156,5 +155,4 @@ async def test_eval__of_a_run_whose_metrics_were_lost(tmp_path: Path) -> None:
         note = await answer(call)
         await finish(here, note, status="completed")
         await call.changes.until(lambda: "Evaluating…" not in said(note), 60, "An error")
-
     assert "No worker has answered" in (await read(call)).text

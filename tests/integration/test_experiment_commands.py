@@ -118,7 +118,6 @@ async def test_report_above_the_limit_of_discord__is_refused(tmp_path: Path) -> 
         experiment.result.write_bytes(b"{}")
         (experiment.path / "noise.csv").write_bytes(os.urandom(10 << 20))
         answer = await here.ask(here.bob, "experiment export", named(experiment))
-
     assert "larger than Discord accepts" in answer.text and answer.colour == AMBER
 
 
@@ -174,7 +173,6 @@ async def test_start__refuses_and_stores_nothing(
         add_corpus(tmp_path, "ɑb\n" * 20, name)
     async with place(tmp_path) as here:
         answer = await here.ask(here.ana, "experiment start", options)
-
     assert expected in answer.text and answer.colour == AMBER
     assert experiments(tmp_path) == []
 
@@ -187,7 +185,6 @@ async def test_start__takes_a_plan_and_built_corpora(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         limit = here.bot.settings.limits.attachment_bytes
         started = await here.ask(here.ana, "experiment start", {"config": Upload("plan.yml", plan)})
-
     [experiment] = experiments(tmp_path)
     assert len(plan) < limit and "⏳ Queued: experiment own" in started.text
     languages = experiment.record().request.languages
@@ -205,7 +202,6 @@ async def test_private_runs__hide_experiments_from_users(tmp_path: Path) -> None
         ]
         suggested = await here.suggested(here.bob, "experiment show", "experiment")
         listed = await here.ask(here.ana, "experiment list")
-
     assert ["only admins may see experiments" in refusal.text for refusal in refusals] == [True] * 3
     assert suggested == [] and experiment.experiment_id in listed.text
 
@@ -215,7 +211,6 @@ async def test_experiments__are_started_and_cancelled_by_admins_only(tmp_path: P
         empty = await here.ask(here.bob, "experiment list")
         started = await here.ask(here.bob, "experiment start", {"recipe": "smoke"})
         cancelled = await here.ask(here.bob, "experiment cancel", {"experiment": "smoke-00000000"})
-
     assert "No experiments yet." in empty.text
     assert f"`/mt experiment start` is only for admins. Ask <@{here.ana.id}>" in started.text
     assert "is only for admins" in cancelled.text and experiments(tmp_path) == []
@@ -225,7 +220,6 @@ async def test_completed_experiment__that_is_started_again_shows_its_result_and_
     async with place(tmp_path) as here:
         await completed(here)
         again = await here.ask(here.ana, "experiment start", {"recipe": "smoke", "languages": "kk,tr"})
-
     assert "Completed" in again.text and "A card in" not in again.text
 
 
@@ -241,5 +235,4 @@ async def test_list__turns_its_pages(tmp_path: Path) -> None:
         opened = await here.discord.click(here.bob, message, "mt:experimentspage:list:1")
         await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
         assert "page 1 of 2" in shown_text(message.payload)
-
     assert "11 experiments · page 1 of 2" in first.text and first.text.count("⏳") == 10

@@ -200,10 +200,8 @@ async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cance
         status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
         assert (status.status, status.message) == ("queued", "Waiting for a worker.")
         assert status.experiment_id in await store.queue_order(keys.EXPERIMENT_QUEUE)
-
         assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
         assert status.experiment_id not in await store.queue_order(keys.EXPERIMENT_QUEUE)
-
         record = elsewhere.experiments.stored.get(status.experiment_id).record()
         shutil.rmtree(tmp_path / "artifacts")
         (tmp_path / "artifacts").touch()
@@ -236,7 +234,6 @@ async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, 
     (tmp_path / "data" / "corpus" / "kk.txt").unlink()
     async with lab.store() as store:
         await drive(experiment, settings, store)
-
     status = experiment.status(RunStore(tmp_path))
     assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
@@ -299,7 +296,6 @@ async def test_damaged_text__fails_the_scores_that_read_it(lab: Lab) -> None:
                 await asyncio.sleep(0.01)
         (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
         status = await end_of(queue, experiment.experiment_id)
-
         assert status.error is not None and status.error.code is ErrorCode.INTERNAL_ERROR
         assert "failed: The inference process ended before the answer" in status.message
 
@@ -316,7 +312,6 @@ async def test_missing_or_damaged_losses__fail_the_report_with_a_sentence(lab: L
         experiment.result.unlink()
         status = await end_of(queue, experiment.experiment_id)
         assert status.message == "Stored losses of an experiment are damaged: run it again."
-
         losses_path(run.path, text.sha256, "raw").unlink()
         await completed(queue, plan(name="losses"))
 
@@ -329,7 +324,6 @@ async def test_child_that_crashes_again_and_again__fails_the_experiment(lab: Lab
         (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
         experiment.result.unlink()
         status = await end_of(queue, experiment.experiment_id)
-
         assert status.message.startswith("A step of the experiment crashed 3 times.")
 
 
@@ -344,7 +338,6 @@ async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> 
         add_corpus(lab.folder, "other lines\nof a text\n" * 9, "changing/kk")
         await queue.experiments.accept(record)
         status = await end_of(queue, record.experiment_id)
-
     assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
 
@@ -354,7 +347,6 @@ async def test_text_without_sections__is_named(lab: Lab) -> None:
     async with lab.queue() as queue:
         experiment = await started(queue, plan(name="short", texts={"min_characters": 31}))
         status = await end_of(queue, experiment.experiment_id)
-
     assert status.message == "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
 
 
@@ -369,6 +361,5 @@ async def test_experiment__that_redis_has_forgotten_is_put_back_from_disk_once(t
     order = await store.queue_order(keys.EXPERIMENT_QUEUE)
     await store.close()
     await services.stop()
-
     requeued = [line["experiment_id"] for line in logs if line["event"] == "experiment_requeued"]
     assert requeued == order == [experiment.experiment_id]

@@ -44,7 +44,6 @@ async def test_texts__are_on_the_disk_until_they_expire_and_no_longer(tmp_path: 
     await queue.inference.score(RUN, ScoreRequest(text=WITHDRAWN), is_kept=False)
     await queue.inference.generate(RUN, GenerateRequest(prompt_text=PROMPT, max_new_tokens=2))
     await queue.inference.chat(RUN, ChatRequest(message=SAID, max_new_tokens=2))
-
     await until(lambda: kept_on_disk(tmp_path) == [], 120)
     await queue.close()
     await services.stop()
@@ -63,7 +62,6 @@ async def test_file__is_rewritten_once_for_what_has_expired_and_never_beside_ano
         await told_server(store, "CONFIG", "SET", "rdb-key-save-delay", "60000000")
         await store.put("b", WITHDRAWN, ttl_seconds=60)
         await told_server(store, "BGREWRITEAOF")
-
         assert await store.drop_expired(seen) is seen
         await store.close()
 
@@ -74,7 +72,6 @@ async def test_server_that_keeps_no_file__is_not_made_to(tmp_path: Path) -> None
         assert await store.drop_expired(None) is not None
         await store.put("a", SCORED, ttl_seconds=60)
         await store.close()
-
         assert kept_on_disk(tmp_path) == []
 
 
@@ -89,7 +86,6 @@ async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp
         presence = Presence(settings, store, await own_info(settings))
         unseen = await logged_by(presence.show(lambda: False, lambda: None))
         await store.close()
-
     assert refused == "aof_rewrite_forbidden"
     assert away == "aof_rewrite_failed"
     assert unseen == "worker_presence_failed"

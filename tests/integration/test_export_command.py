@@ -96,11 +96,9 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
 async def test_torchscript__is_marked_as_deprecated(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0):
         message = await exported(here, here.ana, run=RUN, format="torchscript")
-
         name, data = attached(here, message)
         with zipfile.ZipFile(BytesIO(data)) as packed:
             assert f"{RUN}-torchscript/model.pt" in packed.namelist()
-
     assert "prefer `format:hf`" in said(message) and name == f"{RUN}-torchscript.zip"
 
 
@@ -162,7 +160,6 @@ async def test_large_export__without_a_public_address_says_how_to_get_it(
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
     async with place(answers) as here, served(here, **http):
         message = await exported(here, here.ana, run=RUN, format="archive")
-
     assert number(message.embeds[0]["color"]) == AMBER and message.attachments == []
     assert re.search(r"The export has \d+\.\d kB, and Discord takes at most 1\.0 kB here\.", said(message))
     assert f"`mt export {RUN} --format archive --out NAME`" in said(message)
@@ -205,9 +202,7 @@ async def test_key_of_links__that_is_damaged_is_made_anew(tmp_path: Path) -> Non
     file = tmp_path / "artifacts" / "exports" / "folder" / "a file.zip"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
-
     link = await exports.link(file, f"{PUBLIC}/", 2**40)
-
     found = re.fullmatch(rf"{PUBLIC}/exports/folder/a%20file.zip\?expires={2**40}&signature=([0-9a-f]{{64}})", link)
     assert found is not None and exports.find("folder/a file.zip", str(2**40), found[1]) == file.resolve()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32

@@ -35,7 +35,6 @@ async def test_first_run_of_a_user__waits_for_one_of_fifty_runs_of_another(tmp_p
         await add(store, "bob-0", "bob")
         await add(store, "bob-1", "bob")
         await add(store, "cid-0", "cid")
-
         expected = ["ana-00", "bob-0", "cid-0", "ana-01", "bob-1", "ana-02"]
         assert (await store.queue_order(QUEUE))[:6] == expected
         assert await begun(other, 2) == expected[1:3]
@@ -48,7 +47,6 @@ async def test_started_run_whose_worker_died__starts_before_all_that_wait(tmp_pa
         await add(store, "bob-0", "bob")
         assert await begun(store, 1) == ["ana-0"]
         await store.release(["ana-0"])
-
         assert await begun(store, 9) == ["ana-0", "bob-0"]
 
 
@@ -56,7 +54,6 @@ async def test_cancelled_run__leaves_no_owner_behind(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (store, _):
         await add(store, "ana-0", "ana")
         await store.dequeue(QUEUE, "ana-0")
-
         assert await store.exists(keys.owners(QUEUE)) is False
 
 
@@ -132,7 +129,6 @@ async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_pa
     await server.start()
     queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
     await server.kill()
-
     assert await queue.order() == [] and not await queue.is_paused()
     assert await queue.worker_names() == []
     for work in (queue.pause(is_paused=True), queue.workers([]), queue.drain("box", is_draining=True)):

@@ -21,7 +21,6 @@ VALUES: dict[str, object] = {"device": "cuda", "num_epochs": 4, "log_every_steps
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_gpu__trains_in_each_precision(tmp_path: Path, precision: str, record_property: Record) -> None:
     told = observed(make_run(tmp_path, TEXT, **VALUES, precision=precision))
-
     found = losses(told.rows)
     memory = told.progress[-1].gpu_memory_bytes
     record_property("device", torch.cuda.get_device_name())
@@ -41,7 +40,6 @@ def test_gpu__starts_as_the_cpu_does_in_fp32(tmp_path: Path, record_property: Re
         losses(observed(make_run(folder, TEXT, **VALUES | exact | {"device": folder.name})).rows)[:5]
         for folder in folders
     ]
-
     record_property("device", torch.cuda.get_device_name())
     record_property("difference", max(abs(a - b) for a, b in zip(cpu, gpu, strict=True)))
     assert gpu == pytest.approx(cpu, rel=1e-3)
@@ -55,5 +53,4 @@ def test_gpu__keeps_the_scale_of_fp16_over_a_pause(tmp_path: Path) -> None:
     uninterrupted = losses(observed(make_run(whole, TEXT, **fp16)).rows)
     before = observed(make_run(halves, TEXT, **fp16), should_stop=after(7, "pause"))
     rest = observed(make_run(halves, TEXT, **fp16), resume=True)
-
     assert losses([*before.rows, *rest.rows]) == pytest.approx(uninterrupted, rel=1e-2)

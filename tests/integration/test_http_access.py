@@ -106,7 +106,6 @@ async def test_route__of_the_table_is_closed_unless_it_is_a_check_of_health(here
 
 async def test_description__needs_no_key(here: Site) -> None:
     first, again = [await here.get("/openapi.json", key=None) for _ in range(2)]
-
     assert first.fields["openapi"] == "3.1.0"
     assert again.body == first.body
 
@@ -125,7 +124,6 @@ async def test_route__answers_a_known_key(here: Site, key: str) -> None:
 
 async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Site) -> None:
     run_id = await ended_run(here, ANA)
-
     assert (await here.get(f"/runs/{run_id}", key=BOB)).fields["owner"] == "ana"
     for path in SEEN:
         assert (await here.get(path.format(run=run_id), key=BOB)).status in (200, 409, 422), path
@@ -142,7 +140,6 @@ async def test_run__that_has_ended_is_deleted_by_its_owner_alone(here: Site) -> 
     assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).outcome == (409, "RUN_NOT_READY")
     assert (await here.post(f"/runs/{run_id}/cancel", key=ANA)).status == 200
     await wait_for_status(here.queue, run_id, ended)
-
     for key in (BOB, PERSON):
         assert (await here.ask("DELETE", f"/runs/{run_id}", key=key)).outcome == (403, "FORBIDDEN")
     assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).status == 204
@@ -152,7 +149,6 @@ async def test_run__that_has_ended_is_deleted_by_its_owner_alone(here: Site) -> 
 
 async def test_run__that_is_going_on_is_cancelled_by_its_owner_alone(here: Site) -> None:
     run_id = await long_run(here, ANA)
-
     for key in (BOB, PERSON):
         assert (await here.post(f"/runs/{run_id}/cancel", key=key)).status == 403
     assert (await here.post(f"/runs/{run_id}/cancel", key=ANA)).status == 200
@@ -206,7 +202,6 @@ async def test_surprisals__of_single_words_and_tokens_are_for_owner_and_admins(
         detailed = [await statuses(path, body) for path, body in DETAILED]
         scored = await here.post(f"/runs/{run_id}/score", DETAILED[0][1])
         read = {key: (await here.get(scored.headers["Location"], key=key)).status for key in KEYS}
-
     others = {200, 202} if surprisals == "all" else {403}
     assert all(one <= {200, 202} for one in opened)
     for one in (*detailed, read):
@@ -236,9 +231,7 @@ async def test_tokenizer__of_a_run_is_for_those_of_the_run(lab: Lab, private_run
 
 async def test_warm_start__from_a_run_that_is_seen_is_accepted(here: Site) -> None:
     run_id = await ended_run(here, ANA)
-
     warm = tiny_request(init_from_run_id=run_id, max_steps=1)
-
     assert (await here.post("/runs/train", warm, key=BOB)).status == 202
 
 
@@ -246,7 +239,6 @@ async def test_key_with_the_name_of_a_discord_user__starts_runs_of_that_user(her
     own = await ended_run(here, PERSON)
     accepted = await here.queue.train(tiny_request(max_steps=1), user_id=PERSON_ID)
     await wait_for_status(here.queue, accepted.run_id, ended)
-
     record = here.queue.runs.get(own).record()
     assert (record.user_id, record.http) == (PERSON_ID, HttpOrigin(api_key=str(PERSON_ID)))
     assert (await here.get(f"/runs/{accepted.run_id}")).fields["owner"] == str(PERSON_ID)
@@ -267,7 +259,6 @@ async def test_resumed_training__is_one_of_the_same_client(lab: Lab) -> None:
             run_id = (await here.post("/runs/train", request, key=key)).record(Accepted).run_id
             origins[key] = here.queue.runs.get(run_id).record().resumed_from_run_id
             await here.post(f"/runs/{run_id}/cancel", key=key)
-
     assert origins == {BOB: None, PERSON: None, ADMIN: None, ANA: first}
 
 
@@ -281,7 +272,6 @@ async def test_limits__are_those_of_each_client(lab: Lab) -> None:
             answer = await here.post(f"/runs/{run.run_id}/score", {"text": "a"}, key=key)
             assert answer.status == status, answer.text
         refused = await here.post(f"/runs/{run.run_id}/score", {"text": "a"}, key=ANA)
-
     seconds = int(refused.headers["Retry-After"])
     assert 0 < seconds <= 60
     assert refused.error.message == f"The limit is 1 request per minute. Try again in {seconds} s."
@@ -293,7 +283,6 @@ async def test_server__that_others_reach_needs_keys(lab: Lab, host: str) -> None
     with pytest.raises(AppError) as refused:
         async with site(settings):
             pass
-
     assert refused.value.code is ErrorCode.CONFIG_INVALID
     assert "set SECURITY__API_KEYS" in refused.value.message
 
@@ -336,6 +325,5 @@ async def test_server_without_keys__lets_everybody_here_do_everything(lab: Lab) 
     async with lab_site(lab, "") as here:
         run_id = (await here.post("/runs/train", tiny_request(**LONG), key=None)).record(Accepted).run_id
         record = here.queue.runs.get(run_id).record()
-
         assert (record.user_id, record.http) == (None, HttpOrigin(api_key=None))
         assert (await here.post(f"/runs/{run_id}/cancel", key=None)).status == 200

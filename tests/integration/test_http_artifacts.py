@@ -68,7 +68,6 @@ def address(run: RunDirectory, path: str) -> str:
 async def test_list__is_the_manifest_with_its_own_file(lab: Lab, here: Site) -> None:
     run = await lab.finished_run(here.queue)
     listed = (await here.get(f"/artifacts/models/{run.run_id}")).record(ArtifactFiles)
-
     own = file_records(run.path, [run.path / "manifest.json"])
     assert (listed.kind, listed.id) == ("models", run.run_id)
     known = {file.path: file for file in (*run.completed_manifest().files, *own)}
@@ -110,9 +109,7 @@ async def test_sizes__of_a_run_are_those_of_its_files_on_disk_wherever_they_are_
 async def test_files__of_a_tokenizer_are_listed_too(here: Site) -> None:
     request: dict[str, object] = {"method": "char", "corpora": ["text"]}
     name = (await here.post("/tokenizers/train?wait=60", request)).fields["tokenizer_id"]
-
     listed = (await here.get(f"/artifacts/tokenizers/{name}", key=BOB)).record(ArtifactFiles)
-
     assert "manifest.json" in {file.path for file in listed.files}
     for file in listed.files:
         got = await here.get(f"/artifacts/tokenizers/{name}/download?path={file.path}", key=BOB)
@@ -122,7 +119,6 @@ async def test_files__of_a_tokenizer_are_listed_too(here: Site) -> None:
 
 async def test_files__of_a_run_without_a_model_are_not_there_yet(here: Site) -> None:
     run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
-
     assert (await here.get(f"/artifacts/models/{run_id}")).outcome == (409, "RUN_NOT_READY")
     assert (await here.get(f"/artifacts/models/{run_id}/download?path=config.json")).status == 409
     assert (await here.get("/artifacts/models/none")).outcome == (404, "RUN_NOT_FOUND")
@@ -164,9 +160,7 @@ async def test_range__is_answered_as_rfc_9110_says(
 ) -> None:
     content = bytes(range(100))
     add_file(run, "hundred.bin", content)
-
     got = await here.get(address(run, "hundred.bin"), headers={"Range": given})
-
     if answered is None:
         assert (got.status, got.body) == (200, content)
         assert "Content-Range" not in got.headers
@@ -181,7 +175,6 @@ async def test_range__is_answered_as_rfc_9110_says(
 
 async def test_empty_file__has_no_range(here: Site, run: RunDirectory) -> None:
     add_file(run, "empty.bin", b"")
-
     assert (await here.get(address(run, "empty.bin"))).body == b""
     assert (await here.get(address(run, "empty.bin"), headers={"Range": "bytes=0-"})).status == 416
 
@@ -212,7 +205,6 @@ async def test_condition__decides_between_nothing_a_range_and_the_complete_file(
 
 async def test_head__has_the_headers_and_no_content(here: Site, run: RunDirectory) -> None:
     record = add_file(run, "hundred.bin", bytes(100))
-
     for headers in ({}, {"Range": "bytes=0-1"}):
         got = await here.ask("HEAD", address(run, "hundred.bin"), headers=headers)
         assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "100")
@@ -232,7 +224,6 @@ async def test_large_file__in_parallel_ranges_is_the_file(here: Site, run: RunDi
     size = 1_999_999  # no divisor of the file or of a buffer
     headers = [{"Range": f"bytes={start}-{start + size - 1}"} for start in range(0, LARGE, size)]
     parts: list[Got] = await asyncio.gather(*(here.get(address(run, large.path), headers=one) for one in headers))
-
     assert {part.status for part in parts} == {206}
     assert sha256(b"".join(part.body for part in parts)).hexdigest() == large.sha256
 
@@ -250,7 +241,6 @@ async def test_large_file__continues_where_its_download_was_killed(
                 got += chunk
                 read += len(chunk)
             response.close()  # without the rest
-
     assert sha256(got).hexdigest() == large.sha256
 
 
@@ -262,7 +252,6 @@ async def test_download__of_a_client_that_does_not_read_is_cut(lab: Lab, run: Ru
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
             await until(lambda: bool(logs))
         writer.close()
-
     assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
     assert slow.api.open_streams == 0
 
@@ -275,7 +264,6 @@ async def test_download__of_a_file_that_becomes_shorter_is_cut(
             await response.content.readany()
             os.truncate(run.path / large.path, 1000)
             await response.read()
-
     assert "http_request_failed" in [entry["event"] for entry in logs]
 
 
@@ -336,7 +324,6 @@ async def test_file__that_leads_out_of_its_folder_or_is_none_is_refused(
         refused = await here.get(address(run, listed))
     finally:
         secret.unlink()
-
     assert refused.outcome == (500, "MODEL_LOAD_FAILED")
     assert "secret" not in refused.text
 
@@ -344,9 +331,7 @@ async def test_file__that_leads_out_of_its_folder_or_is_none_is_refused(
 async def test_file__of_another_size_is_damaged(here: Site, run: RunDirectory) -> None:
     record = add_file(run, "hundred.bin", bytes(100))
     (run.path / record.path).write_bytes(bytes(99))
-
     damaged = await here.get(address(run, record.path))
-
     assert damaged.outcome == (500, "MODEL_LOAD_FAILED")
     assert damaged.error.message == "The file is damaged. Check the run with `mt verify`."
 
@@ -361,5 +346,4 @@ async def test_downloads__are_limited_like_streams(lab: Lab, run: RunDirectory, 
         writer.transport.abort()
         await until(lambda: api.open_streams == 0)
         assert (await site.get(address(run, "config.json"))).status == 200
-
     assert refused.outcome == (429, "RATE_LIMIT_EXCEEDED")

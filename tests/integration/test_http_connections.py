@@ -45,7 +45,6 @@ async def test_connection__that_sends_a_byte_at_a_time_is_closed(hasty: Site) ->
 
 async def test_body__that_does_not_arrive_is_refused(hasty: Site) -> None:
     refused = await hasty.say(POST + b"Content-Length: 10\r\nConnection: close\r\n\r\n{}")
-
     assert refused.startswith(b"HTTP/1.1 400 ")
     assert b"The body did not arrive completely within 0.3 seconds." in refused
 
@@ -60,7 +59,6 @@ async def test_body__of_a_client_that_leaves_is_no_error(hasty: Site) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not logs:
                 await asyncio.sleep(0.01)
-
     assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
 
 
@@ -68,7 +66,6 @@ async def test_body__without_a_key_is_not_read(hasty: Site) -> None:
     head = POST.replace(ADMIN.encode(), b"wrong") + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES
     reader, writer = await hasty.connect()
     writer.write(head)
-
     assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
     writer.close()
 
@@ -78,7 +75,6 @@ async def test_connections__above_the_limit_are_closed_until_one_is_free(hasty: 
     for reader, writer in open_ones:
         writer.write(HEALTH)
         await reader.readuntil(b'{"status":"ok"}')
-
     assert await hasty.say(b"") == b""
     for _, writer in open_ones:
         writer.close()
@@ -88,6 +84,5 @@ async def test_connections__above_the_limit_are_closed_until_one_is_free(hasty: 
 
 async def test_requests__in_one_packet_are_answered_in_their_order(hasty: Site) -> None:
     answer = await hasty.say(HEALTH + HEALTH.replace(b"healthz", b"nowhere") + HEALTH)
-
     statuses: list[bytes] = re.findall(rb"HTTP/1.1 (\d+)", answer)
     assert statuses == [b"200", b"404", b"200"]

@@ -39,7 +39,6 @@ async def test_id__of_a_request_comes_back_on_every_answer(here: Site, lab: Lab)
         await here.get(f"/runs/{run.run_id}/events", headers={"X-Request-ID": "my.id-1_A"}),
         await here.get(f"/artifacts/models/{run.run_id}", headers={"X-Request-ID": "my.id-1_A"}),
     ]
-
     assert [answer.status for answer in answers] == [200, 404, 401, 405, 200, 200]
     assert {answer.headers["X-Request-ID"] for answer in answers} == {"my.id-1_A"}
 
@@ -47,14 +46,12 @@ async def test_id__of_a_request_comes_back_on_every_answer(here: Site, lab: Lab)
 @pytest.mark.parametrize("given", ["", "a b", "a;b", "ä", "x" * 65, '"'])
 async def test_id__that_is_malformed_is_replaced(here: Site, given: str) -> None:
     ids = {(await here.get("/nowhere", headers={"X-Request-ID": given})).error.request_id for _ in range(2)}
-
     assert len(ids) == 2
     assert all(EIGHT_DIGITS.fullmatch(one) for one in ids)
 
 
 async def test_answer__tells_browsers_to_guess_and_store_nothing(here: Site) -> None:
     answer = await here.get("/runs")
-
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "no-store"
 
@@ -62,7 +59,6 @@ async def test_answer__tells_browsers_to_guess_and_store_nothing(here: Site) -> 
 async def test_answer__names_the_program_without_its_libraries(here: Site) -> None:
     answers = [(await here.get(path)).headers["Server"] for path in ("/", "/runs", "/nowhere")]
     malformed = await here.say(MALFORMED[0])
-
     assert answers == ["Model-Trainer"] * 3
     assert b"\r\nServer: Model-Trainer\r\n" in malformed
 
@@ -75,7 +71,6 @@ async def test_address__that_does_not_exist_is_not_found(here: Site) -> None:
 
 async def test_method__that_an_address_does_not_take_names_the_others(here: Site) -> None:
     refused = await here.ask("DELETE", "/runs/train")
-
     assert refused.outcome == (405, "METHOD_NOT_ALLOWED")
     assert refused.headers["Allow"] == "POST"
     assert refused.error.message == "This address does not take DELETE: use POST."
@@ -100,7 +95,6 @@ async def test_body__that_is_not_called_json_is_refused(here: Site, content_type
 
 async def test_body__may_name_its_charset(here: Site) -> None:
     answer = await here.post("/runs/train", b"{}", headers={"Content-Type": "application/json; charset=utf-8"})
-
     assert answer.outcome == (422, "INVALID_INPUT")
 
 
@@ -116,7 +110,6 @@ async def test_body__that_is_no_json_is_refused(here: Site, body: bytes) -> None
 async def test_body__in_chunks_that_break_off_is_refused(here: Site) -> None:
     head = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-Type: application/json\r\n"
     broken = await here.say(head.encode() + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")
-
     assert broken.split(b" ")[1] == b"400"
     assert b'"code":"BAD_REQUEST"' in broken
 
@@ -126,7 +119,6 @@ async def test_body__that_is_compressed_is_not_read(here: Site, encoding: str) -
     """A megabyte of zeros has a kilobyte when it is compressed."""
     refused = await here.post("/runs/train", b"{}", headers={"Content-Encoding": encoding})
     plain = await here.post("/runs/train", b"{}", headers={"Content-Encoding": "Identity"})
-
     assert refused.outcome == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert refused.headers["Accept-Encoding"] == "identity"
     assert plain.outcome == (422, "INVALID_INPUT")
@@ -144,7 +136,6 @@ async def test_body__that_is_compressed_is_not_read(here: Site, encoding: str) -
 )
 async def test_field__that_is_given_twice_is_refused_by_its_name(here: Site, body: bytes, name: str) -> None:
     refused = await here.post("/runs/train", body)
-
     assert refused.outcome == (422, "INVALID_INPUT")
     assert refused.error.message == f"`{name}` is given twice in one block: give it once."
     assert [problem.path for problem in refused.error.details] == [name]
@@ -152,7 +143,6 @@ async def test_field__that_is_given_twice_is_refused_by_its_name(here: Site, bod
 
 async def test_body__of_the_wrong_form_names_each_field(here: Site) -> None:
     refused = await here.post("/runs/train", {"corpus": 1, "model_family": "char_lstm", "no_such": "x"})
-
     assert refused.outcome == (422, "INVALID_INPUT")
     assert {problem.path for problem in refused.error.details} == {"corpus", "no_such"}
     for body in (b"[]", b"null", b"1", b'"text"', b"true"):
@@ -194,13 +184,11 @@ async def test_query__that_is_no_utf_8_finds_nothing(here: Site) -> None:
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "1e9", "", "0x1", "1,5", "%D9%A3"])
 async def test_wait__of_more_than_a_minute_is_refused(here: Site, lab: Lab, wait: str) -> None:
     run = await lab.finished_run(here.queue)
-
     assert (await here.get(f"/runs/{run.run_id}?wait={wait}")).outcome == (422, "INVALID_INPUT")
 
 
 async def test_body__that_is_too_large_is_refused(here: Site) -> None:
     refused = await here.post("/runs/train", b" " * (MAX_BODY_BYTES + 1))
-
     assert refused.outcome == (413, "PAYLOAD_TOO_LARGE")
     assert refused.error.message == "The body has more than 16,777,216 bytes. Send less at a time."
 
@@ -209,9 +197,7 @@ async def test_text__of_the_largest_size_is_accepted_in_its_longest_form(here: S
     run = await lab.finished_run(here.queue)
     body = b'{"text": "' + rb"\u0061" * 2_000_000 + b'", "detail_level": "none_such"}'
     assert len(body) < MAX_BODY_BYTES
-
     refused = await here.post(f"/runs/{run.run_id}/score", body)
-
     assert [problem.path for problem in refused.error.details] == ["detail_level"]
 
 
@@ -266,7 +252,6 @@ MALFORMED = [
 async def test_request__that_is_no_http_is_refused_in_the_same_form(here: Site, data: bytes) -> None:
     with captured_logs() as logs:
         answer = await here.say(data)
-
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ") or head.startswith(b"HTTP/1.0 400 ")
     found: list[bytes] = re.findall(rb"X-Request-ID: ([0-9a-f]{8})", head)
@@ -281,7 +266,6 @@ async def test_request__that_is_no_http_is_refused_in_the_same_form(here: Site, 
 @pytest.mark.parametrize("address", ["/runs/" + "a" * 8000, "/runs?search=" + "a" * 20_000])
 async def test_address__that_is_too_long_is_refused_by_its_own_code(here: Site, address: str) -> None:
     refused = await here.get(address)
-
     assert refused.outcome == (414, "URI_TOO_LONG")
     assert refused.error.message == "The address has more than 8,000 bytes. Send a shorter one."
     assert (await here.get(f"/runs?search={'a' * 7900}")).outcome == (422, "INVALID_INPUT")
@@ -289,7 +273,6 @@ async def test_address__that_is_too_long_is_refused_by_its_own_code(here: Site, 
 
 async def test_expectation__that_nobody_knows_is_refused_with_an_id(here: Site) -> None:
     answer = await here.say(b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nConnection: close\r\n\r\n")
-
     assert answer.startswith(b"HTTP/1.1 417 ")
     assert re.search(rb"X-Request-ID: [0-9a-f]{8}\r\n", answer)
 
@@ -302,7 +285,6 @@ async def test_client__that_leaves_is_no_error(here: Site, lab: Lab, caplog: pyt
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
             writer.transport.abort()
         await here.get("/healthz")
-
     assert [log["event"] for log in logs if log["log_level"] == "error"] == []
     records: list[logging.LogRecord] = caplog.records
     assert [record.getMessage() for record in records if record.name.startswith("aiohttp")] == []
@@ -318,7 +300,6 @@ async def test_log__has_one_line_a_request_whatever_is_in_it(here: Site, sign: s
         await here.get("/runs?search=" + "".join(f"%{byte:02x}" for byte in forged.encode()))
         await here.get("/" + "".join(f"%{byte:02x}" for byte in forged.encode()))
         await here.post("/runs/train", {"corpus": "text", "model_family": "char_lstm", "label": forged, forged: 1})
-
     assert len(logs) == 3
     assert "forged" not in repr(logs)
     assert {frozenset(log) for log in logs} == {
@@ -331,6 +312,5 @@ async def test_key__is_in_no_log(here: Site) -> None:
         await here.get("/runs")
         await here.get(f"/runs?{ADMIN}=1")
         await here.get(f"/{ADMIN}", key=None)
-
     assert len(logs) == 3
     assert ADMIN not in repr(logs)

@@ -70,7 +70,6 @@ async def test_experiment__is_cancelled_once(here: Site) -> None:
     unfinished = await here.get(f"/artifacts{path}")
     cancelled = [await here.post(f"{path}/cancel", headers=once) for _ in range(2)]
     refused = await here.post(f"{path}/cancel")
-
     assert other.outcome == (409, "CONFLICT")
     assert unfinished.outcome == (409, "CONFLICT")
     assert [answer.record(ExperimentStatus).status for answer in cancelled] == ["cancelled"] * 2

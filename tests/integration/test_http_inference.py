@@ -91,13 +91,11 @@ async def test_request__is_queued_and_then_completed(here: Site, run: RunDirecto
 
 async def test_numbers__are_those_of_the_queue(here: Site, run: RunDirectory) -> None:
     client, address = here.queue.inference, f"/runs/{run.run_id}"
-
     score = (await here.post(f"{address}/score?wait=60", SCORE)).record(ScoreResponse)
     sample = (await here.post(f"{address}/generate?wait=60", GENERATE)).record(GenerateResponse)
     prediction = (await here.post(f"{address}/predict", PREDICT)).record(PredictResponse)
     chat = (await here.post(f"{address}/chat?wait=60", CHAT)).record(ChatResponse)
     metrics = (await here.post(f"{address}/evaluate?wait=60", {"split": "test"})).record(EvalResponse).metrics
-
     assert same(score, await client.score(run.run_id, SCORE))
     assert same(sample, await client.generate(run.run_id, GENERATE))
     assert same(prediction, await client.predict(run.run_id, PREDICT))
@@ -115,7 +113,6 @@ async def test_prediction__is_one_line_of_curl(lab: Lab) -> None:
             "curl", *words, "-d", '{"text": "abc a", "k": 5}', stdout=asyncio.subprocess.PIPE
         )
         output, _ = await curl.communicate()
-
     response = PredictResponse.model_validate_json(output)
     assert response.suggestions is not None and len(response.suggestions) == 5
     probabilities = [one.prob for one in response.suggestions]
@@ -126,7 +123,6 @@ async def test_prediction__is_one_line_of_curl(lab: Lab) -> None:
 async def test_prediction__is_of_the_newest_completed_run_or_of_a_given_one(here: Site, run: RunDirectory) -> None:
     await here.post("/runs/train", tiny_request(**LONG))
     answers = [(await here.post(f"/predict{query}", PREDICT)) for query in ("", f"?run_id={run.run_id}")]
-
     runs = [one.run_id for one in here.queue.runs.all()]
     completed = [run_id for run_id in runs if (await here.queue.status(run_id)).status == "completed"]
     assert [answer.record(PredictResponse).run_id for answer in answers] == [completed[0], run.run_id]
@@ -168,7 +164,6 @@ async def test_result__that_expires_is_not_found(lab: Lab, here: Site, run: RunD
     done = await here.post(f"/runs/{run.run_id}/score?wait=60", SCORE)
     async with lab.store() as store:
         await store.delete(keys.inference("score", run.run_id, done.record(ScoreResponse).request_id))
-
     assert (await here.get(done.headers["Location"])).outcome == (404, "DATA_NOT_FOUND")
 
 
@@ -176,14 +171,12 @@ async def test_request__that_fails_says_so_in_its_answer(here: Site, run: RunDir
     await here.get("/runs")
     broken = twin(run, "broken-1")
     (broken.path / "model.safetensors").write_bytes(b"no model")
-
     try:
         failed = await here.post("/runs/broken-1/score?wait=60", SCORE)
         (broken.path / "manifest.json").write_text("{")
         damaged = await here.post("/runs/broken-1/score", SCORE)
     finally:
         shutil.rmtree(broken.path)
-
     response = failed.record(ScoreResponse)
     assert (failed.status, response.status) == (200, "failed")
     assert response.error is not None and response.error.code == "MODEL_LOAD_FAILED"
@@ -244,7 +237,6 @@ async def test_key__of_a_chat_starts_one_chat_with_one_turn(here: Site, run: Run
     path, once = f"/runs/{run.run_id}/chat", {"Idempotency-Key": "one-chat"}
     for _ in range(3):
         response = (await here.post(f"{path}?wait=60", CHAT, headers=once)).record(ChatResponse)
-
         history = (await here.get(f"{path}/{response.session_id}")).record(ChatHistory)
         assert [turn.message for turn in history.turns] == ["abc"]
 
@@ -255,7 +247,6 @@ async def test_key__of_a_client_is_no_id_that_others_can_compute(lab: Lab, here:
     ids = [(await here.post(path, SCORE, headers=once, key=key)).fields["request_id"] for key in (ADMIN, ANA, BOB)]
     async with lab_site(lab, ALL_KEYS.replace(ANA, f"{ANA}-new")) as other:
         ids.append((await other.post(path, SCORE, headers=once, key=f"{ANA}-new")).fields["request_id"])
-
     assert len(set(map(str, ids))) == 4
 
 
@@ -296,10 +287,8 @@ async def test_key__of_a_training_that_resumes_is_known_again(here: Site) -> Non
     await wait_for_status(here.queue, first, lambda status: status.last_checkpoint_step is not None)
     await here.post(f"/runs/{first}/cancel")
     await here.get(f"/runs/{first}?wait=60")
-
     once = {"Idempotency-Key": "resumed-once"}
     answers = [await here.post("/runs/train", request, headers=once) for _ in range(2)]
-
     [run_id] = {answer.record(Accepted).run_id for answer in answers}
     assert here.queue.runs.get(run_id).record().resumed_from_run_id == first
 
@@ -310,14 +299,12 @@ async def test_key__of_a_cancellation_makes_it_succeed_again(here: Site) -> None
     await wait_for_status(here.queue, run_id, training)
     assert (await here.post(f"/runs/{run_id}/cancel", headers=once)).status == 200
     await here.get(f"/runs/{run_id}?wait=60")
-
     assert (await here.post(f"/runs/{run_id}/cancel", headers=once)).status == 200
     assert (await here.post(f"/runs/{run_id}/cancel")).outcome == (409, "RUN_FINISHED")
 
 
 async def test_key__of_a_run_that_was_never_cancelled_changes_nothing(here: Site, run: RunDirectory) -> None:
     refused = await here.post(f"/runs/{run.run_id}/cancel", headers={"Idempotency-Key": "late"})
-
     assert refused.outcome == (409, "RUN_FINISHED")
 
 
@@ -326,7 +313,6 @@ async def test_key__of_a_prediction_keeps_its_run(here: Site, run: RunDirectory)
     once = {"Idempotency-Key": "one-prediction"}
     first = (await here.post("/predict", PREDICT, headers=once)).record(PredictResponse)
     await here.post("/runs/train?wait=60", tiny_request(max_steps=1))
-
     assert (await here.post("/predict", PREDICT, headers=once)).record(PredictResponse) == first
     assert (await here.post("/predict", PREDICT)).record(PredictResponse).run_id != first.run_id
     assert (await here.post("/predict?run_id=another", PREDICT, headers=once)).outcome == (409, "CONFLICT")
@@ -336,7 +322,6 @@ async def test_key__of_a_tokenizer_stands_for_one_tokenizer(here: Site) -> None:
     once = {"Idempotency-Key": "one-tokenizer"}
     request: dict[str, object] = {"method": "char", "corpora": ["text"]}
     answers = [await here.post("/tokenizers/train", request, headers=once) for _ in range(2)]
-
     assert len({answer.record(TokenizerAccepted).tokenizer_id for answer in answers}) == 1
     other = await here.post("/tokenizers/train", {**request, "method": "bpe", "vocab_size": 60}, headers=once)
     assert other.outcome == (409, "CONFLICT")
@@ -354,14 +339,12 @@ async def test_wait__leaves_a_request_in_the_queue(run: RunDirectory, idle: tupl
     (site, api), store = idle
     shutil.copytree(run.path, api.settings.app.artifacts_root / "models" / run.run_id)
     path = f"/runs/{run.run_id}/score"
-
     in_queue = await site.post(f"{path}?wait=0.2", SCORE)
     leaving = asyncio.create_task(site.post(f"{path}?wait=60", SCORE))
     while api.open_streams == 0:
         await asyncio.sleep(0.01)
     leaving.cancel()
     await asyncio.wait([leaving])
-
     assert (in_queue.status, in_queue.fields["status"]) == (202, "queued")
     assert (await site.get(f"{in_queue.headers['Location']}?wait=0.2")).status == 202
     assert await queued(store) == 2
@@ -377,7 +360,6 @@ async def test_completion__of_a_client_that_leaves_is_withdrawn(run: RunDirector
     leaving.cancel()
     await asyncio.wait([leaving])
     await until(lambda: api.open_streams == 0)
-
     assert (waiting, await queued(store)) == (1, 0)
 
 
@@ -390,7 +372,6 @@ async def queued(store: Store) -> int:
 @pytest.mark.parametrize("prompt", ["a", [1]])
 async def test_completion__of_too_many_prompts_names_the_limit_once(here: Site, prompt: object) -> None:
     refused = await here.post("/v1/completions", {"model": "run", "prompt": [prompt] * 65})
-
     assert refused.status == 422
     assert b"`prompt` must be at most 64 prompts, not 65." in refused.body
 
@@ -399,7 +380,6 @@ async def test_streamed_completion__has_its_counts_only_if_they_are_wanted(here:
     body: dict[str, object] = {"model": run.run_id, "prompt": "ab", "max_tokens": 4, "stream": True}
     plain = await here.post("/v1/completions", body)
     counted = await here.post("/v1/completions", {**body, "stream_options": {"include_usage": True}})
-
     for answer, has_counts in ((plain, False), (counted, True)):
         *chunks, last, end = filter(None, answer.text.splitlines())
         assert (end, '"usage":{' in last) == ("data: [DONE]", has_counts)
@@ -408,6 +388,5 @@ async def test_streamed_completion__has_its_counts_only_if_they_are_wanted(here:
 
 async def test_model__that_is_not_completed_is_none(here: Site, run: RunDirectory) -> None:
     unfinished = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
-
     assert (await here.get(f"/v1/models/{run.run_id}")).fields["id"] == run.run_id
     assert (await here.get(f"/v1/models/{unfinished}")).outcome == (409, "RUN_NOT_READY")

@@ -33,7 +33,6 @@ async def test_service__with_a_worker_is_ready(lab: Lab) -> None:
         for path in ("/healthz", "/health"):
             assert (await here.get(path, key=None)).text == '{"status":"ok"}'
         ready = await here.get("/readyz", key=None)
-
     assert (ready.status, ready.fields) == (200, {"status": "ready", "reason": None})
 
 
@@ -41,7 +40,6 @@ async def test_service__without_a_worker_is_not_ready(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings)) as (here, _):
         degraded = await here.get("/readyz", key=None)
         assert (await here.get("/healthz", key=None)).status == 200
-
     assert (degraded.status, degraded.fields) == (503, {"status": "degraded", "reason": "no-worker"})
 
 

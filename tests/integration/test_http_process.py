@@ -65,7 +65,6 @@ async def test_process__answers_until_it_is_terminated_and_leaves_nothing(
         assert processes(tmp_path, "valkey-server") or processes(tmp_path, "redis-server")
         process.terminate()
         code, errors = await ended(process)
-
     assert (code, errors) == (0, "")
     assert await gone(tmp_path)
 
@@ -95,7 +94,6 @@ async def test_process__whose_port_is_taken_says_so(tmp_path: Path) -> None:
         port: int = taken.getsockname()[1]
         process = await started(tmp_path, "bot", "--no-discord", HTTP__PORT=str(port))
         code, errors = await ended(process)
-
     assert code == 2
     assert errors == (
         "HTTP__HOST and HTTP__PORT cannot be used (Address already in use). Set another port, or 0 for any.\n"
@@ -118,7 +116,6 @@ async def test_process__with_a_wrong_setting_says_what_is_wrong(
     tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     code, errors = await ended(await started(tmp_path, "bot", "--no-discord", **environment))
-
     assert code == 2
     assert errors.startswith(message)
     assert errors.count("\n") == 1
@@ -128,7 +125,6 @@ async def test_process__with_a_wrong_setting_says_what_is_wrong(
 
 async def test_process__with_an_unknown_option_says_how_it_is_called(tmp_path: Path) -> None:
     code, errors = await ended(await started(tmp_path, "bot", "--without-discord"))
-
     assert (code, errors) == (2, "Usage: python -m bot [--no-discord]\n")
 
 

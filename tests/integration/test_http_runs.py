@@ -62,9 +62,7 @@ async def test_list__has_all_runs_newest_first(idle: Site, tmp_path: Path) -> No
     assert (await idle.get("/runs")).record(RunPage) == RunPage(runs=(), next_cursor=None)
     for number in (3, 1, 7, 5):
         story(idle, tmp_path, number)
-
     page = (await idle.get("/runs")).record(RunPage)
-
     assert [run.run_id for run in page.runs] == ["char_lstm-7", "char_lstm-5", "char_lstm-3", "char_lstm-1"]
     assert page.next_cursor is None
     assert {(run.status, run.message) for run in page.runs} == {("queued", NO_WORKER)}
@@ -92,7 +90,6 @@ async def test_list__is_filtered_by_state_family_and_words(idle: Site, tmp_path:
 
 async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tmp_path: Path) -> None:
     stories = [story(idle, tmp_path, number).start() for number in range(1, 8)]
-
     found: list[str] = []
     address: str | None = "/runs?status=running&limit=2"
     while address is not None:
@@ -101,7 +98,6 @@ async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tm
         address = page.next_cursor and f"/runs?status=running&limit=2&cursor={page.next_cursor}"
         story(idle, tmp_path, 20 + len(found)).start()
         next(one for one in stories if one.run.run_id == page.runs[-1].run_id).fail()
-
     assert found == [f"char_lstm-{number}" for number in (7, 6, 5, 4, 3, 2, 1)]
     refused = await idle.get("/runs?cursor=char_lstm-99")
     assert refused.outcome == (422, "INVALID_INPUT")
@@ -110,7 +106,6 @@ async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tm
 
 async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site) -> None:
     accepted = await here.post("/runs/train", tiny_request(num_epochs=3, label="moving"))
-
     run_id = accepted.record(Accepted).run_id
     assert accepted.status == 202
     assert accepted.headers["Location"] == f"/runs/{run_id}"
@@ -128,7 +123,6 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
 
 async def test_training__with_wait_is_answered_with_its_end(here: Site) -> None:
     answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=2))
-
     status = answer.record(RunStatus)
     assert (status.label, status.owner) == ("text", "root"), "the name of its corpus, and that of the key"
     assert (answer.status, status.status, status.step) == (200, "completed", 2)
@@ -143,7 +137,6 @@ async def test_training__shorter_than_an_epoch_has_no_training_loss_and_no_area(
     lines = here.queue.runs.get(complete.run_id).loss_curve.read_text(encoding="utf-8").splitlines()
     rows = [CurveRow.model_validate_json(line) for line in lines]
     epochs = [row.epoch_train_loss for row in rows if row.epoch_train_loss is not None]
-
     assert (short.step, short.train_loss, short.train_bits_per_char, short.auc) == (1, None, None, None)
     assert (manifests[0].metrics.train, manifests[0].metrics.auc) == (None, None)
     train = manifests[1].data
@@ -157,7 +150,6 @@ async def test_wait__returns_when_its_time_is_up(idle: Site, tmp_path: Path) -> 
     started = await idle.post("/runs/train?wait=0.3", tiny_request(corpus="none"))
     assert started.outcome == (404, "DATA_NOT_FOUND")
     run = story(idle, tmp_path, 1).start().run
-
     assert (await idle.get(f"/runs/{run.run_id}?wait=0.3")).record(RunStatus).status == "running"
 
 
@@ -165,26 +157,21 @@ async def test_wait__returns_when_the_run_ends(idle: Site, tmp_path: Path) -> No
     told = story(idle, tmp_path, 1).start()
     waiting = [asyncio.create_task(idle.get(f"/runs/{told.run.run_id}?wait=60")) for _ in range(5)]
     await asyncio.sleep(0)
-
     told.fail("It broke.")
-
     assert {(await one).record(RunStatus).message for one in waiting} == {"It broke."}
 
 
 async def test_training_with_wait__of_a_long_run_answers_when_the_time_is_up(here: Site) -> None:
     answer = await here.post("/runs/train?wait=0.3", tiny_request(**LONG))
-
     assert answer.status == 200
     assert not answer.record(RunStatus).has_ended
 
 
 async def test_training__that_is_refused_leaves_no_run(here: Site) -> None:
     before = await listed(here)
-
     assert (await here.post("/runs/train", tiny_request(corpus="../text"))).outcome == (400, "INVALID_INPUT")
     assert (await here.post("/runs/train", tiny_request(corpus="no-such"))).outcome == (404, "DATA_NOT_FOUND")
     assert (await here.post("/runs/train", tiny_request(init_from_run_id="no-such"))).outcome == (404, "RUN_NOT_FOUND")
-
     assert await listed(here) == before
 
 
@@ -206,12 +193,10 @@ async def test_run__with_the_name_of_a_path_is_refused(here: Site, name: str) ->
 async def test_run__is_cancelled_once_and_then_has_ended(here: Site) -> None:
     run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
     await wait_for_status(here.queue, run_id, training)
-
     for _ in range(2):
         cancelled = await here.post(f"/runs/{run_id}/cancel")
         assert (cancelled.status, cancelled.fields) == (200, {"status": "cancellation-requested"})
     status = (await here.get(f"/runs/{run_id}?wait=60")).record(RunStatus)
-
     assert status.status == "cancelled"
     assert (await here.post(f"/runs/{run_id}/cancel")).outcome == (409, "RUN_FINISHED")
 
@@ -222,9 +207,7 @@ async def test_cancelled_run__is_resumed_as_a_new_one(here: Site) -> None:
     await wait_for_status(here.queue, run_id, lambda status: status.last_checkpoint_step is not None)
     await here.post(f"/runs/{run_id}/cancel")
     await wait_for_status(here.queue, run_id, ended)
-
     resumed = await here.post(f"/runs/{run_id}/resume")
-
     accepted = resumed.record(Accepted)
     assert (resumed.status, resumed.headers["Location"]) == (202, f"/runs/{accepted.run_id}")
     record = here.queue.runs.get(accepted.run_id).record()
@@ -235,9 +218,7 @@ async def test_cancelled_run__is_resumed_as_a_new_one(here: Site) -> None:
 async def test_logs__are_the_last_lines_as_people_read_them(here: Site, lab: Lab) -> None:
     run = await lab.finished_run(here.queue)
     lines = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
-
     answer = await here.get(f"/runs/{run.run_id}/logs?tail=5")
-
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert len(lines) > 5
     assert answer.text.splitlines() == lines[-5:]
@@ -249,9 +230,7 @@ async def test_logs__are_the_last_lines_as_people_read_them(here: Site, lab: Lab
 async def test_curve__is_that_of_the_event_log(here: Site, lab: Lab) -> None:
     run = await lab.finished_run(here.queue)
     told = [event for event in events_of(here.queue, run.run_id) if isinstance(event, MetricsProgress)]
-
     curve = (await here.get(f"/runs/{run.run_id}/curve")).record(Curve)
-
     assert curve.train == tuple((event.step, event.train_loss) for event in told)
     assert curve.validation == tuple((event.step, event.val_loss) for event in told if event.val_loss is not None)
     assert curve.train and curve.validation
@@ -260,12 +239,10 @@ async def test_curve__is_that_of_the_event_log(here: Site, lab: Lab) -> None:
 async def test_configuration__is_an_experiment_of_the_same_training(here: Site, lab: Lab, tmp_path: Path) -> None:
     run = await lab.finished_run(here.queue)
     answer = await here.get(f"/runs/{run.run_id}/config.yaml")
-
     file = tmp_path / "config.yaml"
     file.write_bytes(answer.body)
     request = read_experiment(read_yaml(file), {}).request()
     again = (await here.post("/runs/train", request)).record(Accepted).run_id
-
     assert answer.headers["Content-Type"].startswith("application/yaml")
     assert here.queue.runs.get(again).record().request_hash == run.record().request_hash
     effective = await resolve_request(request, here.queue.corpora, lab.settings)
@@ -274,7 +251,6 @@ async def test_configuration__is_an_experiment_of_the_same_training(here: Site, 
 
 async def test_evaluation__of_the_end_of_a_training_is_the_latest(here: Site, lab: Lab) -> None:
     run = await lab.finished_run(here.queue)
-
     assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
 
 
@@ -301,14 +277,12 @@ async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, 
 
 async def test_tokenizer__is_trained_and_read(here: Site) -> None:
     request: dict[str, object] = {"method": "bpe", "corpora": ["text"], "vocab_size": 60}
-
     accepted = await here.post("/tokenizers/train", request)
     name = accepted.record(TokenizerAccepted).tokenizer_id
     assert (accepted.status, accepted.headers["Location"]) == (202, f"/tokenizers/{name}")
     status = (await here.get(f"/tokenizers/{name}?wait=60")).record(TokenizerStatus)
     again = await here.post("/tokenizers/train?wait=60", request)
     listed = (await here.get("/tokenizers")).record(TokenizerList).tokenizers
-
     assert (status.status, status.vocab_size) == ("completed", 60)
     assert status.artifact == f"/artifacts/tokenizers/{name}"
     assert (again.status, again.record(TokenizerStatus)) == (200, status)
@@ -320,9 +294,7 @@ async def test_tokenizer__of_which_no_worker_knows_is_waited_for_in_vain(idle: S
     (tmp_path / "data" / "corpus").mkdir(parents=True)
     (tmp_path / "data" / "corpus" / "text.txt").write_text("a b c\n" * 20)
     request: dict[str, object] = {"method": "char", "corpora": ["text"]}
-
     waited = await idle.post("/tokenizers/train?wait=0.1", request)
     name = waited.record(TokenizerStatus).tokenizer_id
-
     assert (waited.status, waited.record(TokenizerStatus).status) == (200, "queued")
     assert (await idle.get(f"/tokenizers/{name}?wait=0.1")).record(TokenizerStatus).status == "queued"

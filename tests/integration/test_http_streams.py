@@ -56,7 +56,6 @@ async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(lab: Lab
         run = await lab.finished_run(here.queue)
         expected = sent(events_of(here.queue, run.run_id))
         path = f"/runs/{run.run_id}/events"
-
         assert await here.events(path) == expected
         for last in range(len(expected)):
             assert await here.events(path, last_id=str(last)) == expected[last:]
@@ -66,7 +65,6 @@ async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(lab: Lab
         for last_id in ("", "x", "-1", "1.0", "9" * 16, "٣"):
             assert await here.events(path, last_id=last_id.encode().decode("latin-1")) == expected
         head = await here.ask("HEAD", path)
-
     assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
 
 
@@ -99,7 +97,6 @@ async def test_events__continue_after_each_disconnection_without_loss_or_repeat(
                 seen.append((await anext(events)).id)
     end(told)
     seen += [event.id for event in await idle.site.events(STREAM, last_id=seen[-1])]
-
     assert seen == [str(number) for number in range(1, 9)]
 
 
@@ -110,9 +107,7 @@ async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, tol
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
     log.write_text("".join([*lines[:1], "{}\n", *lines[2:]]), encoding="utf-8")
     end(told)
-
     everything = [event.id for event in await idle.site.events(STREAM)]
-
     assert everything == ["1", "3", "4", "5", "6", "7"]
     for last in (1, 2, 3, 4, 5):
         assert [event.id for event in await idle.site.events(STREAM, last_id=str(last))] == [
@@ -133,7 +128,6 @@ async def test_clients__share_one_reader_that_ends_with_the_last_of_them(idle: I
         for events in readers:
             assert [(await anext(events)).id for _ in range(3)] == ["2", "3", "4"]
     await until(lambda: idle.api.open_streams == 0)
-
     await until(lambda: feeds() == 0)
 
 
@@ -142,9 +136,7 @@ async def test_client__that_leaves_frees_its_place(idle: Inside, told: Story) ->
     writer.write(f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
     await reader.readuntil(b"id: 3")
     assert idle.api.open_streams == 1
-
     writer.close()
-
     await until(lambda: idle.api.open_streams == 0)
 
 
@@ -158,7 +150,6 @@ async def test_client__that_leaves_before_its_first_line_is_no_error(idle: Insid
             await asyncio.sleep(0)
         writer.transport.abort()  # while the log is read
         await until(lambda: bool(logs))
-
     assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
 
 
@@ -173,7 +164,6 @@ async def test_client__that_reads_nothing_is_disconnected(tmp_path: Path) -> Non
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
             await until(lambda: bool(logs))
         writer.close()
-
     assert [entry["http_status"] for entry in logs] == [499]
     assert idle.api.open_streams == 0
 
@@ -207,7 +197,6 @@ async def test_stream__of_a_file_that_breaks_is_cut(idle: Inside, told: Story) -
             log.mkdir()
             with pytest.raises(ClientPayloadError):
                 await anext(events)
-
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["http_request_failed"]
 
 
@@ -225,7 +214,6 @@ async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, told: Stor
         with log.open("a", encoding="utf-8") as file:
             file.write(" a line\nlast\n")
         rest = [line.data async for line in lines]
-
     assert rest == ["half of a line", "last"]
 
 
@@ -233,7 +221,6 @@ async def test_log__of_an_ended_run_is_as_people_read_it(lab: Lab) -> None:
     async with lab_site(lab) as here:
         run = await lab.finished_run(here.queue)
         expected = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
-
         assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream")] == expected
         assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream?tail=1")] == expected[-1:]
         assert await here.events(f"/runs/{run.run_id}/logs/stream?tail=0") == []
@@ -247,7 +234,6 @@ async def test_log__of_an_ended_run_is_as_people_read_it(lab: Lab) -> None:
 
 async def test_log__of_a_run_that_has_none_yet_is_empty(idle: Inside, told: Story) -> None:
     end(told)
-
     assert await idle.site.events(f"/runs/{RUN}/logs/stream") == []
     assert (await idle.site.get(f"/runs/{RUN}/logs")).text == ""
 
@@ -267,9 +253,7 @@ async def test_log__is_held_as_far_as_a_client_may_ask(idle: Inside, told: Story
 async def test_log__with_control_characters_forges_no_event(idle: Inside, told: Story, sign: str) -> None:
     told.run.logs.write_bytes(f"x{sign}event: forged\nlast\n".encode())
     end(told)
-
     events = await idle.site.events(f"/runs/{RUN}/logs/stream")
-
     assert {event.event for event in events} == {""}
     assert events[-1].data == "last"
 
@@ -283,7 +267,6 @@ async def test_two_hundred_idle_streams__cost_almost_nothing(idle: Inside, told:
             assert (await idle.site.get("/runs")).status == 200
         end(told)
         counts = [len([event async for event in sent_events(one)]) for one in streams]
-
     assert counts == [5] * 200
 
 

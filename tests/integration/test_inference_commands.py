@@ -125,7 +125,6 @@ async def test_chat__goes_on_in_the_callers_own_session_until_a_new_one_is_asked
         last = await here.ask(here.bob, "chat", message="on")
         unknown = await here.ask(here.bob, "chat", message="on", session="0123456789abcdef")
         wrong = await here.ask(here.bob, "chat", message="on", session="É")
-
     assert session(first) == session(second) == session(named) == session(last)
     assert len({session(first), session(of_ana), session(new)}) == 3
     assert "expired" in said(unknown) and "`session_id`" in said(wrong)
@@ -142,7 +141,6 @@ async def test_predict__shows_the_likeliest_next_tokens(answers: Path) -> None:
         three = await here.ask(here.bob, "predict", text="the su", k=3)
         usual = await here.ask(here.bob, "predict", text="the su")
         empty = await here.ask(here.bob, "predict", text="\n")
-
     assert is_hidden(three) and said(three).count("%") == 3
     assert said(usual).count("%") == 5
     assert "`text` has no token for this model. Give at least one word." in said(empty)
@@ -156,7 +154,6 @@ async def test_generation_form__opens_without_a_prompt_and_keeps_the_options(ans
         made = await answer(await here.discord.submit_modal(opened, {"prompt": "the "}))
         too_long = await here.ask(here.bob, "generate", max_new_tokens=101)
         nowhere = await here.ask(here.bob, "generate", run="nowhere")
-
     assert text(form["title"]) == f"Generate with {RUN}"
     assert "T 0.5 · seed 3" in said(made) and not is_hidden(made)
     assert "at most 100 here" in said(too_long) and "There is no run" in said(nowhere)
@@ -169,7 +166,6 @@ async def test_score_form__takes_long_texts_and_keeps_the_options(answers: Path)
         report = await answer(await here.discord.submit_modal(opened, {"text": VERSE * 100}))
         again = await here.press(here.ana, report, "Score another…")
         second = await answer(await here.discord.submit_modal(again, {"text": VERSE}))
-
         assert text(form["title"]).startswith("Score with")
         assert number(report.embeds[0]["color"]) == number(second.embeds[0]["color"]) == PURPLE
         assert f"of {len(VERSE)} characters" in said(second) and "nats · median" in said(second)
@@ -193,7 +189,6 @@ async def test_score__of_what_cannot_be_scored_says_why(
     async with place(tmp_path) as here, here.bot(workers=0):
         Story(tmp_path / "artifacts", run_record("unfinished-1"))
         message = await here.ask(here.bob, "score", **options)
-
         assert told in said(message)
         assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
 
@@ -260,7 +255,6 @@ async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(tmp_pat
         opened = await here.press(here.bob, final, "Score…")
         scored = await answer(await here.discord.submit_modal(opened, {"text": VERSE}))
         refused = await here.ask(here.bob, "score", text="x", run=RUN)
-
         assert "T 1 · seed" in said(made) and "char_lstm-2" in said(made)
         assert f"Score of {len(VERSE)} characters" in said(scored)
         assert "private" in said(refused) and is_hidden(refused)

@@ -113,7 +113,6 @@ async def test_nobody_asks__process_ends_and_the_next_question_starts_another(tm
         second = await child.answer(to_score("second", "abc"))
     finally:
         await child.stop()
-
     assert first.response.status == second.response.status == "completed"
     assert not processes(tmp_path, "answer-requests")
 

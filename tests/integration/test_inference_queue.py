@@ -41,7 +41,6 @@ async def test_enqueue__returns_at_once_with_the_id_that_the_answer_is_found_by(
             await here.do(request_id)
         scored = await here.queue.inference.get_score(RUN, score.response.request_id)
         written = await here.queue.inference.get_generate(RUN, sample.response.request_id)
-
     assert before == [score] and score.response.status == "queued"
     assert (scored.response.status, scored.request.text) == ("completed", TEXT)
     assert (written.response.status, written.request.prompt_text) == ("completed", "the ")
@@ -76,7 +75,6 @@ async def test_job_that_the_queue_gives_twice__is_answered_once(tmp_path: Path) 
         await here.do(request_id)
         first = await here.queue.inference.get_generate(RUN, request_id)
         await here.do(request_id)
-
         assert await here.queue.inference.get_generate(RUN, request_id) == first
         assert here.child.answers == 1
 
@@ -90,7 +88,6 @@ async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Pa
         [key] = await here.keys("runs:gen:*")
         kept = await here.queue.inference.get_generate(RUN, key.rsplit(":", 1)[1])
         left: int = await here.store.redis.pttl(key)
-
     assert here.settings.queue.result_ttl_seconds < left / 1000 <= here.settings.queue.failure_ttl_seconds
     assert told.value.code is ErrorCode.MODEL_LOAD_FAILED
     assert kept.response.status == "failed"
@@ -103,7 +100,6 @@ async def test_text_that_looks_like_a_record__is_answered_like_any_other(tmp_pat
         async with asyncio.timeout(PATIENCE_SECONDS):
             scored = await here.queue.inference.score(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
         working.cancel()
-
     assert scored.status == "completed"
 
 
@@ -115,7 +111,6 @@ async def test_texts_and_answers__are_under_keys_that_expire_and_nowhere_else(tm
         for request_id in await here.waiting():
             await here.do(request_id)
         left: list[int] = [await here.store.redis.pttl(key) for key in await here.keys("runs:*")]
-
     assert sorted(key.rsplit(":", 1)[0] for key in with_text) == [f"runs:gen:{RUN}", f"runs:score:{RUN}"]
     assert len(left) == 2
     assert all(0 < milliseconds <= here.settings.queue.result_ttl_seconds * 1000 for milliseconds in left)
@@ -171,7 +166,6 @@ async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path:
             away = DeafStream(here.store.redis)
             await Jobs(here.settings, away, here.child, here.child).infer({}, payload_of(record))
         answered = await here.queue.inference.get_score(RUN, record.response.request_id)
-
     assert answered.response.status == "completed"
     assert "event_publication_failed" in [line["event"] for line in logs]
 
@@ -200,7 +194,6 @@ async def test_run_that_cannot_be_asked__is_refused_before_anything_is_queued(
             with pytest.raises(AppError) as told:
                 await asked
             assert told.value.code is code
-
         assert await here.waiting() == []
         assert await here.keys("runs:*") == []
 
@@ -218,7 +211,6 @@ async def test_store_that_is_away__is_busy_and_no_fault(tmp_path: Path) -> None:
         return_exceptions=True,
     )
     await queue.close()
-
     assert [isinstance(error, AppError) and error.code for error in told] == [ErrorCode.SERVICE_UNAVAILABLE] * 2
 
 

@@ -88,7 +88,6 @@ async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> 
     texts = [f"{'abc'[i % 3]}{i} {'cab'[i % 2]}" for i in range(200)]
     asked = (queue.inference.score(run_id, ScoreRequest(text=text, detail_level="per_char")) for text in texts)
     answers = await asyncio.gather(*asked)
-
     model, tokenizer = load_run(queue.runs.get(run_id))
     for text, answer in zip(texts, answers, strict=True):
         here: list[float] = score_lines(model, [tokenizer.encode(text)])[0].surprisal.tolist()
@@ -106,7 +105,6 @@ async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path) -> Non
     found: list[bytes] = await store.redis.keys("*")
     left: dict[str, int] = {key.decode(): await store.redis.pttl(key) for key in found}
     await store.close()
-
     assert {key for key, milliseconds in left.items() if milliseconds == _STAYS_FOR_EVER} <= stays, left
     kinds = {key.split(":")[1] for key in left if key.count(":") == 3 and key.startswith("runs:")}
     assert kinds == {"score", "gen", "eval"}
@@ -160,7 +158,6 @@ def test_mistakes_in_asking__are_one_sentence_and_start_nothing(
     for words, code, sentence in MISTAKES:
         exit_code = main([*words, "--json"])
         error = ErrorBody.model_validate_json(capsys.readouterr().out)
-
         assert (exit_code, error.code) == (2, code)
         assert sentence in error.message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "up.txt"]

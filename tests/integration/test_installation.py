@@ -88,9 +88,7 @@ def test_library__that_is_too_old_too_new_or_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: str, more: str, trouble: str | None
 ) -> None:
     install(tmp_path, monkeypatch, python, numpy, more)
-
     finding = check_libraries("some-program")
-
     assert finding.state == ("ok" if trouble is None else "failure")
     assert (trouble or "2 libraries as needed") in finding.message
     assert trouble is None or "`python scripts/setup.py`" in finding.message
@@ -98,10 +96,8 @@ def test_library__that_is_too_old_too_new_or_missing_is_named(
 
 def test_package_that_is_a_copy__is_told_with_what_repairs_it(tmp_path: Path) -> None:
     (tmp_path / "corpora").mkdir()
-
     found = check_package(tmp_path / "corpora", [])
     copied = check_package(tmp_path / "elsewhere" / "corpora", [])
-
     assert (found.state, copied.state) == ("warning", "warning")
     assert f"'{tmp_path}' is a copy without the recipes of `mt experiment run`, as" in found.message
     assert (
@@ -117,12 +113,9 @@ def test_package_that_is_not_installed__is_told() -> None:
 async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> None:
     module = tmp_path / "modules" / "torch.py"
     module.write_text("raise ImportError('libtorch.so: not found in /usr/lib/torch')")
-
     finding = await found("torch")
-
     assert finding.state == "failure"
     assert "(ImportError: libtorch.so: not found in): reinstall it with" in finding.message
-
     module.write_text("import os; os._exit(139)")
     assert "(exit code 139)" in check_torch().message
     module.write_text("import time; time.sleep(60)")
@@ -133,7 +126,6 @@ def test_torch__says_what_can_be_computed_on() -> None:
     cpu = describe_torch(Torch(version="2.13.0+cpu", cuda=None, devices=()))
     gpu = describe_torch(Torch(version="2.13.0", cuda="13.0", devices=("NVIDIA H200",)))
     lost = describe_torch(Torch(version="2.13.0", cuda="13.0", devices=()))
-
     assert (cpu.state, cpu.message) == ("ok", "2.13.0+cpu, for the CPU only.")
     assert (gpu.state, gpu.message) == ("ok", "2.13.0 with NVIDIA H200.")
     assert lost.state == "warning"
@@ -143,9 +135,7 @@ def test_torch__says_what_can_be_computed_on() -> None:
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])
 def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, state: str) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
-
     finding = check_machine(memory_bytes([tmp_path / "memory.max"]))
-
     if limit == str(1 << 30):
         assert "1.0 GiB of memory" in finding.message
     assert finding.state == state or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 2 << 30
@@ -153,9 +143,7 @@ def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, stat
 
 def test_folder__that_cannot_be_written_or_is_none_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-
     finding = check_folder("data", tmp_path / "file" / "inside")
-
     assert finding.state == "failure"
     assert "set APP__DATA_ROOT to another folder" in finding.message
     assert check_folder("artifacts", tmp_path).state == "ok"
@@ -164,7 +152,6 @@ def test_folder__that_cannot_be_written_or_is_none_is_a_failure(tmp_path: Path) 
 
 def test_folder__with_little_room_is_a_warning(tmp_path: Path) -> None:
     finding = check_folder("data", tmp_path, min_free=1 << 62)
-
     assert finding.state == "warning"
     assert "free some space, or set APP__DATA_ROOT to another disk" in finding.message
 
@@ -173,9 +160,7 @@ async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monk
     monkeypatch.setenv("DISCORD__TOKEN", "very-secret")
     (tmp_path / ".env").write_text("DISCORD_OWNER_ID=424242424242424242\nSOMETHING_ELSE=1\n")
     (tmp_path / "mt.toml").write_text("[queue]\nembedded_workers = 0\n")
-
     settings, discord, worker = await found("settings"), await found("discord"), await found("worker")
-
     assert settings.message.startswith("mt.toml is read; .env sets DISCORD_OWNER_ID; the environment sets APP__")
     assert "DISCORD__TOKEN" in settings.message
     assert discord.message == "Token and owner are set."
@@ -188,7 +173,6 @@ async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:
     runs = [RunStore(tmp_path / "artifacts").create(record(name)) for name in "abcdef"]
     assert (await found("runs")).message == "Queued or running: a, b, c, d, e, …."
     (runs[0].path / "request.json").write_text("{")
-
     finding = await found("runs")
     assert (finding.state, finding.message) == (
         "failure",
@@ -199,9 +183,7 @@ async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "what?"])
 async def test_redis__that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("REDIS__URL", url)
-
     finding = await found("redis")
-
     assert finding.state == "failure"
     assert "REDIS__URL" in finding.message
 
@@ -253,7 +235,6 @@ async def test_redis__that_could_lose_what_is_queued_is_a_warning(
     async with server(tmp_path, *options) as url:
         monkeypatch.setenv("REDIS__URL", url)
         finding = await found("redis")
-
     assert (finding.state, finding.message) == (state, message)
 
 
@@ -265,8 +246,6 @@ async def test_server_program__that_is_missing_or_does_not_run_is_a_failure(
     (folder / "valkey-server").write_text("#!/bin/sh\nexit 127\n")
     (folder / "valkey-server").chmod(0o700)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
     finding = await found("server")
-
     assert finding.state == "failure"
     assert "The server program does not run: install Valkey" in finding.message

@@ -40,7 +40,6 @@ async def test_first_answer__whose_reply_is_lost_is_not_given_twice(tmp_path: Pa
         here.discord.fail_next("POST", CALLBACK, "reply_lost")
         call = await here.discord.slash(here.ana, "mt status", {})
         answer = await read(call)
-
         assert "⏳ Queued" in answer.text and answer.is_ephemeral
         assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 1
         assert here.discord.unresolved == []
@@ -50,7 +49,6 @@ async def test_first_answer__that_did_not_arrive_is_given_again(tmp_path: Path) 
     async with place(tmp_path) as here:
         here.story(here.ana)
         here.discord.fail_next("POST", CALLBACK, "reset")
-
         assert "⏳ Queued" in (await here.ask(here.ana, "status")).text
 
 
@@ -59,7 +57,6 @@ async def test_first_answer__that_discord_has_already_counts(tmp_path: Path) -> 
         server.fail_next("POST", CALLBACK, "reply_lost")
         server.fail_next("GET", ORIGINAL, "reset")  # so that it is given again: "already acknowledged"
         answer = await read(await server.slash(ana, "mt status", {}))
-
     assert "There is no run yet" in answer.text
 
 
@@ -89,7 +86,6 @@ async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
         here.discord.fail_next("PATCH", ORIGINAL, "reset")
         call = await here.discord.slash(here.ana, "mt logs", {"run": story.record.run_id})
         answer = await call.reply()
-
         assert here.discord.read(answer.attachments[0]).endswith(b"x" * 3000)
         assert len(answer.versions) == 2
         assert here.discord.unresolved == []
@@ -99,7 +95,6 @@ async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_pa
     async with place(tmp_path) as here:
         here.discord.fail_next("DELETE", ORIGINAL, "reply_lost")
         answer = await here.ask(here.ana, "generate", {"prompt": "a"})
-
         assert "no completed run" in answer.text and answer.is_ephemeral
         assert here.discord.messages(here.discord.dm_channel(here.ana)) == []
         assert here.discord.unresolved == []
@@ -113,7 +108,6 @@ async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path
             await server.slash(ana, "mt status", {})
             await until(lambda: any(line["event"] == "error_not_sent" for line in logs))
         later = await read(await server.slash(ana, "mt status", {}))
-
     assert "There is no run yet" in later.text
 
 
@@ -123,7 +117,6 @@ async def test_answer__whose_token_has_ended_is_a_direct_message(tmp_path: Path,
         here.story(here.ana)
         here.discord.fail_next("PATCH", ORIGINAL, Refusal(401 if code == 50027 else 404, code, "Gone"))
         await here.discord.slash(here.ana, "mt status", {})
-
         told = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "kk-ipa(.|\\n)*request")
         assert "interaction_metadata" not in told.payload
 
@@ -136,7 +129,6 @@ async def test_answer__that_was_deleted_is_one_line_of_the_log(tmp_path: Path) -
             call = await here.discord.slash(here.ana, "mt status", {})
             await until(lambda: any("answer_deleted" in str(line["event"]) for line in logs))
         sent = [one.operation_id for one in here.discord.requests if one.path.split("/")[-3:-2] == [call.token]]
-
         assert sent == ["update_original_webhook_message"]
         assert [line["log_level"] for line in logs if line["event"] != "bot_ready"] == ["warning"]
 
@@ -149,7 +141,6 @@ async def test_button__that_changes_its_message_tells_errors_beside_it(tmp_path:
         (here.root / "artifacts" / "models" / "char_lstm-1" / "request.json").unlink()
         again = await here.discord.click(here.ana, message, "mt:status:char_lstm-1:again")
         told = await again.followup()
-
         assert "There is no run" in shown_text(told.payload) and told.visible_to == here.ana
         assert "⏳ Queued" in shown_text(message.payload)
 
@@ -160,7 +151,6 @@ async def test_form__is_not_opened_for_strangers_nor_where_something_is_broken(t
         stranger = await read(await here.discord.slash(here.eve, "mt score", {}))
         (story.run.path / "request.json").write_bytes(b"no request")
         broken = await read(await here.discord.slash(here.ana, "mt score", {"run": story.record.run_id}))
-
         assert (stranger.colour, broken.colour) == (AMBER, RED)
         assert stranger.is_ephemeral and broken.is_ephemeral
 
@@ -173,7 +163,6 @@ async def test_form__whose_reply_is_lost_stays_the_one_answer(tmp_path: Path) ->
         with captured_logs() as logs:
             call = await here.discord.slash(here.ana, "mt score", {"run": "char_lstm-1"})
             await until(lambda: any(line["event"] == "form_not_confirmed" for line in logs))
-
         assert (await call.form())["title"] == "Score with kk-ipa"
 
 
@@ -188,7 +177,6 @@ async def test_suggestions__of_an_older_command_are_left_unanswered(tmp_path: Pa
             asking = asyncio.create_task(here.discord.autocomplete(here.ana, "ancient", "what", "a", timeout=1))
             await until(lambda: any(line["event"] == "command_not_started" for line in logs))
             asking.cancel()
-
         assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 0
 
 

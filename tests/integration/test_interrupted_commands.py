@@ -30,7 +30,6 @@ async def test_command_that_is_cancelled__ends_wherever_it_stands(tmp_path: Path
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 reading.cancel()
-
                 await asyncio.wait([reading], timeout=10)
                 assert reading.cancelled(), f"not after {steps} steps of the loop"
         await over_a_port.close()
@@ -48,7 +47,6 @@ async def test_many_who_mend_a_queue_at_once__lose_no_job(tmp_path: Path) -> Non
             await store.enqueue(keys.INTERACTIVE_QUEUE, "infer", job.request_id, job)
 
         await asyncio.gather(*(enqueue_later(number) for number in range(50)))
-
         queued: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
         assert queued == 50
 
@@ -87,5 +85,4 @@ async def test_workers_bell__that_is_away_is_listened_to_again(tmp_path: Path) -
         listening.cancel()
         await asyncio.wait([listening])
         await store.close()
-
     assert position == "0-0" and listening.cancelled()

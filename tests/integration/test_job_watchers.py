@@ -77,7 +77,6 @@ async def test_experiment_that_begins_again__has_a_card_and_a_final_message_agai
                 await listener.watch_experiment(experiment.experiment_id, ana.id, None)
                 experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
                 await until(partial(is_told, experiment))
-
         assert ["· result" in text for text in here.texts(ana)] == [False, True] * 2
 
 
@@ -132,7 +131,6 @@ async def test_tokenizer__has_one_card_and_one_final_message(tmp_path: Path) -> 
             training.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
             final = await here.message(ana, "· result")
             await until(lambda: not read_ledger(training).pending)
-
         assert [text.split("\n")[1] for text in here.texts(ana)] == ["❌ Failed: tokenizer mine"] * 2
         assert "Memory ran out." in shown_text(final.payload)
 
@@ -144,7 +142,6 @@ async def test_completed_tokenizer__has_its_figures_and_the_next_command_in_its_
         async with here.listening() as listener:
             await listener.watch_tokenizer(TOKENIZER.name, ana.id, None)
             final = await here.message(ana, "· result")
-
         assert len(here.texts(ana)) == 1
         said = shown_text(final.payload)
         assert "✅ Completed: tokenizer" in said and "char · 29 tokens" in said
@@ -165,7 +162,6 @@ async def test_unwatched_experiment__says_no_more_and_unknown_ones_are_refused(t
                 await listener.watch_experiment("other-00000000", ana.id, None)
             with pytest.raises(AppError, match="There is no tokenizer"):
                 await listener.watch_tokenizer("char-0", ana.id, None)
-
         assert len(here.texts(ana)) == 1
 
 
@@ -202,7 +198,6 @@ async def test_mention__that_fails_is_tried_again_and_sent_once(tmp_path: Path) 
             async with here.listening() as listener:
                 await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
                 await until(lambda: not read_ledger(story.run).pending)
-
         assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
         assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
 
@@ -226,7 +221,6 @@ async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(tmp_pa
         story = here.story(ana)
         async with here.listening() as listener:
             watcher = await listener.watch(story.run, ana.id, None, away.id)
-
         assert watcher.closed_place == "dm"
         assert here.discord.messages(away) == []
 
@@ -305,7 +299,6 @@ async def test_digest__whose_end_was_shown_by_a_killed_bot_is_removed_at_the_sta
         here.story(ana).start()
         async with here.listening():
             await here.message(ana, "Training: kk-ipa")
-
         assert not list((tmp_path / "digests").iterdir())
 
 
@@ -322,7 +315,6 @@ async def test_digest__that_is_refused_or_damaged_keeps_no_run_from_its_end(tmp_
                 for story in stories:
                     story.cancel()
                 await until(lambda: all(not read_ledger(story.run).pending for story in stories))
-
         assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
 
 

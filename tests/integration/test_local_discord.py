@@ -187,7 +187,6 @@ async def test_slash__client_refuses_what_the_command_tree_forbids() -> None:
 async def test_autocomplete__choices_come_back() -> None:
     async with LocalDiscord(token=TOKEN) as server, running_bot(server):
         choices = await server.autocomplete(server.add_user("ayse"), "mt status", "run", "abc")
-
         assert ["abc-1", "abc-2"] == [choice.value for choice in choices]
         assert [] == server.violations
 
@@ -256,7 +255,6 @@ async def test_nonce__repeated_send_returns_the_earlier_message() -> None:
         person = await bot.fetch_user(user.id)
         first = await person.send("done", nonce="run_1:final")
         again = await person.send("done", nonce="run_1:final")
-
         assert first.id == again.id
         assert 1 == len(server.messages(server.dm_channel(user)))
         assert [] == server.violations
@@ -269,7 +267,6 @@ async def test_gateway__interaction_during_a_drop_is_replayed_on_resume() -> Non
         for seen, how in enumerate(ways, start=1):
             server.drop_gateway(how)
             call = await server.slash(user, "mt status", {"run": f"run-{seen}"})
-
             assert f"status of run-{seen}" == (await call.reply()).content
             assert seen == bot.resumes
         assert [] == server.violations
@@ -324,7 +321,6 @@ async def test_rate_limit__discord_py_waits_and_nothing_is_lost() -> None:
         server.fail_next("PATCH", "/channels/{channel_id}/messages/{message_id}", 429, retry_after_seconds=0.05)
         await sent.edit(content="last")
         [stored] = server.messages(server.dm_channel(user))
-
         assert {"1", "2", "3", "4", "5"} == {str(version.payload["content"]) for version in stored.versions[1:-1]}
         assert "last" == stored.content
         # Six edits, two per window of 0.3 s, span at least two windows.
@@ -338,7 +334,6 @@ async def test_rate_limit__ignoring_the_headers_gives_429_in_discords_form() -> 
         path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
         answers = [await send_raw(server, "POST", path, {"content": str(index)}) for index in range(6)]
         status, error = answers[-1]
-
         assert [200] * 5 == [answer[0] for answer in answers[:5]]
         assert (429, False) == (status, error["global"])
         assert isinstance(error["retry_after"], float)
@@ -387,7 +382,6 @@ _GROUP: list[JsonValue] = [
 async def test_command_limits__a_tree_that_discord_refuses_is_refused(command: Json, code: str) -> None:
     async with LocalDiscord(token=TOKEN) as server:
         status, error = await send_raw(server, "PUT", f"/applications/{server.application_id}/commands", [command])
-
         assert (400, 50035) == (status, error["code"])
         assert code in encode(error["errors"]).decode()
         assert ["request"] == [violation.kind for violation in server.violations]
@@ -401,7 +395,6 @@ async def test_component_limits__buttons_without_or_with_the_same_custom_id_are_
             body: Json = {"components": [{"type": 1, "components": [*buttons]}]}
             status, error = await send_raw(server, "POST", path, body)
             assert (400, 50035) == (status, error["code"])
-
         where = [violation.detail.split(":")[0] for violation in server.violations]
         ids = [f"components.0.components.{index}.custom_id" for index in (1, 0, 0)]
         assert ids == where
@@ -432,7 +425,6 @@ async def test_guild__a_command_is_offered_only_in_its_contexts() -> None:
         owner, member = server.add_user("ayse"), server.add_user("kim")
         guild = server.add_guild("lab", [owner, member])
         note = server.say(member, guild.channels[0], "read me")
-
         assert "read me" == note.content
         with pytest.raises(ClientRefusal, match="not offered in DMs"):
             await server.slash(owner, "mt-admin")
@@ -478,7 +470,6 @@ async def test_token__expired_interaction_token_is_refused_with_50027() -> None:
         await asyncio.sleep(8.1)
         path = f"/webhooks/{server.application_id}/{call.token}/messages/@original"
         status, error = await send_raw(server, "PATCH", path, {"content": "y"})
-
         assert (401, 50027) == (status, error["code"])
 
 

@@ -26,7 +26,6 @@ async def test_words_and_secrets__are_in_no_log_and_no_event(tmp_path: Path) -> 
         async with worker(tmp_path, out.fileno(), err.fileno()) as queue:
             await what_goes_right(queue, tmp_path)
             await what_goes_wrong(queue, tmp_path)
-
     logs = [*(tmp_path / "artifacts").rglob("logs.jsonl*"), *(tmp_path / "artifacts").rglob("events.jsonl")]
     assert len(logs) >= 6
     told = {path: path.read_text(encoding="utf-8") for path in (*logs, tmp_path / "out", tmp_path / "err")}

@@ -90,7 +90,6 @@ async def test_asker_of_an_evaluation__waits_while_a_worker_has_it_and_no_longer
         await here.store.redis.set(keys.in_progress(request_id), "a worker")
         await asyncio.sleep(1.5 * PATIENCE_SECONDS)
         assert not waiting.done()
-
         await here.store.redis.delete(keys.in_progress(request_id))
         with pytest.raises(AppError, match="No worker has answered"):
             await waiting

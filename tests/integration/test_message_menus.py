@@ -28,7 +28,6 @@ async def test_score_with_last_run__answers_about_the_text_of_a_message(answers:
         stranger = await answer(await here.discord.choose(here.eve, verse, SCORE))
         with pytest.raises(ClientRefusal, match="has no Dance"):
             await here.discord.choose(here.bob, verse, "Dance")
-
     assert "📏 Score of 19 characters" in said(scored) and is_hidden(scored)
     assert "This message has no text." in said(none) and is_hidden(none)
     assert "Forbidden" in said(stranger)

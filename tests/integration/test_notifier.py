@@ -67,7 +67,6 @@ async def test_two_people__are_told_of_their_own_runs_only(tmp_path: Path) -> No
             of_bob.fail()
             await here.message(ana, "char_lstm-ana · result")
             await here.message(bob, "char_lstm-bob · result")
-
         assert [("char_lstm-ana" in text, "char_lstm-bob" in text) for text in here.texts(ana)] == [(True, False)] * 2
         assert [("char_lstm-ana" in text, "char_lstm-bob" in text) for text in here.texts(bob)] == [(False, True)] * 2
 
@@ -78,7 +77,6 @@ async def test_run_that_has_ended_before__is_told_by_one_message(tmp_path: Path)
         here.story(ana).start().step(10, 3.0).step(20, 2.0).checkpoint(20).cancel()
         async with here.listening():
             final = await here.message(ana, "· result")
-
         assert len(here.texts(ana)) == 1
         assert len(final.attachments) == 1, "there is no card that shows the chart"
         assert custom_ids(final) == ["resume", "retry", "logs"]
@@ -95,7 +93,6 @@ async def test_restart__goes_on_with_the_same_card(tmp_path: Path) -> None:
             await here.message(ana, "· result")
         async with here.listening():  # which ends the card, where the one before had no time for that
             await until_delivered(story)
-
         assert len(here.texts(ana)) == 2
         assert "Completed" in shown_text(card.payload)
 
@@ -110,7 +107,6 @@ async def test_restarts__keep_the_edits_of_a_card_as_far_apart(tmp_path: Path) -
             story.step(step, 2.0)
             async with here.listening():
                 await here.discord.wait_for_edit(card, f"step {step} ")
-
         assert len(card.edit_seconds) == 5
         assert min(later - earlier for earlier, later in pairwise(card.edit_seconds)) >= EDIT_INTERVAL_SECONDS
 
@@ -183,7 +179,6 @@ async def test_task_that_fails_again__waits_longer_unless_it_has_gone_on_well(
         with captured_logs() as logs:
             async with here.listening(steady_seconds=steady_seconds):
                 await until(lambda: len(logs) == 3)
-
     assert [line["retry_seconds"] for line in logs] == pytest.approx(waits)
 
 
@@ -201,7 +196,6 @@ async def test_lost_reply__makes_no_second_message(tmp_path: Path, lost: str) ->
                 here.discord.fail_next("POST", MESSAGES, "reply_lost")
             story.cancel()
             await until_delivered(story)
-
         assert [text.split("\n")[1] for text in here.texts(ana)] == ["⏹ Cancelled: kk-ipa"] * 2
 
 
@@ -218,7 +212,6 @@ async def test_crash_between_message_and_ledger__makes_no_second_message(tmp_pat
         story.cancel()
         async with here.listening():
             await until_delivered(story)
-
         assert [text.split("\n")[1] for text in here.texts(ana)] == ["⏹ Cancelled: kk-ipa"] * 2
 
 
@@ -235,7 +228,6 @@ async def test_intent_without_message__is_sent_after_looking(tmp_path: Path, ref
                 here.discord.fail_next("POST", MESSAGES, 503)
             story.cancel()
             await until_delivered(story)
-
         assert len(here.texts(ana)) == 2
 
 
@@ -248,7 +240,6 @@ async def test_discord_away__is_waited_for_and_the_newest_state_arrives(tmp_path
             here.discord.fail_next("PATCH", MESSAGE, "reset")
             story.start().step(50, 2.0).cancel()
             await until_delivered(story)
-
         assert "Cancelled" in shown_text(card.payload)
 
 
@@ -264,7 +255,6 @@ async def test_closed_dms__are_remembered_and_hold_up_nobody_else(tmp_path: Path
             async with here.listening() as listener:
                 listener.follow(closed.record.run_id)
                 await asyncio.sleep(0.2)
-
         assert [watcher.closed_place for watcher in read_ledger(closed.run).watchers] == ["dm"]
         assert len(here.discord.requests) == tried
         assert [line["run_id"] for line in logs if line["event"] == "channel_closed"] == ["char_lstm-closed"]
@@ -297,7 +287,6 @@ async def test_card_that_was_deleted__is_not_made_again_for_the_end_which_has_a_
             await delete(here, await here.message(ana, "Queued"))
             story.cancel()
             await here.message(ana, "· result")
-
         assert len(here.texts(ana)) == 1
 
 
@@ -317,7 +306,6 @@ async def test_malformed_and_unknown_events__are_each_one_line_of_the_log(tmp_pa
                     file.write(b'no event\n{"type":"trainer.job.started.v2"}\n')
                 story.start().step(10, 2.0)
                 await here.discord.wait_for_edit(card, "step 10 ")
-
         # the follower and whoever opens the log to write see them
         said = [line["event"] for line in logs if line["log_level"] == "warning"]
         assert {*said[:2]} == {"event_unknown", "event_malformed"}
@@ -349,7 +337,6 @@ async def test_refusal_that_is_not_of_the_channel__is_an_error_that_is_logged(tm
         with captured_logs() as logs:
             async with here.listening():
                 await until(lambda: len(logs) > 0)
-
         assert logs[0]["event"] == "task_failed"
 
 
@@ -363,7 +350,6 @@ async def test_broken_ledger__is_said_and_holds_up_nobody_else(tmp_path: Path) -
             async with here.listening() as listener:
                 listener.follow("char_lstm-broken")
                 await here.message(ana, "char_lstm-whole · result")
-
         said = [line["run_id"] for line in logs if line["event"] == "run_unreadable"]
         assert said == ["char_lstm-broken"] * 2
 
@@ -398,7 +384,6 @@ async def test_card_that_never_arrived__is_not_made_after_the_end(tmp_path: Path
         put_watchers(story, Watcher(user_id=ana.id, card=SentMessage(nonce="1")))
         async with here.listening():
             await until_delivered(story)
-
         assert len(here.texts(ana)) == 1
 
 
@@ -412,7 +397,6 @@ async def test_queued_run__shows_its_position_and_that_there_is_no_worker_withou
             assert NO_WORKER in shown_text(card.payload)
             here.bell.known = {"queue_position": 1}
             await here.discord.wait_for_edit(card, "Position 1 in the queue")
-
         assert "Waiting for a worker." in shown_text(card.payload)
 
 
@@ -428,7 +412,6 @@ async def test_run_whose_worker_is_gone__says_so_in_its_card_by_itself_and_recov
             assert "ETA" not in shown_text(card.payload)
             here.bell.known = {}
             await here.discord.wait_for_edit(card, "Training")
-
         colours = [rows(version.payload["embeds"])[0]["color"] for version in card.versions]
         assert colours == [BLURPLE, AMBER, BLURPLE]
 
@@ -494,7 +477,6 @@ async def test_watcher_in_a_channel__is_mentioned_in_the_final_message_only(tmp_
             await here.discord.wait_for_message(hall, "Queued")
             story.cancel()
             await until_delivered(story)
-
         card, final = here.discord.messages(hall)
         assert (card.payload["content"], final.payload["content"]) == ("", f"<@{cy.id}>")
         (sent,) = [body.body for body in here.discord.bodies if "<@" in str(body.body.get("content"))]
@@ -539,7 +521,6 @@ async def test_watchers_in_one_channel__do_not_take_each_other_s_messages(tmp_pa
             here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
             story.cancel()
             await until_delivered(story)
-
         texts = [shown_text(message.payload) for message in here.discord.messages(hall)]
         assert ["· result" in text for text in texts] == [False, False, True, True]
         assert len(told_ids(story)) == 4
@@ -602,7 +583,6 @@ async def test_rate_limit_that_lasts__is_waited_for(tmp_path: Path) -> None:
         here.discord.fail_next("POST", MESSAGES, 429, times=6, retry_after_seconds=0.01)
         async with here.listening():
             await here.message(ana, "· result")
-
         assert len(here.texts(ana)) == 1
 
 
@@ -614,7 +594,6 @@ async def test_run_that_has_become_private__is_told_to_nobody_else(tmp_path: Pat
         here.private_to = ana
         async with here.listening():
             await here.message(ana, "· result")
-
         assert here.texts(bob) == []
 
 

@@ -172,7 +172,6 @@ async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
         cancelled = await queue.cancel(run_id)
         await queue.pause(is_paused=False)
         status = await queue.status(run_id)
-
     assert (cancelled, status.status) == (True, "cancelled")
     assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
 
@@ -184,7 +183,6 @@ async def test_tokenizer__trains_on_another_machine(site: Site) -> None:
         tokenizer = queue.tokenizers.get(accepted.tokenizer_id)
         while tokenizer.is_unfinished():
             await queue.replication.refresh()
-
         assert tokenizer.completed_manifest().vocab_size == 40
 
 
@@ -195,7 +193,6 @@ async def test_request_without_the_object_store__is_refused_and_leaves_nothing(s
         queue.replication = Replication(here)
         with pytest.raises(AppError) as refused:
             await queue.train(tiny_request(), user_id=7)
-
         assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert [run.run_id for run in queue.runs.all()] == before
 
@@ -237,7 +234,6 @@ async def test_experiment__runs_on_another_machine_and_its_report_comes_back(sit
         while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
             await queue.replication.refresh()
         matrix = queue.experiments.stored.get(experiment_id).path / "matrix.csv"
-
         assert status.status == "completed", status.message
         assert matrix.stat().st_size > 0
 
@@ -255,7 +251,6 @@ async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site:
         ends = [await told(queue, run_id) for run_id in run_ids]
         with pytest.raises(AppError, match="has already ended"):
             await queue.experiments.cancel(experiment_id)
-
     assert (status.status, {end.status for end in ends}) == ("cancelled", {"cancelled"})
 
 
@@ -267,7 +262,6 @@ async def test_mt_without_redis__asks_the_worker_of_another_machine_to_cancel(si
         installation = LocalInstallation(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
         asked = await installation.cancel(run_id)
         statuses = [status.status async for status in installation.follow(run_id)]
-
     assert (asked.status, statuses[-1]) == ("running", "cancelled")
 
 

@@ -101,7 +101,6 @@ async def test_client__lists_models_and_completes(lab: Lab) -> None:
         whole = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=8, n=2, seed=3, stop=["zz"])
         again = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=8, n=2, seed=3, stop="zz")
         greedy = await client.completions.create(model=run.run_id, prompt=["cab", "b"], max_tokens=4, temperature=0)
-
     assert run.run_id in listed and found.id == run.run_id
     assert [choice.index for choice in whole.choices] == [0, 1]
     assert texts(whole) == texts(again)
@@ -182,7 +181,6 @@ async def test_idempotency_key__returns_the_first_completion(lab: Lab) -> None:
         ]
         with pytest.raises(openai.ConflictError):
             await client.completions.create(model=run.run_id, prompt="b", extra_headers=headers)
-
     assert (first.id, texts(first)) == (again.id, texts(again))
 
 

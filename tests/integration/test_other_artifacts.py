@@ -120,7 +120,6 @@ def test_id__is_given_once_to_a_folder_however_many_are_first(tmp_path: Path) ->
     with ThreadPoolExecutor(8) as pool:
         roots: list[Path] = [root] * 40
         ids = set(pool.map(own_artifacts_id, roots))
-
     assert ids == {artifacts_id(root)} == {own_artifacts_id(root)}
     (root / "installation").write_bytes(b"torn")
     assert artifacts_id(root) == ""

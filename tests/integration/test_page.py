@@ -92,7 +92,6 @@ async def test_page__that_a_browser_has_is_not_sent_again(lab: Lab) -> None:
             etag = first.headers["ETag"]
             again = await site.get(address, key=None, headers={"If-None-Match": f'"other", W/{etag}'})
             other = await site.get(address, key=None, headers={"If-None-Match": '"other"'})
-
             assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
             assert (other.status, other.body) == (200, first.body)
 
@@ -101,7 +100,6 @@ async def test_page__has_no_other_files(lab: Lab) -> None:
     async with lab_site(lab) as site:
         for path in ("/page/", "/page/jsconfig.json", "/page/..%2fserver.py", "/page/../server.py", "/page//main.js"):
             refused = await site.get(path, key=None)
-
             assert refused.outcome == (404, "NOT_FOUND")
 
 
@@ -110,7 +108,6 @@ def test_files__of_the_folder_are_served_and_name_only_each_other() -> None:
     named = set(all_of(r"(?:src|href)=\"(/page/[^\"]+)", everything))
     imported = set(all_of(r"^import [^;]+ from \"\./([^\"]+)\";", everything))
     typed = set(all_of(r"@import [^;]+? from \"\./([^\"]+)\"", everything))
-
     assert {path.name for path in FOLDER.iterdir()} == set(FILES.values()) | DEVELOPMENT
     assert named | {f"/page/{name}" for name in imported} == set(FILES) - {"/", "/docs"}
     assert typed == {"records.js", "scored_text.js"}
@@ -119,14 +116,12 @@ def test_files__of_the_folder_are_served_and_name_only_each_other() -> None:
 def test_sources__need_no_other_server_and_never_turn_text_into_code() -> None:
     for name, source in SOURCES.items():
         own = source.replace("http://www.w3.org/2000/svg", "")
-
         assert [OUTSIDE.search(own), CODE_FROM_TEXT.search(own), INLINE.search(own)] == [None] * 3, name
 
 
 def test_records__have_the_fields_of_the_contracts() -> None:
     text = (FOLDER / "records.d.ts").read_text(encoding="utf-8")
     names = all_of(r"interface (\w+) \{", text)
-
     assert sorted(names) == sorted(RECORDS)
     for name, body in zip(names, all_of(r"interface \w+ \{(.*?)\n?\}", text), strict=True):
         fields = set(all_of(r"(?:^|;)\s*(\w+): ", body))
@@ -143,7 +138,6 @@ def test_wheel__takes_the_folder() -> None:
     pyproject: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = _Project.model_validate(pyproject).tool.hatch.build.targets["wheel"]
     ignored = subprocess.run(["git", "check-ignore", *FOLDER.iterdir()], cwd=ROOT, capture_output=True, check=False)
-
     assert set(wheel) == {"packages"} and "bot" in wheel["packages"]  # all files of a package that git does not ignore
     assert ignored.stdout == b""
 
@@ -152,5 +146,4 @@ def test_wheel__takes_the_folder() -> None:
 def test_modules__have_strict_types() -> None:
     assert TSC is not None
     checked = subprocess.run([TSC, "--project", FOLDER / "jsconfig.json"], capture_output=True, text=True, check=False)
-
     assert (checked.returncode, checked.stdout) == (0, "")

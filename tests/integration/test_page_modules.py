@@ -44,7 +44,6 @@ def output_of(modules: Path, program: str) -> str:
 
 def test_ticks__are_round_numbers_inside_the_range(modules: Path) -> None:
     found = value_of(modules, "ticks", "scale.js", "[ticks(0, 100, 5), ticks(2.13, 3.42, 5), ticks(-0.3, 0.3, 3)]")
-
     assert found == [[0, 20, 40, 60, 80, 100], [2.5, 3], [-0.2, 0, 0.2]]
 
 
@@ -72,7 +71,6 @@ def test_events__however_the_stream_is_cut(modules: Path, line_end: str) -> None
         {"id": "7", "event": "a.v1", "data": '{"x":\n"é"}'},
         {"id": "", "event": "message", "data": "b"},
     ]
-
     assert value_of(modules, "EventParser", "event_stream.js", expression) == [wanted] * 12
 
 
@@ -115,7 +113,6 @@ def test_text__counts_as_the_server_counts(modules: Path, text: str, lowercase: 
         words.append({"text": word, "span": [position, position + len(word)]})
         position += len(word) + 1
     expression = f"normalized({json.dumps(text)}, {json.dumps(words)})"
-
     assert value_of(modules, "normalized", "scored_text.js", expression) == list(wanted)
 
 
@@ -169,7 +166,6 @@ def test_bytes_of_a_character__are_one_token_with_the_sum_of_their_surprisals(mo
 def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
     names = "visible, spoken, heat"
     expression = r"[visible(' a\u00a0'), visible('\u0301'), spoken(' '), spoken('\t'), spoken('\u0301'), spoken('é')]"
-
     assert value_of(modules, names, "scored_text.js", expression) == [
         "·\u200ba⍽",
         "◌\u0301",
@@ -187,7 +183,6 @@ def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
     expression = (
         "[decimal(null), decimal(1234.5, 1), percent(0.345), size(999), size(1.25e6), duration(null), duration(3725)]"
     )
-
     assert value_of(modules, names, "numbers.js", expression) == [
         "–",
         "1,234.5",

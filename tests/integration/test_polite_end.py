@@ -86,7 +86,6 @@ async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) 
         for run_id, holder in (("run-1", "box:1"), ("run-2", "box:2")):
             await store.renew_lease(run_id, holder, seconds=60, heartbeat=1.0)
         await store.release_own(["run-1", "run-2"], "box:1")
-
         assert await store.holders(["run-1", "run-2"]) == {"run-2": "box:2"}
         assert await store.get_all(keys.lease("run-1"), keys.lease("run-2")) == [None, b"box:2"]
 
@@ -134,7 +133,6 @@ def test_time_until_idle__must_be_a_duration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = main(["worker", f"--until-idle={given}"])
-
     sentence = f"mt: `--until-idle` must be a duration such as 90s, 10m or 1h, you gave '{given}'.\n"
     assert (code, capsys.readouterr().err) == (2, sentence)
     assert list(tmp_path.iterdir()) == []

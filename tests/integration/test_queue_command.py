@@ -49,9 +49,7 @@ async def test_refresh__shows_the_queue_of_now(tmp_path: Path) -> None:
         assert "No run waits" in (await read(call)).text
         for number in range(23):
             here.story(here.ana, f"lstm-{number}")
-
         pressed = await here.discord.click(here.bob, message, "mt:queue:all")
-
         assert "… and 3 more runs" in (await read(pressed)).text
 
 

@@ -323,7 +323,6 @@ async def test_wiped_index__of_ended_runs_is_told_again_in_order(tmp_path: Path)
         await queue.cancel(runs[0])
         assert await store.unpublished([]) == [] == await store.unpublished(runs)
         await store.redis.flushall()
-
         assert await store.unpublished(runs) == runs
         await reconcile(settings, store)
         assert [await told(store, run_id) for run_id in runs] == [[1, 2], [1]]
@@ -341,7 +340,6 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
         assert [line["event"] for line in logs] == ["run_accepted_without_redis"]
         await store.redis.config_set("maxmemory", 0)
         await reconcile(settings, store)
-
         assert (await store.queue_order("training"))[0] == accepted.run_id
 
 
@@ -352,7 +350,6 @@ async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path
         without = await queue.status(run_id)
         assert not await queue.has_worker()
         await store.renew_worker(seconds=60)
-
         assert await queue.has_worker()
         assert (without.message, without.queue_position) == (NO_WORKER, 1)
         assert (await queue.status(run_id)).message == "Waiting for a worker."
@@ -433,7 +430,6 @@ async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) ->
         worker = await worker_at(tmp_path, url)
         async with asyncio.timeout(PATIENCE_SECONDS):
             _, said = await worker.communicate()
-
     assert worker.returncode == 1
     assert "worker_loop_failed" in said.decode() and "PASSWORD" not in said.decode()
 
@@ -449,7 +445,6 @@ async def test_worker_told_to_end_while_the_queue_is_away__ends_with_0(tmp_path:
             await worker.stderr.readuntil(b"reconciliation_failed")
             worker.send_signal(signal.SIGTERM)
             _, said = await worker.communicate()
-
     assert worker.returncode == 0
     assert "worker_closed_without_redis" in said.decode()
 
@@ -488,7 +483,6 @@ async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path)
                 await jobs.train({}, payload)
                 await jobs.train_tokenizer({}, payload)
                 await jobs.infer({}, payload)
-
     refused = Counter(line["event"] for line in logs)
     assert refused == dict.fromkeys(("training_job_rejected", "tokenizer_job_rejected", "inference_job_rejected"), 5)
 
@@ -533,7 +527,6 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
             await until(lambda: "redis_unavailable" in [line["event"] for line in logs])
         await server.start()
         await publish_events(store, RunStore(tmp_path / "artifacts").get(RUN))
-
         assert await asyncio.wait_for(rung, PATIENCE_SECONDS) == RUN
         await store.close()
         await listening.close()
@@ -552,7 +545,6 @@ async def test_run_of_a_worker_that_is_gone__is_begun_before_any_that_waits_what
         again = await store.claim_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
         await reconcile(settings, store)
         third = await store.claim_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
-
     assert [job_id for job_id, _ in (*begun, *again)] == [first] * 2
     assert [job_id for job_id, _ in third] != [first]
 
@@ -565,7 +557,6 @@ async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Pa
         await store.dequeue("training", run_ids[0])
         await store.enqueue("training", "train", run_ids[2], TrainJobPayload(run_id=run_ids[2]))
         await reconcile(settings, store)
-
         waiting: list[bytes] = await store.redis.zrange("training", 0, -1)
         assert [job_id.decode() for job_id in waiting] == run_ids
 
@@ -576,9 +567,7 @@ async def test_child_of_a_run_that_has_ended__changes_nothing(tmp_path: Path) ->
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         await queue.cancel(run_id)
         ended_as = queue.runs.get(run_id).manifest()
-
         child = await start_child("train-child", settings, run_id)
         assert await child.wait() == 0
-
         assert ended_as is not None and ended_as.status == "cancelled"
         assert queue.runs.get(run_id).manifest() == ended_as

@@ -125,9 +125,7 @@ def test_command__shows_what_it_shows_on_the_machine_of_the_server(
 ) -> None:
     names = {"RUN": laptop.server.run.run_id, "OTHER": other}
     typed = [names.get(word, word) for word in words]
-
     there = laptop.locally(*typed)
-
     assert laptop.type(*typed) == there
     assert not (laptop.folder / "artifacts").exists()
 
@@ -140,9 +138,7 @@ def test_runs__are_those_of_the_server(laptop: Laptop, other: str) -> None:
 
 def test_train__shows_the_progress_and_the_result_of_a_run_of_the_server(laptop: Laptop) -> None:
     (laptop.folder / "run.yaml").write_text("corpus: text\nlabel: from a laptop\n", encoding="utf-8")
-
     code, out, err = laptop.type("train", "run.yaml", *TINY, "--json")
-
     status = RunStatus.model_validate_json(out)
     assert (code, status.status, status.label) == (0, "completed", "from a laptop")
     assert f"run {status.run_id}" in err
@@ -202,11 +198,9 @@ def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop) -> No
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG | {"checkpoint_every_steps": 5})).run_id
         threading.Thread(target=_cancel_after_a_checkpoint, args=(client, run_id)).start()
-
         code, out, _ = laptop.type("resume", run_id, "--json")
         followed = RunStatus.model_validate_json(out)
         assert (code, followed.status) == (1, "cancelled")
-
         resumed = threading.Thread(target=_cancel_the_next_run, args=(client, run_id))
         resumed.start()
         code, out, _ = laptop.type("resume", run_id, "--json")
@@ -275,9 +269,7 @@ def test_running_run__is_cancelled(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG)).run_id
         _until(lambda: client.status(run_id).status == "running")
-
         assert laptop.show("cancel", run_id).startswith(f"{run_id} ")
-
         assert laptop.refusal("logs", "none").startswith("mt: There is no run 'none'")
         assert client.wait(run_id).status == "cancelled"
 
@@ -293,10 +285,8 @@ def test_log__is_followed_to_the_end_of_the_run(is_remote: bool, laptop: Laptop)
         run_id = client.train(tiny_request(**LONG)).run_id
         _until(lambda: client.status(run_id).step > 0)
         threading.Timer(1.0, client.cancel, (run_id,)).start()
-
         words = ("logs", run_id, "--follow", "--tail", "1", "--json")
         code, out, _ = laptop.type(*words) if is_remote else laptop.locally(*words)
-
         logged = LogReader(laptop.lab.settings.app.artifacts_root / "models" / run_id / "logs.jsonl").last(10_000)
         shown = out.splitlines()
         assert code == 0 and 1 < len(shown) < len(logged) and shown == logged[-len(shown) :]
@@ -306,9 +296,7 @@ def test_run_that_has_not_started__has_no_log(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         busy = client.train(tiny_request(**LONG)).run_id
         waiting = client.train(tiny_request()).run_id
-
         code, out, err = laptop.type("logs", waiting)
-
         assert (code, out) == (0, "") and "The run has no log yet" in err
         assert "is cancelled" in laptop.show("cancel", waiting)
         client.cancel(busy)
@@ -441,7 +429,6 @@ def test_follow__continues_after_a_restart_of_the_server(laptop: Laptop) -> None
         restart.start()
         code, out, _ = laptop.type("resume", run_id, "--json")
         restart.join()
-
     assert (code, RunStatus.model_validate_json(out).status) == (1, "cancelled")
 
 

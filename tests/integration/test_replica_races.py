@@ -59,7 +59,6 @@ def test_machine_that_always_comes_second__does_not_become_the_writer(tmp_path: 
     first = replica(bucket, tmp_path / "a")
     first.publish()
     second = Replica(ShortlyBefore(bucket, first.claim), tmp_path / "b", "models", RUN)
-
     with pytest.raises(WriterChanged):
         second.claim()
     assert not first.push()
@@ -71,7 +70,6 @@ def test_run_that_two_machines_publish__belongs_to_the_first(tmp_path: Path, buc
         accepted(tmp_path / name)
     first = replica(bucket, tmp_path / "a")
     second = Replica(ShortlyBefore(bucket, first.publish), tmp_path / "b", "models", RUN)
-
     with pytest.raises(AppError, match="Another machine has just stored the same") as refused:
         second.publish()
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
@@ -85,7 +83,6 @@ def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> 
     replica(bucket, tmp_path).publish()
     writer = Replica(LostAnswers(bucket.settings), tmp_path, "models", RUN)
     writer.claim()
-
     (run.path / "new.txt").write_text("new", encoding="utf-8")
     assert writer.push()
     assert "new.txt" in {file.path for file in stored_head(bucket).files}
@@ -117,7 +114,6 @@ async def test_run_that_was_accepted_without_the_store__is_stored_later(tmp_path
     settings: Settings = machine(tmp_path, bucket)
     accepted(settings.app.artifacts_root)
     replication = Replication(settings)
-
     await replication.refresh()
     assert bucket.objects.get(f"open/models/{RUN}") is None
     await replication.refresh(with_ended=True)

@@ -100,11 +100,9 @@ def test_writer_of_the_same_machine__goes_on_with_what_it_had_not_stored(tmp_pat
     killed.publish()
     killed.claim()
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
-
     again = replica(bucket, tmp_path)
     again.claim()
     again.push()
-
     assert content(run.path)["loss_curve.jsonl"] == b"1\n"
     fetched = replica(bucket, tmp_path / "b")
     fetched.pull()
@@ -115,7 +113,6 @@ def test_claim__of_a_folder_that_a_process_still_writes_is_refused(tmp_path: Pat
     run = accepted(tmp_path / "a")
     replica(bucket, tmp_path / "a").publish()
     replica(bucket, tmp_path / "b").claim()
-
     with run.wait_for_lock(1):
         with pytest.raises(WriterChanged):
             replica(bucket, tmp_path / "a").claim()
@@ -165,10 +162,8 @@ def test_end_whose_writer_was_killed__is_completed_by_the_next_reader(tmp_path: 
     ended = bucket.objects.get(f"ended/models/{RUN}")
     assert ended is not None
     bucket.objects.put(HEAD, ended.data)
-
     reader = replica(bucket, tmp_path / "b")
     reader.pull()
-
     assert bucket.objects.tags("open/") == {}
     assert content(reader.path) == content(run.path)
 
@@ -185,7 +180,6 @@ def test_growing_file__is_stored_again_under_its_key_until_it_is_cut(tmp_path: P
         fetched = replica(bucket, tmp_path / "b")
         fetched.pull()
         assert (fetched.path / "loss_curve.jsonl").read_bytes() == curve
-
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -206,10 +200,8 @@ def test_damaged_object__is_refused_and_the_file_on_disk_stays(tmp_path: Path, b
     writer.push()
     for key in bucket.objects.tags(f"files/models/{RUN}/"):
         bucket.objects.put(key, b"damaged, but long enough for any of the files" * 100)
-
     with pytest.raises(AppError, match="damaged or changes all the time") as refused:
         reader.pull()
-
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert (reader.path / "loss_curve.jsonl").read_bytes() == b"1\n"
 
@@ -313,10 +305,8 @@ def test_damaged_corpus__is_refused(tmp_path: Path, bucket: Bucket) -> None:
     store_corpus(bucket.objects, CorpusRef(name="text", sha256=digest, bytes=4), file)
     [key] = bucket.objects.tags(f"corpora/{digest}/")
     bucket.objects.put(key, b"xyz\n")
-
     with pytest.raises(AppError, match="A corpus in the object store is damaged"):
         fetch_corpus(bucket.objects, digest, tmp_path / "corpora")
-
     assert [*(tmp_path / "corpora").iterdir()] == []
 
 
@@ -327,7 +317,6 @@ def test_artifacts_folders__of_a_store_have_one_id_and_those_of_another_are_refu
     for name in ("a", "b", "a", "b"):
         join_store(bucket.objects, tmp_path / name)
         assert own_artifacts_id(tmp_path / name) == own
-
     other = own_artifacts_id(tmp_path / "other")
     with pytest.raises(AppError, match="belong to different installations"):
         join_store(bucket.objects, tmp_path / "other")
@@ -339,7 +328,6 @@ def test_store_that_does_not_answer__is_said_in_one_sentence(tmp_path: Path) -> 
         bucket = server.bucket()
         accepted(tmp_path)
     one = replica(bucket, tmp_path)
-
     for call in (one.publish, one.pull, one.claim, one.is_stored, one.delete, one.request_cancel):
         with pytest.raises(AppError, match="object store of `OBJECT_STORE__URL` does not answer") as refused:
             call()

@@ -84,12 +84,10 @@ async def test_cancelled_run__is_resumed_with_more_epochs_and_ends_after_the_las
         await wait(queue, first.run_id, lambda s: (s.epoch or 0) > 2 or ended(s))
         await queue.cancel(first.run_id)
         assert (await wait(queue, first.run_id, ended)).status == "cancelled"
-
         with pytest.raises(AppError, match=r"`num_epochs` must be \d or more, you gave 1: the run has come to epoch"):
             await queue.resume(first.run_id, user_id=7, epochs=1)
         second = queue.runs.get((await queue.resume(first.run_id, user_id=7, epochs=14)).run_id)
         done = await wait(queue, second.run_id, ended)
-
     assert (done.status, done.epoch, done.total_epochs) == ("completed", 14, 14)
     assert first.record().effective.num_epochs == 12
     assert second.record().effective.num_epochs == second.record().request.num_epochs == 14

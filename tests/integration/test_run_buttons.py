@@ -108,7 +108,6 @@ async def test_settings__that_are_too_long_for_a_form_are_attached_only(tmp_path
         status = await status_of(here, here.bob, "lstm-1")
         form = await here.discord.click(here.bob, status, "mt:change:lstm-1")
         shown = await here.discord.click(here.bob, status, "mt:config:lstm-1")
-
         assert "too long for a form" in (await read(form)).text
         assert "```" not in (await read(shown)).text
         assert b"checkpoint_schedule" in here.discord.read(answered(shown).attachments[0])
@@ -153,7 +152,6 @@ async def test_retry__of_a_run_that_has_not_ended_is_refused(tmp_path: Path) -> 
         shutil.rmtree(story.run.path)
         here.story(here.bob)
         told = await read(await here.discord.click(here.bob, message, "mt:retry:char_lstm-1"))
-
         assert told.colour == AMBER and "Only a failed or cancelled run" in told.text
 
 
@@ -166,7 +164,6 @@ async def test_compare__is_chosen_from_a_list_of_completed_runs(tmp_path: Path) 
         asked = await here.discord.click(here.ana, status, f"mt:compare:{DONE}")
         question = await read(asked)
         compared = await read(await here.discord.click(here.ana, answered(asked), f"mt:compareto:{DONE}", [OTHER]))
-
         assert "no other completed run" in alone.text
         assert "Select the baseline" in question.text
         assert f"{DONE} · {OTHER}" in compared.text
@@ -180,7 +177,6 @@ async def test_watch_here__is_the_channel_of_the_button(tmp_path: Path) -> None:
         status = await call.reply()
         watching = await read(await here.discord.click(here.bob, status, "mt:watch:char_lstm-1:here"))
         card = await here.discord.wait_for_message(home.channels[0], "Queued")
-
         assert f"to <#{home.channels[0].id}>" in watching.text
         assert card.channel == home.channels[0] and story.record.run_id in shown_text(card.payload)
 
@@ -217,7 +213,6 @@ async def test_page__is_chosen_by_its_number(tmp_path: Path) -> None:
         opened = await here.discord.click(here.ana, message, buttons(message)["3/3"])
         refused = await (await here.discord.submit_modal(opened, {"page": "two"})).followup()
         none = await here.ask(here.ana, "runs", {"model": "gru"})
-
         assert "page 1 of 3" in first and "page 3 of 3" in last and "char_lstm runs: 20" in last
         assert "`page` must be a number" in shown_text(refused.payload)
         assert "gru runs: 0" in none.text

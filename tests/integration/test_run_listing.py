@@ -163,7 +163,6 @@ async def test_runs__lead_to_the_status_of_one_of_them(tmp_path: Path) -> None:
         story(here, here.ana, "lstm-2").start()
         message = await (await here.discord.slash(here.ana, "mt runs", {})).reply()
         shown = await here.discord.click(here.ana, message, "mt:status:selected", ["lstm-2"])
-
         assert "Worker not responding" in (await read(shown)).text
 
 
@@ -172,7 +171,6 @@ async def test_page__of_another_version_says_so(tmp_path: Path, custom_id: str) 
     async with place(tmp_path) as here:
         message = await message_with(here, custom_id)
         told = await (await here.discord.click(here.ana, message, custom_id)).followup()
-
         assert "another version" in shown_text(told.payload)
 
 
@@ -181,7 +179,6 @@ def test_page__has_a_button_that_discord_takes_however_far_and_for_whatever_word
     following = wanted._replace(page=999_998).buttons(1_000_000)[-1]
     custom_id = following.custom_id or ""
     read_back = parse_press({"custom_id": custom_id})
-
     assert len(custom_id) <= 100
     assert read_back is not None and RunFilters.parse(read_back) == wanted._replace(page=999_999)
 
@@ -236,7 +233,6 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
         story(here, here.ana, "lstm-ana")
         story(here, here.bob, "lstm-bob")
-
         choices = await here.suggested(here.bob, "status", "run", "")
         assert [choice.value for choice in choices] == ["lstm-bob"]
 
@@ -269,7 +265,6 @@ async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(tmp
         of_ana = await here.suggested(here.ana, "train", "corpus", "")
         typed = await here.suggested(here.bob, "train", "corpus", "cats")
         again = await here.ask(here.bob, "train", {"corpus": str(typed[0].value)})
-
         assert [choice.name for choice in of_bob] == ["My cats (attached)", "demo", "udhr_ipa"]
         assert [choice.name for choice in of_ana] == ["demo", "udhr_ipa"]
         assert "⏳ Queued: My cats" in again.text and "attached text" in again.text
@@ -280,7 +275,6 @@ async def test_tokenizers__are_suggested_by_label_and_id(tmp_path: Path) -> None
     shutil.copytree(fixture, tmp_path / "artifacts" / "tokenizers" / fixture.name)
     async with place(tmp_path) as here:
         choices = await here.suggested(here.bob, "train", "tokenizer", "222")
-
         assert [choice.value for choice in choices] == [fixture.name]
         assert "tokens" in choices[0].name
 
@@ -292,7 +286,6 @@ async def test_tokenizers__of_private_runs_are_not_suggested_to_others(tmp_path:
         one = story(here, here.ana, "lstm-ana")
         facts: dict[str, object] = {"tokenizer": TokenizerFacts(id=fixture.name, sha256="a" * 64)}
         one.run.write_manifest(manifest_of(one.record, "completed").model_copy(update=facts))
-
         of_bob, of_ana = [await here.suggested(one, "train", "tokenizer", "") for one in (here.bob, here.ana)]
         assert [choice.value for choice in of_bob] == [*METHODS]
         assert [choice.value for choice in of_ana] == [*METHODS, fixture.name]
@@ -330,7 +323,6 @@ async def test_cancel__of_a_run_that_has_gone_on_for_long_is_asked_about_first(t
         asked, kept = shown_text(question.payload), not old.run.cancel_requested()
         answer = await (await here.discord.click(here.bob, question, button_of(question, "Cancel it"))).reply()
         late = await here.ask(here.bob, "cancel", {"run": "lstm-2"})
-
         assert "Cancelled" in at_once.text and young.run.cancel_requested()
         assert "Cancel lstm-2?" in asked and kept
         assert "Cancelled" in shown_text(answer.payload) and old.run.cancel_requested()
@@ -376,7 +368,6 @@ async def test_help__tells_every_command_and_its_options(tmp_path: Path) -> None
                 assert f"**{option['name']}**" in topic.text and text(option["description"]) in topic.text
         choices = await here.suggested(here.bob, "help", "topic", "tr")
         unknown = await here.ask(here.bob, "help", {"topic": "dance"})
-
         assert choices[0].value == "train"
         assert unknown.colour == AMBER and "There is no command with this name." in unknown.text
 

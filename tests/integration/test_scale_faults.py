@@ -60,10 +60,8 @@ async def test_end_of_a_run_that_could_not_be_stored__is_stored_by_the_next_job(
         run, _ = claimed(bucket, root)
         with run.wait_for_lock(1), run.open_log() as events:
             finish_run(run, events, manifest_of(run.record(), "cancelled"))
-
         payload: dict[str, object] = TrainJobPayload(run_id=RUN).model_dump()
         await jobs.train({}, payload)
-
     assert bucket.objects.tags("open/") == {}
     other = replica(bucket, tmp_path / "b")
     other.pull()
@@ -83,10 +81,8 @@ async def test_end_of_a_tokenizer_that_could_not_be_stored__is_stored_by_the_nex
         writer.publish()
         writer.claim()
         tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, "It failed."))
-
         payload: dict[str, object] = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id).model_dump()
         await jobs.train_tokenizer({}, payload)
-
     assert bucket.objects.tags("open/") == {}
     assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer.tokenizer_id}"]
 
@@ -99,10 +95,8 @@ def test_stored_checkpoint__comes_with_all_rows_of_a_long_curve_before_it(tmp_pa
     (run.checkpoints / "step-5").mkdir(parents=True)
     (run.checkpoints / "step-5" / "weights.safetensors").write_bytes(b"after all these rows")
     writer.push()
-
     other = replica(bucket, tmp_path / "b")
     other.claim()
-
     assert (other.path / "checkpoints" / "step-5" / "weights.safetensors").read_bytes() == b"after all these rows"
     assert (other.path / "loss_curve.jsonl").read_bytes() == LARGE + ROW
 
@@ -113,12 +107,10 @@ def test_folder_that_two_threads_of_a_machine_publish__is_stored_without_an_erro
     run_ids = [f"char_lstm-{number}" for number in range(8)]
     for run_id in run_ids:
         RunStore(tmp_path).create(record(run_id))
-
     with ThreadPoolExecutor(4) as pool:
         for run_id in run_ids:
             both = [pool.submit(replica(bucket, tmp_path, run_id).publish) for _ in range(4)]
             assert [one.result() for one in both] == [None] * 4
-
     assert sorted(bucket.objects.tags("open/")) == [f"open/models/{run_id}" for run_id in run_ids]
 
 
@@ -171,11 +163,9 @@ async def test_work_that_is_published_and_ends_during_a_look__is_fetched_by_the_
     with run.wait_for_lock(1), run.open_log() as events:
         finish_run(run, events, manifest_of(run.record(), "cancelled"))
     writer.push()
-
     looking = asyncio.create_task(replication.refresh())
     await asyncio.sleep(0)
     replication.watch("models", RUN)
-
     assert await looking == []
     assert await replication.refresh() == [RUN]
     assert await replication.refresh() == []

@@ -83,9 +83,7 @@ async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_pa
 
 async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Path) -> None:
     first, *others = [Services(settings_in(tmp_path, embedded_workers=0)) for _ in range(4)]
-
     urls = await asyncio.gather(*(services.start() for services in (first, *others)))
-
     assert len(set(urls)) == 1
     assert len(servers(tmp_path)) == 1
     await first.stop()
@@ -110,9 +108,7 @@ async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_
     starter = await start_starter(tmp_path, PATH=path)
     assert len(servers(tmp_path)) == 1 + (not with_setpriv)
     assert len(processes(tmp_path, "trainer worker --embedded")) == 1
-
     kill(starter.pid)
-
     assert await gone(tmp_path)
     await starter.communicate()
 
@@ -122,9 +118,7 @@ async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_
     await one.start()
     await two.start()
     [worker] = processes(tmp_path, "trainer worker --embedded")
-
     kill(worker.pid)
-
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not (started := processes(tmp_path, "trainer worker --embedded")) or started == [worker]:
             await asyncio.sleep(0.05)
@@ -137,9 +131,7 @@ async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_
 async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
     deep = tmp_path / ("long-name-" * 12)
     services = Services(settings_in(deep, embedded_workers=0))
-
     url = await services.start()
-
     path = Path(url.removeprefix("unix://"))
     assert len(bytes(path)) <= 100
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -181,7 +173,6 @@ def _url(url: str) -> dict[str, str]:
 async def test_wrong_redis__is_named_in_one_sentence(url: str) -> None:
     with pytest.raises(AppError) as caught:
         await connect(url)
-
     assert caught.value.code in (ErrorCode.CONFIG_INVALID, ErrorCode.SERVICE_UNAVAILABLE)
     assert "REDIS__URL" in caught.value.message
 
@@ -212,7 +203,6 @@ async def test_what_is_no_redis__is_named_in_one_sentence(answer: bytes) -> None
             await connect(f"redis://{address}")
         with pytest.raises(AppError, match="`REDIS__URL`") as encrypted:
             await connect(f"rediss://{address}")
-
     assert {plain.value.code, encrypted.value.code} == {ErrorCode.SERVICE_UNAVAILABLE}
 
 
@@ -246,10 +236,8 @@ async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Pa
     folder = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof.manifest").write_text("broken", encoding="utf-8")
-
     with pytest.raises(AppError, match="did not start"):
         await Services(settings_in(tmp_path, embedded_workers=0)).start()
-
     assert servers(tmp_path) == []
 
 
@@ -259,10 +247,8 @@ async def test_server_that_never_answers__is_given_up(tmp_path: Path, monkeypatc
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("trainer.jobs.services._SERVER_START_SECONDS", 0.3)
-
     with pytest.raises(AppError, match="did not start"):
         await Services(settings_in(tmp_path, embedded_workers=0)).start()
-
     assert await gone(tmp_path)
 
 
@@ -277,7 +263,6 @@ async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tm
     with captured_logs() as logs:
         await until(lambda: any("service_start_failed" in str(line["event"]) for line in logs))
     manifest.write_bytes(whole)
-
     await until(lambda: bool(servers(tmp_path)))
     store = await connect(url)
     await store.close()
@@ -289,11 +274,9 @@ async def test_end__of_a_process_without_a_pipe_and_of_one_that_does_not_listen(
     program = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
     deaf = await asyncio.create_subprocess_exec("sh", "-c", program, stdout=asyncio.subprocess.PIPE)
     assert await pipe(deaf.stdout).readline() == b"ready\n"
-
     await end(plain, 5)
     await end(deaf, 0.2)
     await end(deaf, 0.2)  # it has ended already
-
     assert (plain.returncode, deaf.returncode) == (-signal.SIGTERM, -signal.SIGKILL)
     with pytest.raises(ValueError, match="without this pipe"):
         pipe(plain.stdin)
@@ -322,13 +305,11 @@ async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) 
     silent.bind(str(folder / "valkey.sock"))
     silent.listen()
     services = Services(settings_in(tmp_path, embedded_workers=0))
-
     starting = asyncio.create_task(services.start())
     await asyncio.sleep(0.2)
     connection, _ = silent.accept()
     connection.close()
     silent.close()
-
     assert (await starting).startswith("unix://")
     await services.stop()
 
@@ -362,7 +343,6 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
 
 def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
-
     assert list(die_with_parent()) == [sys.executable, "-m", "trainer.system.parent_watch"]
 
 

@@ -55,7 +55,6 @@ async def test_commands__have_their_texts_in_turkish_and_russian_but_not_their_n
         workers = next(row for row in rows(admin["options"]) if row["name"] == "workers")
         action = next(row for row in rows(workers["options"]) if row["name"] == "action")
         pause = rows(action["choices"])[0]
-
         assert set(mapping(admin["description_localizations"])) == {"tr", "ru"}
         assert mapping(pause["name_localizations"]) == {"tr": "duraklat", "ru": "пауза"}
         assert not admin.get("name_localizations") and not workers.get("name_localizations")
@@ -68,7 +67,6 @@ async def test_answers__are_in_the_language_of_the_readers_discord(tmp_path: Pat
         await here.bot.access.set(dan.id, "user")
         assert "Очередь пуста." in (await here.ask(dan, "queue")).text
         assert "No run waits." in (await here.ask(here.bob, "queue")).text
-
         await here.bot.user_settings.save(dan.id, UserSettings(language="en"))
         assert "No run waits." in (await here.ask(dan, "queue")).text
 
@@ -113,7 +111,6 @@ async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path
             here.story(here.bob, f"lstm-{number}").start().complete()
         await here.bot.index.refresh()
         form = lists(await (await here.discord.slash(here.bob, "mt settings")).form())
-
         assert len(form["default_run"]) == 25
 
 
@@ -145,7 +142,6 @@ async def test_notify__of_the_settings_is_the_default_of_new_runs(tmp_path: Path
         await here.bot.user_settings.save(here.bob.id, UserSettings(notify="off"))
         for seed, options in ((1, {}), (2, {"notify": "dm"})):
             await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": seed, **options})
-
         seeds = {path.name: here.bot.queue.runs.get(path.name).record().effective.seed for path in here.runs()}
         assert sorted(seeds.values()) == [1, 2]
         assert [seeds[run_id] for run_id in here.bot.notifier.watched_by(here.bob.id)] == [2]

@@ -71,9 +71,7 @@ def test_second_process__ends_with_its_reader(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "fork", recorded_fork)
     results = all_results(work_on(PARTS * 9, int), 1)
     next(results)
-
     results.close()
-
     [pid] = started
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -145,6 +143,5 @@ def test_error__is_the_first_of_the_text(tmp_path: Path) -> None:
     block = b"line\n" * 60_000
     corpus = tmp_path / "corpus.txt"
     corpus.write_bytes(block + b"\xff\n" + block + b"\xfe\n" + block)
-
     with pytest.raises(AppError, match=rf"byte {len(block):,}"):
         SplitCorpus(corpus, Normalization(), RULE)

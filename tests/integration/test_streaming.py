@@ -140,7 +140,6 @@ async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place
         while (left := await response_without_reader(here, process.pid)).status == "completed":
             pass  # all was written before the reader went away
     after = await here.queue.inference.generate(RUN, long_text(max_new_tokens=1))
-
     assert [one.pid for one in processes(here.folder, "answer-requests")] == [process.pid]
     assert left.error is not None and left.error.code is ErrorCode.CANCELLED
     assert after.status == "completed"
@@ -188,7 +187,6 @@ async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tm
         told = await all_of(here.queue.inference.stream_generate(RUN, long_text(prompt_text="silent")))
         with pytest.raises(AppError, match="Its weights are gone"):
             await all_of(here.queue.inference.stream_generate(RUN, long_text(prompt_text="bad")))
-
     pieces = [(piece.index, piece.start, piece.text) for piece in told if isinstance(piece, GenerateChunk)]
     assert pieces == [(0, 0, "ab"), (1, 0, "x"), (0, 2, "c"), (1, 1, ""), (0, 3, "d"), (0, 4, "efg")]
     assert isinstance(told[-1], GenerateResponse)
@@ -206,7 +204,6 @@ async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Pa
                 await code_of(here.queue.inference.get_chat(RUN, "a")),
             ]
             await until(lambda: any(line["event"] == "chunk_publication_failed" for line in logs))
-
     assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 3
 
 
@@ -251,7 +248,6 @@ async def prediction__of_a_blank_prefix_is_refused(here: Place) -> None:
     found = await here.queue.inference.predict(RUN, PredictRequest(text="the s", k=4))
     with pytest.raises(AppError, match="Prefix is empty") as caught:
         await here.queue.inference.predict(RUN, PredictRequest(text=""))
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert found.suggestions is not None and len(found.suggestions) == 4
 

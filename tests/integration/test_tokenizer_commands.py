@@ -53,7 +53,6 @@ async def test_training__of_a_caller_with_closed_direct_messages_names_the_comma
     async with place(tmp_path) as here:
         here.discord.set_dms(here.bob, is_open=False)
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
-
     assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
 
 
@@ -63,7 +62,6 @@ async def test_corpora__are_suggested_for_the_last_name(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         first = await here.suggested(here.bob, "tokenizer train", "corpora", "k")
         second = await here.suggested(here.bob, "tokenizer train", "corpora", "kk,k")
-
     assert {"kk", "ky"} <= {choice.value for choice in first}
     assert "kk,ky" in {choice.value for choice in second} and "kk,kk" not in {choice.value for choice in second}
 
@@ -79,7 +77,6 @@ async def test_corpora__are_suggested_for_the_last_name(tmp_path: Path) -> None:
 async def test_train__refuses_and_stores_nothing(tmp_path: Path, options: dict[str, str], expected: str) -> None:
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "tokenizer train", options)
-
     assert expected in answer.text and answer.colour == AMBER
     assert tokenizers(tmp_path) == []
 
@@ -87,7 +84,6 @@ async def test_train__refuses_and_stores_nothing(tmp_path: Path, options: dict[s
 async def test_train__without_a_worker_says_so(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "demo"})
-
     assert "⏳ Tokenizer" in answer.text and "char · corpus demo" in answer.text
     assert "No worker is running" in answer.text
 
@@ -104,7 +100,6 @@ async def test_tokenizer__of_private_runs_is_hidden(tmp_path: Path) -> None:
         listed = await here.ask(here.bob, "tokenizer list")
         shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})
         own = await here.ask(here.ana, "tokenizer list")
-
     assert "No tokenizers yet." in listed.text and "secret" in own.text
     assert "only of private runs of other people" in shown.text
 
@@ -118,7 +113,6 @@ async def test_list__turns_its_pages(tmp_path: Path) -> None:
         first = await read(call)
         message = await call.reply()
         await read(await here.discord.click(here.bob, message, "mt:tokenizers:list:1"))
-
         assert "11 tokenizers · page 1 of 2" in first.text and first.text.count("⏳") == 10
         await until(lambda: "page 2 of 2" in shown_text(message.payload))
         assert shown_text(message.payload).count("⏳") == 1

@@ -117,7 +117,6 @@ async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_pat
         cores = len(os.sched_getaffinity(child.pid))
         kill(worker.pid)
         await until(lambda: child not in processes(tmp_path))
-
         assert cores == 1
         assert is_in(queue, accepted.tokenizer_id, "running")
         assert (await end_of(queue, accepted)).status == "completed"
@@ -133,7 +132,6 @@ async def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
             record = await resolve_tokenizer(asked, CorpusStore(settings))
             TokenizerStore(settings.app.artifacts_root).create(record)
             codes.append(await (await start_child("train-tokenizer", settings, record.tokenizer_id)).wait())
-
     assert codes == [0] * 4
     one, two = (sorted((tmp_path / threads).glob("artifacts/tokenizers/*/tokenizer.*")) for threads in "12")
     assert [path.parent.name for path in one] == [path.parent.name for path in two]
@@ -148,7 +146,6 @@ async def test_stop__ends_the_child_at_once_and_the_next_start_begins_anew(tmp_p
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
     assert await gone(tmp_path)
     assert is_in(queue, accepted.tokenizer_id, "running")
-
     async with running(settings_in(tmp_path)) as queue:
         assert (await end_of(queue, accepted)).status == "completed"
 
@@ -213,7 +210,6 @@ async def test_crashes__end_it_after_the_third_in_a_row(lab: Lab) -> None:
             accepted = await queue.train_tokenizer(asked)
             (tokenizer.path / "tokenizer.json").mkdir()  # which no file can replace
         status = await end_of(queue, accepted)
-
     assert status.error is not None
     assert (status.status, status.error.code) == ("failed", ErrorCode.TOKENIZER_TRAIN_FAILED)
     assert "crashed 3 times" in status.message
@@ -229,7 +225,6 @@ async def test_tokenizer_held_by_another_child__waits_for_it(lab: Lab) -> None:
             words = (f"tokenizer_id={accepted.tokenizer_id}", f"exit_code={LOCKED_EXIT_CODE}")
             await until(lambda: lab.logged("child_ended", *words))
             assert is_in(queue, accepted.tokenizer_id, "queued")
-
         assert (await end_of(queue, accepted)).status == "completed"
 
 
@@ -241,7 +236,6 @@ async def test_evil_payloads__train_nothing_and_the_worker_goes_on(lab: Lab) -> 
             payload: dict[str, str] = {"tokenizer_id": tokenizer_id}
             await store.redis.enqueue_job("train_tokenizer", payload, _queue_name=keys.TOKENIZER_QUEUE)
         assert (await end_of(queue, await queue.train_tokenizer(request(corpora=["more"])))).status == "completed"
-
     assert len(queue.tokenizers.all()) == len(before) + 1
 
 
@@ -252,5 +246,4 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         with pytest.raises(AppError, match="nothing was queued") as caught:
             await queue.train_tokenizer(request())
-
     assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE

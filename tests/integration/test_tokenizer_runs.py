@@ -58,7 +58,6 @@ async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_w
             await asyncio.sleep(0.05)
         shared = await finished(queue, tokenizer_id=own.tokenizer_id)
         child = await finished(queue, init_from_run_id=shared.run_id)
-
     own_manifest = own.completed_manifest()
     facts = shared.completed_manifest().tokenizer
     assert facts is not None and (facts.id, facts.sha256) == (own.tokenizer_id, own_manifest.files[0].sha256)

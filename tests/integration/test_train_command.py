@@ -48,7 +48,6 @@ async def test_options__reach_the_run(tmp_path: Path) -> None:
             {"corpus": "cats", "model": "gru", "size": "tiny", "epochs": 2, "name": "small gru", "early_stopping": 3},
         )
         record = accepted(here)
-
         assert "It needs about" in answer.text and "parameters, about 0.4 GiB of memory and" in answer.text
         assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · word tokenizer · 2 epochs" in answer.text
         assert record.user_id == here.bob.id
@@ -89,7 +88,6 @@ async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothi
     async with place(tmp_path) as here:
         options: Options = {"file": Upload("cats.txt", TEXT), "model": "llama", "size": "paper"}
         answer = await here.ask(here.bob, "train", options)
-
         assert answer.colour == AMBER and "This training needs at least" in answer.text
         assert "`batch_size`, `max_seq_len` or `size` smaller" in answer.text
         await until(lambda: left(tmp_path) == [])
@@ -102,7 +100,6 @@ async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> N
         newer: dict[str, object] = {"created_at": now()}
         Story(tmp_path / "artifacts", run_record("lstm-ana", user_id=here.ana.id).model_copy(update=newer))
         again = await here.ask(here.bob, "train", {"epochs": 3})
-
         assert "Corpus: cats" in again.text and "3 epochs" in again.text
 
 
@@ -115,7 +112,6 @@ async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_n
         settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}
         with_config = await here.ask(here.bob, "train", settings)
         scored = await here.ask(here.bob, "score", {"file": Upload("мәтін.txt", b"\xff")})
-
         assert all(f"⏳ Queued: {name}\n" in answer.text for name, answer in answers.items())
         assert {choice.name for choice in offered} == {"мәтін (attached)", "мәтін 2 (attached)"}
         assert "⏳ Queued: char-lstm-ipa" in with_config.text
@@ -129,7 +125,6 @@ async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run
         options: Options = {"corpus": "text", "init_from": str(suggested[0].value), "freeze_embeddings": True}
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)
-
         assert "⏳ Queued: text" in answer.text
         assert record.effective.init_from_run_id == PARENT and record.effective.freeze_embeddings
         assert record.effective.tokenizer_id is not None
@@ -145,7 +140,6 @@ async def test_warm_start__from_what_is_none_or_private_leaves_nothing(tmp_path:
         )
         unfinished = await here.ask(here.ana, "train", {"file": file, "init_from": "lstm-ana"})
         unknown = await here.ask(here.ana, "train", {"file": file, "init_from": "../x"})
-
         assert "🔒" in private.text and "🔒" in by_file.text
         assert "`init_from` names no completed run" in unfinished.text
         assert "There is no run" in unknown.text
@@ -164,7 +158,6 @@ async def test_tokenizer__that_is_there_is_taken_and_another_one_is_named_by_its
         assert "does not know" in unfit.text
         assert "`tokenizer`" in unknown.text and "There is no tokenizer" in unknown.text
         assert here.runs() == [] and texts(here) == []
-
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "tokenizer": TOKENIZER.name})
         assert accepted(here).effective.tokenizer_id == TOKENIZER.name
 
@@ -175,7 +168,6 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
         options: Options = {"config": Upload("kk.yaml", data), "file": Upload("cats.txt", TEXT), "epochs": 2}
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)
-
         assert "⏳ Queued: char-lstm-ipa" in answer.text and "attached text" in answer.text
         assert record.effective.num_epochs == 2
         assert record.effective.optimizer.eps == 1e-8 and record.effective.test_fraction == 0.10
@@ -194,7 +186,6 @@ async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there
         refused = [await here.ask(here.bob, "train", {"config": Upload("kk.yml", data)}) for data in (path, relative)]
         assert all(one.colour == AMBER for one in refused) and here.runs() == []
         assert "There is no corpus 'secret'" in refused[1].text
-
         answer = await here.ask(here.bob, "train", {"config": Upload("kk.yml", YAML), "name": "mine"})
         assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text
 
@@ -205,11 +196,9 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
         some = Upload("some.yaml", b"model_family: gru\nmodel: {hidden_size: 9}\ntokenizer: {method: char}\n")
         nothing_yet = await here.ask(here.bob, "train", {"config": some})
         assert "Give exactly one of `corpus` (a name) and `file`" in nothing_yet.text and here.runs() == []
-
         await here.ask(here.bob, "train", {"config": some, "corpus": "cats", "size": "tiny", "name": "first"})
         first = accepted(here).effective
         again = await here.ask(here.bob, "train", {"config": some, "name": "again"})
-
         assert (first.model_family, first.model.hidden_size, first.tokenizer.method) == ("gru", 64, "char")
         assert "⏳ Queued: again" in again.text and "Corpus: cats" in again.text
 
@@ -231,7 +220,6 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
 async def test_config__that_is_wrong_says_where_and_leaves_nothing(tmp_path: Path, file: Upload, said: str) -> None:
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "train", {"config": file, "file": Upload("cats.txt", TEXT)})
-
         assert answer.colour == AMBER and said in answer.text
         assert str(tmp_path) not in answer.text
         await until(lambda: left(tmp_path) == [])
@@ -241,7 +229,6 @@ async def test_config__with_several_mistakes_tells_each_on_a_line(tmp_path: Path
     wrong = YAML.replace(b"epochs: 5", b"epochs: 0").replace(b"batch_size: 64", b"batch_size: 0")
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "train", {"config": Upload("kk.yaml", wrong)})
-
         assert {line.split("`")[1] for line in answer.text.splitlines() if line.startswith("• ")} == {
             "data.batch_size",
             "training.epochs",
@@ -256,7 +243,6 @@ async def test_table__is_trained_on_by_its_texts(tmp_path: Path, name: str, row:
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "train", {"file": Upload(name, table.encode()), "size": "tiny"})
         corpus = accepted(here).effective.corpus
-
         assert "⏳ Queued: cats" in answer.text
         assert corpus.sha256 == sha256(TEXT + b"\n").hexdigest(), "the plain text has the same name"
 
@@ -272,5 +258,4 @@ async def test_table__is_trained_on_by_its_texts(tmp_path: Path, name: str, row:
 async def test_attachment__that_is_no_text_is_refused_in_one_sentence(tmp_path: Path, name: str, said: str) -> None:
     async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "train", {"file": Upload(name, b"x")})
-
         assert answer.colour == AMBER and said in answer.text

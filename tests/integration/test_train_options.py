@@ -46,9 +46,7 @@ def test_options__set_the_fields_that_they_are_named_for(capsys: pytest.CaptureF
 
 def test_options__replace_the_values_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     file = ROOT / "configs" / "char_lstm_ipa.yaml"
-
     request = request_of(f"{file} --corpus text --epochs 2 --batch-size auto --early-stopping 0", capsys)
-
     assert (request["corpus"], request["num_epochs"], request["batch_size"]) == ("text", 2, "auto")
     assert request["early_stopping"] == {"enabled": False}
 

@@ -127,7 +127,6 @@ async def test_crash_loop__ends_after_three_crashes_without_progress_and_keeps_t
             assert about(child, "oom_score_adj") == "500\n"
             os.kill(child.pid, signal.SIGABRT)
         status = await wait_for_status(queue, run_id, ended)
-
         assert status.error is not None and status.error.code is ErrorCode.CRASH_LOOP
         assert "mt " not in status.message, "it is shown in Discord too"
         assert str(lab.folder) not in status.message
@@ -202,7 +201,6 @@ async def test_no_memory__is_final_at_once_with_advice(lab: Lab) -> None:
         used_bytes = int(about(child, "statm").split()[0]) * resource.getpagesize()
         resource.prlimit(child.pid, resource.RLIMIT_AS, (used_bytes + 10**9, resource.RLIM_INFINITY))
         status = await wait_for_status(queue, run_id, ended)
-
         assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
         assert status.attempt == 1
         assert "Use `batch_size` 2048 with `gradient_accumulation` 2," in status.message
@@ -220,7 +218,6 @@ async def test_model_beyond_all_memory__is_final_at_once_with_advice(lab: Lab) -
         )
         run_id = (await queue.accept(greedy_preview, user_id=None)).run_id
         status = await wait_for_status(queue, run_id, ended)
-
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
     assert (status.status, status.attempt) == ("failed", 1)
 
@@ -259,6 +256,5 @@ async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path)
         await supervise(run, alone, store)
     await store.close()
     await services.stop()
-
     assert later.value.defer_score == 60_000
     assert "attempt_end_unrecorded" in [line["event"] for line in logs]

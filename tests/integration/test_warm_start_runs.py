@@ -66,7 +66,6 @@ async def test_tokenizer_of_another_run__is_shared_by_its_id(lab: Lab) -> None:
         first = (await finished(queue)).completed_manifest()
         assert first.tokenizer is not None
         second = (await finished(queue, corpus="other", tokenizer_id=first.tokenizer.id)).completed_manifest()
-
     assert second.tokenizer == first.tokenizer
     assert first.model is not None and second.model is not None
     assert first.model.vocab_size == second.model.vocab_size
@@ -115,7 +114,6 @@ async def test_parent_with_a_flipped_bit__is_not_started_from(lab: Lab) -> None:
         content[-1] ^= 1
         weights.write_bytes(content)
         child = (await finished(queue, init_from_run_id=parent.run_id)).manifest()
-
     assert child is not None and child.error is not None
     assert (child.status, child.error.code) == ("failed", ErrorCode.MODEL_LOAD_FAILED)
     assert "changed or deleted after its training: model.safetensors" in child.error.message
@@ -127,7 +125,5 @@ async def test_cuda__is_left_to_a_worker_on_another_machine(tmp_path: Path) -> N
     elsewhere: dict[str, object] = {"url": "redis://gpu-box:6379/0"}
     remote: dict[str, object] = {"redis": here.redis.model_validate(elsewhere)}
     settings = here.model_copy(update=remote)
-
     effective = await resolve_request(tiny_request(device="cuda:0"), CorpusStore(settings), settings)
-
     assert effective.device == "cuda:0"

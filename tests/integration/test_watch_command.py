@@ -25,7 +25,6 @@ async def test_watcher__is_told_by_direct_message_and_only_from_the_answer_on_di
         await message(here, here.bob, "· result")
         await message(here, here.ana, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
-
         assert "👁 Watching: kk-ipa" in answer.text and "by direct message" in answer.text and answer.is_ephemeral
         assert on_disk == [here.ana.id, here.bob.id]
         assert [len(told(here, user)) for user in (here.ana, here.bob, here.eve)] == [2, 2, 0]
@@ -64,10 +63,8 @@ async def test_unwatch__ends_edits_and_the_final_message_for_the_starter_too(tmp
         await here.ask(here.ana, "unwatch", RUN)
         await here.bot.queue.cancel("char_lstm-1")
         await message(here, here.bob, "· result")
-
         assert "no final message is sent" in answer.text
         assert told(here, here.ana) == [card] and card.edit_seconds == []
-
         await here.ask(here.ana, "watch", RUN)
         await message(here, here.ana, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
@@ -81,7 +78,6 @@ async def test_unwatch__of_all(tmp_path: Path) -> None:
         answer = await here.ask(here.bob, "unwatch", {"run": "all"})
         again = await here.ask(here.bob, "unwatch", {"run": "all"})
         never = await here.ask(here.bob, "unwatch", {"run": "char_lstm-3"})
-
         assert "`char_lstm-1`" in answer.text and "`char_lstm-2`" in answer.text
         assert "You were not watching any run" in again.text
         assert "🔕 Not watching" in never.text
@@ -98,7 +94,6 @@ async def test_run_that_has_ended__is_told_at_once_and_once(tmp_path: Path) -> N
         await until(lambda: entry(story, here.bob).has_final)
         again = await here.ask(here.bob, "watch", RUN)
         await asyncio.sleep(0.2)
-
         assert all("The run has ended. Its result was sent by direct message." in one.text for one in (answer, again))
         assert len(told(here, here.bob)) == 1
 
@@ -135,7 +130,6 @@ async def test_closed_dms_of_a_watcher__are_told_in_status_until_watching_is_ask
         here.discord.set_dms(here.bob, is_open=True)
         await here.discord.click(here.bob, of_bob, WATCH)
         await message(here, here.bob, "Queued")
-
         assert all(CLOSED in shown_text(one.payload) for one in (watching, of_bob))
         assert "cannot send you" not in shown_text(of_ana.payload)
 
@@ -146,7 +140,6 @@ async def test_private_runs__are_watched_by_nobody_else(tmp_path: Path) -> None:
         for command in ("watch", "unwatch"):
             answer = await here.ask(here.bob, command, RUN)
             assert answer.colour == AMBER and "private" in answer.text
-
         assert read_ledger(story.run).of(here.bob.id) is None
 
 
@@ -156,7 +149,6 @@ async def test_stranger__watches_nothing_by_command_and_by_button(tmp_path: Path
         card = await message(here, here.ana, "Queued")
         answers = [await here.ask(here.eve, command, RUN) for command in ("watch", "unwatch")]
         answers.append(await read(await here.discord.click(here.eve, card, UNWATCH)))
-
         assert [(answer.colour, answer.is_ephemeral) for answer in answers] == [(AMBER, True)] * 3
         assert [watcher.user_id for watcher in read_ledger(story.run).watchers] == [here.ana.id]
 

@@ -43,7 +43,6 @@ async def test_end_of_a_run__is_sent_once_and_noted(tmp_path: Path) -> None:
         sender.wake("char_lstm-1")
         await until(lambda: has_ended(told))
         sender.wake("char_lstm-1")
-
     [received] = here.received
     assert received.path == "/hook"
     assert received.body == Body(run_id="char_lstm-1", type=END, seq=6, event_id="char_lstm-1:cancelled")
@@ -145,7 +144,6 @@ async def test_restart_during_failures__sends_the_event_until_it_is_confirmed(tm
         here.answer = lambda received: web.Response()
         async with sending(tmp_path, here.url):
             await until(lambda: has_ended(told))
-
     assert failing_since is not None
     assert len(here.received) == sent + 1
 
@@ -161,7 +159,6 @@ async def test_stop__waits_for_an_answer_that_is_under_way(tmp_path: Path) -> No
             await asyncio.sleep(0)
             here.may_answer.set()
             await stopping
-
     assert has_ended(told)
 
 
@@ -175,7 +172,6 @@ async def test_stop__does_not_wait_long_and_the_next_bot_sends_the_same_message(
         here.may_answer.set()
         async with sending(tmp_path, here.url):
             await until(lambda: has_ended(told))
-
     assert len(here.received) == 2
     assert len({received.message_id for received in here.received}) == 1
 
@@ -189,7 +185,6 @@ async def test_slow_receiver__is_tried_again(tmp_path: Path) -> None:
             await until(lambda: bool(lines))
         here.may_answer.set()
         await until(lambda: has_ended(told))
-
     assert "Timeout" in str(lines[0]["error"])
     assert not any("127.0.0.1:" in str(line) for line in lines), "the address may be a secret"
 
@@ -201,7 +196,6 @@ async def test_redirect__is_not_followed(tmp_path: Path) -> None:
         told = story(tmp_path).cancel()
         sender.wake("char_lstm-1")
         await until(lambda: has_ended(told))
-
     assert [received.path for received in here.received] == ["/hook", "/hook"]
 
 
@@ -241,7 +235,6 @@ async def test_receiver__gets_four_requests_at_a_time(tmp_path: Path) -> None:
             with captured_logs() as lines:
                 here.may_answer.set()
                 await until(lambda: here.answered == 4 and bool(lines))
-
     assert [line["event"] for line in lines] == ["webhook_address_gone"]
     assert len(here.received) == 4
 
@@ -281,7 +274,6 @@ async def test_new_address__gets_no_events_of_before(tmp_path: Path) -> None:
             later = story(tmp_path, "char_lstm-4").cancel()
         async with sending(tmp_path, here.url, events="trainer"):
             await until(lambda: has_ended(later))
-
     assert here.told == [("char_lstm-4", 1), ("char_lstm-4", 2)]
     assert not sealed.webhook_ledger.exists()
     assert not has_ended(running)
@@ -295,7 +287,6 @@ async def test_receiver_that_fails_for_a_day__loses_the_event_and_gets_the_next(
         with captured_logs() as lines:
             sender.wake("char_lstm-1")
             await until(lambda: has_ended(told))
-
     assert here.told == [("char_lstm-1", 1), ("char_lstm-1", 2)]
     assert [(line["event"], line["event_id"]) for line in lines] == [("webhook_given_up", "char_lstm-1:queued:0")]
     [progress] = read_webhooks(told.run).addresses
@@ -309,7 +300,6 @@ async def test_lost_notification__is_made_up_by_looking(tmp_path: Path) -> None:
         await until(lambda: last_confirmed(told) == 3)
         told.cancel()
         await until(lambda: has_ended(told))
-
     assert [seq for _, seq in here.told] == [1, 2, 3, 4]
 
 
@@ -325,7 +315,6 @@ async def test_full_disk__sends_nothing_twice(tmp_path: Path) -> None:
             sender.wake("char_lstm-1")
             await until(lambda: has_ended(told))
         await sender.stop()
-
     assert [line["event"] for line in lines] == ["webhook_ledger_failed"]
     assert "The disk is full" in str(lines[0]["error"])
     assert len(here.received) == 1
@@ -361,7 +350,6 @@ async def test_deleted_run__is_left_alone(tmp_path: Path) -> None:
             shutil.rmtree(told.run.path)
             here.may_answer.set()
             await until(lambda: bool(lines))
-
     assert [(line["event"], line["run_id"]) for line in lines] == [("run_deleted", "char_lstm-1")]
     assert not told.run.path.exists()
     assert len(here.received) == 1
@@ -377,7 +365,6 @@ async def test_ledger_that_cannot_be_opened__is_tried_again(tmp_path: Path) -> N
         leftover.rmdir()
         told.cancel()
         await until(lambda: has_ended(told))
-
     assert (lines[0]["event"], lines[0]["task"]) == ("task_failed", "webhooks")
 
 
@@ -385,7 +372,6 @@ async def test_without_an_address__nothing_is_sent_or_stored(tmp_path: Path) -> 
     story(tmp_path).cancel()
     async with sending(tmp_path) as sender:
         sender.wake("char_lstm-1")
-
     assert os.listdir(tmp_path) == ["models"]
 
 
@@ -400,5 +386,4 @@ async def test_bot__sends_the_end_of_a_run_that_is_cancelled(tmp_path: Path) -> 
             await bot.queue.cancel("char_lstm-1")
             await until(lambda: bool(here.received))
         await asyncio.gather(running, return_exceptions=True)
-
     assert [received.body.type for received in here.received] == [END]

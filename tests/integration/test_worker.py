@@ -75,7 +75,6 @@ async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp
         waiting = (await queue.train(tiny_request(), user_id=None)).run_id
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
-
         status = await wait(queue, run_id, lambda s: s.attempt == 2 or ended(s))
         before = status.step
         status = await wait(queue, run_id, lambda s: s.step > before or ended(s))
@@ -91,7 +90,6 @@ async def test_cancel__running_run_stops_with_its_checkpoint_kept(lab: Lab) -> N
         assert (await queue.status(run_id)).reachable
         await queue.cancel(run_id)
         status = await wait(queue, run_id, ended)
-
         assert status.status == "cancelled"
         assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
         with pytest.raises(AppError, match="has already ended"):
@@ -107,7 +105,6 @@ async def test_cancel__queued_run_ends_at_once_and_never_starts(lab: Lab) -> Non
             assert (await queue.status(second)).queue_position == 2
             await queue.cancel(second)
         await wait(queue, first, ended)
-
         assert (await queue.status(second)).status == "cancelled"
         assert not any(isinstance(event, JobStarted) for event in events_of(queue, second))
 
@@ -172,7 +169,6 @@ async def test_stop__saves_a_checkpoint_and_the_next_start_goes_on(tmp_path: Pat
     assert await gone(tmp_path)
     paused = [event for event in events_of(queue, run_id) if isinstance(event, (CheckpointSaved, JobProgress))]
     assert [type(event).__name__ for event in paused[-2:]] == ["CheckpointSaved", "JobProgress"]
-
     async with running(settings_in(tmp_path)) as queue:
         status = await wait(queue, run_id, lambda s: s.attempt == 2)
         await queue.cancel(run_id)
@@ -201,7 +197,6 @@ async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(lab: Lab
             run_id = (await queue.train(tiny_request(corpus="lost"), user_id=None)).run_id
             (lab.folder / "data" / "corpus" / "lost.txt").unlink()
         status = await wait(queue, run_id, ended)
-
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
     assert status.attempt == 1
     assert str(lab.folder) not in status.message
@@ -261,7 +256,6 @@ async def test_question_that_workers_have_ended_over_twice__is_answered_with_tha
     async with running(settings_in(tmp_path)) as queue:
         while (response := (await queue.inference.get_score(RUN, request_id)).response).status == "queued":
             await asyncio.sleep(0.05)
-
     assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
     assert response.error.message.startswith("The worker ended twice before the answer")
 
@@ -333,7 +327,6 @@ async def test_training_that_takes_too_long__fails_with_a_checkpoint(tmp_path: P
     async with running(changed(settings, queue=queue_settings)) as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         failed = await wait(queue, run_id, ended)
-
         assert failed.status == "failed" and failed.error is not None
         assert "longer than 3 s (QUEUE__TRAINING_TIMEOUT_SECONDS)" in failed.error.message
         assert failed.step == 0 or newest_whole(queue.runs.get(run_id).checkpoints) is not None
@@ -349,7 +342,6 @@ async def test_run_held_by_another_child__waits_for_it(lab: Lab) -> None:
         with lock:
             await until(lambda: lab.logged("child_ended", f"run_id={run_id}", f"exit_code={LOCKED_EXIT_CODE}"))
             assert [event.seq for event in events_of(queue, run_id)] == [1]
-
         assert (await wait(queue, run_id, ended)).status == "completed"
 
 
@@ -400,7 +392,6 @@ async def test_broken_checkpoint__is_set_aside_and_the_one_before_is_used(tmp_pa
         await wait(queue, run_id, lambda s: s.attempt == 2 and s.message == "Training.")
         await queue.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
-
     assert [path.name.split("-")[2] for path in run.checkpoints.glob("broken-step-*")] == [str(step_of(newest))]
 
 
@@ -414,7 +405,6 @@ async def test_fault_of_the_program__ends_the_run_with_its_stack_in_the_log(lab:
             run_id = (await queue.train(tiny_request(), user_id=None)).run_id
             queue.runs.get(run_id).checkpoints.touch()  # a file where a folder belongs
         status = await wait(queue, run_id, ended)
-
     assert status.error is not None and status.error.code is ErrorCode.MODEL_TRAIN_FAILED
     assert str(lab.folder) not in status.message
     assert "Traceback" in queue.runs.get(run_id).logs.read_text(encoding="utf-8")
@@ -478,5 +468,4 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         with pytest.raises(AppError, match="nothing was queued") as caught:
             await queue.train(tiny_request(), user_id=None)
-
     assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE

@@ -76,7 +76,6 @@ async def test_runs_that_a_worker_cannot_take__block_nobody_and_keep_their_turn(
     async with embedded(tmp_path) as (_, _, store):
         await put_all(store, owner="ana")
         await store.enqueue("training", "train", "bob", TrainJobPayload(run_id="bob"), owner="bob")
-
         assert await claimed(store, CPU, 2) == ["cpu", "bob"]
         assert await claimed(store, GPU, 2) == ["any", "cuda"]
         assert await claimed(store, CPU, 9) == ["free"]
@@ -104,7 +103,6 @@ def test_needs__follow_from_device_precision_and_two_thirds_of_the_estimated_mem
         ("cuda:2", "auto"): JobNeeds(device="cuda", gpus=3, memory_bytes=2 * GIB),
     }
     found = {key: needs_of(changed(effective, device=key[0], precision=key[1]), cost) for key in expected}
-
     assert found == expected
     assert needs_of(changed(effective, device="cuda", devices=4), None) == JobNeeds(device="cuda", gpus=4)
 
@@ -122,7 +120,6 @@ async def test_queued_run__has_no_warning_while_the_embedded_worker_starts(tmp_p
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-
         assert (await queue.status(run_id)).message != NO_WORKER
         assert await queue.has_worker()
 
@@ -208,7 +205,6 @@ async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(
             await store.claim_jobs("training", 1, "me", lease_seconds=9, artifacts=folder, worker=worker)
             for folder, worker in (("a1", CPU), ("b2", CPU), ("a1", changed(CPU, version="2")))
         ]
-
     assert [[job_id for job_id, _ in claimed] for claimed in jobs] == [[], ["job-2"], ["job-1"]]
 
 
@@ -318,7 +314,6 @@ async def test_pause__outlasts_a_wipe_of_redis(tmp_path: Path) -> None:
         assert not await queue.is_paused()
         await restore_pause(settings, store)
         assert await queue.is_paused()
-
         await store.renew_worker(seconds=60, worker=CPU)
         assert [worker.state for worker in (await queue.workers([])).workers] == ["paused"]
         await queue.pause(is_paused=False)
@@ -337,7 +332,6 @@ async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) ->
 
         await queue.pause(is_paused=True)
         await restore_pause(settings, ResumedMeanwhile(store.redis))
-
         assert not await queue.is_paused()
 
 
@@ -366,7 +360,6 @@ def test_gpus__are_those_of_the_driver_that_this_process_may_use(
     path.write_text(SMI.format(program))
     path.chmod(0o755)
     chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-
     assert find_gpus({"PATH": str(tmp_path), **chosen}) == expected
 
 
@@ -376,14 +369,12 @@ def test_gpus__without_the_drivers_program_are_those_of_its_files(tmp_path: Path
     for name, text in (("1", "Model: \t\t NVIDIA T4\nIRQ:   1\n"), ("2", "IRQ: 2\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "information").write_text(text)
-
     assert find_gpus(environ, tmp_path) == [Gpu("NVIDIA T4", None), Gpu("GPU", None)]
 
 
 def test_worker_for_the_cpu__hides_gpus_from_its_trainings(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     only_cpu = changed(settings, queue=changed(settings.queue, devices="cpu"))
-
     assert tuned_environment(only_cpu)["CUDA_VISIBLE_DEVICES"] == ""
     assert tuned_environment(settings).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
@@ -426,5 +417,4 @@ async def test_doctor__names_a_worker_that_refuses_all_jobs(tmp_path: Path) -> N
         for worker in (CPU, machine("old:2", state="refuses", reason="Its version differs.")):
             await store.renew_worker(seconds=60, worker=changed(worker, seen_at=now().timestamp()))
         found = (await check_data(settings))["worker"]
-
     assert found == ("warning", "old:2 takes no job: Its version differs.")

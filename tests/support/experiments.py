@@ -49,7 +49,6 @@ def refusal(change: Change, **typed: object) -> tuple[ErrorCode, tuple[FieldProb
     change(blocks)
     with pytest.raises(AppError) as caught:
         request_of(blocks, **typed)
-
     return caught.value.code, caught.value.details
 
 

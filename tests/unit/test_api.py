@@ -27,9 +27,7 @@ TEXT = "the sun\n\nshe\u0301 was"
 def test_surprisal__is_that_of_the_model_with_tokens_and_places(family: str, tmp_path: Path) -> None:
     run = finished_run(tmp_path, family, "bpe" if family == "gpt2" else "char")
     model, tokenizer = load_run(run)
-
     found = trainer.load(run.path).surprisal(TEXT)
-
     lines = ["the sun", "sh\u00e9 was"]
     expected: list[float] = torch.cat(
         [score_lines(model, [tokenizer.encode(line)])[0].surprisal for line in lines]
@@ -107,10 +105,8 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
 
 def test_mt_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     run = finished_run(shell.folder, "rnn")
-
     words = ("export", run.run_id, "--format", "hf", "--out", "out", "--license", "mit", "--json")
     answer: dict[str, object] = json.loads(shell.type(*words))
-
     exported = [path for path in (shell.folder / "out").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in exported)
     whole = {"run_id": run.run_id, "format": "hf", "path": "out", "files": len(exported), "bytes": size}
@@ -131,9 +127,7 @@ def test_mt_import__restores_what_mt_export_wrote(
     size = (shell.folder / "run.tar").stat().st_size
     assert told == f"{run.run_id} is in run.tar (1 file, {size:,} bytes).\n"
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "elsewhere"))
-
     restored: dict[str, object] = json.loads(shell.type("import", "run.tar", "--json"))
-
     assert restored == {"run_id": run.run_id}
     assert trainer.load(run.run_id).surprisal("the sea") == before
     assert trainer.load(tmp_path / "elsewhere" / "models" / run.run_id).run_id == run.run_id
@@ -143,7 +137,6 @@ def test_mt_import__restores_what_mt_export_wrote(
 
 def test_mt_export__refuses_what_it_cannot_do(shell: Shell) -> None:
     run: RunDirectory = finished_run(shell.folder, "rnn")
-
     assert shell.error("export", "none", "--format", "hf", "--out", "out").code is ErrorCode.RUN_NOT_FOUND
     assert shell.error("export", run.run_id, "--format", "keras", "--out", "out").code is ErrorCode.INVALID_INPUT
     wrong = shell.error("export", run.run_id, "--format", "hf", "--out", "out", "--license", "a: b")

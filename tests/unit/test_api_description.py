@@ -107,7 +107,6 @@ def test_description__allows_what_the_records_allow(
     model: type[BaseModel], body: dict[str, object], described: Described
 ) -> None:
     parse(model, body)
-
     assert described(model, body)
 
 
@@ -117,7 +116,6 @@ def test_description__refuses_what_the_records_refuse(
 ) -> None:
     with pytest.raises(AppError) as caught:
         parse(model, body)
-
     assert http_status(caught.value) == 422
     assert not described(model, body)
 
@@ -156,7 +154,6 @@ def test_description__has_links_to_operations_and_examples_without_placeholders(
     found = list(everything(describe_api(OPERATIONS)))
     parameters = {one.name: {*one.path_model.model_fields, *one.query_model.model_fields} for one in OPERATIONS}
     links = [link for one in OPERATIONS for answer in one.answers.values() for link in answer.links]
-
     assert {link.operation for link in links} <= parameters.keys()
     assert all(link.parameters.keys() <= parameters[link.operation] for link in links)
     assert not any("prefixItems" in one or any(name.startswith("x-") for name in one) for one in found)

@@ -43,9 +43,7 @@ def test_archive__restores_a_run_that_verifies_and_scores_identically(
     run: RunDirectory, archive: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(FINISHED_RUN / "data", tmp_path / "there" / "data")
-
     restored = import_archive(archive, tmp_path / "there" / "artifacts")
-
     assert verify_run(restored, settings_in(tmp_path / "there")).ok
     left_behind = {run.path / "logs.jsonl"}
     before = {path.relative_to(run.path): data for path, data in contents(run.path).items() if path not in left_behind}
@@ -59,7 +57,6 @@ def test_archive__is_equal_for_equal_runs(run: RunDirectory, archive: Path, tmp_
     for path in run.path.rglob("*"):
         path.touch()
     export_archive(run, tmp_path / "again.tar")
-
     assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
     with tarfile.open(archive) as tar:
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
@@ -113,7 +110,6 @@ def test_import__says_what_is_no_archive(archive: Path, tmp_path: Path) -> None:
     text, link = tmp_path / "text", tmp_path / "link"
     text.write_text("no archive", encoding="utf-8")
     link.symlink_to(archive)
-
     assert refused(tmp_path / "none", tmp_path) == f"There is no file '{tmp_path / 'none'}'."
     assert refused(link, tmp_path) == f"'{link}' is no regular file."
     assert refused(tmp_path, tmp_path) == f"'{tmp_path}' is no regular file."
@@ -205,22 +201,18 @@ EVIL: dict[str, tuple[Callable[[Members], Members], str]] = {
 def test_evil_archive__is_refused_in_one_sentence_and_leaves_nothing(archive: Path, tmp_path: Path, name: str) -> None:
     change, why = EVIL[name]
     before = {path for path in tmp_path.rglob("*") if path.name != "evil.tar"}
-
     assert refused(packed(tmp_path, change(unpacked(archive))), tmp_path) == f"The archive is refused: {why}."
-
     left = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != "evil.tar"}
     assert left <= before
 
 
 def test_evil_archive__whose_parts_contradict_each_other_is_refused(archive: Path, tmp_path: Path) -> None:
     message = refused(packed(tmp_path, unfit_request(unpacked(archive))), tmp_path)
-
     assert "failed its check of request.json" in message
 
 
 def test_archive_whose_request_cannot_be_read__is_refused(archive: Path, tmp_path: Path) -> None:
     members = [plain(m.name, b"{}") if m.name == "request.json" else (m, data) for m, data in unpacked(archive)]
-
     assert "failed its check of records" in refused(packed(tmp_path, rerecorded(members)), tmp_path)
 
 
@@ -247,7 +239,6 @@ def test_archive_of_headers_about_headers__is_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("header")
     header.type, header.size = tarfile.XHDTYPE, 512
     (tmp_path / "evil.tar").write_bytes((header.tobuf() + b"11 path=aa\n".ljust(512, b"\0")) * 3000)
-
     assert refused(tmp_path / "evil.tar", tmp_path) == "The archive is refused: it is incomplete or was changed."
 
 

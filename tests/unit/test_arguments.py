@@ -47,14 +47,12 @@ def parsed(line: str) -> ScoreOptions:
 )
 def test_text__may_come_before_or_after_an_option(line: str) -> None:
     options = parsed(line)
-
     assert (options.run, options.text, options.top_k) == ("RUN", "TEXT", 3)
 
 
 @pytest.mark.parametrize("line", ["RUN -- -a", "-- RUN -a", "RUN --json -- -a"])
 def test_text__that_begins_with_a_dash_comes_after_two(line: str) -> None:
     options = parsed(line)
-
     assert (options.run, options.text) == ("RUN", "-a")
 
 
@@ -111,7 +109,6 @@ def test_overview__has_every_command_in_its_section_with_an_example(
 ) -> None:
     assert main(words) == 0
     shown = capsys.readouterr().out
-
     for section in ("Start", "Train", "Runs", "Use a model", "Experiments", "Data and tokenizers", "Check"):
         assert f"\n{section}\n" in shown
     assert shown.count("Example: mt ") == 7
@@ -162,7 +159,6 @@ def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureF
     listed = capsys.readouterr().out.split("Fields of an experiment file")[1]
     rows = [line.strip() for line in listed.splitlines() if line.startswith("  ") and not line.startswith("   ")]
     paths = {row.split(":")[0].split(",")[0] for row in rows}
-
     known = [path for path, _ in schema_of(TrainRequest).fields()]
     blocks = {path.rpartition(".")[0] for path in known}
     assert paths >= set(known) - blocks
@@ -177,6 +173,5 @@ def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureF
 def test_completion__is_a_script_that_bash_accepts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
-
     assert "--early-stopping" in script and "artifacts" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0

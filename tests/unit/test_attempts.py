@@ -62,9 +62,7 @@ def test_three_faults_in_a_row_without_a_new_checkpoint__end_the_run(
     tmp_path: Path, ends: tuple[Cause | int, ...], advice: str
 ) -> None:
     run = new_run(tmp_path)
-
     waited = attempts(run, *ends)
-
     assert waited == [1.0] * (len(waited) - 1) + [None]
     manifest = run.manifest()
     assert manifest is not None and manifest.error is not None
@@ -81,7 +79,6 @@ async def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whol
     for step in (100, 120, 140):
         CheckpointStore(run.checkpoints).save(checkpoint(step))
     (run.checkpoints / "step-140" / "optimizer.pt").unlink()
-
     assert await told(run) == [f"{logs} resume it from step 120 with `mt resume {run.run_id}`."]
 
 
@@ -97,18 +94,15 @@ def installation(run: RunDirectory) -> LocalInstallation:
 async def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_again(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     CheckpointStore(run.checkpoints).save(checkpoint(3))
-
     assert await told(run, ErrorCode.TRAINING_NAN_LOSS) == []
     assert await recovery_hint(run.follow().refresh(), installation(run)) == [], "it has not failed"
 
 
 def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-
     ends: list[Cause | int] = []
     for step in range(1, 6):
         ends += [step, "crashed", "crashed", "crashed"] if step % 2 else [step, "stalled", "starved"]
-
     assert attempts(run, *ends) == [1.0] * 13
     assert run.manifest() is None
 
@@ -117,7 +111,6 @@ def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(tmp_p
     run = new_run(tmp_path)
     begin(run, 1)
     save(run, 10)  # and its worker ended
-
     begin(run, 2)
     assert [record_end(run, "crashed", ()) for _ in range(3)] == [1.0, 1.0, None]
 
@@ -125,7 +118,6 @@ def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(tmp_p
 def test_settings__say_how_many_attempts_count_and_how_long_the_waits_are(tmp_path: Path) -> None:
     queue = QueueSettings(max_attempts=2, retry_seconds=3, max_retry_seconds=5)
     faulty, full = new_run(tmp_path / "faulty"), new_run(tmp_path / "full")
-
     assert [record_end(faulty, "crashed", (), queue) for _ in range(2)] == [3.0, None]
     assert [record_end(full, "full", (), queue) for _ in range(2)] == [3.0, 5.0]
 
@@ -137,9 +129,7 @@ def test_timeout__ends_a_run_that_no_other_process_has(tmp_path: Path) -> None:
     with lock:
         record_timeout(run, 60)
     assert run.manifest() is None
-
     record_timeout(run, 60)
-
     manifest = run.manifest()
     assert manifest is not None and manifest.error is not None and manifest.status == "failed"
     assert "longer than 60 s (QUEUE__TRAINING_TIMEOUT_SECONDS). Resume it" in manifest.error.message
@@ -149,7 +139,6 @@ def test_timeout__ends_a_run_that_no_other_process_has(tmp_path: Path) -> None:
 
 def test_kills_from_outside__never_count(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-
     kills: list[Cause] = ["killed"] * 50
     assert attempts(run, "crashed", "crashed", *kills) == [1.0] * 52
     assert run.follow().refresh().message == "Started."
@@ -166,7 +155,6 @@ def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
     tmp_path: Path, cause: Cause, code: ErrorCode, told: str
 ) -> None:
     run = new_run(tmp_path)
-
     assert attempts(run, 5, *[cause] * 9) == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert record_end(run, cause, ()) == 60.0
     assert run.follow().refresh().message == told

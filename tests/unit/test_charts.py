@@ -32,7 +32,6 @@ LOSSES: tuple[Curve, Curve] = [(1, 3.0), (2, 2.1)], [(2, 2.0)]
 @pytest.mark.parametrize("name", CURVES)
 def test_chart__is_a_png_of_800_by_400(name: str) -> None:
     png = loss_chart(*CURVES[name])
-
     size: tuple[int, int] = unpack(">II", png[16:24])
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     assert size == (800, 400)
@@ -46,9 +45,7 @@ def test_chart__of_equal_numbers_is_equal() -> None:
 @pytest.mark.parametrize("points", [1, 2, 49])
 def test_chart__of_a_short_run_shows_its_highest_loss(points: int) -> None:
     losses = [5.0] + [1.0 + 1 / step for step in range(1, points)]
-
     drawn = curve_rows(pixels(loss_chart([*enumerate(losses)], []))[:, :450])  # left of the legend
-
     assert drawn, "nothing is to be seen"
     assert points == 1 or drawn[0] < 80, "the highest point is near the top"
 
@@ -69,7 +66,6 @@ def test_second_axis__at_each_loss_reads_its_bits_per_character_of_validation(tm
     status = status_with(tmp_path, validation.bits_per_char(2.0, "causal_lm"))
     axes, second = loss_figure(*LOSSES, status.bits_per_nat).axes
     bottom, top = axes.get_ylim()
-
     # 100 tokens over 300 characters; the axis is linear, so that its two ends tell all of it
     assert bottom < 2.0 < top
     assert second.get_ylim() == pytest.approx((bottom / log(2) / 3, top / log(2) / 3))
@@ -80,7 +76,6 @@ def test_second_axis__is_not_there_for_a_masked_model_or_before_a_validation(tmp
     validation = SplitSizes(lines=1, chars=300, tokens=100)
     masked = status_with(tmp_path / "masked", validation.bits_per_char(2.0, "masked_lm"))
     unmeasured = Story(tmp_path / "unmeasured", run_record()).step(1, 3.0).follower().status
-
     assert masked.best_val_loss == 2.0
     for status in (masked, unmeasured):
         assert len(loss_figure(*LOSSES, status.bits_per_nat).axes) == 1
@@ -106,9 +101,7 @@ def places(of: Tensor) -> list[int]:
 
 def test_chart_of_curves__shows_each_of_many() -> None:
     curves: dict[str, Curve] = {f"model {i}": [(1, 3.0 + i), (2, 2.0 + i)] for i in range(20)}
-
     png = curves_chart(curves, dashed={"model 3"})
-
     size: tuple[int, int] = unpack(">II", png[16:24])
     assert size == (1000, 600)
     assert png != curves_chart(curves)
@@ -120,7 +113,6 @@ def test_chart_of_a_comparison__draws_each_run_in_its_own_colour_and_line_style(
     names = ("a: $x$ $", "b: _ мәтін", "c: 漢字", "d: \u202e")
     pictures = [pixels(comparison_chart({name: line} | {"rest": []}, "bits per character")) for name in names]
     four = comparison_chart({name: [(1, 3.0), (2, 2.0 + i)] for i, name in enumerate(names)}, "nats per token")
-
     size: tuple[int, int] = unpack(">II", four[16:24])
     assert size == (800, 400)
     alone = curve_rows(pictures[0][:, 300:500])
@@ -133,13 +125,11 @@ def test_chart_of_a_comparison__draws_each_run_in_its_own_colour_and_line_style(
 
 def test_smoothed__keeps_a_straight_line_and_its_ends() -> None:
     line = [float(value) for value in range(200)]
-
     assert smoothed(line) == pytest.approx(line)
 
 
 def test_smoothed__takes_noise_away() -> None:
     noisy = [1.5 - index % 2 for index in range(200)]
-
     assert all(abs(value - 1.0) < 0.1 for value in smoothed(noisy)[20:-20])
 
 
@@ -172,7 +162,6 @@ def lightness(picture: Tensor, columns: Sequence[int]) -> list[float]:
 def test_heat_map__is_as_large_as_its_rows_with_room_for_the_legend(unit: Unit, columns: int, width: int) -> None:
     rows: list[CellRow] = [(1, cells("a" * columns)), (41, cells("b"))]
     size: tuple[int, int] = unpack(">II", heat_map(rows, unit)[16:24])
-
     assert size == (width, 2 * 38 + 98)
 
 
@@ -180,7 +169,6 @@ def test_heat_map__draws_every_script_with_a_sign_or_a_code_point(recwarn: pytes
     signs = sorted(set(cells(SCRIPTS)))
     picture = pixels(heat_map([(1, [*signs, signs[0]])], "bits"))
     first, *others, last = (picture[14:52, 62 + 30 * x : 92 + 30 * x] for x in range(len(signs) + 1))
-
     assert first.equal(last)
     assert not any(one.equal(other) for one, other in combinations([first, *others], 2))
     assert [str(warning.message) for warning in recwarn] == []
@@ -191,7 +179,6 @@ def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end_of_the_s
     values = [0.0, end / 4, end / 2, end * 3 / 4, end, end * 3]
     picture = pixels(heat_map([(1, [(" ", value, True) for value in values])], unit))
     light = lightness(picture, [62 + 30 * x + 15 for x in range(len(values))])
-
     assert light[:5] == sorted(set(light[:5]))
     assert light[5] == light[4]
 
@@ -201,7 +188,6 @@ def test_heat_map__begins_a_row_where_its_script_begins(text: str, first: int, s
     values = (8.0, 4.0, 0.0)
     picture = pixels(heat_map([(1, [(sign, value, True) for sign, value in zip(text, values, strict=False)])], "bits"))
     light = lightness(picture, [62 + 30 * x + 3 for x in range(24)])
-
     assert light[first] == max(light)
     if first != second:
         assert light[second] == sorted(light)[-2]
@@ -212,6 +198,5 @@ def test_heat_map__frames_what_the_model_does_not_know_and_says_so() -> None:
     unknown = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, False)])], "bits"))
     differs = (known != unknown).any(dim=2)
     in_cells, below = places(differs[:52].any(dim=0)), places(differs[52:].any(dim=0))
-
     assert 62 + 30 <= min(in_cells) and max(in_cells) <= 62 + 61  # the second cell and its edge
     assert min(below) > 62 + 360  # beside the colour bar

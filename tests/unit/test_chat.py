@@ -37,28 +37,22 @@ def test_oldest_turns__are_dropped_where_they_leave_no_room_for_the_answer(
 ) -> None:
     assert POSITIONS == 24
     request = ChatRequest(message="abc", max_new_tokens=room_for_answer, seed=4, alphabet="ab")
-
     found, count = chat_prompt(model_of("gpt2"), TOKENIZER, request, TURNS)
-
     assert (found.prompt_text, count) == (prompt, dropped)
     assert (found.max_new_tokens, found.seed, found.alphabet) == (room_for_answer, 4, "ab")
 
 
 def test_recurrent_model__reads_all_turns_up_to_the_longest_prompt() -> None:
     long = turn("a" * MAX_PROMPT_CHARACTERS, "b")
-
     found, dropped = chat_prompt(model_of("gru"), TOKENIZER, ChatRequest(message="abc"), TURNS)
     cut, also_dropped = chat_prompt(model_of("gru"), TOKENIZER, ChatRequest(message="abc"), (long, *TURNS))
-
     assert (found.prompt_text, dropped) == ("h\nhh\nab\ncd\nef\ngh\nabc\n", 0)
     assert (cut.prompt_text, also_dropped) == (found.prompt_text, 1)
 
 
 def test_message_that_is_longer_than_the_context__is_refused() -> None:
     chat_prompt(model_of("gpt2"), TOKENIZER, ChatRequest(message="a" * 21), ())
-
     with pytest.raises(AppError) as caught:
         chat_prompt(model_of("gpt2"), TOKENIZER, ChatRequest(message="a" * 22), ())
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message == "`message` has 25 tokens, and this model reads at most 24. Write a shorter message."

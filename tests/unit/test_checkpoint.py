@@ -14,9 +14,7 @@ from trainer.training.checkpoint import CheckpointStore
 def test_recover__gives_back_what_was_saved_to_the_last_bit(tmp_path: Path) -> None:
     saved = checkpoint(7, 7)
     CheckpointStore(tmp_path).save(saved)
-
     found = CheckpointStore(tmp_path).recover()
-
     assert same(saved, found.checkpoint)
     assert found.quarantined == ()
 
@@ -29,10 +27,8 @@ def test_save__keeps_the_last_two_and_the_best_of_each(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     for step, best in ((1, 1), (2, 2), (3, 2), (4, 2), (9, 2), (10, 10)):
         store.save(checkpoint(step, best))
-
     assert names(tmp_path) == ["step-10", "step-2", "step-9"]
     assert torch.equal(store.weights(2)["weight"], checkpoint(2).weights["weight"])
-
     store.save(checkpoint(11, 10))
     assert names(tmp_path) == ["step-10", "step-11"]
 
@@ -41,9 +37,7 @@ def test_save__of_a_step_that_is_there_leaves_it(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     first = checkpoint(5)
     store.save(first)
-
     store.save(checkpoint(5, seed=1))
-
     assert same(first, store.recover().checkpoint)
     assert names(tmp_path) == ["step-5"]
 
@@ -54,7 +48,6 @@ def test_recover__removes_what_was_never_finished(tmp_path: Path) -> None:
     (tmp_path / ".tmp-step-4").mkdir()
     (tmp_path / ".tmp-step-4" / "model.safetensors").write_bytes(b"half")
     (tmp_path / "step-notes").mkdir()
-
     assert same(checkpoint(3), store.recover().checkpoint)
     assert names(tmp_path) == ["step-3", "step-notes"]
 
@@ -90,7 +83,6 @@ def test_missing_or_cut_file__is_refused(tmp_path: Path, file: str) -> None:
             path.write_bytes(path.read_bytes()[:-1])
         else:
             path.unlink()
-
         assert store.recover().checkpoint is None
 
 
@@ -98,7 +90,6 @@ def test_manifest__that_names_no_files_seals_nothing(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(2))
     (tmp_path / "step-2" / "manifest.json").write_text('{"files":[]}')
-
     assert store.recover().checkpoint is None
 
 
@@ -107,9 +98,7 @@ def test_best__that_is_broken_takes_those_that_point_to_it_with_it(tmp_path: Pat
     for step, best in ((1, 1), (2, 1), (3, 1)):
         store.save(checkpoint(step, best))
     (tmp_path / "step-1" / "model.safetensors").unlink()
-
     found = store.recover()
-
     assert found.checkpoint is None
     assert len(found.quarantined) == 3
     with pytest.raises(AppError) as caught:
@@ -124,9 +113,7 @@ def test_pickled_code__never_runs(tmp_path: Path) -> None:
     evil = checkpoint(2)
     evil.optimizer_state["optimizer"]["evil"] = Evil(tmp_path / "ran")
     store.save(evil)
-
     found = store.recover()
-
     assert same(good, found.checkpoint)
     assert len(found.quarantined) == 1
     assert not (tmp_path / "ran").exists()

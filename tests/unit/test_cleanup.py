@@ -174,9 +174,7 @@ def test_failed_run__keeps_the_newest_whole_checkpoint_with_its_best(tmp_path: P
     damaged = add_run(tmp_path, "lstm-2", "cancelled", steps=(1, 2))
     for step in (1, 2):
         (damaged.checkpoints / f"step-{step}" / "state.json").unlink()
-
     report = clean_up(settings_of(tmp_path))
-
     assert removed(report) == {
         "models/lstm-1/checkpoints/broken-step-3-01234567": "The checkpoint is damaged.",
         "models/lstm-1/checkpoints/step-4": "The run resumes from another checkpoint.",
@@ -195,9 +193,7 @@ def test_leftovers__of_killed_processes_go(tmp_path: Path) -> None:
     make_old(old, 2)
     trash = tmp_path / "artifacts" / ".removed" / "f0"  # a cleanup was killed in mid-removal
     add_checkpoint(trash, 1, None)
-
     report = clean_up(settings_of(tmp_path))
-
     assert {Path(path).name for path in removed(report)} == {".tmp-step-9", old.name}
     assert young.exists() and not old.exists() and not trash.exists()
 
@@ -215,7 +211,6 @@ def test_run_in_use__is_left_alone(tmp_path: Path, user: str) -> None:
         with run.in_use():
             assert removed(clean_up(settings_of(tmp_path))) == {}
     assert contents(run.path) == before
-
     assert len(clean_up(settings_of(tmp_path)).removals) == 3
 
 
@@ -232,7 +227,6 @@ def test_reader__waits_for_a_cleanup_of_its_run(tmp_path: Path) -> None:
         reading = pool.submit(read)
         (run.path / "model.safetensors").unlink()
         os.close(claim)
-
         assert not reading.result()
 
 
@@ -250,7 +244,6 @@ async def test_folder_lock__of_a_folder_that_was_removed_meanwhile_is_none(tmp_p
         if is_replaced:
             folder.mkdir()
         os.close(claim)
-
         assert waiting.result() is None
     assert (claim_folder(folder) is not None) == is_replaced
 
@@ -315,7 +308,6 @@ def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
 def test_run_without_its_manifest__is_left_alone(tmp_path: Path) -> None:
     run = add_run(tmp_path, "lstm-1")
     (run.path / "manifest.json").unlink()
-
     assert removed(clean_up(settings_of(tmp_path))) == {}
 
 
@@ -325,9 +317,7 @@ def test_folder_that_cannot_be_removed__stays_whole_and_is_named_without_the_ser
     make_old(run.seal, 30)
     (shell.folder / "artifacts" / ".removed").write_bytes(b"")  # a file in place of the trash
     before = contents(run.path)
-
     shown = shell.type("gc", code=1)
-
     assert "File exists" in shown and str(shell.folder) not in shown
     assert contents(run.path) == before
 
@@ -358,7 +348,6 @@ def test_dry_run__is_an_option_and_a_setting(shell: Shell, monkeypatch: pytest.M
     run.write_seal()
     make_old(run.seal, 30)
     before = contents(shell.folder)
-
     shown = shell.type("gc", "--dry-run")
     assert "Nothing was removed. Without a dry run, " in shown and "/checkpoints/step-34 " in shown
     monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "true")
@@ -374,19 +363,15 @@ def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
     lock = try_lock(tmp_path / "artifacts" / "cleanup.lock")
     assert lock is not None
-
     with lock, pytest.raises(AppError, match="Another cleanup is running") as caught:
         clean_up(settings_of(tmp_path))
-
     assert caught.value.code is ErrorCode.CONFLICT
 
 
 def test_grace_period__begins_with_the_end_or_the_last_evaluation(tmp_path: Path) -> None:
     run = add_run(tmp_path, "lstm-1", days=0.9, steps=(1,))
     assert removed(clean_up(settings_of(tmp_path))) == {}
-
     make_old(run.seal, 1.1)
-
     assert len(clean_up(settings_of(tmp_path)).removals) == 1
 
 
@@ -397,9 +382,7 @@ def test_settings__have_names_in_the_environment_and_in_the_toml_file(tmp_path: 
         "APP__CORPUS_CACHE_CLEANUP__POLICY": "oldest",
         "APP__TOKENIZER_CLEANUP__MIN_UNUSED_DAYS": "3",
     }
-
     app = load_settings(environ, tmp_path).app
-
     assert app.cleanup == CleanupSettings(enabled=True, grace_period_seconds=7)
     assert (app.corpus_cache_cleanup.policy, app.tokenizer_cleanup.min_unused_days) == ("oldest", 3)
     with pytest.raises(AppError, match="`APP__CLEANUP__GRACE_PERIOD_SECONDS` must be"):
@@ -438,9 +421,7 @@ def test_tokenizers__without_any_use_for_long_go(tmp_path: Path) -> None:
     assert removed(clean_up(settings_of(tmp_path))).keys() <= {
         f"models/lstm-2/checkpoints/step-{step}" for step in (1, 2, 3)
     }
-
     report = clean_up(with_tokenizers(tmp_path))
-
     assert [(one.path, one.tokenizer_id) for one in report.removals if one.run_id is None] == [
         (f"tokenizers/{unused}", unused)
     ]
@@ -472,10 +453,8 @@ def test_tokenizers__stay_while_a_run_or_an_experiment_cannot_be_read(tmp_path: 
     add_run(tmp_path, "lstm-1", None)
     add_experiment(tmp_path, plan(), [])
     (tmp_path / "artifacts" / damaged / "request.json").write_bytes(b"{")
-
     with captured_logs() as logs:
         clean_up(with_tokenizers(tmp_path))
-
     assert stored_tokenizers(tmp_path) == {tokenizer_id}
     assert "tokenizer_cleanup_postponed" in [line["event"] for line in logs]
 
@@ -483,7 +462,6 @@ def test_tokenizers__stay_while_a_run_or_an_experiment_cannot_be_read(tmp_path: 
 def test_tokenizer__that_a_run_takes_again_counts_as_used(tmp_path: Path) -> None:
     tokenizer_id = add_tokenizer(tmp_path, "ab")
     assert add_tokenizer(tmp_path, "ab", days=0) == tokenizer_id
-
     assert removed(clean_up(with_tokenizers(tmp_path))) == {}
 
 
@@ -513,10 +491,8 @@ def test_corpus_cache__shrinks_to_its_size_in_the_order_of_the_policy(
     add_encoded(tmp_path, "b", written=8, used=7)
     add_encoded(tmp_path, "c", written=2, used=2)
     settings = cache_settings(tmp_path, policy=policy, max_bytes=1999)
-
     listed = clean_up(settings, dry_run=True)
     report = clean_up(settings)
-
     assert listed.removals == report.removals
     assert sorted(removed(report)) == [f"corpus_cache/{name * 64}" for name in expected]
     assert report.bytes_freed == 2000
@@ -527,10 +503,8 @@ def test_corpus_cache__frees_the_disk(tmp_path: Path) -> None:
     for name in "abc":
         add_encoded(tmp_path, name, written=1, used=1)
     free = shutil.disk_usage(tmp_path).free
-
     assert removed(clean_up(cache_settings(tmp_path, min_free_bytes=free // 2))) == {}
     report = clean_up(cache_settings(tmp_path, min_free_bytes=free * 2))
-
     assert len(report.removals) == 3
     assert clean_up(settings_of(tmp_path)).removals == ()
 
@@ -539,10 +513,8 @@ def test_encoded_corpus_in_use__stays(tmp_path: Path) -> None:
     used, other = (add_encoded(tmp_path, name, written=9, used=9) for name in "ab")
     descriptor = use_folder(used)
     assert descriptor is not None
-
     clean_up(cache_settings(tmp_path, max_bytes=0))
     os.close(descriptor)
-
     assert used.exists() and not other.exists()
     trash = tmp_path / "data" / "corpus_cache" / ".removed"
     trash.rmdir()
@@ -557,9 +529,7 @@ def test_corpus_that_was_never_encoded_completely__goes_after_a_day(tmp_path: Pa
     empty = tmp_path / "data" / "corpus_cache" / ".tmp-3"
     empty.mkdir()
     make_old(empty, 2)
-
     clean_up(cache_settings(tmp_path))
-
     assert [path.exists() for path in (young, old, empty)] == [True, False, False]
     assert time.time() - young.stat().st_mtime > DAY_SECONDS
 

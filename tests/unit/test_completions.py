@@ -107,9 +107,7 @@ def test_echo_of_a_text__is_cut_into_its_tokens_by_the_offsets(method: str, prom
 def test_echo_of_ids__is_their_text_and_each_id_is_one_token(method: str, ids: list[int]) -> None:
     tokenizer, model = TOKENIZERS[method], MODELS[method]
     ids = [token_id % tokenizer.vocab_size for token_id in ids]
-
     [choice] = choices_of(model, tokenizer, prompts=[ids], echo=True, logprobs=0, max_tokens=0)
-
     assert choice.text == tokenizer.decode(ids)
     assert list(choice.tokens or ()) == tokenizer.tokens(ids)
     assert cut(choice) == tokenizer.pieces(ids)
@@ -167,10 +165,8 @@ def test_continuations__are_those_of_a_generation_with_the_same_seed() -> None:
         GenerateRequest,
         {"prompt_text": "ab\nc", "num_return_sequences": 3, "max_new_tokens": 20, "logprobs": True, **options},
     )
-
     expected = generate(model, TOKENIZER, request, run_id="run", request_id="q")
     response = completed(model, prompts=["ab\nc"], n=3, max_tokens=20, logprobs=0, **options)
-
     assert response.choices is not None and response.seed_used == 4
     assert tuple(choice.text for choice in response.choices) == expected.outputs
     assert tuple(choice.token_logprobs for choice in response.choices) == expected.logprobs
@@ -182,11 +178,9 @@ def test_continuations__are_those_of_a_generation_with_the_same_seed() -> None:
 def test_continuation__depends_only_on_the_seed_its_prompt_and_its_number() -> None:
     model = small_model(vocabulary_of(TOKENIZER))
     fixed: dict[str, object] = {"seed": 9, "max_tokens": 12}
-
     many = choices_of(model, prompts=["abc", "abc", "hg", [5, 6]], n=3, **fixed)
     others = choices_of(model, prompts=["h", "abc", [4], [5, 6]], n=2, **fixed)
     again = choices_of(model, prompts=["abc", "abc", "hg", [5, 6]], n=3, **fixed)
-
     assert many == again
     assert [many[3].text, many[4].text] == [others[2].text, others[3].text]
     assert [many[9].text, many[10].text] == [others[6].text, others[7].text]
@@ -197,9 +191,7 @@ def test_continuation__depends_only_on_the_seed_its_prompt_and_its_number() -> N
 def test_many_continuations__are_generated_in_groups_and_stay_in_order() -> None:
     prompts = [f"{letter}{other}" for letter in "abcdefgh" for other in "abcdefgh"]
     model = Script({token: token + 1 for token in range(4, 11)})
-
     choices = choices_of(model, prompts=prompts, n=2, temperature=0, max_tokens=2, echo=True)
-
     expected = [
         f"{text}{'abcdefgh'[place + 1 : place + 3]}" for text in prompts for place in ["abcdefgh".index(text[1])]
     ]
@@ -210,7 +202,6 @@ def test_many_continuations__are_generated_in_groups_and_stay_in_order() -> None
 @pytest.mark.parametrize("echo", [False, True])
 def test_end_of_line__stops_and_is_a_token_without_a_text(echo: bool) -> None:
     [choice] = choices_of(spelled("hgf"), prompts=["h"], temperature=0, echo=echo, logprobs=0, max_tokens=9)
-
     text, tokens = ("hgf", ["h", "g", "f", "[EOS]"]) if echo else ("gf", ["g", "f", "[EOS]"])
     assert (choice.text, choice.finish_reason, choice.completion_tokens) == (text, "stop", 3)
     assert list(choice.tokens or ()) == tokens
@@ -222,7 +213,6 @@ def test_end_of_line__is_the_one_greedy_token_after_an_echo_too() -> None:
     [choice] = choices_of(
         spelled("hgf"), prompts=[[BOS, *TOKENIZER.encode("hgf")]], temperature=0, echo=True, logprobs=1, max_tokens=1
     )
-
     assert (choice.text, choice.finish_reason) == ("hgf", "stop")
     assert choice.tokens == ("[BOS]", "h", "g", "f", "[EOS]")
     assert choice.text_offset == (0, 0, 1, 2, 3)
@@ -242,7 +232,6 @@ def test_stop_text__is_cut_off_with_its_tokens(stop: list[str], max_tokens: int,
     values: dict[str, object] = {"prompts": ["a"], "temperature": 0, "logprobs": 0, "stop": stop}
     [choice] = choices_of(spelled("abcdefgh"), **values, max_tokens=max_tokens)
     [echoed] = choices_of(spelled("abcdefgh"), **values, max_tokens=max_tokens, echo=True)
-
     assert choice.finish_reason == echoed.finish_reason == "stop"
     assert (choice.text, echoed.text) == (text, f"a{text}")
     assert "".join(choice.tokens or ()).removesuffix("[EOS]") == tokens
@@ -254,22 +243,18 @@ def test_greedy_token__of_equally_likely_ones_has_the_lowest_id_and_is_never_spe
     model.table[:] = 0.0
     model.table[:, :3] = 5.0
     model.table[:, EOS] = -5.0
-
     [read_off] = choices_of(model, prompts=[[5]], temperature=0, echo=True, logprobs=1, max_tokens=1)
     [generated] = choices_of(model, prompts=[[5]], temperature=0, max_tokens=1)
-
     assert (read_off.text, generated.text) == ("ba", "a")
 
 
 def test_lists__are_none_unless_they_are_asked_for() -> None:
     [choice] = choices_of(spelled("ab"), prompts=["a"], temperature=0, echo=True)
-
     assert (choice.tokens, choice.token_logprobs, choice.top_logprobs, choice.text_offset) == (None,) * 4
 
 
 def test_empty_prompt__starts_a_line() -> None:
     [choice] = choices_of(spelled("hg"), prompts=[""], temperature=0, echo=True, logprobs=0)
-
     assert (choice.text, choice.tokens, choice.prompt_tokens) == ("hg", ("h", "g", "[EOS]"), 0)
     assert choice.token_logprobs == pytest.approx((0, 0, 0), abs=1e-6)
 
@@ -289,12 +274,10 @@ def test_many_prompts__are_scored_side_by_side() -> None:
     model, unlimited = Counting({}), Counting({})
     unlimited.context_tokens = None
     prompts = [[4 + (number + place) % 8 for place in range(511)] for number in range(8)]
-
     choices = [
         choices_of(one, prompts=prompts, temperature=0, echo=True, logprobs=1, max_tokens=1)
         for one in (model, unlimited)
     ]
-
     assert choices[0] == choices[1] and len(choices[0]) == 8
     assert (model.passes, unlimited.passes) == (4, 1)
 
@@ -302,7 +285,6 @@ def test_many_prompts__are_scored_side_by_side() -> None:
 def test_ids_without_a_vocabulary_entry__are_refused_by_name() -> None:
     with pytest.raises(AppError, match=r"`prompts`: the token id 12 is not in the vocabulary of 12 tokens\.") as caught:
         job_of(small_model(12), {"prompts": [[3, 11, 12]]})
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
@@ -310,7 +292,6 @@ def test_ids_without_a_vocabulary_entry__are_refused_by_name() -> None:
 def test_prompt__longer_than_the_context_is_refused_with_both_numbers(prompt: object) -> None:
     with pytest.raises(AppError, match="a prompt has 25 tokens, and this model reads at most 24") as caught:
         job_of(model_of("gpt2"), {"prompts": ["a", prompt], "echo": True, "max_tokens": 0})
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
@@ -320,9 +301,7 @@ def test_chunks__are_the_text_of_their_choice(echo: bool, max_tokens: int) -> No
     model = small_model(vocabulary_of(TOKENIZER))
     values: dict[str, object] = {"prompts": ["abc", "", [4, 5]], "n": 2, "seed": 3, "stop": ["ab", "hg"]}
     job = job_of(model, {**values, "echo": echo, "max_tokens": max_tokens}, is_streamed=True)
-
     *pieces, response = complete_together(model, [job])
-
     assert isinstance(response, CompletionResponse) and response.choices is not None
     for choice in response.choices:
         told = [piece for piece in pieces if isinstance(piece, GenerateChunk) and piece.index == choice.index]

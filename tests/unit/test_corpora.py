@@ -32,15 +32,12 @@ def corpora_fixture(tmp_path: Path) -> CorpusStore:
 async def refusal(corpora: CorpusStore, name: str, *, minimum_lines: int = 1) -> tuple[ErrorCode, str]:
     with pytest.raises(AppError) as caught:
         await corpora.describe(name, minimum_lines=minimum_lines)
-
     return caught.value.code, caught.value.message
 
 
 async def test_names__with_and_without_suffix_and_in_folders(corpora: CorpusStore) -> None:
     text = "бір\nекі\nүш\n".encode()
-
     found = [await corpora.describe(name) for name in ("kk", "kk.txt")]
-
     assert [(ref.sha256, ref.bytes) for ref in found] == [(sha256(text).hexdigest(), len(text))] * 2
     assert (await corpora.describe("sub/tr")).bytes == 4
 
@@ -51,7 +48,6 @@ async def test_names__with_and_without_suffix_and_in_folders(corpora: CorpusStor
 )
 async def test_names__that_lead_out_are_refused_whether_or_not_a_file_is_there(corpora: CorpusStore, name: str) -> None:
     code, message = await refusal(corpora, name)
-
     assert (code, message) == (
         ErrorCode.INVALID_INPUT,
         "`corpus` must be a name inside the corpus folder: no absolute path and no `..`.",
@@ -60,7 +56,6 @@ async def test_names__that_lead_out_are_refused_whether_or_not_a_file_is_there(c
 
 async def test_names__a_link_that_leads_out_is_refused(corpora: CorpusStore, tmp_path: Path) -> None:
     (tmp_path / "data" / "corpus" / "link.txt").symlink_to(tmp_path / "secret.txt")
-
     assert (await refusal(corpora, "link"))[0] is ErrorCode.INVALID_INPUT
 
 
@@ -71,7 +66,6 @@ async def test_names__that_no_file_can_have_are_unknown(corpora: CorpusStore, na
 
 async def test_names__unknown_one_is_told_what_there_is(corpora: CorpusStore) -> None:
     code, message = await refusal(corpora, "uz")
-
     assert code is ErrorCode.DATA_NOT_FOUND
     assert message == "There is no corpus 'uz'; known are demo, kk, sub, udhr_ipa."
 
@@ -81,7 +75,6 @@ async def test_stored_file__that_is_deleted_is_not_called_by_its_hash(corpora: C
     name = await corpora.offer(tmp_path / "x.txt")
     await corpora.store_offered()
     (tmp_path / "artifacts" / "corpora" / name).unlink()
-
     assert await refusal(CorpusStore(settings_in(tmp_path)), name) == (
         ErrorCode.DATA_NOT_FOUND,
         "The attached text is not stored any more: give its file again.",
@@ -101,7 +94,6 @@ def folder_fixture(corpora: CorpusStore, tmp_path: Path) -> Path:
 
 async def test_folder__is_a_corpus_by_its_name(corpora: CorpusStore, folder: Path) -> None:
     found = await corpora.describe("six", minimum_lines=3)
-
     assert corpora.find("six") == folder
     assert (found.name, found.sha256) == ("six", corpus_sha256(folder))
     assert found.bytes == sum((folder / name).stat().st_size for name in ("a.text", "b.txt"))
@@ -110,13 +102,11 @@ async def test_folder__is_a_corpus_by_its_name(corpora: CorpusStore, folder: Pat
 
 async def test_folder__a_file_of_the_same_name_comes_first(corpora: CorpusStore, tmp_path: Path) -> None:
     (tmp_path / "data" / "corpus" / "kk").mkdir()
-
     assert (await corpora.describe("kk")).bytes == len("бір\nекі\nүш\n".encode())
 
 
 async def test_folder__without_a_text_is_said_to_have_none(corpora: CorpusStore, tmp_path: Path) -> None:
     (tmp_path / "data" / "corpus" / "none").mkdir()
-
     assert not corpora.has("none")
     assert await refusal(corpora, "none") == (
         ErrorCode.DATA_NOT_FOUND,
@@ -128,7 +118,6 @@ async def test_folder__a_link_in_it_that_leads_out_is_refused(
     corpora: CorpusStore, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "c.txt").symlink_to(tmp_path / "secret.txt")
-
     assert await refusal(corpora, "six") == (
         ErrorCode.INVALID_INPUT,
         "`corpus` must be a name inside the corpus folder: no absolute path and no `..`.",
@@ -146,7 +135,6 @@ async def test_folder__what_is_wrong_names_the_file(
     corpora: CorpusStore, folder: Path, content: bytes, sentence: str
 ) -> None:
     (folder / "b.txt").write_bytes(content)
-
     assert await refusal(corpora, "six") == (ErrorCode.INVALID_INPUT, sentence)
 
 
@@ -187,7 +175,6 @@ async def test_offered_folder__appears_whole_or_not_at_all(
     else:
         with pytest.raises(OSError, match="failed"):
             await corpora.store_offered()
-
     left = [path.name for path in (tmp_path / "artifacts" / "corpora").iterdir()]
     assert left == ([name] if number == errno.ENOTEMPTY else [])
 
@@ -195,7 +182,6 @@ async def test_offered_folder__appears_whole_or_not_at_all(
 def test_sample__is_drawn_by_seed_from_all_lines_alike(corpora: CorpusStore, tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(10)]
     (tmp_path / "data" / "corpus" / "ten.txt").write_text("\n\n".join(lines))
-
     assert corpora.sample_lines("ten", 10, 1) == lines
     assert corpora.sample_lines("ten", 99, 1) == lines
     assert corpora.sample_lines("ten", 4, 1) == corpora.sample_lines("ten", 4, 1)
@@ -222,7 +208,6 @@ async def test_pipe__is_refused_at_once_and_never_read(
     os.close(writer)
     with pytest.raises(AppError) as caught:
         await waiting
-
     assert done
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message.startswith("'pipe.txt' is a pipe or a device, but a corpus is read more than once")
@@ -230,14 +215,12 @@ async def test_pipe__is_refused_at_once_and_never_read(
 
 async def test_text__too_few_lines_to_split(corpora: CorpusStore) -> None:
     code, message = await refusal(corpora, "sub/tr", minimum_lines=3)
-
     assert code is ErrorCode.CORPUS_EMPTY
     assert "has 1 line with text; it needs at least 3" in message
 
 
 async def test_text__too_large(tmp_path: Path, corpora: CorpusStore) -> None:
     small = settings_in(tmp_path).model_copy(update=_limits(5))
-
     assert (await refusal(CorpusStore(small), "kk"))[0] is ErrorCode.PAYLOAD_TOO_LARGE
     (tmp_path / "data" / "corpus" / "sub" / "az.txt").write_text("bir\n")
     assert (await CorpusStore(small).describe("sub/az")).bytes == 4
@@ -255,10 +238,8 @@ async def test_offered_file__bad_utf8_is_named_with_its_byte(
     corpora: CorpusStore, tmp_path: Path, data: bytes, position: str
 ) -> None:
     (tmp_path / "kk.txt").write_bytes(data)
-
     with pytest.raises(AppError) as caught:
         await corpora.offer(tmp_path / "kk.txt")
-
     assert caught.value.message == (
         f"'kk.txt' is not UTF-8: byte {position} cannot be decoded. Save the text as UTF-8."
     )
@@ -286,19 +267,15 @@ async def test_offered_file__binary_and_empty_are_refused(
     corpora: CorpusStore, tmp_path: Path, data: bytes, told: str, code: ErrorCode
 ) -> None:
     (tmp_path / "x.txt").write_bytes(data)
-
     with pytest.raises(AppError, match=told) as caught:
         await corpora.offer(tmp_path / "x.txt")
-
     assert caught.value.code is code
 
 
 async def test_offered_table__is_stored_as_the_plain_text_of_its_field(corpora: CorpusStore, tmp_path: Path) -> None:
     table = tmp_path / "cats.jsonl"
     table.write_text('{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n', encoding="utf-8")
-
     name = await corpora.offer(table)
-
     assert name == sha256(b"one\ntwo\n").hexdigest()
     assert corpora.shown(name) == "cats.jsonl" and corpora.shown("kk") == "kk"
     await corpora.store_offered()
@@ -308,7 +285,6 @@ async def test_offered_table__is_stored_as_the_plain_text_of_its_field(corpora: 
 
 async def test_table_in_the_corpus_folder__is_refused(corpora: CorpusStore, tmp_path: Path) -> None:
     (tmp_path / "data" / "corpus" / "cats.tsv").write_text("text\none\n", encoding="utf-8")
-
     with pytest.raises(AppError, match=r"'cats.tsv' in the corpus folder is a table of texts\. Save"):
         await corpora.describe("cats.tsv")
 
@@ -323,7 +299,6 @@ async def test_offered_file__is_kept_by_content_once(corpora: CorpusStore, tmp_p
     assert not corpora.has(f"{second}/within")
     for _ in range(2):
         await corpora.store_offered()
-
     assert first == again == sha256(b"one\ntwo\n").hexdigest()
     kept = CorpusStore(settings_in(tmp_path))
     assert sorted(path.name for path in (tmp_path / "artifacts" / "corpora").iterdir()) == sorted([first, second])

@@ -62,7 +62,6 @@ def built_parameters(config: ModelConfig, objective: Objective, vocab_size: int)
 @pytest.mark.parametrize("family", sorted(PRESETS))
 def test_parameters__are_those_of_the_model(family: Architecture, size: str) -> None:
     effective = effective_with(family, size)
-
     for vocab_size in (13, 8_001):
         expected = built_parameters(effective.model, effective.objective, vocab_size)
         assert effective.model.parameter_count(vocab_size) == expected
@@ -84,7 +83,6 @@ def test_parameters__are_those_of_the_model_with_either_head_and_in_both_directi
 ) -> None:
     objective = "masked_lm" if changes.get("bidirectional") or family == "bert" else "causal_lm"
     effective = effective_of(family, model=changes, model_size=size, objective=objective)
-
     expected = built_parameters(effective.model, effective.objective, 37)
     assert effective.model.parameter_count(37) == expected
 
@@ -111,9 +109,7 @@ def test_memory__has_each_part_of_a_step() -> None:
 def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> None:
     effective = effective_with("gpt2", "paper", batch_size=1)
     params = effective.model.parameter_count(100)
-
     on_cpu, on_gpu = (estimate(effective, 100, TOKENS, machine).memory_bytes for machine in (CPU, GPU))
-
     assert on_gpu == 4 * 4 * 3 * params
     assert 200 * MIB < on_cpu - on_gpu < 600 * MIB  # the process itself, with torch
 
@@ -143,7 +139,6 @@ def test_steps__are_whole_batches_of_all_epochs_up_to_the_maximum() -> None:
 
 def test_batch__auto_is_by_device() -> None:
     automatic = effective_with("gpt2", "tiny", batch_size="auto")
-
     assert [batch_rows(automatic, on_cuda=on_cuda) for on_cuda in (False, True)] == [8, 32]
     assert batch_rows(effective_with("gpt2", "tiny", batch_size=5), on_cuda=True) == 5
 
@@ -165,14 +160,12 @@ def test_bf16__pays_where_the_model_is_wide_the_training_long_and_the_machine_ha
 ) -> None:
     request = effective_with("qwen", size, precision=precision, max_steps=steps, num_epochs=1000)
     cost = estimate(request, 100, TOKENS, machine)
-
     assert cost.bf16_pays is pays
     assert ("bf16" in cost.lines()[-1]) is pays
 
 
 def test_lines__say_what_is_estimated_and_what_is_unknown() -> None:
     cost = Cost(params=1_234_567, memory_bytes=3 * GIB // 2, disk_bytes=5 * MIB, steps=12_345, is_exact=False)
-
     assert cost.lines() == [
         "It needs about 1,230,000 parameters, about 1.5 GiB of memory and 5.0 MiB of disk."
         " Training for 12,300 steps takes an unknown time: no comparable run has finished here yet."
@@ -214,7 +207,6 @@ def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     memory, disk = map(float, done.stdout.split())
-
     assert 1 / 1.3 < memory < 1.5
     assert 1 < disk < 1.4  # beside the checkpoint the weights themselves are stored
 
@@ -230,11 +222,9 @@ async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path
     store = RunStore(tmp_path / "artifacts")
     [tokenizer] = {manifest.tokenizer.id for run in store.all() if (manifest := run.manifest()) and manifest.tokenizer}
     shutil.copytree(store.get(PARENT).tokenizer, tmp_path / "artifacts" / "tokenizers" / tokenizer)
-
     warm = await previewed(tmp_path, init_from_run_id=PARENT, model=None)
     given = await previewed(tmp_path, tokenizer_id=tokenizer)
     guess = await previewed(tmp_path)
-
     assert warm.is_exact and given.is_exact and not guess.is_exact
     assert warm.params == given.params == 810
     assert abs(guess.params - 810) < 100
@@ -358,9 +348,7 @@ def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
     folder.mkdir()
     for name in "abc":
         (folder / f"{name}.txt").write_text(f"{name} " * 200_000)
-
     text, size = sample_text(folder)
-
     assert size < 900_000
     assert {"a", "b", "c"} <= set(text.split())
     assert sample_text(DEMO)[1] == DEMO.stat().st_size
@@ -370,11 +358,9 @@ def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
     effective = RunStore(EARLIER / "artifacts").get(PARENT).record().effective
     settings = settings_in(tmp_path)
     elsewhere = changed(settings, redis=RedisSettings(url=SecretStr("redis://elsewhere")))
-
     here = this_machine(effective, settings)
     there = this_machine(effective, elsewhere)
     gpu = this_machine(changed(effective, device="cuda:1"), settings)
-
     assert here.memory_bytes is not None and here.memory_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf(
         "SC_PAGE_SIZE"
     )

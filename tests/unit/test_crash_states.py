@@ -59,7 +59,6 @@ def wrong_checkpoints(disk: RecordingDisk, folder: Path, *, at_most: int | None 
 
 def test_checkpoints__none_that_was_acknowledged_is_lost_and_no_wrong_one_loaded_in_any_state(tmp_path: Path) -> None:
     count, wrong = wrong_checkpoints(saved(tmp_path / "run"), tmp_path / "state")
-
     assert wrong == []
     assert count > 100
 
@@ -71,9 +70,7 @@ def test_checkpoints__with_one_kind_of_sync_left_out_the_enumeration_finds_it(tm
     disk = RecordingDisk(tmp_path / "run", kind)
     CheckpointStore(tmp_path / "run" / "checkpoints", disk).save(CHECKPOINTS[1])
     disk.acknowledge()
-
     _, wrong = wrong_checkpoints(disk, tmp_path / "state", at_most=1)
-
     assert len(wrong) == 1
 
 
@@ -136,7 +133,6 @@ def fault_of_run(store: RunStore, acknowledged: int) -> str | None:
 
 def test_run_and_its_end__are_there_or_not_in_any_state_and_the_seal_fits(tmp_path: Path) -> None:
     count, wrong = wrong_runs(accepted_and_ended(tmp_path / "store"), tmp_path / "state")
-
     assert wrong == []
     assert count > 20
 
@@ -144,7 +140,6 @@ def test_run_and_its_end__are_there_or_not_in_any_state_and_the_seal_fits(tmp_pa
 @pytest.mark.parametrize("kind", ["file", "parent"])
 def test_run_and_its_end__with_one_kind_of_sync_left_out_the_enumeration_finds_it(tmp_path: Path, kind: str) -> None:
     _, wrong = wrong_runs(accepted_and_ended(tmp_path / "store", kind), tmp_path / "state", at_most=1)
-
     assert len(wrong) == 1
 
 
@@ -206,7 +201,6 @@ def test_sync__reaches_the_operating_system(tmp_path: Path, monkeypatch: pytest.
     synced: list[int] = []
     monkeypatch.setattr("os.fsync", synced.append)
     disk = Disk()
-
     disk.write(tmp_path / "file", b"x")
     assert len(synced) == 1
     with EventLog(tmp_path / "log", disk) as log:

@@ -43,9 +43,7 @@ def _effective(tmp_path: Path) -> EffectiveRequest:
 def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-
     compute = resolve(effective)
-
     assert (str(compute.device), compute.precision, compute.threads) == ("cpu", "fp32", 1)
     assert compute.determinism == "bit_exact"
     for name in ("cuda", "cuda:1"):
@@ -56,7 +54,6 @@ def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> No
 
 def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: EffectiveRequest) -> None:
     automatic: dict[str, object] = {"batch_size": "auto", "device": "cpu"}
-
     assert resolve(effective).batch_size == 4
     assert resolve(effective.model_copy(update=automatic)).batch_size == 8
     rows = {"char_lstm": 64, "gpt2": 32, "gru": 16}
@@ -65,7 +62,6 @@ def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: E
 
 def test_threads__zero_leaves_them_alone(effective: EffectiveRequest) -> None:
     changes: dict[str, object] = {"threads": 0}
-
     assert resolve(effective.model_copy(update=changes)).threads == torch.get_num_threads()
 
 
@@ -78,7 +74,6 @@ def test_seed__makes_all_draws_the_same() -> None:
     seed_everything(3)
     again = draws()
     seed_everything(4)
-
     assert first == again
     assert all(a != b for a, b in zip(first, draws(), strict=True))
 
@@ -87,14 +82,12 @@ def test_random_state__comes_back() -> None:
     state = random_state()
     first = torch.rand(5)
     restore_random_state(state)
-
     assert torch.equal(first, torch.rand(5))
 
 
 @pytest.mark.process
 def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> None:
     found = environment(resolve(effective))
-
     assert found.libraries["torch"] == torch.__version__.split("+")[0] or found.libraries["torch"] == torch.__version__
     assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
     assert found.cpu
@@ -122,21 +115,18 @@ def test_environment__has_the_instruction_sets_that_torch_and_onednn_use(
         "print(get_cpu_capability(), onednn_isa(), onednn_isa(), sep=',')"
     )
     said = subprocess.run([sys.executable, "-c", code], env=os.environ | limits, capture_output=True, check=True)
-
     assert said.stdout.decode() == f"{capability},{isa},{isa}\n"
 
 
 def test_environment__has_no_instruction_set_of_onednn_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._C, "_has_mkldnn", False)
     monkeypatch.setattr(device, "_ISA", [])
-
     assert onednn_isa() is None
 
 
 @pytest.mark.process
 def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU\n")
-
     assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU"
     assert cpu_name(tmp_path / "none")
     assert git_commit(tmp_path) is None
@@ -164,5 +154,4 @@ def test_out_of_memory__names_half_the_batch_in_steps_of_the_same_size(
     effective: EffectiveRequest, rows: int, accumulation: int, said: str
 ) -> None:
     sized = changed(effective, gradient_accumulation=accumulation)
-
     assert said in memory_advice(sized, Compute(torch.device("cpu"), "fp32", 1, rows))

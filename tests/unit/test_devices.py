@@ -35,7 +35,6 @@ def test_devices__requests_that_cannot_be_trained_are_refused(
 
 def test_devices__do_not_change_the_request_hash(tmp_path: Path) -> None:
     effective = make_run(tmp_path).effective
-
     assert request_hash(changed(effective, devices=2)) == request_hash(effective)
 
 
@@ -45,9 +44,7 @@ def test_ranks__error_of_another_process_than_the_first_is_that_of_the_run(
     run, error_file = _run(tmp_path), tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error_file))
     report(AppError(ErrorCode.OUT_OF_MEMORY, "There is not enough memory."))
-
     code = end_of(run, {0: _failure(0, 1), 1: _failure(1, 1, error_file)})
-
     manifest = run.manifest()
     assert code == 0
     assert manifest is not None and manifest.error is not None
@@ -69,7 +66,6 @@ def test_ranks__exit_code_is_that_of_the_process_that_failed(
     tmp_path: Path, codes: tuple[int, ...], cause: str | None
 ) -> None:
     code = end_of(_run(tmp_path), {rank: _failure(rank, code) for rank, code in enumerate(codes)})
-
     assert cause_of(code, stalled=False, starved=False) == cause
 
 
@@ -82,7 +78,6 @@ def test_ranks__run_of_another_child_is_left_alone(tmp_path: Path) -> None:
 def test_ranks__without_the_gpus_the_run_fails_with_the_reason(tmp_path: Path) -> None:
     accepted = record()
     run = RunStore(tmp_path).create(changed(accepted, effective=changed(accepted.effective, device="cuda")))
-
     assert launch_ranks(Settings(), run, 64) == 0
     manifest = run.manifest()
     assert manifest is not None and manifest.error is not None

@@ -45,9 +45,7 @@ def test_first_save__that_fails_anywhere_can_be_tried_again(tmp_path: Path, code
     made = checkpoint(1)
     for number, disk in enumerate(failing(code, at_least=14)):
         store = CheckpointStore(tmp_path / str(number) / "checkpoints", disk)
-
         told(partial(store.save, made), disk, code)
-
         store.save(made)
         assert same(made, store.recover().checkpoint)
 
@@ -57,9 +55,7 @@ def test_recovery__that_fails_is_told_and_can_be_tried_again(tmp_path: Path) -> 
     for disk in failing(errno.EIO, at_least=3):
         (tmp_path / ".tmp-step-2").mkdir(exist_ok=True)
         (tmp_path / "step-3").mkdir(exist_ok=True)
-
         told(CheckpointStore(tmp_path, disk).recover, disk, errno.EIO)
-
         assert same(checkpoint(1), CheckpointStore(tmp_path).recover().checkpoint)
     assert len(list(tmp_path.glob("broken-*"))) > 1
 
@@ -69,9 +65,7 @@ def test_record__that_fails_anywhere_is_the_old_or_the_new_one_whole(tmp_path: P
     path = tmp_path / "manifest.json"
     for disk in failing(code, at_least=3):
         path.write_bytes(b"old")
-
         done = told(partial(write_atomically, path, b"new", disk), disk, code)
-
         assert path.read_bytes() in (b"new", b"new" if done else b"old")
         assert names(tmp_path) == ["manifest.json"]
 
@@ -106,7 +100,6 @@ def test_event_that_could_not_be_written__comes_with_the_next_one(tmp_path: Path
             log.append(phase(1))
         assert EventReader(tmp_path / "log").read_new() == []
         log.append(phase(2))
-
     assert [(e.seq, e.event_id) for e in EventReader(tmp_path / "log").read_new()] == [
         (1, "r:phase:1"),
         (2, "r:phase:2"),
@@ -127,7 +120,6 @@ def test_end__that_fails_anywhere_is_completed_by_the_next(tmp_path: Path, code:
         if not told(end, disk, code) and run.manifest() is None:
             end()
         complete_end(run)
-
         assert run.follow().refresh().status == "cancelled"
         assert run.seal.exists()
         assert [event.seq for event in run.reader().read_new()] == [1, 2]
@@ -146,7 +138,6 @@ def test_request__that_fails_anywhere_was_never_accepted_or_is_whole(tmp_path: P
         except OSError as error:
             assert error.errno == code
         accepted = [run.record().run_id for run in RunStore(tmp_path / str(number) / "artifacts").all()]
-
         assert accepted in (["char_lstm-1"], ["char_lstm-1"] if not disk.has_failed else [])
         assert [run.follow().refresh().status for run in store.all()] == ["queued"] * len(accepted)
 
@@ -164,7 +155,6 @@ def test_ledger__that_fails_anywhere_is_told_and_noted_at_the_next_try(tmp_path:
         told(watch, disk, code)
         assert [watcher.user_id for watcher in read_ledger(run).watchers] in ([7], [7, 8])
         watch()
-
         assert [watcher.user_id for watcher in read_ledger(run).watchers] == [7, 8]
 
 
@@ -175,7 +165,6 @@ def test_what_killed_writers_have_left__is_cleared_away_by_the_next_one_of_each_
     for path in (run.path / ".manifest.json.00000000.tmp", run.metrics.parent / ".metrics.json.0.tmp", of_the_bot):
         path.touch()
     (run.path / ".folder.tmp").mkdir()
-
     run.open_log().__exit__()
     assert sorted(path.name for path in run.path.rglob(".*")) == [of_the_bot.name, ".folder.tmp"]
     Ledger(run)
@@ -187,10 +176,8 @@ def test_state_that_cannot_be_read_back__is_refused_at_the_first_save_and_leaves
     store = CheckpointStore(tmp_path)
     strange = checkpoint(1)
     strange.optimizer_state["scaler"]["growth"] = ErrorClass.FATAL
-
     with pytest.raises(AppError, match="cannot be read back") as caught:
         store.save(strange)
-
     assert caught.value.code == ErrorCode.CHECKPOINT_CORRUPT
     assert names(tmp_path) == []
     store.save(checkpoint(2))
@@ -216,9 +203,7 @@ def test_first_save_of_an_attempt__is_the_only_one_that_is_read_back(tmp_path: P
     disk.rots = False
     store.save(checkpoint(1))
     disk.rots = True
-
     store.save(checkpoint(2))
-
     assert names(tmp_path) == ["step-1", "step-2"]
     assert same(checkpoint(1), store.recover().checkpoint)
 
@@ -228,7 +213,6 @@ def test_prune__that_cannot_tell_the_best_drops_nothing(tmp_path: Path) -> None:
     for step in (1, 2):
         store.save(checkpoint(step, 1))
     (tmp_path / "step-2" / "state.json").write_bytes(b"\xff")
-
     store.save(checkpoint(3, 1))
     assert names(tmp_path) == ["step-1", "step-2", "step-3"]
     for step in (4, 5):

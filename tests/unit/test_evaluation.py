@@ -62,9 +62,7 @@ def evaluated(model: LanguageModel, run: Run) -> Evaluation:
 def test_loss__is_the_brute_force_mean_over_whole_lines(run: Run, architecture: str) -> None:
     model = small_model(run.tokenizer.vocab_size, architecture)
     lines = lines_of(run)
-
     found = evaluated(model, run)
-
     reference = ReferenceModel(model, architecture)
     expected = [loss for line in lines for loss in losses_by_hand(reference, [line], len(line) + 1)]
     assert found.tokens == len(expected) == sum(len(line) + 1 for line in lines)
@@ -82,9 +80,7 @@ def test_accuracy__is_a_hand_count(run: Run) -> None:
     for line in lines_of(run):
         answers = reference.log_probabilities([2, *line])
         ranks += [sum(v > p[target] for v in p) for p, target in zip(answers, [*line, 3], strict=True)]
-
     found = evaluated(model, run)
-
     assert found.top1_hits == Counter(ranks)[0]
     assert found.top5_hits == sum(rank < 5 for rank in ranks)
 
@@ -101,7 +97,6 @@ def test_loss__is_the_same_whatever_the_rows_and_batches_of_the_training(tmp_pat
         compute = resolve_compute(effective)
         metrics, _ = measure(model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r")
         found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
-
     assert len(found) == 1
 
 
@@ -153,7 +148,6 @@ def test_windows__score_every_position_once_with_a_quarter_of_context(
 ) -> None:
     most, both_sides = cut
     found = windows(np.array(lengths, dtype=np.int64), most, both_sides=both_sides)
-
     expected = [
         (number, begin, end - begin, scored[0] - begin, scored[-1] + 1 - begin)
         for number, length in enumerate(lengths)
@@ -168,7 +162,6 @@ def test_windows__score_every_position_once_with_a_quarter_of_context(
 def test_line_ends__are_found_behind_a_line_that_is_longer_than_a_portion() -> None:
     ids = np.zeros((1 << 20) + 3, dtype=np.uint16)
     ids[-2:] = 3
-
     assert [integers(ends) for ends in line_ends(ids, 3)] == [[-1, (1 << 20) + 1, (1 << 20) + 2]]
 
 
@@ -220,9 +213,7 @@ def test_long_lines__are_read_in_chunks_beside_short_ones() -> None:
             log_p = model.forward(ids[:, :-1]).double().log_softmax(-1)
         of_line: list[float] = log_p.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten().tolist()
         losses += of_line
-
     found = evaluate(model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids), COMPUTE)
-
     assert found.tokens == len(losses)
     assert found.loss_nats == pytest.approx(-sum(losses) / len(losses), abs=1e-5)
 
@@ -233,11 +224,9 @@ def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
     tokenizer = char_tokenizer(lines, mask_token=True)
     model = model_of("bert", vocabulary_of(tokenizer))
     masks = Masking(model.vocabulary, 4, 0.0, 1)
-
     found = evaluate(
         model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids, masks), COMPUTE
     )
-
     assert model.context_tokens == 24
     assert found.tokens == len(windows_by_hand(102, 24, both_sides=True)) + 2
 
@@ -252,7 +241,6 @@ def test_every_family_with_every_tokenizer__predicts_each_token_and_the_end_of_e
     run = make_run(tmp_path, test_fraction=0.3, holdout_fraction=0.2, tokenizer=block, model_family="lstm")
     for family in CAUSAL:
         found = evaluated(model_of(family, vocabulary_of(run.tokenizer)), run)
-
         assert found.tokens == sum(len(run.tokenizer.encode(line)) + 1 for line in texts_of(run))
         assert math.isfinite(found.loss_nats) and found.top1_hits <= found.top5_hits <= found.tokens
 
@@ -262,7 +250,6 @@ def test_words__targets_are_the_words_and_one_end_of_each_line(tmp_path: Path) -
         tmp_path, test_fraction=0.3, holdout_fraction=0.2, tokenizer={"method": "word"}, model_family="lstm"
     )
     found = evaluated(model_of("lstm", vocabulary_of(words.tokenizer)), words)
-
     assert found.tokens == sum(len(line.split()) + 1 for line in texts_of(words))
 
 
@@ -271,9 +258,7 @@ def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
     assert tokenizer.encode("abcde") == [4, 5, 6, 7, 8]
     model = always([8, 7, 4, 3, 5, 6], tokenizer.vocab_size)  # e, d, a, the end, b; then c
     documents = Documents(tokenizer.encode_documents("ede\nabc\ncc"), tokenizer.special_ids)
-
     found = evaluate(model, documents, COMPUTE)
-
     assert found.tokens == 3 + 3 + 2 + 3
     assert found.top1_hits == 2  # both e of the first line
     assert found.top5_hits == 11 - 3  # all but the three c
@@ -283,9 +268,7 @@ def test_accuracy__of_five_tokens_is_full_among_the_first_five() -> None:
     tokenizer = char_tokenizer(["aa"])
     assert tokenizer.vocab_size == 5
     documents = Documents(tokenizer.encode_documents("aaa\na"), tokenizer.special_ids)
-
     found = evaluate(small_model(5), documents, COMPUTE)
-
     assert found.top5_hits == found.tokens == 6
 
 
@@ -306,15 +289,12 @@ def test_uniform_model__has_the_vocabulary_as_perplexity(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     for weight in model.parameters():
         weight.detach().zero_()
-
     assert math.isclose(perplexity(evaluated(model, run).loss_nats), run.tokenizer.vocab_size, rel_tol=1e-5)
 
 
 def test_evaluation__leaves_the_mode_of_the_model_alone(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
-
     evaluated(model.train(), run)
-
     assert model.training
 
 
@@ -369,16 +349,13 @@ def test_measure__counts_bytes_and_unknown_characters(tmp_path: Path) -> None:
 def test_measure__refuses_a_split_that_the_run_does_not_have(tmp_path: Path) -> None:
     run = make_run(tmp_path, POEM, test_fraction=0.0)
     model = small_model(run.tokenizer.vocab_size)
-
     with pytest.raises(AppError, match="no test split"):
         measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
 
 
 def test_samples__are_the_same_for_the_same_seed(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
-
     first, again, other = (draw_samples(model, run.tokenizer, ["", "sea"], seed, "r") for seed in (1, 1, 2))
-
     assert first == again
     assert [sample.text for sample in first] != [sample.text for sample in other]
 
@@ -394,9 +371,7 @@ def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_
     rule = SplitRule(0.3, run.effective.test_fraction, run.effective.split_seed)
     split = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
     known = {line.split()[0] for line in lines_in(split.lines("validation"))}
-
     prompts = sample_prompts(run.corpus, run.tokenizer, 7)
-
     assert prompts == sample_prompts(run.corpus, run.tokenizer, 7)
     assert prompts[0] == "" and len(set(prompts)) == 3
     assert set(prompts[1:]) <= known
@@ -421,7 +396,6 @@ def test_prompts__end_before_what_is_not_known_and_where_a_text_has_no_more(tmp_
 
 def test_distinct__is_the_share_of_different_grams() -> None:
     texts = ["a b a b".split(), ["a"]]
-
     assert distinct(texts, 1) == 2 / 5
     assert distinct(texts, 2) == 2 / 3
     assert distinct([["a"], []], 2) == 1
@@ -467,7 +441,6 @@ def test_masked_lines__without_any_text_cannot_be_measured(tmp_path: Path) -> No
     documents = Documents(
         nothing, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary, masked.effective.split_seed)
     )
-
     with pytest.raises(AppError, match="no token that can be masked") as caught:
         evaluate(model, documents, masked.compute)
     assert caught.value.code is ErrorCode.CORPUS_EMPTY

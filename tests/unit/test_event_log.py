@@ -26,11 +26,9 @@ def test_garbage__is_a_line_of_the_log_each_and_the_events_around_it_are_read(tm
         file.write(b"".join(line + b"\n" for line in GARBAGE))
     with captured_logs() as unheard, EventLog(path) as log:
         log.append(JobCancelled(**stamp("char_lstm-1", None, "cancelled:2")))
-
     reader = EventReader(path)
     with captured_logs() as logs:
         events = reader.read_new() + reader.read_new()
-
     assert [event.seq for event in events] == [1, 2]
     said = [{"event": event, "run_id": "char_lstm-1", "log_level": "warning"} for event in GARBAGE.values()]
     assert logs == unheard == said
@@ -47,6 +45,5 @@ def test_log_that_another_process_has_taken_over__gets_nothing_more_from_the_fir
         with pytest.raises(TakenOver):
             first.append(JobCancelled(**stamp("char_lstm-1", None, "of the first")))
         second.append(JobCancelled(**stamp("char_lstm-1", None, "again of the second")))
-
     found = [(event.seq, event.event_id) for event in EventReader(path).read_new()]
     assert found == [(1, "char_lstm-1:of the second"), (2, "char_lstm-1:again of the second")]

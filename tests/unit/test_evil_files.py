@@ -109,9 +109,7 @@ def test_pickle_in_place_of_any_file__runs_nothing_and_is_refused_by_a_typed_err
     for path in files_of(run):
         was = path.read_bytes()
         path.write_bytes(evil)
-
         refused = is_refused(run)
-
         assert not marker.exists(), path
         assert refused or path.name in ("logs.jsonl", "lock"), path
         restore(run, path, was)
@@ -156,9 +154,7 @@ def test_folder_that_is_a_link__is_no_part_of_the_run(run: RunDirectory, tmp_pat
         folder = run.path / name
         folder.rename(tmp_path / "outside")
         folder.symlink_to(tmp_path / "outside")
-
         assert is_refused(run), name
-
         for link in (folder, *run.checkpoints.glob("broken-*")):
             link.unlink(missing_ok=True)
         (tmp_path / "outside").rename(folder)
@@ -178,9 +174,7 @@ def test_command__tells_of_a_broken_record_in_one_sentence(
 ) -> None:
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(run.path.parents[1]))
     (run.path / "request.json").write_bytes(b"\x80\x04garbage")
-
     assert main(["config", run.run_id]) == 1
-
     said = capsys.readouterr().err
     assert "cannot be read: its content is damaged" in said
     assert "Traceback" not in said
@@ -234,7 +228,6 @@ def test_model_that_its_manifest_does_not_vouch_for__is_refused(run: RunDirector
     manifest = run.completed_manifest()
     fewer: dict[str, object] = {"files": tuple(f for f in manifest.files if f.path != "config.json")}
     run.write_manifest(manifest.model_copy(update=fewer))
-
     with pytest.raises(AppError, match=r"changed or deleted after its training: config\.json"):
         load_run(run)
 
@@ -300,10 +293,8 @@ def test_training_state_that_would_grow__is_refused_though_its_hash_is_right(
         store.save(checkpoint(step))
     (tmp_path / "step-2" / "optimizer.pt").write_bytes(bomb(checkpoint(2)))
     seal(tmp_path / "step-2")
-
     with captured_logs() as logs:
         found = store.recover(checkpoint(1).weights)
-
     assert same(checkpoint(1), found.checkpoint)
     assert len(found.quarantined) == 1
     assert [line["event"] for line in logs] == ["checkpoint_unreadable"]
@@ -336,9 +327,7 @@ def test_weights_that_promise_what_is_not_there__are_refused_though_their_hash_i
     (tmp_path / "step-2" / "model.safetensors").write_bytes(weights)
     seal(tmp_path / "step-2")
     expected = checkpoint(1).weights if with_expected else {"weight": torch.zeros(2)}
-
     found = store.recover(expected)
-
     assert len(found.quarantined) == (1 if with_expected else 2)
     assert with_expected == same(checkpoint(1), found.checkpoint)
 
@@ -347,7 +336,6 @@ def test_weights_of_another_dtype__are_refused(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(1))
     expected = {name: weight.double() for name, weight in checkpoint(1).weights.items()}
-
     assert store.recover(expected).checkpoint is None
 
 
@@ -365,14 +353,12 @@ def test_file_that_is_larger_than_it_can_be__is_not_read(tmp_path: Path, file: s
         size: dict[str, object] = {"bytes": 1 << 40}
         changed = tuple(r.model_copy(update=size) if r.path == file else r for r in records)
         manifest.write_text(_Manifest(files=changed).model_dump_json(), encoding="utf-8")
-
     assert store.recover(checkpoint(1).weights).checkpoint is None
 
 
 def test_model_that_is_larger_than_it_can_be__is_not_read(run: RunDirectory) -> None:
     with (run.path / "model.safetensors").open("r+b") as file:
         file.truncate(1 << 40)
-
     for load in (partial(load_run, run), partial(load_model, run.path)):
         with pytest.raises(AppError) as caught:
             load()
@@ -386,7 +372,6 @@ def test_leftovers_of_strange_kinds__do_not_stand_in_the_way_of_recovery(tmp_pat
     (tmp_path / ".tmp-link").symlink_to("/")
     for name in ("step-007", "step-٣", "step-x"):
         (tmp_path / name).mkdir()
-
     assert same(checkpoint(3), store.recover().checkpoint)
     assert names(tmp_path) == ["step-007", "step-3", "step-x", "step-٣"]
 
@@ -401,9 +386,7 @@ def test_tokenizer_whose_request_is_broken__hides_no_other(tmp_path: Path) -> No
         (tmp_path / "tokenizers" / name).mkdir(parents=True)
     (tmp_path / "tokenizers" / "char-0000000000000001" / "request.json").write_bytes(b"{")
     (tmp_path / "tokenizers" / "char-0000000000000002" / "manifest.json").write_bytes(b"{")
-
     with captured_logs() as logs:
         found = TokenizerStore(tmp_path).all()
-
     assert [tokenizer.tokenizer_id for tokenizer in found] == ["char-0000000000000002"]
     assert [line["tokenizer_id"] for line in logs] == ["char-0000000000000001"]

@@ -47,7 +47,6 @@ def two_models(*models: dict[str, object], **fields: object) -> ExperimentReques
 )
 async def test_primary_test__that_is_not_computed_is_refused(folder: Path, test: dict[str, str], told: str) -> None:
     refused = await refusal(folder, plan(primary_test=test, modes=["skip", "unk"]))
-
     assert refused.code is ErrorCode.INVALID_INPUT
     assert told in refused.message
 
@@ -58,9 +57,7 @@ async def test_primary_test__across_branches_needs_two_languages_of_one(folder: 
     add_corpus(folder, some_text(), "ky")
     languages = {"kk": {"branch": "kipchak"}, "ky": {"branch": "kipchak"}, "tr": {}}
     primary = {"pairs": "across_branches", "model": "lstm", "kind": "held_out", "mode": "unk"}
-
     record = await resolved(folder, plan(languages=languages, ratings="ratings.csv", primary_test=primary))
-
     assert record.request.primary_test.pairs == "across_branches"
 
 
@@ -71,7 +68,6 @@ def transfer(**fields: object) -> ExperimentRequest:
 
 def test_recipes__are_read_by_their_names() -> None:
     requests = {name: read_plan(plan_path(name), {}) for name in recipes()}
-
     assert {name: request.name for name, request in requests.items()} == {name: name for name in requests}
     assert {"smoke", "turkic", "paper", "transfer", "seeds"} <= requests.keys()
     assert len(requests["turkic"].languages) == 7
@@ -85,23 +81,19 @@ def test_recipes__are_read_by_their_names() -> None:
 
 def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
     request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
-
     assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
 
 
 def test_plan__without_seeds_has_five(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n", encoding="utf-8")
-
     assert read_plan(path, {}).seeds == (1, 2, 3, 4, 5)
 
 
 def test_plan__is_read_from_its_path_and_changed_by_options(tmp_path: Path) -> None:
     path = tmp_path / "my plan.yaml"
     path.write_text("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n", encoding="utf-8")
-
     request = read_plan(plan_path(str(path)), {"seeds": [1, 2], "texts": {"shuffled": False}})
-
     assert (request.name, request.seeds, request.texts.shuffled, request.texts.held_out) == (
         "mine",
         (1, 2),
@@ -120,7 +112,6 @@ def test_plan__is_read_from_its_path_and_changed_by_options(tmp_path: Path) -> N
 def test_unknown_plan__is_refused_with_the_recipes(plan_name: str, told: str) -> None:
     with pytest.raises(AppError) as refused:
         plan_path(plan_name)
-
     assert (refused.value.code, refused.value.message) == (ErrorCode.CONFIG_INVALID, told)
 
 
@@ -137,22 +128,18 @@ def test_unknown_plan__is_refused_with_the_recipes(plan_name: str, told: str) ->
 def test_mistake_in_a_plan__is_named(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text, encoding="utf-8")
-
     with pytest.raises(AppError) as refused:
         read_plan(path, {})
-
     assert refused.value.code is ErrorCode.CONFIG_INVALID
     assert told in refused.value.message
 
 
 async def test_record__has_the_corpora_by_content_and_an_id_of_it(folder: Path) -> None:
     record = await resolved(folder, plan())
-
     assert record.user_id == 7
     assert record.experiment_id == f"small-{record.request_hash[:8]}"
     assert {code: corpus.name for code, corpus in record.corpora.items()} == {"kk": "kk", "tr": "tr"}
     assert record.passages == {}
-
     (folder / "data" / "corpus" / "all").mkdir()
     for code in ("kk", "tr"):
         (folder / "data" / "corpus" / f"{code}.txt").rename(folder / "data" / "corpus" / "all" / f"{code}.txt")
@@ -171,11 +158,9 @@ async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> Non
     ratings = folder / "data" / "corpus" / "ratings.csv"
     ratings.write_text("listener,language,mean_rating\nkk,tr,0.5\n", encoding="utf-8")
     request = plan(texts={"passages": "stories"}, ratings="ratings.csv")
-
     record = await resolved(folder, request)
     assert [passages.name for passages in record.passages.values()] == ["stories/kk", "stories/tr"]
     assert record.ratings is not None and record.ratings.name == "ratings.csv"
-
     ratings.write_text("listener,language\nkk,tr\n", encoding="utf-8")
     assert (await refusal(folder, request)).code is ErrorCode.INVALID_INPUT
     (folder / "data" / "corpus" / "stories" / "tr.txt").unlink()
@@ -224,15 +209,12 @@ async def test_mistake__is_refused_before_anything_starts(
     folder: Path, request_: ExperimentRequest, code: ErrorCode, told: str
 ) -> None:
     error = await refusal(folder, request_)
-
     assert (error.code, told in error.message) == (code, True), error.message
 
 
 async def test_corpus_with_one_line__is_named(folder: Path) -> None:
     add_corpus(folder, "one line of text only", "tr")
-
     error = await refusal(folder, plan())
-
     assert error.code is ErrorCode.CORPUS_EMPTY
     assert error.message.startswith("lstm tr: The corpus has 1 line with text")
 
@@ -243,9 +225,7 @@ async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:
         (folder / "data" / "corpus" / code).mkdir()
         for split in ("train", "valid", "test"):
             add_corpus(folder, f"{some_text()}\nthe {split} text", f"{code}/{split}")
-
     record = await resolved(folder, plan_with({"test_fraction": 0.0}))
-
     assert record.corpora["kk"].name == "kk"
 
 
@@ -255,7 +235,6 @@ def test_trainings__of_two_phases_share_a_tokenizer_and_start_from_the_first() -
         training_request(request, CellKey("lstm", language, 1), start)
         for language, start in (("kk", Start("char-1")), ("tr", Start("char-1", "lstm-1")))
     )
-
     assert (first.tokenizer_id, first.tokenizer, first.init_from_run_id) == ("char-1", None, None)
     assert (first.num_epochs, first.freeze_embeddings) == (1, False)
     assert (second.tokenizer_id, second.tokenizer, second.init_from_run_id) == (None, None, "lstm-1")
@@ -268,12 +247,10 @@ async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path
     block: dict[str, object] = {"method": "bpe", "vocab_size": 300}
     models: dict[str, object] = {"lstm": {"has_shared_tokenizer": True, "train": {**TINY, "tokenizer": block}}}
     request = plan(languages=languages, models=models)
-
     tokenizer = shared_tokenizer(request, "lstm")
     assert (tokenizer.method, tokenizer.vocab_size, tokenizer.corpora) == ("bpe", 300, ("tr", "kk"))
     assert (await resolved(folder, request)).corpora["kk"].name == "tr"
     assert corpus_of(request, "kk") == "tr"
-
     without = {name: value for name, value in TINY.items() if name != "tokenizer"}
     default = plan(models={"lstm": {"has_shared_tokenizer": True, "train": without}})
     assert shared_tokenizer(default, "lstm").method == "char"
@@ -288,6 +265,5 @@ def test_shared_tokenizer__leaves_out_what_the_trainings_hold_out(
 ) -> None:
     train: dict[str, object] = {"model_family": "char_lstm", "split_by": "position", "split_seed": 7, **given}
     tokenizer = shared_tokenizer(plan(models={"lstm": {"has_shared_tokenizer": True, "train": train}}), "lstm")
-
     assert (tokenizer.split, tokenizer.seed) == ("position", 7)
     assert (tokenizer.holdout_fraction, tokenizer.test_fraction) == fractions

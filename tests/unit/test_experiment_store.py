@@ -109,7 +109,6 @@ def test_sections__are_the_lines_of_a_text_as_stored(tmp_path: Path) -> None:
     experiment = ExperimentStore(tmp_path).create(record())
     add_text(experiment)
     texts = experiment.texts()
-
     assert texts is not None
     assert experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
 
@@ -117,9 +116,7 @@ def test_sections__are_the_lines_of_a_text_as_stored(tmp_path: Path) -> None:
 def test_deleted_run__is_a_cell_that_waits(tmp_path: Path) -> None:
     experiment = ExperimentStore(tmp_path).create(record())
     experiment.write_runs([cell_run(KK, "lstm-1")])
-
     cell = experiment.status(RunStore(tmp_path)).cells[0]
-
     assert (cell.status, cell.run_id) == ("queued", None)
 
 
@@ -127,7 +124,6 @@ def test_damaged_records__count_as_missing_because_they_are_made_again(tmp_path:
     experiment = ExperimentStore(tmp_path).create(record())
     for name in ("texts.json", "runs.json"):
         (experiment.path / name).write_text("{", encoding="utf-8")
-
     assert (experiment.texts(), experiment.runs()) == (None, {})
 
 
@@ -141,7 +137,6 @@ def test_failed_experiment__begins_again_without_its_runs(tmp_path: Path) -> Non
     assert (status.status, status.message) == ("failed", "Memory ran out.")
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
     assert store.unfinished() == []
-
     assert store.create(record()).is_unfinished()
     assert (experiment.runs(), experiment.texts() is not None) == ({}, True)
 
@@ -150,9 +145,7 @@ def test_running_experiment__stays_as_it_is_when_created_again(tmp_path: Path) -
     store = ExperimentStore(tmp_path)
     created_at = store.create(record()).record().created_at
     store.get("small-01234567").write_runs([cell_run(KK, "lstm-1")])
-
     again = store.create(record())
-
     assert again.record().created_at == created_at
     assert [*again.runs()] == [KK]
 
@@ -171,7 +164,6 @@ def test_cancelled_experiment__waits_for_the_process_that_runs_it(
     with lock, pytest.raises(AppError) as refused:
         store.create(record())
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
-
     assert store.create(record()).is_unfinished()
     assert not experiment.cancel_requested()
 
@@ -182,10 +174,8 @@ def test_store__lists_the_newest_first_and_skips_damaged_ones(tmp_path: Path) ->
         store.create(record(name))
     (tmp_path / "experiments" / "broken-01234567" / "request.json").write_text("{", encoding="utf-8")
     (tmp_path / "experiments" / "no-experiment").mkdir()
-
     with captured_logs() as logs:
         found = [experiment.experiment_id for experiment in store.all()]
-
     assert found == ["second-01234567", "first-01234567"]
     assert [entry["experiment_id"] for entry in logs] == ["broken-01234567"]
     assert [experiment.experiment_id for experiment in store.unfinished()] == found[::-1]
@@ -195,16 +185,13 @@ def test_store__lists_the_newest_first_and_skips_damaged_ones(tmp_path: Path) ->
 def test_get__knows_no_other_experiment(tmp_path: Path, name: str) -> None:
     store = ExperimentStore(tmp_path)
     store.create(record())
-
     with pytest.raises(AppError) as refused:
         store.get(name)
-
     assert refused.value.code is ErrorCode.DATA_NOT_FOUND
     assert (name in refused.value.message) == (len(name) < 80)
 
 
 def test_cells__are_ordered_by_model_then_seed_then_language() -> None:
     request = plan(seeds=[1, 5])
-
     assert cell_keys(request) == [KK, TR, KK._replace(seed=5), TR._replace(seed=5)]
     assert str(KK) == "lstm kk, seed 1"

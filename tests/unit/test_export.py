@@ -110,7 +110,6 @@ def test_exported_model__continues_greedily_as_ours_token_by_token(
     answer = generate(model, tokenizer, request, run_id="run", request_id="request")
     greedy = looked[name].greedy
     assert greedy is not None and answer.steps is not None and answer.outputs is not None
-
     assert greedy["True"] == greedy["False"]
     assert len(greedy["True"]) == answer.steps[0]
     prompt = tokenizer.encode(TEXTS[0])
@@ -160,9 +159,7 @@ def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str,
 def test_exported_folder__is_loaded_back_bit_for_bit(runs: dict[str, RunDirectory], name: str, tmp_path: Path) -> None:
     written = export_folder(runs[name], "hf", tmp_path / "out")
     before, tokenizer = load_run(runs[name])
-
     record, after, same_tokenizer = load_export(tmp_path / "out")
-
     ids = tensor_of([tokenizer.encode("the sea")])
     with torch.inference_mode():
         assert torch.equal(before.forward(ids), after.forward(ids))
@@ -204,7 +201,6 @@ def test_export__overwrites_nothing_and_leaves_nothing_half_made(runs: dict[str,
     export_folder(runs["rnn"], "hf", out)
     export_folder(runs["rnn"], "hf", empty)
     before = sorted(tmp_path.rglob("*"))
-
     for taken in (out, file, link):
         with pytest.raises(AppError, match="already exists: give `--out` another name") as caught:
             export_folder(runs["rnn"], "hf", taken)
@@ -221,9 +217,7 @@ def test_export__replaces_an_earlier_one_if_forced_and_nothing_else(
     mine.mkdir()
     (mine / "letter").touch()
     export_folder(runs["rnn"], "torchscript", out)
-
     assert export_folder(runs["gru"], "hf", out, force=True).run_id == runs["gru"].run_id
-
     assert trainer.load(out).run_id == runs["gru"].run_id
     assert not list(out.glob("*.pt")) and sorted(tmp_path.iterdir()) == [mine, out]
     for taken in (mine, tmp_path):
@@ -236,7 +230,6 @@ def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "gru")
     weights = run.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-
     with pytest.raises(AppError, match=r"changed or deleted after its training: model\.safetensors") as caught:
         export_folder(run, "hf", tmp_path / "out")
     assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
@@ -249,7 +242,6 @@ def test_card__says_how_to_load_and_what_the_numbers_are(
 ) -> None:
     export_folder(runs[name], "hf", tmp_path / "out", "cc0-1.0")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-
     assert card.startswith("---\nlibrary_name: transformers\n") and "\nlicense: cc0-1.0\n" in card
     unit = "masked token" if name in MASKED else "token"
     assert f"| test loss | 2.1250 nats per {unit} |" in card
@@ -266,7 +258,6 @@ def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> N
     [run] = RunStore(tmp_path / "artifacts").all()
     export_folder(run, "hf", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-
     assert "on the text `text` (1,177 bytes, SHA-256 `dabe9d2680f3" in card
     assert "| training text | 51 lines, 948 characters |" in card
     assert "| trained with | PyTorch 2.13.0+cpu |" in card and "| trained on | cpu |" in card
@@ -280,9 +271,7 @@ def test_card__warns_of_test_text_that_stands_in_the_training_text(tmp_path: Pat
     size = SplitSizes(lines=1, chars=1, tokens=1)
     leaking = changed(size, leak=Leak(lines=0.5, words=0.25))
     data = DataFacts(corpus=manifest.effective.corpus, train=size, validation=size, test=leaking)
-
     card = model_card(changed(manifest, data=data), tokenizer, None, "hf", None)
-
     shares = "50.0% of the lines and 25.0% of the 13-grams of words"
     assert f"| test split in the training split | {shares} |" in card
     assert f"- {shares} of the test split stand in the training split: its loss says little about unseen text." in card
@@ -301,7 +290,6 @@ def test_card__names_the_instructions_of_the_cpu_if_they_are_known(tmp_path: Pat
         git_commit=None,
     )
     manifest = changed(run.completed_manifest(), environment=environment)
-
     assert "| CPU | x, AVX2, 2 threads |" in model_card(manifest, read_manifest(run.tokenizer), None, "hf", None)
 
 
@@ -309,7 +297,6 @@ def test_card__has_the_interval_of_the_validation_loss_if_it_is_known(tmp_path: 
     run = finished_run(tmp_path, "gru")
     manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
     known = changed(manifest, metrics=changed(manifest.metrics, best_margin=0.0625))
-
     assert "| validation loss | 2.2500 nats per token |" in model_card(manifest, tokenizer, None, "hf", None)
     assert "| validation loss | 2.2500 ± 0.0625 (95 %) nats per token |" in model_card(
         known, tokenizer, None, "hf", None
@@ -320,9 +307,7 @@ def test_card__names_the_source_and_the_lower_case(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "gru", provenance={"source_corpus": "a fairy tale"})
     manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
     lower: dict[str, object] = {"normalization": Normalization(lowercase=True)}
-
     card = model_card(manifest, tokenizer.model_copy(update=lower), None, "hf", None)
-
     assert "on the text `text`, of a fairy tale (1 bytes" in card
     assert "- Texts are lower-cased before they are encoded." in card
     masked = finished_run(tmp_path, "gru both").completed_manifest()

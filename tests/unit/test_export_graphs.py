@@ -110,7 +110,6 @@ def check_masked(ask: Ask, model: LanguageModel) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_torchscript__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
     ask, model = scripted(tmp_path, name), model_of(name)
-
     if name in MASKED:
         check_masked(ask, model)
     else:
@@ -121,7 +120,6 @@ def test_torchscript__gives_our_numbers_for_every_size(name: str, tmp_path: Path
 def test_onnx__gives_our_numbers_for_every_size(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = model_of(name)
     ask = graphed(tmp_path, model)
-
     assert capfd.readouterr() == ("", "")
     if name in MASKED:
         check_masked(ask, model)
@@ -160,7 +158,6 @@ def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_p
 @pytest.mark.parametrize("name", [*CAUSAL[1:4], "gru both"])
 def test_onnx_export__holds_model_tokenizer_and_a_card_with_the_inputs(name: str, tmp_path: Path) -> None:
     export_folder(finished_run(tmp_path, name, "word"), "onnx", tmp_path / "out")
-
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("model.onnx", "tokenizer.json", "tokenizer_config.json", "tokenizer", "README.md", "export.json")
     }
@@ -182,7 +179,6 @@ def test_onnx_without_the_extra__says_which_to_install(tmp_path: Path, monkeypat
     run = finished_run(tmp_path, "rnn")
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-
     with pytest.raises(AppError, match=r"`python scripts/setup\.py --extra onnx`\.$") as caught:
         export_folder(run, "onnx", tmp_path / "out")
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND

@@ -93,9 +93,7 @@ def test_fault_in_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
 ) -> None:
     """Just after a row of the loss curve, a checkpoint, a validation and an epoch (of 17 steps) too."""
     run = run_in(tmp_path / "run", VALUES)
-
     rows = failed(run, Faulty(run, step), LookupError)
-
     checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
     assert checkpoint is not None and checkpoint.state.step == checkpoint.state.processed_step == step - 1
     torch.manual_seed(99)
@@ -111,10 +109,8 @@ def assert_as_whole(whole: Told, rows: list[CurveRow], told: Told) -> None:
 def test_no_memory_for_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(tmp_path: Path, whole: Told) -> None:
     run = run_in(tmp_path / "run", VALUES)
     rows: list[CurveRow] = []
-
     with pytest.raises(AppError) as caught:
         run.train(Faulty(run, 7, "memory"), callbacks=TrainingCallbacks(on_row=rows.append))
-
     assert caught.value.code is ErrorCode.OUT_OF_MEMORY
     assert saved_step(run) == 6
     assert_as_whole(whole, rows, observed(run, resume=True))
@@ -125,9 +121,7 @@ def test_fault_in_a_validation__step_before_it_is_saved_and_validated_anew(
     tmp_path: Path, whole: Told, call: int
 ) -> None:
     run = run_in(tmp_path / "run", VALUES)
-
     rows = failed(run, Faulty(run, call, in_validation=True), LookupError)
-
     checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
     assert checkpoint is not None and checkpoint.state.processed_step < checkpoint.state.step
     assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
@@ -136,7 +130,6 @@ def test_fault_in_a_validation__step_before_it_is_saved_and_validated_anew(
 def test_fault_before_any_step__leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", VALUES)
     failed(run, Faulty(run, 1), LookupError)
-
     assert saved_step(run) is None
 
 
@@ -145,7 +138,6 @@ def test_fault_after_the_numbers_went_wrong__saves_nothing(tmp_path: Path, fault
     """The loss is checked only for rows of the curve, so the fault is noticed late."""
     run = run_in(tmp_path / "run", RARELY_SAVED)
     failed(run, Faulty(run, 4, fault), LookupError)
-
     assert saved_step(run) is None
 
 
@@ -182,23 +174,19 @@ class FailingUpdate(TorchFunctionMode):
 
 def test_fault_while_the_weights_move__leaves_the_older_checkpoint(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", VALUES)
-
     with pytest.raises(LookupError, match="the optimizer's bug"), FailingUpdate(7 * WEIGHT_GROUPS):
         run.train(run.fresh_model())
-
     assert saved_step(run) == 5, "validated every 5 steps, and the best so far"
 
 
 def test_fault_where_nothing_can_be_saved__is_told_itself(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", RARELY_SAVED)
     (run.folder / "checkpoints").touch()
-
     failed(run, Faulty(run, 3), LookupError)
 
 
 def test_disk_that_fails__is_not_written_to_once_more(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", RARELY_SAVED)
-
     asked = iter(range(1, 100))
 
     def should_stop() -> StopReason | None:
@@ -208,5 +196,4 @@ def test_disk_that_fails__is_not_written_to_once_more(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="Input/output"):
         run.train(run.fresh_model(), callbacks=TrainingCallbacks(should_stop=should_stop))
-
     assert saved_step(run) is None

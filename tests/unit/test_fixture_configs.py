@@ -45,7 +45,6 @@ def effective_of(architecture: str, folder: Path) -> EffectiveRequest:
 
 def test_sequences__are_a_hundred_of_fifty_words_with_the_odd_ones_among_them() -> None:
     words = [len(line.split()) for line in LINES]
-
     assert 95 <= sum(map(bool, words)) <= 105
     assert 45 <= sum(words) / sum(map(bool, words)) <= 55
     assert "" in LINES and any(line.isspace() for line in LINES)

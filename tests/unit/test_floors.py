@@ -18,14 +18,12 @@ def test_floors__import_only_from_floors_below() -> None:
 
 def test_floors__hold_every_module_of_the_product() -> None:
     rooms = {room for floor in floors.FLOORS for room in floor}
-
     assert rooms == {room for _, _, room in floors.product_modules()}
     assert {path.name for path in (ROOT / "trainer").glob("*.py")} == {"__init__.py", "__main__.py", "api.py"}
 
 
 def test_picture__of_the_floors_is_up_to_date() -> None:
     remake = "make it again: python -m scripts.floors docs/floors.svg"
-
     assert floors.drawing() == (ROOT / "docs" / "floors.svg").read_text(encoding="utf-8"), remake
 
 
@@ -34,6 +32,5 @@ def test_bot__starts_without_torch_transformers_and_matplotlib() -> None:
     program = "import bot.app, json, sys; print(json.dumps(sorted(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-
     loaded: list[str] = json.loads(finished.stdout)
     assert {"torch", "transformers", "matplotlib"}.isdisjoint(loaded)

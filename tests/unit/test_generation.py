@@ -78,19 +78,15 @@ def test_greedy__takes_the_likeliest_symbol_each_time() -> None:
         best = max(range(3, SIZE), key=log_p.__getitem__)
         ids += [best] if best != EOS else [EOS, BOS]
         text += TOKENIZER.decode([best]) if best != EOS else "\n"
-
     found = answer(model, prompt_text="ab", temperature=0, max_new_tokens=12, stop_on_eos=False)
-
     assert found.outputs == (text,)
     assert found.prompt_tokens == 2
 
 
 def test_greedy__is_the_same_text_each_time_and_in_each_sequence() -> None:
     model = small_model(SIZE)
-
     alone = [answer(model, prompt_text="ab", temperature=0, stop_on_eos=False, seed=seed) for seed in (1, 1, 2)]
     many = answer(model, prompt_text="ab", temperature=0, stop_on_eos=False, num_return_sequences=10)
-
     assert many.outputs is not None
     assert {text for found in alone for text in found.outputs or ()} == set(many.outputs)
     assert len(set(many.outputs)) == 1
@@ -98,14 +94,12 @@ def test_greedy__is_the_same_text_each_time_and_in_each_sequence() -> None:
 
 def test_generate__follows_the_script_and_stops_at_its_end() -> None:
     found = answer(spelled("hgf"), temperature=0)
-
     assert (found.outputs, found.steps, found.stop_reason) == (("hgf",), (4,), ("eos",))
     assert found.eos_terminated == (True,)
 
 
 def test_generate__goes_on_with_a_new_line_after_the_end_where_that_is_asked() -> None:
     found = answer(spelled("hg"), temperature=0, stop_on_eos=False, max_new_tokens=7)
-
     assert (found.outputs, found.stop_reason) == (("hg\nhg\nh",), ("max_new_tokens",))
     assert found.eos_terminated == (False,)
 
@@ -116,9 +110,7 @@ def test_prompt__its_earlier_lines_are_closed_and_its_last_is_open() -> None:
     context = [BOS, *TOKENIZER.encode("ab"), EOS, BOS, *TOKENIZER.encode("c")]
     expected = reference.log_probabilities(context)[-1]
     best = max(range(4, SIZE), key=expected.__getitem__)
-
     found = answer(model, prompt_text="ab\r\n \n\nc", temperature=0, max_new_tokens=1, stop_on_eos=False)
-
     assert expected[best] > expected[EOS]
     assert found.outputs == (TOKENIZER.decode([best]),)
 
@@ -129,7 +121,6 @@ def test_prompt__ending_in_a_newline_starts_the_next_line() -> None:
 
 def test_prompt__longer_than_a_stretch_is_read_to_its_end() -> None:
     follows = dict(pairwise([*TOKENIZER.encode("ab"), EOS]))
-
     assert answer(Script(follows), prompt_text="c" * 5000 + "a", temperature=0).outputs == ("b",)
 
 
@@ -149,27 +140,23 @@ def test_prompt__longer_than_a_stretch_is_read_to_its_end() -> None:
 )
 def test_stop_sequence__is_cut_off_with_all_after_it(stops: list[str], output: str, steps: int) -> None:
     found = answer(spelled("abcdefgh"), temperature=0, stop_sequences=stops, max_new_tokens=8)
-
     assert (found.outputs, found.steps) == ((output,), (steps,))
     assert found.stop_reason == ("max_new_tokens" if steps == 8 else "stop_sequence",)
 
 
 def test_stop_sequence__may_reach_over_the_end_of_a_line() -> None:
     found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["g\nh"])
-
     assert (found.outputs, found.stop_reason) == (("h",), ("stop_sequence",))
 
 
 def test_stop_sequence__newline_ends_with_the_line() -> None:
     found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["\n"])
-
     assert (found.outputs, found.steps, found.stop_reason) == (("hg",), (3,), ("stop_sequence",))
     assert found.eos_terminated == (False,)
 
 
 def test_stop_sequence__does_not_begin_in_the_prompt() -> None:
     found = answer(spelled("hgf"), prompt_text="e\n", temperature=0, stop_sequences=["\nh", "eh"])
-
     assert found.outputs == ("hgf",)
 
 
@@ -178,17 +165,14 @@ def test_stop_sequence__is_found_however_its_letters_were_typed() -> None:
     ids = tokenizer.encode("ab\u00e9c")
     model = Script(dict(pairwise([BOS, *ids, EOS])))
     request = request_of(temperature=0, stop_sequences=["e\u0301"])
-
     assert generate(model, tokenizer, request, run_id="run", request_id="request").outputs == ("ab",)
 
 
 def test_stop_sequence__cuts_each_sequence_at_its_own_place() -> None:
     model = small_model(SIZE)
     values: dict[str, object] = {"seed": 4, "num_return_sequences": 10, "max_new_tokens": 60, "stop_on_eos": False}
-
     whole = answer(model, **values)
     stopped = answer(model, **values, stop_sequences=["a", "bc"])
-
     assert whole.outputs is not None
     expected = tuple(re.split("a|bc", text)[0] for text in whole.outputs)
     assert stopped.outputs == expected
@@ -198,10 +182,8 @@ def test_stop_sequence__cuts_each_sequence_at_its_own_place() -> None:
 def test_end_of_line__ends_the_text_or_is_a_newline_of_it() -> None:
     model = small_model(SIZE)
     values: dict[str, object] = {"seed": 4, "num_return_sequences": 10, "max_new_tokens": 60}
-
     ended = answer(model, **values)
     gone_on = answer(model, **values, stop_on_eos=False)
-
     assert ended.outputs is not None and gone_on.outputs is not None
     assert ended.outputs == tuple(text.split("\n")[0] for text in gone_on.outputs)
     assert ended.eos_terminated == tuple("\n" in text for text in gone_on.outputs)
@@ -210,7 +192,6 @@ def test_end_of_line__ends_the_text_or_is_a_newline_of_it() -> None:
 
 def test_prompt__its_unknown_characters_are_counted() -> None:
     found = answer(spelled("hg"), prompt_text="abz\n\u00e9c")
-
     assert (found.prompt_tokens, found.unk_count) == (5, 2)
 
 
@@ -234,11 +215,9 @@ def test_extreme_requests__are_answered() -> None:
 
 def test_seed__gives_the_same_text_again_and_is_told_where_none_was_given() -> None:
     model = small_model(SIZE)
-
     first, again = (answer(model, seed=7, num_return_sequences=3) for _ in range(2))
     drawn = answer(model, num_return_sequences=3)
     redrawn = answer(model, num_return_sequences=3, seed=drawn.seed_used)
-
     assert first == again
     assert first.seed_used == 7
     assert drawn == redrawn
@@ -248,10 +227,8 @@ def test_seed__gives_the_same_text_again_and_is_told_where_none_was_given() -> N
 
 def test_sequences__do_not_depend_on_how_many_there_are() -> None:
     model = small_model(SIZE)
-
     many = answer(model, seed=3, num_return_sequences=10, max_new_tokens=40)
     few = answer(model, seed=3, num_return_sequences=2, max_new_tokens=40)
-
     assert many.outputs is not None
     assert few.outputs == many.outputs[:2]
 
@@ -264,7 +241,6 @@ def test_specials__are_never_sampled() -> None:
             return logits, state
 
     found = answer(Unruly({}), seed=1, max_new_tokens=300, stop_on_eos=False, num_return_sequences=4)
-
     assert found.outputs is not None
     letters = Counter("".join(found.outputs))
     assert set(letters) == set("abcdefgh\n")
@@ -296,9 +272,7 @@ FILTERS = [
 @pytest.mark.parametrize("case", FILTERS)
 def test_filter__leaves_the_exact_distribution(case: Filter) -> None:
     logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().unsqueeze(0) + 3
-
     weights, ids = possible_tokens(doubles(logits), case.request)
-
     found: list[float] = weights.flatten().tolist()
     order: list[int] = list(range(len(found))) if ids is None else ids.flatten().tolist()
     left = {token: weight / sum(found) for token, weight in zip(order, found, strict=True) if weight > 0}
@@ -311,9 +285,7 @@ def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
     count = 20_000
     logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().repeat(count, 1)
     draws = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-
     drawn = Counter(choose(doubles(logits), case.request, floats(draws)))
-
     assert set(drawn) == set(case.expected)
     assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
 
@@ -322,9 +294,7 @@ def test_draw__just_below_1_is_a_token_that_is_possible() -> None:
     """Rounded sums of probabilities end at 1 minus some units of the last place."""
     logits = np.random.Generator(np.random.PCG64(5)).standard_normal((1000, 50))
     logits[:, ::3] = -math.inf
-
     chosen = choose(logits, request_of(), [math.nextafter(1, 0)] * len(logits))
-
     assert all(token % 3 for token in chosen)
 
 
@@ -351,9 +321,7 @@ def test_draw__from_a_large_vocabulary_is_that_of_its_definition(
     logits: NDArray[np.float64] = np.round(generator.standard_normal((4, size)) * spread, decimals)
     logits[:, ::7] = -math.inf  # tokens that are not allowed
     request = request_of(**options)
-
     rows: list[list[float]] = np.exp(logits / request.temperature).tolist()
-
     for draw in (0.0, 0.213, 0.617, 0.971, 0.99999, 1 - 1e-9):
         expected = [drawn_by_definition(weights, request, draw) for weights in rows]
         assert choose(logits.copy(), request, [draw] * len(rows)) == expected
@@ -448,9 +416,7 @@ def test_choose__always_finds_a_possible_id() -> None:
         logits = torch.empty(1, 5, dtype=torch.float64).uniform_(-50, 50)
         logits[0, 1] = -math.inf
         draw = random.choice([0.0, random.random(), math.nextafter(1.0, 0.0)])
-
         chosen = choose(doubles(logits), request_of(temperature=random.uniform(0.01, 5)), [draw])
-
         assert chosen[0] in {0, 2, 3, 4}
 
 
@@ -459,11 +425,9 @@ def test_repetition_penalty__makes_the_tokens_of_the_window_less_likely() -> Non
     stuck.table[:, EOS] = -100.0
     stuck.table[:, TOKENIZER.encode("a")[0]] = 1.0
     stuck.table[:, TOKENIZER.encode("b")[0]] = 0.9
-
     plain = answer(stuck, temperature=0, max_new_tokens=6)
     penalized = answer(stuck, temperature=0, max_new_tokens=6, repetition_penalty=2.0, repetition_window=1)
     encouraged = answer(stuck, temperature=0, max_new_tokens=6, repetition_penalty=0.5)
-
     assert plain.outputs == ("aaaaaa",)
     assert penalized.outputs == ("ababab",)
     assert encouraged.outputs == ("aaaaaa",)

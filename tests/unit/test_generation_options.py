@@ -100,9 +100,7 @@ def test_draws__of_a_model_follow_the_exact_filtered_softmax(name: str) -> None:
 
 def test_temperature__that_is_colder_than_a_millionth_is_taken_for_one() -> None:
     logits = torch.tensor(SEPARATED, dtype=torch.float64)
-
     weights, _ = possible_tokens(doubles(logits), request_of(temperature=1e-9))
-
     found: list[float] = weights.flatten().tolist()
     assert found == pytest.approx([math.exp(-1), 1, 0], abs=1e-9)
 
@@ -126,9 +124,7 @@ def test_alphabet__only_its_letters_are_written_by_every_tokenizer(method: str) 
 
 def test_alphabet__letters_may_be_typed_in_any_form() -> None:
     tokenizer = tokenizer_by("char")
-
     found = written(model_for(tokenizer), tokenizer, alphabet="g\u0306", stop_on_eos=False, max_new_tokens=40, seed=1)
-
     assert set("".join(found.outputs or ())) == set("gğ")
 
 
@@ -143,7 +139,6 @@ def test_banned_tokens__never_occur_nor_do_special_ones(method: str) -> None:
     response = GenerateResponse(request_id="r", run_id="run", status="queued")
     asked = GenerationJob(model_for(tokenizer), tokenizer, request, response)
     [_] = generate_together(model_for(tokenizer), [asked])
-
     sampled = asked.sequences[0].context[len(asked.prompt.ids) :]
     assert len(set(sampled)) > 15
     assert not forbidden.intersection(sampled)
@@ -162,7 +157,6 @@ def test_banned_tokens__never_occur_nor_do_special_ones(method: str) -> None:
 def test_nothing_left_to_write__is_one_sentence(values: dict[str, object], sentence: str) -> None:
     with pytest.raises(AppError) as caught:
         generate(model_of("gru"), TOKENIZER, request_of(**values), run_id="run", request_id="request")
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert sentence in caught.value.message
 
@@ -212,9 +206,7 @@ def test_pieces__in_their_order_are_the_output_and_never_a_part_of_a_stop(method
 def test_pieces__wait_while_a_stop_may_come_and_no_longer() -> None:
     """Of what is written letter by letter, `ab` is told only when it is clear that no `abc` comes of it."""
     request = request_of(stop_sequences=["abc"], seed=5, max_new_tokens=400, stop_on_eos=False, alphabet="abc")
-
     *pieces, response = streamed(model_of("gru"), TOKENIZER, request)
-
     assert isinstance(response, GenerateResponse) and response.stop_reason == ("stop_sequence",)
     whole = "".join(response.outputs or ()) + "abc"
     told = [piece.start + len(piece.text) for piece in pieces if isinstance(piece, GenerateChunk)]
@@ -227,9 +219,7 @@ def test_pieces__wait_while_a_stop_may_come_and_no_longer() -> None:
 def test_withdrawn__ends_after_the_token_at_hand_and_leaves_the_others_as_they_are() -> None:
     model = model_of("lstm")
     requests = [request_of(seed=n, max_new_tokens=30, stop_on_eos=False, num_return_sequences=2) for n in range(3)]
-
     answers = streamed(model, TOKENIZER, *requests, gone=("r1",))
-
     ended = {answer.request_id: answer for answer in answers if isinstance(answer, GenerateResponse)}
     assert ended["r1"].status == "failed" and ended["r1"].outputs is None
     assert ended["r1"].error is not None and ended["r1"].error.code is ErrorCode.CANCELLED

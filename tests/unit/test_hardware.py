@@ -80,7 +80,6 @@ def test_quota_of_a_container_or_a_batch_job__is_the_smallest_around_this_proces
         file.write_text(content)
     if own is not None:
         (tmp_path / "cgroup").write_text(own)
-
     assert granted_cpus(tmp_path / "groups", tmp_path / "cgroup") == granted
 
 
@@ -89,7 +88,6 @@ def test_other_programs__are_those_that_use_cores_beside_this_one(tmp_path: Path
     times.write_text("cpu  100 7 50 900 0 0 0\ncpu0 1 2 3 4\n")
     others, elsewhere = OtherPrograms(times), OtherPrograms(tmp_path / "nowhere")
     times.write_text(f"cpu  {100 + 10_000 * ticks} 7 50 900 0 0 0\ncpu0 1 2 3 4\n")
-
     assert others.cores() > 1
     assert elsewhere.cores() == 0
     assert OtherPrograms(times).cores() == 0
@@ -112,7 +110,6 @@ def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_n
     before = memory_held_bytes()
     with mmap(-1, 50_000_000) as ballast:  # new pages; an object may get pages that were freed
         ballast.write(b"x" * len(ballast))
-
         assert memory_held_bytes() > before + len(ballast) // 2 > 1_000_000
     assert memory_held_bytes(tmp_path / "nowhere") == 0
 
@@ -122,7 +119,6 @@ def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_
     ballast = bytearray(300_000_000)
     code = "from trainer.system.hardware import most_memory_bytes; print(most_memory_bytes())"
     of_child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
     assert most_memory_bytes() > len(ballast) > 2 * of_child > 2_000_000
     assert most_memory_bytes(tmp_path / "nowhere") > len(ballast)
 
@@ -135,7 +131,6 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(tmp_pa
     driver = tmp_path / "nvidiactl"
     assert not may_have_cuda("2.13.0", (driver,))
     driver.touch()
-
     assert may_have_cuda("2.13.0", (driver,))
     assert may_have_cuda("2.13.0+cu130", (driver,))
     assert not may_have_cuda("2.13.0+cpu", (driver,))
@@ -147,7 +142,6 @@ def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_nev
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     here = process_name().rpartition(":")[0]
-
     assert not is_dead(process_name())
     assert is_dead(f"{here}:{gone.pid}") and is_dead(f"{here}:{10**30}")
     assert not is_dead(f"{here}:1")  # there, whosever it is
@@ -159,7 +153,6 @@ def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp
     limits[0].write_text("max\n")
     limits[1].write_text(f"{1 << 62}\n")
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
     assert memory_bytes(limits) == everything
     limits[1].write_text(f"{1 << 20}\n")
     assert memory_bytes(limits) == 1 << 20
@@ -175,7 +168,6 @@ def test_bf16__is_what_linux_says_of_the_processor_unless_its_instructions_are_l
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-
     assert has_bf16(tmp_path / "cpuinfo") is has
     assert not has_bf16(tmp_path / "none")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")

@@ -37,7 +37,6 @@ def test_marks_that_come_together__are_as_many_steps() -> None:
     """A supervisor that was stopped for 10 s hears 100 marks at once."""
     watch = watch_of_steps(0.1)
     watch.receive(STEP * 100, 0.5 + 10)
-
     assert silence(watch) == 11
 
 
@@ -47,7 +46,6 @@ def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
     watch.receive(STEP, 600.0)
     for number in range(100):
         watch.receive(ALIVE, 600.0 + number)
-
     assert silence(watch) == 11
 
 
@@ -72,7 +70,6 @@ def test_child_that_steps__is_not_excused_by_using_the_processor() -> None:
     watch = StallDetector(10, lambda: float(next(used)))
     watch.receive(ALIVE, 0.0)
     watch.receive(STEP, 0.1)
-
     assert silence(watch) == 11
 
 
@@ -92,7 +89,6 @@ def test_beat__writes_few_marks_and_each_phase() -> None:
     beat.beat(PHASE)
     beat.beat(PHASE)
     beat.beat(ALIVE)
-
     assert os.read(reading, 1000) == b".~~-"
     os.close(reading)
     os.close(writing)

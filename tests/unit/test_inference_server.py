@@ -166,9 +166,7 @@ def broken_seals(run: RunDirectory) -> list[str]:
 
 def test_evaluation__three_times_gives_the_brute_force_mean_each_time(finished: Finished) -> None:
     expected = finished.losses(lines_of(finished.made, "validation"))
-
     measured = [finished.measure() for _ in range(3)]
-
     for metrics in measured:
         assert metrics.n_tokens == len(expected)
         assert metrics.loss == measured[0].loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
@@ -184,14 +182,12 @@ def test_evaluation__again_leaves_the_same_samples_byte_for_byte_and_the_latest_
     finished.measure()
     first = sha256(finished.run.samples.read_bytes()).hexdigest()
     again = finished.measure("test")
-
     assert sha256(finished.run.samples.read_bytes()).hexdigest() == first
     assert finished.run.evaluation() == again
 
 
 def test_evaluation__of_a_run_that_was_not_measured_is_not_found(finished: Finished) -> None:
     finished.run.metrics.unlink()
-
     with pytest.raises(AppError, match="has no evaluation yet") as caught:
         finished.run.evaluation()
     assert caught.value.code is ErrorCode.EVAL_NOT_FOUND
@@ -200,7 +196,6 @@ def test_evaluation__of_a_run_that_was_not_measured_is_not_found(finished: Finis
 
 def test_evaluation__validation_and_test_are_different_texts(finished: Finished) -> None:
     validation, test = finished.measure("validation"), finished.measure("test")
-
     expected = finished.losses(lines_of(finished.made, "test"))
     assert test.loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
     assert test.loss != validation.loss
@@ -208,11 +203,9 @@ def test_evaluation__validation_and_test_are_different_texts(finished: Finished)
 
 def test_evaluation__of_another_text_measures_all_of_it(finished: Finished) -> None:
     expected = finished.losses(OTHER)
-
     splits: tuple[EvalSplit, ...] = ("validation", "test")
     for split in splits:
         metrics = finished.measure(split, "other")
-
         assert metrics.dataset == "other"
         assert metrics.n_tokens == len(expected)
         assert metrics.n_chars == sum(map(len, OTHER))
@@ -221,7 +214,6 @@ def test_evaluation__of_another_text_measures_all_of_it(finished: Finished) -> N
 
 def test_evaluation__needs_no_text_but_the_one_that_it_measures(finished: Finished) -> None:
     (finished.made.folder / "corpus.txt").unlink()
-
     assert finished.measure(path="other").dataset == "other"
     error = finished.evaluate(EvalRequest()).error
     assert error is not None and error.code is ErrorCode.DATA_NOT_FOUND
@@ -261,17 +253,13 @@ def test_evaluation__is_written_into_the_manifest_the_latest_of_each_split_and_t
 def test_evaluation__does_not_mend_a_seal_that_was_broken(finished: Finished) -> None:
     with finished.run.path.joinpath("manifest.json").open("a", encoding="utf-8") as file:
         file.write(" ")
-
     finished.measure()
-
     assert broken_seals(finished.run) == ["manifest.json"]
 
 
 def test_evaluation__of_a_run_from_before_there_were_seals(finished: Finished) -> None:
     finished.run.seal.unlink()
-
     finished.measure()
-
     assert not finished.run.seal.exists()
     assert len(manifest_of_run(finished.run).eval) == 2
 
@@ -279,7 +267,6 @@ def test_evaluation__of_a_run_from_before_there_were_seals(finished: Finished) -
 def test_manifest__from_before_evaluations_named_their_text_is_read(finished: Finished) -> None:
     text = finished.run.path.joinpath("manifest.json").read_text(encoding="utf-8")
     old = text.replace('   "dataset": null,\n', "")
-
     assert old != text
     assert RunManifest.model_validate_json(old).eval == (EvalSummary(split="test", loss=9.0, perplexity=8103.0),)
 
@@ -289,9 +276,7 @@ def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None
     assert lock is not None
     release = Timer(0.3, lock.close)
     release.start()
-
     finished.measure("test")
-
     release.join()
     assert manifest_of_run(finished.run).eval[0].loss != 9.0
 
@@ -299,10 +284,8 @@ def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None
 def test_lock__is_waited_for_so_long_and_no_longer(finished: Finished) -> None:
     lock = finished.run.lock()
     assert lock is not None
-
     with pytest.raises(AppError) as caught:
         finished.run.wait_for_lock(0.1)
-
     lock.close()
     assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
 
@@ -311,10 +294,8 @@ def test_named_texts__are_scored_and_continued_as_if_they_had_been_typed(finishe
     typed = "\n".join(OTHER)
     to_score = (ScoreRequest(text=typed, detail_level="per_char"), ScoreRequest(path="other", detail_level="per_char"))
     to_continue = (GenerateRequest(prompt_text=typed, seed=1), GenerateRequest(prompt_path="other", seed=1))
-
     scores = [finished.score(request) for request in to_score]
     made = [finished.generate(request) for request in to_continue]
-
     assert scores[0] == scores[1]
     assert scores[0].n_scored == len("".join(OTHER))
     assert made[0] == made[1]
@@ -329,7 +310,6 @@ def test_path_that_leads_out__is_refused_by_the_child_too(finished: Finished, tm
         errors.append(finished.score(ScoreRequest(path=name)).error)
         errors.append(finished.generate(GenerateRequest(prompt_path=name)).error)
         errors.append(finished.evaluate(EvalRequest(path_override=name)).error)
-
         for field in ("path", "prompt_path", "path_override"):
             sentence = f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`."
             expected.append(RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence)))
@@ -347,7 +327,6 @@ def to_write(*, is_streamed: bool, **values: object) -> GenerateRecord:
 def test_streamed_text__is_told_before_its_answer(finished: Finished) -> None:
     [whole] = finished.told(to_write(is_streamed=False))
     *pieces, last = finished.told(to_write(is_streamed=True))
-
     assert isinstance(last, GenerateRecord) and isinstance(whole, GenerateRecord)
     assert last.response == whole.response
     assert (
@@ -357,7 +336,6 @@ def test_streamed_text__is_told_before_its_answer(finished: Finished) -> None:
 
 def test_text_that_nobody_waits_for__is_not_written_to_its_end(finished: Finished) -> None:
     first, last = finished.told(to_write(is_streamed=True), "other", "q")
-
     assert isinstance(first, GenerateChunk) and isinstance(last, GenerateRecord)
     assert last.response.error is not None and last.response.error.code is ErrorCode.CANCELLED
 
@@ -370,7 +348,6 @@ def to_complete(request_id: str, prompts: tuple[str | tuple[int, ...], ...]) -> 
 def test_completion__is_answered_with_its_chunks_and_an_error_is_that_of_its_request(finished: Finished) -> None:
     records = [to_complete("good", ("the s", (5, 6))), to_complete("bad", ("the s", (5, 10**6)))]
     told = list(answer(records, finished.models, finished.settings))
-
     answers = {one.response.request_id: one.response for one in told if isinstance(one, CompletionRecord)}
     chunks = [one for one in told if isinstance(one, GenerateChunk)]
     assert {chunk.request_id for chunk in chunks} == {"good"}
@@ -387,7 +364,6 @@ def test_prediction__is_the_likeliest_by_hand(finished: Finished) -> None:
     ids = [2, *finished.made.tokenizer.encode("the s")]
     by_hand = ReferenceModel(finished.model, "lstm").log_probabilities(ids)[-1]
     best = sorted(range(4, len(by_hand)), key=by_hand.__getitem__, reverse=True)[:3]
-
     assert isinstance(told, PredictRecord) and told.response.suggestions is not None
     assert [s.token for s in told.response.suggestions] == finished.made.tokenizer.tokens(best)
     assert [s.logp for s in told.response.suggestions] == pytest.approx([by_hand[i] for i in best], abs=1e-4)
@@ -402,7 +378,6 @@ def test_chat__goes_on_from_all_that_was_said(finished: Finished) -> None:
         GenerateRequest(prompt_text="the sun\nwas shining\non the sea\n", seed=5, max_new_tokens=9)
     )
     [cancelled] = finished.told(ChatRecord(request=request, response=response), "q")
-
     assert isinstance(told, ChatRecord) and isinstance(cancelled, ChatRecord)
     assert (told.response.answer,) == written.outputs
     assert (told.response.turns_dropped, told.response.prompt_tokens) == (0, written.prompt_tokens)
@@ -415,7 +390,5 @@ def test_memory_of_earlier_requests__goes_back_to_the_system_when_it_has_become_
     last = small.pop()  # behind the others, so that freeing them alone gives nothing back
     assert limit_memory(memory_held_bytes()) > held + 150e6
     del small
-
     after = limit_memory(held)
-
     assert after < held + 100e6 and last.sum() == 1000

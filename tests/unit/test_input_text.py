@@ -36,24 +36,20 @@ def refused(request: ScoreRequest | GenerateRequest, corpora: CorpusStore) -> Ap
 
 def test_named_text__is_the_file_to_its_last_character(corpora: CorpusStore) -> None:
     whole = "the sea\r\n\n the s\u00fcn \n"
-
     assert load_input(ScoreRequest(path="poem"), corpora).text == whole
     assert load_input(GenerateRequest(prompt_path="poem.txt"), corpora).prompt_text == whole
 
 
 def test_text_in_the_request__is_left_alone(corpora: CorpusStore) -> None:
     for_score, for_generate = ScoreRequest(text="poem"), GenerateRequest(prompt_text="")
-
     assert load_input(for_score, corpora) is for_score
     assert load_input(for_generate, corpora) is for_generate
 
 
 def test_path_that_leads_out__has_one_sentence_whether_or_not_it_exists(corpora: CorpusStore, tmp_path: Path) -> None:
     names = ["../../secret.txt", "../../nothing.txt", str(tmp_path / "secret.txt"), "/nothing.txt", "leak", "gone"]
-
     errors = [refused(ScoreRequest(path=name), corpora) for name in names]
     errors += [refused(GenerateRequest(prompt_path=name), corpora) for name in names]
-
     assert {error.code for error in errors} == {ErrorCode.INVALID_INPUT}
     assert {error.message for error in errors} == {
         f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`."
@@ -78,7 +74,6 @@ def test_named_text__that_cannot_be_taken_is_refused(corpora: CorpusStore) -> No
 def test_file_of_this_machine__may_be_as_long_as_the_limit_in_any_script(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_text("\U0001f600" * 100, encoding="utf-8")
-
     assert read_text(file, 100) == "\U0001f600" * 100
     with pytest.raises(AppError, match=r"^There is no file '/.*/none\.txt'\.$"):
         read_text(tmp_path / "none.txt", 100)

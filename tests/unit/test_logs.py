@@ -79,7 +79,6 @@ def test_line__has_the_part_of_the_program_as_its_category() -> None:
     names = ["trainer.worker.jobs", "bot.http.server", "bot.main", "some.library"]
     for name in names:
         logging.getLogger(name).warning("said")
-
     assert [line["category"] for line in lines(stream)] == ["worker", "http", "bot", "library"]
 
 
@@ -88,14 +87,12 @@ def test_bound_value__stands_in_every_line_of_libraries_too() -> None:
     with structlog.contextvars.bound_contextvars(run_id="r-2"):
         product_logger().info("ours")
         logging.getLogger("some.library").warning("theirs")
-
     assert [(line["message"], line["run_id"]) for line in lines(stream)] == [("ours", "r-2"), ("theirs", "r-2")]
 
 
 def test_dev__logs_text_for_people() -> None:
     stream = logged("dev")
     product_logger().info("worker_ready", slots=1)
-
     [text] = stream.getvalue().splitlines()
     assert "worker_ready" in text and "slots" in text
     assert not text.startswith("{")
@@ -107,7 +104,6 @@ def test_level__holds_for_all_of_our_loggers() -> None:
     product_logger().warning("too quiet to be heard")
     logging.getLogger("bot.main").warning("this one too")
     product_logger().error("heard")
-
     assert [line["message"] for line in lines(stream)] == ["heard"]
 
 
@@ -117,7 +113,6 @@ def test_libraries__only_warn_even_where_we_debug(library: str) -> None:
     for level in (logging.DEBUG, logging.INFO, logging.WARNING):
         logging.getLogger(library).log(level, logging.getLevelName(level))
     product_logger().debug("ours")
-
     assert [(line["logger"], line["message"]) for line in lines(stream)] == [
         (library, "WARNING"),
         ("trainer.something", "ours"),
@@ -128,7 +123,6 @@ def test_process__has_one_handler_however_often_it_is_set_up() -> None:
     logged()
     last = logged()
     product_logger().info("once")
-
     assert len(logging.getLogger().handlers) == 1
     assert len(lines(last)) == 1
 
@@ -140,7 +134,6 @@ def test_run_log__keeps_what_its_own_level_says_whatever_is_shown(tmp_path: Path
     product_logger().debug("how")
     product_logger().info("what")
     product_logger().warning("what else")
-
     assert len(LogReader(tmp_path / "logs.jsonl").last(9)) == kept
     assert lines(stream) == []
 
@@ -169,7 +162,6 @@ def test_run_log__is_whole_where_little_is_shown(tmp_path: Path) -> None:
     stream = logged(level="WARNING")
     add_log_file(tmp_path / "logs.jsonl", "model-trainer")
     product_logger().info("epoch_ended", epoch=1)
-
     assert len(LogReader(tmp_path / "logs.jsonl").last(10)) == 1
     assert stream.getvalue() == ""
 
@@ -178,7 +170,6 @@ def test_extra_names__are_those_that_the_product_logs() -> None:
     logged_names = {
         name for folder in ("trainer", "bot") for file in (ROOT / folder).rglob("*.py") for name in names_in(file)
     }
-
     assert sorted(logged_names) == list(LOGGING_EXTRA_NAMES)
 
 
@@ -196,7 +187,6 @@ def test_last__takes_so_many_whole_lines_from_the_end(tmp_path: Path, count: int
     path = tmp_path / "logs.jsonl"
     path.write_text("a\nb\nc\nunfinished", encoding="utf-8")
     reader = LogReader(path)
-
     assert reader.last(count) == ["a", "b", "c"][max(0, 3 - count) :]
     with path.open("a", encoding="utf-8") as file:
         file.write(" no more\nd\n")
@@ -209,14 +199,12 @@ def test_last__reads_no_more_of_a_long_log_than_it_needs(tmp_path: Path) -> None
         file.truncate(1 << 40)  # a hole that nobody can read through in the time of a test
         file.seek(0, os.SEEK_END)
         file.write(b"\nlast but one\n" + "é".encode() * 100_000 + b"\n")
-
     assert LogReader(path).last(2) == ["last but one", "é" * 100_000]
 
 
 def test_last__of_a_log_that_has_just_begun_anew_takes_lines_of_the_one_before(tmp_path: Path) -> None:
     (tmp_path / "logs.jsonl.1").write_text("a\nb\nc\n", encoding="utf-8")
     (tmp_path / "logs.jsonl").write_text("d\n", encoding="utf-8")
-
     assert LogReader(tmp_path / "logs.jsonl").last(3) == ["b", "c", "d"]
 
 
@@ -224,7 +212,6 @@ def test_log_that_has_not_begun__is_empty_and_then_read_from_its_start(tmp_path:
     reader = LogReader(tmp_path / "logs.jsonl")
     assert (reader.last(5), reader.read_new()) == ([], [])
     (tmp_path / "logs.jsonl").write_text("first\n", encoding="utf-8")
-
     assert reader.read_new() == ["first"]
     assert reader.read_new() == []
 

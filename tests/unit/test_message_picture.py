@@ -31,7 +31,6 @@ def test_buttons_and_files__have_their_labels() -> None:
         "attachments": [{"url": "u", "filename": "a.csv", "size": 1234, "content_type": "text/csv"}],
     }
     html = message_html(payload, lambda file: b"")
-
     assert "Cancel &lt;" in html
     assert "a.csv · 1,234 bytes" in html
     assert "Only you can see this" in html
@@ -40,5 +39,4 @@ def test_buttons_and_files__have_their_labels() -> None:
 def test_conversation__shows_every_picture_with_a_description() -> None:
     page = (ROOT / "docs" / "discord.md").read_text(encoding="utf-8")
     described: list[str] = re.findall(r"!\[[^\]]+\]\(pictures/([\w-]+\.png)\)", page)
-
     assert sorted(described) == sorted(path.name for path in (ROOT / "docs" / "pictures").glob("*.png"))

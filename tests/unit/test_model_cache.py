@@ -43,19 +43,15 @@ def test_warm_models__one_that_is_alone_stays_whatever_its_size_and_is_loaded_an
     with run.open_log() as events:
         finish_run(run, events, completed(run))
     models = ModelCache(RunStore(tmp_path), 0)
-
     first = models.get("a")
     assert models.get("a") is first
     os.utime(run.path / WEIGHTS_FILE, ns=(1, 1))
-
     assert models.get("a") is not first
 
 
 def test_warm_models__an_unfinished_run_has_none(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.create(record("a"))
-
     with pytest.raises(AppError) as caught:
         ModelCache(store, 0).get("a")
-
     assert caught.value.code is ErrorCode.RUN_NOT_READY

@@ -34,7 +34,6 @@ def test_newest_runs__have_the_order_of_all_runs_whenever_their_files_were_copie
     store, draw = RunStore(tmp_path), random.Random(most_hours_late)
     names = [f"run-{number}" for number in draw.sample(range(1000), RUNS)]
     _create(store, tmp_path, names, [draw.uniform(0, 3600 * most_hours_late) for _ in names])
-
     assert [run.run_id for run in store.newest()] == names[::-1]
     assert [run.run_id for run in store.all()] == names[::-1]
 
@@ -49,7 +48,6 @@ def test_newest_runs__are_found_without_reading_older_ones(tmp_path: Path) -> No
         state = request.stat()
         request.write_bytes(b"unreadable")
         os.utime(request, (state.st_mtime, state.st_mtime))
-
     with captured_logs() as logs:
         assert [run.run_id for run in islice(store.newest(), 4)] == names[:-5:-1]
         assert len(logs) == 0
@@ -67,7 +65,6 @@ def test_newest_runs__have_the_order_of_all_runs_on_a_disk_that_keeps_whole_seco
         created_at = begin + timedelta(milliseconds=130 * number)
         written = created_at.timestamp() // kept_seconds * kept_seconds
         os.utime(store.create(changed(record(name), created_at=created_at)).path / "request.json", (written, written))
-
     assert [run.run_id for run in store.newest()] == names[::-1]
 
 
@@ -96,6 +93,5 @@ def test_folder_without_a_request__is_no_run(tmp_path: Path) -> None:
     store.create(record("run-1"))
     for name in ("half-made", "Copy of run-1"):
         (tmp_path / "models" / name).mkdir()
-
     assert store.ids() == [run.run_id for run in store.newest()] == ["run-1"]
     assert RunStore(tmp_path / "nothing").ids() == []

@@ -66,7 +66,6 @@ def constraint_lines() -> list[str]:
 
 def test_constraints__hold_no_address_and_no_cuda_package() -> None:
     lines = constraint_lines()
-
     assert [] == [line for line in lines if "://" in line or line.startswith("-") or " @ " in line]
     assert [] == [
         line for line in lines if package(line).split("-")[0] in {"torch", "nvidia", "cuda", "triton", "pytorch"}
@@ -81,7 +80,6 @@ def test_constraints__pin_every_direct_dependency_but_torch() -> None:
     extras = TypeAdapter(dict[str, list[str]]).validate_python(project["optional-dependencies"])
     of_extras = [requirement for requirements in extras.values() for requirement in requirements]
     wanted = {package(requirement) for requirement in [*direct, *of_extras]} - {"torch"}
-
     assert set() == wanted - {package(line) for line in constraint_lines() if "==" in line}
 
 
@@ -106,7 +104,6 @@ def test_uv_settings__say_what_pip_was_told() -> None:
 
 def test_uv_settings__follow_pips_order_of_sources() -> None:
     text = ":env:.index-url='https://env.example'\ninstall.index-url='https://install.example'\n"
-
     assert uv_settings(text, {}) == {"UV_DEFAULT_INDEX": "https://env.example"}
     assert uv_settings("global.cert='/global'\n" + text, {"UV_DEFAULT_INDEX": "mine"}) == {"SSL_CERT_FILE": "/global"}
 
@@ -142,7 +139,6 @@ def test_stamp__changes_with_each_of_its_inputs(tmp_path: Path) -> None:
 def test_setup__refuses_an_unknown_word_before_it_does_anything(words: tuple[str, ...]) -> None:
     script = ROOT / "scripts" / "setup.py"
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
-
     assert done.returncode == 2
     assert "invalid choice: 'tset'" in done.stderr
 
@@ -158,7 +154,6 @@ def test_setup__in_an_environment_of_another_user_is_one_sentence() -> None:
         folder.chmod(0o755)
         command = [sys.executable, "-c", as_other]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder / "scripts")
-
     told = "belongs to another user: run this as that user, or in a checkout of your own."
     first_line, *_ = done.stderr.splitlines()  # coverage, which cannot write its file, says so behind it
     assert (done.returncode, first_line) == (1, f"{folder.resolve() / '.venv'} {told}")
@@ -186,7 +181,6 @@ def test_platform_page__names_settings_and_targets_that_exist() -> None:
     page = (ROOT / "docs" / "platform.md").read_text(encoding="utf-8")
     names: list[str] = re.findall(r"`([A-Z]+_[A-Z_]+)`", page)
     targets: list[str] = re.findall(r"^FROM app AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-
     assert {"REDIS_URL", "SECURITY__API_KEYS", "APP__ARTIFACTS_ROOT"} <= set(names)
     assert set(names) <= {*environment_names(), *PLAIN_NAMES, "HF_HOME"}
     assert all(f"| `{target}` | `mt " in page for target in targets) and len(targets) == 2
@@ -194,7 +188,6 @@ def test_platform_page__names_settings_and_targets_that_exist() -> None:
 
 def test_compose__named_volumes_are_declared() -> None:
     sources = {mount.split(":")[0] for service in compose().services.values() for mount in service.volumes}
-
     assert set(compose().volumes) == {source for source in sources if not source.startswith(".")}
 
 
@@ -221,7 +214,6 @@ def test_compose__bot_leaves_the_work_to_the_worker() -> None:
 def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
     redis = compose().services["redis"]
     options = " ".join(redis.command)
-
     assert redis.image == "${REDIS_IMAGE:-valkey/valkey:8-alpine}"
     assert "--appendonly yes --appendfsync always" in options
     assert "--maxmemory-policy noeviction" in options
@@ -235,7 +227,6 @@ def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
 
 def test_compose__publishes_the_api_on_this_machine_only() -> None:
     services = compose().services
-
     assert services["bot"].ports == ["${API_ADDRESS:-127.0.0.1}:${API_PORT:-8000}:8000"]
     assert services["worker"].ports == []
 
@@ -243,7 +234,6 @@ def test_compose__publishes_the_api_on_this_machine_only() -> None:
 @pytest.mark.parametrize("name", ["redis", "bot", "worker"])
 def test_compose__no_service_has_more_rights_than_it_needs(name: str) -> None:
     service = compose().services[name]
-
     assert service.read_only
     assert service.tmpfs == ["/tmp"]  # noqa: S108  (a mount point, not a file)
     assert service.cap_drop == ["ALL"]
@@ -256,7 +246,6 @@ def test_compose__no_service_has_more_rights_than_it_needs(name: str) -> None:
 @pytest.mark.parametrize(("name", "command"), [("bot", "mt up"), ("worker", "mt worker")])
 def test_units__start_again_and_may_do_no_more_than_they_need(name: str, command: str) -> None:
     unit = (ROOT / "deploy" / f"model-trainer-{name}.service").read_text(encoding="utf-8").splitlines()
-
     assert {"Restart=always", "KillMode=mixed", "User=model-trainer", "NoNewPrivileges=yes"} <= set(unit)
     assert {"ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "CapabilityBoundingSet="} <= set(unit)
     assert f"ExecStart=/opt/model-trainer/.venv/bin/{command}" in unit
@@ -265,7 +254,6 @@ def test_units__start_again_and_may_do_no_more_than_they_need(name: str, command
 
 def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-
     assert {line.split()[1] for line in dockerfile if line.startswith("FROM")} == {"python:3.11-slim", "build", "app"}
     assert "ARG TORCH_BACKEND=cpu" in dockerfile
     assert [] == [line for line in dockerfile if "dev" in line or "--extra" in line]
@@ -276,7 +264,6 @@ def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
 
 def test_ci__runs_make_test_and_nothing_else() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-
     assert script == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec make test']
 
 
@@ -291,7 +278,6 @@ def test_make__calls_the_set_up_script(target: str) -> None:
 def test_make__drives_the_containers() -> None:
     compose_command = "docker compose --profile prod"
     start = ["mkdir -p corpus artifacts", f"{compose_command} up --detach --build"]
-
     assert make_plan("start")[0] == start[0]
     assert make_plan("start")[-1] == start[1]
     assert make_plan("stop") == [f"{compose_command} stop"]
@@ -306,11 +292,9 @@ def test_make__puts_a_redis_password_into_dotenv_once(tmp_path: Path) -> None:
     assert started.returncode != 0
     assert "copy .env.example to .env" in started.stderr
     (tmp_path / ".env").write_text("DISCORD__TOKEN=t0ken\nREDIS_PASSWORD=", encoding="utf-8")
-
     assert make_start(tmp_path).stdout == "docker prod\n"
     first = dotenv_values(tmp_path / ".env")
     assert make_start(tmp_path, "PROFILE=dev").stdout == "docker dev\n"
-
     assert first == dotenv_values(tmp_path / ".env")
     assert first["DISCORD__TOKEN"] == "t0ken"  # noqa: S105
     assert re.fullmatch("[0-9a-f]{32}", first["REDIS_PASSWORD"] or "")
@@ -318,14 +302,12 @@ def test_make__puts_a_redis_password_into_dotenv_once(tmp_path: Path) -> None:
 
 def test_make__leaves_a_password_of_the_shell_alone(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("", encoding="utf-8")
-
     assert make_start(tmp_path, REDIS_PASSWORD="own").returncode == 0  # noqa: S106
     assert "REDIS_PASSWORD" not in (tmp_path / ".env").read_text(encoding="utf-8")
 
 
 def test_make__gives_the_api_a_random_key_once(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("REDIS_PASSWORD=own", encoding="utf-8")
-
     assert make_start(tmp_path).returncode == make_start(tmp_path).returncode == 0
     password, key = (tmp_path / ".env").read_text(encoding="utf-8").split()
     assert password == "REDIS_PASSWORD=own"  # noqa: S105

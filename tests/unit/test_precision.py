@@ -41,10 +41,8 @@ async def test_fp16_on_the_cpu__is_refused_before_anything_is_queued(tmp_path: P
         pytest.skip("this machine has CUDA")
     add_corpus(tmp_path, some_text())
     settings = settings_in(tmp_path)
-
     with pytest.raises(AppError) as caught:
         await resolve_request(tiny_request(precision="fp16", device=device), CorpusStore(settings), settings)
-
     assert (caught.value.code, caught.value.message.split(":")[0]) == (
         ErrorCode.INVALID_INPUT,
         "`precision` 'fp16' needs CUDA",
@@ -74,9 +72,7 @@ def trains_in_bf16(name: str) -> bool:
 
 def test_trial__draws_nothing_from_torchs_generator() -> None:
     before = torch.get_rng_state()
-
     trial = try_bf16("gru")
-
     assert (trial.trains, trial.gru_trains) == (True, True)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -91,7 +87,6 @@ def test_bf16__takes_nearly_the_same_steps_in_every_family_that_the_cpu_can_trai
             run_in(tmp_path / "bf16", name, "bf16")
         return
     told = [observed(run_in(tmp_path / precision, name, precision)) for precision in ("fp32", "bf16")]
-
     [exact], [near] = (losses(one.rows) for one in told)
     assert math.isclose(exact, near, rel_tol=0.004)
     assert digest(told[0].model) != digest(told[1].model), "the steps were not taken in bf16"
@@ -102,7 +97,6 @@ def test_measuring__is_in_fp32_whatever_the_training_computes_in(tmp_path: Path)
     run = run_in(tmp_path / "run", "gpt2", "bf16")
     model = run.fresh_model().eval()
     test = run.corpus.documents("test")
-
     assert run.compute.precision == "bf16"
     assert evaluate(model, test, run.compute) == evaluate(model, test, run.compute._replace(precision="fp32"))
 
@@ -149,9 +143,7 @@ def in_fp16(folder: Path) -> Run:
 def test_fp16__keeps_the_scale_of_its_losses_in_the_checkpoint(tmp_path: Path) -> None:
     run = in_fp16(tmp_path / "run")
     observed(run)
-
     scaler = saved_last(run).optimizer_state["scaler"]
-
     assert (scaler["_growth_tracker"], scaler["scale"]) == (1, 65536.0)
 
 

@@ -48,9 +48,7 @@ def test_suggestions__are_the_likeliest_of_a_whole_forward_pass(name: str) -> No
     with torch.inference_mode():
         answers: list[float] = model.forward(tensor_of([ids]))[0, -1].double().log_softmax(-1).tolist()
     expected = sorted((-answers[i], i) for i in TOKENIZER.encode("abcdefgh"))[:6]
-
     found = asked(model, "ab\n\ncdx", 6)
-
     assert found.suggestions is not None
     assert [s.token for s in found.suggestions] == [TOKENIZER.decode([i]) for _, i in expected]
     assert [s.logp for s in found.suggestions] == pytest.approx([-nats for nats, _ in expected], abs=1e-4)
@@ -63,9 +61,7 @@ def test_suggestions__are_distinct_and_never_special_and_as_many_as_there_are(me
     sized = method not in ("char", "byte")
     tokenizer = tokenizer_of(method, POEM, vocab_size=60) if sized else tokenizer_of(method, POEM)
     model = small_model(vocabulary_of(tokenizer))
-
     few, all_there_are = (asked(model, "the sun was", k, tokenizer=tokenizer).suggestions or () for k in (5, 100))
-
     names = [suggestion.token for suggestion in all_there_are]
     assert few == all_there_are[:5]
     assert set(names) <= set(tokenizer.tokens(range(tokenizer.vocab_size))) - set(tokenizer.manifest.special_tokens)
@@ -77,7 +73,6 @@ def test_suggestions__are_distinct_and_never_special_and_as_many_as_there_are(me
 @pytest.mark.parametrize("text", ["", "\n", " \n\n"])
 def test_prefix_without_tokens__has_no_suggestions(text: str) -> None:
     words = tokenizer_of("word", POEM)
-
     assert asked(small_model(vocabulary_of(words)), text, tokenizer=words).suggestions == ()
 
 
@@ -128,9 +123,7 @@ def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay() -> N
 def test_text_beyond_the_context__is_refused_and_not_cut() -> None:
     model = model_of("qwen")
     asked(model, "a" * (POSITIONS - 1))
-
     with pytest.raises(AppError) as caught:
         asked(model, "a" * POSITIONS)
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message == ("The text has 25 tokens, and this model reads at most 24. Give only its end.")

@@ -18,7 +18,6 @@ async def test_hundred_callers_at_once__share_one_reading() -> None:
         return len(readings)
 
     recent = Recent(read)
-
     assert await asyncio.gather(*(recent.get() for _ in range(100))) == [1] * 100
 
 
@@ -33,7 +32,6 @@ async def test_value__is_read_again_after_twenty_times_its_reading() -> None:
     while len(times) < 3:
         await recent.get()
         await asyncio.sleep(0)
-
     assert all(later - earlier >= 0.01 + 0.01 / 0.05 for earlier, later in pairwise(times))
 
 
@@ -48,5 +46,4 @@ async def test_failed_reading__fails_for_its_caller_only() -> None:
     recent = Recent(read)
     with pytest.raises(OSError, match="away"):
         await recent.get()
-
     assert await recent.get() == "back"

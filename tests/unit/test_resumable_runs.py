@@ -93,10 +93,8 @@ async def test_run_that_cannot_go_on__is_refused_in_one_sentence_and_nothing_cha
     run = await stopped_run(tmp_path, end)
     change(tmp_path)
     before = contents(tmp_path)
-
     with pytest.raises(AppError) as caught:
         await resolve_origin(run, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
-
     assert (caught.value.code, sentence in caught.value.message) == (code, True), caught.value.message
     assert contents(tmp_path) == before
 
@@ -106,9 +104,7 @@ async def test_stopped_run__goes_on_from_its_newest_whole_checkpoint(tmp_path: P
     run = await stopped_run(tmp_path, end, steps=(3, 5, 8))
     newest = run.checkpoints / "step-8" / "state.json"
     newest.write_bytes(newest.read_bytes() + b" ")
-
     origin = await resolve_origin(run, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
-
     assert (origin.run.run_id, origin.state.step) == ("char_lstm-1", 5)
 
 
@@ -118,7 +114,6 @@ def test_checkpoint_whose_best_is_broken__is_not_whole(tmp_path: Path) -> None:
     store.save(checkpoint(5, 3))
     spoil_one = tmp_path / "step-3" / "optimizer.pt"
     spoil_one.write_bytes(b"")
-
     assert newest_whole(tmp_path) is None
 
 
@@ -172,7 +167,6 @@ async def test_disk_that_fails_at_any_operation__leaves_no_part_of_a_new_run(tmp
 
 async def test_new_run__is_there_whole_or_not_at_all_in_any_state_that_a_crash_may_leave(tmp_path: Path) -> None:
     states = states_of_new_run(await origin_in(tmp_path), tmp_path)
-
     assert {"whole", "none"} == set(states) and len(states) > 40
 
 
@@ -221,7 +215,5 @@ def test_run_that_is_being_made__is_left_alone(tmp_path: Path) -> None:
     assert being_made.exists()
     lock.close()
     (tmp_path / "models" / "somebody's folder").mkdir()
-
     store.clear_leftovers()
-
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["somebody's folder"]

@@ -37,9 +37,7 @@ def loss_on_test(result: TrainResult) -> float:
 def test_independent_symbols__loss_is_log_k_and_never_below(tmp_path: Path) -> None:
     random = Random(3)
     lines = ["".join(random.choices("abcd", k=LINE)) for _ in range(20)]
-
     loss = loss_on_test(trained(tmp_path, lines, num_epochs=3))
-
     assert math.log(4) - 0.02 <= loss <= math.log(4) + 0.05
 
 
@@ -53,18 +51,14 @@ def test_two_state_chain__loss_is_its_entropy_rate(tmp_path: Path, stay: float) 
             symbols.append(symbols[-1] if random.random() < stay else "ba"[symbols[-1] == "b"])
         lines.append("".join(symbols))
     entropy_rate = -stay * math.log(stay) - (1 - stay) * math.log(1 - stay)
-
     loss = loss_on_test(trained(tmp_path, lines, num_epochs=3))
-
     assert abs(loss - entropy_rate) <= 0.05
 
 
 @pytest.mark.parametrize("identical", slow_except([True, False], False))
 def test_periodic_text__loss_goes_under_two_hundredths(tmp_path: Path, identical: bool) -> None:
     lines = ["abcde" * (LINE // 5 + (0 if identical else i)) for i in range(12)]
-
     loss = loss_on_test(trained(tmp_path, lines, num_epochs=15))
-
     assert loss < 0.02
 
 
@@ -72,8 +66,6 @@ def test_constant_next_symbol__labels_are_the_following_ids_not_the_same(tmp_pat
     """A model that saw its own input as label would reach zero on noise; this one stays at the noise's entropy."""
     random = Random(6)
     lines = ["".join(random.choices("ab", k=LINE)) for _ in range(10)]
-
     result = trained(tmp_path, lines, num_epochs=4)
-
     assert loss_on_test(result) > math.log(2) - 0.02
     assert result.state.epochs[-1].train_loss_nats > math.log(2) - 0.05

@@ -29,9 +29,7 @@ from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, Jo
 def test_accepted_run__is_found_again_with_its_request_and_first_event(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     accepted = record()
-
     store.create(accepted)
-
     run = RunStore(tmp_path).get("char_lstm-1")
     assert run.record() == accepted
     assert [event.type for event in run.reader().read_new()] == ["trainer.job.queued.v1"]
@@ -40,7 +38,6 @@ def test_accepted_run__is_found_again_with_its_request_and_first_event(tmp_path:
 
 def test_half_made_run__was_never_accepted(tmp_path: Path) -> None:
     (tmp_path / "models" / "char_lstm-2").mkdir(parents=True)
-
     assert RunStore(tmp_path).all() == []
 
 
@@ -48,7 +45,6 @@ def test_half_made_run__was_never_accepted(tmp_path: Path) -> None:
 def test_unknown_run__is_refused_in_one_sentence(tmp_path: Path, run_id: str) -> None:
     with pytest.raises(AppError) as caught:
         RunStore(tmp_path).get(run_id)
-
     assert caught.value.code is ErrorCode.RUN_NOT_FOUND
     assert str(tmp_path) not in caught.value.message
 
@@ -56,7 +52,6 @@ def test_unknown_run__is_refused_in_one_sentence(tmp_path: Path, run_id: str) ->
 def test_beginning_of_many_ids__is_refused_with_five_of_them() -> None:
     with pytest.raises(AppError) as refused:
         one_run_id("a", [f"a{number}" for number in range(6)])
-
     shown = "'a' is the beginning of 6 run ids: a0, a1, a2, a3, a4, …. Give more of the id."
     assert (refused.value.code, refused.value.message) == (ErrorCode.INVALID_INPUT, shown)
 
@@ -64,7 +59,6 @@ def test_beginning_of_many_ids__is_refused_with_five_of_them() -> None:
 def test_run_ids__are_unique_and_readable() -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda _: new_run_id("char_lstm", now()), range(100)))
-
     assert len(set(ids)) == 100
     assert all(run_id.startswith("char_lstm-20") for run_id in ids)
 
@@ -73,17 +67,14 @@ def test_newest_run__comes_first(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     for name in ("a", "b", "c"):
         store.create(record(name))
-
     assert [run.run_id for run in store.all()] == ["c", "b", "a"]
     assert [run.run_id for run in store.unfinished()] == ["a", "b", "c"]
 
 
 def test_lock__has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
     run = RunStore(tmp_path).create(record())
-
     first = run.lock()
     second = run.lock()
-
     assert first is not None and second is None
     first.close()
     third = run.lock()
@@ -97,7 +88,6 @@ def test_event_log__the_same_event_is_written_once_also_after_reopening(tmp_path
             log.append(phase(1))
             log.append(phase(1))
             log.append(phase(2))
-
     events = EventReader(tmp_path / "log").read_new()
     assert [(event.seq, event.event_id) for event in events] == [(1, "r:phase:1"), (2, "r:phase:2")]
 
@@ -134,7 +124,6 @@ def test_event_reader__sees_each_event_once_in_order_however_often_it_looks(numb
             if place % every == 0:
                 seen += [event.seq for event in reader.read_new()]
         seen += [event.seq for event in reader.read_new()]
-
         assert seen == list(range(1, len(set(numbers)) + 1))
 
 
@@ -144,7 +133,6 @@ def test_end__is_written_once_and_told_again_from_the_manifest(tmp_path: Path) -
     with run.open_log() as events:
         finish_run(run, events, manifest_of(run.record(), "failed", error=error))
         finish_run(run, events, manifest_of(run.record(), "cancelled"))
-
     follower = run.follow()
     status = follower.refresh()
     assert follower.ended
@@ -162,7 +150,6 @@ def test_end__user_and_system_errors_are_told_apart(tmp_path: Path) -> None:
         last = run.reader().read_new()[-1]
         assert isinstance(last, JobFailed)
         kinds[code] = last.error_kind
-
     assert kinds == {ErrorCode.CORPUS_EMPTY: "user", ErrorCode.CRASH_LOOP: "system"}
 
 
@@ -242,15 +229,12 @@ def test_status__is_the_same_whether_the_log_was_read_at_once_or_event_by_event(
 def test_run_that_nobody_pauses__is_left_as_it_is(tmp_path: Path) -> None:
     run = Story(tmp_path, run_record()).run
     before = run.reader().read_new()
-
     assert pause_idle_run(run)
     unpause_run(run)
-
     assert (run.reader().read_new(), run.is_paused) == (before, False)
 
 
 def test_cancel_wish__is_durable(tmp_path: Path) -> None:
     run = RunStore(tmp_path).create(record())
     run.request_cancel()
-
     assert RunDirectory(run.path).cancel_requested()

@@ -43,9 +43,7 @@ COSTS = UnitCosts(
 def test_simulated_wait__is_that_of_erlangs_formula(slots: int, use: float) -> None:
     draw = random.Random(slots)
     rate = use * slots / 100.0
-
     found = mean(islice(waits(exponential(1 / rate, draw), exponential(100.0, draw), slots), JOBS))
-
     assert found == pytest.approx(erlang_wait(rate, 100.0, slots), rel=0.1)
 
 
@@ -58,9 +56,7 @@ def test_erlangs_formula__is_that_of_one_server_and_that_of_two() -> None:
 def test_simulated_wait__of_runs_of_one_length_is_that_of_pollaczek_and_khinchine() -> None:
     """M/D/1: half the wait of M/M/1."""
     use, draw = 0.75, random.Random(5)
-
     found = mean(islice(waits(exponential(1 / use, draw), repeat(1.0), 1), JOBS))
-
     assert found == pytest.approx(use / (2 * (1 - use)), rel=0.05)
 
 
@@ -72,9 +68,7 @@ def test_simulated_wait__of_four_jobs_is_that_by_hand() -> None:
 def test_loads__are_those_counted_by_hand() -> None:
     """2,880 runs a day: one every 10 s of eight hours, of 1,000 s each: 100 run at the same time on 200 slots."""
     mix = Mix(run_seconds=1000.0, events=100, checkpoints=10, watchers=2.0, commands=1.0)
-
     found = {load.part: load for load in loads(2_880, mix, COSTS, 200)}
-
     assert busy_rate(2_880, mix) == pytest.approx(0.1)
     assert found["training slots"].share == pytest.approx(0.5)
     # 200 watched cards, an edit each 10 s, and three more requests per run and watcher
@@ -91,9 +85,7 @@ def test_loads__are_those_counted_by_hand() -> None:
 def test_overload__fills_the_queue_and_not_discord() -> None:
     """One slot trains 28.8 runs in eight hours; the others of 1,000 wait."""
     mix = Mix(run_seconds=1000.0)
-
     found = {load.part: load for load in loads(1_000, mix, COSTS, 1)}
-
     assert found["training slots"].share == pytest.approx(1_000 / 28.8)
     assert found["bot's processor"].figure == "972 unfinished runs"
     assert found["Discord, all requests"].share < 0.01
@@ -102,16 +94,13 @@ def test_overload__fills_the_queue_and_not_discord() -> None:
 def test_slots__are_the_least_that_keep_the_mean_wait_below_a_minute() -> None:
     mix = Mix()
     rate = busy_rate(1_000, mix)
-
     slots = slots_for(rate, mix)
-
     assert erlang_wait(rate, mix.run_seconds, slots) <= 60 < erlang_wait(rate, mix.run_seconds, slots - 1)
 
 
 def test_first_full_part__is_full_at_its_rate() -> None:
     mix = Mix()
     part, runs = first_full(mix, COSTS)[0]
-
     enough = math.ceil(2 * busy_rate(runs, mix) * mix.run_seconds) + 1
     assert {load.part: load.share for load in loads(runs, mix, COSTS, enough)}[part] == pytest.approx(1, rel=0.01)
     assert all(load.share <= 1 for load in loads(runs, mix, COSTS, enough))
@@ -120,7 +109,6 @@ def test_first_full_part__is_full_at_its_rate() -> None:
 def test_day__costs_what_its_requests_and_bytes_cost() -> None:
     """1,000 runs of 4 MB with three checkpoints of 12 MB; 240 PUTs and 200 GETs each."""
     disk, valkey, lasts, puts, requests, month = cost_lines(1_000, Mix(), COSTS)
-
     assert (disk, valkey, lasts, puts) == ("40 GB", "70 MB", "114 days", "240,000")
     assert requests == f"${240_000 * 0.005 / 1000 + 200_000 * 0.0004 / 1000:.3g}" == "$1.28"
     assert month == f"${40.05 * 30 * 0.023:.3g}"
@@ -129,7 +117,6 @@ def test_day__costs_what_its_requests_and_bytes_cost() -> None:
 def test_page__has_the_tables_of_the_record() -> None:
     page = (RESULT.parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     results = ScaleResults.model_validate_json(RESULT.read_bytes())
-
     assert table(results) in page
     assert tables(Mix(), unit_costs(results)) in page
 
@@ -137,7 +124,6 @@ def test_page__has_the_tables_of_the_record() -> None:
 def test_growth__between_sizes_is_an_exponent() -> None:
     assert exponents_of([10, 100, 1000], [1.0, 10.0, 1000.0]) == pytest.approx((1.0, 2.0))
     assert exponents_of([10, 100], [0.0, 3.0]) == (0.0,)
-
     linear, above, missed = figures_of(
         [10, 100],
         [

@@ -29,7 +29,6 @@ def test_interval__is_that_of_the_published_examples(share: float, count: int, l
 
 def test_pair__is_a_tie_where_scores_are_not_exact_enough() -> None:
     found = [scored_pair(PAIR, 10.0, second).less_surprising for second in (10.0, 10.00009, 10.0002, 9.9998)]
-
     assert found == ["tie", "tie", "first", "second"]
 
 
@@ -38,7 +37,6 @@ def test_report__counts_a_tie_as_half_and_keeps_the_order_of_groups() -> None:
         return scored_pair(PAIR._replace(group=group), 1.0, second)
 
     report = pair_report("run", [pair("z", 2.0), pair("a", 1.0), pair("z", 0.5), pair(None, 3.0)])
-
     assert (report.overall.accuracy, report.overall.n_ties, report.overall.n_pairs) == (0.625, 1, 4)
     assert [(found.group, found.accuracy) for found in report.groups] == [("z", 0.5), ("a", 0.5)]
 
@@ -55,7 +53,6 @@ def test_pair__is_read_of_two_columns_or_three(line: str, pair: Pair | None) -> 
 def test_line_that_is_no_pair__is_named(line: str) -> None:
     with pytest.raises(AppError, match=r"^Line 1,007 is no pair") as caught:
         read_pair(1007, line)
-
     assert caught.value.code == ErrorCode.INVALID_INPUT
 
 
@@ -101,7 +98,6 @@ def test_rows__of_bytes_are_characters_with_the_sum_of_their_surprisals() -> Non
 @pytest.mark.parametrize(("unknown", "is_warned"), [("b", True), ("", False)])
 def test_page__warns_about_bits_per_character_of_unknown_text(unknown: str, is_warned: bool) -> None:
     page = heatmap_html(score_of("abab", [1.0] * 4, unknown=unknown), "abab")
-
     assert ("· 2 unknown characters · ⚠ bits per character are too low to compare" in page) == is_warned
     assert ("0 unknown characters</" in page) == (not is_warned)
 
@@ -109,9 +105,7 @@ def test_page__warns_about_bits_per_character_of_unknown_text(unknown: str, is_w
 def test_page__shows_every_character_and_takes_none_as_markup() -> None:
     places = [char for char in EVIL if char != "\n"]
     score = score_of(EVIL, [1.0] * len(places), unknown="&", expected=(("<i>", 0.5),))
-
     page = Page(heatmap_html(score, EVIL))
-
     spans = [attributes for tag, attributes in page.tags if tag == "span" and "title" in attributes]
     assert len(spans) == len(places)
     assert EVIL.replace("\n", "\n") in page.text
@@ -148,9 +142,7 @@ def test_page__has_the_colours_of_its_scale_and_marks_what_has_no_score() -> Non
 def test_portions__are_whole_lines_with_their_numbers(tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes("\ufeffab\nc\u00e9\r\n\nlonger than that\nx\n".encode() + b"\xff\n\xfe\nlast")
-
     found = list(read_portions(file, 6))
-
     parts = [part for part in found if isinstance(part, Portion)]
     assert parts == [
         Portion(1, "ab\nc\u00e9\r"),
@@ -167,8 +159,6 @@ def test_portions__are_whole_lines_with_their_numbers(tmp_path: Path) -> None:
 def test_line_that_no_request_takes__is_told_and_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes(b"a" * 2_000_001 + b"\nb\n" + "\U0001f600".encode() * 5_000_000 + b"\nc")
-
     found = list(read_portions(file, 100))
-
     assert [part.number for part in found] == [1, 2, 3, 4]
     assert [part.error.code for part in found if isinstance(part, BadLine)] == [ErrorCode.PAYLOAD_TOO_LARGE] * 2

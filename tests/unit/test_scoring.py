@@ -61,7 +61,6 @@ def by_hand(lines: list[str]) -> list[float]:
 
 def test_score__is_the_brute_force_of_every_line_from_its_start() -> None:
     found = score(TEXT)
-
     expected = by_hand(["abc déf", "ghxj", "zzz"])
     assert found.surprisal is not None
     assert found.surprisal == pytest.approx(expected, abs=1e-5)
@@ -83,7 +82,6 @@ def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_
 
     monkeypatch.setattr(model, "logits", noted)
     [scored] = score_lines(model, [[5, 6, 7] * 400])
-
     assert len(scored.surprisal) == 1200
     assert sum(sizes) == 1201 * vocab_size
     assert max(sizes) <= 1 << 25
@@ -91,7 +89,6 @@ def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_
 
 def test_score__figures_fit_together() -> None:
     found = score(TEXT)
-
     assert found.surprisal is not None
     assert found.loss is not None
     assert found.mean_surprisal == pytest.approx(math.fsum(scored_of(found)) / 14, rel=1e-12)
@@ -100,7 +97,6 @@ def test_score__figures_fit_together() -> None:
 
 def test_score__is_told_in_nats_and_bits_by_token_character_and_byte() -> None:
     found = score(TEXT)
-
     lines = ["abc déf", "ghxj", "zzz"]
     reference = ReferenceModel(model_of(), "lstm")
     of_ends = [-reference.log_probabilities([2, *TOKENIZER.encode(line)])[-1][3] for line in lines]
@@ -118,9 +114,7 @@ def test_score__is_told_in_nats_and_bits_by_token_character_and_byte() -> None:
 def test_score__has_the_loss_of_an_evaluation_of_the_same_lines(family: str) -> None:
     lines = ["abc déf", "ghxj" * 30, "z", "a" * 300]
     model = families.model_of(family, vocabulary_of(TOKENIZER))
-
     scored = score_text(model, TOKENIZER, ScoreRequest(text="\n".join(lines)))
-
     documents = Documents(TOKENIZER.encode_documents("\n".join(lines)), TOKENIZER.special_ids)
     found = evaluate(model, documents, resolve(families.effective_of(family)))
     assert scored.loss == pytest.approx(found.loss_nats, abs=1e-6)
@@ -129,7 +123,6 @@ def test_score__has_the_loss_of_an_evaluation_of_the_same_lines(family: str) -> 
 
 def test_score__spans_point_at_the_tokens_in_the_normalized_text() -> None:
     found = score(TEXT)
-
     assert found.tokens is not None
     assert found.char_spans is not None
     shown = [NORMALIZED[a:b] for a, b in found.char_spans]
@@ -139,7 +132,6 @@ def test_score__spans_point_at_the_tokens_in_the_normalized_text() -> None:
 
 def test_score__ranks_entropies_and_candidates_are_those_of_the_distribution() -> None:
     found = score("abc", top_k=3)
-
     reference = ReferenceModel(model_of(), "lstm").log_probabilities([2, *TOKENIZER.encode("ab")])
     assert found.rank is not None
     assert found.entropy is not None
@@ -155,7 +147,6 @@ def test_score__ranks_entropies_and_candidates_are_those_of_the_distribution() -
 
 def test_score__summary_has_the_figures_and_no_lists() -> None:
     detailed, brief = score(TEXT), score(TEXT, brief=True)
-
     assert brief.loss == detailed.loss
     lists = (brief.surprisal, brief.rank, brief.entropy, brief.tokens, brief.char_spans, brief.topk)
     assert lists == (None,) * 6
@@ -170,13 +161,11 @@ def test_score__one_character_has_its_surprisal() -> None:
 def test_score__blank_text_is_refused(text: str) -> None:
     with pytest.raises(AppError, match="blank") as caught:
         score(text)
-
     assert caught.value.code == ErrorCode.INVALID_INPUT
 
 
 def test_score__more_candidates_than_tokens_are_all_of_them() -> None:
     found = score("a", top_k=50)
-
     assert found.topk is not None
     assert len(found.topk[0]) == TOKENIZER.vocab_size
     assert sum(p for _, p in found.topk[0]) == pytest.approx(1)
@@ -186,9 +175,7 @@ def test_surprisals__long_lines_are_scored_to_the_last_token() -> None:
     random = Random(1)
     ids = [random.randrange(4, TOKENIZER.vocab_size) for _ in range(20_000)]
     model = model_of()
-
     found = score_lines(model, [ids])[0].surprisal
-
     assert len(found) == len(ids)
     assert torch.allclose(found[:16_000], score_lines(model, [ids[:16_000]])[0].surprisal, atol=1e-5)
     assert torch.allclose(found[16_300:], surprisals_by_forward(model, ids)[16_300:], atol=1e-5)
@@ -198,9 +185,7 @@ def test_surprisals__do_not_depend_on_the_neighbours_in_a_batch() -> None:
     random = Random(2)
     lines = [[random.randrange(4, TOKENIZER.vocab_size) for _ in range(random.randrange(1, 40))] for _ in range(150)]
     model = model_of()
-
     together = score_lines(model, lines)
-
     for line, scores in zip(lines, together, strict=True):
         assert torch.allclose(scores.surprisal, score_lines(model, [line])[0].surprisal, atol=1e-5)
 
@@ -262,9 +247,7 @@ def test_score__of_every_architecture_is_its_brute_force(architecture: str, tied
     model = small_model(TOKENIZER.vocab_size, architecture, tied=tied)
     ids = random_line(30)
     answers = ReferenceModel(model, architecture).log_probabilities([2, *ids[:-1]])
-
     found: list[float] = score_lines(model, [ids])[0].surprisal.tolist()
-
     assert found == pytest.approx([-p[i] for p, i in zip(answers, ids, strict=True)], abs=1e-5)
 
 
@@ -273,9 +256,7 @@ def test_hundred_thousand_characters_in_a_line__are_all_scored() -> None:
     text = "a" + "".join(random.choices("abcd\u00e9f ghijx", k=99_998)) + "b"
     model = one_layer_model()
     request = ScoreRequest(text=text, detail_level="per_char")
-
     found = score_text(model, TOKENIZER, request)
-
     assert found.n_scored == found.n_tokens == 100_000
     assert found.surprisal is not None and found.char_spans is not None
     expected = step_by_step(model, [2, *TOKENIZER.encode(text)])
@@ -287,10 +268,8 @@ def test_hundred_thousand_characters_in_a_line__are_all_scored() -> None:
 def test_score__does_not_depend_on_the_batch_or_the_stretch_of_time() -> None:
     model = one_layer_model()
     lines = [random_line(1000 + place, seed=place) for place in range(70)]
-
     together = score_lines(model, lines)
     reverse = score_lines(model, lines[::-1])[::-1]
-
     for place in (0, 30, 69):
         expected = step_by_step(model, [2, *lines[place]])
         for found in (
@@ -304,9 +283,7 @@ def test_score__does_not_depend_on_the_batch_or_the_stretch_of_time() -> None:
 def test_seed__changes_no_score() -> None:
     model = model_of()
     asked = [ScoreRequest(text=TEXT, detail_level="per_char", seed=seed) for seed in (None, 0, 7)]
-
     first, *others = (score_text(model, TOKENIZER, one) for one in asked)
-
     assert others == [first, first]
 
 
@@ -326,9 +303,7 @@ def test_windows__score_every_token_once_as_their_own_beginning_has_it(window: i
     model = one_layer_model()
     lengths = [1, 63, 64, 65, 68, 112, 113, 160, 161, 1000, 5000]
     lines = [random_line(length, seed=length) for length in lengths]
-
     found = score_lines(model, lines, top_k=2, window_tokens=window)
-
     for line, scores in zip(lines, found, strict=True):
         assert [len(part) for part in scores] == [len(line)] * len(scores)
         assert largest_difference(floats(scores.surprisal), by_windows(model, line, window)) <= 1e-5
@@ -341,9 +316,7 @@ def test_windows__report_how_far_they_are_from_the_exact_scores(window: int, len
     text = f"abc\n{TOKENIZER.decode(line)}\n"
     exact, windowed = step_by_step(model, [2, *line]), by_windows(model, line, window)
     request = ScoreRequest(text=text, window_tokens=window, detail_level="per_char")
-
     found = score_text(model, TOKENIZER, request)
-
     assert found.window is not None
     assert found.surprisal is not None
     assert (found.n_scored, found.n_tokens) == (length + 3, length + 3)

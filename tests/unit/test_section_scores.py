@@ -92,10 +92,8 @@ def approx(losses: Mapping[int, list[float]]) -> dict[int, object]:
 
 def test_scores__are_those_of_each_section_from_a_zero_state(tmp_path: Path) -> None:
     model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path)
-
     assert score_experiment_texts(model, CHAR, tmp_path, experiment) == 1
     losses = stored(tmp_path, experiment)
-
     assert by_section(losses) == approx({n: by_hand(model, CHAR, text) for n, text in enumerate(SECTIONS)})
     assert ints(losses.start) == [i for text in SECTIONS for i in range(len(text))]
     assert ints(losses.end) == [i + 1 for text in SECTIONS for i in range(len(text))]
@@ -104,10 +102,8 @@ def test_scores__are_those_of_each_section_from_a_zero_state(tmp_path: Path) -> 
 
 def test_assimilated__are_the_losses_of_the_nearest_known_segments(tmp_path: Path) -> None:
     model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path)
-
     score_experiment_texts(model, CHAR, tmp_path, experiment)
     raw, assimilated = stored(tmp_path, experiment), stored(tmp_path, experiment, "assimilated")
-
     # ʒ is a voiced ʃ, and of the known vowels a is nearest to ɑ
     replaced = [text.replace("ʒ", "ʃ").replace("ɑ", "a") for text in SECTIONS]
     assert by_section(assimilated) == approx({n: by_hand(model, CHAR, text) for n, text in enumerate(replaced)})
@@ -118,7 +114,6 @@ def test_assimilated__are_the_losses_of_the_nearest_known_segments(tmp_path: Pat
 def test_section__that_would_combine_after_a_replacement_stays_as_it_is(tmp_path: Path) -> None:
     model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path, ["be\u0334ɑ\u0303d"])
     score_experiment_texts(model, CHAR, tmp_path, experiment)
-
     raw, assimilated = stored(tmp_path, experiment), stored(tmp_path, experiment, "assimilated")
     assert np.array_equal(raw.loss_nats, assimilated.loss_nats, equal_nan=True)
     assert sum(ints(assimilated.is_unknown)) == 3
@@ -172,10 +167,8 @@ def test_transformer__scores_every_token_of_a_section_beyond_its_context(tmp_pat
     model = families.model_of("gpt2", vocabulary_of(tokenizer)).eval()
     section = "abed dab ʃe" * 9
     experiment = experiment_of(tmp_path, [section], modes=("unk",))
-
     score_experiment_texts(model, tokenizer, tmp_path, experiment)
     losses: list[float] = stored(tmp_path, experiment).loss_nats.tolist()
-
     ids = tensor_of([tokenizer.encode(section)[: families.POSITIONS]])
     with torch.no_grad():
         log_p = torch.log_softmax(model.logits(model.hidden_states(ids))[0], -1)
@@ -192,7 +185,6 @@ def test_long_text__is_scored_in_batches_of_sections(tmp_path: Path, monkeypatch
     score_experiment_texts(model, CHAR, tmp_path / "whole", experiment)
     monkeypatch.setattr(section_scores, "_BATCH_TOKENS", 8)
     score_experiment_texts(model, CHAR, tmp_path / "parts", experiment)
-
     whole, parts = stored(tmp_path / "whole", experiment), stored(tmp_path / "parts", experiment)
     assert ints(parts.section) == ints(whole.section)
     assert by_section(parts) == approx(by_section(whole))
@@ -200,16 +192,13 @@ def test_long_text__is_scored_in_batches_of_sections(tmp_path: Path, monkeypatch
 
 def test_run__that_normalizes_differently_is_refused(tmp_path: Path) -> None:
     experiment = experiment_of(tmp_path, normalization=Normalization(lowercase=True))
-
     with pytest.raises(AppError) as refused:
         score_experiment_texts(small_model(vocabulary_of(CHAR)), CHAR, tmp_path, experiment)
-
     assert refused.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
 
 def test_known_characters__are_those_that_are_not_read_as_unknown() -> None:
     known = known_characters(CHAR, [["abʒ"], ["ʘ"]])
-
     assert known >= {"a", "b", "d", "e", "ʃ"}
     assert not known & {"ʒ", "ɑ", "ʘ"}
 
@@ -217,9 +206,7 @@ def test_known_characters__are_those_that_are_not_read_as_unknown() -> None:
 def test_tokenizer_of_words__replaces_no_character(tmp_path: Path) -> None:
     words = tokenizer_of("word", ["abd aed be", "abd be"])
     model, experiment = small_model(vocabulary_of(words)), experiment_of(tmp_path, ["abd ʒebe be", "be abd"])
-
     score_experiment_texts(model, words, tmp_path, experiment)
-
     raw, assimilated = stored(tmp_path, experiment), stored(tmp_path, experiment, "assimilated")
     assert ints(raw.is_unknown) == [0, 1, 0, 0, 0]
     assert np.array_equal(raw.loss_nats, assimilated.loss_nats, equal_nan=True)
@@ -229,7 +216,5 @@ def test_tokenizer_of_words__replaces_no_character(tmp_path: Path) -> None:
 def test_section__without_tokens_has_no_losses(tmp_path: Path) -> None:
     words = tokenizer_of("word", ["abd aed be", "abd be"])
     experiment = experiment_of(tmp_path, ["abd be", "   ", "be"], modes=("unk",))
-
     score_experiment_texts(small_model(vocabulary_of(words)), words, tmp_path, experiment)
-
     assert ints(stored(tmp_path, experiment).section) == [0, 0, 2]

@@ -44,7 +44,6 @@ def test_source__keeps_every_rule() -> None:
         if source.path.startswith(folders)
         for fault in rule(source)
     ]
-
     assert broken == []
 
 

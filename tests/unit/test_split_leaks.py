@@ -36,10 +36,8 @@ async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(
 ) -> None:
     for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
         add_corpus(tmp_path, text, name)
-
     with pytest.raises(AppError) as caught:
         await preview(tmp_path, **fields)
-
     assert caught.value.code is ErrorCode.SAME_CORPUS
     assert [problem.path for problem in caught.value.details] == [second]
     assert f"`{first}` and `{second}` have the same text" in caught.value.message
@@ -50,7 +48,6 @@ async def test_preview__measures_leaks_of_a_short_corpus(tmp_path: Path) -> None
     add_corpus(tmp_path, "\n".join([some_text(50)] * 4))
     by_position = await preview(tmp_path, split_by="position", test_fraction=0.2, holdout_fraction=0.1)
     by_line = await preview(tmp_path, test_fraction=0.2, holdout_fraction=0.1)
-
     assert {split: leak.lines for split, leak in by_position.leaks.items()} == {"validation": 1.0, "test": 1.0}
     assert {split: leak.lines for split, leak in by_line.leaks.items()} == {"validation": 0.0, "test": 0.0}
 
@@ -59,7 +56,6 @@ async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) ->
     shared = " ".join(f"word{n}" for n in range(20))
     add_corpus(tmp_path, "\n".join(f"{n} {shared if n % 3 else n**20}" for n in range(40)))
     found = [await preview(tmp_path, split_seed=seed, test_fraction=0.3, holdout_fraction=0.2) for seed in (1, 2, 3)]
-
     for seen in found:
         paths = CorpusPaths(seen.corpora.find("text"))
         _, corpus = prepare(seen.effective, paths, tmp_path / "cache")
@@ -69,7 +65,6 @@ async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) ->
 
 async def test_preview__leaves_a_long_corpus_to_the_worker(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text(400_000))
-
     assert (await preview(tmp_path)).leaks == {}
 
 
@@ -86,7 +81,6 @@ async def test_preview__leaves_a_long_corpus_to_the_worker(tmp_path: Path) -> No
 )
 def test_warning__says_how_much_of_which_split_and_what_to_do(fields: dict[str, object], remedy: str) -> None:
     effective = effective_of("lstm", **{"tokenizer": {"method": "char"}, **fields})
-
     assert effective.leak_warnings({"validation": SMALL, "test": LARGE}) == (
         "50.0% of the lines, 25.0% of the 13-grams of words and 12.5% of the 50-grams of characters of the test split"
         f" stand in the training split: its loss says little about unseen text. {remedy}",
@@ -95,15 +89,12 @@ def test_warning__says_how_much_of_which_split_and_what_to_do(fields: dict[str, 
 
 def test_warning__of_an_own_corpus_names_it() -> None:
     effective = effective_of("lstm")
-
     (warning,) = changed(effective, test_corpus=effective.corpus).leak_warnings({"test": Leak(lines=0.5)})
-
     assert warning.startswith("50.0% of the lines of the test split stand")
     assert warning.endswith("Remove training text from `test_corpus`.")
 
 
 def test_leaks__are_those_of_the_splits_in_which_they_were_measured() -> None:
     size = SplitSizes(lines=1, chars=1, tokens=1)
-
     assert leaks_of({"validation": size, "test": None}) == {}
     assert leaks_of({"validation": changed(size, leak=SMALL)}) == {"validation": SMALL}

@@ -43,14 +43,12 @@ FOLDERS = {"APP__DATA_ROOT": Path("/a/data"), "APP__ARTIFACTS_ROOT": Path("/a/ar
 )
 def test_error_of_the_disk__is_told_by_its_reason(number: int, path: str | None, code: ErrorCode, said: str) -> None:
     told = to_app_error(OSError(number, os.strerror(number), path), FOLDERS)
-
     assert told.code is code
     assert told.message.startswith(said)
 
 
 def test_other_errors__stay_what_they_are() -> None:
     foreseen, fault = AppError(ErrorCode.CONFLICT, "x"), FileNotFoundError(errno.ENOENT, "x", "/b/c")
-
     assert to_app_error(foreseen, FOLDERS) is foreseen
     with pytest.raises(FileNotFoundError):
         to_app_error(fault, FOLDERS)
@@ -60,7 +58,6 @@ def test_other_errors__stay_what_they_are() -> None:
 
 def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
-
     assert not any((tmp_path / "a" / "b").iterdir())
     assert not is_full(tmp_path)
 
@@ -78,7 +75,6 @@ def test_folder_of_the_settings_that_cannot_be_used__is_one_sentence_for_bot_and
     for start in (start_bot, _start_worker):
         assert start() == 2
         told = capsys.readouterr().err.removeprefix("mt: ")
-
         assert told.startswith(f"The folder of {name} cannot be used (")
         assert told.endswith(f" or set {name} to another folder.\n")
         assert told.count("\n") == 1
@@ -90,10 +86,8 @@ def test_data_root_that_cannot_be_used__is_one_sentence_for_a_command(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").touch()
     (tmp_path / "text").write_text("ab ba\n" * 20, encoding="utf-8")
-
     assert mt(["tokenizer", "train", "--corpus", "text", "--method", "char"]) == 2
     out, err = capsys.readouterr()
-
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("mt: The folder of APP__DATA_ROOT cannot be used (")
     assert sorted(os.listdir(tmp_path)) == ["data", "text"]
@@ -106,7 +100,6 @@ def test_archive_for_a_folder_that_cannot_be_used__is_not_to_blame(
     export_archive(finished_run(tmp_path, "char_lstm"), archive)
     place.touch()
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(place))
-
     assert mt(["import", str(archive)]) == 2
     assert capsys.readouterr().err.startswith("mt: The folder of APP__ARTIFACTS_ROOT cannot be used (")
 
@@ -143,7 +136,6 @@ def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], 
         assert capsys.readouterr().err == ""
         for _ in range(2):
             note_waiting_for_disk(message_with_disk(folder, message), terminal)
-
         assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
 
 

@@ -109,23 +109,19 @@ def test_lines__of_a_stream_are_all_lines_whatever_the_size_of_the_reads(text: s
         path = Path(folder) / "corpus.txt"
         path.write_bytes(text.encode())
         patch.setattr("trainer.data.text._CHUNK_BYTES", size)
-
         assert list(chain.from_iterable(line_blocks(path, "stream"))) == expected
         assert list(chain.from_iterable(line_blocks(path))) == [line for line in expected if line.strip()]
 
 
 def test_empty_file__has_no_line(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_bytes(b"")
-
     assert not list(line_blocks(tmp_path / "corpus.txt", "stream"))
 
 
 def test_splits__joined_are_the_text(tmp_path: Path) -> None:
     rule = SplitRule(0.2, 0.3, 1, "position")
     corpus = SplitCorpus(write(tmp_path, PLAY), NFC, rule, documents="stream")
-
     texts = {split: "".join(f"{block}\n" for block in corpus.lines(split)) for split in corpus.splits}
-
     assert [text.count("\n") for text in texts.values()] == [5, 2, 3]
     assert "".join(texts.values()) == TEXT
 
@@ -141,13 +137,11 @@ def test_files__are_joined_within_their_split(tmp_path: Path) -> None:
             corpus, NFC, SplitRule(0.4, 0.0, seed, "file"), documents="stream", test=given, scratch=tmp_path
         )
         held_out = ["".join(f"{block}\n" for block in split.lines(name)) for name in split.splits]
-
         assert sorted(held_out) == sorted(["a\n\n0\n", "\nb\n", "a\n\n1\n\nb\n"])
 
 
 def test_split_of_blank_lines__is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, ["a", "b", " ", ""])
-
     with pytest.raises(AppError, match=r"^The test split has only blank lines\.$") as caught:
         SplitCorpus(path, NFC, SplitRule(0.2, 0.5, 1, "position"), documents="stream")
     assert caught.value.code is ErrorCode.CORPUS_EMPTY
@@ -157,7 +151,6 @@ def test_split_of_blank_lines__is_refused(tmp_path: Path) -> None:
 def test_encoding_line_by_line__is_that_of_the_whole_text(method: str) -> None:
     tokenizer = TOKENIZERS[method]
     text = "She,\n\n \nHe  jests quickly\n\n"
-
     assert ids_of(tokenizer.encode_documents(text.removesuffix("\n"))) == tokenizer.encode(text)
     assert tokenizer.encode(text).count(tokenizer.special_ids.line_end) == 5
     spans = tokenizer.spans(text)
@@ -173,7 +166,6 @@ def test_decoding__gives_the_text_with_its_newlines(method: str) -> None:
         tokens = tokenizer.encode('" Ay me ! "\n\nHe jests at scars.\n')
     else:
         tokens = tokenizer.encode(text)
-
     assert tokenizer.decode(tokens) == text
 
 
@@ -182,14 +174,12 @@ def test_file_of_the_tokenizer__has_our_ids_in_the_library(method: str, tmp_path
     tokenizer = TOKENIZERS[method]
     tokenizer.save(tmp_path)
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-
     for text in (TEXT, "\n", "\n\nHe quickly", "Ay me!"):
         assert library.encode(text).ids == tokenizer.encode(text)
 
 
 def test_statistics__count_newlines_as_characters() -> None:
     tokenizer = tokenizer_of("char", ["ab", "", "b"], ["ab", "c", ""], documents="stream")
-
     stats = tokenizer.manifest.stats
     assert tokenizer.manifest.corpus[0].chars == len("ab\n\nb\n")
     assert (stats.token_count, stats.holdout_lines, stats.avg_tokens_per_char) == (6, 3, 1.0)
@@ -200,7 +190,6 @@ def test_statistics__count_newlines_as_characters() -> None:
 
 def test_ids__are_the_text_of_each_split(run: Run) -> None:
     texts = ["".join(f"{line}\n" for line in lines) for lines in (PLAY[:5], PLAY[5:7], PLAY[7:])]
-
     assert list(map(ids_of, run.corpus.ids.values())) == list(map(run.tokenizer.encode, texts))
     for text, sizes, words in zip(texts, run.corpus.sizes.values(), run.corpus.words.values(), strict=True):
         assert (sizes.lines, sizes.chars, sizes.tokens) == (text.count("\n"), len(text), len(text))
@@ -213,7 +202,6 @@ def test_rows__predict_each_token_once_from_the_one_before_it(run: Run, length: 
     batch = rows.batch(np.arange(len(rows)))
     inputs: list[int] = batch.inputs.flatten().tolist()
     targets: list[int] = batch.targets.flatten().tolist()
-
     text = ids_of(run.corpus.ids["train"])
     assert targets[: len(text)] == text
     assert set(targets[len(text) :]) <= {-100}
@@ -253,9 +241,7 @@ def test_evaluation__reads_the_split_as_one_text(family: str) -> None:
 def test_metrics__count_newlines_as_characters(run: Run) -> None:
     model = small_model(vocabulary_of(run.tokenizer))
     text = "".join(f"{line}\n" for line in PLAY[7:])
-
     metrics, samples = measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
-
     losses = surprisals_by_hand(model, stream_of(run.tokenizer, text))
     unknown = sum(character not in "".join(PLAY[:5]) for character in text.replace("\n", ""))
     assert (metrics.n_chars, metrics.n_tokens, metrics.tokens_per_char) == (len(text), len(text), 1)
@@ -298,9 +284,7 @@ def test_score__of_a_text_is_its_evaluation(family: str, method: str) -> None:
     tokenizer = TOKENIZERS[method]
     model = model_of(family, vocabulary_of(tokenizer))
     documents = Documents(tokenizer.encode_documents((TEXT * 2).removesuffix("\n")), tokenizer.special_ids)
-
     scored = score_text(model, tokenizer, ScoreRequest(text=TEXT * 2))
-
     found = evaluate(model, documents, resolve(effective_of(family)))
     assert scored.n_scored == found.tokens
     assert scored.loss == pytest.approx(found.loss_nats, abs=1e-6)
@@ -308,15 +292,12 @@ def test_score__of_a_text_is_its_evaluation(family: str, method: str) -> None:
 
 def test_score__of_blank_lines_is_that_of_their_newlines() -> None:
     model = small_model(vocabulary_of(CHARACTERS))
-
     found = score_text(model, CHARACTERS, ScoreRequest(text="\n\n", detail_level="per_char"))
-
     assert found.surprisal == pytest.approx(surprisals_by_hand(model, [NEWLINE] * 3), abs=1e-5)
 
 
 def test_score__of_a_text_without_tokens_is_refused() -> None:
     model = small_model(vocabulary_of(TOKENIZERS["word"]))
-
     with pytest.raises(AppError, match=r"^`text` has nothing to score: it is blank\.$"):
         score_text(model, TOKENIZERS["word"], ScoreRequest(text="  "))
     assert score_text(model, TOKENIZERS["word"], ScoreRequest(text=" \n ")).n_scored == 1
@@ -325,9 +306,7 @@ def test_score__of_a_text_without_tokens_is_refused() -> None:
 def test_words__of_a_text_have_no_newline() -> None:
     model = small_model(vocabulary_of(CHARACTERS))
     text = "Ay me!\n\nShe speaks"
-
     found = score_text(model, CHARACTERS, ScoreRequest(text=text, detail_level="per_word"))
-
     words = found.words or ()
     assert [word.text for word in words] == text.split()
     assert [text[start:end] for start, end in (word.span for word in words)] == text.split()
@@ -357,9 +336,7 @@ def test_generation__continues_the_text_and_writes_newlines(method: str, prompt:
         names: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
         bias = next(value for name, value in names.items() if value.shape == (tokenizer.vocab_size,))
         bias[tokenizer.special_ids.line_end] += 3 if method != "byte" else 5
-
     found = continued(model, tokenizer, prompt_text=prompt)
-
     written = greedy_by_hand(model, tokenizer, prompt, 12)
     before = tokenizer.encode(prompt)
     assert tokenizer.special_ids.line_end in written
@@ -371,11 +348,9 @@ def test_generation__continues_the_text_and_writes_newlines(method: str, prompt:
 
 def test_sampling__never_writes_special_tokens_and_obeys_alphabet_and_stops() -> None:
     model = small_model(vocabulary_of(CHARACTERS))
-
     many = continued(model, CHARACTERS, temperature=5, max_new_tokens=200, num_return_sequences=5, seed=3)
     letters = continued(model, CHARACTERS, temperature=5, max_new_tokens=200, alphabet="aeio", seed=3)
     line = continued(model, CHARACTERS, temperature=5, max_new_tokens=500, stop_sequences=("\n",), seed=3)
-
     assert all(len(text) == 200 for text in many.outputs or ())
     assert "\n" in "".join(many.outputs or ())
     assert set("".join(letters.outputs or ())) == set("aeio")
@@ -386,9 +361,7 @@ def test_sampling__never_writes_special_tokens_and_obeys_alphabet_and_stops() ->
 def test_chat__asks_for_one_line_and_reads_all_lines_as_one_text() -> None:
     model = small_model(vocabulary_of(CHARACTERS))
     request = ChatRequest(message="Ay me!", stop_sequences=("x",))
-
     found, _ = chat_prompt(model, CHARACTERS, request, ())
-
     assert (found.prompt_text, found.stop_sequences) == ("Ay me!\n", ("x", "\n"))
     assert read_prompt(CHARACTERS, "Ay me!\n").ids == stream_of(CHARACTERS, "Ay me!\n")
     with pytest.raises(AppError, match="stop_sequences"):
@@ -398,9 +371,7 @@ def test_chat__asks_for_one_line_and_reads_all_lines_as_one_text() -> None:
 def test_prediction__reads_the_lines_before() -> None:
     model = small_model(vocabulary_of(CHARACTERS))
     response = PredictResponse(request_id="request", run_id="run", status="queued")
-
     found = predict(model, CHARACTERS, PredictRequest(text="Ay\n\nm", k=3), response, PrefixCache())
-
     best = greedy_by_hand(model, CHARACTERS, "Ay\n\nm", 1)
     assert [one.token for one in found.suggestions or ()][:1] == CHARACTERS.tokens(best)
 
@@ -481,7 +452,6 @@ def test_stored_tokenizer_without_newline__is_refused(tmp_path: Path) -> None:
     tokenizer_of("char", PLAY).save(tmp_path)
     manifest = (tmp_path / "manifest.json").read_text()
     (tmp_path / "manifest.json").write_text(manifest.replace('"documents": "line"', '"documents": "stream"'))
-
     with pytest.raises(AppError, match="has no newline") as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
@@ -514,18 +484,14 @@ def test_cache__keeps_streams_and_lines_apart(tmp_path: Path) -> None:
 def test_training__learns_a_stream_and_its_newlines(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["ab", "", "c"] * 40, num_epochs=20, **STREAM)
     model = run.fresh_model()
-
     run.train(model)
-
     found = continued(model.eval(), run.tokenizer, prompt_text="ab\n\nc\n")
     assert found.outputs == ("ab\n\nc\nab\n\nc\n",)
 
 
 def test_self_test__overfits_a_batch_of_a_stream(tmp_path: Path) -> None:
     path = write(tmp_path, POEM)
-
     found = overfit_one_batch(effective_of("lstm", documents="stream", learning_rate=0.02), path)
-
     assert found.ok
     assert (found.rows, found.tokens) == (8, 8 * 24)
 
@@ -538,9 +504,7 @@ def test_corpus_check__shows_the_first_row_with_its_lines(tmp_path: Path) -> Non
         validation_corpus=None,
         test_corpus=None,
     )
-
     found = check_corpus(effective, CorpusPaths(path), None)
-
     assert found.sample == "\n".join(POEM)[:39]
     assert found.longest_line_tokens == max(map(len, POEM[:5])) + 1
     assert found.unknown_share == sum(c not in "".join(POEM[:5]) for c in "".join(POEM[5:7])) / sum(

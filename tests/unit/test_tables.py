@@ -18,7 +18,6 @@ def text_of(folder: Path, name: str, content: str) -> str:
 
 def test_plain_text__is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("{}\tx\n", encoding="utf-8")
-
     assert as_text(tmp_path / "a.txt", tmp_path) == tmp_path / "a.txt"
 
 

@@ -29,13 +29,11 @@ def test_progress__shows_losses_as_soon_as_there_are_some(
     for shown in (waiting, training):
         terminal.progress(shown)
     terminal.interrupted()
-
     assert "50 % epoch 1/1, loss 2.500, 1,235 tokens/s, ETA 0:01:05" in capsys.readouterr().err
 
 
 def test_unknown_characters__mark_the_bits_per_character() -> None:
     figures = "0.5000 nats per token, 0.899 bits per character{}, perplexity 1.649"
-
     for share, shown in ((None, None), (0.0, "0.00% of the characters"), (0.001, "0.10% of the characters")):
         assert loss_figures(0.5, 0.899, unknown_char_share=share) == figures.format("")
         assert describe_unknown(share) == shown
@@ -45,7 +43,6 @@ def test_unknown_characters__mark_the_bits_per_character() -> None:
 
 def test_margin__stands_beside_its_loss() -> None:
     shown = loss_figures(0.5, 0.899, margin_nats=0.0123)
-
     assert shown == "0.5000 ± 0.0123 (95 %) nats per token, 0.899 bits per character, perplexity 1.649"
 
 
@@ -62,7 +59,6 @@ def test_progress__has_bits_per_character_beside_each_loss_and_marks_those_of_un
     terminal = Terminal(as_json=False)
     terminal.progress(status(tmp_path, **_training(), **bits, unknown_char_share=share))
     terminal.interrupted()
-
     said = f"loss 2.500 (3.607 bits/char{mark}), val 2.250 (3.246 bits/char{mark}), 1,235 tokens/s"
     assert said in capsys.readouterr().err
 
@@ -70,15 +66,12 @@ def test_progress__has_bits_per_character_beside_each_loss_and_marks_those_of_un
 @pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])
 def test_line__is_written_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Terminal(as_json=False).line(text)
-
     assert capsys.readouterr().out == f"{text}\n"
 
 
 def test_columns__are_as_wide_as_they_need_and_nothing_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("run", "label"), ("x" * 100, "[red]:smile:"), ("文字", "")]
-
     Terminal(as_json=False).show(ErrorBody(code=ErrorCode.CONFLICT, message="", request_id=""), columns(rows))
-
     assert capsys.readouterr().out.splitlines() == [
         f"run{' ' * 97}  label",
         f"{'x' * 100}  [red]:smile:",

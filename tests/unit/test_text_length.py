@@ -65,7 +65,6 @@ def test_text_that_cannot_be_trained_on__is_refused_before_it_is_queued(
 ) -> None:
     add_corpus(tmp_path, "")
     (tmp_path / "data" / "corpus" / "text.txt").write_bytes(data)
-
     assert refusal(tmp_path, tiny_request()).code is code
 
 
@@ -82,7 +81,6 @@ def test_sequence__is_as_long_as_the_text_can_have_tokens_at_most(tmp_path: Path
         return tiny_request(model_family=family, tokenizer={"method": method}, max_seq_len=length)
 
     error = refusal(tmp_path, request(tokens + 1))
-
     assert asyncio.run(resolve_request(request(tokens), CorpusStore(settings), settings)).max_seq_len == tokens
     assert error.message == (
         f"`max_seq_len` is {tokens + 1}, but the corpus has {tokens} tokens only, less than one sequence:"
@@ -92,9 +90,7 @@ def test_sequence__is_as_long_as_the_text_can_have_tokens_at_most(tmp_path: Path
 
 def test_training_split__that_is_shorter_than_one_sequence_ends_the_run_with_what_would_fit(tmp_path: Path) -> None:
     add_corpus(tmp_path, TEXT)
-
     manifest = ended(tmp_path, tiny_request(max_seq_len=TRAINED + 1))
-
     assert manifest.status == "failed" and manifest.error is not None
     assert manifest.error.code is ErrorCode.CORPUS_TOO_SHORT
     assert manifest.error.message == (
@@ -106,5 +102,4 @@ def test_training_split__that_is_shorter_than_one_sequence_ends_the_run_with_wha
 @pytest.mark.process
 def test_training_split__of_one_sequence_is_enough(tmp_path: Path) -> None:
     add_corpus(tmp_path, TEXT)
-
     assert ended(tmp_path, tiny_request(max_seq_len=TRAINED, max_steps=1)).status == "completed"

@@ -16,5 +16,4 @@ from trainer.contracts.inference import FinishReason, GenerateResponse
 )
 def test_end__says_where_the_context_is_full(reason: FinishReason, steps: tuple[int, ...], note: str) -> None:
     response = GenerateResponse(request_id="q", run_id="r", status="completed", steps=steps, prompt_tokens=1200)
-
     assert end_note(reason, response) == note

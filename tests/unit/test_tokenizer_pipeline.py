@@ -65,9 +65,7 @@ def nats_by_hand(model: ReferenceModel, documents: Sequence[Pairs]) -> list[floa
 def test_loss__is_the_brute_force_over_whole_lines(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method)
     model = small_model(vocabulary_of(run.tokenizer))
-
     found = evaluate(model, run.corpus.documents("test"), run.compute)
-
     expected = nats_by_hand(ReferenceModel(model, "lstm"), documents_by_hand(run))
     assert found.tokens == len(expected) == run.corpus.sizes["test"].tokens
     assert found.loss_nats == pytest.approx(sum(expected) / len(expected), abs=1e-5)
@@ -133,9 +131,7 @@ def test_score__of_unseen_letters_in_bytes_is_that_of_a_uniform_model(tmp_path: 
             weights.zero_()  # so that each of the 260 tokens has the same probability
     text = "the ЖшбдЖшбд\nЖшбдцйЖшбЖшбдЖш"  # 23 of 27 characters were not in the training text, each of two bytes
     queued = ScoreResponse(request_id="r", run_id="r", status="queued")
-
     [scored] = score_texts(model, run.tokenizer, [ScoringJob.of(run.tokenizer, ScoreRequest(text=text), queued)])
-
     assert (scored.n_chars, scored.n_bytes, scored.unknown_chars) == (27, 4 + 2 * 23, 0)
     tokens = 4 + 2 * 23 + 2  # and the end of each line
     assert scored.bits_per_char == pytest.approx(tokens * math.log2(260) / 27, rel=1e-6)
@@ -148,12 +144,10 @@ def test_score__counts_unknown_characters_not_tokens(tmp_path: Path, method: str
     queued = ScoreResponse(request_id="r", run_id="r", status="queued")
     whole = ScoreRequest(text="ЖшЖ шЖш\nЖЖ", detail_level="per_line")
     rest = ScoreRequest(text="ЖшЖ шЖш\nЖЖ", context="none")
-
     scored, unstarted = (
         score_texts(model, run.tokenizer, [ScoringJob.of(run.tokenizer, request, queued)])[0]
         for request in (whole, rest)
     )
-
     assert scored.lines is not None and [line.unknown_chars for line in scored.lines] == [6, 2]
     assert (scored.unknown_chars, scored.unknown_char_share) == (8, 8 / 9)
     first = [start_of[1] - start_of[0] for start_of in (run.tokenizer.spans(line)[0] for line in ("ЖшЖ шЖш", "ЖЖ"))]
@@ -190,7 +184,5 @@ def test_continuation__follows_the_prompt_with_its_spaces_and_begins_lines_anew(
 @pytest.mark.parametrize("method", slow_except(METHODS, "sentencepiece"))
 def test_one_batch__is_learned_by_heart(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method, learning_rate=0.02)
-
     found = overfit_one_batch(run.effective, tmp_path / "corpus.txt")
-
     assert found.ok and found.rows <= 8

@@ -83,7 +83,6 @@ async def test_asked_again__a_finished_or_begun_one_stays_as_it_is(tmp_path: Pat
     begun = contents(tokenizer.path)
     store.create(await record_of(tmp_path, label="another"))
     assert contents(tokenizer.path) == begun
-
     finish(tmp_path, record)
     finished = contents(tokenizer.path)
     store.create(await record_of(tmp_path, label="another"))
@@ -156,7 +155,6 @@ async def test_manifest__with_a_figure_missing_is_broken(tmp_path: Path) -> None
         stats = {name: value for name, value in whole["stats"].items() if name != figure}
         changed: dict[str, object] = {**whole, "stats": stats}
         manifest.write_text(json.dumps(changed), encoding="utf-8")
-
         with pytest.raises(AppError, match=f"`stats.{figure}` is required"):
             store.get(record.tokenizer_id).completed_manifest()
 
@@ -169,7 +167,6 @@ def test_unknown_id__is_not_found(tmp_path: Path, tokenizer_id: str) -> None:
     store = TokenizerStore(tmp_path / "artifacts")
     (tmp_path / "artifacts" / "models").mkdir(parents=True)
     (tmp_path / "artifacts" / "models" / "manifest.json").touch()
-
     with pytest.raises(AppError, match="There is no tokenizer") as caught:
         store.get(tokenizer_id)
     assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.TOKENIZER_NOT_FOUND, 404)
@@ -225,7 +222,6 @@ def test_tokenizer_that_was_half_kept__is_not_there_and_is_kept_whole_the_next_t
     half = tmp_path / "artifacts" / "tokenizers" / own.manifest.tokenizer_id
     half.mkdir(parents=True)
     (half / "tokenizer.json").write_bytes((tmp_path / "run" / "tokenizer.json").read_bytes())
-
     assert store.all() == []
     with pytest.raises(AppError, match="There is no tokenizer"):
         store.get(own.manifest.tokenizer_id)
@@ -255,7 +251,6 @@ async def test_all__are_listed_newest_first_broken_ones_too(tmp_path: Path) -> N
 
 def test_stored_form__of_this_release_stays_readable() -> None:
     store = TokenizerStore(STORED.parent)
-
     status = store.get(STORED_ID).status()
     assert (status.status, status.label, status.vocab_size) == ("completed", "kazakh, turkish", 29)
     assert load_tokenizer(store.get(STORED_ID).path).encode("ˈʃɑː") == [27, 26, 21, 28]

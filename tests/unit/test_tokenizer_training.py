@@ -32,9 +32,7 @@ async def test_union__of_six_texts_has_ids_by_code_point(tmp_path: Path) -> None
     forward = {"kk": "ˈɑq", "ky": "ʃ b", "tr": "aː", "uz": "ɡa", "tt": "be\u0301", "fi": "z\U000104b0"}
     # whichever lines are held out, each of their characters stands in another one
     texts = {name: [line, f"{line} {line}", f" {line}"] for name, line in forward.items()}
-
     tokenizer = await made(tmp_path, texts)
-
     expected = {" ": 4, "a": 5, "b": 6, "q": 7, "z": 8, "é": 9, "ɑ": 10, "ɡ": 11, "ʃ": 12, "ˈ": 13, "ː": 14}
     assert {c: tokenizer.encode(c)[0] for c in expected} == expected
     assert tokenizer.encode("\U000104b0") == [15]
@@ -71,7 +69,6 @@ async def test_statistics__are_those_of_lines_that_the_vocabulary_did_not_see(tm
 async def test_text__needs_a_line_for_each_split(tmp_path: Path, test_fraction: float) -> None:
     lines = ["ab", "cd", "ef"][: 2 + (test_fraction > 0)]
     stats = (await made(tmp_path, {"one": lines}, test_fraction=test_fraction)).manifest.stats
-
     assert (stats.holdout_lines, stats.token_count, stats.oov_rate) == (1, 2, 1.0)
     with pytest.raises(AppError) as caught:
         await record_of(tmp_path, {"one": lines, "two": lines[1:]}, test_fraction=test_fraction)
@@ -80,9 +77,7 @@ async def test_text__needs_a_line_for_each_split(tmp_path: Path, test_fraction: 
 
 async def test_rare_characters__become_unknown_where_that_is_asked(tmp_path: Path) -> None:
     texts = {"text": [f"{'ab' * 5}{'c' * (i < 4)} {i}" for i in range(10)]}
-
     tokenizer = await made(tmp_path, texts, min_frequency=5)
-
     assert tokenizer.tokens(tokenizer.encode("abc")) == ["a", "b", "[UNK]"]
     capped = await made(tmp_path, texts, vocab_size=6)
     assert capped.tokens(capped.encode("abc")) == ["a", "b", "[UNK]"]
@@ -94,7 +89,6 @@ async def test_equal_requests__make_equal_tokenizers_under_the_id_of_the_request
     made_twice = [make(record, CorpusStore(settings_in(tmp_path)), tmp_path) for _ in range(2)]
     for number, tokenizer in enumerate(made_twice):
         tokenizer.save(tmp_path / str(number))
-
     assert (tmp_path / "0" / "tokenizer.json").read_bytes() == (tmp_path / "1" / "tokenizer.json").read_bytes()
     manifests = [tokenizer.manifest for tokenizer in made_twice]
     assert manifests[0].stats == manifests[1].stats
@@ -105,7 +99,6 @@ async def test_equal_requests__make_equal_tokenizers_under_the_id_of_the_request
 async def test_text_that_is_gone_or_another_one__is_not_found(tmp_path: Path) -> None:
     record = await record_of(tmp_path, {"text": ["ab", "cd", "ef"]})
     text = tmp_path / "data" / "corpus" / "text.txt"
-
     for change, sentence in (
         (lambda: text.write_text("x\ny"), "has changed since"),
         (text.unlink, "There is no corpus"),

@@ -27,11 +27,9 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
     told = observed(run)
     save_model(tmp_path, told.model, run.effective.model)
     run.tokenizer.save(tmp_path / "tokenizer")
-
     loaded, tokenizer = load_model(tmp_path)
     test = evaluate(loaded, run.corpus.documents("test"), run.compute)
     validation = evaluate(loaded, run.corpus.documents("validation"), run.compute)
-
     assert told.result.test is not None
     assert math.isclose(test.loss_nats, told.result.test.loss_nats, abs_tol=1e-6)
     measured = [row.val_loss for row in told.rows if row.val_loss is not None]
@@ -44,9 +42,7 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
 def test_best_validation__has_the_interval_of_its_weights(tmp_path: Path) -> None:
     run = make_run(tmp_path, TEXT, holdout_fraction=0.3)
     told = observed(run)
-
     validation = evaluate(told.model, run.corpus.documents("validation"), run.compute)
-
     history = told.result.state.history
     assert history.best_margin_nats is not None and history.best_loss_nats is not None
     assert 0 < history.best_margin_nats < history.best_loss_nats
@@ -68,7 +64,6 @@ def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         command = [sys.executable, "-c", code, str(tmp_path / name)]
         answers.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
     assert answers[0] == answers[1]
     assert "0x1." in answers[0]
 
@@ -133,9 +128,7 @@ def test_resume__after_a_crash_continues_from_the_last_checkpoint(tmp_path: Path
 def test_resume__of_a_finished_training_only_tests_again(tmp_path: Path) -> None:
     run = make_run(tmp_path, TEXT)
     told = observed(run)
-
     again = observed(run, resume=True)
-
     assert (again.rows, again.saved) == ([], [])
     assert figures(again.result) == figures(told.result)
     assert digest(again.model) == digest(told.model)
@@ -143,7 +136,6 @@ def test_resume__of_a_finished_training_only_tests_again(tmp_path: Path) -> None
 
 def test_resume__refuses_the_checkpoint_of_another_request(tmp_path: Path) -> None:
     observed(make_run(tmp_path, TEXT, max_steps=2))
-
     with pytest.raises(AppError, match="another request"):
         observed(make_run(tmp_path, TEXT, max_steps=3), resume=True)
 
@@ -157,7 +149,6 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path) -> None
         assert told.result.state.step == 9
         state: dict[str, Tensor] = told.model.state_dict()
         weights.append(state)
-
     for other in weights[1:]:
         for name, weight in weights[0].items():
             assert torch.allclose(weight, other[name], atol=2e-5), name
@@ -189,9 +180,7 @@ def test_epoch_loss__is_the_mean_over_tokens_of_what_was_predicted(tmp_path: Pat
 
 def test_curve__has_a_row_every_n_steps_and_at_each_evaluation(tmp_path: Path) -> None:
     run = make_run(tmp_path, TEXT, num_epochs=100, max_steps=50, log_every_steps=10, max_seq_len=4096, batch_size=1)
-
     steps = [row.step for row in observed(run).rows]
-
     epoch = steps_per_epoch(1, run.effective, run.compute)
     assert epoch == 1
     assert steps == list(range(1, 51))
@@ -199,7 +188,6 @@ def test_curve__has_a_row_every_n_steps_and_at_each_evaluation(tmp_path: Path) -
 
 def test_curve__of_one_epoch_has_exactly_its_rows(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT * 8, batch_size=1, max_steps=50, log_every_steps=10))
-
     assert [row.step for row in told.rows] == [10, 20, 30, 40, 50]
     assert [row.val_loss is None for row in told.rows] == [True] * 4 + [False]
     assert [row.epoch for row in told.rows] == [1] * 5
@@ -208,7 +196,6 @@ def test_curve__of_one_epoch_has_exactly_its_rows(tmp_path: Path) -> None:
 
 def test_curve__area_is_that_of_the_trapezoids(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT))
-
     area = np.trapezoid(losses(told.rows), [row.step for row in told.rows])
     assert told.result.state.curve.area == pytest.approx(float(area), rel=1e-12)
     assert told.result.state.curve.rows == len(told.rows)
@@ -216,13 +203,11 @@ def test_curve__area_is_that_of_the_trapezoids(tmp_path: Path) -> None:
 
 def test_curve__with_one_row_has_no_area(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, max_steps=1))
-
     assert (len(told.rows), told.result.state.curve.area) == (1, None)
 
 
 def test_progress__ends_at_a_hundred_percent_and_is_told_after_each_step(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, log_every_steps=4))
-
     last = told.progress[-1]
     assert [p.step for p in told.progress] == list(range(1, last.total_steps + 1))
     assert (last.progress, last.eta_seconds, last.epoch) == (100, 0, 2)
@@ -236,7 +221,6 @@ def test_progress__ends_at_a_hundred_percent_and_is_told_after_each_step(tmp_pat
 
 def test_loss__falls_and_early_evaluations_fall(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, num_epochs=4))
-
     measured = [row.val_loss for row in told.rows if row.val_loss is not None]
     assert len(measured) == 4
     assert measured[1] < measured[0]
@@ -246,7 +230,6 @@ def test_loss__falls_and_early_evaluations_fall(tmp_path: Path) -> None:
 def test_early_stopping__ends_after_patience_without_a_fall(tmp_path: Path) -> None:
     stopping = {"enabled": True, "patience": 2, "min_delta": 0.5}
     told = observed(make_run(tmp_path, TEXT, num_epochs=50, early_stopping=stopping))
-
     measured = [row.val_loss for row in told.rows if row.val_loss is not None]
     assert told.result.early_stopped
     assert len(measured) < 50
@@ -256,9 +239,7 @@ def test_early_stopping__ends_after_patience_without_a_fall(tmp_path: Path) -> N
 
 def test_stop__is_heard_within_a_step_and_saves(tmp_path: Path) -> None:
     run = make_run(tmp_path, TEXT)
-
     told = observed(run, should_stop=after(3, "cancel"))
-
     assert (told.result.stopped, told.result.test, told.result.state.step) == ("cancel", None, 3)
     assert [saved.step for saved in told.saved] == [3]
 
@@ -290,20 +271,17 @@ def test_stop__within_the_test_leaves_the_last_weights_to_be_resumed(tmp_path: P
 
 def test_train__without_a_test_split_has_no_test(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, test_fraction=0.0))
-
     assert told.result.test is None
     assert told.result.state.history.best_step is not None
 
 
 def test_stop__before_the_first_step_saves_nothing(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT), should_stop=lambda: "pause")
-
     assert (told.result.stopped, told.saved) == ("pause", [])
 
 
 def test_max_seconds__ends_with_a_validation_and_a_test(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, num_epochs=1000, max_seconds=1e-9))
-
     assert told.result.state.step == 1
     assert told.rows[-1].val_loss is not None
     assert told.result.test is not None
@@ -311,7 +289,6 @@ def test_max_seconds__ends_with_a_validation_and_a_test(tmp_path: Path) -> None:
 
 def test_checkpoints__are_told_with_the_best_marked(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, num_epochs=3, checkpoint_every_steps=5))
-
     measured = {row.step: row.val_loss for row in told.rows if row.val_loss is not None}
     assert {s.step for s in told.saved if s.step % 5 == 0} == {s for s in range(5, told.result.state.step + 1, 5)}
     best = math.inf
@@ -331,10 +308,8 @@ def test_checkpoints__are_told_with_the_best_marked(tmp_path: Path) -> None:
 )
 def test_failure__is_told_by_its_code_and_no_checkpoint_has_it(tmp_path: Path, failure: str, code: ErrorCode) -> None:
     run = make_run(tmp_path, TEXT)
-
     with pytest.raises(AppError) as caught:
         run.train(Bad(failure))
-
     assert caught.value.code == code
     assert not (tmp_path / "checkpoints").exists()
 
@@ -348,9 +323,7 @@ def test_failure__that_is_a_bug_is_not_disguised(tmp_path: Path) -> None:
 def test_clipping__limits_the_step_to_the_norm(tmp_path: Path, clip: float) -> None:
     run = make_run(tmp_path, TEXT, optimizer={"name": "sgd"}, learning_rate=1.0, gradient_clipping=clip, max_steps=1)
     before = run.fresh_model()
-
     told = observed(run)
-
     old: dict[str, Tensor] = before.state_dict()
     new: dict[str, Tensor] = told.model.state_dict()
     moved = math.sqrt(sum(float((new[name] - old[name]).square().sum()) for name in old))
@@ -422,14 +395,11 @@ def test_optimizer__given_values_are_used(tmp_path: Path) -> None:
 )
 def test_learning_rate__follows_its_schedule(tmp_path: Path, values: dict[str, object], expected: list[float]) -> None:
     effective = make_run(tmp_path, POEM, learning_rate=0.02, **values).effective
-
     rates = [learning_rate(step, 4, effective) for step in range(4)]
-
     assert rates == pytest.approx([0.02 * share for share in expected])
 
 
 def test_learning_rate__of_the_curve_is_the_one_that_was_used(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT, lr_schedule="linear", log_every_steps=1))
-
     total = told.progress[-1].total_steps
     assert [row.lr for row in told.rows] == pytest.approx([0.01 * (1 - k / total) for k in range(total)])

@@ -77,9 +77,7 @@ def take_steps(
 @pytest.mark.parametrize("values", CONFIGS)
 def test_update_rule__moves_weights_bit_for_bit_as_torch(values: dict[str, object]) -> None:
     ours, theirs = weights(), weights()
-
     take_steps(range(20), rule_of(values, ours), ours, torch_optimizer(values, theirs), theirs)
-
     assert not any(map(torch.equal, ours, weights()))
 
 
@@ -90,13 +88,11 @@ def test_state__is_exchanged_with_torch_bit_for_bit(values: dict[str, object]) -
     take_steps(range(5), rule, ours, optimizer, theirs)
     state: dict[str, object] = optimizer.state_dict()
     new_rule, new_optimizer = rule_of(values, ours), torch_optimizer(values, theirs)
-
     new_rule.load(state)
     new_optimizer.load_state_dict(rule.state())
     groups: list[dict[str, object]] = new_optimizer.param_groups
     for group in groups:
         group["fused"] = values["name"] != "sgd"
-
     take_steps(range(5, 10), new_rule, ours, new_optimizer, theirs)
 
 
@@ -104,7 +100,6 @@ def test_state_before_the_first_step__can_be_loaded() -> None:
     ours, theirs = weights(), weights()
     rule = rule_of({"name": "adamw"}, ours)
     rule.load(rule_of({"name": "adamw"}, weights()).state())
-
     take_steps(range(3), rule, ours, torch_optimizer({"name": "adamw"}, theirs), theirs)
 
 
@@ -171,5 +166,4 @@ UpdateRule(OptimizerConfig(name="{name}"), [WeightGroup([weight], None)]).step(0
 print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
     assert done.stdout == "False\n"

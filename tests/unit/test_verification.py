@@ -43,9 +43,7 @@ def wrong(run: RunDirectory) -> dict[str, str]:
 
 def test_finished_run__is_found_right_and_left_as_it_is(run: RunDirectory) -> None:
     before = contents(run.path)
-
     found = verified(run)
-
     assert found.ok, found
     names = [check.name for check in found.checks]
     assert names[:4] == ["end", *SEALED_FILES]
@@ -65,7 +63,6 @@ def test_run_that_has_just_ended__is_checked_when_its_end_is_written(run: RunDir
 
     ending = Timer(0.3, write_the_end)
     ending.start()
-
     assert verified(run).ok
     ending.join()
 
@@ -80,7 +77,6 @@ def test_every_file__one_flipped_bit_is_found(run: RunDirectory) -> None:
             changed = bytearray(data)
             changed[place] ^= 1 << draw.randrange(8)
             path.write_bytes(changed)
-
             assert not verified(run).ok, f"{path.name}, byte {place}"
         path.write_bytes(data)
     assert verified(run).ok
@@ -93,7 +89,6 @@ def contents(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize("name", ["model.safetensors", "eval/samples.jsonl", "tokenizer/tokenizer.json"])
 def test_lost_file__is_named(run: RunDirectory, name: str) -> None:
     (run.path / name).unlink()
-
     assert wrong(run)[name] == "The file was changed or deleted."
 
 
@@ -101,14 +96,12 @@ def test_records_that_cannot_be_read__are_one_finding(run: RunDirectory) -> None
     finding = {"records": "One of request.json, manifest.json, events.jsonl cannot be read."}
     (run.path / "request.json").write_bytes(b"{")
     assert wrong(run) == finding
-
     (run.path / "request.json").unlink()
     assert wrong(run) == finding
 
 
 def test_run_without_a_seal__is_wrong_as_its_records_cannot_be_checked(run: RunDirectory) -> None:
     run.seal.unlink()
-
     assert "The file is missing: request.json" in wrong(run)[run.seal.name]
 
 
@@ -119,7 +112,6 @@ def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run:
         "corpus": "'text' has changed since the run was accepted.",
         "request_hash": "The request resolves differently now: corpus.",
     }
-
     text.unlink()
     refused = wrong(run)
     assert refused["corpus"].startswith("There is no corpus 'text'")
@@ -133,9 +125,7 @@ def test_text_given_by_its_path__is_checked_by_its_stored_copy(tmp_path: Path) -
     copy.write_bytes(text)
     run = accepted(tmp_path, corpus=copy.name)
     assert {check.name: check.message for check in verified(run).checks}["corpus"] == "The stored copy is unchanged."
-
     copy.unlink()
-
     assert wrong(run)["corpus"] == "The stored copy is missing, so the run cannot be repeated."
 
 
@@ -147,15 +137,12 @@ def test_texts_given_for_validation_and_test__are_checked_too(tmp_path: Path) ->
         *("end", "corpus", "validation_corpus", "test_corpus", "request_hash")
     ]
     add_corpus(tmp_path, "another\n", "last")
-
     assert set(wrong(run)) == {"test_corpus", "request_hash"}
 
 
 def test_run_that_waits__is_checked_as_far_as_it_has_come(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-
     found = verified(accepted(tmp_path))
-
     assert found.ok
     assert found.checks[0].message == "The run is queued. Its files so far are checked."
 
@@ -163,9 +150,7 @@ def test_run_that_waits__is_checked_as_far_as_it_has_come(tmp_path: Path) -> Non
 def test_run_under_way__is_checked_with_its_tokenizer_and_checkpoints(run: RunDirectory) -> None:
     unfinish(run)
     (run.checkpoints / "step-9").symlink_to("dropped-by-the-training-meanwhile")
-
     found = verified(run)
-
     assert found.ok
     assert [check.name for check in found.checks] == [
         *("end", "tokenizer", "checkpoints/step-17", "checkpoints/step-34", "corpus", "request_hash")
@@ -180,9 +165,7 @@ def test_cancelled_run__has_no_model_to_check(tmp_path: Path) -> None:
     run = accepted(tmp_path)
     with run.open_log() as events:
         finish_run(run, events, manifest_of(run.record(), "cancelled"))
-
     found = verified(run)
-
     assert found.ok
     assert [check.name for check in found.checks] == ["end", *SEALED_FILES, "corpus", "request_hash"]
 
@@ -190,7 +173,6 @@ def test_cancelled_run__has_no_model_to_check(tmp_path: Path) -> None:
 def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> None:
     log = run.path / "events.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
-
     assert wrong(run)["end"] == "The event log says running, the manifest completed."
 
 

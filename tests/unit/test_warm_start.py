@@ -52,9 +52,7 @@ def validation_loss(run: Run, model: LanguageModel) -> float:
 def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, LanguageModel]) -> None:
     run, model = parent
     child = Child(tmp_path / "child", model)
-
     result, _ = child.train()
-
     first = child.rows[0]
     assert (first.step, first.epoch, first.train_loss, first.tokens) == (0, 0, None, 0)
     assert first.val_loss == validation_loss(run, model) == result.state.initial_loss_nats
@@ -68,9 +66,7 @@ def test_best__stays_the_parents_weights_where_training_only_harms(
     _, model = parent
     harmful: dict[str, object] = {"learning_rate": 1.0, "optimizer": {"name": "sgd"}, "gradient_clipping": 50.0}
     child = Child(tmp_path / "child", model, max_steps=6, **harmful)
-
     result, trained = child.train()
-
     assert (result.state.history.best_step, result.state.history.best_epoch) == (0, 0)
     assert digest(trained) == digest(model)
 
@@ -83,12 +79,10 @@ def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
     _, model = parent
     whole, parts = Child(tmp_path / "whole", model), Child(tmp_path / "parts", model)
     expected, expected_model = whole.train()
-
     first, _ = parts.train(stop_after=stop_after)
     saved = CheckpointStore(parts.run.folder / "checkpoints").recover().checkpoint
     torch.manual_seed(99)
     second, second_model = parts.train(resume=saved is not None)
-
     assert (first.stopped, second.stopped) == ("pause", None)
     assert timeless(parts.rows) == timeless(whole.rows)
     assert figures(second) == figures(expected)
@@ -105,9 +99,7 @@ def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
     warm: dict[str, object] = {"init_from_run_id": "parent", "freeze_embeddings": True}
     run = make_run(tmp_path, TEXT, model=sizes, optimizer=decay, max_steps=8, **warm)
     before: dict[str, Tensor] = run.fresh_model().state_dict()
-
     after_training: dict[str, Tensor] = observed(run).model.state_dict()
-
     same = {key for key in before if before[key].equal(after_training[key])}
     assert same == {"embedding.weight"}
     assert ("head_bias" in before) == tied, "a tied head has the embedding as its weights: those stay, its bias learns"
@@ -116,16 +108,13 @@ def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
 def test_divergence__ends_the_run_with_its_code(tmp_path: Path) -> None:
     with pytest.raises(AppError, match=r"diverged: at step 3 the loss is .* `learning_rate`") as caught:
         make_run(tmp_path, TEXT).train(Bad("far off"))
-
     assert caught.value.code == ErrorCode.TRAINING_NAN_LOSS
 
 
 def test_divergence__is_measured_from_where_a_warm_start_begins(tmp_path: Path) -> None:
     """A parent that is far off on the new text is no divergence, as long as it does not get much worse."""
     run = make_run(tmp_path, TEXT, init_from_run_id="parent", max_steps=4, learning_rate=1e-6)
-
     result = run.train(Bad("far off"))
-
     assert result.state.initial_loss_nats is not None
     assert result.state.initial_loss_nats > 5 * math.log(40)
     assert result.state.step == 4
@@ -145,6 +134,5 @@ def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path
 
         run.train(model, callbacks=TrainingCallbacks(on_sample=sample))
         models.append(model)
-
     assert [step for step, _ in asked] == [5, 10, 15]
     assert digest(models[0]) == digest(models[1])

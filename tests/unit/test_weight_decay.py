@@ -48,7 +48,6 @@ def test_weight_decay__is_that_of_adamw_for_all_that_is_not_excluded(
     """AdamW decays by rate x decay x weight; its other step is the same with and without."""
     before, with_decay = after_one_step(tmp_path / "with", family, DECAY, excluded)
     _, without = after_one_step(tmp_path / "without", family, 0.0, excluded)
-
     for name, weight in before.items():
         is_free = any(re.search(NAMES[kind], name, re.IGNORECASE) for kind in excluded)
         expected = torch.zeros_like(weight) if is_free else -RATE * DECAY * weight

@@ -39,9 +39,7 @@ def keyboard_model(architecture: RnnArchitecture = "lstm", *, layers: int = 2, d
 def test_documents__of_three_lines_of_which_one_is_empty_have_exactly_two_ends(tmp_path: Path) -> None:
     run = make_run(tmp_path, [f"a b c {'d' * i}" for i in range(20)], **WORDS)
     lines = read_lines(write(tmp_path, ["a b", "", "c"], "three.txt"), Normalization())
-
     ids: list[int] = run.tokenizer.encode_documents("\n".join(lines)).tolist()
-
     assert ids.count(run.tokenizer.special_ids.eos) == 2
     assert run.tokenizer.tokens(ids) == ["a", "b", "<eos>", "c", "<eos>"]
 
@@ -49,7 +47,6 @@ def test_documents__of_three_lines_of_which_one_is_empty_have_exactly_two_ends(t
 def test_batches__hold_inputs_and_the_same_one_word_on(tmp_path: Path) -> None:
     run = make_run(tmp_path, [f"the word{i % 7} of line {i % 3}" for i in range(40)], **WORDS)
     rows = run.corpus.rows("train", 8)
-
     for start in range(0, len(rows), 4):
         batch = rows.batch(np.arange(start, min(start + 4, len(rows))))
         x, y = batch.inputs, batch.targets
@@ -62,11 +59,9 @@ def test_batches__hold_inputs_and_the_same_one_word_on(tmp_path: Path) -> None:
 def test_model__is_embedding_lstm_linear_with_finite_logits_of_every_word() -> None:
     model = keyboard_model()
     ids = torch.randint(V, (B, T))
-
     logits = model.forward(ids)
     loss = nn.functional.cross_entropy(logits.reshape(B * T, V), ids.reshape(B * T))
     torch.autograd.backward([loss])
-
     kinds = [type(part).__name__ for part in model.children() if not isinstance(part, nn.Dropout)]
     assert kinds == ["Embedding", "LSTM", "Linear"]
     assert logits.shape == (B, T, V)
@@ -84,7 +79,6 @@ def test_parameters__are_those_of_the_results_table() -> None:
 def test_constructor__refuses_sizes_that_are_none(field: str, value: int) -> None:
     sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}
     wrong = sizes | {"architecture": "lstm", field: value}
-
     with pytest.raises(ValidationError, match=rf"{field}\n.*must be > 0") as caught:
         RnnConfig.model_validate(wrong)
     assert isinstance(caught.value, ValueError)
@@ -101,7 +95,6 @@ def test_constructor__refuses_a_dropout_below_zero_and_a_vocabulary_without_a_wo
 
 def test_input__that_is_not_two_dimensional_or_no_integers_is_refused() -> None:
     model = keyboard_model()
-
     with pytest.raises(ValueError, match=r"Expected x with shape \(B, T\), got \(20,\)"):
         model.forward(torch.zeros(20, dtype=torch.long))
     with pytest.raises(TypeError, match=r"Expected x of dtype torch\.int64, got torch\.float32"):
@@ -134,7 +127,6 @@ def test_dropout__is_before_the_output_and_in_training_only(architecture: RnnArc
     hook = dict(model.named_children())["projection"].register_forward_pre_hook(keep)
     model.forward(torch.randint(V, (B, T)))
     hook.remove()
-
     assert float((read[0] == 0).double().mean()) == pytest.approx(0.4, abs=0.02)
     ids = torch.randint(V, (2, 5))
     assert not torch.equal(model.forward(ids), model.forward(ids))

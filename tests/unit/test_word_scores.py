@@ -115,12 +115,10 @@ def test_next_words__have_probabilities_that_add_up_to_one(method: str, line: st
     tokens = tokenizer(method)
     model = ToyModel(tokens)
     before = [tokens.special_ids.start, *tokens.encode(line)]
-
     ended = ends(model, before)
     total = probability(model, [tokens.special_ids.eos], before) / ended
     for word in next_words(model, before, is_marked=True):
         total += probability(model, word, before) * ends(model, [*before, *word]) / ended
-
     assert total == pytest.approx(1.0, abs=1e-5)
 
 
@@ -129,9 +127,7 @@ def test_next_words__have_probabilities_that_add_up_to_one(method: str, line: st
 def test_words__are_scored_as_the_words_that_were_counted(method: str, line: str) -> None:
     tokens = tokenizer(method)
     model = ToyModel(tokens)
-
     found = word_surprisals(model, tokens, line)
-
     before = [tokens.special_ids.start]
     assert [word for word, _ in found] == line.split()
     for place, (word, nats) in enumerate(found):
@@ -149,9 +145,7 @@ def test_words__are_those_of_minicons_where_asked(method: str) -> None:
     tokens = tokenizer(method)
     model = ToyModel(tokens)
     marked = [i for i in range(model.vocab_size) if model.begins[i]]
-
     found = dict(word_surprisals(model, tokens, "ab ba", as_minicons=True))
-
     ids = [tokens.special_ids.start, *tokens.encode("ab ba")]
     answers = [model.next_log_p(ids[: t + 1]) for t in range(len(ids))]
     scores = [float(answers[t][ids[t + 1]]) for t in range(len(ids) - 1)]
@@ -164,9 +158,7 @@ def test_words__are_those_of_minicons_where_asked(method: str) -> None:
 def test_words__of_a_tokenizer_of_words_are_its_tokens() -> None:
     tokens = tokenizer("word")
     model = model_of("lstm", vocabulary_of(tokens))
-
     response = scored(model, tokens, "ab  b,\n a", detail_level="per_char")
-
     assert response.words is not None and response.surprisal is not None
     assert [word.text for word in response.words] == ["ab", "b,", "a"]
     assert [word.surprisal for word in response.words] == pytest.approx(list(response.surprisal))
@@ -184,9 +176,7 @@ def test_words__add_up_to_their_line_and_to_the_end_of_its_last_word(method: str
     tokens = tokenizer(method)
     model = ToyModel(tokens)
     line = "ba ab a"
-
     response = scored(model, tokens, line, detail_level="per_char")
-
     assert response.words is not None and response.nats is not None
     total = math.fsum(word.surprisal or 0.0 for word in response.words)
     last = [tokens.special_ids.start, *tokens.encode(line)]
@@ -203,9 +193,7 @@ def test_words__are_those_between_white_space_with_their_places(method: str) -> 
     tokens = tokenizer_of(method, lines, lines, **sized)
     text = "the  odd,\u00a0sun \n\n was Ж(it)Ж\n"
     model = model_of("lstm", vocabulary_of(tokens))
-
     response = scored(model, tokens, text)
-
     assert response.words is not None
     assert [text[word.span[0] : word.span[1]] for word in response.words] == [word.text for word in response.words]
     assert [word.text for word in response.words if word.text] == text.split()
@@ -216,9 +204,7 @@ def test_words__are_those_between_white_space_with_their_places(method: str) -> 
 def test_words__of_a_masked_model_are_the_sums_of_their_tokens() -> None:
     tokens = char_tokenizer(["abc def"], mask_token=True)
     model = model_of("bert", vocabulary_of(tokens))
-
     response = scored(model, tokens, "ab cd", detail_level="per_char")
-
     assert response.words is not None and response.surprisal is not None
     first, second = math.fsum(map(floats, response.surprisal[:2])), math.fsum(map(floats, response.surprisal[2:]))
     assert [word.surprisal for word in response.words] == pytest.approx([first, second])
@@ -265,12 +251,10 @@ def test_masks__of_words_end_with_the_word(method: str, line: str, expected: lis
 def test_masks__of_subwords_end_with_the_word_of_letters_or_the_number(method: str) -> None:
     tokens = tokenizer_of(method, [*POEM, "moon, 12"], POEM, vocab_size=90)
     line = "the moon, 12"
-
     found = [
         (tokens.spans(line)[place][0], tokens.spans(line)[end - 1][1])
         for place, end in enumerate(word_ends(tokens, line))
     ]
-
     assert {end for _, end in found} == {3, 8, 9, 12}
     assert all(not {3, 8, 9} & set(range(start + 1, end)) for start, end in found)
 
@@ -278,9 +262,7 @@ def test_masks__of_subwords_end_with_the_word_of_letters_or_the_number(method: s
 def test_marks__know_every_white_space() -> None:
     tokens = char_tokenizer(["a\tb c\u00a0d"])
     marks = WordBoundaries(tokens)
-
     found = marks.ids
-
     assert found == sorted({tokens.special_ids.eos, *tokens.encode("\t \u00a0")})
     assert WordBoundaries(tokens, as_minicons=True).ids == sorted(tokens.encode("\t \u00a0"))
     assert WordBoundaries(tokenizer("word")).ids is None

@@ -14,7 +14,6 @@ async def test_levels__are_stored_and_replaced(tmp_path: Path) -> None:
     await access.set(7, "user")
     await access.set(5, "user")
     await access.set(7, "none")
-
     stored = AccessList(path)
     assert [stored.of(user_id) for user_id in (5, 7, 9)] == ["user", "none", None]
 
@@ -22,7 +21,6 @@ async def test_levels__are_stored_and_replaced(tmp_path: Path) -> None:
 def test_damaged_file__is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "access.json"
     path.write_text('{"members": [{"user_id": 1, "level": "admin"}]}', encoding="utf-8")
-
     with pytest.raises(AppError, match="Restore or delete it") as refused:
         AccessList(path)
     assert refused.value.code is ErrorCode.CONFIG_INVALID and str(tmp_path) not in refused.value.message

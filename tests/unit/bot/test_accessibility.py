@@ -25,7 +25,6 @@ def first_character(title: ast.expr) -> str:
 def test_images__have_descriptions_for_screen_readers() -> None:
     with_image = {module for module, _ in calls("set_image")}
     files = [file for module, file in calls("File") if module in with_image]
-
     assert {"run_card", "comparison", "experiment_card", "inference"} <= with_image and len(files) >= len(with_image)
     assert all("description" in [keyword.arg for keyword in file.keywords] for file in files)
 
@@ -33,6 +32,5 @@ def test_images__have_descriptions_for_screen_readers() -> None:
 def test_cards__have_a_sign_before_their_title_so_that_colour_is_never_alone() -> None:
     titles = [first_character(call.args[1]) for _, call in calls("make_embed")]
     signs = [sign for sign in titles if sign]
-
     assert len(signs) > 40
     assert [sign for sign in signs if sign.isalnum() or sign.isspace()] == []

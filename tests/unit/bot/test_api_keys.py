@@ -22,7 +22,6 @@ def client(key: str) -> ApiClient:
 
 def test_name__of_a_discord_user_stands_for_that_user() -> None:
     ana, person = client("ana-0123456789abcdef"), client("700-0123456789abcdef")
-
     assert (ana.user_id, person.user_id) == (None, 700)
     assert person.caller == Caller(700, is_admin=True)
     assert ana.caller.user_id < 0
@@ -36,14 +35,12 @@ def test_name__that_is_no_id_of_discord_stands_for_nobody_there(name: str) -> No
 
 def test_names__stand_for_different_owners() -> None:
     names = [*map(str, range(200)), *(f"key-{number}" for number in range(200)), "007", "7"]
-
     assert len({owner_number(name) for name in names}) == len(set(names))
 
 
 def test_idempotency__depends_on_secret_path_and_key() -> None:
     ana, person = client("ana-0123456789abcdef"), client("700-0123456789abcdef")
     known = {one.idempotency(path, key) for one in (ana, person) for path in ("/a", "/b") for key in ("1", "2")}
-
     assert len(known) == 8
     assert ana.idempotency("/a", "1") in known
     assert ApiClient("ana", is_admin=False).idempotency("/a", "1") not in known

@@ -41,7 +41,6 @@ async def test_chart_of_a_comparison__needs_a_curve() -> None:
         none = await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token")
     finally:
         charts.close()
-
     assert png is not None and png.startswith(PNG) and none is None
 
 
@@ -52,7 +51,6 @@ async def test_chart__is_drawn_in_another_process() -> None:
         children = multiprocessing.active_children()
     finally:
         charts.close()
-
     assert png is not None and png.startswith(PNG)
     assert len(children) == 1
     await until(lambda: not multiprocessing.active_children())
@@ -64,7 +62,6 @@ async def test_chart__has_a_second_axis_of_bits_if_they_are_known() -> None:
         plain, with_bits = await asyncio.gather(charts.loss_chart(CURVE, []), charts.loss_chart(CURVE, [], 0.5))
     finally:
         charts.close()
-
     assert None not in (plain, with_bits) and plain != with_bits
     await until(lambda: not multiprocessing.active_children())
 
@@ -76,7 +73,6 @@ async def test_chart__that_several_wait_for_is_drawn_once() -> None:
         later = await charts.loss_chart(CURVE, [])
     finally:
         charts.close()
-
     assert drawn[0] is not None
     assert drawn[1] is drawn[0] and drawn[2] is drawn[0]
     assert later == drawn[0] and later is not drawn[0]  # it is not kept
@@ -85,7 +81,6 @@ async def test_chart__that_several_wait_for_is_drawn_once() -> None:
 
 async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> None:
     charts = ChartProcess()
-
     assert await charts.loss_chart([(1, 3.0)], []) is None
     assert multiprocessing.active_children() == []
     charts.close()
@@ -97,7 +92,6 @@ async def test_report__is_made_whole_in_the_other_process() -> None:
         made = await charts.report(RECORD.model_dump_json().encode(), TEXT, "nats")
     finally:
         charts.close()
-
     assert made is not None and made.files["surprisal.png"].startswith(PNG)
     page, numbers = heatmap_html(SCORED, TEXT).encode(), SCORED.model_dump_json().encode()
     summary = summarize(SCORED, TEXT, "nats")
@@ -109,7 +103,6 @@ async def test_process__ends_when_idle_and_starts_again() -> None:
     charts = ChartProcess(idle_seconds=0.05)
     assert await charts.loss_chart(CURVE, []) is not None
     await until(lambda: not multiprocessing.active_children())
-
     again = await charts.loss_chart([*CURVE, (3, 1.0)], [])
     charts.close()
     assert again is not None
@@ -120,12 +113,10 @@ async def test_process__killed_while_drawing_costs_one_chart() -> None:
     assert await charts.loss_chart(CURVE, []) is not None
     for child in multiprocessing.active_children():
         child.kill()
-
     longer = [*CURVE, (3, 1.0)]
     lost = await charts.loss_chart(longer, [])
     drawn = await charts.loss_chart(longer, [])
     charts.close()
-
     assert lost is None
     assert drawn is not None
 

@@ -19,7 +19,6 @@ OK, WARNING, FAILURE = Finding("ok", "Fine."), Finding("warning", "Little room."
 )
 def test_doctor__is_as_red_as_its_worst_check(findings: list[Finding], colour: int, summary: str) -> None:
     embed = doctor_answer({f"check {number}": finding for number, finding in enumerate(findings)})
-
     assert embed.colour is not None and embed.colour.value == colour
     lines = (embed.description or "").splitlines()
     assert lines[0] == summary

@@ -68,7 +68,6 @@ def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
 def test_status__of_a_run_that_does_not_run_has_no_sign_of_life(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record())
     shown = status_answer(story.record, story.follower().refresh(), [], closed=None)
-
     assert "heartbeat" not in Read(shown).text
 
 
@@ -100,9 +99,7 @@ def test_recipe__of_an_attached_text_does_not_name_it(size: int, shown: str) -> 
         "model_size": "small",
     }
     effective: dict[str, object] = {"effective": record.effective.model_copy(update=attached)}
-
     text = Read(accepted_answer(record.model_copy(update=effective))).text
-
     assert text.startswith("char_lstm small · 128/256/2")
     assert f"Corpus: attached text, {shown} · seed 42" in text
 
@@ -118,7 +115,6 @@ def test_recipe__of_an_attached_text_does_not_name_it(size: int, shown: str) -> 
 )
 def test_error__has_the_colour_of_its_kind_and_the_request_id(code: ErrorCode, colour: int) -> None:
     shown = Read(error_answer(AppError(code, "`epochs` must be 1 to 1000, you gave 0."), "0a1b2c3d"))
-
     assert shown.colour == colour
     assert shown.text.startswith("`epochs` must be 1 to 1000, you gave 0.")
     assert shown.footer == "request 0a1b2c3d"
@@ -127,7 +123,6 @@ def test_error__has_the_colour_of_its_kind_and_the_request_id(code: ErrorCode, c
 @for_all_pairs(texts, texts)
 def test_limits__hold_for_any_error_message_and_any_name(name: str, message: str) -> None:
     record = labelled(name or "x")
-
     assert within_limits(error_answer(AppError(ErrorCode.INVALID_INPUT, message * 40 or "x"), "0a1b2c3d"))
     assert within_limits(accepted_answer(record))
 
@@ -135,7 +130,6 @@ def test_limits__hold_for_any_error_message_and_any_name(name: str, message: str
 @for_all(texts)
 def test_limits__hold_for_any_log(line: str) -> None:
     embed = logs_answer(labelled("x" * 64), [line * 9] * 9, is_attached=False)
-
     assert within_limits(embed)
     assert (embed.description or "").count("```") == 2
 
@@ -143,14 +137,12 @@ def test_limits__hold_for_any_log(line: str) -> None:
 def test_logs__that_are_not_there_yet_or_come_as_a_file() -> None:
     none = Read(logs_answer(run_record(), [], is_attached=False))
     long = Read(logs_answer(run_record(), ["x", "y"], is_attached=True))
-
     assert none.text == "No log yet. The log starts when a worker starts the run."
     assert (long.title, long.text) == ("📜 Last 2 lines of the log of kk-ipa", "See the attached file.")
 
 
 def test_cancel_question__tells_since_when_and_what_stays() -> None:
     asked = Read(cancel_question(run_record()))
-
     assert asked.title == "⏹ Cancel kk-ipa?"
     assert asked.text == "The run was requested <t:1795176000:R>. Saved checkpoints remain."
     assert asked.colour == 0xFAA61A
@@ -160,14 +152,12 @@ def test_error__with_several_problems_tells_each_on_a_line() -> None:
     problems = tuple(FieldProblem(path=name, message=f"`{name}` must be text") for name in ("a", "b"))
     several = Read(error_answer(AppError(ErrorCode.INVALID_INPUT, "All of it.", problems), "0"))
     one = Read(error_answer(AppError(ErrorCode.INVALID_INPUT, "All of it.", problems[:1]), "0"))
-
     assert several.text == "• `a` must be text\n• `b` must be text"
     assert one.text == "All of it."
 
 
 def test_error__above_a_limit_is_busy_and_grey() -> None:
     shown = Read(error_answer(AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Try again later."), "0"))
-
     assert (shown.title, shown.colour, shown.text) == ("⏳ Rate limit exceeded", 0x95A5A6, "Try again later.")
 
 
@@ -175,7 +165,6 @@ def test_files__of_a_run_with_many_checkpoints_are_cut_with_their_number() -> No
     files = [FileRecord(path=f"checkpoints/step-{number}/x", bytes=1000, sha256="ab" * 32) for number in range(500)]
     embed = files_answer(run_record(), files)
     *shown, last = Read(embed).text.split("\n")
-
     assert within_limits(embed)
     assert shown[0] == "`checkpoints/step-0/x` 1.0 kB · sha256 `abababababab…`"
     assert last == f"{500 - len(shown)} more files."

@@ -58,7 +58,6 @@ def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected 
 
 def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
     shown = Read(score_answer(run_record(), "ğ" * 1214, SCORE, "nats", 2.6, {}, "Ask <@1>."))
-
     assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
     assert shown.text.split("\n") == [
         "**2.000** nats/token · 2.88 bits/char · perplexity 7.39",
@@ -73,7 +72,6 @@ def test_score__in_bits() -> None:
     known: dict[str, object] = {"unknown_chars": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
     score = SCORE.model_copy(update=known | {"nats": 2428 * log(2), "mean_surprisal": 2 * log(2)})
     shown = Read(score_answer(run_record(), "a", score, "bits", None, {}))
-
     assert shown.text.split("\n") == [
         "**2.000** bits/token · 2.00 bits/char · perplexity 4.00",
         "2.000 bits/token without line ends · 2428.0 bits in total · 1\u202f214 tokens",
@@ -91,7 +89,6 @@ def test_score__in_bits() -> None:
 )
 def test_score__compares_with_the_test_set_of_the_run(own: float, unit: Unit, said: str) -> None:
     shown = Read(score_answer(run_record(), "a", SCORE, unit, own, {}))
-
     assert shown.text.split("\n")[-1] == said
 
 
@@ -99,7 +96,6 @@ def test_score__of_unknown_text_warns_and_does_not_compare() -> None:
     unread: dict[str, object] = {"bits_per_char": 0.899, "unknown_char_share": 0.845}
     score = SCORE.model_copy(update=unread)
     shown = Read(score_answer(run_record(), "a", score, "nats", 2.6, {}))
-
     assert shown.text.split("\n")[0] == "**2.000** nats/token · 0.90 bits/char ⚠ · perplexity 7.39"
     assert shown.text.split("\n")[2:] == [
         "⚠ 84.5% of the characters are unknown to the tokenizer: bits per character are too low to compare."
@@ -110,7 +106,6 @@ def test_score__names_the_most_frequent_unknown_signs() -> None:
     unknown = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2}
     few = Read(score_answer(run_record(), "a", SCORE, "bits", None, unknown))
     many = Read(score_answer(run_record(), "a", SCORE, "bits", None, Counter("abcdefg")))
-
     assert f"5 unknown characters (␣ ×9, ğ ×3, {'x' * 19}… ×2, \\* ×1)" in few.text
     assert "(a ×1, b ×1, c ×1, d ×1, e ×1, …)" in many.text
 
@@ -139,7 +134,6 @@ def test_score_of_a_masked_model__is_per_masked_token_without_bits_per_character
     nothing: dict[str, object] = {"unknown_chars": 0, "loss": None, "bits_per_char": None, "perplexity": None}
     score = SCORE.model_copy(update=nothing)
     shown = Read(score_answer(run_record(), "a", score, "nats", None, {}))
-
     assert shown.text.split("\n") == [
         "**1.900** nats/masked token",
         "2306.6 nats in total · 1\u202f214 tokens",
@@ -173,7 +167,6 @@ def test_report__of_a_text_from_right_to_left_keeps_every_sign_where_its_numbers
     made = made_of("بىر ٣", [1.0, 2.0, 3.0, 4.0, 9.5], unknown="٣", expected=(("ا", 0.41), ("[EOS]", 0.2)))
     shown = Read(report_answer(record, made, left_out=0))
     outside = re.sub("\u2068[^\u2068\u2069\n]*\u2069", "", f"{shown.title}\n{shown.text}")
-
     assert "max 9.50 at 5 «\u2068٣\u2069» · above 6 bits" in shown.text
     assert "     5   9.50  \u2068٣\u2069 unknown   \u2068ا\u2069 41%  [EOS] 20%" in shown.text
     assert shown.title == "🔬 Surprisal report: \u2068ئۇيغۇر تىلى\u2069"
@@ -183,7 +176,6 @@ def test_report__of_a_text_from_right_to_left_keeps_every_sign_where_its_numbers
 def test_report__says_what_it_leaves_out() -> None:
     made = made_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
     shown = Read(report_answer(run_record(), made, left_out=1200))
-
     assert "The picture shows the first 3 characters; the files contain all." in shown.text
     assert "The text is too long. The report leaves out the last 1\u202f200 characters." in shown.text
 
@@ -191,14 +183,12 @@ def test_report__says_what_it_leaves_out() -> None:
 def test_report__says_where_its_pieces_are_tokens_of_several_characters() -> None:
     made = made_of("ab", [1.0, 2.0])
     made = made._replace(summary=made.summary._replace(n_characters=5))
-
     assert "of 2 tokens" in Read(report_answer(run_record(), made, left_out=0)).text
 
 
 def test_report__without_guesses_has_a_table_all_the_same() -> None:
     made = made_of("ab", [1.0, 2.0], expected=None)
     shown = Read(report_answer(run_record(), made, left_out=0))
-
     assert "\nMost surprising\n     2   2.00  b\n     1   1.00  a\n" in shown.text
 
 
@@ -206,13 +196,11 @@ def test_report__of_a_masked_model_has_no_bits_per_character() -> None:
     made = made_of("ab", [1.0, 2.0])
     masked = made._replace(summary=made.summary._replace(bits_per_char=None, perplexity=None))
     shown = Read(report_answer(run_record(), masked, left_out=0))
-
     assert shown.text.split("\n")[1] == "```"
 
 
 def test_report__comes_with_its_picture_told_to_those_who_do_not_see_it() -> None:
     files = report_files(made_of("ab", [1.0, 2.0]))
-
     assert [(file.filename, file.fp.read()) for file in files] == [
         ("surprisal.png", b"png"),
         ("surprisal.html", b"html"),
@@ -227,7 +215,6 @@ def test_limits__hold_for_the_report_of_any_text(text: str) -> None:
     places = sum(char != "\n" for char in text)
     made = made_of(text, [9.0] * places, expected=((text[:50], 0.5),) * 10)
     embed = report_answer(labelled(text), made, left_out=10**6)
-
     assert within_limits(embed)
     assert (embed.description or "").count("```") == 2
 
@@ -266,7 +253,6 @@ def test_generate__shows_what_was_written_after_the_end_of_a_long_prompt() -> No
     )
     request = GenerateRequest(prompt_text="x" * 3990 + "the end of it ")
     shown = Read(generate_answer(run_record(), request, made))
-
     assert shown.text.count("```\n…xxx") == 2
     assert "the end of it first first" in shown.text
     assert "the end of it second second" in shown.text
@@ -275,10 +261,8 @@ def test_generate__shows_what_was_written_after_the_end_of_a_long_prompt() -> No
 def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
     queued = ChatResponse(request_id="f", run_id=RUN, session_id="s", status="queued")
     said: dict[str, object] = {"answer": "```\n@everyone", "steps": 3, "stop_reason": "eos", "turns_dropped": 2}
-
     shown = Read(chat_answer(run_record(), "hm " * 500, queued.model_copy(update=said)))
     bare = Read(chat_answer(run_record(), "a", queued))
-
     assert shown.title == "💬 kk-ipa"
     assert shown.text.startswith("```\n…") and shown.text.count("```") == 4
     assert shown.text.endswith("3 tokens · ended by the model · oldest 2 turns dropped · session `s`")
@@ -287,9 +271,7 @@ def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
 
 def test_generate__names_only_the_settings_that_are_on() -> None:
     made = GenerateResponse(request_id="f", run_id=RUN, status="completed")
-
     shown = Read(generate_answer(run_record(), GenerateRequest(prompt_text=""), made))
-
     assert shown.title == "✍ kk-ipa · T 1"
 
 

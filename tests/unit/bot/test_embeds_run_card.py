@@ -59,7 +59,6 @@ def losses(story: Story) -> Sequence[float]:
 
 def test_card__queued(tmp_path: Path) -> None:
     shown = card(Story(tmp_path, run_record()))
-
     assert shown.colour == 0x95A5A6
     assert shown.title == "⏳ Queued: kk-ipa"
     assert shown.text == f"{RECIPE}\nrequested {ASKED}\nWaiting for a worker."
@@ -73,16 +72,13 @@ def test_card__queued_with_a_place_in_the_queue(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record(label=None))
     place: dict[str, object] = {"queue_position": 2}
     status = story.follower().refresh().model_copy(update=place)
-
     shown = Read(run_card(story.record, status, []))
-
     assert shown.title == "⏳ Queued: char\\_lstm-20261120-0a1b2c"
     assert "Position 2 in the queue" in shown.text
 
 
 def test_card__running_before_the_first_step(tmp_path: Path) -> None:
     shown = card(Story(tmp_path, run_record()).read_corpus())
-
     assert shown.colour == 0x5865F2
     assert shown.text == f"{'▱' * 16} **0 %**\nReading the corpus."
 
@@ -90,7 +86,6 @@ def test_card__running_before_the_first_step(tmp_path: Path) -> None:
 def test_card__running(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(10, 3.0).step(25, 2.0, 2.1).checkpoint(25)
     shown = card(story)
-
     assert shown.title == "🏃 Training: kk-ipa"
     assert shown.text.split("\n") == [
         "▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ **25 %** · epoch 2/5 · step 25 / 100",
@@ -125,7 +120,6 @@ def test_card__running_with_little_known_yet(tmp_path: Path) -> None:
 def test_card__running_without_checkpoint(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(10, 3.0)
     soon: dict[str, object] = {"eta_seconds": None}
-
     assert card(story).text.endswith("ETA <t:1795176060:R>")
     status = story.follower().refresh().model_copy(update=soon)
     assert Read(run_card(story.record, status, [])).text.endswith("learning rate 0.002")
@@ -134,7 +128,6 @@ def test_card__running_without_checkpoint(tmp_path: Path) -> None:
 def test_card__completed(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).complete()
     shown = card(story)
-
     assert shown.colour == 0x57F287
     assert shown.title == "✅ Completed: kk-ipa in 11 min 8 s"
     assert shown.text.split("\n")[:3] == [
@@ -150,7 +143,6 @@ def test_card__of_unknown_text_warns_about_its_bits_per_character(tmp_path: Path
     running = story.follower().refresh()
     ended = story.complete().follower().refresh()
     warning = "⚠ 0.2% of the characters are unknown to the tokenizer: bits per character are too low to compare."
-
     for status, figures in ((running, "Loss **1.100** nats/token · 3.17 bits/char ⚠"), (ended, "1.50 bits/char ⚠")):
         unread = Read(run_card(story.record, changed(status, unknown_char_share=0.002), [])).text
         assert figures in unread and warning in unread.split("\n")
@@ -164,10 +156,8 @@ def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:
     story = Story(tmp_path, record.model_copy(update=shorter)).start().step(1, 1.1).complete()
     one: dict[str, object] = {"step": 1, "epoch": 1, "test_loss": None, "best_val_loss": None}
     status = story.follower().refresh().model_copy(update=one)
-
     accepted = Read(accepted_answer(story.record))
     ended = Read(run_card(story.record, status, []))
-
     assert " · 1 epoch\n" in accepted.text
     assert ended.text.startswith("1 step in 1 epoch")
     assert "epochs" not in accepted.text + ended.text
@@ -197,9 +187,7 @@ def test_card__completed_without_any_measurement(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(100, 1.1).complete()
     nothing: dict[str, object] = {"test_loss": None, "started_at": None}
     status = story.follower().refresh().model_copy(update=nothing)
-
     shown = Read(run_card(story.record, status, []))
-
     assert shown.title == "✅ Completed: kk-ipa"
     assert shown.text.startswith("100 steps in 5 epochs")
 
@@ -211,14 +199,12 @@ def test_card__tells_how_long_a_run_took(tmp_path: Path, seconds: int, said: str
     assert status.finished_at is not None
     began: dict[str, object] = {"started_at": status.finished_at - timedelta(seconds=seconds)}
     shown = Read(run_card(story.record, status.model_copy(update=began), []))
-
     assert shown.title.endswith(f" in {said}")
 
 
 def test_card__failed(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(40, 2.0, 2.0).checkpoint(40).fail("9.8 GB wanted.")
     shown = card(story)
-
     assert shown.colour == 0xED4245
     assert shown.title == "❌ Failed: kk-ipa at step 40 (epoch 2)"
     assert shown.text.split("\n") == [
@@ -232,7 +218,6 @@ def test_card__failed_without_a_typed_error(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().checkpoint(3).fail("Gone.")
     untyped: dict[str, object] = {"error": None}
     status = story.follower().refresh().model_copy(update=untyped)
-
     assert Read(run_card(story.record, status, [])).text == (
         f"Gone.\nTry: `/mt resume run:{RUN}`; it continues from the last checkpoint.\nKept: checkpoint at step 3"
     )
@@ -240,7 +225,6 @@ def test_card__failed_without_a_typed_error(tmp_path: Path) -> None:
 
 def test_card__paused(tmp_path: Path) -> None:
     shown = card(Story(tmp_path, run_record()).start().step(50, 2.0).checkpoint(50).pause())
-
     assert shown.title == "⏸ Paused: kk-ipa"
     assert shown.text == (
         f"▰▰▰▰▰▰▰▰▱▱▱▱▱▱▱▱ 50 steps in 3 epochs\nKept: checkpoint at step 50\n`/mt resume run:{RUN}` resumes the run."
@@ -249,7 +233,6 @@ def test_card__paused(tmp_path: Path) -> None:
 
 def test_card__cancelled(tmp_path: Path) -> None:
     shown = card(Story(tmp_path, run_record()).cancel())
-
     assert shown.title == "⏹ Cancelled: kk-ipa"
     assert shown.text == "No checkpoint was saved."
 
@@ -259,7 +242,6 @@ def test_final_message__says_what_to_do_next_and_is_told_from_the_card_by_its_fo
     for name, end in (("done", Story.complete), ("lost", Story.fail), ("ended", Story.cancel)):
         story = end(Story(tmp_path, run_record(f"char_lstm-{name}")).start())
         told[name] = Read(final_message(story.record, story.follower().refresh(), Outcome()))
-
     assert told["done"].text.split("\n") == [
         "Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72",
         "0 steps in 0 epochs",
@@ -299,7 +281,6 @@ def test_final_message__of_a_masked_run_offers_only_what_it_can_do(tmp_path: Pat
     masked: dict[str, object] = {"objective": "masked_lm"}
     update: dict[str, object] = {"effective": story.record.effective.model_copy(update=masked)}
     shown = final_message(story.record.model_copy(update=update), story.follower().refresh(), Outcome())
-
     assert Read(shown).text.endswith("the file of **Copy config**.")
 
 
@@ -327,14 +308,12 @@ def test_final_message__of_a_failed_run_ends_with_the_last_lines_of_its_log(tmp_
     story = Story(tmp_path, run_record()).start().fail("Use `batch_size` 8.")
     lines = [*("x" * 200 for _ in range(9)), "Fatal Python error: Aborted"]
     shown = Read(final_message(story.record, story.follower().refresh(), Outcome(last_lines=lines)))
-
     assert "\n```\n…" in shown.text and "Fatal Python error: Aborted\n```\n" in shown.text
     assert shown.text.startswith("`OUT_OF_MEMORY` Use `batch_size` 8.\n"), "back-ticks are not escaped"
 
 
 def test_step_of_a_cancelled_run__is_not_before_its_checkpoint(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(30, 2.0).checkpoint(34).cancel()
-
     assert card(story).title == "⏹ Cancelled: kk-ipa at step 34 (epoch 2)"
     assert card(story).text.startswith("Kept: checkpoint at step 34")
 
@@ -347,7 +326,6 @@ def test_card__of_a_run_whose_worker_is_not_responding_promises_no_end(tmp_path:
     story = Story(tmp_path, run_record()).start().step(25, 2.0).checkpoint(20)
     lost: dict[str, object] = {"reachable": False}
     shown = Read(run_card(story.record, story.follower().refresh().model_copy(update=lost), [2.0]))
-
     assert (shown.title, shown.colour) == ("⚠ Worker not responding: kk-ipa", 0xFAA61A)
     assert shown.text.split("\n") == [
         f"▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ **25 %** · step 25 of 100 · last heartbeat {ASKED}",
@@ -368,7 +346,6 @@ def test_final_message__of_a_run_that_can_go_on_names_the_command(tmp_path: Path
         spoilt: dict[str, object] = {"error": RunError.of(AppError(ErrorCode.TRAINING_NAN_LOSS, "x"))}
         diverged = final_message(story.record, status.model_copy(update=spoilt), Outcome())
         assert "/mt resume" not in Read(diverged).text, "it would diverge again"
-
     assert "batch_size:32" in told["lost"], "it would run out of memory again"
     assert told["ended"].endswith(
         "\n`/mt resume run:char_lstm-ended` resumes the run from its last checkpoint. `/mt train` starts a new run."
@@ -378,9 +355,7 @@ def test_final_message__of_a_run_that_can_go_on_names_the_command(tmp_path: Path
 def test_chart__is_attached_with_a_text_for_those_who_do_not_see_it(tmp_path: Path) -> None:
     status = Story(tmp_path, run_record()).start().step(10, 3.0, 3.1).follower().refresh()
     embed = discord.Embed()
-
     (file,) = attach_chart(embed, b"png", status)
-
     assert embed.image.url == "attachment://loss.png"
     assert file.filename == "loss.png"
     assert file.description == (
@@ -391,7 +366,6 @@ def test_chart__is_attached_with_a_text_for_those_who_do_not_see_it(tmp_path: Pa
 def test_chart__where_there_is_none_nothing_is_attached(tmp_path: Path) -> None:
     status = Story(tmp_path, run_record()).follower().refresh()
     embed = discord.Embed()
-
     assert attach_chart(embed, None, status) == []
     assert embed.image.url is None
     assert chart_alt_text(status) == "Loss over steps up to step 0."
@@ -400,7 +374,6 @@ def test_chart__where_there_is_none_nothing_is_attached(tmp_path: Path) -> None:
 def test_limits__a_failed_run_with_ten_thousand_characters_keeps_its_hint(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().fail("*😀" * 5000)
     embed = final_message(story.record, story.follower().refresh(), Outcome(last_lines=["😀" * 5000] * 8))
-
     assert within_limits(embed)
     assert Read(embed).text.endswith("include the run id below.")
 
@@ -408,7 +381,6 @@ def test_limits__a_failed_run_with_ten_thousand_characters_keeps_its_hint(tmp_pa
 @for_all(st.floats(allow_nan=False))
 def test_progress_bar__has_sixteen_cells_and_is_full_only_at_the_end(percent: float) -> None:
     bar = progress_bar(percent)
-
     assert len(bar) == 16
     assert bar == "▰" * bar.count("▰") + "▱" * bar.count("▱")
     assert (bar == "▰" * 16) == (percent >= 100)
@@ -417,7 +389,6 @@ def test_progress_bar__has_sixteen_cells_and_is_full_only_at_the_end(percent: fl
 @for_all(st.lists(st.floats(min_value=0, max_value=20), max_size=200))
 def test_sparkline__is_short_and_follows_the_curve(values: list[float]) -> None:
     line = sparkline(values)
-
     assert len(line) == min(12, len(values))
     assert set(line) <= set("▁▂▃▄▅▆▇█")
     if 0 < len(values) <= 12 and max(values) > min(values):
@@ -456,7 +427,6 @@ def test_card__of_a_long_training_shows_all_that_is_measured(tmp_path: Path) -> 
 def test_card__while_the_best_weights_are_evaluated_is_a_state_of_its_own(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).evaluate()
     shown = card(story)
-
     assert shown.title == "🧮 Evaluating: kk-ipa"
     assert shown.text.split("\n") == [
         f"{'▰' * 16} 100 steps in 5 epochs",
@@ -492,7 +462,6 @@ def test_card__of_a_completed_run_tells_its_curve_its_best_epoch_and_why_it_stop
     story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).complete()
     known: dict[str, object] = {"auc": 201.44, "early_stopped": True, "best_epoch": 4, "best_val_margin": 0.05}
     status = story.follower().refresh().model_copy(update=known)
-
     for shown in (run_card(story.record, status, []), final_message(story.record, status, Outcome())):
         assert Read(shown).text.split("\n")[1:4] == [
             "Validation 1.200 ± 0.050 (95 %) nats/token · 3.46 bits/char (best, epoch 4)",
@@ -521,7 +490,6 @@ def test_failed_run__names_the_command_that_helps(
     story = Story(tmp_path, run_record()).start().step(10, 2.0).fail()
     failed: dict[str, object] = {"error": RunError.of(AppError(code, "x")), "last_checkpoint_step": checkpoint}
     status = story.follower().refresh().model_copy(update=failed)
-
     assert f"\nTry: {said}\n" in Read(run_card(story.record, status, [])).text
 
 
@@ -533,7 +501,6 @@ def test_run_without_memory__is_retried_with_half_the_batch_or_a_smaller_model(
 ) -> None:
     sized: dict[str, object] = {"batch_size": batch}
     status = Story(tmp_path, run_record()).start().fail().follower().refresh().model_copy(update=sized)
-
     assert advice(status) == f"Try: `/mt train` with {said}"
     assert (retry_batch(status), can_retry(status)) == ((32, True) if batch == 64 else (None, False))
 
@@ -541,5 +508,4 @@ def test_run_without_memory__is_retried_with_half_the_batch_or_a_smaller_model(
 def test_diverged_run__without_a_step_names_no_rate(tmp_path: Path) -> None:
     status = Story(tmp_path, run_record()).start().fail().follower().refresh()
     diverged: dict[str, object] = {"error": RunError.of(AppError(ErrorCode.TRAINING_NAN_LOSS, "x"))}
-
     assert advice(status.model_copy(update=diverged)) == "Try: `/mt train` with a smaller `learning_rate`."

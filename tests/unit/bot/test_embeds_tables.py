@@ -62,7 +62,6 @@ def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
     losses = {"a": 1.9, "b": 2.0, "c": 1.8, "d": 2.0}
     runs = [measured(name, learning_rate=loss / 100, summary={"loss": loss}) for name, loss in losses.items()]
     shown = Read(compare_answer(compare(runs, split="test")))
-
     assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ a against b, c, d", "a · b · c · d")
     assert [line for line in shown.text.split("\n") if line.startswith("**against")] == [
         "**against b: better: loss -5.00% (95 % interval -5.00% to -5.00%)**",
@@ -111,7 +110,6 @@ def test_compare__of_what_does_not_compare_says_why() -> None:
     shown = Read(compare_answer(on_one_text))
     assert shown.colour == 0x5865F2  # on one text they do
     shown = Read(compared(measured("new", split_seed=1), measured("old")))
-
     assert shown.colour == 0x95A5A6
     assert shown.text.startswith("**not comparable**\nTheir test splits differ")
 
@@ -120,7 +118,6 @@ def test_compare__of_what_does_not_compare_says_why() -> None:
 def test_limits__hold_for_the_comparison_of_runs_of_any_name(label: str) -> None:
     name = {"label": label[:64]} if label[:64].isprintable() and label else {}
     one, two = of_fields("new", {**name, "split_seed": 1}), of_fields("old", {**name, "corpus": OWN_TEXT})
-
     assert within_limits(compared(one, two))
 
 
@@ -155,7 +152,6 @@ def test_page__without_runs_says_what_to_do() -> None:
 
 def test_page__of_several_says_which_it_is() -> None:
     shown = runs_page([ENTRY], title="Your runs", total=17, page=2, pages=3)
-
     assert Read(shown).footer == "page 2 of 3"
 
 
@@ -163,13 +159,11 @@ def test_page__of_several_says_which_it_is() -> None:
 def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str) -> None:
     runs = [ENTRY._replace(label=name, corpus=corpus * 4, run_id="x" * 64) for name in names]
     embed = runs_page(runs, title=f"Your runs with «{corpus}»", total=8, page=1, pages=2)
-
     assert within_limits(embed)
     assert (embed.description or "").count("`" + "x" * 64 + "`") == PAGE_RUNS
 
 
 def test_comparison__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
-
     assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats per token") == []
     assert embed.image.url is None

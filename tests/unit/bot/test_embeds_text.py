@@ -11,7 +11,6 @@ from tests.support.properties import for_all_pairs
 def test_clamp__keeps_short_texts_and_marks_what_was_cut(text: str, limit: int) -> None:
     units = len(text.encode("utf-16-le")) // 2
     clamped = clamp(text, limit)
-
     if units <= limit:
         assert clamped == text
     else:

@@ -26,7 +26,6 @@ def shown(status: RunState, *states: RunState, result: ExperimentResult | None =
 
 def test_running_card__shows_each_language_with_its_state() -> None:
     title, text = shown("running", "completed", "running", "queued")
-
     assert title == "🧪 Running: experiment turkic"
     assert "**1 of 3** cells · 13 min" in text
     begun = changed(experiment_status("running", "queued"), elapsed_seconds=42.0)
@@ -61,9 +60,7 @@ def test_completed_card__names_the_phases_and_texts_without_a_model() -> None:
     phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
     curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
     rows = tuple(row for row in finished.perplexities if (row.listener_language, row.text_language) != ("ky", "fi"))
-
     _, text = shown("completed", result=changed(finished, languages=("kk", "ky"), curves=curves, perplexities=rows))
-
     assert "kk, first phase" in text
     [second] = [line for line in text.splitlines() if line.startswith("ky, second phase")]
     assert len(second.split()) == 3 + 7 + 1, "a number or a dash for each text, and the area"
@@ -73,9 +70,7 @@ def test_completed_card__names_the_phases_and_texts_without_a_model() -> None:
 def test_completed_card__without_ratings_and_with_one_seed_says_what_intervals_cover() -> None:
     result = with_one_seed()
     result = changed(result, correlations=result.correlations[2:])
-
     _, text = shown("completed", result=result)
-
     assert "±" not in text and "Spearman" not in text
     note = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
     assert text.count(note) == 2, "with each table"
@@ -93,9 +88,7 @@ def test_matrix__of_many_languages_ends_with_a_word_on_the_report() -> None:
     tables: ModelTables = changed(
         model_tables("lstm", "passages"), tables=changed(result.models[0].tables, matrix=matrix)
     )
-
     _, text = shown("completed", result=changed(result, languages=many, models=(tables,), seed_rows=()))
-
     assert "… the report has all languages" in text
 
 
@@ -110,7 +103,6 @@ def test_matrix__of_many_languages_ends_with_a_word_on_the_report() -> None:
 )
 def test_other_card__says_what_happened(status: RunState, title: str) -> None:
     found, text = shown(status, "completed", "failed")
-
     assert found == title
     assert ("Starting the same experiment again" in text) is (status in ("failed", "cancelled"))
 
@@ -119,7 +111,6 @@ def test_figures__have_texts_for_screen_readers() -> None:
     result = finished_experiment()
     card = experiment_card(experiment_status("completed"), result)
     files = attach_figures(card, b"png", b"png", result)
-
     assert card.image.url == f"attachment://{HEAT_MAP_NAME}"
     assert [(file.filename, file.description) for file in files] == [
         (HEAT_MAP_NAME, "Excess surprisal by listener and text: tr, az, kk, ky, uz, ug, fi."),
@@ -131,5 +122,4 @@ def test_areas__of_runs_without_a_loss_curve_are_missing() -> None:
     finished = finished_experiment()
     curves = [changed(row, auc=None) if row.language == "kk" else row for row in finished.curves]
     text = metric_answer(experiment_status("completed"), changed(finished, curves=curves), "auc").description or ""
-
     assert [line.split()[1:] for line in text.splitlines() if line.startswith("kk ")] == [["–", "–"]]

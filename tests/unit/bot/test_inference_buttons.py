@@ -20,7 +20,6 @@ LONGEST_ID = "r" * 64
 def test_score_options__are_read_back_from_a_custom_id(detail: Detail, unit: Unit, top_k: int) -> None:
     options = ScoreOptions(detail=detail, unit=unit, top_k=top_k)
     whole = custom_id("score", LONGEST_ID, options.code)
-
     assert len(whole) <= 100  # Discord's limit
     assert parse_press({"custom_id": whole}) == ButtonPress("score", LONGEST_ID, options.code)
     assert ScoreOptions.of_code(options.code) == options
@@ -38,7 +37,6 @@ def test_score_options__out_of_bounds_are_refused() -> None:
 
 def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaults() -> None:
     lines = "max_new_tokens: 7\n temperature :0.5\n\ntop_p:\nstop: 12\nseed:  \nsamples: 2"
-
     assert GenerateOptions.of_lines("men ", lines) == GenerateOptions(
         prompt="men ", max_new_tokens=7, temperature=0.5, stop="12", samples=2
     )
@@ -61,7 +59,6 @@ def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaul
 def test_settings__that_are_wrong_are_named(lines: str, said: str) -> None:
     with pytest.raises(AppError, match=said) as refused:
         GenerateOptions.of_lines("", lines)
-
     assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
@@ -86,7 +83,6 @@ async def test_form__holds_its_fields_and_what_is_filled_in_is_read_by_their_nam
             {"type": 18, "id": 3, "component": {"type": 4, "id": 4, "custom_id": "text", "value": ""}},
         ],
     }
-
     assert modal.custom_id == "mt:edit:char_lstm-1"
     assert modal.is_finished()  # so that the library does not wait for it
     assert parse_press(sent) == ButtonPress("edit", "char_lstm-1", None, {"prompt": "a: b", "text": ""})
@@ -96,6 +92,5 @@ def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
     record = run_record()
     gaps: dict[str, object] = {"objective": "masked_lm"}
     masked: dict[str, object] = {"effective": record.effective.model_copy(update=gaps)}
-
     labels = [[one.label for one in inference_buttons(run)] for run in (record, record.model_copy(update=masked))]
     assert labels == [["Generate", "Score…", "Eval on…"], ["Score…", "Eval on…"]]

@@ -79,7 +79,6 @@ def choices() -> set[str]:
 def test_catalogue__has_every_text_and_no_other(language: Language) -> None:
     texts, known = dict(texts_in_code()), CATALOGUES[language]
     described = descriptions()
-
     assert sorted((texts.keys() | described) - known.keys()) == []
     assert sorted(known.keys() - texts.keys() - described - choices()) == []
     assert [text for text in described if len(known[text]) > _MAX_DESCRIPTION] == []
@@ -147,6 +146,5 @@ def labels_in_code() -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_labels__are_within_discord_s_limits(language: Language) -> None:
     labels = dict(labels_in_code())
-
     assert len(labels) > 40
     assert [text for text, limit in labels.items() if len(CATALOGUES[language][text]) > limit] == []

@@ -14,7 +14,6 @@ OTHER = STARTER + 1
 def test_starter__watches_without_having_asked(tmp_path: Path) -> None:
     started = Story(tmp_path, run_record()).run
     local = Story(tmp_path, run_record("char_lstm-local", user_id=None)).run
-
     assert read_ledger(started).watchers == (Watcher(user_id=STARTER),)
     assert read_ledger(local).watchers == ()
 
@@ -23,7 +22,6 @@ def test_starter__watches_without_having_asked(tmp_path: Path) -> None:
 def test_broken_file__is_an_error(tmp_path: Path, data: bytes) -> None:
     run = Story(tmp_path, run_record()).run
     run.message_ledger.write_bytes(data)
-
     with pytest.raises(ValueError, match="validation error"):
         read_ledger(run)
 
@@ -37,7 +35,6 @@ async def test_notes__of_many_at_once_and_of_those_who_gave_up_are_all_kept(tmp_
         note.cancel()
     await asyncio.gather(*notes, return_exceptions=True)
     await ledger.watch(40, None)
-
     assert [watcher.user_id for watcher in read_ledger(run).watchers] == list(range(41))
 
 
@@ -47,7 +44,6 @@ async def test_note__whose_caller_is_cancelled_is_on_disk_before_the_caller_ends
     await asyncio.sleep(0)
     note.cancel()
     await asyncio.wait((note,))
-
     assert note.cancelled()
     assert read_ledger(run).watchers == (Watcher(user_id=OTHER),)
 
@@ -56,7 +52,6 @@ async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(t
     ledger = Ledger(Story(tmp_path, run_record()).run)
     card = SentMessage(nonce="1", message_id=1)
     here = await ledger.update(await ledger.watch(OTHER, 5), card=card, watches=False)
-
     again = await ledger.watch(OTHER, 5)
     elsewhere = await ledger.watch(OTHER, None)
     assert again == here.model_copy(update=WATCHES)
@@ -67,7 +62,6 @@ async def test_watching__who_was_told_the_end_is_not_told_again_elsewhere(tmp_pa
     ledger = Ledger(Story(tmp_path, run_record()).run)
     final = SentMessage(nonce="1", message_id=1)
     told = await ledger.update(await ledger.watch(OTHER, 5), final=final)
-
     assert await ledger.watch(OTHER, None) == told
     assert [watcher.user_id for watcher in ledger.current.pending] == [STARTER]
 

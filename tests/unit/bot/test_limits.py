@@ -74,7 +74,6 @@ def test_requests__above_the_limit_of_a_minute_are_refused_with_the_time_to_try_
     others = [send(bounds, OTHER), *(send(bounds, ADMIN) for _ in range(5))]
     clock.seconds = 60
     later = send(bounds, USER)
-
     assert answers == [""] * 3 and others == [""] * 6 and later == ""
     assert "The limit is 3 requests per minute" in refused
     assert 38 <= int(refused.split("<t:")[1].split(":")[0]) - time.time() <= 41
@@ -85,7 +84,6 @@ def test_requests__are_bounded_for_all_users_together_until_they_are_answered() 
     with ExitStack() as answering:
         for number in range(4):
             answering.enter_context(bounds.request(Caller(number, is_admin=True)))
-
         assert "busy with other requests" in send(bounds, ADMIN)
     assert send(bounds, ADMIN) == ""
 
@@ -101,7 +99,6 @@ async def test_runs__are_bounded_per_user_and_in_all_and_admins_are_not() -> Non
     bounds = limits()
     by_user = [await accept(bounds, USER, f"u{number}", []) for number in range(3)]
     by_other = [await accept(bounds, OTHER, f"o{number}", []) for number in range(2)]
-
     assert by_user[:2] == ["", ""] and by_other[0] == ""
     assert by_user[2].startswith("You have 2 runs queued or running. Try again when one has ended")
     assert "`/mt cancel`" in by_user[2]
@@ -112,14 +109,12 @@ async def test_runs__are_bounded_per_user_and_in_all_and_admins_are_not() -> Non
 async def test_runs__the_refusal_gives_the_expected_end_of_the_first_one() -> None:
     ends = BEGIN.timestamp() + timedelta(hours=2).total_seconds()
     runs = [entry("r1", 1, ends_at=ends + 60), entry("r2", 1, ends_at=ends), entry("r3", 1)]
-
     assert f"Try again <t:{round(ends)}:R>" in await accept(limits(), USER, "u1", runs)
 
 
 async def test_runs__at_the_same_time_are_never_more_than_allowed() -> None:
     bounds = limits()
     answers = await asyncio.gather(*(accept(bounds, USER, f"u{number}", []) for number in range(20)))
-
     assert answers.count("") == 2
 
 
@@ -150,7 +145,6 @@ async def test_refusal__outside_of_discord_gives_the_seconds_and_no_command_of_d
         await bounds.accept_run(USER, [entry("r1", 1, ends_at=ends), entry("r2", 1)], refuse_all)
     with pytest.raises(LimitReached) as unknown:
         await bounds.accept_run(USER, [entry("r1", 2), entry("r2", 2), entry("r3", 2)], refuse_all)
-
     assert known.value.message in [
         f"You have 2 runs queued or running. Try again in {seconds} s, or cancel one." for seconds in (89, 90, 91)
     ]

@@ -89,7 +89,6 @@ def test_generate__every_option_reaches_the_request() -> None:
 def test_generate__a_value_out_of_bounds_is_named_by_its_option(option: str, value: object) -> None:
     with pytest.raises(AppError, match=f"`{option}`") as refused:
         parse(GenerateOptions, {**DEFAULTS, option: value})
-
     assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
@@ -130,13 +129,11 @@ def test_train__an_option_changes_its_field_and_no_other(
 
 def test_train__without_options_is_the_contract_s_default_with_the_text_s_name() -> None:
     made = train_request(with_family(with_label(request_fields({"corpus": "my_text.txt"}), "my_text.txt")))
-
     assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
 
 
 def test_train__offers_every_family_and_preset() -> None:
     offered: tuple[str, ...] = get_args(Size)
-
     assert all(set(offered) == set(sizes) for sizes in PRESETS.values())
 
 
@@ -144,7 +141,6 @@ def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
     with pytest.raises(AppError) as refused:
         train_request(with_family(with_label(request_fields({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x")))
     told = with_option_names(refused.value)
-
     assert told.code is ErrorCode.INVALID_INPUT
     assert "`epochs`" in told.message and "`name`" in told.message
     assert "num_epochs" not in told.message and "label" not in told.message
@@ -171,7 +167,6 @@ def test_label__is_the_cleaned_name(name: str, label: str | None) -> None:
 @for_all(texts)
 def test_label__of_any_name_is_short_and_plain(name: str) -> None:
     label = clean_label(name)
-
     assert label is None or (0 < len(label) <= 64 and all(map(may_stand_in_label, label)))
 
 
@@ -254,7 +249,6 @@ async def test_download__ends_at_the_limit_whatever_was_declared() -> None:
         assert await download(f"{address}/file", 3000) == b"x" * 3000
         with pytest.raises(AppError, match="at most 2,999 bytes") as refused:
             await download(f"{address}/file", 2999)
-
     assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
     assert answered == [200, 200]
 
@@ -268,7 +262,6 @@ async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that
     )
     async with file_server(0) as (address, _):
         settings = load_settings({"DISCORD__CDN_BASE_URL": address}, tmp_path)
-
         assert await read_attachment(file, settings) == path.encode()
 
 
@@ -277,7 +270,6 @@ async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that
 async def test_download__that_failed_is_tried_again(answers: list[int]) -> None:
     async with file_server(3000, answers) as (address, answered):
         assert await download(f"{address}/file", 3000) == b"x" * 3000
-
     assert answered == [*answers, 200]
 
 
@@ -287,7 +279,6 @@ async def test_download__that_keeps_failing_is_one_sentence(answers: list[int]) 
     async with file_server(1000, answers) as (address, answered):
         with pytest.raises(AppError) as refused:
             await download(f"{address}/file", 1000)
-
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert refused.value.message == "The attachment `file` could not be downloaded. Attach it again."
     assert answered == answers

@@ -30,7 +30,6 @@ def ended(folder: Path, status: FinalState, *samples: tuple[str, str]) -> RunDir
 def test_outcome__of_a_completed_run_is_its_files_and_two_samples_that_it_began_itself(tmp_path: Path) -> None:
     run = ended(tmp_path, "completed", ("a", "bc"), ("", "one"), ("", " "), ("", "two"), ("", "three"))
     outcome = read_outcome(run)
-
     assert outcome.files == (*file_records(run.path, [run.path / "manifest.json"]), FILE)
     assert [sample.text for sample in outcome.samples] == ["one", "two"]
 
@@ -44,7 +43,6 @@ def test_outcome__leaves_out_what_is_missing_or_broken(tmp_path: Path) -> None:
     run.samples.write_bytes(b"{\n")
     broken = read_outcome(run)
     run.samples.unlink()
-
     assert broken == read_outcome(run) == Outcome(files=(*file_records(run.path, [run.path / "manifest.json"]), FILE))
     (run.path / "manifest.json").write_bytes(b"{")
     assert read_outcome(run) == Outcome()
@@ -55,7 +53,6 @@ def test_outcome__leaves_out_what_is_missing_or_broken(tmp_path: Path) -> None:
 def test_last_lines__of_a_crash_come_after_the_log_and_name_no_folders(tmp_path: Path) -> None:
     run = ended(tmp_path, "failed")
     run.logs.write_text('{"message": "attempt_started"}\nno json\n', encoding="utf-8")
-
     crash = ["Fatal Python error: Aborted", '  File "…/training.py", line 7 in train']
     assert last_lines(run, 20) == ["attempt_started", "no json", *crash]
     assert last_lines(run, 3) == ["no json", *crash]
@@ -74,7 +71,6 @@ def test_last_lines__from_a_level_on_keep_crashes_and_lines_without_a_level(tmp_
         f'{{"level": "{level}", "message": "m-{level}"}}' for level in ("debug", "info", "warning", "error", "odd")
     ]
     run.logs.write_text("\n".join([*lines, "no json\n"]), encoding="utf-8")
-
     shown = {level: [line.split()[-1] for line in last_lines(run, 20, level)[:-2]] for level in LEVELS}
     assert shown["DEBUG"] == ["m-debug", "m-info", "m-warning", "m-error", "m-odd", "json"]
     assert shown["INFO"] == shown["DEBUG"][1:] and shown["WARNING"] == shown["DEBUG"][2:]

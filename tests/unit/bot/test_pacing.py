@@ -20,7 +20,6 @@ async def test_turns_of_one_channel__are_an_interval_apart_whoever_takes_them() 
             at.append(time.monotonic())
 
     await asyncio.gather(*(write(number) for number in range(6)))
-
     assert len(at) == 6
     assert min(later - earlier for earlier, later in pairwise(at)) >= INTERVAL
 
@@ -39,7 +38,6 @@ async def test_new_message__comes_before_edits_that_wait_and_before_the_pace_beg
     assert order == ["final"]
     late = asyncio.create_task(write("final 2"))
     await asyncio.gather(*edits, late)
-
     assert order == ["final", "final 2", "edit 0", "edit 1", "edit 2"]
 
 
@@ -75,14 +73,12 @@ async def test_turn__that_fails_or_is_given_up_holds_up_nobody() -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-
     async with asyncio.timeout(60), pace.turn(7, is_new=False):
         pass
 
 
 def test_waits__double_up_to_the_longest_and_are_not_all_the_same() -> None:
     several = [list(islice(back_off(1, 60), 9)) for _ in range(20)]
-
     for waits in several:
         assert all(most / 2 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8, 16, 32, 60, 60, 60), strict=True))
     assert len({waits[-1] for waits in several}) > 1

@@ -52,20 +52,17 @@ async def test_caller__by_id_and_by_guild(user_id: int, guild_id: int | None, is
 async def test_stranger__is_refused_and_told_whom_to_ask(guild_id: int | None) -> None:
     with pytest.raises(AppError, match=f"Ask <@{OWNER}> to add you") as refused:
         await permissions().caller(STRANGER, guild_id)
-
     assert refused.value.code is ErrorCode.FORBIDDEN
 
 
 async def test_member_of_a_guild__is_a_stranger_without_discord() -> None:
     alone = Permissions(DiscordSettings(allowed_guild_ids=(GUILD,)), no_member)
-
     with pytest.raises(AppError):
         await alone.caller(MEMBER, None)
 
 
 async def test_stranger__where_there_is_no_admin() -> None:
     alone = Permissions(DiscordSettings(allowed_user_ids=(OTHER,)), Guilds().is_member)
-
     with pytest.raises(AppError, match="Ask the operator of this bot"):
         await alone.caller(STRANGER, None)
 
@@ -79,7 +76,6 @@ async def test_membership__is_asked_once_in_some_minutes(user_id: int) -> None:
             await rights.caller(user_id, None)
         except AppError:
             assert user_id == STRANGER
-
     assert guilds.asked == [(80, user_id), (GUILD, user_id)]
 
 
@@ -150,7 +146,6 @@ def test_run__may_be_used_by_those_in_the_table(command: str, person: str, priva
 def test_cancel__of_a_run_of_the_command_line_is_for_admins() -> None:
     local = run_record(user_id=None)
     permissions().check_run("cancel", PEOPLE["admin"], local)
-
     with pytest.raises(AppError, match=f"Ask <@{OWNER}>"):
         permissions().check_run("cancel", PEOPLE["user"], local)
 

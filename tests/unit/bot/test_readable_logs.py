@@ -36,7 +36,6 @@ def test_line__with_an_exception_keeps_it_without_paths() -> None:
     trace = 'Traceback:\n  File "/home/me/trainer/training.py", line 7, in run\nOSError: [Errno 28] /mnt/disk/run.bin'
     line: dict[str, object] = {"level": "error", "message": "failed", "exception": trace}
     told = without_paths(readable_line(json.dumps(line)))
-
     assert told.endswith('File "…/training.py", line 7, in run\nOSError: [Errno 28] …/run.bin')
 
 

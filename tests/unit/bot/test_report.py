@@ -32,7 +32,6 @@ def cells_of(score: ScoreResponse, text: str, unit: Unit = "nats") -> list[CellR
 def test_rows__give_every_character_its_position_and_scores() -> None:
     text = "aғ\nb"
     score = score_of(text, [log(2), 3 * log(2), log(4)], unknown="ғ", expected=(("a", 0.75), ("b", 0.25)))
-
     assert [(row.line, row.start, row.text, row.surprisal, row.is_known) for row in rows_of(score, text)] == [
         (1, 0, "a", log(2), True),
         (1, 1, "ғ", 3 * log(2), False),
@@ -42,17 +41,13 @@ def test_rows__give_every_character_its_position_and_scores() -> None:
 
 def test_row__of_a_text_that_spells_the_unknown_token_is_known() -> None:
     score = changed(score_of("ab", [1.0, 1.0]), **whole_token("[UNK]"))
-
     [row] = rows_of(score, "[UNK]")
-
     assert (row.text, row.is_known) == ("[UNK]", True)
 
 
 def test_summary_and_heat_map__leave_out_a_token_without_a_score() -> None:
     score = changed(score_of("ab", [1.0, 1.0]), surprisal=(None, 1.0), rank=(None, 1), entropy=(None, 1.0))
-
     summary = summarize(score, "ab", "nats")
-
     assert [row.start for row in summary.most_surprising] == [1]
     assert (summary.n_tokens, cells_of(score, "ab")) == (1, [(2, [("b", 1.0, True)])])
     assert score_csv(score, "ab").splitlines()[1:] == [b"1,1,a,0,1,U+0061,,,", b"2,1,b,1,2,U+0062,1.0,1.0,1"]
@@ -72,7 +67,6 @@ def whole_token(token: str) -> dict[str, object]:
 def test_summary__is_what_the_rows_say() -> None:
     bits = [1.0, 7.0, 2.0, 7.0, 0.5, 6.0]
     summary = summarize(score_of("abcdeғ", [value * log(2) for value in bits], unknown="ғ"), "abcdeғ", "bits")
-
     assert summary.mean == pytest.approx(sum(bits) / 6) == summary.bits_per_char
     assert summary.median == pytest.approx(4.0)
     assert (summary.n_tokens, summary.n_characters, summary.n_unknown, summary.n_high) == (6, 6, 1, 2)
@@ -81,21 +75,18 @@ def test_summary__is_what_the_rows_say() -> None:
 
 def test_summary__counts_tokens_above_six_bits_in_either_unit() -> None:
     score = score_of("abc", [5.9 * log(2), 6.1 * log(2), 9.0])
-
     assert [summarize(score, "abc", unit).n_high for unit in UNITS] == [2, 2]
 
 
 def test_summary__names_the_eight_most_surprising_tokens() -> None:
     text = "abcdefghijkl"
     summary = summarize(score_of(text, [float(k) for k in range(12)]), text, "nats")
-
     assert "".join(row.text for row in summary.most_surprising) == "lkjihgfe"
 
 
 def test_expected_instead__leaves_out_the_token_of_the_text() -> None:
     guesses = (("a", 0.5), ("[UNK]", 0.3), ("b", 0.1))
     known, unknown = rows_of(score_of("aғ", [1.0, 9.0], unknown="ғ", expected=guesses), "aғ")
-
     assert expected_instead(known) == (("[UNK]", 0.3), ("b", 0.1))
     assert expected_instead(unknown) == (("a", 0.5), ("b", 0.1))
 
@@ -104,7 +95,6 @@ def test_csv__has_the_columns_of_the_command_line_in_nats() -> None:
     text = "a b\nғ"
     score = score_of(text, [1.0, 2.0, 3.0, 4.0], unknown="ғ", expected=(("a", 0.75), (",", 0.25)))
     lines = score_csv(score, text).decode().splitlines()
-
     assert lines[0] == (
         "index,line,unit,start,end,code_points,surprisal_nats,entropy_nats,rank,"
         "expected_1,probability_1,expected_2,probability_2"
@@ -118,9 +108,7 @@ def test_unknown_token_of_another_name__is_unknown_and_was_not_expected_instead(
     name = "<x>"
     score = score_of("aғ", [1.0, 9.0], expected=(("a", 0.5), (name, 0.3)))
     score = changed(score, tokens=("a", name), unknown_token=name)
-
     known, unknown = rows_of(score, "aғ")
-
     assert (known.is_known, unknown.is_known) == (True, False)
     assert expected_instead(unknown) == (("a", 0.5),)
 
@@ -130,7 +118,6 @@ def test_csv__of_any_text_is_read_back_as_the_same_characters(text: str) -> None
     count = sum(char != "\n" for char in text)
     score = score_of(text, [0.5] * count, unknown=text[:1], expected=((text[:1], 1.0),))
     [_, *table] = csv.reader(StringIO(score_csv(score, text).decode(), newline=""))
-
     shown = [chr(int(line[5].removeprefix("U+"), 16)) for line in table]
     assert shown == [char for char in text if char != "\n"]
     assert [line[2] for line in table] == ["[UNK]" if char == text[:1] else char for char in shown]
@@ -140,7 +127,6 @@ def test_files__of_the_longest_report_are_within_discords_limit() -> None:
     text = "\U0010ffff" * MAX_REPORT_CHARACTERS
     guesses = (("\x01", 0.12345678901234567),) * 10
     score = score_of(text, [12.345678901234567] * MAX_REPORT_CHARACTERS, unknown=text[0], expected=guesses)
-
     assert len(heatmap_html(score, text).encode()) < DISCORD_FILE_BYTES
     assert len(score_csv(score, text)) < DISCORD_FILE_BYTES
     assert len(score.model_dump_json()) < DISCORD_FILE_BYTES
@@ -149,7 +135,6 @@ def test_files__of_the_longest_report_are_within_discords_limit() -> None:
 def test_picture__has_forty_cells_in_a_row_and_begins_a_row_with_each_line() -> None:
     text = "a" * 85 + "\n\n" + "b ғ"
     rows = cells_of(score_of(text, [1.0] * 88, unknown="ғ"), text)
-
     assert [(first, len(cells)) for first, cells in rows] == [(1, 40), (41, 40), (81, 5), (88, 3)]
     assert rows[3][1] == [("b", 1.0, True), ("␣", 1.0, True), ("ғ", 1.0, False)]
 
@@ -157,14 +142,12 @@ def test_picture__has_forty_cells_in_a_row_and_begins_a_row_with_each_line() -> 
 def test_picture__of_a_long_text_shows_its_first_25_rows() -> None:
     text = "a" * 3000
     rows = cells_of(score_of(text, [log(2)] * 3000), text, "bits")
-
     assert [first for first, _ in rows] == list(range(1, 1000, 40))
     assert all(cells == [("a", 1.0, True)] * 40 for _, cells in rows)
 
 
 def test_picture__of_a_token_of_several_characters_has_a_cell_for_each() -> None:
     score = changed(score_of("ab", [1.0, 1.0]), **whole_token("bal"))
-
     assert cells_of(score, "bal") == [(1, [(char, 1.0, True) for char in "bal"])]
 
 
@@ -188,6 +171,5 @@ def test_visible__shows_what_cannot_be_seen(text: str, shown: str) -> None:
 @for_all(texts)
 def test_visible__is_one_line_of_printable_signs(text: str) -> None:
     shown = visible(text)
-
     assert shown.isprintable()
     assert not any(unicodedata.category(char) == "Zs" for char in shown)

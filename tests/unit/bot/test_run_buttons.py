@@ -57,7 +57,6 @@ def test_messages__have_the_buttons_of_their_state(
     tmp_path: Path, state: str, is_owner: bool, card: str, final: str | None
 ) -> None:
     now = status(tmp_path, state)
-
     assert labels(card_buttons(RUN, now, is_owner=is_owner)) == card
     if final is not None:
         assert labels(final_buttons(RUN, now, is_owner=is_owner)) == final
@@ -89,7 +88,6 @@ def test_failed_run__offers_what_would_help(tmp_path: Path, code: ErrorCode, sho
 )
 def test_status_answer__has_the_caller_s_next_commands(tmp_path: Path, state: str, is_owner: bool, shown: str) -> None:
     now = status(tmp_path, state)
-
     assert labels(status_buttons(RUN, now, is_owner=is_owner, is_watching=False)) == shown
     watching = labels(status_buttons(RUN, now, is_owner=is_owner, is_watching=True))
     assert ("Unwatch" in watching) == (state in ("queued", "running"))

@@ -72,7 +72,6 @@ async def test_runs__that_are_removed_or_not_yet_accepted_are_not_there(tmp_path
     (tmp_path / "artifacts" / "models" / "lstm-3").mkdir()
     await index.refresh()
     assert {run.run_id for run in index.runs} == {"lstm-1", "lstm-2"}
-
     shutil.rmtree(gone.run.path)
     await index.refresh()
     assert {run.run_id for run in index.runs} == {"lstm-2"}
@@ -86,7 +85,6 @@ async def test_runs__that_cannot_be_read_are_logged_once_and_hide_no_other(tmp_p
     with captured_logs() as logs:
         await index.refresh()
         await index.refresh()
-
     assert [run.run_id for run in index.runs] == ["lstm-1"]
     assert [line["run_id"] for line in logs] == ["lstm-2"]
 
@@ -100,7 +98,6 @@ async def test_attached_text__is_told_from_a_named_one(tmp_path: Path) -> None:
     story(tmp_path, "lstm-2", minutes=1)
     index = index_of(tmp_path)
     await index.refresh()
-
     assert [(run.corpus, run.has_attached_text) for run in index.runs] == [("kk_ipa", False), ("c" * 64, True)]
 
 
@@ -135,7 +132,6 @@ async def test_corpora__are_those_that_have_names(tmp_path: Path) -> None:
     add_corpus(tmp_path, "a\nb\nc\n", "my_text")
     index = index_of(tmp_path)
     await index.refresh()
-
     assert {"my_text", "demo"} <= set(index.corpora)
 
 
@@ -161,7 +157,6 @@ async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_not
     story(tmp_path, "lstm-1")
     await asyncio.gather(*(index.refresh() for _ in range(50)))
     await first
-
     assert index.looks <= 2
     assert len(index.runs) == 1
 
@@ -171,7 +166,6 @@ async def test_catch_up__of_two_people_at_once_is_one_refresh_and_a_later_one_se
     await asyncio.gather(index.catch_up(), index.catch_up())
     await index.refresh()  # which ends after the one in the background
     assert index.looks == 2
-
     story(tmp_path, "lstm-1")
     await index.catch_up()
     await until(lambda: len(index.runs) == 1)
@@ -210,7 +204,6 @@ async def test_index__that_is_stopped_looks_no_more(tmp_path: Path) -> None:
     await index.stop()
     story(tmp_path, "lstm-1")
     await asyncio.sleep(0.05)
-
     assert not index.runs
 
 
@@ -253,5 +246,4 @@ async def test_look__that_fails_is_said_and_the_next_one_is_as_ever(tmp_path: Pa
     story(tmp_path, "lstm-1")
     index.start()
     await until(lambda: len(index.runs) == 1)
-
     assert isinstance(logs[0]["exc_info"], NotADirectoryError)

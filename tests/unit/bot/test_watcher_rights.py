@@ -13,7 +13,6 @@ OWNER, ADMIN, OTHER = 1, 2, 3
 def test_private_run__is_told_to_its_starter_and_admins_only(private_runs: bool) -> None:
     rights = Permissions(DiscordSettings(owner_id=OWNER, admin_ids=(ADMIN,), private_runs=private_runs), is_member)
     told = [user_id for user_id in (OWNER, ADMIN, OTHER, STARTER) if rights.can_receive(user_id, run_record())]
-
     assert told == ([OWNER, ADMIN, STARTER] if private_runs else [OWNER, ADMIN, OTHER, STARTER])
 
 

@@ -26,10 +26,8 @@ def run_in(folder: Path) -> RunDirectory:
 async def test_progress__is_kept_for_each_address_also_with_concurrent_changes(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     ledger = WebhookLedger(run)
-
     await asyncio.gather(*(ledger.update(f"address-{number}", seq=number) for number in range(20)))
     await ledger.update("address-3", seq=4, has_ended=True)
-
     record = read_webhooks(run)
     assert record == ledger.current
     assert [record.of(f"address-{number}").seq for number in range(6)] == [0, 1, 2, 4, 4, 5]
@@ -65,19 +63,16 @@ async def test_change_that_could_not_be_written__is_written_by_the_next_save(tmp
     run_in(tmp_path)
     [stored] = RunStore(tmp_path).all()
     ledger = WebhookLedger(RunDirectory(stored.path, FailingDisk(1, errno.ENOSPC)))
-
     with pytest.raises(AppError, match="The disk is full"):
         await ledger.update("a", seq=5)
     assert read_webhooks(stored) == WebhookRecord()
     await ledger.save()
-
     assert read_webhooks(stored).of("a").seq == 5
 
 
 def test_damaged_ledger__is_an_error(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     run.webhook_ledger.write_bytes(b'{"schema_version":2}')
-
     with pytest.raises(BrokenFile, match="damaged"):
         read_webhooks(run)
 
@@ -86,7 +81,6 @@ def test_temporary_file_of_the_bot__is_left_to_the_bot(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     leftover = run.path / ".webhooks.json.0.tmp"
     leftover.touch()
-
     run.open_log().__exit__()
     assert leftover.exists()
     WebhookLedger(run)
@@ -95,10 +89,8 @@ def test_temporary_file_of_the_bot__is_left_to_the_bot(tmp_path: Path) -> None:
 
 def test_address__has_the_time_of_its_first_start_until_it_is_taken_out(tmp_path: Path) -> None:
     file, before = tmp_path / "webhooks.json", now()
-
     first = first_seen(file, ["a"])
     second = first_seen(file, ["a", "b"])
-
     assert before <= first["a"] == second["a"] <= second["b"] <= now()
     assert first_seen(file, []) == {}
     assert first_seen(file, ["a"])["a"] > second["b"]
@@ -107,10 +99,8 @@ def test_address__has_the_time_of_its_first_start_until_it_is_taken_out(tmp_path
 def test_times_that_cannot_be_read__start_anew(tmp_path: Path) -> None:
     file = tmp_path / "webhooks.json"
     file.write_bytes(b"{")
-
     with captured_logs() as lines:
         since = first_seen(file, ["a"])
-
     assert [line["event"] for line in lines] == ["webhook_addresses_unreadable"]
     assert now() - since["a"] < timedelta(minutes=5)
     assert first_seen(file, ["a"]) == since

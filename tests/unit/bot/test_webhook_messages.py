@@ -20,9 +20,7 @@ def last_event(folder: Path, run_id: str = "char_lstm-1") -> Event:
 
 def test_signature__is_that_of_the_published_example() -> None:
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-
     headers = signed_headers(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
-
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
@@ -32,16 +30,13 @@ def test_signature__is_that_of_the_published_example() -> None:
 
 def test_signature__covers_id_time_and_every_byte_of_the_body() -> None:
     key, body = b"k" * 100, "бір".encode()  # longer than a block of SHA-256
-
     signature = signed_headers(key, "msg_1", 7, body)["webhook-signature"]
-
     digest = hmac.new(key, b"msg_1.7." + body, hashlib.sha256).digest()
     assert signature == "v1," + base64.b64encode(digest).decode()
 
 
 def test_id__is_the_same_for_an_event_that_is_read_again_and_another_for_another(tmp_path: Path) -> None:
     event, other = last_event(tmp_path / "a"), last_event(tmp_path / "a", "char_lstm-2")
-
     assert message_id(event) == message_id(last_event(tmp_path / "b"))
     assert message_id(event) != message_id(other)
     assert message_id(event).startswith("msg_") and "." not in message_id(event)
@@ -49,7 +44,6 @@ def test_id__is_the_same_for_an_event_that_is_read_again_and_another_for_another
 
 def test_body__is_the_event_with_its_run(tmp_path: Path) -> None:
     body = _object.validate_json(message_body(last_event(tmp_path)))
-
     assert {name: body[name] for name in ("run_id", "type", "seq", "code", "class", "message", "ts")} == {
         "run_id": "char_lstm-1",
         "type": "trainer.job.failed.v1",

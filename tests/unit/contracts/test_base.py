@@ -6,9 +6,7 @@ from trainer.contracts.runs import EarlyStopping
 
 def test_changed__gives_a_copy_with_the_other_values() -> None:
     before = EarlyStopping(enabled=True, patience=3)
-
     after = changed(before, patience=4)
-
     assert EarlyStopping(enabled=True, patience=4) == after
     assert 3 == before.patience
 

@@ -92,5 +92,4 @@ def test_walk__finds_an_unbounded_integer_wherever_it_is() -> None:
 def test_number_that_is_too_large__is_refused_with_the_largest(fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(AppError) as caught:
         parse(TrainRequest, {"model_family": "lstm", "corpus": "kk", **fields})
-
     assert caught.value.message == sentence

@@ -90,7 +90,6 @@ def test_any_rule__is_sorted_unique_and_ends_with_the_last_step_and_keeps_its_wo
 ) -> None:
     rule, total, epoch = case
     steps = scheduled_steps(rule, total_steps=total, steps_per_epoch=epoch)
-
     assert list(steps) == sorted(set(steps)) and steps[0] > 0 and steps[-1] == total
     first = [step for step in steps if step <= epoch]
     assert len(first) == min(rule.first_epoch_checkpoints, epoch, total)
@@ -134,9 +133,7 @@ def test_training__keeps_the_weights_of_scheduled_steps_and_tells_of_each(tmp_pa
     after_step = seen(run)
     saved: list[SavedCheckpoint] = []
     model = run.fresh_model()
-
     result = run.train(model, callbacks=TrainingCallbacks(on_checkpoint=saved.append))
-
     last = result.state.step
     assert last > 5
     assert digests_of(run) == {step: after_step[step] for step in (0, 2, 5, last)}
@@ -153,7 +150,6 @@ def test_training__interrupted_anywhere_keeps_the_same(tmp_path: Path) -> None:
         run = make_run(_made(tmp_path / str(calls)), TEXT, **VALUES)
         observed(run, should_stop=after(calls, "pause"))
         observed(run, resume=True)
-
         assert digests_of(run) == digests_of(whole), calls
 
 
@@ -165,9 +161,7 @@ def _made(folder: Path) -> Path:
 def test_training_that_ends_early__keeps_the_step_that_it_ended_with(tmp_path: Path) -> None:
     early: dict[str, object] = {"enabled": True, "patience": 1, "min_delta": 100.0}
     run = make_run(tmp_path, TEXT, **VALUES | {"early_stopping": early, "num_epochs": 9})
-
     result = run.train(run.fresh_model())
-
     assert result.early_stopped
     assert list(digests_of(run)) == [0, 2, 5, result.state.step]
 
@@ -175,7 +169,6 @@ def test_training_that_ends_early__keeps_the_step_that_it_ended_with(tmp_path: P
 def test_without_a_schedule__nothing_is_kept(tmp_path: Path) -> None:
     run = make_run(tmp_path, TEXT, **VALUES | {"checkpoint_schedule": None})
     run.train(run.fresh_model())
-
     assert not (tmp_path / "checkpoints" / "scheduled").exists()
 
 
@@ -192,7 +185,6 @@ def test_kept_weights__outlive_all_later_checkpoints_and_are_never_written_twice
         store.save(checkpoint(step, step))
     keep(store, 1, seed=9)
     (tmp_path / "scheduled" / ".tmp-step-4").mkdir()
-
     assert store.recover().checkpoint is not None
     assert names(tmp_path / "scheduled") == ["step-1"]
     assert names(tmp_path) == ["scheduled", "step-5", "step-6"]
@@ -207,7 +199,6 @@ def test_kept_weights__with_a_flipped_bit_are_refused(tmp_path: Path, file: str)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-
     with pytest.raises(AppError) as caught:
         store.scheduled_weights(3)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
@@ -216,9 +207,7 @@ def test_kept_weights__with_a_flipped_bit_are_refused(tmp_path: Path, file: str)
 def test_kept_weights__are_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     keep(CheckpointStore(tmp_path), 3)
     (tmp_path / "scheduled" / "step-3").rename(tmp_path / "step-3")
-
     found = CheckpointStore(tmp_path).recover()
-
     assert found.checkpoint is None and len(found.quarantined) == 1
 
 
@@ -230,7 +219,6 @@ def test_keep__that_fails_anywhere_leaves_nothing_half_and_can_be_tried_again(tm
         told(partial(keep, store, 3), disk, code)
         disk.mend()
         weights = keep(store, 3)
-
         assert CheckpointStore(folder).recover().checkpoint is None
         assert names(folder / "scheduled") == ["step-3"]
         assert _digest(store.scheduled_weights(3)) == _digest(weights)
@@ -267,7 +255,6 @@ class _Unsynced(Disk):
 
 def test_keep__is_there_whole_or_not_at_all_in_any_state_that_a_crash_may_leave(tmp_path: Path) -> None:
     count, wrong = lost_states(tmp_path)
-
     assert (count > 20, wrong) == (True, 0)
 
 

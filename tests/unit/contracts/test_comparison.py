@@ -64,7 +64,6 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     """The half width of t * s / sqrt(n) with 40 lines is 2.0227 * spread * sqrt(40/39) / sqrt(40), of a loss of 2."""
     summary: dict[str, object] = {"loss": loss, "lines": line_losses(loss, spread)}
     found = pair(measured("new", summary=summary, learning_rate=0.1), measured("old"), tolerance=tolerance)
-
     [one] = found.against
     is_regression = said.startswith("✗")
     assert (one.run_id, one.basis, one.verdict, one.is_regression) == ("old", "loss", expected, is_regression)
@@ -87,7 +86,6 @@ def test_runs_that_differ_in_their_seeds_only__are_no_regression_and_are_said_to
     first, other = measured("new", seed=7, summary=worse), measured("old")
     found = pair(trained_by(first, "a"), trained_by(other, "a"))
     renewed = pair(trained_by(first, "b"), trained_by(other, "a"))
-
     [one], [elsewhere] = found.against, renewed.against
     assert (one.verdict, one.is_regression, found.is_passed) == ("worse", False, True)
     assert one.notes == ("These runs differ only in their seeds: the difference is the spread of trainings.",)
@@ -117,7 +115,6 @@ def test_equal_requests_on_different_cpus__are_no_regression_and_are_said_to(
         new._replace(manifest=changed(new.manifest, environment=ENVIRONMENT)),
         old._replace(manifest=changed(old.manifest, environment=on_old)),
     )
-
     [one] = found.against
     said = "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
     assert (one.is_regression, one.notes) == (not is_chance, (said if is_chance else ONE_SEED,))
@@ -135,7 +132,6 @@ def test_difference_without_an_interval__is_no_verdict(lines: LineLosses | None,
     old = measured("old", summary={"lines": line_losses(2.0, lines=5)})
     found = pair(measured("new", summary={**summary, "loss": 2.5}), old)
     same = pair(measured("new", summary=summary), old)
-
     [one] = found.against
     assert (one.verdict, one.interval, one.is_regression, found.is_passed) == ("no_interval", None, False, False)
     assert one.notes == (note,)
@@ -148,7 +144,6 @@ def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:
     old: dict[str, object] = {"bits_per_char": None, "top1_accuracy": None, "top5_accuracy": None}
     new = measured("new", summary=better)._replace(tokens_per_second=1500.0)
     found = compare([new, measured("known"), measured("first", summary=old)._replace(tokens_per_second=None)])
-
     known, first = (one.delta for one in found.against)
     assert (known.bits_per_char, known.top1_accuracy, known.top5_accuracy) == (-0.25, 0.25, 0.25)
     assert known.perplexity == pytest.approx(-0.389)
@@ -160,9 +155,7 @@ def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:
 
 def test_masked_runs_with_different_tokenizers__do_not_compare() -> None:
     first, other = (measured(name, tokenizer=name, objective="masked_lm") for name in ("a", "b"))
-
     [one] = pair(first, other).against
-
     assert (one.basis, one.is_regression) == (None, False)
     assert one.notes == ("Their tokenizers differ, so losses per token are not comparable.",)
 
@@ -171,7 +164,6 @@ def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -
     known: dict[str, object] = {"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125, "unknown_char_share": 0.001}
     new = measured("new", tokenizer="b", summary=known)
     found = pair(new, measured("old"))
-
     [one] = found.against
     assert (one.basis, one.is_regression) == ("bits_per_char", False)
     assert one.rise == pytest.approx(-0.1 / 1.5)
@@ -181,7 +173,6 @@ def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -
     assert verdict(one, 0.01) == "better: bits per character -6.67% (95 % interval -6.67% to -6.67%)"
     assert (one.delta.loss, one.delta.perplexity, one.delta.top1_accuracy) == (None, None, None)
     assert one.delta.bits_per_char == pytest.approx(-0.1)
-
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
     assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "not comparable")
 
@@ -189,7 +180,6 @@ def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -
 def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> None:
     unread = measured("new", tokenizer="b", summary={"bits_per_char": 0.899, "unknown_char_share": 0.845})
     note = "`new` does not know 84.5% of the characters, so its bits per character are too low to compare."
-
     for found in (pair(unread, measured("old")), pair(measured("old"), unread)):
         [one] = found.against
         assert (one.basis, one.rise, found.is_passed) == (None, None, False)
@@ -233,7 +223,6 @@ def test_different_texts__do_not_compare_but_on_one_text(change: dict[str, objec
 def test_one_text__in_two_forms_does_not_compare() -> None:
     block: dict[str, object] = {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}
     lower = of_fields("new", block)
-
     [one] = pair(lower, measured("old"), split=None).against
     assert (one.basis, one.notes) == (
         None,
@@ -243,20 +232,17 @@ def test_one_text__in_two_forms_does_not_compare() -> None:
 
 def test_one_text__as_lines_and_as_a_stream_does_not_compare() -> None:
     stream = of_fields("new", {"documents": "stream", "split_by": "position"})
-
     [one] = pair(stream, measured("old"), split=None).against
     assert (one.basis, one.notes) == (None, ("Their `documents` differ, so none of their metrics are comparable.",))
 
 
 def test_given_test_text__compares_whatever_the_corpora_are() -> None:
     one = measured("new", test_corpus=OWN_TEXT, split_seed=7, corpus=OTHER_TEXT)
-
     assert pair(one, measured("old", test_corpus=OWN_TEXT)).against[0].basis == "loss"
 
 
 def test_validation_split__is_compared_by_its_own_text() -> None:
     one, cut, none = measured("new", test_corpus=OWN_TEXT), measured("old"), measured("other", test_fraction=0.0)
-
     assert pair(one, cut, split="validation").against[0].basis is None  # what is left for it is another text
     assert pair(one, none, split="validation").against[0].basis == "loss"
 
@@ -268,7 +254,6 @@ def test_runs_with_different_seeds__are_measured_on_one_split() -> None:
 def test_models_that_fill_gaps__masked_by_different_seeds_are_said_to_differ_by_chance_too() -> None:
     one, two = measured("new", family="bert"), measured("old", family="bert", seed=3)
     assert pair(one, two).against[0].notes == ()  # equal
-
     [other] = pair(one, measured("other", family="bert", split_seed=3), split=None).against
     assert (other.basis, len(other.notes)) == ("loss", 1)
     assert "a part of the difference is chance" in other.notes[0]
@@ -276,7 +261,6 @@ def test_models_that_fill_gaps__masked_by_different_seeds_are_said_to_differ_by_
 
 def test_loss_of_nothing__is_no_measure_for_another() -> None:
     found = pair(measured("new"), measured("old", summary={"loss": 0.0}))
-
     assert (found.against[0].rise, verdict(found.against[0], 0.01), found.is_passed) == (
         None,
         "not comparable",
@@ -286,7 +270,6 @@ def test_loss_of_nothing__is_no_measure_for_another() -> None:
 
 def test_different_objectives__do_not_compare() -> None:
     found = pair(measured("new", family="bert"), measured("old"), split=None)
-
     assert found.against[0].basis is None
     assert "none of their metrics are comparable" in found.against[0].notes[0]
 
@@ -299,7 +282,6 @@ def test_differences__are_the_fields_that_differ_and_no_others() -> None:
         ("optimizer.name", "sgd", "adamw"),
         ("test_corpus.name", "null", "own"),
     ]
-
     for field, run, other in wanted:
         assert Difference(field=field, run=run, other=other) in one.differences
     fields = {difference.field for difference in one.differences}
@@ -310,7 +292,6 @@ def test_differences__are_the_fields_that_differ_and_no_others() -> None:
 
 def test_differences__a_text_of_the_same_name_is_told_by_its_hash() -> None:
     [one] = pair(measured("new", corpus=OTHER_TEXT), measured("old")).against
-
     assert one.differences == (Difference(field="corpus.sha256", run="1" * 64, other="0" * 64),)
 
 
@@ -321,7 +302,6 @@ def manifest_with(*summaries: EvalSummary) -> RunManifest:
 def test_summary__is_of_the_split_itself_and_of_no_other_text() -> None:
     validation = EvalSummary(split="validation", loss=3.0, perplexity=20.1)
     elsewhere = EvalSummary(split="test", dataset="other", loss=4.0, perplexity=54.6)
-
     assert summary_on(manifest_with(elsewhere, validation, SUMMARY), "test") == SUMMARY
     assert summary_on(manifest_with(elsewhere, validation, SUMMARY), "validation").loss == 3.0
     with pytest.raises(AppError, match="`mt eval lstm-1 --split validation`") as caught:

@@ -82,7 +82,6 @@ MATRIX: list[tuple[dict[str, object], str, str]] = [
 @pytest.mark.parametrize(("fields", "path", "sentence"), MATRIX)
 def test_pair__that_cannot_be_trained_is_refused(fields: dict[str, object], path: str, sentence: str) -> None:
     code, found, message = refused(**fields)
-
     assert (code, found) == (ErrorCode.MODEL_INCOMPATIBLE, path)
     assert message.startswith(f"`{path}` {sentence}")
 
@@ -101,31 +100,26 @@ METHOD_OF = {"lstm": "word", "gru": "word", "rnn": "word", "gpt2": "bpe", "llama
 def test_tokenizer_options_without_a_method__are_of_the_one_that_the_model_has(family: str, method: str) -> None:
     options: dict[str, object] = {"model_family": family, "tokenizer": {"normalization": {"lowercase": True}}}
     request = train_request(CHAR | options)
-
     assert request.tokenizer is not None and request.tokenizer.method == method
 
 
 def test_one_direction__may_be_trained_to_fill_gaps() -> None:
     run = effective(model_family="lstm", objective="masked_lm")
-
     assert (run.objective, run.tokenizer) == ("masked_lm", CharTokenizerConfig(mask_token=True))
 
 
 def test_sides__are_one_for_all_but_bert_and_two_directions() -> None:
     one_sided = [name for name in FAMILIES if is_unidirectional(effective_of(name).model)]
-
     assert one_sided == CAUSAL
 
 
 def test_bert__predicts_masked_tokens_where_nothing_else_is_asked() -> None:
     run = effective(model_family="bert")
-
     assert (run.objective, run.mlm_probability) == ("masked_lm", 0.15)
 
 
 def test_generation__is_refused_for_a_model_that_fills_gaps() -> None:
     check_generates("causal_lm")
-
     with pytest.raises(AppError, match="cannot generate text") as caught:
         check_generates("masked_lm")
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
@@ -187,7 +181,6 @@ def test_tokenizer__is_that_of_the_family_with_its_special_tokens_unless_others_
 ) -> None:
     request = parse(TrainRequest, {"corpus": "kk", **fields})
     run = resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None)
-
     assert run.tokenizer == expected
 
 
@@ -219,7 +212,6 @@ def test_presets__every_family_has_every_size_and_unknown_ones_are_refused() -> 
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_tiny_transformer__is_two_layers_of_64_with_two_heads(family: str) -> None:
     model = effective(model_family=family, model_size="tiny", max_seq_len=48).model
-
     assert isinstance(model, (Gpt2Config, BertConfig, LlamaConfig, QwenConfig))
     assert (model.num_layers, model.hidden_size, model.num_attention_heads) == (2, 64, 2)
     assert model.max_position_embeddings == 48
@@ -262,14 +254,12 @@ SIZES: list[tuple[dict[str, object], str]] = [
 @pytest.mark.parametrize(("fields", "sentence"), SIZES)
 def test_sizes__that_do_not_fit_are_refused_with_both_named(fields: dict[str, object], sentence: str) -> None:
     code, message = refusal(**fields)
-
     assert code is ErrorCode.INVALID_INPUT
     assert sentence in message
 
 
 def test_rows__longer_than_the_positions_are_refused() -> None:
     code, message = refusal(model_family="gpt2", max_seq_len=64, model={"max_position_embeddings": 32})
-
     assert code is ErrorCode.MODEL_INCOMPATIBLE
     assert message.startswith("`max_seq_len` is 64, but `model.max_position_embeddings` is 32: make")
     assert effective(model_family="gpt2", max_seq_len=32, model={"max_position_embeddings": 64}).max_seq_len == 32
@@ -278,7 +268,6 @@ def test_rows__longer_than_the_positions_are_refused() -> None:
 def test_hash__counts_what_changes_the_result() -> None:
     plain = effective(model_family="lstm")
     same = effective(model_family="lstm", mlm_probability=0.4, compute={}, model={"bidirectional": False})
-
     assert request_hash(plain) != request_hash(same)  # a model block takes away the defaults of the family
     assert request_hash(effective(model_family="lstm", mlm_probability=0.4)) == request_hash(plain)
     masked = effective(model_family="lstm", objective="masked_lm")
@@ -290,8 +279,6 @@ def test_hash__counts_what_changes_the_result() -> None:
 
 def test_configs__know_their_defaults() -> None:
     sizes = {"num_layers": 1, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-
     one = parse(Gpt2Config, sizes | {"max_position_embeddings": 8})
     other = parse(LlamaConfig, sizes | {"max_position_embeddings": 8, "num_key_value_heads": 2})
-
     assert (one.tie_word_embeddings, other.tie_word_embeddings, one.sizes()) == (True, False, "8/8/1, 2 heads")

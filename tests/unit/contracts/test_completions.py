@@ -43,7 +43,6 @@ TAKEN: list[dict[str, object]] = [
 def test_bounds__a_value_outside_is_refused_by_its_name(values: dict[str, object], sentence: str) -> None:
     with pytest.raises(AppError) as caught:
         parse(CompletionRequest, {"prompts": ["a"], **values})
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert sentence in caught.value.message
 
@@ -51,7 +50,6 @@ def test_bounds__a_value_outside_is_refused_by_its_name(values: dict[str, object
 @pytest.mark.parametrize("values", TAKEN)
 def test_bounds__a_value_on_them_is_taken(values: dict[str, object]) -> None:
     request = parse(CompletionRequest, {"prompts": ["a"], **values})
-
     assert CompletionRequest.model_validate_json(request.model_dump_json()) == request
 
 
@@ -66,7 +64,6 @@ LARGE: list[tuple[dict[str, object], str]] = [
 def test_prompts__that_are_too_long_together_are_too_large(values: dict[str, object], sentence: str) -> None:
     with pytest.raises(AppError) as caught:
         parse(CompletionRequest, values)
-
     assert caught.value.code is ErrorCode.PAYLOAD_TOO_LARGE
     assert sentence in caught.value.message
 
@@ -75,9 +72,7 @@ def test_record__is_read_again_and_shows_no_prompt_if_it_is_damaged() -> None:
     response = CompletionResponse(request_id="a", run_id="b", status="queued")
     record = CompletionRecord(request=CompletionRequest(prompts=("a secret text", (1, 2))), response=response)
     stored = record.model_dump_json()
-
     with pytest.raises(ValidationError) as caught:
         inference_adapter.validate_json(stored.replace('"n":1', '"n":"a secret text"'))
-
     assert inference_adapter.validate_json(stored) == record
     assert "n\n" in str(caught.value) and "secret" not in str(caught.value)

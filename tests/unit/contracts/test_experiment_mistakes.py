@@ -58,7 +58,6 @@ def test_missing_architecture__is_said_in_the_words_of_the_requirement() -> None
         "Missing required field 'architecture' in model config. Must be one of: gpt2, bert, lstm, gru, rnn, llama, qwen"
     )
     expected = (ErrorCode.CONFIG_INVALID, "model.architecture", sentence)
-
     assert only_problem(lambda b: b["model"].pop("architecture")) == expected
     assert only_problem(lambda b: b.update(model={})) == expected
 
@@ -84,7 +83,6 @@ def test_parts__that_cannot_be_trained_together_are_told_at_their_path(
     change: Change, path: str, sentence: str
 ) -> None:
     code, found, message = only_problem(change)
-
     assert (code, found) == (ErrorCode.MODEL_INCOMPATIBLE, path)
     assert sentence in message
 
@@ -226,14 +224,12 @@ SPECIAL: list[tuple[Change, str, str]] = [
 @pytest.mark.parametrize(("change", "path", "sentence"), SPECIAL)
 def test_one_mistake__is_one_problem_at_its_path_in_the_file(change: Change, path: str, sentence: str) -> None:
     code, found, message = only_problem(change)
-
     assert (code, found) == (ErrorCode.CONFIG_INVALID, path)
     assert sentence in message
 
 
 def test_special_tokens_of_characters__are_told_to_keep_their_names_at_their_place() -> None:
     _, path, message = only_problem(lambda b: b["tokenizer"].update(special_tokens={"pad_token": "<p>"}))
-
     assert path == "tokenizer.special_tokens"
     assert message.startswith("`tokenizer.special_tokens` must be null: this method keeps its own special tokens")
 
@@ -290,14 +286,11 @@ FILES: list[tuple[bytes, str]] = [
 @pytest.mark.parametrize(("content", "sentence"), FILES)
 def test_files__that_hold_no_fields_are_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(content)
-
     with pytest.raises(AppError) as caught:
         read_yaml(tmp_path / "f.yaml")
-
     assert (caught.value.code, caught.value.message) == (ErrorCode.CONFIG_INVALID, sentence)
 
 
 def test_files__may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
-
     assert read_yaml(tmp_path / "f.yaml") == {"a": 1}

@@ -159,12 +159,10 @@ def one_request(parts: tuple[dict[str, object], ...]) -> TrainRequest:
 @for_all(st.tuples(drawn({"corpus": name}, common), families, warmups, presets).map(one_request))
 def test_any_run_written_as_a_file__is_the_same_request_again(request: TrainRequest) -> None:
     effective = resolved(request)
-
     written = parse_yaml(experiment_yaml(record_of(effective, request)), "f.yaml")
     assert isinstance(written, dict)
     experiment = read_experiment(written, {})
     again = resolved(experiment.request())
-
     assert request_hash(again) == request_hash(effective)
     assert again == changed(effective, model_size=None)
 
@@ -231,8 +229,6 @@ def test_run_of_any_family__written_as_a_file_is_the_same_request(name_of_family
         effective = resolved(request)
         document = parse_yaml(experiment_yaml(record_of(effective, request)), "f.yaml")
         assert isinstance(document, dict)
-
         again = resolved(read_experiment(document, {}).request())
-
         assert request_hash(again) == request_hash(effective)
         assert ("max_position_embeddings" in str(document)) == (values == wide)

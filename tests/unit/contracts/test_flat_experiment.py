@@ -23,7 +23,6 @@ def refused(file: Fields, typed: Fields) -> AppError:
 
 def test_file_of_fields__is_the_request_with_these_fields() -> None:
     fields: Fields = {"model_family": "gru", "corpus": "kk", "num_epochs": 2, "model": {"hidden_size": 9}}
-
     assert request_of(fields, {}) == train_request(fields)
 
 
@@ -32,7 +31,6 @@ def test_file_of_fields__is_the_request_with_these_fields() -> None:
 )
 def test_file_with_some_fields__takes_the_rest_from_what_is_typed(file: Fields) -> None:
     typed: Fields = {"corpus": "kk", "model_family": "char_lstm"}
-
     assert request_of(file, typed) == train_request({**typed, **file})
 
 
@@ -65,23 +63,19 @@ def test_what_is_typed__wins_over_a_file_that_says_it_by_another_name(
     common: Fields = {"corpus": "kk", "model_family": "lstm"}
     if "model_family" in typed:
         common.pop("model_family")
-
     assert request_of({**common, **file}, typed) == train_request({**common, **expected})
 
 
 def test_typed_size__leaves_the_other_sizes_of_a_preset_as_they_are() -> None:
     file: Fields = {"corpus": "kk", "model_family": "gpt2", "model_size": "tiny"}
     sizes: Fields = {"hidden_size": 32, "intermediate_size": 99}
-
     asked: Fields = dict(resolved(request_of(file, {"model": sizes})).model)
     preset: Fields = dict(resolved(train_request(file)).model)
-
     assert asked == {**preset, **sizes}
 
 
 def test_typed_preset__wins_over_the_sizes_of_a_file_with_blocks() -> None:
     made = read_experiment(whole(document()), {"model_size": "tiny"}).request()
-
     assert (made.model_size, made.model_family) == ("tiny", "gru")
     assert resolved(made).model.hidden_size == 64
 
@@ -101,7 +95,6 @@ def test_family__is_the_one_named_or_that_of_the_architecture(fields: Fields, fa
 
 def test_family__that_is_not_named_is_that_of_the_run_to_begin_from() -> None:
     experiment = read_experiment({"corpus": "kk", "init_from_run_id": "first"}, {})
-
     assert experiment.with_family("gpt2").request().model_family == "gpt2"
     assert experiment.with_family(None).request().model_family == "char_lstm"
 
@@ -126,13 +119,11 @@ def test_mistake_in_a_file_of_fields__is_named_as_the_file_names_it(
     file: Fields, typed: Fields, code: ErrorCode, sentence: str
 ) -> None:
     error = refused({"corpus": "kk", **file}, typed)
-
     assert (error.code, error.message[: len(sentence)]) == (code, sentence)
 
 
 def test_field_of_a_request__in_a_file_with_blocks_belongs_under_run() -> None:
     error = refused({**whole(document()), "model_family": "lstm"}, {})
-
     assert error.code is ErrorCode.CONFIG_INVALID
     assert error.message == (
         "`model_family` is a field of the train request: in a file with blocks write it under `run`."

@@ -81,7 +81,6 @@ def test_bounds__a_value_outside_is_refused_by_its_name(
 ) -> None:
     with pytest.raises(AppError) as caught:
         parse(request_type, {**source(request_type, field), field: value})
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert f"`{field}" in caught.value.message
 
@@ -100,7 +99,6 @@ def test_source__is_exactly_one(request_type: type[BaseModel], text: str, path: 
     for values in (neither, both):
         with pytest.raises(AppError) as caught:
             parse(request_type, values)
-
         assert caught.value.code is ErrorCode.INVALID_INPUT
         assert caught.value.message == f"give `{text}` or `{path}`, one of both."
 
@@ -110,7 +108,6 @@ def test_long_texts__are_refused_as_too_large_wherever_they_come_in() -> None:
         parse(ScoreRequest, {"text": "s" * 2_000_001})
     with pytest.raises(AppError) as of_prompt:
         GenerateRequest(prompt_text="s" * 100_001)
-
     assert of_text.value.code is of_prompt.value.code is ErrorCode.PAYLOAD_TOO_LARGE
     assert of_text.value.message == "`text` is too long: at most 2,000,000 characters are allowed."
     assert of_prompt.value.message == "`prompt_text` is too long: at most 100,000 characters are allowed."
@@ -122,12 +119,10 @@ def test_record_that_cannot_be_read__is_told_without_its_text() -> None:
     response = ScoreResponse(request_id="a", run_id="b", status="queued")
     record = ScoreRecord(request=ScoreRequest(text="a secret text"), response=response)
     broken = record.model_dump_json().replace('"top_k":null', '"top_k":"a secret text"')
-
     with pytest.raises(ValidationError) as of_any:
         inference_adapter.validate_json(broken)
     with pytest.raises(ValidationError) as of_score:
         ScoreRecord.model_validate_json(broken)
-
     for told in (str(of_any.value), str(of_score.value)):
         assert "top_k" in told
         assert "secret" not in told
@@ -145,7 +140,6 @@ OLD_RECORD = (
 
 def test_record__of_the_release_before_is_read() -> None:
     record = inference_adapter.validate_json(OLD_RECORD)
-
     assert isinstance(record, ScoreRecord)
     assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
 
@@ -162,5 +156,4 @@ def test_score__of_wishes_that_do_not_go_together_is_refused(
 ) -> None:
     with pytest.raises(AppError, match=sentence) as caught:
         check_scores(parse(ScoreRequest, {"text": "a", **values}), objective)
-
     assert caught.value.code == code

@@ -29,17 +29,14 @@ def test_interval_of_equally_long_lines__is_the_paired_t_interval() -> None:
     mine, its = [21.0, 18.5, 20.0, 22.5, 19.0, 17.0, 23.0, 20.5], [20.0, 18.0, 21.0, 21.0, 18.0, 17.5, 21.0, 20.0]
     tokens, n = [10] * 8, 8
     differences = [(one - other) / 10 for one, other in zip(mine, its, strict=True)]
-
     found = margin((mine, tokens), (its, tokens))
     alone = margin((mine, tokens))
-
     assert found == pytest.approx(quantile(n - 1) * deviation(differences) / math.sqrt(n), rel=1e-4)
     assert alone == pytest.approx(quantile(n - 1) * deviation(mine) / 10 / math.sqrt(n), rel=1e-4)
 
 
 def test_interval_of_a_model_and_itself__is_a_point() -> None:
     same: Ratio = [3.0, 2.0, 5.0, 9.0, 1.0, 4.0, 4.5, 5.5], [2, 2, 3, 3, 2, 2, 3, 3]
-
     assert margin(same, same) == 0.0
 
 

@@ -30,13 +30,11 @@ def recurrent(run: EffectiveRequest) -> RnnConfig:
 def refusal(**fields: object) -> tuple[ErrorCode, str]:
     with pytest.raises(AppError) as caught:
         effective(**fields)
-
     return caught.value.code, caught.value.message
 
 
 def test_char_lstm__has_the_defaults_of_its_family() -> None:
     run = effective()
-
     model = recurrent(run)
     assert (model.architecture, model.embedding_size, model.hidden_size, model.num_layers) == ("lstm", 128, 256, 2)
     assert (model.dropout, model.tie_word_embeddings) == (0.1, True)
@@ -48,7 +46,6 @@ def test_char_lstm__has_the_defaults_of_its_family() -> None:
 @pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
 def test_word_model_defaults__hold_for_a_family_without_sizes(family: str) -> None:
     run = effective(model_family=family)
-
     model = recurrent(run)
     assert (model.embedding_size, model.hidden_size, model.num_layers, model.dropout) == (256, 512, 2, 0.2)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (30, 64, 1e-3, "adam")
@@ -57,7 +54,6 @@ def test_word_model_defaults__hold_for_a_family_without_sizes(family: str) -> No
 
 def test_general_defaults__hold_for_lstm_with_sizes() -> None:
     run = effective(model_family="gru", model={"hidden_size": 32}, tokenizer={"method": "char"})
-
     assert (run.model.architecture, run.model.hidden_size, run.model.tie_word_embeddings) == ("gru", 32, False)
     assert (run.max_seq_len, run.batch_size, run.learning_rate) == (512, "auto", 5e-4)
     assert (run.holdout_fraction, run.test_fraction) == (0.1, 0.1)
@@ -65,7 +61,6 @@ def test_general_defaults__hold_for_lstm_with_sizes() -> None:
 
 def test_given_values__win_over_family_defaults_and_null_is_a_value() -> None:
     run = effective(gradient_clipping=None, model={"hidden_size": 64}, batch_size=8)
-
     assert isinstance(run.model, RnnConfig)
     assert (run.model.hidden_size, run.model.embedding_size) == (64, 128)
     assert (run.gradient_clipping, run.batch_size) == (None, 8)
@@ -135,7 +130,6 @@ def test_refusals__name_what_does_not_fit() -> None:
 
 def test_frozen_embeddings__without_a_run_to_take_them_from_are_refused() -> None:
     code, sentence = refusal(freeze_embeddings=True)
-
     assert code is ErrorCode.INVALID_INPUT
     assert sentence.startswith("`freeze_embeddings` needs `init_from_run_id`")
 
@@ -163,7 +157,6 @@ def test_intermediate_size__that_is_not_given_follows_from_the_hidden_size(
 def test_intermediate_size__of_a_preset_stays_where_its_width_is_repeated(family: str, expected: int) -> None:
     paper = effective(model_family=family, model_size="paper").model
     run = effective(model_family=family, model_size="paper", model={"hidden_size": paper.hidden_size})
-
     sizes: dict[str, object] = dict(run.model)
     assert sizes["intermediate_size"] == expected
 
@@ -207,7 +200,6 @@ SMALL_LSTM: dict[str, object] = {
 def test_warm_start__takes_sizes_and_tokenizer_from_its_parent_and_all_else_from_the_request() -> None:
     run = child(SMALL_LSTM, model_family="lstm", learning_rate=0.7, model={"dropout": 0.3})
     parent, tokenizer = parent_of(SMALL_LSTM)
-
     changed: dict[str, object] = {"dropout": 0.3}
     assert run.model == parent.effective.model.model_copy(update=changed)
     assert (run.tokenizer, run.tokenizer_id) == (CharTokenizerConfig(min_frequency=2), tokenizer.tokenizer_id)
@@ -216,7 +208,6 @@ def test_warm_start__takes_sizes_and_tokenizer_from_its_parent_and_all_else_from
 
 def test_warm_start__may_spell_out_what_its_parent_has() -> None:
     same = child(SMALL_LSTM, **SMALL_LSTM)
-
     assert same.model == effective(**SMALL_LSTM).model
     assert child({}, model_size="small").model == effective().model
 
@@ -242,7 +233,6 @@ def test_warm_start__may_spell_out_what_its_parent_has() -> None:
 def test_warm_start__refuses_what_does_not_fit_its_parent(fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(AppError, match=re.escape(sentence)) as caught:
         child(SMALL_LSTM, **{"model_family": "lstm"} | fields)
-
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
 
@@ -300,7 +290,6 @@ def test_hash__counts_what_changes_the_result(fields: dict[str, object]) -> None
 
 def test_hash__counts_frozen_embeddings() -> None:
     frozen = effective(init_from_run_id="parent", freeze_embeddings=True)
-
     assert request_hash(frozen) != request_hash(effective(init_from_run_id="parent"))
 
 
@@ -311,10 +300,8 @@ def test_hash__counts_the_text() -> None:
 def test_char_lstm__refuses_a_trained_tokenizer_of_another_method() -> None:
     words = tokenizer_of("word", ["a b", "b c"]).manifest
     request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", "tokenizer_id": words.tokenizer_id})
-
     with pytest.raises(AppError) as caught:
         resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=words)
-
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
     assert caught.value.message == (
         f"`model_family` 'char_lstm' takes a 'char' tokenizer only, and '{words.tokenizer_id}' is a 'word' tokenizer:"

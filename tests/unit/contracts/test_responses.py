@@ -47,7 +47,6 @@ def test_prediction__holds_the_suggestions_and_the_run() -> None:
     suggestion = Suggestion.model_validate(given)
     response = PredictResponse(request_id="q", run_id="r", status="completed", suggestions=(suggestion,))
     written: dict[str, object] = json.loads(response.model_dump_json())
-
     assert {name: written[name] for name in ("suggestions", "run_id")} == {
         "suggestions": [{"token": "go", "prob": 0.5, "logp": -0.6931471805599453}],
         "run_id": "r",
@@ -58,7 +57,6 @@ def test_score__has_its_status_and_unit_and_null_numbers_until_it_is_completed()
     waiting: dict[str, object] = json.loads(
         ScoreResponse(request_id="f", run_id="r", status="queued").model_dump_json()
     )
-
     assert (waiting["status"], waiting["unit"], waiting["method"]) == ("queued", "nats", "causal")
     assert {name for name, value in waiting.items() if value is not None} == {
         "request_id",

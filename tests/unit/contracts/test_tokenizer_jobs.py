@@ -113,7 +113,6 @@ def test_special_tokens__are_part_of_the_id_and_an_empty_map_is_none(method: str
 
     named: dict[str, object] = {"unk_token": "<u>", "pad_token": "<p>"}
     other_order = dict(reversed(named.items()))
-
     assert id_of(special_tokens={}) == id_of(special_tokens=None) == id_of()
     assert id_of(special_tokens=named) == id_of(special_tokens=other_order) != id_of()
 
@@ -145,7 +144,6 @@ def test_special_tokens__that_would_not_be_told_apart_are_refused(names: object,
 
 def test_char__takes_its_options_and_keeps_its_special_tokens() -> None:
     asked = request(vocab_size=9, min_frequency=2, normalization={"lowercase": True})
-
     assert config_of(asked) == CharTokenizerConfig(
         vocab_size=9, min_frequency=2, normalization=Normalization(lowercase=True)
     )
@@ -265,7 +263,6 @@ def test_record_of_a_runs_tokenizer__is_the_request_that_trains_it_alone() -> No
     stored = record_of_run(
         changed(run, effective=changed(run.effective, **split, split_seed=7, documents="stream")), manifest
     )
-
     asked = request(corpora=["text"], label="text", documents="stream", seed=7, **options, **split)
     assert stored.request == asked
     assert (stored.tokenizer_id, stored.created_at) == (manifest.tokenizer_id, manifest.created_at)

@@ -116,7 +116,6 @@ def test_train_request__wrong_field_is_named_with_what_would_be_right(
 ) -> None:
     with pytest.raises(AppError) as caught:
         train_request({"model_family": "char_lstm", "corpus": "x", **wrong})
-
     [problem] = caught.value.details
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message.startswith(sentence)
@@ -126,7 +125,6 @@ def test_train_request__wrong_field_is_named_with_what_would_be_right(
 def test_all_wrong_fields_are_told_at_once() -> None:
     with pytest.raises(AppError) as caught:
         train_request({"model_family": "char_lstm", "num_epochs": 0, "seed": -1})
-
     assert sorted(problem.path for problem in caught.value.details) == ["corpus", "num_epochs", "seed"]
     assert "`corpus` is required" in caught.value.message
 
@@ -164,7 +162,6 @@ def test_train_request__what_does_not_exist_is_told_by_its_own_code_with_all_els
 def test_train_request__an_unknown_family_alone_is_one_problem() -> None:
     with pytest.raises(AppError) as caught:
         train_request({"model_family": "gpt\n2", "corpus": "x"})
-
     assert len(caught.value.details) == 1
     assert "\n" not in caught.value.message
 
@@ -172,7 +169,6 @@ def test_train_request__an_unknown_family_alone_is_one_problem() -> None:
 def test_long_values_are_not_repeated() -> None:
     with pytest.raises(AppError) as caught:
         parse(TrainRequest, {"model_family": "char_lstm", "corpus": "s" * 3_000_000})
-
     assert "sss" not in caught.value.message
     assert caught.value.details[0].value is None
 
@@ -266,13 +262,11 @@ def test_problems__name_the_field_and_never_a_secret(wrong: dict[str, object], p
 
     with pytest.raises(AppError) as caught:
         parse(Strict, wrong)
-
     assert caught.value.details == (problem,)
 
 
 def test_fields_that_take_any_text__are_those_whose_values_nobody_listed() -> None:
     free = [path for path in PATHS if takes_any_text(TrainRequest, path)]
-
     assert free == ["corpus", "label", "model_size", "provenance.source_corpus", "device", "tokenizer_id"]
 
 
@@ -285,7 +279,6 @@ PATHS = [
 def test_json_that_is_none_is_refused() -> None:
     with pytest.raises(AppError) as caught:
         parse_json(GenerateRequest, "{no")
-
     assert caught.value.message.startswith("invalid JSON")
 
 
@@ -304,7 +297,6 @@ def test_every_error_code_has_a_class_and_a_status() -> None:
 
 def test_error_records__carry_code_class_and_sentence() -> None:
     error = AppError(ErrorCode.CORPUS_EMPTY, "It is empty.")
-
     assert (
         RunError.of(error).model_dump_json() == '{"code":"CORPUS_EMPTY","class":"USER_INPUT","message":"It is empty."}'
     )

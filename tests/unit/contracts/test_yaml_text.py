@@ -31,7 +31,6 @@ READ: list[tuple[str, object]] = [
 @pytest.mark.parametrize(("text", "value"), READ)
 def test_values__are_those_of_yaml_1_2(text: str, value: object) -> None:
     read = parse_yaml(text, "f")
-
     assert (read, type(read)) == (value, type(value))
 
 
@@ -62,7 +61,6 @@ REFUSED: list[tuple[str, str]] = [
 def test_refusals__name_the_line_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(AppError) as caught:
         parse_yaml(text, "f")
-
     assert caught.value.code is ErrorCode.CONFIG_INVALID
     assert caught.value.message.startswith(sentence)
 

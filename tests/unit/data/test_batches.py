@@ -29,9 +29,7 @@ def batch_of(length: int, numbers: list[int]) -> Batch:
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 29, 30, 31, 100])
 def test_rows__are_those_cut_by_hand(length: int) -> None:
     by_hand = rows_by_hand([TOKENIZER.encode(line) for line in LINES], length)
-
     rows = Rows(TOKENIZER.encode_documents("\n".join(LINES)), length, TOKENIZER.special_ids)
-
     assert len(rows) == len(by_hand)
     batch = batch_of(length, list(range(len(rows))))
     for row, pairs in enumerate(by_hand):
@@ -46,7 +44,6 @@ def test_rows__are_those_cut_by_hand(length: int) -> None:
 
 def test_rows__targets_are_the_inputs_one_place_on() -> None:
     batch = batch_of(8, [1, 0])
-
     shown = batch.targets[:, :-1] != NO_TARGET
     assert bool((batch.targets[:, :-1][shown] == batch.inputs[:, 1:][shown]).all())
 
@@ -81,13 +78,11 @@ def test_order__is_a_permutation_by_pcg64() -> None:
     for rows in (1, 2, 1000):
         first: list[int] = np.random.Generator(np.random.PCG64([7, 3])).permutation(rows).tolist()
         now: list[int] = epoch_order(rows, 7, 3).tolist()
-
         assert now == first
 
 
 def test_order__is_a_permutation_by_seed_and_epoch() -> None:
     orders = [order_of(seed, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
-
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert orders[0] == order_of(1, 0)
@@ -121,7 +116,6 @@ def test_reader__gives_the_rows_of_a_step_with_any_number_of_threads(workers: in
 def test_reader__ends_an_epoch_with_the_rows_that_are_left() -> None:
     with closing(reader(0)) as batches:
         [last] = batches.read(0, len(MANY) - 3)
-
     assert len(last.inputs) == 3
 
 
@@ -130,9 +124,7 @@ def test_reader__prepares_batches_in_threads_that_end_with_it() -> None:
     batches = reader(2)
     batches.read(0, 0)
     assert len(set(threading.enumerate()) - before) in (1, 2)
-
     batches.close()
-
     assert set(threading.enumerate()) <= before
 
 
@@ -144,12 +136,10 @@ def test_mapped_ids__that_were_read_do_not_stay_in_this_process(tmp_path: Path) 
         file.truncate(megabytes * 2**20)
     ids: Ids = np.memmap(path, np.uint8, "r")
     before, most = mapped_megabytes(), 0
-
     for piece in id_chunks(ids):
         assert not np.any(piece[::4096])
         most = max(most, mapped_megabytes())
     assert most - before < megabytes / 4
-
     # a row of every 64 KiB: the system maps as much for a byte
     Rows(ids, 8, TOKENIZER.special_ids).batch(np.arange(megabytes * 16) * 2**13)
     assert max(most, mapped_megabytes()) - before < megabytes / 4

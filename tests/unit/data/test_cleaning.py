@@ -50,7 +50,6 @@ def test_share_of_ipa__drops_a_line_below_095_only() -> None:
 def test_foreign_word__is_removed_with_its_punctuation() -> None:
     counts = StepCounts()
     line = " ".join(["bɑdɑ"] * 10)
-
     assert Cleaner("tr", counts).clean(f"{line} (web), bɑdɑ") == f"{line} bɑdɑ", "Turkish has no w"
     removed = step(counts, "foreign_words")
     assert (removed.changes, removed.characters_in - removed.characters_out) == (1, len(" (web),"))
@@ -58,7 +57,6 @@ def test_foreign_word__is_removed_with_its_punctuation() -> None:
 
 def test_other_characters__become_one_space() -> None:
     counts = StepCounts()
-
     assert Cleaner("kk", counts).clean("bɑdɑ, 12 bɑdɑ-bɑdɑ. bɑdɑ bɑdɑ bɑdɑ bɑdɑ!") == " ".join(["bɑdɑ"] * 7)
     replaced = step(counts, "other_characters")
     assert (replaced.changes, replaced.characters_in, replaced.characters_out) == (6, 41, 35)
@@ -73,9 +71,7 @@ def test_short_line__has_fewer_than_30_characters() -> None:
 def test_repeated_line__is_dropped_after_cleaning() -> None:
     counts = StepCounts()
     cleaner = Cleaner("tr", counts, ["e" * 30])
-
     found = [cleaner.clean(line) for line in ("b" * 30, "b" * 30 + ".", "e" * 30)]
-
     assert found == ["b" * 30, None, None], "the last was kept before an interruption"
     repeated = step(counts, "repeated_lines")
     assert (repeated.lines_in, repeated.lines_out, repeated.characters_out) == (3, 1, 31)
@@ -86,7 +82,6 @@ def test_accounts__each_step_begins_with_what_the_last_one_left(lines: list[str]
     counts = StepCounts()
     cleaner = Cleaner("tr", counts)
     kept = [line for line in map(cleaner.clean, lines) if line is not None]
-
     names = ("symbol_map", "ipa_share", "foreign_words", "other_characters", "short_lines", "repeated_lines")
     steps = [step(counts, name) for name in names]
     sizes = [(each.lines_in, each.characters_in) for each in steps]
@@ -100,7 +95,6 @@ def test_accounts__each_step_begins_with_what_the_last_one_left(lines: list[str]
 def test_cleaned_lines__are_of_the_alphabet_and_stay_as_they_are(lines: list[str]) -> None:
     cleaner, again = Cleaner("tr", StepCounts()), Cleaner("tr", StepCounts())
     kept = [line for line in map(cleaner.clean, lines) if line is not None]
-
     assert [again.clean(line) for line in kept] == kept
     for line in kept:
         assert not normalize("NFD", line).strip(ALPHABETS["tr"] + MARKS + " ")
@@ -132,7 +126,6 @@ MARKED: SearchStrategy[tuple[str, list[str]]] = strategies.sampled_from([*ALPHAB
 def test_phonetic_marks__are_never_lost_in_any_language(case: tuple[str, list[str]]) -> None:
     language, words = case
     line = " ".join([letters_of(language)[0] * MIN_LINE_CHARACTERS, *words])
-
     assert cleaned(line, language) == cleaned(normalize("NFD", line), language) == normalize("NFC", line)
 
 
@@ -161,10 +154,8 @@ def test_filter_that_is_off__removes_nothing(name: BuildFilter) -> None:
 def test_removals__are_shares_of_what_a_step_received() -> None:
     counts = StepCounts()
     cleaner = Cleaner("tr", counts)
-
     for line in ("b" * 30, "b" * 29 + " " + "w" * 9, "e" * 19):
         cleaner.clean(line)
-
     # 31 + 40 + 20 characters with the ends of the lines; of the second line 10 go, then it is short as the third
     assert [*counts.removals()] == [
         Removal(step="foreign_words", characters=10, share=10 / 91),
@@ -179,16 +170,13 @@ def test_reference_corpora__are_reproduced_from_their_ipa(language: str) -> None
     raw = "".join("ж" if normalize("NFD", letter) != letter else letter for letter in text).splitlines()
     reference = (shared_data("ipa_clean") / f"{language}.txt").read_text(encoding="utf-8").splitlines()
     cleaner = Cleaner(language, StepCounts())
-
     kept = [line for line in map(cleaner.clean, raw) if line is not None]
-
     assert kept[: len(reference)] == reference, "the reference is cut to the smallest language"
 
 
 def test_bundled_declaration__has_the_same_28_passages_in_every_language() -> None:
     files = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "corpora" / "udhr_ipa").iterdir()}
     rows = [line.split("\t") for line in shared_data("udhr_parallel/udhr_ipa.tsv").read_text("utf-8").splitlines()]
-
     assert files.keys() == ALPHABETS.keys()
     for language, text in files.items():
         cleaner, column = Cleaner(language, StepCounts()), rows[0].index(language)

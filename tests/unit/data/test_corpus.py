@@ -40,7 +40,6 @@ def test_lines__are_composed_however_long_they_are(tmp_path: Path) -> None:
 
 def test_lines__are_lowercased_letter_by_letter_where_that_is_asked(tmp_path: Path) -> None:
     lines = read(tmp_path, "ΑΣ ÉẞI\n".encode(), Normalization(lowercase=True))
-
     assert lines == ["ας".replace("ς", "σ") + " éßi"]
 
 
@@ -49,16 +48,13 @@ def test_lines__are_normalized_together_as_one_by_one(lines: list[str]) -> None:
     for normalization in (NFC, Normalization(lowercase=True)):
         many = lines * 9
         plain = "\n".join(normalized(line, normalization) for line in many)
-
         assert normalized_lines("\n".join(many), normalization) == plain
 
 
 @for_all(texts)
 def test_documents__of_a_text_are_the_lines_of_its_file(text: str) -> None:
     normal = normalized(text.replace("x", "\n").replace("y", "\r\n"), NFC)
-
     found = list(documents(normal))
-
     expected = [line.removesuffix("\r") for line in normal.split("\n")]
     assert [line.text for line in found] == [line for line in expected if line.strip()]
     assert all(normal[line.start : line.start + len(line.text)] == line.text for line in found)
@@ -68,14 +64,12 @@ def test_documents__of_a_text_are_the_lines_of_its_file(text: str) -> None:
 @pytest.mark.parametrize("count", [3, 4, 5, 10, 11, 99, 1000])
 def test_split__has_exact_counts_of_different_lines(count: int) -> None:
     counts = Counter(labels_of([f"line {i}" for i in range(count)]))
-
     validation, test = max(1, round(0.1 * count)), max(1, round(0.2 * count))
     assert counts == {0: count - validation - test, 1: validation, 2: test}
 
 
 def test_split__is_the_same_for_the_same_seed_and_another_for_another() -> None:
     lines = [f"line {i}" for i in range(100)]
-
     assert labels_of(lines) == labels_of(lines)
     assert labels_of(lines) != labels_of(lines, RULE._replace(seed=8))
 
@@ -90,7 +84,6 @@ def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-
     assert len(labels) == lines
     assert peak_bytes < 12 * lines
 
@@ -120,13 +113,11 @@ def labels_by_sorting(lines: list[str], rule: SplitRule) -> list[int]:
 def test_split__is_that_of_the_sorted_digests(lines: list[str], rule: SplitRule) -> None:
     for copies in (1, 3):
         many = [*lines, *(f"{number % 7}" for number in range(9))] * copies
-
         assert labels_of(many, rule) == labels_by_sorting(many, rule)
 
 
 def test_split__draws_from_the_whole_text() -> None:
     labels = labels_of([f"line {i}" for i in range(1000)])
-
     for part in range(4):
         quarter = Counter(labels[part * 250 : part * 250 + 250])
         assert 25 <= quarter[2] <= 80
@@ -140,9 +131,7 @@ def test_split__keeps_equal_lines_together_and_every_split_filled(lines: list[st
         with pytest.raises(AppError):
             labels_of(lines)
         return
-
     labels = labels_of(lines)
-
     assert set(labels) == {0, 1, 2}
     if len(different) >= 3:
         assert all(
@@ -154,7 +143,6 @@ def test_split__many_equal_lines_shift_its_size_as_little_as_they_can() -> None:
     lines = ["often"] * 50 + [f"line {i}" for i in range(50)]
     for seed in range(30):
         counts = Counter(labels_of(lines, RULE._replace(seed=seed)))
-
         # A cut inside the 50 goes to their nearer end, 25 lines away at most, unless a split would stay empty.
         assert abs(counts[2] - 20) <= 30
         assert abs(counts[1] - 10) <= 40
@@ -168,7 +156,6 @@ def test_split__too_few_different_lines_are_cut_by_position(lines: list[str]) ->
 
 def test_split__without_test_takes_only_validation() -> None:
     counts = Counter(labels_of([f"line {i}" for i in range(50)], RULE._replace(test_fraction=0.0)))
-
     assert counts == {0: 45, 1: 5}
 
 
@@ -178,7 +165,6 @@ def test_split__without_test_takes_only_validation() -> None:
 def test_split__of_too_few_lines_says_how_many_are_needed(lines: list[str], sentence: str) -> None:
     with pytest.raises(AppError, match=sentence) as caught:
         labels_of(lines)
-
     assert caught.value.code == ErrorCode.CORPUS_EMPTY
 
 
@@ -188,9 +174,7 @@ def parts_of(corpus: SplitCorpus) -> dict[Split, list[str]]:
 
 def test_split_corpus__keeps_the_order_and_loses_no_line(tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(100)]
-
     parts = parts_of(SplitCorpus(write(tmp_path, lines), NFC, RULE))
-
     assert list(parts) == list(SPLITS)
     assert sorted(chain(*parts.values())) == sorted(lines)
     for part in parts.values():
@@ -234,7 +218,6 @@ def test_split__by_position_holds_out_the_end_of_the_text(tmp_path: Path) -> Non
     lines = [f"line {i % 7}" for i in range(30)]
     for seed in (1, 2):
         corpus = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.1, 0.2, seed, "position"))
-
         assert parts_of(corpus) == {"train": lines[:21], "validation": lines[21:24], "test": lines[24:]}
 
 
@@ -254,7 +237,6 @@ def split_by_file(folder: Path, sizes: list[int], seed: int = 1, rule: SplitRule
 
 def test_split__by_file_draws_whole_files_near_the_wanted_share(tmp_path: Path) -> None:
     draws = [split_by_file(tmp_path, [10] * 50, seed) for seed in (1, 1, 2)]
-
     assert [{split: len(files) for split, files in draw.items()} for draw in draws] == [
         {"train": 35, "validation": 5, "test": 10}
     ] * 3
@@ -292,10 +274,8 @@ def test_split__by_file_fills_every_split_or_says_how_many_files_it_needs(sizes:
 
 def test_split__by_file_of_one_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, [f"line {i}" for i in range(9)])
-
     with pytest.raises(AppError) as caught:
         SplitCorpus(path, NFC, RULE._replace(by="file"))
-
     assert caught.value.message == (
         "`split_by` is 'file', and the corpus has 1 file with text, but this training needs at least 3:"
         " one for each split."
@@ -305,9 +285,7 @@ def test_split__by_file_of_one_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", ["file", "position"])
 def test_split_corpus__with_given_texts_needs_nothing_cut(tmp_path: Path, by: SplitBy) -> None:
     corpus, given = write(tmp_path, ["a", "b"]), write(tmp_path, ["v"], "v.txt")
-
     parts = parts_of(SplitCorpus(corpus, NFC, RULE._replace(by=by), validation=given, test=given))
-
     assert parts == {"train": ["a", "b"], "validation": ["v"], "test": ["v"]}
 
 
@@ -317,7 +295,6 @@ def test_split_corpus__is_not_changed_with_its_files(tmp_path: Path) -> None:
     before = parts_of(corpus)
     path.unlink()
     write(tmp_path, ["w"], "v.txt")
-
     assert parts_of(corpus) == before
 
 
@@ -328,10 +305,8 @@ def test_split_corpus__given_texts_replace_the_cut(tmp_path: Path) -> None:
         write(tmp_path, ["v"], "v.txt"),
         write(tmp_path, ["t", "u"], "t.txt"),
     )
-
     whole = SplitCorpus(corpus, NFC, RULE, validation=validation, test=test)
     half = SplitCorpus(corpus, NFC, RULE, validation=validation)
-
     assert lines_in(whole.lines("train")) == lines
     assert (lines_in(whole.lines("validation")), lines_in(whole.lines("test"))) == (["v"], ["t", "u"])
     assert (len(lines_in(half.lines("train"))), len(lines_in(half.lines("test")))) == (16, 4)
@@ -341,5 +316,4 @@ def test_split_corpus__given_texts_replace_the_cut(tmp_path: Path) -> None:
 def test_split_corpus__an_empty_given_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AppError, match="validation corpus has only empty lines") as caught:
         SplitCorpus(write(tmp_path, ["a"] * 9), NFC, RULE, validation=write(tmp_path, [" "], "v.txt"))
-
     assert caught.value.code == ErrorCode.CORPUS_EMPTY

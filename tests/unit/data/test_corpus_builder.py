@@ -69,7 +69,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_corpora__have_equal_sizes_within_a_line_and_end_at_a_line(tmp_path: Path) -> None:
     manifest = build(source_of(DOCUMENTS), tmp_path)
-
     assert manifest.budget_characters == 60 * 41 == 2460, "Kazakh is the smallest: Turkish has 80 lines of 33"
     turkish = "".join(f"{line('tr', n, 33)}\n" for n in range(2460 // 34))
     assert (tmp_path / "made_tr_ipa.txt").read_text() == turkish
@@ -81,7 +80,6 @@ def test_corpora__have_equal_sizes_within_a_line_and_end_at_a_line(tmp_path: Pat
 
 def test_limit__ends_reading_and_is_the_size(tmp_path: Path) -> None:
     manifest = build(source_of(DOCUMENTS), tmp_path, changed(ALL, max_characters=500))
-
     assert manifest.budget_characters == 500
     assert {name: built.characters for name, built in manifest.languages.items()} == {"kk": 12 * 41, "tr": 14 * 34}
     assert manifest.languages["kk"].documents == 5, "15 lines of 41 characters reach 500"
@@ -89,7 +87,6 @@ def test_limit__ends_reading_and_is_the_size(tmp_path: Path) -> None:
 
 def test_corpora_without_the_cut__keep_all_their_lines(tmp_path: Path) -> None:
     manifest = build(source_of(DOCUMENTS), tmp_path, changed(ALL, off=("cut",)))
-
     assert (manifest.off, manifest.budget_characters) == (("cut",), None)
     assert {name: built.characters for name, built in manifest.languages.items()} == {"kk": 60 * 41, "tr": 80 * 34}
     assert [built.removed for built in manifest.languages.values()] == [(), ()]
@@ -143,9 +140,7 @@ def test_document__is_rejected_below_the_threshold_of_its_language(tmp_path: Pat
         "tr": [f"{line('tr', n)}\n# tr 0.1" for n in range(4)],
     }
     tools = AS_IT_IS._replace(identify=identify)
-
     manifest = build(source_of(documents), tmp_path, BuildOptions(thresholds={"kk": 0.9, "tr": 0.0}), tools)
-
     kk, tr = manifest.languages["kk"], manifest.languages["tr"]
     assert (kk.documents, kk.rejected_documents, kk.rejected_share, kk.threshold) == (4, 2, 0.5, 0.9)
     assert (tr.rejected_documents, tr.lines) == (0, 2), "without a threshold all are accepted"
@@ -159,9 +154,7 @@ def test_text__is_converted_by_line_and_compared_by_word(tmp_path: Path) -> None
         load_second_ipa=lambda language: str,
         versions={"converter": "1"},
     )
-
     manifest = build(source_of({"kk": ["n" * 30 + "l"], "tr": ["n" * 30 + "l m"]}), tmp_path, tools=tools)
-
     assert (tmp_path / "made_kk_ipa.txt").read_text() == "n" * 30 + "d\n"
     assert (manifest.is_ipa, manifest.versions) == (False, {"converter": "1"})
     check = manifest.languages["tr"].ipa_check
@@ -178,9 +171,7 @@ def test_interrupted_build__continues_to_the_same_files(fails_at: tuple[str, int
     with pytest.raises(ConnectionError):
         build(source_of(repeated, fails_at), tmp_path / "twice", tools=tools)
     seen: list[BuildProgress] = []
-
     build(source_of(repeated), tmp_path / "twice", tools=tools, report=seen.append)
-
     assert contents(tmp_path / "twice") == contents(tmp_path / "at once")
     language, number = fails_at
     firsts = [each.documents for each in seen if each.language == language]
@@ -193,7 +184,6 @@ def test_build_with_other_options__does_not_use_the_stored_state(tmp_path: Path)
     source = source_of(DOCUMENTS, ("tr", 5))
     with pytest.raises(ConnectionError):
         build(source, tmp_path, BuildOptions(thresholds={"kk": 0.4, "tr": 0.0}), tools)
-
     with pytest.raises(AppError, match="Nothing is left of 'kk': its documents were rejected"):
         build(source, tmp_path, BuildOptions(thresholds={"kk": 0.6, "tr": 0.0}), tools)
 
@@ -202,14 +192,12 @@ def test_damaged_state__is_not_used(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
         build(source_of(DOCUMENTS, ("tr", 5)), tmp_path)
     (tmp_path / ".made_build" / "kk.json").write_text("{}")
-
     assert build(source_of(DOCUMENTS), tmp_path).languages["kk"].lines == 60
 
 
 def test_progress__is_reported_every_n_documents_and_at_the_end(tmp_path: Path) -> None:
     seen: list[BuildProgress] = []
     build(source_of(DOCUMENTS), tmp_path, report=seen.append, every_documents=8)
-
     assert [(each.language, each.documents) for each in seen] == [
         *(("kk", 8), ("kk", 16), ("kk", 20)),
         *(("tr", 8), ("tr", 16), ("tr", 24), ("tr", 32), ("tr", 40), ("tr", 40)),
@@ -226,10 +214,8 @@ def test_progress__is_reported_every_n_documents_and_at_the_end(tmp_path: Path) 
 )
 def test_nothing_left__is_said_with_the_reason(text: str, sentence: str, tmp_path: Path) -> None:
     tools = AS_IT_IS._replace(identify=lambda document: ("kk", 1.0 if document == "short" else 0.1))
-
     with pytest.raises(AppError) as refused:
         build(source_of({"kk": [text]}), tmp_path, BuildOptions(thresholds={"kk": 0.5}), tools)
-
     assert (refused.value.code, refused.value.message) == (
         ErrorCode.CORPUS_EMPTY,
         f"Nothing is left of 'kk': {sentence}.",
@@ -242,5 +228,4 @@ def test_second_build_at_the_same_time__is_refused(tmp_path: Path) -> None:
     assert lock is not None
     with lock, pytest.raises(AppError, match="Another build of 'made' is running") as refused:
         build(source_of(DOCUMENTS), tmp_path)
-
     assert refused.value.code is ErrorCode.CONFLICT

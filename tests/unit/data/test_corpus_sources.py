@@ -44,7 +44,6 @@ def folder_fixture(tmp_path: Path) -> Path:
 
 def test_document__of_a_folder_ends_at_a_blank_line_or_after_100_lines(folder: Path) -> None:
     source = find_source(str(folder), ("kk", "tr"), None)
-
     assert (source.name, source.dataset, set(source.sha256)) == ("texts", None, {"kk", "tr"})
     assert list(source.read("kk", 0)) == ["bir\neki\n", "", "üş"]
     documents = list(source.read("tr", 0))
@@ -55,32 +54,27 @@ def test_document__of_a_folder_ends_at_a_blank_line_or_after_100_lines(folder: P
 @pytest.mark.parametrize("skipped", range(4))
 def test_documents__that_have_been_read_are_skipped(folder: Path, skipped: int) -> None:
     source = find_source(str(folder), ("kk",), None)
-
     assert list(source.read("kk", skipped)) == ["bir\neki\n", "", "üş"][skipped:]
 
 
 def test_blank_line_at_the_end__begins_no_document(folder: Path) -> None:
     (folder / "az.txt").write_text("bir\n\n", encoding="utf-8")
-
     assert list(find_source(str(folder), ("az",), None).read("az", 0)) == ["bir\n"]
 
 
 def test_text_that_is_not_utf8__is_refused_with_its_byte(folder: Path) -> None:
     (folder / "kk.txt").write_bytes(b"ab\n\xff")
-
     assert refused(str(folder)).message.startswith("'kk.txt' is not UTF-8: byte 3 cannot be decoded.")
 
 
 def test_missing_text__is_named_without_the_path(folder: Path) -> None:
     error = refused(str(folder), ("kk", "uz", "az"))
-
     assert error.code is ErrorCode.DATA_NOT_FOUND
     assert error.message.startswith("'texts' has no uz.txt and no az.txt: ")
 
 
 def test_unknown_source__is_told_the_known_ones() -> None:
     error = refused("wikitext-3")
-
     assert error.code is ErrorCode.INVALID_INPUT
     assert "one of wikitext-2, oscar, culturax, or a folder of texts, you gave 'wikitext-3'" in error.message
 
@@ -104,7 +98,6 @@ def test_data_set__is_streamed_with_the_token_of_the_settings(name: str, tmp_pat
         source: Source = find_source(name, ("kk",), SecretStr("hf_x"))
         found = [list(source.read("kk", skipped)) for skipped in range(4)]
         calls: list[tuple[str, dict[str, object]]] = sys.modules["datasets"].calls
-
     assert found == [["a", "b", "c"], ["b", "c"], ["c"], []]
     path, config, files = CALLS[name]
     expected = {"name": config, "data_files": files, "split": "train", "streaming": True, "token": "hf_x"}
@@ -115,7 +108,6 @@ def test_data_set__is_streamed_with_the_token_of_the_settings(name: str, tmp_pat
 def test_hub_that_cannot_be_reached__is_said(tmp_path: Path) -> None:
     with stand_ins(tmp_path, {"datasets.py": DATASETS}):
         error = refused("culturax", token="gone")  # noqa: S106
-
     assert (error.code, error.message) == (
         ErrorCode.SERVICE_UNAVAILABLE,
         "'culturax' could not be fetched, because the hub cannot be reached: give the same command again where there is"
@@ -130,7 +122,6 @@ def test_missing_access__is_said_with_the_setting(token: str | None, missing: st
     library = DATASETS.replace('== "no access"', 'in ("no access", None)')
     with stand_ins(tmp_path, {"datasets.py": library}):
         error = refused("oscar", token=token)
-
     assert (error.code, error.message) == (
         ErrorCode.SERVICE_UNAVAILABLE,
         f"'oscar' could not be fetched: {missing} an account that has accepted the terms of oscar-corpus/OSCAR-2301 on"
@@ -141,6 +132,5 @@ def test_missing_access__is_said_with_the_setting(token: str | None, missing: st
 def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     error = refused("oscar")
-
     assert error.code is ErrorCode.UNSUPPORTED_BACKEND
     assert "run `python scripts/setup.py --extra corpora`, or give a folder of texts" in error.message

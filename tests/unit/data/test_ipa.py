@@ -32,9 +32,7 @@ def test_golden_sentences__of_each_language_end_in_nfc(language: str) -> None:
     texts = (shared_data("lm_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:50]
     expected = (shared_data("ipa_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:50]
     convert = load_turkic_translit()(language)
-
     found = [convert(text) for text in texts]
-
     assert found == expected
     assert all(unicodedata.is_normalized("NFC", line) for line in found)
 
@@ -42,7 +40,6 @@ def test_golden_sentences__of_each_language_end_in_nfc(language: str) -> None:
 @pytest.mark.parametrize("module", LOADERS)
 def test_library__is_called_with_its_name_of_the_language_and_its_text_ends_in_nfc(module: str, tmp_path: Path) -> None:
     load, expected = LOADERS[module]
-
     with stand_ins(tmp_path, MODULES):
         assert load()("kk")("a") == unicodedata.normalize("NFC", expected)
 
@@ -51,10 +48,8 @@ def test_library__is_called_with_its_name_of_the_language_and_its_text_ends_in_n
 def test_missing_library__is_named_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     load: Callable[[], Callable[[str], Convert]] = LOADERS[module][0]
-
     with pytest.raises(AppError, match=r"run `python scripts/setup\.py --extra turkic`, or ") as refused:
         load()
-
     assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND
 
 
@@ -62,9 +57,7 @@ def test_comparison__counts_words_and_segments_that_differ() -> None:
     ours = {"бала": "bɑlɑ", "мен": "men", "ел": "el"}.get
     other = {"бала": "bala", "мен": "mʲen", "ел": "el"}.get
     comparison = IpaComparison(lambda word: ours(word, ""), lambda word: other(word, ""), IpaCheck())
-
     comparison.add("бала, мен (бала)!\nел 12")
-
     wanted = (("ɑ", "a", 4, "бала"), ("", "ʲ", 1, "мен"))
     differences = tuple(IpaDifference(turkic_translit=o, epitran=e, count=n, word=w) for o, e, n, w in wanted)
     assert comparison.record() == IpaCheck(words=4, differing_words=3, differences=differences)

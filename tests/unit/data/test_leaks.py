@@ -60,7 +60,6 @@ def test_leaks__are_the_shares_that_sets_of_strings_give(documents: DocumentMode
             train, test = ([text for text in lines if text.strip()] for lines in (train, test))
         with TemporaryDirectory() as folder:
             found = leaks_of(Path(folder), train, test, documents)["test"]
-
         held_out, training = grams(test, documents), grams(train, documents)
         shares = [share(held_out[0], training[0]), share(held_out[1], training[1]), share(held_out[2], training[2])]
         assert [found.lines, found.words, found.characters] == pytest.approx(shares)
@@ -72,7 +71,6 @@ def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> 
     lines = [" ".join(f"w{n * k}" for k in range(20)) for n in range(1, 30)]
     corpus = write(tmp_path, lines)
     same = SplitCorpus(corpus, NFC, RULE, validation=corpus, test=corpus)
-
     complete = Leak(lines=1, words=1, characters=1)
     assert measure_leaks(same, "line", seed=1, text_bytes=1) == {"validation": complete, "test": complete}
 
@@ -80,9 +78,7 @@ def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> 
 def test_leaks__last_lines_of_a_stream_that_repeat_earlier_ones_are_found(tmp_path: Path) -> None:
     first = [f"{n} and some other words of its own" for n in range(80)]
     corpus = SplitCorpus(write(tmp_path, [*first, "new", *first[:19]]), NFC, RULE, documents="stream")
-
     found = measure_leaks(corpus, "stream", seed=1, text_bytes=1)
-
     assert found["test"].lines == 19 / 30  # the other lines stand in the text once
     assert found["validation"] == Leak(lines=0, words=0, characters=0)
 
@@ -91,7 +87,6 @@ def test_leaks__equal_lines_that_are_drawn_together_do_not_leak(tmp_path: Path) 
     lines = [f"line {n % 40}" for n in range(400)]
     drawn = SplitCorpus(write(tmp_path, lines), NFC, RULE._replace(by="line"))
     cut = SplitCorpus(write(tmp_path, lines), NFC, RULE)
-
     assert {leak.lines for leak in measure_leaks(drawn, "line", seed=1, text_bytes=1).values()} == {0.0}
     assert {leak.lines for leak in measure_leaks(cut, "line", seed=1, text_bytes=1).values()} == {1.0}
 
@@ -99,9 +94,7 @@ def test_leaks__equal_lines_that_are_drawn_together_do_not_leak(tmp_path: Path) 
 def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
     count = 4 * MAX_SAMPLE
     test = [str(n) for n in range(count)]
-
     found = leaks_of(tmp_path, test[: count // 4], test)["test"]
-
     standard_error = math.sqrt(0.25 * 0.75 / MAX_SAMPLE)
     assert found.lines == pytest.approx(0.25, abs=5 * standard_error)
     assert found == leaks_of(tmp_path, test[: count // 4], test)["test"]
@@ -113,24 +106,19 @@ def test_leaks__are_the_same_where_a_second_process_helps(tmp_path: Path) -> Non
     draw = random.Random(5)
     lines = [" ".join(draw.choices(["ab", "c", "defg", "hi"], k=40)) for _ in range(9000)]
     corpus = SplitCorpus(write(tmp_path, [*lines, *lines[:500]]), NFC, RULE)
-
     alone, together = (measure_leaks(corpus, "line", seed=1, text_bytes=size) for size in (1, 1 << 30))
-
     assert alone == together
     assert 0.1 < alone["test"].lines < 0.3
 
 
 def test_leaks__without_held_out_splits_there_are_none(tmp_path: Path) -> None:
     corpus = SplitCorpus(write(tmp_path, ["a", "b"]), NFC, SplitRule(0.0, 0.0, 1))
-
     assert measure_leaks(corpus, "line", seed=1, text_bytes=1) == {}
 
 
 def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Path) -> None:
     enough = [" ".join(f"w{n}" for n in range(line, line + WORDS)) for line in range(MAX_SAMPLE)]
     few = enough[1:]
-
     many_leak, few_leak = (leaks_of(tmp_path, enough, test)["test"] for test in (enough, few))
-
     assert many_leak == Leak(lines=1, words=1)
     assert few_leak == Leak(lines=1, words=1, characters=1)

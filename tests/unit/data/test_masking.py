@@ -53,23 +53,18 @@ def test_masking__chooses_and_replaces_at_the_rates_of_the_paper() -> None:
 @pytest.mark.parametrize("probability", [0.0, 0.01])
 def test_masking__has_one_position_at_least_in_every_row_that_has_text(probability: float) -> None:
     targets = masked(probability).batch(ROWS).targets
-
     assert int((targets != NO_TARGET).sum(dim=1).min()) == 1
 
 
 def test_masking__with_certainty_masks_all_but_special_tokens() -> None:
     original = Rows(stream(), LENGTH, CHAR_IDS).batch(ROWS).inputs
-
     targets = masked(1.0).batch(ROWS).targets
-
     assert torch.equal(targets != NO_TARGET, original > 4)
 
 
 def test_row_of_special_tokens__has_no_target() -> None:
     ids: NDArray[np.uint8] = np.full(12, 3, dtype=np.uint8)
-
     batch = Rows(ids, 8, CHAR_IDS, Masking(VOCABULARY, 4, 0.5, 1)).batch(ROWS[:2])
-
     assert batch.tokens == 0
     assert bool((batch.targets == NO_TARGET).all())
 
@@ -77,9 +72,7 @@ def test_row_of_special_tokens__has_no_target() -> None:
 def test_masking__follows_from_seed_row_and_draw_and_not_from_the_batch() -> None:
     rows = masked()
     whole = rows.batch(ROWS[:8], 3)
-
     parts = [rows.batch(ROWS[i : i + 1], 3) for i in range(8)]
-
     assert torch.equal(whole.inputs, torch.cat([part.inputs for part in parts]))
     assert torch.equal(whole.targets, torch.cat([part.targets for part in parts]))
     assert not torch.equal(whole.targets, rows.batch(ROWS[:8], 4).targets)
@@ -94,7 +87,6 @@ def test_reader__masks_rows_by_the_number_of_the_epoch(workers: int) -> None:
         batches = [*reader.read(6, 0), *reader.read(6, 4)]
     finally:
         reader.close()
-
     order = epoch_order(len(rows), 1, 6)
     for batch, start in zip(batches, (0, 4), strict=True):
         assert torch.equal(batch.inputs, rows.batch(order[start : start + 4], 7).inputs)
@@ -103,7 +95,6 @@ def test_reader__masks_rows_by_the_number_of_the_epoch(workers: int) -> None:
 def test_lengths__are_told_of_batches_with_padding_only() -> None:
     ids = stream()[: LENGTH + 9]
     rows = Rows(ids, LENGTH, CHAR_IDS)
-
     assert rows.batch(ROWS[:1]).lengths is None
     lengths = rows.batch(ROWS[:2]).lengths
     assert lengths is not None
@@ -112,7 +103,6 @@ def test_lengths__are_told_of_batches_with_padding_only() -> None:
 
 def test_objective__decides_what_is_predicted() -> None:
     causal, of_bert = masking(effective_of("gpt2"), VOCABULARY, 42), masking(effective_of("bert"), VOCABULARY, 42)
-
     assert causal is None
     assert isinstance(of_bert, Masking)
     with pytest.raises(AppError, match="mask token") as caught:
@@ -124,7 +114,5 @@ def test_reference__mean_of_the_replaced_is_that_of_the_formula() -> None:
     """Of 10 % random tokens among k, (k - 1) / k change: the share of changed inputs is 0.8 + 0.1 * 7 / 8."""
     plain, batch = Rows(stream(), LENGTH, CHAR_IDS).batch(ROWS), masked().batch(ROWS)
     chosen = batch.targets != NO_TARGET
-
     changed = float((batch.inputs != plain.inputs).sum() / chosen.sum())
-
     assert math.isclose(changed, 0.8 + 0.1 * 7 / 8, abs_tol=0.02)

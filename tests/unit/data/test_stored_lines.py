@@ -22,10 +22,8 @@ def blocks_of(lines: list[str]) -> list[TextBlock]:
 def test_lines__are_read_as_they_were_stored(lines: list[str]) -> None:
     blocks = blocks_of(lines)
     stored = StoredLines()
-
     assert stored.add_all(blocks[:1]) + stored.add_all(blocks[1:]) == stored.add_all(blocks)
     assert stored.count == 2 * sum(block.text.count("\n") + 1 for block in blocks)
-
     expected = [block.text for block in blocks * 2]
     for _ in range(2):
         assert list(stored.blocks()) == expected
@@ -39,11 +37,9 @@ def test_lines__of_some_labels_are_those_that_a_loop_finds(lines: list[str], pat
     expected = lines_in(block.text for block in blocks)
     values = [pattern[number % len(pattern)] for number in range(len(expected))]
     labels: NDArray[np.uint8] = np.array(values, dtype=np.uint8)
-
     for wanted in ([0], [1, 2], [0, 1, 2]):
         found: dict[int, list[str]] = {label: [] for label in wanted}
         for label, block in chain.from_iterable(stored.labelled_blocks(labels, wanted)):
             found[label] += block.split("\n")
-
         for label in wanted:
             assert found[label] == [line for line, other in zip(expected, values, strict=True) if other == label]

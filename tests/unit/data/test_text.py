@@ -68,7 +68,6 @@ def test_lines__end_at_newlines_only_and_blank_ones_are_dropped(
 @for_all_pairs(st.text(alphabet=st.sampled_from("aж\n\r 🙂\t\u2028"), max_size=40), st.integers(1, 5))
 def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: int) -> None:
     blocks = list(stream_blocks(ShortReads(text.encode(), size), "x"))
-
     lines = [line for part in text.split("\n") if (line := part.removesuffix("\r")).strip()]
     assert [line for block in blocks for line in block.text.split("\n")] == lines
     assert all(block.text.encode() == block.utf8 for block in blocks)
@@ -113,7 +112,6 @@ def test_bytes__that_are_no_utf8_are_refused_in_one_sentence_with_their_place(
 ) -> None:
     with pytest.raises(AppError) as caught:
         lines_of(tmp_path, content)
-
     assert caught.value.message == (
         f"'corpus.txt' is not UTF-8: byte {position} cannot be decoded. Save the text as UTF-8."
     )
@@ -127,7 +125,6 @@ def test_bytes__a_nul_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\nb"])
 def test_line__of_4_mib_is_taken_and_of_a_byte_more_is_refused_with_its_number(tmp_path: Path, ending: bytes) -> None:
     longest = b"a" * MAX_LINE_BYTES
-
     assert MAX_LINE_BYTES == 4 * 1024**2
     assert lines_of(tmp_path, b"x\n\n" + longest + ending)[1] == longest.decode()
     with pytest.raises(AppError) as caught:
@@ -138,10 +135,8 @@ def test_line__of_4_mib_is_taken_and_of_a_byte_more_is_refused_with_its_number(t
 
 def test_line__without_an_end_is_not_read_to_its_end() -> None:
     stream = Endless()
-
     with pytest.raises(AppError, match=r"Line 1 of 'x' has more than 4 MiB"):
         list(stream_blocks(stream, "x"))
-
     assert stream.taken <= MAX_LINE_BYTES + 2**20
 
 
@@ -149,9 +144,7 @@ def test_blocks__are_small_parts_of_a_large_text(tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(300_000)]
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(lines))
-
     found = list(line_blocks(path))
-
     assert list(chain.from_iterable(found)) == lines
     assert max(sum(map(len, block)) for block in found) <= 2**20
 
@@ -160,7 +153,6 @@ def test_folder__is_its_text_files_by_name(tmp_path: Path) -> None:
     for name, text in {"b.txt": "2\n3", "a.TEXT": "1", "c.md": "x", "c.text": "4"}.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "folder.txt").mkdir()
-
     assert [file.name for file in text_files(tmp_path)] == ["a.TEXT", "b.txt", "c.text"]
     assert list(chain.from_iterable(line_blocks(tmp_path))) == ["1", "2", "3", "4"]
     listing = "".join(
@@ -174,7 +166,6 @@ def test_folder__is_its_text_files_by_name(tmp_path: Path) -> None:
 def test_folder__a_name_that_is_no_unicode_is_hashed_by_its_bytes(tmp_path: Path) -> None:
     name = b"\xff.txt"
     (tmp_path / os.fsdecode(name)).write_bytes(b"1")
-
     assert corpus_sha256(tmp_path) == sha256(sha256(b"1").hexdigest().encode() + b"  " + name + b"\n").hexdigest()
 
 

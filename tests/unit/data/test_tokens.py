@@ -47,7 +47,6 @@ def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
     run = make_run(tmp_path, [*POEM, "Ünïcödé"], test_fraction=0.3)
     rule = SplitRule(run.effective.holdout_fraction, 0.3, run.effective.split_seed)
     lines = SplitCorpus(tmp_path / "corpus.txt", NFC, rule)
-
     for split, ids in run.corpus.ids.items():
         texts = lines_in(lines.lines(split))
         assert ids_of(ids) == [i for line in texts for i in (2, *run.tokenizer.encode(line), 3)]
@@ -74,13 +73,11 @@ def test_encoded_corpus__is_in_use_until_its_ids_are_not(tmp_path: Path) -> None
     run = make_run(tmp_path, POEM)
     [folder] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     os.utime(folder, (0, 0))
-
     _, corpus = prepare(run.effective, CorpusPaths(tmp_path / "corpus.txt"), tmp_path / "cache", run.tokenizer)
     assert time.time() - folder.stat().st_mtime < 3600
     assert claim_folder(folder) is None
     del run, corpus
     claim = claim_folder(folder)
-
     assert claim is not None
     os.close(claim)
 
@@ -100,7 +97,6 @@ def test_encoded_corpus_that_a_cleanup_removes_just_now__is_encoded_again(tmp_pa
         preparing = pool.submit(prepared)
         folder.rename(tmp_path / "trash")
         os.close(claim)
-
         assert preparing.result() == expected
     assert folder.exists()
 
@@ -147,7 +143,6 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
 
 def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path, [chr(0x4E00 + i) for i in range(100)], test_fraction=0.3, holdout_fraction=0.2)
-
     assert run.tokenizer.vocab_size == 4 + 50
     assert run.tokenizer.manifest.stats.oov_rate == 1
     assert set(ids_of(run.corpus.ids["test"])) == {1, 2, 3}
@@ -157,7 +152,6 @@ def test_sizes__count_the_tokens_that_the_tokenizer_does_not_know(tmp_path: Path
     rare: dict[str, object] = {"method": "char", "min_frequency": 5}
     run = make_run(tmp_path, POEM, test_fraction=0.3, holdout_fraction=0.2, tokenizer=rare)
     unknown = {split: ids_of(ids).count(1) for split, ids in run.corpus.ids.items()}
-
     assert {split: sizes.unknown_tokens for split, sizes in run.corpus.sizes.items()} == unknown
     assert sum(unknown.values()) > 0
 
@@ -170,9 +164,7 @@ def test_split_by__is_what_the_request_says(tmp_path: Path, by: SplitBy) -> None
         write(folder, POEM[number * 2 : number * 2 + 2], f"{number}.txt")
     paths = CorpusPaths(folder)
     effective = effective_of(paths, split_by=by, test_fraction=0.2, holdout_fraction=0.2)
-
     tokenizer, corpus = prepare(effective, paths, tmp_path / "cache")
-
     rule = SplitRule(0.2, 0.2, effective.split_seed, by)
     for split, ids in corpus.ids.items():
         lines = lines_in(SplitCorpus(folder, NFC, rule).lines(split))
@@ -187,11 +179,9 @@ def test_cache__is_used_again_for_the_same_and_not_for_another(tmp_path: Path) -
     tokenizer, _ = prepare(effective_of(paths), paths, cache)
     folder = next(cache.iterdir())
     made = folder.stat().st_ino
-
     prepare(effective_of(paths, num_epochs=9), paths, cache)
     prepare(effective_of(paths), paths, cache, tokenizer)
     assert [(f.name, f.stat().st_ino) for f in cache.iterdir()] == [(folder.name, made)]
-
     prepare(effective_of(paths, split_seed=1), paths, cache)
     prepare(effective_of(paths, test_fraction=0.3), paths, cache)
     prepare(effective_of(paths, tokenizer={"method": "char", "min_frequency": 3}), paths, cache)
@@ -207,18 +197,14 @@ def test_cache__without_its_seal_is_made_anew(tmp_path: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-
     _, again = prepare(effective_of(paths), paths, cache, tokenizer)
-
     assert ids_of(again.ids["train"]) == expected
 
 
 def test_cache__is_filled_by_many_at_once(tmp_path: Path) -> None:
     paths, cache = CorpusPaths(write(tmp_path, POEM * 50)), tmp_path / "cache"
-
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda _: ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"]), range(6)))
-
     assert all(ids == found[0] for ids in found)
     assert len(list(cache.iterdir())) == 1
 
@@ -229,7 +215,6 @@ def test_cache__of_which_something_was_deleted_is_made_again(tmp_path: Path, del
     expected = ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"])
     [folder] = cache.iterdir()
     (folder / deleted).unlink()
-
     assert ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"]) == expected
     assert list(cache.iterdir()) == [folder]
 
@@ -245,7 +230,6 @@ def test_cache__that_cannot_be_written_is_an_error_and_leaves_nothing(
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(effective_of(paths), paths, cache)
-
     assert list(cache.iterdir()) == []
 
 
@@ -258,16 +242,13 @@ def test_cache__that_another_process_has_just_filled_is_used(tmp_path: Path, mon
 
     monkeypatch.setattr(Path, "rename", beaten)
     _, corpus = prepare(effective_of(paths), paths, cache)
-
     assert len(corpus.ids["train"]) > 0
     assert [folder.name.startswith(".tmp") for folder in cache.iterdir()] == [False]
 
 
 def test_given_texts__are_validation_and_test(tmp_path: Path) -> None:
     paths = CorpusPaths(write(tmp_path, POEM), write(tmp_path, ["the sea"], "v.txt"), write(tmp_path, ["xyz"], "t.txt"))
-
     tokenizer, corpus = prepare(effective_of(paths), paths, tmp_path / "cache")
-
     assert corpus.sizes["train"].lines == len(POEM)
     assert ids_of(corpus.ids["validation"]) == [2, *tokenizer.encode("the sea"), 3]
     assert corpus.sizes["test"].chars == 3
@@ -278,18 +259,14 @@ def test_changed_corpus__is_refused(tmp_path: Path) -> None:
     paths = CorpusPaths(write(tmp_path, POEM))
     effective = effective_of(paths)
     write(tmp_path, POEM[:-1])
-
     with pytest.raises(AppError, match=r"'corpus\.txt' has changed") as caught:
         prepare(effective, paths, tmp_path / "cache")
-
     assert caught.value.code == ErrorCode.DATA_NOT_FOUND
 
 
 def test_long_text__is_encoded_in_blocks_without_a_seam(tmp_path: Path) -> None:
     lines = [f"{i} " + "é" * 300_000 for i in range(30)]
-
     run = make_run(tmp_path, lines, test_fraction=0.2, holdout_fraction=0.1)
-
     assert sum(sizes.chars for sizes in run.corpus.sizes.values()) == sum(len(line) for line in lines)
     assert sum(run.corpus.words.values()) == 60
     written = {split: ids_of(ids) for split, ids in run.corpus.ids.items()}

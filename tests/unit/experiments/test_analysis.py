@@ -169,7 +169,6 @@ def write_files(folder: Path, result: ExperimentResult, sections: SectionsFile) 
 
 def test_experiment__numbers_are_those_of_plain_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = experiment_numbers.main(folder)
-
     assert capsys.readouterr().out.splitlines() == [
         "matrix.csv: 32 rows",
         "listeners.csv: 24 rows",
@@ -212,9 +211,7 @@ def test_recompute__of_the_stored_sections_gives_the_headline_rows(
     folder: Path, analysed: tuple[ExperimentResult, SectionsFile]
 ) -> None:
     stored = SectionsFile.model_validate_json((folder / "sections.json").read_bytes())
-
     found = recompute(stored)
-
     headline = [row for row in analysed[0].models[0].tables.matrix if row.scoring_mode == "skip"]
     for row, own in zip(found.matrix, headline, strict=True):
         assert (row.listener_language, row.text_language) == (own.listener_language, own.text_language)
@@ -293,7 +290,6 @@ def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[Exper
 
 def test_correlations__are_of_every_table(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
     correlations = analysed[0].correlations
-
     # models x kinds x modes x statistics x pairs; tr and kk are rated by the other three each
     assert len(correlations) == 3 * 3 * 2 * 2 * 2
     assert {(row.pairs, row.n_pairs, row.n_permutations) for row in correlations} == {

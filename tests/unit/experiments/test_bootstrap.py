@@ -27,7 +27,6 @@ def test_bootstrap__draws_the_indices_of_pythons_random(seed: int, sizes: list[i
     stream = IndexStream(seed)
     for count in (1, 4, 2):  # the stream continues where the block before has ended
         expected = [[[reference.randrange(size) for _ in range(size)] for size in sizes] for _ in range(count)]
-
         for sample, drawn in enumerate(stream.draw(sizes, count)):
             found: list[list[int]] = drawn.tolist()
             assert found == [resample[sample] for resample in expected]
@@ -122,7 +121,6 @@ def coverage(n_seeds: int, seed_sd: float, *, has_seeds: bool) -> float:
 def test_interval__of_seeds_and_sections_covers_the_true_difference_more_often() -> None:
     # the mean over 5 trainings of each model spreads as much as the mean over sections: 1 / 40 = 2 * sd ** 2 / 5
     seed_sd = sqrt(5 / 80)
-
     # sections alone have half of the variance: 2 * Phi(1.96 / 2 ** 0.5) - 1 = 0.834
     assert coverage(5, seed_sd, has_seeds=False) == pytest.approx(0.834, abs=0.05)
     assert coverage(5, seed_sd, has_seeds=True) > 0.89

@@ -70,9 +70,7 @@ def test_three_languages__have_p_in_sixths() -> None:
     close = {("a", "b"): 1.0, ("b", "a"): 1.0}
     excess = {(a, b): 0.0 if a == b else close.get((a, b), 2.0) for a in "abc" for b in "abc"}
     ratings = rated({pair: 5 - value for pair, value in excess.items()})
-
     found = result_of(excess, ratings)
-
     assert found.keys() == {("pearson", "all"), ("spearman", "all")}
     for row in found.values():
         assert row.r == pytest.approx(-1.0)
@@ -92,9 +90,7 @@ def test_test__is_that_of_brute_force(statistic: CorrelationKind, n_missing: int
     for pair in list(means)[1 : 1 + n_missing]:
         del means[pair]
     means[("a", "f")] = means[("c", "f")]  # equal ratings share a rank
-
     row = result_of(excess, rated({**means, ("a", "q"): 3.0}), BRANCHES)[statistic, pairs]
-
     r, p = brute_force(excess, means, statistic, BRANCHES if pairs == "across_branches" else {})
     assert row.r == pytest.approx(r)
     assert row.p == pytest.approx(p)
@@ -106,7 +102,6 @@ def test_test__is_that_of_brute_force(statistic: CorrelationKind, n_missing: int
 def test_unrated_language__is_not_permuted() -> None:
     excess = random_matrix(SIX, 3)
     means = {pair: value for pair, value in random_matrix(SIX, 4).items() if "f" not in pair}
-
     assert result_of(excess, rated(means))["pearson", "all"].n_languages == 5
 
 
@@ -114,9 +109,7 @@ def test_permutation_with_equal_excesses__counts_as_large() -> None:
     # only the pairs of a, b, c differ; three pairs are rated, and half of the permutations see equal numbers there
     excess = {(a, b): 0.0 if a == b else 1.0 for a in "abc" for b in "abc"} | {("a", "b"): 2.0}
     means = {("a", "b"): 3.0, ("a", "c"): 1.0, ("b", "c"): 2.0}
-
     row = result_of(excess, rated(means))["pearson", "all"]
-
     # a -> b is on a rated pair in three permutations, where r is that of (2, 1, 1) in some order; else all are equal
     assert row.r == pytest.approx(pearsonr([2.0, 1.0, 1.0], [3.0, 1.0, 2.0]).statistic)
     assert row.p == pytest.approx((1 + 1 + 3) / 6), "the observed one, that of rating 1, and three without r"
@@ -133,7 +126,6 @@ def test_permutation_with_equal_excesses__counts_as_large() -> None:
 )
 def test_few_pairs_or_equal_ratings__have_no_correlation(means: Matrix) -> None:
     found = result_of(random_matrix("abc", 5), rated(means), {"a": "x", "b": "x"})
-
     assert {(row.r, row.p, row.p_holm) for row in found.values()} == {(None, None, None)}
     assert [row.is_primary for row in found.values()].count(True) == 1
 
@@ -141,7 +133,6 @@ def test_few_pairs_or_equal_ratings__have_no_correlation(means: Matrix) -> None:
 @pytest.mark.parametrize("blocks", ["a" * 9, "aabbccdef", "aaaaaaabb"], ids=["one", "pairs", "two sizes"])
 def test_more_languages__have_drawn_permutations_that_keep_the_blocks(blocks: str) -> None:
     found = language_permutations(blocks)
-
     assert found.shape == (DRAWN_PERMUTATIONS + 1, 9)
     places: list[list[int]] = found[:2000].tolist()
     assert places[0] == list(range(9))
@@ -158,9 +149,7 @@ def test_more_languages__have_drawn_permutations_that_keep_the_blocks(blocks: st
 def test_drawn_permutations__give_the_p_of_all_of_them_for_languages_that_are_exchangeable() -> None:
     # a star: language a is far from all others in both matrices; p is the chance that a stays: 1 in 9
     excess = {(a, b): 0.0 if a == b else 1.0 + ("a" in (a, b)) for a in "abcdefghi" for b in "abcdefghi"}
-
     row = result_of(excess, rated(excess))["pearson", "all"]
-
     assert row.r == pytest.approx(1.0)
     assert row.n_permutations == DRAWN_PERMUTATIONS + 1
     assert row.p == pytest.approx(1 / 9, abs=5 * sqrt(1 / 9 * 8 / 9 / DRAWN_PERMUTATIONS))
@@ -201,9 +190,7 @@ def test_one_test__is_primary_and_the_others_are_adjusted() -> None:
         ExcessTable(model, "passages", "skip", random_matrix(SIX, seed)) for seed, model in enumerate(["lstm", "gru"])
     ]
     primary = PrimaryTest(model="gru", kind="passages", mode="skip", statistic="pearson", pairs="across_branches")
-
     found = correlations(tables, rated(random_matrix(SIX, 9)), BRANCHES, primary)
-
     assert len(found) == 2 * 2 * 2
     [first] = [row for row in found if row.is_primary]
     assert (first.model, first.statistic, first.pairs, first.p_holm) == ("gru", "pearson", "across_branches", None)

@@ -85,7 +85,6 @@ def test_unk__counts_the_new_characters_of_larger_tokens() -> None:
 
 def test_skip__scores_characters_that_all_models_know() -> None:
     known = known_characters(TEXT, [BY_CHARACTER, BY_PIECE])
-
     assert flags(known) == "xx-x" + "-x" + "x" + "x-x"
     assert numbers(section_scores(TEXT, BY_CHARACTER, known)) == [(5.0, 2, 3), (8.0, 1, 1), (0.0, 0, 0), (32.0, 1, 2)]
     assert numbers(section_scores(TEXT, BY_PIECE, known)) == [
@@ -98,7 +97,6 @@ def test_skip__scores_characters_that_all_models_know() -> None:
 
 def test_skip__can_ask_for_frequent_characters() -> None:
     frequent = frequent_characters(["abca", "da"], 2) & frequent_characters(iter(["aqb", "q"]), 1)
-
     assert frequent == {"a"}
     assert flags(are_among(TEXT, frequent)) == "----" + "-x" + "-" + "x--"
     assert flags(are_among(TEXT, set())) == "-" * 10
@@ -107,9 +105,7 @@ def test_skip__can_ask_for_frequent_characters() -> None:
 def test_sections__with_nothing_scored_are_dropped_for_all() -> None:
     known = known_characters(TEXT, [BY_CHARACTER, BY_PIECE])
     both = [section_scores(TEXT, losses, known) for losses in (BY_CHARACTER, BY_PIECE)]
-
     by_character, by_piece = scored_by_all(both, "kk")
-
     assert by_character.columns().section == by_piece.columns().section == (3,)
     assert numbers(by_character) == [(32.0, 1, 2)]
     assert numbers(by_piece) == [(0.125, 1, 2)]
@@ -117,10 +113,8 @@ def test_sections__with_nothing_scored_are_dropped_for_all() -> None:
 
 def test_sections__none_of_which_is_scored_are_an_error() -> None:
     nothing = np.zeros(10, dtype=np.bool_)
-
     with pytest.raises(AppError) as caught:
         scored_by_all([section_scores(TEXT, BY_CHARACTER, nothing)], "kk")
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert "'kk'" in caught.value.message
     assert "Mode unk scores all positions." in caught.value.message
@@ -130,7 +124,6 @@ def test_stored_losses__that_were_cut_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "losses" / "one"
     BY_PIECE.save(path)
     path.write_bytes(path.read_bytes()[:-8])
-
     with pytest.raises(AppError, match="damaged: run it again") as refused:
         TextLosses.load(path)
     assert refused.value.code is ErrorCode.DATA_NOT_FOUND

@@ -136,7 +136,6 @@ def test_recompute__gives_the_numbers_of_plain_python_to_six_decimals() -> None:
 
 def test_tables__have_their_rows_in_order() -> None:
     found = tables(TABLE, "skip")
-
     assert [(row.listener_language, row.text_language) for row in found.matrix] == [
         (listener, text) for listener in LANGUAGES for text in LANGUAGES
     ]
@@ -182,7 +181,6 @@ def test_tables__drop_sections_that_a_listener_has_not_scored() -> None:
         "a": {"a": (score(0), score(2)), "b": (score(0),)},
         "b": {"a": (score(0), score(2)), "b": (score(0),)},
     }
-
     assert tables(dropped, "skip") == tables(kept, "skip")
 
 
@@ -206,6 +204,5 @@ def test_tables__drop_sections_that_a_listener_has_not_scored() -> None:
 def test_tables__of_unequal_sections_are_refused(table: SectionTable, message: str) -> None:
     with pytest.raises(AppError) as caught:
         tables(table, "skip")
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert message in caught.value.message

@@ -12,7 +12,6 @@ from trainer.experiments.ratings_file import read_ratings
 def test_ratings__are_read_by_the_names_of_their_columns(tmp_path: Path) -> None:
     file = tmp_path / "ratings.csv"
     file.write_bytes('\ufefflanguage,mean_rating, listener,people\r\nkk,6.5,ky,"12"\r\n\r\nky, 7,kk,9\r\n'.encode())
-
     assert read_ratings(file) == (
         Rating(listener="ky", language="kk", mean_rating=6.5),
         Rating(listener="kk", language="ky", mean_rating=7.0),
@@ -22,7 +21,6 @@ def test_ratings__are_read_by_the_names_of_their_columns(tmp_path: Path) -> None
 def test_ratings__are_read_under_the_other_names_of_the_columns(tmp_path: Path) -> None:
     file = tmp_path / "ratings.csv"
     file.write_text("listener_language,text_language,mean_human_rating\nky,kk,6.5\n", encoding="utf-8")
-
     assert read_ratings(file) == (Rating(listener="ky", language="kk", mean_rating=6.5),)
 
 
@@ -55,9 +53,7 @@ HEADER = b"listener,language,mean_rating\n"
 def test_ratings__mistakes_are_named_with_their_line(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "ratings.csv"
     file.write_bytes(content)
-
     with pytest.raises(AppError) as caught:
         read_ratings(file)
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert message in caught.value.message

@@ -81,7 +81,6 @@ def test_report__has_all_of_its_files(folder: Path) -> None:
     others = {"seeds.csv", "perplexity.csv", "curves.csv", "assimilation.csv", "correlations.csv"}
     others |= {"table.tex", "perplexity.tex", "report.html"}
     stored = {"sections.json", "validity.json", "result.json"}
-
     assert {path.name for path in folder.iterdir()} == figures | tables | others | stored | {"tables"}
     expected = {"lstm-held-out", "gru-passages", "gru-held-out", "trigram-passages", "trigram-held-out"}
     assert {path.name for path in (folder / "tables").iterdir()} == expected
@@ -92,9 +91,7 @@ def test_report__has_all_of_its_files(folder: Path) -> None:
 
 def test_report__without_ratings_has_no_table_of_correlations(tmp_path: Path) -> None:
     result = changed(finished_experiment(), correlations=(), models=finished_experiment().models[:1])
-
     write_report(tmp_path, result, section_scores())
-
     assert not (tmp_path / "correlations.csv").exists() and (tmp_path / "result.json").exists()
 
 
@@ -103,7 +100,6 @@ def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> No
         reader = csv.DictReader(file)
         rows: list[dict[str, str]] = list(reader)
         names = reader.fieldnames
-
     assert list(names or ()) == list(MatrixRow.model_fields)
     assert [row["listener_language"] for row in rows[:8]] == ["tr"] * 7 + ["az"]
     assert [row["text_language"] for row in rows[:7]] == list(LANGUAGES)
@@ -113,7 +109,6 @@ def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> No
 
 def test_figures__of_equal_numbers_are_equal_to_the_byte() -> None:
     result = finished_experiment()
-
     for figure in (heat_map_figure, curves_figure):
         assert figure_bytes(figure(result), "png") == figure_bytes(figure(result), "png")
     assert figure_bytes(heat_map_figure(result), "pdf") == figure_bytes(heat_map_figure(result), "pdf")
@@ -128,7 +123,6 @@ def test_heat_map__of_many_languages_has_smaller_cells() -> None:
     tables = changed(result.models[0], tables=changed(result.models[0].tables, matrix=matrix))
     few = heat_map_figure(result).get_figwidth()
     more = heat_map_figure(changed(result, languages=many, models=(tables,))).get_figwidth()
-
     assert more / len(many) < few / len(LANGUAGES)
 
 
@@ -136,13 +130,11 @@ def test_curves__of_a_training_without_figures_are_drawn_without_it() -> None:
     result = finished_experiment()
     first, _, other, *_ = result.curves
     rows = changed(first, best_val_loss=None, auc=None), other
-
     assert figure_bytes(curves_figure(changed(result, curves=rows)), "png").startswith(b"\x89PNG")
 
 
 def test_leaves__of_each_cluster_stand_side_by_side() -> None:
     order = leaf_order(LANGUAGES, JOINS)
-
     assert sorted(order) == sorted(LANGUAGES)
     for join in JOINS:
         places = sorted(order.index(language) for language in join.left + join.right)
@@ -152,7 +144,6 @@ def test_leaves__of_each_cluster_stand_side_by_side() -> None:
 def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     read = Page(page)
-
     assert len(read.alts) == 3 and all(read.alts)
     assert "://" not in re.sub(r"base64,[^\"]*", "", page)
     for text in (
@@ -177,7 +168,6 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
 )
 def test_caption__of_every_table_and_figure_says_what_intervals_cover(result: ExperimentResult, note: str) -> None:
     page = Page(experiment_html(result, IMAGES))
-
     assert len(page.captions) == page.tables + len(page.alts) > 20
     baseline = "The trigram baseline has no seeds: its intervals cover sections of the text."
     others = [caption for caption in page.captions if not caption.endswith(note)]
@@ -226,7 +216,6 @@ def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -
 
 def test_ratings__stand_in_the_page_with_the_primary_test_first_and_adjusted_p() -> None:
     text = Page(experiment_html(finished_experiment(), IMAGES)).text
-
     test = "primary test, model lstm on the passages, positions whose character every model knows"
     numbers = "Spearman's ρ = -0.790, p = 0.0833 (12 pairs of 4 languages, all rated pairs; 24 permutations"
     assert f"Human ratings, {test}: {numbers} of the languages)." in text
@@ -240,21 +229,18 @@ def test_ratings__stand_in_the_page_with_the_primary_test_first_and_adjusted_p()
 def test_ratings_without_a_correlation__say_so() -> None:
     finished = finished_experiment()
     alone = changed(finished, correlations=tuple(changed(row, r=None, p=None) for row in finished.correlations))
-
     assert "no correlation, 12 pairs of 4 languages, all rated pairs." in (correlation_line(alone) or "")
     assert correlation_line(changed(finished, correlations=())) is None
 
 
 def test_names__cannot_become_elements_of_the_page() -> None:
     result = changed(finished_experiment(), experiment_id="<script>alert(1)</script>")
-
     assert "<script>" not in experiment_html(result, IMAGES)
 
 
 @pytest.mark.parametrize("table_of", [latex_table, latex_perplexities])
 def test_latex__is_balanced_and_escaped(table_of: Callable[[ExperimentResult], str]) -> None:
     table = table_of(finished_experiment())
-
     assert table.count("{") == table.count("}")
     assert table.count(r"\begin{") == table.count(r"\end{") == 2
     assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
@@ -289,20 +275,17 @@ def test_table_in_latex__of_an_incomplete_matrix_shows_what_is_missing() -> None
     result = finished_experiment()
     first = result.models[0]
     tables = changed(first, tables=changed(first.tables, matrix=()))
-
     assert "–" in latex_table(changed(result, models=(tables,)))
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 0.5, 0.77, 1.0, 2.0])
 def test_text__on_each_colour_has_the_contrast_that_can_be_read(value: float) -> None:
     scale = HeatScale(0.0, 1.0)
-
     assert contrast(luminance(scale.colour(value)), luminance(scale.text_colour(value))) >= 4.5
 
 
 def test_scale__runs_from_its_first_to_its_last_colour() -> None:
     scale = HeatScale(1.0, 3.0)
-
     assert [scale.colour(value) for value in (1.0, 2.0, 3.0)] == [SCALE_COLOURS[0], SCALE_COLOURS[4], SCALE_COLOURS[-1]]
     assert HeatScale(2.0, 2.0).colour(2.0) == SCALE_COLOURS[0]
     assert contrast(luminance("#ffffff"), luminance("#000000")) == pytest.approx(21.0)

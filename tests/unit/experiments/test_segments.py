@@ -80,7 +80,6 @@ def test_assimilation__names_the_model_in_its_rows() -> None:
 @for_all_pairs(st.text(alphabet=[*CHART, " ", "\u0361", "1"]), st.sets(st.sampled_from(CHART), min_size=1))
 def test_assimilation__keeps_length_and_known_characters(text: str, known: set[str]) -> None:
     replaced = Assimilator(known).replace(text)
-
     assert len(replaced) == len(text)
     for before, after in zip(text, replaced, strict=True):
         assert after == before if before in known or before not in SEGMENTS else after in known | {before}
@@ -94,14 +93,12 @@ def test_segments__are_all_of_the_chart() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="the corpora are not here")
 def test_segments__are_all_letters_of_the_ipa_corpora() -> None:
     letters = {c for file in DATA.glob("*.txt") for c in file.read_text(encoding="utf-8")}
-
     assert {c for c in letters if unicodedata.category(c) in ("Ll", "Lo")} <= SEGMENTS
 
 
 def test_feature_table__changes_with_its_version() -> None:
     everything = "".join(sorted(SEGMENTS))
     table = [(known, rows(known, everything)) for known in everything]
-
     assert (FEATURE_TABLE, sha256(repr(table).encode()).hexdigest()[:16]) == (1, "0d79d0d16665b1d4"), (
         "the table has changed: increase FEATURE_TABLE, so that no stored losses of the old one are used"
     )

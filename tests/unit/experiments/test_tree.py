@@ -20,9 +20,7 @@ def both_orders(pairs: dict[tuple[str, str], float]) -> dict[tuple[str, str], fl
 
 def test_tree__joins_as_by_hand() -> None:
     distances = both_orders({("a", "b"): 2, ("a", "c"): 6, ("a", "d"): 10, ("b", "c"): 8, ("b", "d"): 9, ("c", "d"): 4})
-
     tree = average_linkage(["a", "b", "c", "d"], distances)
-
     assert tree == (
         TreeJoin(left=("a",), right=("b",), height=2.0),
         TreeJoin(left=("c",), right=("d",), height=4.0),

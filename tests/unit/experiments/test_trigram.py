@@ -15,7 +15,6 @@ from trainer.experiments.trigram import Trigram
 def test_trigram__of_a_short_text_is_that_by_hand() -> None:
     # "abab\nac": a 3, b 2, newline 1, c 1 of 7; after a: b 2, c 1; after b: a 1, newline 1; after ab: a 1, newline 1
     losses = Trigram(["abab", "ac"]).losses(["aba", "ca"])
-
     expected = [
         None,
         0.05 * 2 / 7 + 0.25 * 2 / 3,
@@ -59,10 +58,8 @@ def test_trigram__counts_as_plain_python(lines: list[str], sections: list[str]) 
 
 def test_trigram__probabilities_of_all_characters_sum_to_one() -> None:
     model = Trigram(["".join(map(chr, range(0x4E00, 0x4E00 + 150))) * 2])
-
     types = sorted(model.characters)
     losses = model.losses([types[0] + types[1] + follower for follower in types])
-
     nats: list[float] = losses.loss_nats[2::3].tolist()
     assert sum(exp(-loss) for loss in nats) == pytest.approx(1.0)
 
@@ -70,6 +67,5 @@ def test_trigram__probabilities_of_all_characters_sum_to_one() -> None:
 def test_trigram__reads_no_more_characters_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trigram, "MAX_CHARACTERS", 5)
     lines = iter(["abc", "de", "f"])
-
     assert Trigram(lines).characters == {"a", "b", "c", "\n", "d"}
     assert list(lines) == ["f"]

@@ -30,7 +30,6 @@ def measured(within: float, across: float, control: float) -> Measured:
 def test_gap__is_the_difference_of_means_without_controls() -> None:
     distances = {**measured(0.5, 1.0, 2.0).distances, ("az", "tr"): 0.25, ("kk", "tr"): 1.5, ("tr", "kk"): 1.5}
     distances["fi", "ky"] = 1.75
-
     assert gap(distances, FAMILY) == Gap(
         within=(0.25 + 0.5) / 2, across=(1.0 + 1.0 + 1.5 + 1.0) / 4, gap=0.75, control_distances={"fi": 1.75}
     )
@@ -47,7 +46,6 @@ def test_gap__is_the_difference_of_means_without_controls() -> None:
 )
 def test_gap__needs_pairs_within_and_across(branches: dict[str, str]) -> None:
     family = Family(branches, ["fi"])
-
     assert gap(measured(1, 2, 3).distances, family) is None
     assert validity({"held_out": measured(1, 2, 3)}, "held_out", family).passed is None
 
@@ -89,7 +87,6 @@ def test_validity__fails_where_it_is_not() -> None:
         {"held_out": measured(1.0, 0.9, 0.8), "shuffled": measured(0.5, 0.6, 0.7)},
         "held_out",
     )
-
     assert [(check.name, check.passed) for check in found.values()] == [
         ("held_out", False),
         ("shuffled", False),
@@ -101,9 +98,7 @@ def test_validity__fails_where_it_is_not() -> None:
 def test_validity__of_a_positive_gap_needs_the_tree() -> None:
     distances = {**measured(0.5, 1.0, 2.0).distances, ("az", "kk"): 0.1, ("kk", "az"): 0.1}
     tree = average_linkage(LANGUAGES, distances)
-
     [passages, _] = validity({"passages": Measured(distances, tree)}, "passages", FAMILY).checks
-
     assert tree[0] == TreeJoin(left=("az",), right=("kk",), height=0.1)
     assert passages.gap is not None
     assert passages.gap.gap > 0
@@ -112,6 +107,5 @@ def test_validity__of_a_positive_gap_needs_the_tree() -> None:
 
 def test_validity__without_controls_has_no_check_of_them() -> None:
     found = validity({"shuffled": measured(1, 2, 3)}, "shuffled", Family(FAMILY.branches, []))
-
     assert found.passed is None
     assert found.checks == ()

@@ -38,9 +38,7 @@ def saved(folder: Path, architecture: RnnArchitecture = "lstm", *, tied: bool = 
 def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, architecture: RnnArchitecture, tied: bool) -> None:
     model = saved(tmp_path, architecture, tied=tied)
     ids = tensor_of([[2, 4, 5, 6, 3, 2, 8]])
-
     loaded, tokenizer = load_model(tmp_path)
-
     with torch.inference_mode():
         assert torch.equal(model.forward(ids), loaded.forward(ids))
     assert not loaded.training
@@ -59,9 +57,7 @@ def test_load__does_not_load_the_compiler_of_torch(tmp_path: Path, initializatio
         "import pathlib, sys; from trainer.inference.model_files import load_model;"
         f" load_model(pathlib.Path({str(tmp_path)!r})); print('torch._dynamo' in sys.modules)"
     )
-
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
     assert done.stdout == "False\n"
 
 
@@ -70,7 +66,6 @@ def test_load__refuses_a_missing_or_broken_file(tmp_path: Path, file: str) -> No
     saved(tmp_path)
     path = tmp_path / file
     whole = path.read_bytes()
-
     for broken in (None, b"", b"\xff" * 200, whole[:50], whole[:-1]):
         path.unlink(missing_ok=True)
         if broken is not None:
@@ -84,7 +79,6 @@ def test_load__refuses_weights_of_other_shapes_before_it_makes_any(tmp_path: Pat
     model = saved(tmp_path)
     for config in (config_of("gru"), config_of(tied=False), config_of(hidden_size=10_000_000)):
         save_model(tmp_path, model, config)
-
         with pytest.raises(AppError, match="shapes") as caught:
             load_model(tmp_path)
         assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
@@ -93,7 +87,6 @@ def test_load__refuses_weights_of_other_shapes_before_it_makes_any(tmp_path: Pat
 def test_load__refuses_another_tokenizer(tmp_path: Path) -> None:
     saved(tmp_path)
     char_tokenizer(["abcdef"]).save(tmp_path / "tokenizer")
-
     with pytest.raises(AppError, match="9 tokens, but the tokenizer has 10") as caught:
         load_model(tmp_path)
     assert caught.value.code == ErrorCode.MODEL_INCOMPATIBLE

@@ -66,9 +66,7 @@ def test_bf16_steps__differ_from_the_forward_pass_as_the_models_own_bf16_does(na
     """Weights and inputs of products have 8 bits in both; ours keeps everything between the products in fp32."""
     model = model_of(name)
     in_bf16 = deepcopy(model).to(torch.bfloat16)
-
     found = logits_of_steps(model)
-
     assert len(found[-1][0]) == POSITIONS
     ours, theirs = [], []
     for ids, logits in found:
@@ -85,10 +83,8 @@ def test_bf16_steps__differ_from_the_forward_pass_as_the_models_own_bf16_does(na
 def test_generation__in_bf16_repeats_itself_and_states_its_precision(name: str) -> None:
     model = model_of(name)
     values: dict[str, object] = {"num_return_sequences": 3, "logprobs": True, "max_new_tokens": POSITIONS}
-
     first, second = (written(model, "bf16", **values) for _ in range(2))
     fresh, exact = written(model_of(name), "bf16", **values), written(model, "fp32", **values)
-
     assert first == second == fresh and first.precision == "bf16"
     assert first.stop_reason == ("context_full",) * 3
     assert exact.precision == "fp32" and exact == written(model_of(name), "fp32", **values)
@@ -103,12 +99,10 @@ def test_copy_in_bf16__is_made_once_counted_and_dropped_by_training() -> None:
     size = model.memory_bytes()
     written(model, "fp32")
     assert model.memory_bytes() == size
-
     written(model, "bf16")
     copied = model.memory_bytes()
     written(model, "bf16")
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2)  # the embedding is the head
-
     assert model.memory_bytes() == copied == size + 2 * matrices
     before = written(model, "bf16", logprobs=True)
     with torch.no_grad():
@@ -120,10 +114,8 @@ def test_copy_in_bf16__is_made_once_counted_and_dropped_by_training() -> None:
 @pytest.mark.parametrize("name", RECURRENT)
 def test_recurrent_models__generate_in_fp32_only(name: str) -> None:
     model = model_of(name)
-
     with pytest.raises(AppError) as caught:
         written(model, "bf16")
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message == "`precision` must be 'fp32': recurrent models generate in fp32 only."
     with pytest.raises(ValueError, match="in fp32 only"):
@@ -136,7 +128,6 @@ def test_cpu_without_bf16__is_refused() -> None:
 
     with pytest.raises(AppError) as caught:
         check_precision(model_of("gpt2"), "bf16", trial=fails)
-
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.message == "`precision` must be 'fp32': this machine's CPU cannot multiply in bf16."
     check_precision(model_of("gpt2"), "fp32", trial=fails)
@@ -146,9 +137,7 @@ def test_cpu_without_bf16__is_refused() -> None:
 def test_linear__is_the_product_of_matrices_with_or_without_an_order_for_it(dtype: torch.dtype, error: float) -> None:
     torch.manual_seed(1)
     inputs, weight = torch.randn(3, 40).to(dtype), torch.randn(70, 40).to(dtype)
-
     outputs = packed_linear(weight, rows=1)(inputs)
-
     assert outputs.dtype == dtype
     assert torch.allclose(outputs.double(), inputs.double() @ weight.double().t(), atol=error)
 

@@ -123,10 +123,8 @@ def test_echo__of_a_full_context_has_one_more_token_and_no_further_one() -> None
     with torch.no_grad():
         model.input_embedding().weight[3] = 0  # [EOS] is never the likeliest
     prompt = [2, *[5, 6, 7] * POSITIONS][:POSITIONS]
-
     [one] = completed(model, [prompt], logprobs=0, max_tokens=1)
     [many] = completed(model, [prompt], logprobs=0, max_tokens=9)
-
     assert one.tokens is not None and len(one.tokens) == POSITIONS + 1
     assert (one.tokens, one.text, one.finish_reason) == (many.tokens, many.text, "length")
     assert many.finish_reason == "length"
@@ -134,10 +132,8 @@ def test_echo__of_a_full_context_has_one_more_token_and_no_further_one() -> None
 
 def test_prompts__do_not_change_each_other() -> None:
     model = model_of("gpt2")
-
     together = completed(model, PROMPTS, logprobs=2, max_tokens=2)
     alone = [completed(model, [prompt], logprobs=2, max_tokens=2)[0] for prompt in PROMPTS]
-
     for one, other in zip(together, alone, strict=True):
         assert (one.text, one.tokens, one.finish_reason) == (other.text, other.tokens, other.finish_reason)
         assert floats_of(one) == pytest.approx(floats_of(other), abs=1e-5)

@@ -43,9 +43,7 @@ def written(model: LanguageModel, prompt: str, **values: object) -> GenerateResp
 @pytest.mark.parametrize("name", CAUSAL)
 def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) -> None:
     model = model_of(name)
-
     response = scored(model, "abcdefgh\nhgfe")
-
     expected: list[float] = []
     for line in ("abcdefgh", "hgfe"):
         ids = [BOS, *TOKENIZER.encode(line)]
@@ -78,10 +76,8 @@ def test_score__of_a_line_beyond_the_context_goes_by_windows_and_says_so(name: s
 
 def test_score__by_smaller_windows_is_compared_as_far_as_the_context_goes() -> None:
     model = model_of("gpt2")
-
     exact, by_windows = score_lines(model, [TOKENIZER.encode(LINE[:POSITIONS])] * 2)
     [smaller] = score_lines(model, [TOKENIZER.encode(LINE[:POSITIONS])], window_tokens=8)
-
     assert torch.allclose(exact.surprisal, by_windows.surprisal, atol=1e-5)
     assert torch.allclose(exact.surprisal[:8], smaller.surprisal[:8], atol=1e-5)
     assert not torch.allclose(exact.surprisal, smaller.surprisal, atol=1e-2)
@@ -90,9 +86,7 @@ def test_score__by_smaller_windows_is_compared_as_far_as_the_context_goes() -> N
 @pytest.mark.parametrize("name", MASKED)
 def test_score__of_a_masked_model_masks_each_token_in_turn(name: str) -> None:
     model = model_of(name)
-
     response = scored(model, "abcdefgh\nhgfe", top_k=2)
-
     expected: list[float] = []
     for line in ("abcdefgh", "hgfe"):
         ids = [BOS, *TOKENIZER.encode(line), EOS]
@@ -110,9 +104,7 @@ def test_score__of_a_masked_model_masks_each_token_in_turn(name: str) -> None:
 def test_score__of_a_masked_model_reads_around_each_token_what_it_can(name: str, asked: int | None) -> None:
     model = model_of(name)
     width = POSITIONS if name == "bert" else 64
-
     response = scored(model, LINE, window_tokens=asked)
-
     ids = [BOS, *TOKENIZER.encode(LINE), EOS]
     for place in (1, 5, 30, 50, len(LINE)):
         first = min(max(place - width // 2, 0), len(ids) - width)
@@ -127,7 +119,6 @@ def test_score__of_a_masked_model_reads_around_each_token_what_it_can(name: str,
 def test_windows_of_a_masked_model__are_told_of_where_a_line_with_its_begin_and_end_is_longer() -> None:
     model = model_of("bert")
     whole, cut = (scored(model, "ab" * ((POSITIONS - 2) // 2) + more) for more in ("", "a"))
-
     assert whole.window is None and whole.context_tokens is None
     assert cut.window is not None and cut.window.cut_lines == 1
     assert cut.context_tokens == (POSITIONS - 1,) * (POSITIONS - 1)
@@ -136,7 +127,6 @@ def test_windows_of_a_masked_model__are_told_of_where_a_line_with_its_begin_and_
 def test_windows__of_lines_without_a_begin_are_compared_with_scores_without_it() -> None:
     model = model_of("lstm")
     windowed, exact = (scored(model, LINE * 4, context="none", window_tokens=window) for window in (64, None))
-
     assert windowed.window is not None and windowed.surprisal is not None and exact.surprisal is not None
     pairs = zip(windowed.surprisal, exact.surprisal, strict=True)
     largest = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
@@ -147,9 +137,7 @@ def test_windows__of_lines_without_a_begin_are_compared_with_scores_without_it()
 @pytest.mark.parametrize("name", CAUSAL)
 def test_score__without_a_context_reads_the_first_token_and_scores_the_others(name: str) -> None:
     model = model_of(name)
-
     response = scored(model, "abcdefgh\nh\nhgfe", context="none", top_k=1)
-
     expected: list[float | None] = []
     for line in ("abcdefgh", "h", "hgfe"):
         ids = TOKENIZER.encode(line)
@@ -172,9 +160,7 @@ def test_score__of_a_masked_model_hides_the_rest_of_the_word_where_that_is_asked
     """Kauf and Ivanova (2023): each token given those before it in its word and all tokens of other words."""
     tokenizer = char_tokenizer(["abcdefg "], mask_token=True)
     model = model_of(name)
-
     response = scored(model, "abc de\ng", tokenizer=tokenizer, pll_within_word=True)
-
     expected: list[float] = []
     for line, ends in (("abc de", [3, 3, 3, 4, 6, 6]), ("g", [1])):
         ids = [BOS, *tokenizer.encode(line), EOS]
@@ -210,7 +196,6 @@ def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> 
 @pytest.mark.parametrize("name", READ_ONCE)
 def test_score__of_three_contexts_states_the_stride_and_what_each_token_was_given(name: str) -> None:
     response = scored(model_of(name), f"abc\n{LINE}")
-
     stride = POSITIONS - POSITIONS // 4
     assert response.window is not None
     assert (response.window.window_tokens, response.window.stride_tokens) == (POSITIONS, stride)
@@ -225,7 +210,6 @@ def test_score__of_three_contexts_states_the_stride_and_what_each_token_was_give
 
 def test_score__of_a_masked_model_beyond_its_context_states_the_window_of_each_token() -> None:
     response = scored(model_of("bert"), f"abc\n{LINE}")
-
     assert response.window is not None and response.window.stride_tokens == 1
     assert response.context_tokens == (4,) * 3 + (POSITIONS - 1,) * len(LINE)
 
@@ -242,9 +226,7 @@ def test_generation__is_the_likeliest_token_of_a_whole_forward_pass_each_time(na
         steps += 1
         ids += [EOS, BOS] if best == EOS else [best]
         text += "\n" if best == EOS else TOKENIZER.decode([best])
-
     response = written(model, "abc", max_new_tokens=12, stop_on_eos=False)
-
     assert response.outputs == (text,)
     assert response.steps == (steps,)
 
@@ -253,11 +235,9 @@ def test_generation__is_the_likeliest_token_of_a_whole_forward_pass_each_time(na
 def test_generation__ends_where_the_context_is_full_and_says_so(name: str) -> None:
     model = model_of(name)
     prompt = "abcdefgh"
-
     response = written(
         model, prompt, max_new_tokens=100, num_return_sequences=3, temperature=1.5, seed=1, stop_on_eos=False
     )
-
     assert response.stop_reason == ("context_full",) * 3
     assert response.steps is not None and response.outputs is not None
     for steps, text in zip(response.steps, response.outputs, strict=True):
@@ -269,7 +249,6 @@ def test_generation__ends_where_the_context_is_full_and_says_so(name: str) -> No
 @pytest.mark.parametrize("name", READ_ONCE)
 def test_generation__of_a_prompt_beyond_the_context_writes_nothing_and_says_why(name: str) -> None:
     response = written(model_of(name), LINE, num_return_sequences=2)
-
     assert (response.outputs, response.steps) == (("", ""), (0, 0))
     assert response.stop_reason == ("context_full", "context_full")
 
@@ -282,13 +261,11 @@ def test_generation__together_is_what_each_prompt_gives_alone(name: str) -> None
         for seed, prompt in enumerate(["", "abcd\nef", LINE, "hgfedcbahgf"])
     ]
     requests = [parse(GenerateRequest, one) for one in values]
-
     asked = [
         GenerationJob(model, TOKENIZER, request, GenerateResponse(request_id=f"r{i}", run_id="run", status="queued"))
         for i, request in enumerate(requests)
     ]
     together = {response.request_id: response for response in generate_together(model, asked)}
-
     for i, request in enumerate(requests):
         alone = generate(model, TOKENIZER, request, run_id="run", request_id=f"r{i}")
         assert together[f"r{i}"] == alone

@@ -41,9 +41,7 @@ IDS = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12]])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_forward__gives_finite_logits_of_every_token_at_every_place(name: str) -> None:
     ids = torch.randint(VOCABULARY.size, (3, 10))
-
     logits = model_of(name).forward(ids)
-
     assert logits.shape == (3, 10, VOCABULARY.size)
     assert bool(torch.isfinite(logits).all())
 
@@ -51,9 +49,7 @@ def test_forward__gives_finite_logits_of_every_token_at_every_place(name: str) -
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradient__reaches_every_weight(name: str) -> None:
     model = model_of(name).train()
-
     torch.autograd.backward([model.forward(IDS).log_softmax(-1)[0, :, 5].sum()])
-
     gradients = {weight: parameter.grad for weight, parameter in model.named_parameters()}
     assert [weight for weight, gradient in gradients.items() if gradient is None] == []
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values() if gradient is not None)
@@ -64,10 +60,8 @@ def test_causality__a_token_changes_later_logits_and_none_before(name: str) -> N
     model = model_of(name)
     changed = IDS.clone()
     changed[0, 4] = 10
-
     with torch.inference_mode():
         before, after_change = model.forward(IDS)[0], model.forward(changed)[0]
-
     assert torch.equal(before[:4], after_change[:4])
     for t in range(4, IDS.shape[1]):
         assert not torch.allclose(before[t], after_change[t])
@@ -78,10 +72,8 @@ def test_both_sides__a_token_changes_the_logits_before_it_too(name: str) -> None
     model = model_of(name)
     changed = IDS.clone()
     changed[0, 4] = 10
-
     with torch.inference_mode():
         before, after_change = model.forward(IDS)[0], model.forward(changed)[0]
-
     assert not any(torch.allclose(before[t], after_change[t]) for t in range(IDS.shape[1]))
 
 
@@ -93,11 +85,9 @@ def test_padding_and_neighbours__change_nothing(name: str) -> None:
     batch[0, 6:] = CHAR_IDS.filler
     batch[1] = 7
     batch[2, 9:] = 11
-
     with torch.inference_mode():
         alone = model.forward(IDS[:, :6])[0]
         together = model.forward(batch, lengths)[0, :6]
-
     assert torch.allclose(alone, together, atol=1e-5)
 
 
@@ -105,7 +95,6 @@ def test_padding_and_neighbours__change_nothing(name: str) -> None:
 def test_state__step_by_step_the_answer_is_that_of_the_whole_sequence(name: str) -> None:
     model = model_of(name)
     ids = torch.randint(VOCABULARY.size, (3, 12))
-
     with torch.inference_mode():
         whole = model.forward(ids)
         answer, state = model.forward_with_state(ids[:, :5], model.initial_state(3))
@@ -113,7 +102,6 @@ def test_state__step_by_step_the_answer_is_that_of_the_whole_sequence(name: str)
         for t in range(5, 12):
             answer, state = model.forward_with_state(ids[:, t : t + 1], state)
             answers.append(answer)
-
     assert float((whole - torch.cat(answers, dim=1)).abs().max()) < 1e-5
 
 
@@ -121,7 +109,6 @@ def test_state__step_by_step_the_answer_is_that_of_the_whole_sequence(name: str)
 def test_states__of_sequences_of_different_lengths_go_on_together(name: str) -> None:
     model = model_of(name)
     ids = torch.randint(VOCABULARY.size, (2, 12))
-
     with torch.inference_mode():
         whole = model.forward(ids)
         states = [model.forward_with_state(ids[i : i + 1, :n], model.initial_state(1))[1] for i, n in ((0, 3), (1, 8))]
@@ -136,7 +123,6 @@ def test_states__of_sequences_of_different_lengths_go_on_together(name: str) -> 
 @pytest.mark.parametrize("name", MASKED)
 def test_state__of_a_model_that_reads_both_sides_there_is_none(name: str) -> None:
     model = model_of(name)
-
     with pytest.raises(ValueError, match="both sides"):
         model.initial_state(1)
     with pytest.raises(ValueError, match="both sides"):
@@ -146,7 +132,6 @@ def test_state__of_a_model_that_reads_both_sides_there_is_none(name: str) -> Non
 @pytest.mark.parametrize("name", FAMILIES)
 def test_input__of_another_form_is_refused(name: str) -> None:
     model = model_of(name)
-
     with pytest.raises(ValueError, match=r"Expected x with shape \(B, T\), got \(10,\)"):
         model.forward(IDS[0])
     with pytest.raises(TypeError, match=r"Expected x of dtype torch\.int64, got torch\.int32"):
@@ -156,7 +141,6 @@ def test_input__of_another_form_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_input__longer_than_the_positions_is_refused(name: str) -> None:
     model = model_of(name)
-
     assert model.context_tokens == POSITIONS
     with pytest.raises(ValueError, match=f"{POSITIONS} tokens at most, got {POSITIONS + 1}"):
         model.forward(torch.ones(1, POSITIONS + 1, dtype=torch.long))
@@ -170,7 +154,6 @@ def test_vocabulary__without_a_token_is_refused() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_evaluation__draws_nothing_and_training_does(name: str) -> None:
     model = model_of(name)
-
     assert torch.equal(model.forward(IDS), model.forward(IDS))
     if name not in ("gpt2", "bert", *OTHERS):  # of which the small ones have no dropout
         model.train()
@@ -180,10 +163,8 @@ def test_evaluation__draws_nothing_and_training_does(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fresh_model__is_within_five_percent_of_uniform(name: str) -> None:
     model = model_of(name, vocabulary(67, mask=4), lively=False)
-
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
-
     assert math.isclose(-float(log_p.mean()), math.log(67), rel_tol=0.05)
 
 
@@ -198,9 +179,7 @@ def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, name: str) -> N
     model = model_of(name)
     save_model(tmp_path, model, config_of(name)[0])
     tokenizer.save(tmp_path / "tokenizer")
-
     loaded, _ = load_model(tmp_path)
-
     with torch.inference_mode():
         assert torch.equal(model.forward(IDS), loaded.forward(IDS))
     assert (loaded.objective, loaded.vocabulary) == (model.objective, VOCABULARY)
@@ -234,9 +213,7 @@ def noise(count: int) -> Ids:
 @pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_learning__one_batch_is_learned_by_heart(name: str) -> None:
     model = model_of(name, lively=False)
-
     losses = learned(model, batches(name, noise(4 * 12 + 1), 12), steps=150, at_once=4, rate=0.02, passes=True)
-
     assert losses[0] > 1.5
     assert min(losses[-10:]) < 0.5
 
@@ -244,19 +221,15 @@ def test_learning__one_batch_is_learned_by_heart(name: str) -> None:
 @pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_noise__is_learned_by_no_family(name: str) -> None:
     model = model_of(name, lively=False).train()
-
     losses = learned(model, batches(name, noise(16 * 60 * 16 + 1), 16), steps=60, at_once=16, rate=0.01, passes=False)
-
     assert sum(losses[-20:]) / 20 > math.log(8) - 0.05
 
 
 @pytest.mark.parametrize("name", slow_except(["lstm both", "gru both"], "lstm both"))
 def test_noise__would_be_learned_where_the_target_is_in_sight(name: str) -> None:
     model = model_of(name, lively=False)
-
     rows = Rows(noise(16 * 120 * 16 + 1), 16, CHAR_IDS)
     losses = learned(model, rows, steps=120, at_once=16, rate=0.02, passes=False)
-
     assert sum(losses[-10:]) / 10 < math.log(8) - 0.3
 
 
@@ -271,11 +244,9 @@ def test_resume__goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     (tmp_path / "parts").mkdir()
     whole = observed(make_run(tmp_path / "whole", TEXT[:30], **values))
     run = make_run(tmp_path / "parts", TEXT[:30], **values)
-
     first = observed(run, should_stop=after(9, "pause"))
     torch.manual_seed(99)
     then = observed(run, resume=True)
-
     assert first.result.stopped == "pause"
     kept = [row for row in first.rows if row.step <= first.result.state.curve.step]
     assert timeless(kept + then.rows) == timeless(whole.rows)
@@ -292,14 +263,12 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path, name: s
     }
     values |= {"model": without_draws, "max_steps": 4}
     weights: list[Tensor] = []
-
     for batch_size, accumulation in ((8, 1), (4, 2)):
         folder = tmp_path / str(batch_size)
         folder.mkdir()
         run = make_run(folder, TEXT[:30], **values, batch_size=batch_size, gradient_accumulation=accumulation)
         told = observed(run)
         weights.append(torch.cat([weight.detach().flatten() for weight in told.model.parameters()]))
-
     assert float((weights[0] - weights[1]).abs().max()) < 1e-5
 
 
@@ -307,13 +276,11 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path, name: s
 def test_gradient_checkpointing__changes_no_number(tmp_path: Path, name: str) -> None:
     values: dict[str, object] = {**run_values(name), "max_steps": 3}
     digests: list[str] = []
-
     for checkpointed in (False, True):
         folder = tmp_path / str(checkpointed)
         folder.mkdir()
         run = make_run(folder, TEXT[:30], **values, compute={"gradient_checkpointing": checkpointed})
         digests.append(digest(observed(run).model))
-
     assert digests[0] == digests[1]
 
 
@@ -324,15 +291,12 @@ def test_gradient_checkpointing__is_for_transformers() -> None:
 
 def test_two_directions__double_the_width_before_the_head() -> None:
     one, both = model_of("lstm"), model_of("lstm both")
-
     widths = [dict(model.named_parameters())["projection.weight"].shape[1] for model in (one, both)]
-
     assert widths == [16, 32]
 
 
 def test_parameters__of_an_lstm_are_more_than_of_a_gru_and_of_a_plain_rnn() -> None:
     counts = [model_of(name).parameter_count() for name in ("lstm", "gru", "rnn")]
-
     assert counts == sorted(counts, reverse=True) and len(set(counts)) == 3
 
 
@@ -373,7 +337,6 @@ _ONE_WAY: dict[str, object] = {"bidirectional": False}
 
 def test_documentation__counts_the_parameters_of_every_preset() -> None:
     text = (Path(__file__).parents[3] / "docs" / "architectures.md").read_text(encoding="utf-8")
-
     for family in ("char_lstm", "lstm", "gru", "rnn", "gpt2", "bert", "llama", "qwen"):
         counts: list[str] = []
         for size in ("tiny", "small", "base", "paper"):

@@ -20,10 +20,8 @@ def test_gradients__are_those_of_torch(shape: tuple[int, ...]) -> None:
     for weight in native.parameters():
         nn.init.normal_(weight)
     ours, inputs, upstream = LayerNorm(native), 3 + 2 * torch.randn(shape), torch.randn(shape)
-
     expected = gradients(native.double(), inputs.double(), upstream.double())
     found = gradients(ours.float(), inputs, upstream)
-
     for mine, its in zip(found, expected, strict=True):
         assert torch.allclose(mine.double(), its, atol=1e-5)
 
@@ -34,9 +32,7 @@ def test_replaced_layers__keep_their_weights_names_and_numbers() -> None:
     body, inputs = nn.Sequential(nn.Linear(4, 4), native), torch.randn(5, 4)
     names = [name for name, _ in body.named_parameters()]
     replace_layer_norms(body)
-
     _, replaced = body.children()
-
     assert isinstance(replaced, LayerNorm)
     assert [name for name, _ in body.named_parameters()] == names
     with torch.no_grad():

@@ -59,7 +59,6 @@ def test_linear__has_the_outputs_and_gradients_of_double_precision(
 def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
     weight, few, many = torch.randn(2048, 2048), torch.randn(7, 2048), torch.randn(8, 2048)
-
     assert torch.equal(linear(few, weight), functional.linear(few, weight))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(linear(many, weight), functional.linear(many, weight))
@@ -72,11 +71,9 @@ def test_onednn__gives_a_model_the_logits_and_gradients_of_the_other_products(
     model = model_of(name, vocabulary(150, mask=4))
     ids = torch.randint(5, 150, (9, POSITIONS))
     expected = logits_and_gradients(model, ids)
-
     monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
     monkeypatch.setattr(linear_module, "_MIN_MULTIPLICATIONS", 1)
     found = logits_and_gradients(model, ids)
-
     assert "Onednn" in str(model.logits(model.hidden_states(ids)).grad_fn)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -86,7 +83,6 @@ def test_product_into__multiplies_many_rows_by_onednn(monkeypatch: pytest.Monkey
     generator = np.random.Generator(np.random.PCG64(0))
     inputs, weight = (generator.standard_normal(shape, dtype=np.float32) for shape in ((16, 512), (512, 1024)))
     outputs = np.empty((16, 1024), dtype=np.float32)
-
     multiply = product_into(inputs, weight, outputs)
     for factor in (1, 2):  # the arrays are read at each call
         inputs *= factor
@@ -98,9 +94,7 @@ def test_product_into__multiplies_many_rows_by_onednn(monkeypatch: pytest.Monkey
 def test_traced_graph__has_no_product_of_onednn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MKL_LACKS_AVX512", "_MIN_ROWS", "_MIN_MULTIPLICATIONS"):
         monkeypatch.setattr(linear_module, name, 1)
-
     write_torchscript(tmp_path, model_of("gpt2"))
-
     with ZipFile(tmp_path / SCRIPT_FILE) as script:
         code = b"".join(script.read(name) for name in script.namelist() if name.endswith(".py"))
     assert b"torch.linear" in code
@@ -121,14 +115,12 @@ def logits_and_gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]
 def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int]) -> None:
     model = model_of(name, vocabulary(150, mask=4))
     ids = torch.randint(5, 150, shape)
-
     with torch.inference_mode():
         plain = model.forward(ids)
         with model.packed_products():
             packed = model.forward(ids)
             assert all(is_packed(model))
         after = model.forward(ids)
-
     torch.testing.assert_close(packed, plain, rtol=1e-4, atol=1e-4)
     assert not any(is_packed(model))
     assert torch.equal(after, plain)
@@ -136,17 +128,14 @@ def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int])
 
 def test_packed_weights__are_unpacked_after_an_error() -> None:
     model = model_of("gpt2")
-
     with pytest.raises(ValueError, match="Expected x with shape"), model.packed_products():
         model.forward(torch.zeros(3, dtype=torch.long))
-
     assert not any(is_packed(model))
 
 
 def test_packed_weights__of_a_recurrent_model_are_the_plain_ones() -> None:
     model = model_of("lstm")
     modules = list(model.modules())
-
     with model.packed_products():
         assert list(model.modules()) == modules
 
@@ -161,7 +150,6 @@ def is_packed(model: LanguageModel) -> list[bool]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
     model = model_of(name, VOCABULARY)
-
     assert packing_pays(model, MANY, "AVX512") == (name in TRANSFORMERS)
     assert not packing_pays(model, 100, "AVX512")
     assert not packing_pays(model, MANY, "AVX2")

@@ -31,10 +31,8 @@ def test_forward__equals_the_textbook_cell(architecture: RnnArchitecture, tied: 
     model = small_model(VOCABULARY, architecture, tied=tied)
     ids = [2, 5, 4, 8, 3, 2, 6, 7]
     reference = ReferenceModel(model, architecture)
-
     with torch.inference_mode():
         ours = model.forward(tensor_of([ids])).log_softmax(-1)[0]
-
     expected = torch.tensor(reference.log_probabilities(ids), dtype=torch.float64)
     assert torch.allclose(expected, ours.double(), atol=1e-5)
 
@@ -45,10 +43,8 @@ def test_causality__a_token_changes_later_logits_and_none_before(architecture: R
     ids = tensor_of([[2, 5, 4, 8, 3, 2, 6, 7]])
     changed = ids.clone()
     changed[0, 4] = 6
-
     with torch.inference_mode():
         before, after = model.forward(ids)[0], model.forward(changed)[0]
-
     assert torch.equal(before[:4], after[:4])
     for t in range(4, 8):
         assert not torch.allclose(before[t], after[t])
@@ -58,12 +54,10 @@ def test_causality__a_token_changes_later_logits_and_none_before(architecture: R
 def test_state__in_pieces_the_answer_is_the_same(architecture: RnnArchitecture, tied: bool) -> None:
     model = small_model(VOCABULARY, architecture, tied=tied)
     ids = torch.randint(VOCABULARY, (3, 12))
-
     with torch.inference_mode():
         whole = model.forward(ids)
         first, state = model.forward_with_state(ids[:, :5], model.initial_state(3))
         second, _ = model.forward_with_state(ids[:, 5:], state)
-
     assert torch.allclose(whole, torch.cat([first, second], dim=1), atol=1e-6)
 
 
@@ -72,10 +66,8 @@ def test_padding_and_neighbours__change_nothing(architecture: RnnArchitecture) -
     model = small_model(VOCABULARY, architecture)
     line = tensor_of([[2, 5, 4]])
     batch = tensor_of([[2, 5, 4, 0, 0], [2, 8, 8, 8, 8]])
-
     with torch.inference_mode():
         alone, together = model.forward(line)[0], model.forward(batch, tensor_of([[3, 5]])[0])[0, :3]
-
     assert torch.allclose(alone, together, atol=1e-6)
 
 
@@ -84,7 +76,6 @@ def test_word_model__of_two_layers_of_512_has_the_parameters_that_its_table_says
     request = TrainRequest(model_family="lstm", corpus="text")
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None).model
-
     assert model_name(config) == "LSTM-2x512"
     assert build(config, vocabulary(tokens)).parameter_count() == 3_678_208 + 769 * tokens
 
@@ -95,9 +86,7 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
     config = RnnConfig(
         architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tie_word_embeddings=tied
     )
-
     model = build(config, vocabulary(v))
-
     recurrent = sum(GATES[architecture] * h * ((e if layer == 0 else h) + h + 2) for layer in range(layers))
     head = h * e + e + v if tied else h * v + v
     assert model.parameter_count() == v * e + recurrent + head
@@ -119,11 +108,9 @@ def test_fresh_model__is_within_five_percent_of_uniform(
         initialization=initialization,
     )
     model = build(config, vocabulary(67)).eval()
-
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
         loss = -float(log_p.mean(dim=(0, 1)).mean())
-
     assert math.isclose(loss, math.log(67), rel_tol=0.05)
 
 
@@ -132,7 +119,6 @@ def test_first_weights__are_spread_as_torch_has_them_without_a_word(architecture
     """Embeddings N(0, 1), all else uniform in +-1/sqrt(hidden size), as the pages of torch say of each layer."""
     torch.manual_seed(4)
     config = RnnConfig(architecture=architecture, embedding_size=64, hidden_size=100, num_layers=2)
-
     for name, weight in build(config, vocabulary(90)).named_parameters():
         values = weight.detach().double()
         if name == "embedding.weight":
@@ -216,9 +202,7 @@ def test_training__computes_the_layers_of_torch_with_dropout_between_them(
 def test_dropout__keeps_the_given_share_and_the_mean(probability: float) -> None:
     torch.manual_seed(3)
     numbers = torch.rand(401, 997) + 1  # an odd count: the last draw of 64 bits is used in part
-
     dropped = dropout(numbers, probability, is_training=True)
-
     kept = dropped != 0
     rounded = min(round(probability * 2**16), 2**16 - 1) / 2**16
     count = numbers.numel()
@@ -231,10 +215,8 @@ def test_dropout__keeps_the_given_share_and_the_mean(probability: float) -> None
 def test_dropout__draws_every_place_by_itself() -> None:
     torch.manual_seed(3)
     kept = torch.stack([dropout(torch.ones(61), 0.5, is_training=True) for _ in range(4000)]) != 0
-
     shares = kept.double().mean(0)
     pairs = torch.corrcoef(kept.double().t()) - torch.eye(61)
-
     assert float((shares - 0.5).abs().max()) < 0.045  # six standard deviations
     assert float(pairs.abs().max()) < 0.095
 
@@ -244,9 +226,7 @@ def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(f
     request = parse(TrainRequest, {"model_family": family, "model_size": "paper", "corpus": "text"})
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None).model
-
     model = build(config, vocabulary(40)).train()
-
     assert isinstance(model, RecurrentModel)
     assert (model.config.dropout, model.config.dropout_places) == (0.1, "between_layers")
     parts = dict(model.named_children())

@@ -30,7 +30,6 @@ def compare_steps(model: LanguageModel, lengths: Sequence[int]) -> None:
     state = state_after(model, lengths, random)
     fast, plain = model.steps(state), ForwardSteps(model, tuple(part.clone() for part in state))
     rows = list(range(len(lengths)))
-
     for step in range(POSITIONS - max(lengths)):
         reading = rows if step % 3 else sorted(random.sample(rows, random.randint(1, len(rows))))
         ids = [random.randrange(model.vocab_size) for _ in reading]
@@ -58,9 +57,7 @@ def test_product_into__gives_the_product(rows: int, is_contiguous: bool) -> None
     weight = draw.standard_normal((64, 65) if is_contiguous else (65, 64), dtype=np.float32)
     weight = weight if is_contiguous else weight.T
     product = np.empty((rows, 65), dtype=np.float32)
-
     product_into(inputs, weight, product)()
-
     np.testing.assert_allclose(product, inputs.astype(np.float64) @ weight.astype(np.float64), atol=1e-4)
 
 
@@ -80,13 +77,11 @@ def test_steps__give_the_logits_of_a_large_vocabulary(name: str) -> None:
 def test_steps__read_the_weights_of_the_last_training(name: str) -> None:
     model = model_of(name)
     size = model.memory_bytes()
-
     compare_steps(model, (2,))
     merged = model.memory_bytes() - size
     compare_steps(model, (3,))
     assert model.memory_bytes() == size + merged
     assert merged >= sum(weight.nbytes for name, weight in model.named_parameters() if "weight_hh" in name) > 0
-
     with torch.no_grad():
         model.train().input_embedding().weight.mul_(2)
     assert model.memory_bytes() == size
@@ -95,5 +90,4 @@ def test_steps__read_the_weights_of_the_last_training(name: str) -> None:
 
 def test_steps_on_another_device__are_those_of_the_forward_pass() -> None:
     model = model_of("lstm").to("meta")
-
     assert isinstance(model.steps(model.initial_state(2)), ForwardSteps)

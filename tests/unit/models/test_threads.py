@@ -80,7 +80,6 @@ def test_two_threads__change_no_bit_of_a_score(family: str) -> None:
     torch.set_num_threads(1)
     one = sequence_surprisals(model, ids)
     torch.set_num_threads(2)
-
     assert all(map(torch.equal, one, sequence_surprisals(model, ids)))
 
 
@@ -103,7 +102,6 @@ def test_products_that_threads_would_change_or_that_are_small__have_one_thread(
     fields = {"lstm": {"hidden_size": 800}, "gpt2": {"hidden_size": 32, "num_layers": 1}}[family]
     model = build(changed(config_of(family)[0], **fields), vocabulary(vocabulary_size))
     torch.set_num_threads(4)
-
     with model.computing("scoring", rows, tokens):
         assert torch.get_num_threads() == threads
     model.threads_are_fixed = True
@@ -131,9 +129,7 @@ class Machine:
 @for_all_pairs(st.floats(1 / 12, 2), st.floats(0.005, 1))
 def test_choice__does_more_than_0_8_of_what_the_better_number_can(gain: float, seconds_of_a_piece: float) -> None:
     machine = Machine(lambda seconds: (1000.0, 1000 * gain))
-
     machine.work(MeasuredCount(2), 1000 * seconds_of_a_piece, until=120)
-
     assert machine.done >= 0.8 * machine.possible
 
 
@@ -145,7 +141,6 @@ def test_choice__follows_programs_that_begin_and_end() -> None:
         before = machine.done, machine.possible
         machine.work(choice, 20, until=end)
         shares.append((machine.done - before[0]) / (machine.possible - before[1]))
-
     assert min(shares) > 0.85
     assert choice.count == 2
 
@@ -159,7 +154,6 @@ def test_choice__of_small_fixed_and_other_numbers_is_that_of_torch_or_one() -> N
         with choice.computing(1, is_small=is_small, is_fixed=is_fixed):
             seen.append(torch.get_num_threads())
         assert torch.get_num_threads() == most
-
     assert seen == [1, 4, 2, 1]
     assert choice.most == 4
     assert choice.mean is not None and 1 <= choice.mean <= 4

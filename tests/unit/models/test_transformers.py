@@ -94,11 +94,9 @@ def test_logits__are_those_of_the_library(name: str) -> None:
     library = library_twin(name, ours)
     ids = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12], [2, 5, 9, 8, 3, 2, 0, 0, 0, 0]])
     read = (ids > 0).long()
-
     with torch.inference_mode():
         mine = ours.forward(ids, read.sum(dim=1))
         expected = library(ids, attention_mask=read).logits
-
     assert float((mine[0] - expected[0]).abs().max()) < 1e-5
     assert float((mine[1, :6] - expected[1, :6]).abs().max()) < 1e-5
 
@@ -126,7 +124,6 @@ def test_activation__is_that_of_the_library_with_its_gradient(name: Activation) 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> None:
     config, tokens = config_of(name)[0], vocabulary(50, pad=7, bos=8, eos=9, mask=4)
-
     made: PreTrainedConfig
     match config:
         case Gpt2Config():
@@ -136,7 +133,6 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
         case _:
             assert isinstance(config, BertConfig)
             made = bert.library_config(config, tokens)
-
     for token, expected in (("pad", 7), ("bos", 8), ("eos", 9)):
         found: object = getattr(made, f"{token}_token_id")
         assert found == expected
@@ -150,18 +146,14 @@ def test_other_models__do_without_the_library() -> None:
         "from tests.support.families import model_of; model_of('lstm both');"
         "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules"
     )
-
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.process
 def test_import_of_a_transformer__leaves_the_environment_for_child_processes() -> None:
     program = "import os; before = dict(os.environ); import trainer.models.transformer; assert os.environ == before"
-
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -178,7 +170,6 @@ def test_dropout__is_drawn_at_every_place_of_the_library(name: str, count: int) 
     places = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     handles = [module.register_forward_hook(look) for module in places]
     model.forward(torch.randint(5, 13, (100, POSITIONS)))
-
     assert all(isinstance(module, Dropout) for module in places)
     assert len(kept) == count and len(handles) >= count
     for is_kept in kept:

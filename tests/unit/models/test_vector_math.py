@@ -45,11 +45,9 @@ class FirstCalls(TorchFunctionMode):
 def test_first_call__of_each_function_has_one_number(name: str) -> None:
     config, objective = config_of(name)
     first_calls = FirstCalls()
-
     with first_calls:
         model = build(config, VOCABULARY, objective)
         logits = model.forward(torch.randint(5, VOCABULARY.size, (3, POSITIONS)))
         torch.autograd.backward([logits.log_softmax(-1).exp().sum()])
-
     assert first_calls.sizes.keys() >= {"cos", "exp", "sin", "tanh"}
     assert set(first_calls.sizes.values()) == {1}

@@ -20,9 +20,7 @@ LIBRARY_FALLBACK = library_tokenizer(FALLBACK)
 @for_all(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text__is_its_bytes_and_comes_back(text: str) -> None:
     form = normalize("NFC", text)
-
     ids = TOKENIZER.encode(text)
-
     assert ids == [4 + byte for byte in form.encode()]
     assert TOKENIZER.decode(ids) == form
     assert LIBRARY.encode(form, add_special_tokens=False).ids == ids
@@ -38,7 +36,6 @@ def test_any_text__is_its_bytes_and_comes_back(text: str) -> None:
 def test_any_ids__have_no_half_character_in_any_first_part(ids: list[int]) -> None:
     values = bytes(i - 4 for i in ids if i >= 4)
     pieces = TOKENIZER.pieces(ids)
-
     for end in range(len(ids) + 1):
         assert TOKENIZER.decode(ids[:end]) == "".join(pieces[:end])
     if all(i >= 4 for i in ids):
@@ -80,7 +77,6 @@ def test_fallback__writes_unknown_characters_as_bytes_between_the_tokens_of_know
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
 def test_fallback_of_sentencepiece__has_the_bytes_of_unknown_characters(model_type: str) -> None:
     fallback = tokenizer_of("sentencepiece", ["the sun, the sea"], byte_fallback=True, model_type=model_type)
-
     ids = fallback.encode("the Ж\tsun")
     names = fallback.tokens(ids)
     assert [name for name in names if name.startswith("<0x")] == ["<0xD0>", "<0x96>", "<0x09>"]
@@ -93,9 +89,7 @@ def test_fallback_of_sentencepiece__has_the_bytes_of_unknown_characters(model_ty
 @for_all(st.text(st.characters(exclude_categories=["Cs"])))
 def test_fallback_of_sentencepiece__gives_every_text_back_but_its_own_sign_of_a_space(text: str) -> None:
     form = normalize("NFC", text)
-
     ids = SENTENCEPIECE.encode(text)
-
     assert SENTENCEPIECE.special_ids.unk not in ids
     assert SENTENCEPIECE.decode(ids) == form.replace("\u2581", "\0")
     assert "".join(form[start:end] for start, end in SENTENCEPIECE.spans(text)) == form
@@ -109,9 +103,7 @@ def test_fallback_of_sentencepiece__gives_every_text_back_but_its_own_sign_of_a_
 @for_all(st.text(st.characters(exclude_categories=["Cs"])))
 def test_fallback__gives_every_text_back_with_the_ids_of_the_library(text: str) -> None:
     form = normalize("NFC", text)
-
     ids = FALLBACK.encode(text)
-
     assert FALLBACK.special_ids.unk not in ids
     assert FALLBACK.decode(ids) == form
     assert LIBRARY_FALLBACK.encode(form, add_special_tokens=False).ids == ids
@@ -120,7 +112,6 @@ def test_fallback__gives_every_text_back_with_the_ids_of_the_library(text: str) 
 
 def test_fallback__needs_room_for_the_bytes() -> None:
     least = 4 + 256 + len(set("the sun"))  # special tokens, bytes and characters
-
     assert tokenizer_of("bpe", ["the sun"], byte_fallback=True, vocab_size=least).vocab_size == least
     with pytest.raises(AppError) as caught:
         tokenizer_of("bpe", ["the sun"], byte_fallback=True, vocab_size=least - 1)

@@ -27,7 +27,6 @@ IPA = ["ˈqɑzɑq tɪlɪ", "ɡyl ʃɑːr", "œmˈɪr 𐓀"]
 
 def test_ids__are_specials_then_sorted_code_points() -> None:
     tokenizer = char_tokenizer(["bca", "éa", "😀"])
-
     assert SPECIAL_TOKENS == {"[PAD]": 0, "[UNK]": 1, "[BOS]": 2, "[EOS]": 3}
     assert tokenizer.encode("abcé😀") == [4, 5, 6, 7, 8]
     assert tokenizer.vocab_size == 9
@@ -36,20 +35,17 @@ def test_ids__are_specials_then_sorted_code_points() -> None:
 
 def test_encode__normalizes_first_and_gives_unknown_for_what_it_does_not_know() -> None:
     tokenizer = char_tokenizer(["aé"])
-
     assert tokenizer.encode("ae\u0301x\n\0\ud800") == [4, 5, 1, 1, 1, 1]
     assert tokenizer.encode("") == []
 
 
 def test_encode__a_special_token_in_the_text_is_text() -> None:
     tokenizer = char_tokenizer(["[BOS]"])
-
     assert tokenizer.tokens(tokenizer.encode("[BOS]")) == list("[BOS]")
 
 
 def test_documents__are_the_lines_between_begin_and_end() -> None:
     tokenizer = char_tokenizer(["ab"])
-
     assert documents_of(tokenizer, ["a", "bx"]) == [2, 4, 3, 2, 5, 1, 3]
     assert documents_of(tokenizer, ["", "b", ""]) == [2, 3, 2, 5, 3, 2, 3]
 
@@ -58,14 +54,12 @@ def test_documents__are_the_lines_between_begin_and_end() -> None:
 def test_documents__take_the_smallest_type(characters: int, bytes_per_id: int) -> None:
     text = "".join(chr(0x10000 + i) for i in range(characters))
     tokenizer = char_tokenizer([text])
-
     assert tokenizer.encode_documents(text).itemsize == bytes_per_id
     assert documents_of(tokenizer, [text])[1:-1] == list(range(4, characters + 4))
 
 
 def test_decode__skips_specials_and_ids_outside() -> None:
     tokenizer = char_tokenizer(IPA)
-
     assert tokenizer.decode([2, *tokenizer.encode(IPA[0]), 3, 0, 1, 9999, -1]) == IPA[0]
 
 
@@ -81,9 +75,7 @@ TRAINED_ON_IPA = char_tokenizer(IPA)
 def test_round_trip__known_characters_come_back_and_spans_tile_the_text(text: str) -> None:
     normal = normalize("NFC", text)
     tokenizer = char_tokenizer([normal, "x"])
-
     ids, spans = tokenizer.encode(text), tokenizer.spans(text)
-
     assert tokenizer.decode(ids) == normal
     assert [normal[a:b] for a, b in spans] == tokenizer.tokens(ids)
 
@@ -100,14 +92,12 @@ def test_library_file__gives_equal_ids(text: str) -> None:
 def test_library_file__decodes_equally(tmp_path: Path) -> None:
     TRAINED_ON_IPA.save(tmp_path)
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-
     for line in IPA:
         assert library.decode(TRAINED_ON_IPA.encode(line)) == line
 
 
 def test_vocabulary__drops_the_rare_and_keeps_the_most_frequent() -> None:
     lines = ["aaaa", "bbb", "cc", "dd", "e"]
-
     assert char_tokenizer(lines, min_frequency=3).vocab_size == 4 + 2
     assert char_tokenizer(lines, min_frequency=5).encode("a") == [1]
     capped = char_tokenizer(lines, vocab_size=7)
@@ -117,7 +107,6 @@ def test_vocabulary__drops_the_rare_and_keeps_the_most_frequent() -> None:
 
 def test_statistics__are_those_of_lines_that_the_vocabulary_did_not_see() -> None:
     stats = char_tokenizer(["ab c"], ["ab zz", "cz"]).manifest.stats
-
     assert stats.token_count == 7
     assert stats.oov_rate == pytest.approx(3 / 7)
     assert stats.coverage == pytest.approx(4 / 7)
@@ -129,7 +118,6 @@ def test_statistics__are_those_of_lines_that_the_vocabulary_did_not_see() -> Non
 
 def test_manifest__tells_what_made_the_tokenizer() -> None:
     manifest = char_tokenizer(["ab", "c"]).manifest
-
     assert (manifest.method, manifest.vocab_size, manifest.special_tokens) == ("char", 7, SPECIAL_TOKENS)
     assert [(c.lines, c.chars) for c in manifest.corpus] == [(2, 3)]
     assert (manifest.seed, manifest.holdout_fraction) == (1, 0.1)
@@ -141,9 +129,7 @@ def test_id__of_a_runs_own_tokenizer_is_the_same_when_it_is_trained_again(tmp_pa
     first = Path(__file__).parents[2] / "fixtures" / "finished_run"
     [run] = RunStore(first / "artifacts").all()
     stored = load_tokenizer(run.tokenizer).manifest
-
     tokenizer, _ = prepare(run.record().effective, CorpusPaths(first / "data" / "corpus" / "text.txt"), tmp_path)
-
     again = tokenizer.manifest
     assert (again.tokenizer_id, again.corpus, again.files) == (stored.tokenizer_id, stored.corpus, stored.files)
 
@@ -243,7 +229,6 @@ MANIFEST_FILE = """{
 @pytest.mark.parametrize(("file", "schema"), [("tokenizer.json", LIBRARY_FILE), ("manifest.json", MANIFEST_FILE)])
 def test_files__have_their_documented_form(tmp_path: Path, file: str, schema: str) -> None:
     char_tokenizer([*IPA, "abc"]).save(tmp_path)
-
     form: dict[str, JsonValue] = json.loads(schema)
     written: dict[str, JsonValue] = json.loads((tmp_path / file).read_bytes())
     Draft202012Validator(form).validate(written)
@@ -255,9 +240,7 @@ def test_files__have_their_documented_form(tmp_path: Path, file: str, schema: st
 def test_load__gives_the_tokenizer_that_was_saved(tmp_path: Path) -> None:
     saved = char_tokenizer(IPA, normalization={"lowercase": True})
     saved.save(tmp_path / "folder")
-
     loaded = load_tokenizer(tmp_path / "folder")
-
     assert loaded.manifest == saved.manifest
     assert loaded.encode(IPA[0].upper()) == saved.encode(IPA[0].upper())
 
@@ -267,7 +250,6 @@ def test_load__refuses_a_missing_cut_or_changed_file(tmp_path: Path, file: str) 
     TRAINED_ON_IPA.save(tmp_path)
     path = tmp_path / file
     whole = path.read_bytes()
-
     for broken in (None, b"", whole[:-40], whole.replace(b"[UNK]", b"[UNK!]"), b"{}"):
         path.unlink(missing_ok=True)
         if broken is not None:
@@ -285,7 +267,6 @@ def test_load__refuses_a_vocabulary_that_is_none_of_characters(tmp_path: Path, c
     new = old.replace(change[0].encode(), change[1].encode())
     library.write_bytes(new)
     manifest.write_text(manifest.read_text().replace(sha256(old).hexdigest(), sha256(new).hexdigest()))
-
     with pytest.raises(AppError, match="does not have"):
         load_tokenizer(tmp_path)
 

@@ -36,7 +36,6 @@ def made(method: str, held_out: Sequence[str] = ("a line held out",), **fields: 
 @pytest.mark.parametrize("method", METHODS)
 def test_known_text__comes_back_in_its_normal_form(method: str) -> None:
     tokenizer = made(method)
-
     for text in [*KNOWN, "e\u0301tude"]:
         assert tokenizer.decode(tokenizer.encode(text)) == normalize("NFC", text)
     assert tokenizer.encode("e\u0301tude") == tokenizer.encode("\u00e9tude")
@@ -47,7 +46,6 @@ def test_known_text__comes_back_in_its_normal_form(method: str) -> None:
 def test_unknown_text__is_the_unknown_token_and_a_special_token_in_a_text_is_text(method: str) -> None:
     tokenizer = made(method)
     specials = tokenizer.manifest.special_tokens
-
     assert (tokenizer.special_ids.unk in tokenizer.encode("Ж")) == (method not in LOSSLESS)
     for name in specials:
         assert set(tokenizer.encode(name)) & set(specials.values()) <= {tokenizer.special_ids.unk}
@@ -58,9 +56,7 @@ def test_documents__are_each_line_between_begin_and_end(method: str) -> None:
     tokenizer = made(method)
     ids_of = tokenizer.special_ids
     begin = [] if ids_of.bos is None else [ids_of.bos]
-
     ids: list[int] = tokenizer.encode_documents("\n".join(KNOWN)).tolist()
-
     assert ids == [i for line in KNOWN for i in (*begin, *tokenizer.encode(line), ids_of.eos)]
     assert max(ids) < tokenizer.vocab_size
 
@@ -68,7 +64,6 @@ def test_documents__are_each_line_between_begin_and_end(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_spans__lead_each_token_to_its_place_in_the_normal_form(method: str) -> None:
     tokenizer = made(method)
-
     for text in KNOWN:
         normal, spans = normalize("NFC", text), tokenizer.spans(text)
         assert len(spans) == len(tokenizer.encode(text)) == len(tokenizer.tokens(tokenizer.encode(text)))
@@ -82,7 +77,6 @@ def test_spans__lead_each_token_to_its_place_in_the_normal_form(method: str) -> 
 def test_decoded_text__begins_with_that_of_every_first_part(method: str) -> None:
     tokenizer = made(method)
     ids = tokenizer.encode(" ".join(KNOWN))
-
     for length in range(len(ids)):
         assert tokenizer.decode(ids).startswith(tokenizer.decode(ids[:length]))
         assert tokenizer.decode(ids[:length]) == "".join(tokenizer.pieces(ids)[:length])
@@ -92,16 +86,13 @@ def test_decoded_text__begins_with_that_of_every_first_part(method: str) -> None
 def test_decode__skips_specials_and_ids_outside(method: str) -> None:
     tokenizer = made(method)
     specials = list(tokenizer.manifest.special_tokens.values())
-
     ids = [*specials, *tokenizer.encode("the sea"), 99_999, -1, tokenizer.vocab_size]
-
     assert tokenizer.decode(ids) == "the sea"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_lowercase__is_part_of_the_tokenizer(method: str) -> None:
     tokenizer = made(method, normalization=Normalization(lowercase=True))
-
     assert tokenizer.normalization.lowercase
     assert tokenizer.encode("THE Sea") == tokenizer.encode("the sea")
     assert made(method).encode("THE sea") != made(method).encode("the sea")
@@ -112,9 +103,7 @@ def test_saved__it_is_found_by_its_manifest_and_gives_equal_ids(method: str, tmp
     saved = made(method)
     assert not is_saved(tmp_path / "folder")
     saved.save(tmp_path / "folder")
-
     loaded = load_tokenizer(tmp_path / "folder")
-
     assert is_saved(tmp_path / "folder")
     assert loaded.manifest == saved.manifest
     assert (loaded.manifest.method, loaded.manifest.vocab_size) == (method.split()[0], saved.vocab_size)
@@ -127,7 +116,6 @@ def test_saved__it_is_found_by_its_manifest_and_gives_equal_ids(method: str, tmp
 def test_training__gives_equal_bytes_each_time(method: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
         made(method).save(tmp_path / name)
-
     [file] = made(method).manifest.files
     assert (tmp_path / "one" / file.path).read_bytes() == (tmp_path / "two" / file.path).read_bytes()
 
@@ -138,7 +126,6 @@ def test_broken_file__is_refused(method: str, tmp_path: Path) -> None:
     [file] = made(method).manifest.files
     path = tmp_path / file.path
     whole = path.read_bytes()
-
     for broken in (None, b"", whole[:-40], whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]):
         path.unlink(missing_ok=True)
         if broken is not None:
@@ -191,7 +178,6 @@ def test_vocabulary_of_another_kind__is_refused_though_the_hash_is_right(
     after = before.replace(old, new)
     path.write_bytes(after)
     manifest.write_text(manifest.read_text().replace(sha256(before).hexdigest(), sha256(after).hexdigest()))
-
     with pytest.raises(AppError, match="does not") as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
@@ -223,7 +209,6 @@ def test_unknown_share__counts_as_the_tokenizer_does(method: str, tmp_path: Path
     tokenizer = made(method)
     tokenizer.save(tmp_path)
     lines = ["the Ж sea", "Жж", "e\u0301tude"]
-
     assert unknown_share(tmp_path, lines) == (0 if method in LOSSLESS else 3 / (9 + 2 + 5))
     assert unknown_share(tmp_path, []) == 0
 
@@ -231,7 +216,6 @@ def test_unknown_share__counts_as_the_tokenizer_does(method: str, tmp_path: Path
 @pytest.mark.parametrize("method", WITH_UNKNOWN)
 def test_unknown_characters__are_all_that_unknown_tokens_stand_for(method: str) -> None:
     tokenizer = made(method)
-
     for lines, expected in (("the Ж sea\nЖжшЖ шЖ\n\n\u00e9tude", 7), ("the sea\n\u00e9tude", 0), ("", 0)):
         assert tokenizer.unknown_characters(lines, tokenizer.encode_documents(lines)) == expected
     mixed = "the Жsea\nЖthe"  # an unknown word is unknown with all its letters
@@ -243,7 +227,6 @@ def test_method_of_the_manifest_that_is_not_there__is_refused(tmp_path: Path) ->
     made("char").save(tmp_path)
     manifest = tmp_path / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8").replace('"char"', '"morse"'), encoding="utf-8")
-
     with pytest.raises(AppError, match="method") as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
@@ -254,7 +237,6 @@ def test_documents__are_the_ids_of_each_line_between_its_special_tokens(method: 
     tokenizer = made(method)
     special_ids = tokenizer.special_ids
     start = [] if special_ids.bos is None else [special_ids.bos]
-
     for lines in ([""], ["the sea"], [*KNOWN, "\u2581the\tsea\u2585 \x1f\u4e00", "the sea", " "]):
         ids: list[int] = tokenizer.encode_documents("\n".join(lines)).tolist()
         assert ids == [i for line in lines for i in (*start, *tokenizer.encode(line), special_ids.eos)]

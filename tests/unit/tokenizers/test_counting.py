@@ -17,6 +17,5 @@ def test_size__is_what_str_counts(lines: list[str]) -> None:
 
 def test_size__of_every_character_is_what_str_counts() -> None:
     characters = [chr(i) for i in range(CODE_POINTS) if not 0xD800 <= i < 0xE000 and chr(i) != "\n"]
-
     for between in ("", "a", " "):
         assert text_size(between.join(characters)) == size_by_str([between.join(characters)])

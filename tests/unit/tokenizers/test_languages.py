@@ -21,7 +21,6 @@ def made(method: str, lines: list[str]) -> Tokenizer:
 def test_text_in_the_vocabulary__comes_back_as_it_was(method: str, language: str) -> None:
     lines = texts_in(language)
     tokenizer = made(method, lines)
-
     assert len(lines) >= 3
     for line in [*lines, normalize("NFD", lines[0])]:
         ids = tokenizer.encode(line)
@@ -38,9 +37,7 @@ def test_text_that_was_not_seen__loses_unknown_characters_and_nothing_else(metho
     *lines, unseen = texts_in(language)
     tokenizer = made(method, lines)
     known = set("".join(lines))
-
     ids = tokenizer.encode(unseen)
-
     assert tokenizer.decode(ids) == "".join(c for c in unseen if c in known)
     assert (tokenizer.special_ids.unk in ids) == bool(set(unseen) - known)
 
@@ -49,7 +46,6 @@ def test_text_that_was_not_seen__loses_unknown_characters_and_nothing_else(metho
 def test_subwords__are_fewer_than_characters_and_lead_to_them(method: str) -> None:
     lines = texts_in("tr")
     tokenizer = made(method, lines)
-
     for line in lines:
         spans = tokenizer.spans(line)
         assert len(spans) < 0.6 * len(line)

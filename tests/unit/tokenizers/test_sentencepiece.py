@@ -39,7 +39,6 @@ def test_any_text__loses_unknown_characters_and_nothing_else(known_text: str, te
     for model_type in TYPES:
         tokenizer = made(model_type, [learned])
         ids = tokenizer.encode(text)
-
         assert tokenizer.decode(ids) == "".join(c for c in normal if c in known)
         assert (tokenizer.special_ids.unk in ids) == any(c not in known for c in normal)
         assert tiles(tokenizer.spans(text), normal)
@@ -51,9 +50,7 @@ def test_special_tokens_in_a_text__are_text_even_where_the_vocabulary_is_made_fr
     for model_type in TYPES:
         tokenizer = made(model_type, [f"{known} {known} <s>[PAD]##"] * 3)
         specials = set(tokenizer.manifest.special_tokens.values()) - {tokenizer.special_ids.unk}
-
         ids = tokenizer.encode(text)
-
         assert not specials & set(ids)
         assert tokenizer.decode(ids) == "".join(c for c in text if c in f"{known} <s>[PAD]##")
 
@@ -81,9 +78,7 @@ def test_ids_and_tokens__are_those_of_the_package_on_the_saved_file(tmp_path: Pa
 @pytest.mark.parametrize("model_type", TYPES)
 def test_words__are_the_same_tokens_at_the_start_and_carry_the_space_before_them(model_type: str) -> None:
     tokenizer = KINGS[model_type]
-
     ids = tokenizer.encode("king king")
-
     assert ids[: len(ids) // 2] == ids[len(ids) // 2 :]
     assert tokenizer.tokens(ids)[0].startswith("\u2581")
     assert tokenizer.spans("king king")[len(ids) // 2][0] == 4
@@ -93,9 +88,7 @@ def test_words__are_the_same_tokens_at_the_start_and_carry_the_space_before_them
 @pytest.mark.parametrize("model_type", TYPES)
 def test_reserved_characters__are_unknown_though_the_text_has_them(model_type: str) -> None:
     tokenizer = made(model_type, [*LINES, "a\tb\u2581c\u2585d"])
-
     ids = tokenizer.encode("a\tb\u2581c\u2585d")
-
     assert ids.count(2) == 3
     assert tokenizer.decode(ids) == "abcd"
     assert tokenizer.manifest.stats.char_coverage == 1
@@ -104,7 +97,6 @@ def test_reserved_characters__are_unknown_though_the_text_has_them(model_type: s
 @pytest.mark.parametrize("model_type", TYPES)
 def test_long_lines__are_learned_from_to_their_end(model_type: str) -> None:
     tokenizer = made(model_type, [f"{'the king ' * 3000}ж"])
-
     assert tokenizer.special_ids.unk not in tokenizer.encode("the king ж")
 
 
@@ -112,7 +104,6 @@ def test_long_lines__are_learned_from_to_their_end(model_type: str) -> None:
 def test_style__decides_the_special_tokens(model_type: str) -> None:
     bert = made(model_type, special_style="bert").special_ids
     masked = made(model_type, special_style="gpt2_mask").special_ids
-
     assert (bert.pad, bert.unk, bert.bos, bert.eos, bert.mask) == (0, 1, 2, 3, 4)
     assert (masked.bos, masked.eos, masked.unk, masked.pad, masked.mask) == (0, 1, 2, 3, 4)
 
@@ -120,7 +111,6 @@ def test_style__decides_the_special_tokens(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_vocabulary__is_at_most_as_large_as_asked_and_holds_every_character(model_type: str) -> None:
     least = 4 + len(set("".join(LINES)))
-
     for size in (least, least + 5, 10_000):
         tokenizer = made(model_type, vocab_size=size)
         assert tokenizer.vocab_size == len(tokenizer.tokens(range(tokenizer.vocab_size))) <= size

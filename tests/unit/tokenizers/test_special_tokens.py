@@ -42,7 +42,6 @@ def test_names__are_those_given_and_nothing_else_changes(method: str, style: str
     plain, renamed = made(method, special_style=style), made(method, special_style=style, special_tokens=NAMES)
     renamed.save(tmp_path)
     loaded = load_tokenizer(tmp_path)
-
     for tokenizer in (renamed, loaded):
         assert tokenizer.manifest.special_tokens == RENAMED[style]
         assert tokenizer.special_ids == plain.special_ids
@@ -55,7 +54,6 @@ def test_names__are_those_given_and_nothing_else_changes(method: str, style: str
 @pytest.mark.parametrize("method", METHODS)
 def test_names__not_given_are_those_of_the_style_and_a_named_mask_is_there(method: str) -> None:
     bert = {"[PAD]": 0, "[UNK]": 1, "<s>": 2, "[SEP]": 3, "[MASK]": 4}
-
     assert made(method, special_style="bert", special_tokens={"cls_token": "<s>"}).manifest.special_tokens == bert
     masked = made(method, special_style="gpt2", special_tokens={"mask_token": "<gap>"})
     assert list(masked.manifest.special_tokens) == ["<s>", "</s>", "<unk>", "<pad>", "<gap>"]
@@ -65,7 +63,6 @@ def test_names__not_given_are_those_of_the_style_and_a_named_mask_is_there(metho
 @pytest.mark.parametrize("method", METHODS)
 def test_names__may_be_exchanged(method: str) -> None:
     ids = made(method, special_style="gpt2", special_tokens={"bos_token": "</s>", "eos_token": "<s>"}).special_ids
-
     assert (ids.bos, ids.eos) == (0, 1)
 
 
@@ -79,7 +76,6 @@ spelled = st.lists(st.sampled_from([*NAMES.values(), "begin", "the", " ", "##", 
 def test_names_in_a_text__are_text(text: str) -> None:
     for tokenizer in TOKENIZERS:
         ids = tokenizer.encode(text)
-
         assert not set(tokenizer.special_ids.all) - {tokenizer.special_ids.unk} & set(ids)
         assert tokenizer.special_ids.unk not in ids
         assert tokenizer.decode(ids) == text
@@ -89,7 +85,6 @@ def test_names_in_a_text__are_text(text: str) -> None:
 def test_library_file__has_the_names_in_their_places(method: str) -> None:
     ours = made(method, special_tokens=NAMES)
     library = library_tokenizer(ours)
-
     assert {name: library.token_to_id(name) for name in NAMES.values()} == ours.manifest.special_tokens
     assert library.encode("the sun").ids == [ours.special_ids.bos, *ours.encode("the sun"), ours.special_ids.eos]
     assert library.encode("Ж", add_special_tokens=False).ids == [ours.special_ids.unk]
@@ -99,7 +94,6 @@ def test_sentencepiece_file__has_the_names_in_the_packages_own_places(tmp_path: 
     ours = made("sentencepiece", special_tokens=NAMES)
     ours.save(tmp_path)
     processor = SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
-
     ids = (processor.bos_id(), processor.eos_id(), processor.unk_id(), processor.pad_id())
     assert ids == (ours.special_ids.bos, ours.special_ids.eos, ours.special_ids.unk, ours.special_ids.pad)
     assert {name: processor.piece_to_id(name) for name in NAMES.values()} == ours.manifest.special_tokens
@@ -133,7 +127,6 @@ def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path)
     whole = path.read_text(encoding="utf-8")
     start, end = whole.index('"config": {'), whole.index('"stats"')
     path.write_text(f'{whole[:start]}"config": {{"method": "word"}},\n{whole[end:]}', encoding="utf-8")
-
     with pytest.raises(AppError, match="does not have the method of its manifest") as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
@@ -141,5 +134,4 @@ def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path)
 
 def test_roles__of_the_aliases_of_bert_are_begin_and_end() -> None:
     names = parse(SpecialTokens, {"cls_token": "[C]", "sep_token": "[S]"})
-
     assert names.by_role == {"bos": "[C]", "eos": "[S]"}

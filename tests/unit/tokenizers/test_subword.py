@@ -29,7 +29,6 @@ def test_any_text__loses_unknown_characters_one_token_each_and_nothing_else(know
     for method in LIBRARY_METHODS:
         tokenizer = tokenizer_of(method, [learned])
         ids = tokenizer.encode(text)
-
         assert tokenizer.decode(ids) == "".join(c for c in normal if c in learned)
         assert ids.count(tokenizer.special_ids.unk) == sum(c not in learned for c in normal)
         assert tiles(tokenizer.spans(text), normal)
@@ -40,9 +39,7 @@ def test_special_tokens_in_a_text__are_text_even_where_the_vocabulary_is_made_fr
     for method in LIBRARY_METHODS:
         tokenizer = tokenizer_of(method, [f"{known} {known} <s>[PAD]##"])
         specials = set(tokenizer.manifest.special_tokens.values()) - {tokenizer.special_ids.unk}
-
         ids = tokenizer.encode(text)
-
         assert not specials & set(ids)
         assert tokenizer.decode(ids) == "".join(c for c in text if c in f"{known} <s>[PAD]##")
 
@@ -64,7 +61,6 @@ def test_ids_and_spans__are_those_of_the_library_on_the_saved_file(text: str, od
 def test_library_file__puts_a_text_between_begin_and_end(method: str) -> None:
     tokenizer = KINGS[method]
     ids = tokenizer.special_ids
-
     assert library_tokenizer(tokenizer).encode("the king").ids == [ids.bos, *tokenizer.encode("the king"), ids.eos]
 
 
@@ -79,7 +75,6 @@ def test_bpe__merges_frequent_words_with_the_space_before_them() -> None:
 
 def test_wordpiece__goes_on_with_a_word_after_two_hashes() -> None:
     tokenizer = KINGS["wordpiece"]
-
     assert tokenizer.manifest.special_tokens == {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
     assert shown(tokenizer, "the kings ##") == ["the", " king", "##s", " #", "#"]
     assert shown(tokenizer, "kiЖng") == ["k", "##i", "[UNK]", "n", "##g"]
@@ -90,7 +85,6 @@ def test_style__decides_the_special_tokens(method: str) -> None:
     bert = tokenizer_of(method, LINES, special_style="bert").special_ids
     masked = tokenizer_of(method, LINES, special_style="gpt2_mask").special_ids
     plain = tokenizer_of(method, LINES, special_style="gpt2").special_ids
-
     assert (bert.pad, bert.unk, bert.bos, bert.eos, bert.mask) == (0, 1, 2, 3, 4)
     assert (masked.bos, masked.eos, masked.unk, masked.pad, masked.mask) == (0, 1, 2, 3, 4)
     assert plain == masked._replace(mask=None)
@@ -100,7 +94,6 @@ def test_style__decides_the_special_tokens(method: str) -> None:
 def test_vocabulary__is_at_most_as_large_as_asked_and_holds_every_character(method: str) -> None:
     characters = len(set("".join(LINES)))
     least = 4 + characters if method == "bpe" else 5 + 2 * characters
-
     for size in (least, least + 5, 10_000):
         tokenizer = tokenizer_of(method, LINES, vocab_size=size)
         assert tokenizer.vocab_size == len(tokenizer.tokens(range(tokenizer.vocab_size))) <= size
@@ -113,9 +106,7 @@ def test_vocabulary__is_at_most_as_large_as_asked_and_holds_every_character(meth
 @pytest.mark.parametrize("method", LIBRARY_METHODS)
 def test_rare_pairs__become_no_tokens(method: str) -> None:
     lines = ["ab ab ab ab", "cd cd"]
-
     tokenizer = tokenizer_of(method, lines, min_frequency=3)
-
     assert shown(tokenizer, " ab") == [" ab"]
     assert len(shown(tokenizer, " cd")) == 3
 
@@ -123,7 +114,6 @@ def test_rare_pairs__become_no_tokens(method: str) -> None:
 @pytest.mark.parametrize("method", LIBRARY_METHODS)
 def test_word_of_a_hundred_thousand_letters__is_encoded_and_decoded(method: str) -> None:
     text = "king" * 25_000
-
     assert KINGS[method].decode(KINGS[method].encode(text)) == text
 
 
@@ -131,10 +121,8 @@ def test_word_of_a_hundred_thousand_letters__is_encoded_and_decoded(method: str)
 @pytest.mark.parametrize("method", LIBRARY_METHODS)
 def test_word_of_a_million_letters__costs_as_much_a_letter_as_shorter_ones(method: str) -> None:
     text = "king" * 250_000
-
     short_ids, short_seconds = encoded(method, text[:62_500])
     ids, seconds = encoded(method, text)
-
     assert seconds < 128 * short_seconds  # 16 times as long: 16 times as much, not 256 times
     assert KINGS[method].decode(ids) == text
     assert KINGS[method].decode(short_ids) == text[:62_500]

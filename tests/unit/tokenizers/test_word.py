@@ -17,7 +17,6 @@ from trainer.training.batches import NO_TARGET
 
 def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() -> None:
     tokenizer = tokenizer_of("word", ["b a b", "c\ta  d"])
-
     assert tokenizer.manifest.special_tokens == {"<UNK>": 0, "<eos>": 1}
     assert tokenizer.encode("a b c d e") == [3, 2, 4, 5, 0]
     assert tokenizer.tokens([0, 1, 2]) == ["<UNK>", "<eos>", "b"]
@@ -27,7 +26,6 @@ def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() ->
 @pytest.mark.parametrize("name", ["<unk>", "<UNK>", "[UNK]"])
 def test_name_of_an_unknown_token__in_a_text_counts_as_unknown(name: str) -> None:
     tokenizer = tokenizer_of("word", [f"the {name} sat", f"{name} {name}"])
-
     documents = tokenizer.encode_documents(f"the {name} sat")
     ids: list[int] = documents.tolist()
     assert ids == [2, 0, 3, 1]
@@ -37,14 +35,12 @@ def test_name_of_an_unknown_token__in_a_text_counts_as_unknown(name: str) -> Non
 
 def test_documents__are_words_and_an_end_each() -> None:
     tokenizer = tokenizer_of("word", ["a b"])
-
     ids: list[int] = tokenizer.encode_documents("a x b\nb").tolist()
     assert ids == [2, 0, 3, 1, 3, 1]
 
 
 def test_vocabulary__drops_the_rare_and_keeps_the_most_frequent_in_the_order_of_the_text() -> None:
     lines = ["c a a", "b b c", "d a"]
-
     assert tokenizer_of("word", lines, min_frequency=2).encode("c a b d") == [2, 3, 4, 0]
     capped = tokenizer_of("word", lines, vocab_size=4)
     assert capped.encode("a c b d") == [3, 2, 0, 0]
@@ -60,7 +56,6 @@ def test_words_of_validation_and_test__are_not_in_the_vocabulary(tmp_path: Path)
         test_fraction=0.3,
         holdout_fraction=0.2,
     )
-
     assert run.tokenizer.vocab_size == 2 + 1 + 30
     for split in ("validation", "test"):
         ids: list[int] = run.corpus.ids[split].tolist()
@@ -74,9 +69,7 @@ def test_rows__begin_at_the_end_of_a_line_and_predict_every_id(tmp_path: Path) -
     )
     ids: list[int] = run.corpus.ids["train"].tolist()
     rows = run.corpus.rows("train", 8)
-
     batch = rows.batch(np.arange(len(rows)))
-
     inputs: list[int] = batch.inputs.flatten().tolist()
     targets: list[int] = batch.targets.flatten().tolist()
     assert inputs[: len(ids)] == [1, *ids[:-1]]
@@ -112,9 +105,7 @@ def test_known_words__come_back_and_have_their_places(known: str, text: str) -> 
     known, text = normalize("NFC", known), normalize("NFC", text)
     tokenizer = tokenizer_of("word", [f"{known} x"])
     words, has = text.split(), set(f"{known} x".split())
-
     ids = tokenizer.encode(text)
-
     assert tokenizer.tokens(ids) == [
         w if w in has and w not in ("<UNK>", "<unk>", "[UNK]", "<eos>") else "<UNK>" for w in words
     ]
@@ -138,7 +129,6 @@ def test_library_file__gives_equal_ids(text: str, odd: list[str]) -> None:
 def test_white_space__is_the_same_in_the_library_file() -> None:
     tokenizer = tokenizer_of("word", ["a"])
     library = library_tokenizer(tokenizer)
-
     for code_point in range(0x3100):
         text = f"a{chr(code_point)}a"
         assert library.encode(text, add_special_tokens=False).ids == tokenizer.encode(text)
