@@ -19,9 +19,9 @@ import structlog
 from discord.http import Route
 from pydantic import TypeAdapter
 
-from bot.chart_process import ChartProcess
-from bot.ledger import read_ledger
-from bot.notifier import Notifier
+from bot.notifications.notifier import Notifier
+from bot.people.watchers import read_ledger
+from bot.processes.chart_process import ChartProcess
 from bot.run_index import RunIndex
 from local_discord import LocalDiscord
 from trainer.artifacts.run_status import RunFollower

@@ -3,8 +3,6 @@
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress
-from bot.client import Bot
 from bot.commands.admin import ADMIN_FORMS, admin_group
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import COMPARE_BUTTONS, compare
@@ -25,6 +23,8 @@ from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.settings import SETTINGS_FORMS, settings_command
 from bot.commands.tokenizers import TOKENIZER_BUTTONS, TOKENIZER_FORMS, tokenizer_group
 from bot.commands.training import train
+from bot.messages.buttons import ButtonPress
+from bot.session.client import Bot
 from trainer.config.settings import Settings
 
 BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {

@@ -10,9 +10,9 @@ import structlog
 
 from bot.access import AccessList
 from bot.app import build
-from bot.discord_errors import CALL_ERRORS, CLOSED
 from bot.installation import Installation
 from bot.permissions import Permissions, no_member
+from bot.rest.errors import CALL_ERRORS, CLOSED
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.jobs.services import check_folder

@@ -2,8 +2,8 @@
 
 import discord
 
-from bot.client import Bot
 from bot.language import _
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 
 

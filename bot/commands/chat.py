@@ -3,14 +3,14 @@
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, Field, button, button_row, form
-from bot.client import Bot
 from bot.commands.inference import RUN_HELP, default_length, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
-from bot.embeds.inference import chat_answer
-from bot.embeds.text import display_name
 from bot.language import _
+from bot.messages.buttons import ButtonPress, Field, button, button_row, form
+from bot.messages.inference import chat_answer
+from bot.messages.text import display_name
+from bot.session.client import Bot
 from trainer.contracts.inference import ChatRequest
 from trainer.contracts.validation import parse
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button_row, option, select
-from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
-from bot.embeds.comparison import attach_comparison, compare_answer, settings_answer
-from bot.embeds.text import display_name
 from bot.language import _
+from bot.messages.buttons import ButtonPress, button_row, option, select
+from bot.messages.comparison import attach_comparison, compare_answer, settings_answer
+from bot.messages.text import display_name
+from bot.session.client import Bot
 from trainer.contracts.comparison import Measurement, check_different, differences, summary_on
 from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError

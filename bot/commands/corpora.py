@@ -9,14 +9,14 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.client import Bot
 from bot.commands.corpus_build import build_corpora
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import clean_label, download_to
-from bot.embeds.corpus_answers import added_answer, corpora_page, corpus_answer
 from bot.language import _
+from bot.messages.corpus_answers import added_answer, corpora_page, corpus_answer
+from bot.session.client import Bot
 from trainer.contracts.base import Frozen
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode

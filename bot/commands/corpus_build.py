@@ -6,11 +6,11 @@ from contextlib import suppress
 import discord
 from discord import app_commands
 
-from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.corpus_build import BuildRequest, SourceName
-from bot.embeds.corpus_build_card import corpus_build_card
-from bot.embeds.job_notes import card_note
+from bot.messages.corpus_build_card import corpus_build_card
+from bot.messages.job_notes import card_note
+from bot.processes.corpus_build import BuildRequest, SourceName
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError
 from trainer.contracts.validation import parse
 

@@ -11,19 +11,19 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress
-from bot.client import Bot
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.training import download_to
-from bot.embeds.experiment_answers import METRICS, Metric, experiments_page, metric_answer
-from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from bot.embeds.job_notes import card_note
-from bot.embeds.text import GREEN, byte_size, count, make_embed, plain
-from bot.experiment_buttons import REFRESH, experiment_buttons
 from bot.language import _
+from bot.messages.buttons import ButtonPress
+from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
+from bot.messages.experiment_buttons import REFRESH, experiment_buttons
+from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from bot.messages.job_notes import card_note
+from bot.messages.text import GREEN, byte_size, count, make_embed, plain
 from bot.run_index import matching
+from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode

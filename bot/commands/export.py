@@ -8,13 +8,13 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.embeds.export import export_answer, export_link_answer, exporting_answer
-from bot.embeds.text import byte_size
 from bot.exports import LINK_SECONDS, ModelFormat
 from bot.language import _
+from bot.messages.export import export_answer, export_link_answer, exporting_answer
+from bot.messages.text import byte_size
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.reports.run_curves import curves_csv

@@ -9,14 +9,14 @@ from discord import app_commands
 from pydantic import ConfigDict
 from pydantic import Field as Bounds
 
-from bot.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
-from bot.client import Bot
 from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.embeds.inference import generate_answer
-from bot.embeds.text import display_name
 from bot.language import _
+from bot.messages.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
+from bot.messages.inference import generate_answer
+from bot.messages.text import display_name
+from bot.session.client import Bot
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest

@@ -6,12 +6,12 @@ from typing import Protocol, runtime_checkable
 import discord
 from discord import AppCommandOptionType, app_commands
 
-from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.embeds.text import BLURPLE, make_embed
 from bot.language import _
+from bot.messages.text import BLURPLE, make_embed
 from bot.permissions import RULES, bare_command, command_of, typed_command
 from bot.run_index import matching
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 
 _MAX_CHOICES = 25  # Discord's limit

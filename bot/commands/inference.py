@@ -2,10 +2,10 @@
 
 import asyncio
 
-from bot.client import Bot
 from bot.commands.responses import CommandContext
 from bot.commands.run_options import Run
 from bot.language import _
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 
 DEFAULT_NEW_TOKENS = 64

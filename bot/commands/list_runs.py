@@ -7,15 +7,15 @@ from typing import NamedTuple, get_args
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button_row, option, run_select
-from bot.client import Bot
 from bot.commands.pages import PagedList
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import run_names
-from bot.embeds.answers import STATE_SIGNS, runs_page
-from bot.embeds.text import plain
 from bot.language import _
+from bot.messages.answers import STATE_SIGNS, runs_page
+from bot.messages.buttons import ButtonPress, button_row, option, run_select
+from bot.messages.text import plain
 from bot.run_index import RunEntry, matching
+from bot.session.client import Bot
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily

@@ -3,14 +3,14 @@
 import discord
 from discord import app_commands
 
-from bot.attachments import attachment_name
-from bot.buttons import ButtonPress, Field, form
-from bot.client import Bot
 from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_form, respond
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
 from bot.commands.training import accept_files, answer_accepted, clean_label, new_run_watch
 from bot.language import _
+from bot.messages.buttons import ButtonPress, Field, form
+from bot.rest.attachments import attachment_name
+from bot.session.client import Bot
 from trainer.config.request_options import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
 

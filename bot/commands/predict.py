@@ -3,12 +3,12 @@
 import discord
 from discord import app_commands
 
-from bot.client import Bot
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
-from bot.embeds.inference import predict_answer
 from bot.language import _
+from bot.messages.inference import predict_answer
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest
 

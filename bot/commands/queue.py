@@ -3,12 +3,12 @@
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button, button_row
-from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
-from bot.embeds.queue import QueueRow, queue_answer
 from bot.language import _
+from bot.messages.buttons import ButtonPress, button, button_row
+from bot.messages.queue import QueueRow, queue_answer
 from bot.run_index import RunEntry
+from bot.session.client import Bot
 
 _ALL = "all"
 

@@ -13,14 +13,14 @@ import discord
 import structlog
 from discord import app_commands
 
-from bot.buttons import ButtonPress
-from bot.client import Bot
 from bot.commands.channels import origin_of
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
-from bot.embeds.answers import error_answer, undelivered_note
 from bot.language import _, set_language
-from bot.pacing import back_off
+from bot.messages.answers import error_answer, undelivered_note
+from bot.messages.buttons import ButtonPress
 from bot.permissions import RULES, Caller
+from bot.rest.errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
+from bot.rest.pacing import back_off
+from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

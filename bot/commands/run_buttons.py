@@ -5,7 +5,14 @@ from io import BytesIO
 
 import discord
 
-from bot.buttons import (
+from bot.commands.compare import compare_runs
+from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
+from bot.commands.run_options import described, find_run, fitting_runs
+from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
+from bot.language import _
+from bot.messages.advice import retry_batch
+from bot.messages.answers import STATE_SIGNS, config_answer, file_answer, files_answer
+from bot.messages.buttons import (
     MAX_OPTION_CHARACTERS,
     MAX_OPTIONS,
     MAX_TEXT,
@@ -16,15 +23,8 @@ from bot.buttons import (
     option,
     select,
 )
-from bot.client import Bot
-from bot.commands.compare import compare_runs
-from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
-from bot.commands.run_options import described, find_run, fitting_runs
-from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
-from bot.embeds.advice import retry_batch
-from bot.embeds.answers import STATE_SIGNS, config_answer, file_answer, files_answer
-from bot.embeds.text import BLURPLE, display_name, make_embed, shown_name
-from bot.language import _
+from bot.messages.text import BLURPLE, display_name, make_embed, shown_name
+from bot.session.client import Bot
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode

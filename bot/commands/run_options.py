@@ -9,12 +9,12 @@ from typing import NamedTuple, TypeAlias
 import discord
 from discord import app_commands
 
-from bot.client import Bot
 from bot.commands.responses import CommandContext, speak_to
-from bot.discord_errors import CALL_ERRORS
-from bot.embeds.text import clamp, isolated, shown_bits
 from bot.language import _, numeral
+from bot.messages.text import clamp, isolated, shown_bits
+from bot.rest.errors import CALL_ERRORS
 from bot.run_index import RunEntry, matching
+from bot.session.client import Bot
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState, now
 from trainer.contracts.cost import rough_duration

@@ -10,22 +10,22 @@ import discord
 from discord import app_commands
 from pydantic import Field as Bounds
 
-from bot.attachments import read_attachment
-from bot.buttons import ButtonPress, Field, button, button_row, form
-from bot.client import Bot
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.embeds.inference import report_answer, report_files, score_answer, table_answer
-from bot.embeds.text import display_name
 from bot.language import _
-from bot.report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
+from bot.messages.buttons import ButtonPress, Field, button, button_row, form
+from bot.messages.inference import report_answer, report_files, score_answer, table_answer
+from bot.messages.text import display_name
+from bot.rest.attachments import read_attachment
+from bot.session.client import Bot
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.validation import decoded, parse
 from trainer.reports.score_table import Unit
+from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 
 Detail = Literal["summary", "per_char"]
 

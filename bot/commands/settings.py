@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 import discord
 from discord import app_commands
 
-from bot.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
-from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form
 from bot.commands.run_options import find_run
-from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
 from bot.language import LANGUAGE_NAMES, _, set_language
-from bot.user_settings import UserSettings
+from bot.messages.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
+from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
+from bot.people.user_settings import UserSettings
+from bot.session.client import Bot
 from trainer.contracts.validation import parse
 
 _OWN = "own"

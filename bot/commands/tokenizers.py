@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import discord
 from discord import app_commands
 
-from bot.client import Bot
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
@@ -17,9 +16,10 @@ from bot.commands.run_options import (
     hidden_tokenizers,
     suggested_trained_tokenizers,
 )
-from bot.embeds.job_notes import card_note
-from bot.embeds.tokenizer_answers import tokenizer_answer, tokenizers_page
 from bot.language import _
+from bot.messages.job_notes import card_note
+from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
+from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest

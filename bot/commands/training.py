@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import discord
 from discord import app_commands
 
-from bot.attachments import attachment_name, read_attachment
-from bot.client import Bot
 from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
-from bot.embeds.answers import accepted_answer
 from bot.language import _
-from bot.user_settings import Notify
+from bot.messages.answers import accepted_answer
+from bot.people.user_settings import Notify
+from bot.rest.attachments import attachment_name, read_attachment
+from bot.session.client import Bot
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from bot.pacing import back_off
+from bot.rest.pacing import back_off
 from bot.webhooks.client import Answer, WebhookClient
 from bot.webhooks.ledger import Progress, WebhookLedger
 from trainer.artifacts.event_log import EventReader

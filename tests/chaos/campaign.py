@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 from pydantic import TypeAdapter
 from redis.exceptions import RedisError
 
-from bot.buttons import custom_id
-from bot.ledger import read_ledger
+from bot.messages.buttons import custom_id
+from bot.people.watchers import read_ledger
 from local_discord import Upload
 from local_discord.client import ClientRefusal
 from local_discord.driver import shown_text

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from bot.embeds.run_card import final_footer
-from bot.ledger import read_ledger
+from bot.messages.run_card import final_footer
+from bot.people.watchers import read_ledger
 from local_discord.state import Channel
 from local_discord.wire import mapping, text
 from tests.chaos.campaign import Campaign, Kill, result_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.ledger import read_ledger
+from bot.people.watchers import read_ledger
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Channel, StoredMessage

@@ -16,7 +16,7 @@ from shutil import rmtree
 
 import pytest
 
-from bot.embeds.run_card import final_message, run_card
+from bot.messages.run_card import final_message, run_card
 from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, gone, mt, processes, some_text
 from tests.support.shell import TINY, Shell, shell_fixture

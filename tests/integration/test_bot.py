@@ -15,9 +15,9 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.app import build
-from bot.buttons import ButtonPress, Field, form
-from bot.client import Bot
 from bot.commands.responses import Tree
+from bot.messages.buttons import ButtonPress, Field, form
+from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Refusal

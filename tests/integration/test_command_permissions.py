@@ -11,9 +11,9 @@ import discord
 import pytest
 
 from bot.app import BUTTONS, FORMS, build
-from bot.client import Bot
 from bot.commands.help import all_commands, command_name
 from bot.permissions import bare_command, typed_command
+from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.driver import shown_text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.app import build
-from bot.corpus_build import BuildRequest, BuildState, BuildStore
+from bot.processes.corpus_build import BuildRequest, BuildState, BuildStore
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from tests.support.bot import AMBER, TOKEN, Place, place, settings

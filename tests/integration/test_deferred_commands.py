@@ -11,8 +11,8 @@ from typing import NamedTuple
 import aiohttp
 
 from bot.app import build
-from bot.client import Bot
-from bot.deferred import Deferred
+from bot.session.client import Bot
+from bot.session.deferred import Deferred
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, Refusal, User

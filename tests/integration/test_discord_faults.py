@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from bot.app import build
-from bot.client import Bot
-from bot.digest import MAX_CARDS
-from bot.ledger import read_ledger
+from bot.notifications.digest import MAX_CARDS
+from bot.people.watchers import read_ledger
+from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.rest import FaultAction

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from bot.buttons import button, button_row
+from bot.messages.buttons import button, button_row
 from local_discord import Upload
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage

@@ -16,8 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bot.client import Bot
 from bot.exports import LINK_SECONDS, Exports
+from bot.session.client import Bot
 from local_discord import limits
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientPayloadError
 
-from bot.embeds.answers import files_answer
-from bot.embeds.run_card import final_message
 from bot.http.api import Patience
+from bot.messages.answers import files_answer
+from bot.messages.run_card import final_message
 from bot.outcome import read_outcome
 from tests.support import ended, tiny_request, twin, wait_for_status
 from tests.support.cards import Read

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.client import Bot
-from bot.report import MAX_REPORT_CHARACTERS
+from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.limits import walk
 from local_discord.state import StoredMessage
@@ -18,6 +17,7 @@ from tests.support.inference_bot import answer, buttons, is_hidden, place, said
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.contracts.inference import ScoreResponse
+from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS
 from trainer.store import keys
 from trainer.store.store import connect
 

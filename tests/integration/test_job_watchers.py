@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.digest import MAX_CARDS
-from bot.ledger import HasLedger, Ledger, MessageLedger, SentMessage, Watcher, read_ledger
+from bot.notifications.digest import MAX_CARDS
+from bot.people.watchers import HasLedger, Ledger, MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Refusal

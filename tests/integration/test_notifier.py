@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.embeds.text import AMBER, BLURPLE
-from bot.ledger import MessageLedger, SentMessage, Watcher, read_ledger
+from bot.messages.text import AMBER, BLURPLE
+from bot.people.watchers import MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Channel, Refusal, StoredMessage, User

@@ -7,9 +7,9 @@ import pytest
 from discord import AppCommandOptionType
 from discord.app_commands import Parameter
 
-from bot.client import Bot
 from bot.commands.help import CommandInfo, all_commands, command_name
 from bot.permissions import typed_command
+from bot.session.client import Bot
 from local_discord import ClientRefusal, LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.driver import shown_text

@@ -12,10 +12,10 @@ import discord
 import pytest
 
 from bot.app import build
-from bot.buttons import parse_press
 from bot.commands.list_runs import RunFilters
 from bot.commands.responses import CommandContext
 from bot.commands.run_options import corpus_name, find_run
+from bot.messages.buttons import parse_press
 from bot.permissions import Caller
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text

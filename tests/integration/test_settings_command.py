@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from bot.user_settings import UserSettings, UserSettingsStore
+from bot.people.user_settings import UserSettings, UserSettingsStore
 from local_discord import Upload
 from local_discord.state import Call
 from local_discord.wire import Json, mapping, rows, text

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from bot.ledger import Watcher, read_ledger
+from bot.people.watchers import Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.state import Call, Channel, Guild, StoredMessage, User
 from tests.support.bot import AMBER, Place, place, read

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from bot.app import build
-from bot.client import Bot
+from bot.session.client import Bot
 from local_discord import Choice, LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Call, User

@@ -9,9 +9,9 @@ from typing import Protocol
 import discord
 from discord.http import Route
 
-from bot.chart_process import ChartProcess
-from bot.ledger import read_ledger
-from bot.notifier import Notifier
+from bot.notifications.notifier import Notifier
+from bot.people.watchers import read_ledger
+from bot.processes.chart_process import ChartProcess
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.ratelimit import OVERALL, Limit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.ledger import Ledger, read_ledger
+from bot.people.watchers import Ledger, read_ledger
 from tests.support.checkpoints import checkpoint, same
 from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.runs import phase, record

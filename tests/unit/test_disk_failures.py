@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pytest
 
-from bot.ledger import Ledger, read_ledger
+from bot.people.watchers import Ledger, read_ledger
 from tests.support.checkpoints import checkpoint, names, same
 from tests.support.disk_failures import CODES, FailingDisk, failing, told
 from tests.support.runs import phase, record

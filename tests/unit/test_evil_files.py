@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bot.ledger import read_ledger
+from bot.people.watchers import read_ledger
 from bot.webhooks.ledger import read_webhooks
 from tests.support import settings_in
 from tests.support.checkpoints import Evil, checkpoint, names, same

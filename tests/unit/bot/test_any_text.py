@@ -9,11 +9,9 @@ from tempfile import TemporaryDirectory
 import discord
 from hypothesis import strategies as st
 
-from bot.buttons import Field, form
 from bot.commands.corpora import clean_name
-from bot.corpus_build import BuildRequest, BuildState
-from bot.embeds.admin import deleted_answer, workers_answer
-from bot.embeds.answers import (
+from bot.messages.admin import deleted_answer, workers_answer
+from bot.messages.answers import (
     accepted_answer,
     cancel_answer,
     cancel_question,
@@ -27,24 +25,25 @@ from bot.embeds.answers import (
     undelivered_note,
     watch_answer,
 )
-from bot.embeds.comparison import compare_answer
-from bot.embeds.comparison import settings_answer as differences_answer
-from bot.embeds.corpus_answers import added_answer, corpora_page, corpus_answer
-from bot.embeds.corpus_build_card import corpus_build_card
-from bot.embeds.digest_card import digest_card, run_line
-from bot.embeds.evaluation import evaluating_answer
-from bot.embeds.experiment_card import experiment_card
-from bot.embeds.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
-from bot.embeds.queue import QueueRow, queue_answer
-from bot.embeds.run_card import final_message, run_card
-from bot.embeds.settings import settings_answer
-from bot.embeds.text import plain
-from bot.embeds.tokenizer_answers import tokenizer_answer, tokenizers_page
-from bot.embeds.tokenizer_card import tokenizer_card
+from bot.messages.buttons import Field, form
+from bot.messages.comparison import compare_answer
+from bot.messages.comparison import settings_answer as differences_answer
+from bot.messages.corpus_answers import added_answer, corpora_page, corpus_answer
+from bot.messages.corpus_build_card import corpus_build_card
+from bot.messages.digest_card import digest_card, run_line
+from bot.messages.evaluation import evaluating_answer
+from bot.messages.experiment_card import experiment_card
+from bot.messages.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
+from bot.messages.queue import QueueRow, queue_answer
+from bot.messages.run_card import final_message, run_card
+from bot.messages.settings import settings_answer
+from bot.messages.text import plain
+from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
+from bot.messages.tokenizer_card import tokenizer_card
 from bot.outcome import Outcome
-from bot.report import ReportFiles, summarize
+from bot.people.user_settings import UserSettings
+from bot.processes.corpus_build import BuildRequest, BuildState
 from bot.run_index import RunEntry
-from bot.user_settings import UserSettings
 from local_discord.limits import message_problems
 from local_discord.validation import Description
 from local_discord.wire import Json, decode, mapping
@@ -72,6 +71,7 @@ from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
 from trainer.jobs.queue import WorkersState
+from trainer.reports.surprisal_report import ReportFiles, summarize
 
 RUN = "char_lstm-20261120-0a1b2c"
 HASH = "a" * 64

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bot.chart_process import ChartProcess
-from bot.report import ReportFiles, score_csv, summarize
+from bot.processes.chart_process import ChartProcess
 from tests.support import is_running, servers_of_this_test
 from tests.support.scores import score_of
 from tests.support.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
 from trainer.reports.heatmap_html import heatmap_html
+from trainer.reports.surprisal_report import ReportFiles, score_csv, summarize
 
 pytestmark = pytest.mark.process
 
@@ -148,7 +148,7 @@ def connections_to_server() -> int:
 def test_process__ends_when_the_bot_is_killed_which_its_work_leaves_small() -> None:
     program = """
 import asyncio, multiprocessing, sys, time
-from bot.chart_process import ChartProcess
+from bot.processes.chart_process import ChartProcess
 
 async def main():
     charts = ChartProcess()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.embeds.digest_card import digest_card, run_line
+from bot.messages.digest_card import digest_card, run_line
 from tests.support.cards import within_limits
 from tests.support.stories import TOTAL_STEPS, Story, run_record
 from trainer.contracts.base import changed

@@ -2,7 +2,7 @@
 
 import discord
 
-from bot.discord_errors import retry_after_seconds
+from bot.rest.errors import retry_after_seconds
 
 
 def test_rate_limit__says_how_long_to_wait_and_nothing_else_does() -> None:

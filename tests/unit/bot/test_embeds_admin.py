@@ -2,8 +2,8 @@
 
 import pytest
 
-from bot.embeds.admin import doctor_answer
-from bot.embeds.text import AMBER, GREEN, RED
+from bot.messages.admin import doctor_answer
+from bot.messages.text import AMBER, GREEN, RED
 from trainer.jobs.health import Finding
 
 OK, WARNING, FAILURE = Finding("ok", "Fine."), Finding("warning", "Little room."), Finding("failure", "No answer.")

@@ -6,7 +6,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.embeds.answers import (
+from bot.messages.answers import (
     accepted_answer,
     cancel_answer,
     cancel_question,
@@ -15,7 +15,7 @@ from bot.embeds.answers import (
     logs_answer,
     status_answer,
 )
-from bot.embeds.run_card import run_card
+from bot.messages.run_card import run_card
 from tests.support.cards import Read, labelled, texts, within_limits
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.stories import Story, run_record

@@ -8,8 +8,14 @@ from math import log
 import pytest
 from hypothesis import strategies as st
 
-from bot.embeds.inference import chat_answer, generate_answer, predict_answer, report_answer, report_files, score_answer
-from bot.report import ReportFiles, summarize
+from bot.messages.inference import (
+    chat_answer,
+    generate_answer,
+    predict_answer,
+    report_answer,
+    report_files,
+    score_answer,
+)
 from tests.support.cards import Read, labelled, texts, within_limits
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.scores import Expected, score_of
@@ -24,6 +30,7 @@ from trainer.contracts.inference import (
     Suggestion,
 )
 from trainer.reports.score_table import Unit
+from trainer.reports.surprisal_report import ReportFiles, summarize
 
 RUN = "char_lstm-20261120-0a1b2c"
 

@@ -9,9 +9,9 @@ import discord
 import pytest
 from hypothesis import strategies as st
 
-from bot.embeds.advice import advice, can_retry, retry_batch
-from bot.embeds.answers import accepted_answer
-from bot.embeds.run_card import (
+from bot.messages.advice import advice, can_retry, retry_batch
+from bot.messages.answers import accepted_answer
+from bot.messages.run_card import (
     attach_chart,
     chart_alt_text,
     final_message,

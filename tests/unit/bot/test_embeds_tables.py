@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 
 from bot.commands.list_runs import PAGE_RUNS
-from bot.embeds.answers import runs_page
-from bot.embeds.comparison import attach_comparison, compare_answer, settings_answer
+from bot.messages.answers import runs_page
+from bot.messages.comparison import attach_comparison, compare_answer, settings_answer
 from bot.run_index import RunEntry
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from bot.embeds.text import clamp, plain
+from bot.messages.text import clamp, plain
 from tests.support.cards import texts
 from tests.support.properties import for_all_pairs
 

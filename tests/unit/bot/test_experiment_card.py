@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from bot.embeds.experiment_answers import METRICS, metric_answer
-from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from bot.messages.experiment_answers import METRICS, metric_answer
+from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from tests.support.experiment_results import (
     LANGUAGES,
     experiment_status,

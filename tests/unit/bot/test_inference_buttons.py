@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import strategies as st
 
-from bot.buttons import ButtonPress, Field, custom_id, form, inference_buttons, parse_press
 from bot.commands.generate import GenerateOptions
 from bot.commands.score import Detail, ScoreOptions
+from bot.messages.buttons import ButtonPress, Field, custom_id, form, inference_buttons, parse_press
 from tests.support.properties import for_all
 from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode

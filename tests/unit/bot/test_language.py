@@ -12,13 +12,13 @@ import pytest
 from bot.app import build
 from bot.commands.help import KINDS, all_commands
 from bot.commands.run_options import NOUNS
-from bot.embeds.admin import TAKES
-from bot.embeds.advice import CHANGES
-from bot.embeds.answers import CARD_PLACES, STATE_SIGNS, error_title
-from bot.embeds.comparison import FIGURES, VALUES
-from bot.embeds.inference import STOPS
-from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.language import CATALOGUES, Language, _, numeral, plural, set_language
+from bot.messages.admin import TAKES
+from bot.messages.advice import CHANGES
+from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
+from bot.messages.comparison import FIGURES, VALUES
+from bot.messages.inference import STOPS
+from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.permissions import Role
 from tests.support import ROOT
 from trainer.config.settings import Settings

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.ledger import Ledger, SentMessage, Watcher, read_ledger
+from bot.people.watchers import Ledger, SentMessage, Watcher, read_ledger
 from tests.support.stories import STARTER, Story, run_record
 
 OTHER = STARTER + 1

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from bot.embeds.answers import error_answer
 from bot.limits import LimitReached, UsageLimits
+from bot.messages.answers import error_answer
 from bot.permissions import Caller
 from bot.run_index import RunEntry
 from tests.support.stories import BEGIN

@@ -10,9 +10,9 @@ import discord
 import pytest
 from aiohttp import web
 
-from bot.attachments import attachment_name, download, read_attachment
 from bot.commands.generate import GenerateOptions
 from bot.commands.training import Size, clean_label, with_label, with_option_names
+from bot.rest.attachments import attachment_name, download, read_attachment
 from tests.support.cards import texts
 from tests.support.properties import for_all
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields

@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from bot.pacing import Pace, back_off
+from bot.rest.pacing import Pace, back_off
 
 INTERVAL = 0.2
 

@@ -8,13 +8,13 @@ from math import log
 import pytest
 from hypothesis import strategies as st
 
-from bot.report import MAX_REPORT_CHARACTERS, expected_instead, score_csv, summarize, visible
 from tests.support.properties import for_all
 from tests.support.scores import score_of
 from trainer.contracts.base import changed
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.score_table import CellRow, TokenRow, Unit, heatmap_rows, token_rows
+from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, expected_instead, score_csv, summarize, visible
 
 DISCORD_FILE_BYTES = 10 * 1024 * 1024
 UNITS: tuple[Unit, ...] = ("bits", "nats")

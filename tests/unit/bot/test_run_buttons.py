@@ -5,7 +5,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.run_buttons import card_buttons, final_buttons, status_buttons
+from bot.messages.run_buttons import card_buttons, final_buttons, status_buttons
 from tests.support.stories import Story, run_record
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunStatus

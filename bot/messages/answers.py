@@ -1,0 +1,226 @@
+"""Answers to commands about runs, and errors."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import discord
+
+from bot.language import _, numeral
+from bot.limits import LimitReached
+from bot.messages.run_card import leak_warnings, recipe, run_card
+from bot.messages.text import (
+    AMBER,
+    BLURPLE,
+    GREY,
+    MAX_DESCRIPTION,
+    RED,
+    byte_size,
+    clamp,
+    code_block,
+    count,
+    make_embed,
+    plain,
+    relative_time,
+    shown_bits,
+    shown_name,
+    without_links,
+)
+from bot.people.user_settings import Notify
+from bot.run_index import RunEntry
+from trainer.contracts.base import FileRecord, RunState
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
+
+STATE_SIGNS: dict[RunState, str] = {
+    "queued": "⏳",
+    "running": "🏃",
+    "paused": "⏸",
+    "completed": "✅",
+    "failed": "❌",
+    "cancelled": "⏹",
+}
+_MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
+_MAX_SHOWN_CONFIG = 1900
+CARD_PLACES: dict[Notify, str] = {
+    "dm": "A card in your direct messages shows the progress.",
+    "here": "A card in this channel shows the progress.",
+    "off": "No messages about this run are sent. `/mt status` shows the progress.",
+}
+
+
+def accepted_answer(record: RunRecord, note: str | None = None, *, notify: Notify = "dm") -> discord.Embed:
+    """Return the answer to `/mt train`, with the run's estimated cost, or to `/mt resume`."""
+    lines = [
+        *recipe(record),
+        *([] if record.cost is None else record.cost.lines()),
+        *leak_warnings(record, record.leaks),
+        *describe_unused(record.unused_settings),
+        *([] if note is None else [f"⚠ {note}"]),
+        _(CARD_PLACES[notify]),
+    ]
+    return make_embed(GREY, f"⏳ {_('Queued: {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def status_answer(
+    record: RunRecord, status: RunStatus, losses: Sequence[float], *, closed: Literal["dm", "channel"] | None
+) -> discord.Embed:
+    """Return a run's card with its last heartbeat, and a hint if the caller's channel refuses messages."""
+    embed = run_card(record, status, losses)
+    lines = [embed.description or ""]
+    if status.status == "running" and status.reachable and status.last_heartbeat_ts is not None:
+        lines.append(_("Last heartbeat {time}", time=relative_time(status.last_heartbeat_ts)))
+    if closed is not None:
+        lines.append(_closed_hint(closed, has_ended=status.has_ended))
+    embed.description = clamp("\n".join(lines), MAX_DESCRIPTION)
+    return embed
+
+
+def cancel_answer(record: RunRecord, *, has_ended: bool, has_started: bool) -> discord.Embed:
+    """Return the answer to `/mt cancel` and to the Cancel button."""
+    name, saved = shown_name(record), _("Saved checkpoints remain.")
+    if not has_ended:
+        title, text = _("Cancelling: {name}", name=name), f"{_('The run stops after the current step.')} {saved}"
+    else:
+        title = _("Cancelled: {name}", name=name)
+        text = f"{_('The run was not training.')} {saved}" if has_started else _("The run had not started.")
+    return make_embed(GREY, f"⏹ {title}", [text], record.run_id)
+
+
+def cancel_question(record: RunRecord) -> discord.Embed:
+    """Return the question before an older run is cancelled."""
+    requested = _("The run was requested {time}.", time=relative_time(record.created_at.timestamp()))
+    title = _("Cancel {name}?", name=shown_name(record))
+    return make_embed(AMBER, f"⏹ {title}", [f"{requested} {_('Saved checkpoints remain.')}"], record.run_id)
+
+
+def watch_answer(
+    record: RunRecord, place: str, *, has_ended: bool, has_final: bool, closed: Literal["dm", "channel"] | None
+) -> discord.Embed:
+    """Return the answer to `/mt watch` and its button; `place` is the channel of the messages."""
+    name = shown_name(record)
+    colour, title = BLURPLE, f"👁 {_('Watching: {name}', name=name)}"
+    if closed is not None:
+        colour, title = AMBER, f"📪 {_('Cannot send messages: {name}', name=name)}"
+        text = _closed_hint(closed, has_ended=has_ended)
+    elif has_ended:
+        text = (
+            _("The run has ended. Its result was sent {place}.", place=place)
+            if has_final
+            else _("The run has ended. Its result is sent {place}.", place=place)
+        )
+    else:
+        text = _("A card with the progress and a final message are sent {place}.", place=place)
+    return make_embed(colour, title, [text], record.run_id)
+
+
+def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool) -> discord.Embed:
+    """Return the last lines of a run's log, unless they are attached as a file."""
+    if not lines:
+        text = _("No log yet. The log starts when a worker starts the run.")
+    else:
+        text = _("See the attached file.") if is_attached else code_block("\n".join(lines), MAX_DESCRIPTION)
+    title = f"📜 {_('Last {lines} of the log of {name}', lines=count(len(lines), 'line'), name=shown_name(record))}"
+    return make_embed(BLURPLE, title, [text], record.run_id)
+
+
+def files_answer(record: RunRecord, files: Sequence[FileRecord]) -> discord.Embed:
+    """Return the files of a completed run with their sizes and hashes; a long list ends with the rest's number."""
+    lines: list[str] = []
+    for number, file in enumerate(files):
+        line = f"`{clamp(file.path, _MAX_PATH)}` {byte_size(file.bytes)} · sha256 `{file.sha256[:12]}…`"
+        if sum(map(len, lines)) + len(line) > MAX_DESCRIPTION // 2:
+            lines.append(f"{count(len(files) - number, 'more file')}.")
+            break
+        lines.append(line)
+    title = _(
+        "{files} of {name}, {size}",
+        files=count(len(files), "file"),
+        name=shown_name(record),
+        size=byte_size(sum(file.bytes for file in files)),
+    )
+    return make_embed(BLURPLE, f"📁 {title}", lines, record.run_id)
+
+
+def file_answer(record: RunRecord, file: FileRecord) -> discord.Embed:
+    """Return the text to an attached file of a run."""
+    lines = [f"{byte_size(file.bytes)} · sha256 `{file.sha256}`"]
+    return make_embed(
+        BLURPLE, f"📁 {_('{file} of {name}', file=plain(file.path), name=shown_name(record))}", lines, record.run_id
+    )
+
+
+def config_answer(record: RunRecord, text: str) -> discord.Embed:
+    """Return a run's experiment file as a code block, unless it is long; it is attached anyway."""
+    lines = [_("Attach the file to `/mt train config:` to train again.")]
+    if len(text) <= _MAX_SHOWN_CONFIG:
+        lines.insert(0, code_block(text, MAX_DESCRIPTION // 2))
+    return make_embed(BLURPLE, f"⚙ {_('Settings of {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def undelivered_note(cards: Sequence[discord.Embed]) -> discord.Embed:
+    """Return the results that could not be sent to the caller, to add to the answer of a command."""
+    lines = [_("The final messages of these runs could not be sent to you. `/mt status` shows each run.")]
+    for card in cards:
+        first = (card.description or "").split("\n")[0]
+        title, result = clamp(card.title or "", _MAX_UNDELIVERED), clamp(first, _MAX_UNDELIVERED)
+        lines.append(f"**{title}**\n{result} · `{card.footer.text}`")
+    footer = _("Shown once. Allow direct messages from this bot to receive results.")
+    return make_embed(AMBER, f"📪 {_('Undelivered results')}", lines, footer)
+
+
+def error_answer(error: AppError, request_id: str) -> discord.Embed:
+    """Return an error: amber for the caller's mistakes, grey for temporary failures, red for internal errors."""
+    message = error.message
+    if isinstance(error, LimitReached):
+        message = error.worded(relative_time(error.retry_at or 0), _("use `/mt cancel`"))
+    footer, lines = _("request {number}", number=request_id), [without_links(message)]
+    title = _(error_title(error.code))
+    if error.code.error_class is ErrorClass.TRANSIENT:
+        return make_embed(GREY, f"⏳ {title}", lines, footer)
+    if error.code.error_class is ErrorClass.FATAL:
+        return make_embed(
+            RED, f"❌ {title}", [*lines, _("When you ask for help, include the request id below.")], footer
+        )
+    if len(error.details) > 1:
+        lines = [f"• {without_links(problem.message)}" for problem in error.details]
+    sign = "🔒" if error.code is ErrorCode.FORBIDDEN else "✋"
+    return make_embed(AMBER, f"{sign} {title}", lines, footer)
+
+
+def error_title(code: ErrorCode) -> str:
+    return code.replace("_", " ").capitalize()
+
+
+def runs_page(runs: Sequence[RunEntry], *, title: str, total: int, page: int, pages: int) -> discord.Embed:
+    """Return one page of a list of `total` runs."""
+    lines = [line for run in runs for line in _run_lines(run)]
+    if not runs:
+        lines = [_("No runs found. `/mt train` starts one; `mine:False` includes the runs of other people.")]
+    where = _("page {page} of {pages}", page=page, pages=pages) if pages > 1 else None
+    return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, where)
+
+
+def _closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool) -> str:
+    """Explain why no messages arrive, and how to receive them."""
+    if closed == "dm":
+        problem = _("This bot cannot send you direct messages.")
+        solution = _("Use `/mt status` here, or allow direct messages and run `/mt watch`.")
+    else:
+        problem = _("This bot cannot post in the channel of your messages.")
+        solution = _("Use `/mt status` here, or let the bot post there and run `/mt watch`.")
+    return f"{problem} {_('`/mt status` shows the result.') if has_ended else solution}"
+
+
+def _run_lines(run: RunEntry) -> list[str]:
+    """Return a run in two lines: state and losses; id, corpus, owner and age."""
+    state = _(run.state) + (f" {numeral(run.progress, '.0f')} %" if run.state == "running" else "")
+    loss = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
+    bits = ""
+    if run.bits_per_char is not None:
+        bits = f" · {shown_bits(run.bits_per_char, run.unknown_char_share)}"
+    corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
+    owner = _("command line") if run.user_id is None else f"<@{run.user_id}>"
+    return [
+        f"{STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
+        f"`{run.run_id}` · {corpus} · {owner} · {relative_time(run.created_at.timestamp())}",
+    ]

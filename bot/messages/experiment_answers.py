@@ -1,0 +1,98 @@
+"""Answers to commands about experiments: their list, and the other metrics of a result than excess surprisal."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Literal, get_args
+
+import discord
+
+from bot.language import _, numeral
+from bot.messages.answers import STATE_SIGNS
+from bot.messages.experiment_card import matrix_lines, perplexity_lines, seeds_note
+from bot.messages.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
+from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
+from trainer.reports.experiment_tables import MISSING
+
+Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
+_ALL: tuple[Metric, ...] = get_args(Metric)
+METRICS: dict[str, Metric] = {str(metric): metric for metric in _ALL}
+_MAX_TABLE = 3000
+
+
+def experiments_page(experiments: Sequence[ExperimentStatus], *, total: int, page: str) -> discord.Embed:
+    """Return a page of the list of experiments; `page` ends its title."""
+    lines = [_line(status) for status in experiments]
+    lines = lines or [_("No experiments yet. An admin can start one with `/mt experiment start`.")]
+    return make_embed(BLURPLE, f"🧪 {count(total, 'experiment')}{page}", lines)
+
+
+def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Metric) -> discord.Embed:
+    """Return the table of a metric of a completed experiment."""
+    model, kind = result.headline
+    what = _(
+        "({model}, {kind} text, {seeds})",
+        model=plain(model),
+        kind=kind.replace("_", "-"),
+        seeds=count(len(result.seeds), "seed"),
+    )
+    match metric:
+        case "perplexity":
+            title = _(
+                "Perplexity per character {what}, and area under the training loss in nats · steps."
+                " Rows: model of a language; columns: text.",
+                what=what,
+            )
+            table = perplexity_lines(result)
+        case "asymmetry":
+            title = _(
+                "Asymmetry of the excess surprisal, nats per character {what}. Row a, column b: positive if a is more"
+                " surprised by b than b by a.",
+                what=what,
+            )
+            asymmetries = _asymmetries(result)
+            table = matrix_lines(result.languages, result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
+        case _:
+            title = _("Area under the training loss, nats · steps, by model: mean ± standard deviation over seeds.")
+            table = _areas(result)
+    lines = [f"{title} {seeds_note(result)}", code_block("\n".join(table), _MAX_TABLE)]
+    return make_embed(
+        GREEN,
+        f"🧪 {_('Experiment {name}: {metric}', name=plain(status.name), metric=metric)}",
+        lines,
+        status.experiment_id,
+    )
+
+
+def _line(status: ExperimentStatus) -> str:
+    done = _("{done} of {cells}", done=status.cells_done, cells=count(len(status.cells), "cell"))
+    created = relative_time(status.created_at.timestamp())
+    return f"{STATE_SIGNS[status.status]} `{status.experiment_id}` · {_(status.status)} · {done} · {created}"
+
+
+def _asymmetries(result: ExperimentResult) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    for row in result.models[0].tables.asymmetry:
+        if row.scoring_mode == result.modes[0]:
+            found[row.language_a, row.language_b] = numeral(row.asymmetry, "+.2f")
+            found[row.language_b, row.language_a] = numeral(-row.asymmetry, "+.2f")
+    return found
+
+
+def _areas(result: ExperimentResult) -> list[str]:
+    models = tuple({row.model: row for row in result.curves})
+    rows = [["", *models]]
+    for language in result.languages:
+        areas = [
+            [row.auc for row in result.curves if (row.model, row.language) == (model, language) and row.auc is not None]
+            for model in models
+        ]
+        rows.append([language, *map(_mean, areas)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(models) + 1)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return MISSING
+    spread = f"±{numeral(stdev(values), '.3f')}" if len(values) > 1 else ""
+    return f"{numeral(fmean(values), '.3f')}{spread}"

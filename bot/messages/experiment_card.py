@@ -1,0 +1,248 @@
+"""The card of an experiment: its progress by cell, and in the end the matrix, the tree and the validity checks."""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from itertools import groupby
+
+import discord
+
+from bot.language import _, numeral
+from bot.messages.run_card import progress_bar
+from bot.messages.text import (
+    AMBER,
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    clamp,
+    code_block,
+    count,
+    make_embed,
+    plain,
+    without_links,
+)
+from trainer.contracts.base import RunState
+from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
+from trainer.reports.experiment_tables import (
+    MISSING,
+    ONE_SEED,
+    SEVERAL_SEEDS,
+    STATISTIC_WORDS,
+    ListenerFigures,
+    headline_figures,
+    headline_rows,
+    headline_seeds,
+    primary_correlation,
+)
+
+HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
+_SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
+_MAX_COLUMNS = 10
+"""Languages in the matrix of a card; on a phone more columns wrap."""
+_MAX_LINES = 1500
+
+
+def experiment_card(status: ExperimentStatus, result: ExperimentResult | None = None) -> discord.Embed:
+    """Return the card of an experiment in its current state; `result` is that of a completed one."""
+    name, footer = plain(status.name), status.experiment_id
+    match status.status:
+        case "queued":
+            return make_embed(GREY, f"⏳ {_('Queued: experiment {name}', name=name)}", [status.message], footer)
+        case "running":
+            return make_embed(BLURPLE, f"🧪 {_('Running: experiment {name}', name=name)}", _progress(status), footer)
+        case "completed" if result is not None:
+            colour = AMBER if status.is_valid is False else GREEN
+            return make_embed(
+                colour, f"🧪 {_('Completed: experiment {name}', name=name)}", _results(status, result), footer
+            )
+        case "completed":
+            return make_embed(GREEN, f"🧪 {_('Completed: experiment {name}', name=name)}", [status.message], footer)
+        case "failed":
+            lines = [without_links(status.message), *_progress(status)[1:]]
+            return make_embed(RED, f"❌ {_('Failed: experiment {name}', name=name)}", [*lines, _kept()], footer)
+        case _:
+            return make_embed(
+                GREY, f"⏹ {_('Cancelled: experiment {name}', name=name)}", [*_progress(status)[1:], _kept()], footer
+            )
+
+
+def _kept() -> str:
+    return _("Finished trainings and scores are stored. Starting the same experiment again continues with them.")
+
+
+def attach_figures(embed: discord.Embed, heat_map: bytes, tree: bytes, result: ExperimentResult) -> list[discord.File]:
+    """Show the heat map in an embed; return the files to send with it, new for each try, since a try reads them."""
+    embed.set_image(url=f"attachment://{HEAT_MAP_NAME}")
+    languages = ", ".join(result.languages)
+    return [
+        discord.File(
+            BytesIO(heat_map),
+            HEAT_MAP_NAME,
+            description=clamp(_("Excess surprisal by listener and text: {languages}.", languages=languages), 1024),
+        ),
+        discord.File(
+            BytesIO(tree),
+            TREE_NAME,
+            description=clamp(_("Average-linkage tree of {languages}.", languages=languages), 1024),
+        ),
+    ]
+
+
+def _progress(status: ExperimentStatus) -> list[str]:
+    """Return a bar, and for each model its languages with the states of their cells."""
+    done, total = status.cells_done, len(status.cells)
+    cells = _("**{done} of {total}** cells", done=done, total=total)
+    bar = f"{progress_bar(100 * done / max(1, total))} {cells}{_elapsed(status)}"
+    return [
+        bar,
+        clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES),
+        _("✓ done · ▶ running · ○ waiting · ✗ failed"),
+    ]
+
+
+def _elapsed(status: ExperimentStatus) -> str:
+    seconds = status.elapsed_seconds
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f" · {_('{number} s', number=numeral(seconds, '.0f'))}"
+    return f" · {_('{number} min', number=numeral(seconds / 60, '.0f'))}"
+
+
+def _cell_lines(cells: Sequence[Cell]) -> list[str]:
+    lines: list[str] = []
+    for (model, seed, kind), group in groupby(sorted(cells, key=_group_of), key=_group_of):
+        shown = "  ".join(f"{_SIGNS[cell.status]} {cell.language}" for cell in group)
+        names = {"model": f"**{plain(model)}**", "seed": seed, "cells": shown}
+        trained = kind == "train"
+        lines.append(
+            _("{model}, seed {seed}, trained: {cells}", **names)
+            if trained
+            else _("{model}, seed {seed}, scored: {cells}", **names)
+        )
+    return lines
+
+
+def _group_of(cell: Cell) -> tuple[str, int, str]:
+    return cell.model, cell.seed, "train" if cell.kind == "train" else "use"  # trainings first
+
+
+def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
+    model, kind = result.headline
+    text = kind.replace("_", "-")
+    lines = [
+        _(
+            "Excess surprisal, nats per character ({model}, {kind}, {seeds})."
+            " Rows: model of a language; columns: text.",
+            model=plain(model),
+            kind=text,
+            seeds=count(len(result.seeds), "seed"),
+        )
+        + f" {seeds_note(result)}"
+    ]
+    lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
+    lines.append(
+        _(
+            "Perplexity per character, and area under the training loss in nats · steps."
+            " Rows: model of a language; columns: text."
+        )
+        + f" {seeds_note(result)}"
+    )
+    lines.append(code_block("\n".join(perplexity_lines(result)), _MAX_LINES))
+    lines += [
+        f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
+        for check in result.validity.checks
+    ]
+    lines += _asymmetry(result) + _correlation(result)
+    lines.append(
+        _("{cells} done · `report.html` has all tables and intervals.", cells=count(status.cells_done, "cell"))
+    )
+    return lines
+
+
+def seeds_note(result: ExperimentResult) -> str:
+    """Return what intervals cover, in the reader's language."""
+    n_seeds = len(result.seeds)
+    return _(ONE_SEED) if n_seeds == 1 else _(SEVERAL_SEEDS, seeds=count(n_seeds, "seed"))
+
+
+def _matrix(result: ExperimentResult) -> list[str]:
+    """Return the headline matrix; listeners are rows."""
+    rows, seeds = headline_rows(result), headline_seeds(result)
+
+    def cell(listener: str, text: str) -> str:
+        seed = seeds.get((listener, text))
+        spread = (
+            "" if listener == text or seed is None or seed.excess_sd is None else f"±{numeral(seed.excess_sd, '.2f')}"
+        )
+        return f"{numeral(rows[listener, text].excess_cross_entropy, 'z.2f')}{spread}"
+
+    return matrix_lines(result.languages, result.languages, cell)
+
+
+def perplexity_lines(result: ExperimentResult) -> list[str]:
+    """Return the perplexities of the headline models on all texts, and the areas under their loss curves."""
+    figures = {_listener(each): each for each in headline_figures(result)}
+    area = _("area")
+
+    def cell(listener: str, column: str) -> str:
+        row = figures[listener].perplexities.get(column)
+        number = figures[listener].area if column == area else None if row is None else row.perplexity
+        return MISSING if number is None else numeral(number, ".2f")
+
+    return matrix_lines(list(figures), [*result.text_languages, area], cell)
+
+
+def _listener(figures: ListenerFigures) -> str:
+    match figures.phase:
+        case "first":
+            return _("{language}, first phase", language=figures.language)
+        case "second":
+            return _("{language}, second phase", language=figures.language)
+        case _:
+            return figures.language
+
+
+def matrix_lines(rows: Sequence[str], columns: Sequence[str], cell: Callable[[str, str], str]) -> list[str]:
+    """Return a matrix with columns of equal width; `cell` returns the text of a row and a column."""
+    shown, across = rows[:_MAX_COLUMNS], columns[:_MAX_COLUMNS]
+    cells = [["", *across], *([row, *(cell(row, column) for column in across)] for row in shown)]
+    first, width = max(map(len, shown)), max(len(text) for line in cells for text in line[1:])
+    found = [" ".join([line[0].ljust(first), *(text.rjust(width) for text in line[1:])]) for line in cells]
+    return found if len(across) == len(columns) else [*found, _("… the report has all languages")]
+
+
+def _asymmetry(result: ExperimentResult) -> list[str]:
+    rows = [row for row in result.models[0].tables.asymmetry if row.scoring_mode == result.modes[0]]
+    by_size = {abs(row.asymmetry): row for row in rows}
+    most = by_size[max(by_size)]
+    first, second = (most.language_a, most.language_b) if most.asymmetry < 0 else (most.language_b, most.language_a)
+    interval = ", ".join(numeral(end, "z.2f") for end in (most.interval_low, most.interval_high))
+    return [
+        _(
+            "Most asymmetric pair: the model of {first} is less surprised by {second} than that of {second} by {first}:"
+            " {difference}, a 95 % interval",
+            first=first,
+            second=second,
+            difference=f"{numeral(most.asymmetry, 'z.2f')} [{interval}]",
+        )
+    ]
+
+
+def _correlation(result: ExperimentResult) -> list[str]:
+    """Return the primary test of the human ratings."""
+    row = primary_correlation(result)
+    if row is None or row.r is None or row.p is None:
+        return []
+    return [
+        _(
+            "Human ratings, primary test: {statistic} {r}, p = {p} over {pairs} of {languages}."
+            " Other tests are exploratory: {number}.",
+            statistic=STATISTIC_WORDS[row.statistic],
+            r=numeral(row.r, "z.2f"),
+            p=numeral(row.p, ".4f"),
+            pairs=count(row.n_pairs, "pair"),
+            languages=count(row.n_languages, "language"),
+            number=len(result.correlations) - 1,
+        )
+    ]

@@ -1,0 +1,256 @@
+"""Answers to `/mt score`, `/mt generate`, `/mt predict` and `/mt chat`."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from math import log
+from operator import itemgetter
+
+import discord
+
+from bot.language import _, numeral, plural
+from bot.messages.text import (
+    BLURPLE,
+    CODE_BLOCK_MARKS,
+    MAX_DESCRIPTION,
+    PURPLE,
+    clamp,
+    clamp_start,
+    code_block,
+    count,
+    isolated,
+    make_embed,
+    plain,
+    shown_bits,
+    shown_name,
+    unknown_warning,
+    utf16_length,
+)
+from trainer.contracts.inference import (
+    ChatResponse,
+    FinishReason,
+    GenerateRequest,
+    GenerateResponse,
+    PredictResponse,
+    ScoreResponse,
+)
+from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.reports.score_table import Unit, in_unit
+from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
+
+STOPS: dict[FinishReason, str] = {
+    "eos": "ended by the model",
+    "stop_sequence": "stopped at the stop text",
+    "max_new_tokens": "stopped at the maximum length",
+    "context_full": "stopped at the end of the model's context",
+}
+_MAX_TABLE, _MAX_EXPECTED, _MAX_MESSAGE = 2000, 5, 1000
+_MAX_SIGNS, _MAX_SIGN = 5, 20
+
+
+def score_answer(
+    record: RunRecord,
+    text: str,
+    score: ScoreResponse,
+    unit: Unit,
+    own_bits_per_char: float | None,
+    unknown_signs: Mapping[str, int],
+    refusal: str | None = None,
+) -> discord.Embed:
+    """Return the summary of a score beside the run's own test split; of the text, only unknown signs are shown.
+
+    `own_bits_per_char` is None if the run's own are unknown, or too low to compare.
+    `refusal` is the reason why a detailed report was refused.
+    """
+    unknown = ""
+    if score.unknown_chars:
+        unknown = f" · {count(score.unknown_chars, 'unknown character')}{_signs(unknown_signs)}"
+    mean = in_unit(score.mean_surprisal, unit)
+    total = _("{number} {unit} in total", number=numeral(in_unit(score.nats, unit), ".1f"), unit=_(unit))
+    total += f" · {count(score.n_scored or 0, 'token')}{unknown}"
+    if score.loss is None:
+        lines = [_("**{mean}** {unit}/masked token", mean=numeral(mean, ".3f"), unit=_(unit)), total]
+    else:
+        loss = _("**{loss}** {unit}/token", loss=numeral(in_unit(score.loss, unit), ".3f"), unit=_(unit))
+        without = _("{mean} {unit}/token without line ends", mean=numeral(mean, ".3f"), unit=_(unit))
+        lines = [
+            f"{loss} · {_line_figures(score.bits_per_char, score.perplexity, score.unknown_char_share)}",
+            f"{without} · {total}",
+        ]
+    lines += unknown_warning(score.unknown_char_share)
+    is_comparable = score.bits_per_char is not None and not has_unknown_text(score.unknown_char_share)
+    if own_bits_per_char is not None and score.bits_per_char is not None and is_comparable:
+        lines.append(_against_own_text(score.bits_per_char - own_bits_per_char, unit))
+    lines += [] if refusal is None else [f"🔒 {refusal}"]
+    title = _("Score of {length} with {name}", length=count(len(text), "character"), name=shown_name(record))
+    return make_embed(BLURPLE, f"📏 {title}", lines, record.run_id)
+
+
+def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> discord.Embed:
+    """Return the report of surprisals: their spread, the most surprising positions and the expected tokens.
+
+    `left_out` is the number of characters by which the text was too long.
+    """
+    summary = report.summary
+    has_characters = summary.n_characters == summary.n_tokens
+    top = summary.most_surprising[0]
+    figures: list[str] = []
+    if summary.perplexity is not None:
+        shown = _line_figures(summary.bits_per_char, summary.perplexity, summary.unknown_char_share)
+        figures.append(_("{figures} with line ends", figures=shown))
+    if summary.n_unknown:
+        figures.append(
+            count(summary.n_unknown, "unknown character")
+            if has_characters
+            else count(summary.n_unknown, "unknown token")
+        )
+    lines = [
+        _(
+            "Mean **{mean}** {unit} · median {median} · max {most} at {place} «{sign}» · above {limit} bits: {number}"
+            " of {total}",
+            mean=numeral(summary.mean, ".2f"),
+            unit=_(summary.unit),
+            median=numeral(summary.median, ".2f"),
+            most=numeral(in_unit(top.surprisal, summary.unit), ".2f"),
+            place=count(top.start + 1),
+            sign=plain(visible(top.text)),
+            limit=HIGH_BITS,
+            number=count(summary.n_high),
+            total=count(summary.n_tokens, "character") if has_characters else count(summary.n_tokens, "token"),
+        ),
+        *([" · ".join(figures)] if figures else []),
+        *unknown_warning(summary.unknown_char_share),
+        code_block(_surprising_table(summary), _MAX_TABLE),
+    ]
+    if report.shown_characters < summary.n_characters:
+        shown = count(report.shown_characters, "character")
+        lines.append(_("The picture shows the first {characters}; the files contain all.", characters=shown))
+    if left_out:
+        shown = count(left_out, "character")
+        lines.append(_("The text is too long. The report leaves out the last {characters}.", characters=shown))
+    lines.append(_("Visible only to you; the text is not logged."))
+    title = f"🔬 {_('Surprisal report: {name}', name=shown_name(record))}"
+    return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{HEATMAP_NAME}")
+
+
+def table_answer(record: RunRecord, report: ReportFiles) -> discord.Embed:
+    """Return the note beside the table of a report."""
+    summary = report.summary
+    lines = [
+        plural(
+            "{count} row, one per token: its characters, surprisal in nats and rank.",
+            "{count} rows, one per token: its characters, surprisal in nats and rank.",
+            summary.n_tokens,
+        )
+    ]
+    title = f"📄 {_('Table of surprisals: {name}', name=shown_name(record))}"
+    return make_embed(PURPLE, title, [*lines, _("Visible only to you; the text is not logged.")], record.run_id)
+
+
+def report_files(report: ReportFiles) -> list[discord.File]:
+    """Return the files of a report; the picture has a description for screen readers."""
+    summary = report.summary
+    top = summary.most_surprising[0]
+    text = _(
+        "Surprisal of each character as the colour of its cell, dark for low surprisal: mean {mean} {unit}, highest"
+        " {most} at {place}.",
+        mean=numeral(summary.mean, ".2f"),
+        unit=_(summary.unit),
+        most=numeral(in_unit(top.surprisal, summary.unit), ".2f"),
+        place=top.start + 1,
+    )
+    return [
+        discord.File(BytesIO(data), name, description=text if name == HEATMAP_NAME else None)
+        for name, data in report.files.items()
+    ]
+
+
+def generate_answer(record: RunRecord, request: GenerateRequest, response: GenerateResponse) -> discord.Embed:
+    """Return the generated texts, each after its prompt in a code block."""
+    outputs = response.outputs or ()
+    settings = [f"T {request.temperature:g}"]
+    settings += [f"top-k {request.top_k}"] if request.top_k else []
+    settings += [f"top-p {request.top_p:g}"] if request.top_p < 1 else []
+    settings += [_("seed {seed}", seed=response.seed_used)] if response.seed_used is not None else []
+    room = (MAX_DESCRIPTION - 200) // max(1, len(outputs)) - 100
+    lines = []
+    for output, steps, reason in zip(outputs, response.steps or (), response.stop_reason or (), strict=True):
+        prompt_room = max(room // 4, room - CODE_BLOCK_MARKS - utf16_length(output))
+        lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
+        lines.append(f"{count(steps, 'token')} · {_(STOPS[reason])}")
+    title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
+    return make_embed(BLURPLE, title, lines, record.run_id)
+
+
+def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:
+    """Return the message and the model's answer, each in a code block, and the number of dropped turns."""
+    facts = [count(response.steps or 0, "token")]
+    facts += [_(STOPS[response.stop_reason])] if response.stop_reason else []
+    facts += (
+        [plural("oldest {count} turn dropped", "oldest {count} turns dropped", response.turns_dropped)]
+        if response.turns_dropped
+        else []
+    )
+    lines = [
+        code_block(clamp_start(message, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS),
+        code_block(response.answer or "", MAX_DESCRIPTION - _MAX_MESSAGE - 200),
+        " · ".join([*facts, _("session {session}", session=f"`{response.session_id}`")]),
+    ]
+    return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id)
+
+
+def _against_own_text(more_bits: float, unit: Unit) -> str:
+    """Compare the surprise per character with that on the test split of the run."""
+    difference = round(abs(more_bits if unit == "bits" else more_bits * log(2)), 2)
+    if difference == 0:
+        return _("As surprised as on its own test set.")
+    number = numeral(difference, ".2f")
+    if more_bits > 0:
+        return _("More surprised than on its own test set by {number} {unit}/char.", number=number, unit=_(unit))
+    return _("Less surprised than on its own test set by {number} {unit}/char.", number=number, unit=_(unit))
+
+
+def _signs(unknown: Mapping[str, int]) -> str:
+    """Return the most frequent unknown signs with their counts, in brackets."""
+    most = sorted(unknown.items(), key=itemgetter(1), reverse=True)
+    shown = [f"{plain(visible(clamp(sign, _MAX_SIGN)))} ×{count(times)}" for sign, times in most[:_MAX_SIGNS]]
+    return f" ({', '.join(shown)}{', …' if len(most) > _MAX_SIGNS else ''})" if shown else ""
+
+
+def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> discord.Embed:
+    """Return the likeliest next tokens with their probabilities, after the end of the text."""
+    lines = [code_block(clamp_start(text, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS)]
+    rows = [f"{numeral(one.prob, '7.2%')}  {isolated(visible(one.token))}" for one in response.suggestions or ()]
+    lines.append(code_block("\n".join(rows), _MAX_TABLE))
+    lines += (
+        [plural("{count} unknown sign in the text", "{count} unknown signs in the text", response.unk_count)]
+        if response.unk_count
+        else []
+    )
+    return make_embed(BLURPLE, f"🔮 {_('Next tokens: {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def _line_figures(bits: float | None, perplexity: float | None, unknown_char_share: float | None) -> str:
+    return " · ".join(
+        [
+            shown_bits(bits or 0.0, unknown_char_share),
+            _("perplexity {perplexity}", perplexity=numeral(perplexity or 0.0, ".2f")),
+        ]
+    )
+
+
+def _surprising_table(summary: Summary) -> str:
+    has_expected = bool(summary.most_surprising[0].expected)
+    lines = [_("Most surprising, and the expected tokens") if has_expected else _("Most surprising")]
+    for row in summary.most_surprising:
+        expected = "  ".join(
+            f"{isolated(visible(token))} {numeral(share, '.0%')}"
+            for token, share in expected_instead(row)[:_MAX_EXPECTED]
+        )
+        sign = isolated(visible(row.text)) + ("" if row.is_known else _(" unknown"))
+        surprisal = numeral(in_unit(row.surprisal, summary.unit), "6.2f")
+        lines.append(f"{_position(row.start + 1)} {surprisal}  {sign}   {expected}".rstrip())
+    return "\n".join(lines)
+
+
+def _position(number: int) -> str:
+    return f"{numeral(number):>6}"

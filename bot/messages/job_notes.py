@@ -1,0 +1,13 @@
+"""Notes in the answers to commands that start a job."""
+
+from bot.language import _
+from bot.people.watchers import Watcher
+
+
+def card_note(watcher: Watcher, command: str) -> str:
+    """Return where the progress is shown: in a card, or by `command` if direct messages are closed."""
+    if watcher.closed_place is None:
+        return _("A card in your direct messages shows the progress.")
+    return _(
+        "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.", command=command
+    )

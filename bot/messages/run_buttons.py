@@ -1,0 +1,91 @@
+"""Buttons under the messages about a run: its card, a status answer and its final message."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import discord
+
+from bot.language import _
+from bot.messages.advice import can_resume, can_retry, retry_batch
+from bot.messages.buttons import button, button_row, inference_buttons
+from trainer.contracts.runs import RunRecord, RunStatus
+
+_Button: TypeAlias = discord.ui.Button[discord.ui.View]
+
+AGAIN, HERE, OWN_CARD, CARD = "again", "here", "own", "card"
+"""Details of the buttons Refresh (of an answer, of the owner's card and of another card) and Watch here."""
+
+
+def card_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> discord.ui.View:
+    """Return the buttons of a card; with `is_owner`, its watcher owns the run."""
+    return button_row(*_card_items(record, status, is_owner=is_owner))
+
+
+def status_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool, is_watching: bool) -> discord.ui.View:
+    """Return the buttons of a status answer: the caller's next commands."""
+    return button_row(*_status_items(record, status, is_owner=is_owner, is_watching=is_watching))
+
+
+def final_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> discord.ui.View:
+    """Return the buttons of a final message."""
+    return button_row(*_end_items(record, status, is_owner=is_owner))
+
+
+def watch_button(run_id: str, *, is_watching: bool) -> _Button:
+    return button("unwatch", run_id, _("Unwatch")) if is_watching else button("watch", run_id, _("Watch"))
+
+
+def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
+    run_id = record.run_id
+    if not status.has_ended:
+        if is_owner:
+            yield from _owner_items(run_id, status)
+        yield watch_button(run_id, is_watching=True)
+    yield button("status", run_id, _("Refresh"), detail=OWN_CARD if is_owner else CARD)
+    if status.status == "queued":
+        yield button("watch", run_id, _("Watch here"), detail=HERE)
+        yield button("config", run_id, _("Copy config"))
+
+
+def _status_items(record: RunRecord, status: RunStatus, *, is_owner: bool, is_watching: bool) -> Iterator[_Button]:
+    run_id = record.run_id
+    yield button("status", run_id, _("Refresh"), detail=AGAIN)
+    if status.has_ended:
+        yield from _end_items(record, status, is_owner=is_owner)
+    else:
+        yield watch_button(run_id, is_watching=is_watching)
+        yield button("watch", run_id, _("Watch here"), detail=HERE)
+        if is_owner:
+            yield from _owner_items(run_id, status)
+    if status.status == "completed":
+        if is_owner:
+            yield button("logs", run_id, _("Logs"))
+    else:
+        yield button("config", run_id, _("Copy config"))
+    yield button("change", run_id, _("Edit…"))
+
+
+def _owner_items(run_id: str, status: RunStatus) -> Iterator[_Button]:
+    """Yield the buttons of an unfinished run for its owner."""
+    if status.status == "paused":
+        yield button("resume", run_id, _("Resume"))
+    yield button("cancel", run_id, _("Cancel"), style=discord.ButtonStyle.danger)
+    yield button("logs", run_id, _("Logs"))
+
+
+def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
+    """Yield the buttons of an ended run: inference, Files, Compare…; or for the owner Resume, Retry and Logs."""
+    run_id = record.run_id
+    if status.status == "completed":
+        yield from inference_buttons(record)
+        if is_owner:
+            yield button("files", run_id, _("Files"))
+        yield button("compare", run_id, _("Compare…"))
+        yield button("config", run_id, _("Copy config"))
+    elif is_owner:
+        if can_resume(status):
+            yield button("resume", run_id, _("Resume"))
+        if can_retry(status):
+            batch = retry_batch(status)
+            yield button("retry", run_id, _("Retry") if batch is None else _("Retry with batch {batch}", batch=batch))
+        yield button("logs", run_id, _("Logs"))

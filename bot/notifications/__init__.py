@@ -1,0 +1,1 @@
+"""Messages about jobs: who gets which, and their delivery."""

@@ -1,0 +1,249 @@
+"""Messages about one subject to one watcher: a card that is edited, and one final message."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from hashlib import sha256
+from typing import Literal, TypeVar
+
+import discord
+import structlog
+
+from bot.language import use_language
+from bot.notifications.closed_card import closed_message
+from bot.notifications.digest import Place
+from bot.notifications.subjects import Message, Subject, View
+from bot.people.watchers import SentMessage, Watcher
+from bot.rest.errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
+from bot.rest.pacing import Pace, back_off
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
+Slot = Literal["card", "final", "mention"]
+
+_NONCE_CHARACTERS = 25  # Discord's limit
+_HISTORY_MESSAGES = 200
+_CLOCK_DIFFERENCE = timedelta(minutes=1)
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
+
+
+class Delivery:
+    """Sends the messages of one subject to one watcher; an interrupted delivery continues from the ledger."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        watcher: Watcher,
+        place: Place,
+        client: discord.Client,
+        pace: Pace,
+        *,
+        poll_seconds: Callable[[], float],
+    ) -> None:
+        self.wake_up = asyncio.Event()
+        """Set when the subject has news."""
+        self.tried = asyncio.Event()
+        """Set when the first message has arrived or was refused, or is a line of a digest."""
+        self.subject = subject
+        self.place = place
+        self.user_id = watcher.user_id
+        self._watcher = watcher
+        self._client = client
+        self._pace = pace
+        self._poll_seconds = poll_seconds
+        self._is_card_deleted = False
+        self._log = log.bind(**{subject.id_name: subject.subject_id}, user_id=watcher.user_id)
+
+    async def deliver(self) -> None:
+        """Send and edit messages until the subject has ended and its final message has arrived."""
+        use_language(self._watcher.language)
+        try:
+            channel = await self._channel()
+            shown: View | None = None
+            while not self._watcher.is_done:
+                shown = await self._show_next(channel, shown)
+        except HTTP_ERROR as error:
+            if not is_closed(error):
+                raise
+            await self._close()
+        finally:
+            self.tried.set()
+
+    async def _close(self) -> None:
+        """Remember that the channel refuses messages."""
+        self._log.warning("channel_closed")
+        await self._mention()
+        await self._update(is_closed=True)
+
+    async def _update(self, **changes: object) -> None:
+        self._watcher = await self.subject.ledger.update(self._watcher, **changes)
+
+    async def _channel(self) -> discord.PartialMessageable:
+        channel_id = self._watcher.channel_id
+        if channel_id is None:
+            async with self.place.opening_dm:  # once for all runs of a user
+                if self.place.dm_id is None:
+                    dm = await self._retry(lambda: self._client.create_dm(discord.Object(self.user_id)))
+                    self.place.dm_id = dm.id
+                channel_id = self.place.dm_id
+            await self._update(channel_id=channel_id)
+        return self._client.get_partial_messageable(channel_id)
+
+    async def _mention(self) -> None:
+        """Mention a watcher whose direct messages are closed, once, in the channel of the command."""
+        origin_id = self._watcher.origin_channel_id
+        if not self._watcher.in_dm or origin_id is None:
+            return
+        channel = self._client.get_partial_messageable(origin_id)
+        try:
+            async with self._pace.turn(origin_id, is_new=True):
+                await self._send("mention", channel, closed_message(self.subject.subject_id))
+        except HTTP_ERROR as error:
+            if not is_closed(error):
+                raise
+
+    async def _show_next(self, channel: discord.PartialMessageable, shown: View | None) -> View | None:
+        """Send or edit one message in its turn if the subject has news; wait otherwise.
+
+        The final message comes first, since it notifies; then the card shows the end, too.
+        """
+        self.wake_up.clear()
+        state = await self.subject.state()
+        if await self.place.tell(self.subject.subject_id, state):
+            if self.place.is_closed:
+                await self._close()
+                return None
+            await self._remove_card(channel)
+            self.tried.set()
+            await self._wait()
+            return None
+        if shown is not None and not shown.state.has_ended and state == shown.state:
+            await self._wait()
+            return shown
+        is_final = state.has_ended and not self._watcher.has_final
+        async with self._pace.turn(channel.id, is_new=is_final or self._watcher.card is None):
+            view = await self.subject.view(shown)
+            if not view.state.has_ended:
+                if self.subject.has_line and self.place.digest is not None:  # it began during the wait for the turn
+                    return shown
+                if not await self._send("card", channel, view.card(self.user_id)):
+                    await self._edit(channel, view)
+            elif not self._watcher.has_final:
+                await self._send("final", channel, await view.final(self._watcher))
+            else:
+                await self._finish_card(channel, view)
+        self.tried.set()
+        return view
+
+    async def _wait(self) -> None:
+        with suppress(TimeoutError):  # a wake-up can be lost: the log is polled as well
+            async with asyncio.timeout(self._poll_seconds()):
+                await self.wake_up.wait()
+
+    async def _remove_card(self, channel: discord.PartialMessageable) -> None:
+        """Delete the card of a subject that has become a line of a digest."""
+        card = self._watcher.card
+        if card is None:
+            return
+        footer = (await self.subject.view(None)).card(self.user_id).embed.footer.text
+        message_id = card.message_id or await self._retry(lambda: self._find(footer, channel))
+        if message_id is not None:
+            with suppress(NOT_FOUND):
+                await self._retry(channel.get_partial_message(message_id).delete)
+        await self._update(card=None, has_second_card=True)
+
+    async def _finish_card(self, channel: discord.PartialMessageable, view: View) -> None:
+        """Show the end in the card; a card whose arrival is unknown is searched for, and not sent again."""
+        card = self._watcher.card
+        if card is not None and card.message_id is None:
+            footer = view.card(self.user_id).embed.footer.text
+            message_id = await self._retry(lambda: self._find(footer, channel))
+            sent = None if message_id is None else SentMessage(nonce=card.nonce, message_id=message_id)
+            await self._update(card=sent)
+        await self._edit(channel, view)
+        await self._update(card_is_stale=False)
+
+    async def _edit(self, channel: discord.PartialMessageable, view: View) -> None:
+        card = self._watcher.card
+        if card is None or card.message_id is None or self._is_card_deleted:
+            return
+        message = channel.get_partial_message(card.message_id)
+        new = view.card(self.user_id)
+        try:
+            await self._retry(lambda: message.edit(embed=new.embed, attachments=new.files(), view=new.buttons))
+        except NOT_FOUND as error:
+            if is_closed(error):
+                raise
+            self._log.warning("card_deleted")
+            self._is_card_deleted = self._watcher.has_second_card or view.state.has_ended
+            if not self._is_card_deleted:
+                await self._update(card=None, has_second_card=True)
+                await self._send("card", channel, new)
+
+    async def _send(self, slot: Slot, channel: discord.PartialMessageable, message: Message) -> bool:
+        """Create the slot's message once, over any number of tries; return whether it was created just now."""
+        stored = {"card": self._watcher.card, "final": self._watcher.final, "mention": self._watcher.mention}[slot]
+        if stored is not None and stored.message_id is not None:
+            return False
+        may_exist, is_new = stored is not None, True
+        sent = stored or SentMessage(nonce=self._nonce(slot, channel))
+        await self._update(**{slot: sent})
+
+        async def find_or_send() -> int:
+            nonlocal may_exist, is_new
+            message_id = await self._find(message.embed.footer.text, channel) if may_exist else None
+            may_exist = True
+            if message_id is not None:
+                is_new = False
+                return message_id
+            # a direct message notifies by itself
+            notifies = slot == "mention" or (slot == "final" and not self._watcher.in_dm)
+            users = [discord.Object(self.user_id)] if notifies else False
+            created = await channel.send(
+                f"<@{self.user_id}>" if notifies else None,
+                embed=message.embed,
+                files=message.files(),
+                view=message.buttons,
+                nonce=sent.nonce,
+                allowed_mentions=discord.AllowedMentions(everyone=False, roles=False, replied_user=False, users=users),
+            )
+            return created.id
+
+        message_id = await self._retry(find_or_send)
+        changes: dict[str, object] = {slot: SentMessage(nonce=sent.nonce, message_id=message_id)}
+        if slot == "final":
+            changes["card_is_stale"] = self._watcher.card is not None
+        await self._update(**changes)
+        return is_new
+
+    async def _find(self, footer: str | None, channel: discord.PartialMessageable) -> int | None:
+        """Return the id of a message from the channel's history, by its footer; skip other watchers' ones."""
+        others = (watcher for watcher in self.subject.ledger.current.watchers if watcher.user_id != self.user_id)
+        taken = {
+            sent.message_id
+            for watcher in others
+            for sent in (watcher.card, watcher.final, watcher.mention)
+            if sent is not None
+        }
+        began_at = self.subject.began_at
+        async for message in channel.history(limit=_HISTORY_MESSAGES):
+            if began_at is not None and message.created_at < began_at - _CLOCK_DIFFERENCE:
+                break  # of an earlier attempt
+            has_footer = any(embed.footer.text == footer for embed in message.embeds)
+            if has_footer and message.author == self._client.user and message.id not in taken:
+                return message.id
+        return None
+
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await retry(call, back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), self._log)
+
+    def _nonce(self, slot: Slot, channel: discord.PartialMessageable) -> str:
+        """Return a nonce that is the same after a restart, so that Discord itself drops a message sent twice."""
+        name = f"{self.subject.subject_id}:{self.user_id}:{channel.id}:{slot}"
+        if self.subject.began_at is not None:
+            name += f":{self.subject.began_at.isoformat()}"
+        if slot == "card" and self._watcher.has_second_card:
+            name += ":2"
+        return sha256(name.encode()).hexdigest()[:_NONCE_CHARACTERS]

@@ -1,0 +1,376 @@
+"""Sends updates about runs, experiments and tokenizers to Discord: one supervised task per subject and watcher."""
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+import discord
+import structlog
+
+from bot.notifications.delivery import Delivery
+from bot.notifications.digest import Digest, Place, PlaceKey, place_key, stored_digests
+from bot.notifications.job_subjects import BuildSubject, ExperimentSubject, TokenizerSubject
+from bot.notifications.run_subject import RunSubject
+from bot.notifications.subjects import Subject
+from bot.people.watchers import HasLedger, Watcher, read_ledger
+from bot.processes.chart_process import ChartProcess
+from bot.processes.corpus_build import BuildStore
+from bot.rest.pacing import Pace
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.contracts.errors import AppError
+from trainer.contracts.experiments import ExperimentRecord
+from trainer.contracts.runs import RunRecord, RunStatus
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_MAX_RETRY_SECONDS = 600.0
+_STEADY_SECONDS = 60.0
+"""The back-off starts again after a task has run this long."""
+_MAX_POLLS_PER_SECOND = 50.0
+"""Polls of all deliveries together."""
+_MAX_RESULTS = 4
+_FIRST_MESSAGE_SECONDS = 3.0
+
+
+class EventSource(Protocol):
+    """Yields the ids of runs whose event log has grown, and adds queue state to a status; the job queue is one."""
+
+    def next_run_ids(self) -> AsyncIterator[str]: ...
+
+    async def steady_status(self, status: RunStatus) -> RunStatus: ...
+
+
+class UndeliveredResult(NamedTuple):
+    """An ended subject whose final message a watcher's channel has refused, and the card that shows its end."""
+
+    subject: Subject
+    watcher: Watcher
+    card: discord.Embed
+
+
+class Notifier:
+    """Runs one delivery per subject and watcher; a failed delivery is logged and restarted, and affects no other.
+
+    `listeners` are called with the id of each run that has new events.
+    """
+
+    def __init__(
+        self,
+        artifacts_root: Path,
+        events: EventSource,
+        client: discord.Client,
+        charts: ChartProcess,
+        can_receive: Callable[[int, RunRecord | ExperimentRecord], bool],
+        *,
+        edit_interval_seconds: float,
+        listeners: Sequence[Callable[[str], None]] = (),
+        poll_seconds: float = 3.0,
+        retry_seconds: float = 5.0,
+        steady_seconds: float = _STEADY_SECONDS,
+    ) -> None:
+        self._runs = RunStore(artifacts_root)
+        self._experiments = ExperimentStore(artifacts_root)
+        self._tokenizers = TokenizerStore(artifacts_root)
+        self._builds = BuildStore(artifacts_root)
+        self._digests = artifacts_root / "digests"
+        self._events = events
+        self._client = client
+        self._charts = charts
+        self._can_receive = can_receive
+        self._edit_interval_seconds = edit_interval_seconds
+        self._listeners = listeners
+        self._poll_seconds = poll_seconds
+        self._retry_seconds = retry_seconds
+        self._steady_seconds = steady_seconds
+        self.pace = Pace(edit_interval_seconds)
+        # all deliveries of a subject share one ledger while any of them uses it
+        self._subjects: WeakValueDictionary[str, Subject] = WeakValueDictionary()
+        self._deliveries: dict[str, Delivery] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._places: dict[PlaceKey, Place] = {}
+        self._undelivered: defaultdict[int, set[str]] = defaultdict(set)
+        """Ids of subjects by user id."""
+        self._holds = 0
+        self._held: set[str] = set()
+
+    async def start(self) -> None:
+        """Continue the deliveries of every subject with pending messages, and listen for events."""
+        digests = await asyncio.to_thread(stored_digests, self._digests, self._edit_interval_seconds)
+        for digest in digests:
+            for watcher in digest.ledger.current.watchers:
+                self._place(watcher).resume(digest)
+        for subject_id in await asyncio.to_thread(self._pending):
+            self.follow(subject_id)
+        for digest in digests:
+            self._deliver(digest)
+        for place in [*self._places.values()]:  # the last process can have ended before it removed a digest
+            await place.settle()
+        self._tasks["events"] = asyncio.create_task(self._supervise("events", self._listen))
+
+    async def stop(self) -> None:
+        """Stop all deliveries; they continue from their ledgers after a restart."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def follow(self, subject_id: str) -> None:
+        """Start or wake a delivery for every watcher of a run, an experiment or a tokenizer."""
+        try:
+            subject = self._subject(subject_id)
+        except AppError:
+            log.warning("run_unknown", run_id=subject_id)
+        except ValueError:
+            log.error("run_unreadable", run_id=subject_id)
+        else:
+            self._deliver(subject)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait with runs that are new, so that the block can add a watcher to the run that it starts."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                held, self._held = self._held, set()
+                for run_id in held:
+                    self.follow(run_id)
+
+    async def watch(
+        self, directory: RunDirectory, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of a run, in a channel or (None) in direct messages; durable on return.
+
+        Waits up to three seconds for the first message, to report whether the channel accepts messages. A watcher whose
+        direct messages are closed is mentioned once in the channel of the command, `origin_channel_id`.
+        """
+        return await self._watch(self._subject(directory.run_id), user_id, channel_id, origin_channel_id)
+
+    async def begin_watch(
+        self, run_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None
+    ) -> None:
+        """Add a watcher of a new run, as `watch` does, and start its delivery without waiting for a message."""
+        run = self._subject(run_id)
+        await run.ledger.watch(user_id, channel_id, origin_channel_id)
+        self._deliver(run)
+
+    async def watch_experiment(
+        self, experiment_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of an experiment, as `watch` does of a run; raises DATA_NOT_FOUND."""
+        return await self._watch(self._experiment(experiment_id), user_id, channel_id, origin_channel_id)
+
+    async def watch_tokenizer(
+        self, tokenizer_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of a tokenizer's training, as `watch` does of a run; raises TOKENIZER_NOT_FOUND."""
+        return await self._watch(self._tokenizer(tokenizer_id), user_id, channel_id, origin_channel_id)
+
+    async def watch_build(
+        self, build_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of a build of corpora, as `watch` does of a run."""
+        return await self._watch(self._subject(build_id), user_id, channel_id, origin_channel_id)
+
+    async def unwatch(self, subject_id: str, user_id: int) -> None:
+        """Remove a watcher of a run, an experiment or a tokenizer; durable on return."""
+        subject = self._subject(subject_id)
+        self._stop_delivery(_name(subject_id, user_id))
+        watcher = subject.ledger.current.of(user_id)
+        if watcher is not None:
+            await subject.ledger.update(watcher, watches=False)
+            await self._place(watcher).settle()
+
+    async def unwatch_hidden(self, user_id: int) -> None:
+        """Remove a user as a watcher of everything about which the user may no longer receive messages."""
+        subjects = [delivery.subject for delivery in self._deliveries.values() if delivery.user_id == user_id]
+        for subject in subjects:
+            if not isinstance(subject, Digest) and not subject.may_receive(user_id):
+                await self.unwatch(subject.subject_id, user_id)
+
+    def watched_by(self, user_id: int) -> list[str]:
+        """Return the ids of subjects with messages left to send to a user."""
+        own = (delivery for delivery in self._deliveries.values() if delivery.user_id == user_id)
+        return sorted(delivery.subject.subject_id for delivery in own if not isinstance(delivery.subject, Digest))
+
+    @asynccontextmanager
+    async def deliver_pending(self, user_id: int) -> AsyncIterator[Sequence[UndeliveredResult]]:
+        """Yield a few undelivered results of a user; they are marked as delivered if the block succeeds."""
+        waiting = self._undelivered.pop(user_id, set())
+        try:
+            results = await self._results(user_id, sorted(waiting))
+            yield results
+            for result in results:
+                await result.subject.ledger.update(result.watcher, acknowledged=True)
+                waiting.discard(result.subject.subject_id)
+        finally:
+            self._undelivered[user_id] |= waiting
+
+    async def _results(self, user_id: int, subject_ids: Sequence[str]) -> list[UndeliveredResult]:
+        results: list[UndeliveredResult] = []
+        for subject_id in subject_ids:
+            try:
+                subject = self._subject(subject_id)
+                state = await subject.state()
+            except (AppError, ValueError, OSError):  # deleted or broken, which `follow` logs
+                continue
+            watcher = subject.ledger.current.of(user_id)
+            is_wanted = state.has_ended and subject.may_receive(user_id)
+            if watcher is not None and watcher.is_undelivered and is_wanted and len(results) < _MAX_RESULTS:
+                card = (await subject.view(None)).card(user_id)
+                results.append(UndeliveredResult(subject, watcher, card.embed))
+        return results
+
+    def _subject(self, subject_id: str) -> Subject:
+        """Return a subject by id; raises AppError for an unknown one, ValueError for a broken one."""
+        known = self._subjects.get(subject_id)
+        if known is not None:
+            return known
+        try:
+            directory = self._runs.get(subject_id)
+        except AppError:
+            if self._experiments.find(subject_id) is not None:
+                return self._experiment(subject_id)
+            build = self._builds.find(subject_id)
+            if build is not None:
+                return self._keep(BuildSubject(build, interval_seconds=self._edit_interval_seconds))
+            return self._tokenizer(subject_id)
+        interval = self._edit_interval_seconds
+        return self._keep(
+            RunSubject(
+                directory, self._charts, self._events.steady_status, self._can_receive, interval_seconds=interval
+            )
+        )
+
+    def _experiment(self, experiment_id: str) -> Subject:
+        experiment = self._experiments.get(experiment_id)
+        interval = self._edit_interval_seconds
+        return self._subjects.get(experiment_id) or self._keep(
+            ExperimentSubject(experiment, self._runs, self._can_receive, interval_seconds=interval)
+        )
+
+    def _tokenizer(self, tokenizer_id: str) -> Subject:
+        tokenizer = self._tokenizers.get(tokenizer_id)
+        return self._subjects.get(tokenizer_id) or self._keep(
+            TokenizerSubject(tokenizer, interval_seconds=self._edit_interval_seconds)
+        )
+
+    def _keep(self, subject: Subject) -> Subject:
+        self._subjects[subject.subject_id] = subject
+        return subject
+
+    async def _watch(
+        self, subject: Subject, user_id: int, channel_id: int | None, origin_channel_id: int | None
+    ) -> Watcher:
+        name = _name(subject.subject_id, user_id)
+        self._stop_delivery(name)
+        watcher = await subject.ledger.watch(user_id, channel_id, origin_channel_id)
+        await self._place(watcher).settle()
+        self._deliver(subject)
+        if name in self._deliveries:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+                    await self._deliveries[name].tried.wait()
+        return subject.ledger.current.of(user_id) or watcher
+
+    def _place(self, watcher: Watcher) -> Place:
+        key = place_key(watcher)
+        if key not in self._places:
+            self._places[key] = Place(key, self._digests, self._edit_interval_seconds, self._deliver)
+        return self._places[key]
+
+    def _deliver(self, subject: Subject) -> None:
+        """Start missing deliveries and wake the others; a subject that has become private is not delivered."""
+        self._collect_undelivered(subject)
+        for watcher in subject.ledger.current.pending:
+            name = _name(subject.subject_id, watcher.user_id)
+            if name in self._deliveries:
+                self._deliveries[name].wake_up.set()
+            elif subject.may_receive(watcher.user_id):
+                place = self._place(watcher)
+                if subject.has_line:
+                    place.join(subject.subject_id)
+                delivery = Delivery(
+                    subject, watcher, place, self._client, self.pace, poll_seconds=self._seconds_between_polls
+                )
+                self._deliveries[name] = delivery
+                self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))
+
+    async def _run_delivery(self, name: str, delivery: Delivery) -> None:
+        await self._supervise(name, delivery.deliver)
+        self._collect_undelivered(delivery.subject)
+        del self._tasks[name], self._deliveries[name]
+        delivery.place.leave(delivery.subject.subject_id)
+        await delivery.place.settle()
+
+    def _seconds_between_polls(self) -> float:
+        """Return the seconds after which a delivery reads its subject without news; many deliveries read less often.
+
+        The random part spreads the reads of deliveries that have started together.
+        """
+        longest = max(self._poll_seconds, len(self._deliveries) / _MAX_POLLS_PER_SECOND)
+        return longest * random.uniform(1.0, 1.5)  # noqa: S311
+
+    def _collect_undelivered(self, subject: Subject) -> None:
+        for watcher in subject.ledger.current.watchers:
+            if watcher.is_undelivered:
+                self._undelivered[watcher.user_id].add(subject.subject_id)
+
+    async def _listen(self) -> None:
+        async for run_id in self._events.next_run_ids():
+            for notify in self._listeners:
+                notify(run_id)
+            if self._holds and run_id not in self._subjects:
+                self._held.add(run_id)
+            else:
+                self.follow(run_id)
+
+    def _pending(self) -> list[str]:
+        """Return the ids of subjects with messages left to send."""
+        found = [run.run_id for run in self._runs.all() if _is_pending(run.run_id, run)]
+        found += [one.experiment_id for one in self._experiments.all() if _is_pending(one.experiment_id, one)]
+        found += [one.build_id for one in self._builds.all() if _is_pending(one.build_id, one)]
+        return found + [one.tokenizer_id for one in self._tokenizers.all() if _is_pending(one.tokenizer_id, one)]
+
+    async def _supervise(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Run a task to its end; restart it after a failure, with exponential back-off."""
+        failures = 0
+        while True:
+            started = time.monotonic()
+            [error] = await asyncio.gather(work(), return_exceptions=True)
+            if error is None:
+                return
+            failures = 1 if time.monotonic() - started > self._steady_seconds else failures + 1
+            seconds = min(_MAX_RETRY_SECONDS, self._retry_seconds * 2.0 ** (failures - 1))
+            log.error("task_failed", task=name, retry_seconds=seconds, exc_info=error)
+            await asyncio.sleep(seconds)
+
+    def _stop_delivery(self, name: str) -> None:
+        delivery = self._deliveries.pop(name, None)
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+        if delivery is not None:
+            delivery.place.leave(delivery.subject.subject_id)
+
+
+def _name(subject_id: str, user_id: int) -> str:
+    return f"{subject_id} for {user_id}"
+
+
+def _is_pending(subject_id: str, item: HasLedger) -> bool:
+    try:
+        ledger = read_ledger(item)
+        return bool(ledger.pending) or any(watcher.is_undelivered for watcher in ledger.watchers)
+    except ValueError:
+        log.error("run_unreadable", run_id=subject_id)
+        return False

@@ -1,0 +1,127 @@
+"""Subjects of notifications: what a delivery needs of a run, an experiment, a tokenizer or a digest."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import discord
+
+from bot.people.watchers import Ledger, Watcher
+from trainer.contracts.base import Frozen
+
+RESULT = " · result"
+"""End of the footer of a final message, which distinguishes it from a card."""
+HEARTBEAT_SECONDS = 300.0
+"""Seconds between two edits of a card that has no other news."""
+
+
+class Message(NamedTuple):
+    """A message of the bot; its files are new for each try, since a try reads them."""
+
+    embed: discord.Embed
+    files: Callable[[], list[discord.File]]
+    buttons: discord.ui.View
+
+
+class State(Frozen):
+    """The state of a subject; a card is edited when it has become unequal."""
+
+    @property
+    @abstractmethod
+    def has_ended(self) -> bool: ...
+
+    @property
+    def line(self) -> str | None:
+        """Line in a digest; None for a subject that always has a card."""
+        return None
+
+
+class View(ABC):
+    """A state of a subject as messages show it."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    @abstractmethod
+    def card(self, user_id: int) -> Message:
+        """Return the card for a watcher."""
+
+    async def final(self, watcher: Watcher) -> Message:
+        """Return the message that notifies a watcher of the end; by default it looks like the card."""
+        message = self.card(watcher.user_id)
+        message.embed.set_footer(text=f"{message.embed.footer.text}{RESULT}")
+        return message
+
+
+class Reading(NamedTuple):
+    """A state that was read, and how to draw it."""
+
+    state: State
+    draw: Callable[[], Awaitable[View]]
+
+
+class Subject(ABC):
+    """State that all deliveries of one subject share: its ledger, and its current view, drawn once for all."""
+
+    id_name = "run_id"
+    """Name of the subject's id in the log."""
+    has_line = False
+    """True for a subject that can be a line of a digest."""
+
+    def __init__(
+        self, subject_id: str, ledger: Ledger, interval_seconds: float, began_at: datetime | None = None
+    ) -> None:
+        self.subject_id = subject_id
+        self.began_at = began_at
+        """Begin of this attempt, of a subject whose id an earlier attempt had as well."""
+        self.ledger = ledger
+        self._interval_seconds = interval_seconds
+        self._reading, self._drawing = asyncio.Lock(), asyncio.Lock()
+        self._requested = self._done = 0
+        self._latest: Reading | None = None
+        self._view: View | None = None
+        self._fresh_until = 0.0
+
+    @abstractmethod
+    def may_receive(self, user_id: int) -> bool:
+        """Return whether a watcher may see the subject."""
+
+    @abstractmethod
+    async def _read(self) -> Reading:
+        """Read the current state."""
+
+    async def state(self) -> State:
+        """Return the current state."""
+        return (await self._reading_now()).state
+
+    async def _reading_now(self) -> Reading:
+        """Read the current state; callers during a reading share the next one."""
+        self._requested += 1
+        number = self._requested
+        async with self._reading:
+            if self._latest is None or self._done < number:
+                last = self._requested
+                self._latest = await self._read()
+                self._done = last
+            return self._latest
+
+    async def view(self, shown: View | None) -> View:
+        """Return the current view for a watcher who has seen `shown`.
+
+        All watchers share a view for `interval_seconds`, so that a chart is drawn once; the end is shown at once.
+        """
+        async with self._drawing:
+            state, draw = await self._reading_now()
+            view = self._view
+            is_fresh = time.monotonic() < self._fresh_until and view is not shown and not state.has_ended
+            if view is None or (state != view.state and not is_fresh):
+                view = self._view = await draw()
+                self._fresh_until = time.monotonic() + self._interval_seconds
+            return view
+
+
+def no_files() -> list[discord.File]:
+    return []

@@ -1,0 +1,1 @@
+"""Users of the bot: their settings, and what they watch."""

@@ -1,0 +1,1 @@
+"""Calls to Discord: pace, retries, errors, files."""

@@ -1,0 +1,1 @@
+"""The Discord client and the commands that it still has to answer."""

@@ -1,0 +1,211 @@
+"""The Discord client: attributes, start and shutdown."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from typing import Literal, TypeAlias, TypeVar
+
+import discord
+import structlog
+import yarl
+from discord import app_commands
+from discord.gateway import DiscordWebSocket
+
+from bot.access import AccessList
+from bot.installation import Installation
+from bot.language import CatalogueTranslator
+from bot.limits import UsageLimits
+from bot.messages.buttons import ButtonPress, parse_press
+from bot.notifications.notifier import Notifier
+from bot.people.user_settings import UserSettingsStore
+from bot.permissions import Permissions
+from bot.processes.chart_process import ChartProcess
+from bot.processes.corpus_build import CorpusBuilder
+from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
+from bot.rest.pacing import back_off
+from bot.run_index import RunIndex
+from bot.session.deferred import DeferredInteractions
+from trainer.config.settings import Settings
+from trainer.jobs.queue import JobQueue
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
+
+_MAX_RATE_LIMIT_SECONDS = 60.0
+_UNREACHABLE = "Discord is not reachable from this machine. The bot tries again; `mt up --no-discord` runs without it."
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
+
+
+class Bot(discord.Client):
+    """Answers commands and buttons; all lasting state is on disk."""
+
+    queue: JobQueue
+    limits: UsageLimits
+    index: RunIndex
+    notifier: Notifier
+    corpus_builder: CorpusBuilder
+
+    tree: app_commands.CommandTree["Bot"]
+
+    def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
+        root = settings.app.artifacts_root
+        self.access = AccessList(root / "access.json")
+        self.permissions = Permissions(settings.discord, self._is_member, self.access)
+        self.user_settings = UserSettingsStore(root / "users")
+        self.installation = Installation(settings, self.permissions)
+        super().__init__(
+            intents=discord.Intents(guilds=True),
+            allowed_mentions=discord.AllowedMentions.none(),
+            max_ratelimit_timeout=_MAX_RATE_LIMIT_SECONDS,
+            http_trace=self.installation.metrics.discord_trace(),
+        )
+        self.settings = settings
+        self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
+        """State of the owner's direct messages as of the start."""
+        self.charts = ChartProcess()
+        self.deferred = DeferredInteractions(root / "deferred")
+        self.offered_files: dict[str, discord.Attachment] = {}
+        """The files of open forms, by form; the oldest ones are forgotten."""
+        self._answers: set[asyncio.Task[object] | None] = set()
+        self._started = AsyncExitStack()
+        self._answer_press = answer_press
+        _use_addresses(settings)
+
+    async def start(self, token: str, *, reconnect: bool = True) -> None:
+        """Log in, start all parts and stay connected, over any time in which Discord is unavailable.
+
+        Raises discord.LoginFailure for a wrong token; discord.ConnectionClosed or discord.PrivilegedIntentsRequired
+        if Discord permanently refuses the connection.
+        """
+        self._started.push_async_callback(self.installation.close)
+        await self.installation.start()  # the HTTP API does not wait for Discord
+        await self._retry(lambda: self._log_in(token))
+        await self._set_up()
+        await self.tree.set_translator(CatalogueTranslator())
+        await self._retry(self.tree.sync)
+        waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
+        while True:
+            try:
+                return await self.connect(reconnect=reconnect)
+            except AttributeError:
+                # discord.py looks for a session to resume even after its first connection was refused
+                socket: object = self.ws
+                if socket is not None:
+                    raise
+            await asyncio.sleep(next(waits))
+
+    async def _log_in(self, token: str) -> None:
+        try:
+            await self.login(token)
+        except CALL_ERRORS as error:
+            if not isinstance(error, discord.DiscordException):
+                log.warning("discord_unreachable", reason=_UNREACHABLE)
+            await self.http.close()  # each try opens a session of its own
+            self.http.connector = discord.utils.MISSING
+            raise
+
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await retry(call, back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), log)
+
+    async def _set_up(self) -> None:
+        """Answer interrupted commands, and continue deliveries."""
+        self._started.push_async_callback(self.deferred.stop)
+        await self.deferred.start(self.http.user_agent)
+        self.queue, self.index = self.installation.queue, self.installation.index
+        self.limits = self.installation.limits
+        self.notifier = Notifier(
+            self.settings.app.artifacts_root,
+            self.queue,
+            self,
+            self.charts,
+            self.permissions.can_receive,
+            edit_interval_seconds=self.settings.discord.edit_interval_seconds,
+            listeners=[self.installation.webhooks.wake],
+        )
+        self._started.push_async_callback(self.notifier.stop)
+        await self.notifier.start()
+        self.corpus_builder = CorpusBuilder(self.settings)
+        self._started.push_async_callback(self.corpus_builder.stop)
+        await self.corpus_builder.resume()
+        self._answers.add(asyncio.create_task(self._check_owner_dm()))
+        self._started.push_async_callback(self._end_answers)
+
+    async def _check_owner_dm(self) -> None:
+        """Open the owner's direct messages and show there that the bot types, which sends no message."""
+        owner_id = self.settings.discord.owner_id
+        if owner_id is None:
+            return
+
+        async def type_to_owner() -> None:
+            channel = await self.create_dm(discord.Object(owner_id))
+            await channel.typing()
+
+        try:
+            await self._retry(type_to_owner)
+            self.owner_dm = "open"
+        except HTTP_ERROR as error:
+            if is_closed(error):
+                self.owner_dm = "closed"
+                log.warning("owner_dm_closed", user_id=owner_id)
+            else:
+                log.error("owner_dm_unknown", user_id=owner_id, exc_info=error)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """End the current task with the bot, before the services that it uses."""
+        task: asyncio.Task[object] | None = asyncio.current_task()
+        self._answers.add(task)
+        try:
+            yield
+        finally:
+            self._answers.discard(task)
+
+    async def _end_answers(self) -> None:
+        tasks = [task for task in self._answers if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def on_ready(self) -> None:
+        log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
+
+    async def on_interaction(self, interaction: discord.Interaction["Bot"]) -> None:
+        """Answer buttons and forms, also those of an earlier process."""
+        if interaction.type in (discord.InteractionType.component, discord.InteractionType.modal_submit):
+            press = parse_press(interaction.data)
+            if press is not None:
+                await self._answer_press(interaction, press)
+
+    async def close(self) -> None:
+        """Stop everything that this bot has started; services stop while the client disconnects."""
+        try:
+            await self._started.aclose()
+        finally:
+            self.charts.close()
+            stopping = asyncio.create_task(self.installation.stop_services())
+            try:
+                await super().close()
+            finally:
+                await stopping
+
+    async def _is_member(self, guild_id: int, user_id: int) -> bool:
+        await self.wait_until_ready()
+        guild = self.get_guild(guild_id)
+        if guild is not None:
+            with suppress(NOT_FOUND):
+                await guild.fetch_member(user_id)
+                return True
+        return False
+
+
+PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
+
+
+def _use_addresses(settings: Settings) -> None:
+    """Use the addresses of the settings: of a proxy, or of a local Discord."""
+    if settings.discord.api_base_url is not None:
+        ROUTE.BASE = str(settings.discord.api_base_url).rstrip("/")
+    if settings.discord.gateway_url is not None:
+        DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(str(settings.discord.gateway_url))
