@@ -22,7 +22,6 @@ from pydantic import TypeAdapter
 from bot.notifications.notifier import Notifier
 from bot.people.watchers import read_ledger
 from bot.processes.chart_process import ChartProcess
-from bot.run_index import RunIndex
 from local_discord import LocalDiscord
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
@@ -38,6 +37,7 @@ from trainer.jobs.enqueue import EventPublisher
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.models import build
+from trainer.queue.run_index import RunIndex
 from trainer.store.store import Store, connect
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import CheckpointStore

@@ -30,7 +30,6 @@ from benchmarks.growth_costs import progress_event, quiet
 from benchmarks.lab import DEMO_CORPUS
 from benchmarks.many_users import TOKEN, resident_mebibytes, start_bot
 from benchmarks.rows import Machine, machine
-from bot.run_index import RunIndex
 from local_discord import LocalDiscord
 from local_discord.state import User
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -42,6 +41,7 @@ from trainer.jobs.enqueue import Enqueuer, EventPublisher
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import TrainingPreview, preview_training
 from trainer.jobs.services import Services
+from trainer.queue.run_index import RunIndex
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import Disk

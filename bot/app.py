@@ -1,6 +1,9 @@
 """Builds the bot from its commands, buttons and forms."""
 
+import asyncio
+
 import discord
+import structlog
 from discord import app_commands
 
 from bot.commands.admin import ADMIN_FORMS, admin_group
@@ -24,8 +27,15 @@ from bot.commands.settings import SETTINGS_FORMS, settings_command
 from bot.commands.tokenizers import TOKENIZER_BUTTONS, TOKENIZER_FORMS, tokenizer_group
 from bot.commands.training import train
 from bot.messages.buttons import ButtonPress
+from bot.rest.errors import CALL_ERRORS, CLOSED
 from bot.session.client import Bot
 from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorCode
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_CANCEL_SECONDS = 2.0
+_WRONG_TOKEN, _REFUSED_INTENTS = 4004, 4014  # Discord's codes
 
 BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **RUN_BUTTONS,
@@ -106,3 +116,38 @@ async def _answer_press(interaction: discord.Interaction[Bot], press: ButtonPres
     reaction = FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
     if reaction is not None:
         await answer_press(interaction, press, reaction)
+
+
+async def run(settings: Settings, token: str, stop: asyncio.Event) -> int:
+    """Run the bot until `stop` is set and return 0; stops everything that was started."""
+    async with build(settings) as bot:
+        running, waiting = asyncio.create_task(bot.start(token)), asyncio.create_task(stop.wait())
+        await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        running.cancel()
+        # a new connection may lose the cancellation; leaving the block closes it
+        await asyncio.wait((running,), timeout=_CANCEL_SECONDS)
+        if running.done() and not running.cancelled() and (error := running.exception()):
+            raise _as_app_error(error)
+        log.info("bot_stopped")
+    return 0
+
+
+def _as_app_error(error: BaseException) -> BaseException:
+    """Return a foreseen failure as an AppError with one sentence, any other error as it is."""
+    code: int = getattr(error, "code", _REFUSED_INTENTS)
+    if isinstance(error, discord.LoginFailure) or (isinstance(error, CLOSED) and code == _WRONG_TOKEN):
+        return AppError(
+            ErrorCode.CONFIG_INVALID,
+            "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.",
+        )
+    if isinstance(error, CLOSED):
+        return AppError(
+            ErrorCode.SERVICE_UNAVAILABLE,
+            f"Discord refuses the bot's connection (code {code}). Update the bot, and check its intents in Discord's"
+            " developer portal.",
+        )
+    if isinstance(error, CALL_ERRORS):
+        log.error("discord_unavailable", error=str(error))
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord is unavailable: {error}.")
+    return error

@@ -5,22 +5,16 @@ import signal
 import sys
 from typing import BinaryIO
 
-import discord
 import structlog
 
-from bot.access import AccessList
-from bot.app import build
-from bot.installation import Installation
-from bot.permissions import Permissions, no_member
-from bot.rest.errors import CALL_ERRORS, CLOSED
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.http.backend import Backend
 from trainer.jobs.services import check_folder
+from trainer.people.access import AccessList
+from trainer.people.permissions import Permissions, no_member
 from trainer.system.files import check_writable, to_app_error, try_lock
 from trainer.system.logs import setup_logging
-
-_CANCEL_SECONDS = 2.0
-_WRONG_TOKEN, _REFUSED_INTENTS = 4004, 4014  # Discord's codes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -37,7 +31,7 @@ def main(*, with_discord: bool = True) -> int:
         check_writable(settings.app.artifacts_root)
         check_folder(settings)
         with _only_bot(settings):
-            return asyncio.run(_run_alone(settings) if token is None else _run(settings, token))
+            return asyncio.run(_run_alone(settings) if token is None else _run_bot(settings, token))
     except (AppError, OSError) as error:
         shown = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         sys.stderr.write(f"{shown.message}\n")
@@ -91,50 +85,20 @@ async def _run_alone(settings: Settings) -> int:
         raise AppError(ErrorCode.CONFIG_INVALID, "HTTP__PORT is empty: without Discord, there is nothing to run.")
     stop = _stop_signal()
     access = AccessList(settings.app.artifacts_root / "access.json")
-    installation = Installation(settings, Permissions(settings.discord, no_member, access))
+    backend = Backend(settings, Permissions(settings.discord, no_member, access))
     try:
-        await installation.start()
-        waking = asyncio.create_task(installation.wake_webhooks())
+        await backend.start()
+        waking = asyncio.create_task(backend.wake_webhooks())
         await stop.wait()
         waking.cancel()
     finally:
-        await installation.close()
-        await installation.stop_services()
+        await backend.close()
+        await backend.stop_services()
     log.info("bot_stopped")
     return 0
 
 
-async def _run(settings: Settings, token: str) -> int:
-    """Run until SIGTERM or SIGINT and return 0; stops everything that was started."""
-    stop = _stop_signal()
-    async with build(settings) as bot:
-        running, waiting = asyncio.create_task(bot.start(token)), asyncio.create_task(stop.wait())
-        await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        running.cancel()
-        # a new connection may lose the cancellation; leaving the block closes it
-        await asyncio.wait((running,), timeout=_CANCEL_SECONDS)
-        if running.done() and not running.cancelled() and (error := running.exception()):
-            raise _as_app_error(error)
-        log.info("bot_stopped")
-    return 0
+async def _run_bot(settings: Settings, token: str) -> int:
+    from bot.app import run  # so that the HTTP API alone loads no discord.py
 
-
-def _as_app_error(error: BaseException) -> BaseException:
-    """Return a foreseen failure as an AppError with one sentence, any other error as it is."""
-    code: int = getattr(error, "code", _REFUSED_INTENTS)
-    if isinstance(error, discord.LoginFailure) or (isinstance(error, CLOSED) and code == _WRONG_TOKEN):
-        return AppError(
-            ErrorCode.CONFIG_INVALID,
-            "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.",
-        )
-    if isinstance(error, CLOSED):
-        return AppError(
-            ErrorCode.SERVICE_UNAVAILABLE,
-            f"Discord refuses the bot's connection (code {code}). Update the bot, and check its intents in Discord's"
-            " developer portal.",
-        )
-    if isinstance(error, CALL_ERRORS):
-        log.error("discord_unavailable", error=str(error))
-        return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord is unavailable: {error}.")
-    return error
+    return await run(settings, token, _stop_signal())

@@ -8,12 +8,12 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from bot.http.openapi import describe_api
-from bot.http.operations import OTHER_RUN, RUN, Answer, Operation
-from bot.http.table import OPERATIONS
-from bot.permissions import RULES, Role
 from scripts.api_page_text import INTRODUCTION
 from trainer.contracts.errors import ErrorCode, PathError, http_status
+from trainer.http.openapi import describe_api
+from trainer.http.operations import OTHER_RUN, RUN, Answer, Operation
+from trainer.http.table import OPERATIONS
+from trainer.people.permissions import RULES, Role
 
 EXPERIMENT, REQUEST, SESSION, TOKENIZER = "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
 _IDS = {

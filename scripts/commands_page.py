@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bot.app import BUTTONS, build
 from bot.commands.help import CommandInfo, all_commands, audience, command_name, option_values
-from bot.permissions import RULES, Role, command_of, typed_command
 from trainer.config.settings import Settings
+from trainer.people.permissions import RULES, Role, command_of, typed_command
 
 LABELS = {
     "status": "Refresh, and the list of `/mt runs`",

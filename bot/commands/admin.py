@@ -6,19 +6,19 @@ import discord
 import structlog
 from discord import app_commands
 
-from bot.access import AccessLevel
 from bot.commands.help import all_commands
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
 from bot.commands.run_options import MAX_CHOICE_CHARACTERS, MAX_CHOICES, find_run, suggested_runs
-from bot.language import _
 from bot.messages.admin import access_answer, deleted_answer, doctor_answer, workers_answer
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.messages.text import display_name
-from bot.run_index import matching
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.health import Finding, check_data, check_gpu
 from trainer.jobs.queue import WorkerAction
+from trainer.people.access import AccessLevel
+from trainer.people.language import _
+from trainer.queue.run_index import matching
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

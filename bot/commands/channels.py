@@ -2,9 +2,9 @@
 
 import discord
 
-from bot.language import _
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
 
 
 def may_post(interaction: discord.Interaction[Bot]) -> bool:

@@ -6,13 +6,13 @@ from discord import app_commands
 from bot.commands.inference import RUN_HELP, default_length, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
-from bot.language import _
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import chat_answer
 from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.contracts.inference import ChatRequest
 from trainer.contracts.validation import parse
+from trainer.people.language import _
 
 _NEW = "new"
 """The session that starts a chat."""

@@ -9,7 +9,6 @@ from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
-from bot.language import _
 from bot.messages.buttons import ButtonPress, button_row, option, select
 from bot.messages.comparison import attach_comparison, compare_answer, settings_answer
 from bot.messages.text import display_name
@@ -19,6 +18,7 @@ from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import has_unknown_text
+from trainer.people.language import _
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"

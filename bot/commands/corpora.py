@@ -14,7 +14,6 @@ from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import clean_label, download_to
-from bot.language import _
 from bot.messages.corpus_answers import added_answer, corpora_page, corpus_answer
 from bot.session.client import Bot
 from trainer.contracts.base import Frozen
@@ -26,6 +25,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import CorpusOverview, corpus_overview, corpus_statistics
 from trainer.data.tables import as_text
 from trainer.data.text import count_lines
+from trainer.people.language import _
 
 _MOST_FREQUENT = 10
 _MAX_NAME = 48

@@ -6,7 +6,6 @@ from discord import app_commands
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
-from bot.language import _
 from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
 from bot.messages.evaluation import evaluating_answer, evaluation_answer
 from bot.messages.text import BLURPLE, make_embed, plain, shown_name
@@ -14,6 +13,7 @@ from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalSplit
 from trainer.contracts.validation import parse
+from trainer.people.language import _
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}

@@ -15,14 +15,12 @@ from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.training import download_to
-from bot.language import _
 from bot.messages.buttons import ButtonPress
 from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
 from bot.messages.experiment_buttons import REFRESH, experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.messages.job_notes import card_note
 from bot.messages.text import GREEN, byte_size, count, make_embed, plain
-from bot.run_index import matching
 from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
@@ -30,6 +28,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.needs import NO_WORKER
+from trainer.people.language import _
+from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 
 Recipe = Literal["smoke", "turkic", "paper", "transfer", "seeds"]

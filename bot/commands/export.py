@@ -10,14 +10,14 @@ from discord import app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.exports import LINK_SECONDS, ModelFormat
-from bot.language import _
 from bot.messages.export import export_answer, export_link_answer, exporting_answer
 from bot.messages.text import byte_size
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
+from trainer.people.language import _
 from trainer.reports.run_curves import curves_csv
+from trainer.services.exports import LINK_SECONDS, ModelFormat
 
 Format = Literal[ModelFormat, "curves_csv", "config"]
 
@@ -59,13 +59,13 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
 async def _exported_model(context: CommandContext, record: RunRecord, to: ModelFormat, limit_bytes: int) -> Answer:
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
     bot = context.bot
-    exports = bot.installation.exports
+    exports = bot.backend.exports
     await context.bot.queue.replication.fetch("models", record.run_id, is_whole=True)
     file = await exports.export(record.run_id, to)
     size = file.stat().st_size
     if size <= limit_bytes:
         return _attached(record, to, file.name, await exports.take(file))
-    public_url = bot.installation.public_url
+    public_url = bot.backend.public_url
     if public_url is None:
         await exports.remove(file)
         message = _(

@@ -12,7 +12,6 @@ from pydantic import Field as Bounds
 from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.language import _
 from bot.messages.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.messages.inference import generate_answer
 from bot.messages.text import display_name
@@ -22,6 +21,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.inference_fields import Seed
 from trainer.contracts.validation import parse
+from trainer.people.language import _
 
 _MAX_TEMPERATURE, _TEMPERATURE_STEP = 2.0, 0.2
 

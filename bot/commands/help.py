@@ -7,12 +7,12 @@ import discord
 from discord import AppCommandOptionType, app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.language import _
 from bot.messages.text import BLURPLE, make_embed
-from bot.permissions import RULES, bare_command, command_of, typed_command
-from bot.run_index import matching
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
+from trainer.people.permissions import RULES, bare_command, command_of, typed_command
+from trainer.queue.run_index import matching
 
 _MAX_CHOICES = 25  # Discord's limit
 KINDS = {

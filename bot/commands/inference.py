@@ -4,9 +4,9 @@ import asyncio
 
 from bot.commands.responses import CommandContext
 from bot.commands.run_options import Run
-from bot.language import _
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
 
 DEFAULT_NEW_TOKENS = 64
 RUN_HELP = "Id of the run; default: your newest completed run, or the newest of all"

@@ -10,15 +10,15 @@ from discord import app_commands
 from bot.commands.pages import PagedList
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import run_names
-from bot.language import _
 from bot.messages.answers import STATE_SIGNS, runs_page
 from bot.messages.buttons import ButtonPress, button_row, option, run_select
 from bot.messages.text import plain
-from bot.run_index import RunEntry, matching
 from bot.session.client import Bot
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
+from trainer.people.language import _
+from trainer.queue.run_index import RunEntry, matching
 
 PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)

@@ -7,12 +7,12 @@ from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_f
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
 from bot.commands.training import accept_files, answer_accepted, clean_label, new_run_watch
-from bot.language import _
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.rest.attachments import attachment_name
 from bot.session.client import Bot
 from trainer.config.request_options import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
 
 _DEFAULT_EPOCHS, _DEFAULT_MODEL = 5, "char_lstm"
 _MAX_NAME, _MAX_NUMBER, _MAX_MODEL = 32, 4, 16

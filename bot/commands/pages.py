@@ -6,9 +6,9 @@ from typing import Generic, NamedTuple, TypeVar
 import discord
 
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
-from bot.language import _
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
 
 T = TypeVar("T")
 

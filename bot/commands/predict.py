@@ -6,11 +6,11 @@ from discord import app_commands
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
-from bot.language import _
 from bot.messages.inference import predict_answer
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest
+from trainer.people.language import _
 
 
 @app_commands.command(description="Predict the next token of a text.")

@@ -4,11 +4,11 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
-from bot.language import _
 from bot.messages.buttons import ButtonPress, button, button_row
 from bot.messages.queue import QueueRow, queue_answer
-from bot.run_index import RunEntry
 from bot.session.client import Bot
+from trainer.people.language import _
+from trainer.queue.run_index import RunEntry
 
 _ALL = "all"
 

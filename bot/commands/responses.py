@@ -14,14 +14,15 @@ import structlog
 from discord import app_commands
 
 from bot.commands.channels import origin_of
-from bot.language import _, set_language
 from bot.messages.answers import error_answer, undelivered_note
 from bot.messages.buttons import ButtonPress
-from bot.permissions import RULES, Caller
+from bot.people.locales import set_language
 from bot.rest.errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
-from bot.rest.pacing import back_off
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
+from trainer.people.permissions import RULES, Caller
+from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

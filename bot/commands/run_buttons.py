@@ -9,7 +9,6 @@ from bot.commands.compare import compare_runs
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
 from bot.commands.run_options import described, find_run, fitting_runs
 from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
-from bot.language import _
 from bot.messages.advice import retry_batch
 from bot.messages.answers import STATE_SIGNS, config_answer, file_answer, files_answer
 from bot.messages.buttons import (
@@ -29,6 +28,7 @@ from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
+from trainer.people.language import _
 from trainer.system.files import BrokenFile, read_regular
 
 MAX_FILE_BYTES = 10 << 20

@@ -10,10 +10,8 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import CommandContext, speak_to
-from bot.language import _, numeral
 from bot.messages.text import clamp, isolated, shown_bits
 from bot.rest.errors import CALL_ERRORS
-from bot.run_index import RunEntry, matching
 from bot.session.client import Bot
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState, now
@@ -21,6 +19,8 @@ from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
+from trainer.people.language import _, numeral
+from trainer.queue.run_index import RunEntry, matching
 
 Suggestion: TypeAlias = tuple[str, str]
 """An option's value, and the text that is shown for it."""

@@ -12,18 +12,18 @@ from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, new_run_watch, with_option_names
-from bot.language import _
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import button, button_row
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
 from bot.messages.text import GREY, make_embed, shown_name
-from bot.outcome import last_lines
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
+from trainer.artifacts.outcome import last_lines
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import Accepted, LogLevel
+from trainer.people.language import _
 
 _Level = Literal["debug", "info", "warning", "error"]
 

@@ -13,7 +13,6 @@ from pydantic import Field as Bounds
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.language import _
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import report_answer, report_files, score_answer, table_answer
 from bot.messages.text import display_name
@@ -24,6 +23,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.validation import decoded, parse
+from trainer.people.language import _
 from trainer.reports.score_table import Unit
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 

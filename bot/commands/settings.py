@@ -8,12 +8,13 @@ from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form
 from bot.commands.run_options import find_run
-from bot.language import LANGUAGE_NAMES, _, set_language
 from bot.messages.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
 from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
+from bot.people.locales import set_language
 from bot.people.user_settings import UserSettings
 from bot.session.client import Bot
 from trainer.contracts.validation import parse
+from trainer.people.language import LANGUAGE_NAMES, _
 
 _OWN = "own"
 _DEFAULT = "default"

@@ -16,7 +16,6 @@ from bot.commands.run_options import (
     hidden_tokenizers,
     suggested_trained_tokenizers,
 )
-from bot.language import _
 from bot.messages.job_notes import card_note
 from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
 from bot.session.client import Bot
@@ -26,6 +25,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequ
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.contracts.validation import parse
 from trainer.jobs.needs import NO_WORKER
+from trainer.people.language import _
 
 
 def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:

@@ -13,7 +13,6 @@ from discord import app_commands
 from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
-from bot.language import _
 from bot.messages.answers import accepted_answer
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
@@ -26,6 +25,7 @@ from trainer.contracts.runs import Accepted
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.needs import QUEUE_MESSAGES
+from trainer.people.language import _
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import discord
 
-from bot.access import AccessLevel
-from bot.language import _, plural
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, RED, clamp, make_embed, plain, relative_time, shown_name
-from bot.run_index import RunEntry
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import RunRecord
 from trainer.jobs.health import Finding
 from trainer.jobs.queue import WorkersState
+from trainer.people.access import AccessLevel
+from trainer.people.language import _, plural
+from trainer.queue.run_index import RunEntry
 
 _SIGNS = {"ok": "✅", "warning": "⚠", "failure": "❌"}
 _MAX_WORKERS, _MAX_DEVICES, _MAX_FINDING = 10, 120, 400

@@ -5,8 +5,6 @@ from typing import Literal
 
 import discord
 
-from bot.language import _, numeral
-from bot.limits import LimitReached
 from bot.messages.run_card import leak_warnings, recipe, run_card
 from bot.messages.text import (
     AMBER,
@@ -26,10 +24,12 @@ from bot.messages.text import (
     without_links,
 )
 from bot.people.user_settings import Notify
-from bot.run_index import RunEntry
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
+from trainer.people.language import _, numeral
+from trainer.people.limits import LimitReached
+from trainer.queue.run_index import RunEntry
 
 STATE_SIGNS: dict[RunState, str] = {
     "queued": "⏳",

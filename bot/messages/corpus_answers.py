@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import discord
 
-from bot.language import _, numeral, plural
 from bot.messages.text import BLURPLE, GREEN, byte_size, clamp, code_block, count, make_embed, plain
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
+from trainer.people.language import _, numeral, plural
 
 _MAX_RUNS_CHARACTERS, _MAX_TABLE = 1000, 1500
 _HIDDEN = ("C", "M", "Z")

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import discord
 
-from bot.language import _, numeral
 from bot.messages.run_card import progress_bar
 from bot.messages.text import BLURPLE, GREEN, RED, code_block, count, make_embed, without_links
 from bot.processes.corpus_build import BuildState
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
+from trainer.people.language import _, numeral
 
 _MAX_TABLE = 3000
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import discord
 
-from bot.language import _, numeral, plural
 from bot.messages.text import (
     BLURPLE,
     GREY,
@@ -18,6 +17,7 @@ from bot.messages.text import (
     utf16_length,
 )
 from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.people.language import _, numeral, plural
 
 _MAX_NAME = 24
 _MAX_CHARACTERS = 3900

@@ -2,10 +2,10 @@
 
 import discord
 
-from bot.language import _, numeral
 from bot.messages.text import BLURPLE, count, make_embed, shown_name, unknown_warning
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunRecord
+from trainer.people.language import _, numeral
 
 
 def evaluating_answer(record: RunRecord, measured: str) -> discord.Embed:

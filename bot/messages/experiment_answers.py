@@ -6,11 +6,11 @@ from typing import Literal, get_args
 
 import discord
 
-from bot.language import _, numeral
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.experiment_card import matrix_lines, perplexity_lines, seeds_note
 from bot.messages.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
+from trainer.people.language import _, numeral
 from trainer.reports.experiment_tables import MISSING
 
 Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import discord
 
-from bot.language import _
 from bot.messages.buttons import button, button_row, option, select
 from bot.messages.experiment_answers import METRICS
 from trainer.contracts.experiments import ExperimentStatus
+from trainer.people.language import _
 
 REFRESH = "again"
 

@@ -6,7 +6,6 @@ from itertools import groupby
 
 import discord
 
-from bot.language import _, numeral
 from bot.messages.run_card import progress_bar
 from bot.messages.text import (
     AMBER,
@@ -23,6 +22,7 @@ from bot.messages.text import (
 )
 from trainer.contracts.base import RunState
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
+from trainer.people.language import _, numeral
 from trainer.reports.experiment_tables import (
     MISSING,
     ONE_SEED,

@@ -2,9 +2,9 @@
 
 import discord
 
-from bot.language import _
 from bot.messages.text import BLURPLE, byte_size, make_embed, relative_time, shown_name
 from trainer.contracts.runs import RunRecord
+from trainer.people.language import _
 
 
 def exporting_answer(record: RunRecord, to: str) -> discord.Embed:

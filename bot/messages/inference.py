@@ -7,7 +7,6 @@ from operator import itemgetter
 
 import discord
 
-from bot.language import _, numeral, plural
 from bot.messages.text import (
     BLURPLE,
     CODE_BLOCK_MARKS,
@@ -34,6 +33,7 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.people.language import _, numeral, plural
 from trainer.reports.score_table import Unit, in_unit
 from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
 

@@ -1,7 +1,7 @@
 """Notes in the answers to commands that start a job."""
 
-from bot.language import _
 from bot.people.watchers import Watcher
+from trainer.people.language import _
 
 
 def card_note(watcher: Watcher, command: str) -> str:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import discord
 
-from bot.language import _, numeral, plural
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.text import BLURPLE, clamp, make_embed, plain, relative_time
-from bot.run_index import RunEntry
+from trainer.people.language import _, numeral, plural
+from trainer.queue.run_index import RunEntry
 
 _MAX_ROWS, _MAX_NAME = 20, 64
 

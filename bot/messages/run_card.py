@@ -7,7 +7,6 @@ from math import log
 
 import discord
 
-from bot.language import _, numeral, plural
 from bot.messages.advice import advice, can_resume
 from bot.messages.text import (
     AMBER,
@@ -29,13 +28,14 @@ from bot.messages.text import (
     unknown_warning,
     without_links,
 )
-from bot.outcome import Outcome
+from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.events import EVALUATING
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.jobs.needs import QUEUE_MESSAGES
+from trainer.people.language import _, numeral, plural
 
 _CHART_NAME = "loss.png"
 _WEIGHTS = "model.safetensors"

@@ -2,9 +2,9 @@
 
 import discord
 
-from bot.language import LANGUAGE_NAMES, _
 from bot.messages.text import GREEN, make_embed, plain
 from bot.people.user_settings import Notify, UserSettings
+from trainer.people.language import LANGUAGE_NAMES, _
 from trainer.reports.score_table import Unit
 
 NOTIFY_LABELS: dict[Notify, str] = {

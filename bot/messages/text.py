@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import discord
 
-from bot.language import _, numeral, plural
 from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.people.language import _, numeral, plural
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import discord
 
-from bot.language import _, numeral
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.text import BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, relative_time, without_links
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.people.language import _, numeral
 
 _COLOURS = {"queued": GREY, "running": BLURPLE, "completed": GREEN, "failed": RED}
 _MAX_CORPORA = 500

@@ -2,10 +2,10 @@
 
 import discord
 
-from bot.language import _, numeral
 from bot.messages.text import BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, without_links
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.tokenizers import TokenizerStats
+from trainer.people.language import _, numeral
 
 _MAX_ERROR = 1500
 

@@ -1,9 +1,9 @@
 """The message to a user whose direct messages are closed."""
 
-from bot.language import _
 from bot.messages.buttons import button_row
 from bot.messages.text import AMBER, make_embed
 from bot.notifications.subjects import Message, no_files
+from trainer.people.language import _
 
 
 def closed_message(subject_id: str) -> Message:

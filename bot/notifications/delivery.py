@@ -10,13 +10,14 @@ from typing import Literal, TypeVar
 import discord
 import structlog
 
-from bot.language import use_language
 from bot.notifications.closed_card import closed_message
 from bot.notifications.digest import Place
 from bot.notifications.subjects import Message, Subject, View
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
-from bot.rest.pacing import Pace, back_off
+from bot.rest.pacing import Pace
+from trainer.people.language import use_language
+from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

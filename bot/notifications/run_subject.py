@@ -5,18 +5,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from threading import Lock
 
-from bot.language import _
 from bot.messages.digest_card import run_line
 from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
 from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View
-from bot.outcome import read_outcome
 from bot.people.watchers import Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
+from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.people.language import _
 
 LiveStatus = Callable[[RunStatus], Awaitable[RunStatus]]
 """Adds the queue's knowledge to a status that was read from the run's event log."""

@@ -7,8 +7,8 @@ from typing import BinaryIO, Literal
 
 import structlog
 
-from bot.language import Language
 from trainer.contracts.base import Frozen, Identifier
+from trainer.people.language import Language
 from trainer.reports.score_table import Unit
 from trainer.system.files import Disk, read_record, write_atomically
 

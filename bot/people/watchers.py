@@ -5,9 +5,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol
 
-from bot.language import Language, current_language
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
+from trainer.people.language import Language, current_language
 from trainer.system.files import Disk, read_regular, write_atomically
 
 

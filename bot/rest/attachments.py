@@ -9,12 +9,12 @@ import discord
 import structlog
 import yarl
 
-from bot.language import _
 from bot.rest.errors import retry
-from bot.rest.pacing import back_off
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.tables import TABLE_SUFFIXES
+from trainer.people.language import _
+from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -1,25 +1,16 @@
-"""Pace of retries, and of messages in each channel, which Discord's rate limit counts together for all runs."""
+"""Pace of messages in each channel, which Discord's rate limit counts together for all runs."""
 
 import asyncio
 import itertools
 import math
-import random
 import time
 from bisect import insort
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 _Ticket = tuple[bool, int]
 """True for an edit, and a number that keeps the order of equal tickets."""
-
-
-def back_off(first_seconds: float, max_seconds: float) -> Iterator[float]:
-    """Yield seconds to wait before each retry: doubled each time, with up to half less at random."""
-    seconds = first_seconds
-    while True:
-        yield seconds * random.uniform(0.5, 1)  # noqa: S311
-        seconds = min(max_seconds, seconds * 2)
 
 
 class Pace:

@@ -11,22 +11,22 @@ import yarl
 from discord import app_commands
 from discord.gateway import DiscordWebSocket
 
-from bot.access import AccessList
-from bot.installation import Installation
-from bot.language import CatalogueTranslator
-from bot.limits import UsageLimits
 from bot.messages.buttons import ButtonPress, parse_press
 from bot.notifications.notifier import Notifier
+from bot.people.locales import CatalogueTranslator
 from bot.people.user_settings import UserSettingsStore
-from bot.permissions import Permissions
 from bot.processes.chart_process import ChartProcess
 from bot.processes.corpus_build import CorpusBuilder
 from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
-from bot.rest.pacing import back_off
-from bot.run_index import RunIndex
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
+from trainer.http.backend import Backend
 from trainer.jobs.queue import JobQueue
+from trainer.people.access import AccessList
+from trainer.people.limits import UsageLimits
+from trainer.people.permissions import Permissions
+from trainer.queue.run_index import RunIndex
+from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -54,12 +54,12 @@ class Bot(discord.Client):
         self.access = AccessList(root / "access.json")
         self.permissions = Permissions(settings.discord, self._is_member, self.access)
         self.user_settings = UserSettingsStore(root / "users")
-        self.installation = Installation(settings, self.permissions)
+        self.backend = Backend(settings, self.permissions)
         super().__init__(
             intents=discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
             max_ratelimit_timeout=_MAX_RATE_LIMIT_SECONDS,
-            http_trace=self.installation.metrics.discord_trace(),
+            http_trace=self.backend.metrics.discord_trace(),
         )
         self.settings = settings
         self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
@@ -79,8 +79,8 @@ class Bot(discord.Client):
         Raises discord.LoginFailure for a wrong token; discord.ConnectionClosed or discord.PrivilegedIntentsRequired
         if Discord permanently refuses the connection.
         """
-        self._started.push_async_callback(self.installation.close)
-        await self.installation.start()  # the HTTP API does not wait for Discord
+        self._started.push_async_callback(self.backend.close)
+        await self.backend.start()  # the HTTP API does not wait for Discord
         await self._retry(lambda: self._log_in(token))
         await self._set_up()
         await self.tree.set_translator(CatalogueTranslator())
@@ -113,8 +113,8 @@ class Bot(discord.Client):
         """Answer interrupted commands, and continue deliveries."""
         self._started.push_async_callback(self.deferred.stop)
         await self.deferred.start(self.http.user_agent)
-        self.queue, self.index = self.installation.queue, self.installation.index
-        self.limits = self.installation.limits
+        self.queue, self.index = self.backend.queue, self.backend.index
+        self.limits = self.backend.limits
         self.notifier = Notifier(
             self.settings.app.artifacts_root,
             self.queue,
@@ -122,7 +122,7 @@ class Bot(discord.Client):
             self.charts,
             self.permissions.can_receive,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
-            listeners=[self.installation.webhooks.wake],
+            listeners=[self.backend.webhooks.wake],
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
@@ -184,7 +184,7 @@ class Bot(discord.Client):
             await self._started.aclose()
         finally:
             self.charts.close()
-            stopping = asyncio.create_task(self.installation.stop_services())
+            stopping = asyncio.create_task(self.backend.stop_services())
             try:
                 await super().close()
             finally:

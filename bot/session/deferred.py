@@ -16,13 +16,13 @@ import discord
 import structlog
 from pydantic import BaseModel, Field
 
-from bot.language import Language, _, current_language, use_language
 from bot.messages.answers import error_answer
 from bot.rest.errors import CALL_ERRORS, ROUTE, retry
-from bot.rest.pacing import back_off
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import Language, _, current_language, use_language
 from trainer.system.files import read_regular
+from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

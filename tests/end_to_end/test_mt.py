@@ -17,11 +17,11 @@ from shutil import rmtree
 import pytest
 
 from bot.messages.run_card import final_message, run_card
-from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, gone, mt, processes, some_text
 from tests.support.shell import TINY, Shell, shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.checkpoint_files import checkpoint_steps
+from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import httpx2
 
-from bot.http.operations import Operation
-from bot.http.table import OPERATIONS
 from scripts.api_page import example_values
 from tests.fuzz.prepared import CANCELLED_EXPERIMENT, Prepared
 from tests.support.api_process import KEY, ApiProcess
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
+from trainer.http.operations import Operation
+from trainer.http.table import OPERATIONS
 
 _LOOK_SECONDS = 0.5
 _PATIENCE = "300"

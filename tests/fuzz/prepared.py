@@ -4,8 +4,6 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bot.http.inference import RequestPath
-from bot.http.operations import OTHER_RUN, RUN, Operation
 from scripts.api_page import EXPERIMENT, REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
@@ -23,6 +21,8 @@ from trainer.contracts.inference import (
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.http.inference import RequestPath
+from trainer.http.operations import OTHER_RUN, RUN, Operation
 
 _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "score": (ScoreResponse, {"text": "abc"}),

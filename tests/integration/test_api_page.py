@@ -10,14 +10,14 @@ from re import DOTALL, findall, search
 
 import pytest
 
-from bot.http.operations import Operation
-from bot.http.table import OPERATIONS
 from scripts.api_page import api_page
 from tests.fuzz.campaign import end_runs
 from tests.fuzz.prepared import Prepared, prepare
 from tests.support import ROOT
 from tests.support.api_process import KEY, api_process
 from tests.support.lab import Lab
+from trainer.http.operations import Operation
+from trainer.http.table import OPERATIONS
 
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_SETTINGS = "fail-with-body\nsilent\nshow-error\nmax-time = 300\n"

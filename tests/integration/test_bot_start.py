@@ -8,20 +8,20 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic import SecretStr
 
-from bot.installation import Installation
-from bot.permissions import Permissions
 from tests.support import settings_in
 from trainer.config.settings import HttpSettings, RedisSettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.http.backend import Backend
+from trainer.people.permissions import Permissions
 
 
 async def _is_member(guild_id: int, user_id: int) -> bool:
     return False
 
 
-def installation_of(settings: Settings) -> Installation:
-    return Installation(changed(settings, http=HttpSettings(port=None)), Permissions(settings.discord, _is_member))
+def installation_of(settings: Settings) -> Backend:
+    return Backend(changed(settings, http=HttpSettings(port=None)), Permissions(settings.discord, _is_member))
 
 
 async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:

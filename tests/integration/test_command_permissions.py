@@ -12,7 +12,6 @@ import pytest
 
 from bot.app import BUTTONS, FORMS, build
 from bot.commands.help import all_commands, command_name
-from bot.permissions import bare_command, typed_command
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
@@ -26,6 +25,7 @@ from tests.support.bot import TOKEN, settings
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.contracts.base import now
+from trainer.people.permissions import bare_command, typed_command
 
 PAGE = ROOT / "docs" / "commands.md"
 RUN = "lstm-1"

@@ -16,7 +16,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bot.exports import LINK_SECONDS, Exports
 from bot.session.client import Bot
 from local_discord import limits
 from local_discord.driver import shown_text
@@ -34,6 +33,7 @@ from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.export.archive import import_archive
 from trainer.export.folders import load_export
+from trainer.services.exports import LINK_SECONDS, Exports
 
 PUBLIC = "https://models.example/trainer"
 KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
@@ -111,7 +111,7 @@ async def served(here: Place, **http: object) -> AsyncIterator[Bot]:
 
 
 async def fetched(bot: Bot, link: str, *, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-    address = link.replace(PUBLIC, f"http://127.0.0.1:{bot.installation.port}")
+    address = link.replace(PUBLIC, f"http://127.0.0.1:{bot.backend.port}")
     async with aiohttp.ClientSession() as session, session.request(method, address, headers=headers) as response:
         return response.status, await response.read()
 
@@ -138,7 +138,7 @@ async def test_large_export__has_a_link_for_a_day_that_a_restart_keeps_and_nobod
             assert abs(int(found[2]) - time.time() - LINK_SECONDS) < 3600
             for wrong in (link[:-1], link.replace("expires=", "expires=1"), link.replace(".tar", ".zip"), link + "é"):
                 assert (await fetched(bot, wrong))[0] == 403
-            old = await bot.installation.exports.link(file, PUBLIC, int(time.time()) - 1)
+            old = await bot.backend.exports.link(file, PUBLIC, int(time.time()) - 1)
             assert (await fetched(bot, old))[0] == 403
             os.utime(file.parent, (0, 0))
             second = await here.ask(here.ana, "export", run=RUN, format="config")

@@ -6,8 +6,6 @@ from typing import Literal
 import pytest
 from pydantic import SecretStr
 
-from bot.http.operations import Operation
-from bot.http.table import OPERATIONS
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.http import ADMIN, ANA, BOB, PERSON, PERSON_ID, WRONG, Site, lab_site, site, with_api
 from tests.support.lab import Lab
@@ -15,6 +13,8 @@ from tests.support.worker_runs import LONG, training
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted, HttpOrigin
+from trainer.http.operations import Operation
+from trainer.http.table import OPERATIONS
 
 VALUES = {
     "run_id": "no-such-run",

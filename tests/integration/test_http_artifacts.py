@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientPayloadError
 
-from bot.http.api import Patience
 from bot.messages.answers import files_answer
 from bot.messages.run_card import final_message
-from bot.outcome import read_outcome
 from tests.support import ended, tiny_request, twin, wait_for_status
 from tests.support.cards import Read
 from tests.support.http import ADMIN, BOB, Got, Site, inside, lab_site, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import LONG
+from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.events import JobCompleted
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.runs import Accepted
+from trainer.http.api import Patience
 from trainer.system.files import file_records
 
 LARGE = 20 << 20

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.http.api import Patience
-from bot.http.operations import MAX_BODY_BYTES
 from tests.support.http import ADMIN, Site, inside, with_api
 from tests.support.redis_servers import embedded
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+from trainer.http.api import Patience
+from trainer.http.operations import MAX_BODY_BYTES
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-Type: application/json\r\n".encode()

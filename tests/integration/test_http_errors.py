@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 from aiohttp.hdrs import METH_ALL
 
-from bot.http.operations import MAX_BODY_BYTES
-from bot.http.table import OPERATIONS
 from tests.support import twin
 from tests.support.http import ADMIN, ANA, Site, inside, lab_site, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs
+from trainer.http.operations import MAX_BODY_BYTES
+from trainer.http.table import OPERATIONS
 
 EIGHT_DIGITS = re.compile("[0-9a-f]{8}")
 BODIES = [one for one in OPERATIONS if one.body_model is not None]

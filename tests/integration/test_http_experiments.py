@@ -6,7 +6,6 @@ from io import StringIO
 
 import pytest
 
-from bot.http.experiments import OPERATIONS
 from tests.support import ROOT
 from tests.support.http import ADMIN, ANA, Site, lab_site
 from tests.support.lab import Lab
@@ -14,6 +13,7 @@ from trainer.config.experiment_plan import read_plan
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.validation import parse
+from trainer.http.experiments import OPERATIONS
 
 SMOKE = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {})
 [START] = [operation for operation in OPERATIONS if operation.name == "start_experiment"]

@@ -139,8 +139,8 @@ async def bot_with_api(folder: Path, discord: DiscordSettings) -> AsyncIterator[
     settings = changed(with_api(settings_in(folder, embedded_workers=0)), discord=discord)
     async with build(settings) as bot, ClientSession() as session:
         running = asyncio.create_task(bot.start(TOKEN))
-        await until(lambda: bot.installation.port is not None)
-        yield Site(bot.installation.queue, bot.installation.port, session)
+        await until(lambda: bot.backend.port is not None)
+        yield Site(bot.backend.queue, bot.backend.port, session)
         running.cancel()  # as the process does
     await asyncio.gather(running, return_exceptions=True)
 

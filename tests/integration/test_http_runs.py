@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bot.http.runs import Curve
 from tests.support import ended, tiny_request, twin, wait_for_status
 from tests.support.http import Site, inside, lab_site, with_api
 from tests.support.lab import Lab
@@ -25,6 +24,7 @@ from trainer.contracts.http_answers import RunPage
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
+from trainer.http.runs import Curve
 from trainer.jobs.needs import NO_WORKER
 from trainer.jobs.resolve import resolve_request
 from trainer.system.logs import LogReader, readable_line

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientPayloadError
 
-from bot.http.api import Patience
-from bot.http.feeds import MAX_LINES
 from tests.support.http import ADMIN, ANA, BOB, Inside, Sent, inside, lab_site, sent_events, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
@@ -17,6 +15,8 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import events_of
 from trainer.contracts.events import Event
+from trainer.http.api import Patience
+from trainer.http.feeds import MAX_LINES
 from trainer.system.logs import LogReader, readable_line
 
 RUN = "char_lstm-1"

@@ -16,11 +16,11 @@ from openai.types import Completion
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
-from bot.http.operations import MAX_BODY_BYTES
 from tests.support import ROOT, twin
 from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.tiny_models import tensor_of
+from trainer.http.operations import MAX_BODY_BYTES
 from trainer.inference.model_files import load_run
 
 NODE, MODULES = shutil.which("node"), ROOT / ".venv" / "node" / "node_modules"

@@ -8,7 +8,6 @@ from discord import AppCommandOptionType
 from discord.app_commands import Parameter
 
 from bot.commands.help import CommandInfo, all_commands, command_name
-from bot.permissions import typed_command
 from bot.session.client import Bot
 from local_discord import ClientRefusal, LocalDiscord, Upload
 from local_discord.client import OptionValue
@@ -21,6 +20,7 @@ from tests.support.bot import place as training_place
 from tests.support.inference import RUN
 from tests.support.inference_bot import place
 from tests.support.waiting import PATIENCE_SECONDS
+from trainer.people.permissions import typed_command
 
 LONGEST = 6000  # characters of an option without a limit of its own, by Discord
 FORM = 9  # the type of an answer that opens a form

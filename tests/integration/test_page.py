@@ -8,8 +8,6 @@ import tomllib
 import pytest
 from pydantic import BaseModel
 
-from bot.http.page_routes import CONTENT_TYPES, FILES
-from bot.http.runs import Curve
 from tests.support import ROOT
 from tests.support.http import lab_site
 from tests.support.lab import Lab
@@ -17,8 +15,10 @@ from trainer.contracts import comparison, events, inference, intervals, runs
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
+from trainer.http.page_routes import CONTENT_TYPES, FILES
+from trainer.http.runs import Curve
 
-FOLDER = ROOT / "bot" / "http" / "page"
+FOLDER = ROOT / "trainer" / "http" / "page"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES}
 DEVELOPMENT = {"jsconfig.json", "records.d.ts"}
 TSC = shutil.which("tsc") or shutil.which("tsc", path=ROOT / "node_modules" / ".bin")

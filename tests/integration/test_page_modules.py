@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
 def modules_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the modules that node takes for ES modules."""
     folder = tmp_path_factory.mktemp("modules")
-    for path in (ROOT / "bot" / "http" / "page").glob("*.js"):
+    for path in (ROOT / "trainer" / "http" / "page").glob("*.js"):
         shutil.copy(path, folder)
     (folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     return folder

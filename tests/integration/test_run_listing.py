@@ -16,7 +16,6 @@ from bot.commands.list_runs import RunFilters
 from bot.commands.responses import CommandContext
 from bot.commands.run_options import corpus_name, find_run
 from bot.messages.buttons import parse_press
-from bot.permissions import Caller
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
@@ -29,6 +28,7 @@ from trainer.artifacts.runs import manifest_of
 from trainer.contracts.base import now
 from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts
 from trainer.contracts.tokenizers import METHODS
+from trainer.people.permissions import Caller
 from trainer.store.store import connect
 
 

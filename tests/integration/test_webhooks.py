@@ -11,8 +11,6 @@ import pytest
 from aiohttp import web
 
 from bot.app import build
-from bot.webhooks.ledger import read_webhooks
-from bot.webhooks.sender import WebhookSender
 from local_discord import LocalDiscord
 from tests.support.bot import TOKEN, settings
 from tests.support.disk_failures import FailingDisk
@@ -20,6 +18,8 @@ from tests.support.stories import Story
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from tests.support.webhooks import QUICK, Body, Received, receiver, sending, story, webhook_settings
 from trainer.artifacts.runs import RunStore, manifest_of
+from trainer.http.webhooks.ledger import read_webhooks
+from trainer.http.webhooks.sender import WebhookSender
 
 END = "trainer.job.cancelled.v1"
 

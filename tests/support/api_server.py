@@ -11,13 +11,13 @@ from typing import NamedTuple
 import httpx2
 import pytest
 
-from bot.installation import Installation
-from bot.permissions import Permissions
 from tests.support.lab import Lab
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.background_loop import BackgroundLoop
 from trainer.config.settings import HttpSettings, LoggingSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
+from trainer.http.backend import Backend
+from trainer.people.permissions import Permissions
 from trainer.system.logs import setup_logging
 
 KEY, USER_KEY = "the-key-of-the-lab", "the-key-of-a-user"
@@ -62,8 +62,8 @@ class LabServer:
             return await self.lab.finished_run(queue)
 
 
-async def _started(settings: Settings) -> tuple[Installation, int]:
-    installation = Installation(settings, Permissions(settings.discord, _is_no_member))
+async def _started(settings: Settings) -> tuple[Backend, int]:
+    installation = Backend(settings, Permissions(settings.discord, _is_no_member))
     await installation.start()
     assert installation.port is not None
     return installation, installation.port

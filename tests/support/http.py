@@ -13,21 +13,21 @@ from pydantic import BaseModel, SecretStr, TypeAdapter
 from pydantic_core import to_json
 from yarl import URL
 
-from bot.http.api import Api, Patience
-from bot.http.error_answers import OpenAiErrorBody
-from bot.http.metrics import Metrics
-from bot.http.server import HttpServer
-from bot.installation import Installation
-from bot.limits import UsageLimits
-from bot.permissions import Permissions, no_member
-from bot.run_index import RunIndex
 from tests.support import ROOT
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody
+from trainer.http.api import Api, Patience
+from trainer.http.backend import Backend
+from trainer.http.error_answers import OpenAiErrorBody
+from trainer.http.metrics import Metrics
+from trainer.http.server import HttpServer
 from trainer.jobs.queue import JobQueue
+from trainer.people.limits import UsageLimits
+from trainer.people.permissions import Permissions, no_member
+from trainer.queue.run_index import RunIndex
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
 STATUSES = {row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))}
@@ -193,7 +193,7 @@ def with_api(
 @asynccontextmanager
 async def site(settings: Settings) -> AsyncIterator[Site]:
     """The API of an installation."""
-    installation = Installation(settings, Permissions(settings.discord, no_member))
+    installation = Backend(settings, Permissions(settings.discord, no_member))
     try:
         await installation.start()
         async with ClientSession(connector=TCPConnector(limit=0)) as session:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from aiohttp import web
 from pydantic import BaseModel
 
-from bot.webhooks.delivery import Times
-from bot.webhooks.sender import WebhookSender
 from tests.support.stories import Story, run_record
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import WebhookSettings
 from trainer.contracts.base import changed, now
+from trainer.http.webhooks.delivery import Times
+from trainer.http.webhooks.sender import WebhookSender
 
 SECRET = "a-secret-of-more-than-16-bytes"  # noqa: S105
 QUICK = Times(first_retry=0.05, max_retry=0.2, scan=60.0)

@@ -6,15 +6,15 @@ import jsonschema_rs
 import pytest
 from pydantic import BaseModel
 
-from bot.http.completions import CompletionBody
-from bot.http.openapi import describe_api
-from bot.http.operations import RUN
-from bot.http.table import OPERATIONS
 from trainer.contracts.errors import AppError, ErrorCode, PathError, http_status
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.validation import parse
+from trainer.http.completions import CompletionBody
+from trainer.http.openapi import describe_api
+from trainer.http.operations import RUN
+from trainer.http.table import OPERATIONS
 
 RIGHT: list[tuple[type[BaseModel], dict[str, object]]] = [
     (ScoreRequest, {"text": "a"}),

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from bot.people.watchers import read_ledger
-from bot.webhooks.ledger import read_webhooks
 from tests.support import settings_in
 from tests.support.checkpoints import Evil, checkpoint, names, same
 from tests.support.waiting import captured_logs
@@ -26,6 +25,7 @@ from trainer.commands.main import main
 from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.verification import verify_run
+from trainer.http.webhooks.ledger import read_webhooks
 from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState

@@ -76,7 +76,7 @@ def test_line__has_the_standard_fields_and_its_values() -> None:
 
 def test_line__has_the_part_of_the_program_as_its_category() -> None:
     stream = logged()
-    names = ["trainer.worker.jobs", "bot.http.server", "bot.main", "some.library"]
+    names = ["trainer.worker.jobs", "trainer.http.server", "bot.main", "some.library"]
     for name in names:
         logging.getLogger(name).warning("said")
     assert [line["category"] for line in lines(stream)] == ["worker", "http", "bot", "library"]

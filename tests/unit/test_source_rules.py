@@ -19,7 +19,7 @@ GPU_MODULES = {"trainer/training/device.py"}
 MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/responses.py",  # command tree
-    "bot/http/server.py",  # HTTP middleware
+    "trainer/http/server.py",  # HTTP middleware
     "trainer/worker/rank.py",  # process of a job
     "trainer/worker/train_run.py",  # job
 }

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import AccessList
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.access import AccessList
 
 
 async def test_levels__are_stored_and_replaced(tmp_path: Path) -> None:

@@ -40,10 +40,8 @@ from bot.messages.settings import settings_answer
 from bot.messages.text import plain
 from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
 from bot.messages.tokenizer_card import tokenizer_card
-from bot.outcome import Outcome
 from bot.people.user_settings import UserSettings
 from bot.processes.corpus_build import BuildRequest, BuildState
-from bot.run_index import RunEntry
 from local_discord.limits import message_problems
 from local_discord.validation import Description
 from local_discord.wire import Json, decode, mapping
@@ -53,6 +51,7 @@ from tests.support.measured_runs import measured
 from tests.support.properties import for_all
 from tests.support.scores import score_of
 from tests.support.stories import BEGIN, Story, run_record
+from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, now
 from trainer.contracts.comparison import compare, differences
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -71,6 +70,7 @@ from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
 from trainer.jobs.queue import WorkersState
+from trainer.queue.run_index import RunEntry
 from trainer.reports.surprisal_report import ReportFiles, summarize
 
 RUN = "char_lstm-20261120-0a1b2c"

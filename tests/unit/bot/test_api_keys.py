@@ -3,10 +3,10 @@
 import pytest
 from pydantic import SecretStr
 
-from bot.http.api_keys import ApiClient, ApiKeys
-from bot.permissions import Caller
-from bot.run_index import owner_number
 from trainer.config.settings import ApiKey
+from trainer.http.api_keys import ApiClient, ApiKeys
+from trainer.people.permissions import Caller
+from trainer.queue.run_index import owner_number
 
 KEYS = ApiKeys(
     [

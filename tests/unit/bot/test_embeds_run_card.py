@@ -20,10 +20,10 @@ from bot.messages.run_card import (
     sparkline,
     weight_count,
 )
-from bot.outcome import Outcome
 from tests.support.cards import Read, within_limits
 from tests.support.properties import for_all
 from tests.support.stories import Story, run_record
+from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
 from bot.messages.comparison import attach_comparison, compare_answer, settings_answer
-from bot.run_index import RunEntry
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.stories import BEGIN, run_record
 from trainer.contracts.comparison import Measurement, compare, differences
 from trainer.contracts.runs import CorpusRef
+from trainer.queue.run_index import RunEntry
 
 
 def compared(new: Measurement, old: Measurement) -> discord.Embed:

@@ -12,19 +12,20 @@ import pytest
 from bot.app import build
 from bot.commands.help import KINDS, all_commands
 from bot.commands.run_options import NOUNS
-from bot.language import CATALOGUES, Language, _, numeral, plural, set_language
 from bot.messages.admin import TAKES
 from bot.messages.advice import CHANGES
 from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
 from bot.messages.comparison import FIGURES, VALUES
 from bot.messages.inference import STOPS
 from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS
-from bot.permissions import Role
+from bot.people.locales import set_language
 from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
 from trainer.jobs.needs import QUEUE_MESSAGES
+from trainer.people.language import CATALOGUES, Language, _, numeral, plural
+from trainer.people.permissions import Role
 from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100

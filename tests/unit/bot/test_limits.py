@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from bot.limits import LimitReached, UsageLimits
 from bot.messages.answers import error_answer
-from bot.permissions import Caller
-from bot.run_index import RunEntry
 from tests.support.stories import BEGIN
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
+from trainer.people.limits import LimitReached, UsageLimits
+from trainer.people.permissions import Caller
+from trainer.queue.run_index import RunEntry
 
 USER, OTHER, ADMIN = Caller(1), Caller(2), Caller(3, is_admin=True)
 FEW = LimitSettings(runs_per_user=2, max_active_runs=3, requests_per_minute=3, max_concurrent_requests=4)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from bot.outcome import Outcome, last_lines, read_outcome, shown_line
 from tests.support.stories import Story, run_record
+from trainer.artifacts.outcome import Outcome, last_lines, read_outcome, shown_line
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError

@@ -6,7 +6,8 @@ from itertools import islice, pairwise
 
 import pytest
 
-from bot.rest.pacing import Pace, back_off
+from bot.rest.pacing import Pace
+from trainer.system.retries import back_off
 
 INTERVAL = 0.2
 

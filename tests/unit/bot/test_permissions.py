@@ -2,10 +2,10 @@
 
 import pytest
 
-from bot.permissions import RULES, Caller, Permissions, no_member
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.permissions import RULES, Caller, Permissions, no_member
 
 OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
 GUILD = 90

@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from bot.outcome import without_paths
 from tests.support.properties import for_all
+from trainer.artifacts.outcome import without_paths
 from trainer.system.logs import readable_line
 
 PARTS = st.text(st.characters(categories=["L", "N"], include_characters="-_"), min_size=1, max_size=12)

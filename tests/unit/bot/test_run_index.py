@@ -11,7 +11,6 @@ import pytest
 from arq.connections import ArqRedis
 from hypothesis import strategies as st
 
-from bot.run_index import RunEntry, RunIndex, matching
 from tests.support import add_corpus, settings_in
 from tests.support.properties import for_all_pairs
 from tests.support.stories import BEGIN, Story, run_record
@@ -21,6 +20,7 @@ from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.jobs.queue import JobQueue
+from trainer.queue.run_index import RunEntry, RunIndex, matching
 from trainer.store.store import Store
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from arq.connections import ArqRedis
 
-from bot.http.statuses import RunStatuses
 from tests.support import settings_in
 from tests.support.stories import Story, run_record
 from trainer.contracts.errors import AppError
+from trainer.http.statuses import RunStatuses
 from trainer.jobs.queue import JobQueue
 from trainer.store.store import Store
 

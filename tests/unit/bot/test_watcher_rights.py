@@ -2,9 +2,9 @@
 
 import pytest
 
-from bot.permissions import Permissions
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
+from trainer.people.permissions import Permissions
 
 OWNER, ADMIN, OTHER = 1, 2, 3
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bot.webhooks.ledger import Progress, WebhookLedger, WebhookRecord, first_seen, read_webhooks
 from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.disk_failures import FailingDisk
 from tests.support.stories import Story, run_record
@@ -16,6 +15,7 @@ from tests.support.waiting import captured_logs
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
+from trainer.http.webhooks.ledger import Progress, WebhookLedger, WebhookRecord, first_seen, read_webhooks
 from trainer.system.files import BrokenFile
 
 

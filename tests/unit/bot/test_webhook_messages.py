@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from bot.webhooks.client import message_body, message_id, signed_headers
 from tests.support.stories import Story, run_record
 from trainer.contracts.events import Event
+from trainer.http.webhooks.client import message_body, message_id, signed_headers
 
 _object: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 

@@ -1,0 +1,110 @@
+"""State that all operations of the API share: settings, queue, index, limits, statuses, streams and figures."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.http.api_keys import ApiClient
+from trainer.http.feeds import Feeds
+from trainer.http.metrics import Metrics
+from trainer.http.statuses import RunStatuses
+from trainer.jobs.queue import JobQueue
+from trainer.people.limits import UsageLimits
+from trainer.people.permissions import Permissions
+from trainer.queue.run_index import RunIndex
+
+
+class Patience(NamedTuple):
+    """The times after which the server disconnects a client."""
+
+    idle_seconds: float = 30.0
+    """Without a complete header of a request."""
+    body_seconds: float = 60.0
+    """Without the complete body of a request."""
+    send_seconds: float = 30.0
+    """Without reading an answer."""
+    stop_seconds: float = 2.0
+    """Until its request is completed, when the server stops."""
+
+
+class Api:
+    """State of the API server."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: JobQueue,
+        index: RunIndex,
+        limits: UsageLimits,
+        permissions: Permissions,
+        metrics: Metrics,
+        patience: Patience = Patience(),  # noqa: B008  (immutable)
+    ) -> None:
+        self.settings = settings
+        self.queue = queue
+        self.index = index
+        self.limits = limits
+        self.permissions = permissions
+        self.statuses = RunStatuses(queue)
+        self.feeds = Feeds()
+        self.metrics = metrics
+        self.patience = patience
+        self.accepting = asyncio.Lock()
+        """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
+        self._streams: dict[str | None, int] = {}
+
+    async def run(self, client: ApiClient, run_id: str, command: str = "status") -> RunDirectory:
+        """Return a run; raises RUN_NOT_FOUND, or FORBIDDEN if the client may not run the bot's command on it."""
+        run = self.queue.runs.get(run_id)
+        if not client.is_admin:
+            record = await asyncio.to_thread(run.record)
+            if not self.permissions.can_run(command, client.caller, record):
+                raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
+        return run
+
+    async def check_surprisals(self, client: ApiClient, run_id: str) -> None:
+        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run."""
+        if self.settings.security.surprisals == "all":
+            return
+        record = await asyncio.to_thread(self.queue.runs.get(run_id).record)
+        if not self.permissions.can_run("resume", client.caller, record):
+            message = "Only the owner of this run and admins get surprisals of single words and tokens here."
+            raise AppError(ErrorCode.FORBIDDEN, message)
+
+    async def tokenizers(self, client: ApiClient, command: str = "status") -> Callable[[TokenizerDirectory], bool]:
+        """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
+        await self.index.refresh()
+        caller = client.caller
+        usable = {run.tokenizer_id for run in self.index.runs if self.permissions.can_run(command, caller, run)}
+        return lambda one: client.is_admin or one.tokenizer_id in usable or one.is_shared()
+
+    async def tokenizer(self, client: ApiClient, tokenizer_id: str, command: str = "status") -> TokenizerDirectory:
+        """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the client."""
+        tokenizer = self.queue.tokenizers.get(tokenizer_id)
+        is_usable = await self.tokenizers(client, command)
+        if not await asyncio.to_thread(is_usable, tokenizer):
+            message = "Only owners of runs with this tokenizer and admins may do this."
+            raise AppError(ErrorCode.FORBIDDEN, message)
+        return tokenizer
+
+    @contextmanager
+    def stream(self, client: ApiClient) -> Iterator[None]:
+        """Count an open stream or waiting request; raises RATE_LIMIT_EXCEEDED above the limits."""
+        most = self.settings.http.max_streams
+        own = self._streams.get(client.name, 0)
+        if own >= max(1, most // 2) or sum(self._streams.values()) >= most:
+            raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Too many streams are open. Close some, or try again later.")
+        self._streams[client.name] = own + 1
+        try:
+            yield
+        finally:
+            self._streams[client.name] -= 1
+
+    @property
+    def open_streams(self) -> int:
+        return sum(self._streams.values())

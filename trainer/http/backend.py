@@ -1,0 +1,88 @@
+"""The parts of a bot process that need no Discord: services, queue, index and the HTTP API."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from trainer.config.settings import Settings
+from trainer.http.metrics import Metrics
+from trainer.http.webhooks.sender import WebhookSender
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
+from trainer.people.limits import UsageLimits
+from trainer.people.permissions import Permissions
+from trainer.queue.run_index import RunIndex
+from trainer.services.exports import Exports
+from trainer.store.store import connect
+
+_QUEUE_RETRIES = 4
+"""Few enough that a command fails within 3 seconds while Redis is unavailable."""
+
+
+class Backend:
+    """Services, queue, index, limits and HTTP API of one process."""
+
+    queue: JobQueue
+    index: RunIndex
+    limits: UsageLimits
+    webhooks: WebhookSender
+
+    def __init__(self, settings: Settings, permissions: Permissions) -> None:
+        self.settings = settings
+        self.permissions = permissions
+        self.metrics = Metrics()
+        self.exports = Exports(settings)
+        self.port: int | None = None
+        """The port of the HTTP API, once it listens."""
+        self._services = Services(settings)
+        self._started = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Start the services and the HTTP API; raises AppError for settings that cannot be used."""
+        redis_url = await self._services.start()
+        await (await connect(redis_url)).close()  # waits for another server: one of a killed process ends by itself
+        self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
+        self._started.push_async_callback(self.queue.close)
+        await self.queue.replication.join()
+        publishing = asyncio.create_task(self.queue.publish_version(replaces=True))
+        self._started.push_async_callback(_end, publishing)
+        self.limits = UsageLimits(self.settings.limits)
+        self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
+        self._started.push_async_callback(self.index.stop)
+        self.index.start()
+        self.webhooks = WebhookSender(self.settings.webhooks, self.queue.runs, self.settings.app.artifacts_root)
+        self._started.push_async_callback(self.webhooks.stop)
+        await self.webhooks.start()
+        if self.settings.http.port is not None:
+            from trainer.http.api import Api
+            from trainer.http.exports import export_route
+            from trainer.http.server import HttpServer
+
+            api = Api(self.settings, self.queue, self.index, self.limits, self.permissions, self.metrics)
+            server = HttpServer(api, [export_route(self.exports)])
+            self._started.push_async_callback(server.stop)
+            self.port = await server.start()
+
+    @property
+    def public_url(self) -> str | None:
+        """The address of the HTTP API for people; None if it does not listen, or serves only this machine."""
+        url = self.settings.http.public_url
+        has_keys = bool(self.settings.security.keys)
+        return str(url) if url is not None and self.port is not None and has_keys else None
+
+    async def wake_webhooks(self) -> None:
+        """Tell the webhooks of new events, without end; in a process with Discord, its notifier does that."""
+        async for run_id in self.queue.next_run_ids():
+            self.webhooks.wake(run_id)
+
+    async def close(self) -> None:
+        """Stop everything but the services."""
+        await self._started.aclose()
+
+    async def stop_services(self) -> None:
+        """Stop the services that this process has started."""
+        await self._services.stop()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

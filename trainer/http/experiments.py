@@ -1,0 +1,160 @@
+"""Operations on experiments: start, list, follow, cancel. Their files are artifacts."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from aiohttp import web
+
+from trainer.artifacts.experiments import without_details
+from trainer.contracts.base import Identifier
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
+from trainer.http.operations import (
+    Answer,
+    BodyT,
+    Call,
+    Link,
+    NoBody,
+    NoQuery,
+    Operation,
+    PathT,
+    Query,
+    QueryT,
+    WaitQuery,
+    operation,
+    reply,
+)
+from trainer.http.waiting import reply_at_end
+from trainer.jobs.experiments import resolve_experiment
+from trainer.jobs.inference_client import SAME_KEY
+
+
+class ExperimentPath(Query):
+    experiment_id: Identifier
+
+
+async def list_experiments(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+    """List all experiments, newest first, without their cells and files."""
+    check_may_see(call)
+    statuses = await call.api.queue.experiments.all()
+    return reply(ExperimentList(experiments=tuple(map(without_details, statuses))))
+
+
+async def start_experiment(call: Call[NoQuery, WaitQuery, ExperimentRequest]) -> web.StreamResponse:
+    """Start an experiment; an equal request names the same experiment. Only admins may do this."""
+    _check_admin(call)
+    queue, key = call.api.queue, call.idempotency
+    record = await resolve_experiment(
+        call.body, queue.corpora, call.api.settings, user_id=call.client.user_id, http=call.origin
+    )
+    if key is not None and await queue.first_value(key, record.experiment_id) != record.experiment_id:
+        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+    accepted = await queue.experiments.accept(record)
+    location = {"Location": f"/experiments/{accepted.experiment_id}"}
+    if call.query.wait:
+        return await _reply_at_end(call, accepted.experiment_id, location)
+    return reply(accepted, 202, location)
+
+
+async def get_experiment(call: Call[ExperimentPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    """Read the status of an experiment with its cells; with `wait`, after its end or after this time."""
+    check_may_see(call)
+    return await _reply_at_end(call, call.path.experiment_id)
+
+
+async def cancel_experiment(call: Call[ExperimentPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Cancel an experiment with its unfinished runs; finished runs stay. Only admins may do this."""
+    experiments, experiment_id = call.api.queue.experiments, call.path.experiment_id
+    experiments.stored.get(experiment_id)
+    _check_admin(call)
+    try:
+        return reply(await experiments.cancel(experiment_id))
+    except AppError:
+        status = await experiments.status(experiment_id)
+        # the answer to the first request with this key was lost
+        if call.idempotency is not None and status.status == "cancelled":
+            return reply(status)
+        raise
+
+
+def _check_admin(call: Call[PathT, QueryT, BodyT]) -> None:
+    if not call.client.is_admin:
+        raise AppError(ErrorCode.FORBIDDEN, "Only admins may start and cancel experiments.")
+
+
+def check_may_see(call: Call[PathT, QueryT, BodyT]) -> None:
+    """Raise FORBIDDEN for a client that may not see experiments."""
+    call.api.permissions.check_experiments(is_admin=call.client.is_admin)
+
+
+async def _reply_at_end(
+    call: Call[PathT, WaitQuery, BodyT], experiment_id: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
+    async def status() -> ExperimentStatus:
+        return await call.api.queue.experiments.status(experiment_id)
+
+    return await reply_at_end(call, status, _has_ended, headers)
+
+
+def _has_ended(status: ExperimentStatus) -> bool:
+    return status.status not in ("queued", "running")
+
+
+_ID = "$response.body#/experiment_id"
+_LINKS = (
+    Link("get_experiment", {"experiment_id": _ID}),
+    Link("cancel_experiment", {"experiment_id": _ID}),
+)
+_FILES = Link("list_files", {"kind": "experiments", "item_id": _ID})
+_TINY: Mapping[str, object] = {
+    "model_family": "lstm",
+    "tokenizer": {"method": "char"},
+    "model": {"embedding_size": 8, "hidden_size": 8, "num_layers": 1},
+    "max_seq_len": 64,
+    "max_steps": 2,
+    "split_by": "position",
+    "threads": 1,
+}
+OPERATIONS: tuple[Operation, ...] = (
+    operation(
+        "GET /experiments",
+        list_experiments,
+        (NoQuery, NoQuery, NoBody),
+        {200: Answer("The experiments", ExperimentList)},
+        tag="experiments",
+    ),
+    operation(
+        "POST /experiments",
+        start_experiment,
+        (NoQuery, WaitQuery, ExperimentRequest),
+        {
+            202: Answer(
+                "Without `wait`: the experiment is queued, and Location has its address", ExperimentStatus, _LINKS
+            ),
+            200: Answer("With `wait`: its status at its end, or after this time", ExperimentStatus, (*_LINKS, _FILES)),
+        },
+        tag="experiments",
+        example={
+            "name": "try",
+            "languages": {"kk": {}, "tr": {}},
+            "corpora": "udhr_ipa",
+            "models": {"lstm": {"train": _TINY}},
+            "seeds": [1],
+            "modes": ["skip"],
+        },
+    ),
+    operation(
+        "GET /experiments/{experiment_id}",
+        get_experiment,
+        (ExperimentPath, WaitQuery, NoBody),
+        {200: Answer("The status of the experiment", ExperimentStatus, (_FILES,))},
+        tag="experiments",
+    ),
+    operation(
+        "POST /experiments/{experiment_id}/cancel",
+        cancel_experiment,
+        (ExperimentPath, NoQuery, NoBody),
+        {200: Answer("The status of the cancelled experiment", ExperimentStatus)},
+        tag="experiments",
+    ),
+)

@@ -1,0 +1,69 @@
+"""Operations on the service itself: health, readiness and figures."""
+
+from typing import Literal
+
+from aiohttp import web
+
+from trainer.contracts.base import Frozen
+from trainer.http.metrics import CONTENT_TYPE
+from trainer.http.operations import Answer, Call, NoBody, NoQuery, Operation, operation, reply
+
+
+class Health(Frozen):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Frozen):
+    status: Literal["ready", "degraded"]
+    reason: Literal["redis-unavailable", "no-worker"] | None = None
+
+
+async def get_healthz(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+    """Answer while the server runs."""
+    return reply(Health())
+
+
+async def get_health(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+    """Answer while the server runs."""
+    return reply(Health())
+
+
+async def get_readyz(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+    """Answer whether jobs can run: Redis answers, and a worker is running."""
+    load = await call.api.queue.load()
+    if load.is_reachable and load.has_worker:
+        return reply(Readiness(status="ready"))
+    reason: Literal["redis-unavailable", "no-worker"] = "no-worker" if load.is_reachable else "redis-unavailable"
+    return reply(Readiness(status="degraded", reason=reason), 503)
+
+
+async def get_metrics(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the figures of the service in Prometheus' text format."""
+    api = call.api
+    await api.index.refresh()
+    running = [run.run_id for run in api.index.runs if run.state == "running"]
+    speeds = [(await api.statuses.follower(run_id)).status.tokens_per_second or 0.0 for run_id in running]
+    text = await api.metrics.text(api.queue, api.index, sum(speeds), api.open_streams)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+
+_HEALTHY = {200: Answer("The server runs", Health)}
+OPERATIONS: tuple[Operation, ...] = (
+    operation("GET /healthz", get_healthz, (NoQuery, NoQuery, NoBody), _HEALTHY, tag="service", access="open"),
+    operation("GET /health", get_health, (NoQuery, NoQuery, NoBody), _HEALTHY, tag="service", access="open"),
+    operation(
+        "GET /readyz",
+        get_readyz,
+        (NoQuery, NoQuery, NoBody),
+        {200: Answer("Jobs can run", Readiness), 503: Answer("Jobs wait", Readiness)},
+        tag="service",
+        access="open",
+    ),
+    operation(
+        "GET /metrics",
+        get_metrics,
+        (NoQuery, NoQuery, NoBody),
+        {200: Answer("The figures", "text/plain")},
+        tag="service",
+    ),
+)

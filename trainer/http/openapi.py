@@ -1,0 +1,193 @@
+"""The OpenAPI 3.1 description, made from the table of operations."""
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from trainer.contracts.errors import ErrorBody
+from trainer.http.error_answers import OpenAiErrorBody, is_openai
+from trainer.http.operations import IDEMPOTENCY_KEY, RUN, Answer, Link, Operation
+
+Json = dict[str, object]
+
+_IDEMPOTENCY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
+    "description": "A request that is repeated with the same key is not run again.",
+}
+_ERROR_TEXT = "An error: the table of error codes has the HTTP status of each code"
+_ERRORS = {
+    401: "The API key is missing or wrong",
+    403: "The client may not do this",
+    404: "Something that the request names does not exist",
+    409: "The run is not in the state for it, or the request contradicts an earlier one",
+    415: "The body is not JSON",
+    422: "A field or parameter is wrong, or does not fit others, the run, the corpus or the machine",
+    429: "The client has sent too many requests",
+}
+_ONLY_HERE = "x-"
+"""Prefix of JSON schema keywords of the records that describe the API only, and change no other message."""
+
+
+def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> Json:
+    """Return the description of the API as JSON values."""
+    models = list(_models(operations))
+    found: tuple[object, dict[str, Json]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    schemas = _for_api(found[1]["$defs"])
+    paths: dict[str, Json] = {}
+    for one in operations:
+        described: Json = {
+            "operationId": one.name,
+            "summary": one.summary.split("\n")[0],
+            "tags": [one.tag],
+            "parameters": [
+                *_parameters(one.path_model, "path"),
+                *_parameters(one.query_model, "query"),
+                *([_IDEMPOTENCY] if one.method == "POST" else []),
+            ],
+            "responses": {
+                **{str(status): _answer(answer, schemas) for status, answer in one.answers.items()},
+                **{str(status): _error(one, text, schemas) for status, text in _errors(one, has_keys=has_keys).items()},
+                "default": _error(one, _ERROR_TEXT, schemas),
+            },
+            "security": [{"key": []}, {"bearer": []}] if has_keys and one.access != "open" else [],
+        }
+        if one.body_model is not None:
+            content = _json(_reference(one.body_model, "Input", schemas))
+            if one.example is not None and RUN not in one.example.values():
+                content["application/json"]["example"] = dict(one.example)
+            described["requestBody"] = {"required": True, "content": content}
+        paths.setdefault(one.path, {})[one.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Model Trainer",
+            "version": version("model-trainer"),
+            "description": "Train small language models and query them.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _models(operations: Sequence[Operation]) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
+    yield ErrorBody, "serialization"
+    yield OpenAiErrorBody, "serialization"
+    for one in operations:
+        if one.body_model is not None:
+            yield one.body_model, "validation"
+        for answer in one.answers.values():
+            if answer.content is not None and not isinstance(answer.content, str):
+                yield answer.content, "serialization"
+
+
+def _answer(answer: Answer, schemas: Json) -> Json:
+    described: Json = {"description": answer.description}
+    content: dict[str, Json] = {}
+    if isinstance(answer.content, str):
+        content[answer.content] = {"schema": {"type": "string"}} if answer.content in _PLAIN else {}
+    elif answer.content is not None:
+        content = _json(_reference(answer.content, "Output", schemas))
+    if answer.streams:
+        content["text/event-stream"] = {}
+    if content:
+        described["content"] = content
+    if answer.links:
+        described["links"] = {link.operation: _link(link) for link in answer.links}
+    return described
+
+
+_PLAIN = ("text/plain", "application/octet-stream")
+"""Media types whose content has no structure."""
+
+
+def _link(link: Link) -> Json:
+    described: Json = {"operationId": link.operation, "parameters": dict(link.parameters)}
+    if link.body is not None:
+        described["requestBody"] = dict(link.body)
+    return described
+
+
+def _error(one: Operation, text: str, schemas: Json) -> Json:
+    body = OpenAiErrorBody if is_openai(one.path) else ErrorBody
+    return {"description": text, "content": _json(_reference(body, "Output", schemas))}
+
+
+def _errors(one: Operation, *, has_keys: bool) -> dict[int, str]:
+    """Return the usual errors of an operation by status."""
+    names_something = bool(one.path_model.model_fields) or one.body_model is not None
+    has_input = names_something or bool(one.query_model.model_fields) or one.method == "POST"
+    found = {
+        401: has_keys and one.access != "open",
+        403: one.access != "open",
+        404: names_something,
+        409: names_something,
+        415: one.body_model is not None,
+        422: has_input,
+        429: one.access != "open",
+    }
+    return {status: text for status, text in _ERRORS.items() if found[status]}
+
+
+def _for_api(schema: Json) -> Json:
+    """Return a schema with the keywords that only the API has, and with lists in place of tuples."""
+    described: Json = {name.removeprefix(_ONLY_HERE): _inside(value) for name, value in schema.items()}
+    positions: object = described.pop("prefixItems", None)
+    if isinstance(positions, list):  # several tools do not know this keyword
+        found: list[object] = positions
+        kinds = [kind for number, kind in enumerate(found) if kind not in found[:number]]
+        described["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return described
+
+
+def _inside(value: object) -> object:
+    if isinstance(value, list):
+        items: list[object] = value
+        return [_inside(item) for item in items]
+    if isinstance(value, dict):
+        fields: Json = value
+        return _for_api(fields)
+    return value
+
+
+def _reference(model: type[BaseModel], mode: Literal["Input", "Output"], schemas: Json) -> Json:
+    """Return the reference to a record; one whose two modes differ has two schemas."""
+    name = f"{model.__name__}-{mode}"
+    return {"$ref": f"#/components/schemas/{name if name in schemas else model.__name__}"}
+
+
+def _json(schema: Json) -> dict[str, Json]:
+    return {"application/json": {"schema": schema}}
+
+
+def _parameters(model: type[BaseModel], place: str) -> Iterator[Json]:
+    described: dict[str, dict[str, Json]] = model.model_json_schema()
+    for name, schema in described.get("properties", {}).items():
+        about = {key: value for key, value in schema.items() if key not in ("title", "description")}
+        is_required = place == "path" or model.model_fields[name].is_required()
+        parameter: Json = {"name": name, "in": place, "required": is_required, "schema": _without_null(about)}
+        if "description" in schema:
+            parameter["description"] = schema["description"]
+        yield parameter
+
+
+def _without_null(schema: Json) -> Json:
+    """Return the schema of a parameter that may be left out: a query has no null."""
+    members: object = schema.get("anyOf")
+    if not isinstance(members, list):
+        return schema
+    found: list[Json] = members
+    [member] = [one for one in found if one != {"type": "null"}]
+    return member

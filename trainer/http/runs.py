@@ -1,0 +1,362 @@
+"""Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from types import MappingProxyType
+from typing import Annotated
+
+import structlog
+from aiohttp import web
+from pydantic import Field
+
+from trainer.artifacts.outcome import shown_line, without_paths
+from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.runs import RunDirectory
+from trainer.config.experiment_file import experiment_yaml
+from trainer.config.train_request import default_label, train_request
+from trainer.contracts.base import Frozen, Identifier, RunState, changed
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.http_answers import CancelAnswer, RunPage
+from trainer.contracts.models import ModelFamily
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.validation import refusal, shown_value
+from trainer.http.api import Api
+from trainer.http.event_streams import LOG_END, stream_feed
+from trainer.http.feeds import MAX_LINES
+from trainer.http.operations import (
+    FLAG,
+    WHOLE,
+    Answer,
+    BodyT,
+    Call,
+    Link,
+    NoBody,
+    NoQuery,
+    Operation,
+    PathT,
+    Query,
+    RunPath,
+    WaitQuery,
+    operation,
+    reply,
+)
+from trainer.http.waiting import reply_at_end
+from trainer.jobs.inference_client import SAME_KEY
+from trainer.queue.run_index import RunEntry, matching, run_order
+from trainer.system.logs import LogReader
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+class RunsQuery(Query):
+    status: RunState | None = None
+    """Only runs in this state."""
+    family: ModelFamily | None = None
+    search: Annotated[str, Field(max_length=200)] = ""
+    """Only runs whose label, id or corpus matches these words."""
+    limit: Annotated[int, Field(ge=1, le=200), WHOLE] = 50
+    cursor: Identifier | None = None
+    """`next_cursor` of the page before."""
+
+
+class LogsQuery(Query):
+    tail: Annotated[int, Field(ge=0, le=MAX_LINES), WHOLE] = 200
+    """Number of last lines."""
+    stored: Annotated[bool, FLAG] = False
+    """true: the lines as stored, one JSON object each."""
+
+
+class Curve(Frozen):
+    """Losses of a run in nats per token, as pairs of step and loss."""
+
+    run_id: Identifier
+    train: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+
+
+async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
+    """List runs, newest first."""
+    api, query, caller = call.api, call.query, call.client.caller
+    await api.index.refresh()
+    entries = [
+        entry
+        for entry in api.index.runs
+        if query.status in (None, entry.state)
+        and query.family in (None, entry.family)
+        and api.permissions.may_see(caller, entry)
+    ]
+    if query.search.strip():
+        found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}
+        entries = [entry for entry in entries if entry.run_id in found]
+    if query.cursor is not None:
+        last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
+        if last is None:
+            message = "`cursor` must be the `next_cursor` of a page whose runs still exist. List from the first run."
+            problem = FieldProblem(path="cursor", message=message, value=shown_value(query.cursor))
+            raise refusal(ErrorCode.INVALID_INPUT, problem)
+        entries = [entry for entry in entries if run_order(entry) < run_order(last)]
+    page = entries[: query.limit]
+    statuses = await asyncio.gather(*(_readable_status(api, entry.run_id) for entry in page))
+    cursor = page[-1].run_id if len(entries) > len(page) else None
+    return reply(RunPage(runs=tuple(status for status in statuses if status is not None), next_cursor=cursor))
+
+
+async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
+    """Return the status of a run; None if its files were deleted or are damaged."""
+    try:
+        return await api.statuses.status(run_id)
+    except (AppError, OSError, ValueError) as error:
+        log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
+        return None
+
+
+async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
+    """Start a training; with `wait`, answer with its status at its end, or after this time."""
+    if call.body.init_from_run_id is not None:
+        await call.api.run(call.client, call.body.init_from_run_id, "train")
+    if call.body.tokenizer_id is not None:
+        await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
+    user_id, origin = call.client.user_id, call.origin
+    request = changed(call.body, label=call.body.label or default_label(call.body.corpus))
+    return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin))
+
+
+async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    """Read the status of a run; with `wait`, after its end or after this time."""
+    await call.api.run(call.client, call.path.run_id)
+    return await _reply_at_end(call, call.path.run_id)
+
+
+async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Cancel a run: it ends after its current step, with its last checkpoint."""
+    run = await call.api.run(call.client, call.path.run_id, "cancel")
+    try:
+        await call.api.queue.cancel(run.run_id)
+    except AppError as error:
+        # the answer to the first request with this key was lost
+        is_repeated = call.idempotency is not None and run.cancel_requested()
+        if error.code is not ErrorCode.RUN_FINISHED or not is_repeated:
+            raise
+    return reply(CancelAnswer())
+
+
+async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    """Resume a paused run; a failed or cancelled one from its last checkpoint, as a new run."""
+    run = await call.api.run(call.client, call.path.run_id, "resume")
+    user_id, origin = call.client.user_id, call.origin
+    return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
+
+
+async def delete_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Delete a run that has ended, with its files, unless an experiment or another run needs it."""
+    run = await call.api.run(call.client, call.path.run_id, "cancel")
+    await call.api.queue.delete(run.run_id)
+    log.info("run_deleted", user_id=call.client.user_id, api_key=call.client.name, run_id=run.run_id)
+    return web.Response(status=204)
+
+
+async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
+    run = await call.api.run(call.client, call.path.run_id)
+    manifest = await asyncio.to_thread(_ended_manifest, run)
+    lines = tuple(map(without_paths, manifest.last_lines))
+    try:
+        await call.api.run(call.client, run.run_id, "logs")
+    except AppError:
+        lines = ()
+    return reply(changed(manifest, last_lines=lines))
+
+
+async def get_files(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """List all files of a run with its checkpoints, also before its end."""
+    run = await call.api.run(call.client, call.path.run_id)
+    return reply(await asyncio.to_thread(run_files, run))
+
+
+async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
+    """Read the last lines of a run's log."""
+    run = await call.api.run(call.client, call.path.run_id, "logs")
+    lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
+    return web.Response(text="".join(f"{shown_line(line, stored=call.query.stored)}\n" for line in lines))
+
+
+async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
+    """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
+    run = await call.api.run(call.client, call.path.run_id, "logs")
+    async with call.api.feeds.logs(run, stored=call.query.stored) as feed:
+        position = await feed.tail(call.query.tail)
+        if feed.ended and call.request.headers.get("Last-Event-ID") == LOG_END:
+            return web.Response(status=204)
+        return await stream_feed(call.api, call.client, call.request, feed, position, end_id=LOG_END)
+
+
+async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Follow a run's events as server-sent events, from the one after the header Last-Event-ID, until the run ends."""
+    run = await call.api.run(call.client, call.path.run_id)
+    last = call.request.headers.get("Last-Event-ID", "")
+    seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
+    async with call.api.feeds.events(run) as feed:
+        position = await feed.position_after(seen)
+        if seen and feed.ended and not feed.after(position)[0]:
+            return web.Response(status=204)
+        return await stream_feed(call.api, call.client, call.request, feed, position)
+
+
+async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the loss curves of a run."""
+    run = await call.api.run(call.client, call.path.run_id)
+    follower = await call.api.statuses.follower(run.run_id)
+    curve = Curve(run_id=run.run_id, train=tuple(follower.train_losses), validation=tuple(follower.val_losses))
+    return reply(curve)
+
+
+async def get_config(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the request of a run as an experiment file."""
+    run = await call.api.run(call.client, call.path.run_id)
+    text = experiment_yaml(await asyncio.to_thread(run.record))
+    return web.Response(text=text, content_type="application/yaml")
+
+
+def run_names(run: RunEntry) -> tuple[str, ...]:
+    """Return the names by which a search finds a run."""
+    return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
+
+
+def _ended_manifest(run: RunDirectory) -> RunManifest:
+    return run.manifest() or run.completed_manifest()
+
+
+async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
+    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
+    api, key = call.api, call.idempotency
+    async with nullcontext() if key is None else api.accepting:
+        await api.index.refresh()
+        known = next((run for run in api.index.runs if key is not None and run.idempotency == key), None)
+        if known is not None:
+            record = await asyncio.to_thread(api.queue.runs.get(known.run_id).record)
+            if record.http != call.origin:
+                raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+            accepted = Accepted(run_id=known.run_id, job_id=known.run_id, status="queued")
+        else:
+            unfinished = [run for run in api.index.runs if run.is_unfinished]
+            accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
+    location = {"Location": f"/runs/{accepted.run_id}"}
+    if call.query.wait:
+        return await _reply_at_end(call, accepted.run_id, location)
+    return reply(accepted, 202, location)
+
+
+async def _reply_at_end(
+    call: Call[PathT, WaitQuery, BodyT], run_id: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
+    """Answer with the status of a run at its end, or when the client's time is up."""
+    return await reply_at_end(call, lambda: call.api.statuses.status(run_id), lambda status: status.has_ended, headers)
+
+
+_OF_RUN = (
+    "get_run",
+    "cancel_run",
+    "resume_run",
+    "get_logs",
+    "stream_logs",
+    "stream_events",
+    "get_curve",
+    "get_config",
+    "score",
+    "generate",
+    "predict",
+    "chat",
+    "evaluate",
+    "get_latest_evaluation",
+)
+_LINKS = (
+    *(Link(name, {"run_id": "$response.body#/run_id"}) for name in _OF_RUN),
+    Link("list_files", {"kind": "models", "item_id": "$response.body#/run_id"}),
+)
+_NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$response.body#/runs/1/run_id}"})
+_STATUS = Answer("The status of the run", RunStatus)
+_ACCEPTED = Answer("Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS)
+_ENDED = Answer("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
+_STREAM = {
+    200: Answer("Server-sent events", "text/event-stream"),
+    204: Answer("The run has ended, and the client that sends Last-Event-ID has everything: it stops connecting again"),
+}
+
+OPERATIONS: tuple[Operation, ...] = (
+    operation(
+        "GET /runs",
+        list_runs,
+        (NoQuery, RunsQuery, NoBody),
+        {200: Answer("A page of runs", RunPage, links=(_NEWEST_TWO,))},
+        tag="runs",
+    ),
+    operation(
+        "POST /runs/train",
+        train,
+        (NoQuery, WaitQuery, TrainRequest),
+        {202: _ACCEPTED, 200: _ENDED},
+        tag="runs",
+        read=train_request,
+        example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},
+    ),
+    operation("GET /runs/{run_id}", get_run, (RunPath, WaitQuery, NoBody), {200: _STATUS}, tag="runs"),
+    operation(
+        "POST /runs/{run_id}/cancel",
+        cancel_run,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The run is cancelled, or will be after its current step", CancelAnswer)},
+        tag="runs",
+    ),
+    operation(
+        "POST /runs/{run_id}/resume",
+        resume_run,
+        (RunPath, WaitQuery, NoBody),
+        {202: _ACCEPTED, 200: _ENDED},
+        tag="runs",
+    ),
+    operation(
+        "DELETE /runs/{run_id}",
+        delete_run,
+        (RunPath, NoQuery, NoBody),
+        {204: Answer("The run is deleted")},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/manifest",
+        get_manifest,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The manifest", RunManifest)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/files",
+        get_files,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The files", RunFiles)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/logs",
+        get_logs,
+        (RunPath, LogsQuery, NoBody),
+        {200: Answer("The last lines", "text/plain")},
+        tag="runs",
+    ),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), _STREAM, tag="runs"),
+    operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), _STREAM, tag="runs"),
+    operation(
+        "GET /runs/{run_id}/curve",
+        get_curve,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The curves", Curve)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/config.yaml",
+        get_config,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The experiment file", "application/yaml")},
+        tag="runs",
+    ),
+)

@@ -1,0 +1,210 @@
+"""The HTTP server: routes from the table of operations, and what every request passes through."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from os import strerror
+from socket import gaierror
+from time import monotonic
+
+import structlog
+from aiohttp import web
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.http.api import Api
+from trainer.http.api_keys import ApiClient, ApiKeys
+from trainer.http.connections import Connections
+from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
+from trainer.http.operations import MAX_BODY_BYTES, Operation
+from trainer.http.page_routes import page_routes
+from trainer.http.table import OPERATIONS
+from trainer.system.files import to_app_error
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_CLIENT_HAS_LEFT = 499  # as nginx counts it
+_LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_IS_STARTED = web.RequestKey("is_started", bool)
+"""Set when the header of the answer is sent: from then on, no other answer can be sent."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpServer:
+    """The API of one bot process."""
+
+    def __init__(self, api: Api, routes: Sequence[web.RouteDef] = ()) -> None:
+        self._api = api
+        self._keys = ApiKeys(api.settings.security.keys)
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
+        app.on_response_prepare.append(_start_answer)
+        app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
+        app.add_routes(routes)
+        app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
+        self._runner = web.AppRunner(app, shutdown_timeout=api.patience.stop_seconds)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen, and return the port.
+
+        Raises CONFIG_INVALID for an address that other machines reach while there are no API keys, and for an address
+        that cannot be used.
+        """
+        http = self._api.settings.http
+        if self._keys.is_open and not http.is_loopback:
+            raise AppError(
+                ErrorCode.CONFIG_INVALID,
+                f"HTTP__HOST is '{http.host}', which other machines can reach: set SECURITY__API_KEYS as well.",
+            )
+        await self._runner.setup()
+        connections = Connections(self._runner, http.max_connections, self._api.patience.idle_seconds)
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                connections, http.host, http.port, backlog=512
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            reason = error.strerror if isinstance(error, gaierror) else strerror(error.errno or 0)
+            raise AppError(
+                ErrorCode.CONFIG_INVALID,
+                f"HTTP__HOST and HTTP__PORT cannot be used ({reason}). Set another port, or 0 for any.",
+            ) from None
+        port: int = self._server.sockets[0].getsockname()[1]
+        shown = "127.0.0.1" if http.host in ("0.0.0.0", "::") else f"[{http.host}]" if ":" in http.host else http.host  # noqa: S104
+        page = str(http.public_url or f"http://{shown}:{port}/")
+        log.info("http_started", port=port, page=page, artifacts=str(self._api.settings.app.artifacts_root.absolute()))
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening and end all requests."""
+        if self._server is not None:
+            self._server.close()
+            await self._runner.cleanup()
+
+    def _route(self, operation: Operation) -> web.RouteDef:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            client = ApiClient(None, is_admin=False)
+            if operation.access != "open":
+                client = self._keys.client(request.headers)
+            return await operation.run(self._api, client, request)
+
+        if operation.method == "GET":
+            return web.get(operation.path, handle)  # and HEAD
+        return web.route(operation.method, operation.path, handle)
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Check where a request comes from, turn errors into answers, and record the request."""
+        started = monotonic()
+        try:
+            response = await self._answer(request, handler)
+        except ConnectionError:
+            self._record(request, _CLIENT_HAS_LEFT, monotonic() - started)
+            raise
+        seconds = monotonic() - started
+        route = self._record(request, response.status, seconds)
+        if response.content_type != "text/event-stream":
+            self._api.metrics.seconds.labels(*route).observe(seconds)
+        return response
+
+    def _record(self, request: web.Request, status: int, seconds: float) -> tuple[str, str]:
+        """Count and log a request; return its method and its route."""
+        resource = request.match_info.route.resource
+        # clients choose the methods and addresses that do not exist: one figure counts them all
+        is_known = resource is not None and status != ErrorCode.METHOD_NOT_ALLOWED.http_status
+        method, route = (request.method, resource.canonical) if resource and is_known else ("other", "unknown")
+        self._api.metrics.requests.labels(method, route, str(status)).inc()
+        log.info(
+            "http_request",
+            request_id=request_id_of(request),
+            method=method,
+            route=route,
+            http_status=status,
+            seconds=round(seconds, 4),
+        )
+        return method, route
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._check_source(request)
+            _check_route(request)
+            return await handler(request)
+        except AppError as error:
+            failure = error
+        except Exception as error:
+            is_stalled = isinstance(error, TimeoutError) and _IS_STARTED in request
+            if isinstance(error, ConnectionError) or is_stalled:
+                _disconnect(request)
+                raise ConnectionResetError("The client has left, or does not read.") from None
+            log.error("http_request_failed", request_id=request_id_of(request), exc_info=error)
+            failure = _as_app_error(error)
+        if _IS_STARTED in request:
+            _disconnect(request)  # the client sees that its answer is incomplete
+            raise ConnectionResetError("An answer could not be completed.")
+        return error_answer(request, failure)
+
+    def _check_source(self, request: web.Request) -> None:
+        """Refuse requests of another site's page to a server without keys; raises FORBIDDEN.
+
+        Such a page knows no key. Its requests have a foreign Host (after DNS rebinding), or a foreign Origin.
+        """
+        if self._keys.is_open:
+            host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+            is_foreign = origin is not None and origin.rpartition("/")[2] != host
+            if is_foreign or not _LOOPBACK_HOST.fullmatch(host):
+                raise AppError(ErrorCode.FORBIDDEN, "Without API keys, only programs of this machine may connect.")
+
+
+def _check_route(request: web.Request) -> None:
+    """Raise NOT_FOUND for an unknown address, and METHOD_NOT_ALLOWED for a method that an address does not take."""
+    refused = request.match_info.http_exception
+    if refused is not None:
+        allowed = refused.headers.get("Allow")
+        if allowed is None:
+            raise AppError(ErrorCode.NOT_FOUND, "There is no such address. See /docs for all of them.")
+        raise _method_error(request, allowed)
+
+
+def _method_error(request: web.Request, allowed: str) -> HttpError:
+    message = f"This address does not take {request.method[:16]}: use {allowed}."
+    return HttpError(ErrorCode.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+
+
+def _methods() -> dict[str, list[str]]:
+    """Return the methods of each path."""
+    methods: dict[str, list[str]] = {}
+    for one in OPERATIONS:
+        methods.setdefault(one.path, []).extend(["GET", "HEAD"] if one.method == "GET" else [one.method])
+    return methods
+
+
+def _wrong_method(allowed: Sequence[str]) -> Handler:
+    """Return a handler that refuses a method of this path, even where another path with a parameter takes it."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise _method_error(request, ", ".join(sorted(allowed)))
+
+    return refuse
+
+
+async def _start_answer(request: web.Request, response: web.StreamResponse) -> None:
+    request[_IS_STARTED] = True
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.update(SERVER)
+    response.headers["X-Request-ID"] = request_id_of(request)
+
+
+def _disconnect(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _as_app_error(error: Exception) -> AppError:
+    """Return SERVICE_UNAVAILABLE or INSUFFICIENT_STORAGE for a failing or full disk, INTERNAL_ERROR for the rest."""
+    if isinstance(error, OSError):
+        with suppress(OSError):
+            return to_app_error(error, {})
+    return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")

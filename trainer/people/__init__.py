@@ -1,0 +1,1 @@
+"""Who may do what, how often, and in which language the answer is."""

@@ -1,0 +1,123 @@
+"""Limits on requests and runs, counted in the bot's memory: one bot at a time serves an artifacts folder."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+
+from trainer.config.settings import LimitSettings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import Accepted
+from trainer.people.language import _, plural
+from trainer.people.permissions import Caller
+from trainer.queue.run_index import RunEntry
+
+_MINUTE_SECONDS = 60.0
+_ACCEPTED_SECONDS = 5.0
+"""An accepted run keeps its slot for this time, until every list of unfinished runs includes it."""
+
+
+class LimitReached(AppError):
+    """A refusal above a limit, with the time to try again, which Discord shows in another form."""
+
+    def __init__(
+        self, reason: str, retry_at: float | None = None, *, otherwise: str = "", has_own_runs: bool = False
+    ) -> None:
+        self._reason = reason
+        self._otherwise = otherwise
+        self._has_own_runs = has_own_runs
+        self.retry_at = retry_at
+        """Unix time; None if it is not known, and then `otherwise` says when."""
+        super().__init__(
+            ErrorCode.RATE_LIMIT_EXCEEDED, self.worded(_("in {seconds} s", seconds=self.retry_seconds), _("cancel one"))
+        )
+
+    @property
+    def retry_seconds(self) -> int:
+        """Seconds until the time to try again; 10 if it is not known."""
+        return 10 if self.retry_at is None else max(1, math.ceil(self.retry_at - time.time()))
+
+    def worded(self, when: str, cancel: str) -> str:
+        """Return the message with the words for a known time, and for cancelling a run."""
+        when = self._otherwise if self.retry_at is None else when
+        if self._has_own_runs:
+            return f"{self._reason} {_('Try again {when}, or {cancel}.', when=when, cancel=cancel)}"
+        return f"{self._reason} {_('Try again {when}.', when=when)}"
+
+
+class UsageLimits:
+    """Counts requests and new runs; raises RATE_LIMIT_EXCEEDED, before any work is done, above a limit.
+
+    `clock` returns seconds that never go back.
+    """
+
+    def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._active_requests = 0
+        self._requests: list[tuple[int, float]] = []
+        """User and clock time of the requests within the last minute."""
+        self._claims: dict[str, tuple[int, float]] = {}
+        """User and end of the slot of each run that is being accepted, by a number, or was accepted, by run id."""
+        self._numbers = count()
+
+    @contextmanager
+    def request(self, caller: Caller) -> Iterator[None]:
+        """Count an inference request: for one minute for its user, until it is answered for all users together."""
+        if self._active_requests >= self._settings.max_concurrent_requests:
+            raise LimitReached(_("The models are busy with other requests."), otherwise=_("in a few seconds"))
+        if not caller.is_admin:
+            self._count_request(caller.user_id)
+        self._active_requests += 1
+        try:
+            yield
+        finally:
+            self._active_requests -= 1
+
+    async def accept_run(
+        self, caller: Caller, unfinished: Sequence[RunEntry], accept: Callable[[], Awaitable[Accepted]]
+    ) -> Accepted:
+        """Accept a run unless too many runs, of the caller or in all, are `unfinished` or being accepted."""
+        if caller.is_admin:
+            return await accept()
+        own_limit, limit = self._settings.runs_per_user, self._settings.max_active_runs
+        self._claims = {name: claim for name, claim in self._claims.items() if claim[1] > self._clock()}
+        users = [run.user_id for run in unfinished if run.run_id not in self._claims]
+        users += [user_id for user_id, _end in self._claims.values()]
+        if users.count(caller.user_id) >= own_limit:
+            own = [run for run in unfinished if run.user_id == caller.user_id]
+            reason = plural(
+                "You have {count} run queued or running.", "You have {count} runs queued or running.", own_limit
+            )
+            raise LimitReached(reason, _next_end(own), otherwise=_("when one has ended"), has_own_runs=True)
+        if len(users) >= limit:
+            reason = plural(
+                "At most {count} run may be queued or running.", "At most {count} runs may be queued or running.", limit
+            )
+            raise LimitReached(reason, _next_end(unfinished), otherwise=_("when one has ended"))
+        number = f"number {next(self._numbers)}"
+        self._claims[number] = caller.user_id, math.inf
+        try:
+            accepted = await accept()
+        finally:
+            del self._claims[number]
+        self._claims[accepted.run_id] = caller.user_id, self._clock() + _ACCEPTED_SECONDS
+        return accepted
+
+    def _count_request(self, user_id: int) -> None:
+        limit, now = self._settings.requests_per_minute, self._clock()
+        self._requests = [(user, at) for user, at in self._requests if at > now - _MINUTE_SECONDS]
+        own = [at for user, at in self._requests if user == user_id]
+        if len(own) >= limit:
+            retry_at = time.time() + own[0] + _MINUTE_SECONDS - now
+            reason = plural(
+                "The limit is {count} request per minute.", "The limit is {count} requests per minute.", limit
+            )
+            raise LimitReached(reason, retry_at)
+        self._requests.append((user_id, now))
+
+
+def _next_end(runs: Sequence[RunEntry]) -> float | None:
+    """Return the expected end of the first run to end, in Unix time, if it is known."""
+    return min((run.ends_at for run in runs if run.ends_at is not None), default=None)

@@ -1,0 +1,218 @@
+"""Permissions by numeric Discord user id; everybody without a permission is refused."""
+
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from trainer.config.settings import DiscordSettings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentRecord
+from trainer.contracts.runs import RunRecord
+from trainer.people.access import AccessLevel, AccessList
+from trainer.people.language import _
+from trainer.queue.run_index import RunEntry, owner_of
+
+_MEMBERSHIP_SECONDS = 300.0
+
+
+class Role(StrEnum):
+    """The people who may run a command."""
+
+    USER = "users"
+    OWNER = "the run's owner and admins"
+    ADMIN = "admins"
+
+
+class Rule(NamedTuple):
+    """The role that a command needs, and the visibility of its answer."""
+
+    role: Role
+    is_ephemeral: bool = True
+    is_limited: bool = False
+    """True for inference requests, which count towards the request limits."""
+
+
+RULES = {
+    "train": Rule(Role.USER),
+    "status": Rule(Role.USER),
+    "runs": Rule(Role.USER),
+    "compare": Rule(Role.USER, is_ephemeral=False),
+    "watch": Rule(Role.USER),
+    "unwatch": Rule(Role.USER),
+    "cancel": Rule(Role.OWNER),
+    "resume": Rule(Role.OWNER),
+    "logs": Rule(Role.OWNER),
+    "generate": Rule(Role.USER, is_ephemeral=False, is_limited=True),
+    "predict": Rule(Role.USER, is_limited=True),
+    "chat": Rule(Role.USER, is_limited=True),
+    "score": Rule(Role.USER, is_limited=True),
+    "score detail:per_char": Rule(Role.ADMIN, is_limited=True),
+    "eval": Rule(Role.USER, is_limited=True),
+    "export": Rule(Role.OWNER),
+    "queue": Rule(Role.USER),
+    "settings": Rule(Role.USER),
+    "corpus list": Rule(Role.USER),
+    "corpus show": Rule(Role.USER),
+    "corpus add": Rule(Role.USER),
+    "corpus build": Rule(Role.ADMIN),
+    "tokenizer train": Rule(Role.USER),
+    "tokenizer list": Rule(Role.USER),
+    "tokenizer show": Rule(Role.USER),
+    "experiment start": Rule(Role.ADMIN),
+    "experiment list": Rule(Role.USER),
+    "experiment show": Rule(Role.USER, is_ephemeral=False),
+    "experiment export": Rule(Role.USER),
+    "experiment cancel": Rule(Role.ADMIN),
+    "help": Rule(Role.USER),
+    "mt-admin workers": Rule(Role.ADMIN),
+    "mt-admin access": Rule(Role.ADMIN),
+    "mt-admin delete": Rule(Role.ADMIN),
+    "mt-admin doctor": Rule(Role.ADMIN),
+}
+"""The rule of each command, in the order of the help page, and of an option that changes it, as `name:value`."""
+
+
+def command_of(rule: str) -> str:
+    """Return the command of a rule, without the option that it is about."""
+    return " ".join(word for word in rule.split() if ":" not in word)
+
+
+def typed_command(command: str) -> str:
+    """Return a command as people type it: those of `/mt` have their names in it, others begin with their own group."""
+    return f"/{command}" if command.startswith("mt-admin ") else f"/mt {command}"
+
+
+def bare_command(typed: str) -> str:
+    """Return the name of a typed command, with or without its slash and `mt`."""
+    return typed.removeprefix("/").removeprefix("mt ")
+
+
+class Caller(NamedTuple):
+    """A person who runs a command or presses a button."""
+
+    user_id: int
+    is_admin: bool = False
+    channel_id: int | None = None
+    """Channel of the command in a guild, if the bot may post there."""
+
+
+class Permissions:
+    """Decides who may run a command; results of `is_member(guild_id, user_id)` are cached for five minutes.
+
+    The levels of the access list replace the settings, except for admins.
+    """
+
+    def __init__(
+        self,
+        settings: DiscordSettings,
+        is_member: Callable[[int, int], Awaitable[bool]],
+        access: AccessList | None = None,
+    ) -> None:
+        owner: tuple[int, ...] = () if settings.owner_id is None else (settings.owner_id,)
+        self._admins: tuple[int, ...] = owner + settings.admin_ids
+        self._users: tuple[int, ...] = settings.allowed_user_ids
+        self._guilds: tuple[int, ...] = settings.allowed_guild_ids
+        self._private_runs = settings.private_runs
+        self._access = access
+        self._is_member = is_member
+        self._memberships: dict[int, tuple[float, bool]] = {}
+
+    async def caller(self, user_id: int, guild_id: int | None) -> Caller:
+        """Return the caller in a guild or (None) in direct messages; raises FORBIDDEN for a stranger."""
+        if self.is_admin(user_id):
+            return Caller(user_id, is_admin=True)
+        level = self._level(user_id)
+        is_user = level == "user" or (level is None and await self._is_user(user_id, guild_id))
+        if is_user:
+            return Caller(user_id)
+        raise AppError(
+            ErrorCode.FORBIDDEN, _("You may not use this bot. Ask {contact} to add you.", contact=self._contact)
+        )
+
+    def may_see(self, caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+        return not self._private_runs or _owns(caller, run)
+
+    def can_receive(self, user_id: int, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+        """Return whether a watcher may see a run or an experiment; without access, only an own one."""
+        caller = Caller(user_id, self.is_admin(user_id))
+        return self.may_see(caller, run) and (self._level(user_id) != "none" or _owns(caller, run))
+
+    def _level(self, user_id: int) -> AccessLevel | None:
+        return None if self._access is None else self._access.of(user_id)
+
+    def is_admin(self, user_id: int) -> bool:
+        return user_id in self._admins
+
+    def check_command(self, command: str, caller: Caller) -> None:
+        """Raise FORBIDDEN if a command is only for admins, and the caller is none."""
+        if RULES[command].role is Role.ADMIN and not caller.is_admin:
+            raise self._refusal(command, self._contact)
+
+    def check_experiments(self, *, is_admin: bool) -> None:
+        """Raise FORBIDDEN if runs are private, for others than admins: an experiment shows many runs."""
+        if self._private_runs and not is_admin:
+            raise AppError(ErrorCode.FORBIDDEN, _("Runs are private here: only admins may see experiments."))
+
+    def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
+        """Return whether the caller may run this command on a run."""
+        role = RULES[command].role
+        if role is Role.ADMIN:
+            return caller.is_admin
+        return _owns(caller, run) or (role is Role.USER and not self._private_runs)
+
+    def check_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> None:
+        """Raise FORBIDDEN if the caller may not run this command on a run."""
+        if not self.may_see(caller, run):
+            raise AppError(
+                ErrorCode.FORBIDDEN, _("This run is private. Ask its owner or {contact}.", contact=self._contact)
+            )
+        if not self.can_run(command, caller, run):
+            role = RULES[command].role
+            owner = _owner(run)
+            contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
+            raise self._refusal(command, contact)
+
+    def _refusal(self, command: str, contact: str) -> AppError:
+        message = _(
+            "`{command}` is only for {role}. Ask {contact}.",
+            command=typed_command(command),
+            role=_(RULES[command].role),
+            contact=contact,
+        )
+        return AppError(ErrorCode.FORBIDDEN, message)
+
+    async def _is_user(self, user_id: int, guild_id: int | None) -> bool:
+        """Return whether the settings make somebody a user."""
+        return user_id in self._users or guild_id in self._guilds or await self._is_guild_member(user_id)
+
+    async def _is_guild_member(self, user_id: int) -> bool:
+        known = self._memberships.get(user_id)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        is_member = False
+        for guild_id in self._guilds:
+            is_member = is_member or await self._is_member(guild_id, user_id)
+        self._memberships[user_id] = (time.monotonic() + _MEMBERSHIP_SECONDS, is_member)
+        return is_member
+
+    @property
+    def _contact(self) -> str:
+        return _mention(self._admins[0]) if self._admins else _("the operator of this bot")
+
+
+async def no_member(guild_id: int, user_id: int) -> bool:
+    """Return False: without Discord, nobody is known to be a member of a guild."""
+    return False
+
+
+def _owns(caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+    return caller.is_admin or _owner(run) == caller.user_id
+
+
+def _owner(run: RunRecord | RunEntry | ExperimentRecord) -> int | None:
+    return owner_of(run) if isinstance(run, RunRecord) else run.user_id
+
+
+def _mention(user_id: int) -> str:
+    return f"<@{user_id}>"

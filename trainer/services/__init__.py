@@ -1,0 +1,1 @@
+"""Servers and processes beside the worker: Redis, exports, health."""
