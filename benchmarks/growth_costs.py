@@ -33,11 +33,11 @@ from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, RunStatus, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.text import corpus_sha256
-from trainer.jobs.enqueue import EventPublisher
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
 from trainer.models import build
+from trainer.queue.enqueue import EventPublisher
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
+from trainer.services.embedded import Services
 from trainer.store.store import Store, connect
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import CheckpointStore

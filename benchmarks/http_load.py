@@ -27,7 +27,7 @@ from benchmarks.growth_costs import copy_run
 from benchmarks.many_users import resident_mebibytes
 from benchmarks.queue_latency import p99
 from trainer.artifacts.runs import RunStore
-from trainer.jobs.services import pipe
+from trainer.services.embedded import pipe
 
 CLIENTS, SECONDS, PAUSE_SECONDS = 200, 20.0, 0.5
 ENDED_RUNS, WAITING_RUNS = 60, 10

@@ -25,7 +25,7 @@ from benchmarks.turns import ForeignLoad
 from trainer.config.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.jobs.services import Services
+from trainer.services.embedded import Services
 from trainer.store.connection import dumps, loads, read_streams, redis_settings
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment

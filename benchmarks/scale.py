@@ -37,11 +37,11 @@ from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import Frozen, Timestamp, changed, now
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.runs import TrainRequest
-from trainer.jobs.enqueue import Enqueuer, EventPublisher
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import TrainingPreview, preview_training
-from trainer.jobs.services import Services
+from trainer.queue.enqueue import Enqueuer, EventPublisher
+from trainer.queue.queue import JobQueue
+from trainer.queue.resolve import TrainingPreview, preview_training
 from trainer.queue.run_index import RunIndex
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import Disk

@@ -23,8 +23,8 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import ScoringJob, score_texts
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 
 MAX_P50_MS, SCORES, MAX_TRIES = 25.0, 200, 4
 MAX_NATS_DIFFERENCE = 1e-4

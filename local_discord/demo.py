@@ -29,7 +29,7 @@ from local_discord.wire import number, text
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.errors import AppError
 from trainer.data.corpora import BUNDLED
-from trainer.jobs.services import die_with_parent
+from trainer.services.embedded import die_with_parent
 
 OUTPUT = Path("demo-out")
 TOKEN = "demo-token"  # noqa: S105

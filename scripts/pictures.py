@@ -24,7 +24,7 @@ from local_discord.wire import Json, text
 from scripts.message_picture import draw, form_html, message_html
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.data.corpora import BUNDLED
-from trainer.jobs.services import die_with_parent
+from trainer.services.embedded import die_with_parent
 
 TARGET = Path("docs/pictures")
 TOKEN = "picture-token"  # noqa: S105

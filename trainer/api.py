@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from trainer.artifacts.replication import full_run_id, whole_run
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import new_request_id
@@ -21,7 +22,6 @@ from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
-from trainer.jobs.replication import full_run_id, whole_run
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 

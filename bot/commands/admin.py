@@ -14,11 +14,11 @@ from bot.messages.buttons import ButtonPress, Field, form
 from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.jobs.health import Finding, check_data, check_gpu
-from trainer.jobs.queue import WorkerAction
 from trainer.people.access import AccessLevel
 from trainer.people.language import _
+from trainer.queue.queue import WorkerAction
 from trainer.queue.run_index import matching
+from trainer.services.health import Finding, check_data, check_gpu
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

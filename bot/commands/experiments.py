@@ -27,8 +27,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.needs import NO_WORKER
 from trainer.people.language import _
+from trainer.queue.needs import NO_WORKER
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 

@@ -24,8 +24,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.contracts.validation import parse
-from trainer.jobs.needs import NO_WORKER
 from trainer.people.language import _
+from trainer.queue.needs import NO_WORKER
 
 
 def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:

@@ -24,8 +24,8 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.needs import QUEUE_MESSAGES
 from trainer.people.language import _
+from trainer.queue.needs import QUEUE_MESSAGES
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft

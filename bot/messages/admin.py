@@ -7,11 +7,11 @@ import discord
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, RED, clamp, make_embed, plain, relative_time, shown_name
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import RunRecord
-from trainer.jobs.health import Finding
-from trainer.jobs.queue import WorkersState
 from trainer.people.access import AccessLevel
 from trainer.people.language import _, plural
+from trainer.queue.queue import WorkersState
 from trainer.queue.run_index import RunEntry
+from trainer.services.health import Finding
 
 _SIGNS = {"ok": "✅", "warning": "⚠", "failure": "❌"}
 _MAX_WORKERS, _MAX_DEVICES, _MAX_FINDING = 10, 120, 400

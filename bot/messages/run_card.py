@@ -34,8 +34,8 @@ from trainer.contracts.events import EVALUATING
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.jobs.needs import QUEUE_MESSAGES
 from trainer.people.language import _, numeral, plural
+from trainer.queue.needs import QUEUE_MESSAGES
 
 _CHART_NAME = "loss.png"
 _WEIGHTS = "model.safetensors"

@@ -21,7 +21,7 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
-from trainer.jobs.services import die_with_parent, end, pipe
+from trainer.services.embedded import die_with_parent, end, pipe
 from trainer.system.files import DISK, read_record, write_atomically
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -21,10 +21,10 @@ from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
-from trainer.jobs.queue import JobQueue
 from trainer.people.access import AccessList
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
 from trainer.system.retries import back_off
 

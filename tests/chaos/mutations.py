@@ -143,14 +143,14 @@ MUTATIONS = (
     Mutation("an end is written once", "trainer/artifacts/runs.py", "    if end is None:\n", "    if True:\n", (RUNS,)),
     Mutation(
         "a cleanup spares what others need",
-        "trainer/jobs/cleanup.py",
+        "trainer/artifacts/cleanup.py",
         "if run.run_id not in needed and ",
         "if ",
         (f"{CLEANUP}::test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs",),
     ),
     Mutation(
         "a cleanup spares a run that is read",
-        "trainer/jobs/cleanup.py",
+        "trainer/artifacts/cleanup.py",
         "    claim = claim_folder(run.path)\n",
         "    claim = os.open(run.path, os.O_RDONLY)\n",
         (f"{CLEANUP}::test_run_in_use__is_left_alone",),
@@ -185,7 +185,7 @@ MUTATIONS = (
     ),
     Mutation(
         "only the same training goes on",
-        "trainer/jobs/resolve.py",
+        "trainer/queue/resolve.py",
         "    if request_hash(again) == record.request_hash:\n        return\n",
         "    return\n",
         (GOING_ON,),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.jobs.services import die_with_parent
+from trainer.services.embedded import die_with_parent
 
 _RESTART_SECONDS = 0.3
 _STOP_SECONDS = 120.0

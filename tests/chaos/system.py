@@ -17,8 +17,8 @@ from tests.chaos.supervised import Supervised
 from tests.support import ROOT, Process, add_corpus, gone, kill, parent_of, processes, run_of, some_text
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import Settings
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import find_server
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import find_server
 from trainer.store.store import Store, connect
 
 TOKEN = "chaos-token"  # noqa: S105

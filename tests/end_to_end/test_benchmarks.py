@@ -20,7 +20,7 @@ from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.system.files import read_record
 from trainer.training.batches import epoch_order
 from trainer.training.dataset import prepare

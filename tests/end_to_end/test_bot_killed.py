@@ -16,8 +16,8 @@ from local_discord.state import Channel, StoredMessage
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.bot import TOKEN, ended, start_bot
 from tests.support.waiting import ANSWER_SECONDS, until
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import connect
 

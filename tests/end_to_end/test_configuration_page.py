@@ -24,7 +24,7 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import TrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 
 pytestmark = pytest.mark.slow
 

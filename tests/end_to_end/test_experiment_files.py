@@ -16,7 +16,7 @@ from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse_json
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 
 SHIPPED = sorted(set((ROOT / "configs").glob("*.yaml")) - set((ROOT / "configs").glob("experiment_*.yaml")))
 EARLIER = ROOT / "tests" / "fixtures" / "finished_run"

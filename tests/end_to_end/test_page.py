@@ -15,8 +15,8 @@ from tests.support.browser import Browser, browsing, needs_chromium
 from tests.support.lab import Lab
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import die_with_parent
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import die_with_parent
 
 pytestmark = needs_chromium
 

@@ -17,7 +17,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import CellKey
 from trainer.contracts.jobs import TrainJobPayload, WorkerInfo
 from trainer.contracts.runs import FinalState
-from trainer.jobs.services import answering_server
+from trainer.services.embedded import answering_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
 

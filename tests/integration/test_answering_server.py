@@ -9,7 +9,7 @@ import pytest
 from tests.support import settings_in
 from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts.errors import AppError
-from trainer.jobs.services import Services, answering_server
+from trainer.services.embedded import Services, answering_server
 
 
 def settings_with(folder: Path, url: str) -> Settings:

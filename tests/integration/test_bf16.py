@@ -11,7 +11,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import preview_training, resolve_origin, resolve_request
+from trainer.queue.resolve import preview_training, resolve_origin, resolve_request
 
 REFUSED = (
     "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train LSTM models in bf16."

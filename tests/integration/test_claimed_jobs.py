@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support import settings_in
 from tests.support.waiting import captured_logs
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.jobs.services import Services
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 

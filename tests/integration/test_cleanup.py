@@ -23,8 +23,8 @@ from trainer.config.settings import CleanupSettings, LoggingSettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import FinalState
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import answering_server
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import answering_server
 from trainer.store import keys
 from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store, connect

@@ -14,7 +14,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest
 from trainer.contracts.validation import parse
 from trainer.inference.model_files import load_run
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 
 
 def request_of(**values: object) -> CompletionRequest:

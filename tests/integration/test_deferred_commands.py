@@ -20,7 +20,7 @@ from tests.support import settings_in
 from tests.support.bot import EPHEMERAL, ORIGINAL, TOKEN, settings, start_bot
 from tests.support.inference import finished_run
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
-from trainer.jobs.services import Services
+from trainer.services.embedded import Services
 from trainer.store.store import connect
 
 AGAIN = "The bot restarted before it could answer. Run the command again."

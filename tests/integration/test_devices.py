@@ -25,7 +25,7 @@ from tests.support.waiting import until
 from tests.support.worker_runs import events_of, losses, training
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobProgress
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.training.progress import CurveRow
 
 pytestmark = pytest.mark.process

@@ -29,8 +29,8 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.config.settings import RedisSettings
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 

@@ -11,9 +11,9 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import cancel_idle_run
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.enqueue import EventPublisher, publish_events
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.enqueue import EventPublisher, publish_events
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import connect
 

@@ -25,9 +25,9 @@ from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, E
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.experiments import resolve_experiment
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.experiments import resolve_experiment
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import connect
 from trainer.system.files import Disk, read_record

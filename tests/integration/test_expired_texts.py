@@ -10,8 +10,8 @@ from tests.support.redis_servers import served, told_server
 from tests.support.waiting import captured_logs, until
 from trainer.config.settings import QueueSettings
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store.store import connect
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import drop_expired_for_ever

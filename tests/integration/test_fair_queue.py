@@ -16,8 +16,8 @@ from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.reconciler import reconcile

@@ -12,7 +12,7 @@ from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
 from tests.support.worker_runs import LONG, with_redis
 from trainer.contracts.runs import Accepted
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store.store import connect
 
 

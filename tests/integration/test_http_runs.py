@@ -25,8 +25,8 @@ from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
 from trainer.http.runs import Curve
-from trainer.jobs.needs import NO_WORKER
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.needs import NO_WORKER
+from trainer.queue.resolve import resolve_request
 from trainer.system.logs import LogReader, readable_line
 from trainer.training.progress import CurveRow
 

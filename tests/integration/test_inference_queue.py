@@ -19,8 +19,8 @@ from trainer.contracts.inference import (
     InferenceRecord,
     ScoreRequest,
 )
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store
 from trainer.worker.jobs import Jobs

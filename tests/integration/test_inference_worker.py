@@ -17,7 +17,7 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import score_lines
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files

@@ -20,14 +20,14 @@ from trainer.commands.doctor import (
     check_package,
 )
 from trainer.config.settings import RedisSettings
-from trainer.jobs.health import (
+from trainer.services.embedded import answering_server, find_server
+from trainer.services.health import (
     Finding,
     Torch,
     check_folder,
     check_torch,
     describe_torch,
 )
-from trainer.jobs.services import answering_server, find_server
 from trainer.system.hardware import memory_bytes
 
 QUICK_TORCH = """

@@ -12,7 +12,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.export.verification import verify_run
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import connect
 from trainer.system.logs import LogReader

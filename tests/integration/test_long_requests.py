@@ -10,7 +10,7 @@ from tests.support.inference import RUN, Place, place
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, InferenceRecord
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
@@ -83,8 +83,8 @@ async def test_evaluation__lasts_while_it_gets_on_and_ends_where_it_does_not(wor
 async def test_asker_of_an_evaluation__waits_while_a_worker_has_it_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.jobs.inference_client._MARGIN_SECONDS", PATIENCE_SECONDS - LIMIT_SECONDS)
-    monkeypatch.setattr("trainer.jobs.inference_client._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("trainer.queue.inference_client._MARGIN_SECONDS", PATIENCE_SECONDS - LIMIT_SECONDS)
+    monkeypatch.setattr("trainer.queue.inference_client._POLL_SECONDS", 0.1)
     async with place(tmp_path) as here:
         request_id, waiting = await asked(here, JobQueue(hasty(here.settings), here.store))
         await here.store.redis.set(keys.in_progress(request_id), "a worker")

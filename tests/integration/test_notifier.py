@@ -17,7 +17,7 @@ from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.jobs.needs import NO_WORKER
+from trainer.queue.needs import NO_WORKER
 from trainer.system.files import write_atomically
 
 

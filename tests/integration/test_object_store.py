@@ -20,6 +20,7 @@ from tests.support.redis_servers import served
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, with_redis
+from trainer.artifacts.replication import Replication, full_run_id, whole_run
 from trainer.artifacts.runs import RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.config.settings import Settings
@@ -30,9 +31,8 @@ from trainer.contracts.inference import EvalRequest, ScoreRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.replication import Replication, full_run_id, whole_run
-from trainer.jobs.services import die_with_parent, find_server
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import die_with_parent, find_server
 from trainer.store.store import connect
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs

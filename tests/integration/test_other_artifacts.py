@@ -12,8 +12,8 @@ from tests.support import add_corpus, ended, environment_in, settings_in, some_t
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store.store import Store, connect
 from trainer.worker.presence import Presence, own_info
 

@@ -18,7 +18,7 @@ from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.config.settings import Settings
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import connect
 from trainer.worker.presence import Presence, own_info

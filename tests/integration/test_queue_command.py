@@ -9,7 +9,7 @@ from tests.support.bot import place, read
 from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.jobs.services import answering_server
+from trainer.services.embedded import answering_server
 from trainer.store.store import connect
 
 

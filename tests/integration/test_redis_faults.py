@@ -41,9 +41,9 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.enqueue import publish_events
-from trainer.jobs.needs import NO_WORKER
-from trainer.jobs.queue import JobQueue
+from trainer.queue.enqueue import publish_events
+from trainer.queue.needs import NO_WORKER
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
@@ -357,7 +357,7 @@ async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path
 
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
-    monkeypatch.setattr("trainer.jobs.queue.ENQUEUE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.queue.queue.ENQUEUE_TIMEOUT_SECONDS", 0.2)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         queue = await JobQueue.connect(settings, server.url)

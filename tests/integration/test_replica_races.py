@@ -16,10 +16,10 @@ from tests.support.object_stores import (
 )
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, WriterChanged
+from trainer.artifacts.replication import Replication, stored_check
 from trainer.artifacts.runs import cancel_idle_run
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.jobs.replication import Replication, stored_check
 
 __all__ = ["bucket_fixture", "server_fixture"]
 

@@ -20,7 +20,7 @@ from trainer.commands.training import recovery_hint
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.training.checkpoint import CheckpointStore
 
 

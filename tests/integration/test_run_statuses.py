@@ -6,8 +6,8 @@ from tests.support import settings_in
 from tests.support.redis_servers import served, told_server
 from tests.support.stories import Story, run_record
 from trainer.http.statuses import RunStatuses
-from trainer.jobs.needs import NO_WORKER
-from trainer.jobs.queue import JobQueue
+from trainer.queue.needs import NO_WORKER
+from trainer.queue.queue import JobQueue
 from trainer.store.store import connect
 
 

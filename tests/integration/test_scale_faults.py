@@ -19,6 +19,7 @@ from tests.support.object_stores import (
 from tests.support.redis_servers import embedded
 from tests.support.runs import record
 from trainer.artifacts.replicas import Replica
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.settings import Settings
@@ -27,7 +28,6 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.replication import Replication
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 

@@ -20,13 +20,13 @@ from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill,
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.jobs.services import Services, die_with_parent, end, find_server, pipe
+from trainer.services.embedded import Services, die_with_parent, end, find_server, pipe
 from trainer.store.store import connect
 
 STARTER = """
 import asyncio, sys
 from trainer.config.settings import load_settings
-from trainer.jobs.services import Services
+from trainer.services.embedded import Services
 async def main() -> None:
     services = Services(load_settings())
     print(await services.start(), flush=True)
@@ -246,7 +246,7 @@ async def test_server_that_never_answers__is_given_up(tmp_path: Path, monkeypatc
     program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr("trainer.jobs.services._SERVER_START_SECONDS", 0.3)
+    monkeypatch.setattr("trainer.services.embedded._SERVER_START_SECONDS", 0.3)
     with pytest.raises(AppError, match="did not start"):
         await Services(settings_in(tmp_path, embedded_workers=0)).start()
     assert await gone(tmp_path)
@@ -333,10 +333,10 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
     program.touch(mode=0o755)
     assert find_server() == str(program)
     program.unlink()
-    monkeypatch.setattr("trainer.jobs.services.find_spec", empty_wheel)
+    monkeypatch.setattr("trainer.services.embedded.find_spec", empty_wheel)
     with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
         find_server()
-    monkeypatch.setattr("trainer.jobs.services.find_spec", not_installed)
+    monkeypatch.setattr("trainer.services.embedded.find_spec", not_installed)
     with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
         find_server()
 

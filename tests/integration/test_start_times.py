@@ -6,8 +6,8 @@ from tests.support import settings_in
 from tests.support.lab import Lab
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.contracts.base import changed
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.start_time import MAX_AHEAD
+from trainer.queue.queue import JobQueue
+from trainer.queue.start_time import MAX_AHEAD
 from trainer.store import keys
 
 NAME = "elsewhere"  # no worker serves it

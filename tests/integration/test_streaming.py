@@ -30,8 +30,8 @@ from trainer.contracts.inference import (
     PredictRequest,
 )
 from trainer.contracts.jobs import JobDefinition
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.inference_process import InferenceChild

@@ -29,8 +29,8 @@ from trainer.contracts.jobs import TokenizerTrainPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.tokenizers import load_tokenizer

@@ -11,7 +11,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 
 CORPUS, TEXT = (
     "animals",

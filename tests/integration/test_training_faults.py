@@ -32,9 +32,9 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import preview_training, resolve_request
-from trainer.jobs.services import Services, end
+from trainer.queue.queue import JobQueue
+from trainer.queue.resolve import preview_training, resolve_request
+from trainer.services.embedded import Services, end
 from trainer.store.store import connect
 from trainer.worker.supervisor import supervise
 

@@ -12,8 +12,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.queue import JobQueue
+from trainer.queue.resolve import resolve_request
 from trainer.training.evaluation import TrainingSample
 from trainer.training.progress import CurveRow
 

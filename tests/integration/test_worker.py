@@ -18,9 +18,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
-from trainer.jobs.enqueue import publish_events
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.enqueue import publish_events
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.attempts import LOCKED_EXIT_CODE, record_end

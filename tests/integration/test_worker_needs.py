@@ -20,9 +20,9 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobNeeds, TrainJobPayload, WorkerInfo
-from trainer.jobs.health import check_data
-from trainer.jobs.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet
-from trainer.jobs.queue import JobQueue
+from trainer.queue.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet
+from trainer.queue.queue import JobQueue
+from trainer.services.health import check_data
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment

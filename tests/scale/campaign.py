@@ -21,7 +21,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunMetrics, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.validation import parse
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 
 _SETTLE_SECONDS = 120.0
 """So long no run may end while one has not ended."""

@@ -21,8 +21,8 @@ from tests.support.waiting import until
 from tests.support.worker_runs import with_redis
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import find_server
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import find_server
 
 LEASE_SECONDS = 3.0
 MACHINES = 3

@@ -16,7 +16,7 @@ from tests.support.worker_runs import with_redis
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import JobStarted
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store.store import connect
 
 RUNS = 12

@@ -16,8 +16,8 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.validation import parse
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.worker.child_process import Job
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from tests.support import environment_in
 from tests.support.waiting import PATIENCE_SECONDS
-from trainer.jobs.services import die_with_parent
+from trainer.services.embedded import die_with_parent
 
 KEY = "key-of-the-tests-0123456789"
 _UNLIMITED = "1000000"

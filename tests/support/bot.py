@@ -22,7 +22,7 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, until
 from trainer.config.settings import Settings
 from trainer.contracts.events import InferenceCompleted
-from trainer.jobs.services import answering_server
+from trainer.services.embedded import answering_server
 from trainer.store import keys
 from trainer.store.store import connect
 

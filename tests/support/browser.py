@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from scripts.message_picture import CHROMIUM
 from tests.support.waiting import PATIENCE_SECONDS, until
-from trainer.jobs.services import die_with_parent
+from trainer.services.embedded import die_with_parent
 
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium on the PATH: `make browser` installs it on Debian"

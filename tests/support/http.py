@@ -24,9 +24,9 @@ from trainer.http.backend import Backend
 from trainer.http.error_answers import OpenAiErrorBody
 from trainer.http.metrics import Metrics
 from trainer.http.server import HttpServer
-from trainer.jobs.queue import JobQueue
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions, no_member
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)

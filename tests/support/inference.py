@@ -20,8 +20,8 @@ from trainer.contracts.inference import (
     failed_record,
 )
 from trainer.inference.model_files import save_model
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.inference_process import InferenceChild

@@ -16,8 +16,8 @@ from tests.support.worker_runs import LONG, training
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import answering_server, die_with_parent
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import answering_server, die_with_parent
 from trainer.store.store import Store, connect
 
 

@@ -11,8 +11,8 @@ from tests.support import (
     settings_in,
 )
 from trainer.config.settings import RedisSettings, Settings
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import answering_server, find_server
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import answering_server, find_server
 
 TOKEN, PASSWORD, CORPUS, PROMPT, TEXT = "tokenqxwz", "passwordqxwz", "corpusqxwz", "promptqxwz", "textqxwz"
 

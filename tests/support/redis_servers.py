@@ -14,8 +14,8 @@ from tests.support.faulty_proxy import free_port
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.config.settings import Settings
 from trainer.contracts.events import event_adapter
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services, find_server
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services, find_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
 

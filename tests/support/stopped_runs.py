@@ -10,7 +10,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.training.checkpoint import CheckpointStore
 
 BROKE = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It broke."))

@@ -6,7 +6,7 @@ from tests.support import ended
 from trainer.config.settings import RedisSettings
 from trainer.contracts.events import Event
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.training.progress import CurveRow
 
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}

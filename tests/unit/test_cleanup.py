@@ -27,6 +27,7 @@ from tests.support.run_shell import Shell, shell_fixture
 from tests.support.tiny_models import char_tokenizer
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.cleanup import CleanupReport, clean_up
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -46,7 +47,6 @@ from trainer.contracts.validation import parse
 from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_files
 from trainer.inference.model_files import load_run
-from trainer.jobs.cleanup import CleanupReport, clean_up
 from trainer.system.files import changed_files, claim_folder, try_lock, use_folder
 
 __all__ = ["shell_fixture"]

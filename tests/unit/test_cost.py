@@ -22,7 +22,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS, Architecture, ModelConfig, Objective
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import BUNDLED, CorpusStore
-from trainer.jobs.cost import (
+from trainer.models import build
+from trainer.queue.cost import (
     Machine,
     check_fits,
     count_kinds,
@@ -34,8 +35,7 @@ from trainer.jobs.cost import (
     this_machine,
     train_share,
 )
-from trainer.jobs.resolve import resolve_request
-from trainer.models import build
+from trainer.queue.resolve import resolve_request
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import cpu_name
 
@@ -185,7 +185,7 @@ TRAINING = """
 import re, sys
 from pathlib import Path
 from tests.support.tiny_models import make_run
-from trainer.jobs.cost import Machine, estimate
+from trainer.queue.cost import Machine, estimate
 
 lines = [f"{i} and {i * i} are numbers" for i in range(400)]
 run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_size="small", batch_size=8,

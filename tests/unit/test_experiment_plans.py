@@ -10,7 +10,7 @@ from trainer.config.experiment_plan import plan_path, read_plan, recipes
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentRecord, ExperimentRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.experiments import Start, corpus_of, resolve_experiment, shared_tokenizer, training_request
+from trainer.queue.experiments import Start, corpus_of, resolve_experiment, shared_tokenizer, training_request
 
 
 @pytest.fixture(name="folder", autouse=True)

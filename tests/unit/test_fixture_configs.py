@@ -18,8 +18,8 @@ from trainer.contracts.models import Architecture, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.inference.scoring import ScoringJob, score_texts
-from trainer.jobs.resolve import resolve_request
 from trainer.models import build
+from trainer.queue.resolve import resolve_request
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import CorpusPaths, prepare

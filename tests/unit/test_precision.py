@@ -16,7 +16,7 @@ from trainer.config.presets import request_hash
 from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.training.bf16 import try_bf16
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.device import Precision, autocast, resolve, resolve_precision

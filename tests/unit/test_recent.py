@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from trainer.jobs.recent import Recent
+from trainer.queue.recent import Recent
 
 
 async def test_hundred_callers_at_once__share_one_reading() -> None:

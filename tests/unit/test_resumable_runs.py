@@ -21,7 +21,7 @@ from trainer.config.presets import request_hash
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_origin
+from trainer.queue.resolve import resolve_origin
 from trainer.system.files import Disk
 from trainer.training.checkpoint import CheckpointStore
 

@@ -17,7 +17,7 @@ from trainer.config.presets import resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 
 _manifest = TypeAdapter(dict[str, object])

@@ -11,7 +11,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import SplitSizes, leaks_of
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import TrainingPreview, preview_training
+from trainer.queue.resolve import TrainingPreview, preview_training
 from trainer.training.dataset import CorpusPaths, prepare
 
 SMALL = Leak(lines=0.01, words=None, characters=0.002)

@@ -8,7 +8,7 @@ import pytest
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.cost import Cost
-from trainer.jobs.start_time import expected_starts, waiting_for
+from trainer.queue.start_time import expected_starts, waiting_for
 
 NOW = BEGIN.timestamp()  # a full minute
 

@@ -14,7 +14,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import RunManifest, RunRecord, TrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.worker.train_run import TrainingAttempt
 
 LINES, LINE_TOKENS = 20, 8

@@ -15,7 +15,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest, record_of_run, run_source
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import with_labelled_tokenizer
+from trainer.queue.resolve import with_labelled_tokenizer
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.tokenizer_child import make
 

@@ -12,7 +12,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequ
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.tokenizer_child import make
 

@@ -16,7 +16,7 @@ from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.data.corpora import CorpusStore
 from trainer.export.verification import Verification, verify_run
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 
 FINISHED_RUN = Path(__file__).parents[1] / "fixtures" / "finished_run"
 NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}

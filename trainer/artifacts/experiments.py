@@ -326,6 +326,11 @@ def encodings_of(request: ExperimentRequest) -> tuple[Encoding, ...]:
     return ("raw", "assimilated") if "assimilate" in request.modes else ("raw",)
 
 
+def shared_tokenizer_label(request: ExperimentRequest, model: str) -> str:
+    """Return the label of the tokenizer that a model's languages share."""
+    return f"{request.name} {model}"[:64]
+
+
 def losses_path(run: Path, text_sha256: str, encoding: Encoding) -> Path:
     """Return the file of a text's losses in a run's folder; experiments with equal texts share it."""
     version = f"-{FEATURE_TABLE}" if encoding == "assimilated" else ""

@@ -25,7 +25,7 @@ from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.reports.score_table import csv_lines
 from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.system.files import read_record, write_atomically

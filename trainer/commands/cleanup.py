@@ -2,12 +2,12 @@
 
 from rich.text import Text
 
+from trainer.artifacts.cleanup import CleanupReport, clean_up
+from trainer.artifacts.replication import stored_check
 from trainer.commands.arguments import Commands, Options, flag
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.contracts.wording import counted
-from trainer.jobs.cleanup import CleanupReport, clean_up
-from trainer.jobs.replication import stored_check
 
 
 class _CleanupOptions(Options):

@@ -16,8 +16,8 @@ from trainer.system.logs import setup_logging
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
     from trainer.client.installation import RemoteInstallation
     from trainer.commands.installation import Inference, Installation
-    from trainer.jobs.queue import JobQueue
-    from trainer.jobs.services import Services
+    from trainer.queue.queue import JobQueue
+    from trainer.services.embedded import Services
 
 T = TypeVar("T")
 
@@ -56,14 +56,14 @@ def full_run_id(given: str) -> str:
 def local_run_id(given: str) -> str:
     """Return the id of the only run of this machine that begins with a text; raises CONFIG_INVALID if MT_URL is set."""
     settings = settings_for()
-    from trainer.jobs import replication
+    from trainer.artifacts import replication
 
     return replication.full_run_id(settings, given)
 
 
 def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
-    from trainer.jobs.services import Services
+    from trainer.services.embedded import Services
 
     async def connected_command() -> int:
         services = Services(settings)
@@ -137,7 +137,7 @@ def with_model(
 @contextlib.asynccontextmanager
 async def connected(settings: Settings, url: str) -> AsyncIterator["JobQueue"]:
     """Connect to the queue of a server; raises SERVICE_UNAVAILABLE if it does not answer."""
-    from trainer.jobs.queue import JobQueue
+    from trainer.queue.queue import JobQueue
 
     queue = await JobQueue.connect(settings, url)
     try:
@@ -160,7 +160,7 @@ async def _publishing_version(queue: "JobQueue") -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def running_queue(settings: Settings) -> AsyncIterator["JobQueue | None"]:
     """Connect to the queue if its server is running; starts nothing."""
-    from trainer.jobs.services import answering_server
+    from trainer.services.embedded import answering_server
 
     url = await answering_server(settings)
     if url is None:

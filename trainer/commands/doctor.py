@@ -22,7 +22,7 @@ from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, lo
 from trainer.contracts.errors import AppError
 from trainer.contracts.wording import counted
 from trainer.data.corpora import BUNDLED
-from trainer.jobs.health import GIB, Finding, check_data, check_torch
+from trainer.services.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
 
 DISTRIBUTION = "model-trainer"

@@ -39,7 +39,7 @@ from trainer.contracts.experiments import (
 from trainer.contracts.validation import parse_json, shown_name, unreadable
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.experiments import cancel_experiment, resolve_experiment
+from trainer.queue.experiments import cancel_experiment, resolve_experiment
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
     correlation_line,
@@ -52,7 +52,7 @@ from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
 if TYPE_CHECKING:
-    from trainer.jobs.queue import JobQueue
+    from trainer.queue.queue import JobQueue
 
 _FOLLOW_SECONDS = 0.5
 

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
+from trainer.artifacts.replication import whole_run
 from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
-from trainer.jobs.replication import whole_run
 from trainer.system.files import is_about
 
 Format = Literal["hf", "torchscript", "onnx", "archive"]

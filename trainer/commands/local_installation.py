@@ -11,6 +11,7 @@ import structlog
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentStore, delete_run
 from trainer.artifacts.replicas import Kind
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
@@ -21,13 +22,12 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
-from trainer.jobs.replication import Replication
 from trainer.system.files import is_full
 from trainer.system.logs import LogReader
 from trainer.worker.attempts import DISK_IS_FULL
 
 if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
-    from trainer.jobs.queue import JobQueue
+    from trainer.queue.queue import JobQueue
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from trainer.artifacts.replication import whole_run
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, LocalRunOptions, Options, RunOptions, flag, option
 from trainer.commands.connection import (
     full_run_id,
@@ -26,9 +27,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.replication import whole_run
-from trainer.jobs.resolve import resolve_origin
+from trainer.queue.queue import JobQueue
+from trainer.queue.resolve import resolve_origin
 from trainer.system.logs import readable_line
 
 if TYPE_CHECKING:

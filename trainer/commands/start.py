@@ -80,7 +80,7 @@ def _work(options: _WorkerOptions, terminal: Terminal) -> int:
         check_writable(folder)
     with child_server(settings):
         pass  # it runs from now on, and loads torch while this process loads the rest
-    from trainer.jobs.services import Services
+    from trainer.services.embedded import Services
     from trainer.worker.process import run_worker
 
     async def work() -> int:

@@ -24,7 +24,7 @@ from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 
 if TYPE_CHECKING:
     from trainer.client.installation import RemoteInstallation

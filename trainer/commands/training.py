@@ -39,8 +39,8 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import TrainingPreview, count_splits, preview_training
+from trainer.queue.queue import JobQueue
+from trainer.queue.resolve import TrainingPreview, count_splits, preview_training
 from trainer.system.hardware import OtherPrograms, physical_cores
 from trainer.worker.attempts import WAITS_FOR_DISK
 

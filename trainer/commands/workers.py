@@ -12,7 +12,7 @@ from trainer.commands.connection import running_queue, settings_for
 from trainer.commands.terminal import Terminal, columns, duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerInfo
-from trainer.jobs.queue import JobQueue, WorkerAction, WorkersState
+from trainer.queue.queue import JobQueue, WorkerAction, WorkersState
 
 _ACTIONS: tuple[str, ...] = get_args(WorkerAction)
 

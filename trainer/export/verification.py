@@ -14,7 +14,7 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.inference.model_files import load_model
-from trainer.jobs.resolve import resolve_request
+from trainer.queue.resolve import resolve_request
 from trainer.system.files import changed_files, read_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.training.checkpoint import CheckpointStore

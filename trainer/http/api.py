@@ -13,9 +13,9 @@ from trainer.http.api_keys import ApiClient
 from trainer.http.feeds import Feeds
 from trainer.http.metrics import Metrics
 from trainer.http.statuses import RunStatuses
-from trainer.jobs.queue import JobQueue
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
 
 

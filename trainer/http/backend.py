@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 from trainer.config.settings import Settings
 from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
+from trainer.services.embedded import Services
 from trainer.services.exports import Exports
 from trainer.store.store import connect
 

@@ -25,8 +25,8 @@ from trainer.http.operations import (
     reply,
 )
 from trainer.http.waiting import reply_at_end
-from trainer.jobs.experiments import resolve_experiment
-from trainer.jobs.inference_client import SAME_KEY
+from trainer.queue.experiments import resolve_experiment
+from trainer.queue.inference_client import SAME_KEY
 
 
 class ExperimentPath(Query):

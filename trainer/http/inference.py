@@ -41,7 +41,7 @@ from trainer.http.operations import (
     reply,
 )
 from trainer.http.waiting import WaitingAnswer
-from trainer.jobs.inference_client import SAME_KEY, RecordT
+from trainer.queue.inference_client import SAME_KEY, RecordT
 from trainer.queue.run_index import RunEntry
 
 _PREDICT_SECONDS = 30.0

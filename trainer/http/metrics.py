@@ -8,7 +8,7 @@ import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from trainer.contracts.base import RunState
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -42,7 +42,7 @@ from trainer.http.operations import (
     reply,
 )
 from trainer.http.waiting import reply_at_end
-from trainer.jobs.inference_client import SAME_KEY
+from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.run_index import RunEntry, matching, run_order
 from trainer.system.logs import LogReader
 

@@ -7,7 +7,7 @@ from time import monotonic
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 
 _FRESH_SECONDS = 0.1
 _PATIENCE_SECONDS = 0.05

@@ -25,7 +25,7 @@ from trainer.http.operations import (
     reply,
 )
 from trainer.http.waiting import reply_at_end
-from trainer.jobs.inference_client import SAME_KEY
+from trainer.queue.inference_client import SAME_KEY
 
 
 class TokenizerPath(Query):

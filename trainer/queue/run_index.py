@@ -20,7 +20,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -18,9 +18,9 @@ from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
-from trainer.jobs.experiments import Start, shared_tokenizer, training_request
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import preview_training
+from trainer.queue.experiments import Start, shared_tokenizer, training_request
+from trainer.queue.queue import JobQueue
+from trainer.queue.resolve import preview_training
 from trainer.store.store import Store
 from trainer.worker.supervisor import supervise_child
 

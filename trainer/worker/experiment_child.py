@@ -33,7 +33,7 @@ from trainer.experiments.sections import cut_sections, shuffle_sections
 from trainer.experiments.segments import Assimilator
 from trainer.experiments.text_losses import TextLosses
 from trainer.inference.section_scores import known_characters
-from trainer.jobs.experiments import held_out_request
+from trainer.queue.experiments import held_out_request
 from trainer.system.files import to_app_error
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import load_tokenizer

@@ -6,7 +6,7 @@ import sys
 
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
-from trainer.jobs.services import answering_server
+from trainer.services.embedded import answering_server
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import connect
 

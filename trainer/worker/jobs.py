@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.replicas import Kind, WriterChanged
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
@@ -35,8 +36,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
-from trainer.jobs.enqueue import publish_events
-from trainer.jobs.replication import Replication
+from trainer.queue.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS

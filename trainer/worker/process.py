@@ -15,9 +15,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.pause import is_marked_paused
+from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.jobs.replication import Replication
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.store.store import Store, connect

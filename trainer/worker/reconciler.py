@@ -10,7 +10,7 @@ from trainer.artifacts.runs import RunStore, in_order
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.jobs import ExperimentPayload, TokenizerTrainPayload, TrainJobPayload
-from trainer.jobs.enqueue import Enqueuer, publish_events
+from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead

@@ -12,7 +12,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.jobs.enqueue import EventPublisher
+from trainer.queue.enqueue import EventPublisher
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills

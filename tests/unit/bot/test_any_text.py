@@ -69,7 +69,7 @@ from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
-from trainer.jobs.queue import WorkersState
+from trainer.queue.queue import WorkersState
 from trainer.queue.run_index import RunEntry
 from trainer.reports.surprisal_report import ReportFiles, summarize
 

@@ -4,7 +4,7 @@ import pytest
 
 from bot.messages.admin import doctor_answer
 from bot.messages.text import AMBER, GREEN, RED
-from trainer.jobs.health import Finding
+from trainer.services.health import Finding
 
 OK, WARNING, FAILURE = Finding("ok", "Fine."), Finding("warning", "Little room."), Finding("failure", "No answer.")
 

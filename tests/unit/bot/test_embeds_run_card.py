@@ -32,7 +32,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import EarlyStopping, RunStatus
-from trainer.jobs.needs import NO_WORKER
+from trainer.queue.needs import NO_WORKER
 
 RUN = "char_lstm-20261120-0a1b2c"
 

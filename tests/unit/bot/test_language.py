@@ -23,9 +23,9 @@ from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
-from trainer.jobs.needs import QUEUE_MESSAGES
 from trainer.people.language import CATALOGUES, Language, _, numeral, plural
 from trainer.people.permissions import Role
+from trainer.queue.needs import QUEUE_MESSAGES
 from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100

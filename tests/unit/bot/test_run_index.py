@@ -19,7 +19,7 @@ from trainer.artifacts.runs import manifest_of
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunEntry, RunIndex, matching
 from trainer.store.store import Store
 

@@ -9,7 +9,7 @@ from tests.support import settings_in
 from tests.support.stories import Story, run_record
 from trainer.contracts.errors import AppError
 from trainer.http.statuses import RunStatuses
-from trainer.jobs.queue import JobQueue
+from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 
 

@@ -7,7 +7,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.wording import counted
-from trainer.jobs.cost import SAFETY_FACTOR
+from trainer.queue.cost import SAFETY_FACTOR
 from trainer.system.hardware import may_have_cuda
 
 NO_WORKER = "No worker is running. The job stays in the queue until one starts."

@@ -17,7 +17,7 @@ from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.jobs import ExperimentPayload, JobNeeds, JobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord
-from trainer.jobs.needs import needs_of
+from trainer.queue.needs import needs_of
 from trainer.store import keys
 from trainer.store.store import Store
 

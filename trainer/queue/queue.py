@@ -16,6 +16,7 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import delete_run
 from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.replicas import Kind, WriterChanged
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import (
     Origin,
@@ -45,15 +46,14 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import shown_name
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.enqueue import Enqueuer, publish_events
-from trainer.jobs.experiments import Experiments
-from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
-from trainer.jobs.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet
-from trainer.jobs.recent import Recent
-from trainer.jobs.replication import Replication
-from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
-from trainer.jobs.services import embedded_worker_lives
-from trainer.jobs.start_time import MAX_AHEAD, expected_starts, waiting_for
+from trainer.queue.enqueue import Enqueuer, publish_events
+from trainer.queue.experiments import Experiments
+from trainer.queue.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
+from trainer.queue.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet
+from trainer.queue.recent import Recent
+from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
+from trainer.queue.start_time import MAX_AHEAD, expected_starts, waiting_for
+from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect

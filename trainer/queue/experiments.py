@@ -8,7 +8,8 @@ from typing import NamedTuple
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, shared_tokenizer_label
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.nested_dict import merged
@@ -34,10 +35,9 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
-from trainer.jobs.enqueue import Enqueuer
-from trainer.jobs.inference_client import tolerate_no_redis
-from trainer.jobs.replication import Replication
-from trainer.jobs.resolve import preview_training, resolve_request
+from trainer.queue.enqueue import Enqueuer
+from trainer.queue.inference_client import tolerate_no_redis
+from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store import keys
 from trainer.store.store import Store
 
@@ -321,11 +321,6 @@ def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRe
     fields["corpora"] = [corpus_of(request, language) for language in request.languages]
     fields["label"] = shared_tokenizer_label(request, model)
     return parse(TokenizerTrainRequest, fields)
-
-
-def shared_tokenizer_label(request: ExperimentRequest, model: str) -> str:
-    """Return the label of the tokenizer that a model's languages share."""
-    return f"{request.name} {model}"[:64]
 
 
 async def held_out_request(

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, step_folder
-from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
 from trainer.artifacts.runs import RunDirectory, RunStore, in_order
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
@@ -19,7 +19,6 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState
-from trainer.jobs.experiments import shared_tokenizer_label
 from trainer.system.files import DISK, claim_folder, try_lock
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -24,8 +24,8 @@ from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
-from trainer.jobs.bf16_trial import check_bf16_here
-from trainer.jobs.cost import preview_cost, tokenizer_folder
+from trainer.queue.bf16_trial import check_bf16_here
+from trainer.queue.cost import preview_cost, tokenizer_folder
 from trainer.system.hardware import may_have_cuda
 
 _SAMPLED_LINES = 1000

@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState, changed
@@ -50,8 +51,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
 from trainer.data.normalization import documents, normalized
-from trainer.jobs.enqueue import Enqueuer
-from trainer.jobs.replication import Replication
+from trainer.queue.enqueue import Enqueuer
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
-from trainer.jobs.services import answering_server, find_server
+from trainer.services.embedded import answering_server, find_server
 from trainer.store.connection import STORE_ERRORS, Durability
 from trainer.store.store import connect
 from trainer.system.hardware import may_have_cuda

@@ -1,1 +1,0 @@
-"""The job queue and the inference client, with the services behind them."""
