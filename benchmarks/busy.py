@@ -38,7 +38,7 @@ from trainer.training.documents import Documents
 from trainer.training.evaluation import evaluate
 from trainer.training.loss import LossSum
 from trainer.training.optimizer import Optimizer
-from trainer.worker.train_child import NICENESS
+from trainer.worker.children.train_child import NICENESS
 
 Work = Literal["training", "evaluation", "scoring", "generation of 1", "generation of 32"]
 _WORKS: tuple[Work, ...] = ("training", "evaluation", "scoring", "generation of 1", "generation of 32")

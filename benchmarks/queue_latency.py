@@ -29,9 +29,9 @@ from trainer.services.embedded import Services
 from trainer.store.connection import dumps, loads, read_streams, redis_settings
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
+from trainer.worker.children.train_child import NICENESS
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, listen
-from trainer.worker.train_child import NICENESS
 
 P50_MS, P99_MS, P99_BESIDE_TRAINING_MS, JOBS_PER_SECOND = 3.0, 10.0, 20.0, 800.0
 SPACED_JOBS, BURST_JOBS, SLOTS = 300, 2000, 10

@@ -22,11 +22,11 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
 from trainer.system.files import read_record
+from trainer.system.heartbeat import processor_ticks
 from trainer.training.batches import epoch_order
 from trainer.training.dataset import prepare
-from trainer.worker.benchmark_child import run_benchmark_child
-from trainer.worker.heartbeat import processor_ticks
-from trainer.worker.reevaluation import data_paths
+from trainer.worker.children.benchmark_child import run_benchmark_child
+from trainer.worker.children.evaluate_run import data_paths
 
 pytestmark = pytest.mark.slow
 

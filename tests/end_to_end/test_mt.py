@@ -20,6 +20,7 @@ from bot.messages.run_card import final_message, run_card
 from tests.support import ROOT, add_corpus, environment_in, gone, mt, processes, some_text
 from tests.support.shell import TINY, Shell, shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS
+from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
@@ -27,7 +28,6 @@ from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule, RunStatus
 from trainer.training.checkpoint import CheckpointStore
-from trainer.worker.attempts import DISK_IS_FULL
 
 __all__ = ["shell_fixture"]
 

@@ -224,7 +224,7 @@ async def test_devices__twenty_runs_in_a_row_end_cleanly(tmp_path: Path) -> None
             run_id = (await queue.train(tiny_request(**fields), user_id=None)).run_id
             status = await wait_for_status(queue, run_id, ended)
             assert (status.status, status.step, status.attempt) == ("completed", _STEPS, 1)
-            await until(lambda: not processes(tmp_path, "trainer.worker.rank"))
+            await until(lambda: not processes(tmp_path, "trainer.worker.children.rank"))
 
 
 async def _started(queue: JobQueue, **more: object) -> str:
@@ -237,7 +237,7 @@ def _rank_pid(folder: Path, rank: str) -> int:
     """Return the process with a rank."""
     [pid] = [
         process.pid
-        for process in processes(folder, "trainer.worker.rank")
+        for process in processes(folder, "trainer.worker.children.rank")
         if f"RANK={rank}" in _environment(process.pid)
     ]
     return pid

@@ -190,7 +190,7 @@ def test_threads__are_those_of_the_setting_or_of_the_environment(
     code = """
 import sys, torch
 from trainer.config.settings import load_settings
-from trainer.worker.inference_server import answer_requests
+from trainer.worker.children.inference_server import answer_requests
 answer_requests(load_settings())
 print(torch.get_num_threads(), file=sys.stderr)
 """

@@ -34,8 +34,8 @@ from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.worker.children.inference_server import Requests
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.inference_server import Requests
 from trainer.worker.jobs import Jobs
 
 

@@ -23,6 +23,7 @@ from tests.support import (
 )
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload
@@ -34,7 +35,6 @@ from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.tokenizers import load_tokenizer
-from trainer.worker.attempts import LOCKED_EXIT_CODE
 from trainer.worker.child_process import start_child
 from trainer.worker.reconciler import reconcile
 

@@ -13,6 +13,7 @@ from tests.support.inference import RUN, finished_run
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
+from trainer.artifacts.attempts import LOCKED_EXIT_CODE, record_end
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -23,9 +24,8 @@ from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.worker.attempts import LOCKED_EXIT_CODE, record_end
+from trainer.system.heartbeat import processor_ticks
 from trainer.worker.child_process import start_child
-from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.supervisor import supervise
 
 

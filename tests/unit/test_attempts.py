@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.checkpoints import checkpoint
 from tests.support.runs import record
+from trainer.artifacts.attempts import Cause, cause_of, record_end, record_timeout
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
@@ -15,7 +16,6 @@ from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.training.checkpoint import CheckpointStore
-from trainer.worker.attempts import Cause, cause_of, record_end, record_timeout
 
 LINES = ("Fatal Python error: Aborted\n", "  File x\n")
 

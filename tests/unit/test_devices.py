@@ -8,14 +8,14 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.support.runs import record
 from tests.support.tiny_models import POEM, make_run
+from trainer.artifacts.attempts import DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE, cause_of
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.worker.attempts import DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE, cause_of
-from trainer.worker.rank import report
-from trainer.worker.ranks import end_of, launch_ranks
+from trainer.worker.children.rank import report
+from trainer.worker.children.ranks import end_of, launch_ranks
 
 
 @pytest.mark.parametrize(

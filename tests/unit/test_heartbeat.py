@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from trainer.system.child_environment import memory_kills
-from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Heartbeat, StallDetector, processor_ticks
+from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat, StallDetector, processor_ticks
 
 
 def idle() -> float:

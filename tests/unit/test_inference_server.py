@@ -49,8 +49,8 @@ from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
 from trainer.system.hardware import memory_held_bytes
-from trainer.worker.inference_server import answer, limit_memory
-from trainer.worker.model_cache import ModelCache
+from trainer.worker.children.inference_server import answer, limit_memory
+from trainer.worker.children.model_cache import ModelCache
 
 OTHER = ["a text that nobody has seen", "the end"]
 

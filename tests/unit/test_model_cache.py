@@ -10,7 +10,7 @@ from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.inference.model_files import WEIGHTS_FILE, save_model
-from trainer.worker.model_cache import ModelCache
+from trainer.worker.children.model_cache import ModelCache
 
 
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/responses.py",  # command tree
     "trainer/http/server.py",  # HTTP middleware
-    "trainer/worker/rank.py",  # process of a job
-    "trainer/worker/train_run.py",  # job
+    "trainer/worker/children/rank.py",  # process of a job
+    "trainer/worker/children/train_run.py",  # job
 }
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")
 TYPE_ESCAPE = re.compile(r"#\s*(type:\s*ignore|mypy:)")

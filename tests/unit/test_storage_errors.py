@@ -13,6 +13,7 @@ import pytest
 from bot.main import main as start_bot
 from tests.support import ROOT, environment_in
 from tests.support.finished_runs import finished_run
+from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.commands.local_installation import message_with_disk
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
@@ -20,7 +21,6 @@ from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import export_archive
 from trainer.system.files import check_writable, is_full, to_app_error
-from trainer.worker.attempts import DISK_IS_FULL
 
 ALWAYS_FULL = Path("/proc")
 """It has no room, whoever looks."""

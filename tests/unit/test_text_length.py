@@ -15,7 +15,7 @@ from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import RunManifest, RunRecord, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
-from trainer.worker.train_run import TrainingAttempt
+from trainer.worker.children.train_run import TrainingAttempt
 
 LINES, LINE_TOKENS = 20, 8
 TEXT = "\n".join(f"abc {number:03d}" for number in range(LINES))

@@ -17,7 +17,7 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import with_labelled_tokenizer
 from trainer.tokenizers import load_tokenizer
-from trainer.worker.tokenizer_child import make
+from trainer.worker.children.tokenizer_child import make
 
 STORED = Path(__file__).parents[1] / "fixtures" / "tokenizers"
 STORED_ID = "char-222eba1359b17193"

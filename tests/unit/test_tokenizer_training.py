@@ -14,7 +14,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.queue.resolve import resolve_request
 from trainer.tokenizers.base import Tokenizer
-from trainer.worker.tokenizer_child import make
+from trainer.worker.children.tokenizer_child import make
 
 
 async def record_of(folder: Path, texts: dict[str, list[str]], **fields: object) -> TokenizerRecord:

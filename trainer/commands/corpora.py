@@ -40,7 +40,7 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     effective = training.effective
     from trainer.tokenizers import load_tokenizer
     from trainer.training.corpus_check import check_corpus  # torch
-    from trainer.worker.reevaluation import corpus_paths
+    from trainer.worker.children.evaluate_run import corpus_paths
 
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentStore, delete_run
 from trainer.artifacts.replicas import Kind
@@ -24,7 +25,6 @@ from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
 from trainer.system.files import is_full
 from trainer.system.logs import LogReader
-from trainer.worker.attempts import DISK_IS_FULL
 
 if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
     from trainer.queue.queue import JobQueue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
+from trainer.artifacts.attempts import WAITS_FOR_DISK
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, flag, repeatable
 from trainer.commands.connection import full_run_id, settings_for, settings_for_any, with_queue, with_server
@@ -42,7 +43,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import TrainingPreview, count_splits, preview_training
 from trainer.system.hardware import OtherPrograms, physical_cores
-from trainer.worker.attempts import WAITS_FOR_DISK
 
 if TYPE_CHECKING:
     from trainer.client.installation import RemoteInstallation

@@ -30,11 +30,11 @@ Job = Literal["train-child", "train-tokenizer", "experiment", "answer-requests",
 """Task of a child, and the name of its process; Linux shows 15 characters of it."""
 
 _PRELOADED = [
-    "trainer.worker.fork_server",
-    "trainer.worker.train_child",
-    "trainer.worker.tokenizer_child",
-    "trainer.worker.inference_server",
-    "trainer.worker.benchmark_child",
+    "trainer.worker.children.fork_server",
+    "trainer.worker.children.train_child",
+    "trainer.worker.children.tokenizer_child",
+    "trainer.worker.children.inference_server",
+    "trainer.worker.children.benchmark_child",
     "trainer.worker.child_process",
 ]
 _UNKNOWN_EXIT_CODE = 255
@@ -191,10 +191,10 @@ def _end_with_parent() -> None:
 
 def _job(job: Job, settings: Settings, *arguments: str) -> int:
     """Do the job and return the exit code. The modules import torch, which the worker itself does without."""
-    from trainer.worker.benchmark_child import run_benchmark_child
-    from trainer.worker.inference_server import answer_requests
-    from trainer.worker.tokenizer_child import run_tokenizer_child
-    from trainer.worker.train_child import train_run
+    from trainer.worker.children.benchmark_child import run_benchmark_child
+    from trainer.worker.children.inference_server import answer_requests
+    from trainer.worker.children.tokenizer_child import run_tokenizer_child
+    from trainer.worker.children.train_child import train_run
 
     match job:
         case "train-child":
@@ -202,7 +202,7 @@ def _job(job: Job, settings: Settings, *arguments: str) -> int:
         case "train-tokenizer":
             return run_tokenizer_child(settings, *arguments)
         case "experiment":
-            from trainer.worker.experiment_child import run_experiment_child  # its figures need matplotlib
+            from trainer.worker.children.experiment_child import run_experiment_child  # its figures need matplotlib
 
             return run_experiment_child(settings, *arguments)
         case "answer-requests":

@@ -21,8 +21,8 @@ from trainer.contracts.inference import (
     InferenceRecord,
     SectionsRecord,
 )
+from trainer.system.heartbeat import processor_ticks
 from trainer.worker.child_process import ChildProcess, start_child
-from trainer.worker.heartbeat import processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

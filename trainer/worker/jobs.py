@@ -42,8 +42,8 @@ from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
+from trainer.system.heartbeat import StallDetector
 from trainer.worker.experiment import drive
-from trainer.worker.heartbeat import StallDetector
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.supervisor import supervise, supervise_tokenizer
 

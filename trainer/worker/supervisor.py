@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 from arq import Retry
 
+from trainer.artifacts.attempts import LOCKED_EXIT_CODE, ChildEnd, cause_of, record_end, record_timeout
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import QueueSettings, Settings
@@ -17,9 +18,8 @@ from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
-from trainer.worker.attempts import LOCKED_EXIT_CODE, ChildEnd, cause_of, record_end, record_timeout
+from trainer.system.heartbeat import StallDetector, processor_ticks
 from trainer.worker.child_process import ChildProcess, Job, start_child
-from trainer.worker.heartbeat import StallDetector, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from trainer.inference.generation import check_precision, generate
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel, concatenate_states
 from trainer.models.packed_linear import packed_linear
-from trainer.worker.inference_server import answer
-from trainer.worker.model_cache import ModelCache
+from trainer.worker.children.inference_server import answer
+from trainer.worker.children.model_cache import ModelCache
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
 READ_ONCE = [name for name in TRANSFORMERS if name in CAUSAL]

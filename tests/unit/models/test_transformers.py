@@ -142,7 +142,7 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
 @pytest.mark.process
 def test_other_models__do_without_the_library() -> None:
     program = (
-        "import sys, trainer.worker.inference_server, trainer.worker.train_child;"
+        "import sys, trainer.worker.children.inference_server, trainer.worker.children.train_child;"
         "from tests.support.families import model_of; model_of('lstm both');"
         "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules"
     )

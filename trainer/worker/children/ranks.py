@@ -12,13 +12,13 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from trainer.artifacts.attempts import LOCKED_EXIT_CODE, SIGNAL_EXIT_CODE
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.validation import parse_json
 from trainer.system.child_environment import tuned_environment
 from trainer.training.device import check_devices
-from trainer.worker.attempts import LOCKED_EXIT_CODE, SIGNAL_EXIT_CODE
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -59,7 +59,7 @@ def launch_ranks(settings: Settings, run: RunDirectory, devices: int) -> int:
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "trainer.worker.rank", run.run_id, str(os.getpid()))
+        elastic_launch(config, sys.executable)("-m", "trainer.worker.children.rank", run.run_id, str(os.getpid()))
     except SignalException:
         return 0  # the first process has saved a checkpoint
     except ChildFailedError as error:

@@ -1,4 +1,4 @@
-"""One of the processes of a training: `python -m trainer.worker.rank RUN [PARENT]`, started by torchrun.
+"""One of the processes of a training: `python -m trainer.worker.children.rank RUN [PARENT]`, started by torchrun.
 
 The first process writes the run. The others compute its other shares and report only their own errors, to torchrun.
 """
@@ -22,8 +22,8 @@ from trainer.training.device import is_out_of_memory, resolve_device
 from trainer.training.distributed import DistributedProcesses
 from trainer.training.loop import train
 from trainer.training.processes import Processes
-from trainer.worker.train_child import NICENESS, train_in_process
-from trainer.worker.train_run import PEER_SECONDS, UNFORESEEN, load_parts
+from trainer.worker.children.train_child import NICENESS, train_in_process
+from trainer.worker.children.train_run import PEER_SECONDS, UNFORESEEN, load_parts
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -48,6 +48,7 @@ from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import file_records, open_regular, sha256_of
+from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.system.logs import LogReader
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -58,8 +59,7 @@ from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
-from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Heartbeat
-from trainer.worker.reevaluation import data_paths, store_evaluation
+from trainer.worker.children.evaluate_run import data_paths, store_evaluation
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -20,7 +21,6 @@ from trainer.system.hardware import default_threads, use_cores
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Text, Tokenizer
-from trainer.worker.attempts import LOCKED_EXIT_CODE
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

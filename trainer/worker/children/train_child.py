@@ -8,6 +8,7 @@ import threading
 
 import structlog
 
+from trainer.artifacts.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE
 from trainer.artifacts.event_log import EventLog, TakenOver
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.settings import Settings
@@ -15,8 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import JobStarted, stamp
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.training.processes import ONE_PROCESS, Processes
-from trainer.worker.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE
-from trainer.worker.train_run import TrainingAttempt
+from trainer.worker.children.train_run import TrainingAttempt
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -30,7 +30,7 @@ def train_run(settings: Settings, run_id: str) -> int:
     devices = run.record().effective.devices
     if devices == 1 or run.manifest() is not None or run.cancel_requested():
         return train_in_process(settings, run_id)
-    from trainer.worker.ranks import launch_ranks  # torch.distributed is for several processes only
+    from trainer.worker.children.ranks import launch_ranks  # torch.distributed is for several processes only
 
     return launch_ranks(settings, run, devices)
 

@@ -21,7 +21,7 @@ from trainer.training.device import environment, resolve, seed_everything
 from trainer.training.evaluation import evaluate
 from trainer.training.loop import TrainingCallbacks, train
 from trainer.training.progress import CurveRow
-from trainer.worker.reevaluation import data_paths
+from trainer.worker.children.evaluate_run import data_paths
 
 
 def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:

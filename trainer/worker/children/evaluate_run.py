@@ -13,7 +13,7 @@ from trainer.system.files import write_atomically
 from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
 from trainer.training.device import resolve
 from trainer.training.evaluation import Measured, measure
-from trainer.worker.model_cache import LoadedRun
+from trainer.worker.children.model_cache import LoadedRun
 
 _LOCK_SECONDS = 10.0
 

@@ -37,7 +37,7 @@ from trainer.queue.experiments import held_out_request
 from trainer.system.files import to_app_error
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import load_tokenizer
-from trainer.worker.reevaluation import corpus_paths
+from trainer.worker.children.evaluate_run import corpus_paths
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

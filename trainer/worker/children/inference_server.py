@@ -47,8 +47,8 @@ from trainer.inference.section_scores import score_experiment_texts
 from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging
-from trainer.worker.model_cache import LoadedRun, ModelCache
-from trainer.worker.reevaluation import reevaluate
+from trainer.worker.children.evaluate_run import reevaluate
+from trainer.worker.children.model_cache import LoadedRun, ModelCache
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
