@@ -23,9 +23,9 @@ from benchmarks.rows import Row
 from benchmarks.turns import Contestant, in_turns, repeated, serve
 from trainer.config.presets import resolve
 from trainer.config.settings import load_settings
+from trainer.config.validation import parse
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.inference.scoring import sequence_surprisals
 from trainer.models import build

@@ -23,10 +23,11 @@ from sentencepiece import SentencePieceProcessor
 from benchmarks.rows import Row
 from benchmarks.turns import in_turns, repeated, with_descendants
 from trainer.config.presets import resolve
+from trainer.config.tokenizer_request import config_of
+from trainer.config.validation import parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import CorpusRef, TrainRequest
-from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of
-from trainer.contracts.validation import parse
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import BUNDLED
 from trainer.data.corpus import SplitRule, read_blocks
 from trainer.data.text import corpus_sha256

@@ -27,11 +27,11 @@ from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import AppSettings, QueueSettings, Settings
+from trainer.config.validation import parse
 from trainer.contracts.base import now
 from trainer.contracts.events import JobCancelled, JobStarted, MetricsProgress, stamp
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, RunStatus, TrainRequest
-from trainer.contracts.validation import parse
 from trainer.data.text import corpus_sha256
 from trainer.models import build
 from trainer.queue.enqueue import EventPublisher

@@ -24,8 +24,8 @@ from torch.nn import functional
 from benchmarks.plain_gpt2 import Gpt
 from benchmarks.shapes import SHAPES
 from trainer.config.presets import resolve
+from trainer.config.validation import parse
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
-from trainer.contracts.validation import parse
 from trainer.data.corpus import Split
 from trainer.data.text import corpus_sha256
 from trainer.inference.windows import context_of

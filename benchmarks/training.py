@@ -13,8 +13,8 @@ from benchmarks.shapes import SHAPES
 from benchmarks.step_times import WARM_UP_STEPS
 from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, started_products
 from trainer.artifacts.runs import RunDirectory
+from trainer.config.validation import parse_json
 from trainer.contracts.models import Activation
-from trainer.contracts.validation import parse_json
 from trainer.training.progress import CurveRow
 
 _CHARACTERS = 1_200_000

@@ -12,16 +12,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
-    ("bot", "trainer.commands"),
-    ("trainer.api",),
-    ("trainer.export",),
+    ("bot",),
+    ("bot.commands",),
+    ("bot.session",),
+    ("bot.notifications",),
+    ("bot.messages",),
+    ("bot.processes",),
+    ("bot.people", "bot.rest"),
+    ("trainer.http", "trainer.commands"),
+    ("trainer.people", "trainer.api"),
+    ("trainer.export", "trainer.client"),
     ("trainer.worker",),
+    ("trainer.worker.children",),
     ("trainer.training",),
     ("trainer.inference",),
     ("trainer.models",),
     ("trainer.tokenizers",),
-    ("trainer.jobs", "trainer.client"),
-    ("trainer.experiments",),
+    ("trainer.queue",),
+    ("trainer.services", "trainer.experiments"),
     ("trainer.artifacts",),
     ("trainer.data",),
     ("trainer.store",),
@@ -30,16 +38,21 @@ FLOORS = (
     ("trainer.contracts",),
 )
 """Rooms from the top floor down. A room imports only from floors below its own."""
-LIGHT = frozenset(
+ROOMS = frozenset(room for floor in FLOORS for room in floor)
+LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
-    for room in "contracts config system store data artifacts experiments jobs client reports commands".split()
+    for room in "contracts config system store data artifacts experiments services queue client reports people http"
+    " commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}
 MATPLOTLIB_MODULES = {"trainer.reports.charts", "trainer.reports.experiment_charts"}
 """Modules that import matplotlib; the bot loads them only in its chart process."""
 
-LEFT, RIGHT = {"bot", "trainer.jobs", "trainer.store"}, {"trainer.reports"}
+LEFT = {room for room in ROOMS if room.startswith("bot")} - {"bot.people"} | {
+    *("trainer.http", "trainer.people", "trainer.client", "trainer.queue", "trainer.services", "trainer.store")
+}
+RIGHT = {"trainer.reports"}
 """Rooms outside the middle column of the picture; those that import torch are on the right too."""
 
 WIDTH, ROOM_WIDTH, ROOM_HEIGHT, GAP, MARGIN = 720, 160, 32, 24, 20
@@ -49,11 +62,9 @@ BACKGROUND, LIGHT_FILL, HEAVY_FILL, TEXT, ARROW = "#ffffff", "#dbeafe", "#fde68a
 
 def room_of(module: str) -> str | None:
     """Return the room of a module, or None for a module of another package or of `trainer` itself."""
-    top, _, rest = module.partition(".")
-    if top == "bot":
-        return "bot"
-    name = f"{top}.{rest.split('.')[0]}"
-    return name if any(name in floor for floor in FLOORS) else None
+    parts = module.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in ROOMS), None)
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:
@@ -76,14 +87,14 @@ def faults() -> list[str]:
             library = imported.split(".")[0]
             if target not in (None, room) and height[target or room] >= height[room]:
                 found.append(f"{place}: {target} is not below {room}")
-            if library == "discord" and room != "bot":
+            if library == "discord" and not room.startswith("bot"):
                 found.append(f"{place}: only bot imports discord")
-            if room in LIGHT | {"bot"} and library in HEAVY:
+            if room in LIGHT and library in HEAVY:
                 found.append(f"{place}: {room} imports no {library}")
             if library == "matplotlib" and module not in MATPLOTLIB_MODULES:
                 found.append(f"{place}: only {', '.join(MATPLOTLIB_MODULES)} imports matplotlib")
-            if room == "bot" and target not in (None, "bot", *(LIGHT - {"trainer.commands"})):
-                found.append(f"{place}: bot imports no {target}")
+            if room in LIGHT - {"trainer.commands"} and target not in (None, *(LIGHT - {"trainer.commands"})):
+                found.append(f"{place}: {room} imports no {target}")
     return found
 
 
@@ -132,7 +143,7 @@ def drawing() -> str:
                 f' stroke="{ARROW}" stroke-width="1.5" fill="none" marker-end="url(#tip)"/>'
             )
     for room, (x, y) in positions.items():
-        fill = LIGHT_FILL if room in LIGHT | {"bot"} else HEAVY_FILL
+        fill = LIGHT_FILL if room in LIGHT else HEAVY_FILL
         parts.append(f'<rect x="{x}" y="{y}" width="{ROOM_WIDTH}" height="{ROOM_HEIGHT}" rx="6" fill="{fill}"/>')
         middle = f'x="{x + ROOM_WIDTH // 2}" y="{y + ROOM_HEIGHT // 2 + 5}"'
         parts.append(f'<text {middle} text-anchor="middle" font-size="14" fill="{TEXT}">{escape(room)}/</text>')

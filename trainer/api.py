@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trainer.artifacts.replication import full_run_id, whole_run
 from trainer.artifacts.runs import RunDirectory
+from trainer.client.notebook import NotebookModel, Surprisal
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import new_request_id
 from trainer.contracts.inference import (
@@ -16,7 +17,6 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.models import Objective
-from trainer.contracts.notebook import NotebookModel, Surprisal
 from trainer.export.folders import load_export
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run

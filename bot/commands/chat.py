@@ -10,8 +10,8 @@ from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import chat_answer
 from bot.messages.text import display_name
 from bot.session.client import Bot
+from trainer.config.validation import parse
 from trainer.contracts.inference import ChatRequest
-from trainer.contracts.validation import parse
 from trainer.people.language import _
 
 _NEW = "new"

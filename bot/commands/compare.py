@@ -13,12 +13,12 @@ from bot.messages.buttons import ButtonPress, button_row, option, select
 from bot.messages.comparison import attach_comparison, compare_answer, settings_answer
 from bot.messages.text import display_name
 from bot.session.client import Bot
-from trainer.contracts.comparison import Measurement, check_different, differences, summary_on
-from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import has_unknown_text
 from trainer.people.language import _
+from trainer.reports.comparison import Measurement, check_different, differences, summary_on
+from trainer.reports.comparison import compare as compare_measurements
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"

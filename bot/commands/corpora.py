@@ -16,11 +16,11 @@ from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import clean_label, download_to
 from bot.messages.corpus_answers import added_answer, corpora_page, corpus_answer
 from bot.session.client import Bot
+from trainer.config.validation import parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
-from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import CorpusOverview, corpus_overview, corpus_statistics
 from trainer.data.tables import as_text

@@ -11,8 +11,8 @@ from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.job_notes import card_note
 from bot.processes.corpus_build import BuildRequest, SourceName
 from bot.session.client import Bot
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
-from trainer.contracts.validation import parse
 
 _DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
 _DEFAULT_THRESHOLD = 0.9

@@ -10,9 +10,9 @@ from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress
 from bot.messages.evaluation import evaluating_answer, evaluation_answer
 from bot.messages.text import BLURPLE, make_embed, plain, shown_name
 from bot.session.client import Bot
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalSplit
-from trainer.contracts.validation import parse
 from trainer.people.language import _
 
 _DEFAULT_SPLIT: EvalSplit = "validation"

@@ -16,11 +16,11 @@ from bot.messages.buttons import MAX_TEXT, ButtonPress, Field, button, button_ro
 from bot.messages.inference import generate_answer
 from bot.messages.text import display_name
 from bot.session.client import Bot
+from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.inference_fields import Seed
-from trainer.contracts.validation import parse
 from trainer.people.language import _
 
 _MAX_TEMPERATURE, _TEMPERATURE_STEP = 2.0, 0.2

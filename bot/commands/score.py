@@ -18,11 +18,11 @@ from bot.messages.inference import report_answer, report_files, score_answer, ta
 from bot.messages.text import display_name
 from bot.rest.attachments import read_attachment
 from bot.session.client import Bot
+from trainer.config.validation import decoded, parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import has_unknown_text
-from trainer.contracts.validation import decoded, parse
 from trainer.people.language import _
 from trainer.reports.score_table import Unit
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs

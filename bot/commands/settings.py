@@ -13,7 +13,7 @@ from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
 from bot.people.locales import set_language
 from bot.people.user_settings import UserSettings
 from bot.session.client import Bot
-from trainer.contracts.validation import parse
+from trainer.config.validation import parse
 from trainer.people.language import LANGUAGE_NAMES, _
 
 _OWN = "own"

@@ -20,10 +20,10 @@ from bot.messages.job_notes import card_note
 from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
-from trainer.contracts.validation import parse
 from trainer.people.language import _
 from trainer.queue.needs import NO_WORKER
 

@@ -18,11 +18,11 @@ from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
+from trainer.config.validation import refusal
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
-from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.people.language import _
 from trainer.queue.needs import QUEUE_MESSAGES

@@ -7,9 +7,9 @@ import discord
 
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, clamp, make_embed, plain, shown_name
 from trainer.config.request_options import TRAIN_OPTIONS
-from trainer.contracts.comparison import Comparison, Difference, Figures, verdict
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _, numeral
+from trainer.reports.comparison import Comparison, Difference, Figures, verdict
 from trainer.reports.score_table import Curve
 
 _MAX_VALUE, _MAX_ALT_TEXT = 40, 1024

@@ -10,8 +10,8 @@ from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.experiment_buttons import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.messages.tokenizer_card import tokenizer_card
-from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
-from bot.people.watchers import Ledger, Watcher
+from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, Subject, View, no_files
+from bot.people.watchers import Ledger, State, Watcher
 from bot.processes.corpus_build import BuildDirectory, BuildState
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.runs import RunStore

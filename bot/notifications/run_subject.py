@@ -9,8 +9,8 @@ from bot.messages.digest_card import run_line
 from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
-from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View
-from bot.people.watchers import Ledger, Watcher
+from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Subject, View
+from bot.people.watchers import Ledger, State, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory

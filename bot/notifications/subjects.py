@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import discord
 
-from bot.people.watchers import Ledger, Watcher
-from trainer.contracts.base import Frozen
+from bot.people.watchers import Ledger, State, Watcher
 
 RESULT = " · result"
 """End of the footer of a final message, which distinguishes it from a card."""
@@ -24,19 +23,6 @@ class Message(NamedTuple):
     embed: discord.Embed
     files: Callable[[], list[discord.File]]
     buttons: discord.ui.View
-
-
-class State(Frozen):
-    """The state of a subject; a card is edited when it has become unequal."""
-
-    @property
-    @abstractmethod
-    def has_ended(self) -> bool: ...
-
-    @property
-    def line(self) -> str | None:
-        """Line in a digest; None for a subject that always has a card."""
-        return None
 
 
 class View(ABC):

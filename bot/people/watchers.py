@@ -1,6 +1,7 @@
 """A ledger `dm.json`: the watchers of a run, an experiment or a tokenizer, and the messages sent to each of them."""
 
 import asyncio
+from abc import abstractmethod
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol
@@ -73,6 +74,19 @@ class MessageLedger(Frozen):
     def pending(self) -> list[Watcher]:
         """Watchers with messages left to send."""
         return [watcher for watcher in self.watchers if not watcher.is_done]
+
+
+class State(Frozen):
+    """The state of a subject; a card is edited when it has become unequal."""
+
+    @property
+    @abstractmethod
+    def has_ended(self) -> bool: ...
+
+    @property
+    def line(self) -> str | None:
+        """Line in a digest; None for a subject that always has a card."""
+        return None
 
 
 class HasLedger(Protocol):

@@ -12,13 +12,12 @@ from typing import Annotated, Literal
 import structlog
 from pydantic import Field, ValidationError
 
-from bot.notifications.subjects import State
-from bot.people.watchers import read_ledger
+from bot.people.watchers import State, read_ledger
 from trainer.config.settings import Settings, child_environment
+from trainer.config.validation import shown_name
 from trainer.contracts.base import Frozen, Timestamp, changed, now
 from trainer.contracts.corpora import BuildFilter, BuildProgress, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
-from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
 from trainer.services.embedded import die_with_parent, end, pipe

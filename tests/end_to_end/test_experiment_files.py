@@ -12,9 +12,9 @@ from tests.support import ROOT, add_corpus, environment_in, settings_in, some_te
 from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
 from trainer.config.presets import request_hash
+from trainer.config.validation import parse_json
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.validation import parse_json
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
 

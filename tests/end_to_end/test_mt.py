@@ -24,7 +24,7 @@ from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.contracts.checkpoint_schedule import scheduled_steps
+from trainer.config.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule, RunStatus
 from trainer.training.checkpoint import CheckpointStore

@@ -22,11 +22,11 @@ from tests.unit.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.base import changed, now
-from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.export.verification import Verification
+from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader
 from trainer.training.progress import CurveRow
 from trainer.training.selftest import SelfTest

@@ -9,10 +9,10 @@ import torch
 from tests.support.finished_runs import finished_run
 from tests.support.lab import Lab
 from tests.support.tiny_models import tensor_of
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest
-from trainer.contracts.validation import parse
 from trainer.inference.model_files import load_run
 from trainer.queue.queue import JobQueue
 

@@ -10,9 +10,9 @@ from tests.support import ROOT
 from tests.support.http import ADMIN, ANA, Site, lab_site
 from tests.support.lab import Lab
 from trainer.config.experiment_plan import read_plan
+from trainer.config.validation import parse
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.http_answers import ArtifactFiles
-from trainer.contracts.validation import parse
 from trainer.http.experiments import OPERATIONS
 
 SMOKE = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {})

@@ -18,7 +18,6 @@ from tests.support.worker_runs import LONG, events_of, training
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
-from trainer.contracts.comparison import Comparison
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.inference import EvalMetrics
@@ -27,6 +26,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, T
 from trainer.http.runs import Curve
 from trainer.queue.needs import NO_WORKER
 from trainer.queue.resolve import resolve_request
+from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader, readable_line
 from trainer.training.progress import CurveRow
 

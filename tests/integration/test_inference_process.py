@@ -13,6 +13,7 @@ from tests.support import environment_in, processes, settings_in
 from tests.support.inference import RUN, finished_run
 from tests.support.waiting import until
 from trainer.config.settings import QueueSettings, Settings
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -30,7 +31,6 @@ from trainer.contracts.inference import (
     ScoreRequest,
     ScoreResponse,
 )
-from trainer.contracts.validation import parse
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
 from trainer.worker.inference_process import InferenceChild
 

@@ -12,12 +12,12 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
 from trainer.config.settings import LoggingSettings
-from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import score_lines
 from trainer.queue.queue import JobQueue
+from trainer.reports.comparison import Comparison
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files

@@ -11,12 +11,13 @@ from pydantic import BaseModel
 from tests.support import ROOT
 from tests.support.http import lab_site
 from tests.support.lab import Lab
-from trainer.contracts import comparison, events, inference, intervals, runs
+from trainer.contracts import events, inference, intervals, runs
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.http.page_routes import CONTENT_TYPES, FILES
 from trainer.http.runs import Curve
+from trainer.reports import comparison
 
 FOLDER = ROOT / "trainer" / "http" / "page"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES}

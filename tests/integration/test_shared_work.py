@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.tiny_models import SMALL, lines_in, reference
 from trainer.config.presets import resolve
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import Normalization
-from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.system import shared_work
 from trainer.system.shared_work import all_results

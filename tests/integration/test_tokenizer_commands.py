@@ -10,9 +10,9 @@ from tests.support.bot import AMBER, place, read
 from tests.support.lab import Lab
 from tests.support.waiting import until
 from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.contracts.validation import parse
 
 
 def tokenizers(root: Path) -> list[TokenizerDirectory]:

@@ -25,10 +25,10 @@ from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
-from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services

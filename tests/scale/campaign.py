@@ -17,10 +17,10 @@ from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import OPEN, Head
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunMetrics, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.contracts.validation import parse
 from trainer.queue.queue import JobQueue
 
 _SETTLE_SECONDS = 120.0

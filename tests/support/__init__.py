@@ -14,8 +14,8 @@ from typing import NamedTuple, get_args
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import AppSettings, QueueSettings, Settings
+from trainer.config.validation import parse
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.validation import parse
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.worker.child_process import Job

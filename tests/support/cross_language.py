@@ -4,8 +4,8 @@ from pathlib import Path
 from random import Random
 
 from tests.support import add_corpus
+from trainer.config.validation import parse
 from trainer.contracts.experiments import ExperimentRequest
-from trainer.contracts.validation import parse
 
 TINY: dict[str, object] = {
     "model_family": "lstm",

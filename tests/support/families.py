@@ -3,10 +3,10 @@
 import torch
 
 from trainer.config.presets import resolve
+from trainer.config.validation import parse
 from trainer.contracts.models import CONFIGS, PRESETS, ModelConfig, Objective, TransformerConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.contracts.validation import parse
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Vocabulary

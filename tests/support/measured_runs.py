@@ -8,11 +8,11 @@ from tests.support.families import request_of
 from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import resolve
-from trainer.contracts.comparison import (
-    Measurement,
-)
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, TokenizerFacts
+from trainer.reports.comparison import (
+    Measurement,
+)
 
 
 def line_losses(loss: float, spread: float = 0.0, lines: int = 40) -> LineLosses:

@@ -10,11 +10,12 @@ import torch
 
 from tests.support.families import vocabulary
 from trainer.config.presets import resolve
+from trainer.config.tokenizer_request import config_of
+from trainer.config.validation import parse
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
-from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
-from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.inference.sampling import Doubles

@@ -6,11 +6,11 @@ import jsonschema_rs
 import pytest
 from pydantic import BaseModel
 
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode, PathError, http_status
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.contracts.validation import parse
 from trainer.http.completions import CompletionBody
 from trainer.http.openapi import describe_api
 from trainer.http.operations import RUN

@@ -16,9 +16,9 @@ from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.main import main
 from trainer.commands.request_help import describe_request
 from trainer.commands.terminal import Terminal
+from trainer.config.schema import schema_of
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.schema import schema_of
 
 
 class ScoreOptions(Options):

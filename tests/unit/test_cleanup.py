@@ -38,12 +38,13 @@ from trainer.config.settings import (
     TokenizerCleanupSettings,
     load_settings,
 )
+from trainer.config.tokenizer_request import tokenizer_id_of
+from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import CellRun, ExperimentRecord, ExperimentRequest
 from trainer.contracts.runs import FinalState
-from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest, tokenizer_id_of
-from trainer.contracts.validation import parse
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_files
 from trainer.inference.model_files import load_run

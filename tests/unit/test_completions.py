@@ -11,11 +11,11 @@ from tests.support.families import model_of
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import POEM, char_tokenizer, small_model, tokenizer_of
 from tests.unit.test_generation import Script
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, ScoreRequest, ScoreResponse
 from trainer.contracts.tokenizers import METHODS
-from trainer.contracts.validation import parse
 from trainer.inference.completion import CompletionJob, complete_together
 from trainer.inference.generation import generate
 from trainer.inference.scoring import ScoringJob, score_texts

@@ -28,9 +28,17 @@ def test_picture__of_the_floors_is_up_to_date() -> None:
 
 
 @pytest.mark.process
-def test_bot__starts_without_torch_transformers_and_matplotlib() -> None:
-    program = "import bot.app, json, sys; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("bot.app", {"torch", "transformers", "matplotlib"}),
+        ("trainer.http.server", {"torch", "transformers", "matplotlib", "discord"}),
+        ("bot.main", {"torch", "transformers", "matplotlib", "discord"}),  # of `mt up --no-discord`
+    ],
+)
+def test_import__loads_no_heavy_library(module: str, heavy: set[str]) -> None:
+    program = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     loaded: list[str] = json.loads(finished.stdout)
-    assert {"torch", "transformers", "matplotlib"}.isdisjoint(loaded)
+    assert heavy.isdisjoint(loaded)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tests.support.families import vocabulary
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import char_tokenizer, doubles, floats, small_model
+from trainer.config.validation import parse
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
-from trainer.contracts.validation import parse
 from trainer.inference.generation import generate
 from trainer.inference.sampling import choose, possible_tokens
 from trainer.models.base import LanguageModel, ModelState

@@ -9,10 +9,10 @@ import torch
 
 from tests.support.families import CAUSAL, model_of
 from tests.support.tiny_models import POEM, char_tokenizer, doubles, floats, small_model, tensor_of, tokenizer_of
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS
-from trainer.contracts.validation import parse
 from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.sampling import choose, possible_tokens
 from trainer.models.base import LanguageModel

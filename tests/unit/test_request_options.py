@@ -1,8 +1,8 @@
 """The options that Discord and the command line share, and the request fields that they set."""
 
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
+from trainer.config.validation import parse
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.validation import parse
 
 _DISCORD_DESCRIPTION = 100
 

@@ -15,9 +15,9 @@ from tests.support.resumed import EVERYTHING, hexes, run_in, saved_last
 from tests.support.tiny_models import Run
 from tests.support.trainings import after, digest, figures, observed, timeless
 from trainer.artifacts.checkpoint_files import TrainingState
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Progress
-from trainer.contracts.validation import parse
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks
 from trainer.training.progress import CurveRow

@@ -32,6 +32,7 @@ from tests.support.tiny_models import (
 from tests.unit.test_evaluation import windows_by_hand
 from tests.unit.test_scoring import score_text
 from trainer.config.presets import resolve as resolve_request
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -43,7 +44,6 @@ from trainer.contracts.inference import (
     ScoreRequest,
 )
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.text import line_blocks
 from trainer.export.folders import export_folder, load_export

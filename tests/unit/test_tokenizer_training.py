@@ -6,10 +6,10 @@ import pytest
 
 from tests.support import add_corpus, settings_in
 from trainer.artifacts.tokenizers import resolve_tokenizer
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
-from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.queue.resolve import resolve_request

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tests.support.families import model_of
 from tests.support.tiny_models import POEM, char_tokenizer, tokenizer_of
+from trainer.config.validation import parse
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
-from trainer.contracts.validation import parse
 from trainer.inference.scoring import ScoringJob, score_texts, word_surprisals
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel, ModelState

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.run_status import RunFollower
+from trainer.config.validation import did_you_mean, shown_name
 from trainer.contracts.base import FileRecord, RunState, Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
@@ -41,7 +42,6 @@ from trainer.contracts.runs import (
     Timings,
     check_completed,
 )
-from trainer.contracts.validation import did_you_mean, shown_name
 from trainer.system.files import (
     DISK,
     BrokenFile,

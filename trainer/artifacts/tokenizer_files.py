@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from trainer.config.validation import parse_json
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import TokenizerManifest, TokenizerMethod, has_byte_fallback
-from trainer.contracts.validation import parse_json
 from trainer.data.normalization import normalized
 from trainer.system.files import BrokenFile, read_regular
 

@@ -12,15 +12,10 @@ from typing import BinaryIO
 import structlog
 
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
+from trainer.config.tokenizer_request import config_of, tokenizer_id_of
 from trainer.contracts.base import JobState, Timestamp, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.tokenizer_jobs import (
-    TokenizerRecord,
-    TokenizerStatus,
-    TokenizerTrainRequest,
-    config_of,
-    tokenizer_id_of,
-)
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.data.corpora import CorpusStore
 from trainer.system.files import DISK, Disk, read_record, read_regular, try_lock, write_atomically

@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from trainer.client.background_loop import BackgroundLoop
 from trainer.client.download import download
 from trainer.client.installation import RemoteInstallation
+from trainer.client.notebook import NotebookModel
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
+from trainer.config.validation import field_problems, refusal
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import Event
@@ -25,9 +27,7 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.models import Objective
-from trainer.contracts.notebook import NotebookModel
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.validation import field_problems, refusal
 from trainer.system.logs import readable_line
 
 

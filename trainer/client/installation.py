@@ -19,12 +19,7 @@ from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFaile
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest, check_completed
-from trainer.contracts.tokenizer_jobs import (
-    TokenizerAccepted,
-    TokenizerList,
-    TokenizerStatus,
-    TokenizerTrainRequest,
-)
+from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 
 _COMPLETE_ID = re.compile(r"[a-z0-9_]+-\d{8}-[0-9a-f]{8}", re.ASCII)

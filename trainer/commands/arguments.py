@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.connection import full_run_id, local_run_id
 from trainer.commands.terminal import Terminal
+from trainer.config.schema import schema_of
+from trainer.config.validation import did_you_mean, shown_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.schema import schema_of
-from trainer.contracts.validation import did_you_mean, shown_name
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -15,13 +15,13 @@ from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import EXIT_INTERRUPTED, Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
+from trainer.config.validation import shown_name
 from trainer.contracts.base import now
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS, RnnArchitecture
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import METHODS
-from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder

@@ -10,7 +10,11 @@ from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.installation import Inference, Installation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.config.settings import Settings
-from trainer.contracts.comparison import (
+from trainer.config.validation import parse
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
+from trainer.contracts.runs import EvalSummary, RunManifest
+from trainer.reports.comparison import (
     TOLERANCE,
     Against,
     ComparedRun,
@@ -21,10 +25,6 @@ from trainer.contracts.comparison import (
     summary_on,
     verdict,
 )
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
-from trainer.contracts.runs import EvalSummary, RunManifest
-from trainer.contracts.validation import parse
 
 _TOLERANCE_HELP = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40

@@ -11,8 +11,8 @@ from trainer.commands.connection import settings_for
 from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
+from trainer.config.validation import shown_name
 from trainer.contracts.runs import describe_unknown
-from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Options, flag, option, repeatable
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal, columns
+from trainer.config.validation import shown_name
 from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpus_builder import BuildOptions, Reporting, Tools, build_ipa_corpora
 from trainer.data.corpus_sources import HUB_SOURCES, STREAM_CHARACTERS, find_source, parse_languages

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from trainer.config.settings import Settings
+from trainer.config.validation import shown_name, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name, unreadable
 from trainer.data.corpora import CorpusStore
 
 

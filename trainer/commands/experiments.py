@@ -20,6 +20,7 @@ from trainer.commands.terminal import Terminal, columns, duration, local_time, l
 from trainer.commands.training import exit_code
 from trainer.config.experiment_plan import plan_path, read_plan, recipes
 from trainer.config.settings import Settings
+from trainer.config.validation import parse_json, shown_name, unreadable
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
@@ -36,7 +37,6 @@ from trainer.contracts.experiments import (
     SectionsFile,
     Validity,
 )
-from trainer.contracts.validation import parse_json, shown_name, unreadable
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import cancel_experiment, resolve_experiment

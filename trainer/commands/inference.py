@@ -14,6 +14,7 @@ from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.installation import Inference
 from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRequest,
@@ -26,7 +27,6 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.contracts.runs import describe_unknown
-from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text

@@ -3,8 +3,8 @@
 from pydantic_core import to_json
 
 from trainer.config.request_options import TRAIN_OPTIONS
+from trainer.config.schema import Schema, schema_of
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.schema import Schema, schema_of
 
 _HEAD = """\
 Fields of an experiment file and of --set KEY=VALUE, with type, range and default (a model family has its own defaults

@@ -3,9 +3,9 @@
 from pydantic import BaseModel
 
 from trainer.config.nested_dict import set_path
+from trainer.config.validation import shown_name, takes_any_text
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name, takes_any_text
 
 
 def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) -> None:

@@ -17,15 +17,15 @@ from trainer.commands.arguments import Argument, Commands, RunOptions, flag, opt
 from trainer.commands.connection import settings_for_any, with_inference, with_installation
 from trainer.commands.installation import Inference
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, columns, loss_figures, summary
+from trainer.config.compatibility import check_scores
 from trainer.config.settings import Settings
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.data.normalization import normalized

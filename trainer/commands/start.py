@@ -11,9 +11,9 @@ import shtab
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
+from trainer.config.validation import shown_name
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name
 from trainer.system.files import check_writable
 from trainer.worker.child_process import child_server
 

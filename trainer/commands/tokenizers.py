@@ -18,10 +18,10 @@ from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.commands.training import exit_code, note_waiting_for_disk
+from trainer.config.validation import parse
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
-from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue

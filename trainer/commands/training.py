@@ -24,6 +24,7 @@ from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, default_label, train_request
+from trainer.config.validation import shown_name
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
@@ -37,7 +38,6 @@ from trainer.contracts.runs import (
     has_unknown_text,
 )
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue

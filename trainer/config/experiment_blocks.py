@@ -15,12 +15,12 @@ from trainer.config.train_request import (
     problem_paths,
     without_problems_at,
 )
+from trainer.config.validation import parse, refusal, shown_name, shown_value
 from trainer.contracts import models
 from trainer.contracts.base import Count, Frozen, Positive, Probability, changed, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps, Setting, TrainRequest
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
-from trainer.contracts.validation import parse, refusal, shown_name, shown_value
 
 
 def _is_relative(path: str) -> bool:

@@ -10,10 +10,10 @@ from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_
 from trainer.config.nested_dict import block
 from trainer.config.presets import CHAR_LSTM_DEFAULTS
 from trainer.config.train_request import CORPORA, RequestDraft, override
+from trainer.config.validation import decoded, shown_name, unreadable
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
-from trainer.contracts.validation import decoded, shown_name, unreadable
 
 
 def read_yaml(path: Path) -> dict[str, object]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from trainer.config.experiment_file import read_yaml
 from trainer.config.nested_dict import block, merged
+from trainer.config.validation import did_you_mean, parse, shown_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
-from trainer.contracts.validation import did_you_mean, parse, shown_name
 
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _PREFIX = "experiment_"

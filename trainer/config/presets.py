@@ -4,9 +4,10 @@ from hashlib import sha256
 
 from pydantic_core import to_json
 
+from trainer.config.compatibility import architecture, check, check_newlines, objective_of
+from trainer.config.validation import parse
 from trainer.contracts import models, tokenizers
 from trainer.contracts.base import changed
-from trainer.contracts.compatibility import architecture, check, check_newlines, objective_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import (
@@ -18,7 +19,6 @@ from trainer.contracts.runs import (
     TrainRequest,
 )
 from trainer.contracts.tokenizers import TokenizerConfig, TokenizerManifest
-from trainer.contracts.validation import parse
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),

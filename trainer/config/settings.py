@@ -26,9 +26,9 @@ from pydantic import (
 )
 
 from trainer.config.nested_dict import set_path
+from trainer.config.validation import did_you_mean, field_problems, refusal
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
 _NOT_FOR_CHILDREN = (
     *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__", "OBJECT_STORE__"),

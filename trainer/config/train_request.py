@@ -7,14 +7,14 @@ from typing import NamedTuple, get_args
 
 from pydantic_core import to_json
 
+from trainer.config.compatibility import check
 from trainer.config.nested_dict import block, merged, value_at
+from trainer.config.validation import combined, parse, refusal, shown_name, shown_value
 from trainer.contracts.base import changed
-from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.tokenizers import METHODS, TokenizerManifest
-from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
 CORPORA = ("corpus", "validation_corpus", "test_corpus")

@@ -10,8 +10,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 from httpx2 import HTTPError, TransportError
 from pydantic import BaseModel, SecretStr
 
+from trainer.config.validation import decoded, shown_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import decoded, shown_name
 from trainer.contracts.wording import command_for_extra
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.text import corpus_sha256

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from trainer.config.validation import decoded, unreadable
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, ScoreRequest
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, MAX_TEXT_CHARACTERS, check_text_length
-from trainer.contracts.validation import decoded, unreadable
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name
 

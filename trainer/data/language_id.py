@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from trainer.config.validation import shown_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import command_for_extra
 
 Identify = Callable[[str], tuple[str, float]]

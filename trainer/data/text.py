@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from trainer.config.validation import decoded, format_problem
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.contracts.validation import decoded, format_problem
 
 SUFFIXES = {".txt", ".text"}
 MAX_LINE_BYTES = 4 << 20

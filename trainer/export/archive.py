@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
+from trainer.config.validation import parse_json, unreadable
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import parse_json, unreadable
 from trainer.export.folders import appearing_at, check_free
 from trainer.export.verification import verify_files
 from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_records, open_regular, storage_errors

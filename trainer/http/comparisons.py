@@ -6,9 +6,9 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field
 
-from trainer.contracts.comparison import Comparison, Measurement, check_different, compare, summary_on
 from trainer.contracts.inference import EvalSplit
 from trainer.http.operations import OTHER_RUN, RUN, Answer, Call, NoBody, NoQuery, Operation, Query, operation, reply
+from trainer.reports.comparison import Comparison, Measurement, check_different, compare, summary_on
 
 _RUN_IDS = r"^[a-z0-9][a-z0-9_-]{0,63}(,[a-z0-9][a-z0-9_-]{0,63}){1,3}$"
 

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import AfterValidator, Field, JsonValue
 
+from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, Identifier, changed
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, completion_end
-from trainer.contracts.validation import parse
 from trainer.http.event_streams import begin_stream, has_left
 from trainer.http.inference import visible_models
 from trainer.http.operations import RUN, Answer, Call, Link, NoBody, NoQuery, Operation, Query, operation, reply

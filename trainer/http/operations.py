@@ -12,10 +12,10 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
+from trainer.config.validation import parse, refusal, shown_name
 from trainer.contracts.base import Frozen, Identifier, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.runs import HttpOrigin
-from trainer.contracts.validation import parse, refusal, shown_name
 from trainer.http.api_keys import ApiClient
 from trainer.http.error_answers import HttpError
 

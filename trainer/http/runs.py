@@ -15,12 +15,12 @@ from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.train_request import default_label, train_request
+from trainer.config.validation import refusal, shown_value
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
-from trainer.contracts.validation import refusal, shown_value
 from trainer.http.api import Api
 from trainer.http.event_streams import LOG_END, stream_feed
 from trainer.http.feeds import MAX_LINES

@@ -1,5 +1,6 @@
 """Chats with a model: each message and each answer is one line of text, and the model continues after the last one."""
 
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -11,7 +12,6 @@ from trainer.contracts.inference import (
     SamplingOptions,
 )
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
-from trainer.contracts.validation import parse
 from trainer.inference.generation import read_prompt
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer

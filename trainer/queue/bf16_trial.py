@@ -11,8 +11,8 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from trainer.config.compatibility import Bf16Trial, check_bf16
 from trainer.config.settings import Settings
-from trainer.contracts.compatibility import Bf16Trial, check_bf16
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Architecture
 from trainer.system.child_environment import tuned_environment

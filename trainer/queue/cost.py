@@ -15,10 +15,10 @@ import structlog
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.checkpoint_schedule import scheduled_steps
 from trainer.config.presets import batch_rows
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import TransformerConfig

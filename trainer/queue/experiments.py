@@ -16,6 +16,7 @@ from trainer.config.nested_dict import merged
 from trainer.config.presets import split_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
+from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
@@ -32,7 +33,6 @@ from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
-from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.enqueue import Enqueuer

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
+from trainer.config.compatibility import check_generates, check_scores
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState, changed
-from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (

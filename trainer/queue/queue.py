@@ -30,6 +30,7 @@ from trainer.artifacts.runs import (
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
+from trainer.config.validation import shown_name
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload, WorkerInfo
@@ -44,7 +45,6 @@ from trainer.contracts.runs import (
     run_owner,
 )
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
-from trainer.contracts.validation import shown_name
 from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments

@@ -10,17 +10,17 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.compatibility import architecture, check_precision, check_text_length
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
+from trainer.config.validation import refusal
 from trainer.contracts.base import changed
-from trainer.contracts.compatibility import architecture, check_precision, check_text_length
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig, has_byte_fallback
-from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files

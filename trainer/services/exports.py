@@ -15,8 +15,8 @@ from urllib.parse import quote
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from trainer.config.settings import Settings
+from trainer.config.validation import parse_json
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
-from trainer.contracts.validation import parse_json
 from trainer.services.embedded import die_with_parent, end
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import BrokenFile, read_regular

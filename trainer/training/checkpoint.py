@@ -33,9 +33,9 @@ from trainer.artifacts.checkpoint_files import (
     sealed_files,
     step_folder,
 )
+from trainer.config.validation import parse_json
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import parse_json
 from trainer.models.weights import max_file_bytes, parse_weights, weight_bytes
 from trainer.system.files import DISK, Disk, read_record, read_regular, storage_errors
 from trainer.training.device import RandomState

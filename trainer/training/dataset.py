@@ -17,12 +17,12 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.config.validation import parse_json
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.contracts.validation import parse_json
 from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.leaks import measure_leaks

@@ -15,6 +15,7 @@ from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -35,7 +36,6 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.validation import parse
 from trainer.queue.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.answers import ChatAppend

@@ -53,7 +53,6 @@ from tests.support.scores import score_of
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, now
-from trainer.contracts.comparison import compare, differences
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.inference import (
@@ -71,6 +70,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
 from trainer.queue.queue import WorkersState
 from trainer.queue.run_index import RunEntry
+from trainer.reports.comparison import compare, differences
 from trainer.reports.surprisal_report import ReportFiles, summarize
 
 RUN = "char_lstm-20261120-0a1b2c"

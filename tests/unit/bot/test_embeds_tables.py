@@ -13,9 +13,9 @@ from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.stories import BEGIN, run_record
-from trainer.contracts.comparison import Measurement, compare, differences
 from trainer.contracts.runs import CorpusRef
 from trainer.queue.run_index import RunEntry
+from trainer.reports.comparison import Measurement, compare, differences
 
 
 def compared(new: Measurement, old: Measurement) -> discord.Embed:

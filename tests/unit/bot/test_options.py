@@ -18,12 +18,12 @@ from tests.support.properties import for_all
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import load_settings
 from trainer.config.train_request import train_request, with_family
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig
-from trainer.contracts.validation import parse
 
 DEFAULTS: dict[str, object] = {
     "prompt": "",

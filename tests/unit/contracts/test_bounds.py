@@ -8,14 +8,14 @@ from pydantic import BaseModel
 from bot.commands.generate import GenerateOptions
 from bot.commands.score import ScoreOptions
 from trainer.config.experiment_blocks import BlockFile
+from trainer.config.schema import Schema, schema_of
 from trainer.config.settings import Settings
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRequest
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.schema import Schema, schema_of
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.contracts.validation import parse
 
 REQUESTS: tuple[type[BaseModel], ...] = (
     TrainRequest,

@@ -18,7 +18,7 @@ from tests.support.properties import for_all
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, after, digest, observed
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.contracts.checkpoint_schedule import scheduled_steps
+from trainer.config.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import CheckpointRule

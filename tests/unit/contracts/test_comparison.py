@@ -9,7 +9,11 @@ from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, line_loss
 from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.base import changed
-from trainer.contracts.comparison import (
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalSplit
+from trainer.contracts.intervals import LineLosses
+from trainer.contracts.runs import Environment, EvalSummary, RunManifest
+from trainer.reports.comparison import (
     Comparison,
     Difference,
     Figures,
@@ -20,10 +24,6 @@ from trainer.contracts.comparison import (
     summary_on,
     verdict,
 )
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalSplit
-from trainer.contracts.intervals import LineLosses
-from trainer.contracts.runs import Environment, EvalSummary, RunManifest
 
 
 def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", tolerance: float = 0.01) -> Comparison:

@@ -6,9 +6,10 @@ import pytest
 
 from tests.support.families import CAUSAL, FAMILIES, TRANSFORMERS, effective_of, request_of
 from tests.support.tiny_models import char_tokenizer
+from trainer.config.compatibility import check_generates, is_unidirectional
 from trainer.config.presets import request_hash, resolve
 from trainer.config.train_request import train_request
-from trainer.contracts.compatibility import check_generates, is_unidirectional
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS, BertConfig, Gpt2Config, LlamaConfig, ModelFamily, QwenConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
@@ -21,7 +22,6 @@ from trainer.contracts.tokenizers import (
     WordPieceTokenizerConfig,
     WordTokenizerConfig,
 )
-from trainer.contracts.validation import parse
 
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
 CHAR: dict[str, object] = {"corpus": "kk", "tokenizer": {"method": "char"}}

@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import inference_adapter
-from trainer.contracts.validation import parse
 
 REFUSED: list[tuple[dict[str, object], str]] = [
     ({"prompts": []}, "`prompts` must have at least one prompt"),

@@ -14,9 +14,9 @@ from tests.support.experiments import (
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.config.train_request import train_request
+from trainer.config.validation import parse
 from trainer.contracts.runs import CheckpointRule, OptimizerConfig
 from trainer.contracts.tokenizers import BpeTokenizerConfig, SpecialTokens
-from trainer.contracts.validation import parse
 
 
 def test_mapping__every_block_reaches_its_field() -> None:

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from trainer.contracts.compatibility import check_scores
+from trainer.config.compatibility import check_scores
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     EvalRequest,
@@ -14,7 +15,6 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.models import Objective
-from trainer.contracts.validation import parse
 
 TOO_MUCH: list[tuple[type[BaseModel], str, object]] = [
     (ScoreRequest, "text", ""),

@@ -7,12 +7,12 @@ import pytest
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import request_hash, resolve
+from trainer.config.validation import parse
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
-from trainer.contracts.validation import parse
 
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
 

@@ -6,16 +6,12 @@ from tests.support import tiny_request
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer
 from trainer.config.presets import resolve
+from trainer.config.tokenizer_request import config_of, record_of_run, run_source, tokenizer_id_of
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
-from trainer.contracts.tokenizer_jobs import (
-    TokenizerTrainRequest,
-    config_of,
-    record_of_run,
-    run_source,
-    tokenizer_id_of,
-)
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
     CharTokenizerConfig,
@@ -25,7 +21,6 @@ from trainer.contracts.tokenizers import (
     WordPieceTokenizerConfig,
     WordTokenizerConfig,
 )
-from trainer.contracts.validation import parse
 
 MINIMAL: dict[str, object] = {"method": "char", "corpora": ["a"]}
 

@@ -7,11 +7,7 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 
 from trainer.config.train_request import train_request
-from trainer.contracts.base import Frozen
-from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, FieldProblem, RunError
-from trainer.contracts.inference import GenerateRequest
-from trainer.contracts.runs import TrainRequest
-from trainer.contracts.validation import (
+from trainer.config.validation import (
     did_you_mean,
     parse,
     parse_json,
@@ -19,6 +15,10 @@ from trainer.contracts.validation import (
     shown_value,
     takes_any_text,
 )
+from trainer.contracts.base import Frozen
+from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, FieldProblem, RunError
+from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.runs import TrainRequest
 
 WRONG_FIELDS: list[tuple[dict[str, object], str, str]] = [
     ({"model": {"hiden_size": 3}}, "unknown field `model.hiden_size`; did you mean `hidden_size`?", "one of architect"),

@@ -17,11 +17,11 @@ from tests.support.properties import for_all_pairs
 from tests.support.strategies import any_line_lists, rules
 from tests.support.tiny_models import NFC, POEM, SMALL, lines_in, make_run, reference, write
 from trainer.config.presets import resolve
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
 from trainer.contracts.tokenizers import SplitBy
-from trainer.contracts.validation import parse
 from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule, line_digests, split_labels
 from trainer.system.files import claim_folder
 from trainer.tokenizers.base import Ids

@@ -12,9 +12,9 @@ from tests.support.families import CAUSAL, FAMILIES, POSITIONS, TRANSFORMERS, mo
 from tests.support.runs import completed, record
 from tests.support.tiny_models import POEM, char_tokenizer, make_run, tensor_of
 from trainer.artifacts.runs import RunStore, finish_run
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
-from trainer.contracts.validation import parse
 from trainer.inference.generation import check_precision, generate
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel, concatenate_states

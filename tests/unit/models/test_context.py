@@ -8,9 +8,9 @@ import torch
 
 from tests.support.families import CAUSAL, MASKED, POSITIONS, model_of
 from tests.support.tiny_models import char_tokenizer, tensor_of
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
-from trainer.contracts.validation import parse
 from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.scoring import ScoringJob, score_lines, score_texts
 from trainer.models.base import LanguageModel

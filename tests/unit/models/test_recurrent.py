@@ -10,14 +10,14 @@ from tests.support.families import vocabulary
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import small_model, tensor_of
 from trainer.config.presets import resolve
+from trainer.config.validation import parse
 from trainer.contracts.base import changed as with_changes
-from trainer.contracts.comparison import model_name
 from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitecture, RnnConfig
 from trainer.contracts.runs import CorpusRef, TrainRequest
-from trainer.contracts.validation import parse
 from trainer.models import build
 from trainer.models.dropout import dropout
 from trainer.models.recurrent import RecurrentModel
+from trainer.reports.comparison import model_name
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))

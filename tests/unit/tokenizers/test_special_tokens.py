@@ -10,9 +10,9 @@ from sentencepiece import SentencePieceProcessor
 from tests.support.properties import for_all
 from tests.support.tiny_models import POEM, library_tokenizer, make_run, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SpecialTokens
-from trainer.contracts.validation import parse
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.batches import masking

@@ -15,8 +15,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE, SIGNAL_EXIT_CODE
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.settings import Settings
+from trainer.config.validation import parse_json
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.validation import parse_json
 from trainer.system.child_environment import tuned_environment
 from trainer.training.device import check_devices
 

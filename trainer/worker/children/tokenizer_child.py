@@ -11,8 +11,9 @@ import structlog
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
+from trainer.config.tokenizer_request import config_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizer_jobs import TokenizerRecord, config_of
+from trainer.contracts.tokenizer_jobs import TokenizerRecord
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256

@@ -15,9 +15,10 @@ from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.compatibility import check_text_length, is_unidirectional
 from trainer.config.settings import Settings
+from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import changed, now
-from trainer.contracts.compatibility import check_text_length, is_unidirectional
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
     EVALUATING,
@@ -43,7 +44,6 @@ from trainer.contracts.runs import (
     TokenizerFacts,
     largest_unknown_char_share,
 )
-from trainer.contracts.tokenizer_jobs import record_of_run, run_source
 from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel

@@ -9,9 +9,9 @@ from typing import TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
+from trainer.config.schema import Schema, schema_of
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.schema import Schema, schema_of
 
 Record = TypeVar("Record", bound=BaseModel)
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from trainer.config.validation import refusal
 from trainer.contracts import models
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerMethod
-from trainer.contracts.validation import refusal
 from trainer.contracts.wording import counted
 
 _MIN_SEQ_LEN = 8

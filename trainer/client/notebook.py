@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from trainer.contracts.compatibility import check_generates, check_scores
+from trainer.config.compatibility import check_generates, check_scores
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     GenerateRequest,
@@ -15,7 +16,6 @@ from trainer.contracts.inference import (
     Suggestion,
 )
 from trainer.contracts.models import Objective
-from trainer.contracts.validation import parse
 
 
 class Surprisal(NamedTuple):
