@@ -36,7 +36,7 @@ FORMS = {"tr": 1, "ru": 3}
 
 def texts_in_code() -> Iterator[tuple[str, bool]]:
     """Yield every text that the bot's code translates, and whether it has plural forms."""
-    for path in (ROOT / "bot").rglob("*.py"):
+    for path in (*(ROOT / "bot").rglob("*.py"), *(ROOT / "trainer" / "people").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
@@ -133,7 +133,7 @@ _LABELS = {"button": 80, "Field": 45, "form": 45, "select": 150, "run_select": 1
 
 def labels_in_code() -> Iterator[tuple[str, int]]:
     """Yield each fixed label of a button, a form or a list in the bot's code, and its limit."""
-    for path in (ROOT / "bot").rglob("*.py"):
+    for path in (*(ROOT / "bot").rglob("*.py"), *(ROOT / "trainer" / "people").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _LABELS):
                 continue
