@@ -395,7 +395,7 @@ async def test_server_that_could_lose_something__is_said_at_the_start(tmp_path: 
 
 async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    manual = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
     [line] = [line for line in manual.splitlines() if line.startswith("user trainer on >PASSWORD ")]
     rules = tmp_path / "users.acl"
     rules.write_text(f"user default off\n{line}\n", encoding="utf-8")

@@ -137,7 +137,7 @@ def _server_command(data: Path, **options: str) -> list[str]:
 
 def _rules() -> str:
     """The user that has no more rights than the manual says."""
-    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").splitlines()
+    manual = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8").splitlines()
     [rules] = [line for line in manual if line.startswith("user trainer on >PASSWORD ")]
     return rules.replace("PASSWORD", _PASSWORD, 1)
 
