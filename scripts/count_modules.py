@@ -34,11 +34,12 @@ def profile(frame, event, argument):
         key = (phase[0], code)
         if key not in seen:
             seen.add(key)
-            os.write(notes, f"{{phase[0]}}\\t{{code.co_filename}}\\t{{code.co_qualname}}\\n".encode())
+            os.write(notes, f"{{phase[0]}}\\t{{os.getpid()}}\\t{{code.co_filename}}\\t{{code.co_qualname}}\\n".encode())
 threading.setprofile(profile)
 sys.setprofile(profile)
 """
-START, IDLE, TRAIN, SCORE = range(4)
+START, IDLE, QUEUE, TRAIN, SCORE = range(5)
+WALKS = {'/mt train until "Queued"': {QUEUE}, "/mt train": {QUEUE, TRAIN}, "/mt score": {SCORE}}
 
 
 async def walks(folder: Path) -> dict[int, set[tuple[str, str]]]:
@@ -69,8 +70,9 @@ async def walks(folder: Path) -> dict[int, set[tuple[str, str]]]:
             await discord.connected(ANSWER_SECONDS)
             _enter(phase, IDLE)
             await asyncio.sleep(IDLE_SECONDS)
-            _enter(phase, TRAIN)
+            _enter(phase, QUEUE)
             await (await discord.slash(person, "mt train", {"corpus": "text", "epochs": 1})).reply()
+            _enter(phase, TRAIN)
             channel = discord.dm_channel(person)
             await discord.wait_for_message(channel, "Completed|Failed", timeout=ANSWER_SECONDS)
             await asyncio.sleep(IDLE_SECONDS)  # the last edits of the card
@@ -83,10 +85,11 @@ async def walks(folder: Path) -> dict[int, set[tuple[str, str]]]:
         finally:
             bot.terminate()
             await bot.wait()
-    ran: dict[int, set[tuple[str, str]]] = {number: set() for number in range(4)}
+    ran: dict[int, set[tuple[str, str]]] = {number: set() for number in range(5)}
     for line in (folder / "notes").read_text(encoding="utf-8").splitlines():
-        number, file, function = line.split("\t")
-        ran[int(number)].add((Path(file).relative_to(ROOT).as_posix(), function))
+        number, process, file, function = line.split("\t")
+        late = int(number) == QUEUE and int(process) != bot.pid  # the worker may start before the bot has answered
+        ran[TRAIN if late else int(number)].add((Path(file).relative_to(ROOT).as_posix(), function))
     return ran
 
 
@@ -98,8 +101,8 @@ def _enter(phase: Path, number: int) -> None:
 def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         ran = asyncio.run(walks(Path(folder)))
-    for name, number in (("/mt train", TRAIN), ("/mt score", SCORE)):
-        modules = sorted({module for module, _ in ran[number] - ran[IDLE]})
+    for name, phases in WALKS.items():
+        modules = sorted({module for phase in phases for module, _ in ran[phase] - ran[IDLE]})
         print(f"{name}: {len(modules)} modules")
         if "--names" in words:
             print("\n".join(f"    {module}" for module in modules))
