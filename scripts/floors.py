@@ -7,6 +7,7 @@ import ast
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from html import escape
 from pathlib import Path
 
@@ -96,6 +97,20 @@ def faults() -> list[str]:
             if room in LIGHT - {"trainer.commands"} and target not in (None, *(LIGHT - {"trainer.commands"})):
                 found.append(f"{place}: {room} imports no {target}")
     return found
+
+
+def circle() -> str:
+    """Return modules of the product that import each other in a circle; empty if there are none."""
+    modules = {module: file for file, module, _ in product_modules()}
+    graph = {
+        module: {name for _, found in imports(file) for name in (found, found.rpartition(".")[0]) if name in modules}
+        for module, file in modules.items()
+    }
+    try:
+        TopologicalSorter({module: below - {module} for module, below in graph.items()}).prepare()
+    except CycleError as error:
+        return str(error)
+    return ""
 
 
 def product_modules() -> Iterator[tuple[Path, str, str]]:

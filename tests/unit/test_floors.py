@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_floors__import_only_from_floors_below() -> None:
     assert floors.faults() == []
+    assert floors.circle() == ""
 
 
 def test_floors__hold_every_module_of_the_product() -> None:

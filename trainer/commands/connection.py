@@ -63,6 +63,7 @@ def local_run_id(given: str) -> str:
 
 def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
+    from trainer.commands.local_installation import connected
     from trainer.services.embedded import Services
 
     async def connected_command() -> int:
@@ -135,18 +136,6 @@ def with_model(
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, url: str) -> AsyncIterator["JobQueue"]:
-    """Connect to the queue of a server; raises SERVICE_UNAVAILABLE if it does not answer."""
-    from trainer.queue.queue import JobQueue
-
-    queue = await JobQueue.connect(settings, url)
-    try:
-        yield queue
-    finally:
-        await queue.close()
-
-
-@contextlib.asynccontextmanager
 async def _publishing_version(queue: "JobQueue") -> AsyncIterator[None]:
     """Publish the version of a command that queues jobs, unless a bot of another version runs."""
     publishing = asyncio.create_task(queue.publish_version(replaces=False))
@@ -155,19 +144,6 @@ async def _publishing_version(queue: "JobQueue") -> AsyncIterator[None]:
     finally:
         publishing.cancel()
         await asyncio.wait([publishing])
-
-
-@contextlib.asynccontextmanager
-async def running_queue(settings: Settings) -> AsyncIterator["JobQueue | None"]:
-    """Connect to the queue if its server is running; starts nothing."""
-    from trainer.services.embedded import answering_server
-
-    url = await answering_server(settings)
-    if url is None:
-        yield None
-    else:
-        async with connected(settings, url) as queue:
-            yield queue
 
 
 def _run(command: Coroutine[object, object, T]) -> T:

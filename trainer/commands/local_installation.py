@@ -1,7 +1,8 @@
 """The installation of this machine: runs and tokenizers on disk, and the queue if its server is running."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
-from trainer.commands.connection import running_queue
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -33,6 +33,31 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _FOLLOW_SECONDS, _FETCH_SECONDS = 0.2, 1.0
 """Time between two looks at a run: on this disk, and in the object store."""
+
+
+@asynccontextmanager
+async def connected(settings: Settings, url: str) -> AsyncIterator["JobQueue"]:
+    """Connect to the queue of a server; raises SERVICE_UNAVAILABLE if it does not answer."""
+    from trainer.queue.queue import JobQueue
+
+    queue = await JobQueue.connect(settings, url)
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+@asynccontextmanager
+async def running_queue(settings: Settings) -> AsyncIterator["JobQueue | None"]:
+    """Connect to the queue if its server is running; starts nothing."""
+    from trainer.services.embedded import answering_server
+
+    url = await answering_server(settings)
+    if url is None:
+        yield None
+    else:
+        async with connected(settings, url) as queue:
+            yield queue
 
 
 class LocalInstallation:

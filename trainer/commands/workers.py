@@ -8,7 +8,8 @@ from typing import get_args
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options
-from trainer.commands.connection import running_queue, settings_for
+from trainer.commands.connection import settings_for
+from trainer.commands.local_installation import running_queue
 from trainer.commands.terminal import Terminal, columns, duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerInfo
