@@ -38,9 +38,11 @@ class Mutation(NamedTuple):
 
 
 LISTENER, WORKER = "tests/integration/test_notifier.py", "tests/integration/test_worker.py"
-CHECKPOINT, RESUME, RUNS = "tests/unit/test_checkpoint.py", "tests/unit/test_resume.py", "tests/unit/test_runs.py"
-CLEANUP, CRASH_STATES = "tests/unit/test_cleanup.py", "tests/unit/test_crash_states.py"
-FAULT, GOING_ON = "tests/unit/test_fault_checkpoint.py", "tests/unit/test_resumable_runs.py"
+_TRAINING, _ARTIFACTS = "tests/unit/training/test_", "tests/unit/artifacts/test_"
+CHECKPOINT, RESUME, FAULT = (f"{_TRAINING}{name}.py" for name in ("checkpoint", "resume", "fault_checkpoint"))
+CLEANUP, CRASH_STATES, GOING_ON, RUNS = (
+    f"{_ARTIFACTS}{name}.py" for name in ("cleanup", "crash_states", "resumable_runs", "runs")
+)
 RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex",)
 
 MUTATIONS = (

@@ -87,3 +87,17 @@ def losses_by_hand(model: ReferenceModel, lines: Sequence[Sequence[int]], length
         answers = model.log_probabilities([token for token, _ in row])
         losses += [-p[target] for p, (_, target) in zip(answers, row, strict=True) if target is not None]
     return losses
+
+
+def windows_by_hand(tokens: int, most: int, *, both_sides: bool) -> list[tuple[int, int, list[int]]]:
+    """Windows from, up to, and the positions that they score, one window after another."""
+    context = most // 4
+    found: list[tuple[int, int, list[int]]] = []
+    scored = begin = 0
+    while scored < tokens:
+        end = min(begin + most, tokens)
+        last = end if end == tokens or not both_sides else end - context
+        found.append((begin, end, list(range(scored, last))))
+        scored = last
+        begin = last - context
+    return found

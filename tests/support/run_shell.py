@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import environment_in
-from tests.unit.test_verification import FINISHED_RUN
+from tests.support import ROOT, environment_in
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody
 from trainer.contracts.runs import RunStatus
+
+FINISHED_RUN = ROOT / "tests" / "fixtures" / "finished_run"
 
 
 class Shell:

@@ -17,6 +17,7 @@ from tests.support import families
 from tests.support.families import CAUSAL, effective_of, model_of
 from tests.support.finished_runs import finished_run
 from tests.support.properties import for_all_pairs
+from tests.support.reference import windows_by_hand
 from tests.support.tiny_models import (
     NFC,
     POEM,
@@ -29,7 +30,6 @@ from tests.support.tiny_models import (
     tokenizer_of,
     write,
 )
-from tests.unit.test_evaluation import windows_by_hand
 from tests.unit.test_scoring import score_text
 from trainer.config.presets import resolve as resolve_request
 from trainer.config.validation import parse

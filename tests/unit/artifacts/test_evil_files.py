@@ -18,6 +18,7 @@ from torch import Tensor
 from bot.people.watchers import read_ledger
 from tests.support import settings_in
 from tests.support.checkpoints import Evil, checkpoint, names, same
+from tests.support.run_shell import FINISHED_RUN
 from tests.support.waiting import captured_logs
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -29,8 +30,6 @@ from trainer.http.webhooks.ledger import read_webhooks
 from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
-
-FINISHED_RUN = Path(__file__).parents[1] / "fixtures" / "finished_run"
 
 
 @pytest.fixture(name="run")

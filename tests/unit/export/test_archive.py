@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import settings_in
-from tests.unit.test_verification import FINISHED_RUN, contents
+from tests.support.run_shell import FINISHED_RUN
+from tests.unit.export.test_verification import contents
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord

@@ -10,6 +10,7 @@ from threading import Timer
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
@@ -18,7 +19,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.export.verification import Verification, verify_run
 from trainer.queue.resolve import resolve_request
 
-FINISHED_RUN = Path(__file__).parents[1] / "fixtures" / "finished_run"
 NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}
 
 

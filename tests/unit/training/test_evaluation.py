@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.support.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
 from tests.support.properties import for_all_pairs
-from tests.support.reference import ReferenceModel, losses_by_hand
+from tests.support.reference import ReferenceModel, losses_by_hand, windows_by_hand
 from tests.support.tiny_models import POEM, Run, char_tokenizer, lines_in, make_run, small_model
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
@@ -125,20 +125,6 @@ def test_losses_of_lines__are_sums_over_groups_of_a_long_text(tmp_path: Path, fa
 
 def integers(values: NDArray[np.int64]) -> list[int]:
     found: list[int] = values.tolist()
-    return found
-
-
-def windows_by_hand(tokens: int, most: int, *, both_sides: bool) -> list[tuple[int, int, list[int]]]:
-    """Windows from, up to, and the positions that they score, one window after another."""
-    context = most // 4
-    found: list[tuple[int, int, list[int]]] = []
-    scored = begin = 0
-    while scored < tokens:
-        end = min(begin + most, tokens)
-        last = end if end == tokens or not both_sides else end - context
-        found.append((begin, end, list(range(scored, last))))
-        scored = last
-        begin = last - context
     return found
 
 

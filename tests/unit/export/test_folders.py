@@ -16,8 +16,8 @@ from tests.support import ROOT
 from tests.support.families import CAUSAL, FAMILIES, MASKED
 from tests.support.finished_runs import finished_run
 from tests.support.languages import LANGUAGES, texts_in
+from tests.support.run_shell import FINISHED_RUN
 from tests.support.tiny_models import tensor_of, tokenizer_of
-from tests.unit.test_verification import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import Frozen, changed
