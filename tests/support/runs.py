@@ -1,26 +1,42 @@
 """Run records and manifests for run folders."""
 
 from tests.support import tiny_request
-from trainer.artifacts.runs import RunDirectory, manifest_of
+from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.presets import request_hash, resolve
-from trainer.contracts.base import now
+from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import JobProgress, stamp
-from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, FinalState, RunManifest, RunRecord, TrainRequest
 from trainer.system.files import file_records
 
 
-def record(run_id: str = "char_lstm-1", user_id: int | None = 7) -> RunRecord:
+def record(
+    run_id: str = "char_lstm-1",
+    user_id: int | None = 7,
+    *,
+    request: TrainRequest | None = None,
+    effective: EffectiveRequest | None = None,
+) -> RunRecord:
+    """A run record; its effective request is that of a text of one byte, unless it is given."""
     corpus = CorpusRef(name="text", sha256="a" * 64, bytes=1)
-    request = tiny_request()
-    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    sent = request or tiny_request()
+    resolved = effective or resolve(sent, corpus=corpus, validation_corpus=None, test_corpus=None)
     return RunRecord(
         run_id=run_id,
         user_id=user_id,
         created_at=now(),
-        request=request,
-        effective=effective,
-        request_hash=request_hash(effective),
+        request=sent,
+        effective=resolved,
+        request_hash=request_hash(resolved),
     )
+
+
+def ended(run: RunDirectory, state: FinalState, *, code: ErrorCode | None = None, **fields: object) -> RunDirectory:
+    """End a run, with an error of this code or other fields of its manifest."""
+    error = None if code is None else RunError.of(AppError(code, "It failed."))
+    with run.open_log() as events:
+        finish_run(run, events, changed(manifest_of(run.record(), state, error=error), **fields))
+    return run
 
 
 def phase(number: int) -> JobProgress:

@@ -13,26 +13,32 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
 from trainer.config.settings import AppSettings, QueueSettings, Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
-from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
+from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
+from trainer.contracts.runs import RunManifest
 from trainer.training.checkpoint import CheckpointStore
 
 LINES = ("Fatal Python error: Aborted\n", "  File x\n")
 
 
-def new_run(folder: Path) -> RunDirectory:
-    return RunStore(folder).create(record())
+@pytest.fixture(name="run")
+def run_fixture(tmp_path: Path) -> RunDirectory:
+    return RunStore(tmp_path).create(record())
+
+
+def append(run: RunDirectory, event: Event) -> None:
+    with run.open_log() as events:
+        events.append(event)
 
 
 def begin(run: RunDirectory, attempt: int) -> None:
-    with run.open_log() as events:
-        events.append(JobStarted(**stamp(run.run_id, 7, f"started:{attempt}"), queue="training", attempt=attempt))
+    append(run, JobStarted(**stamp(run.run_id, 7, f"started:{attempt}"), queue="training", attempt=attempt))
 
 
 def save(run: RunDirectory, step: int) -> None:
-    with run.open_log() as events:
-        saved = stamp(run.run_id, 7, f"checkpoint:{step}:None")
-        events.append(CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
+    saved = stamp(run.run_id, 7, f"checkpoint:{step}:None")
+    append(run, CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
 
 
 def attempts(run: RunDirectory, *ends: Cause | int) -> list[float | None]:
@@ -48,58 +54,56 @@ def attempts(run: RunDirectory, *ends: Cause | int) -> list[float | None]:
     return waited
 
 
+def failed_manifest(run: RunDirectory) -> tuple[RunManifest, RunError]:
+    manifest = run.manifest()
+    assert manifest is not None and manifest.error is not None and manifest.status == "failed"
+    return manifest, manifest.error
+
+
 @pytest.mark.parametrize(
     ("ends", "advice"),
     [
         (("crashed", "crashed", "crashed"), "crashed 3 times without progress"),
-        (("crashed", "starved", "stalled"), "raise QUEUE__STALL_SECONDS"),
-        (("stalled", "crashed", "starved"), "Make `batch_size`, `max_seq_len` or the model smaller"),
+        (("crashed", "starved", "stalled"), "QUEUE__STALL_SECONDS"),
+        (("stalled", "crashed", "starved"), "`batch_size`"),
         (("crashed", 10, "crashed", "crashed", "crashed", "crashed"), "crashed 3 times"),
         (("crashed", "killed", "crashed", "full", "crashed"), "crashed 3 times"),
     ],
 )
-def test_three_faults_in_a_row_without_a_new_checkpoint__end_the_run(
-    tmp_path: Path, ends: tuple[Cause | int, ...], advice: str
+def test_three_faults_without_a_new_checkpoint__end_the_run(
+    run: RunDirectory, ends: tuple[Cause | int, ...], advice: str
 ) -> None:
-    run = new_run(tmp_path)
     waited = attempts(run, *ends)
     assert waited == [1.0] * (len(waited) - 1) + [None]
-    manifest = run.manifest()
-    assert manifest is not None and manifest.error is not None
-    assert (manifest.status, manifest.error.code) == ("failed", ErrorCode.CRASH_LOOP)
-    assert advice in manifest.error.message
-    assert manifest.last_lines == LINES
+    manifest, error = failed_manifest(run)
+    assert (error.code, manifest.last_lines) == (ErrorCode.CRASH_LOOP, LINES)
+    assert advice in error.message
     assert run.seal.exists()
 
 
-async def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    logs = f"See its log with `mt logs {run.run_id}`;"
-    assert await told(run) == [f"{logs} start it again with `mt train`."]
-    for step in (100, 120, 140):
+@pytest.mark.parametrize(
+    ("steps", "code", "advice"),
+    [
+        ((), ErrorCode.MODEL_TRAIN_FAILED, "start it again with `mt train`"),
+        ((100, 120, 140), ErrorCode.MODEL_TRAIN_FAILED, "resume it from step 120 with `mt resume char_lstm-1`"),
+        ((3, 5), ErrorCode.TRAINING_NAN_LOSS, None),  # it would lead there again
+        ((3, 5), None, None),
+    ],
+)
+async def test_failed_run__names_the_command_that_continues_from_its_newest_whole_state(
+    run: RunDirectory, steps: tuple[int, ...], code: ErrorCode | None, advice: str | None
+) -> None:
+    for step in steps:
         CheckpointStore(run.checkpoints).save(checkpoint(step))
-    (run.checkpoints / "step-140" / "optimizer.pt").unlink()
-    assert await told(run) == [f"{logs} resume it from step 120 with `mt resume {run.run_id}`."]
+    if steps:
+        (run.checkpoints / f"step-{steps[-1]}" / "optimizer.pt").unlink()
+    installation = LocalInstallation(Settings(app=AppSettings(artifacts_root=run.path.parents[1])))
+    error = None if code is None else RunError.of(AppError(code, "It failed."))
+    hint = await recovery_hint(changed(run.follow().refresh(), error=error), installation)
+    assert hint == ([] if advice is None else [f"See its log with `mt logs char_lstm-1`; {advice}."])
 
 
-async def told(run: RunDirectory, code: ErrorCode = ErrorCode.MODEL_TRAIN_FAILED) -> list[str]:
-    failed: dict[str, object] = {"error": RunError.of(AppError(code, "It failed."))}
-    return await recovery_hint(run.follow().refresh().model_copy(update=failed), installation(run))
-
-
-def installation(run: RunDirectory) -> LocalInstallation:
-    return LocalInstallation(Settings(app=AppSettings(artifacts_root=run.path.parents[1])))
-
-
-async def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_again(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    CheckpointStore(run.checkpoints).save(checkpoint(3))
-    assert await told(run, ErrorCode.TRAINING_NAN_LOSS) == []
-    assert await recovery_hint(run.follow().refresh(), installation(run)) == [], "it has not failed"
-
-
-def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
+def test_attempt_that_reached_a_newer_checkpoint__is_free(run: RunDirectory) -> None:
     ends: list[Cause | int] = []
     for step in range(1, 6):
         ends += [step, "crashed", "crashed", "crashed"] if step % 2 else [step, "stalled", "starved"]
@@ -107,8 +111,7 @@ def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> Non
     assert run.manifest() is None
 
 
-def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
+def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(run: RunDirectory) -> None:
     begin(run, 1)
     save(run, 10)  # and its worker ended
     begin(run, 2)
@@ -117,28 +120,25 @@ def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(tmp_p
 
 def test_settings__say_how_many_attempts_count_and_how_long_the_waits_are(tmp_path: Path) -> None:
     queue = QueueSettings(max_attempts=2, retry_seconds=3, max_retry_seconds=5)
-    faulty, full = new_run(tmp_path / "faulty"), new_run(tmp_path / "full")
+    faulty, full = (RunStore(tmp_path / name).create(record()) for name in ("faulty", "full"))
     assert [record_end(faulty, "crashed", (), queue) for _ in range(2)] == [3.0, None]
     assert [record_end(full, "full", (), queue) for _ in range(2)] == [3.0, 5.0]
 
 
-def test_timeout__ends_a_run_that_no_other_process_has(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
+def test_timeout__ends_a_run_that_no_other_process_has(run: RunDirectory) -> None:
     lock = run.lock()
     assert lock is not None
     with lock:
         record_timeout(run, 60)
     assert run.manifest() is None
     record_timeout(run, 60)
-    manifest = run.manifest()
-    assert manifest is not None and manifest.error is not None and manifest.status == "failed"
-    assert "longer than 60 s (QUEUE__TRAINING_TIMEOUT_SECONDS). Resume it" in manifest.error.message
+    manifest, error = failed_manifest(run)
+    assert "60 s (QUEUE__TRAINING_TIMEOUT_SECONDS)" in error.message
     record_timeout(run, 90)
     assert run.manifest() == manifest
 
 
-def test_kills_from_outside__never_count(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
+def test_kills_from_outside__never_count(run: RunDirectory) -> None:
     kills: list[Cause] = ["killed"] * 50
     assert attempts(run, "crashed", "crashed", *kills) == [1.0] * 52
     assert run.follow().refresh().message == "Started."
@@ -152,9 +152,8 @@ def test_kills_from_outside__never_count(tmp_path: Path) -> None:
     ],
 )
 def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
-    tmp_path: Path, cause: Cause, code: ErrorCode, told: str
+    run: RunDirectory, cause: Cause, code: ErrorCode, told: str
 ) -> None:
-    run = new_run(tmp_path)
     assert attempts(run, 5, *[cause] * 9) == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert record_end(run, cause, ()) == 60.0
     assert run.follow().refresh().message == told
@@ -164,9 +163,8 @@ def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
             event = JobProgress(**waited, seq=number + 20, progress=0.0, message=told)
             file.write(event.model_dump_json().encode() + b"\n")
     assert record_end(run, cause, ()) is None
-    manifest = run.manifest()
-    assert manifest is not None and manifest.error is not None
-    assert (manifest.error.code, manifest.error.error_class) == (code, ErrorClass.TRANSIENT)
+    _, error = failed_manifest(run)
+    assert (error.code, error.error_class) == (code, ErrorClass.TRANSIENT)
 
 
 @pytest.mark.parametrize(

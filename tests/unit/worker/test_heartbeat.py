@@ -4,6 +4,8 @@ import os
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from trainer.system.child_environment import memory_kills
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat, StallDetector, processor_ticks
 
@@ -31,13 +33,9 @@ def test_silence__may_last_the_stall_limit_or_twenty_median_steps() -> None:
     busy = watch_of_steps(2.0)
     busy.receive(STEP, 10.0 + 1000)  # one slow step is not the median
     assert silence(busy) == 41
-
-
-def test_marks_that_come_together__are_as_many_steps() -> None:
-    """A supervisor that was stopped for 10 s hears 100 marks at once."""
-    watch = watch_of_steps(0.1)
-    watch.receive(STEP * 100, 0.5 + 10)
-    assert silence(watch) == 11
+    stopped = watch_of_steps(0.1)
+    stopped.receive(STEP * 100, 0.5 + 10)  # a supervisor that was stopped for 10 s hears 100 marks at once
+    assert silence(stopped) == 11
 
 
 def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
@@ -49,28 +47,22 @@ def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
     assert silence(watch) == 11
 
 
-def test_any_mark__ends_the_silence_and_what_is_none_does_not() -> None:
-    for mark, ends in ((STEP, True), (ALIVE, True), (PHASE, True), (b"x", False)):
-        watch = watch_of_steps(0.1)
-        assert not any(watch.is_stalled(1.0) for _ in range(10))
-        watch.receive(mark, 11.0)
-        assert watch.is_stalled(1.0) is not ends
+@pytest.mark.parametrize(("mark", "ends"), [(STEP, True), (ALIVE, True), (PHASE, True), (b"x", False)])
+def test_any_mark__ends_the_silence_and_what_is_none_does_not(mark: bytes, ends: bool) -> None:
+    watch = watch_of_steps(0.1)
+    assert not any(watch.is_stalled(1.0) for _ in range(10))
+    watch.receive(mark, 11.0)
+    assert watch.is_stalled(1.0) is not ends
 
 
-def test_phase_without_steps__may_last_while_the_processor_is_used() -> None:
+def test_use_of_the_processor__excuses_a_phase_but_not_an_endless_step() -> None:
     used = count()
-    working = StallDetector(10, lambda: float(next(used)))
+    working, endless = (StallDetector(10, lambda: float(next(used))) for _ in range(2))
     assert not any(working.is_stalled(1.0) for _ in range(1000))
     assert silence(StallDetector(10, idle)) == 11
-
-
-def test_child_that_steps__is_not_excused_by_using_the_processor() -> None:
-    """An endless step."""
-    used = count()
-    watch = StallDetector(10, lambda: float(next(used)))
-    watch.receive(ALIVE, 0.0)
-    watch.receive(STEP, 0.1)
-    assert silence(watch) == 11
+    endless.receive(ALIVE, 0.0)
+    endless.receive(STEP, 0.1)
+    assert silence(endless) == 11
 
 
 def test_processor_time__is_told_or_passes_for_ever() -> None:
@@ -81,23 +73,13 @@ def test_processor_time__is_told_or_passes_for_ever() -> None:
     assert processor_ticks(0) < processor_ticks(0)
 
 
-def test_beat__writes_few_marks_and_each_phase() -> None:
-    reading, writing = os.pipe()
-    beat = Heartbeat(writing)
-    for _ in range(100):
-        beat.beat(STEP)
-    beat.beat(PHASE)
-    beat.beat(PHASE)
-    beat.beat(ALIVE)
-    assert os.read(reading, 1000) == b".~~-"
-    os.close(reading)
-    os.close(writing)
-
-
-def test_beat__waits_for_nobody() -> None:
+def test_beat__writes_few_marks_and_each_phase_and_waits_for_nobody() -> None:
     """Neither for a worker that is stopped, whose pipe is full, nor for one that is gone."""
     reading, writing = os.pipe()
     beat = Heartbeat(writing)
+    for mark in (*[STEP] * 100, PHASE, PHASE, ALIVE):
+        beat.beat(mark)
+    assert os.read(reading, 1000) == b".~~-"
     for _ in range(1 << 17):
         beat.beat(PHASE)
     os.close(reading)
@@ -108,7 +90,6 @@ def test_beat__waits_for_nobody() -> None:
 def test_memory_kills__are_counted_by_the_system_or_unknown(tmp_path: Path) -> None:
     counters = tmp_path / "vmstat"
     assert memory_kills(counters) is None
-    counters.write_text("oom_kill_other 1\n", encoding="ascii")
-    assert memory_kills(counters) is None
-    counters.write_text("pgfault 9\noom_kill 12\nzone 1\n", encoding="ascii")
-    assert memory_kills(counters) == 12
+    for text, kills in (("oom_kill_other 1\n", None), ("pgfault 9\noom_kill 12\nzone 1\n", 12)):
+        counters.write_text(text, encoding="ascii")
+        assert memory_kills(counters) == kills

@@ -18,6 +18,21 @@ from trainer.worker.children.rank import report
 from trainer.worker.children.ranks import end_of, launch_ranks
 
 
+@pytest.fixture(name="run")
+def run_fixture(tmp_path: Path) -> RunDirectory:
+    return RunStore(tmp_path).create(record())
+
+
+def failure(rank: int, exit_code: int, error_file: Path = Path("missing")) -> ProcessFailure:
+    return ProcessFailure(rank, pid=1, exitcode=exit_code, error_file=str(error_file))
+
+
+def error_of(run: RunDirectory) -> tuple[ErrorCode, str]:
+    manifest = run.manifest()
+    assert manifest is not None and manifest.error is not None
+    return manifest.error.code, manifest.error.message
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -38,17 +53,13 @@ def test_devices__do_not_change_the_request_hash(tmp_path: Path) -> None:
     assert request_hash(changed(effective, devices=2)) == request_hash(effective)
 
 
-def test_ranks__error_of_another_process_than_the_first_is_that_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_error_of_another_process_than_the_first__is_that_of_the_run(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, error_file = _run(tmp_path), tmp_path / "error.json"
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error_file))
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     report(AppError(ErrorCode.OUT_OF_MEMORY, "There is not enough memory."))
-    code = end_of(run, {0: _failure(0, 1), 1: _failure(1, 1, error_file)})
-    manifest = run.manifest()
-    assert code == 0
-    assert manifest is not None and manifest.error is not None
-    assert (manifest.error.code, manifest.error.message) == (ErrorCode.OUT_OF_MEMORY, "There is not enough memory.")
+    assert end_of(run, {0: failure(0, 1), 1: failure(1, 1, tmp_path / "error.json")}) == 0
+    assert error_of(run) == (ErrorCode.OUT_OF_MEMORY, "There is not enough memory.")
 
 
 @pytest.mark.parametrize(
@@ -62,31 +73,19 @@ def test_ranks__error_of_another_process_than_the_first_is_that_of_the_run(
         ((1, -signal.SIGSEGV), "crashed"),
     ],
 )
-def test_ranks__exit_code_is_that_of_the_process_that_failed(
-    tmp_path: Path, codes: tuple[int, ...], cause: str | None
+def test_exit_code__is_that_of_the_process_that_failed(
+    run: RunDirectory, codes: tuple[int, ...], cause: str | None
 ) -> None:
-    code = end_of(_run(tmp_path), {rank: _failure(rank, code) for rank, code in enumerate(codes)})
+    code = end_of(run, {rank: failure(rank, code) for rank, code in enumerate(codes)})
     assert cause_of(code, stalled=False, starved=False) == cause
 
 
-def test_ranks__run_of_another_child_is_left_alone(tmp_path: Path) -> None:
-    run = _run(tmp_path)
+def test_run_of_another_child__is_left_alone(run: RunDirectory) -> None:
     with run.wait_for_lock(1):
         assert launch_ranks(Settings(), run, 2) == LOCKED_EXIT_CODE
 
 
-def test_ranks__without_the_gpus_the_run_fails_with_the_reason(tmp_path: Path) -> None:
-    accepted = record()
-    run = RunStore(tmp_path).create(changed(accepted, effective=changed(accepted.effective, device="cuda")))
+def test_run_without_the_gpus__fails_with_the_reason(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create(record(effective=changed(record().effective, device="cuda")))
     assert launch_ranks(Settings(), run, 64) == 0
-    manifest = run.manifest()
-    assert manifest is not None and manifest.error is not None
-    assert manifest.error.code is ErrorCode.CUDA_NOT_AVAILABLE
-
-
-def _run(folder: Path) -> RunDirectory:
-    return RunStore(folder).create(record())
-
-
-def _failure(rank: int, exit_code: int, error_file: Path = Path("missing")) -> ProcessFailure:
-    return ProcessFailure(rank, pid=1, exitcode=exit_code, error_file=str(error_file))
+    assert error_of(run)[0] is ErrorCode.CUDA_NOT_AVAILABLE
