@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.support.tiny_models import Run, make_run
-from tests.support.trainings import DROPOUT, TEXT, losses
+from tests.support.trainings import DROPOUT, TEXT, Told, digest, figures, losses, timeless
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.progress import CurveRow
 
@@ -36,3 +36,11 @@ def saved_last(run: Run) -> Checkpoint:
 def run_in(folder: Path, values: dict[str, object]) -> Run:
     folder.mkdir()
     return make_run(folder, TEXT, **values)
+
+
+def assert_continued(whole: Told, before: list[CurveRow], told: Told) -> None:
+    """A training that was resumed after these rows ended as the one that was never interrupted, bit for bit."""
+    assert hexes(before + told.rows) == hexes(whole.rows)
+    assert timeless(before + told.rows) == timeless(whole.rows)
+    assert digest(told.model) == digest(whole.model)
+    assert figures(told.result) == figures(whole.result)

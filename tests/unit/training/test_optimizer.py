@@ -1,15 +1,21 @@
-"""Weight decay reaches the chosen parameters of every family, and no others."""
+"""Optimizers step as torch's, weight decay reaches the chosen parameters, and rates follow their schedules."""
 
+import math
 import re
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tests.support.families import FAMILIES
+from tests.support.families import FAMILIES, effective_of
 from tests.support.tiny_models import POEM, make_run
+from tests.support.trainings import TEXT, losses, observed
+from trainer.models.base import LanguageModel
 from trainer.training.device import seed_everything
+from trainer.training.optimizer import learning_rate
 
 RATE, DECAY = 0.01, 0.5
 NAMES = {
@@ -24,13 +30,8 @@ def after_one_step(folder: Path, family: str, decay: float, excluded: list[str])
     """All weights of a model before and after a step of AdamW; none of them is zero before."""
     folder.mkdir()
     optimizer: dict[str, object] = {"weight_decay": decay, "weight_decay_exclude": excluded}
-    fields: dict[str, object] = {
-        **FAMILIES[family],
-        "tokenizer": {"method": "char"},
-        "optimizer": optimizer,
-        "max_steps": 1,
-    }
-    run = make_run(folder, POEM, **fields, learning_rate=RATE)
+    fields: dict[str, object] = {**FAMILIES[family], "tokenizer": {"method": "char"}, "learning_rate": RATE}
+    run = make_run(folder, POEM, **fields, optimizer=optimizer, max_steps=1)
     model = run.fresh_model()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.5)
@@ -52,3 +53,68 @@ def test_weight_decay__is_that_of_adamw_for_all_that_is_not_excluded(
         is_free = any(re.search(NAMES[kind], name, re.IGNORECASE) for kind in excluded)
         expected = torch.zeros_like(weight) if is_free else -RATE * DECAY * weight
         assert torch.allclose(with_decay[name] - without[name], expected, atol=1e-6), name
+
+
+def torch_optimizer(name: str, model: LanguageModel) -> torch.optim.Optimizer:
+    weights = list(model.parameters())
+    if name == "sgd":
+        return torch.optim.SGD(weights, lr=RATE)
+    if name == "adam":
+        return torch.optim.Adam(weights, lr=RATE)
+    vectors = [weight for weight in weights if weight.dim() == 1]  # of this model, its biases
+    matrices = [weight for weight in weights if weight.dim() > 1]
+    groups: list[dict[str, object]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=RATE)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_optimizer__steps_as_that_of_torch_with_its_defaults(tmp_path: Path, name: str) -> None:
+    """One step by hand: the gradient of the mean loss of the first batch."""
+    run = make_run(tmp_path, TEXT, optimizer={"name": name}, max_steps=1, gradient_clipping=None)
+    told, model = observed(run), run.fresh_model()
+    optimizer = torch_optimizer(name, model)
+    rows = run.corpus.rows("train", 16)
+    order = np.random.Generator(np.random.PCG64([run.effective.seed, 0])).permutation(len(rows))
+    batch = rows.batch(order[:4])
+    loss = torch.nn.functional.cross_entropy(model.forward(batch.inputs).flatten(0, 1), batch.targets.flatten())
+    torch.autograd.backward([loss])
+    optimizer.step()
+    assert all(map(partial(torch.allclose, atol=1e-6), told.model.parameters(), model.parameters()))
+    assert math.isclose(losses(told.rows)[0], float(loss.detach()), rel_tol=1e-6)
+
+
+def test_optimizer__uses_the_values_that_are_given(tmp_path: Path) -> None:
+    still = make_run(tmp_path, TEXT, optimizer={"name": "adamw", "weight_decay": 0.0, "eps": 1e9}, max_steps=3)
+    pairs = zip(still.fresh_model().parameters(), observed(still).model.parameters(), strict=True)
+    assert 0 < max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, [1.0, 1.0, 1.0, 1.0]),
+        ({"lr_schedule": "linear"}, [1.0, 0.75, 0.5, 0.25]),
+        ({"lr_schedule": "linear", "warmup_steps": 2}, [0.5, 1.0, 1.0, 0.5]),
+        ({"lr_schedule": "cosine"}, [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]),
+        ({"warmup_ratio": 0.5}, [0.5, 1.0, 1.0, 1.0]),
+        ({"warmup_ratio": 0.3}, [0.5, 1.0, 1.0, 1.0]),
+        ({"warmup_steps": 8}, [1 / 8, 2 / 8, 3 / 8, 4 / 8]),
+        ({"lr_schedule": "linear", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1.0]),
+        ({"lr_schedule": "linear", "min_learning_rate": 0.004}, [1.0, 0.8, 0.6, 0.4]),
+        ({"lr_schedule": "linear", "min_learning_rate": 0.02}, [1.0, 1.0, 1.0, 1.0]),
+        (
+            {"lr_schedule": "cosine", "min_learning_rate": 0.004, "warmup_steps": 1},
+            [1.0, *(0.2 + 0.8 * (1 + math.cos(math.pi * k / 3)) / 2 for k in range(3))],
+        ),
+    ],
+)
+def test_learning_rate__follows_its_schedule(values: dict[str, object], expected: list[float]) -> None:
+    effective = effective_of("lstm", learning_rate=0.02, **values)
+    rates = [learning_rate(step, 4, effective) for step in range(4)]
+    assert rates == pytest.approx([0.02 * share for share in expected])
+
+
+def test_learning_rate__of_the_curve_is_the_one_that_was_used(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, lr_schedule="linear", log_every_steps=1))
+    total = told.progress[-1].total_steps
+    assert [row.lr for row in told.rows] == pytest.approx([0.01 * (1 - k / total) for k in range(total)])
