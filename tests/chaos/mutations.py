@@ -162,7 +162,7 @@ MUTATIONS = (
         "trainer/training/checkpoint.py",
         "if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in files):",
         "if False:",
-        (f"{CHECKPOINT}::test_flipped_bit__is_refused_and_the_earlier_checkpoint_used",),
+        (f"{CHECKPOINT}::test_damaged_file__is_refused_and_the_earlier_checkpoint_used",),
     ),
     Mutation(
         "the state before a step that fails is saved",

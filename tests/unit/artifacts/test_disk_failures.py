@@ -4,7 +4,6 @@ import asyncio
 import errno
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -14,8 +13,8 @@ from tests.support.disk_failures import CODES, FailingDisk, failing, told
 from tests.support.runs import phase, record
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.system.files import Disk, write_atomically
+from trainer.contracts.errors import AppError
+from trainer.system.files import write_atomically
 from trainer.training.checkpoint import CheckpointStore
 
 
@@ -169,52 +168,3 @@ def test_what_killed_writers_have_left__is_cleared_away_by_the_next_one_of_each_
     assert sorted(path.name for path in run.path.rglob(".*")) == [of_the_bot.name, ".folder.tmp"]
     Ledger(run)
     assert not of_the_bot.exists()
-
-
-def test_state_that_cannot_be_read_back__is_refused_at_the_first_save_and_leaves_nothing(tmp_path: Path) -> None:
-    """A class of ours saves without a word, and no unpickler that runs no code takes it."""
-    store = CheckpointStore(tmp_path)
-    strange = checkpoint(1)
-    strange.optimizer_state["scaler"]["growth"] = ErrorClass.FATAL
-    with pytest.raises(AppError, match="cannot be read back") as caught:
-        store.save(strange)
-    assert caught.value.code == ErrorCode.CHECKPOINT_CORRUPT
-    assert names(tmp_path) == []
-    store.save(checkpoint(2))
-    assert same(checkpoint(2), store.recover().checkpoint)
-
-
-class RottingDisk(Disk):
-    """A disk that keeps another byte than it was given."""
-
-    def __init__(self) -> None:
-        self.rots = False
-
-    def write(self, path: Path, data: bytes | BinaryIO) -> None:
-        super().write(path, b"?" + data[1:] if self.rots and isinstance(data, bytes) else data)
-
-
-def test_first_save_of_an_attempt__is_the_only_one_that_is_read_back(tmp_path: Path) -> None:
-    disk = RottingDisk()
-    store = CheckpointStore(tmp_path, disk)
-    disk.rots = True
-    with pytest.raises(AppError, match="cannot be read back"):
-        store.save(checkpoint(1))
-    disk.rots = False
-    store.save(checkpoint(1))
-    disk.rots = True
-    store.save(checkpoint(2))
-    assert names(tmp_path) == ["step-1", "step-2"]
-    assert same(checkpoint(1), store.recover().checkpoint)
-
-
-def test_prune__that_cannot_tell_the_best_drops_nothing(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    for step in (1, 2):
-        store.save(checkpoint(step, 1))
-    (tmp_path / "step-2" / "state.json").write_bytes(b"\xff")
-    store.save(checkpoint(3, 1))
-    assert names(tmp_path) == ["step-1", "step-2", "step-3"]
-    for step in (4, 5):
-        store.save(checkpoint(step, 1))
-    assert names(tmp_path) == ["step-1", "step-4", "step-5"]

@@ -1,119 +1,253 @@
-"""Checkpoints are loaded complete or refused; an earlier checkpoint remains."""
+"""Checkpoints are loaded complete or refused, run no code, and an earlier checkpoint remains."""
 
+import zipfile
+from collections.abc import Callable
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from random import Random
+from typing import BinaryIO
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.support.checkpoints import Evil, checkpoint, names, same
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.training.checkpoint import CheckpointStore
+from tests.support.waiting import captured_logs
+from trainer.artifacts.checkpoint_files import CheckpointManifest
+from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.system.files import Disk
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
+
+FILES = ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"]
 
 
-def test_recover__gives_back_what_was_saved_to_the_last_bit(tmp_path: Path) -> None:
+@pytest.fixture(name="store")
+def store_fixture(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path)
+
+
+def save(store: CheckpointStore, *steps: int, best: int | None = None) -> None:
+    for step in steps:
+        store.save(checkpoint(step, best))
+
+
+def test_recover__gives_back_what_was_saved_to_the_last_bit(store: CheckpointStore, tmp_path: Path) -> None:
+    assert CheckpointStore(tmp_path / "none").recover() == (None, ())
     saved = checkpoint(7, 7)
-    CheckpointStore(tmp_path).save(saved)
+    store.save(saved)
+    store.save(checkpoint(7, seed=1))  # a step that is there stays
     found = CheckpointStore(tmp_path).recover()
     assert same(saved, found.checkpoint)
-    assert found.quarantined == ()
+    assert (found.quarantined, names(tmp_path)) == ((), ["step-7"])
 
 
-def test_recover__of_nothing_is_nothing(tmp_path: Path) -> None:
-    assert CheckpointStore(tmp_path / "none").recover() == (None, ())
-
-
-def test_save__keeps_the_last_two_and_the_best_of_each(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
+def test_save__keeps_the_last_two_and_the_best_of_each(store: CheckpointStore, tmp_path: Path) -> None:
     for step, best in ((1, 1), (2, 2), (3, 2), (4, 2), (9, 2), (10, 10)):
         store.save(checkpoint(step, best))
     assert names(tmp_path) == ["step-10", "step-2", "step-9"]
     assert torch.equal(store.weights(2)["weight"], checkpoint(2).weights["weight"])
-    store.save(checkpoint(11, 10))
+    save(store, 11, best=10)
     assert names(tmp_path) == ["step-10", "step-11"]
 
 
-def test_save__of_a_step_that_is_there_leaves_it(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    first = checkpoint(5)
-    store.save(first)
-    store.save(checkpoint(5, seed=1))
-    assert same(first, store.recover().checkpoint)
-    assert names(tmp_path) == ["step-5"]
+def test_prune__that_cannot_tell_the_best_drops_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1, 2, best=1)
+    (tmp_path / "step-2" / "state.json").write_bytes(b"\xff")
+    save(store, 3, best=1)
+    assert names(tmp_path) == ["step-1", "step-2", "step-3"]
+    save(store, 4, 5, best=1)
+    assert names(tmp_path) == ["step-1", "step-4", "step-5"]
 
 
-def test_recover__removes_what_was_never_finished(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    store.save(checkpoint(3))
+def test_recover__removes_what_was_never_finished_and_leaves_the_rest(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 3)
     (tmp_path / ".tmp-step-4").mkdir()
     (tmp_path / ".tmp-step-4" / "model.safetensors").write_bytes(b"half")
-    (tmp_path / "step-notes").mkdir()
+    (tmp_path / ".tmp-file").touch()
+    (tmp_path / ".tmp-link").symlink_to("/")
+    for name in ("step-notes", "step-007", "step-٣"):
+        (tmp_path / name).mkdir()
     assert same(checkpoint(3), store.recover().checkpoint)
-    assert names(tmp_path) == ["step-3", "step-notes"]
+    assert names(tmp_path) == ["step-007", "step-3", "step-notes", "step-٣"]
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"])
-def test_flipped_bit__is_refused_and_the_earlier_checkpoint_used(tmp_path: Path, file: str) -> None:
-    store = CheckpointStore(tmp_path)
-    store.save(checkpoint(1))
+@pytest.mark.parametrize("file", FILES)
+def test_damaged_file__is_refused_and_the_earlier_checkpoint_used(
+    store: CheckpointStore, tmp_path: Path, file: str
+) -> None:
+    """A flipped bit, a cut anywhere, the last byte, the whole file."""
+    save(store, 1)
     random = Random(1)
-    for _ in range(5):
-        store.save(checkpoint(2))
+    for number in range(12):
+        save(store, 2)
         path = tmp_path / "step-2" / file
         data = bytearray(path.read_bytes())
-        place = random.randrange(len(data) * 8)
-        data[place // 8] ^= 1 << place % 8
-        path.write_bytes(data)
-
-        found = store.recover()
-
-        assert same(checkpoint(1), found.checkpoint), place
-        assert len(found.quarantined) == 1
-        assert found.quarantined[0] in names(tmp_path)
-        assert found.quarantined[0].startswith("broken-step-2")
-
-
-@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"])
-def test_missing_or_cut_file__is_refused(tmp_path: Path, file: str) -> None:
-    store = CheckpointStore(tmp_path)
-    for cut in (True, False):
-        store.save(checkpoint(2))
-        path = tmp_path / "step-2" / file
-        if cut:
-            path.write_bytes(path.read_bytes()[:-1])
-        else:
+        place = random.randrange(len(data))
+        if number < 7:
+            data[place] ^= 1 << random.randrange(8)
+        path.write_bytes(data if number < 7 else data[:place] if number < 10 else data[:-1])
+        if number == 11:
             path.unlink()
-        assert store.recover().checkpoint is None
+        found = store.recover()
+        assert same(checkpoint(1), found.checkpoint), (number, place)
+        [broken] = found.quarantined
+        assert broken in names(tmp_path) and broken.startswith("broken-step-2")
 
 
-def test_manifest__that_names_no_files_seals_nothing(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    store.save(checkpoint(2))
+def test_manifest__that_names_no_files_seals_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 2)
     (tmp_path / "step-2" / "manifest.json").write_text('{"files":[]}')
     assert store.recover().checkpoint is None
 
 
-def test_best__that_is_broken_takes_those_that_point_to_it_with_it(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    for step, best in ((1, 1), (2, 1), (3, 1)):
-        store.save(checkpoint(step, best))
+def test_best__that_is_broken_takes_those_that_point_to_it_with_it(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1, 2, 3, best=1)
     (tmp_path / "step-1" / "model.safetensors").unlink()
     found = store.recover()
-    assert found.checkpoint is None
-    assert len(found.quarantined) == 3
+    assert (found.checkpoint, len(found.quarantined)) == (None, 3)
     with pytest.raises(AppError) as caught:
         store.weights(1)
     assert caught.value.code == ErrorCode.CHECKPOINT_CORRUPT
 
 
-def test_pickled_code__never_runs(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    good = checkpoint(1)
-    store.save(good)
+def test_pickled_code__never_runs(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1)
     evil = checkpoint(2)
     evil.optimizer_state["optimizer"]["evil"] = Evil(tmp_path / "ran")
     store.save(evil)
     found = store.recover()
-    assert same(good, found.checkpoint)
-    assert len(found.quarantined) == 1
+    assert same(checkpoint(1), found.checkpoint) and len(found.quarantined) == 1
     assert not (tmp_path / "ran").exists()
+
+
+def packed(value: object, *, as_zip: bool = True) -> bytes:
+    file = BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=as_zip)
+    return file.getvalue()
+
+
+def with_moment(saved: Checkpoint, moment: Tensor) -> bytes:
+    optimizer: dict[str, object] = {"state": {0: {"exp_avg": moment}}, "param_groups": []}
+    return packed(OptimizerState(optimizer=optimizer, scaler={}, random=saved.optimizer_state["random"]))
+
+
+def packed_bomb(saved: Checkpoint) -> bytes:
+    """An archive of zeros that is small only as long as it is packed."""
+    bomb, plain = BytesIO(), BytesIO(with_moment(saved, torch.zeros(5_000_000)))
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+    assert len(bomb.getvalue()) < 100_000
+    return bomb.getvalue()
+
+
+BOMBS: dict[str, Callable[[Checkpoint], bytes]] = {
+    "one number 200 million times": lambda saved: with_moment(saved, torch.zeros(1).expand(200_000_000)),
+    "a packed bomb": packed_bomb,
+    "other keys": lambda saved: packed({"optimizer": saved.optimizer_state["optimizer"]}),
+    "the old format": lambda saved: packed(saved.optimizer_state, as_zip=False),
+}
+
+
+def seal(folder: Path) -> None:
+    """Make a checkpoint's manifest fit its files, as somebody would who wants them to be believed."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    files = tuple(
+        FileRecord(path=path.name, bytes=path.stat().st_size, sha256=sha256(path.read_bytes()).hexdigest())
+        for path in sorted(folder.iterdir())
+    )
+    (folder / "manifest.json").write_text(CheckpointManifest(files=files).model_dump_json(), encoding="utf-8")
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_training_state_that_would_grow__is_refused_though_its_hash_is_right(
+    store: CheckpointStore, tmp_path: Path, bomb: str
+) -> None:
+    save(store, 1, 2)
+    (tmp_path / "step-2" / "optimizer.pt").write_bytes(BOMBS[bomb](checkpoint(2)))
+    seal(tmp_path / "step-2")
+    with captured_logs() as logs:
+        found = store.recover(checkpoint(1).weights)
+    assert same(checkpoint(1), found.checkpoint) and len(found.quarantined) == 1
+    assert [line["event"] for line in logs] == ["checkpoint_unreadable"]
+
+
+def header_of(shape: list[int], data_bytes: int) -> bytes:
+    text = f'{{"weight":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{data_bytes}]}}}}'.encode()
+    return len(text).to_bytes(8, "little") + text + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        *(header_of([200_000_000], 800_000_000), header_of([1], 4), header_of([1], 800)),
+        header_of([8], 4).replace(b'"F32"', b'"F4" '),  # a dtype that torch lacks
+        *(b"\xff" * 64, (1 << 40).to_bytes(8, "little"), b""),
+    ],
+)
+@pytest.mark.parametrize("with_expected", [True, False])
+def test_weights_that_promise_what_is_not_there__are_refused_though_their_hash_is_right(
+    store: CheckpointStore, tmp_path: Path, weights: bytes, with_expected: bool
+) -> None:
+    save(store, 1, 2)
+    (tmp_path / "step-2" / "model.safetensors").write_bytes(weights)
+    seal(tmp_path / "step-2")
+    found = store.recover(checkpoint(1).weights if with_expected else {"weight": torch.zeros(2)})
+    assert len(found.quarantined) == (1 if with_expected else 2)
+    assert with_expected == same(checkpoint(1), found.checkpoint)
+
+
+def test_weights_of_another_dtype__are_refused(store: CheckpointStore) -> None:
+    save(store, 1)
+    expected = {name: weight.double() for name, weight in checkpoint(1).weights.items()}
+    assert store.recover(expected).checkpoint is None
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_that_is_larger_than_it_can_be__is_not_read(store: CheckpointStore, tmp_path: Path, file: str) -> None:
+    """A terabyte, on paper; the manifest says so of the large files."""
+    save(store, 1)
+    manifest = tmp_path / "step-1" / "manifest.json"
+    if file in ("model.safetensors", "optimizer.pt"):
+        records = CheckpointManifest.model_validate_json(manifest.read_bytes()).files
+        files = tuple(changed(record, bytes=1 << 40) if record.path == file else record for record in records)
+        manifest.write_text(CheckpointManifest(files=files).model_dump_json(), encoding="utf-8")
+    with (tmp_path / "step-1" / file).open("r+b") as opened:
+        opened.truncate(1 << 40)
+    assert store.recover(checkpoint(1).weights).checkpoint is None
+
+
+def test_state_that_cannot_be_read_back__is_refused_at_the_first_save(store: CheckpointStore, tmp_path: Path) -> None:
+    """A class of ours saves without a word, and no unpickler that runs no code takes it."""
+    strange = checkpoint(1)
+    strange.optimizer_state["scaler"]["growth"] = ErrorClass.FATAL
+    with pytest.raises(AppError, match="cannot be read back") as caught:
+        store.save(strange)
+    assert caught.value.code == ErrorCode.CHECKPOINT_CORRUPT
+    assert names(tmp_path) == []
+    save(store, 2)
+    assert same(checkpoint(2), store.recover().checkpoint)
+
+
+class RottingDisk(Disk):
+    """A disk that keeps another byte than it was given."""
+
+    rots = True
+
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        super().write(path, b"?" + data[1:] if self.rots and isinstance(data, bytes) else data)
+
+
+def test_first_save_of_an_attempt__is_the_only_one_that_is_read_back(tmp_path: Path) -> None:
+    disk = RottingDisk()
+    store = CheckpointStore(tmp_path, disk)
+    with pytest.raises(AppError, match="cannot be read back"):
+        save(store, 1)
+    disk.rots = False
+    save(store, 1)
+    disk.rots = True
+    save(store, 2)
+    assert names(tmp_path) == ["step-1", "step-2"]
+    assert same(checkpoint(1), store.recover().checkpoint)

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tests.support.markers import slow_except
-from tests.support.resumed import EVERYTHING, hexes, run_in
+from tests.support.resumed import EVERYTHING, assert_continued, run_in
 from tests.support.tiny_models import Run
-from tests.support.trainings import Told, digest, figures, observed
+from tests.support.trainings import Told, observed
+from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
-from trainer.models.base import ModelState
+from trainer.models.base import LanguageModel, ModelState
 from trainer.models.recurrent import RecurrentModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
@@ -69,17 +70,19 @@ class Faulty(RecurrentModel):
         return logits
 
 
-def failed(run: Run, model: Faulty, error: type[Exception]) -> list[CurveRow]:
-    """Train until it fails; return the rows of the loss curve until then."""
+def failed(run: Run, model: LanguageModel, error: type[Exception] = LookupError) -> list[CurveRow]:
+    """Train until it fails; return the rows of the loss curve that a resumed training keeps."""
     rows: list[CurveRow] = []
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         run.train(model, callbacks=TrainingCallbacks(on_row=rows.append))
-    return rows
+    assert not isinstance(caught.value, AppError) or caught.value.code is ErrorCode.OUT_OF_MEMORY
+    state = saved_state(run)
+    return rows if state is None else rows[: state.curve.rows]
 
 
-def saved_step(run: Run) -> int | None:
+def saved_state(run: Run) -> TrainingState | None:
     checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
-    return None if checkpoint is None else checkpoint.state.step
+    return None if checkpoint is None else checkpoint.state
 
 
 @pytest.fixture(name="whole", scope="module")
@@ -87,58 +90,50 @@ def whole_fixture(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return observed(run_in(tmp_path_factory.mktemp("whole") / "run", VALUES))
 
 
-@pytest.mark.parametrize("step", slow_except([2, 3, 5, 6, 7, 18], 2, 6))
-def test_fault_in_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
-    tmp_path: Path, whole: Told, step: int
+@pytest.fixture(name="run")
+def run_fixture(tmp_path: Path) -> Run:
+    return run_in(tmp_path / "run", VALUES)
+
+
+@pytest.fixture(name="rare")
+def rare_fixture(tmp_path: Path) -> Run:
+    """A run that saves nothing on its way, and checks its loss only for rows of the curve, so seldom."""
+    return run_in(tmp_path / "rare", RARELY_SAVED)
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [*((step, "bug") for step in (2, 6)), (7, "memory")]
+    + [pytest.param(step, "bug", marks=pytest.mark.slow) for step in (3, 5, 7, 18)],
+)
+def test_fault_in_a_step__leaves_the_state_before_it_to_continue_from(
+    run: Run, whole: Told, step: int, fault: Fault
 ) -> None:
     """Just after a row of the loss curve, a checkpoint, a validation and an epoch (of 17 steps) too."""
-    run = run_in(tmp_path / "run", VALUES)
-    rows = failed(run, Faulty(run, step), LookupError)
-    checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
-    assert checkpoint is not None and checkpoint.state.step == checkpoint.state.processed_step == step - 1
+    rows = failed(run, Faulty(run, step, fault), LookupError if fault == "bug" else AppError)
+    state = saved_state(run)
+    assert state is not None and state.step == state.processed_step == step - 1
     torch.manual_seed(99)
-    assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
-
-
-def assert_as_whole(whole: Told, rows: list[CurveRow], told: Told) -> None:
-    assert hexes(rows + told.rows) == hexes(whole.rows)
-    assert digest(told.model) == digest(whole.model)
-    assert figures(told.result) == figures(whole.result)
-
-
-def test_no_memory_for_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(tmp_path: Path, whole: Told) -> None:
-    run = run_in(tmp_path / "run", VALUES)
-    rows: list[CurveRow] = []
-    with pytest.raises(AppError) as caught:
-        run.train(Faulty(run, 7, "memory"), callbacks=TrainingCallbacks(on_row=rows.append))
-    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
-    assert saved_step(run) == 6
-    assert_as_whole(whole, rows, observed(run, resume=True))
+    assert_continued(whole, rows, observed(run, resume=True))
 
 
 @pytest.mark.parametrize("call", slow_except([1, 2, 4], 2))
-def test_fault_in_a_validation__step_before_it_is_saved_and_validated_anew(
-    tmp_path: Path, whole: Told, call: int
-) -> None:
-    run = run_in(tmp_path / "run", VALUES)
-    rows = failed(run, Faulty(run, call, in_validation=True), LookupError)
-    checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
-    assert checkpoint is not None and checkpoint.state.processed_step < checkpoint.state.step
-    assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
+def test_fault_in_a_validation__leaves_its_step_to_be_validated_anew(run: Run, whole: Told, call: int) -> None:
+    rows = failed(run, Faulty(run, call, in_validation=True))
+    state = saved_state(run)
+    assert state is not None and state.processed_step < state.step
+    assert_continued(whole, rows, observed(run, resume=True))
 
 
-def test_fault_before_any_step__leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
-    run = run_in(tmp_path / "run", VALUES)
-    failed(run, Faulty(run, 1), LookupError)
-    assert saved_step(run) is None
+def test_fault_before_any_step__leaves_nothing_to_go_on_from(run: Run) -> None:
+    failed(run, Faulty(run, 1))
+    assert saved_state(run) is None
 
 
 @pytest.mark.parametrize("fault", ["nan loss", "far off", "nan weights"])
-def test_fault_after_the_numbers_went_wrong__saves_nothing(tmp_path: Path, fault: Fault) -> None:
-    """The loss is checked only for rows of the curve, so the fault is noticed late."""
-    run = run_in(tmp_path / "run", RARELY_SAVED)
-    failed(run, Faulty(run, 4, fault), LookupError)
-    assert saved_step(run) is None
+def test_fault_after_the_numbers_went_wrong__saves_nothing(rare: Run, fault: Fault) -> None:
+    failed(rare, Faulty(rare, 4, fault))
+    assert saved_state(rare) is None
 
 
 WEIGHT_GROUPS = 2
@@ -159,11 +154,7 @@ class FailingUpdate(TorchFunctionMode):
         self._updates_left = updates
 
     def __torch_function__(
-        self,
-        func: Function,
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
+        self, func: Function, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
         if func.__name__ == "_fused_adamw_":
             self._updates_left -= 1
@@ -172,21 +163,20 @@ class FailingUpdate(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_fault_while_the_weights_move__leaves_the_older_checkpoint(tmp_path: Path) -> None:
-    run = run_in(tmp_path / "run", VALUES)
-    with pytest.raises(LookupError, match="the optimizer's bug"), FailingUpdate(7 * WEIGHT_GROUPS):
-        run.train(run.fresh_model())
-    assert saved_step(run) == 5, "validated every 5 steps, and the best so far"
+def test_fault_while_the_weights_move__leaves_the_older_checkpoint(run: Run, whole: Told) -> None:
+    with FailingUpdate(7 * WEIGHT_GROUPS):
+        rows = failed(run, run.fresh_model())
+    state = saved_state(run)
+    assert state is not None and state.step == 5, "validated every 5 steps, and the best so far"
+    assert_continued(whole, rows, observed(run, resume=True))
 
 
-def test_fault_where_nothing_can_be_saved__is_told_itself(tmp_path: Path) -> None:
-    run = run_in(tmp_path / "run", RARELY_SAVED)
-    (run.folder / "checkpoints").touch()
-    failed(run, Faulty(run, 3), LookupError)
+def test_fault_where_nothing_can_be_saved__is_told_itself(rare: Run) -> None:
+    (rare.folder / "checkpoints").touch()
+    failed(rare, Faulty(rare, 3))
 
 
-def test_disk_that_fails__is_not_written_to_once_more(tmp_path: Path) -> None:
-    run = run_in(tmp_path / "run", RARELY_SAVED)
+def test_disk_that_fails__is_not_written_to_once_more(rare: Run) -> None:
     asked = iter(range(1, 100))
 
     def should_stop() -> StopReason | None:
@@ -195,5 +185,5 @@ def test_disk_that_fails__is_not_written_to_once_more(tmp_path: Path) -> None:
         return None
 
     with pytest.raises(OSError, match="Input/output"):
-        run.train(run.fresh_model(), callbacks=TrainingCallbacks(should_stop=should_stop))
-    assert saved_step(run) is None
+        rare.train(rare.fresh_model(), callbacks=TrainingCallbacks(should_stop=should_stop))
+    assert saved_state(rare) is None

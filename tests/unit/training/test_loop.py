@@ -12,29 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tests.support.markers import slow_except
 from tests.support.resumed import assert_continued, run_in
 from tests.support.tiny_models import Run, make_run
-from tests.support.trainings import DROPOUT, TEXT, Bad, Told, after, digest, losses, observed, timeless
+from tests.support.trainings import TEXT, Bad, Told, after, losses, observed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.inference.model_files import load_model, save_model
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import StopReason, steps_per_epoch
-
-PAUSED: dict[str, object] = {
-    "model": DROPOUT,
-    "gradient_accumulation": 2,
-    "batch_size": 3,
-    "optimizer": {"weight_decay": 0.3, "weight_decay_exclude": ["embedding"]},
-    "lr_schedule": "cosine",
-    "min_learning_rate": 0.001,
-    "warmup_ratio": 0.2,
-    "num_epochs": 3,
-    "eval_every_steps": 5,
-    "log_every_steps": 2,
-    "checkpoint_every_steps": 4,
-    "early_stopping": {"enabled": True, "patience": 50},
-}
+from trainer.training.loop import steps_per_epoch
 
 
 def validations(told: Told) -> list[float]:
@@ -50,11 +34,6 @@ def weights(told: Told) -> dict[str, Tensor]:
 def plain_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Told]:
     run = run_in(tmp_path_factory.mktemp("plain") / "run", {"num_epochs": 4, "checkpoint_every_steps": 5})
     return run, observed(run)
-
-
-@pytest.fixture(name="whole", scope="module")
-def whole_fixture(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return observed(run_in(tmp_path_factory.mktemp("whole") / "run", PAUSED))
 
 
 def test_saved_artifact__has_the_test_loss_and_the_best_validation(tmp_path: Path) -> None:
@@ -90,33 +69,6 @@ def test_two_fresh_processes__give_the_same_weights(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code, str(tmp_path / name)]
         answers.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert answers[0] == answers[1] and "0x1." in answers[0]
-
-
-@pytest.mark.parametrize("stop_after", slow_except([1, 4, 7, 9, 12, 16, 21], 9))
-def test_paused_training__continues_bit_for_bit(tmp_path: Path, whole: Told, stop_after: int) -> None:
-    """Paused anywhere, also within validation, and resumed by a fresh model and optimizer with another random state."""
-    run = make_run(tmp_path, TEXT, **PAUSED)
-    first = observed(run, should_stop=after(stop_after, "pause"))
-    torch.manual_seed(123456)
-    assert first.result.stopped == "pause"
-    assert_continued(whole, first.rows[: first.result.state.curve.rows], observed(run, resume=True))
-
-
-def test_crashed_training__continues_from_the_last_checkpoint(tmp_path: Path) -> None:
-    values: dict[str, object] = {"model": DROPOUT, "checkpoint_every_steps": 4, "num_epochs": 2, "log_every_steps": 1}
-    whole, run = observed(run_in(tmp_path / "whole", values)), run_in(tmp_path / "parts", values)
-
-    def crash() -> StopReason | None:
-        if (run.folder / "checkpoints" / "step-8").exists():
-            raise LookupError
-        return None
-
-    with pytest.raises(LookupError):
-        observed(run, should_stop=crash)
-    resumed = observed(run, resume=True)
-    assert resumed.rows[0].step == 9
-    assert digest(resumed.model) == digest(whole.model)
-    assert timeless(resumed.rows) == timeless(whole.rows[8:])
 
 
 def test_training_stopped_within_its_test__has_saved_its_last_weights(tmp_path: Path) -> None:

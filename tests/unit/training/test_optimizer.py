@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import SGD, Adam, AdamW
 
 from tests.support.families import FAMILIES, effective_of
 from tests.support.tiny_models import POEM, make_run
 from tests.support.trainings import TEXT, losses, observed
-from trainer.models.base import LanguageModel
 from trainer.training.device import seed_everything
 from trainer.training.optimizer import learning_rate
 
@@ -24,6 +25,8 @@ NAMES = {
     "embedding": r"(embeddings?|embed_tokens|wte|wpe)\.weight$",
 }
 """Names of the weights of each kind, here and in the library."""
+TORCH: dict[str, Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]]
+TORCH = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
 
 
 def after_one_step(folder: Path, family: str, decay: float, excluded: list[str]) -> tuple[dict[str, Tensor], ...]:
@@ -55,30 +58,19 @@ def test_weight_decay__is_that_of_adamw_for_all_that_is_not_excluded(
         assert torch.allclose(with_decay[name] - without[name], expected, atol=1e-6), name
 
 
-def torch_optimizer(name: str, model: LanguageModel) -> torch.optim.Optimizer:
-    weights = list(model.parameters())
-    if name == "sgd":
-        return torch.optim.SGD(weights, lr=RATE)
-    if name == "adam":
-        return torch.optim.Adam(weights, lr=RATE)
-    vectors = [weight for weight in weights if weight.dim() == 1]  # of this model, its biases
-    matrices = [weight for weight in weights if weight.dim() > 1]
-    groups: list[dict[str, object]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=RATE)
-
-
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_optimizer__steps_as_that_of_torch_with_its_defaults(tmp_path: Path, name: str) -> None:
     """One step by hand: the gradient of the mean loss of the first batch."""
-    run = make_run(tmp_path, TEXT, optimizer={"name": name}, max_steps=1, gradient_clipping=None)
+    optimizer = {"name": name, "weight_decay_exclude": []}
+    run = make_run(tmp_path, TEXT, optimizer=optimizer, max_steps=1, gradient_clipping=None)
     told, model = observed(run), run.fresh_model()
-    optimizer = torch_optimizer(name, model)
+    theirs = TORCH[name](list(model.parameters()), RATE)
     rows = run.corpus.rows("train", 16)
     order = np.random.Generator(np.random.PCG64([run.effective.seed, 0])).permutation(len(rows))
     batch = rows.batch(order[:4])
     loss = torch.nn.functional.cross_entropy(model.forward(batch.inputs).flatten(0, 1), batch.targets.flatten())
     torch.autograd.backward([loss])
-    optimizer.step()
+    theirs.step()
     assert all(map(partial(torch.allclose, atol=1e-6), told.model.parameters(), model.parameters()))
     assert math.isclose(losses(told.rows)[0], float(loss.detach()), rel_tol=1e-6)
 

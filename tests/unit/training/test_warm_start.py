@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support.markers import slow_except
+from tests.support.resumed import run_in
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
 from trainer.contracts.errors import AppError, ErrorCode
@@ -22,31 +23,26 @@ class Child:
     """A run that starts from the weights of another on the same text."""
 
     def __init__(self, folder: Path, parent: LanguageModel, **values: object) -> None:
-        folder.mkdir()
-        self.run = make_run(folder, TEXT, init_from_run_id="parent", model=DROPOUT, **values)
+        self.run = run_in(folder, {"init_from_run_id": "parent", "model": DROPOUT, **values})
         self.parent = parent
         self.rows: list[CurveRow] = []
 
-    def train(self, *, resume: bool = False, stop_after: int = 1 << 30) -> tuple[TrainResult, LanguageModel]:
+    def train(self, *, stop_after: int = 1 << 30) -> tuple[TrainResult, LanguageModel]:
+        """Train, from the checkpoint if there is one."""
         model = self.run.fresh_model()
         weights: dict[str, Tensor] = self.parent.state_dict()
-        if not resume:
-            model.load_state_dict(weights)
         store = CheckpointStore(self.run.folder / "checkpoints")
         checkpoint = store.recover().checkpoint
+        if checkpoint is None:
+            model.load_state_dict(weights)
         told = TrainingCallbacks(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
         return self.run.train(model, store=store, resume=checkpoint, callbacks=told), model
 
 
-@pytest.fixture(name="parent")
-def parent_fixture(tmp_path: Path) -> tuple[Run, LanguageModel]:
-    (tmp_path / "parent").mkdir()
-    run = make_run(tmp_path / "parent", TEXT, model=DROPOUT)
+@pytest.fixture(name="parent", scope="module")
+def parent_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, LanguageModel]:
+    run = run_in(tmp_path_factory.mktemp("parent") / "run", {"model": DROPOUT})
     return run, observed(run).model
-
-
-def validation_loss(run: Run, model: LanguageModel) -> float:
-    return evaluate(model, run.corpus.documents("validation"), run.compute).loss_nats
 
 
 def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, LanguageModel]) -> None:
@@ -54,8 +50,9 @@ def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, Lan
     child = Child(tmp_path / "child", model)
     result, _ = child.train()
     first = child.rows[0]
+    expected = evaluate(model, run.corpus.documents("validation"), run.compute).loss_nats
     assert (first.step, first.epoch, first.train_loss, first.tokens) == (0, 0, None, 0)
-    assert first.val_loss == validation_loss(run, model) == result.state.initial_loss_nats
+    assert first.val_loss == expected == result.state.initial_loss_nats
     assert [row.step for row in child.rows[1:3]] == [3, 6]
     assert result.state.curve.rows == len(child.rows)
 
@@ -63,12 +60,10 @@ def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, Lan
 def test_best__stays_the_parents_weights_where_training_only_harms(
     tmp_path: Path, parent: tuple[Run, LanguageModel]
 ) -> None:
-    _, model = parent
     harmful: dict[str, object] = {"learning_rate": 1.0, "optimizer": {"name": "sgd"}, "gradient_clipping": 50.0}
-    child = Child(tmp_path / "child", model, max_steps=6, **harmful)
-    result, trained = child.train()
+    result, trained = Child(tmp_path / "child", parent[1], max_steps=6, **harmful).train()
     assert (result.state.history.best_step, result.state.history.best_epoch) == (0, 0)
-    assert digest(trained) == digest(model)
+    assert digest(trained) == digest(parent[1])
 
 
 @pytest.mark.parametrize("stop_after", slow_except([1, 3, 9], 9))
@@ -76,13 +71,11 @@ def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
     tmp_path: Path, parent: tuple[Run, LanguageModel], stop_after: int
 ) -> None:
     """Within the first validation (nothing is saved then), and after it; a resumed one does not validate it again."""
-    _, model = parent
-    whole, parts = Child(tmp_path / "whole", model), Child(tmp_path / "parts", model)
+    whole, parts = Child(tmp_path / "whole", parent[1]), Child(tmp_path / "parts", parent[1])
     expected, expected_model = whole.train()
     first, _ = parts.train(stop_after=stop_after)
-    saved = CheckpointStore(parts.run.folder / "checkpoints").recover().checkpoint
     torch.manual_seed(99)
-    second, second_model = parts.train(resume=saved is not None)
+    second, second_model = parts.train()
     assert (first.stopped, second.stopped) == ("pause", None)
     assert timeless(parts.rows) == timeless(whole.rows)
     assert figures(second) == figures(expected)
@@ -124,8 +117,7 @@ def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path
     asked: list[tuple[int, bool]] = []
     models: list[LanguageModel] = []
     for name, every in (("with", 5), ("without", None)):
-        (tmp_path / name).mkdir()
-        run = make_run(tmp_path / name, TEXT, model=DROPOUT, max_steps=16, sample_every_steps=every)
+        run = run_in(tmp_path / name, {"model": DROPOUT, "max_steps": 16, "sample_every_steps": every})
         model = run.fresh_model()
 
         def sample(step: int, drawn_from: LanguageModel = model) -> None:
