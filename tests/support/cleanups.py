@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.support.runs import record
+from tests.support.unsynced_disk import UnsyncedDisk
 from trainer.artifacts.checkpoint_files import (
     MANIFEST,
     OPTIMIZER_STATE,
@@ -49,7 +50,7 @@ def add_run(
     """A run with checkpoints and one scheduled checkpoint that ended some days ago, or has not ended."""
     accepted = record(run_id)
     accepted = changed(accepted, effective=accepted.effective.model_copy(update=effective))
-    run = RunStore(folder / "artifacts").create(accepted)
+    run = RunStore(folder / "artifacts", UnsyncedDisk()).create(accepted)
     for step in steps:
         add_checkpoint(step_folder(run.checkpoints, step), step, best_step)
     scheduled = step_folder(scheduled_folder(run.checkpoints), 1)

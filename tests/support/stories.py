@@ -84,7 +84,7 @@ class Story:
         self._append(JobStarted, "started", queue="training", attempt=1)
         return self._append(JobProgress, "reading", progress=0.0, message="Reading the corpus.")
 
-    def step(self, step: int, train_loss: float, val_loss: float | None = None) -> "Story":
+    def step(self, step: int, train_loss: float, val_loss: float | None = None, margin: float | None = None) -> "Story":
         """A step of a run with two tokens per character, so bits/char = 2 loss / ln 2."""
         return self._append(
             MetricsProgress,
@@ -103,6 +103,7 @@ class Story:
             eta_seconds=60.0,
             val_loss=val_loss,
             best_val_loss=val_loss,
+            best_val_margin=margin,
             train_bits_per_char=2 * train_loss / log(2),
             val_bits_per_char=None if val_loss is None else 2 * val_loss / log(2),
             best_val_bits_per_char=None if val_loss is None else 2 * val_loss / log(2),

@@ -1,9 +1,13 @@
-"""Lines of an event log that hold no event are skipped; a log has one writer."""
+"""An event log: each event once and in order, what is torn or garbage is skipped, and one writer."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 
+from tests.support.properties import for_all_pairs
+from tests.support.runs import phase
 from tests.support.waiting import captured_logs
 from trainer.artifacts.event_log import EventLog, EventReader, TakenOver
 from trainer.contracts.events import JobCancelled, stamp
@@ -17,15 +21,65 @@ GARBAGE = {
 }
 
 
-def test_garbage__is_a_line_of_the_log_each_and_the_events_around_it_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "char_lstm-1" / "events.jsonl"
-    path.parent.mkdir()
+@pytest.fixture(name="path")
+def path_fixture(tmp_path: Path) -> Path:
+    (tmp_path / "char_lstm-1").mkdir()
+    return tmp_path / "char_lstm-1" / "events.jsonl"
+
+
+def read(path: Path) -> list[tuple[int, str]]:
+    return [(event.seq, event.event_id) for event in EventReader(path).read_new()]
+
+
+def cancelled(kind: str) -> JobCancelled:
+    return JobCancelled(**stamp("char_lstm-1", None, kind))
+
+
+def test_event__is_written_once_also_after_reopening(path: Path) -> None:
+    for _ in range(2):
+        with EventLog(path) as log:
+            for number in (1, 1, 2):
+                log.append(phase(number))
+    assert read(path) == [(1, "r:phase:1"), (2, "r:phase:2")]
+
+
+def test_log_torn_at_every_byte__loses_only_the_torn_event(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "whole") as log:
+        log.append(phase(1))
+        log.append(phase(2))
+    data = (tmp_path / "whole").read_bytes()
+    first = data.index(b"\n") + 1
+    long_event = data[:first] + b'{"type": "' + b"x" * 5000
+    for cut, left in [*((cut, data[:cut]) for cut in range(first, len(data))), (0, long_event)]:
+        torn = tmp_path / f"torn{cut}"
+        torn.write_bytes(left)
+        assert read(torn) == [(1, "r:phase:1")]
+        with EventLog(torn) as log:
+            log.append(phase(3))
+        assert read(torn) == [(1, "r:phase:1"), (2, "r:phase:3")]
+        assert torn.read_bytes().endswith(b"}\n")
+
+
+@for_all_pairs(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 5))
+def test_reader__sees_each_event_once_in_order_however_often_it_looks(numbers: list[int], every: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, EventLog(Path(folder) / "log") as log:
+        reader = EventReader(Path(folder) / "log")
+        seen: list[int] = []
+        for place, number in enumerate(numbers):
+            log.append(phase(number))
+            if place % every == 0:
+                seen += [event.seq for event in reader.read_new()]
+        seen += [event.seq for event in reader.read_new()]
+        assert seen == list(range(1, len(set(numbers)) + 1))
+
+
+def test_garbage__is_logged_line_by_line_and_the_events_around_it_are_read(path: Path) -> None:
     with EventLog(path) as log:
-        log.append(JobCancelled(**stamp("char_lstm-1", None, "cancelled:1")))
+        log.append(cancelled("1"))
     with path.open("ab") as file:
         file.write(b"".join(line + b"\n" for line in GARBAGE))
     with captured_logs() as unheard, EventLog(path) as log:
-        log.append(JobCancelled(**stamp("char_lstm-1", None, "cancelled:2")))
+        log.append(cancelled("2"))
     reader = EventReader(path)
     with captured_logs() as logs:
         events = reader.read_new() + reader.read_new()
@@ -34,16 +88,13 @@ def test_garbage__is_a_line_of_the_log_each_and_the_events_around_it_are_read(tm
     assert logs == unheard == said
 
 
-def test_log_that_another_process_has_taken_over__gets_nothing_more_from_the_first_one(tmp_path: Path) -> None:
-    path = tmp_path / "char_lstm-1" / "events.jsonl"
-    path.parent.mkdir()
+def test_log_that_another_process_has_taken_over__gets_nothing_more_from_the_first(path: Path) -> None:
     with EventLog(path) as first, EventLog(path) as second:
         first.check_only_writer()
-        second.append(JobCancelled(**stamp("char_lstm-1", None, "of the second")))
+        second.append(cancelled("of the second"))
         with pytest.raises(TakenOver, match="char_lstm-1"):
             first.check_only_writer()
         with pytest.raises(TakenOver):
-            first.append(JobCancelled(**stamp("char_lstm-1", None, "of the first")))
-        second.append(JobCancelled(**stamp("char_lstm-1", None, "again of the second")))
-    found = [(event.seq, event.event_id) for event in EventReader(path).read_new()]
-    assert found == [(1, "char_lstm-1:of the second"), (2, "char_lstm-1:again of the second")]
+            first.append(cancelled("of the first"))
+        second.append(cancelled("again of the second"))
+    assert read(path) == [(1, "char_lstm-1:of the second"), (2, "char_lstm-1:again of the second")]

@@ -1,0 +1,43 @@
+"""The status of a run follows its events."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from tests.support.properties import for_all_pairs
+from tests.support.stories import Story, run_record
+
+
+def test_status__follows_the_events(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record(user_id=7))
+    follower = story.run.follow()
+    assert (follower.refresh().status, follower.refresh().user_id) == ("queued", 7)
+    story.start().step(1, 2.0, val_loss=2.5, margin=0.25).step(2, 1.0).checkpoint(2).read_corpus()
+    status = follower.refresh()
+    assert (status.status, status.attempt, status.step, status.progress) == ("running", 1, 2, 2.0)
+    assert (status.train_loss, status.val_loss, status.best_val_loss) == (1.0, 2.5, 2.5)
+    assert (status.best_val_margin, status.last_checkpoint_step) == (0.25, 2)
+    assert (follower.train_losses, follower.val_losses) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
+
+
+@for_all_pairs(st.lists(st.sampled_from(["train", "validate", "read", "checkpoint"]), max_size=12), st.integers(0, 88))
+def test_status__is_the_same_whether_the_log_was_read_at_once_or_in_parts(kinds: list[str], first: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        story = Story(Path(folder), run_record()).start()
+        often = story.follower()
+        for step, kind in enumerate(kinds, start=first):
+            match kind:
+                case "train":
+                    story.step(step, 3.0 - step / 200)
+                case "validate":
+                    story.step(step, 3.0 - step / 200, val_loss=2.0 + step / 200)
+                case "read":
+                    story.read_corpus()
+                case _:
+                    story.checkpoint(step)
+            often.refresh()
+        once = story.follower()
+
+    assert once.status == often.status
+    assert (once.train_losses, once.val_losses) == (often.train_losses, often.val_losses)
