@@ -4,8 +4,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from tests.support.cleanups import (
-    DAY_SECONDS,
-    add_checkpoint,
-    add_run,
-    contents,
-    make_old,
-    settings_of,
-)
+from tests.support.cleanups import DAY_SECONDS, add_checkpoint, add_run, contents, make_old, settings_of
 from tests.support.cross_language import plan, plan_with
 from tests.support.properties import for_all_pairs
 from tests.support.run_shell import Shell, shell_fixture
@@ -29,7 +23,7 @@ from tests.support.waiting import captured_logs, until
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.cleanup import CleanupReport, clean_up
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import (
     CleanupSettings,
@@ -53,6 +47,7 @@ from trainer.system.files import changed_files, claim_folder, try_lock, use_fold
 __all__ = ["shell_fixture"]
 
 ENDS: tuple[FinalState | None, ...] = (None, "completed", "failed", "cancelled")
+_BEST: tuple[int | None, ...] = (None, 1, 2, 3)
 
 
 class Planned(NamedTuple):
@@ -66,7 +61,6 @@ class Planned(NamedTuple):
     is_stored: bool
 
 
-_BEST: tuple[int | None, ...] = (None, 1, 2, 3)
 _flags: SearchStrategy[tuple[bool, bool, bool]] = st.tuples(st.booleans(), st.booleans(), st.booleans())
 _planned: SearchStrategy[Planned] = st.tuples(
     st.sampled_from(ENDS), st.integers(0, 5), st.sampled_from(_BEST), _flags
@@ -125,41 +119,52 @@ def size(files: Mapping[str, bytes]) -> int:
 
 
 def add_experiment(folder: Path, request: ExperimentRequest, cells: list[RunDirectory]) -> ExperimentDirectory:
-    experiment = ExperimentStore(folder / "artifacts").create(
-        ExperimentRecord(
-            experiment_id=f"{request.name}-01234567",
-            user_id=None,
-            created_at=now(),
-            request=request,
-            request_hash="0" * 64,
-            corpora={},
-        )
+    record = ExperimentRecord(
+        experiment_id=f"{request.name}-01234567",
+        user_id=None,
+        created_at=now(),
+        request=request,
+        request_hash="0" * 64,
+        corpora={},
     )
-    runs = [
-        CellRun(model="lstm", language="kk", seed=seed, run_id=run.run_id, is_reused=False)
-        for seed, run in enumerate(cells)
-    ]
-    experiment.write_runs(runs)
+    experiment = ExperimentStore(folder / "artifacts").create(record)
+    cell: dict[str, object] = {"model": "lstm", "language": "kk", "is_reused": False}
+    experiment.write_runs([parse(CellRun, cell | {"seed": i, "run_id": run.run_id}) for i, run in enumerate(cells)])
     return experiment
 
 
-def removed(report: CleanupReport) -> dict[str, str]:
+def removed(settings: Settings, is_stored: Callable[[RunDirectory], bool] | None = None) -> dict[str, str]:
+    """Clean up; return the reasons by their paths."""
+    report = clean_up(settings, is_stored=is_stored) if is_stored else clean_up(settings)
     assert all(removal.error is None for removal in report.removals), report
     return {removal.path: removal.reason for removal in report.removals}
 
 
-def test_completed_run__keeps_its_model_and_passes_every_check(shell: Shell) -> None:
+def add_old_run(shell: Shell) -> RunDirectory:
     run = shell.add_finished_run()
     run.write_seal()
     make_old(run.seal, 30)
-    status, before = shell.status(run), {check.name for check in verify_files(run)}
+    return run
+
+
+def test_completed_run__keeps_its_model_and_passes_every_check(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First a dry run, which is an option and a setting, removes nothing."""
+    run = add_old_run(shell)
+    status, checked, before = shell.status(run), {check.name for check in verify_files(run)}, contents(shell.folder)
+    shown = shell.type("gc", "--dry-run")
+    assert "Nothing was removed." in shown and "/checkpoints/step-34 " in shown
+    monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "true")
+    report = CleanupReport.model_validate_json(shell.type("gc", "--json"))
+    assert report.dry_run and len(report.removals) == 2 and report.bytes_freed == report.files_deleted == 0
+    assert contents(shell.folder) == before
+    monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "false")
 
     shown = shell.type("gc")
-
-    assert "nothing resumes from this checkpoint" in shown and "/checkpoints/step-17 " in shown
+    assert shown.endswith(" removed.\n") and "nothing resumes from this checkpoint" in shown
+    assert not list(run.checkpoints.glob("step-*"))
     checks = list(verify_files(run))
     assert all(check.ok for check in checks)
-    assert before - {check.name for check in checks} == {"checkpoints/step-17", "checkpoints/step-34"}
+    assert checked - {check.name for check in checks} == {"checkpoints/step-17", "checkpoints/step-34"}
     assert shell.status(run) == status
     assert load_run(run)[0].parameter_count() > 0
     archive = shell.folder / "run.tar"
@@ -175,8 +180,7 @@ def test_failed_run__keeps_the_newest_whole_checkpoint_with_its_best(tmp_path: P
     damaged = add_run(tmp_path, "lstm-2", "cancelled", steps=(1, 2))
     for step in (1, 2):
         (damaged.checkpoints / f"step-{step}" / "state.json").unlink()
-    report = clean_up(settings_of(tmp_path))
-    assert removed(report) == {
+    assert removed(settings_of(tmp_path)) == {
         "models/lstm-1/checkpoints/broken-step-3-01234567": "The checkpoint is damaged.",
         "models/lstm-1/checkpoints/step-4": "The run resumes from another checkpoint.",
     }
@@ -194,8 +198,7 @@ def test_leftovers__of_killed_processes_go(tmp_path: Path) -> None:
     make_old(old, 2)
     trash = tmp_path / "artifacts" / ".removed" / "f0"  # a cleanup was killed in mid-removal
     add_checkpoint(trash, 1, None)
-    report = clean_up(settings_of(tmp_path))
-    assert {Path(path).name for path in removed(report)} == {".tmp-step-9", old.name}
+    assert {Path(path).name for path in removed(settings_of(tmp_path))} == {".tmp-step-9", old.name}
     assert young.exists() and not old.exists() and not trash.exists()
 
 
@@ -203,16 +206,12 @@ def test_leftovers__of_killed_processes_go(tmp_path: Path) -> None:
 def test_run_in_use__is_left_alone(tmp_path: Path, user: str) -> None:
     run = add_run(tmp_path, "lstm-1")
     before = contents(run.path)
-    if user == "writer":
-        lock = run.lock()
-        assert lock is not None
-        with lock:
-            assert removed(clean_up(settings_of(tmp_path))) == {}
-    else:
-        with run.in_use():
-            assert removed(clean_up(settings_of(tmp_path))) == {}
+    use: AbstractContextManager[object] | None = run.lock() if user == "writer" else run.in_use()
+    assert use is not None
+    with use:
+        assert removed(settings_of(tmp_path)) == {}
     assert contents(run.path) == before
-    assert len(clean_up(settings_of(tmp_path)).removals) == 3
+    assert len(removed(settings_of(tmp_path))) == 3
 
 
 def test_reader__waits_for_a_cleanup_of_its_run(tmp_path: Path) -> None:
@@ -229,10 +228,12 @@ def test_reader__waits_for_a_cleanup_of_its_run(tmp_path: Path) -> None:
         (run.path / "model.safetensors").unlink()
         os.close(claim)
         assert not reading.result()
+    with RunDirectory(tmp_path / "lstm-2").in_use():
+        assert not (tmp_path / "lstm-2").exists(), "a run that was deleted has no files"
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])
-async def test_folder_lock__of_a_folder_that_was_removed_meanwhile_is_none(tmp_path: Path, is_replaced: bool) -> None:
+async def test_lock_of_a_folder_that_was_removed_meanwhile__is_none(tmp_path: Path, is_replaced: bool) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     inode = folder.stat().st_ino
@@ -255,11 +256,6 @@ def is_awaited(inode: int) -> bool:
     return any("->" in line and f":{inode} " in line for line in locks)
 
 
-def test_reader__of_a_run_that_was_deleted_finds_no_files(tmp_path: Path) -> None:
-    with RunDirectory(tmp_path / "lstm-1").in_use():
-        assert not (tmp_path / "lstm-1").exists()
-
-
 def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> None:
     run = add_run(tmp_path, "lstm-1", steps=())
     cancelled = add_run(tmp_path, "lstm-2", "cancelled", steps=(1,))
@@ -270,9 +266,9 @@ def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> N
             asked.append(checked.run_id)
             return is_stored
 
-        return removed(clean_up(settings_of(tmp_path), is_stored=check))
+        return removed(settings_of(tmp_path), check)
 
-    assert removed(clean_up(settings_of(tmp_path))) == clean(is_stored=False) == {}
+    assert removed(settings_of(tmp_path)) == clean(is_stored=False) == {}
     weights = {"model.safetensors", "checkpoints/scheduled/step-1/model.safetensors"}
     assert clean(is_stored=True) == {f"models/lstm-1/{name}": "The object store has it." for name in weights}
     assert set(changed_files(run.path, run.completed_manifest().files)) == weights
@@ -283,7 +279,9 @@ def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> N
 
 def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
     damaged, unreachable, other = (add_run(tmp_path, f"lstm-{number}", steps=(1,)) for number in range(3))
+    endless = add_run(tmp_path, "lstm-3")
     (damaged.path / "manifest.json").write_bytes(b"{")
+    (endless.path / "manifest.json").unlink()
     before = contents(tmp_path)
 
     def check(run: RunDirectory) -> bool:
@@ -293,29 +291,19 @@ def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
 
     with captured_logs() as logs:
         report = clean_up(settings_of(tmp_path), is_stored=check)
-
     assert [(one.path, one.error) for one in report.removals] == [
         ("models/lstm-0", "The file 'manifest.json' of 'lstm-0' cannot be read: its content is damaged."),
         ("models/lstm-1", "The object store does not answer."),
         ("models/lstm-2/checkpoints/step-1", None),
     ]
-    assert before.keys() - contents(tmp_path).keys() == {
-        f"artifacts/models/{other.run_id}/checkpoints/step-1/{name}"
-        for name in ("manifest.json", "state.json", "model.safetensors", "optimizer.pt")
-    }
+    lost = before.keys() - contents(tmp_path).keys()
+    assert {Path(path).parent.as_posix() for path in lost} == {f"artifacts/models/{other.run_id}/checkpoints/step-1"}
+    assert len(lost) == 4
     assert [line["event"] for line in logs] == ["cleanup_failed", "cleanup_failed", "cleanup_completed"]
 
 
-def test_run_without_its_manifest__is_left_alone(tmp_path: Path) -> None:
-    run = add_run(tmp_path, "lstm-1")
-    (run.path / "manifest.json").unlink()
-    assert removed(clean_up(settings_of(tmp_path))) == {}
-
-
-def test_folder_that_cannot_be_removed__stays_whole_and_is_named_without_the_servers_path(shell: Shell) -> None:
-    run = shell.add_finished_run()
-    run.write_seal()
-    make_old(run.seal, 30)
+def test_folder_that_cannot_be_removed__stays_complete_and_hides_the_servers_path(shell: Shell) -> None:
+    run = add_old_run(shell)
     (shell.folder / "artifacts" / ".removed").write_bytes(b"")  # a file in place of the trash
     before = contents(run.path)
     shown = shell.type("gc", code=1)
@@ -326,38 +314,13 @@ def test_folder_that_cannot_be_removed__stays_whole_and_is_named_without_the_ser
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_log__has_an_event_with_its_fields_for_every_removal(tmp_path: Path, dry_run: bool) -> None:
     run = add_run(tmp_path, "lstm-1", steps=(1,))
-    files = [path.stat().st_size for path in (run.checkpoints / "step-1").iterdir()]
-
+    sizes = [path.stat().st_size for path in (run.checkpoints / "step-1").iterdir()]
     with captured_logs() as logs:
-        clean_up(settings_of(tmp_path), dry_run=dry_run)
-
-    assert logs == [
-        {
-            "event": "cleanup_dry_run" if dry_run else "cleanup_completed",
-            "log_level": "info",
-            "run_id": "lstm-1",
-            "path": "models/lstm-1/checkpoints/step-1",
-            "reason": "The run is completed, so nothing resumes from this checkpoint.",
-            "bytes_freed": sum(files),
-            "files_deleted": 4,
-        }
-    ]
-
-
-def test_dry_run__is_an_option_and_a_setting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = shell.add_finished_run()
-    run.write_seal()
-    make_old(run.seal, 30)
-    before = contents(shell.folder)
-    shown = shell.type("gc", "--dry-run")
-    assert "Nothing was removed. Without a dry run, " in shown and "/checkpoints/step-34 " in shown
-    monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "true")
-    report = CleanupReport.model_validate_json(shell.type("gc", "--json"))
-    assert report.dry_run and len(report.removals) == 2 and report.bytes_freed == report.files_deleted == 0
-    assert contents(shell.folder) == before
-    monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "false")
-    assert shell.type("gc").endswith(" removed.\n")
-    assert not list(run.checkpoints.glob("step-*"))
+        [removal] = clean_up(settings_of(tmp_path), dry_run=dry_run).removals
+    assert removal.path == "models/lstm-1/checkpoints/step-1"
+    event = "cleanup_dry_run" if dry_run else "cleanup_completed"
+    named = {"run_id": "lstm-1", "path": removal.path, "reason": removal.reason}
+    assert logs == [{"event": event, "log_level": "info", **named, "bytes_freed": sum(sizes), "files_deleted": 4}]
 
 
 def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
@@ -367,13 +330,15 @@ def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
     with lock, pytest.raises(AppError, match="Another cleanup is running") as caught:
         clean_up(settings_of(tmp_path))
     assert caught.value.code is ErrorCode.CONFLICT
+    empty = CleanupReport(dry_run=False, bytes_freed=0, files_deleted=0, removals=())
+    assert clean_up(settings_of(tmp_path / "new")) == empty
 
 
 def test_grace_period__begins_with_the_end_or_the_last_evaluation(tmp_path: Path) -> None:
     run = add_run(tmp_path, "lstm-1", days=0.9, steps=(1,))
-    assert removed(clean_up(settings_of(tmp_path))) == {}
+    assert removed(settings_of(tmp_path)) == {}
     make_old(run.seal, 1.1)
-    assert len(clean_up(settings_of(tmp_path)).removals) == 1
+    assert len(removed(settings_of(tmp_path))) == 1
 
 
 def test_settings__have_names_in_the_environment_and_in_the_toml_file(tmp_path: Path) -> None:
@@ -415,37 +380,35 @@ def stored_tokenizers(folder: Path) -> set[str]:
 def test_tokenizers__without_any_use_for_long_go(tmp_path: Path) -> None:
     unused, young = add_tokenizer(tmp_path, "ab"), add_tokenizer(tmp_path, "bc", days=5)
     given, own, planned = (add_tokenizer(tmp_path, text) for text in ("cd", "de", "ef"))
+    renewed = add_tokenizer(tmp_path, "fg")
+    assert add_tokenizer(tmp_path, "fg", days=0) == renewed, "a run takes it again"
     add_run(tmp_path, "lstm-1", None, tokenizer_id=given)
     trained = add_run(tmp_path, "lstm-2", "failed")
     shutil.copytree(tmp_path / "artifacts" / "tokenizers" / own, trained.tokenizer)
     add_experiment(tmp_path, plan_with({"tokenizer_id": planned}), [])
-    assert removed(clean_up(settings_of(tmp_path))).keys() <= {
-        f"models/lstm-2/checkpoints/step-{step}" for step in (1, 2, 3)
-    }
+    checkpoints = {f"models/lstm-2/checkpoints/step-{step}" for step in (1, 2, 3)}
+    assert removed(settings_of(tmp_path)).keys() <= checkpoints
     report = clean_up(with_tokenizers(tmp_path))
-    assert [(one.path, one.tokenizer_id) for one in report.removals if one.run_id is None] == [
-        (f"tokenizers/{unused}", unused)
-    ]
-    assert stored_tokenizers(tmp_path) == {young, given, own, planned}
+    [removal] = [one for one in report.removals if one.run_id is None]
+    assert (removal.path, removal.tokenizer_id) == (f"tokenizers/{unused}", unused)
+    assert stored_tokenizers(tmp_path) == {young, given, own, planned, renewed}
 
 
-def test_tokenizer_jobs__stay_while_they_wait_and_while_an_experiment_has_their_label(tmp_path: Path) -> None:
-    store, ids = TokenizerStore(tmp_path / "artifacts"), dict[str, str]()
-    for label in ("small lstm", "other", "damaged", "queued"):
+def test_tokenizer_jobs__stay_while_they_wait_or_an_experiment_has_their_label(tmp_path: Path) -> None:
+    store, paths = TokenizerStore(tmp_path / "artifacts"), dict[str, str]()
+    for number, label in enumerate(("small lstm", "other", "damaged", "queued")):
         request = parse(TokenizerTrainRequest, {"method": "char", "corpora": ["text"], "label": label, "vocab_size": 9})
-        tokenizer_id = tokenizer_id_of(changed(request, vocab_size=10 + len(ids)), ())
-        ids[label] = store.create(
-            TokenizerRecord(tokenizer_id=tokenizer_id, created_at=now(), request=request, corpora=())
-        ).tokenizer_id
-        tokenizer = store.get(tokenizer_id)
+        tokenizer_id = tokenizer_id_of(changed(request, vocab_size=10 + number), ())
+        record = TokenizerRecord(tokenizer_id=tokenizer_id, created_at=now(), request=request, corpora=())
+        tokenizer = store.get(store.create(record).tokenizer_id)
         if label != "queued":
             tokenizer.fail(AppError(ErrorCode.CORPUS_EMPTY, "It is empty."))
         if label == "damaged":
             (tokenizer.path / "error.json").write_bytes(b"{")
         make_old(tokenizer.path, 20)
+        paths[label] = f"tokenizers/{tokenizer_id}"
     add_experiment(tmp_path, plan(), [])
-
-    assert removed(clean_up(with_tokenizers(tmp_path))).keys() == {f"tokenizers/{ids['other']}"}
+    assert removed(with_tokenizers(tmp_path)).keys() == {paths["other"]}
 
 
 @pytest.mark.parametrize("damaged", ["models/lstm-1", "experiments/small-01234567"])
@@ -460,20 +423,18 @@ def test_tokenizers__stay_while_a_run_or_an_experiment_cannot_be_read(tmp_path: 
     assert "tokenizer_cleanup_postponed" in [line["event"] for line in logs]
 
 
-def test_tokenizer__that_a_run_takes_again_counts_as_used(tmp_path: Path) -> None:
-    tokenizer_id = add_tokenizer(tmp_path, "ab")
-    assert add_tokenizer(tmp_path, "ab", days=0) == tokenizer_id
-    assert removed(clean_up(with_tokenizers(tmp_path))) == {}
-
-
 # encoded corpora
 
 
-def add_encoded(folder: Path, name: str, *, written: float, used: float, size: int = 1000) -> Path:
-    """An encoded corpus that was written and used so many days ago."""
-    encoded = folder / "data" / "corpus_cache" / (name * 64)
+def cached(folder: Path, name: str) -> Path:
+    return folder / "data" / "corpus_cache" / name
+
+
+def add_encoded(folder: Path, name: str, *, written: float, used: float) -> Path:
+    """An encoded corpus of 1,000 bytes that was written and used so many days ago."""
+    encoded = cached(folder, name if name.startswith(".") else name * 64)
     encoded.mkdir(parents=True)
-    (encoded / "train.bin").write_bytes(b"x" * size)
+    (encoded / "train.bin").write_bytes(b"x" * 1000)
     make_old(encoded / "train.bin", written)
     make_old(encoded, used)
     return encoded
@@ -488,26 +449,24 @@ def cache_settings(folder: Path, **fields: object) -> Settings:
 def test_corpus_cache__shrinks_to_its_size_in_the_order_of_the_policy(
     tmp_path: Path, policy: str, expected: list[str]
 ) -> None:
-    add_encoded(tmp_path, "a", written=9, used=1)
-    add_encoded(tmp_path, "b", written=8, used=7)
-    add_encoded(tmp_path, "c", written=2, used=2)
+    for name, written, used in (("a", 9, 1), ("b", 8, 7), ("c", 2, 2)):
+        add_encoded(tmp_path, name, written=written, used=used)
     settings = cache_settings(tmp_path, policy=policy, max_bytes=1999)
     listed = clean_up(settings, dry_run=True)
     report = clean_up(settings)
     assert listed.removals == report.removals
-    assert sorted(removed(report)) == [f"corpus_cache/{name * 64}" for name in expected]
+    assert sorted(one.path for one in report.removals) == [f"corpus_cache/{name * 64}" for name in expected]
     assert report.bytes_freed == 2000
-    assert clean_up(settings).removals == ()
+    assert removed(settings) == {}
 
 
 def test_corpus_cache__frees_the_disk(tmp_path: Path) -> None:
     for name in "abc":
         add_encoded(tmp_path, name, written=1, used=1)
     free = shutil.disk_usage(tmp_path).free
-    assert removed(clean_up(cache_settings(tmp_path, min_free_bytes=free // 2))) == {}
-    report = clean_up(cache_settings(tmp_path, min_free_bytes=free * 2))
-    assert len(report.removals) == 3
-    assert clean_up(settings_of(tmp_path)).removals == ()
+    assert removed(cache_settings(tmp_path, min_free_bytes=free // 2)) == {}
+    assert len(removed(cache_settings(tmp_path, min_free_bytes=free * 2))) == 3
+    assert removed(settings_of(tmp_path)) == {}
 
 
 def test_encoded_corpus_in_use__stays(tmp_path: Path) -> None:
@@ -517,24 +476,18 @@ def test_encoded_corpus_in_use__stays(tmp_path: Path) -> None:
     clean_up(cache_settings(tmp_path, max_bytes=0))
     os.close(descriptor)
     assert used.exists() and not other.exists()
-    trash = tmp_path / "data" / "corpus_cache" / ".removed"
-    trash.rmdir()
-    trash.write_bytes(b"")
+    cached(tmp_path, ".removed").rmdir()
+    cached(tmp_path, ".removed").write_bytes(b"")
     [removal] = clean_up(cache_settings(tmp_path, max_bytes=0)).removals
     assert removal.error == "File exists" and used.exists()
 
 
 def test_corpus_that_was_never_encoded_completely__goes_after_a_day(tmp_path: Path) -> None:
-    young = add_encoded(tmp_path, "a", written=0.5, used=3).rename(tmp_path / "data" / "corpus_cache" / ".tmp-1")
-    old = add_encoded(tmp_path, "b", written=1.5, used=3).rename(tmp_path / "data" / "corpus_cache" / ".tmp-2")
-    empty = tmp_path / "data" / "corpus_cache" / ".tmp-3"
+    young = add_encoded(tmp_path, ".tmp-1", written=0.5, used=3)
+    old = add_encoded(tmp_path, ".tmp-2", written=1.5, used=3)
+    empty = cached(tmp_path, ".tmp-3")
     empty.mkdir()
     make_old(empty, 2)
     clean_up(cache_settings(tmp_path))
     assert [path.exists() for path in (young, old, empty)] == [True, False, False]
     assert time.time() - young.stat().st_mtime > DAY_SECONDS
-
-
-def test_runs__of_a_folder_that_is_new_are_none(tmp_path: Path) -> None:
-    assert clean_up(settings_of(tmp_path)) == CleanupReport(dry_run=False, bytes_freed=0, files_deleted=0, removals=())
-    assert RunStore(tmp_path / "artifacts").all() == []
