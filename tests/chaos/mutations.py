@@ -204,7 +204,7 @@ MUTATIONS = (
         "trainer/training/checkpoint.py",
         '        temporary = parent / f".tmp-step-{step}"\n',
         "        temporary = step_folder(parent, step)\n",
-        (f"{CRASH_STATES}::test_checkpoints__none_that_was_acknowledged_is_lost_and_no_wrong_one_loaded_in_any_state",),
+        (f"{CRASH_STATES}::test_checkpoints__acknowledged_ones_are_found_in_any_state",),
     ),
     Mutation(
         "the state of the generators is in the checkpoint",

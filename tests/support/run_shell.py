@@ -58,3 +58,12 @@ def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path, capsys)
+
+
+@pytest.fixture(name="run")
+def finished_copy_fixture(tmp_path: Path) -> RunDirectory:
+    """A sealed finished run with checkpoints, an evaluation, a log and its text."""
+    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
+    [run] = RunStore(tmp_path / "artifacts").all()
+    run.write_seal()
+    return run

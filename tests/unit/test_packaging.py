@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
 from tests.support import ROOT
@@ -20,7 +20,11 @@ REDIS_PASSWORD = "${REDIS_PASSWORD:?set it in .env; make start does}"  # noqa: S
 
 class Project(BaseModel):
     dependencies: list[str]
-    optional_dependencies: dict[str, list[str]]
+    extras: dict[str, list[str]] = Field(alias="optional-dependencies")
+
+
+class PyProject(BaseModel):
+    project: Project
 
 
 class Service(BaseModel):
@@ -59,15 +63,14 @@ def lines_of(*path: str) -> list[str]:
 
 def package(requirement: str) -> str:
     """The package's name as pip compares names: `ruamel.yaml>=0.18` is `ruamel-yaml`."""
-    return re.sub("[._]", "-", re.split("[;[<>=!~ ]", requirement)[0].lower())
+    name: list[str] = re.findall(r"^[\w.-]+", requirement.lower())
+    return "".join(name).replace(".", "-").replace("_", "-")
 
 
 def test_constraints__pin_every_direct_dependency_but_torch_and_name_no_address() -> None:
-    text = (
-        (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace("optional-dependencies", "optional_dependencies")
-    )
-    project = Project.model_validate(tomllib.loads(text)["project"])
-    direct = [*project.dependencies, *(one for extra in project.optional_dependencies.values() for one in extra)]
+    content: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = PyProject.model_validate(content).project
+    direct = [*project.dependencies, *(one for extra in project.extras.values() for one in extra)]
     lines = lines_of("constraints.txt")
     assert {package(one) for one in direct} - {"torch"} <= {package(line) for line in lines if "==" in line}
     assert [] == [line for line in lines if "://" in line or line.startswith("-") or " @ " in line]

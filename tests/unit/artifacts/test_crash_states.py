@@ -1,6 +1,7 @@
 """Every disk state after a power cut: acknowledged checkpoints are complete, and none is read wrongly."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,60 +19,62 @@ from trainer.system.files import Disk, sha256_of
 from trainer.training.checkpoint import CheckpointStore
 
 CHECKPOINTS = {step: checkpoint(step, step) for step in (1, 2, 3, 4)}
-KINDS = ["file", ".tmp-", "parent"]
 
 
-def saved(folder: Path, without: str | None = None) -> RecordingDisk:
-    """Three saves into a run that has no folder for them yet; the third one drops the first."""
+def saved(folder: Path, without: str | None = None, steps: tuple[int, ...] = (1, 2, 3)) -> RecordingDisk:
+    """Saves into a run that has no folder for them yet; the third one drops the first."""
     folder.mkdir()
     disk = RecordingDisk(folder, without)
     store = CheckpointStore(folder / "checkpoints", disk)
-    for step in (1, 2, 3):
+    for step in steps:
         store.save(CHECKPOINTS[step])
         disk.acknowledge()
     return disk
 
 
-def wrong_checkpoints(disk: RecordingDisk, folder: Path, *, at_most: int | None = None) -> tuple[int, list[str]]:
-    """The number of states, and what is wrong with them; looks no further once `at_most` are wrong."""
+Fault = Callable[[Path, int], str | None]
+"""What is wrong with the files of a state before which so many promises were made."""
+
+
+def wrong_states(
+    disk: RecordingDisk, folder: Path, fault_of: Fault, *, at_most: int | None = None, states: int = 20
+) -> list[str]:
+    """What is wrong with all states that a crash may leave; looks no further once `at_most` are wrong."""
     wrong: list[str] = []
     count = 0
-    for tree, acknowledged in disk.states():
-        count += 1
+    for count, (tree, acknowledged) in enumerate(disk.states(), 1):
         lay_out(tree, folder)
-        store = CheckpointStore(folder / "checkpoints", UnsyncedDisk())
-        found = store.recover()
-        step = 0 if found.checkpoint is None else found.checkpoint.state.step
-        if found.quarantined:
-            wrong.append(f"after {acknowledged}: {found.quarantined}")
-        elif step < acknowledged:
-            wrong.append(f"after {acknowledged}: {step} is the newest")
-        elif step and not same(CHECKPOINTS[step], found.checkpoint):
-            wrong.append(f"after {acknowledged}: {step} is another")
-        else:
-            store.save(CHECKPOINTS[step + 1])
-            if not same(CHECKPOINTS[step + 1], store.recover().checkpoint):
-                wrong.append(f"after {acknowledged}: the next save is not found")
+        if fault := fault_of(folder, acknowledged):
+            wrong.append(f"state {count}, after {acknowledged}: {fault}")
         if len(wrong) == at_most:
-            break
-    return count, wrong
+            return wrong
+    assert count > states
+    return wrong
 
 
-def test_checkpoints__none_that_was_acknowledged_is_lost_and_no_wrong_one_loaded_in_any_state(tmp_path: Path) -> None:
-    count, wrong = wrong_checkpoints(saved(tmp_path / "run"), tmp_path / "state")
-    assert wrong == []
-    assert count > 100
+def fault_of_checkpoints(folder: Path, acknowledged: int) -> str | None:
+    store = CheckpointStore(folder / "checkpoints", UnsyncedDisk())
+    found = store.recover()
+    step = 0 if found.checkpoint is None else found.checkpoint.state.step
+    if found.quarantined:
+        return f"{found.quarantined}"
+    if step < acknowledged:
+        return f"{step} is the newest"
+    if step and not same(CHECKPOINTS[step], found.checkpoint):
+        return f"{step} is another"
+    store.save(CHECKPOINTS[step + 1])
+    return None if same(CHECKPOINTS[step + 1], store.recover().checkpoint) else "the next save is not found"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_checkpoints__with_one_kind_of_sync_left_out_the_enumeration_finds_it(tmp_path: Path, kind: str) -> None:
+def test_checkpoints__acknowledged_ones_are_found_in_any_state(tmp_path: Path) -> None:
+    assert wrong_states(saved(tmp_path / "run"), tmp_path / "state", fault_of_checkpoints, states=100) == []
+
+
+@pytest.mark.parametrize("kind", ["file", ".tmp-", "parent"])
+def test_checkpoints__without_one_kind_of_sync_are_found_wrong(tmp_path: Path, kind: str) -> None:
     """The last save only: the states multiply when nothing is ever synced."""
-    (tmp_path / "run").mkdir()
-    disk = RecordingDisk(tmp_path / "run", kind)
-    CheckpointStore(tmp_path / "run" / "checkpoints", disk).save(CHECKPOINTS[1])
-    disk.acknowledge()
-    _, wrong = wrong_checkpoints(disk, tmp_path / "state", at_most=1)
-    assert len(wrong) == 1
+    disk = saved(tmp_path / "run", kind, steps=(1,))
+    assert len(wrong_states(disk, tmp_path / "state", fault_of_checkpoints, at_most=1)) == 1
 
 
 def accepted_and_ended(folder: Path, without: str | None = None) -> RecordingDisk:
@@ -91,23 +94,9 @@ def accepted_and_ended(folder: Path, without: str | None = None) -> RecordingDis
     return disk
 
 
-def wrong_runs(disk: RecordingDisk, folder: Path, *, at_most: int | None = None) -> tuple[int, list[str]]:
-    wrong: list[str] = []
-    count = 0
-    for tree, acknowledged in disk.states():
-        count += 1
-        lay_out(tree, folder)
-        fault = fault_of_run(RunStore(folder, UnsyncedDisk()), acknowledged)
-        if fault:
-            wrong.append(f"after {acknowledged}: {fault}")
-        if len(wrong) == at_most:
-            break
-    return count, wrong
-
-
-def fault_of_run(store: RunStore, acknowledged: int) -> str | None:
+def fault_of_run(folder: Path, acknowledged: int) -> str | None:
     try:
-        run = store.get("char_lstm-1")
+        run = RunStore(folder, UnsyncedDisk()).get("char_lstm-1")
     except AppError:
         return "lost" if acknowledged else None
     try:
@@ -132,68 +121,67 @@ def fault_of_run(store: RunStore, acknowledged: int) -> str | None:
 
 
 def test_run_and_its_end__are_there_or_not_in_any_state_and_the_seal_fits(tmp_path: Path) -> None:
-    count, wrong = wrong_runs(accepted_and_ended(tmp_path / "store"), tmp_path / "state")
-    assert wrong == []
-    assert count > 20
+    assert wrong_states(accepted_and_ended(tmp_path / "store"), tmp_path / "state", fault_of_run) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "parent"])
-def test_run_and_its_end__with_one_kind_of_sync_left_out_the_enumeration_finds_it(tmp_path: Path, kind: str) -> None:
-    _, wrong = wrong_runs(accepted_and_ended(tmp_path / "store", kind), tmp_path / "state", at_most=1)
-    assert len(wrong) == 1
+def test_run_and_its_end__without_one_kind_of_sync_are_found_wrong(tmp_path: Path, kind: str) -> None:
+    disk = accepted_and_ended(tmp_path / "store", kind)
+    assert len(wrong_states(disk, tmp_path / "state", fault_of_run, at_most=1)) == 1
+
+
+def fault_of_log(folder: Path, acknowledged: int) -> str | None:
+    path = folder / "log"
+    if path.exists():
+        seen = [event.event_id for event in EventReader(path).read_new()]
+        if seen[:acknowledged] != [f"r:phase:{number}" for number in range(1, acknowledged + 1)]:
+            return f"lost: {seen}"
+    with EventLog(path, UnsyncedDisk()) as log:
+        log.append(phase(99))
+    events = EventReader(path).read_new()
+    if [event.seq for event in events] != list(range(1, len(events) + 1)):
+        return "gap"
+    return None if len(events) > acknowledged and events[-1].event_id == "r:phase:99" else "the next is not found"
 
 
 def test_events__that_were_acknowledged_are_there_without_a_gap_in_any_state(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    disk = RecordingDisk(folder)
+    (tmp_path / "run").mkdir()
+    disk = RecordingDisk(tmp_path / "run")
     for first in (1, 4):  # the second writer finds a line that was torn
-        with EventLog(folder / "log", disk) as log:
+        with EventLog(tmp_path / "run" / "log", disk) as log:
             for number in range(first, first + 3):
                 log.append(phase(number))
                 disk.acknowledge()
-        with (folder / "log").open("ab") as file:
+        with (tmp_path / "run" / "log").open("ab") as file:
             file.write(b'{"type":')
+    assert wrong_states(disk, tmp_path / "state", fault_of_log) == []
 
-    count = 0
-    for tree, acknowledged in disk.states():
-        count += 1
-        lay_out(tree, tmp_path / "state")
-        log_file = tmp_path / "state" / "log"
-        if log_file.exists():
-            seen = [event.event_id for event in EventReader(log_file).read_new()]
-            assert seen[:acknowledged] == [f"r:phase:{n}" for n in range(1, acknowledged + 1)]
-        with EventLog(log_file, UnsyncedDisk()) as log:
-            log.append(phase(99))
-        events = EventReader(log_file).read_new()
-        assert [event.seq for event in events] == list(range(1, len(events) + 1))
-        assert (len(events) > acknowledged) and events[-1].event_id == "r:phase:99"
-    assert count > 20
+
+def fault_of_ledger(folder: Path, acknowledged: int) -> str | None:
+    if not acknowledged:
+        return None
+    run = RunDirectory(folder / "models" / "char_lstm-1", UnsyncedDisk())
+    known = [watcher.user_id for watcher in read_ledger(run).watchers]
+    if known not in ([7, 8, 9][: max(1, acknowledged - 1)], [7, 8, 9][:acknowledged]):
+        return f"{known}"
+    is_same = len(Ledger(run).current.watchers) == len(known)
+    return None if is_same and not list(run.path.glob(".dm.json.*")) else "it is another when written"
 
 
 def test_ledger__is_as_it_was_last_noted_or_as_before_in_any_state(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    root.mkdir()
-    disk = RecordingDisk(root)
-    run = RunStore(root, disk).create(record())
+    (tmp_path / "store").mkdir()
+    disk = RecordingDisk(tmp_path / "store")
+    run = RunStore(tmp_path / "store", disk).create(record())
     disk.acknowledge()
 
-    async def notes() -> None:
+    async def note() -> None:
         ledger = Ledger(run)
         for user_id in (7, 8, 9):
             await ledger.watch(user_id, None)
             disk.acknowledge()
 
-    asyncio.run(notes())
-
-    for tree, acknowledged in disk.states():
-        if acknowledged:
-            lay_out(tree, tmp_path / "state")
-            state = RunDirectory(tmp_path / "state" / "models" / "char_lstm-1", UnsyncedDisk())
-            known = [watcher.user_id for watcher in read_ledger(state).watchers]
-            assert known in ([7, 8, 9][: max(1, acknowledged - 1)], [7, 8, 9][:acknowledged])
-            assert len(Ledger(state).current.watchers) == len(known)
-            assert not list(state.path.glob(".dm.json.*"))
+    asyncio.run(note())
+    assert wrong_states(disk, tmp_path / "state", fault_of_ledger) == []
 
 
 def test_sync__reaches_the_operating_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

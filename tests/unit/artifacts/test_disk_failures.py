@@ -10,25 +10,28 @@ import pytest
 from bot.people.watchers import Ledger, read_ledger
 from tests.support.checkpoints import checkpoint, names, same
 from tests.support.disk_failures import CODES, FailingDisk, failing, told
-from tests.support.runs import phase, record
+from tests.support.runs import ended, phase, record
 from trainer.artifacts.event_log import EventLog, EventReader
-from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
+from trainer.artifacts.runs import RunDirectory, RunStore, complete_end
 from trainer.contracts.errors import AppError
 from trainer.system.files import write_atomically
 from trainer.training.checkpoint import CheckpointStore
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_save__that_fails_anywhere_leaves_a_usable_checkpoint_and_the_next_one_works(tmp_path: Path, code: int) -> None:
+@pytest.fixture(name="code", params=CODES)
+def code_fixture(request: pytest.FixtureRequest) -> int:
+    code: int = request.param
+    return code
+
+
+def test_save__that_fails_anywhere_leaves_a_usable_checkpoint_and_can_be_tried_again(tmp_path: Path, code: int) -> None:
     made = {step: checkpoint(step, step) for step in (1, 2, 3)}
     for number, disk in enumerate(failing(code, at_least=13)):
         folder = tmp_path / str(number)
         for step in (1, 2):
             CheckpointStore(folder).save(made[step])
         store = CheckpointStore(folder, disk)
-
         done = told(partial(store.save, made[3]), disk, code)
-
         assert not list(folder.glob(".tmp-*")), "what was half written takes no room"
         found = CheckpointStore(folder).recover()
         assert found.checkpoint is not None and found.quarantined == ()
@@ -37,16 +40,11 @@ def test_save__that_fails_anywhere_leaves_a_usable_checkpoint_and_the_next_one_w
         assert step == 3 or (step == 2 and not done)
         store.save(made[3])
         assert same(made[3], store.recover().checkpoint)
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_first_save__that_fails_anywhere_can_be_tried_again(tmp_path: Path, code: int) -> None:
-    made = checkpoint(1)
     for number, disk in enumerate(failing(code, at_least=14)):
-        store = CheckpointStore(tmp_path / str(number) / "checkpoints", disk)
-        told(partial(store.save, made), disk, code)
-        store.save(made)
-        assert same(made, store.recover().checkpoint)
+        store = CheckpointStore(tmp_path / f"first{number}" / "checkpoints", disk)
+        told(partial(store.save, made[1]), disk, code)
+        store.save(made[1])
+        assert same(made[1], store.recover().checkpoint)
 
 
 def test_recovery__that_fails_is_told_and_can_be_tried_again(tmp_path: Path) -> None:
@@ -59,7 +57,6 @@ def test_recovery__that_fails_is_told_and_can_be_tried_again(tmp_path: Path) -> 
     assert len(list(tmp_path.glob("broken-*"))) > 1
 
 
-@pytest.mark.parametrize("code", CODES)
 def test_record__that_fails_anywhere_is_the_old_or_the_new_one_whole(tmp_path: Path, code: int) -> None:
     path = tmp_path / "manifest.json"
     for disk in failing(code, at_least=3):
@@ -69,7 +66,6 @@ def test_record__that_fails_anywhere_is_the_old_or_the_new_one_whole(tmp_path: P
         assert names(tmp_path) == ["manifest.json"]
 
 
-@pytest.mark.parametrize("code", CODES)
 def test_event__that_fails_anywhere_is_written_whole_at_the_next_try(tmp_path: Path, code: int) -> None:
     for number, disk in enumerate(failing(code, at_least=5)):
         path = tmp_path / f"log{number}"
@@ -99,23 +95,17 @@ def test_event_that_could_not_be_written__comes_with_the_next_one(tmp_path: Path
             log.append(phase(1))
         assert EventReader(tmp_path / "log").read_new() == []
         log.append(phase(2))
-    assert [(e.seq, e.event_id) for e in EventReader(tmp_path / "log").read_new()] == [
-        (1, "r:phase:1"),
-        (2, "r:phase:2"),
-    ]
+    events = EventReader(tmp_path / "log").read_new()
+    assert [(event.seq, event.event_id) for event in events] == [(1, "r:phase:1"), (2, "r:phase:2")]
 
 
-@pytest.mark.parametrize("code", CODES)
 def test_end__that_fails_anywhere_is_completed_by_the_next(tmp_path: Path, code: int) -> None:
     for number, disk in enumerate(failing(code, at_least=9)):
         run_id = f"r{number}"
         RunStore(tmp_path).create(record(run_id))
         run = RunDirectory(tmp_path / "models" / run_id, disk)
 
-        def end(run: RunDirectory = run) -> None:
-            with run.open_log() as events:
-                finish_run(run, events, manifest_of(run.record(), "cancelled"))
-
+        end = partial(ended, run, "cancelled")
         if not told(end, disk, code) and run.manifest() is None:
             end()
         complete_end(run)
@@ -125,7 +115,6 @@ def test_end__that_fails_anywhere_is_completed_by_the_next(tmp_path: Path, code:
         assert not list(run.path.glob(".*"))
 
 
-@pytest.mark.parametrize("code", CODES)
 def test_request__that_fails_anywhere_was_never_accepted_or_is_whole(tmp_path: Path, code: int) -> None:
     for number, disk in enumerate(failing(code, at_least=12)):
         store = RunStore(tmp_path / str(number) / "artifacts", disk)
@@ -141,19 +130,18 @@ def test_request__that_fails_anywhere_was_never_accepted_or_is_whole(tmp_path: P
         assert [run.follow().refresh().status for run in store.all()] == ["queued"] * len(accepted)
 
 
-@pytest.mark.parametrize("code", CODES)
+def watch(ledger: Ledger) -> None:
+    asyncio.run(ledger.watch(8, None))
+
+
 def test_ledger__that_fails_anywhere_is_told_and_noted_at_the_next_try(tmp_path: Path, code: int) -> None:
     for number, disk in enumerate(failing(code, at_least=3)):
         RunStore(tmp_path).create(record(f"r{number}"))
         run = RunDirectory(tmp_path / "models" / f"r{number}", disk)
         ledger = Ledger(run)
-
-        def watch(ledger: Ledger = ledger) -> None:
-            asyncio.run(ledger.watch(8, None))
-
-        told(watch, disk, code)
+        told(partial(watch, ledger), disk, code)
         assert [watcher.user_id for watcher in read_ledger(run).watchers] in ([7], [7, 8])
-        watch()
+        watch(ledger)
         assert [watcher.user_id for watcher in read_ledger(run).watchers] == [7, 8]
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import shutil
 from hashlib import sha256
 from pathlib import Path
 from threading import Timer
@@ -10,25 +9,17 @@ from threading import Timer
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.support.run_shell import FINISHED_RUN
-from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
-from trainer.config.presets import request_hash
+from tests.support.run_shell import finished_copy_fixture
+from tests.support.runs import ended, record
+from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore, new_run_id
 from trainer.contracts.base import now
-from trainer.contracts.runs import RunRecord
 from trainer.data.corpora import CorpusStore
 from trainer.export.verification import Verification, verify_run
 from trainer.queue.resolve import resolve_request
 
+__all__ = ["finished_copy_fixture"]
+
 NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}
-
-
-@pytest.fixture(name="run")
-def run_fixture(tmp_path: Path) -> RunDirectory:
-    """A finished run."""
-    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
-    [run] = RunStore(tmp_path / "artifacts").all()
-    run.write_seal()
-    return run
 
 
 def verified(run: RunDirectory) -> Verification:
@@ -93,11 +84,10 @@ def test_lost_file__is_named(run: RunDirectory, name: str) -> None:
 
 
 def test_records_that_cannot_be_read__are_one_finding(run: RunDirectory) -> None:
-    finding = {"records": "One of request.json, manifest.json, events.jsonl cannot be read."}
     (run.path / "request.json").write_bytes(b"{")
-    assert wrong(run) == finding
+    finding = wrong(run)
     (run.path / "request.json").unlink()
-    assert wrong(run) == finding
+    assert finding.keys() == {"records"} and wrong(run) == finding
 
 
 def test_run_without_a_seal__is_wrong_as_its_records_cannot_be_checked(run: RunDirectory) -> None:
@@ -140,34 +130,30 @@ def test_texts_given_for_validation_and_test__are_checked_too(tmp_path: Path) ->
     assert set(wrong(run)) == {"test_corpus", "request_hash"}
 
 
-def test_run_that_waits__is_checked_as_far_as_it_has_come(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_run_without_a_model__is_checked_as_far_as_it_has_come(tmp_path: Path, is_cancelled: bool) -> None:
     add_corpus(tmp_path, some_text())
-    found = verified(accepted(tmp_path))
+    run = accepted(tmp_path)
+    if is_cancelled:
+        ended(run, "cancelled")
+    found = verified(run)
+    sealed = SEALED_FILES if is_cancelled else SEALED_FILES[:0]
     assert found.ok
-    assert found.checks[0].message == "The run is queued. Its files so far are checked."
+    assert [check.name for check in found.checks] == ["end", *sealed, "corpus", "request_hash"]
+    assert ("The run is queued." in found.checks[0].message) is not is_cancelled
 
 
 def test_run_under_way__is_checked_with_its_tokenizer_and_checkpoints(run: RunDirectory) -> None:
-    unfinish(run)
+    (run.path / "manifest.json").unlink()
+    run.seal.unlink()
     (run.checkpoints / "step-9").symlink_to("dropped-by-the-training-meanwhile")
     found = verified(run)
     assert found.ok
-    assert [check.name for check in found.checks] == [
-        *("end", "tokenizer", "checkpoints/step-17", "checkpoints/step-34", "corpus", "request_hash")
-    ]
+    checkpoints = ("checkpoints/step-17", "checkpoints/step-34")
+    assert [check.name for check in found.checks] == ["end", "tokenizer", *checkpoints, "corpus", "request_hash"]
     with (run.checkpoints / "step-34" / "state.json").open("ab") as file:
         file.write(b" ")
     assert wrong(run) == {"checkpoints/step-34": "The checkpoint of step 34 is damaged."}
-
-
-def test_cancelled_run__has_no_model_to_check(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    run = accepted(tmp_path)
-    with run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), "cancelled"))
-    found = verified(run)
-    assert found.ok
-    assert [check.name for check in found.checks] == ["end", *SEALED_FILES, "corpus", "request_hash"]
 
 
 def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> None:
@@ -176,24 +162,9 @@ def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> No
     assert wrong(run)["end"] == "The event log says running, the manifest completed."
 
 
-def unfinish(run: RunDirectory) -> None:
-    """Take a run's end back."""
-    (run.path / "manifest.json").unlink()
-    run.seal.unlink()
-
-
 def accepted(folder: Path, **fields: object) -> RunDirectory:
     """A run that waits, with its texts there."""
-    settings = settings_in(folder)
-    request = tiny_request(**fields)
+    settings, request = settings_in(folder), tiny_request(**fields)
     effective = asyncio.run(resolve_request(request, CorpusStore(settings), settings))
-    created_at = now()
-    record = RunRecord(
-        run_id=new_run_id(request.model_family, created_at),
-        user_id=None,
-        created_at=created_at,
-        request=request,
-        effective=effective,
-        request_hash=request_hash(effective),
-    )
-    return RunStore(settings.app.artifacts_root).create(record)
+    run_id = new_run_id(request.model_family, now())
+    return RunStore(settings.app.artifacts_root).create(record(run_id, None, request=request, effective=effective))

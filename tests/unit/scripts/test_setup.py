@@ -50,15 +50,14 @@ def test_stamp__changes_with_each_of_its_inputs(tmp_path: Path) -> None:
         (tmp_path / name).write_text("one", encoding="utf-8")
     moved = tmp_path / "moved"
     shutil.copytree(tmp_path, moved)
-    plain = (tmp_path, "cpu", "3.11.7", ["dev"])
     more_extras = stamp(tmp_path, "cpu", "3.11.7", ["corpora", "dev"])
-    stamps = [stamp(*plain), more_extras, stamp(moved, *plain[1:])]
-    stamps += [stamp(tmp_path, "cu130", "3.11.7", ["dev"]), stamp(tmp_path, "cpu", "3.12.1", ["dev"])]
+    stamps = [stamp(folder, "cpu", "3.11.7", ["dev"]) for folder in (tmp_path, moved)]
+    stamps += [more_extras, stamp(tmp_path, "cu130", "3.11.7", ["dev"]), stamp(tmp_path, "cpu", "3.12.1", ["dev"])]
     for name in FILES:
         (tmp_path / name).write_text("two", encoding="utf-8")
-        stamps.append(stamp(*plain))
+        stamps.append(stamp(tmp_path, "cpu", "3.11.7", ["dev"]))
     assert len(set(stamps)) == len(stamps) == 7
-    assert stamps[-1] == stamp(*plain)
+    assert stamps[-1] == stamp(tmp_path, "cpu", "3.11.7", ["dev"])
     assert stamped_extras(more_extras) == ["corpora", "dev"]
     assert stamped_extras("incomplete") == stamped_extras("") == []
 
@@ -66,7 +65,7 @@ def test_stamp__changes_with_each_of_its_inputs(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("words", [("tset",), ("--extra", "tset"), ("--extra", "corpora", "--extra", "tset")])
 def test_unknown_word__is_refused_before_anything_is_done(words: tuple[str, ...]) -> None:
-    command = [sys.executable, ROOT / "scripts" / "setup.py", *words]
+    command = [sys.executable, f"{ROOT}/scripts/setup.py", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "invalid choice: 'tset'" in done.stderr

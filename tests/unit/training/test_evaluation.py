@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from tests.support.families import CAUSAL, FAMILIES, MASKED, effective_of, model
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel, losses_by_hand, windows_by_hand
 from tests.support.tiny_models import POEM, Run, char_tokenizer, lines_in, make_run, small_model
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
+from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.inference.windows import windows
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import vocabulary_of
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.batches import Masking, masking
 from trainer.training.device import resolve as resolve_compute
 from trainer.training.documents import Documents, line_ends
@@ -58,6 +61,18 @@ def evaluated(model: LanguageModel, run: Run) -> Evaluation:
     return evaluate(model, run.corpus.documents("test"), run.compute)
 
 
+def of_texts(
+    model: LanguageModel, tokenizer: Tokenizer, lines: Sequence[str], masks: Masking | None = None
+) -> Evaluation:
+    ids = tokenizer.encode_documents("\n".join(lines))
+    return evaluate(model, Documents(ids, tokenizer.special_ids, masks), COMPUTE)
+
+
+def measured(run: Run, model: LanguageModel, effective: EffectiveRequest | None = None) -> Measured:
+    request = effective or run.effective
+    return measure(model, run.tokenizer, run.corpus, "test", request, resolve_compute(request), run_id="r")
+
+
 @pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
 def test_loss__is_the_brute_force_mean_over_whole_lines(run: Run, architecture: str) -> None:
     model = small_model(run.tokenizer.vocab_size, architecture)
@@ -73,16 +88,16 @@ def test_loss__is_the_brute_force_mean_over_whole_lines(run: Run, architecture: 
     assert found.group_tokens == tuple(len(line) + 1 for line in lines)
 
 
-def test_accuracy__is_a_hand_count(run: Run) -> None:
+def test_accuracy__is_a_hand_count_and_leaves_the_mode_of_the_model_alone(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     reference = ReferenceModel(model, "lstm")
     ranks: list[int] = []
     for line in lines_of(run):
         answers = reference.log_probabilities([2, *line])
         ranks += [sum(v > p[target] for v in p) for p, target in zip(answers, [*line, 3], strict=True)]
-    found = evaluated(model, run)
-    assert found.top1_hits == Counter(ranks)[0]
-    assert found.top5_hits == sum(rank < 5 for rank in ranks)
+    found = evaluated(model.train(), run)
+    assert model.training
+    assert (found.top1_hits, found.top5_hits) == (Counter(ranks)[0], sum(rank < 5 for rank in ranks))
 
 
 @pytest.mark.parametrize("family", ["char_lstm", "gpt2", "lstm both", "bert"])
@@ -92,10 +107,7 @@ def test_loss__is_the_same_whatever_the_rows_and_batches_of_the_training(tmp_pat
     model = run.fresh_model().eval()
     found: set[tuple[float, float, int]] = set()
     for length, batch_size in ((16, 1), (16, 64), (30, 3), (64, 1), (64, 64)):
-        rows: dict[str, object] = {"max_seq_len": length, "batch_size": batch_size}
-        effective = run.effective.model_copy(update=rows)
-        compute = resolve_compute(effective)
-        metrics, _ = measure(model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r")
+        metrics, _ = measured(run, model, changed(run.effective, max_seq_len=length, batch_size=batch_size))
         found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
     assert len(found) == 1
 
@@ -106,8 +118,7 @@ def test_losses_of_lines__are_sums_over_groups_of_a_long_text(tmp_path: Path, fa
     fields: dict[str, object] = {"tokenizer": {"method": "char"}, **FAMILIES[family], "max_seq_len": 16}
     run = make_run(tmp_path, text, test_fraction=0.45, holdout_fraction=0.1, **fields)
 
-    metrics, _ = measure(run.fresh_model(), run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
-
+    metrics, _ = measured(run, run.fresh_model())
     lines = texts_of(run)
     bounds = [number * len(lines) // 200 for number in range(201)]
     groups = [lines[first:last] for first, last in pairwise(bounds)]
@@ -167,9 +178,8 @@ def test_loss__of_every_family_is_the_brute_force_over_whole_lines_and_windows(f
                 positions: NDArray[np.int64] = np.arange(begin, end)
                 is_scored: NDArray[np.bool_] = (positions >= scored[0]) & (positions <= scored[-1])
                 numbers: list[NDArray[np.int64]] = [np.full(1, n, dtype=np.int64) for n in (number, begin)]
-                batch = masks.apply(
-                    ids[:, begin:end], numbers[0], 0, begins=numbers[1], candidates=is_scored[np.newaxis]
-                )
+                candidates = is_scored[np.newaxis]
+                batch = masks.apply(ids[:, begin:end], numbers[0], 0, begins=numbers[1], candidates=candidates)
             inputs, targets = batch
             expected: list[int] = targets[0].tolist()
             with torch.inference_mode():
@@ -177,11 +187,7 @@ def test_loss__of_every_family_is_the_brute_force_over_whole_lines_and_windows(f
             losses += [
                 -log_p[place - begin][expected[place - begin]] for place in scored if expected[place - begin] >= 0
             ]
-
-    found = evaluate(
-        model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids, masks), COMPUTE
-    )
-
+    found = of_texts(model, tokenizer, lines, masks)
     assert model.context_tokens in (None, 24)
     assert found.tokens == len(losses)
     assert found.loss_nats == pytest.approx(sum(losses) / len(losses), abs=1e-5)
@@ -199,7 +205,7 @@ def test_long_lines__are_read_in_chunks_beside_short_ones() -> None:
             log_p = model.forward(ids[:, :-1]).double().log_softmax(-1)
         of_line: list[float] = log_p.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten().tolist()
         losses += of_line
-    found = evaluate(model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids), COMPUTE)
+    found = of_texts(model, tokenizer, lines)
     assert found.tokens == len(losses)
     assert found.loss_nats == pytest.approx(-sum(losses) / len(losses), abs=1e-5)
 
@@ -210,9 +216,7 @@ def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
     tokenizer = char_tokenizer(lines, mask_token=True)
     model = model_of("bert", vocabulary_of(tokenizer))
     masks = Masking(model.vocabulary, 4, 0.0, 1)
-    found = evaluate(
-        model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids, masks), COMPUTE
-    )
+    found = of_texts(model, tokenizer, lines, masks)
     assert model.context_tokens == 24
     assert found.tokens == len(windows_by_hand(102, 24, both_sides=True)) + 2
 
@@ -228,34 +232,21 @@ def test_every_family_with_every_tokenizer__predicts_each_token_and_the_end_of_e
     for family in CAUSAL:
         found = evaluated(model_of(family, vocabulary_of(run.tokenizer)), run)
         assert found.tokens == sum(len(run.tokenizer.encode(line)) + 1 for line in texts_of(run))
+        assert method != "word" or found.tokens == sum(len(line.split()) + 1 for line in texts_of(run))
         assert math.isfinite(found.loss_nats) and found.top1_hits <= found.top5_hits <= found.tokens
-
-
-def test_words__targets_are_the_words_and_one_end_of_each_line(tmp_path: Path) -> None:
-    words = make_run(
-        tmp_path, test_fraction=0.3, holdout_fraction=0.2, tokenizer={"method": "word"}, model_family="lstm"
-    )
-    found = evaluated(model_of("lstm", vocabulary_of(words.tokenizer)), words)
-    assert found.tokens == sum(len(line.split()) + 1 for line in texts_of(words))
 
 
 def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
     tokenizer = char_tokenizer(["abcde"])  # ids: four special ones, then a to e
     assert tokenizer.encode("abcde") == [4, 5, 6, 7, 8]
     model = always([8, 7, 4, 3, 5, 6], tokenizer.vocab_size)  # e, d, a, the end, b; then c
-    documents = Documents(tokenizer.encode_documents("ede\nabc\ncc"), tokenizer.special_ids)
-    found = evaluate(model, documents, COMPUTE)
+    found = of_texts(model, tokenizer, ["ede", "abc", "cc"])
     assert found.tokens == 3 + 3 + 2 + 3
     assert found.top1_hits == 2  # both e of the first line
     assert found.top5_hits == 11 - 3  # all but the three c
-
-
-def test_accuracy__of_five_tokens_is_full_among_the_first_five() -> None:
-    tokenizer = char_tokenizer(["aa"])
-    assert tokenizer.vocab_size == 5
-    documents = Documents(tokenizer.encode_documents("aaa\na"), tokenizer.special_ids)
-    found = evaluate(small_model(5), documents, COMPUTE)
-    assert found.top5_hits == found.tokens == 6
+    five = char_tokenizer(["aa"])
+    full = of_texts(small_model(five.vocab_size), five, ["aaa", "a"])
+    assert (five.vocab_size, full.top5_hits, full.tokens) == (5, 6, 6), "any of five tokens is among the first five"
 
 
 def always(best_first: list[int], tokens: int) -> LanguageModel:
@@ -276,24 +267,13 @@ def test_uniform_model__has_the_vocabulary_as_perplexity(run: Run) -> None:
     for weight in model.parameters():
         weight.detach().zero_()
     assert math.isclose(perplexity(evaluated(model, run).loss_nats), run.tokenizer.vocab_size, rel_tol=1e-5)
-
-
-def test_evaluation__leaves_the_mode_of_the_model_alone(run: Run) -> None:
-    model = small_model(run.tokenizer.vocab_size)
-    evaluated(model.train(), run)
-    assert model.training
-
-
-def test_perplexity__of_an_absurd_loss_is_finite() -> None:
-    assert math.isfinite(perplexity(1e6))
+    assert math.isfinite(perplexity(1e6)), "that of an absurd loss"
 
 
 def test_measure__tells_what_the_lines_are(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     lines, texts = lines_of(run), texts_of(run)
-
-    metrics, samples = measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
-
+    metrics, samples = measured(run, model)
     lengths = sorted(len(line) for line in lines)
     assert metrics.loss == evaluated(model, run).loss_nats
     assert metrics.n_tokens == sum(lengths) + len(lines)
@@ -314,17 +294,7 @@ def test_measure__counts_bytes_and_unknown_characters(tmp_path: Path) -> None:
     run = make_run(tmp_path, lines, test_fraction=0.3, split_by="position", tokenizer={"method": "char"})
     texts = lines[-3:]
     assert run.corpus.sizes["test"].lines == len(texts)
-
-    metrics, _ = measure(
-        small_model(run.tokenizer.vocab_size),
-        run.tokenizer,
-        run.corpus,
-        "test",
-        run.effective,
-        run.compute,
-        run_id="r",
-    )
-
+    metrics, _ = measured(run, small_model(run.tokenizer.vocab_size))
     characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
     assert size == characters + 2 + 1 + 1 + 2  # é twice, ö twice; € takes three
     assert (metrics.n_chars, metrics.n_bytes) == (characters, size)
@@ -334,9 +304,8 @@ def test_measure__counts_bytes_and_unknown_characters(tmp_path: Path) -> None:
 
 def test_measure__refuses_a_split_that_the_run_does_not_have(tmp_path: Path) -> None:
     run = make_run(tmp_path, POEM, test_fraction=0.0)
-    model = small_model(run.tokenizer.vocab_size)
     with pytest.raises(AppError, match="no test split"):
-        measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
+        measured(run, small_model(run.tokenizer.vocab_size))
 
 
 def test_samples__are_the_same_for_the_same_seed(run: Run) -> None:
@@ -380,53 +349,26 @@ def test_prompts__end_before_what_is_not_known_and_where_a_text_has_no_more(tmp_
     assert prompts("s" * 5000) == ("", "s" * 20)
 
 
-def test_distinct__is_the_share_of_different_grams() -> None:
+def test_distinct_and_repetition__are_shares_counted_by_hand() -> None:
     texts = ["a b a b".split(), ["a"]]
-    assert distinct(texts, 1) == 2 / 5
-    assert distinct(texts, 2) == 2 / 3
+    assert (distinct(texts, 1), distinct(texts, 2)) == (2 / 5, 2 / 3)
     assert distinct([["a"], []], 2) == 1
-
-
-def test_repetition__is_the_share_of_pairs_seen_before_in_their_text() -> None:
     assert repetition_rate(["a b a b".split(), "a b".split()]) == 1 / 4
     assert repetition_rate([[], ["a"]]) == 0
 
 
-def test_masked_model__is_measured_on_masked_tokens_the_same_each_time_and_writes_nothing(tmp_path: Path) -> None:
-    masked = make_run(tmp_path, test_fraction=0.3, holdout_fraction=0.2, objective="masked_lm")
-    model = masked.fresh_model().eval()
-
-    def measured() -> Measured:
-        return measure(
-            model,
-            masked.tokenizer,
-            masked.corpus,
-            "test",
-            masked.effective,
-            masked.compute,
-            run_id="run",
-        )
-
-    first, second = measured(), measured()
-
-    documents = masked.corpus.documents(
-        "test", masking(masked.effective, model.vocabulary, masked.effective.split_seed)
-    )
-    found = evaluate(model, documents, masked.compute)
+def test_masked_model__is_measured_on_the_same_masked_tokens_each_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path, test_fraction=0.3, holdout_fraction=0.2, objective="masked_lm")
+    model = run.fresh_model().eval()
+    masks = masking(run.effective, model.vocabulary, run.effective.split_seed)
+    first, second = (measured(run, model) for _ in range(2))
+    found = evaluate(model, run.corpus.documents("test", masks), run.compute)
     metrics = first.metrics
     assert metrics.loss == second.metrics.loss == found.loss_nats
     assert (metrics.n_tokens, metrics.objective) == (found.tokens, "masked_lm")
     assert (metrics.bits_per_char, metrics.bits_per_byte) == (None, None)
-    assert first.samples == ()
-
-
-def test_masked_lines__without_any_text_cannot_be_measured(tmp_path: Path) -> None:
-    masked = make_run(tmp_path, objective="masked_lm")
-    model = masked.fresh_model()
+    assert first.samples == (), "it writes nothing"
     nothing: NDArray[np.uint8] = np.full(20, 3, dtype=np.uint8)
-    documents = Documents(
-        nothing, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary, masked.effective.split_seed)
-    )
     with pytest.raises(AppError, match="no token that can be masked") as caught:
-        evaluate(model, documents, masked.compute)
+        evaluate(model, Documents(nothing, model.vocabulary.special_ids, masks), run.compute)
     assert caught.value.code is ErrorCode.CORPUS_EMPTY
