@@ -10,26 +10,16 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.listing import next_of
 from trainer.commands.terminal import Terminal, columns, duration, loss_figures
 from trainer.commands.training import busy_note
+from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
 
 
-def status(folder: Path, **changes: object) -> RunStatus:
-    run = RunStore(folder).create(record())
-    return run.follow().refresh().model_copy(update=changes)
-
-
-def test_progress__shows_losses_as_soon_as_there_are_some(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(name="waiting")
+def waiting_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStatus:
+    """The status of a run that waits."""
     monkeypatch.setenv("COLUMNS", "200")
-    waiting = status(tmp_path)
-    training = waiting.model_copy(update=_training())
-    terminal = Terminal(as_json=False)
-    for shown in (waiting, training):
-        terminal.progress(shown)
-    terminal.interrupted()
-    assert "50 % epoch 1/1, loss 2.500, 1,235 tokens/s, ETA 0:01:05" in capsys.readouterr().err
+    return RunStore(tmp_path).create(record()).follow().refresh()
 
 
 def test_unknown_characters__mark_the_bits_per_character() -> None:
@@ -38,29 +28,31 @@ def test_unknown_characters__mark_the_bits_per_character() -> None:
         assert loss_figures(0.5, 0.899, unknown_char_share=share) == figures.format("")
         assert describe_unknown(share) == shown
     assert loss_figures(0.5, 0.899, unknown_char_share=0.845) == figures.format(" (!)")
+    with_margin = figures.format("").replace("0.5000", "0.5000 ± 0.0123 (95 %)")
+    assert loss_figures(0.5, 0.899, margin_nats=0.0123) == with_margin
     assert describe_unknown(0.845) == "84.50% of the characters; (!) bits per character are too low to compare"
 
 
-def test_margin__stands_beside_its_loss() -> None:
-    shown = loss_figures(0.5, 0.899, margin_nats=0.0123)
-    assert shown == "0.5000 ± 0.0123 (95 %) nats per token, 0.899 bits per character, perplexity 1.649"
-
-
 @pytest.mark.parametrize(("share", "mark"), [(None, ""), (0.001, ""), (0.0011, " (!)")])
-def test_progress__has_bits_per_character_beside_each_loss_and_marks_those_of_unknown_text(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    share: float | None,
-    mark: str,
+def test_progress__shows_losses_as_soon_as_there_are_some_and_marks_unknown_text(
+    waiting: RunStatus, capsys: pytest.CaptureFixture[str], share: float | None, mark: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    bits: dict[str, object] = {"train_bits_per_char": 3.607, "val_loss": 2.25, "val_bits_per_char": 3.246}
-    terminal = Terminal(as_json=False)
-    terminal.progress(status(tmp_path, **_training(), **bits, unknown_char_share=share))
-    terminal.interrupted()
-    said = f"loss 2.500 (3.607 bits/char{mark}), val 2.250 (3.246 bits/char{mark}), 1,235 tokens/s"
-    assert said in capsys.readouterr().err
+    training = changed(
+        waiting,
+        **{"status": "running", "epoch": 1, "train_loss": 2.5, "progress": 50.0},
+        **{"tokens_per_second": 1234.6, "eta_seconds": 65.0, "unknown_char_share": share},
+    )
+    bits = {"train_bits_per_char": 3.607, "val_loss": 2.25, "val_bits_per_char": 3.246}
+    rest = ", 1,235 tokens/s, ETA 0:01:05"
+    for status, losses in (
+        (training, "loss 2.500"),
+        (changed(training, **bits), f"loss 2.500 (3.607 bits/char{mark}), val 2.250 (3.246 bits/char{mark})"),
+    ):
+        terminal = Terminal(as_json=False)
+        terminal.progress(waiting)
+        terminal.progress(status)
+        terminal.interrupted()
+        assert f"50 % epoch 1/1, {losses}{rest}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])
@@ -87,14 +79,14 @@ def test_duration__is_told_in_its_two_largest_units(seconds: float, shown: str) 
     assert duration(seconds) == shown
 
 
-def test_interrupt__says_how_to_continue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.CaptureFixture[str]) -> None:
     def line(terminal: Terminal) -> str:
         terminal.interrupted()
         return capsys.readouterr().err.splitlines()[-1]
 
     terminal = Terminal(as_json=False)
     assert line(terminal) == "Interrupted."
-    terminal.progress(status(tmp_path))
+    terminal.progress(waiting)
     followed = "Interrupted; char_lstm-1 continues without this terminal. Follow it with: mt resume char_lstm-1"
     assert line(terminal) == followed
     terminal.continues_when_repeated = True
@@ -111,13 +103,8 @@ def test_interrupt__says_how_to_continue(tmp_path: Path, capsys: pytest.CaptureF
         ({"status": "queued", "starts_ts": datetime(2026, 1, 2, 14, 5).timestamp()}, "starts about 2026-01-02 14:05"),
     ],
 )
-def test_queue__says_what_is_next_for_each_run(tmp_path: Path, fields: dict[str, object], shown: str) -> None:
-    assert next_of(status(tmp_path, **fields)) == shown
-
-
-def _training() -> dict[str, object]:
-    speed = {"tokens_per_second": 1234.6, "eta_seconds": 65.0}
-    return {"status": "running", "epoch": 1, "train_loss": 2.5, "progress": 50.0, **speed}
+def test_queue__says_what_is_next_for_each_run(waiting: RunStatus, fields: dict[str, object], shown: str) -> None:
+    assert next_of(changed(waiting, **fields)) == shown
 
 
 def test_busy_machine__is_named_where_other_programs_use_half_of_its_cores() -> None:

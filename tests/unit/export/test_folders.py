@@ -13,20 +13,14 @@ from pydantic import TypeAdapter
 
 import trainer
 from tests.support import ROOT
-from tests.support.families import CAUSAL, FAMILIES, MASKED
+from tests.support.families import CAUSAL, FAMILIES
 from tests.support.finished_runs import finished_run
 from tests.support.languages import LANGUAGES, texts_in
-from tests.support.run_shell import FINISHED_RUN
 from tests.support.tiny_models import tensor_of, tokenizer_of
-from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.artifacts.tokenizer_files import read_manifest
-from trainer.contracts.base import Frozen, changed
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
-from trainer.contracts.leaks import Leak
-from trainer.contracts.runs import DataFacts, Environment, SplitSizes
-from trainer.contracts.tokenizers import Normalization
-from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
 from trainer.export.library_tokenizer import library_tokenizer
 from trainer.export.record import RECORD_FILE
@@ -34,6 +28,8 @@ from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 
 TEXTS = ["the sun shines", "  his  best SEA", "quokka on the Жsea", ""]
+ODD_TEXTS = ["", " ", "  two  spaces ", "a\tb\x1fc", "x\u2581y \u2585", "e\u0301tude", "zz\0 q"]
+ODD_TEXTS += ["\u2028 \U0001f600\U0001f600", "<0x41> x<0x0A"]
 METHODS_OF = {
     **{"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wordpiece", "rnn both": "sentencepiece"},
     **{"lstm": "byte", "qwen": "bpe with bytes", "gru both": "sentencepiece with bytes"},
@@ -136,19 +132,7 @@ def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str,
     ours.save(tmp_path)
     [file] = (path for path in tmp_path.iterdir() if path.name != "manifest.json")
     library = tokenizers.Tokenizer.from_str(library_tokenizer(file.read_bytes(), ours.manifest, "causal_lm").decode())
-    odd = [
-        "",
-        " ",
-        "  two  spaces ",
-        "a\tb\x1fc",
-        "x\u2581y \u2585",
-        "e\u0301tude",
-        "zz\0 q",
-        "\u2028 \U0001f600\U0001f600",
-        "<0x41> x<0x0A",
-    ]
-
-    for text in [*odd, *(line for other in LANGUAGES for line in texts_in(other))]:
+    for text in [*ODD_TEXTS, *(line for other in LANGUAGES for line in texts_in(other))]:
         if ours.manifest.method == "sentencepiece" and text.startswith(" "):
             assert [library.encode("▁").ids[0], *library.encode(text).ids] == ours.encode(text), text
         else:
@@ -168,29 +152,24 @@ def test_exported_folder__is_loaded_back_bit_for_bit(runs: dict[str, RunDirector
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def refused(path: Path) -> tuple[ErrorCode, str]:
-    with pytest.raises(AppError) as caught:
-        load_export(path)
-    return caught.value.code, caught.value.message
-
-
 def test_load__says_what_is_wrong_with_a_folder(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    missing, foreign, changed = tmp_path / "none", tmp_path / "foreign", tmp_path / "changed"
+    out, foreign, keras, changed = (tmp_path / name for name in ("out", "foreign", "keras", "changed"))
     export_folder(runs["char_lstm"], "hf", out)
-    foreign.mkdir()
     shutil.copytree(out, changed)
     (changed / "tokenizer.json").write_text("{}", encoding="utf-8")
-
-    assert refused(missing) == (ErrorCode.DATA_NOT_FOUND, f"There is no '{missing}'.")
-    assert refused(foreign) == (ErrorCode.MODEL_LOAD_FAILED, "Not a recognized export format.")
-    (foreign / RECORD_FILE).write_text('{"format": "keras"}', encoding="utf-8")
-    assert refused(foreign)[1] == "Not a recognized export format."
-    assert refused(out / "README.md")[1] == "Not a recognized export format."
-    assert refused(changed)[1] == f"'{changed}' differs from its export: tokenizer.json has changed."
-    for name in ("config.json", "model.safetensors"):
-        (changed / name).unlink()
-    assert "config.json, model.safetensors, tokenizer.json has changed" in refused(changed)[1]
+    (changed / "config.json").unlink()
+    for folder in (foreign, keras):
+        folder.mkdir()
+    (keras / RECORD_FILE).write_text('{"format": "keras"}', encoding="utf-8")
+    foreigner = (ErrorCode.MODEL_LOAD_FAILED, "Not a recognized export format")
+    for path, (code, words) in {
+        tmp_path / "none": (ErrorCode.DATA_NOT_FOUND, "There is no"),
+        **dict.fromkeys((foreign, keras, out / "README.md"), foreigner),
+        changed: (ErrorCode.MODEL_LOAD_FAILED, r"differs from its export: config\.json, tokenizer\.json has changed"),
+    }.items():
+        with pytest.raises(AppError, match=words) as caught:
+            load_export(path)
+        assert caught.value.code is code
 
 
 def test_export__overwrites_nothing_and_leaves_nothing_half_made(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
@@ -234,81 +213,3 @@ def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:
         export_folder(run, "hf", tmp_path / "out")
     assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["lstm", "gpt2", "bert", "gru both"])
-def test_card__says_how_to_load_and_what_the_numbers_are(
-    runs: dict[str, RunDirectory], name: str, tmp_path: Path
-) -> None:
-    export_folder(runs[name], "hf", tmp_path / "out", "cc0-1.0")
-    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: transformers\n") and "\nlicense: cc0-1.0\n" in card
-    unit = "masked token" if name in MASKED else "token"
-    assert f"| test loss | 2.1250 nats per {unit} |" in card
-    assert "| test | 3.0660 bits per character |" in card
-    recurrent = name in ("lstm", "gru both")
-    assert ("trust_remote_code=True" in card) == recurrent == (tmp_path / "out" / "modeling_recurrent.py").exists()
-    assert ("at most 24 tokens" in card) == (not recurrent)
-    assert ("tokenizer.bos_token" in card) == (name not in MASKED)
-    assert "licence is unknown" not in card
-
-
-def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> None:
-    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
-    [run] = RunStore(tmp_path / "artifacts").all()
-    export_folder(run, "hf", tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "on the text `text` (1,177 bytes, SHA-256 `dabe9d2680f3" in card
-    assert "| training text | 51 lines, 948 characters |" in card
-    assert "| trained with | PyTorch 2.13.0+cpu |" in card and "| trained on | cpu |" in card
-    assert "| CPU | AMD EPYC, 1 thread |" in card
-    assert "| test perplexity | 9.931 per token |" in card
-
-
-def test_card__warns_of_test_text_that_stands_in_the_training_text(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "gru")
-    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
-    size = SplitSizes(lines=1, chars=1, tokens=1)
-    leaking = changed(size, leak=Leak(lines=0.5, words=0.25))
-    data = DataFacts(corpus=manifest.effective.corpus, train=size, validation=size, test=leaking)
-    card = model_card(changed(manifest, data=data), tokenizer, None, "hf", None)
-    shares = "50.0% of the lines and 25.0% of the 13-grams of words"
-    assert f"| test split in the training split | {shares} |" in card
-    assert f"- {shares} of the test split stand in the training split: its loss says little about unseen text." in card
-
-
-def test_card__names_the_instructions_of_the_cpu_if_they_are_known(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "gru")
-    environment = Environment(
-        python="3.11",
-        libraries={"torch": "2"},
-        cpu="x",
-        gpu=None,
-        threads=2,
-        cpu_capability="AVX2",
-        device="cpu",
-        git_commit=None,
-    )
-    manifest = changed(run.completed_manifest(), environment=environment)
-    assert "| CPU | x, AVX2, 2 threads |" in model_card(manifest, read_manifest(run.tokenizer), None, "hf", None)
-
-
-def test_card__has_the_interval_of_the_validation_loss_if_it_is_known(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "gru")
-    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
-    known = changed(manifest, metrics=changed(manifest.metrics, best_margin=0.0625))
-    assert "| validation loss | 2.2500 nats per token |" in model_card(manifest, tokenizer, None, "hf", None)
-    assert "| validation loss | 2.2500 ± 0.0625 (95 %) nats per token |" in model_card(
-        known, tokenizer, None, "hf", None
-    )
-
-
-def test_card__names_the_source_and_the_lower_case(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "gru", provenance={"source_corpus": "a fairy tale"})
-    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
-    lower: dict[str, object] = {"normalization": Normalization(lowercase=True)}
-    card = model_card(manifest, tokenizer.model_copy(update=lower), None, "hf", None)
-    assert "on the text `text`, of a fairy tale (1 bytes" in card
-    assert "- Texts are lower-cased before they are encoded." in card
-    masked = finished_run(tmp_path, "gru both").completed_manifest()
-    assert "logits = model(ids, lengths)" in model_card(masked, tokenizer, None, "torchscript", None)

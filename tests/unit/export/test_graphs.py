@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.support.families import CAUSAL, FAMILIES, MASKED, POSITIONS, TRANSFORMERS, model_of
+from tests.support.families import CAUSAL, FAMILIES, MASKED, TRANSFORMERS, model_of
 from tests.support.finished_runs import finished_run
-from tests.support.tiny_models import tensor_of
-from trainer.artifacts.tokenizer_files import read_manifest
+from tests.support.tiny_models import doubles, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export import graphs
-from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
 from trainer.inference.model_files import load_run
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
 
 Ask = Callable[[list[Tensor]], list[Tensor]]
 SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]
@@ -43,8 +41,8 @@ class Input(Protocol):
     def name(self) -> str: ...
 
 
-def scripted(folder: Path, name: str) -> Ask:
-    graphs.write_torchscript(folder, model_of(name))
+def scripted(folder: Path, model: LanguageModel) -> Ask:
+    graphs.write_torchscript(folder, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         load: Callable[[str], Scripted] = import_module("torch.jit").load
@@ -57,11 +55,6 @@ def scripted(folder: Path, name: str) -> Ask:
     return ask
 
 
-def array_of(tensor: Tensor) -> object:
-    array: object = tensor.numpy()
-    return array
-
-
 def graphed(folder: Path, model: LanguageModel) -> Ask:
     graphs.write_onnx(folder, model)
     make: Callable[[str], Session] = import_module("onnxruntime").InferenceSession
@@ -69,24 +62,19 @@ def graphed(folder: Path, model: LanguageModel) -> Ask:
     names = [given.name for given in session.get_inputs()]
 
     def ask(inputs: list[Tensor]) -> list[Tensor]:
-        found = session.run(None, {name: array_of(part) for name, part in zip(names, inputs, strict=True)})
+        found = session.run(None, {name: doubles(part) for name, part in zip(names, inputs, strict=True)})
         return [torch.tensor(part) for part in found]
 
     return ask
-
-
-def before(model: LanguageModel, batch: int, read: int) -> ModelState:
-    state = model.initial_state(batch)
-    if read:
-        _, state = model.forward_with_state(torch.randint(5, 13, (batch, read)), state)
-    return state
 
 
 def check_causal(ask: Ask, model: LanguageModel, *, unread: int = 0) -> None:
     """The answers are those of the model; a format without empty states gets `unread` positions of zeros instead."""
     for batch, length, read in SIZES:
         with torch.inference_mode():
-            ids, state = torch.randint(5, 13, (batch, length)), before(model, batch, read)
+            ids, state = torch.randint(5, 13, (batch, length)), model.initial_state(batch)
+            if read:
+                _, state = model.forward_with_state(torch.randint(5, 13, (batch, read)), state)
             expected, after = model.forward_with_state(ids, state)
             fill = 0 if read else unread
             given = [functional.pad(part, [0, 0] * (part.dim() - 3) + [0, fill]) if fill else part for part in state]
@@ -108,23 +96,17 @@ def check_masked(ask: Ask, model: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_torchscript__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
-    ask, model = scripted(tmp_path, name), model_of(name)
-    if name in MASKED:
-        check_masked(ask, model)
-    else:
-        check_causal(ask, model)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_onnx__gives_our_numbers_for_every_size(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", ["torchscript", "onnx"])
+def test_graph__gives_our_numbers_for_every_size(
+    name: str, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = model_of(name)
-    ask = graphed(tmp_path, model)
+    ask = scripted(tmp_path, model) if form == "torchscript" else graphed(tmp_path, model)
     assert capfd.readouterr() == ("", "")
     if name in MASKED:
         check_masked(ask, model)
     else:
-        check_causal(ask, model, unread=int(name in TRANSFORMERS))
+        check_causal(ask, model, unread=int(form == "onnx" and name in TRANSFORMERS))
 
 
 @pytest.mark.process
@@ -164,15 +146,6 @@ def test_onnx_export__holds_model_tokenizer_and_a_card_with_the_inputs(name: str
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert ("`lengths`" in card) == (name in MASKED)
     assert ("`hidden` and `cell`, each (2, batch, 16)" in card) == (name == "lstm")
-
-
-def test_cards_of_transformers__say_the_state(tmp_path: Path) -> None:
-    for name, heads in (("gpt2", 2), ("qwen", 1)):
-        run = finished_run(tmp_path, name)
-        manifest = run.completed_manifest()
-        card = model_card(manifest, read_manifest(run.tokenizer), POSITIONS, "onnx", None)
-        assert f"2 layers keys and values (1, batch, positions, {heads}, 8)" in card
-        assert "one position of zeros" in card
 
 
 def test_onnx_without_the_extra__says_which_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

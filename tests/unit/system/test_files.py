@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, setrlimit
@@ -62,46 +63,37 @@ def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> N
     assert not is_full(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/none/below"])
-@pytest.mark.parametrize("name", ["APP__DATA_ROOT", "APP__ARTIFACTS_ROOT"])
-def test_folder_of_the_settings_that_cannot_be_used__is_one_sentence_for_bot_and_worker(
-    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(name="place", params=["a-file", "a-file/below", "/proc/none/below"])
+def place_fixture(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder that cannot be used, from the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
+    place: str = request.param
+    return place
+
+
+@pytest.mark.parametrize("name", ["APP__DATA_ROOT", "APP__ARTIFACTS_ROOT"])
+def test_folder_of_the_settings_that_cannot_be_used__is_one_sentence_from_every_command(
+    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("ab ba\n" * 20, encoding="utf-8")
     settings = {"DISCORD__TOKEN": "a", "DISCORD__OWNER_ID": "1", name: place}
     for setting, value in settings.items():
         monkeypatch.setenv(setting, value)
-    for start in (start_bot, _start_worker):
+    starts: list[Callable[[], int]] = [start_bot, partial(mt, ["worker"])]
+    if name == "APP__DATA_ROOT":
+        starts.append(partial(mt, ["tokenizer", "train", "--corpus", "text", "--method", "char"]))
+    elif place != "/proc/none/below":
+        export_archive(finished_run(tmp_path, "char_lstm"), tmp_path / "run.tar")
+        starts.append(partial(mt, ["import", "run.tar"]))  # the archive is not to blame
+    before = sorted(os.listdir(tmp_path))
+    for start in starts:
         assert start() == 2
-        told = capsys.readouterr().err.removeprefix("mt: ")
-        assert told.startswith(f"The folder of {name} cannot be used (")
-        assert told.endswith(f" or set {name} to another folder.\n")
-        assert told.count("\n") == 1
-
-
-def test_data_root_that_cannot_be_used__is_one_sentence_for_a_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").touch()
-    (tmp_path / "text").write_text("ab ba\n" * 20, encoding="utf-8")
-    assert mt(["tokenizer", "train", "--corpus", "text", "--method", "char"]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith("mt: The folder of APP__DATA_ROOT cannot be used (")
-    assert sorted(os.listdir(tmp_path)) == ["data", "text"]
-
-
-def test_archive_for_a_folder_that_cannot_be_used__is_not_to_blame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    archive, place = tmp_path / "run.tar", tmp_path / "a-file"
-    export_archive(finished_run(tmp_path, "char_lstm"), archive)
-    place.touch()
-    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(place))
-    assert mt(["import", str(archive)]) == 2
-    assert capsys.readouterr().err.startswith("mt: The folder of APP__ARTIFACTS_ROOT cannot be used (")
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert err.removeprefix("mt: ").startswith(f"The folder of {name} cannot be used (")
+        assert err.endswith(f" or set {name} to another folder.\n")
+    assert set(os.listdir(tmp_path)) - set(before) <= {"artifacts", "data"}
 
 
 @pytest.mark.process
@@ -137,7 +129,3 @@ def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], 
         for _ in range(2):
             note_waiting_for_disk(message_with_disk(folder, message), terminal)
         assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
-
-
-def _start_worker() -> int:
-    return mt(["worker"])

@@ -28,12 +28,17 @@ from trainer.system.hardware import (
 def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "sched_getaffinity", two_unknown_cpus)
-        assert physical_cores() == 2
+    def two_unknown_cpus(pid: int) -> set[int]:
+        return {pid + 99_998, pid + 99_999}
+
     assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", two_unknown_cpus)
+    assert physical_cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
     assert physical_cores() == os.cpu_count()
+
+
+OWN_THREADS = min(physical_cores(), granted_cpus() or 1024)
 
 
 @pytest.mark.parametrize(
@@ -43,10 +48,10 @@ def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
         ({"MKL_NUM_THREADS": "5"}, 5),
         ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, 2),
         ({"OMP_NUM_THREADS": "4,2"}, 4),
-        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, min(physical_cores(), granted_cpus() or 1024)),
+        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, OWN_THREADS),
         ({"OMP_NUM_THREADS": "9999"}, 1024),
-        ({"OMP_NUM_THREADS": ""}, min(physical_cores(), granted_cpus() or 1024)),
-        ({}, min(physical_cores(), granted_cpus() or 1024)),
+        ({"OMP_NUM_THREADS": ""}, OWN_THREADS),
+        ({}, OWN_THREADS),
     ],
 )
 def test_default_threads__are_those_of_the_environment_or_the_cores(environ: dict[str, str], threads: int) -> None:
@@ -123,18 +128,19 @@ def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_
     assert most_memory_bytes(tmp_path / "nowhere") > len(ballast)
 
 
-def two_unknown_cpus(pid: int) -> set[int]:
-    return {pid + 99_998, pid + 99_999}
-
-
-def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(tmp_path: Path) -> None:
-    driver = tmp_path / "nvidiactl"
-    assert not may_have_cuda("2.13.0", (driver,))
-    driver.touch()
-    assert may_have_cuda("2.13.0", (driver,))
-    assert may_have_cuda("2.13.0+cu130", (driver,))
-    assert not may_have_cuda("2.13.0+cpu", (driver,))
-    assert not may_have_cuda(package_version("no-such-package"), (driver,))
+@pytest.mark.parametrize(
+    ("version", "has_driver", "may_have"),
+    [
+        *(("2.13.0", False, False), ("2.13.0", True, True), ("2.13.0+cu130", True, True), ("2.13.0+cpu", True, False)),
+        (package_version("no-such-package"), True, False),
+    ],
+)
+def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(
+    tmp_path: Path, version: str, has_driver: bool, may_have: bool
+) -> None:
+    if has_driver:
+        (tmp_path / "nvidiactl").touch()
+    assert may_have_cuda(version, (tmp_path / "nvidiactl",)) is may_have
 
 
 @pytest.mark.process
@@ -150,12 +156,11 @@ def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_nev
 
 def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp_path: Path) -> None:
     limits = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes", tmp_path / "none"]
-    limits[0].write_text("max\n")
-    limits[1].write_text(f"{1 << 62}\n")
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert memory_bytes(limits) == everything
-    limits[1].write_text(f"{1 << 20}\n")
-    assert memory_bytes(limits) == 1 << 20
+    limits[0].write_text("max\n")
+    for limit, least in ((1 << 62, everything), (1 << 20, 1 << 20)):
+        limits[1].write_text(f"{limit}\n")
+        assert memory_bytes(limits) == least
     assert memory_bytes([]) == everything
 
 

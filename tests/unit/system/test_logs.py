@@ -54,6 +54,10 @@ def product_logger() -> structlog.stdlib.BoundLogger:
     return log
 
 
+def written(path: Path) -> list[str]:
+    return LogReader(path).last(99)
+
+
 def test_line__has_the_standard_fields_and_its_values() -> None:
     stream = logged()
     product_logger().info("inference_request_ended", run_id="r-1", request_id="q-1")
@@ -74,24 +78,21 @@ def test_line__has_the_standard_fields_and_its_values() -> None:
     }
 
 
-def test_line__has_the_part_of_the_program_as_its_category() -> None:
+def test_line__has_the_part_of_the_program_as_its_category_and_bound_values() -> None:
     stream = logged()
     names = ["trainer.worker.jobs", "trainer.http.server", "bot.main", "some.library"]
-    for name in names:
-        logging.getLogger(name).warning("said")
-    assert [line["category"] for line in lines(stream)] == ["worker", "http", "bot", "library"]
-
-
-def test_bound_value__stands_in_every_line_of_libraries_too() -> None:
-    stream = logged()
     with structlog.contextvars.bound_contextvars(run_id="r-2"):
         product_logger().info("ours")
-        logging.getLogger("some.library").warning("theirs")
-    assert [(line["message"], line["run_id"]) for line in lines(stream)] == [("ours", "r-2"), ("theirs", "r-2")]
+        for name in names:
+            logging.getLogger(name).warning("said")
+    assert [line["category"] for line in lines(stream)] == ["trainer", "worker", "http", "bot", "library"]
+    assert {line["run_id"] for line in lines(stream)} == {"r-2"}
 
 
 def test_dev__logs_text_for_people() -> None:
+    logged()
     stream = logged("dev")
+    assert len(logging.getLogger().handlers) == 1, "however often it is set up"
     product_logger().info("worker_ready", slots=1)
     [text] = stream.getvalue().splitlines()
     assert "worker_ready" in text and "slots" in text
@@ -119,23 +120,19 @@ def test_libraries__only_warn_even_where_we_debug(library: str) -> None:
     ]
 
 
-def test_process__has_one_handler_however_often_it_is_set_up() -> None:
-    logged()
-    last = logged()
-    product_logger().info("once")
-    assert len(logging.getLogger().handlers) == 1
-    assert len(lines(last)) == 1
-
-
 @pytest.mark.parametrize(("level", "kept"), [("DEBUG", 3), ("INFO", 2), ("WARNING", 1), ("CRITICAL", 0)])
-def test_run_log__keeps_what_its_own_level_says_whatever_is_shown(tmp_path: Path, level: str, kept: int) -> None:
-    stream = logged(level="ERROR")
+@pytest.mark.parametrize("shown", ["WARNING", "ERROR"])
+def test_run_log__keeps_what_its_own_level_says_whatever_is_shown(
+    tmp_path: Path, level: str, kept: int, shown: Literal["WARNING", "ERROR"]
+) -> None:
+    """`mt` shows warnings only, but the logs of the runs that it starts hold how they went."""
+    stream = logged(level=shown)
     add_log_file(tmp_path / "logs.jsonl", "model-trainer", level)
     product_logger().debug("how")
     product_logger().info("what")
     product_logger().warning("what else")
-    assert len(LogReader(tmp_path / "logs.jsonl").last(9)) == kept
-    assert lines(stream) == []
+    assert len(written(tmp_path / "logs.jsonl")) == kept
+    assert [line["message"] for line in lines(stream)] == ["what else"][: shown == "WARNING"]
 
 
 def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path) -> None:
@@ -145,32 +142,16 @@ def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path)
         raise ValueError("what happened")
     except ValueError:
         product_logger().exception("run_failed", error_code="MODEL_TRAIN_FAILED")
-
-    [text] = LogReader(tmp_path / "logs.jsonl").last(10)
+    [text] = written(tmp_path / "logs.jsonl")
     line = _line.validate_json(text)
-    assert (line["level"], line["service"], line["error_code"]) == (
-        "error",
-        "model-trainer",
-        "MODEL_TRAIN_FAILED",
-    )
+    assert (line["level"], line["service"], line["error_code"]) == ("error", "model-trainer", "MODEL_TRAIN_FAILED")
     assert "ValueError: what happened" in str(line["exception"])
     assert "run_failed" in stream.getvalue()
 
 
-def test_run_log__is_whole_where_little_is_shown(tmp_path: Path) -> None:
-    """`mt` shows warnings only, but the logs of the runs that it starts hold how they went."""
-    stream = logged(level="WARNING")
-    add_log_file(tmp_path / "logs.jsonl", "model-trainer")
-    product_logger().info("epoch_ended", epoch=1)
-    assert len(LogReader(tmp_path / "logs.jsonl").last(10)) == 1
-    assert stream.getvalue() == ""
-
-
 def test_extra_names__are_those_that_the_product_logs() -> None:
-    logged_names = {
-        name for folder in ("trainer", "bot") for file in (ROOT / folder).rglob("*.py") for name in names_in(file)
-    }
-    assert sorted(logged_names) == list(LOGGING_EXTRA_NAMES)
+    files = [file for folder in ("trainer", "bot") for file in (ROOT / folder).rglob("*.py")]
+    assert sorted({name for file in files for name in names_in(file)}) == list(LOGGING_EXTRA_NAMES)
 
 
 def names_in(file: Path) -> Iterator[str]:
@@ -202,18 +183,14 @@ def test_last__reads_no_more_of_a_long_log_than_it_needs(tmp_path: Path) -> None
     assert LogReader(path).last(2) == ["last but one", "é" * 100_000]
 
 
-def test_last__of_a_log_that_has_just_begun_anew_takes_lines_of_the_one_before(tmp_path: Path) -> None:
-    (tmp_path / "logs.jsonl.1").write_text("a\nb\nc\n", encoding="utf-8")
-    (tmp_path / "logs.jsonl").write_text("d\n", encoding="utf-8")
-    assert LogReader(tmp_path / "logs.jsonl").last(3) == ["b", "c", "d"]
-
-
-def test_log_that_has_not_begun__is_empty_and_then_read_from_its_start(tmp_path: Path) -> None:
-    reader = LogReader(tmp_path / "logs.jsonl")
+def test_log_that_has_just_begun__is_read_from_its_start_and_after_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "logs.jsonl"
+    reader = LogReader(path)
     assert (reader.last(5), reader.read_new()) == ([], [])
-    (tmp_path / "logs.jsonl").write_text("first\n", encoding="utf-8")
-    assert reader.read_new() == ["first"]
-    assert reader.read_new() == []
+    path.write_text("first\n", encoding="utf-8")
+    assert (reader.read_new(), reader.read_new()) == (["first"], [])
+    path.with_name("logs.jsonl.1").write_text("a\nb\nc\n", encoding="utf-8")
+    assert LogReader(path).last(3) == ["b", "c", "first"]
 
 
 def test_reader__goes_on_in_a_longer_copy_of_the_log_and_reads_another_log_whole(tmp_path: Path) -> None:
@@ -247,10 +224,8 @@ def test_reader__sees_each_line_once_in_order_while_files_give_way_to_new_ones(l
             handler.emit(logging.makeLogRecord({"msg": line}))
         reader = LogReader(path)
         seen = reader.last(tail)
-        kept = [
-            *(Path(f"{path}.1").read_text().splitlines() if Path(f"{path}.1").exists() else []),
-            *path.read_text().splitlines(),
-        ]
+        files = [file for file in (Path(f"{path}.1"), path) if file.exists()]
+        kept = [line for file in files for line in file.read_text().splitlines()]
         assert seen == kept[max(0, len(kept) - tail) :]
         for line in written[begun:]:
             handler.emit(logging.makeLogRecord({"msg": line}))
