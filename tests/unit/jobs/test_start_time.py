@@ -29,24 +29,18 @@ def running(root: Path, name: str, minutes_ago: float = 0) -> RunFollower:
     return read(Story(root, run_record(name), BEGIN - timedelta(minutes=minutes_ago)).start().step(50, 2.0))
 
 
-def test_run_behind_a_running_one__starts_when_that_ends(tmp_path: Path) -> None:
-    first, two, three = running(tmp_path, "one"), waiting(tmp_path, "two", 121.0), waiting(tmp_path, "three", None)
-    starts = expected_starts([first, two, three], slots=1, now_seconds=NOW)
-    assert starts == {"two": NOW + 60, "three": NOW + 240}  # 60 s and 121 s later, in full minutes
-    assert expected_starts([first, two], slots=1, now_seconds=NOW + 30) == {"two": NOW + 60}
-
-
-def test_run__starts_at_once_where_a_slot_is_free(tmp_path: Path) -> None:
+def test_run__starts_where_a_slot_is_free_or_gets_free(tmp_path: Path) -> None:
     ended = read(Story(tmp_path, run_record("gone")).start().cancel())
-    first, two, three = running(tmp_path, "one"), waiting(tmp_path, "two", 300.0), waiting(tmp_path, "three", 1.0)
-    assert expected_starts([two], slots=1, now_seconds=NOW) == {"two": NOW}
-    assert expected_starts([ended, two], slots=1, now_seconds=NOW) == {"two": NOW}
+    first, late = running(tmp_path, "one"), running(tmp_path, "late", minutes_ago=9)
+    two, three = waiting(tmp_path, "two", 121.0), waiting(tmp_path, "three", None)
+    assert expected_starts([first, two, three], slots=1, now_seconds=NOW) == {
+        "two": NOW + 60,
+        "three": NOW + 240,  # 60 s and 121 s later, in full minutes
+    }
+    assert expected_starts([first, two], slots=1, now_seconds=NOW + 30) == {"two": NOW + 60}
     assert expected_starts([first, two, three], slots=2, now_seconds=NOW) == {"two": NOW, "three": NOW + 60}
-
-
-def test_run_that_is_late__has_its_end_now(tmp_path: Path) -> None:
-    order = [running(tmp_path, "one", minutes_ago=9), waiting(tmp_path, "two", 1.0)]
-    assert expected_starts(order, slots=1, now_seconds=NOW) == {"two": NOW}
+    for order in ([two], [ended, two], [late, two]):
+        assert expected_starts(order, slots=1, now_seconds=NOW) == {"two": NOW}
 
 
 @pytest.mark.parametrize("slots", [1, 2])
