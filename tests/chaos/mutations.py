@@ -40,8 +40,8 @@ class Mutation(NamedTuple):
 LISTENER, WORKER = "tests/integration/test_notifier.py", "tests/integration/test_worker.py"
 _TRAINING, _ARTIFACTS = "tests/unit/training/test_", "tests/unit/artifacts/test_"
 CHECKPOINT, RESUME, FAULT = (f"{_TRAINING}{name}.py" for name in ("checkpoint", "resume", "fault_checkpoint"))
-CLEANUP, CRASH_STATES, GOING_ON, RUNS = (
-    f"{_ARTIFACTS}{name}.py" for name in ("cleanup", "crash_states", "resumable_runs", "runs")
+CLEANUP, DURABILITY, GOING_ON, RUNS = (
+    f"{_ARTIFACTS}{name}.py" for name in ("cleanup", "durability", "resumable_runs", "runs")
 )
 RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex",)
 
@@ -140,7 +140,7 @@ MUTATIONS = (
         "trainer/training/checkpoint.py",
         "            self._disk.sync(temporary)\n",
         "",
-        (CRASH_STATES,),
+        (DURABILITY,),
     ),
     Mutation("an end is written once", "trainer/artifacts/runs.py", "    if end is None:\n", "    if True:\n", (RUNS,)),
     Mutation(
@@ -204,7 +204,7 @@ MUTATIONS = (
         "trainer/training/checkpoint.py",
         '        temporary = parent / f".tmp-step-{step}"\n',
         "        temporary = step_folder(parent, step)\n",
-        (f"{CRASH_STATES}::test_checkpoints__acknowledged_ones_are_found_in_any_state",),
+        (f"{DURABILITY}::test_promises__hold_in_any_state_that_a_crash_may_leave",),
     ),
     Mutation(
         "the state of the generators is in the checkpoint",
