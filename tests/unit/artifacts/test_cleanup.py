@@ -19,6 +19,7 @@ from tests.support.cross_language import plan, plan_with
 from tests.support.properties import for_all_pairs
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.tiny_models import char_tokenizer
+from tests.support.unsynced_disk import UnsyncedDisk
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.cleanup import CleanupReport, clean_up
@@ -72,7 +73,17 @@ _plans: SearchStrategy[list[Planned]] = st.lists(_planned, max_size=6)
 def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: list[Planned], is_over: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        runs = [create(folder, number, one) for number, one in enumerate(planned)]
+        runs = [
+            add_run(
+                folder,
+                f"lstm-{number}",
+                one.end,
+                days=2.0 if one.is_old else 0.5,
+                best_step=one.best_step,
+                init_from_run_id=f"lstm-{one.parent}",
+            )
+            for number, one in enumerate(planned)
+        ]
         cells = [run for run, one in zip(runs, planned, strict=True) if one.is_cell]
         experiment = add_experiment(folder, plan(), cells)
         if is_over:
@@ -108,12 +119,6 @@ def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: lis
         assert clean(dry_run=False).removals == ()
 
 
-def create(folder: Path, number: int, one: Planned) -> RunDirectory:
-    days = 2.0 if one.is_old else 0.5
-    parent = f"lstm-{one.parent}"
-    return add_run(folder, f"lstm-{number}", one.end, days=days, best_step=one.best_step, init_from_run_id=parent)
-
-
 def size(files: Mapping[str, bytes]) -> int:
     return sum(map(len, files.values()))
 
@@ -127,7 +132,7 @@ def add_experiment(folder: Path, request: ExperimentRequest, cells: list[RunDire
         request_hash="0" * 64,
         corpora={},
     )
-    experiment = ExperimentStore(folder / "artifacts").create(record)
+    experiment = ExperimentStore(folder / "artifacts", UnsyncedDisk()).create(record)
     cell: dict[str, object] = {"model": "lstm", "language": "kk", "is_reused": False}
     experiment.write_runs([parse(CellRun, cell | {"seed": i, "run_id": run.run_id}) for i, run in enumerate(cells)])
     return experiment
@@ -275,6 +280,9 @@ def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> N
     assert clean(is_stored=True) == {}
     assert asked == ["lstm-1", "lstm-1"]  # a run without local weights is not looked up
     assert newest_whole(cancelled.checkpoints) is not None
+    make_old(run.seal, 0.9)  # measured once more
+    add_checkpoint(run.checkpoints / "step-9", 9, None)
+    assert clean(is_stored=True) == {}
 
 
 def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
@@ -332,13 +340,6 @@ def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.CONFLICT
     empty = CleanupReport(dry_run=False, bytes_freed=0, files_deleted=0, removals=())
     assert clean_up(settings_of(tmp_path / "new")) == empty
-
-
-def test_grace_period__begins_with_the_end_or_the_last_evaluation(tmp_path: Path) -> None:
-    run = add_run(tmp_path, "lstm-1", days=0.9, steps=(1,))
-    assert removed(settings_of(tmp_path)) == {}
-    make_old(run.seal, 1.1)
-    assert len(removed(settings_of(tmp_path))) == 1
 
 
 def test_settings__have_names_in_the_environment_and_in_the_toml_file(tmp_path: Path) -> None:

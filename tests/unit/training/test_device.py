@@ -13,7 +13,6 @@ import torch
 
 from tests.support import ROOT
 from tests.support.families import effective_of
-from tests.support.tiny_models import make_run
 from trainer.config.presets import batch_rows
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -36,8 +35,8 @@ from trainer.training.device import (
 
 
 @pytest.fixture(name="effective")
-def _effective(tmp_path: Path) -> EffectiveRequest:
-    return make_run(tmp_path).effective
+def _effective() -> EffectiveRequest:
+    return effective_of("char_lstm", threads=1, batch_size=4)
 
 
 def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> None:
@@ -52,30 +51,21 @@ def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> No
         assert caught.value.code == ErrorCode.CUDA_NOT_AVAILABLE
 
 
-def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: EffectiveRequest) -> None:
-    automatic: dict[str, object] = {"batch_size": "auto", "device": "cpu"}
+def test_batch_size_and_threads__are_automatic_or_as_given(effective: EffectiveRequest) -> None:
     assert resolve(effective).batch_size == 4
-    assert resolve(effective.model_copy(update=automatic)).batch_size == 8
+    assert resolve(changed(effective, batch_size="auto", device="cpu")).batch_size == 8
     rows = {"char_lstm": 64, "gpt2": 32, "gru": 16}
     assert rows == {name: batch_rows(effective_of(name, batch_size="auto"), on_cuda=True) for name in rows}
-
-
-def test_threads__zero_leaves_them_alone(effective: EffectiveRequest) -> None:
-    changes: dict[str, object] = {"threads": 0}
-    assert resolve(effective.model_copy(update=changes)).threads == torch.get_num_threads()
+    assert resolve(changed(effective, threads=0)).threads == torch.get_num_threads()
 
 
 def test_seed__makes_all_draws_the_same() -> None:
-    def draws() -> tuple[float, float, float]:
+    def draws(seed: int) -> tuple[float, float, float]:
+        seed_everything(seed)
         return random.random(), float(np.random.random_sample()), float(torch.rand(()))
 
-    seed_everything(3)
-    first = draws()
-    seed_everything(3)
-    again = draws()
-    seed_everything(4)
-    assert first == again
-    assert all(a != b for a, b in zip(first, draws(), strict=True))
+    assert draws(3) == draws(3)
+    assert all(a != b for a, b in zip(draws(3), draws(4), strict=True))
 
 
 def test_random_state__comes_back() -> None:
@@ -88,7 +78,7 @@ def test_random_state__comes_back() -> None:
 @pytest.mark.process
 def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> None:
     found = environment(resolve(effective))
-    assert found.libraries["torch"] == torch.__version__.split("+")[0] or found.libraries["torch"] == torch.__version__
+    assert found.libraries["torch"] in (torch.__version__, torch.__version__.split("+")[0])
     assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
     assert found.cpu
     assert found.interop_threads == torch.get_num_interop_threads()
@@ -98,15 +88,13 @@ def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> Non
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("limits", "capability", "isa"),
+    ("limits", "said"),
     [
-        ({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, "DEFAULT", "Intel SSE4.1"),
-        ({"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, "AVX2", "Intel AVX2"),
+        ({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, "DEFAULT,Intel SSE4.1,Intel SSE4.1\n"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, "AVX2,Intel AVX2,Intel AVX2\n"),
     ],
 )
-def test_environment__has_the_instruction_sets_that_torch_and_onednn_use(
-    limits: dict[str, str], capability: str, isa: str
-) -> None:
+def test_environment__has_the_instruction_sets_that_torch_and_onednn_use(limits: dict[str, str], said: str) -> None:
     """The libraries take the best instructions of the CPU, or the best up to the limits of these variables."""
     if "avx2" not in instruction_set()["flags"]:
         pytest.skip("this machine has no AVX2")
@@ -114,8 +102,8 @@ def test_environment__has_the_instruction_sets_that_torch_and_onednn_use(
         "from trainer.training.device import onednn_isa; from torch.backends.cpu import get_cpu_capability;"
         "print(get_cpu_capability(), onednn_isa(), onednn_isa(), sep=',')"
     )
-    said = subprocess.run([sys.executable, "-c", code], env=os.environ | limits, capture_output=True, check=True)
-    assert said.stdout.decode() == f"{capability},{isa},{isa}\n"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | limits, capture_output=True, check=True)
+    assert done.stdout.decode() == said
 
 
 def test_environment__has_no_instruction_set_of_onednn_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,61 @@
+"""`mt export` and `mt import`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import trainer
+from tests.support.finished_runs import finished_run
+from tests.support.run_shell import Shell, shell_fixture
+from trainer.contracts.errors import ErrorCode
+
+__all__ = ["shell_fixture"]
+
+
+def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
+    run = finished_run(shell.folder, "rnn")
+    words = ("export", run.run_id, "--format", "hf", "--out", "out", "--license", "mit", "--json")
+    answer: dict[str, object] = json.loads(shell.type(*words))
+    exported = [path for path in (shell.folder / "out").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in exported)
+    assert answer == {"run_id": run.run_id, "format": "hf", "path": "out", "files": len(exported), "bytes": size}
+    assert trainer.load("out").surprisal("the sea") == trainer.load(run.path).surprisal("the sea")
+    config: dict[str, object] = json.loads((shell.folder / "out" / "config.json").read_text(encoding="utf-8"))
+    assert config["cell"] == "rnn"
+    told = shell.type("export", run.run_id, "--format", "torchscript", "--out", "script")
+    assert f"{run.run_id} is in script" in told and "PyTorch has deprecated TorchScript" in told
+
+
+def test_import__restores_what_export_wrote(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished_run(shell.folder, "gpt2")
+    before = trainer.load(run.path).surprisal("the sea")
+    told = shell.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
+    assert told == f"{run.run_id} is in run.tar (1 file, {(shell.folder / 'run.tar').stat().st_size:,} bytes).\n"
+    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "elsewhere"))
+    restored: dict[str, object] = json.loads(shell.type("import", "run.tar", "--json"))
+    assert restored == {"run_id": run.run_id}
+    assert trainer.load(run.run_id).surprisal("the sea") == before
+    assert trainer.load(tmp_path / "elsewhere" / "models" / run.run_id).run_id == run.run_id
+    assert shell.error("import", "run.tar").code is ErrorCode.CONFLICT
+
+
+def test_export_and_import__refuse_what_they_cannot_do(shell: Shell) -> None:
+    run = finished_run(shell.folder, "rnn")
+    waiting = shell.add_interrupted_run()
+    (shell.folder / "file").touch()
+    for words, code, part in [
+        ("export none --format hf --out out", ErrorCode.RUN_NOT_FOUND, "none"),
+        (f"export {run.run_id} --format keras --out out", ErrorCode.INVALID_INPUT, "keras"),
+        (f"export {run.run_id} --format hf --out out --license a:", ErrorCode.INVALID_INPUT, "`--license` must be"),
+        (f"export {run.run_id} --format hf --out file/below", None, "'file/below' cannot be used: "),
+        (f"export {run.run_id} --format archive --out file/below", None, "'file/below' cannot be used: "),
+        (f"export {run.run_id} --format archive --out .", ErrorCode.CONFLICT, ""),
+        (f"export {waiting.run_id} --format archive --out out", ErrorCode.RUN_NOT_READY, ""),
+        ("import file/below", None, "'file/below' cannot be used: Not a directory"),
+        ("import none.tar", None, "There is no file 'none.tar'."),
+    ]:
+        error = shell.error(*words.split())
+        assert code in (None, error.code), words
+        assert part in error.message, words
+    assert not (shell.folder / "out").exists()
