@@ -42,20 +42,21 @@ OWN_THREADS = min(physical_cores(), granted_cpus() or 1024)
 
 
 @pytest.mark.parametrize(
-    ("environ", "threads"),
+    ("omp", "mkl", "threads"),
     [
-        ({"OMP_NUM_THREADS": "3"}, 3),
-        ({"MKL_NUM_THREADS": "5"}, 5),
-        ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, 2),
-        ({"OMP_NUM_THREADS": "4,2"}, 4),
-        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, OWN_THREADS),
-        ({"OMP_NUM_THREADS": "9999"}, 1024),
-        ({"OMP_NUM_THREADS": ""}, OWN_THREADS),
-        ({}, OWN_THREADS),
+        *(("3", None, 3), (None, "5", 5), ("3", "2", 2), ("4,2", None, 4), ("9999", None, 1024)),
+        *(("0", "many", OWN_THREADS), ("", None, OWN_THREADS), (None, None, OWN_THREADS)),
     ],
 )
-def test_default_threads__are_those_of_the_environment_or_the_cores(environ: dict[str, str], threads: int) -> None:
-    assert default_threads(environ) == threads
+def test_default_threads__are_those_of_the_environment_or_the_cores(
+    omp: str | None, mkl: str | None, threads: int
+) -> None:
+    given = {"OMP_NUM_THREADS": omp, "MKL_NUM_THREADS": mkl}
+    assert default_threads({name: value for name, value in given.items() if value is not None}) == threads
+
+
+def v1(quota: int) -> dict[str, str]:
+    return {"a/cpu.cfs_quota_us": f"{quota}\n", "a/cpu.cfs_period_us": "100000\n"}
 
 
 @pytest.mark.parametrize(
@@ -65,18 +66,12 @@ def test_default_threads__are_those_of_the_environment_or_the_cores(environ: dic
         ("0::/job/step\n", {"job/cpu.max": "400000 100000\n", "job/step/cpu.max": "50000 100000\n"}, 1),
         ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
         ("0::/job\n", {"job/cpu.max": "max 100000\n"}, None),
-        ("0::/elsewhere\n", {}, None),
-        (
-            "5:memory:/a\n4:cpu,cpuacct:/a\n",
-            {"cpu,cpuacct/a/cpu.cfs_quota_us": "600000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
-            6,
-        ),
-        ("4:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, None),
-        ("not a group\n", {}, None),
-        (None, {}, None),
+        ("5:memory:/a\n4:cpu,cpuacct:/a\n", {f"cpu,cpuacct/{name}": text for name, text in v1(600000).items()}, 6),
+        ("4:cpu:/a\n", {f"cpu/{name}": text for name, text in v1(-1).items()}, None),
+        *(("0::/elsewhere\n", {}, None), ("not a group\n", {}, None), (None, {}, None)),
     ],
 )
-def test_quota_of_a_container_or_a_batch_job__is_the_smallest_around_this_process(
+def test_quota_of_a_container_or_a_job__is_the_smallest_around_this_process(
     own: str | None, files: dict[str, str], granted: int | None, tmp_path: Path
 ) -> None:
     for name, content in files.items():
@@ -167,7 +162,7 @@ def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp
 @pytest.mark.parametrize(
     ("flags", "has"), [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("avx512f sse", False), ("", False)]
 )
-def test_bf16__is_what_linux_says_of_the_processor_unless_its_instructions_are_limited(
+def test_bf16__is_what_linux_says_of_the_processor_unless_it_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, has: bool
 ) -> None:
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):

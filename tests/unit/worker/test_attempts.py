@@ -60,25 +60,35 @@ def failed_manifest(run: RunDirectory) -> tuple[RunManifest, RunError]:
     return manifest, manifest.error
 
 
+NEWER: list[Cause | int] = [1, "crashed", "crashed", "crashed", 2, "stalled", "starved", 3, "crashed", "crashed"]
+
+
 @pytest.mark.parametrize(
     ("ends", "advice"),
     [
-        (("crashed", "crashed", "crashed"), "crashed 3 times without progress"),
-        (("crashed", "starved", "stalled"), "QUEUE__STALL_SECONDS"),
-        (("stalled", "crashed", "starved"), "`batch_size`"),
-        (("crashed", 10, "crashed", "crashed", "crashed", "crashed"), "crashed 3 times"),
-        (("crashed", "killed", "crashed", "full", "crashed"), "crashed 3 times"),
+        (["crashed", "crashed", "crashed"], "crashed 3 times without progress"),
+        (["crashed", "starved", "stalled"], "QUEUE__STALL_SECONDS"),
+        (["stalled", "crashed", "starved"], "`batch_size`"),
+        (["crashed", 10, "crashed", "crashed", "crashed", "crashed"], "crashed 3 times"),
+        (["crashed", "killed", "crashed", "full", "crashed"], "crashed 3 times"),
+        ([*NEWER, "crashed", 4, "stalled", "starved"], None),
+        (["crashed", "crashed", *["killed"] * 50], None),
     ],
 )
 def test_three_faults_without_a_new_checkpoint__end_the_run(
-    run: RunDirectory, ends: tuple[Cause | int, ...], advice: str
+    run: RunDirectory, ends: list[Cause | int], advice: str | None
 ) -> None:
+    """An attempt that reached a newer checkpoint is free, and kills from outside never count."""
     waited = attempts(run, *ends)
-    assert waited == [1.0] * (len(waited) - 1) + [None]
-    manifest, error = failed_manifest(run)
-    assert (error.code, manifest.last_lines) == (ErrorCode.CRASH_LOOP, LINES)
-    assert advice in error.message
-    assert run.seal.exists()
+    assert waited[:-1] == [1.0] * (len(waited) - 1)
+    assert (waited[-1], run.manifest() is None) == ((1.0, True) if advice is None else (None, False))
+    if advice is None:
+        assert run.follow().refresh().message == "Started."
+    else:
+        manifest, error = failed_manifest(run)
+        assert (error.code, manifest.last_lines) == (ErrorCode.CRASH_LOOP, LINES)
+        assert advice in error.message
+        assert run.seal.exists()
 
 
 @pytest.mark.parametrize(
@@ -101,14 +111,6 @@ async def test_failed_run__names_the_command_that_continues_from_its_newest_whol
     error = None if code is None else RunError.of(AppError(code, "It failed."))
     hint = await recovery_hint(changed(run.follow().refresh(), error=error), installation)
     assert hint == ([] if advice is None else [f"See its log with `mt logs char_lstm-1`; {advice}."])
-
-
-def test_attempt_that_reached_a_newer_checkpoint__is_free(run: RunDirectory) -> None:
-    ends: list[Cause | int] = []
-    for step in range(1, 6):
-        ends += [step, "crashed", "crashed", "crashed"] if step % 2 else [step, "stalled", "starved"]
-    assert attempts(run, *ends) == [1.0] * 13
-    assert run.manifest() is None
 
 
 def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(run: RunDirectory) -> None:
@@ -138,12 +140,6 @@ def test_timeout__ends_a_run_that_no_other_process_has(run: RunDirectory) -> Non
     assert run.manifest() == manifest
 
 
-def test_kills_from_outside__never_count(run: RunDirectory) -> None:
-    kills: list[Cause] = ["killed"] * 50
-    assert attempts(run, "crashed", "crashed", *kills) == [1.0] * 52
-    assert run.follow().refresh().message == "Started."
-
-
 @pytest.mark.parametrize(
     ("cause", "code", "told"),
     [
@@ -167,42 +163,36 @@ def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
     assert (error.code, error.error_class) == (code, ErrorClass.TRANSIENT)
 
 
-@pytest.mark.parametrize(
-    ("exit_code", "stalled", "starved", "cause"),
-    [
-        (0, False, True, None),
-        (75, False, False, None),
-        (1, False, True, "crashed"),
-        (-signal.SIGABRT, False, False, "crashed"),
-        (-signal.SIGSEGV, False, True, "crashed"),
-        (-signal.SIGKILL, False, False, "killed"),
-        (-signal.SIGKILL, False, True, "starved"),
-        (-signal.SIGTERM, False, True, "killed"),
-        (-signal.SIGKILL, True, False, "stalled"),
-        (0, True, False, "stalled"),
-        (73, False, False, "full"),
-        (74, False, False, "unwritable"),
-    ],
-)
-def test_cause__is_told_from_how_the_child_ended(
-    exit_code: int, stalled: bool, starved: bool, cause: Cause | None
-) -> None:
-    assert cause_of(exit_code, stalled=stalled, starved=starved) == cause
+CAUSES: dict[Cause | None, list[tuple[int, bool, bool]]] = {
+    None: [(0, False, True), (75, False, False)],
+    "crashed": [(1, False, True), (-signal.SIGABRT, False, False), (-signal.SIGSEGV, False, True)],
+    "killed": [(-signal.SIGKILL, False, False), (-signal.SIGTERM, False, True)],
+    "starved": [(-signal.SIGKILL, False, True)],
+    "stalled": [(-signal.SIGKILL, True, False), (0, True, False)],
+    "full": [(73, False, False)],
+    "unwritable": [(74, False, False)],
+}
+"""Exit codes of a child, whether it stood still, and whether the system had no memory left."""
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_cause__is_that_of_how_the_child_ended(cause: Cause | None) -> None:
+    for exit_code, stalled, starved in CAUSES[cause]:
+        assert cause_of(exit_code, stalled=stalled, starved=starved) == cause
+
+
+FULL, AWAY = ErrorCode.INSUFFICIENT_STORAGE, ErrorCode.SERVICE_UNAVAILABLE
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (OSError(errno.ENOSPC, "x"), ErrorCode.INSUFFICIENT_STORAGE),
-        (OSError(errno.EDQUOT, "x"), ErrorCode.INSUFFICIENT_STORAGE),
-        (OSError(errno.EIO, "x"), ErrorCode.SERVICE_UNAVAILABLE),
-        (OSError(errno.EROFS, "x"), ErrorCode.SERVICE_UNAVAILABLE),
-        (OSError(errno.EISDIR, "x"), None),
-        (AppError(ErrorCode.INSUFFICIENT_STORAGE, "x"), ErrorCode.INSUFFICIENT_STORAGE),
-        (AppError(ErrorCode.TRAINING_NAN_LOSS, "x"), None),
-        (AppError(ErrorCode.DATA_NOT_FOUND, "x"), None),
-        (ValueError("x"), None),
+        *((OSError(number, "x"), FULL) for number in (errno.ENOSPC, errno.EDQUOT)),
+        *((OSError(number, "x"), AWAY) for number in (errno.EIO, errno.EROFS)),
+        (AppError(FULL, "x"), FULL),
+        *((AppError(code, "x"), None) for code in (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.DATA_NOT_FOUND)),
+        *((error, None) for error in (OSError(errno.EISDIR, "x"), ValueError("x"))),
     ],
 )
-def test_transient__is_what_the_surroundings_did(error: Exception, code: ErrorCode | None) -> None:
+def test_transient_error__is_one_of_the_surroundings(error: Exception, code: ErrorCode | None) -> None:
     assert transient_code(error) == code
