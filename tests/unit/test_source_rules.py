@@ -5,7 +5,7 @@ import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import coverage
@@ -58,24 +58,18 @@ def sources(*folders: str) -> Iterator[Source]:
             yield Source(file.relative_to(ROOT).as_posix(), text, ast.parse(text))
 
 
-def imported(source: Source) -> Iterator[tuple[int, str]]:
-    """Line and full name of each import; a relative one begins with the package's name."""
-    package = PurePosixPath(source.path).parent.parts
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            base = ".".join(part for part in (above, node.module) if part)
-            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-
-
 def type_escapes(source: Source) -> list[str]:
     return [f"{line}: {text}" for line, text in comments(source, TYPE_ESCAPE)]
 
 
 def dataclasses(source: Source) -> list[str]:
-    return [f"{line}: imports {module}" for line, module in imported(source) if module.split(".")[0] == "dataclasses"]
+    imports = [node for node in ast.walk(source.tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [
+        f"{node.lineno}: imports dataclasses"
+        for node in imports
+        for name in (f"{node.module}" if isinstance(node, ast.ImportFrom) else "", *(one.name for one in node.names))
+        if name.split(".")[0] == "dataclasses"
+    ]
 
 
 def coverage_escapes(source: Source) -> list[str]:

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -44,35 +45,27 @@ def change_learning_rate(run: RunDirectory, folder: Path) -> None:
     (run.path / "request.json").write_text(other.model_dump_json(), encoding="utf-8")
 
 
+def remove_checkpoints(run: RunDirectory, folder: Path) -> None:
+    shutil.rmtree(run.checkpoints)
+
+
+def remove_text(run: RunDirectory, folder: Path) -> None:
+    (folder / "data/corpus/text.txt").unlink()
+
+
+def change_text(run: RunDirectory, folder: Path, name: str) -> None:
+    add_corpus(folder, some_text(61), name)
+
+
 Change = Callable[[RunDirectory, Path], object]
 REFUSALS: dict[str, tuple[FinalState | None, Change, ErrorCode, str]] = {
     "has not ended": (None, lambda run, folder: None, ErrorCode.RUN_NOT_READY, "continues by itself"),
     "is completed": ("completed", lambda run, folder: None, ErrorCode.RUN_FINISHED, "as `init_from_run_id`"),
-    "no checkpoint": (
-        "cancelled",
-        lambda run, folder: shutil.rmtree(run.checkpoints),
-        ErrorCode.CONFLICT,
-        "no complete checkpoint",
-    ),
+    "no checkpoint": ("cancelled", remove_checkpoints, ErrorCode.CONFLICT, "no complete checkpoint"),
     "no whole checkpoint": ("failed", spoil, ErrorCode.CONFLICT, "no complete checkpoint"),
-    "text is gone": (
-        "failed",
-        lambda run, folder: (folder / "data/corpus/text.txt").unlink(),
-        ErrorCode.DATA_NOT_FOUND,
-        "There is no corpus 'text'",
-    ),
-    "text has changed": (
-        "failed",
-        lambda run, folder: add_corpus(folder, some_text(61)),
-        ErrorCode.CONFLICT,
-        "corpus has changed",
-    ),
-    "validation text has changed": (
-        "cancelled",
-        lambda run, folder: add_corpus(folder, "a", "other"),
-        ErrorCode.CONFLICT,
-        "corpus has changed",
-    ),
+    "text is gone": ("failed", remove_text, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'text'"),
+    "text has changed": ("failed", partial(change_text, name="text"), ErrorCode.CONFLICT, "corpus has changed"),
+    "other text": ("cancelled", partial(change_text, name="other"), ErrorCode.CONFLICT, "corpus has changed"),
     "means something else": ("cancelled", change_learning_rate, ErrorCode.CONFLICT, "to different settings"),
 }
 

@@ -103,8 +103,7 @@ def test_exported_model__continues_greedily_as_ours_token_by_token(
 ) -> None:
     model, tokenizer = load_run(runs[name])
     request = GenerateRequest(prompt_text=TEXTS[0], max_new_tokens=8, temperature=0, stop_on_eos=True)
-    answer = generate(model, tokenizer, request, run_id="run", request_id="request")
-    greedy = looked[name].greedy
+    answer, greedy = generate(model, tokenizer, request, run_id="run", request_id="request"), looked[name].greedy
     assert greedy is not None and answer.steps is not None and answer.outputs is not None
     assert greedy["True"] == greedy["False"]
     assert len(greedy["True"]) == answer.steps[0]
@@ -172,37 +171,31 @@ def test_load__says_what_is_wrong_with_a_folder(runs: dict[str, RunDirectory], t
         assert caught.value.code is code
 
 
-def test_export__overwrites_nothing_and_leaves_nothing_half_made(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
-    out, empty, file, link = (tmp_path / name for name in ("out", "empty", "file", "link"))
-    empty.mkdir()
-    file.write_text("mine", encoding="utf-8")
+def test_export__overwrites_an_earlier_export_if_forced_and_nothing_else(
+    runs: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    out, empty, file, link, mine = (tmp_path / name for name in ("out", "empty", "file", "link", "mine"))
+    for folder in (empty, mine):
+        folder.mkdir()
+    for path in (file, mine / "letter"):
+        path.write_text("mine", encoding="utf-8")
     link.symlink_to(empty)
-    export_folder(runs["rnn"], "hf", out)
+    export_folder(runs["rnn"], "torchscript", out)
     export_folder(runs["rnn"], "hf", empty)
     before = sorted(tmp_path.rglob("*"))
     for taken in (out, file, link):
         with pytest.raises(AppError, match="already exists: give `--out` another name") as caught:
             export_folder(runs["rnn"], "hf", taken)
         assert caught.value.code is ErrorCode.CONFLICT
-    with pytest.raises(OSError):
-        export_folder(runs["rnn"], "hf", file / "below")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_export__replaces_an_earlier_one_if_forced_and_nothing_else(
-    runs: dict[str, RunDirectory], tmp_path: Path
-) -> None:
-    out, mine = tmp_path / "out", tmp_path / "mine"
-    mine.mkdir()
-    (mine / "letter").touch()
-    export_folder(runs["rnn"], "torchscript", out)
-    assert export_folder(runs["gru"], "hf", out, force=True).run_id == runs["gru"].run_id
-    assert trainer.load(out).run_id == runs["gru"].run_id
-    assert not list(out.glob("*.pt")) and sorted(tmp_path.iterdir()) == [mine, out]
     for taken in (mine, tmp_path):
         with pytest.raises(AppError, match="`--force` replaces an earlier export only"):
             export_folder(runs["gru"], "hf", taken, force=True)
-    assert (mine / "letter").exists()
+    with pytest.raises(OSError):
+        export_folder(runs["rnn"], "hf", file / "below")
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is left half made"
+    assert export_folder(runs["gru"], "hf", out, force=True).run_id == runs["gru"].run_id
+    assert trainer.load(out).run_id == runs["gru"].run_id
+    assert not list(out.glob("*.pt"))
 
 
 def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:

@@ -8,21 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.system.hardware import (
-    OtherPrograms,
-    default_threads,
-    granted_cpus,
-    has_bf16,
-    is_dead,
-    may_have_cuda,
-    memory_bytes,
-    memory_held_bytes,
-    most_memory_bytes,
-    package_version,
-    physical_cores,
-    process_name,
-    use_cores,
-)
+from trainer.system import hardware
 
 
 def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
@@ -31,14 +17,14 @@ def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
     def two_unknown_cpus(pid: int) -> set[int]:
         return {pid + 99_998, pid + 99_999}
 
-    assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
+    assert 1 <= hardware.physical_cores() <= len(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", two_unknown_cpus)
-    assert physical_cores() == 2
+    assert hardware.physical_cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert physical_cores() == os.cpu_count()
+    assert hardware.physical_cores() == os.cpu_count()
 
 
-OWN_THREADS = min(physical_cores(), granted_cpus() or 1024)
+OWN_THREADS = min(hardware.physical_cores(), hardware.granted_cpus() or 1024)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +38,7 @@ def test_default_threads__are_those_of_the_environment_or_the_cores(
     omp: str | None, mkl: str | None, threads: int
 ) -> None:
     given = {"OMP_NUM_THREADS": omp, "MKL_NUM_THREADS": mkl}
-    assert default_threads({name: value for name, value in given.items() if value is not None}) == threads
+    assert hardware.default_threads({name: value for name, value in given.items() if value is not None}) == threads
 
 
 def v1(quota: int) -> dict[str, str]:
@@ -80,38 +66,38 @@ def test_quota_of_a_container_or_a_job__is_the_smallest_around_this_process(
         file.write_text(content)
     if own is not None:
         (tmp_path / "cgroup").write_text(own)
-    assert granted_cpus(tmp_path / "groups", tmp_path / "cgroup") == granted
+    assert hardware.granted_cpus(tmp_path / "groups", tmp_path / "cgroup") == granted
 
 
 def test_other_programs__are_those_that_use_cores_beside_this_one(tmp_path: Path) -> None:
     times, ticks = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
     times.write_text("cpu  100 7 50 900 0 0 0\ncpu0 1 2 3 4\n")
-    others, elsewhere = OtherPrograms(times), OtherPrograms(tmp_path / "nowhere")
+    others, elsewhere = hardware.OtherPrograms(times), hardware.OtherPrograms(tmp_path / "nowhere")
     times.write_text(f"cpu  {100 + 10_000 * ticks} 7 50 900 0 0 0\ncpu0 1 2 3 4\n")
     assert others.cores() > 1
     assert elsewhere.cores() == 0
-    assert OtherPrograms(times).cores() == 0
+    assert hardware.OtherPrograms(times).cores() == 0
 
 
 def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.sched_getaffinity(0)
     try:
         for count, left in ((0, len(before)), (len(before) + 5, len(before)), (1, 1)):
-            use_cores(count)
+            hardware.use_cores(count)
             assert len(os.sched_getaffinity(0)) == left
             assert os.sched_getaffinity(0) <= before
     finally:
         os.sched_setaffinity(0, before)
     monkeypatch.delattr(os, "sched_getaffinity")
-    use_cores(1)
+    hardware.use_cores(1)
 
 
 def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_not_tell(tmp_path: Path) -> None:
-    before = memory_held_bytes()
+    before = hardware.memory_held_bytes()
     with mmap(-1, 50_000_000) as ballast:  # new pages; an object may get pages that were freed
         ballast.write(b"x" * len(ballast))
-        assert memory_held_bytes() > before + len(ballast) // 2 > 1_000_000
-    assert memory_held_bytes(tmp_path / "nowhere") == 0
+        assert hardware.memory_held_bytes() > before + len(ballast) // 2 > 1_000_000
+    assert hardware.memory_held_bytes(tmp_path / "nowhere") == 0
 
 
 @pytest.mark.process
@@ -119,15 +105,15 @@ def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_
     ballast = bytearray(300_000_000)
     code = "from trainer.system.hardware import most_memory_bytes; print(most_memory_bytes())"
     of_child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    assert most_memory_bytes() > len(ballast) > 2 * of_child > 2_000_000
-    assert most_memory_bytes(tmp_path / "nowhere") > len(ballast)
+    assert hardware.most_memory_bytes() > len(ballast) > 2 * of_child > 2_000_000
+    assert hardware.most_memory_bytes(tmp_path / "nowhere") > len(ballast)
 
 
 @pytest.mark.parametrize(
     ("version", "has_driver", "may_have"),
     [
         *(("2.13.0", False, False), ("2.13.0", True, True), ("2.13.0+cu130", True, True), ("2.13.0+cpu", True, False)),
-        (package_version("no-such-package"), True, False),
+        (hardware.package_version("no-such-package"), True, False),
     ],
 )
 def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(
@@ -135,18 +121,18 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(
 ) -> None:
     if has_driver:
         (tmp_path / "nvidiactl").touch()
-    assert may_have_cuda(version, (tmp_path / "nvidiactl",)) is may_have
+    assert hardware.may_have_cuda(version, (tmp_path / "nvidiactl",)) is may_have
 
 
 @pytest.mark.process
 def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_never() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    here = process_name().rpartition(":")[0]
-    assert not is_dead(process_name())
-    assert is_dead(f"{here}:{gone.pid}") and is_dead(f"{here}:{10**30}")
-    assert not is_dead(f"{here}:1")  # there, whosever it is
-    assert not any(map(is_dead, (f"another-machine:{gone.pid}", f"{here}:", here, "", f"{here}:-1")))
+    here = hardware.process_name().rpartition(":")[0]
+    assert not hardware.is_dead(hardware.process_name())
+    assert hardware.is_dead(f"{here}:{gone.pid}") and hardware.is_dead(f"{here}:{10**30}")
+    assert not hardware.is_dead(f"{here}:1")  # there, whosever it is
+    assert not any(map(hardware.is_dead, (f"another-machine:{gone.pid}", f"{here}:", here, "", f"{here}:-1")))
 
 
 def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp_path: Path) -> None:
@@ -155,8 +141,8 @@ def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp
     limits[0].write_text("max\n")
     for limit, least in ((1 << 62, everything), (1 << 20, 1 << 20)):
         limits[1].write_text(f"{limit}\n")
-        assert memory_bytes(limits) == least
-    assert memory_bytes([]) == everything
+        assert hardware.memory_bytes(limits) == least
+    assert hardware.memory_bytes([]) == everything
 
 
 @pytest.mark.parametrize(
@@ -168,7 +154,7 @@ def test_bf16__is_what_linux_says_of_the_processor_unless_it_is_limited(
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    assert has_bf16(tmp_path / "cpuinfo") is has
-    assert not has_bf16(tmp_path / "none")
+    assert hardware.has_bf16(tmp_path / "cpuinfo") is has
+    assert not hardware.has_bf16(tmp_path / "none")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert not has_bf16(tmp_path / "cpuinfo")
+    assert not hardware.has_bf16(tmp_path / "cpuinfo")

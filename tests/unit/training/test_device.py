@@ -19,19 +19,6 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.system.hardware import cpu_name, instruction_set
 from trainer.training import device
-from trainer.training.device import (
-    Compute,
-    environment,
-    git_commit,
-    is_out_of_memory,
-    memory_advice,
-    onednn_isa,
-    random_state,
-    resolve,
-    resolve_device,
-    restore_random_state,
-    seed_everything,
-)
 
 
 @pytest.fixture(name="effective")
@@ -42,26 +29,26 @@ def _effective() -> EffectiveRequest:
 def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    compute = resolve(effective)
+    compute = device.resolve(effective)
     assert (str(compute.device), compute.precision, compute.threads) == ("cpu", "fp32", 1)
     assert compute.determinism == "bit_exact"
     for name in ("cuda", "cuda:1"):
         with pytest.raises(AppError, match=name) as caught:
-            resolve_device(name)
+            device.resolve_device(name)
         assert caught.value.code == ErrorCode.CUDA_NOT_AVAILABLE
 
 
 def test_batch_size_and_threads__are_automatic_or_as_given(effective: EffectiveRequest) -> None:
-    assert resolve(effective).batch_size == 4
-    assert resolve(changed(effective, batch_size="auto", device="cpu")).batch_size == 8
+    assert device.resolve(effective).batch_size == 4
+    assert device.resolve(changed(effective, batch_size="auto", device="cpu")).batch_size == 8
     rows = {"char_lstm": 64, "gpt2": 32, "gru": 16}
     assert rows == {name: batch_rows(effective_of(name, batch_size="auto"), on_cuda=True) for name in rows}
-    assert resolve(changed(effective, threads=0)).threads == torch.get_num_threads()
+    assert device.resolve(changed(effective, threads=0)).threads == torch.get_num_threads()
 
 
 def test_seed__makes_all_draws_the_same() -> None:
     def draws(seed: int) -> tuple[float, float, float]:
-        seed_everything(seed)
+        device.seed_everything(seed)
         return random.random(), float(np.random.random_sample()), float(torch.rand(()))
 
     assert draws(3) == draws(3)
@@ -69,15 +56,15 @@ def test_seed__makes_all_draws_the_same() -> None:
 
 
 def test_random_state__comes_back() -> None:
-    state = random_state()
+    state = device.random_state()
     first = torch.rand(5)
-    restore_random_state(state)
+    device.restore_random_state(state)
     assert torch.equal(first, torch.rand(5))
 
 
 @pytest.mark.process
 def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> None:
-    found = environment(resolve(effective))
+    found = device.environment(device.resolve(effective))
     assert found.libraries["torch"] in (torch.__version__, torch.__version__.split("+")[0])
     assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
     assert found.cpu
@@ -109,7 +96,7 @@ def test_environment__has_the_instruction_sets_that_torch_and_onednn_use(limits:
 def test_environment__has_no_instruction_set_of_onednn_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._C, "_has_mkldnn", False)
     monkeypatch.setattr(device, "_ISA", [])
-    assert onednn_isa() is None
+    assert device.onednn_isa() is None
 
 
 @pytest.mark.process
@@ -117,17 +104,17 @@ def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path, monkeypatch:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU\n")
     assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU"
     assert cpu_name(tmp_path / "none")
-    assert git_commit(tmp_path) is None
+    assert device.git_commit(tmp_path) is None
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", "")  # there is no git
-    assert git_commit(tmp_path) is None
+    assert device.git_commit(tmp_path) is None
 
 
 def test_out_of_memory__is_told_from_other_errors() -> None:
     """As Python, the system (where a file cannot be mapped) and torch on the CPU say it."""
     torch_says = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-    assert all(is_out_of_memory(error) for error in (MemoryError(), OSError(errno.ENOMEM, "x"), torch_says))
-    assert not any(is_out_of_memory(error) for error in (OSError(errno.EIO, "x"), RuntimeError("a bug")))
+    assert all(device.is_out_of_memory(error) for error in (MemoryError(), OSError(errno.ENOMEM, "x"), torch_says))
+    assert not any(device.is_out_of_memory(error) for error in (OSError(errno.EIO, "x"), RuntimeError("a bug")))
 
 
 @pytest.mark.parametrize(
@@ -142,4 +129,4 @@ def test_out_of_memory__names_half_the_batch_in_steps_of_the_same_size(
     effective: EffectiveRequest, rows: int, accumulation: int, said: str
 ) -> None:
     sized = changed(effective, gradient_accumulation=accumulation)
-    assert said in memory_advice(sized, Compute(torch.device("cpu"), "fp32", 1, rows))
+    assert said in device.memory_advice(sized, device.Compute(torch.device("cpu"), "fp32", 1, rows))

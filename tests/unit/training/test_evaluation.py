@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.support.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel, losses_by_hand, windows_by_hand
-from tests.support.tiny_models import POEM, Run, char_tokenizer, lines_in, make_run, small_model
+from tests.support.tiny_models import POEM, Run, char_tokenizer, floats, lines_in, make_run, small_model
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
@@ -74,29 +74,22 @@ def measured(run: Run, model: LanguageModel, effective: EffectiveRequest | None 
 
 
 @pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
-def test_loss__is_the_brute_force_mean_over_whole_lines(run: Run, architecture: str) -> None:
+def test_loss_and_accuracy__are_those_by_hand_over_whole_lines(run: Run, architecture: str) -> None:
     model = small_model(run.tokenizer.vocab_size, architecture)
-    lines = lines_of(run)
-    found = evaluated(model, run)
-    reference = ReferenceModel(model, architecture)
-    expected = [loss for line in lines for loss in losses_by_hand(reference, [line], len(line) + 1)]
-    assert found.tokens == len(expected) == sum(len(line) + 1 for line in lines)
-    assert math.isclose(found.loss_nats, sum(expected) / len(expected), abs_tol=1e-5)
-    assert math.isclose(perplexity(found.loss_nats), math.exp(sum(expected) / len(expected)), rel_tol=1e-4)
-    by_line = [sum(losses_by_hand(reference, [line], len(line) + 1)) for line in lines]
-    assert found.group_nats == pytest.approx(by_line, abs=1e-4)
-    assert found.group_tokens == tuple(len(line) + 1 for line in lines)
-
-
-def test_accuracy__is_a_hand_count_and_leaves_the_mode_of_the_model_alone(run: Run) -> None:
-    model = small_model(run.tokenizer.vocab_size)
-    reference = ReferenceModel(model, "lstm")
+    lines, reference = lines_of(run), ReferenceModel(model, architecture)
+    by_line = [losses_by_hand(reference, [line], len(line) + 1) for line in lines]
+    expected = [loss for losses in by_line for loss in losses]
     ranks: list[int] = []
-    for line in lines_of(run):
+    for line in lines:
         answers = reference.log_probabilities([2, *line])
         ranks += [sum(v > p[target] for v in p) for p, target in zip(answers, [*line, 3], strict=True)]
     found = evaluated(model.train(), run)
-    assert model.training
+    assert model.training, "the mode of the model stays"
+    assert found.tokens == len(expected) == sum(len(line) + 1 for line in lines)
+    assert math.isclose(found.loss_nats, sum(expected) / len(expected), abs_tol=1e-5)
+    assert math.isclose(perplexity(found.loss_nats), math.exp(sum(expected) / len(expected)), rel_tol=1e-4)
+    assert found.group_nats == pytest.approx([sum(losses) for losses in by_line], abs=1e-4)
+    assert found.group_tokens == tuple(map(len, by_line))
     assert (found.top1_hits, found.top5_hits) == (Counter(ranks)[0], sum(rank < 5 for rank in ranks))
 
 
@@ -197,17 +190,16 @@ def test_long_lines__are_read_in_chunks_beside_short_ones() -> None:
     lines = ["ab" * 6000, "b", "abba" * 40, *["aab"] * 200]
     tokenizer = char_tokenizer(lines)
     model = small_model(tokenizer.vocab_size)
-    losses: list[float] = []
+    log_p: list[float] = []
     for line in lines:
         stored: NDArray[np.int64] = tokenizer.encode_documents(line).astype(np.int64)
         ids = torch.from_numpy(stored).unsqueeze(0)
         with torch.inference_mode():
-            log_p = model.forward(ids[:, :-1]).double().log_softmax(-1)
-        of_line: list[float] = log_p.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten().tolist()
-        losses += of_line
+            answers = model.forward(ids[:, :-1]).double().log_softmax(-1)
+        log_p += floats(answers.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten())
     found = of_texts(model, tokenizer, lines)
-    assert found.tokens == len(losses)
-    assert found.loss_nats == pytest.approx(-sum(losses) / len(losses), abs=1e-5)
+    assert found.tokens == len(log_p)
+    assert found.loss_nats == pytest.approx(-sum(log_p) / len(log_p), abs=1e-5)
 
 
 def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
@@ -274,6 +266,9 @@ def test_measure__tells_what_the_lines_are(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     lines, texts = lines_of(run), texts_of(run)
     metrics, samples = measured(run, model)
+    first, again, other = (draw_samples(model, run.tokenizer, ["", "sea"], seed, "r") for seed in (1, 1, 2))
+    assert first == again
+    assert [sample.text for sample in first] != [sample.text for sample in other]
     lengths = sorted(len(line) for line in lines)
     assert metrics.loss == evaluated(model, run).loss_nats
     assert metrics.n_tokens == sum(lengths) + len(lines)
@@ -306,13 +301,6 @@ def test_measure__refuses_a_split_that_the_run_does_not_have(tmp_path: Path) -> 
     run = make_run(tmp_path, POEM, test_fraction=0.0)
     with pytest.raises(AppError, match="no test split"):
         measured(run, small_model(run.tokenizer.vocab_size))
-
-
-def test_samples__are_the_same_for_the_same_seed(run: Run) -> None:
-    model = small_model(run.tokenizer.vocab_size)
-    first, again, other = (draw_samples(model, run.tokenizer, ["", "sea"], seed, "r") for seed in (1, 1, 2))
-    assert first == again
-    assert [sample.text for sample in first] != [sample.text for sample in other]
 
 
 CYRILLIC = [f"{word} және {number} сөз" for number in range(9) for word in ("қала", "тау", "өзен", "аспан", "жұлдыз")]

@@ -89,9 +89,6 @@ class Finished(NamedTuple):
         corpus = SplitCorpus(self.made.folder / "corpus.txt", self.made.tokenizer.normalization, rule)
         return lines_in(lines for label, lines in chain.from_iterable(corpus.block_groups(SPLITS)) if label == split)
 
-    def manifest(self) -> RunManifest:
-        return self.run.completed_manifest()
-
     def broken_seals(self) -> list[str]:
         """The names of the files that are not as the seal says."""
         lines = [line.split("  ") for line in self.run.seal.read_text(encoding="ascii").splitlines()]
@@ -155,12 +152,12 @@ def test_evaluation_of_another_text__measures_all_of_it_and_needs_no_other(finis
 
 
 def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Finished) -> None:
-    before = finished.manifest()
+    before = finished.run.completed_manifest()
     test = finished.measure("test")
     finished.measure("validation", "other")
     validation, other = finished.measure("validation"), finished.measure("validation", "other")
 
-    after = finished.manifest()
+    after = finished.run.completed_manifest()
     latest = ((test, None), (validation, None), (other, "other"))
     assert [(one.split, one.dataset) for one in after.eval] == [(one.split, dataset) for one, dataset in latest]
     fields = {name for name in EvalSummary.model_fields if name != "dataset"}
@@ -181,7 +178,7 @@ def test_evaluation__does_not_mend_a_seal_that_was_broken_or_is_missing(finished
     assert finished.broken_seals() == ["manifest.json"]
     finished.run.seal.unlink()
     finished.measure()
-    assert not finished.run.seal.exists() and len(finished.manifest().eval) == 2
+    assert not finished.run.seal.exists() and len(finished.run.completed_manifest().eval) == 2
 
 
 def test_manifest__from_before_evaluations_named_their_text_is_read(finished: Finished) -> None:
@@ -201,7 +198,7 @@ def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None
     release.start()
     finished.measure("test")
     release.join()
-    assert finished.manifest().eval != (OLD_SUMMARY,)
+    assert finished.run.completed_manifest().eval != (OLD_SUMMARY,)
 
 
 def test_named_texts__are_scored_and_continued_as_if_they_had_been_typed(finished: Finished) -> None:
@@ -225,7 +222,7 @@ def test_path_that_leads_out__is_refused_by_the_child_too(finished: Finished, tm
     for field, error in errors.items():
         sentence = f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`."
         assert error == RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence))
-    assert finished.manifest().eval == (OLD_SUMMARY,)
+    assert finished.run.completed_manifest().eval == (OLD_SUMMARY,)
 
 
 def text_of(pieces: list[InferenceRecord | GenerateChunk], index: int = 0) -> str:
