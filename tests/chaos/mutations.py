@@ -43,7 +43,7 @@ CHECKPOINT, RESUME, FAULT = (f"{_TRAINING}{name}.py" for name in ("checkpoint", 
 CLEANUP, DURABILITY, GOING_ON, RUNS = (
     f"{_ARTIFACTS}{name}.py" for name in ("cleanup", "durability", "resumable_runs", "runs")
 )
-RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex",)
+RESUMED = (f"{RESUME}::test_resume__after_thirty_interruptions_continues_bit_for_bit",)
 
 MUTATIONS = (
     Mutation(

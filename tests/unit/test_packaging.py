@@ -67,7 +67,7 @@ def package(requirement: str) -> str:
     return "".join(name).replace(".", "-").replace("_", "-")
 
 
-def test_constraints__pin_every_direct_dependency_but_torch_and_name_no_address() -> None:
+def test_constraints__pin_every_direct_dependency_but_torch() -> None:
     content: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = PyProject.model_validate(content).project
     direct = [*project.dependencies, *(one for extra in project.extras.values() for one in extra)]
@@ -216,7 +216,7 @@ def test_make_start__puts_a_redis_password_into_dotenv_once(tmp_path: Path) -> N
 
 
 @pytest.mark.process
-def test_make_start__leaves_a_given_password_alone_and_draws_an_api_key_once(tmp_path: Path) -> None:
+def test_make_start__keeps_a_given_password_and_draws_an_api_key_once(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("", encoding="utf-8")
     assert make_start(tmp_path, REDIS_PASSWORD="own").returncode == 0  # noqa: S106
     assert "REDIS_PASSWORD" not in (tmp_path / ".env").read_text(encoding="utf-8")

@@ -310,7 +310,7 @@ def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
     assert [line["event"] for line in logs] == ["cleanup_failed", "cleanup_failed", "cleanup_completed"]
 
 
-def test_folder_that_cannot_be_removed__stays_complete_and_hides_the_servers_path(shell: Shell) -> None:
+def test_folder_that_cannot_be_removed__stays_complete(shell: Shell) -> None:
     run = add_old_run(shell)
     (shell.folder / "artifacts" / ".removed").write_bytes(b"")  # a file in place of the trash
     before = contents(run.path)
@@ -395,7 +395,7 @@ def test_tokenizers__without_any_use_for_long_go(tmp_path: Path) -> None:
     assert stored_tokenizers(tmp_path) == {young, given, own, planned, renewed}
 
 
-def test_tokenizer_jobs__stay_while_they_wait_or_an_experiment_has_their_label(tmp_path: Path) -> None:
+def test_tokenizer_jobs__stay_while_they_wait_or_are_in_an_experiment(tmp_path: Path) -> None:
     store, paths = TokenizerStore(tmp_path / "artifacts"), dict[str, str]()
     for number, label in enumerate(("small lstm", "other", "damaged", "queued")):
         request = parse(TokenizerTrainRequest, {"method": "char", "corpora": ["text"], "label": label, "vocab_size": 9})

@@ -249,7 +249,7 @@ def test_promises__hold_where_any_operation_of_the_disk_fails_once(tmp_path: Pat
             assert not list(folder.rglob(".*"))
 
 
-def test_recovery_of_checkpoints__that_fails_is_reported_and_can_be_tried_again(tmp_path: Path) -> None:
+def test_failed_recovery_of_checkpoints__can_be_tried_again(tmp_path: Path) -> None:
     CheckpointStore(tmp_path).save(CHECKPOINTS[1])
     for disk in failing(errno.EIO, at_least=3):
         (tmp_path / ".tmp-step-2").mkdir(exist_ok=True)
@@ -269,7 +269,7 @@ def test_event_that_could_not_be_written__comes_with_the_next_one(tmp_path: Path
     assert [(event.seq, event.event_id) for event in events] == [(1, "r:phase:1"), (2, "r:phase:2")]
 
 
-def test_what_killed_writers_have_left__is_removed_by_the_next_one_of_each_file(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers__are_removed_by_the_next_of_each_file(tmp_path: Path) -> None:
     run = RunStore(tmp_path).create(record())
     run.metrics.parent.mkdir()
     of_the_bot = run.path / ".dm.json.00000000.tmp"

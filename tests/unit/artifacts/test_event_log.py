@@ -88,7 +88,7 @@ def test_garbage__is_logged_line_by_line_and_the_events_around_it_are_read(path:
     assert logs == unheard == said
 
 
-def test_log_that_another_process_has_taken_over__gets_nothing_more_from_the_first(path: Path) -> None:
+def test_log_taken_over_by_another_process__gets_nothing_from_the_first(path: Path) -> None:
     with EventLog(path) as first, EventLog(path) as second:
         first.check_only_writer()
         second.append(cancelled("of the second"))

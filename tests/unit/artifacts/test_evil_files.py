@@ -100,7 +100,7 @@ def restore(run: RunDirectory, path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "archive", "link", "pipe", "folder"])
-def test_evil_thing_in_place_of_any_file__runs_nothing_and_is_refused_at_once(
+def test_evil_in_place_of_any_file__runs_nothing_and_is_refused_at_once(
     run: RunDirectory, tmp_path: Path, kind: str
 ) -> None:
     assert refusals(run) == [], "the run as it was left"

@@ -103,7 +103,7 @@ async def origin_in(folder: Path) -> Origin:
     return await resolve_origin(run, CorpusStore(settings_in(folder)), settings_in(folder))
 
 
-async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it_was(tmp_path: Path) -> None:
+async def test_new_run__has_all_that_the_training_needs_of_the_old_one(tmp_path: Path) -> None:
     origin = await origin_in(tmp_path)
     origin.run.training_samples.write_text('{"step": 4}\n', encoding="utf-8")
     for step in (1, 5, 7):  # it kept step 7 and was killed before it saved where it stood

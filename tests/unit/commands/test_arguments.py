@@ -126,7 +126,7 @@ def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse
     yield parser.prog, parser
 
 
-def test_every_option__has_a_help_line_and_every_command_an_example_that_parses(
+def test_every_option__has_a_help_line_and_every_command_an_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path))

@@ -34,7 +34,7 @@ def test_unknown_characters__mark_the_bits_per_character() -> None:
 
 
 @pytest.mark.parametrize(("share", "mark"), [(None, ""), (0.001, ""), (0.0011, " (!)")])
-def test_progress__shows_losses_as_soon_as_there_are_some_and_marks_unknown_text(
+def test_progress__shows_losses_and_marks_unknown_text(
     waiting: RunStatus, capsys: pytest.CaptureFixture[str], share: float | None, mark: str
 ) -> None:
     training = changed(

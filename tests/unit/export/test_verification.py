@@ -95,7 +95,7 @@ def test_run_without_a_seal__is_wrong_as_its_records_cannot_be_checked(run: RunD
     assert "The file is missing: request.json" in wrong(run)[run.seal.name]
 
 
-def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run: RunDirectory) -> None:
+def test_changed_text__is_found_with_what_it_means_for_the_request(run: RunDirectory) -> None:
     text = run.path.parents[2] / "data" / "corpus" / "text.txt"
     text.write_text(text.read_text(encoding="utf-8") + "one more line\n", encoding="utf-8")
     assert wrong(run) == {

@@ -111,7 +111,7 @@ def everything(value: object) -> Iterator[dict[str, object]]:
 
 
 @pytest.mark.parametrize(("model", "body"), [*RIGHT, *CONTRADICTIONS])
-def test_description__allows_what_the_records_allow_and_what_no_schema_can_state(
+def test_description__allows_what_records_allow_and_no_schema_can_state(
     model: type[BaseModel], body: dict[str, object], described: Described
 ) -> None:
     assert described(model, body)

@@ -9,7 +9,7 @@ import pytest
 from trainer.queue.recent import Recent
 
 
-async def test_hundred_callers_at_once__share_one_reading_that_stays_for_twenty_times_its_time() -> None:
+async def test_hundred_callers__share_one_reading_for_twenty_times_its_time() -> None:
     times: list[float] = []
 
     async def read() -> int:

@@ -72,7 +72,7 @@ def place_fixture(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["APP__DATA_ROOT", "APP__ARTIFACTS_ROOT"])
-def test_folder_of_the_settings_that_cannot_be_used__is_one_sentence_from_every_command(
+def test_unusable_folder_of_the_settings__is_one_sentence_everywhere(
     name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text").write_text("ab ba\n" * 20, encoding="utf-8")

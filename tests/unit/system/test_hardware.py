@@ -11,7 +11,7 @@ import pytest
 from trainer.system import hardware
 
 
-def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
+def test_physical_cores__are_all_where_the_system_does_not_tell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def two_unknown_cpus(pid: int) -> set[int]:
@@ -57,7 +57,7 @@ def v1(quota: int) -> dict[str, str]:
         *(("0::/elsewhere\n", {}, None), ("not a group\n", {}, None), (None, {}, None)),
     ],
 )
-def test_quota_of_a_container_or_a_job__is_the_smallest_around_this_process(
+def test_quota_of_a_container__is_the_smallest_around_this_process(
     own: str | None, files: dict[str, str], granted: int | None, tmp_path: Path
 ) -> None:
     for name, content in files.items():
@@ -92,7 +92,7 @@ def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest
     hardware.use_cores(1)
 
 
-def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_not_tell(tmp_path: Path) -> None:
+def test_memory_held__is_what_this_process_has_now_or_0_if_unknown(tmp_path: Path) -> None:
     before = hardware.memory_held_bytes()
     with mmap(-1, 50_000_000) as ballast:  # new pages; an object may get pages that were freed
         ballast.write(b"x" * len(ballast))
@@ -101,7 +101,7 @@ def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_n
 
 
 @pytest.mark.process
-def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_path: Path) -> None:
+def test_most_memory__is_of_this_process_and_not_of_its_parent(tmp_path: Path) -> None:
     ballast = bytearray(300_000_000)
     code = "from trainer.system.hardware import most_memory_bytes; print(most_memory_bytes())"
     of_child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -125,7 +125,7 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(
 
 
 @pytest.mark.process
-def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_never() -> None:
+def test_process__is_dead_if_it_was_on_this_machine_and_is_gone() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     here = hardware.process_name().rpartition(":")[0]
@@ -135,7 +135,7 @@ def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_nev
     assert not any(map(hardware.is_dead, (f"another-machine:{gone.pid}", f"{here}:", here, "", f"{here}:-1")))
 
 
-def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp_path: Path) -> None:
+def test_memory__is_at_most_what_a_container_may_have(tmp_path: Path) -> None:
     limits = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes", tmp_path / "none"]
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits[0].write_text("max\n")

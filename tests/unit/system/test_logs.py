@@ -78,7 +78,7 @@ def test_line__has_the_standard_fields_and_its_values() -> None:
     }
 
 
-def test_line__has_the_part_of_the_program_as_its_category_and_bound_values() -> None:
+def test_line__has_its_part_of_the_program_and_bound_values() -> None:
     stream = logged()
     names = ["trainer.worker.jobs", "trainer.http.server", "bot.main", "some.library"]
     with structlog.contextvars.bound_contextvars(run_id="r-2"):
@@ -181,7 +181,7 @@ def test_last__reads_no_more_of_a_long_log_than_it_needs(tmp_path: Path) -> None
     assert LogReader(path).last(2) == ["last but one", "é" * 100_000]
 
 
-def test_log_that_has_just_begun__is_read_from_its_start_and_after_the_one_before(tmp_path: Path) -> None:
+def test_log_that_has_just_begun__is_read_after_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "logs.jsonl"
     reader = LogReader(path)
     assert (reader.last(5), reader.read_new()) == ([], [])
@@ -191,7 +191,7 @@ def test_log_that_has_just_begun__is_read_from_its_start_and_after_the_one_befor
     assert LogReader(path).last(3) == ["b", "c", "first"]
 
 
-def test_reader__goes_on_in_a_longer_copy_of_the_log_and_reads_another_log_whole(tmp_path: Path) -> None:
+def test_reader__continues_in_a_longer_copy_of_the_log(tmp_path: Path) -> None:
     path, lines = tmp_path / "logs.jsonl", [f"line {number}" for number in range(100)]
 
     def replace_by(written: list[str]) -> None:
@@ -212,7 +212,7 @@ def test_reader__goes_on_in_a_longer_copy_of_the_log_and_reads_another_log_whole
 
 
 @for_all_pairs(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(0, 20))
-def test_reader__sees_each_line_once_in_order_while_files_give_way_to_new_ones(lengths: list[int], tail: int) -> None:
+def test_reader__sees_each_line_once_in_order_while_files_rotate(lengths: list[int], tail: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "logs.jsonl"
         handler = RotatingFileHandler(path, maxBytes=60, backupCount=1, encoding="utf-8")

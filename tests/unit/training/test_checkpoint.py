@@ -162,7 +162,7 @@ def seal(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_training_state_that_would_grow__is_refused_though_its_hash_is_right(
+def test_training_state_that_would_grow__is_refused_with_a_right_hash(
     store: CheckpointStore, tmp_path: Path, bomb: str
 ) -> None:
     save(store, 1, 2)
@@ -188,7 +188,7 @@ def header_of(shape: list[int], data_bytes: int) -> bytes:
     ],
 )
 @pytest.mark.parametrize("with_expected", [True, False])
-def test_weights_that_promise_what_is_not_there__are_refused_though_their_hash_is_right(
+def test_weights_that_promise_too_much__are_refused_with_a_right_hash(
     store: CheckpointStore, tmp_path: Path, weights: bytes, with_expected: bool
 ) -> None:
     save(store, 1, 2)

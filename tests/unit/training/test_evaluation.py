@@ -156,7 +156,7 @@ def test_line_ends__are_found_behind_a_line_that_is_longer_than_a_portion() -> N
 
 
 @pytest.mark.parametrize("family", [*CAUSAL, *MASKED])
-def test_loss__of_every_family_is_the_brute_force_over_whole_lines_and_windows(family: str) -> None:
+def test_loss__of_every_family_is_brute_force_over_lines_and_windows(family: str) -> None:
     lines = [*POEM, " ".join(POEM[:4]), "of"]
     tokenizer = char_tokenizer(lines, mask_token=family in MASKED)
     model = model_of(family, vocabulary_of(tokenizer))
@@ -214,9 +214,7 @@ def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
 
 
 @pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece"])
-def test_every_family_with_every_tokenizer__predicts_each_token_and_the_end_of_each_line(
-    tmp_path: Path, method: str
-) -> None:
+def test_every_family_and_tokenizer__predicts_all_tokens_and_line_ends(tmp_path: Path, method: str) -> None:
     block: dict[str, object] = {"method": method}
     if method not in ("char", "word"):
         block["vocab_size"] = 60
@@ -307,7 +305,7 @@ CYRILLIC = [f"{word} және {number} сөз" for number in range(9) for word i
 
 
 @pytest.mark.parametrize("method", ["char", "word", "bpe", "sentencepiece"])
-def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_path: Path, method: str) -> None:
+def test_prompts__are_empty_or_first_words_of_the_validation_split(tmp_path: Path, method: str) -> None:
     tokenizer: dict[str, object] = {"method": method, **({} if method in ("char", "word") else {"vocab_size": 60})}
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "holdout_fraction": 0.3}
     run = make_run(tmp_path, CYRILLIC, **fields)
@@ -323,7 +321,7 @@ def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_
     assert len(sample_prompts(alone, run.tokenizer, 7)) == 3
 
 
-def test_prompts__end_before_what_is_not_known_and_where_a_text_has_no_more(tmp_path: Path) -> None:
+def test_prompts__end_before_what_is_not_known_and_with_their_text(tmp_path: Path) -> None:
     run = make_run(tmp_path, POEM)
     tokenizer = run.tokenizer
 

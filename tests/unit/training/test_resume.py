@@ -32,7 +32,7 @@ KINDS: list[tuple[str, int, int, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize("family", slow_except(["char_lstm", "gru"], "char_lstm"))
-def test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex(tmp_path: Path, family: str) -> None:
+def test_resume__after_thirty_interruptions_continues_bit_for_bit(tmp_path: Path, family: str) -> None:
     values = EVERYTHING | {"model_family": family, "tokenizer": {"method": "char"}, "num_epochs": 6}
     values["early_stopping"] = {"enabled": False}
     whole, run = observed(run_in(tmp_path / "whole", values)), run_in(tmp_path / "parts", values)

@@ -75,7 +75,7 @@ def take_steps(
 
 
 @pytest.mark.parametrize("values", CONFIGS)
-def test_update_rule__moves_weights_and_exchanges_state_bit_for_bit_with_torch(values: dict[str, object]) -> None:
+def test_update_rule__is_torchs_bit_for_bit_and_exchanges_its_state(values: dict[str, object]) -> None:
     ours, theirs = weights(), weights()
     rule, optimizer = rule_of(values, ours), torch_optimizer(values, theirs)
     rule.load(rule_of(values, weights()).state())

@@ -100,7 +100,7 @@ def test_three_faults_without_a_new_checkpoint__end_the_run(
         ((3, 5), None, None),
     ],
 )
-async def test_failed_run__names_the_command_that_continues_from_its_newest_whole_state(
+async def test_failed_run__names_the_command_that_continues_it(
     run: RunDirectory, steps: tuple[int, ...], code: ErrorCode | None, advice: str | None
 ) -> None:
     for step in steps:
