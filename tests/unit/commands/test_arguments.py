@@ -113,6 +113,9 @@ def test_overview__has_every_command_in_its_section_with_an_example(
     assert shown.count("Example: mt ") == 7
     assert {path.removeprefix("mt ") for path, _ in commands_of(MtParser())} == COMMANDS.keys()
     assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert main(["corpus", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "usage: mt corpus" in shown and "download" in shown, "those of a group"
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -140,13 +143,6 @@ def test_every_option__has_a_help_line_and_every_command_an_example(
         if path != "mt completion":
             given = [word for word in words[len(path.split()) :] if word not in (">", "again.yaml")]
             command.parse_args([runs.get(word, word) for word in given])
-
-
-@pytest.mark.parametrize("words", [["corpus"], ["corpus", "-h"], ["corpus", "--help"]])
-def test_group__without_a_command_shows_its_commands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert "usage: mt corpus" in shown and "download" in shown
 
 
 def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,22 +77,16 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "eval/samples.jsonl", "tokenizer/tokenizer.json"])
-def test_lost_file__is_named(run: RunDirectory, name: str) -> None:
-    (run.path / name).unlink()
-    assert wrong(run)[name] == "The file was changed or deleted."
-
-
-def test_records_that_cannot_be_read__are_one_finding(run: RunDirectory) -> None:
+def test_lost_file__is_named_and_unreadable_records_are_one_finding(run: RunDirectory) -> None:
+    lost = {"model.safetensors", "eval/samples.jsonl", "tokenizer/tokenizer.json"}
+    for name in lost:
+        (run.path / name).unlink()
+    found = wrong(run)
+    assert all(found[name] == "The file was changed or deleted." for name in lost)
     (run.path / "request.json").write_bytes(b"{")
     finding = wrong(run)
     (run.path / "request.json").unlink()
     assert finding.keys() == {"records"} and wrong(run) == finding
-
-
-def test_run_without_a_seal__is_wrong_as_its_records_cannot_be_checked(run: RunDirectory) -> None:
-    run.seal.unlink()
-    assert "The file is missing: request.json" in wrong(run)[run.seal.name]
 
 
 def test_changed_text__is_found_with_what_it_means_for_the_request(run: RunDirectory) -> None:
@@ -156,8 +150,11 @@ def test_run_under_way__is_checked_with_its_tokenizer_and_checkpoints(run: RunDi
     assert wrong(run) == {"checkpoints/step-34": "The checkpoint of step 34 is damaged."}
 
 
-def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> None:
-    log = run.path / "events.jsonl"
+def test_end_that_the_event_log_or_the_seal_does_not_know__is_found(run: RunDirectory) -> None:
+    log, seal = run.path / "events.jsonl", run.seal.read_bytes()
+    run.seal.unlink()
+    assert "The file is missing: request.json" in wrong(run)[run.seal.name]
+    run.seal.write_bytes(seal)
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
     assert wrong(run)["end"] == "The event log says running, the manifest completed."
 
