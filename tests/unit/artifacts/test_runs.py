@@ -178,7 +178,7 @@ HOURS, FINELY = timedelta(hours=1), timedelta(milliseconds=130)
     ("apart", "most_hours_late", "kept_seconds"),
     [(HOURS, 0, 0), (HOURS, 3, 0), (HOURS, 500, 0), (FINELY, 0, 1), (FINELY, 0, 2)],
 )
-def test_newest_runs__keep_their_order_when_copied_or_on_a_disk_of_whole_seconds(
+def test_newest_runs__keep_their_order_when_copied_or_in_whole_seconds(
     store: RunStore, apart: timedelta, most_hours_late: int, kept_seconds: int
 ) -> None:
     draw, begin = random.Random(most_hours_late + kept_seconds), now() - timedelta(days=9)

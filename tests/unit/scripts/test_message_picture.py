@@ -13,7 +13,7 @@ def shown(description: str) -> str:
     return rest.partition("</div>")[0]
 
 
-def test_description__is_shown_as_discord_shows_it_and_text_of_users_stays_text() -> None:
+def test_description__is_shown_as_by_discord_and_text_of_users_stays() -> None:
     assert shown("**a `b`** <@7>") == '<b>a <code>b</code></b> <span class="mention">@7</span>'
     assert shown("a\n```\nb **c**\n```\nd") == "a\n<pre>b **c**</pre>d"
     assert shown("<t:0:R>").endswith(" hours ago</span>")
