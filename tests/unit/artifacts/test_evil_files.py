@@ -123,13 +123,15 @@ def test_folder_that_is_a_link__is_no_part_of_the_run(run: RunDirectory, tmp_pat
     assert refusals(run)
 
 
-def test_record_of_a_file_elsewhere__counts_as_changed(tmp_path: Path) -> None:
+def test_file_elsewhere__counts_as_changed_and_a_device_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     secret = tmp_path / "secret"
     secret.write_bytes(b"x")
     for path in ("../secret", str(secret)):
         record = FileRecord(path=path, bytes=1, sha256=sha256_of(secret))
         assert changed_files(tmp_path / "run", [record]) == [path]
+    with pytest.raises(BrokenFile, match="no regular file"):
+        read_regular(Path("/dev/zero"))
 
 
 def test_command__tells_of_a_broken_record_in_one_sentence(
@@ -159,25 +161,18 @@ def test_flipped_bit_or_cut__in_a_model_is_refused(run: RunDirectory) -> None:
     load_run(run)
 
 
-def test_model_that_its_manifest_does_not_vouch_for__is_refused(run: RunDirectory) -> None:
+def test_model_that_its_manifest_does_not_vouch_for__is_not_read(run: RunDirectory) -> None:
     manifest = run.completed_manifest()
     run.write_manifest(changed(manifest, files=tuple(f for f in manifest.files if f.path != "config.json")))
     with pytest.raises(AppError, match=r"changed or deleted after its training: config\.json"):
         load_run(run)
-
-
-def test_model_that_is_larger_than_it_can_be__is_not_read(run: RunDirectory) -> None:
+    run.write_manifest(manifest)
     with (run.path / "model.safetensors").open("r+b") as file:
-        file.truncate(1 << 40)
+        file.truncate(1 << 40)  # larger than it can be
     for load in (partial(load_run, run), partial(load_model, run.path)):
         with pytest.raises(AppError) as caught:
             load()
         assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
-
-
-def test_device__is_no_file() -> None:
-    with pytest.raises(BrokenFile, match="no regular file"):
-        read_regular(Path("/dev/zero"))
 
 
 def test_tokenizer_whose_request_is_broken__hides_no_other(tmp_path: Path) -> None:

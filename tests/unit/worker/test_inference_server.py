@@ -119,6 +119,10 @@ def _finished(tmp_path: Path) -> Finished:
 
 
 def test_evaluation__gives_the_brute_force_mean_of_each_split_each_time(finished: Finished) -> None:
+    finished.run.metrics.unlink()
+    with pytest.raises(AppError) as caught:
+        finished.run.evaluation()
+    assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.EVAL_NOT_FOUND, 404)
     samples: list[bytes] = []
     for split in ("validation", "validation", "test"):
         expected, metrics = finished.losses(finished.lines(split)), finished.measure(split)
@@ -134,13 +138,6 @@ def test_evaluation__gives_the_brute_force_mean_of_each_split_each_time(finished
     assert finished.measure("validation").loss == finished.measure("validation").loss != finished.measure("test").loss
 
 
-def test_run_that_was_not_measured__has_no_evaluation(finished: Finished) -> None:
-    finished.run.metrics.unlink()
-    with pytest.raises(AppError) as caught:
-        finished.run.evaluation()
-    assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.EVAL_NOT_FOUND, 404)
-
-
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_evaluation_of_another_text__measures_all_of_it_and_needs_no_other(finished: Finished, split: str) -> None:
     (finished.made.folder / "corpus.txt").unlink()
@@ -153,6 +150,9 @@ def test_evaluation_of_another_text__measures_all_of_it_and_needs_no_other(finis
 
 def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Finished) -> None:
     before = finished.run.completed_manifest()
+    text = finished.run.path.joinpath("manifest.json").read_text(encoding="utf-8")
+    old = text.replace('   "dataset": null,\n', "")  # from before evaluations named their text
+    assert old != text and RunManifest.model_validate_json(old) == before
     test = finished.measure("test")
     finished.measure("validation", "other")
     validation, other = finished.measure("validation"), finished.measure("validation", "other")
@@ -179,13 +179,6 @@ def test_evaluation__does_not_mend_a_seal_that_was_broken_or_is_missing(finished
     finished.run.seal.unlink()
     finished.measure()
     assert not finished.run.seal.exists() and len(finished.run.completed_manifest().eval) == 2
-
-
-def test_manifest__from_before_evaluations_named_their_text_is_read(finished: Finished) -> None:
-    text = finished.run.path.joinpath("manifest.json").read_text(encoding="utf-8")
-    old = text.replace('   "dataset": null,\n', "")
-    assert old != text
-    assert RunManifest.model_validate_json(old).eval == (OLD_SUMMARY,)
 
 
 def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None:
