@@ -85,6 +85,7 @@ def test_unusable_folder_of_the_settings__is_one_sentence_everywhere(
     elif place != "/proc/none/below":
         export_archive(finished_run(tmp_path, "char_lstm"), tmp_path / "run.tar")
         commands.append(["import", "run.tar"])  # the archive is not to blame
+    before: list[str] = []
     for words in [list[str](), *commands]:
         before = sorted(os.listdir(tmp_path))
         assert (mt(words) if words else start_bot()) == 2

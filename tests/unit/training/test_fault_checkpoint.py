@@ -125,9 +125,12 @@ def test_fault_in_a_validation__leaves_its_step_to_be_validated_anew(run: Run, w
     assert_continued(whole, rows, observed(run, resume=True))
 
 
-def test_fault_before_any_step__leaves_nothing_to_go_on_from(run: Run) -> None:
+def test_fault_before_any_step__leaves_nothing_to_continue_from(run: Run, rare: Run) -> None:
     failed(run, Faulty(run, 1))
     assert saved_state(run) is None
+    (rare.folder / "checkpoints").touch()  # where nothing can be saved, the fault itself is reported
+    with pytest.raises(LookupError, match="the bug"):
+        rare.train(Faulty(rare, 3))
 
 
 @pytest.mark.parametrize("fault", ["nan loss", "far off", "nan weights"])
@@ -169,11 +172,6 @@ def test_fault_while_the_weights_move__leaves_the_older_checkpoint(run: Run, who
     state = saved_state(run)
     assert state is not None and state.step == 5, "validated every 5 steps, and the best so far"
     assert_continued(whole, rows, observed(run, resume=True))
-
-
-def test_fault_where_nothing_can_be_saved__is_told_itself(rare: Run) -> None:
-    (rare.folder / "checkpoints").touch()
-    failed(rare, Faulty(rare, 3))
 
 
 def test_disk_that_fails__is_not_written_to_once_more(rare: Run) -> None:

@@ -98,19 +98,15 @@ def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
     assert ("head_bias" in before) == tied, "a tied head has the embedding as its weights: those stay, its bias learns"
 
 
-def test_divergence__ends_the_run_with_its_code(tmp_path: Path) -> None:
+def test_divergence__ends_the_run_and_is_measured_from_where_it_begins(tmp_path: Path) -> None:
+    """A parent that is far off on the new text is no divergence, as long as it does not get much worse."""
     with pytest.raises(AppError, match=r"diverged: at step 3 the loss is .* `learning_rate`") as caught:
         make_run(tmp_path, TEXT).train(Bad("far off"))
     assert caught.value.code == ErrorCode.TRAINING_NAN_LOSS
-
-
-def test_divergence__is_measured_from_where_a_warm_start_begins(tmp_path: Path) -> None:
-    """A parent that is far off on the new text is no divergence, as long as it does not get much worse."""
-    run = make_run(tmp_path, TEXT, init_from_run_id="parent", max_steps=4, learning_rate=1e-6)
-    result = run.train(Bad("far off"))
-    assert result.state.initial_loss_nats is not None
-    assert result.state.initial_loss_nats > 5 * math.log(40)
-    assert result.state.step == 4
+    run = run_in(tmp_path / "warm", {"init_from_run_id": "parent", "max_steps": 4, "learning_rate": 1e-6})
+    state = run.train(Bad("far off")).state
+    assert state.initial_loss_nats is not None and state.initial_loss_nats > 5 * math.log(40)
+    assert state.step == 4
 
 
 def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path) -> None:

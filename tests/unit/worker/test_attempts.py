@@ -113,14 +113,11 @@ async def test_failed_run__names_the_command_that_continues_it(
     assert hint == ([] if advice is None else [f"See its log with `mt logs char_lstm-1`; {advice}."])
 
 
-def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(run: RunDirectory) -> None:
+def test_attempts__are_counted_by_the_settings_and_a_pause_frees_none(run: RunDirectory, tmp_path: Path) -> None:
     begin(run, 1)
     save(run, 10)  # and its worker ended
     begin(run, 2)
     assert [record_end(run, "crashed", ()) for _ in range(3)] == [1.0, 1.0, None]
-
-
-def test_settings__say_how_many_attempts_count_and_how_long_the_waits_are(tmp_path: Path) -> None:
     queue = QueueSettings(max_attempts=2, retry_seconds=3, max_retry_seconds=5)
     faulty, full = (RunStore(tmp_path / name).create(record()) for name in ("faulty", "full"))
     assert [record_end(faulty, "crashed", (), queue) for _ in range(2)] == [3.0, None]

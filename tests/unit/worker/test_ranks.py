@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from tests.support.families import effective_of
 from tests.support.runs import record
 from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.attempts import DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE, cause_of
@@ -46,10 +47,7 @@ def test_devices__requests_that_cannot_be_trained_are_refused(
 ) -> None:
     with pytest.raises(AppError, match=message):
         make_run(tmp_path, POEM, **fields)
-
-
-def test_devices__do_not_change_the_request_hash(tmp_path: Path) -> None:
-    effective = make_run(tmp_path).effective
+    effective = effective_of("lstm")
     assert request_hash(changed(effective, devices=2)) == request_hash(effective)
 
 
