@@ -9,9 +9,9 @@ import pytest
 from local_discord import Choice
 from local_discord.state import Call, Guild, User
 from tests.support.bot import AMBER, RED, Place, Read, place, read
+from tests.support.cross_language import cell_run, experiment_record
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
-from tests.unit.test_experiment_store import cell_run, record
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import CellKey
@@ -119,7 +119,7 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     request.write_text(changed(child.record, effective=effective).model_dump_json(), encoding="utf-8")
     assert "The run 'lstm-4' starts from 'lstm-2'" in (await hall.delete("lstm-2", "lstm-2")).text
     ended_story(here, "lstm-5")
-    experiment = here.bot.queue.experiments.stored.create(record())
+    experiment = here.bot.queue.experiments.stored.create(experiment_record())
     experiment.write_runs([cell_run(CellKey("lstm", "kk", 1), "lstm-5")])
     assert "needs the run 'lstm-5'" in (await hall.delete("lstm-5", "lstm-5")).text
     assert [path.name for path in here.runs()] == ["lstm-1", "lstm-2", "lstm-3", "lstm-4", "lstm-5"]

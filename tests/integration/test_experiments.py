@@ -11,11 +11,10 @@ from arq import Retry
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
-from tests.support.cross_language import TINY, add_languages, plan, plan_with
+from tests.support.cross_language import TINY, add_languages, experiment_record, plan, plan_with
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from tests.support.worker_runs import LONG, events_of
-from tests.unit.test_experiment_store import record as experiment_record
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main

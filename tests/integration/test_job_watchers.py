@@ -15,11 +15,11 @@ from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Refusal
 from tests.support import ROOT
+from tests.support.cross_language import experiment_record
 from tests.support.experiment_results import finished_experiment
 from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
-from tests.unit.test_experiment_store import record as experiment_record
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.contracts.base import changed, now

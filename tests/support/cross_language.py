@@ -1,11 +1,12 @@
-"""Plans of small experiments, and texts of made-up languages."""
+"""Plans and records of small experiments, and texts of made-up languages."""
 
 from pathlib import Path
 from random import Random
 
 from tests.support import add_corpus
 from trainer.config.validation import parse
-from trainer.contracts.experiments import ExperimentRequest
+from trainer.contracts.base import now
+from trainer.contracts.experiments import CellKey, CellRun, ExperimentRecord, ExperimentRequest
 
 TINY: dict[str, object] = {
     "model_family": "lstm",
@@ -20,6 +21,7 @@ TINY: dict[str, object] = {
     "threads": 1,
     "device": "cpu",
 }
+SHA = "0123456789abcdef" * 4
 ALPHABETS = {"kk": "ɑbdʃe ", "tr": "abdʒe "}
 
 
@@ -33,6 +35,17 @@ def plan(**fields: object) -> ExperimentRequest:
 def plan_with(train: dict[str, object], **fields: object) -> ExperimentRequest:
     """The same with other fields of the train request."""
     return plan(models={"lstm": {"train": {**TINY, **train}}}, **fields)
+
+
+def experiment_record(name: str = "small", **fields: object) -> ExperimentRecord:
+    request, experiment_id = plan(name=name, **fields), f"{name}-01234567"
+    return ExperimentRecord(
+        experiment_id=experiment_id, user_id=None, created_at=now(), request=request, request_hash=SHA, corpora={}
+    )
+
+
+def cell_run(key: CellKey, run_id: str) -> CellRun:
+    return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=False)
 
 
 def add_languages(folder: Path, lines: int = 40) -> None:
