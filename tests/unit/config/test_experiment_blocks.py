@@ -1,183 +1,282 @@
-"""The YAML form of a training maps onto the one train request."""
+"""The block form of an experiment file maps onto the one train request; its mistakes keep their paths."""
+
+from collections.abc import Mapping
 
 import pytest
+from pydantic import BaseModel
 
 from tests.support import ROOT
-from tests.support.experiments import (
-    document,
-    request_of,
-    resolved,
-    rnn,
-    transformer,
-    whole,
-)
+from tests.support.experiments import TRANSFORMER, Fields, document, request_of, resolved, transformer
+from tests.support.refusals import refused
 from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.nested_dict import value_at
 from trainer.config.presets import request_hash
 from trainer.config.train_request import train_request
-from trainer.config.validation import parse
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CheckpointRule, OptimizerConfig
-from trainer.contracts.tokenizers import BpeTokenizerConfig, SpecialTokens
+
+Values = Mapping[str, object]
+AUTO = "training.auto_generate_checkpoints"
+KEYS: Fields = {"first_epoch_checkpoints": 7, "subsequent_epochs_spacing": "linear", "linear_interval": 9}
+OF_RULE: Fields = {f"training.{name}": value for name, value in KEYS.items()}
+BERT = transformer("bert", activation_function="relu") | {"bert": {"type_vocab_size": 3}}
+OF_BERT: Fields = {"model": BERT, "training.objective": "masked_lm", "training.mlm_probability": 0.2}
+BERT_SIZES: Fields = {"num_layers": 2, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+BERT_SIZES |= {"dropout": 0.1, "attention_dropout": 0.2, "activation_function": "relu", "type_vocab_size": 3}
 
 
-def test_mapping__every_block_reaches_its_field() -> None:
-    request = request_of(document())
-    assert (request.model_family, request.label, request.seed) == ("gru", "x", 3)
-    assert (request.corpus, request.batch_size, request.max_seq_len) == ("kk", 4, 32)
-    assert request.provenance is not None and request.provenance.source_corpus == "web"
-    assert request.tokenizer is not None and request.tokenizer.vocab_size == 50
-    assert request.model is not None and request.model.hidden_size == 16
-    assert (request.optimizer.name, request.optimizer.betas, request.optimizer.eps) == ("adamw", (0.9, 0.98), 1e-6)
-    assert (request.learning_rate, request.num_epochs, request.gradient_clipping) == (0.001, 3, None)
-    assert (request.lr_schedule, request.warmup_ratio, request.log_every_steps) == ("linear", 0.1, 7)
-    assert request.precision == "fp32"
+def dumped(record: BaseModel) -> Fields:
+    fields: Fields = record.model_dump(exclude_none=True)
+    return fields
 
 
-def test_mapping__names_of_special_tokens_reach_the_tokenizer() -> None:
-    blocks = document()
-    names: dict[str, object] = {"bos_token": "<|begin|>", "pad_token": "[P]"}
-    blocks["tokenizer"] |= {"tokenizer_type": "bpe", "special_tokens": names}
-    tokenizer = request_of(blocks).tokenizer
-    assert isinstance(tokenizer, BpeTokenizerConfig)
-    assert tokenizer.special_tokens == parse(SpecialTokens, names)
+def rule(**keys: object) -> Fields:
+    return {"checkpoint_schedule": {**dumped(CheckpointRule()), **keys}}
 
 
-def test_mapping__explicit_warmup_steps_win_over_the_ratio() -> None:
-    blocks = document()
-    blocks["training"] |= {"warmup_steps": 9, "use_amp": True}
-    request = request_of(blocks)
-    assert (request.warmup_steps, request.warmup_ratio, request.precision) == (9, None, "auto")
+MAPPED: list[tuple[Values, Values, Values]] = [
+    (
+        {},
+        {},
+        {
+            **{"model_family": "gru", "model.hidden_size": 16, "tokenizer.vocab_size": 50, "corpus": "kk"},
+            **{"label": "x", "seed": 3, "batch_size": 4, "max_seq_len": 32, "provenance.source_corpus": "web"},
+            **{"optimizer.name": "adamw", "optimizer.betas": (0.9, 0.98), "optimizer.eps": 1e-6},
+            **{"learning_rate": 0.001, "num_epochs": 3, "gradient_clipping": None, "lr_schedule": "linear"},
+            **{"warmup_ratio": 0.1, "warmup_steps": None, "log_every_steps": 7, "precision": "fp32"},
+            **{"checkpoint_schedule": None, "resume": False, "logging.level": "INFO"},
+        },
+    ),
+    (
+        {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens": {"bos_token": "<|a|>", "pad_token": "[P]"}},
+        {},
+        {"tokenizer.method": "bpe", "tokenizer.special_tokens": {"bos_token": "<|a|>", "pad_token": "[P]"}},
+    ),
+    (
+        {"training.warmup_steps": 9, "training.use_amp": True},
+        {},
+        {"warmup_steps": 9, "warmup_ratio": None, "precision": "auto"},
+    ),
+    ({"training.use_amp": True, "training.use_tf32": False}, {}, {"precision": "auto", "compute.tf32": False}),
+    ({"training.use_amp": True, "run.precision": "bf16"}, {}, {"precision": "bf16"}),
+    (
+        {"run": {"lr_schedule": "cosine", "warmup_steps": 4, "optimizer": {"name": "adam"}}},
+        {},
+        {"lr_schedule": "cosine", "warmup_steps": 4, "warmup_ratio": None, "optimizer.betas": (0.9, 0.98)},
+    ),
+    ({"run": {"optimizer": {"name": "adam"}, "test_fraction": 0}}, {}, {"optimizer.name": "adam", "test_fraction": 0}),
+    ({"run.optimizer": {"name": "sgd"}}, {}, {"optimizer": dumped(OptimizerConfig(name="sgd"))}),
+    (
+        {"run": {"seed": 8, "model": {"dropout": 0.5}}},
+        {"seed": 9, "warmup_steps": 2, "model": {"num_layers": 3}},
+        {
+            **{"seed": 9, "warmup_steps": 2, "warmup_ratio": None},
+            **{"model.dropout": 0.5, "model.num_layers": 3, "model.hidden_size": 16},
+        },
+    ),
+    *(
+        ({"tokenizer.tokenizer_type": "bpe", **in_file}, typed, {"tokenizer": None, field: "there"})
+        for field in ("tokenizer_id", "init_from_run_id")
+        for in_file, typed in (({}, {field: "there"}), ({"run": {field: "there"}}, {}))
+    ),
+    ({"training.checkpoint_schedule": [], **OF_RULE}, {}, {"checkpoint_schedule": None}),
+    ({"training.checkpoint_schedule": [0, 5, 9], AUTO: False}, {}, {"checkpoint_schedule": (0, 5, 9)}),
+    ({AUTO: True}, {}, rule()),
+    ({AUTO: True, **OF_RULE}, {}, rule(**KEYS)),
+    ({AUTO: True, "run": {"checkpoint_schedule": {"log_base": 3}}}, {}, rule(log_base=3)),
+    ({AUTO: True}, {"checkpoint_schedule": [4]}, {"checkpoint_schedule": (4,)}),
+    ({AUTO: True}, {"checkpoint_schedule": None}, {"checkpoint_schedule": None}),
+    ({"model.rnn.bidirectional": True, "training.objective": "masked_lm"}, {}, {"model.bidirectional": True}),
+    (
+        {**OF_BERT, "training.use_gradient_checkpointing": True},
+        {},
+        {"model_family": "bert", "objective": "masked_lm", "mlm_probability": 0.2, "model": BERT_SIZES},
+    ),
+    ({**OF_BERT, "training.use_gradient_checkpointing": True}, {}, {"compute.gradient_checkpointing": True}),
+]
 
 
-def test_mapping__run_block_wins_over_what_the_others_imply() -> None:
-    blocks = document()
-    blocks["run"] = {"lr_schedule": "cosine", "warmup_steps": 4, "optimizer": {"name": "adam"}, "holdout_fraction": 0.2}
-    request = request_of(blocks)
-    assert (request.lr_schedule, request.warmup_steps, request.warmup_ratio) == ("cosine", 4, None)
-    assert (request.optimizer.name, request.optimizer.betas, request.holdout_fraction) == ("adam", (0.9, 0.98), 0.2)
+@pytest.mark.parametrize(("changes", "typed", "expected"), MAPPED)
+def test_blocks__reach_their_fields_run_wins_and_typed_values_win(
+    changes: Values, typed: Values, expected: Values
+) -> None:
+    request = dumped(request_of(changes, **typed))
+    assert {path: value_at(request, path) for path in expected} == expected
 
 
-def test_mapping__checkpoints_are_kept_by_a_list_by_a_rule_or_not_at_all() -> None:
-    def schedule(**training: object) -> object:
-        blocks = document()
-        blocks["training"] |= training
-        return request_of(blocks).checkpoint_schedule
-
-    keys: dict[str, object] = {
-        "first_epoch_checkpoints": 7,
-        "subsequent_epochs_spacing": "linear",
-        "linear_interval": 9,
-    }
-    assert schedule() is None
-    assert schedule(checkpoint_schedule=[], **keys) is None
-    assert schedule(checkpoint_schedule=[0, 5, 9], auto_generate_checkpoints=False) == (0, 5, 9)
-    assert schedule(auto_generate_checkpoints=True) == CheckpointRule()
-    assert schedule(auto_generate_checkpoints=True, **keys) == parse(CheckpointRule, keys)
-
-
-def test_mapping__run_block_wins_over_a_schedule_of_either_form() -> None:
-    blocks = document()
-    blocks["training"]["auto_generate_checkpoints"] = True
-    blocks["run"] = {"checkpoint_schedule": {"log_base": 3}}
-    assert request_of(blocks).checkpoint_schedule == CheckpointRule(log_base=3)
-    assert request_of(blocks, checkpoint_schedule=[4]).checkpoint_schedule == (4,)
-    assert request_of(blocks, checkpoint_schedule=None).checkpoint_schedule is None
-
-
-def test_mapping__precision_of_the_run_block_wins_where_amp_is_on() -> None:
-    blocks = document()
-    blocks["training"] |= {"use_amp": True, "use_tf32": False}
-    assert (request_of(blocks).precision, request_of(blocks).compute.tf32) == ("auto", False)
-    blocks["run"] = {"precision": "bf16"}
-    assert request_of(blocks).precision == "bf16"
-
-
-def test_mapping__resume_and_log_level_reach_their_fields_and_change_no_hash() -> None:
-    blocks = document()
-    before = request_of(blocks)
-    assert (before.resume, before.logging.level) == (False, "INFO")
-    blocks["training"]["resume_from_checkpoint"] = True
-    blocks["logging"]["level"] = "WARNING"
-    after = request_of(blocks)
+def test_settings_without_effect__are_recorded_and_change_no_hash() -> None:
+    folder: Fields = {"training.output_dir": "models/x"}
+    assert read_experiment(document(), {}).unused_settings == folder
+    assert read_experiment(document(), {}).requested_paths == ("tok", "models/x", "logs")
+    logging: Fields = {"max_log_files": 3, "wandb_project": None, "level": "ERROR", "use_wandb": False, "dir": "x"}
+    unused: Fields = {f"logging.{name}": logging[name] for name in ("max_log_files", "wandb_project", "dir")}
+    assert read_experiment(document({"logging": logging}), {}).unused_settings == {**folder, **unused}
+    after = request_of({"training.resume_from_checkpoint": True, "logging.level": "WARNING"})
     assert (after.resume, after.logging.level) == (True, "WARNING")
-    assert request_hash(resolved(after)) == request_hash(resolved(before))
+    assert request_hash(resolved(after)) == request_hash(resolved(request_of()))
 
 
-def test_settings_without_effect__are_those_that_the_file_states() -> None:
-    blocks = document()
-    folder: dict[str, object] = {"training.output_dir": blocks["training"]["output_dir"]}
-    assert read_experiment(whole(blocks), {}).unused_settings == folder
-    blocks["logging"] |= {"max_log_files": 3, "wandb_project": None, "level": "ERROR", "use_wandb": False, "dir": "x"}
-    experiment = read_experiment(whole(blocks), {})
-    logging = {"logging.max_log_files": 3, "logging.wandb_project": None, "logging.dir": "x"}
-    assert experiment.unused_settings == {**folder, **logging}
-
-
-def test_mapping__sgd_takes_nothing_of_what_the_file_says_of_adam() -> None:
-    blocks = document()
-    blocks["run"] = {"optimizer": {"name": "sgd"}}
-    assert request_of(blocks).optimizer == OptimizerConfig(name="sgd")
-
-
-def test_mapping__what_is_typed_wins_over_the_run_block() -> None:
-    blocks = document()
-    blocks["run"] = {"seed": 8, "model": {"dropout": 0.5}}
-    request = request_of(blocks, seed=9, warmup_steps=2, model={"num_layers": 3})
-    assert (request.seed, request.warmup_steps, request.warmup_ratio) == (9, 2, None)
-    assert request.model is not None
-    assert (request.model.dropout, request.model.num_layers, request.model.hidden_size) == (0.5, 3, 16)
-
-
-@pytest.mark.parametrize("field", ["tokenizer_id", "init_from_run_id"])
-def test_mapping__a_tokenizer_that_is_there_takes_the_place_of_the_block(field: str) -> None:
-    blocks = document()
-    blocks["tokenizer"] |= {"tokenizer_type": "bpe"}
-    typed: dict[str, object] = {field: "there"}
-    assert request_of(blocks, **typed).tokenizer is None
-    blocks["run"] = typed
-    assert request_of(blocks).tokenizer is None
-
-
-SHIPPED = [("char_lstm_ipa", "char_lstm", "char"), ("word_lstm_keyboard", "lstm", "word")]
-
-
-@pytest.mark.parametrize(("name", "family", "method"), SHIPPED)
+@pytest.mark.parametrize(
+    ("name", "family", "method"), [("char_lstm_ipa", "char_lstm", "char"), ("word_lstm_keyboard", "lstm", "word")]
+)
 def test_shipped_config__has_the_defaults_of_its_family(name: str, family: str, method: str) -> None:
     draft = read_experiment(read_yaml(ROOT / "configs" / f"{name}.yaml"), {})
     fields = {**draft.fields, "tokenizer": {"method": method}, "precision": "auto"}  # without a largest vocabulary
-    effective = resolved(train_request(fields))
-    assert request_hash(effective) == request_hash(resolved(train_request({"model_family": family, "corpus": "demo"})))
+    default = train_request({"model_family": family, "corpus": "demo"})
+    assert request_hash(resolved(train_request(fields))) == request_hash(resolved(default))
 
 
-def test_output_folders__are_recorded() -> None:
-    assert read_experiment(whole(document()), {}).requested_paths == ("tok", "models/x", "logs")
-
-
-def test_mapping__sizes_of_a_transformer_reach_their_fields() -> None:
-    blocks = document()
-    blocks["model"] = transformer("bert", activation_function="relu") | {"bert": {"type_vocab_size": 3}}
-    blocks["training"] |= {"objective": "masked_lm", "mlm_probability": 0.2, "use_gradient_checkpointing": True}
-
-    request = request_of(blocks)
-
-    assert request.model is not None
-    given: dict[str, object] = request.model.model_dump(exclude_none=True)
-    assert given == {
-        "num_layers": 2,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_attention_heads": 2,
-        "dropout": 0.1,
-        "attention_dropout": 0.2,
-        "activation_function": "relu",
-        "type_vocab_size": 3,
+def test_all_mistakes__are_told_at_once_with_value_and_what_is_allowed() -> None:
+    spoilt: Fields = {
+        **{"data.batch_size": 0, "data.training_corpus": "/etc/passwd", "data.sise": 1},
+        **{"training.learning_rate": 5, "training.use_amp": "no", "training.output_dir": "../x"},
+        **{"training.adam_beta2": 1, "training.epochs": ..., "tokenizer.tokenizer_type": "morse"},
+        "run": {"test_fraction": 0.9, "corpus": "a/../../b", "label": 5},
     }
-    assert (request.model_family, request.objective, request.mlm_probability) == ("bert", "masked_lm", 0.2)
-    assert request.compute.gradient_checkpointing
+    with pytest.raises(AppError) as caught:
+        request_of(spoilt, seed=-1)
+    relative, methods = "a relative path without `..`", "'sentencepiece', 'wordpiece', 'bpe', 'character', 'byte', "
+    data = "source_corpus, training_corpus, validation_corpus, test_corpus, batch_size, max_sequence_length"
+    assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
+    assert {problem.path: (problem.value, problem.allowed) for problem in caught.value.details} == {
+        "tokenizer.tokenizer_type": ("'morse'", f"one of {methods}'word'"),
+        "data.batch_size": ("0", "an integer ≥ 1 and ≤ 4096"),
+        "data.training_corpus": ("'/etc/passwd'", relative),
+        "data.sise": ("1", f"one of {data}"),
+        "training.learning_rate": ("5", "a number > 0 and ≤ 1"),
+        "training.use_amp": ("'no'", "true or false"),
+        "training.output_dir": ("'../x'", relative),
+        "training.adam_beta2": ("1", "a number ≥ 0 and < 1"),
+        "training.epochs": (None, "an integer ≥ 1 and ≤ 1000"),
+        "run.test_fraction": ("0.9", "a number ≥ 0 and < 0.5"),
+        "run.corpus": ("'a/../../b'", relative),
+        "run.label": ("5", "text of 1 to 64 characters or null"),
+        "seed": ("-1", "an integer ≥ 0 and < 4294967296"),
+    }
 
 
-def test_mapping__two_directions_are_for_masked_tokens() -> None:
-    blocks = document()
-    rnn(blocks)["bidirectional"] = True
-    blocks["training"]["objective"] = "masked_lm"
-    request = request_of(blocks)
-    assert request.model is not None and request.model.bidirectional
+NESTED = "model: {architecture: gru, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}"
+NESTED_TRANSFORMER = (
+    "model: {architecture: llama, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
+    " intermediate_hidden_size: 256, attention_heads: 2, dropout: 0.1, attention_dropout: 0.1}}"
+)
+MISSING = "Missing required field 'architecture' in model config. Must be one of: gpt2, bert, lstm, gru, rnn, llama, qw"
+NAMES = "tokenizer.special_tokens"
+
+
+def renamed(tokens: Fields) -> Fields:
+    return {"tokenizer.tokenizer_type": "bpe", NAMES: tokens}
+
+
+MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
+    ErrorCode.CONFIG_INVALID: [
+        ({"model.architecture": ...}, "model.architecture", MISSING),
+        ({"model": {}}, "model.architecture", MISSING),
+        ({"model": 3}, "model", "must be a block of fields, you gave 3"),
+        ({"model.architecture": 3}, "model.architecture", "must be 'gpt2', 'bert'"),
+        (
+            {"model": {"architecture": "gru", "hidden_size": 8, "num_layers": 1}},
+            "model.hidden_size",
+            f"must be in the block `model.rnn`: {NESTED}",
+        ),
+        ({"model.rnn": ...}, "model.rnn", f"is missing: {NESTED}"),
+        ({"model.rnn.rnn_type": "lstm"}, "model.rnn.rnn_type", "must equal `model.architecture`, 'gru', you gave"),
+        ({"model.transformer": {}}, "model.transformer", "belongs to another architecture: gru takes `model.rnn`"),
+        ({"model.bert": {}}, "model.bert", "belongs to another architecture: gru takes `model.rnn`"),
+        (
+            {"model": {"architecture": "llama", **TRANSFORMER}},
+            "model.embedding_size",
+            f"must be in the block `model.transformer`: {NESTED_TRANSFORMER}",
+        ),
+        ({"model": {"architecture": "llama"}}, "model.transformer", f"is missing: {NESTED_TRANSFORMER}"),
+        ({"model": transformer() | {"rnn": {}}}, "model.rnn", "another architecture: gpt2 takes `model.transformer`"),
+        ({"model": transformer() | {"bert": {}}}, "model.bert", "gpt2 takes `model.transformer`"),
+        ({"model": transformer(layer=2)}, "model.transformer.layer", "did you mean `layers`"),
+        ({"model": transformer(activation_function="x")}, "model.transformer.activation_function", "must be"),
+        ({"logging.use_wandb": True}, "logging.use_wandb", "the tracker wandb is not installed"),
+        ({"logging.level": "LOUD"}, "logging.level", "must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or"),
+        ({"dataset_manipulation": [{"a": 1}]}, "dataset_manipulation", "is not supported"),
+        ({"experiment_name": "a b"}, "experiment_name", "must be 1 to 64 letters"),
+        *(({name: ...}, name, "is required") for name in ("logging", "tokenizer", "training")),
+        ({"run": [1]}, "run", "must be a block of fields, you gave [1]"),
+        ({"training.epoch": 3}, "training.epoch", "unknown field `training.epoch`; did you mean `epochs`"),
+        ({"run.sed": 3}, "run.sed", "unknown field `run.sed`; did you mean `seed`"),
+        ({"run.model.hiden_size": 3}, "run.model.hiden_size", "did you mean `hidden_size`"),
+        ({"run.optimizer.betas": [0.9, 1]}, "run.optimizer.betas.1", "must be less than 1"),
+        ({"data.training_corpus": ""}, "data.training_corpus", "must be a relative path"),
+        ({"data.validation_corpus": "..\\x"}, "data.validation_corpus", "must be a relative path"),
+        ({"training.checkpoint_schedule": [3, 3]}, "training.checkpoint_schedule", "in ascending order, each step on"),
+        ({"training.checkpoint_schedule": [-1, 3]}, "training.checkpoint_schedule.0", "or equal to 0, you gave -1"),
+        ({AUTO: True, "training.checkpoint_schedule": [1]}, AUTO, "contradicts `training.checkpoint_schedule`"),
+        ({AUTO: True, "training.log_base": 1}, "training.log_base", "greater than or equal to 2, you gave 1"),
+        ({"run.checkpoint_schedule": {"log_base": 1}}, "run.checkpoint_schedule.log_base", "than or equal to 2, you "),
+        ({"run.checkpoint_schedule": []}, "run.checkpoint_schedule", "must have at least 1 item"),
+        ({"run.checkpoint_schedule": 7}, "run.checkpoint_schedule", "must be a block of fields"),
+        *(
+            (
+                {"run.precision": precision, "training.use_amp": use_amp},
+                "run.precision",
+                f"'{precision}' contradicts `training.use_amp` {str(use_amp).lower()}: give one of both",
+            )
+            for precision, use_amp in (("fp32", True), ("bf16", False))
+        ),
+        (
+            renamed({"bos": "<a>"}),
+            f"{NAMES}.bos",
+            "unknown field `tokenizer.special_tokens.bos`; did you mean `bos_",
+        ),
+        (
+            renamed({"bos_token": "a"}),
+            f"{NAMES}.bos_token",
+            "must be letters (a-z, A-Z), digits, '_', '.' or '-' in ",
+        ),
+        (renamed({"bos_token": "<a>", "cls_token": "<b>"}), NAMES, "must name `bos_token` or `cls_token`, not both"),
+        (renamed({"pad_token": "<a>", "unk_token": "<a>"}), NAMES, "must have different names: one is given twice"),
+        (renamed({"pad_token": "</s>"}), NAMES, "</s> is already the `eos_token`; rename that one, too"),
+        ({NAMES: {"pad_token": "<p>"}}, NAMES, "must be null: this method keeps its own special tokens"),
+        ({"model_family": "lstm"}, "model_family", "is a field of the train request: in a file with blocks write it"),
+    ],
+    ErrorCode.UNSUPPORTED_BACKEND: [
+        (
+            {"model": {"architecture": "t5", "transformer": {}}},
+            "model.architecture",
+            "'t5' is not available; it must be one of 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'",
+        ),
+        (
+            {"run.model_family": "gpt3"},
+            "run.model_family",
+            "is not available; it must be one of 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'",
+        ),
+    ],
+    ErrorCode.MODEL_INCOMPATIBLE: [
+        ({"model.rnn.bidirectional": True}, "model.rnn.bidirectional", "would see what it is to predict"),
+        ({"training.use_gradient_checkpointing": True}, "training.use_gradient_checkpointing", "is for transformers:"),
+        ({"model": transformer("bert")}, "training.objective", "must be 'masked_lm' for bert"),
+        (
+            {"model": transformer("qwen"), "training.objective": "masked_lm"},
+            "training.objective",
+            "must be 'causal_lm' for qwen",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "changes", "path", "said"), [(code, *mistake) for code, all_of in MISTAKES.items() for mistake in all_of]
+)
+def test_one_mistake__is_one_problem_at_its_path(code: ErrorCode, changes: Values, path: str, said: str) -> None:
+    with refused(code, said, path):
+        request_of(changes)
+
+
+def test_refusal_without_details__is_told_at_the_place_that_it_names() -> None:
+    experiment = read_experiment(document({"run.model_size": "huge"}), {"seed": 1})
+    for message, field, expected in (
+        ("`model_size` must be one.", "", ("run.model_size", "`run.model_size` must be one", "'huge'")),
+        ("`learning_rate` is odd.", "", ("training.learning_rate", "`training.learning_rate` is odd", "0.001")),
+        ("`seed` is odd.", "", ("seed", "`seed` is odd", "1")),
+        ("'kk' is empty.", "corpus", ("data.training_corpus", "`data.training_corpus`: 'kk' is empty", "'kk'")),
+        ("`mt` is odd.", "", ("", "`mt` is odd", None)),
+    ):
+        [problem] = experiment.located(AppError(ErrorCode.INVALID_INPUT, message), field).details
+        assert (problem.path, problem.message, problem.value) == expected
