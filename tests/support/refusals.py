@@ -10,9 +10,9 @@ from trainer.contracts.errors import AppError, ErrorCode
 
 @contextmanager
 def refused(code: ErrorCode, said: str = "", *fields: str) -> Iterator[None]:
-    """Fail unless an AppError with this code is raised, which says this; `fields` are the paths of all its problems."""
+    """Expect an AppError with this code and these words; `fields`, if any, are the paths of all its problems."""
     with pytest.raises(AppError) as caught:
         yield
     assert caught.value.code is code, caught.value.message
     assert said in caught.value.message
-    assert not fields or tuple(problem.path for problem in caught.value.details) == fields
+    assert not fields or sorted(problem.path for problem in caught.value.details) == sorted(fields)

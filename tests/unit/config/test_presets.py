@@ -1,137 +1,161 @@
 """A request is resolved as the requirements say, and its hash counts what determines the result."""
 
-import re
+from collections.abc import Mapping
+from typing import get_args
 
 import pytest
 
+from tests.support.families import TRANSFORMERS
+from tests.support.refusals import refused
+from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
+from trainer.config.nested_dict import value_at
 from trainer.config.presets import request_hash, resolve
-from trainer.config.validation import parse
-from trainer.contracts.base import now
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import RnnConfig
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
+from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 
+Values = Mapping[str, object]
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
+CHAR: Values = {"method": "char"}
+
+
+def request_of(fields: Values) -> TrainRequest:
+    return parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", **fields})
 
 
 def effective(corpus: CorpusRef = CORPUS, /, **fields: object) -> EffectiveRequest:
-    request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", **fields})
-    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    return resolve(request_of(fields), corpus=corpus, validation_corpus=None, test_corpus=None)
 
 
-def recurrent(run: EffectiveRequest) -> RnnConfig:
-    assert isinstance(run.model, RnnConfig)
-    return run.model
-
-
-def refusal(**fields: object) -> tuple[ErrorCode, str]:
-    with pytest.raises(AppError) as caught:
-        effective(**fields)
-    return caught.value.code, caught.value.message
-
-
-def test_char_lstm__has_the_defaults_of_its_family() -> None:
-    run = effective()
-    model = recurrent(run)
-    assert (model.architecture, model.embedding_size, model.hidden_size, model.num_layers) == ("lstm", 128, 256, 2)
-    assert (model.dropout, model.tie_word_embeddings) == (0.1, True)
-    assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (256, 64, 2e-3, "adamw")
-    assert (run.holdout_fraction, run.test_fraction, run.gradient_clipping) == (0.05, 0.10, 1.0)
-    assert (run.num_epochs, run.seed, run.tokenizer.method, run.threads) == (5, 42, "char", 0)
-
-
-@pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
-def test_word_model_defaults__hold_for_a_family_without_sizes(family: str) -> None:
-    run = effective(model_family=family)
-    model = recurrent(run)
-    assert (model.embedding_size, model.hidden_size, model.num_layers, model.dropout) == (256, 512, 2, 0.2)
-    assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (30, 64, 1e-3, "adam")
-    assert (run.tokenizer.method, run.gradient_clipping, model.tie_word_embeddings) == ("word", 1.0, False)
-
-
-def test_general_defaults__hold_for_lstm_with_sizes() -> None:
-    run = effective(model_family="gru", model={"hidden_size": 32}, tokenizer={"method": "char"})
-    assert (run.model.architecture, run.model.hidden_size, run.model.tie_word_embeddings) == ("gru", 32, False)
-    assert (run.max_seq_len, run.batch_size, run.learning_rate) == (512, "auto", 5e-4)
-    assert (run.holdout_fraction, run.test_fraction) == (0.1, 0.1)
-
-
-def test_given_values__win_over_family_defaults_and_null_is_a_value() -> None:
-    run = effective(gradient_clipping=None, model={"hidden_size": 64}, batch_size=8)
-    assert isinstance(run.model, RnnConfig)
-    assert (run.model.hidden_size, run.model.embedding_size) == (64, 128)
-    assert (run.gradient_clipping, run.batch_size) == (None, 8)
-
-
-def test_optimizer__spells_torch_defaults_out() -> None:
-    assert effective().optimizer.betas == (0.9, 0.999)
-    assert effective(optimizer={"name": "sgd"}).optimizer.eps is None
-    assert effective(optimizer={"name": "adam", "eps": 1e-6}).optimizer.eps == 1e-6
-
-
-def test_weight_decay__leaves_biases_and_norms_alone_unless_asked_and_says_so() -> None:
-    def excluded(**optimizer: object) -> tuple[str, ...]:
-        return effective(optimizer=optimizer).optimizer.weight_decay_exclude
-
-    assert excluded() == excluded(name="sgd") == ("bias", "norm")
-    assert excluded(weight_decay_exclude=[]) == ()
-    assert excluded(weight_decay_exclude=["norm", "embedding", "norm"]) == ("embedding", "norm")
-    assert refusal(optimizer={"weight_decay_exclude": ["head"]}) == (
-        ErrorCode.INVALID_INPUT,
-        "`optimizer.weight_decay_exclude.0` must be 'bias', 'embedding' or 'norm', you gave 'head'.",
-    )
-
-
-@pytest.mark.parametrize(
-    ("fields", "sentence"),
-    [
+WORDS: Values = {
+    **{"model.embedding_size": 256, "model.hidden_size": 512, "model.num_layers": 2, "model.dropout": 0.2},
+    **{"max_seq_len": 30, "batch_size": 64, "learning_rate": 1e-3, "optimizer.name": "adam"},
+    **{"tokenizer.method": "word", "gradient_clipping": 1.0, "model.tie_word_embeddings": False},
+}
+DEFAULTS: list[tuple[Values, Values]] = [
+    (
+        {},
+        {
+            **{"model.architecture": "lstm", "model.embedding_size": 128, "model.hidden_size": 256},
+            **{"model.num_layers": 2, "model.dropout": 0.1, "model.tie_word_embeddings": True},
+            **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 2e-3, "num_epochs": 5, "seed": 42, "threads": 0},
+            **{"holdout_fraction": 0.05, "test_fraction": 0.10, "gradient_clipping": 1.0, "tokenizer.method": "char"},
+            **{"optimizer.name": "adamw", "optimizer.betas": (0.9, 0.999)},
+            "optimizer.weight_decay_exclude": ("bias", "norm"),
+        },
+    ),
+    *(({"model_family": family}, WORDS) for family in ("lstm", "gru", "rnn")),
+    (
+        {"model_family": "gru", "model": {"hidden_size": 32}, "tokenizer": CHAR},
+        {
+            **{"model.architecture": "gru", "model.hidden_size": 32, "model.tie_word_embeddings": False},
+            **{"max_seq_len": 512, "batch_size": "auto", "learning_rate": 5e-4},
+            **{"holdout_fraction": 0.1, "test_fraction": 0.1},
+        },
+    ),
+    (
+        {"gradient_clipping": None, "model": {"hidden_size": 64}, "batch_size": 8},
+        {"gradient_clipping": None, "batch_size": 8, "model.hidden_size": 64, "model.embedding_size": 128},
+    ),
+    ({"optimizer": {"name": "sgd"}}, {"optimizer.eps": None, "optimizer.weight_decay_exclude": ("bias", "norm")}),
+    ({"optimizer": {"name": "adam", "eps": 1e-6}}, {"optimizer.eps": 1e-6}),
+    ({"optimizer": {"weight_decay_exclude": []}}, {"optimizer.weight_decay_exclude": ()}),
+    (
+        {"optimizer": {"weight_decay_exclude": ["norm", "embedding", "norm"]}},
+        {"optimizer.weight_decay_exclude": ("embedding", "norm")},
+    ),
+    ({"model_family": "bert"}, {"objective": "masked_lm", "mlm_probability": 0.15}),
+    ({"model_family": "gpt2"}, {"tokenizer.method": "bpe", "tokenizer.special_style": "gpt2"}),
+    ({"model_family": "bert"}, {"tokenizer.method": "wordpiece", "tokenizer.special_style": "bert"}),
+    ({"model_family": "llama", "tokenizer": {"method": "wordpiece"}}, {"tokenizer.special_style": "gpt2"}),
+    ({"model_family": "bert", "tokenizer": {"method": "sentencepiece"}}, {"tokenizer.special_style": "bert"}),
+    (
+        {"model_family": "lstm", "objective": "masked_lm", "tokenizer": {"method": "bpe"}},
+        {"tokenizer.special_style": "gpt2_mask"},
+    ),
+    (
+        {"model_family": "bert", "tokenizer": {"method": "bpe", "special_style": "gpt2_mask"}},
+        {"tokenizer.special_style": "gpt2_mask"},
+    ),
+    (
+        {"model_family": "bert", "tokenizer": {"method": "bpe", "special_tokens": {"mask_token": "<gap>"}}},
+        {"tokenizer.special_style": "bert", "tokenizer.special_tokens.mask_token": "<gap>"},
+    ),
+    (
+        {
+            "model_family": "bert",
+            "tokenizer": {"method": "bpe", "special_style": "gpt2", "special_tokens": {"mask_token": "<gap>"}},
+        },
+        {"tokenizer.special_style": "gpt2", "tokenizer.special_tokens.mask_token": "<gap>"},
+    ),
+    ({"model_family": "lstm", "objective": "masked_lm", "tokenizer": CHAR}, {"tokenizer.mask_token": True}),
+    ({"model_family": "bert", "tokenizer": {**CHAR, "mask_token": True}}, {"tokenizer.mask_token": True}),
+    *(
         (
-            {"min_learning_rate": 1e-4},
-            "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out, or take 'linear' or"
-            " 'cosine'.",
-        ),
-        (
-            {"min_learning_rate": 0.01, "lr_schedule": "cosine"},
-            "`min_learning_rate` is 0.01 but must not exceed `learning_rate`, which is 0.002.",
-        ),
-        ({"min_learning_rate": -1}, "`min_learning_rate` must be greater than or equal to 0, you gave -1."),
-    ],
-)
-def test_min_learning_rate__that_no_schedule_comes_down_to_is_refused(fields: dict[str, object], sentence: str) -> None:
-    assert refusal(**fields) == (ErrorCode.INVALID_INPUT, sentence)
+            {"model_family": family, "model_size": "tiny", "max_seq_len": 48, "tokenizer": CHAR},
+            {
+                **{"model.num_layers": 2, "model.hidden_size": 64, "model.num_attention_heads": 2},
+                "model.max_position_embeddings": 48,
+                "model.activation_function": "silu" if family in ("llama", "qwen") else "gelu",
+            },
+        )
+        for family in TRANSFORMERS
+    ),
+    (
+        {"model_family": "gpt2", "max_seq_len": 32, "model": {"max_position_embeddings": 64}},
+        {"max_seq_len": 32, "model.max_position_embeddings": 64},
+    ),
+]
 
 
-def test_first_weights_and_places_of_dropout__are_named_as_each_preset_has_them() -> None:
-    def said(**fields: object) -> tuple[str, str, bool]:
-        model = recurrent(effective(tokenizer={"method": "char"}, **fields))
-        return model.initialization, model.dropout_places, model.tie_word_embeddings
-
-    assert said(model_family="gru") == ("keyboard", "all", False)
-    assert said(model_family="gru", model_size="base") == ("torch", "all", False)
-    assert said(model_family="lstm", model={"tie_word_embeddings": True}) == ("keyboard", "between_layers", True)
-    assert said(model_family="char_lstm") == ("keyboard", "between_layers", True)
-    assert said(model_family="lstm", model_size="paper") == ("torch", "between_layers", False)
-    assert said(model_family="char_lstm", model_size="paper") == ("torch", "between_layers", False)
-    given: dict[str, object] = {"initialization": "torch", "dropout_places": "all"}
-    assert said(model_family="char_lstm", model=given) == ("torch", "all", True)
-    assert "says between_layers" in refusal(model_family="lstm", model_size="paper", model=given)[1]
-    assert "`model.dropout_places` is not a size of gpt2" in refusal(model_family="gpt2", model=given)[1]
+@pytest.mark.parametrize(("fields", "expected"), DEFAULTS)
+def test_defaults__are_the_familys_and_given_values_win_also_null(fields: Values, expected: Values) -> None:
+    run: Values = effective(**fields).model_dump()
+    assert {path: value_at(run, path) for path in expected} == expected
 
 
-def test_refusals__name_what_does_not_fit() -> None:
-    assert refusal(model_size="huge")[0] is ErrorCode.INVALID_MODEL_SIZE
-    assert "tiny, small, base" in refusal(model_size="huge")[1]
-    assert refusal(model={"architecture": "gru"})[1].startswith("`model.architecture` must be 'lstm'")
-    assert "give one of both" in refusal(model_size="tiny", model={"hidden_size": 3})[1]
+FIRST_WEIGHTS: list[tuple[Values, tuple[str, str, bool]]] = [
+    ({"model_family": "gru"}, ("keyboard", "all", False)),
+    ({"model_family": "gru", "model_size": "base"}, ("torch", "all", False)),
+    ({"model_family": "lstm", "model": {"tie_word_embeddings": True}}, ("keyboard", "between_layers", True)),
+    ({"model_family": "char_lstm"}, ("keyboard", "between_layers", True)),
+    ({"model_family": "lstm", "model_size": "paper"}, ("torch", "between_layers", False)),
+    ({"model_family": "char_lstm", "model_size": "paper"}, ("torch", "between_layers", False)),
+    ({"model": {"initialization": "torch", "dropout_places": "all"}}, ("torch", "all", True)),
+]
 
 
-def test_frozen_embeddings__without_a_run_to_take_them_from_are_refused() -> None:
-    code, sentence = refusal(freeze_embeddings=True)
-    assert code is ErrorCode.INVALID_INPUT
-    assert sentence.startswith("`freeze_embeddings` needs `init_from_run_id`")
+@pytest.mark.parametrize(("fields", "expected"), FIRST_WEIGHTS)
+def test_first_weights_and_dropout__are_as_each_preset_has_them(
+    fields: Values, expected: tuple[str, str, bool]
+) -> None:
+    model: Values = dict(effective(tokenizer=CHAR, **fields).model)
+    assert (model["initialization"], model["dropout_places"], model["tie_word_embeddings"]) == expected
+
+
+def test_presets__every_family_has_every_size() -> None:
+    families: tuple[ModelFamily, ...] = get_args(ModelFamily)
+    for family in families:
+        for size in ("tiny", "small", "base", "paper"):
+            assert effective(model_family=family, model_size=size, tokenizer=CHAR).model_size == size
+        with refused(ErrorCode.INVALID_MODEL_SIZE, "must be one of tiny, small, base, paper, you gave 'huge'."):
+            effective(model_family=family, model_size="huge", tokenizer=CHAR)
+    assert {len(sizes) for sizes in PRESETS.values()} == {4}
+
+
+def test_configs__know_their_defaults() -> None:
+    sizes = {"num_layers": 1, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    one = parse(Gpt2Config, sizes | {"max_position_embeddings": 8})
+    other = parse(LlamaConfig, sizes | {"max_position_embeddings": 8, "num_key_value_heads": 2})
+    assert (one.tie_word_embeddings, other.tie_word_embeddings, one.sizes()) == (True, False, "8/8/1, 2 heads")
+
+
+def inner_size(family: str, **fields: object) -> object:
+    return value_at(dict(effective(model_family=family, **fields).model), "intermediate_size")
 
 
 @pytest.mark.parametrize(
@@ -142,52 +166,94 @@ def test_intermediate_size__that_is_not_given_follows_from_the_hidden_size(
     family: str, hidden_size: int, expected: int
 ) -> None:
     """4 x the hidden size; llama and qwen 8/3 of it, rounded up to a multiple of 64: 341.3 to 384, 256.0 stays."""
-    heads: dict[str, object] = {"hidden_size": hidden_size, "num_attention_heads": 2}
-    shared: dict[str, object] = {"num_key_value_heads": 1} if family in ("llama", "qwen") else {}
-
-    def inner(**fields: object) -> object:
-        sizes: dict[str, object] = dict(effective(model_family=family, **fields).model)
-        return sizes["intermediate_size"]
-
-    assert inner(model={**heads, **shared}) == expected
-    assert inner(model={**heads, **shared, "intermediate_size": 100}) == 100
+    sizes: dict[str, object] = {"hidden_size": hidden_size, "num_attention_heads": 2}
+    if family in ("llama", "qwen"):
+        sizes["num_key_value_heads"] = 1
+    assert inner_size(family, model=sizes) == expected
+    assert inner_size(family, model={**sizes, "intermediate_size": 100}) == 100
 
 
 @pytest.mark.parametrize(("family", "expected"), [("gpt2", 3072), ("llama", 11008), ("qwen", 4864)])
 def test_intermediate_size__of_a_preset_stays_where_its_width_is_repeated(family: str, expected: int) -> None:
-    paper = effective(model_family=family, model_size="paper").model
-    run = effective(model_family=family, model_size="paper", model={"hidden_size": paper.hidden_size})
-    sizes: dict[str, object] = dict(run.model)
-    assert sizes["intermediate_size"] == expected
+    width = effective(model_family=family, model_size="paper").model.hidden_size
+    assert inner_size(family, model_size="paper", model={"hidden_size": width}) == expected
 
 
-def parent_of(fields: dict[str, object]) -> tuple[RunManifest, TokenizerManifest]:
-    """A completed run of these fields, and its tokenizer."""
-    run = effective(**fields)
-    record = RunRecord(
-        run_id="parent",
-        user_id=None,
-        created_at=now(),
-        request=parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", **fields}),
-        effective=run,
-        request_hash=request_hash(run),
-    )
-    config: dict[str, object] = run.tokenizer.model_dump(mode="json")
-    tokenizer = char_tokenizer(["ab"], ["a"], **config)
-    return manifest_of(record, "completed"), tokenizer.manifest
+MASKED: Values = {"model_family": "lstm", "objective": "masked_lm"}
+OTHER_WEIGHTS: Values = {"initialization": "torch", "dropout_places": "all"}
+REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
+    ErrorCode.INVALID_INPUT: [
+        ({"min_learning_rate": 1e-4}, "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out,"),
+        ({"min_learning_rate": 0.01, "lr_schedule": "cosine"}, "must not exceed `learning_rate`, which is 0.002."),
+        ({"min_learning_rate": -1}, "`min_learning_rate` must be greater than or equal to 0, you gave -1."),
+        ({"model": {"architecture": "gru"}}, "`model.architecture` must be 'lstm'"),
+        ({"model_size": "tiny", "model": {"hidden_size": 3}}, "give one of both"),
+        ({"model_family": "lstm", "model_size": "paper", "model": OTHER_WEIGHTS}, "says between_layers"),
+        ({"model_family": "gpt2", "model": OTHER_WEIGHTS}, "`model.dropout_places` is not a size of gpt2"),
+        ({"freeze_embeddings": True}, "`freeze_embeddings` needs `init_from_run_id`"),
+        ({"optimizer": {"name": "sgd", "betas": [0.1, 0.2]}}, "`optimizer.betas` is not an option of sgd: leave it ou"),
+        ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave 'head'."),
+        ({"tokenizer": CHAR, "tokenizer_id": "char-0"}, "give `tokenizer` or `tokenizer_id`, not both"),
+        (
+            {"model_family": "gpt2", "model": {"hidden_size": 64, "num_attention_heads": 3}},
+            "`hidden_size` must be divisible by `num_attention_heads`; 64 is not by 3",
+        ),
+        (
+            {"model_family": "bert", "model": {"hidden_size": 64, "embedding_size": 32}},
+            "`model.embedding_size` is not a size of bert, which has architecture, hidden_size, num_layers",
+        ),
+        (
+            {"model_family": "qwen", "model": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 3}},
+            "`num_attention_heads` must be divisible by `num_key_value_heads`; 4 is not by 3",
+        ),
+        (
+            {"model_family": "llama", "model": {"hidden_size": 6, "num_attention_heads": 2, "num_key_value_heads": 2}},
+            "must be even, as positions turn pairs of numbers; it is 3",
+        ),
+        ({"model_family": "llama", "model": {"dropout": 0.1}}, "has `attention_dropout` only; you gave 0.1"),
+        ({"model_family": "gpt2", "model": {"tie_word_embeddings": False}}, "`model.tie_word_embeddings` must be True"),
+        ({"model_family": "gpt2", "model": {"initialization": "torch"}}, "is not a size of gpt2, which has"),
+        ({"model_family": "lstm", "model": {"num_attention_heads": 2}}, "is not a size of lstm, which has archit"),
+    ],
+    ErrorCode.MODEL_INCOMPATIBLE: [
+        (
+            {"model_family": "gpt2", "max_seq_len": 64, "model": {"max_position_embeddings": 32}},
+            "`max_seq_len` is 64, but `model.max_position_embeddings` is 32: make",
+        ),
+        (
+            {"model_family": "bert", "tokenizer": {"method": "char", "mask_token": False}},
+            "`tokenizer.mask_token` must be true: masked_lm needs the token.",
+        ),
+        (
+            {**MASKED, "tokenizer": {"method": "word"}},
+            "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
+        ),
+        (
+            {"model_family": "bert", "tokenizer": {"method": "bpe", "special_style": "gpt2"}},
+            "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token.",
+        ),
+    ],
+}
 
 
-def child(parent_fields: dict[str, object], **fields: object) -> EffectiveRequest:
-    parent, tokenizer = parent_of(parent_fields)
-    values: dict[str, object] = {"model_family": "char_lstm", "corpus": "kk", "init_from_run_id": "parent", **fields}
-    return resolve(
-        parse(TrainRequest, values),
-        corpus=CORPUS,
-        validation_corpus=None,
-        test_corpus=None,
-        parent=parent,
-        tokenizer=tokenizer,
-    )
+@pytest.mark.parametrize(("code", "fields", "said"), [(code, *row) for code, rows in REFUSED.items() for row in rows])
+def test_request__that_fits_no_model_is_refused(code: ErrorCode, fields: Values, said: str) -> None:
+    with refused(code, said):
+        effective(**fields)
+
+
+def test_stored_tokenizer__that_fits_no_family_or_objective_is_refused() -> None:
+    def take(family: str, manifest: TokenizerManifest) -> EffectiveRequest:
+        request = request_of({"model_family": family, "tokenizer_id": "stored-1"})
+        named = changed(manifest, tokenizer_id="stored-1")
+        return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=named)
+
+    words = tokenizer_of("word", ["a b", "b c"]).manifest
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "a 'char' tokenizer only, and 'stored-1' is a 'word' tokenizer: take"):
+        take("char_lstm", words)
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "mask token, which 'stored-1' has not"):
+        take("bert", char_tokenizer(["ab"]).manifest)
+    assert take("bert", char_tokenizer(["ab"], mask_token=True).manifest).tokenizer_id == "stored-1"
 
 
 SMALL_LSTM: dict[str, object] = {
@@ -197,113 +263,65 @@ SMALL_LSTM: dict[str, object] = {
 }
 
 
-def test_warm_start__takes_sizes_and_tokenizer_from_its_parent_and_all_else_from_the_request() -> None:
+def parent_of(fields: Values) -> tuple[RunManifest, TokenizerManifest]:
+    """A completed run of these fields, and its tokenizer."""
+    run = effective(**fields)
+    config: dict[str, object] = run.tokenizer.model_dump(mode="json")
+    parent = changed(record("parent"), request=request_of(fields), effective=run, request_hash=request_hash(run))
+    return manifest_of(parent, "completed"), char_tokenizer(["ab"], ["a"], **config).manifest
+
+
+def child(parent_fields: Values, **fields: object) -> EffectiveRequest:
+    parent, tokenizer = parent_of(parent_fields)
+    request = request_of({"init_from_run_id": "parent", **fields})
+    return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, parent=parent, tokenizer=tokenizer)
+
+
+def test_warm_start__has_the_sizes_and_the_tokenizer_of_its_parent() -> None:
     run = child(SMALL_LSTM, model_family="lstm", learning_rate=0.7, model={"dropout": 0.3})
     parent, tokenizer = parent_of(SMALL_LSTM)
-    changed: dict[str, object] = {"dropout": 0.3}
-    assert run.model == parent.effective.model.model_copy(update=changed)
+    assert run.model == changed(parent.effective.model, dropout=0.3)
     assert (run.tokenizer, run.tokenizer_id) == (CharTokenizerConfig(min_frequency=2), tokenizer.tokenizer_id)
     assert (run.init_from_run_id, run.learning_rate) == ("parent", 0.7)
-
-
-def test_warm_start__may_spell_out_what_its_parent_has() -> None:
-    same = child(SMALL_LSTM, **SMALL_LSTM)
-    assert same.model == effective(**SMALL_LSTM).model
+    assert child(SMALL_LSTM, **SMALL_LSTM).model == parent.effective.model, "it may spell out what its parent has"
     assert child({}, model_size="small").model == effective().model
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
+        ({"model_family": "gru"}, "`model_family` is 'gru', but its parent run 'parent' has"),
         (
-            {"model_family": "gru"},
-            "`model_family` is 'gru', but its parent run 'parent' has",
-        ),
-        (
-            {"model_family": "lstm", "model": {"bidirectional": True}, "objective": "masked_lm"},
+            {"model": {"bidirectional": True}, "objective": "masked_lm"},
             "`model.bidirectional` would be True, but its parent run 'parent' has False",
         ),
         ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but its parent run 'parent'"),
         ({"model": {"tie_word_embeddings": True}}, "`model.tie_word_embeddings` would be True"),
         ({"model_size": "tiny"}, "`model.embedding_size` would be 32"),
-        ({"tokenizer": {"method": "char"}}, "`tokenizer` differs from that of the parent run 'parent'"),
+        ({"tokenizer": CHAR}, "`tokenizer` differs from that of the parent run 'parent'"),
         ({"tokenizer_id": "char-0"}, "`tokenizer_id` is 'char-0', but its parent run 'parent' has"),
     ],
 )
-def test_warm_start__refuses_what_does_not_fit_its_parent(fields: dict[str, object], sentence: str) -> None:
-    with pytest.raises(AppError, match=re.escape(sentence)) as caught:
-        child(SMALL_LSTM, **{"model_family": "lstm"} | fields)
-    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
+def test_warm_start__refuses_what_does_not_fit_its_parent(fields: Values, sentence: str) -> None:
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, sentence):
+        child(SMALL_LSTM, **{"model_family": "lstm", **fields})
 
 
-def test_optimizer__refuses_values_that_mean_nothing_to_it() -> None:
-    assert refusal(optimizer={"name": "sgd", "betas": [0.1, 0.2]}) == (
-        ErrorCode.INVALID_INPUT,
-        "`optimizer.betas` is not an option of sgd: leave it out.",
-    )
+SPELLED_OUT: Values = {
+    **{"model_family": "lstm", "tokenizer": CHAR, "max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002},
+    **{"holdout_fraction": 0.05, "test_fraction": 0.1},
+    "model": {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1, "tie_word_embeddings": True},
+}
+UNCOUNTED: list[Values] = [{"label": "mine", "tags": ["a"], "provenance": {"source_corpus": "web"}}, SPELLED_OUT]
+UNCOUNTED += [{"model_size": "small"}, {"optimizer": {"betas": [0.9, 0.999]}}, {"mlm_probability": 0.4}]
+COUNTED: list[Values] = [{"seed": 1}, {"num_epochs": 6}, {"model": {"hidden_size": 255}}, {"threads": 2}]
+COUNTED += [{"data_num_workers": 0}, {"sample_every_steps": 7}, {"init_from_run_id": "parent"}]
+COUNTED += [{"init_from_run_id": "parent", "freeze_embeddings": True}, {"objective": "masked_lm"}]
+COUNTED += [{"objective": "masked_lm", "mlm_probability": 0.4}]
 
 
-def test_tokenizer__is_given_once() -> None:
-    with pytest.raises(AppError, match="give `tokenizer` or `tokenizer_id`, not both"):
-        effective(tokenizer={"method": "char"}, tokenizer_id="char-0")
-
-
-def test_hash__does_not_count_labels_names_and_presets() -> None:
-    same = [
-        effective(label="mine", tags=["a"], provenance={"source_corpus": "web"}),
-        effective(CorpusRef(name="other", sha256="a" * 64, bytes=10)),
-        effective(model_size="small"),
-        effective(optimizer={"betas": [0.9, 0.999]}),
-        effective(
-            model_family="lstm",
-            tokenizer={"method": "char"},
-            model={
-                "embedding_size": 128,
-                "hidden_size": 256,
-                "num_layers": 2,
-                "dropout": 0.1,
-                "tie_word_embeddings": True,
-            },
-            **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002},
-            **{"holdout_fraction": 0.05, "test_fraction": 0.1},
-        ),
-    ]
-
+def test_hash__counts_what_changes_the_result_and_no_names() -> None:
+    same = [effective(**fields) for fields in UNCOUNTED] + [effective(changed(CORPUS, name="other"))]
     assert {request_hash(run) for run in same} == {request_hash(effective())}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"seed": 1},
-        {"num_epochs": 6},
-        {"model": {"hidden_size": 255}},
-        {"init_from_run_id": "parent"},
-        {"data_num_workers": 0},
-        {"sample_every_steps": 7},
-        {"threads": 2},
-    ],
-)
-def test_hash__counts_what_changes_the_result(fields: dict[str, object]) -> None:
-    assert request_hash(effective(**fields)) != request_hash(effective())
-
-
-def test_hash__counts_frozen_embeddings() -> None:
-    frozen = effective(init_from_run_id="parent", freeze_embeddings=True)
-    assert request_hash(frozen) != request_hash(effective(init_from_run_id="parent"))
-
-
-def test_hash__counts_the_text() -> None:
-    assert request_hash(effective(CorpusRef(name="kk", sha256="b" * 64, bytes=10))) != request_hash(effective())
-
-
-def test_char_lstm__refuses_a_trained_tokenizer_of_another_method() -> None:
-    words = tokenizer_of("word", ["a b", "b c"]).manifest
-    request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", "tokenizer_id": words.tokenizer_id})
-    with pytest.raises(AppError) as caught:
-        resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=words)
-    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
-    assert caught.value.message == (
-        f"`model_family` 'char_lstm' takes a 'char' tokenizer only, and '{words.tokenizer_id}' is a 'word' tokenizer:"
-        " take lstm."
-    )
+    different = [effective(**fields) for fields in COUNTED] + [effective(), effective(changed(CORPUS, sha256="b" * 64))]
+    assert len({request_hash(run) for run in different}) == len(different)

@@ -1,16 +1,20 @@
+"""Records with other values, and counts as people read them."""
+
 import pytest
 
 from trainer.contracts.base import changed
 from trainer.contracts.runs import EarlyStopping
+from trainer.contracts.wording import counted
 
 
-def test_changed__gives_a_copy_with_the_other_values() -> None:
+def test_changed__is_a_copy_with_other_values_of_known_fields() -> None:
     before = EarlyStopping(enabled=True, patience=3)
-    after = changed(before, patience=4)
-    assert EarlyStopping(enabled=True, patience=4) == after
-    assert 3 == before.patience
-
-
-def test_changed__refuses_a_field_that_the_record_has_not() -> None:
+    assert changed(before, patience=4) == EarlyStopping(enabled=True, patience=4)
+    assert before.patience == 3
     with pytest.raises(TypeError, match="EarlyStopping has no field patiense"):
         changed(EarlyStopping(), patiense=4)
+
+
+def test_count__has_its_noun_in_the_right_number() -> None:
+    shown = [counted(number, "epoch") for number in (0, 1, 2, 2000)]
+    assert shown == ["0 epochs", "1 epoch", "2 epochs", "2,000 epochs"]

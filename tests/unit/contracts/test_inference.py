@@ -1,61 +1,51 @@
-"""Inference requests: bounds of every field, one source of text, records that do not show it."""
+"""Inference requests: bounds of every field, one source of text, records that do not show it; flat responses."""
+
+import json
+from collections.abc import Mapping
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from trainer.config.compatibility import check_scores
+from tests.support.refusals import refused
 from trainer.config.validation import parse
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import (
     EvalRequest,
     GenerateRequest,
+    GenerateResponse,
+    PredictResponse,
     ScoreRecord,
     ScoreRequest,
     ScoreResponse,
     inference_adapter,
 )
-from trainer.contracts.models import Objective
 
-TOO_MUCH: list[tuple[type[BaseModel], str, object]] = [
-    (ScoreRequest, "text", ""),
-    (ScoreRequest, "path", ""),
-    (ScoreRequest, "detail_level", "words"),
-    (ScoreRequest, "top_k", 0),
-    (ScoreRequest, "top_k", 51),
-    (ScoreRequest, "window_tokens", 63),
-    (ScoreRequest, "window_tokens", 65_537),
-    (ScoreRequest, "context", "eos"),
-    (ScoreRequest, "pll_within_word", 1),
-    (ScoreRequest, "seed", -1),
-    (ScoreRequest, "seed", True),
-    (GenerateRequest, "prompt_path", ""),
-    (GenerateRequest, "max_new_tokens", 0),
-    (GenerateRequest, "max_new_tokens", 513),
-    (GenerateRequest, "temperature", -0.1),
-    (GenerateRequest, "temperature", "inf"),
-    (GenerateRequest, "top_k", -1),
-    (GenerateRequest, "top_k", 1.5),
-    (GenerateRequest, "top_p", 0),
-    (GenerateRequest, "top_p", 1.01),
-    (GenerateRequest, "stop_on_eos", 1),
-    (GenerateRequest, "stop_sequences", ["x"] * 9),
-    (GenerateRequest, "stop_sequences", [""]),
-    (GenerateRequest, "seed", -1),
-    (GenerateRequest, "seed", 2**32),
-    (GenerateRequest, "num_return_sequences", 0),
-    (GenerateRequest, "num_return_sequences", 11),
-    (GenerateRequest, "repetition_penalty", 0),
-    (GenerateRequest, "repetition_window", 0),
-    (GenerateRequest, "banned_tokens", ["x"] * 65),
-    (GenerateRequest, "banned_tokens", [""]),
-    (GenerateRequest, "alphabet", ""),
-    (GenerateRequest, "alphabet", "x" * 10_001),
-    (GenerateRequest, "logprobs", 1),
-    (GenerateRequest, "precision", "fp16"),
-    (EvalRequest, "split", "train"),
-    (EvalRequest, "path_override", ""),
-]
-ALLOWED: list[tuple[type[BaseModel], dict[str, object]]] = [
+Request = type[BaseModel]
+SOURCES: Mapping[Request, dict[str, object]] = {
+    **{ScoreRequest: {"text": "a"}, GenerateRequest: {"prompt_text": "a"}, CompletionRequest: {"prompts": ["a"]}},
+    EvalRequest: {},
+}
+"""What gives each request a text."""
+TOO_MUCH: Mapping[Request, Mapping[str, list[object]]] = {
+    ScoreRequest: {
+        **{"text": [""], "path": [""], "detail_level": ["words"], "context": ["eos"], "pll_within_word": [1]},
+        **{"top_k": [0, 51], "window_tokens": [63, 65_537], "seed": [-1, True]},
+    },
+    GenerateRequest: {
+        **{"prompt_path": [""], "max_new_tokens": [0, 513], "temperature": [-0.1, "inf"], "top_k": [-1, 1.5]},
+        **{"top_p": [0, 1.01], "stop_on_eos": [1], "stop_sequences": [["x"] * 9, [""]], "seed": [-1, 2**32]},
+        **{"num_return_sequences": [0, 11], "repetition_penalty": [0], "repetition_window": [0], "logprobs": [1]},
+        **{"banned_tokens": [["x"] * 65, [""]], "alphabet": ["", "x" * 10_001], "precision": ["fp16"]},
+    },
+    EvalRequest: {"split": ["train"], "path_override": [""]},
+    CompletionRequest: {
+        "prompts": [[], ["a"] * 65, ["a", [0] * 65_537], [[3, -1]], [[2**32]], [[True]], [None]],
+        **{"max_tokens": [-1, 513], "temperature": [-0.1], "top_p": [0, 1.01], "n": [0, 11], "echo": [1]},
+        **{"stop": [["x"] * 9, [""]], "seed": [-1, 2**32], "logprobs": [-1, 51]},
+    },
+}
+ALLOWED: list[tuple[Request, dict[str, object]]] = [
     (ScoreRequest, {"text": "a", "top_k": 1, "window_tokens": 64, "seed": 0}),
     (ScoreRequest, {"path": "a", "top_k": 50, "window_tokens": 65_536, "seed": None}),
     (GenerateRequest, {"prompt_text": "", "max_new_tokens": 1, "temperature": 0, "top_k": 0, "top_p": 1}),
@@ -65,67 +55,93 @@ ALLOWED: list[tuple[type[BaseModel], dict[str, object]]] = [
     (GenerateRequest, {"prompt_text": "a", "precision": "bf16"}),
     (EvalRequest, {"split": "test", "path_override": "a"}),
     (EvalRequest, {}),
+    (CompletionRequest, {"prompts": [""], "max_tokens": 0}),
+    (CompletionRequest, {"prompts": ["a", [], [2**32 - 1] * 65_536] + ["a"] * 61}),
+    (CompletionRequest, {"prompts": ["a"], "max_tokens": 0, "echo": True, "logprobs": 0, "n": 1, "stop": []}),
+    (CompletionRequest, {"prompts": ["a"], "max_tokens": 512, "logprobs": 50, "n": 10, "stop": ["x"] * 8}),
+    (CompletionRequest, {"prompts": ["a"], "seed": 0, "temperature": 0}),
+    (CompletionRequest, {"prompts": ["a"], "seed": 2**32 - 1, "top_p": 1}),
 ]
 
 
-def source(request: type[BaseModel], field: str) -> dict[str, object]:
-    """A text for the requests that need one, unless it is the field in question that gives it."""
-    texts = {ScoreRequest: "text", GenerateRequest: "prompt_text"}
-    given = request in texts and field not in {"text", "path", "prompt_path"}
-    return {texts[request]: "a"} if given else {}
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in TOO_MUCH.items() for field in fields])
+def test_bounds__a_value_outside_is_refused_by_its_name(kind: Request, field: str) -> None:
+    source = {} if field in ("text", "path", "prompt_path") else SOURCES[kind]
+    for value in TOO_MUCH[kind][field]:
+        with refused(ErrorCode.INVALID_INPUT, f"`{field}"):
+            parse(kind, {**source, field: value})
 
 
-@pytest.mark.parametrize(("request_type", "field", "value"), TOO_MUCH)
-def test_bounds__a_value_outside_is_refused_by_its_name(
-    request_type: type[BaseModel], field: str, value: object
-) -> None:
-    with pytest.raises(AppError) as caught:
-        parse(request_type, {**source(request_type, field), field: value})
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert f"`{field}" in caught.value.message
-
-
-@pytest.mark.parametrize(("request_type", "values"), ALLOWED)
-def test_bounds__a_value_on_them_is_taken(request_type: type[BaseModel], values: dict[str, object]) -> None:
-    assert set(parse(request_type, values).model_fields_set) == set(values)
+@pytest.mark.parametrize(("kind", "values"), ALLOWED)
+def test_bounds__a_value_on_them_is_taken_and_read_again(kind: Request, values: dict[str, object]) -> None:
+    request = parse(kind, values)
+    assert request.model_fields_set == set(values)
+    assert kind.model_validate_json(request.model_dump_json()) == request
 
 
 @pytest.mark.parametrize(
-    ("request_type", "text", "path"), [(ScoreRequest, "text", "path"), (GenerateRequest, "prompt_text", "prompt_path")]
+    ("kind", "text", "path"), [(ScoreRequest, "text", "path"), (GenerateRequest, "prompt_text", "prompt_path")]
 )
-def test_source__is_exactly_one(request_type: type[BaseModel], text: str, path: str) -> None:
-    neither: dict[str, object] = {}
-    both: dict[str, object] = {text: "a", path: "a"}
-    for values in (neither, both):
-        with pytest.raises(AppError) as caught:
-            parse(request_type, values)
-        assert caught.value.code is ErrorCode.INVALID_INPUT
-        assert caught.value.message == f"give `{text}` or `{path}`, one of both."
+def test_source__is_exactly_one(kind: Request, text: str, path: str) -> None:
+    for given in ([], [text, path]):
+        with refused(ErrorCode.INVALID_INPUT, f"give `{text}` or `{path}`, one of both."):
+            parse(kind, dict.fromkeys(given, "a"))
 
 
-def test_long_texts__are_refused_as_too_large_wherever_they_come_in() -> None:
-    with pytest.raises(AppError) as of_text:
-        parse(ScoreRequest, {"text": "s" * 2_000_001})
-    with pytest.raises(AppError) as of_prompt:
+LARGE: list[tuple[Request, dict[str, object], str]] = [
+    (ScoreRequest, {"text": "s" * 2_000_001}, "`text` is too long: at most 2,000,000 characters are allowed."),
+    (GenerateRequest, {"prompt_text": "s" * 100_001}, "`prompt_text` is too long: at most 100,000 characters are all"),
+    (CompletionRequest, {"prompts": ["a" * 100_001]}, "`prompts` is too long: at most 100,000 characters are allowed."),
+    (CompletionRequest, {"prompts": ["a" * 100_000] * 20 + [[1]]}, "at most 2,000,000 characters or tokens are al"),
+    (CompletionRequest, {"prompts": [[1] * 1000] * 41, "echo": True, "logprobs": 50}, "at most 39,215 characters or"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "sentence"), LARGE, ids=range(len(LARGE)))
+def test_long_texts__are_refused_as_too_large(kind: Request, values: dict[str, object], sentence: str) -> None:
+    with refused(ErrorCode.PAYLOAD_TOO_LARGE, sentence):
+        parse(kind, values)
+
+
+def test_long_texts__are_taken_up_to_the_limit_and_refused_from_python_too() -> None:
+    with refused(ErrorCode.PAYLOAD_TOO_LARGE, "`prompt_text`"):
         GenerateRequest(prompt_text="s" * 100_001)
-    assert of_text.value.code is of_prompt.value.code is ErrorCode.PAYLOAD_TOO_LARGE
-    assert of_text.value.message == "`text` is too long: at most 2,000,000 characters are allowed."
-    assert of_prompt.value.message == "`prompt_text` is too long: at most 100,000 characters are allowed."
     assert len(ScoreRequest(text="s" * 2_000_000).text or "") == 2_000_000
     assert len(GenerateRequest(prompt_text="s" * 100_000).prompt_text or "") == 100_000
 
 
-def test_record_that_cannot_be_read__is_told_without_its_text() -> None:
-    response = ScoreResponse(request_id="a", run_id="b", status="queued")
-    record = ScoreRecord(request=ScoreRequest(text="a secret text"), response=response)
-    broken = record.model_dump_json().replace('"top_k":null', '"top_k":"a secret text"')
-    with pytest.raises(ValidationError) as of_any:
-        inference_adapter.validate_json(broken)
-    with pytest.raises(ValidationError) as of_score:
-        ScoreRecord.model_validate_json(broken)
-    for told in (str(of_any.value), str(of_score.value)):
-        assert "top_k" in told
-        assert "secret" not in told
+QUEUED: dict[str, object] = {"request_id": "r", "run_id": "a", "status": "queued"}
+RECORDS: list[tuple[BaseModel, str, str]] = [
+    (
+        ScoreRecord(request=ScoreRequest(text="a secret text"), response=parse(ScoreResponse, QUEUED)),
+        '"top_k":null',
+        '"top_k":"a secret text"',
+    ),
+    (
+        CompletionRecord(
+            request=CompletionRequest(prompts=("a secret text", (1, 2))), response=parse(CompletionResponse, QUEUED)
+        ),
+        '"n":1',
+        '"n":"a secret text"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("record", "written", "damaged"), RECORDS)
+def test_record__is_read_again_and_a_damaged_one_is_told_without_its_text(
+    record: BaseModel, written: str, damaged: str
+) -> None:
+    stored = record.model_dump_json()
+    assert inference_adapter.validate_json(stored) == record
+    field = written.split('"')[1]
+    for is_any in (True, False):
+        with pytest.raises(ValidationError, match=f"{field}\n") as caught:
+            _read(stored.replace(written, damaged), None if is_any else type(record))
+        assert "secret" not in str(caught.value)
+
+
+def _read(text: str, kind: Request | None) -> BaseModel:
+    return inference_adapter.validate_json(text) if kind is None else kind.model_validate_json(text)
 
 
 OLD_RECORD = (
@@ -144,16 +160,38 @@ def test_record__of_the_release_before_is_read() -> None:
     assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
 
 
-WISHES: list[tuple[dict[str, object], Objective, ErrorCode, str]] = [
-    ({"context": "none"}, "masked_lm", ErrorCode.MODEL_INCOMPATIBLE, "trained with masked_lm"),
-    ({"pll_within_word": True}, "causal_lm", ErrorCode.MODEL_INCOMPATIBLE, "trained with causal_lm"),
+RESPONSES: list[tuple[Request, dict[str, object], str]] = [
+    (
+        GenerateResponse,
+        {},
+        "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs precision",
+    ),
+    (
+        ScoreResponse,
+        {"unit": "nats", "method": "causal"},
+        "loss perplexity mean_surprisal bits_per_char bits_per_byte nats end_nats n_ends n_chars n_bytes n_tokens"
+        " n_scored unk_count unknown_chars unknown_char_share surprisal rank entropy tokens unknown_token char_spans"
+        " topk context_tokens lines words window",
+    ),
+    (PredictResponse, {}, "suggestions unk_count"),
 ]
 
 
-@pytest.mark.parametrize(("values", "objective", "code", "sentence"), WISHES)
-def test_score__of_wishes_that_do_not_go_together_is_refused(
-    values: dict[str, object], objective: Objective, code: ErrorCode, sentence: str
+@pytest.mark.parametrize(("kind", "constants", "nulls"), RESPONSES)
+def test_response__is_flat_with_nulls_until_it_is_completed(
+    kind: Request, constants: dict[str, object], nulls: str
 ) -> None:
-    with pytest.raises(AppError, match=sentence) as caught:
-        check_scores(parse(ScoreRequest, {"text": "a", **values}), objective)
-    assert caught.value.code == code
+    written: dict[str, object] = json.loads(parse(kind, QUEUED).model_dump_json())
+    unknown: dict[str, object] = dict.fromkeys([*nulls.split(), "error"], None)
+    assert written == QUEUED | constants | unknown
+
+
+def test_response__has_an_item_per_sequence_or_suggestion() -> None:
+    of_sequences: dict[str, object] = {
+        **{"outputs": ["a", "b"], "steps": [1, 2], "eos_terminated": [True, False]},
+        **{"stop_reason": ["eos", "max_new_tokens"], "prompt_tokens": 0, "unk_count": 0, "seed_used": 7},
+    }
+    suggestions: dict[str, object] = {"suggestions": [{"token": "go", "prob": 0.5, "logp": -0.6931471805599453}]}
+    for kind, values in ((GenerateResponse, of_sequences), (PredictResponse, suggestions)):
+        written: dict[str, object] = json.loads(parse(kind, {**QUEUED, **values}).model_dump_json())
+        assert {name: written[name] for name in values} == values

@@ -3,13 +3,14 @@
 import pytest
 
 from tests.support import tiny_request
+from tests.support.refusals import refused
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer
 from trainer.config.presets import resolve
 from trainer.config.tokenizer_request import config_of, record_of_run, run_source, tokenizer_id_of
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import (
@@ -22,11 +23,11 @@ from trainer.contracts.tokenizers import (
     WordTokenizerConfig,
 )
 
-MINIMAL: dict[str, object] = {"method": "char", "corpora": ["a"]}
+Fields = dict[str, object]
 
 
 def request(**fields: object) -> TokenizerTrainRequest:
-    return parse(TokenizerTrainRequest, MINIMAL | fields)
+    return parse(TokenizerTrainRequest, {"method": "char", "corpora": ["a"], **fields})
 
 
 def refs(*digits: str) -> tuple[CorpusRef, ...]:
@@ -34,169 +35,112 @@ def refs(*digits: str) -> tuple[CorpusRef, ...]:
 
 
 def test_request__has_the_defaults_of_the_contract() -> None:
-    asked: dict[str, object] = request().model_dump(mode="json")
-
+    asked: Fields = request().model_dump(mode="json")
+    unset = ("vocab_size", "min_frequency", "model_type", "byte_fallback", "special_style", "special_tokens", "label")
     assert asked == {
-        "method": "char",
-        "corpora": ["a"],
-        "vocab_size": None,
-        "min_frequency": None,
-        "normalization": {"form": "NFC", "lowercase": False},
-        "model_type": None,
-        "byte_fallback": None,
-        "special_style": None,
-        "special_tokens": None,
-        "documents": "line",
-        "split_by": None,
-        "holdout_fraction": 0.1,
-        "test_fraction": 0.1,
-        "seed": 42,
-        "threads": 0,
-        "label": None,
+        **{"method": "char", "corpora": ["a"], "normalization": {"form": "NFC", "lowercase": False}},
+        **{"documents": "line", "split_by": None, "holdout_fraction": 0.1, "test_fraction": 0.1},
+        **{"seed": 42, "threads": 0},
+        **dict.fromkeys(unset),
     }
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"method": None},
-        {"corpora": []},
-        {"corpora": ["a"] * 17},
-        {"corpora": [""]},
-        {"corpora": "a"},
-        {"vocab_size": 0},
-        {"min_frequency": 0},
-        {"normalization": {"form": "NFD"}},
-        {"holdout_fraction": 0},
-        {"holdout_fraction": 0.5},
-        {"test_fraction": 0.5},
-        {"split_by": "word"},
-        {"seed": -1},
-        {"threads": -1},
-        {"label": ""},
-        {"label": "a\nb"},
-        {"special_tokens": 3},
-        {"vocabulary": 7},
-    ],
-)
-def test_request__wrong_and_unknown_fields_are_refused_by_name(wrong: dict[str, object]) -> None:
-    [field] = wrong
-    with pytest.raises(AppError, match=field) as caught:
-        request(**wrong)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
+WRONG: Fields = {
+    **{"method": [None], "corpora": [[], ["a"] * 17, [""], "a"], "vocab_size": [0], "min_frequency": [0]},
+    **{"normalization": [{"form": "NFD"}], "holdout_fraction": [0, 0.5], "test_fraction": [0.5], "split_by": ["word"]},
+    **{"seed": [-1], "threads": [-1], "label": ["", "a\nb"], "special_tokens": [3], "vocabulary": [7]},
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_request__wrong_and_unknown_fields_are_refused_by_name(field: str) -> None:
+    values = WRONG[field]
+    assert isinstance(values, list)
+    for value in values:
+        with refused(ErrorCode.INVALID_INPUT, field):
+            request(**{field: value})
+
+
+LETTERS = "`special_tokens.bos_token` must be letters"
+BAD_NAMES: list[tuple[Fields, str]] = [
+    *(({"bos_token": name}, LETTERS) for name in ("", "<>", "<.>", "a", "<a b>", "<a:1>", "<é>", "##a", "<a>\n")),
+    ({"bos_token": 3}, "`special_tokens.bos_token` must be text"),
+    ({"begin": "<b>"}, "unknown field `special_tokens.begin`"),
+    ({"eos_token": "<e>", "sep_token": "<e>"}, "`eos_token` or `sep_token`, not both"),
+    ({"bos_token": "<a>", "eos_token": "<a>"}, "must have different names: one is given twice"),
+    ({"mask_token": "[CLS]"}, "must have different names: [CLS] is already the `bos_token`"),
+]
+
+
+@pytest.mark.parametrize(("names", "sentence"), BAD_NAMES)
+def test_special_tokens__that_would_not_be_told_apart_are_refused(names: Fields, sentence: str) -> None:
+    with refused(ErrorCode.INVALID_INPUT, sentence):
+        request(special_tokens=names)
 
 
 @pytest.mark.parametrize("method", ["morse", "character", ""])
 def test_method__that_is_not_there_is_told_with_those_that_are(method: str) -> None:
-    with pytest.raises(AppError, match="must be one of char") as caught:
+    with refused(ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"):
         config_of(request(method=method))
-    assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
 
 
-@pytest.mark.parametrize("method", ["char", "word"])
-def test_special_tokens_of_characters_and_words__keep_their_names(method: str) -> None:
-    with pytest.raises(AppError, match="`special_tokens` must be null: this method keeps its own") as caught:
-        config_of(request(method=method, special_tokens={"bos_token": "<b>"}))
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert config_of(request(method=method, special_tokens={})) == config_of(request(method=method))
+CONFIGS: list[tuple[Fields, TokenizerConfig]] = [
+    ({"method": "char"}, CharTokenizerConfig(vocab_size=None, min_frequency=1)),
+    ({"method": "char", "special_tokens": {}}, CharTokenizerConfig()),
+    (
+        {"method": "char", "vocab_size": 9, "min_frequency": 2, "normalization": {"lowercase": True}},
+        CharTokenizerConfig(vocab_size=9, min_frequency=2, normalization=Normalization(lowercase=True)),
+    ),
+    ({"method": "word"}, WordTokenizerConfig(vocab_size=None, min_frequency=1)),
+    ({"method": "word", "special_tokens": {}}, WordTokenizerConfig()),
+    ({"method": "bpe"}, BpeTokenizerConfig(vocab_size=8000, min_frequency=1)),
+    ({"method": "wordpiece"}, WordPieceTokenizerConfig(vocab_size=8000, min_frequency=2)),
+    ({"method": "sentencepiece"}, SentencePieceTokenizerConfig(model_type="unigram", vocab_size=8000)),
+]
 
 
-@pytest.mark.parametrize("method", ["bpe", "wordpiece", "sentencepiece"])
-def test_special_tokens__are_part_of_the_id_and_an_empty_map_is_none(method: str) -> None:
-    def id_of(**fields: object) -> str:
-        return tokenizer_id_of(request(method=method, **fields), refs("0"))
-
-    named: dict[str, object] = {"unk_token": "<u>", "pad_token": "<p>"}
-    other_order = dict(reversed(named.items()))
-    assert id_of(special_tokens={}) == id_of(special_tokens=None) == id_of()
-    assert id_of(special_tokens=named) == id_of(special_tokens=other_order) != id_of()
+@pytest.mark.parametrize(("fields", "config"), CONFIGS)
+def test_every_method__has_its_own_defaults(fields: Fields, config: TokenizerConfig) -> None:
+    assert config_of(request(**fields)) == config
 
 
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [
-        ({"bos_token": ""}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "<>"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "<.>"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "a"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "<a b>"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "<a:1>"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "<é>"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "##a"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": "<a>\n"}, "`special_tokens.bos_token` must be letters"),
-        ({"bos_token": 3}, "`special_tokens.bos_token` must be text"),
-        ({"begin": "<b>"}, "unknown field `special_tokens.begin`"),
-        ({"eos_token": "<e>", "sep_token": "<e>"}, "`eos_token` or `sep_token`, not both"),
-        ({"bos_token": "<a>", "eos_token": "<a>"}, "must have different names: one is given twice"),
-        ({"mask_token": "[CLS]"}, "must have different names: \\[CLS\\] is already the `bos_token`"),
-    ],
-)
-def test_special_tokens__that_would_not_be_told_apart_are_refused(names: object, sentence: str) -> None:
-    with pytest.raises(AppError, match=sentence) as caught:
-        request(special_tokens=names)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-
-
-def test_char__takes_its_options_and_keeps_its_special_tokens() -> None:
-    asked = request(vocab_size=9, min_frequency=2, normalization={"lowercase": True})
-    assert config_of(asked) == CharTokenizerConfig(
-        vocab_size=9, min_frequency=2, normalization=Normalization(lowercase=True)
-    )
-    with pytest.raises(AppError, match="keeps its own") as caught:
-        config_of(request(special_tokens={"bos_token": "<s>"}))
-    assert caught.value.code is ErrorCode.INVALID_INPUT
+OTHERS_OPTIONS: list[tuple[str, str, object]] = [("char", "special_style", "bert"), ("word", "model_type", "bpe")]
+OTHERS_OPTIONS += [("bpe", "model_type", "bpe"), ("wordpiece", "byte_fallback", True)]
+OTHERS_OPTIONS += [("byte", "min_frequency", 2), ("sentencepiece", "min_frequency", 2)]
+RENAMED: Fields = {"bos_token": "<b>"}
 
 
 @pytest.mark.parametrize(
-    ("method", "config"),
+    ("method", "option", "value", "sentence"),
     [
-        ("char", CharTokenizerConfig(vocab_size=None, min_frequency=1)),
-        ("word", WordTokenizerConfig(vocab_size=None, min_frequency=1)),
-        ("bpe", BpeTokenizerConfig(vocab_size=8000, min_frequency=1)),
-        ("wordpiece", WordPieceTokenizerConfig(vocab_size=8000, min_frequency=2)),
-        ("sentencepiece", SentencePieceTokenizerConfig(model_type="unigram", vocab_size=8000)),
+        *((*row, f"`{row[1]}` is not an option of method '{row[0]}': leave it out") for row in OTHERS_OPTIONS),
+        ("char", "special_tokens", RENAMED, "`special_tokens` must be null: this method keeps its own"),
+        ("word", "special_tokens", RENAMED, "`special_tokens` must be null: this method keeps its own"),
     ],
 )
-def test_every_method__has_its_own_defaults(method: str, config: TokenizerConfig) -> None:
-    assert config_of(request(method=method)) == config
-
-
-@pytest.mark.parametrize(
-    ("method", "option", "value"),
-    [
-        ("char", "special_style", "bert"),
-        ("word", "model_type", "bpe"),
-        ("bpe", "model_type", "bpe"),
-        ("wordpiece", "byte_fallback", True),
-        ("byte", "min_frequency", 2),
-        ("sentencepiece", "min_frequency", 2),
-    ],
-)
-def test_option_of_another_method__is_refused(method: str, option: str, value: object) -> None:
-    with pytest.raises(AppError, match=f"`{option}` is not an option of method '{method}': leave it out") as caught:
+def test_option_of_another_method__is_refused(method: str, option: str, value: object, sentence: str) -> None:
+    with refused(ErrorCode.INVALID_INPUT, sentence):
         config_of(request(method=method, **{option: value}))
-    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> None:
-    one = tokenizer_id_of(request(), refs("0"))
-    different = [
-        one,
-        tokenizer_id_of(request(), refs("1")),
-        tokenizer_id_of(request(), refs("0", "1")),
-        tokenizer_id_of(request(), refs("1", "0")),
-        tokenizer_id_of(request(vocab_size=9), refs("0")),
-        tokenizer_id_of(request(min_frequency=2), refs("0")),
-        tokenizer_id_of(request(normalization={"lowercase": True}), refs("0")),
-        tokenizer_id_of(request(holdout_fraction=0.02), refs("0")),
-        tokenizer_id_of(request(documents="stream"), refs("0")),
-        tokenizer_id_of(request(seed=1), refs("0")),
-    ]
-
+    changes: list[Fields] = [{}, {"vocab_size": 9}, {"min_frequency": 2}, {"normalization": {"lowercase": True}}]
+    changes += [{"holdout_fraction": 0.02}, {"documents": "stream"}, {"seed": 1}]
+    different = [tokenizer_id_of(request(**fields), refs("0")) for fields in changes]
+    different += [tokenizer_id_of(request(), refs(*digits)) for digits in ("1", "01", "10")]
     assert len(set(different)) == len(different)
-    assert tokenizer_id_of(request(label="x", threads=3, corpora=["b"]), refs("0")) == one
-    renamed = refs("0")[0].model_copy(update=dict[str, object](name="other", bytes=7))
-    assert tokenizer_id_of(request(), (renamed,)) == one
+    assert tokenizer_id_of(request(label="x", threads=3, corpora=["b"]), refs("0")) == different[0]
+    assert tokenizer_id_of(request(), (changed(refs("0")[0], name="other", bytes=7),)) == different[0]
+
+
+@pytest.mark.parametrize("method", ["bpe", "wordpiece", "sentencepiece"])
+def test_id__counts_special_tokens_of_which_an_empty_map_is_none(method: str) -> None:
+    def id_of(**fields: object) -> str:
+        return tokenizer_id_of(request(method=method, **fields), refs("0"))
+
+    named: Fields = {"unk_token": "<u>", "pad_token": "<p>"}
+    assert id_of(special_tokens={}) == id_of(special_tokens=None) == id_of()
+    assert id_of(special_tokens=named) == id_of(special_tokens=dict(reversed(named.items()))) != id_of()
 
 
 def test_id__is_the_same_in_every_release() -> None:
@@ -212,21 +156,18 @@ def effective(*texts: CorpusRef | None, **fields: object) -> EffectiveRequest:
     return resolve(tiny_request(**fields), corpus=corpus, validation_corpus=validation, test_corpus=test)
 
 
-def test_source_of_a_runs_tokenizer__differs_for_whatever_changes_it_and_for_nothing_else() -> None:
+def test_source_of_a_runs_tokenizer__differs_for_what_changes_it_alone() -> None:
     zero, one = refs("0", "1")
-    different = [
-        effective(),
-        effective(one),
-        effective(zero, one),
-        effective(zero, None, one),
-        effective(tokenizer={"method": "char", "vocab_size": 9}),
-        effective(tokenizer={"method": "char", "normalization": {"lowercase": True}}),
-        effective(holdout_fraction=0.2),
-        effective(test_fraction=0.2),
-        effective(split_seed=1),
-        effective(split_by="position"),
-        effective(documents="stream", split_by="position"),
+    char: Fields = {"method": "char"}
+    changes: list[Fields] = [
+        {"tokenizer": {**char, "vocab_size": 9}},
+        {"holdout_fraction": 0.2},
+        {"test_fraction": 0.2},
     ]
+    changes += [{"tokenizer": {**char, "normalization": {"lowercase": True}}}, {"split_seed": 1}]
+    changes += [{"split_by": "position"}, {"documents": "stream", "split_by": "position"}]
+    different = [effective(), effective(one), effective(zero, one), effective(zero, None, one)]
+    different += [effective(**fields) for fields in changes]
     assert len({run_source(run) for run in different}) == len(different)
     same = effective(changed(zero, name="other"), seed=7, batch_size=2, label="x")
     assert run_source(same) == run_source(effective())
@@ -251,14 +192,12 @@ def test_tokenizer_of_a_run__has_the_folder_of_its_file_or_its_corpus_as_label()
 
 
 def test_record_of_a_runs_tokenizer__is_the_request_that_trains_it_alone() -> None:
-    options: dict[str, object] = {"vocab_size": 9, "min_frequency": 2, "normalization": {"lowercase": True}}
+    options: Fields = {"vocab_size": 9, "min_frequency": 2, "normalization": {"lowercase": True}}
+    split: Fields = {"holdout_fraction": 0.2, "test_fraction": 0.3, "split_by": "position"}
     manifest = char_tokenizer(["ab", "c"], ["a b"], mask_token=True, **options).manifest
-    split: dict[str, object] = {"holdout_fraction": 0.2, "test_fraction": 0.3, "split_by": "position"}
     run = record()
-    stored = record_of_run(
-        changed(run, effective=changed(run.effective, **split, split_seed=7, documents="stream")), manifest
-    )
-    asked = request(corpora=["text"], label="text", documents="stream", seed=7, **options, **split)
-    assert stored.request == asked
+    trained = changed(run.effective, **split, split_seed=7, documents="stream")
+    stored = record_of_run(changed(run, effective=trained), manifest)
+    assert stored.request == request(corpora=["text"], label="text", documents="stream", seed=7, **options, **split)
     assert (stored.tokenizer_id, stored.created_at) == (manifest.tokenizer_id, manifest.created_at)
     assert stored.corpora == (run.effective.corpus,)
