@@ -9,9 +9,10 @@ from tests.support.properties import for_all
 from trainer.config.checkpoint_schedule import scheduled_steps
 from trainer.contracts.runs import CheckpointRule
 
-EPOCH = [*range(50, 1001, 50)]
+NOTHING: list[int] = []
+EPOCH: list[int] = list(range(50, 1001, 50))
 BY_HAND: list[tuple[CheckpointRule | tuple[int, ...] | None, int, int, list[int]]] = [
-    (None, 10, 4, []),
+    (None, 10, 4, NOTHING),
     # a list is taken as far as the training goes, with its last step
     ((0, 3, 8, 90), 10, 4, [0, 3, 8, 10]),
     ((10,), 10, 4, [10]),

@@ -1,4 +1,4 @@
-"""Cleaning of IPA lines: each step on lines made by hand, the accounts, and the reference corpora."""
+"""Cleaning of IPA lines: each step on lines made by hand, the accounts, and sentences of the reference."""
 
 from unicodedata import normalize
 
@@ -7,9 +7,8 @@ from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
 from tests.support import ROOT
-from tests.support.markers import slow_except
+from tests.support.ipa import sentences
 from tests.support.properties import for_all
-from tests.support.shared_data import shared_data
 from trainer.contracts.corpora import BuildFilter, BuildStep, Removal
 from trainer.data.cleaning import (
     ALPHABETS,
@@ -21,9 +20,11 @@ from trainer.data.cleaning import (
     StepCounts,
 )
 
-BABA = "baba " * 6
-"""30 characters with the space at its end, 29 without."""
 LINES: SearchStrategy[list[str]] = strategies.lists(strategies.text("bɑeɾaw7é… ", max_size=60), max_size=30)
+
+
+def words(word: str, count: int) -> str:
+    return " ".join([word] * count)
 
 
 def cleaned(line: str, language: str = "tr") -> str | None:
@@ -34,38 +35,37 @@ def step(counts: StepCounts, name: str) -> BuildStep:
     return next(each for each in counts.records() if each.step == name)
 
 
-def test_symbols__are_unified_in_all_languages_and_in_turkish() -> None:
-    assert cleaned("bɑɾdɑ " * 6) == " ".join(["bɑrdɑ"] * 6)
-    assert cleaned("bada " * 7) == " ".join(["bɑdɑ"] * 7)
-    assert cleaned("bada " * 7, "uz") == " ".join(["bada"] * 7)
+B57 = "b" * 57  # with three characters that are neither IPA nor common punctuation: exactly 0.95 of IPA
 
 
-def test_share_of_ipa__drops_a_line_below_095_only() -> None:
-    line = "b" * 57  # and three characters that are neither IPA nor common punctuation: exactly 0.95
-    assert cleaned(f"{line}\u201c\u201c\u201d") == line
-    assert cleaned(f"{line}\u201c\u201c\u201d\u201d") is None
-    assert cleaned("b" * 40 + "12.3, «b» – b!") == "b" * 40 + " b b", "digits and common punctuation do not count"
+@pytest.mark.parametrize(
+    ("line", "language", "expected"),
+    [
+        ("bɑɾdɑ " * 6, "tr", words("bɑrdɑ", 6)),
+        ("bada " * 7, "tr", words("bɑdɑ", 7)),
+        ("bada " * 7, "uz", words("bada", 7)),
+        (f"{B57}\u201c\u201c\u201d", "tr", B57),
+        (f"{B57}\u201c\u201c\u201d\u201d", "tr", None),
+        ("b" * 40 + "12.3, «b» – b!", "tr", "b" * 40 + " b b"),  # digits and common punctuation do not count
+        ("b" * 29, "tr", None),
+        ("baba " * 6, "tr", None),  # 29 characters and a space
+        ("b" * 30, "tr", "b" * 30),
+    ],
+)
+def test_line__is_unified_or_dropped(line: str, language: str, expected: str | None) -> None:
+    assert cleaned(line, language) == expected
 
 
-def test_foreign_word__is_removed_with_its_punctuation() -> None:
+def test_foreign_words_and_other_characters__are_removed_and_counted() -> None:
     counts = StepCounts()
-    line = " ".join(["bɑdɑ"] * 10)
+    line = words("bɑdɑ", 10)
     assert Cleaner("tr", counts).clean(f"{line} (web), bɑdɑ") == f"{line} bɑdɑ", "Turkish has no w"
     removed = step(counts, "foreign_words")
     assert (removed.changes, removed.characters_in - removed.characters_out) == (1, len(" (web),"))
-
-
-def test_other_characters__become_one_space() -> None:
     counts = StepCounts()
-    assert Cleaner("kk", counts).clean("bɑdɑ, 12 bɑdɑ-bɑdɑ. bɑdɑ bɑdɑ bɑdɑ bɑdɑ!") == " ".join(["bɑdɑ"] * 7)
+    assert Cleaner("kk", counts).clean("bɑdɑ, 12 bɑdɑ-bɑdɑ. bɑdɑ bɑdɑ bɑdɑ bɑdɑ!") == words("bɑdɑ", 7)
     replaced = step(counts, "other_characters")
     assert (replaced.changes, replaced.characters_in, replaced.characters_out) == (6, 41, 35)
-
-
-def test_short_line__has_fewer_than_30_characters() -> None:
-    assert cleaned("b" * 29) is None
-    assert cleaned(BABA) is None, "29 characters and a space"
-    assert cleaned("b" * 30) == "b" * 30
 
 
 def test_repeated_line__is_dropped_after_cleaning() -> None:
@@ -113,10 +113,9 @@ def letters_of(language: str) -> list[str]:
 
 def marked_words(language: str) -> SearchStrategy[tuple[str, list[str]]]:
     """Return words of a language with marks at any place."""
-    alphabet = "".join(letters_of(language)) + IPA_MARKS
-    word: SearchStrategy[str] = strategies.text(alphabet, min_size=1, max_size=12)
-    words: SearchStrategy[list[str]] = strategies.lists(word, max_size=8)
-    return words.map(lambda found: (language, found))
+    word: SearchStrategy[str] = strategies.text("".join(letters_of(language)) + IPA_MARKS, min_size=1, max_size=12)
+    drawn: SearchStrategy[list[str]] = strategies.lists(word, max_size=8)
+    return drawn.map(lambda found: (language, found))
 
 
 MARKED: SearchStrategy[tuple[str, list[str]]] = strategies.sampled_from([*ALPHABETS]).flatmap(marked_words)
@@ -124,30 +123,28 @@ MARKED: SearchStrategy[tuple[str, list[str]]] = strategies.sampled_from([*ALPHAB
 
 @for_all(MARKED)
 def test_phonetic_marks__are_never_lost_in_any_language(case: tuple[str, list[str]]) -> None:
-    language, words = case
-    line = " ".join([letters_of(language)[0] * MIN_LINE_CHARACTERS, *words])
+    language, marked = case
+    line = " ".join([letters_of(language)[0] * MIN_LINE_CHARACTERS, *marked])
     assert cleaned(line, language) == cleaned(normalize("NFD", line), language) == normalize("NFC", line)
 
 
-@pytest.mark.parametrize("name", ["ipa_share", "foreign_words", "other_characters", "short_lines", "repeated_lines"])
-def test_filter_that_is_off__removes_nothing(name: BuildFilter) -> None:
-    lines = {
-        "ipa_share": "b" * 40 + " ќќќќ",
-        "foreign_words": "wɑdɑ " * 8,
-        "other_characters": "bɑdɑ, 12 " * 5,
-        "short_lines": "bɑdɑ",
-        "repeated_lines": "bɑdɑ " * 8,
-    }
-    line = lines[name].strip()
+FILTERED: dict[BuildFilter, str] = {
+    "ipa_share": "b" * 40 + " ќќќќ",
+    "foreign_words": words("wɑdɑ", 8),
+    "other_characters": words("bɑdɑ, 12", 5),
+    "short_lines": "bɑdɑ",
+    "repeated_lines": words("bɑdɑ", 8),
+}
+
+
+@pytest.mark.parametrize(("name", "line"), FILTERED.items())
+def test_filter_that_is_off__removes_nothing(name: BuildFilter, line: str) -> None:
     counts, off = StepCounts(), StepCounts()
+    before = [line] if name == "repeated_lines" else []
     foreign: tuple[BuildFilter, ...] = ("foreign_words", "other_characters") if name == "ipa_share" else ()
-
-    with_filter = Cleaner("tr", counts, [line] if name == "repeated_lines" else [], foreign)
-    without = Cleaner("tr", off, [line] if name == "repeated_lines" else [], (name, *foreign, "other_characters"))
-
-    assert with_filter.clean(line) != line
-    assert without.clean(line) == line
-    assert [(each.step, each.characters) for each in off.removals()] == []
+    assert Cleaner("tr", counts, before, foreign).clean(line) != line
+    assert Cleaner("tr", off, before, (name, *foreign, "other_characters")).clean(line) == line
+    assert [*off.removals()] == []
     assert name in {each.step for each in counts.removals()}
 
 
@@ -163,22 +160,22 @@ def test_removals__are_shares_of_what_a_step_received() -> None:
     ]
 
 
-@pytest.mark.parametrize("language", slow_except(ALPHABETS, "az", "kk"))
-def test_reference_corpora__are_reproduced_from_their_ipa(language: str) -> None:
-    text = (shared_data("ipa_text") / f"{language}.txt").read_text(encoding="utf-8")
-    # the reference took an accented letter of the usual spelling for a foreign letter, not for a letter with a mark
-    raw = "".join("ж" if normalize("NFD", letter) != letter else letter for letter in text).splitlines()
-    reference = (shared_data("ipa_clean") / f"{language}.txt").read_text(encoding="utf-8").splitlines()
-    cleaner = Cleaner(language, StepCounts())
-    kept = [line for line in map(cleaner.clean, raw) if line is not None]
-    assert kept[: len(reference)] == reference, "the reference is cut to the smallest language"
+@pytest.mark.parametrize("language", ALPHABETS)
+def test_reference__is_reproduced_from_its_ipa(language: str) -> None:
+    cleaner, found = Cleaner(language, StepCounts()), sentences(language)
+    for sentence in found:
+        # the reference took an accented letter of the usual spelling for a foreign letter, not for one with a mark
+        raw = "".join("ж" if normalize("NFD", letter) != letter else letter for letter in sentence.ipa)
+        assert (cleaner.clean(raw) or "") == sentence.cleaned
+    assert len(found) > 15
 
 
 def test_bundled_declaration__has_the_same_28_passages_in_every_language() -> None:
     files = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "corpora" / "udhr_ipa").iterdir()}
-    rows = [line.split("\t") for line in shared_data("udhr_parallel/udhr_ipa.tsv").read_text("utf-8").splitlines()]
+    source = (ROOT / "tests" / "fixtures" / "udhr_ipa.tsv").read_text(encoding="utf-8")
+    header, *rows = [line.split("\t") for line in source.splitlines()]
     assert files.keys() == ALPHABETS.keys()
     for language, text in files.items():
-        cleaner, column = Cleaner(language, StepCounts()), rows[0].index(language)
-        assert text.splitlines() == [cleaner.normalize(row[column]) for row in rows[1:]]
-        assert text.count("\n") == 28
+        cleaner, column = Cleaner(language, StepCounts()), header.index(language)
+        assert text.count("\n") == len(text.splitlines()) == 28
+        assert {cleaner.normalize(row[column]) for row in rows} <= set(text.splitlines())

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ipa import sentences
 from tests.support.libraries import stand_ins
-from tests.support.shared_data import shared_data
+from tests.support.refusals import refused
 from trainer.contracts.corpora import IpaCheck, IpaDifference
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.ipa import Convert, IpaComparison, load_epitran, load_turkic_translit
 
@@ -20,37 +21,32 @@ MODULES = {
     "epitran.py": "class Epitran:\n    def __init__(self, code):\n        self.code = code\n"
     "    def transliterate(self, text):\n        return f'{self.code}:{text}e\u0301'\n",
 }
-LOADERS = {
-    "turkic_translit.core": (load_turkic_translit, "kk:ae\u0301"),
-    "epitran": (load_epitran, "kaz-Cyrl:ae\u0301"),
+Load = Callable[[], Callable[[str], Convert]]
+LOADERS: dict[str, tuple[Load, str]] = {
+    "turkic_translit.core": (load_turkic_translit, "kk:a\u00e9"),
+    "epitran": (load_epitran, "kaz-Cyrl:a\u00e9"),
 }
 
 
 @pytest.mark.parametrize("language", ALPHABETS)
 def test_golden_sentences__of_each_language_end_in_nfc(language: str) -> None:
     pytest.importorskip("turkic_translit", reason="needs the extra turkic")
-    texts = (shared_data("lm_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:50]
-    expected = (shared_data("ipa_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:50]
     convert = load_turkic_translit()(language)
-    found = [convert(text) for text in texts]
-    assert found == expected
-    assert all(unicodedata.is_normalized("NFC", line) for line in found)
+    for sentence in sentences(language):
+        assert convert(sentence.text) == sentence.ipa
+        assert unicodedata.is_normalized("NFC", sentence.ipa)
 
 
 @pytest.mark.parametrize("module", LOADERS)
-def test_library__is_called_with_its_name_of_the_language_and_its_text_ends_in_nfc(module: str, tmp_path: Path) -> None:
+def test_library__is_called_with_its_code_and_missed_by_its_extra(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load, expected = LOADERS[module]
     with stand_ins(tmp_path, MODULES):
-        assert load()("kk")("a") == unicodedata.normalize("NFC", expected)
-
-
-@pytest.mark.parametrize("module", LOADERS)
-def test_missing_library__is_named_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert load()("kk")("a") == expected, "in NFC"
     monkeypatch.setitem(sys.modules, module, None)
-    load: Callable[[], Callable[[str], Convert]] = LOADERS[module][0]
-    with pytest.raises(AppError, match=r"run `python scripts/setup\.py --extra turkic`, or ") as refused:
+    with refused(ErrorCode.UNSUPPORTED_BACKEND, "run `python scripts/setup.py --extra turkic`, or "):
         load()
-    assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND
 
 
 def test_comparison__counts_words_and_segments_that_differ() -> None:
