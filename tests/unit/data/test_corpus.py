@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_digest
 
 from tests.support.properties import for_all, for_all_pairs
+from tests.support.refusals import refused
 from tests.support.strategies import any_line_lists, line_lists, rules, texts
 from tests.support.tiny_models import NFC, lines_in, write
 from trainer.contracts.errors import AppError, ErrorCode
@@ -63,15 +64,12 @@ def test_documents__of_a_text_are_the_lines_of_its_file(text: str) -> None:
 
 @pytest.mark.parametrize("count", [3, 4, 5, 10, 11, 99, 1000])
 def test_split__has_exact_counts_of_different_lines(count: int) -> None:
-    counts = Counter(labels_of([f"line {i}" for i in range(count)]))
+    counts, without = (
+        Counter(labels_of([f"line {i}" for i in range(count)], RULE._replace(test_fraction=test))) for test in (0.2, 0)
+    )
     validation, test = max(1, round(0.1 * count)), max(1, round(0.2 * count))
     assert counts == {0: count - validation - test, 1: validation, 2: test}
-
-
-def test_split__is_the_same_for_the_same_seed_and_another_for_another() -> None:
-    lines = [f"line {i}" for i in range(100)]
-    assert labels_of(lines) == labels_of(lines)
-    assert labels_of(lines) != labels_of(lines, RULE._replace(seed=8))
+    assert without == {0: count - validation, 1: validation}
 
 
 @pytest.mark.slow
@@ -111,42 +109,12 @@ def labels_by_sorting(lines: list[str], rule: SplitRule) -> list[int]:
 
 @for_all_pairs(line_lists, rules)
 def test_split__is_that_of_the_sorted_digests(lines: list[str], rule: SplitRule) -> None:
+    often = ["often"] * 50 + [f"line {i}" for i in range(50)]
     for copies in (1, 3):
-        many = [*lines, *(f"{number % 7}" for number in range(9))] * copies
-        assert labels_of(many, rule) == labels_by_sorting(many, rule)
-
-
-def test_split__draws_from_the_whole_text() -> None:
-    labels = labels_of([f"line {i}" for i in range(1000)])
-    for part in range(4):
-        quarter = Counter(labels[part * 250 : part * 250 + 250])
-        assert 25 <= quarter[2] <= 80
-        assert 8 <= quarter[1] <= 50
-
-
-@for_all(line_lists)
-def test_split__keeps_equal_lines_together_and_every_split_filled(lines: list[str]) -> None:
-    different = set(lines)
-    if len(lines) < 3:
-        with pytest.raises(AppError):
-            labels_of(lines)
-        return
-    labels = labels_of(lines)
-    assert set(labels) == {0, 1, 2}
-    if len(different) >= 3:
-        assert all(
-            len({label for label, other in zip(labels, lines, strict=True) if other == line}) == 1 for line in different
-        )
-
-
-def test_split__many_equal_lines_shift_its_size_as_little_as_they_can() -> None:
-    lines = ["often"] * 50 + [f"line {i}" for i in range(50)]
-    for seed in range(30):
-        counts = Counter(labels_of(lines, RULE._replace(seed=seed)))
-        # A cut inside the 50 goes to their nearer end, 25 lines away at most, unless a split would stay empty.
-        assert abs(counts[2] - 20) <= 30
-        assert abs(counts[1] - 10) <= 40
-        assert min(counts[0], counts[1], counts[2]) >= 1
+        for many in ([*lines, *(f"{number % 7}" for number in range(9))] * copies, often * copies):
+            labels = labels_of(many, rule)
+            assert labels == labels_by_sorting(many, rule)
+            assert set(labels) == {0, 1, 2} if rule.test_fraction else {0, 1}
 
 
 @pytest.mark.parametrize("lines", [["a"] * 30, ["a", "b"] * 15])
@@ -154,53 +122,41 @@ def test_split__too_few_different_lines_are_cut_by_position(lines: list[str]) ->
     assert labels_of(lines) == [0] * 21 + [1] * 3 + [2] * 6
 
 
-def test_split__without_test_takes_only_validation() -> None:
-    counts = Counter(labels_of([f"line {i}" for i in range(50)], RULE._replace(test_fraction=0.0)))
-    assert counts == {0: 45, 1: 5}
-
-
 @pytest.mark.parametrize(
     ("lines", "sentence"), [([], "0 non-empty lines"), (["a"], "1 non-empty line,"), (["a", "b"], "3")]
 )
 def test_split__of_too_few_lines_says_how_many_are_needed(lines: list[str], sentence: str) -> None:
-    with pytest.raises(AppError, match=sentence) as caught:
+    with refused(ErrorCode.CORPUS_EMPTY, sentence):
         labels_of(lines)
-    assert caught.value.code == ErrorCode.CORPUS_EMPTY
 
 
 def parts_of(corpus: SplitCorpus) -> dict[Split, list[str]]:
     return {split: lines_in(corpus.lines(split)) for split in corpus.splits}
 
 
-def test_split_corpus__keeps_the_order_and_loses_no_line(tmp_path: Path) -> None:
-    lines = [f"line {i}" for i in range(100)]
-    parts = parts_of(SplitCorpus(write(tmp_path, lines), NFC, RULE))
-    assert list(parts) == list(SPLITS)
-    assert sorted(chain(*parts.values())) == sorted(lines)
-    for part in parts.values():
-        assert part == [line for line in lines if line in part]
-
-
 @for_all_pairs(any_line_lists, rules)
 def test_split_corpus__is_disjoint_complete_and_of_the_wanted_sizes(lines: list[str], rule: SplitRule) -> None:
     expected = [line for line in (normalize("NFC", line.removesuffix("\r")) for line in lines) if line.strip()]
-    wanted = {name: max(1, round(share * len(expected))) for name, share in shares(rule).items() if share > 0}
+    shares: dict[Split, float] = {"validation": rule.holdout_fraction, "test": rule.test_fraction}
+    wanted = {name: max(1, round(share * len(expected))) for name, share in shares.items() if share > 0}
     groups = Counter(expected)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "corpus.txt"
         path.write_bytes("\n".join(lines).encode())
         if len(expected) < 1 + len(wanted):
-            with pytest.raises(AppError) as caught:
+            with refused(ErrorCode.CORPUS_EMPTY):
                 SplitCorpus(path, NFC, rule)
-            assert caught.value.code is ErrorCode.CORPUS_EMPTY
             return
         corpus = SplitCorpus(path, NFC, rule)
         parts = parts_of(corpus)
 
         assert parts == parts_of(SplitCorpus(path, NFC, rule, scratch=Path(folder)))
 
-    assert set(parts) == {"train", *wanted}
+    assert list(parts) == ["train", *wanted]
     assert Counter(chain(*parts.values())) == groups
+    for part in parts.values():
+        rest = iter(expected)
+        assert all(line in rest for line in part), "the order of the text"
     if rule.by == "position":
         assert list(chain(*parts.values())) == expected
     elif len(groups) > len(wanted):
@@ -208,10 +164,6 @@ def test_split_corpus__is_disjoint_complete_and_of_the_wanted_sizes(lines: list[
     most = 1 if rule.by == "position" or len(groups) <= len(wanted) else max(groups.values())
     for name, size in wanted.items():
         assert abs(len(parts[name]) - size) <= (2 * most if most > 1 else len(wanted) - 1)
-
-
-def shares(rule: SplitRule) -> dict[Split, float]:
-    return {"validation": rule.holdout_fraction, "test": rule.test_fraction}
 
 
 def test_split__by_position_holds_out_the_end_of_the_text(tmp_path: Path) -> None:
@@ -235,20 +187,13 @@ def split_by_file(folder: Path, sizes: list[int], seed: int = 1, rule: SplitRule
     return found
 
 
-def test_split__by_file_draws_whole_files_near_the_wanted_share(tmp_path: Path) -> None:
-    draws = [split_by_file(tmp_path, [10] * 50, seed) for seed in (1, 1, 2)]
-    assert [{split: len(files) for split, files in draw.items()} for draw in draws] == [
-        {"train": 35, "validation": 5, "test": 10}
-    ] * 3
-
-
-def test_split__by_file_is_drawn_by_seed(tmp_path: Path) -> None:
-    def test_part(seed: int) -> list[str]:
-        split_by_file(tmp_path, [10] * 50, seed)
-        return lines_in(SplitCorpus(tmp_path, NFC, RULE._replace(seed=seed, by="file")).lines("test"))
-
-    assert test_part(1) == test_part(1)
-    assert test_part(1) != test_part(2)
+def test_split__by_file_draws_whole_files_near_the_wanted_share_by_seed(tmp_path: Path) -> None:
+    tests: list[list[str]] = []
+    for seed in (1, 1, 2):
+        draw = split_by_file(tmp_path, [10] * 50, seed)
+        assert {split: len(files) for split, files in draw.items()} == {"train": 35, "validation": 5, "test": 10}
+        tests.append(lines_in(SplitCorpus(tmp_path, NFC, RULE._replace(seed=seed, by="file")).lines("test")))
+    assert tests[0] == tests[1] != tests[2]
 
 
 def test_split__by_file_leaves_the_large_ones_to_the_training(tmp_path: Path) -> None:
@@ -274,12 +219,8 @@ def test_split__by_file_fills_every_split_or_says_how_many_files_it_needs(sizes:
 
 def test_split__by_file_of_one_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, [f"line {i}" for i in range(9)])
-    with pytest.raises(AppError) as caught:
+    with refused(ErrorCode.CORPUS_EMPTY, "has 1 file with text, but this training needs at least 3: one for each"):
         SplitCorpus(path, NFC, RULE._replace(by="file"))
-    assert caught.value.message == (
-        "`split_by` is 'file', and the corpus has 1 file with text, but this training needs at least 3:"
-        " one for each split."
-    )
 
 
 @pytest.mark.parametrize("by", ["file", "position"])
@@ -300,20 +241,10 @@ def test_split_corpus__is_not_changed_with_its_files(tmp_path: Path) -> None:
 
 def test_split_corpus__given_texts_replace_the_cut(tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(20)]
-    corpus, validation, test = (
-        write(tmp_path, lines),
-        write(tmp_path, ["v"], "v.txt"),
-        write(tmp_path, ["t", "u"], "t.txt"),
-    )
-    whole = SplitCorpus(corpus, NFC, RULE, validation=validation, test=test)
-    half = SplitCorpus(corpus, NFC, RULE, validation=validation)
-    assert lines_in(whole.lines("train")) == lines
-    assert (lines_in(whole.lines("validation")), lines_in(whole.lines("test"))) == (["v"], ["t", "u"])
-    assert (len(lines_in(half.lines("train"))), len(lines_in(half.lines("test")))) == (16, 4)
-    assert lines_in(half.lines("validation")) == ["v"]
-
-
-def test_split_corpus__an_empty_given_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AppError, match="validation corpus has only empty lines") as caught:
-        SplitCorpus(write(tmp_path, ["a"] * 9), NFC, RULE, validation=write(tmp_path, [" "], "v.txt"))
-    assert caught.value.code == ErrorCode.CORPUS_EMPTY
+    corpus, validation = write(tmp_path, lines), write(tmp_path, ["v"], "v.txt")
+    parts = parts_of(SplitCorpus(corpus, NFC, RULE, validation=validation, test=write(tmp_path, ["t", "u"], "t.txt")))
+    assert parts == {"train": lines, "validation": ["v"], "test": ["t", "u"]}
+    half = parts_of(SplitCorpus(corpus, NFC, RULE, validation=validation))
+    assert [len(half["train"]), half["validation"], len(half["test"])] == [16, ["v"], 4]
+    with refused(ErrorCode.CORPUS_EMPTY, "validation corpus has only empty lines"):
+        SplitCorpus(corpus, NFC, RULE, validation=write(tmp_path, [" "], "empty.txt"))

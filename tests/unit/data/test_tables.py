@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.contracts.errors import AppError
+from tests.support.refusals import refused
+from trainer.contracts.errors import ErrorCode
 from trainer.data.tables import as_text
 
 
@@ -47,5 +48,5 @@ def test_table__is_read_by_its_field(tmp_path: Path, name: str, content: str, te
     ],
 )
 def test_table__without_a_text_names_the_line(tmp_path: Path, name: str, content: str, said: str) -> None:
-    with pytest.raises(AppError, match=said):
+    with refused(ErrorCode.INVALID_INPUT, said):
         text_of(tmp_path, name, content)
