@@ -1,6 +1,6 @@
 """Builds of IPA corpora: equal sizes, accounts of every line, and builds that are interrupted."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +12,10 @@ from hypothesis import settings, strategies
 from hypothesis.strategies import SearchStrategy
 
 from tests.support.properties import for_all
+from tests.support.refusals import refused
 from trainer.contracts.base import changed
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.data.corpus_builder import BuildOptions, Reporting, Tools, build_ipa_corpora
 from trainer.data.corpus_sources import Source
 from trainer.system.files import try_lock
@@ -54,13 +55,11 @@ def build(
     folder: Path,
     options: BuildOptions = ALL,
     tools: Tools = AS_IT_IS,
-    report: Callable[[BuildProgress], object] = str,
+    seen: list[BuildProgress] | None = None,
     every_documents: int = 10,
 ) -> CorpusManifest:
-    def report_only(progress: BuildProgress) -> None:
-        report(progress)
-
-    return build_ipa_corpora(source, options, tools, folder, Reporting(report_only, every_documents))
+    reported = [] if seen is None else seen
+    return build_ipa_corpora(source, options, tools, folder, Reporting(reported.append, every_documents))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -78,18 +77,15 @@ def test_corpora__have_equal_sizes_within_a_line_and_end_at_a_line(tmp_path: Pat
     assert not (tmp_path / ".made_build").exists()
 
 
-def test_limit__ends_reading_and_is_the_size(tmp_path: Path) -> None:
-    manifest = build(source_of(DOCUMENTS), tmp_path, changed(ALL, max_characters=500))
-    assert manifest.budget_characters == 500
-    assert {name: built.characters for name, built in manifest.languages.items()} == {"kk": 12 * 41, "tr": 14 * 34}
-    assert manifest.languages["kk"].documents == 5, "15 lines of 41 characters reach 500"
-
-
-def test_corpora_without_the_cut__keep_all_their_lines(tmp_path: Path) -> None:
-    manifest = build(source_of(DOCUMENTS), tmp_path, changed(ALL, off=("cut",)))
-    assert (manifest.off, manifest.budget_characters) == (("cut",), None)
-    assert {name: built.characters for name, built in manifest.languages.items()} == {"kk": 60 * 41, "tr": 80 * 34}
-    assert [built.removed for built in manifest.languages.values()] == [(), ()]
+def test_size__is_the_limit_or_all_lines_without_the_cut(tmp_path: Path) -> None:
+    limited = build(source_of(DOCUMENTS), tmp_path / "limited", changed(ALL, max_characters=500))
+    assert limited.budget_characters == 500
+    assert {name: built.characters for name, built in limited.languages.items()} == {"kk": 12 * 41, "tr": 14 * 34}
+    assert limited.languages["kk"].documents == 5, "15 lines of 41 characters reach 500"
+    uncut = build(source_of(DOCUMENTS), tmp_path / "uncut", changed(ALL, off=("cut",)))
+    assert (uncut.off, uncut.budget_characters) == (("cut",), None)
+    assert {name: built.characters for name, built in uncut.languages.items()} == {"kk": 60 * 41, "tr": 80 * 34}
+    assert [built.removed for built in uncut.languages.values()] == [(), ()]
 
 
 _LINES = ["", " ", "b" * 40, "d" * 31, "short", "b" * 30 + "\u201c" * 9, "ɑ, 1 " * 9]
@@ -105,16 +101,12 @@ def test_manifest__accounts_for_every_line_and_character(case: tuple[list[str], 
     kk, tr, limit = case
     documents = {"kk": ["l" * 35, *kk], "tr": ["l" * 35, *tr]}
     with TemporaryDirectory() as folder:
-        _check_accounts(documents, limit, Path(folder))
-
-
-def _check_accounts(documents: Documents, limit: int | None, folder: Path) -> None:
-    manifest = build(source_of(documents), folder, changed(ALL, max_characters=limit))
-
+        manifest = build(source_of(documents), Path(folder), changed(ALL, max_characters=limit))
+        written = {name: (Path(folder) / built.file.path).read_bytes() for name, built in manifest.languages.items()}
     sizes = [built.characters for built in manifest.languages.values()]
     assert manifest.budget_characters is not None and max(sizes) <= manifest.budget_characters
     for language, built in manifest.languages.items():
-        data = (folder / built.file.path).read_bytes()
+        data = written[language]
         read = documents[language][: built.documents]
         assert (built.file.bytes, built.file.sha256) == (len(data), sha256(data).hexdigest())
         assert (built.lines, built.characters) == (data.count(b"\n"), len(data.decode()))
@@ -171,7 +163,7 @@ def test_interrupted_build__continues_to_the_same_files(fails_at: tuple[str, int
     with pytest.raises(ConnectionError):
         build(source_of(repeated, fails_at), tmp_path / "twice", tools=tools)
     seen: list[BuildProgress] = []
-    build(source_of(repeated), tmp_path / "twice", tools=tools, report=seen.append)
+    build(source_of(repeated), tmp_path / "twice", tools=tools, seen=seen)
     assert contents(tmp_path / "twice") == contents(tmp_path / "at once")
     language, number = fails_at
     firsts = [each.documents for each in seen if each.language == language]
@@ -179,25 +171,22 @@ def test_interrupted_build__continues_to_the_same_files(fails_at: tuple[str, int
     assert language == "kk" or all(each.language == "tr" for each in seen)
 
 
-def test_build_with_other_options__does_not_use_the_stored_state(tmp_path: Path) -> None:
+def test_stored_state__of_other_options_or_damaged_is_not_used(tmp_path: Path) -> None:
     tools = AS_IT_IS._replace(identify=lambda text: ("kk", 0.5))
     source = source_of(DOCUMENTS, ("tr", 5))
     with pytest.raises(ConnectionError):
         build(source, tmp_path, BuildOptions(thresholds={"kk": 0.4, "tr": 0.0}), tools)
-    with pytest.raises(AppError, match="Nothing is left of 'kk': its documents were rejected"):
+    with refused(ErrorCode.CORPUS_EMPTY, "Nothing is left of 'kk': its documents were rejected"):
         build(source, tmp_path, BuildOptions(thresholds={"kk": 0.6, "tr": 0.0}), tools)
-
-
-def test_damaged_state__is_not_used(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
-        build(source_of(DOCUMENTS, ("tr", 5)), tmp_path)
+        build(source, tmp_path)
     (tmp_path / ".made_build" / "kk.json").write_text("{}")
     assert build(source_of(DOCUMENTS), tmp_path).languages["kk"].lines == 60
 
 
 def test_progress__is_reported_every_n_documents_and_at_the_end(tmp_path: Path) -> None:
     seen: list[BuildProgress] = []
-    build(source_of(DOCUMENTS), tmp_path, report=seen.append, every_documents=8)
+    build(source_of(DOCUMENTS), tmp_path, seen=seen, every_documents=8)
     assert [(each.language, each.documents) for each in seen] == [
         *(("kk", 8), ("kk", 16), ("kk", 20)),
         *(("tr", 8), ("tr", 16), ("tr", 24), ("tr", 32), ("tr", 40), ("tr", 40)),
@@ -214,18 +203,13 @@ def test_progress__is_reported_every_n_documents_and_at_the_end(tmp_path: Path) 
 )
 def test_nothing_left__is_said_with_the_reason(text: str, sentence: str, tmp_path: Path) -> None:
     tools = AS_IT_IS._replace(identify=lambda document: ("kk", 1.0 if document == "short" else 0.1))
-    with pytest.raises(AppError) as refused:
+    with refused(ErrorCode.CORPUS_EMPTY, f"Nothing is left of 'kk': {sentence}."):
         build(source_of({"kk": [text]}), tmp_path, BuildOptions(thresholds={"kk": 0.5}), tools)
-    assert (refused.value.code, refused.value.message) == (
-        ErrorCode.CORPUS_EMPTY,
-        f"Nothing is left of 'kk': {sentence}.",
-    )
 
 
 def test_second_build_at_the_same_time__is_refused(tmp_path: Path) -> None:
     (tmp_path / ".made_build").mkdir()
     lock = try_lock(tmp_path / ".made_build" / "lock")
     assert lock is not None
-    with lock, pytest.raises(AppError, match="Another build of 'made' is running") as refused:
+    with lock, refused(ErrorCode.CONFLICT, "Another build of 'made' is running"):
         build(source_of(DOCUMENTS), tmp_path)
-    assert refused.value.code is ErrorCode.CONFLICT

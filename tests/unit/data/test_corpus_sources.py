@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.libraries import stand_ins
+from tests.support.refusals import refused
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpus_sources import Source, find_source, parse_languages
 
@@ -27,10 +28,8 @@ def load_dataset(path, **options):
 """
 
 
-def refused(source: str, languages: tuple[str, ...] = ("kk",), token: str | None = None) -> AppError:
-    with pytest.raises(AppError) as error:
-        list(find_source(source, languages, None if token is None else SecretStr(token)).read("kk", 0))
-    return error.value
+def read(source: str, *languages: str, token: str | None = None) -> list[str]:
+    return list(find_source(source, languages, None if token is None else SecretStr(token)).read(languages[0], 0))
 
 
 @pytest.fixture(name="folder")
@@ -51,38 +50,30 @@ def test_document__of_a_folder_ends_at_a_blank_line_or_after_100_lines(folder: P
     assert "\n".join(documents).split("\n") == [*map(str, range(250)), "last"]
 
 
-@pytest.mark.parametrize("skipped", range(4))
-def test_documents__that_have_been_read_are_skipped(folder: Path, skipped: int) -> None:
+def test_documents__that_have_been_read_are_skipped_and_none_is_begun_at_the_end(folder: Path) -> None:
     source = find_source(str(folder), ("kk",), None)
-    assert list(source.read("kk", skipped)) == ["bir\neki\n", "", "üş"][skipped:]
-
-
-def test_blank_line_at_the_end__begins_no_document(folder: Path) -> None:
+    for skipped in range(4):
+        assert list(source.read("kk", skipped)) == ["bir\neki\n", "", "üş"][skipped:]
     (folder / "az.txt").write_text("bir\n\n", encoding="utf-8")
-    assert list(find_source(str(folder), ("az",), None).read("az", 0)) == ["bir\n"]
+    assert read(str(folder), "az") == ["bir\n"]
 
 
-def test_text_that_is_not_utf8__is_refused_with_its_byte(folder: Path) -> None:
+def test_folder__without_a_readable_text_per_language_is_refused(folder: Path) -> None:
     (folder / "kk.txt").write_bytes(b"ab\n\xff")
-    assert refused(str(folder)).message.startswith("'kk.txt' is not UTF-8: byte 3 cannot be decoded.")
+    with refused(ErrorCode.INVALID_INPUT, "'kk.txt' is not UTF-8: byte 3 cannot be decoded."):
+        read(str(folder), "kk")
+    with pytest.raises(AppError, match=r"^'texts' has no uz\.txt and no az\.txt: ") as caught:  # without its path
+        read(str(folder), "kk", "uz", "az")
+    assert caught.value.code is ErrorCode.DATA_NOT_FOUND
 
 
-def test_missing_text__is_named_without_the_path(folder: Path) -> None:
-    error = refused(str(folder), ("kk", "uz", "az"))
-    assert error.code is ErrorCode.DATA_NOT_FOUND
-    assert error.message.startswith("'texts' has no uz.txt and no az.txt: ")
-
-
-def test_unknown_source__is_told_the_known_ones() -> None:
-    error = refused("wikitext-3")
-    assert error.code is ErrorCode.INVALID_INPUT
-    assert "one of wikitext-2, oscar, culturax, or a folder of texts, you gave 'wikitext-3'" in error.message
-
-
-def test_languages__are_named_once_and_known() -> None:
+def test_unknown_source_and_language__are_told_the_known_ones() -> None:
+    known = "one of wikitext-2, oscar, culturax, or a folder of texts, you gave 'wikitext-3'"
+    with refused(ErrorCode.INVALID_INPUT, known):
+        read("wikitext-3", "kk")
     assert parse_languages("kk, tr,kk") == ("kk", "tr")
     for wrong in ("kk,xx", "", "kk,"):
-        with pytest.raises(AppError, match="`--langs` must be of tr, az, kk, ky, uz, ug, fi, you gave"):
+        with refused(ErrorCode.INVALID_INPUT, "`--langs` must be of tr, az, kk, ky, uz, ug, fi, you gave"):
             parse_languages(wrong)
 
 
@@ -105,32 +96,26 @@ def test_data_set__is_streamed_with_the_token_of_the_settings(name: str, tmp_pat
     assert "hf_x" not in repr(source)
 
 
-def test_hub_that_cannot_be_reached__is_said(tmp_path: Path) -> None:
-    with stand_ins(tmp_path, {"datasets.py": DATASETS}):
-        error = refused("culturax", token="gone")  # noqa: S106
-    assert (error.code, error.message) == (
-        ErrorCode.SERVICE_UNAVAILABLE,
-        "'culturax' could not be fetched, because the hub cannot be reached: give the same command again where there is"
-        " a network, or build from a folder of texts.",
-    )
-
-
-@pytest.mark.parametrize(
-    ("token", "missing"), [("no access", "check that HF_TOKEN belongs to"), (None, "set HF_TOKEN to the token of")]
+ACCESS = (
+    "an account that has accepted the terms of oscar-corpus/OSCAR-2301 on the hub, then give the same command again."
 )
-def test_missing_access__is_said_with_the_setting(token: str | None, missing: str, tmp_path: Path) -> None:
+MISSING: list[tuple[str, str | None, str]] = [
+    ("culturax", "gone", "because the hub cannot be reached: give the same command again where there is a network, or"),
+    ("oscar", "no access", f"check that HF_TOKEN belongs to {ACCESS}"),
+    ("oscar", None, f"set HF_TOKEN to the token of {ACCESS}"),
+]
+
+
+@pytest.mark.parametrize(("source", "token", "said"), MISSING)
+def test_hub_without_connection_or_access__is_said_with_the_remedy(
+    source: str, token: str | None, said: str, tmp_path: Path
+) -> None:
     library = DATASETS.replace('== "no access"', 'in ("no access", None)')
-    with stand_ins(tmp_path, {"datasets.py": library}):
-        error = refused("oscar", token=token)
-    assert (error.code, error.message) == (
-        ErrorCode.SERVICE_UNAVAILABLE,
-        f"'oscar' could not be fetched: {missing} an account that has accepted the terms of oscar-corpus/OSCAR-2301 on"
-        " the hub, then give the same command again.",
-    )
+    with stand_ins(tmp_path, {"datasets.py": library}), refused(ErrorCode.SERVICE_UNAVAILABLE, said):
+        read(source, "kk", token=token)
 
 
 def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    error = refused("oscar")
-    assert error.code is ErrorCode.UNSUPPORTED_BACKEND
-    assert "run `python scripts/setup.py --extra corpora`, or give a folder of texts" in error.message
+    with refused(ErrorCode.UNSUPPORTED_BACKEND, "run `python scripts/setup.py --extra corpora`, or give a folder of"):
+        read("oscar", "kk")

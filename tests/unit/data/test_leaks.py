@@ -26,14 +26,10 @@ def leaks_of(folder: Path, train: Sequence[str], test: Sequence[str], documents:
     return measure_leaks(split, documents, seed=1, text_bytes=corpus.stat().st_size)
 
 
-def texts_of(lines: Iterable[str], documents: DocumentMode) -> list[str]:
-    return [*lines] if documents == "line" else ["\n".join(lines)]
-
-
 def grams(texts: Iterable[str], documents: DocumentMode) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
     """The lines that are not blank, and the n-grams of words and of characters, of texts."""
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
-    documents_of = texts_of(texts, documents)
+    documents_of = [*texts] if documents == "line" else ["\n".join(texts)]
     words = [text.split() for text in documents_of]
     return (
         lines,
@@ -72,6 +68,7 @@ def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> 
     corpus = write(tmp_path, lines)
     same = SplitCorpus(corpus, NFC, RULE, validation=corpus, test=corpus)
     complete = Leak(lines=1, words=1, characters=1)
+    assert measure_leaks(SplitCorpus(corpus, NFC, SplitRule(0.0, 0.0, 1)), "line", seed=1, text_bytes=1) == {}
     assert measure_leaks(same, "line", seed=1, text_bytes=1) == {"validation": complete, "test": complete}
 
 
@@ -109,11 +106,6 @@ def test_leaks__are_the_same_where_a_second_process_helps(tmp_path: Path) -> Non
     alone, together = (measure_leaks(corpus, "line", seed=1, text_bytes=size) for size in (1, 1 << 30))
     assert alone == together
     assert 0.1 < alone["test"].lines < 0.3
-
-
-def test_leaks__without_held_out_splits_there_are_none(tmp_path: Path) -> None:
-    corpus = SplitCorpus(write(tmp_path, ["a", "b"]), NFC, SplitRule(0.0, 0.0, 1))
-    assert measure_leaks(corpus, "line", seed=1, text_bytes=1) == {}
 
 
 def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Path) -> None:
