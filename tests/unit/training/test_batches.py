@@ -1,4 +1,4 @@
-"""Rows of tokens and their targets against rows cut by hand; reading ahead; memory."""
+"""Rows of tokens and their targets against rows cut by hand; masked rows; reading ahead; memory."""
 
 import sys
 import threading
@@ -10,42 +10,48 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from tests.support.families import CHAR_IDS, VOCABULARY, effective_of, vocabulary
 from tests.support.properties import for_all_pairs
 from tests.support.reference import rows_by_hand
-from tests.support.tiny_models import char_tokenizer
+from tests.support.refusals import refused
+from tests.support.tiny_models import char_tokenizer, tensor_of
+from trainer.contracts.errors import ErrorCode
 from trainer.tokenizers.base import Ids
-from trainer.training.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, id_chunks
+from trainer.training.batches import NO_TARGET, Batch, BatchReader, Masking, Rows, epoch_order, id_chunks, masking
 
 LINES = ["abc", "d", "abcdabcdabcd", "cab", "b"]
 TOKENIZER = char_tokenizer(LINES)
 
 
-def batch_of(length: int, numbers: list[int]) -> Batch:
-    rows = Rows(TOKENIZER.encode_documents("\n".join(LINES)), length, TOKENIZER.special_ids)
-    return rows.batch(np.array(numbers, dtype=np.int64))
+def rows_of(lines: list[str], length: int) -> Rows:
+    return Rows(TOKENIZER.encode_documents("\n".join(lines)), length, TOKENIZER.special_ids)
+
+
+def rows_in(batch: Batch) -> list[tuple[list[int], list[int]]]:
+    inputs: list[list[int]] = batch.inputs.tolist()
+    targets: list[list[int]] = batch.targets.tolist()
+    return list(zip(inputs, targets, strict=True))
+
+
+def order_of(rows: int, seed: int, epoch: int) -> list[int]:
+    order: list[int] = epoch_order(rows, seed, epoch).tolist()
+    return order
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 29, 30, 31, 100])
 def test_rows__are_those_cut_by_hand(length: int) -> None:
     by_hand = rows_by_hand([TOKENIZER.encode(line) for line in LINES], length)
-    rows = Rows(TOKENIZER.encode_documents("\n".join(LINES)), length, TOKENIZER.special_ids)
+    rows = rows_of(LINES, length)
     assert len(rows) == len(by_hand)
-    batch = batch_of(length, list(range(len(rows))))
-    for row, pairs in enumerate(by_hand):
-        padding = length - len(pairs)
-        inputs: list[int] = batch.inputs[row].tolist()
-        targets: list[int] = batch.targets[row].tolist()
+    batch = rows.batch(np.arange(len(rows)))
+    for (inputs, targets), pairs in zip(rows_in(batch), by_hand, strict=True):
+        padding = [NO_TARGET] * (length - len(pairs))
         assert inputs[: len(pairs)] == [token for token, _ in pairs]
-        assert targets == [NO_TARGET if t is None else t for _, t in pairs] + [NO_TARGET] * padding
+        assert targets == [NO_TARGET if t is None else t for _, t in pairs] + padding
     assert batch.tokens == sum(target is not None for pairs in by_hand for _, target in pairs)
     assert batch.tokens == sum(len(line) + 1 for line in LINES)
-
-
-def test_rows__targets_are_the_inputs_one_place_on() -> None:
-    batch = batch_of(8, [1, 0])
-    shown = batch.targets[:, :-1] != NO_TARGET
-    assert bool((batch.targets[:, :-1][shown] == batch.inputs[:, 1:][shown]).all())
 
 
 @for_all_pairs(
@@ -56,44 +62,29 @@ def test_rows__of_an_epoch_predict_every_token_once_from_the_one_before(
     lines: list[str], cut: tuple[int, int, int]
 ) -> None:
     length, batch_size, seed = cut
-    rows = Rows(TOKENIZER.encode_documents("\n".join(lines)), length, TOKENIZER.special_ids)
+    rows = rows_of(lines, length)
     order = epoch_order(len(rows), seed, 0)
-
     predicted: dict[int, list[int]] = {}
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
-        batch = rows.batch(numbers)
-        inputs: list[list[int]] = batch.inputs.tolist()
-        targets: list[list[int]] = batch.targets.tolist()
         taken: list[int] = numbers.tolist()
-        for number, read, answers in zip(taken, inputs, targets, strict=True):
+        for number, (read, answers) in zip(taken, rows_in(rows.batch(numbers)), strict=True):
             predicted[number] = [token for token in answers if token != NO_TARGET]
             assert all(a in (b, NO_TARGET) for a, b in zip(answers, read[1:], strict=False))
-
     expected = chain.from_iterable([*TOKENIZER.encode(line), 3] for line in lines)
     assert list(chain.from_iterable(predicted[number] for number in sorted(predicted))) == list(expected)
 
 
-def test_order__is_a_permutation_by_pcg64() -> None:
+def test_order__is_a_permutation_by_pcg64_of_seed_and_epoch() -> None:
     for rows in (1, 2, 1000):
         first: list[int] = np.random.Generator(np.random.PCG64([7, 3])).permutation(rows).tolist()
-        now: list[int] = epoch_order(rows, 7, 3).tolist()
-        assert now == first
-
-
-def test_order__is_a_permutation_by_seed_and_epoch() -> None:
-    orders = [order_of(seed, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
+        assert order_of(rows, 7, 3) == first
+    orders = [order_of(50, seed, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert orders[0] == order_of(1, 0)
 
 
-def order_of(seed: int, epoch: int) -> list[int]:
-    order: list[int] = epoch_order(50, seed, epoch).tolist()
-    return order
-
-
-MANY = Rows(TOKENIZER.encode_documents("\n".join("abc" * n for n in range(1, 60))), 7, TOKENIZER.special_ids)
+MANY = rows_of(["abc" * n for n in range(1, 60)], 7)
 READS = [(0, 0), (0, 6), (0, 30), (1, 0), (4, 12)]
 """Epochs and positions: the next step, one that was not prepared, and the steps of other epochs."""
 
@@ -111,12 +102,8 @@ def test_reader__gives_the_rows_of_a_step_with_any_number_of_threads(workers: in
                 expected = MANY.batch(order[start : start + 4])
                 assert torch.equal(batch.inputs, expected.inputs) and torch.equal(batch.targets, expected.targets)
                 assert batch.tokens == expected.tokens
-
-
-def test_reader__ends_an_epoch_with_the_rows_that_are_left() -> None:
-    with closing(reader(0)) as batches:
         [last] = batches.read(0, len(MANY) - 3)
-    assert len(last.inputs) == 3
+        assert len(last.inputs) == 3, "an epoch ends with the rows that are left"
 
 
 def test_reader__prepares_batches_in_threads_that_end_with_it() -> None:
@@ -148,3 +135,89 @@ def test_mapped_ids__that_were_read_do_not_stay_in_this_process(tmp_path: Path) 
 def mapped_megabytes() -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("RssFile:")[1].split()[0]) // 1024
+
+
+LENGTH = 64
+ROWS = np.arange(500)
+
+
+def stream() -> Ids:
+    """Lines of text and special tokens, as a tokenizer gives them."""
+    generator = np.random.Generator(np.random.PCG64(1))
+    ids: NDArray[np.uint8] = generator.integers(5, 13, size=len(ROWS) * LENGTH + 1).astype(np.uint8)
+    ids[generator.random(len(ids)) < 0.1] = 3
+    ids[generator.random(len(ids)) < 0.05] = 1
+    return ids
+
+
+def masked(probability: float = 0.15, *, seed: int = 1) -> Rows:
+    return Rows(stream(), LENGTH, CHAR_IDS, Masking(VOCABULARY, 4, probability, seed))
+
+
+PLAIN = Rows(stream(), LENGTH, CHAR_IDS)
+
+
+def test_masking__chooses_and_replaces_at_the_rates_of_the_paper() -> None:
+    batch, original = masked().batch(ROWS), PLAIN.batch(ROWS).inputs
+    inputs, targets = batch.inputs, batch.targets
+    chosen, ordinary = targets != NO_TARGET, original > 4
+    assert torch.equal(targets[chosen], original[chosen])
+    assert torch.equal(inputs[~chosen], original[~chosen])
+    assert not bool((chosen & ~ordinary).any())
+    assert batch.tokens == int(chosen.sum())
+    assert float(chosen.sum() / ordinary.sum()) == pytest.approx(0.15, abs=0.01)
+    is_mask, is_kept = inputs[chosen] == 4, inputs[chosen] == original[chosen]
+    assert float(is_mask.float().mean()) == pytest.approx(0.8, abs=0.02)
+    # of 10 % random tokens an eighth is the original one
+    assert float(is_kept.float().mean()) == pytest.approx(0.1 + 0.1 / 8, abs=0.02)
+    put: list[int] = inputs[chosen].tolist()
+    assert sorted(set(put)) == list(range(4, 13))
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.01])
+def test_masking__has_one_position_at_least_in_every_row_that_has_text(probability: float) -> None:
+    targets = masked(probability).batch(ROWS).targets
+    assert int((targets != NO_TARGET).sum(dim=1).min()) == 1
+
+
+def test_masking__with_certainty_masks_all_but_special_tokens() -> None:
+    assert torch.equal(masked(1.0).batch(ROWS).targets != NO_TARGET, PLAIN.batch(ROWS).inputs > 4)
+    ids: NDArray[np.uint8] = np.full(12, 3, dtype=np.uint8)
+    special = Rows(ids, 8, CHAR_IDS, Masking(VOCABULARY, 4, 0.5, 1)).batch(ROWS[:2])
+    assert special.tokens == 0
+    assert bool((special.targets == NO_TARGET).all())
+
+
+def test_masking__follows_from_seed_row_and_draw_and_not_from_the_batch() -> None:
+    rows = masked()
+    whole = rows.batch(ROWS[:8], 3)
+    parts = [rows.batch(ROWS[i : i + 1], 3) for i in range(8)]
+    assert torch.equal(whole.inputs, torch.cat([part.inputs for part in parts]))
+    assert torch.equal(whole.targets, torch.cat([part.targets for part in parts]))
+    assert not torch.equal(whole.targets, rows.batch(ROWS[:8], 4).targets)
+    assert not torch.equal(whole.targets, masked(seed=2).batch(ROWS[:8], 3).targets)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reader__masks_rows_by_the_number_of_the_epoch(workers: int) -> None:
+    rows = masked()
+    with closing(BatchReader(rows, batch_size=4, batches_per_step=1, seed=1, workers=workers)) as batches:
+        order = epoch_order(len(rows), 1, 6)
+        for start in (0, 4):
+            [batch] = batches.read(6, start)
+            assert torch.equal(batch.inputs, rows.batch(order[start : start + 4], 7).inputs)
+
+
+def test_lengths__are_told_of_batches_with_padding_only() -> None:
+    rows = Rows(stream()[: LENGTH + 9], LENGTH, CHAR_IDS)
+    assert rows.batch(ROWS[:1]).lengths is None
+    lengths = rows.batch(ROWS[:2]).lengths
+    assert lengths is not None
+    assert torch.equal(lengths, tensor_of([[LENGTH, 9]])[0])
+
+
+def test_objective__decides_what_is_predicted() -> None:
+    assert masking(effective_of("gpt2"), VOCABULARY, 42) is None
+    assert isinstance(masking(effective_of("bert"), VOCABULARY, 42), Masking)
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "mask token"):
+        masking(effective_of("bert"), vocabulary(13), 42)
