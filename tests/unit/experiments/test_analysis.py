@@ -1,19 +1,19 @@
 """The analysis of a small experiment: every number again in plain Python, and every field of the result."""
 
-import csv
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from itertools import product
 from math import isnan
 from pathlib import Path
 from random import Random
-from shutil import copytree
 
 import numpy as np
 import pytest
 
 from benchmarks import experiment_numbers
-from trainer.contracts.base import Frozen, changed
+from trainer.config.validation import parse
+from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import (
+    AsymmetryRow,
     CurveRow,
     Encoding,
     ExperimentRecord,
@@ -21,10 +21,13 @@ from trainer.contracts.experiments import (
     ExperimentResult,
     ExperimentText,
     LanguageOptions,
+    ListenersRow,
+    MatrixRow,
     ModelOptions,
+    PerplexityRow,
     Rating,
-    Replacement,
     SectionsFile,
+    SeedRow,
     TextKind,
     TextOptions,
     TransferOptions,
@@ -34,6 +37,7 @@ from trainer.experiments.quantities import recompute
 from trainer.experiments.segments import Assimilator
 from trainer.experiments.text_losses import TextLosses
 from trainer.experiments.trigram import Trigram
+from trainer.reports.experiment_tables import csv_text
 
 ALPHABETS = {"kk": "abkqi ", "tr": "atkfo ", "fi": "ahklʋ ", "ky": "abkqe "}
 BRANCHES = {"kk": "kipchak", "ky": "kipchak", "tr": "oghuz"}
@@ -46,6 +50,7 @@ REQUEST = ExperimentRequest(
     modes=("skip", "assimilate"),
 )
 RATINGS = [Rating(listener=a, language=b, mean_rating=float(ord(a[0]))) for a in ALPHABETS for b in ("kk", "tr")]
+HELD_OUT = ("lstm", "held_out", "skip")
 Texts = list[tuple[ExperimentText, list[str]]]
 
 
@@ -60,32 +65,21 @@ TRAINING = {language: lines_of(language, 40, 0) for language in ALPHABETS}
 
 
 def curve(model: str, language: str, seed: int) -> CurveRow:
-    return CurveRow(
-        model=model,
-        language=language,
-        seed=seed,
-        run_id=f"{model}-{language}-{seed}",
-        phase="single",
-        steps=10,
-        epochs=1,
-        early_stopped=False,
-        initial_val_loss=None,
-        best_val_loss=None,
-        test_loss=None,
-        test_perplexity=None,
-        bits_per_char=None,
-        auc=None,
-    )
+    names = "initial_val_loss best_val_loss test_loss test_perplexity bits_per_char auc"
+    unknown: dict[str, object] = dict.fromkeys(names.split(), None)
+    run: dict[str, object] = {
+        "model": model,
+        "language": language,
+        "seed": seed,
+        "run_id": f"{model}-{language}-{seed}",
+    }
+    return parse(CurveRow, {**run, "phase": "single", "steps": 10, "epochs": 1, "early_stopped": False, **unknown})
 
 
 def record_of(request: ExperimentRequest) -> ExperimentRecord:
+    identity = f"{request.name}-12345678"
     return ExperimentRecord(
-        experiment_id=f"{request.name}-12345678",
-        user_id=None,
-        created_at=datetime.now(UTC),
-        request=request,
-        request_hash="0" * 64,
-        corpora={},
+        experiment_id=identity, user_id=None, created_at=now(), request=request, request_hash="0" * 64, corpora={}
     )
 
 
@@ -128,90 +122,57 @@ def encoded(sections: list[str], assimilator: Assimilator) -> dict[Encoding, lis
 @pytest.fixture(scope="module", name="analysed")
 def analysed_fixture() -> tuple[ExperimentResult, SectionsFile]:
     texts = texts_of(KINDS)
-    listeners = [
-        listener_of(model, language, seed, texts)
-        for model in REQUEST.models
-        for language in sorted(ALPHABETS)  # not the order of the tables
-        for seed in REQUEST.seeds
-    ]
+    runs = product(REQUEST.models, sorted(ALPHABETS), REQUEST.seeds)  # not in the order of the tables
+    listeners = [listener_of(*run, texts) for run in runs]
     return analyse(record_of(REQUEST), texts, listeners, TRAINING.__getitem__, RATINGS)
-
-
-def write_csv(file: Path, rows: Sequence[Frozen]) -> None:
-    """Write rows as the report does."""
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(type(rows[0]).model_fields)
-        for row in rows:
-            fields: dict[str, object] = row.model_dump()
-            cells = [f"{v:.6f}" if isinstance(v, float) else "" if v is None else str(v) for v in fields.values()]
-            writer.writerow(cells)
-
-
-@pytest.fixture(scope="module", name="folder")
-def folder_fixture(analysed: tuple[ExperimentResult, SectionsFile], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("experiment")
-    write_files(folder, *analysed)
-    return folder
 
 
 def write_files(folder: Path, result: ExperimentResult, sections: SectionsFile) -> None:
     """Write the files of the report that `experiment_numbers` reads."""
     headline = result.models[0].tables
-    write_csv(folder / "matrix.csv", headline.matrix)
-    write_csv(folder / "listeners.csv", headline.listeners)
-    write_csv(folder / "asymmetry.csv", headline.asymmetry)
-    write_csv(folder / "seeds.csv", result.seed_rows)
-    write_csv(folder / "perplexity.csv", result.perplexities)
-    (folder / "validity.json").write_text(result.validity.model_dump_json(), encoding="utf-8")
-    (folder / "sections.json").write_text(sections.model_dump_json(), encoding="utf-8")
+    texts = {
+        "matrix.csv": csv_text(MatrixRow, headline.matrix),
+        "listeners.csv": csv_text(ListenersRow, headline.listeners),
+        "asymmetry.csv": csv_text(AsymmetryRow, headline.asymmetry),
+        "seeds.csv": csv_text(SeedRow, result.seed_rows),
+        "perplexity.csv": csv_text(PerplexityRow, result.perplexities),
+        "validity.json": result.validity.model_dump_json(),
+        "sections.json": sections.model_dump_json(),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
-def test_experiment__numbers_are_those_of_plain_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = experiment_numbers.main(folder)
-    assert capsys.readouterr().out.splitlines() == [
-        "matrix.csv: 32 rows",
-        "listeners.csv: 24 rows",
-        "asymmetry.csv: 12 rows",
-        "seeds.csv: 192 rows",
-        "perplexity.csv: 288 rows",
-        "validity.json: 4 checks",
-        "all numbers agree",
-    ]
-    assert code == 0
-
-
-def test_experiment__wrong_numbers_are_found(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], analysed: tuple[ExperimentResult, SectionsFile]
+def test_experiment__numbers_are_those_of_plain_python_but_for_wrong_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], analysed: tuple[ExperimentResult, SectionsFile]
 ) -> None:
-    wrong = tmp_path / "wrong"
-    copytree(folder, wrong)
-    headline = analysed[0].models[0].tables
-    row = headline.matrix[1]
-    changed_row = changed(row, interval_high=row.interval_high + 1e-6)
-    write_csv(wrong / "matrix.csv", [headline.matrix[0], changed_row, *headline.matrix[2:]])
-    write_csv(wrong / "seeds.csv", analysed[0].seed_rows[:-1])
-    validity = analysed[0].validity
-    first = validity.checks[0]
+    result, sections = analysed
+    tables, row = result.models[0].tables, result.models[0].tables.matrix[1]
+    wrong = changed(row, interval_high=row.interval_high + 1e-6)
+    write_files(tmp_path, result, sections)
+    matrix = csv_text(MatrixRow, (tables.matrix[0], wrong, *tables.matrix[2:]))
+    (tmp_path / "matrix.csv").write_text(matrix, encoding="utf-8")
+    (tmp_path / "seeds.csv").write_text(csv_text(SeedRow, result.seed_rows[:-1]), encoding="utf-8")
+    first, *others = result.validity.checks
     opposite = changed(first, joins_branches_first=not first.joins_branches_first)
-    (wrong / "validity.json").write_text(
-        changed(validity, checks=(opposite, *validity.checks[1:])).model_dump_json(), encoding="utf-8"
-    )
+    validity = changed(result.validity, checks=(opposite, *others)).model_dump_json()
+    (tmp_path / "validity.json").write_text(validity, encoding="utf-8")
 
-    assert experiment_numbers.main(wrong) == 1
+    assert experiment_numbers.main(tmp_path) == 1
 
-    found = [line for line in capsys.readouterr().out.splitlines() if "not" in line]
-    assert len(found) == 3
-    assert found[0].startswith(f"matrix.csv, line 3: interval_high is {changed_row.interval_high:.6f}, not ")
-    assert found[1] == "seeds.csv has 191 rows, not 192"
-    assert found[2] == f"validity.json: joins_branches_first of passages is not {first.joins_branches_first}"
+    found = capsys.readouterr().out.splitlines()
+    assert {"matrix.csv: 32 rows", "listeners.csv: 24 rows", "asymmetry.csv: 12 rows"} <= set(found)
+    assert {"perplexity.csv: 288 rows", "validity.json: 4 checks", "3 numbers differ"} <= set(found)
+    of_matrix, of_seeds, of_validity = (line for line in found if "not" in line)
+    assert of_matrix.startswith(f"matrix.csv, line 3: interval_high is {wrong.interval_high:.6f}, not ")
+    assert of_seeds == "seeds.csv has 191 rows, not 192"
+    assert of_validity == f"validity.json: joins_branches_first of passages is not {first.joins_branches_first}"
 
 
 def test_recompute__of_the_stored_sections_gives_the_headline_rows(
-    folder: Path, analysed: tuple[ExperimentResult, SectionsFile]
+    analysed: tuple[ExperimentResult, SectionsFile],
 ) -> None:
-    stored = SectionsFile.model_validate_json((folder / "sections.json").read_bytes())
-    found = recompute(stored)
+    found = recompute(SectionsFile.model_validate_json(analysed[1].model_dump_json()))
     headline = [row for row in analysed[0].models[0].tables.matrix if row.scoring_mode == "skip"]
     for row, own in zip(found.matrix, headline, strict=True):
         assert (row.listener_language, row.text_language) == (own.listener_language, own.text_language)
@@ -223,9 +184,8 @@ def test_result__has_the_tables_of_every_model_and_kind(analysed: tuple[Experime
     result, sections = analysed
 
     assert result.headline == ("lstm", "passages")
-    assert [(each.model, each.kind) for each in result.models] == [
-        (model, kind) for model in ("lstm", "gpt", "trigram") for kind in ("passages", "held_out", "shuffled")
-    ]
+    kinds = product(("lstm", "gpt", "trigram"), ("passages", "held_out", "shuffled"))
+    assert [(each.model, each.kind) for each in result.models] == [*kinds]
     for tables in result.models:
         n_seeds = 1 if tables.model == "trigram" else 2
         of_rows = (tables.tables.matrix, tables.tables.listeners, tables.tables.asymmetry)
@@ -238,23 +198,14 @@ def test_result__has_the_tables_of_every_model_and_kind(analysed: tuple[Experime
     assert result.languages == ("kk", "tr", "fi", "ky")
     assert (result.branches, result.controls, result.seeds) == (BRANCHES, ("fi",), (1, 5))
     assert result.modes == ("skip", "assimilate")
-    assert [(row.model, row.language, row.seed) for row in result.curves] == [
-        (model, language, seed) for model in ("lstm", "gpt") for language in ("fi", "kk", "ky", "tr") for seed in (1, 5)
-    ]
+    of_runs = [*product(("lstm", "gpt"), ("fi", "kk", "ky", "tr"), (1, 5))]
+    assert [(row.model, row.language, row.seed) for row in result.curves] == of_runs
     assert [check.name for check in result.validity.checks] == ["passages", "held_out", "shuffled", "control"]
     assert (sections.scoring_mode, sections.branches, sections.controls) == ("skip", BRANCHES, ("fi",))
     assert sections.ratings == tuple(RATINGS)
-    assert {(each.model, each.seed) for each in sections.tables} == {
-        ("lstm", 1),
-        ("lstm", 5),
-        ("gpt", 1),
-        ("gpt", 5),
-        ("trigram", None),
-    }
-
-
-def test_common_characters__are_those_that_all_models_know(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
-    assert analysed[0].common_characters == (" ", "a", "k")
+    runs = {("lstm", 1), ("lstm", 5), ("gpt", 1), ("gpt", 5), ("trigram", None)}
+    assert {(each.model, each.seed) for each in sections.tables} == runs
+    assert result.common_characters == (" ", "a", "k"), "those that all models know"
 
 
 def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
@@ -266,26 +217,11 @@ def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[Exper
         ("fi", "q", "k"),
         ("tr", "q", "k"),
     ]
-    assert [row for row in replacements if row.model == "trigram" and row.listener_language == "ky"] == [
-        Replacement(
-            model="trigram",
-            listener_language="ky",
-            seed=None,
-            character=character,
-            replacement=replacement,
-            distance=distance,
-            count=characters.count(character),
-        )
-        for character, replacement, distance in (
-            ("f", "b", 8.0),
-            ("h", "q", 8.0),
-            ("i", "e", 4.0),
-            ("l", "b", 13.0),
-            ("o", "e", 5.0),
-            ("t", "b", 4.0),
-            ("ʋ", "b", 9.0),
-        )
-    ]
+    by_hand = {"f": ("b", 8), "h": ("q", 8), "i": ("e", 4), "l": ("b", 13), "o": ("e", 5), "t": ("b", 4), "ʋ": ("b", 9)}
+    of_baseline = [row for row in replacements if row.model == "trigram" and row.listener_language == "ky"]
+    assert {row.character: (row.replacement, row.distance) for row in of_baseline} == by_hand
+    assert [row.character for row in of_baseline] == list(by_hand)
+    assert all((row.seed, row.count) == (None, characters.count(row.character)) for row in of_baseline)
 
 
 def test_correlations__are_of_every_table(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
@@ -309,31 +245,22 @@ def test_language_without_a_model__has_perplexities_and_no_excess(
     two_phases = ModelOptions(train={}, transfer=TransferOptions(first="kk"))
     request = changed(REQUEST, languages=others, models={**REQUEST.models, "lstm": two_phases})
     texts, trained = texts_of(KINDS), ("kk", "tr", "ky")
-    listeners = [
-        listener_of(model, language, seed, texts)
-        for model in request.models
-        for language in trained
-        for seed in request.seeds
-    ]
+    runs = product(request.models, trained, request.seeds)
 
-    result, sections = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
+    result, sections = analyse(
+        record_of(request), texts, [listener_of(*run, texts) for run in runs], TRAINING.__getitem__, []
+    )
     write_files(tmp_path, result, sections)
 
     assert (result.languages, result.text_languages) == (trained, ("kk", "tr", "fi", "ky"))
     assert result.controls == ()
-    rows = [
-        row for row in result.perplexities if (row.model, row.kind, row.scoring_mode) == ("lstm", "held_out", "skip")
-    ]
-    assert [(row.listener_language, row.text_language) for row in rows] == [
-        (listener, text) for listener in trained for text in ("kk", "tr", "fi", "ky")
-    ]
+    rows = [each for each in result.perplexities if (each.model, each.kind, each.scoring_mode) == HELD_OUT]
+    assert [(row.listener_language, row.text_language) for row in rows] == [*product(trained, REQUEST.languages)]
     assert {row.text_language for row in result.models[0].tables.matrix} == {*trained}
     assert {row.listener_language for row in result.perplexities if row.model == "trigram"} == {*trained}
     assert {each.model for each in sections.tables if each.are_seeds_linked} == {"lstm"}
-    found = recompute(sections)
-    assert [row.interval_low for row in found.matrix] == pytest.approx(
-        [row.interval_low for row in result.models[0].tables.matrix if row.scoring_mode == "skip"], abs=0.6e-6
-    )
+    own = [row.interval_low for row in result.models[0].tables.matrix if row.scoring_mode == "skip"]
+    assert [row.interval_low for row in recompute(sections).matrix] == pytest.approx(own, abs=0.6e-6)
     assert experiment_numbers.main(tmp_path) == 0
     # 3 models, 3 kinds of text, 2 modes, 3 listeners, 4 texts
     assert "perplexity.csv: 216 rows\n" in capsys.readouterr().out

@@ -31,9 +31,9 @@ from trainer.reports.experiment_tables import (
     latex_text,
     p_text,
 )
-from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale, contrast, luminance
 
 VOID = {"meta", "img", "br", "link"}
+ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
 IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
 
 
@@ -70,9 +70,17 @@ class Page(HTMLParser):
 
 @pytest.fixture(name="folder", scope="module")
 def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    write_report(folder, finished_experiment(), section_scores())
+    folder, finished = tmp_path_factory.mktemp("report"), finished_experiment()
+    phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
+    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
+    write_report(folder, changed(finished, curves=curves), section_scores())
     return folder
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        rows: list[dict[str, str]] = list(csv.DictReader(opened))
+    return rows
 
 
 def test_report__has_all_of_its_files(folder: Path) -> None:
@@ -96,11 +104,8 @@ def test_report__without_ratings_has_no_table_of_correlations(tmp_path: Path) ->
 
 
 def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> None:
-    with (folder / "matrix.csv").open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows: list[dict[str, str]] = list(reader)
-        names = reader.fieldnames
-    assert list(names or ()) == list(MatrixRow.model_fields)
+    rows = rows_of(folder / "matrix.csv")
+    assert list(rows[0]) == list(MatrixRow.model_fields)
     assert [row["listener_language"] for row in rows[:8]] == ["tr"] * 7 + ["az"]
     assert [row["text_language"] for row in rows[:7]] == list(LANGUAGES)
     assert rows[1]["excess_cross_entropy"] == f"{excess('tr', 'az'):.6f}"
@@ -146,11 +151,7 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
     read = Page(page)
     assert len(read.alts) == 3 and all(read.alts)
     assert "://" not in re.sub(r"base64,[^\"]*", "", page)
-    for text in (
-        "passages. Passages: the gap is 0.440",
-        "shuffled. Shuffled",
-        "trigram on the passages",
-    ):
+    for text in ("passages. Passages: the gap is 0.440", "shuffled. Shuffled", "trigram on the passages"):
         assert text in read.text
     assert f"{excess('tr', 'az'):.3f} ±0.012" in read.text
     assert "<" in read.text, "a character of the models is escaped in the page"
@@ -246,29 +247,18 @@ def test_latex__is_balanced_and_escaped(table_of: Callable[[ExperimentResult], s
     assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
 
 
-def test_perplexities__stand_in_page_csv_and_latex_with_the_area_of_each_phase(tmp_path: Path) -> None:
-    finished = finished_experiment()
-    phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
-    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
-    write_report(tmp_path, changed(finished, curves=curves), section_scores())
-
+def test_perplexities__stand_in_page_csv_and_latex_with_the_area_of_each_phase(folder: Path) -> None:
     # the cross-entropy of fi by the model of kk is 1.64 + 1.6 - 4 * 0.02; the area of seed n is 1.82 + 0.01 n + 0.3
-    cells = [f"{exp(1.64 + 1.6 - 0.08):.3f}", "2.135", "0.007"]
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    assert f"{cells[0]}±0.034{cells[1]}±{cells[2]}" in page and "kk (first phase)" in page
-    latex = (tmp_path / "perplexity.tex").read_text(encoding="utf-8")
+    perplexity, area, spread = f"{exp(1.64 + 1.6 - 0.08):.3f}", "2.135", "0.007"
+    page = Page((folder / "report.html").read_text(encoding="utf-8")).text
+    assert f"{perplexity}±0.034{area}±{spread}" in page and "kk (first phase)" in page
+    latex = (folder / "perplexity.tex").read_text(encoding="utf-8")
     [row] = [line for line in latex.splitlines() if line.startswith("    kk (first phase) &")]
-    assert row.endswith(rf"& ${cells[0]} \pm 0.034$ & ${cells[1]} \pm {cells[2]}$ \\")
+    assert row.endswith(rf"& ${perplexity} \pm 0.034$ & ${area} \pm {spread}$ \\")
     assert "ky (second phase)" in latex
-    with (tmp_path / "perplexity.csv").open(encoding="utf-8", newline="") as file:
-        rows: list[dict[str, str]] = list(csv.DictReader(file))
-    [found] = [
-        each["perplexity"]
-        for each in rows
-        if [each[name] for name in ("model", "kind", "scoring_mode", "listener_language", "text_language")]
-        == ["lstm", "passages", "skip", "kk", "fi"]
-    ]
-    assert found == f"{exp(1.64 + 1.6 - 0.08):.6f}"
+    keys = ("model", "kind", "scoring_mode", "listener_language", "text_language")
+    found = {tuple(row[key] for key in keys): row["perplexity"] for row in rows_of(folder / "perplexity.csv")}
+    assert found["lstm", "passages", "skip", "kk", "fi"] == f"{exp(1.64 + 1.6 - 0.08):.6f}"
 
 
 def test_table_in_latex__of_an_incomplete_matrix_shows_what_is_missing() -> None:
@@ -276,16 +266,3 @@ def test_table_in_latex__of_an_incomplete_matrix_shows_what_is_missing() -> None
     first = result.models[0]
     tables = changed(first, tables=changed(first.tables, matrix=()))
     assert "–" in latex_table(changed(result, models=(tables,)))
-
-
-@pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 0.5, 0.77, 1.0, 2.0])
-def test_text__on_each_colour_has_the_contrast_that_can_be_read(value: float) -> None:
-    scale = HeatScale(0.0, 1.0)
-    assert contrast(luminance(scale.colour(value)), luminance(scale.text_colour(value))) >= 4.5
-
-
-def test_scale__runs_from_its_first_to_its_last_colour() -> None:
-    scale = HeatScale(1.0, 3.0)
-    assert [scale.colour(value) for value in (1.0, 2.0, 3.0)] == [SCALE_COLOURS[0], SCALE_COLOURS[4], SCALE_COLOURS[-1]]
-    assert HeatScale(2.0, 2.0).colour(2.0) == SCALE_COLOURS[0]
-    assert contrast(luminance("#ffffff"), luminance("#000000")) == pytest.approx(21.0)
