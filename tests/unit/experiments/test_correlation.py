@@ -100,9 +100,8 @@ def test_test__is_that_of_brute_force(statistic: CorrelationKind, n_missing: int
 
 
 def test_unrated_language__is_not_permuted() -> None:
-    excess = random_matrix(SIX, 3)
     means = {pair: value for pair, value in random_matrix(SIX, 4).items() if "f" not in pair}
-    assert result_of(excess, rated(means))["pearson", "all"].n_languages == 5
+    assert result_of(random_matrix(SIX, 3), rated(means))["pearson", "all"].n_languages == 5
 
 
 def test_permutation_with_equal_excesses__counts_as_large() -> None:

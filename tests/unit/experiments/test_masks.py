@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from trainer.contracts.errors import AppError, ErrorCode
+from tests.support.refusals import refused
+from trainer.contracts.errors import ErrorCode
 from trainer.experiments.masks import (
     Sections,
     are_among,
@@ -75,11 +75,8 @@ def flags(values: NDArray[np.bool_]) -> str:
     return "".join("x" if value else "-" for value in found)
 
 
-def test_unk__scores_every_character_but_the_first() -> None:
+def test_unk__scores_every_character_but_the_first_and_those_of_larger_tokens() -> None:
     assert numbers(section_scores(TEXT, BY_CHARACTER)) == [(7.0, 3, 3), (8.0, 1, 1), (0.0, 0, 0), (48.0, 2, 2)]
-
-
-def test_unk__counts_the_new_characters_of_larger_tokens() -> None:
     assert numbers(section_scores(TEXT, BY_PIECE)) == [(1.5, 2, 2), (0.0, 0, 0), (0.0, 0, 0), (0.875, 2, 2)]
 
 
@@ -87,12 +84,8 @@ def test_skip__scores_characters_that_all_models_know() -> None:
     known = known_characters(TEXT, [BY_CHARACTER, BY_PIECE])
     assert flags(known) == "xx-x" + "-x" + "x" + "x-x"
     assert numbers(section_scores(TEXT, BY_CHARACTER, known)) == [(5.0, 2, 3), (8.0, 1, 1), (0.0, 0, 0), (32.0, 1, 2)]
-    assert numbers(section_scores(TEXT, BY_PIECE, known)) == [
-        (0.0, 0, 2),  # "di" has an unknown d
-        (0.0, 0, 0),
-        (0.0, 0, 0),
-        (0.125, 1, 2),
-    ]
+    # "di" has an unknown d
+    assert numbers(section_scores(TEXT, BY_PIECE, known)) == [(0.0, 0, 2), (0.0, 0, 0), (0.0, 0, 0), (0.125, 1, 2)]
 
 
 def test_skip__can_ask_for_frequent_characters() -> None:
@@ -113,17 +106,14 @@ def test_sections__with_nothing_scored_are_dropped_for_all() -> None:
 
 def test_sections__none_of_which_is_scored_are_an_error() -> None:
     nothing = np.zeros(10, dtype=np.bool_)
-    with pytest.raises(AppError) as caught:
-        scored_by_all([section_scores(TEXT, BY_CHARACTER, nothing)], "kk")
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert "'kk'" in caught.value.message
-    assert "Mode unk scores all positions." in caught.value.message
+    for said in ("'kk'", "Mode unk scores all positions."):
+        with refused(ErrorCode.INVALID_INPUT, said):
+            scored_by_all([section_scores(TEXT, BY_CHARACTER, nothing)], "kk")
 
 
 def test_stored_losses__that_were_cut_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "losses" / "one"
     BY_PIECE.save(path)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(AppError, match="damaged: run it again") as refused:
+    with refused(ErrorCode.DATA_NOT_FOUND, "damaged: run it again"):
         TextLosses.load(path)
-    assert refused.value.code is ErrorCode.DATA_NOT_FOUND

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import experiment_numbers
+from tests.support.refusals import refused
 from trainer.contracts.base import Frozen
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import SectionScore, SectionsFile, SectionTable
 from trainer.experiments.masks import Sections, section_scores
 from trainer.experiments.quantities import recompute, symmetric_distances, tables
@@ -172,16 +173,16 @@ def score(section: int, n_scored: int = 1, n_total: int = 5) -> SectionScore:
     return SectionScore(section=section, loss_sum=float(n_scored), n_scored=n_scored, n_total=n_total)
 
 
+TWO: tuple[SectionScore, ...] = (score(0), score(1))
+
+
 def test_tables__drop_sections_that_a_listener_has_not_scored() -> None:
-    dropped: SectionTable = {
-        "a": {"a": (score(0), score(1), score(2)), "b": (score(0),)},
-        "b": {"a": (score(0), score(1, n_scored=0), score(2)), "b": (score(0),)},
-    }
-    kept: SectionTable = {
-        "a": {"a": (score(0), score(2)), "b": (score(0),)},
-        "b": {"a": (score(0), score(2)), "b": (score(0),)},
-    }
-    assert tables(dropped, "skip") == tables(kept, "skip")
+    def with_text(of_a: tuple[SectionScore, ...], of_b: tuple[SectionScore, ...]) -> SectionTable:
+        return {"a": {"a": of_a, "b": (score(0),)}, "b": {"a": of_b, "b": (score(0),)}}
+
+    dropped = with_text((*TWO, score(2)), (score(0), score(1, n_scored=0), score(2)))
+    kept = (score(0), score(2))
+    assert tables(dropped, "skip") == tables(with_text(kept, kept), "skip")
 
 
 @pytest.mark.parametrize(
@@ -190,10 +191,7 @@ def test_tables__drop_sections_that_a_listener_has_not_scored() -> None:
         ({"a": {"a": (score(0),)}, "b": {"b": (score(0),)}}, "The texts of listener 'a' are not those of all"),
         ({"a": {"a": (score(0),), "x": (score(0),)}}, "'x' is missing or has no listener of its own."),
         (
-            {
-                "a": {"a": (score(0),), "b": (score(0), score(1))},
-                "b": {"a": (score(0),), "b": (score(1), score(0))},
-            },
+            {"a": {"a": (score(0),), "b": TWO}, "b": {"a": (score(0),), "b": TWO[::-1]}},
             "Listener 'a' has other sections of the text 'b' than the text's own model",
         ),
         ({"a": {"a": (score(0, n_scored=0),)}}, "No section of the text 'a' has a position"),
@@ -202,7 +200,5 @@ def test_tables__drop_sections_that_a_listener_has_not_scored() -> None:
     ],
 )
 def test_tables__of_unequal_sections_are_refused(table: SectionTable, message: str) -> None:
-    with pytest.raises(AppError) as caught:
+    with refused(ErrorCode.INVALID_INPUT, message):
         tables(table, "skip")
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert message in caught.value.message

@@ -1,5 +1,7 @@
 """The validity battery on distances by hand."""
 
+from itertools import product
+
 import pytest
 
 from trainer.contracts.experiments import Gap, TextKind, TreeJoin, ValidityCheck
@@ -14,16 +16,9 @@ def measured(within: float, across: float, control: float) -> Measured:
     """Distances of two branches, a control, and a language without a branch in the far."""
     branch_of = FAMILY.branches.get
     distances: dict[tuple[str, str], float] = {}
-    for a in LANGUAGES:
-        for b in LANGUAGES:
-            if a == b:
-                distances[a, b] = 0.0
-            elif "xx" in (a, b):
-                distances[a, b] = 9.0
-            elif "fi" in (a, b):
-                distances[a, b] = control
-            else:
-                distances[a, b] = within if branch_of(a) == branch_of(b) else across
+    for a, b in product(LANGUAGES, LANGUAGES):
+        near = within if branch_of(a) == branch_of(b) else across
+        distances[a, b] = 0.0 if a == b else 9.0 if "xx" in (a, b) else control if "fi" in (a, b) else near
     return Measured(distances, average_linkage(LANGUAGES, distances))
 
 
@@ -83,14 +78,9 @@ def test_validity__passes_where_the_family_is_in_the_numbers() -> None:
 
 
 def test_validity__fails_where_it_is_not() -> None:
-    found = checks(
-        {"held_out": measured(1.0, 0.9, 0.8), "shuffled": measured(0.5, 0.6, 0.7)},
-        "held_out",
-    )
-    assert [(check.name, check.passed) for check in found.values()] == [
-        ("held_out", False),
-        ("shuffled", False),
-        ("control", False),
+    found = checks({"held_out": measured(1.0, 0.9, 0.8), "shuffled": measured(0.5, 0.6, 0.7)}, "held_out")
+    assert [(name, check.passed) for name, check in found.items()] == [
+        (name, False) for name in ("held_out", "shuffled", "control")
     ]
     assert "does not join" in found["held_out"].message
 
@@ -100,8 +90,7 @@ def test_validity__of_a_positive_gap_needs_the_tree() -> None:
     tree = average_linkage(LANGUAGES, distances)
     [passages, _] = validity({"passages": Measured(distances, tree)}, "passages", FAMILY).checks
     assert tree[0] == TreeJoin(left=("az",), right=("kk",), height=0.1)
-    assert passages.gap is not None
-    assert passages.gap.gap > 0
+    assert passages.gap is not None and passages.gap.gap > 0
     assert not passages.passed
 
 
