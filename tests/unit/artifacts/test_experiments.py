@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cross_language import plan
+from tests.support.refusals import refused
 from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
 from trainer.artifacts import experiments
@@ -109,19 +110,14 @@ def test_sections__are_the_lines_of_a_text_as_stored(tmp_path: Path) -> None:
     experiment = ExperimentStore(tmp_path).create(record())
     add_text(experiment)
     texts = experiment.texts()
-    assert texts is not None
-    assert experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
+    assert texts is not None and experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
 
 
-def test_deleted_run__is_a_cell_that_waits(tmp_path: Path) -> None:
+def test_runs_and_records__that_are_gone_or_damaged_are_made_again(tmp_path: Path) -> None:
     experiment = ExperimentStore(tmp_path).create(record())
     experiment.write_runs([cell_run(KK, "lstm-1")])
     cell = experiment.status(RunStore(tmp_path)).cells[0]
     assert (cell.status, cell.run_id) == ("queued", None)
-
-
-def test_damaged_records__count_as_missing_because_they_are_made_again(tmp_path: Path) -> None:
-    experiment = ExperimentStore(tmp_path).create(record())
     for name in ("texts.json", "runs.json"):
         (experiment.path / name).write_text("{", encoding="utf-8")
     assert (experiment.texts(), experiment.runs()) == (None, {})
@@ -161,9 +157,8 @@ def test_cancelled_experiment__waits_for_the_process_that_runs_it(
     monkeypatch.setattr(experiments, "_ENDING_SECONDS", 0.05)
     lock = experiment.lock()
     assert lock is not None
-    with lock, pytest.raises(AppError) as refused:
+    with lock, refused(ErrorCode.SERVICE_UNAVAILABLE):
         store.create(record())
-    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert store.create(record()).is_unfinished()
     assert not experiment.cancel_requested()
 
@@ -185,10 +180,10 @@ def test_store__lists_the_newest_first_and_skips_damaged_ones(tmp_path: Path) ->
 def test_get__knows_no_other_experiment(tmp_path: Path, name: str) -> None:
     store = ExperimentStore(tmp_path)
     store.create(record())
-    with pytest.raises(AppError) as refused:
+    with pytest.raises(AppError) as caught:
         store.get(name)
-    assert refused.value.code is ErrorCode.DATA_NOT_FOUND
-    assert (name in refused.value.message) == (len(name) < 80)
+    assert caught.value.code is ErrorCode.DATA_NOT_FOUND
+    assert (name in caught.value.message) == (len(name) < 80)
 
 
 def test_cells__are_ordered_by_model_then_seed_then_language() -> None:

@@ -7,40 +7,18 @@ from trainer.contracts.runs import TrainRequest
 _DISCORD_DESCRIPTION = 100
 
 
-def test_every_option_sets_a_field_of_the_request() -> None:
+def test_every_option__sets_a_field_of_the_request() -> None:
     assert {option.field for option in TRAIN_OPTIONS.values()} <= TrainRequest.model_fields.keys()
     assert all(len(option.help) <= _DISCORD_DESCRIPTION for option in TRAIN_OPTIONS.values())
 
 
-def test_options_become_the_fields_of_a_request() -> None:
-    options: dict[str, object] = {
-        "corpus": "demo",
-        "model": "lstm",
-        "size": "tiny",
-        "epochs": 3,
-        "tokenizer": "bpe",
-        "early_stopping": 4,
-        "name": "first",
-        "seed": None,
-    }
-
-    fields = request_fields(options)
-
+def test_options__become_the_fields_of_a_request() -> None:
+    options: dict[str, object] = {"corpus": "demo", "model": "lstm", "size": "tiny", "epochs": 3, "tokenizer": "bpe"}
+    fields = request_fields({**options, "early_stopping": 4, "name": "first", "seed": None})
     assert fields == {
-        "corpus": "demo",
-        "model_family": "lstm",
-        "model_size": "tiny",
-        "num_epochs": 3,
-        "tokenizer": {"method": "bpe"},
-        "early_stopping": {"enabled": True, "patience": 4},
-        "label": "first",
+        **{"corpus": "demo", "model_family": "lstm", "model_size": "tiny", "num_epochs": 3, "label": "first"},
+        **{"tokenizer": {"method": "bpe"}, "early_stopping": {"enabled": True, "patience": 4}},
     }
     assert parse(TrainRequest, fields).early_stopping.patience == 4
-
-
-def test_the_name_of_a_trained_tokenizer_is_its_id() -> None:
     assert request_fields({"tokenizer": "bpe-20260101"}) == {"tokenizer_id": "bpe-20260101"}
-
-
-def test_a_patience_of_0_turns_early_stopping_off() -> None:
-    assert request_fields({"early_stopping": 0}) == {"early_stopping": {"enabled": False}}
+    assert request_fields({"early_stopping": 0}) == {"early_stopping": {"enabled": False}}, "a patience of 0"

@@ -12,13 +12,14 @@ from pydantic import SecretStr
 
 from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
 from tests.support.families import effective_of, vocabulary
+from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
 from trainer.config.presets import batch_rows
 from trainer.config.settings import RedisSettings
 from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.models import PRESETS, Architecture, ModelConfig, Objective
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import BUNDLED, CorpusStore
@@ -78,7 +79,7 @@ def test_parameters__are_those_of_the_model(family: Architecture, size: str) -> 
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("size", ["tiny", "small"])
-def test_parameters__are_those_of_the_model_with_either_head_and_in_both_directions(
+def test_parameters__are_those_of_either_head_and_of_both_directions(
     family: str, changes: dict[str, object], size: str
 ) -> None:
     objective = "masked_lm" if changes.get("bidirectional") or family == "bert" else "causal_lm"
@@ -114,27 +115,31 @@ def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> No
     assert 200 * MIB < on_cpu - on_gpu < 600 * MIB  # the process itself, with torch
 
 
-def test_disk__is_that_of_the_checkpoints_that_exist_at_once_and_of_the_model() -> None:
-    def checkpoints(**values: object) -> float:
-        cost = estimate(effective_with("gru", "tiny", **values), 50, TOKENS, CPU)
-        return (cost.disk_bytes / 4 - cost.params) / (3 * cost.params)
+def cost_of(**values: object) -> Cost:
+    return estimate(effective_with("gru", "tiny", **values), 50, TOKENS, CPU)
 
-    assert checkpoints(num_epochs=1) == 1
-    assert checkpoints(num_epochs=2) == 2
-    assert checkpoints(num_epochs=9) == 3
-    assert checkpoints(num_epochs=1, checkpoint_every_steps=2) == 3
-    assert checkpoints(num_epochs=9, max_steps=1) == 1
-    assert checkpoints(num_epochs=1, checkpoint_schedule=[0, 1]) == 2  # the weights of three steps
+
+@pytest.mark.parametrize(
+    ("values", "checkpoints"),
+    [
+        ({"num_epochs": 1}, 1),
+        ({"num_epochs": 2}, 2),
+        ({"num_epochs": 9}, 3),
+        ({"num_epochs": 1, "checkpoint_every_steps": 2}, 3),
+        ({"num_epochs": 9, "max_steps": 1}, 1),
+        ({"num_epochs": 1, "checkpoint_schedule": [0, 1]}, 2),  # the weights of three steps
+    ],
+)
+def test_disk__is_that_of_the_checkpoints_at_once_and_of_the_model(values: dict[str, object], checkpoints: int) -> None:
+    cost = cost_of(**values)
+    assert (cost.disk_bytes / 4 - cost.params) / (3 * cost.params) == checkpoints
 
 
 def test_steps__are_whole_batches_of_all_epochs_up_to_the_maximum() -> None:
-    def steps(**values: object) -> int:
-        return estimate(effective_with("gru", "tiny", **values), 50, TOKENS, CPU).steps
-
-    assert steps(batch_size=8, num_epochs=3) == 3 * 125  # 24,000 tokens are 1,000 rows of 24
-    assert steps(batch_size=7, num_epochs=3) == 3 * 143
-    assert steps(batch_size=8, num_epochs=3, gradient_accumulation=4) == 3 * 32
-    assert steps(batch_size=8, num_epochs=3, max_steps=20) == 20
+    assert cost_of(batch_size=8, num_epochs=3).steps == 3 * 125  # 24,000 tokens are 1,000 rows of 24
+    assert cost_of(batch_size=7, num_epochs=3).steps == 3 * 143
+    assert cost_of(batch_size=8, num_epochs=3, gradient_accumulation=4).steps == 3 * 32
+    assert cost_of(batch_size=8, num_epochs=3, max_steps=20).steps == 20
 
 
 def test_batch__auto_is_by_device() -> None:
@@ -155,7 +160,7 @@ def test_batch__auto_is_by_device() -> None:
         ("small", CPU, "auto", 10, False),
     ],
 )
-def test_bf16__pays_where_the_model_is_wide_the_training_long_and_the_machine_has_it(
+def test_bf16__pays_for_wide_models_and_long_trainings_where_there_is_bf16(
     size: str, machine: Machine, precision: str, steps: int, pays: bool
 ) -> None:
     request = effective_with("qwen", size, precision=precision, max_steps=steps, num_epochs=1000)
@@ -230,7 +235,7 @@ async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path
     assert abs(guess.params - 810) < 100
 
 
-async def test_time__is_taken_from_the_run_of_this_machine_that_is_nearest_in_size(tmp_path: Path) -> None:
+async def test_time__is_that_of_the_run_here_that_is_nearest_in_size(tmp_path: Path) -> None:
     """810 parameters trained 2,000 tokens in 40 seconds: twice the parameters take twice as long."""
     add_corpus(tmp_path, some_text(2000))
     unknown = await previewed(tmp_path, num_epochs=50)
@@ -262,49 +267,40 @@ async def test_time__is_taken_from_the_run_of_this_machine_that_is_nearest_in_si
 
 
 def _add_run(
-    folder: Path,
-    manifest: RunManifest,
-    run_id: str,
-    *,
-    seconds: float,
-    cpu: str = "",
-    steps: int | None = None,
-    params: int = 810,
+    folder: Path, manifest: RunManifest, run_id: str, seconds: float, cpu: str = "", steps: int = 1, params: int = 810
 ) -> None:
     """A copy of a run of this machine, with another duration."""
     assert manifest.environment is not None and manifest.model is not None
-    source = EARLIER / "artifacts" / "models" / PARENT
-    target = shutil.copytree(source, folder / "artifacts" / "models" / run_id)
+    target = shutil.copytree(EARLIER / "artifacts" / "models" / PARENT, folder / "artifacts" / "models" / run_id)
     copy = changed(
         manifest,
         environment=changed(manifest.environment, cpu=cpu or cpu_name()),
         timings=changed(manifest.timings, train_seconds=seconds),
-        steps=manifest.steps if steps is None else steps,
+        steps=steps * manifest.steps,
         model=changed(manifest.model, params=params),
     )
     (target / "manifest.json").write_text(copy.model_dump_json())
 
 
 @pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece", "char stream", "bpe stream"])
+async def demo(folder: Path, **fields: object) -> EffectiveRequest:
+    settings = settings_in(folder)
+    request = tiny_request(**{"corpus": "demo", "model_family": "lstm", **fields})
+    return await resolve_request(request, CorpusStore(settings), settings)
+
+
+@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece", "char stream", "bpe stream"])
 async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: str) -> None:
     """Near the vocabulary that a run trains, and near the number of tokens of the corpus."""
-    settings = settings_in(tmp_path)
     method, *documents = method.split()
     fields: dict[str, object] = {"documents": documents[0] if documents else "line"}
-    request = tiny_request(
-        corpus="demo",
-        model_family="lstm",
-        tokenizer={"method": method},
-        test_fraction=0.1,
-        holdout_fraction=0.01,
-        **fields,
-    )
-    effective = await resolve_request(request, CorpusStore(settings), settings)
+    splits: dict[str, object] = {"test_fraction": 0.1, "holdout_fraction": 0.01}
+    effective = await demo(tmp_path, tokenizer={"method": method}, **splits, **fields)
     lines = DEMO.read_text(encoding="utf-8").splitlines()
     tokenizer = tokenizer_of(method, lines, lines[:9], **fields)
+    tokens = len(tokenizer.encode_documents("\n".join(lines)))
 
     found = estimate_vocabulary(effective, *sample_text(DEMO))
-    tokens = len(tokenizer.encode_documents("\n".join(lines)))
 
     assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
     assert found.min_size <= found.size
@@ -313,22 +309,18 @@ async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: st
 
 async def test_vocabulary__of_words_is_bounded_and_leaves_rare_words_out(tmp_path: Path) -> None:
     async def size(**tokenizer: object) -> int:
-        settings = settings_in(tmp_path)
-        request = tiny_request(corpus="demo", model_family="lstm", tokenizer={"method": "word", **tokenizer})
-        effective = await resolve_request(request, CorpusStore(settings), settings)
+        effective = await demo(tmp_path, tokenizer={"method": "word", **tokenizer})
         return estimate_vocabulary(effective, *sample_text(DEMO)).size
 
     assert await size(vocab_size=100) == 100
     assert await size(min_frequency=3) < 0.7 * await size()
 
 
-async def test_train_share__is_the_rest_of_the_corpus_beside_its_held_out_splits(tmp_path: Path) -> None:
+async def test_train_share__is_the_rest_beside_the_held_out_splits(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text(), "held")
-    settings = settings_in(tmp_path)
 
     async def share(**fields: object) -> float:
-        request = tiny_request(corpus="demo", holdout_fraction=0.2, test_fraction=0.3, **fields)
-        return train_share(await resolve_request(request, CorpusStore(settings), settings))
+        return train_share(await demo(tmp_path, holdout_fraction=0.2, test_fraction=0.3, **fields))
 
     assert await share() == pytest.approx(0.5)
     assert await share(validation_corpus="held") == pytest.approx(0.7)
@@ -358,12 +350,10 @@ def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
     effective = RunStore(EARLIER / "artifacts").get(PARENT).record().effective
     settings = settings_in(tmp_path)
     elsewhere = changed(settings, redis=RedisSettings(url=SecretStr("redis://elsewhere")))
-    here = this_machine(effective, settings)
-    there = this_machine(effective, elsewhere)
+    here, there = this_machine(effective, settings), this_machine(effective, elsewhere)
     gpu = this_machine(changed(effective, device="cuda:1"), settings)
-    assert here.memory_bytes is not None and here.memory_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf(
-        "SC_PAGE_SIZE"
-    )
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert here.memory_bytes is not None and here.memory_bytes <= installed
     assert here.free_disk_bytes == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
     assert (there.memory_bytes, there.has_bf16, there.on_cuda) == (None, False, False)
     assert (gpu.memory_bytes, gpu.has_bf16, gpu.on_cuda) == (None, True, True)
@@ -374,18 +364,7 @@ def test_refusal__names_what_is_needed_and_what_there_is() -> None:
 
     check_fits(cost, CPU)
     check_fits(cost, CPU._replace(memory_bytes=4 * GIB, free_disk_bytes=2 * GIB))
-    with pytest.raises(AppError) as memory:
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "at least 4.0 GiB of memory, and this machine has 3.0: make"):
         check_fits(cost, CPU._replace(memory_bytes=3 * GIB))
-    with pytest.raises(AppError) as disk:
+    with refused(ErrorCode.INSUFFICIENT_STORAGE, "at least 2,048.0 MiB, and the disk has 1,024.0 free: make room, or"):
         check_fits(cost, CPU._replace(memory_bytes=9 * GIB, free_disk_bytes=GIB))
-
-    assert memory.value.code is ErrorCode.MODEL_INCOMPATIBLE
-    assert memory.value.message == (
-        "This training needs at least 4.0 GiB of memory, and this machine has 3.0:"
-        " make `batch_size`, `max_seq_len` or `model_size` smaller."
-    )
-    assert disk.value.code is ErrorCode.INSUFFICIENT_STORAGE
-    assert disk.value.message == (
-        "The checkpoints of this training need at least 2,048.0 MiB, and the disk has 1,024.0 free:"
-        " make room, or `model_size` smaller."
-    )

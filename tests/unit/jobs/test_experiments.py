@@ -1,4 +1,4 @@
-"""Plans of experiments: what is wrong in one is said before anything starts."""
+"""Experiments before they start: corpora by content, shared tokenizers, and what is wrong in a plan."""
 
 from pathlib import Path
 
@@ -6,11 +6,14 @@ import pytest
 
 from tests.support import add_corpus, settings_in, some_text
 from tests.support.cross_language import TINY, add_languages, plan, plan_with
-from trainer.config.experiment_plan import plan_path, read_plan, recipes
-from trainer.contracts.errors import AppError, ErrorCode
+from tests.support.refusals import refused
+from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentRecord, ExperimentRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import Start, corpus_of, resolve_experiment, shared_tokenizer, training_request
+
+Fields = dict[str, object]
 
 
 @pytest.fixture(name="folder", autouse=True)
@@ -24,14 +27,13 @@ async def resolved(folder: Path, request: ExperimentRequest) -> ExperimentRecord
     return await resolve_experiment(request, CorpusStore(settings), settings, user_id=7)
 
 
-async def refusal(folder: Path, request: ExperimentRequest) -> AppError:
-    with pytest.raises(AppError) as refused:
+async def refuses(folder: Path, request: ExperimentRequest, code: ErrorCode, said: str) -> None:
+    with refused(code, said):
         await resolved(folder, request)
     assert not (folder / "artifacts").exists()
-    return refused.value
 
 
-def two_models(*models: dict[str, object], **fields: object) -> ExperimentRequest:
+def two_models(*models: Fields, **fields: object) -> ExperimentRequest:
     return plan(models={f"model-{n}": {"train": {**TINY, **train}} for n, train in enumerate(models)}, **fields)
 
 
@@ -46,9 +48,8 @@ def two_models(*models: dict[str, object], **fields: object) -> ExperimentReques
     ],
 )
 async def test_primary_test__that_is_not_computed_is_refused(folder: Path, test: dict[str, str], told: str) -> None:
-    refused = await refusal(folder, plan(primary_test=test, modes=["skip", "unk"]))
-    assert refused.code is ErrorCode.INVALID_INPUT
-    assert told in refused.message
+    request = plan(primary_test=test, modes=["skip", "unk"])
+    await refuses(folder, request, ErrorCode.INVALID_INPUT, told)
 
 
 async def test_primary_test__across_branches_needs_two_languages_of_one(folder: Path) -> None:
@@ -62,76 +63,8 @@ async def test_primary_test__across_branches_needs_two_languages_of_one(folder: 
 
 
 def transfer(**fields: object) -> ExperimentRequest:
-    second: dict[str, object] = {"first": "kk", "train": {"num_epochs": 2, "freeze_embeddings": True}, **fields}
+    second: Fields = {"first": "kk", "train": {"num_epochs": 2, "freeze_embeddings": True}, **fields}
     return plan(models={"lstm": {"has_shared_tokenizer": True, "train": TINY, "transfer": second}})
-
-
-def test_recipes__are_read_by_their_names() -> None:
-    requests = {name: read_plan(plan_path(name), {}) for name in recipes()}
-    assert {name: request.name for name, request in requests.items()} == {name: name for name in requests}
-    assert {"smoke", "turkic", "paper", "transfer", "seeds"} <= requests.keys()
-    assert len(requests["turkic"].languages) == 7
-    assert {name: len(request.seeds) for name, request in requests.items()} == {
-        **{"turkic": 5, "transfer": 5, "seeds": 5},
-        **{"paper": 1, "smoke": 1},  # too long, and no more than a check
-    }
-    assert requests["seeds"].trained_languages == ("kk", "ky", "tr")
-    assert requests["seeds"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
-
-
-def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
-    request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
-    assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
-
-
-def test_plan__without_seeds_has_five(tmp_path: Path) -> None:
-    path = tmp_path / "plan.yaml"
-    path.write_text("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n", encoding="utf-8")
-    assert read_plan(path, {}).seeds == (1, 2, 3, 4, 5)
-
-
-def test_plan__is_read_from_its_path_and_changed_by_options(tmp_path: Path) -> None:
-    path = tmp_path / "my plan.yaml"
-    path.write_text("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n", encoding="utf-8")
-    request = read_plan(plan_path(str(path)), {"seeds": [1, 2], "texts": {"shuffled": False}})
-    assert (request.name, request.seeds, request.texts.shuffled, request.texts.held_out) == (
-        "mine",
-        (1, 2),
-        False,
-        True,
-    )
-
-
-@pytest.mark.parametrize(
-    ("plan_name", "told"),
-    [
-        ("smok", "There is no plan 'smok'; did you mean `smoke`?"),
-        ("x.yaml", "There is no plan 'x.yaml'; the recipes are paper, seeds, smoke, transfer, turkic."),
-    ],
-)
-def test_unknown_plan__is_refused_with_the_recipes(plan_name: str, told: str) -> None:
-    with pytest.raises(AppError) as refused:
-        plan_path(plan_name)
-    assert (refused.value.code, refused.value.message) == (ErrorCode.CONFIG_INVALID, told)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("name: mine\n  languages: {}\n", "line 2"),
-        ("name: mine\nlanguages: {kk: {}}\nmodels: {}\n", "`languages`"),
-        ("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {a: {train: {}}}\nseed: 1\n", "did you mean `seeds`?"),
-        ("name: Mine\nlanguages: {kk: {}, tr: {}}\nmodels: {a: {train: {}}}\n", "`name`"),
-        ("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {a: {train: {}}}\nseeds: [2, 1]\n", "ascending"),
-    ],
-)
-def test_mistake_in_a_plan__is_named(tmp_path: Path, text: str, told: str) -> None:
-    path = tmp_path / "plan.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(AppError) as refused:
-        read_plan(path, {})
-    assert refused.value.code is ErrorCode.CONFIG_INVALID
-    assert told in refused.value.message
 
 
 async def test_record__has_the_corpora_by_content_and_an_id_of_it(folder: Path) -> None:
@@ -162,61 +95,53 @@ async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> Non
     assert [passages.name for passages in record.passages.values()] == ["stories/kk", "stories/tr"]
     assert record.ratings is not None and record.ratings.name == "ratings.csv"
     ratings.write_text("listener,language\nkk,tr\n", encoding="utf-8")
-    assert (await refusal(folder, request)).code is ErrorCode.INVALID_INPUT
+    await refuses(folder, request, ErrorCode.INVALID_INPUT, "must name the columns")
     (folder / "data" / "corpus" / "stories" / "tr.txt").unlink()
-    missing = await refusal(folder, request)
-    assert (missing.code, "There is no corpus 'tr'" in missing.message) == (ErrorCode.DATA_NOT_FOUND, True)
+    await refuses(folder, request, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'tr'")
+
+
+def shared(train: Fields) -> ExperimentRequest:
+    return plan(models={"lstm": {"has_shared_tokenizer": True, "train": train}})
+
+
+LOWERCASE: Fields = {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}
+TRAIN = "`models.lstm.train."
+MISTAKES: dict[ErrorCode, list[tuple[ExperimentRequest, str]]] = {
+    ErrorCode.INVALID_INPUT: [
+        (plan(texts={"held_out": False}), "`texts` names nothing to score"),
+        (plan(models={"trigram": {"train": TINY}}), "has the name of the baseline"),
+        (plan_with({"seed": 3}), f"{TRAIN}seed` is set by the experiment"),
+        (plan_with({"split_by": "line"}), f"{TRAIN}split_by` must be 'position'"),
+        (plan_with({"test_fraction": 0}), "held-out text needs a test split"),
+        (two_models({}, {"test_fraction": 0.3}), "`models.model-1.train.test_fraction` is 0.3, but 0.2 for the first"),
+        (transfer(first="xx"), "must be one of the trained languages: kk, tr."),
+        (plan(languages={"kk": {}, "tr": {"is_trained": False}}), "At least two languages need a model"),
+        (transfer(train={"corpus": "kk"}), "`models.lstm.transfer.train.corpus` is set"),
+        (shared({**TINY, "tokenizer_id": "char-1"}), "leave out `train.tokenizer_id`"),
+    ],
+    ErrorCode.CONFIG_INVALID: [
+        (plan_with({"num_epochs": 0}), f"{TRAIN}num_epochs` must"),
+        (transfer(train={"num_epochs": 0}), "`models.lstm.transfer.train.num_epochs` must"),
+    ],
+    ErrorCode.UNSUPPORTED_BACKEND: [(plan_with({"model_family": "lstn"}), "models.lstm.train.model_family")],
+    ErrorCode.INVALID_MODEL_SIZE: [(plan_with({"model_size": "large"}), f"{TRAIN}model_size` must be")],
+    ErrorCode.DATA_NOT_FOUND: [(plan(languages={"kk": {}, "xx": {}}), "There is no corpus 'xx'")],
+    ErrorCode.MODEL_INCOMPATIBLE: [(two_models({}, LOWERCASE), "The model 'model-1' normalizes text differently")],
+}
 
 
 @pytest.mark.parametrize(
-    ("request_", "code", "told"),
-    [
-        (plan(texts={"held_out": False}), ErrorCode.INVALID_INPUT, "`texts` names nothing to score"),
-        (plan(models={"trigram": {"train": TINY}}), ErrorCode.INVALID_INPUT, "has the name of the baseline"),
-        (plan_with({"seed": 3}), ErrorCode.INVALID_INPUT, "`models.lstm.train.seed` is set by the experiment"),
-        (plan_with({"split_by": "line"}), ErrorCode.INVALID_INPUT, "`models.lstm.train.split_by` must be 'position'"),
-        (plan_with({"test_fraction": 0}), ErrorCode.INVALID_INPUT, "held-out text needs a test split"),
-        (plan_with({"num_epochs": 0}), ErrorCode.CONFIG_INVALID, "`models.lstm.train.num_epochs` must"),
-        (plan_with({"model_family": "lstn"}), ErrorCode.UNSUPPORTED_BACKEND, "models.lstm.train.model_family"),
-        (plan_with({"model_size": "large"}), ErrorCode.INVALID_MODEL_SIZE, "`models.lstm.train.model_size` must be"),
-        (plan(languages={"kk": {}, "xx": {}}), ErrorCode.DATA_NOT_FOUND, "There is no corpus 'xx'"),
-        (
-            two_models({}, {"test_fraction": 0.3}),
-            ErrorCode.INVALID_INPUT,
-            "`models.model-1.train.test_fraction` is 0.3, but 0.2 for the first model",
-        ),
-        (
-            two_models({}, {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}),
-            ErrorCode.MODEL_INCOMPATIBLE,
-            "The model 'model-1' normalizes text differently",
-        ),
-        (transfer(first="xx"), ErrorCode.INVALID_INPUT, "must be one of the trained languages: kk, tr."),
-        (
-            plan(languages={"kk": {}, "tr": {"is_trained": False}}),
-            ErrorCode.INVALID_INPUT,
-            "At least two languages need a model",
-        ),
-        (transfer(train={"corpus": "kk"}), ErrorCode.INVALID_INPUT, "`models.lstm.transfer.train.corpus` is set"),
-        (transfer(train={"num_epochs": 0}), ErrorCode.CONFIG_INVALID, "`models.lstm.transfer.train.num_epochs` must"),
-        (
-            plan(models={"lstm": {"has_shared_tokenizer": True, "train": {**TINY, "tokenizer_id": "char-1"}}}),
-            ErrorCode.INVALID_INPUT,
-            "leave out `train.tokenizer_id`",
-        ),
-    ],
+    ("code", "request_", "told"), [(code, *mistake) for code, mistakes in MISTAKES.items() for mistake in mistakes]
 )
 async def test_mistake__is_refused_before_anything_starts(
-    folder: Path, request_: ExperimentRequest, code: ErrorCode, told: str
+    folder: Path, code: ErrorCode, request_: ExperimentRequest, told: str
 ) -> None:
-    error = await refusal(folder, request_)
-    assert (error.code, told in error.message) == (code, True), error.message
+    await refuses(folder, request_, code, told)
 
 
 async def test_corpus_with_one_line__is_named(folder: Path) -> None:
     add_corpus(folder, "one line of text only", "tr")
-    error = await refusal(folder, plan())
-    assert error.code is ErrorCode.CORPUS_EMPTY
-    assert error.message.startswith("lstm tr: The corpus has 1 line with text")
+    await refuses(folder, plan(), ErrorCode.CORPUS_EMPTY, "lstm tr: The corpus has 1 line with text")
 
 
 async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:
@@ -243,17 +168,15 @@ def test_trainings__of_two_phases_share_a_tokenizer_and_start_from_the_first() -
 
 
 async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path) -> None:
-    languages: dict[str, object] = {"kk": {"corpus": "tr"}, "tr": {"corpus": "kk"}}
-    block: dict[str, object] = {"method": "bpe", "vocab_size": 300}
-    models: dict[str, object] = {"lstm": {"has_shared_tokenizer": True, "train": {**TINY, "tokenizer": block}}}
-    request = plan(languages=languages, models=models)
+    languages: Fields = {"kk": {"corpus": "tr"}, "tr": {"corpus": "kk"}}
+    block: Fields = {"method": "bpe", "vocab_size": 300}
+    request = changed(shared({**TINY, "tokenizer": block}), languages=plan(languages=languages).languages)
     tokenizer = shared_tokenizer(request, "lstm")
     assert (tokenizer.method, tokenizer.vocab_size, tokenizer.corpora) == ("bpe", 300, ("tr", "kk"))
     assert (await resolved(folder, request)).corpora["kk"].name == "tr"
     assert corpus_of(request, "kk") == "tr"
     without = {name: value for name, value in TINY.items() if name != "tokenizer"}
-    default = plan(models={"lstm": {"has_shared_tokenizer": True, "train": without}})
-    assert shared_tokenizer(default, "lstm").method == "char"
+    assert shared_tokenizer(shared(without), "lstm").method == "char"
 
 
 @pytest.mark.parametrize(
@@ -261,9 +184,9 @@ async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path
     [({}, (0.05, 0.1)), ({"test_fraction": 0.2}, (0.05, 0.2)), ({"model_family": "lstm"}, (0.1, 0.1))],
 )
 def test_shared_tokenizer__leaves_out_what_the_trainings_hold_out(
-    given: dict[str, object], fractions: tuple[float, float]
+    given: Fields, fractions: tuple[float, float]
 ) -> None:
-    train: dict[str, object] = {"model_family": "char_lstm", "split_by": "position", "split_seed": 7, **given}
-    tokenizer = shared_tokenizer(plan(models={"lstm": {"has_shared_tokenizer": True, "train": train}}), "lstm")
+    train: Fields = {"model_family": "char_lstm", "split_by": "position", "split_seed": 7, **given}
+    tokenizer = shared_tokenizer(shared(train), "lstm")
     assert (tokenizer.split, tokenizer.seed) == ("position", 7)
     assert (tokenizer.holdout_fraction, tokenizer.test_fraction) == fractions

@@ -6,8 +6,9 @@ import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.families import effective_of
+from tests.support.refusals import refused
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import SplitSizes, leaks_of
 from trainer.data.corpora import CorpusStore
@@ -36,20 +37,18 @@ async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(
 ) -> None:
     for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
         add_corpus(tmp_path, text, name)
-    with pytest.raises(AppError) as caught:
+    with refused(ErrorCode.SAME_CORPUS, f"`{first}` and `{second}` have the same text", second):
         await preview(tmp_path, **fields)
-    assert caught.value.code is ErrorCode.SAME_CORPUS
-    assert [problem.path for problem in caught.value.details] == [second]
-    assert f"`{first}` and `{second}` have the same text" in caught.value.message
     assert (await preview(tmp_path, **fields, allow_same_corpus=True)).request.allow_same_corpus
 
 
-async def test_preview__measures_leaks_of_a_short_corpus(tmp_path: Path) -> None:
+async def test_preview__measures_leaks_of_a_short_corpus_only(tmp_path: Path) -> None:
     add_corpus(tmp_path, "\n".join([some_text(50)] * 4))
-    by_position = await preview(tmp_path, split_by="position", test_fraction=0.2, holdout_fraction=0.1)
-    by_line = await preview(tmp_path, test_fraction=0.2, holdout_fraction=0.1)
-    assert {split: leak.lines for split, leak in by_position.leaks.items()} == {"validation": 1.0, "test": 1.0}
-    assert {split: leak.lines for split, leak in by_line.leaks.items()} == {"validation": 0.0, "test": 0.0}
+    for by, lines in (("position", 1.0), ("line", 0.0)):
+        found = await preview(tmp_path, split_by=by, test_fraction=0.2, holdout_fraction=0.1)
+        assert {split: leak.lines for split, leak in found.leaks.items()} == {"validation": lines, "test": lines}
+    add_corpus(tmp_path, some_text(400_000))
+    assert (await preview(tmp_path)).leaks == {}, "left to the worker"
 
 
 async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) -> None:
@@ -57,27 +56,17 @@ async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) ->
     add_corpus(tmp_path, "\n".join(f"{n} {shared if n % 3 else n**20}" for n in range(40)))
     found = [await preview(tmp_path, split_seed=seed, test_fraction=0.3, holdout_fraction=0.2) for seed in (1, 2, 3)]
     for seen in found:
-        paths = CorpusPaths(seen.corpora.find("text"))
-        _, corpus = prepare(seen.effective, paths, tmp_path / "cache")
+        _, corpus = prepare(seen.effective, CorpusPaths(seen.corpora.find("text")), tmp_path / "cache")
         assert seen.leaks == corpus.leaks
     assert len({seen.leaks["test"].characters for seen in found}) > 1
 
 
-async def test_preview__leaves_a_long_corpus_to_the_worker(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text(400_000))
-    assert (await preview(tmp_path)).leaks == {}
+LINES = "Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus."
+REPEATED = "Remove repeated text from the corpus."
 
 
 @pytest.mark.parametrize(
-    ("fields", "remedy"),
-    [
-        (
-            {"split_by": "position"},
-            "Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus.",
-        ),
-        ({}, "Remove repeated text from the corpus."),
-        ({"documents": "stream"}, "Remove repeated text from the corpus."),
-    ],
+    ("fields", "remedy"), [({"split_by": "position"}, LINES), ({}, REPEATED), ({"documents": "stream"}, REPEATED)]
 )
 def test_warning__says_how_much_of_which_split_and_what_to_do(fields: dict[str, object], remedy: str) -> None:
     effective = effective_of("lstm", **{"tokenizer": {"method": "char"}, **fields})
@@ -85,13 +74,9 @@ def test_warning__says_how_much_of_which_split_and_what_to_do(fields: dict[str, 
         "50.0% of the lines, 25.0% of the 13-grams of words and 12.5% of the 50-grams of characters of the test split"
         f" stand in the training split: its loss says little about unseen text. {remedy}",
     )
-
-
-def test_warning__of_an_own_corpus_names_it() -> None:
-    effective = effective_of("lstm")
-    (warning,) = changed(effective, test_corpus=effective.corpus).leak_warnings({"test": Leak(lines=0.5)})
-    assert warning.startswith("50.0% of the lines of the test split stand")
-    assert warning.endswith("Remove training text from `test_corpus`.")
+    (own,) = changed(effective, test_corpus=effective.corpus).leak_warnings({"test": Leak(lines=0.5)})
+    assert own.startswith("50.0% of the lines of the test split stand")
+    assert own.endswith("Remove training text from `test_corpus`.")
 
 
 def test_leaks__are_those_of_the_splits_in_which_they_were_measured() -> None:

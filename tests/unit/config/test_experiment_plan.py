@@ -1,0 +1,70 @@
+"""Plans of experiments: recipes by their names, files, and the options that change them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.refusals import refused
+from trainer.config.experiment_plan import plan_path, read_plan, recipes
+from trainer.contracts.errors import ErrorCode
+
+MINE = "name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n"
+
+
+@pytest.fixture(name="file")
+def file_fixture(tmp_path: Path) -> Path:
+    path = tmp_path / "my plan.yaml"
+    path.write_text(MINE, encoding="utf-8")
+    return path
+
+
+def test_recipes__are_read_by_their_names() -> None:
+    requests = {name: read_plan(plan_path(name), {}) for name in recipes()}
+    assert {name: request.name for name, request in requests.items()} == {name: name for name in requests}
+    assert {name: len(request.seeds) for name, request in requests.items()} == {
+        **{"turkic": 5, "transfer": 5, "seeds": 5},
+        **{"paper": 1, "smoke": 1},  # too long, and no more than a check
+    }
+    assert len(requests["turkic"].languages) == 7
+    assert requests["seeds"].trained_languages == ("kk", "ky", "tr")
+    assert requests["seeds"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
+
+
+def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
+    request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
+    assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
+
+
+def test_plan__is_read_from_its_path_and_changed_by_options(file: Path) -> None:
+    assert read_plan(file, {}).seeds == (1, 2, 3, 4, 5)
+    request = read_plan(plan_path(str(file)), {"seeds": [1, 2], "texts": {"shuffled": False}})
+    assert (request.name, request.seeds) == ("mine", (1, 2))
+    assert (request.texts.shuffled, request.texts.held_out) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("smok", "There is no plan 'smok'; did you mean `smoke`?"),
+        ("x.yaml", "There is no plan 'x.yaml'; the recipes are paper, seeds, smoke, transfer, turkic."),
+    ],
+)
+def test_unknown_plan__is_refused_with_the_recipes(name: str, told: str) -> None:
+    with refused(ErrorCode.CONFIG_INVALID, told):
+        plan_path(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: mine\n  languages: {}\n", "line 2"),
+        (MINE.replace(", tr: {}", ""), "`languages`"),
+        (f"{MINE}seed: 1\n", "did you mean `seeds`?"),
+        (MINE.replace("mine", "Mine"), "`name`"),
+        (f"{MINE}seeds: [2, 1]\n", "ascending"),
+    ],
+)
+def test_mistake_in_a_plan__is_named(file: Path, text: str, told: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    with refused(ErrorCode.CONFIG_INVALID, told):
+        read_plan(file, {})
