@@ -29,12 +29,16 @@ CURVES: dict[str, tuple[Curve, Curve]] = {
 LOSSES: tuple[Curve, Curve] = [(1, 3.0), (2, 2.1)], [(2, 2.0)]
 
 
+def size_of(png: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    size: tuple[int, int] = unpack(">II", png[16:24])
+    return size
+
+
 @pytest.mark.parametrize("name", CURVES)
 def test_chart__is_a_png_of_800_by_400(name: str) -> None:
-    png = loss_chart(*CURVES[name])
-    size: tuple[int, int] = unpack(">II", png[16:24])
-    assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    assert size == (800, 400)
+    assert size_of(loss_chart(*CURVES[name])) == (800, 400)
 
 
 def test_chart__of_equal_numbers_is_equal() -> None:
@@ -61,7 +65,7 @@ def test_chart__of_a_long_run_lets_its_first_fall_run_out_of_the_picture() -> No
     assert height(tall) > 0.9 * height(flat)
 
 
-def test_second_axis__at_each_loss_reads_its_bits_per_character_of_validation(tmp_path: Path) -> None:
+def test_second_axis__reads_the_bits_per_character_of_validation(tmp_path: Path) -> None:
     validation = SplitSizes(lines=1, chars=300, tokens=100)
     status = status_with(tmp_path, validation.bits_per_char(2.0, "causal_lm"))
     axes, second = loss_figure(*LOSSES, status.bits_per_nat).axes
@@ -72,7 +76,7 @@ def test_second_axis__at_each_loss_reads_its_bits_per_character_of_validation(tm
     assert second.get_ylabel() == "bits per character (validation)"
 
 
-def test_second_axis__is_not_there_for_a_masked_model_or_before_a_validation(tmp_path: Path) -> None:
+def test_second_axis__is_for_causal_models_with_a_validation_only(tmp_path: Path) -> None:
     validation = SplitSizes(lines=1, chars=300, tokens=100)
     masked = status_with(tmp_path / "masked", validation.bits_per_char(2.0, "masked_lm"))
     unmeasured = Story(tmp_path / "unmeasured", run_record()).step(1, 3.0).follower().status
@@ -102,19 +106,17 @@ def places(of: Tensor) -> list[int]:
 def test_chart_of_curves__shows_each_of_many() -> None:
     curves: dict[str, Curve] = {f"model {i}": [(1, 3.0 + i), (2, 2.0 + i)] for i in range(20)}
     png = curves_chart(curves, dashed={"model 3"})
-    size: tuple[int, int] = unpack(">II", png[16:24])
-    assert size == (1000, 600)
+    assert size_of(png) == (1000, 600)
     assert png != curves_chart(curves)
     assert png != curves_chart({**curves, "model 9": [(1, 3.0), (2, 3.0)]}, dashed={"model 3"})
 
 
-def test_chart_of_a_comparison__draws_each_run_in_its_own_colour_and_line_style() -> None:
+def test_chart_of_a_comparison__has_a_colour_and_a_line_style_per_run() -> None:
     line: Curve = [(step, 2.0) for step in range(100)]
     names = ("a: $x$ $", "b: _ мәтін", "c: 漢字", "d: \u202e")
     pictures = [pixels(comparison_chart({name: line} | {"rest": []}, "bits per character")) for name in names]
     four = comparison_chart({name: [(1, 3.0), (2, 2.0 + i)] for i, name in enumerate(names)}, "nats per token")
-    size: tuple[int, int] = unpack(">II", four[16:24])
-    assert size == (800, 400)
+    assert size_of(four) == (800, 400)
     alone = curve_rows(pictures[0][:, 300:500])
     assert all(curve_rows(picture[:, 300:500]) == alone for picture in pictures)  # the first colour, whatever the name
     styles = [{**{str(i): [] for i in range(number)}, "x": line} for number in range(4)]
@@ -123,19 +125,12 @@ def test_chart_of_a_comparison__draws_each_run_in_its_own_colour_and_line_style(
     assert coloured[0] == max(coloured) and len(set(coloured)) == 4  # a full line, and three with gaps
 
 
-def test_smoothed__keeps_a_straight_line_and_its_ends() -> None:
+def test_smoothed__takes_noise_away_and_keeps_a_line_its_ends_and_few_losses() -> None:
     line = [float(value) for value in range(200)]
     assert smoothed(line) == pytest.approx(line)
-
-
-def test_smoothed__takes_noise_away() -> None:
     noisy = [1.5 - index % 2 for index in range(200)]
     assert all(abs(value - 1.0) < 0.1 for value in smoothed(noisy)[20:-20])
-
-
-def test_smoothed__of_few_losses_is_the_losses() -> None:
-    assert smoothed([3.0, 1.0, 2.0]) == [3.0, 1.0, 2.0]
-    assert smoothed([]) == []
+    assert (smoothed([3.0, 1.0, 2.0]), smoothed([])) == ([3.0, 1.0, 2.0], [])
 
 
 SCRIPTS = "Қазақ ғұңһ ɡʷɔ̃ŋ tʰɑːqʃɪ œ̝ ئۇيغۇر 日本 😀 $_^ \u200d\t\u00a0\u0001\U0010ffff"
@@ -161,8 +156,7 @@ def lightness(picture: Tensor, columns: Sequence[int]) -> list[float]:
 @pytest.mark.parametrize(("columns", "width"), [(1, 796), (40, 1276)])
 def test_heat_map__is_as_large_as_its_rows_with_room_for_the_legend(unit: Unit, columns: int, width: int) -> None:
     rows: list[CellRow] = [(1, cells("a" * columns)), (41, cells("b"))]
-    size: tuple[int, int] = unpack(">II", heat_map(rows, unit)[16:24])
-    assert size == (width, 2 * 38 + 98)
+    assert size_of(heat_map(rows, unit)) == (width, 2 * 38 + 98)
 
 
 def test_heat_map__draws_every_script_with_a_sign_or_a_code_point(recwarn: pytest.WarningsRecorder) -> None:
@@ -175,7 +169,7 @@ def test_heat_map__draws_every_script_with_a_sign_or_a_code_point(recwarn: pytes
 
 
 @pytest.mark.parametrize(("unit", "end"), [("bits", 8.0), ("nats", 5.5)])
-def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end_of_the_scale(unit: Unit, end: float) -> None:
+def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end(unit: Unit, end: float) -> None:
     values = [0.0, end / 4, end / 2, end * 3 / 4, end, end * 3]
     picture = pixels(heat_map([(1, [(" ", value, True) for value in values])], unit))
     light = lightness(picture, [62 + 30 * x + 15 for x in range(len(values))])
