@@ -18,9 +18,11 @@ from trainer.contracts.runs import CheckpointRule, OptimizerConfig
 Values = Mapping[str, object]
 AUTO = "training.auto_generate_checkpoints"
 KEYS: Fields = {"first_epoch_checkpoints": 7, "subsequent_epochs_spacing": "linear", "linear_interval": 9}
+RENAMED: Fields = {"bos_token": "<|a|>", "pad_token": "[P]"}
 OF_RULE: Fields = {f"training.{name}": value for name, value in KEYS.items()}
 BERT = transformer("bert", activation_function="relu") | {"bert": {"type_vocab_size": 3}}
 OF_BERT: Fields = {"model": BERT, "training.objective": "masked_lm", "training.mlm_probability": 0.2}
+OF_BERT |= {"training.use_gradient_checkpointing": True}
 BERT_SIZES: Fields = {"num_layers": 2, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
 BERT_SIZES |= {"dropout": 0.1, "attention_dropout": 0.2, "activation_function": "relu", "type_vocab_size": 3}
 
@@ -48,15 +50,11 @@ MAPPED: list[tuple[Values, Values, Values]] = [
         },
     ),
     (
-        {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens": {"bos_token": "<|a|>", "pad_token": "[P]"}},
+        {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens": RENAMED},
         {},
-        {"tokenizer.method": "bpe", "tokenizer.special_tokens": {"bos_token": "<|a|>", "pad_token": "[P]"}},
+        {"tokenizer.method": "bpe", "tokenizer.special_tokens": RENAMED},
     ),
-    (
-        {"training.warmup_steps": 9, "training.use_amp": True},
-        {},
-        {"warmup_steps": 9, "warmup_ratio": None, "precision": "auto"},
-    ),
+    ({"training.warmup_steps": 9}, {}, {"warmup_steps": 9, "warmup_ratio": None}),
     ({"training.use_amp": True, "training.use_tf32": False}, {}, {"precision": "auto", "compute.tf32": False}),
     ({"training.use_amp": True, "run.precision": "bf16"}, {}, {"precision": "bf16"}),
     (
@@ -87,12 +85,8 @@ MAPPED: list[tuple[Values, Values, Values]] = [
     ({AUTO: True}, {"checkpoint_schedule": [4]}, {"checkpoint_schedule": (4,)}),
     ({AUTO: True}, {"checkpoint_schedule": None}, {"checkpoint_schedule": None}),
     ({"model.rnn.bidirectional": True, "training.objective": "masked_lm"}, {}, {"model.bidirectional": True}),
-    (
-        {**OF_BERT, "training.use_gradient_checkpointing": True},
-        {},
-        {"model_family": "bert", "objective": "masked_lm", "mlm_probability": 0.2, "model": BERT_SIZES},
-    ),
-    ({**OF_BERT, "training.use_gradient_checkpointing": True}, {}, {"compute.gradient_checkpointing": True}),
+    (OF_BERT, {}, {"model_family": "bert", "objective": "masked_lm", "mlm_probability": 0.2, "model": BERT_SIZES}),
+    (OF_BERT, {}, {"compute.gradient_checkpointing": True}),
 ]
 
 
@@ -155,98 +149,89 @@ def test_all_mistakes__are_told_at_once_with_value_and_what_is_allowed() -> None
     }
 
 
+def model(architecture: object, **sizes: object) -> Fields:
+    return {"model": {"architecture": architecture, **sizes}}
+
+
+def renamed(**tokens: str) -> Fields:
+    """Special tokens of bpe with other names."""
+    names = {f"{role}_token": token for role, token in tokens.items()}
+    return {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens": names}
+
+
+ABSENT: list[object] = [...]
+WRONG: dict[str, list[object]] = {
+    **{"logging": ABSENT, "tokenizer": ABSENT, "training": ABSENT, "model": [3], "run": [[1]]},
+    **{"experiment_name": ["a b"], "logging.level": ["LOUD"], "training.epoch": [3], "run.sed": [3]},
+    **{"model.architecture": [3], "run.model.hiden_size": [3], "run.checkpoint_schedule": [[], 7]},
+    **{"data.training_corpus": [""], "data.validation_corpus": ["..\\x"], "training.checkpoint_schedule": [[3, 3]]},
+    "tokenizer.special_tokens": [{"pad_token": "<p>"}],
+}
+"""Values that are a mistake at their own path."""
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path in WRONG for value in WRONG[path]])
+def test_wrong_value__is_one_problem_at_its_path(path: str, value: object) -> None:
+    with refused(ErrorCode.CONFIG_INVALID, f"`{path}`", path):
+        request_of({path: value})
+
+
 NESTED = "model: {architecture: gru, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}"
 NESTED_TRANSFORMER = (
     "model: {architecture: llama, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
     " intermediate_hidden_size: 256, attention_heads: 2, dropout: 0.1, attention_dropout: 0.1}}"
 )
 MISSING = "Missing required field 'architecture' in model config. Must be one of: gpt2, bert, lstm, gru, rnn, llama, qw"
-NAMES = "tokenizer.special_tokens"
-
-
-def renamed(tokens: Fields) -> Fields:
-    return {"tokenizer.tokenizer_type": "bpe", NAMES: tokens}
-
-
+OTHER_BLOCK = "belongs to another architecture: gru takes `model.rnn`"
+GPT2 = "belongs to another architecture: gpt2 takes `model.transformer`"
+FAMILIES = "'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'"
+AVAILABLE = "is not available; it must be one of"
 MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
     ErrorCode.CONFIG_INVALID: [
         ({"model.architecture": ...}, "model.architecture", MISSING),
         ({"model": {}}, "model.architecture", MISSING),
-        ({"model": 3}, "model", "must be a block of fields, you gave 3"),
-        ({"model.architecture": 3}, "model.architecture", "must be 'gpt2', 'bert'"),
-        (
-            {"model": {"architecture": "gru", "hidden_size": 8, "num_layers": 1}},
-            "model.hidden_size",
-            f"must be in the block `model.rnn`: {NESTED}",
-        ),
+        (model("gru", hidden_size=8, num_layers=1), "model.hidden_size", f"must be in the block `model.rnn`: {NESTED}"),
         ({"model.rnn": ...}, "model.rnn", f"is missing: {NESTED}"),
-        ({"model.rnn.rnn_type": "lstm"}, "model.rnn.rnn_type", "must equal `model.architecture`, 'gru', you gave"),
-        ({"model.transformer": {}}, "model.transformer", "belongs to another architecture: gru takes `model.rnn`"),
-        ({"model.bert": {}}, "model.bert", "belongs to another architecture: gru takes `model.rnn`"),
+        (model("llama"), "model.transformer", f"is missing: {NESTED_TRANSFORMER}"),
         (
-            {"model": {"architecture": "llama", **TRANSFORMER}},
+            model("llama", **TRANSFORMER),
             "model.embedding_size",
-            f"must be in the block `model.transformer`: {NESTED_TRANSFORMER}",
+            f"block `model.transformer`: {NESTED_TRANSFORMER}",
         ),
-        ({"model": {"architecture": "llama"}}, "model.transformer", f"is missing: {NESTED_TRANSFORMER}"),
-        ({"model": transformer() | {"rnn": {}}}, "model.rnn", "another architecture: gpt2 takes `model.transformer`"),
-        ({"model": transformer() | {"bert": {}}}, "model.bert", "gpt2 takes `model.transformer`"),
+        ({"model.rnn.rnn_type": "lstm"}, "model.rnn.rnn_type", "must equal `model.architecture`, 'gru', you gave"),
+        ({"model.transformer": {}}, "model.transformer", OTHER_BLOCK),
+        ({"model.bert": {}}, "model.bert", OTHER_BLOCK),
+        ({"model": transformer() | {"rnn": {}}}, "model.rnn", GPT2),
+        ({"model": transformer() | {"bert": {}}}, "model.bert", GPT2),
         ({"model": transformer(layer=2)}, "model.transformer.layer", "did you mean `layers`"),
         ({"model": transformer(activation_function="x")}, "model.transformer.activation_function", "must be"),
         ({"logging.use_wandb": True}, "logging.use_wandb", "the tracker wandb is not installed"),
-        ({"logging.level": "LOUD"}, "logging.level", "must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or"),
         ({"dataset_manipulation": [{"a": 1}]}, "dataset_manipulation", "is not supported"),
-        ({"experiment_name": "a b"}, "experiment_name", "must be 1 to 64 letters"),
-        *(({name: ...}, name, "is required") for name in ("logging", "tokenizer", "training")),
-        ({"run": [1]}, "run", "must be a block of fields, you gave [1]"),
-        ({"training.epoch": 3}, "training.epoch", "unknown field `training.epoch`; did you mean `epochs`"),
-        ({"run.sed": 3}, "run.sed", "unknown field `run.sed`; did you mean `seed`"),
-        ({"run.model.hiden_size": 3}, "run.model.hiden_size", "did you mean `hidden_size`"),
+        ({"model_family": "lstm"}, "model_family", "is a field of the train request: in a file with blocks write it"),
         ({"run.optimizer.betas": [0.9, 1]}, "run.optimizer.betas.1", "must be less than 1"),
-        ({"data.training_corpus": ""}, "data.training_corpus", "must be a relative path"),
-        ({"data.validation_corpus": "..\\x"}, "data.validation_corpus", "must be a relative path"),
-        ({"training.checkpoint_schedule": [3, 3]}, "training.checkpoint_schedule", "in ascending order, each step on"),
         ({"training.checkpoint_schedule": [-1, 3]}, "training.checkpoint_schedule.0", "or equal to 0, you gave -1"),
         ({AUTO: True, "training.checkpoint_schedule": [1]}, AUTO, "contradicts `training.checkpoint_schedule`"),
         ({AUTO: True, "training.log_base": 1}, "training.log_base", "greater than or equal to 2, you gave 1"),
         ({"run.checkpoint_schedule": {"log_base": 1}}, "run.checkpoint_schedule.log_base", "than or equal to 2, you "),
-        ({"run.checkpoint_schedule": []}, "run.checkpoint_schedule", "must have at least 1 item"),
-        ({"run.checkpoint_schedule": 7}, "run.checkpoint_schedule", "must be a block of fields"),
-        *(
-            (
-                {"run.precision": precision, "training.use_amp": use_amp},
-                "run.precision",
-                f"'{precision}' contradicts `training.use_amp` {str(use_amp).lower()}: give one of both",
-            )
-            for precision, use_amp in (("fp32", True), ("bf16", False))
-        ),
         (
-            renamed({"bos": "<a>"}),
-            f"{NAMES}.bos",
-            "unknown field `tokenizer.special_tokens.bos`; did you mean `bos_",
+            {"run.precision": "fp32", "training.use_amp": True},
+            "run.precision",
+            "contradicts `training.use_amp` true",
         ),
+        ({"run.precision": "bf16", "training.use_amp": False}, "run.precision", "contradicts `training.use_amp` false"),
+        (renamed(bos="begin"), "tokenizer.special_tokens.bos_token", "must be letters (a-z, A-Z), digits, '_', '.' or"),
+        (renamed(bos="<a>", cls="<b>"), "tokenizer.special_tokens", "must name `bos_token` or `cls_token`, not both"),
+        (renamed(pad="<a>", unk="<a>"), "tokenizer.special_tokens", "must have different names: one is given twice"),
+        (renamed(pad="</s>"), "tokenizer.special_tokens", "</s> is already the `eos_token`; rename that one, too"),
         (
-            renamed({"bos_token": "a"}),
-            f"{NAMES}.bos_token",
-            "must be letters (a-z, A-Z), digits, '_', '.' or '-' in ",
+            {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens.bos": "<a>"},
+            "tokenizer.special_tokens.bos",
+            "did you mean `bos_token`",
         ),
-        (renamed({"bos_token": "<a>", "cls_token": "<b>"}), NAMES, "must name `bos_token` or `cls_token`, not both"),
-        (renamed({"pad_token": "<a>", "unk_token": "<a>"}), NAMES, "must have different names: one is given twice"),
-        (renamed({"pad_token": "</s>"}), NAMES, "</s> is already the `eos_token`; rename that one, too"),
-        ({NAMES: {"pad_token": "<p>"}}, NAMES, "must be null: this method keeps its own special tokens"),
-        ({"model_family": "lstm"}, "model_family", "is a field of the train request: in a file with blocks write it"),
     ],
     ErrorCode.UNSUPPORTED_BACKEND: [
-        (
-            {"model": {"architecture": "t5", "transformer": {}}},
-            "model.architecture",
-            "'t5' is not available; it must be one of 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'",
-        ),
-        (
-            {"run.model_family": "gpt3"},
-            "run.model_family",
-            "is not available; it must be one of 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'",
-        ),
+        (model("t5", transformer={}), "model.architecture", f"'t5' {AVAILABLE} {FAMILIES}"),
+        ({"run.model_family": "gpt3"}, "run.model_family", f"'gpt3' {AVAILABLE} 'char_lstm', {FAMILIES}"),
     ],
     ErrorCode.MODEL_INCOMPATIBLE: [
         ({"model.rnn.bidirectional": True}, "model.rnn.bidirectional", "would see what it is to predict"),

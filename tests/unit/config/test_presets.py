@@ -31,6 +31,14 @@ def effective(corpus: CorpusRef = CORPUS, /, **fields: object) -> EffectiveReque
     return resolve(request_of(fields), corpus=corpus, validation_corpus=None, test_corpus=None)
 
 
+def of(family: str, **sizes: object) -> dict[str, object]:
+    return {"model_family": family, "model": sizes}
+
+
+def of_tokenizer(family: str, method: str, **fields: object) -> dict[str, object]:
+    return {"model_family": family, "tokenizer": {"method": method, **fields}}
+
+
 WORDS: Values = {
     **{"model.embedding_size": 256, "model.hidden_size": 512, "model.num_layers": 2, "model.dropout": 0.2},
     **{"max_seq_len": 30, "batch_size": 64, "learning_rate": 1e-3, "optimizer.name": "adam"},
@@ -71,29 +79,16 @@ DEFAULTS: list[tuple[Values, Values]] = [
     ({"model_family": "bert"}, {"objective": "masked_lm", "mlm_probability": 0.15}),
     ({"model_family": "gpt2"}, {"tokenizer.method": "bpe", "tokenizer.special_style": "gpt2"}),
     ({"model_family": "bert"}, {"tokenizer.method": "wordpiece", "tokenizer.special_style": "bert"}),
-    ({"model_family": "llama", "tokenizer": {"method": "wordpiece"}}, {"tokenizer.special_style": "gpt2"}),
-    ({"model_family": "bert", "tokenizer": {"method": "sentencepiece"}}, {"tokenizer.special_style": "bert"}),
+    (of_tokenizer("llama", "wordpiece"), {"tokenizer.special_style": "gpt2"}),
+    (of_tokenizer("bert", "sentencepiece"), {"tokenizer.special_style": "bert"}),
+    ({**of_tokenizer("lstm", "bpe"), "objective": "masked_lm"}, {"tokenizer.special_style": "gpt2_mask"}),
+    (of_tokenizer("bert", "bpe", special_style="gpt2_mask"), {"tokenizer.special_style": "gpt2_mask"}),
     (
-        {"model_family": "lstm", "objective": "masked_lm", "tokenizer": {"method": "bpe"}},
-        {"tokenizer.special_style": "gpt2_mask"},
-    ),
-    (
-        {"model_family": "bert", "tokenizer": {"method": "bpe", "special_style": "gpt2_mask"}},
-        {"tokenizer.special_style": "gpt2_mask"},
-    ),
-    (
-        {"model_family": "bert", "tokenizer": {"method": "bpe", "special_tokens": {"mask_token": "<gap>"}}},
-        {"tokenizer.special_style": "bert", "tokenizer.special_tokens.mask_token": "<gap>"},
-    ),
-    (
-        {
-            "model_family": "bert",
-            "tokenizer": {"method": "bpe", "special_style": "gpt2", "special_tokens": {"mask_token": "<gap>"}},
-        },
+        of_tokenizer("bert", "bpe", special_style="gpt2", special_tokens={"mask_token": "<gap>"}),
         {"tokenizer.special_style": "gpt2", "tokenizer.special_tokens.mask_token": "<gap>"},
     ),
-    ({"model_family": "lstm", "objective": "masked_lm", "tokenizer": CHAR}, {"tokenizer.mask_token": True}),
-    ({"model_family": "bert", "tokenizer": {**CHAR, "mask_token": True}}, {"tokenizer.mask_token": True}),
+    ({**of_tokenizer("lstm", "char"), "objective": "masked_lm"}, {"tokenizer.mask_token": True}),
+    (of_tokenizer("bert", "char", mask_token=True), {"tokenizer.mask_token": True}),
     *(
         (
             {"model_family": family, "model_size": "tiny", "max_seq_len": 48, "tokenizer": CHAR},
@@ -105,10 +100,7 @@ DEFAULTS: list[tuple[Values, Values]] = [
         )
         for family in TRANSFORMERS
     ),
-    (
-        {"model_family": "gpt2", "max_seq_len": 32, "model": {"max_position_embeddings": 64}},
-        {"max_seq_len": 32, "model.max_position_embeddings": 64},
-    ),
+    ({**of("gpt2", max_position_embeddings=64), "max_seq_len": 32}, {"model.max_position_embeddings": 64}),
 ]
 
 
@@ -118,22 +110,22 @@ def test_defaults__are_the_familys_and_given_values_win_also_null(fields: Values
     assert {path: value_at(run, path) for path in expected} == expected
 
 
-FIRST_WEIGHTS: list[tuple[Values, tuple[str, str, bool]]] = [
-    ({"model_family": "gru"}, ("keyboard", "all", False)),
-    ({"model_family": "gru", "model_size": "base"}, ("torch", "all", False)),
-    ({"model_family": "lstm", "model": {"tie_word_embeddings": True}}, ("keyboard", "between_layers", True)),
-    ({"model_family": "char_lstm"}, ("keyboard", "between_layers", True)),
-    ({"model_family": "lstm", "model_size": "paper"}, ("torch", "between_layers", False)),
-    ({"model_family": "char_lstm", "model_size": "paper"}, ("torch", "between_layers", False)),
-    ({"model": {"initialization": "torch", "dropout_places": "all"}}, ("torch", "all", True)),
-]
-
-
-@pytest.mark.parametrize(("fields", "expected"), FIRST_WEIGHTS)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"model_family": "gru"}, ("keyboard", "all", False)),
+        ({"model_family": "gru", "model_size": "base"}, ("torch", "all", False)),
+        (of("lstm", tie_word_embeddings=True), ("keyboard", "between_layers", True)),
+        ({"model_family": "char_lstm"}, ("keyboard", "between_layers", True)),
+        ({"model_family": "lstm", "model_size": "paper"}, ("torch", "between_layers", False)),
+        ({"model_family": "char_lstm", "model_size": "paper"}, ("torch", "between_layers", False)),
+        (of("char_lstm", initialization="torch", dropout_places="all"), ("torch", "all", True)),
+    ],
+)
 def test_first_weights_and_dropout__are_as_each_preset_has_them(
     fields: Values, expected: tuple[str, str, bool]
 ) -> None:
-    model: Values = dict(effective(tokenizer=CHAR, **fields).model)
+    model: Values = dict(effective(**{**fields, "tokenizer": CHAR}).model)
     assert (model["initialization"], model["dropout_places"], model["tie_word_embeddings"]) == expected
 
 
@@ -179,7 +171,6 @@ def test_intermediate_size__of_a_preset_stays_where_its_width_is_repeated(family
     assert inner_size(family, model_size="paper", model={"hidden_size": width}) == expected
 
 
-MASKED: Values = {"model_family": "lstm", "objective": "masked_lm"}
 OTHER_WEIGHTS: Values = {"initialization": "torch", "dropout_places": "all"}
 REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
     ErrorCode.INVALID_INPUT: [
@@ -192,46 +183,37 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         ({"model_family": "gpt2", "model": OTHER_WEIGHTS}, "`model.dropout_places` is not a size of gpt2"),
         ({"freeze_embeddings": True}, "`freeze_embeddings` needs `init_from_run_id`"),
         ({"optimizer": {"name": "sgd", "betas": [0.1, 0.2]}}, "`optimizer.betas` is not an option of sgd: leave it ou"),
-        ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave 'head'."),
+        ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave"),
         ({"tokenizer": CHAR, "tokenizer_id": "char-0"}, "give `tokenizer` or `tokenizer_id`, not both"),
+        (of("gpt2", hidden_size=64, num_attention_heads=3), "divisible by `num_attention_heads`; 64 is not by 3"),
         (
-            {"model_family": "gpt2", "model": {"hidden_size": 64, "num_attention_heads": 3}},
-            "`hidden_size` must be divisible by `num_attention_heads`; 64 is not by 3",
+            of("bert", hidden_size=64, embedding_size=32),
+            "`model.embedding_size` is not a size of bert, which has arch",
         ),
         (
-            {"model_family": "bert", "model": {"hidden_size": 64, "embedding_size": 32}},
-            "`model.embedding_size` is not a size of bert, which has architecture, hidden_size, num_layers",
-        ),
-        (
-            {"model_family": "qwen", "model": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 3}},
+            of("qwen", hidden_size=64, num_attention_heads=4, num_key_value_heads=3),
             "`num_attention_heads` must be divisible by `num_key_value_heads`; 4 is not by 3",
         ),
         (
-            {"model_family": "llama", "model": {"hidden_size": 6, "num_attention_heads": 2, "num_key_value_heads": 2}},
+            of("llama", hidden_size=6, num_attention_heads=2, num_key_value_heads=2),
             "must be even, as positions turn pairs of numbers; it is 3",
         ),
-        ({"model_family": "llama", "model": {"dropout": 0.1}}, "has `attention_dropout` only; you gave 0.1"),
-        ({"model_family": "gpt2", "model": {"tie_word_embeddings": False}}, "`model.tie_word_embeddings` must be True"),
-        ({"model_family": "gpt2", "model": {"initialization": "torch"}}, "is not a size of gpt2, which has"),
-        ({"model_family": "lstm", "model": {"num_attention_heads": 2}}, "is not a size of lstm, which has archit"),
+        (of("llama", dropout=0.1), "has `attention_dropout` only; you gave 0.1"),
+        (of("gpt2", tie_word_embeddings=False), "`model.tie_word_embeddings` must be True"),
+        (of("gpt2", initialization="torch"), "is not a size of gpt2, which has"),
+        (of("lstm", num_attention_heads=2), "is not a size of lstm, which has archit"),
     ],
     ErrorCode.MODEL_INCOMPATIBLE: [
         (
-            {"model_family": "gpt2", "max_seq_len": 64, "model": {"max_position_embeddings": 32}},
+            {**of("gpt2", max_position_embeddings=32), "max_seq_len": 64},
             "`max_seq_len` is 64, but `model.max_position_embeddings` is 32: make",
         ),
+        (of_tokenizer("bert", "char", mask_token=False), "`tokenizer.mask_token` must be true: masked_lm needs the t"),
         (
-            {"model_family": "bert", "tokenizer": {"method": "char", "mask_token": False}},
-            "`tokenizer.mask_token` must be true: masked_lm needs the token.",
+            {**of_tokenizer("lstm", "word"), "objective": "masked_lm"},
+            "must not be 'word': masked_lm needs a mask t",
         ),
-        (
-            {**MASKED, "tokenizer": {"method": "word"}},
-            "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
-        ),
-        (
-            {"model_family": "bert", "tokenizer": {"method": "bpe", "special_style": "gpt2"}},
-            "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token.",
-        ),
+        (of_tokenizer("bert", "bpe", special_style="gpt2"), "must be 'gpt2_mask' or 'bert': masked_lm needs a mask to"),
     ],
 }
 
