@@ -35,13 +35,9 @@ SHA = "0123456789abcdef" * 4
 
 
 def record(name: str = "small", **fields: object) -> ExperimentRecord:
+    request, experiment_id = plan(name=name, **fields), f"{name}-01234567"
     return ExperimentRecord(
-        experiment_id=f"{name}-01234567",
-        user_id=None,
-        created_at=now(),
-        request=plan(name=name, **fields),
-        request_hash=SHA,
-        corpora={},
+        experiment_id=experiment_id, user_id=None, created_at=now(), request=request, request_hash=SHA, corpora={}
     )
 
 

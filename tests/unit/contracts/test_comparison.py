@@ -144,13 +144,9 @@ OTHER_SPLIT = "Their test splits differ, so none of their metrics are comparable
 LOWERCASE: Fields = {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}
 SAME_TEST: Fields = {"test_corpus": OWN_TEXT}
 NO_FIGURES: Fields = dict.fromkeys(("loss", "perplexity", "bits_per_char", "top1_accuracy", "top5_accuracy"), None)
+DIFFERENT: list[Fields] = [{"corpus": OTHER_TEXT}, {"split_seed": 7}, {"test_fraction": 0.2}]
+DIFFERENT += [{"holdout_fraction": 0.2}, {"split_by": "position"}, SAME_TEST]
 BASES: list[tuple[Fields, Fields, EvalSplit | None, str | None, str]] = [
-    ({"corpus": OTHER_TEXT}, {}, "test", None, OTHER_SPLIT),
-    ({"split_seed": 7}, {}, "test", None, OTHER_SPLIT),
-    ({"test_fraction": 0.2}, {}, "test", None, OTHER_SPLIT),
-    ({"holdout_fraction": 0.2}, {}, "test", None, OTHER_SPLIT),
-    ({"split_by": "position"}, {}, "test", None, OTHER_SPLIT),
-    (SAME_TEST, {}, "test", None, OTHER_SPLIT),
     ({"corpus": OTHER_TEXT, "split_seed": 7, **SAME_TEST}, SAME_TEST, "test", "loss", ""),
     ({"seed": 7}, {}, "test", "loss", ""),
     ({"corpus": OTHER_TEXT}, {}, None, "loss", ""),
@@ -161,6 +157,9 @@ BASES: list[tuple[Fields, Fields, EvalSplit | None, str | None, str]] = [
     ({"documents": "stream", "split_by": "position"}, {}, None, None, "Their `documents` differ, so none of their me"),
     ({"objective": "masked_lm"}, {}, None, None, "none of their metrics are comparable"),
 ]
+
+
+BASES += [(fields, {}, "test", None, OTHER_SPLIT) for fields in DIFFERENT]
 
 
 @pytest.mark.parametrize(("new", "old", "split", "basis", "note"), BASES)
@@ -177,15 +176,12 @@ def test_runs__compare_on_one_text_in_one_form_only(
         assert one.delta == parse(Figures, {**NO_FIGURES, "params": 0, "tokens_per_second": 0.0})
 
 
-def test_masked_runs_with_different_tokenizers__do_not_compare() -> None:
-    first, other = (measured(name, tokenizer=name, objective="masked_lm") for name in ("a", "b"))
-    [one] = pair(first, other).against
-    assert (one.basis, one.is_regression) == (None, False)
-    assert one.notes == ("Their tokenizers differ, so losses per token are not comparable.",)
-
-
 def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -> None:
     known: Fields = {"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125, "unknown_char_share": 0.001}
+    masked, other = (measured(name, tokenizer=name, objective="masked_lm") for name in ("a", "b"))
+    [one] = pair(masked, other).against
+    assert (one.basis, one.is_regression) == (None, False)
+    assert one.notes == ("Their tokenizers differ, so losses per token are not comparable.",)
     new = measured("new", tokenizer="b", summary=known)
     [one] = pair(new, measured("old")).against
     assert (one.basis, one.is_regression) == ("bits_per_char", False)

@@ -194,13 +194,11 @@ def test_progress__is_reported_every_n_documents_and_at_the_end(tmp_path: Path) 
     assert (seen[0].rejected_documents, seen[0].lines, seen[0].characters) == (0, 24, 24 * 41)
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (line("kk", 1), "its documents were rejected. Check their language, or lower `--threshold kk=…`"),
-        ("short", "its lines were dropped. They need at least 30 characters of its own in IPA"),
-    ],
-)
+REJECTED = "its documents were rejected. Check their language, or lower `--threshold kk=…`"
+DROPPED = "its lines were dropped. They need at least 30 characters of its own in IPA"
+
+
+@pytest.mark.parametrize(("text", "sentence"), [(line("kk", 1), REJECTED), ("short", DROPPED)])
 def test_nothing_left__is_said_with_the_reason(text: str, sentence: str, tmp_path: Path) -> None:
     tools = AS_IT_IS._replace(identify=lambda document: ("kk", 1.0 if document == "short" else 0.1))
     with refused(ErrorCode.CORPUS_EMPTY, f"Nothing is left of 'kk': {sentence}."):

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 from unicodedata import normalize
 
 import pytest
@@ -22,7 +23,6 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
-from trainer.contracts.tokenizers import SplitBy
 from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule, line_digests, split_labels
 from trainer.system.files import claim_folder
 from trainer.tokenizers.base import Ids
@@ -44,24 +44,37 @@ def effective_of(paths: CorpusPaths, **values: object) -> EffectiveRequest:
     )
 
 
-def test_ids__are_mapped_from_files(tmp_path: Path) -> None:
-    assert {type(ids).__name__ for ids in make_run(tmp_path, POEM).corpus.ids.values()} == {"memmap"}
+class Poem(NamedTuple):
+    """A text, and where it is encoded."""
+
+    paths: CorpusPaths
+    cache: Path
+
+    def prepare(self, **values: object) -> dict[Split, list[int]]:
+        _, corpus = prepare(effective_of(self.paths, **values), self.paths, self.cache)
+        return {split: ids_of(ids) for split, ids in corpus.ids.items()}
+
+    def folder(self) -> Path:
+        [folder] = [path for path in self.cache.iterdir() if path.is_dir()]
+        return folder
 
 
-def test_split_seed__draws_the_splits_and_the_seed_does_not(tmp_path: Path) -> None:
-    (tmp_path / "poem.txt").write_text("\n".join(POEM), encoding="utf-8")
+@pytest.fixture(name="poem")
+def poem_fixture(tmp_path: Path) -> Poem:
+    return Poem(CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache")
 
-    def test_split(**seeds: int) -> list[int]:
-        paths = CorpusPaths(tmp_path / "poem.txt")
-        _, corpus = prepare(effective_of(paths, test_fraction=0.3, **seeds), paths, tmp_path / "cache")
-        return ids_of(corpus.ids["test"])
+
+def test_split_seed__draws_the_splits_and_the_seed_does_not(poem: Poem) -> None:
+    def test_split(**seeds: int) -> tuple[int, ...]:
+        return tuple(poem.prepare(test_fraction=0.3, **seeds)["test"])
 
     assert test_split(seed=1) == test_split(seed=2)
-    assert len({tuple(test_split(split_seed=seed)) for seed in range(5)}) > 1
+    assert len({test_split(split_seed=seed) for seed in range(5)}) > 1
 
 
 def test_encoded_corpus__is_in_use_until_its_ids_are_not(tmp_path: Path) -> None:
     run = make_run(tmp_path, POEM)
+    assert {type(ids).__name__ for ids in run.corpus.ids.values()} == {"memmap"}
     [folder] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     os.utime(folder, (0, 0))
     _, corpus = prepare(run.effective, CorpusPaths(tmp_path / "corpus.txt"), tmp_path / "cache", run.tokenizer)
@@ -73,19 +86,12 @@ def test_encoded_corpus__is_in_use_until_its_ids_are_not(tmp_path: Path) -> None
     os.close(claim)
 
 
-def test_encoded_corpus__that_a_cleanup_removes_just_now_is_made_again(tmp_path: Path) -> None:
-    effective = make_run(tmp_path, POEM).effective
-
-    def prepared() -> dict[Split, list[int]]:
-        _, corpus = prepare(effective, CorpusPaths(tmp_path / "corpus.txt"), tmp_path / "cache")
-        return {split: ids_of(ids) for split, ids in corpus.ids.items()}
-
-    expected = prepared()
-    [folder] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+def test_encoded_corpus__that_a_cleanup_removes_just_now_is_made_again(poem: Poem, tmp_path: Path) -> None:
+    expected, folder = poem.prepare(), poem.folder()
     claim = claim_folder(folder)
     assert claim is not None
     with ThreadPoolExecutor(1) as pool:
-        preparing = pool.submit(prepared)
+        preparing = pool.submit(poem.prepare)
         folder.rename(tmp_path / "trash")
         os.close(claim)
         assert preparing.result() == expected
@@ -139,85 +145,68 @@ def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None
     assert set(ids_of(run.corpus.ids["test"])) == {1, 2, 3}
 
 
-@pytest.mark.parametrize("by", ["line", "file", "position"])
-def test_split_by__is_what_the_request_says(tmp_path: Path, by: SplitBy) -> None:
+def test_split_by_file__keeps_files_whole(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
     for number in range(5):
         write(folder, POEM[number * 2 : number * 2 + 2], f"{number}.txt")
     paths = CorpusPaths(folder)
-    effective = effective_of(paths, split_by=by, test_fraction=0.2, holdout_fraction=0.2)
+    effective = effective_of(paths, split_by="file", test_fraction=0.2, holdout_fraction=0.2)
     tokenizer, corpus = prepare(effective, paths, tmp_path / "cache")
-    rule = SplitRule(0.2, 0.2, effective.split_seed, by)
+    lines = SplitCorpus(folder, NFC, SplitRule(0.2, 0.2, effective.split_seed, "file"))
     for split, ids in corpus.ids.items():
-        lines = lines_in(SplitCorpus(folder, NFC, rule).lines(split))
-        assert ids_of(ids) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
-    if by == "position":
-        assert ids_of(corpus.ids["test"]) == [i for line in POEM[8:] for i in (2, *tokenizer.encode(line), 3)]
+        assert ids_of(ids) == [i for line in lines_in(lines.lines(split)) for i in (2, *tokenizer.encode(line), 3)]
 
 
-def test_cache__is_used_again_for_the_same_and_not_for_another(tmp_path: Path) -> None:
-    paths = CorpusPaths(write(tmp_path, POEM))
-    cache = tmp_path / "cache"
+def test_cache__is_used_again_for_the_same_and_not_for_another(poem: Poem) -> None:
+    paths, cache = poem.paths, poem.cache
     tokenizer, _ = prepare(effective_of(paths), paths, cache)
-    folder = next(cache.iterdir())
+    folder = poem.folder()
     made = folder.stat().st_ino
-    prepare(effective_of(paths, num_epochs=9), paths, cache)
+    poem.prepare(num_epochs=9)
     prepare(effective_of(paths), paths, cache, tokenizer)
     assert [(f.name, f.stat().st_ino) for f in cache.iterdir()] == [(folder.name, made)]
-    prepare(effective_of(paths, split_seed=1), paths, cache)
-    prepare(effective_of(paths, test_fraction=0.3), paths, cache)
-    prepare(effective_of(paths, tokenizer={"method": "char", "min_frequency": 3}), paths, cache)
+    poem.prepare(split_seed=1)
+    poem.prepare(test_fraction=0.3)
+    poem.prepare(tokenizer={"method": "char", "min_frequency": 3})
     prepare(effective_of(paths, split_by="position"), paths, cache, tokenizer)
     assert len(list(cache.iterdir())) == 5
 
 
-def test_cache__is_filled_by_many_at_once(tmp_path: Path) -> None:
-    paths, cache = CorpusPaths(write(tmp_path, POEM * 50)), tmp_path / "cache"
+def test_cache__is_filled_by_many_at_once(poem: Poem, tmp_path: Path) -> None:
+    write(tmp_path, POEM * 50)
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda _: ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"]), range(6)))
+        found = list(pool.map(lambda _: poem.prepare(), range(6)))
     assert all(ids == found[0] for ids in found)
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(poem.cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize("deleted", ["content.json", "train.bin", "*"])
-def test_cache__of_which_something_was_deleted_is_made_again(tmp_path: Path, deleted: str) -> None:
-    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
-    expected = ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"])
-    [folder] = cache.iterdir()
+def test_cache__of_which_something_was_deleted_is_made_again(poem: Poem, deleted: str) -> None:
+    expected, folder = poem.prepare(), poem.folder()
     for file in folder.glob(deleted):
         file.unlink()
     if deleted == "*":
         folder.rmdir()
-    assert ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"]) == expected
-    assert list(cache.iterdir()) == [folder]
+    assert poem.prepare() == expected
+    assert list(poem.cache.iterdir()) == [folder]
 
 
-def test_cache__that_cannot_be_written_is_an_error_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOTEMPTY])
+def test_cache__appears_whole_once_or_not_at_all(poem: Poem, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fails(self: Path, target: Path) -> None:
+        if number == errno.ENOTEMPTY:  # another process was first
+            shutil.copytree(self, target)
+        raise OSError(number, "failed", str(target))
 
-    def full(self: Path, target: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(target))
-
-    monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(OSError, match="No space left"):
-        prepare(effective_of(paths), paths, cache)
-    assert list(cache.iterdir()) == []
-
-
-def test_cache__that_another_process_has_just_filled_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
-
-    def beaten(self: Path, target: Path) -> None:
-        shutil.copytree(self, target)
-        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(target))
-
-    monkeypatch.setattr(Path, "rename", beaten)
-    _, corpus = prepare(effective_of(paths), paths, cache)
-    assert len(corpus.ids["train"]) > 0
-    assert [folder.name.startswith(".tmp") for folder in cache.iterdir()] == [False]
+    monkeypatch.setattr(Path, "rename", fails)
+    if number == errno.ENOTEMPTY:
+        assert len(poem.prepare()["train"]) > 0
+        assert not poem.folder().name.startswith(".tmp")
+    else:
+        with pytest.raises(OSError, match="failed"):
+            poem.prepare()
+        assert list(poem.cache.iterdir()) == []
 
 
 def test_given_texts__are_validation_and_test(tmp_path: Path) -> None:
@@ -229,12 +218,11 @@ def test_given_texts__are_validation_and_test(tmp_path: Path) -> None:
     assert tokenizer.manifest.stats.holdout_lines == 1
 
 
-def test_changed_corpus__is_refused(tmp_path: Path) -> None:
-    paths = CorpusPaths(write(tmp_path, POEM))
-    effective = effective_of(paths)
+def test_changed_corpus__is_refused(poem: Poem, tmp_path: Path) -> None:
+    effective = effective_of(poem.paths)
     write(tmp_path, POEM[:-1])
     with refused(ErrorCode.DATA_NOT_FOUND, "'corpus.txt' has changed"):
-        prepare(effective, paths, tmp_path / "cache")
+        prepare(effective, poem.paths, poem.cache)
 
 
 def test_long_text__is_encoded_in_blocks_without_a_seam(tmp_path: Path) -> None:
