@@ -120,7 +120,7 @@ def test_shipped_config__has_the_defaults_of_its_family(name: str, family: str, 
     assert request_hash(resolved(train_request(fields))) == request_hash(resolved(default))
 
 
-def test_all_mistakes__are_told_at_once_with_value_and_what_is_allowed() -> None:
+def test_all_mistakes__are_reported_at_once_with_the_allowed_values() -> None:
     spoilt: Fields = {
         **{"data.batch_size": 0, "data.training_corpus": "/etc/passwd", "data.sise": 1},
         **{"training.learning_rate": 5, "training.use_amp": "no", "training.output_dir": "../x"},
@@ -254,7 +254,7 @@ def test_one_mistake__is_one_problem_at_its_path(code: ErrorCode, changes: Value
         request_of(changes)
 
 
-def test_refusal_without_details__is_told_at_the_place_that_it_names() -> None:
+def test_refusal_without_details__gets_the_path_of_the_field_it_names() -> None:
     experiment = read_experiment(document({"run.model_size": "huge"}), {"seed": 1})
     for message, field, expected in (
         ("`model_size` must be one.", "", ("run.model_size", "`run.model_size` must be one", "'huge'")),

@@ -31,7 +31,7 @@ def request_of(file: Fields, typed: Fields) -> TrainRequest:
 @pytest.mark.parametrize(
     "file", [{"num_epochs": 2}, {"model": {"hidden_size": 9}}, {"tokenizer": {"min_frequency": 2}}]
 )
-def test_file_with_some_fields__takes_the_rest_from_what_is_typed(file: Fields) -> None:
+def test_file_with_some_fields__takes_the_rest_from_typed_options(file: Fields) -> None:
     typed: Fields = {"corpus": "kk", "model_family": "char_lstm"}
     assert request_of(file, typed) == request_of({**typed, **file}, {}) == train_request({**typed, **file})
 

@@ -43,7 +43,7 @@ def effective_of(architecture: str, folder: Path) -> EffectiveRequest:
     return asyncio.run(resolve_request(request, CorpusStore(settings), settings))
 
 
-def test_sequences__are_a_hundred_of_fifty_words_with_the_odd_ones_among_them() -> None:
+def test_sequences__are_a_hundred_of_fifty_words_and_the_odd_ones() -> None:
     words = [len(line.split()) for line in LINES]
     assert 95 <= sum(map(bool, words)) <= 105
     assert 45 <= sum(words) / sum(map(bool, words)) <= 55

@@ -284,7 +284,7 @@ def test_warm_start__has_the_sizes_and_the_tokenizer_of_its_parent() -> None:
         ({"tokenizer_id": "char-0"}, "`tokenizer_id` is 'char-0', but its parent run 'parent' has"),
     ],
 )
-def test_warm_start__refuses_what_does_not_fit_its_parent(fields: Values, sentence: str) -> None:
+def test_warm_start__refuses_fields_that_do_not_fit_its_parent(fields: Values, sentence: str) -> None:
     with refused(ErrorCode.MODEL_INCOMPATIBLE, sentence):
         child(SMALL_LSTM, **{"model_family": "lstm", **fields})
 
@@ -302,7 +302,7 @@ COUNTED += [{"init_from_run_id": "parent", "freeze_embeddings": True}, {"objecti
 COUNTED += [{"objective": "masked_lm", "mlm_probability": 0.4}]
 
 
-def test_hash__counts_what_changes_the_result_and_no_names() -> None:
+def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
     same = [effective(**fields) for fields in UNCOUNTED] + [effective(changed(CORPUS, name="other"))]
     assert {request_hash(run) for run in same} == {request_hash(effective())}
     different = [effective(**fields) for fields in COUNTED] + [effective(), effective(changed(CORPUS, sha256="b" * 64))]

@@ -77,7 +77,7 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     assert found.is_passed is not is_regression
 
 
-def test_runs_that_differ_in_their_seeds_only__are_no_regression_and_are_said_to() -> None:
+def test_runs_that_differ_in_their_seeds_only__are_no_regression() -> None:
     first, other = measured("new", seed=7, summary={"loss": 2.1}), trained_by(measured("old"), ENVIRONMENT)
     found = pair(trained_by(first, ENVIRONMENT), other)
     [one] = found.against
@@ -101,7 +101,7 @@ def test_runs_that_differ_in_their_seeds_only__are_no_regression_and_are_said_to
         ({"cpu_capability": "AVX2", "libraries": {"torch": "3"}}, False),
     ],
 )
-def test_equal_requests_on_different_cpus__are_no_regression_and_are_said_to(changes: Fields, is_chance: bool) -> None:
+def test_equal_requests_on_different_cpus__are_no_regression(changes: Fields, is_chance: bool) -> None:
     new = trained_by(measured("new", summary={"loss": 2.1}), ENVIRONMENT)
     [one] = pair(new, trained_by(measured("old"), changed(ENVIRONMENT, **changes))).against
     said = "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
@@ -176,7 +176,7 @@ def test_runs__compare_on_one_text_in_one_form_only(
         assert one.delta == parse(Figures, {**NO_FIGURES, "params": 0, "tokens_per_second": 0.0})
 
 
-def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -> None:
+def test_different_tokenizers__compare_by_bits_per_character_only() -> None:
     known: Fields = {"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125, "unknown_char_share": 0.001}
     masked, other = (measured(name, tokenizer=name, objective="masked_lm") for name in ("a", "b"))
     [one] = pair(masked, other).against
@@ -207,7 +207,7 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
     assert (alike.basis, alike.notes, alike.verdict) == ("loss", (note,), "equal")
 
 
-def test_gaps_masked_by_different_seeds__are_said_to_differ_by_chance_too() -> None:
+def test_gaps_masked_by_different_seeds__differ_by_chance_too() -> None:
     one = measured("new", family="bert")
     assert pair(one, measured("old", family="bert", seed=3)).against[0].notes == ()  # equal
     [other] = pair(one, measured("other", family="bert", split_seed=3), split=None).against

@@ -128,9 +128,7 @@ RECORDS: list[tuple[BaseModel, str, str]] = [
 
 
 @pytest.mark.parametrize(("record", "written", "damaged"), RECORDS)
-def test_record__is_read_again_and_a_damaged_one_is_told_without_its_text(
-    record: BaseModel, written: str, damaged: str
-) -> None:
+def test_record__is_read_again_and_a_damaged_one_shows_no_text(record: BaseModel, written: str, damaged: str) -> None:
     stored = record.model_dump_json()
     assert inference_adapter.validate_json(stored) == record
     field = written.split('"')[1]

@@ -50,9 +50,7 @@ def test_lines_too_few_or_too_unequal__have_no_interval() -> None:
     ("lines", "spread", "divisor"),
     [(50, 0.0, "tokens"), (50, 0.7, "tokens"), (50, 0.7, "chars"), (1000, 0.7, "tokens")],
 )
-def test_interval__covers_the_true_difference_in_93_to_97_percent_of_400_pairs(
-    lines: int, spread: float, divisor: str
-) -> None:
+def test_interval__covers_the_true_difference_in_95_percent_of_pairs(lines: int, spread: float, divisor: str) -> None:
     """Lines differ in length (log-normal), in difficulty, which both models share, and in what one model gains."""
     random = np.random.Generator(np.random.PCG64(7))
     gain, covered = 0.02, 0

@@ -74,13 +74,13 @@ BAD_NAMES: list[tuple[Mapping[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("names", "sentence"), BAD_NAMES)
-def test_special_tokens__that_would_not_be_told_apart_are_refused(names: Mapping[str, object], sentence: str) -> None:
+def test_special_tokens__that_cannot_be_distinguished_are_refused(names: Mapping[str, object], sentence: str) -> None:
     with refused(ErrorCode.INVALID_INPUT, sentence):
         request(special_tokens=names)
 
 
 @pytest.mark.parametrize("method", ["morse", "character", ""])
-def test_method__that_is_not_there_is_told_with_those_that_are(method: str) -> None:
+def test_unknown_method__is_refused_with_the_known_ones(method: str) -> None:
     with refused(ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"):
         config_of(request(method=method))
 
@@ -157,7 +157,7 @@ def effective(*texts: CorpusRef | None, **fields: object) -> EffectiveRequest:
     return resolve(tiny_request(**fields), corpus=corpus, validation_corpus=validation, test_corpus=test)
 
 
-def test_source_of_a_runs_tokenizer__differs_for_what_changes_it_alone() -> None:
+def test_source_of_a_runs_tokenizer__counts_only_fields_that_change_it() -> None:
     zero, one = refs("0", "1")
     char: Fields = {"method": "char"}
     changes: list[Fields] = [
@@ -174,7 +174,7 @@ def test_source_of_a_runs_tokenizer__differs_for_what_changes_it_alone() -> None
     assert run_source(same) == run_source(effective())
 
 
-def test_tokenizer_of_a_run__has_the_folder_of_its_file_or_its_corpus_as_label() -> None:
+def test_tokenizer_of_a_run__has_its_folder_or_its_corpus_as_label() -> None:
     run, (text,) = record(), refs("0")
     manifest = char_tokenizer(["ab"]).manifest
     attached = changed(run.effective, corpus=changed(text, name=text.sha256))

@@ -73,7 +73,7 @@ WRONG_FIELDS: list[tuple[str, object, str, str]] = [
 
 
 @pytest.mark.parametrize(("path", "given", "said", "allowed"), WRONG_FIELDS)
-def test_wrong_field__is_named_with_what_would_be_right(path: str, given: object, said: str, allowed: str) -> None:
+def test_wrong_field__is_named_with_the_allowed_values(path: str, given: object, said: str, allowed: str) -> None:
     fields: dict[str, object] = {"model_family": "char_lstm", "corpus": "x"}
     if path:
         set_path(fields, path, given)
@@ -88,7 +88,7 @@ def test_wrong_field__is_named_with_what_would_be_right(path: str, given: object
     assert (problem.allowed or "").startswith(allowed)
 
 
-def test_all_wrong_fields__are_told_at_once() -> None:
+def test_all_wrong_fields__are_reported_at_once() -> None:
     with refused(ErrorCode.INVALID_INPUT, "`corpus` is required", "corpus", "num_epochs", "seed"):
         train_request({"model_family": "char_lstm", "num_epochs": 0, "seed": -1})
 

@@ -78,7 +78,7 @@ def test_repeated_line__is_dropped_after_cleaning() -> None:
 
 
 @for_all(LINES)
-def test_accounts__each_step_begins_with_what_the_last_one_left(lines: list[str]) -> None:
+def test_accounts__each_step_begins_with_the_result_of_the_last(lines: list[str]) -> None:
     counts = StepCounts()
     cleaner = Cleaner("tr", counts)
     kept = [line for line in map(cleaner.clean, lines) if line is not None]
@@ -148,7 +148,7 @@ def test_filter_that_is_off__removes_nothing(name: BuildFilter, line: str) -> No
     assert name in {each.step for each in counts.removals()}
 
 
-def test_removals__are_shares_of_what_a_step_received() -> None:
+def test_removals__are_shares_of_the_input_of_a_step() -> None:
     counts = StepCounts()
     cleaner = Cleaner("tr", counts)
     for line in ("b" * 30, "b" * 29 + " " + "w" * 9, "e" * 19):

@@ -96,7 +96,7 @@ async def test_folder__is_a_corpus_by_its_name(corpora: CorpusStore, root: Path)
     ],
     ids=["encoding", "long line"],
 )
-async def test_folder__what_is_wrong_names_the_file(
+async def test_folder__a_fault_in_it_names_the_file(
     corpora: CorpusStore, root: Path, content: bytes, sentence: str
 ) -> None:
     (root / "six" / "b.txt").write_bytes(content)
@@ -148,7 +148,7 @@ async def test_offered_folder__is_kept_by_content_and_stays_when_it_goes(corpora
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOTEMPTY])
-async def test_offered_folder__appears_whole_or_not_at_all(
+async def test_offered_folder__appears_complete_or_not_at_all(
     corpora: CorpusStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fails(self: Path, target: Path) -> None:

@@ -39,7 +39,7 @@ def test_lines__are_composed_however_long_they_are(tmp_path: Path) -> None:
         assert read(tmp_path, ("a" * length + "e\u0301").encode()) == ["a" * length + "é"]
 
 
-def test_lines__are_lowercased_letter_by_letter_where_that_is_asked(tmp_path: Path) -> None:
+def test_lines__are_lowercased_letter_by_letter_on_request(tmp_path: Path) -> None:
     lines = read(tmp_path, "ΑΣ ÉẞI\n".encode(), Normalization(lowercase=True))
     assert lines == ["ας".replace("ς", "σ") + " éßi"]
 
@@ -125,7 +125,7 @@ def test_split__too_few_different_lines_are_cut_by_position(lines: list[str]) ->
 @pytest.mark.parametrize(
     ("lines", "sentence"), [([], "0 non-empty lines"), (["a"], "1 non-empty line,"), (["a", "b"], "3")]
 )
-def test_split__of_too_few_lines_says_how_many_are_needed(lines: list[str], sentence: str) -> None:
+def test_split__of_too_few_lines_is_refused_with_the_minimum(lines: list[str], sentence: str) -> None:
     with refused(ErrorCode.CORPUS_EMPTY, sentence):
         labels_of(lines)
 
@@ -187,7 +187,7 @@ def split_by_file(folder: Path, sizes: list[int], seed: int = 1, rule: SplitRule
     return found
 
 
-def test_split__by_file_draws_whole_files_near_the_wanted_share_by_seed(tmp_path: Path) -> None:
+def test_split__by_file_draws_complete_files_near_the_share_by_seed(tmp_path: Path) -> None:
     tests: list[list[str]] = []
     for seed in (1, 1, 2):
         draw = split_by_file(tmp_path, [10] * 50, seed)
@@ -202,7 +202,7 @@ def test_split__by_file_leaves_the_large_ones_to_the_training(tmp_path: Path) ->
 
 
 @for_all_pairs(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.integers(0, 9))
-def test_split__by_file_fills_every_split_or_says_how_many_files_it_needs(sizes: list[int], seed: int) -> None:
+def test_split__by_file_fills_every_split_or_is_refused(sizes: list[int], seed: int) -> None:
     files = sum(size > 0 for size in sizes)
     with TemporaryDirectory() as folder:
         if files >= 3:

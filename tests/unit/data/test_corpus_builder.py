@@ -199,7 +199,7 @@ DROPPED = "its lines were dropped. They need at least 30 characters of its own i
 
 
 @pytest.mark.parametrize(("text", "sentence"), [(line("kk", 1), REJECTED), ("short", DROPPED)])
-def test_nothing_left__is_said_with_the_reason(text: str, sentence: str, tmp_path: Path) -> None:
+def test_nothing_left__is_an_error_with_the_reason(text: str, sentence: str, tmp_path: Path) -> None:
     tools = AS_IT_IS._replace(identify=lambda document: ("kk", 1.0 if document == "short" else 0.1))
     with refused(ErrorCode.CORPUS_EMPTY, f"Nothing is left of 'kk': {sentence}."):
         build(source_of({"kk": [text]}), tmp_path, BuildOptions(thresholds={"kk": 0.5}), tools)

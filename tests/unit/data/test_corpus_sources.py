@@ -50,7 +50,7 @@ def test_document__of_a_folder_ends_at_a_blank_line_or_after_100_lines(folder: P
     assert "\n".join(documents).split("\n") == [*map(str, range(250)), "last"]
 
 
-def test_documents__that_have_been_read_are_skipped_and_none_is_begun_at_the_end(folder: Path) -> None:
+def test_documents__that_have_been_read_are_skipped(folder: Path) -> None:
     source = find_source(str(folder), ("kk",), None)
     for skipped in range(4):
         assert list(source.read("kk", skipped)) == ["bir\neki\n", "", "üş"][skipped:]
@@ -67,7 +67,7 @@ def test_folder__without_a_readable_text_per_language_is_refused(folder: Path) -
     assert caught.value.code is ErrorCode.DATA_NOT_FOUND
 
 
-def test_unknown_source_and_language__are_told_the_known_ones() -> None:
+def test_unknown_source_and_language__are_refused_with_the_known_ones() -> None:
     known = "one of wikitext-2, oscar, culturax, or a folder of texts, you gave 'wikitext-3'"
     with refused(ErrorCode.INVALID_INPUT, known):
         read("wikitext-3", "kk")
@@ -107,7 +107,7 @@ MISSING: list[tuple[str, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("source", "token", "said"), MISSING)
-def test_hub_without_connection_or_access__is_said_with_the_remedy(
+def test_hub_without_connection_or_access__is_an_error_with_a_remedy(
     source: str, token: str | None, said: str, tmp_path: Path
 ) -> None:
     library = DATASETS.replace('== "no access"', 'in ("no access", None)')

@@ -26,7 +26,7 @@ def _corpora(tmp_path: Path) -> CorpusStore:
     return CorpusStore(settings_in(tmp_path))
 
 
-def test_text__is_the_named_file_to_its_last_character_or_that_of_the_request(corpora: CorpusStore) -> None:
+def test_text__is_the_complete_file_or_that_of_the_request(corpora: CorpusStore) -> None:
     whole = "the sea\r\n\n the s\u00fcn \n"
     assert load_input(ScoreRequest(path="poem"), corpora).text == whole
     assert load_input(GenerateRequest(prompt_path="poem.txt"), corpora).prompt_text == whole

@@ -154,7 +154,7 @@ def test_folder__a_name_that_is_no_unicode_is_hashed_by_its_bytes(tmp_path: Path
     assert corpus_sha256(tmp_path) == sha256(sha256(b"1").hexdigest().encode() + b"  " + name + b"\n").hexdigest()
 
 
-def test_corpus__that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_corpus__is_refused_without_its_folder(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.txt"):
         with pytest.raises(AppError) as caught:
             list(line_blocks(path))

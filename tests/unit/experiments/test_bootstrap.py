@@ -118,7 +118,7 @@ def coverage(n_seeds: int, seed_sd: float, *, has_seeds: bool) -> float:
     return fmean([float(each.low <= 0 <= each.high) for each in found])
 
 
-def test_interval__of_seeds_and_sections_covers_the_true_difference_more_often() -> None:
+def test_interval__of_seeds_and_sections_covers_the_difference_more_often() -> None:
     # the mean over 5 trainings of each model spreads as much as the mean over sections: 1 / 40 = 2 * sd ** 2 / 5
     seed_sd = sqrt(5 / 80)
     # sections alone have half of the variance: 2 * Phi(1.96 / 2 ** 0.5) - 1 = 0.834

@@ -145,7 +145,7 @@ def test_more_languages__have_drawn_permutations_that_keep_the_blocks(blocks: st
     assert all(len({order[place] for order in places}) > 1 for place in range(9))
 
 
-def test_drawn_permutations__give_the_p_of_all_of_them_for_languages_that_are_exchangeable() -> None:
+def test_drawn_permutations__give_the_p_of_all_of_them() -> None:
     # a star: language a is far from all others in both matrices; p is the chance that a stays: 1 in 9
     excess = {(a, b): 0.0 if a == b else 1.0 + ("a" in (a, b)) for a in "abcdefghi" for b in "abcdefghi"}
     row = result_of(excess, rated(excess))["pearson", "all"]

@@ -75,7 +75,7 @@ def flags(values: NDArray[np.bool_]) -> str:
     return "".join("x" if value else "-" for value in found)
 
 
-def test_unk__scores_every_character_but_the_first_and_those_of_larger_tokens() -> None:
+def test_unk__scores_every_character_but_the_first() -> None:
     assert numbers(section_scores(TEXT, BY_CHARACTER)) == [(7.0, 3, 3), (8.0, 1, 1), (0.0, 0, 0), (48.0, 2, 2)]
     assert numbers(section_scores(TEXT, BY_PIECE)) == [(1.5, 2, 2), (0.0, 0, 0), (0.0, 0, 0), (0.875, 2, 2)]
 

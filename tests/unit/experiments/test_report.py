@@ -167,7 +167,7 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
         (finished_experiment(), "2 seeds per language: the intervals cover seeds and sections of the text."),
     ],
 )
-def test_caption__of_every_table_and_figure_says_what_intervals_cover(result: ExperimentResult, note: str) -> None:
+def test_caption__of_every_table_and_figure_explains_intervals(result: ExperimentResult, note: str) -> None:
     page = Page(experiment_html(result, IMAGES))
     assert len(page.captions) == page.tables + len(page.alts) > 20
     baseline = "The trigram baseline has no seeds: its intervals cover sections of the text."
@@ -196,7 +196,7 @@ def test_note__in_a_figure_overlaps_no_other_text() -> None:
             assert inside is not None and inside.extents[1] > high
 
 
-def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -> None:
+def test_page__names_missing_branches_seeds_and_ratings() -> None:
     result: ExperimentResult = changed(
         finished_experiment(),
         validity=Validity(passed=None),
@@ -215,7 +215,7 @@ def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -
     assert "±" not in read.text
 
 
-def test_ratings__stand_in_the_page_with_the_primary_test_first_and_adjusted_p() -> None:
+def test_ratings__stand_in_the_page_with_adjusted_p() -> None:
     text = Page(experiment_html(finished_experiment(), IMAGES)).text
     test = "primary test, model lstm on the passages, positions whose character every model knows"
     numbers = "Spearman's ρ = -0.790, p = 0.0833 (12 pairs of 4 languages, all rated pairs; 24 permutations"
@@ -247,7 +247,7 @@ def test_latex__is_balanced_and_escaped(table_of: Callable[[ExperimentResult], s
     assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
 
 
-def test_perplexities__stand_in_page_csv_and_latex_with_the_area_of_each_phase(folder: Path) -> None:
+def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) -> None:
     # the cross-entropy of fi by the model of kk is 1.64 + 1.6 - 4 * 0.02; the area of seed n is 1.82 + 0.01 n + 0.3
     perplexity, area, spread = f"{exp(1.64 + 1.6 - 0.08):.3f}", "2.135", "0.007"
     page = Page((folder / "report.html").read_text(encoding="utf-8")).text
@@ -261,7 +261,7 @@ def test_perplexities__stand_in_page_csv_and_latex_with_the_area_of_each_phase(f
     assert found["lstm", "passages", "skip", "kk", "fi"] == f"{exp(1.64 + 1.6 - 0.08):.6f}"
 
 
-def test_table_in_latex__of_an_incomplete_matrix_shows_what_is_missing() -> None:
+def test_table_in_latex__of_an_incomplete_matrix_shows_the_gaps() -> None:
     result = finished_experiment()
     first = result.models[0]
     tables = changed(first, tables=changed(first.tables, matrix=()))

@@ -14,7 +14,7 @@ NFC = Normalization()
 _sections: SearchStrategy[list[str]] = strategies.lists(strategies.text("abcɑʃ ", max_size=30))
 
 
-def test_cut__drops_short_lines_and_ends_before_the_section_that_is_too_much() -> None:
+def test_cut__drops_short_lines_and_ends_before_the_maximum() -> None:
     lines = ["abcd", "abc", "abcdef", "abcd", "abcdefgh"]
     assert cut_sections(lines, TextOptions(min_characters=4)) == ["abcd", "abcdef", "abcd", "abcdefgh"]
     assert cut_sections(lines, TextOptions(min_characters=4, max_characters=14)) == ["abcd", "abcdef", "abcd"]

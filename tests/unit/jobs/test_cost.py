@@ -164,7 +164,7 @@ def test_bf16__pays_for_wide_models_and_long_trainings_where_there_is_bf16(
     assert ("bf16" in cost.lines()[-1]) is pays
 
 
-def test_lines__say_what_is_estimated_and_what_is_unknown() -> None:
+def test_lines__name_estimated_and_unknown_figures() -> None:
     cost = Cost(params=1_234_567, memory_bytes=3 * GIB // 2, disk_bytes=5 * MIB, steps=12_345, is_exact=False)
     assert cost.lines() == [
         "It needs about 1,230,000 parameters, about 1.5 GiB of memory and 5.0 MiB of disk."
@@ -201,7 +201,7 @@ print(cost.memory_bytes / taken, cost.disk_bytes / saved)
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
+def test_estimate__is_near_the_use_of_a_training(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRAINING, str(tmp_path)]
     environment = tuned_environment(settings_in(tmp_path))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -354,7 +354,7 @@ def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
     assert (gpu.memory_bytes, gpu.has_bf16, gpu.on_cuda) == (None, True, True)
 
 
-def test_refusal__names_what_is_needed_and_what_there_is() -> None:
+def test_refusal__names_needed_and_available_memory_and_disk() -> None:
     cost = Cost(params=1, memory_bytes=6 * GIB, disk_bytes=3 * GIB, steps=1)
 
     check_fits(cost, CPU)

@@ -154,7 +154,7 @@ async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:
     assert record.corpora["kk"].name == "kk"
 
 
-def test_trainings__of_two_phases_share_a_tokenizer_and_start_from_the_first() -> None:
+def test_trainings__of_two_phases_share_a_tokenizer() -> None:
     request = transfer()
     first, second = (
         training_request(request, CellKey("lstm", language, 1), start)
@@ -183,9 +183,7 @@ async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path
     ("given", "fractions"),
     [({}, (0.05, 0.1)), ({"test_fraction": 0.2}, (0.05, 0.2)), ({"model_family": "lstm"}, (0.1, 0.1))],
 )
-def test_shared_tokenizer__leaves_out_what_the_trainings_hold_out(
-    given: Fields, fractions: tuple[float, float]
-) -> None:
+def test_shared_tokenizer__leaves_out_the_held_out_splits(given: Fields, fractions: tuple[float, float]) -> None:
     train: Fields = {"model_family": "char_lstm", "split_by": "position", "split_seed": 7, **given}
     tokenizer = shared_tokenizer(shared(train), "lstm")
     assert (tokenizer.split, tokenizer.seed) == ("position", 7)

@@ -68,7 +68,7 @@ REPEATED = "Remove repeated text from the corpus."
 @pytest.mark.parametrize(
     ("fields", "remedy"), [({"split_by": "position"}, LINES), ({}, REPEATED), ({"documents": "stream"}, REPEATED)]
 )
-def test_warning__says_how_much_of_which_split_and_what_to_do(fields: dict[str, object], remedy: str) -> None:
+def test_warning__names_shares_split_and_remedy(fields: dict[str, object], remedy: str) -> None:
     effective = effective_of("lstm", **{"tokenizer": {"method": "char"}, **fields})
     assert effective.leak_warnings({"validation": SMALL, "test": LARGE}) == (
         "50.0% of the lines, 25.0% of the 13-grams of words and 12.5% of the 50-grams of characters of the test split"

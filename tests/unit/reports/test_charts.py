@@ -125,7 +125,7 @@ def test_chart_of_a_comparison__has_a_colour_and_a_line_style_per_run() -> None:
     assert coloured[0] == max(coloured) and len(set(coloured)) == 4  # a full line, and three with gaps
 
 
-def test_smoothed__takes_noise_away_and_keeps_a_line_its_ends_and_few_losses() -> None:
+def test_smoothed__takes_noise_away_and_keeps_lines_and_few_losses() -> None:
     line = [float(value) for value in range(200)]
     assert smoothed(line) == pytest.approx(line)
     noisy = [1.5 - index % 2 for index in range(200)]
@@ -187,7 +187,7 @@ def test_heat_map__begins_a_row_where_its_script_begins(text: str, first: int, s
         assert light[second] == sorted(light)[-2]
 
 
-def test_heat_map__frames_what_the_model_does_not_know_and_says_so() -> None:
+def test_heat_map__frames_unknown_characters_and_explains_the_frame() -> None:
     known = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, True)])], "bits"))
     unknown = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, False)])], "bits"))
     differs = (known != unknown).any(dim=2)

@@ -5,7 +5,7 @@ import pytest
 from trainer.store.connection import dumps, loads
 
 
-def test_job__with_an_exception_in_it_is_written_as_its_type_and_read_again() -> None:
+def test_job__with_an_exception_is_written_as_its_type_and_read_again() -> None:
     assert loads(dumps({"r": ValueError("a secret"), "a": [{"run_id": "a"}]})) == {
         "r": "ValueError",
         "a": [{"run_id": "a"}],
@@ -13,6 +13,6 @@ def test_job__with_an_exception_in_it_is_written_as_its_type_and_read_again() ->
 
 
 @pytest.mark.parametrize("data", [b"[1]", b"null", b"\x80\x04K\x01.", b"{"])
-def test_what_is_no_json_object__is_no_job(data: bytes) -> None:
+def test_bytes_that_are_no_json_object__are_no_job(data: bytes) -> None:
     with pytest.raises(ValueError):
         loads(data)

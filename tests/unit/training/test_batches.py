@@ -208,7 +208,7 @@ def test_reader__masks_rows_by_the_number_of_the_epoch(workers: int) -> None:
             assert torch.equal(batch.inputs, rows.batch(order[start : start + 4], 7).inputs)
 
 
-def test_lengths__are_told_of_batches_with_padding_only() -> None:
+def test_lengths__are_given_for_batches_with_padding_only() -> None:
     rows = Rows(stream()[: LENGTH + 9], LENGTH, CHAR_IDS)
     assert rows.batch(ROWS[:1]).lengths is None
     lengths = rows.batch(ROWS[:2]).lengths
@@ -216,7 +216,7 @@ def test_lengths__are_told_of_batches_with_padding_only() -> None:
     assert torch.equal(lengths, tensor_of([[LENGTH, 9]])[0])
 
 
-def test_objective__decides_what_is_predicted() -> None:
+def test_objective__decides_whether_rows_are_masked() -> None:
     assert masking(effective_of("gpt2"), VOCABULARY, 42) is None
     assert isinstance(masking(effective_of("bert"), VOCABULARY, 42), Masking)
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "mask token"):

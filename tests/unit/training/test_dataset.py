@@ -145,7 +145,7 @@ def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None
     assert set(ids_of(run.corpus.ids["test"])) == {1, 2, 3}
 
 
-def test_split_by_file__keeps_files_whole(tmp_path: Path) -> None:
+def test_split_by_file__keeps_files_together(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
     for number in range(5):
@@ -193,7 +193,7 @@ def test_cache__of_which_something_was_deleted_is_made_again(poem: Poem, deleted
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOTEMPTY])
-def test_cache__appears_whole_once_or_not_at_all(poem: Poem, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_cache__appears_complete_once_or_not_at_all(poem: Poem, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fails(self: Path, target: Path) -> None:
         if number == errno.ENOTEMPTY:  # another process was first
             shutil.copytree(self, target)

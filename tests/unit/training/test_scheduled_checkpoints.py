@@ -168,7 +168,7 @@ class _Unsynced(Disk):
         pass
 
 
-def test_keep__is_there_whole_or_not_at_all_after_any_crash(tmp_path: Path) -> None:
+def test_keep__is_complete_or_absent_after_any_crash(tmp_path: Path) -> None:
     count, wrong = lost_states(tmp_path)
     assert (count > 20, wrong) == (True, 0)
 
