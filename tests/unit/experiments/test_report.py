@@ -32,6 +32,7 @@ from trainer.reports.experiment_tables import (
     p_text,
 )
 
+FINISHED = finished_experiment()
 VOID = {"meta", "img", "br", "link"}
 ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
 IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
@@ -70,10 +71,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(name="folder", scope="module")
 def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, finished = tmp_path_factory.mktemp("report"), finished_experiment()
+    folder = tmp_path_factory.mktemp("report")
     phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
-    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
-    write_report(folder, changed(finished, curves=curves), section_scores())
+    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in FINISHED.curves)
+    write_report(folder, changed(FINISHED, curves=curves), section_scores())
     return folder
 
 
@@ -97,12 +98,6 @@ def test_report__has_all_of_its_files(folder: Path) -> None:
     assert all((folder / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in IMAGES)
 
 
-def test_report__without_ratings_has_no_table_of_correlations(tmp_path: Path) -> None:
-    result = changed(finished_experiment(), correlations=(), models=finished_experiment().models[:1])
-    write_report(tmp_path, result, section_scores())
-    assert not (tmp_path / "correlations.csv").exists() and (tmp_path / "result.json").exists()
-
-
 def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> None:
     rows = rows_of(folder / "matrix.csv")
     assert list(rows[0]) == list(MatrixRow.model_fields)
@@ -113,29 +108,26 @@ def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> No
 
 
 def test_figures__of_equal_numbers_are_equal_to_the_byte() -> None:
-    result = finished_experiment()
     for figure in (heat_map_figure, curves_figure):
-        assert figure_bytes(figure(result), "png") == figure_bytes(figure(result), "png")
-    assert figure_bytes(heat_map_figure(result), "pdf") == figure_bytes(heat_map_figure(result), "pdf")
+        assert figure_bytes(figure(FINISHED), "png") == figure_bytes(figure(FINISHED), "png")
+    assert figure_bytes(heat_map_figure(FINISHED), "pdf") == figure_bytes(heat_map_figure(FINISHED), "pdf")
 
 
 def test_heat_map__of_many_languages_has_smaller_cells() -> None:
-    result = finished_experiment()
     many = tuple(f"{first}{second}" for first in "abcd" for second in "abcd")
     matrix = tuple(
-        changed(result.models[0].tables.matrix[1], listener_language=a, text_language=b) for a in many for b in many
+        changed(FINISHED.models[0].tables.matrix[1], listener_language=a, text_language=b) for a in many for b in many
     )
-    tables = changed(result.models[0], tables=changed(result.models[0].tables, matrix=matrix))
-    few = heat_map_figure(result).get_figwidth()
-    more = heat_map_figure(changed(result, languages=many, models=(tables,))).get_figwidth()
+    tables = changed(FINISHED.models[0], tables=changed(FINISHED.models[0].tables, matrix=matrix))
+    few = heat_map_figure(FINISHED).get_figwidth()
+    more = heat_map_figure(changed(FINISHED, languages=many, models=(tables,))).get_figwidth()
     assert more / len(many) < few / len(LANGUAGES)
 
 
 def test_curves__of_a_training_without_figures_are_drawn_without_it() -> None:
-    result = finished_experiment()
-    first, _, other, *_ = result.curves
+    first, _, other, *_ = FINISHED.curves
     rows = changed(first, best_val_loss=None, auc=None), other
-    assert figure_bytes(curves_figure(changed(result, curves=rows)), "png").startswith(b"\x89PNG")
+    assert figure_bytes(curves_figure(changed(FINISHED, curves=rows)), "png").startswith(b"\x89PNG")
 
 
 def test_leaves__of_each_cluster_stand_side_by_side() -> None:
@@ -160,11 +152,8 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("result", "note"),
     [
-        (
-            with_one_seed(),
-            "One seed per language: the intervals cover sections of the text, not the spread of trainings.",
-        ),
-        (finished_experiment(), "2 seeds per language: the intervals cover seeds and sections of the text."),
+        (with_one_seed(), ONE_SEED),
+        (FINISHED, "2 seeds per language: the intervals cover seeds and sections of the text."),
     ],
 )
 def test_caption__of_every_table_and_figure_explains_intervals(result: ExperimentResult, note: str) -> None:
@@ -196,52 +185,52 @@ def test_note__in_a_figure_overlaps_no_other_text() -> None:
             assert inside is not None and inside.extents[1] > high
 
 
-def test_page__names_missing_branches_seeds_and_ratings() -> None:
+def test_report__names_missing_branches_seeds_and_ratings(tmp_path: Path) -> None:
     result: ExperimentResult = changed(
-        finished_experiment(),
+        FINISHED,
         validity=Validity(passed=None),
         seed_rows=(),
         perplexities=(),
-        curves=tuple(changed(row, auc=None) for row in finished_experiment().curves),
+        curves=tuple(changed(row, auc=None) for row in FINISHED.curves),
         replacements=(),
         correlations=(),
         common_characters=None,
-        models=tuple(changed(tables, gap=None) for tables in finished_experiment().models),
+        models=tuple(changed(tables, gap=None) for tables in FINISHED.models[:1]),
     )
-    read = Page(experiment_html(result, IMAGES))
-
+    write_report(tmp_path, result, section_scores())
+    read = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert (tmp_path / "result.json").exists() and not (tmp_path / "correlations.csv").exists()
     assert "Nothing to check" in read.text and "No model met a character" in read.text
     assert "Human ratings" not in read.text and "Characters that every model knows" not in read.text
     assert "±" not in read.text
 
 
 def test_ratings__stand_in_the_page_with_adjusted_p() -> None:
-    text = Page(experiment_html(finished_experiment(), IMAGES)).text
+    text = Page(experiment_html(FINISHED, IMAGES)).text
     test = "primary test, model lstm on the passages, positions whose character every model knows"
     numbers = "Spearman's ρ = -0.790, p = 0.0833 (12 pairs of 4 languages, all rated pairs; 24 permutations"
     assert f"Human ratings, {test}: {numbers} of the languages)." in text
     assert "3 correlations of the excess" in text and "the 2 exploratory tests have p-values adjusted" in text
-    rows = correlation_rows(finished_experiment())
+    rows = correlation_rows(FINISHED)
     assert [row[0] for row in rows] == ["test", "primary", "exploratory", "exploratory"]
     assert [row[-1] for row in rows[1:]] == ["0.0833", "0.0833 (Holm)", "–"]
     assert p_text(0.000025) == "2.5e-05"
 
 
 def test_ratings_without_a_correlation__say_so() -> None:
-    finished = finished_experiment()
-    alone = changed(finished, correlations=tuple(changed(row, r=None, p=None) for row in finished.correlations))
+    alone = changed(FINISHED, correlations=tuple(changed(row, r=None, p=None) for row in FINISHED.correlations))
     assert "no correlation, 12 pairs of 4 languages, all rated pairs." in (correlation_line(alone) or "")
-    assert correlation_line(changed(finished, correlations=())) is None
+    assert correlation_line(changed(FINISHED, correlations=())) is None
 
 
 def test_names__cannot_become_elements_of_the_page() -> None:
-    result = changed(finished_experiment(), experiment_id="<script>alert(1)</script>")
+    result = changed(FINISHED, experiment_id="<script>alert(1)</script>")
     assert "<script>" not in experiment_html(result, IMAGES)
 
 
 @pytest.mark.parametrize("table_of", [latex_table, latex_perplexities])
 def test_latex__is_balanced_and_escaped(table_of: Callable[[ExperimentResult], str]) -> None:
-    table = table_of(finished_experiment())
+    table = table_of(FINISHED)
     assert table.count("{") == table.count("}")
     assert table.count(r"\begin{") == table.count(r"\end{") == 2
     assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
@@ -262,7 +251,6 @@ def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) 
 
 
 def test_table_in_latex__of_an_incomplete_matrix_shows_the_gaps() -> None:
-    result = finished_experiment()
-    first = result.models[0]
+    first = FINISHED.models[0]
     tables = changed(first, tables=changed(first.tables, matrix=()))
-    assert "–" in latex_table(changed(result, models=(tables,)))
+    assert "–" in latex_table(changed(FINISHED, models=(tables,)))
