@@ -64,10 +64,18 @@ def states(experiment: ExperimentDirectory, folder: Path) -> list[RunState]:
     return [cell.status for cell in experiment.status(RunStore(folder)).cells]
 
 
-def test_status__follows_from_the_files(tmp_path: Path) -> None:
-    experiment = ExperimentStore(tmp_path).create(record())
-    runs = RunStore(tmp_path)
+@pytest.fixture(name="store")
+def store_fixture(tmp_path: Path) -> ExperimentStore:
+    return ExperimentStore(tmp_path)
 
+
+@pytest.fixture(name="experiment")
+def experiment_fixture(store: ExperimentStore) -> ExperimentDirectory:
+    return store.create(record())
+
+
+def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_path: Path) -> None:
+    runs = RunStore(tmp_path)
     status = experiment.status(runs)
     assert (status.status, status.message, status.cells_done) == ("queued", "Waiting for a worker.", 0)
     assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == [
@@ -76,7 +84,8 @@ def test_status__follows_from_the_files(tmp_path: Path) -> None:
 
     experiment.logs.touch()
     add_text(experiment)
-    assert experiment.texts() is not None
+    texts = experiment.texts()
+    assert texts is not None and experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
     kk = run_of(tmp_path, "lstm-1", "completed")
     tr = run_of(tmp_path, "lstm-2")
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-2")])
@@ -102,15 +111,9 @@ def test_status__follows_from_the_files(tmp_path: Path) -> None:
     assert (without_details(status).files, without_details(status).cells) == ((), ())
 
 
-def test_sections__are_the_lines_of_a_text_as_stored(tmp_path: Path) -> None:
-    experiment = ExperimentStore(tmp_path).create(record())
-    add_text(experiment)
-    texts = experiment.texts()
-    assert texts is not None and experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
-
-
-def test_runs_and_records__that_are_gone_or_damaged_are_made_again(tmp_path: Path) -> None:
-    experiment = ExperimentStore(tmp_path).create(record())
+def test_runs_and_records__that_are_gone_or_damaged_are_made_again(
+    experiment: ExperimentDirectory, tmp_path: Path
+) -> None:
     experiment.write_runs([cell_run(KK, "lstm-1")])
     cell = experiment.status(RunStore(tmp_path)).cells[0]
     assert (cell.status, cell.run_id) == ("queued", None)
@@ -119,9 +122,9 @@ def test_runs_and_records__that_are_gone_or_damaged_are_made_again(tmp_path: Pat
     assert (experiment.texts(), experiment.runs()) == (None, {})
 
 
-def test_failed_experiment__begins_again_without_its_runs(tmp_path: Path) -> None:
-    store = ExperimentStore(tmp_path)
-    experiment = store.create(record())
+def test_failed_experiment__begins_again_without_its_runs(
+    store: ExperimentStore, experiment: ExperimentDirectory, tmp_path: Path
+) -> None:
     experiment.write_runs([cell_run(KK, "lstm-1")])
     add_text(experiment)
     experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
@@ -133,20 +136,18 @@ def test_failed_experiment__begins_again_without_its_runs(tmp_path: Path) -> Non
     assert (experiment.runs(), experiment.texts() is not None) == ({}, True)
 
 
-def test_running_experiment__stays_as_it_is_when_created_again(tmp_path: Path) -> None:
-    store = ExperimentStore(tmp_path)
-    created_at = store.create(record()).record().created_at
+def test_running_experiment__stays_as_it_is_when_created_again(
+    store: ExperimentStore, experiment: ExperimentDirectory
+) -> None:
     store.get("small-01234567").write_runs([cell_run(KK, "lstm-1")])
     again = store.create(record())
-    assert again.record().created_at == created_at
+    assert again.record() == experiment.record()
     assert [*again.runs()] == [KK]
 
 
 def test_cancelled_experiment__waits_for_the_process_that_runs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: ExperimentStore, experiment: ExperimentDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = ExperimentStore(tmp_path)
-    experiment = store.create(record())
     experiment.request_cancel()
     assert experiment.cancel_requested()
     assert experiment.status(RunStore(tmp_path)).message == "Cancelled."
@@ -159,8 +160,7 @@ def test_cancelled_experiment__waits_for_the_process_that_runs_it(
     assert not experiment.cancel_requested()
 
 
-def test_store__lists_the_newest_first_and_skips_damaged_ones(tmp_path: Path) -> None:
-    store = ExperimentStore(tmp_path)
+def test_store__lists_the_newest_first_and_skips_damaged_ones(store: ExperimentStore, tmp_path: Path) -> None:
     for name in ("first", "second", "broken"):
         store.create(record(name))
     (tmp_path / "experiments" / "broken-01234567" / "request.json").write_text("{", encoding="utf-8")
@@ -173,9 +173,8 @@ def test_store__lists_the_newest_first_and_skips_damaged_ones(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["small-76543210", "../models", "small", "x" * 80])
-def test_get__knows_no_other_experiment(tmp_path: Path, name: str) -> None:
-    store = ExperimentStore(tmp_path)
-    store.create(record())
+@pytest.mark.usefixtures("experiment")
+def test_get__knows_no_other_experiment(store: ExperimentStore, name: str) -> None:
     with pytest.raises(AppError) as caught:
         store.get(name)
     assert caught.value.code is ErrorCode.DATA_NOT_FOUND
