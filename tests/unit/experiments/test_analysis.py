@@ -67,12 +67,7 @@ TRAINING = {language: lines_of(language, 40, 0) for language in ALPHABETS}
 def curve(model: str, language: str, seed: int) -> CurveRow:
     names = "initial_val_loss best_val_loss test_loss test_perplexity bits_per_char auc"
     unknown: dict[str, object] = dict.fromkeys(names.split(), None)
-    run: dict[str, object] = {
-        "model": model,
-        "language": language,
-        "seed": seed,
-        "run_id": f"{model}-{language}-{seed}",
-    }
+    run: dict[str, object] = {"model": model, "language": language, "seed": seed, "run_id": f"{model}-1"}
     return parse(CurveRow, {**run, "phase": "single", "steps": 10, "epochs": 1, "early_stopped": False, **unknown})
 
 
@@ -89,14 +84,9 @@ def texts_of(kinds: Sequence[TextKind]) -> Texts:
     for number, kind in enumerate(kinds, start=1):
         for language in ALPHABETS:
             sections = lines_of(language, 3 + number + len(texts) % 3, number)
-            text = ExperimentText(
-                text_id=f"{kind.replace('_', '-')}-{language}",
-                kind=kind,
-                language=language,
-                sections=len(sections),
-                characters=sum(map(len, sections)),
-                sha256="0" * 64,
-            )
+            about: dict[str, object] = {"text_id": f"{kind.replace('_', '-')}-{language}", "sha256": "0" * 64}
+            about |= {"kind": kind, "language": language, "sections": len(sections)}
+            text = parse(ExperimentText, {**about, "characters": sum(map(len, sections))})
             texts.append((text, sections))
     return texts
 
@@ -267,16 +257,10 @@ def test_language_without_a_model__has_perplexities_and_no_excess(
 
 
 def test_analysis__of_larger_tokens_and_one_seed() -> None:
-    request = ExperimentRequest(
-        name="plain",
-        languages={code: LanguageOptions() for code in ("kk", "tr", "fi", "ky")},
-        models={"bpe": ModelOptions(train={})},
-        seeds=(1,),
-        modes=("unk", "skip"),
-        min_occurrences=30,
-        has_trigram_baseline=False,
-        texts=TextOptions(held_out=False),
-    )
+    plain = {code: LanguageOptions() for code in ALPHABETS}
+    one_seed = changed(REQUEST, languages=plain, models={"bpe": ModelOptions(train={})}, seeds=(1,), min_occurrences=30)
+    options = TextOptions(held_out=False)
+    request = changed(one_seed, modes=("unk", "skip"), has_trigram_baseline=False, texts=options)
     texts = texts_of(["shuffled"])
     listeners = [listener_of("bpe", language, 1, texts, is_char=False) for language in ALPHABETS]
 
@@ -298,13 +282,7 @@ def test_analysis__of_larger_tokens_and_one_seed() -> None:
 
 
 def test_baseline__is_scored_as_a_model() -> None:
-    request = ExperimentRequest(
-        name="baseline",
-        seeds=(1,),
-        languages={code: LanguageOptions() for code in ALPHABETS},
-        models={"lstm": ModelOptions(train={})},
-        modes=("unk",),
-    )
+    request = changed(REQUEST, seeds=(1,), models={"lstm": ModelOptions(train={})}, modes=("unk",))
     texts = texts_of(["held_out"])
     listeners = [listener_of("lstm", language, 1, texts) for language in ALPHABETS]
 
