@@ -113,7 +113,7 @@ def test_split__is_that_of_the_sorted_digests(lines: list[str], rule: SplitRule)
         many = [*lines, *(f"{number % 7}" for number in range(9))] * copies
         labels = labels_of(many, rule)
         assert labels == labels_by_sorting(many, rule)
-        assert set(labels) == {0, 1, 2} if rule.test_fraction else {0, 1}
+        assert set(labels) == ({0, 1, 2} if rule.test_fraction else {0, 1})
 
 
 def test_split__with_many_equal_lines_is_that_of_the_sorted_digests() -> None:
