@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cross_language import plan
+from tests.support.cross_language import SHA, cell_run, experiment_record, plan
 from tests.support.refusals import refused
 from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
@@ -17,12 +17,10 @@ from trainer.artifacts.experiments import (
     without_details,
 )
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.contracts.base import RunState, now
+from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
     CellKey,
-    CellRun,
-    ExperimentRecord,
     ExperimentText,
     ExperimentTexts,
     Validity,
@@ -31,18 +29,6 @@ from trainer.contracts.runs import FinalState
 from trainer.contracts.tokenizers import Normalization
 
 KK, TR = CellKey("lstm", "kk", 1), CellKey("lstm", "tr", 1)
-SHA = "0123456789abcdef" * 4
-
-
-def record(name: str = "small", **fields: object) -> ExperimentRecord:
-    request, experiment_id = plan(name=name, **fields), f"{name}-01234567"
-    return ExperimentRecord(
-        experiment_id=experiment_id, user_id=None, created_at=now(), request=request, request_hash=SHA, corpora={}
-    )
-
-
-def cell_run(key: CellKey, run_id: str) -> CellRun:
-    return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=False)
 
 
 def run_of(folder: Path, run_id: str, end: FinalState | None = None) -> RunDirectory:
@@ -71,7 +57,7 @@ def store_fixture(tmp_path: Path) -> ExperimentStore:
 
 @pytest.fixture(name="experiment")
 def experiment_fixture(store: ExperimentStore) -> ExperimentDirectory:
-    return store.create(record())
+    return store.create(experiment_record())
 
 
 def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_path: Path) -> None:
@@ -132,7 +118,7 @@ def test_failed_experiment__begins_again_without_its_runs(
     assert (status.status, status.message) == ("failed", "Memory ran out.")
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
     assert store.unfinished() == []
-    assert store.create(record()).is_unfinished()
+    assert store.create(experiment_record()).is_unfinished()
     assert (experiment.runs(), experiment.texts() is not None) == ({}, True)
 
 
@@ -140,7 +126,7 @@ def test_running_experiment__stays_as_it_is_when_created_again(
     store: ExperimentStore, experiment: ExperimentDirectory
 ) -> None:
     store.get("small-01234567").write_runs([cell_run(KK, "lstm-1")])
-    again = store.create(record())
+    again = store.create(experiment_record())
     assert again.record() == experiment.record()
     assert [*again.runs()] == [KK]
 
@@ -155,14 +141,14 @@ def test_cancelled_experiment__waits_for_the_process_that_runs_it(
     lock = experiment.lock()
     assert lock is not None
     with lock, refused(ErrorCode.SERVICE_UNAVAILABLE):
-        store.create(record())
-    assert store.create(record()).is_unfinished()
+        store.create(experiment_record())
+    assert store.create(experiment_record()).is_unfinished()
     assert not experiment.cancel_requested()
 
 
 def test_store__lists_the_newest_first_and_skips_damaged_ones(store: ExperimentStore, tmp_path: Path) -> None:
     for name in ("first", "second", "broken"):
-        store.create(record(name))
+        store.create(experiment_record(name))
     (tmp_path / "experiments" / "broken-01234567" / "request.json").write_text("{", encoding="utf-8")
     (tmp_path / "experiments" / "no-experiment").mkdir()
     with captured_logs() as logs:
