@@ -33,6 +33,9 @@ from trainer.reports.experiment_tables import (
 )
 
 FINISHED = finished_experiment()
+PHASES: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
+CURVES = tuple(changed(row, phase=PHASES.get(row.language, "single")) for row in FINISHED.curves)
+WITH_PHASES = changed(FINISHED, curves=CURVES)
 VOID = {"meta", "img", "br", "link"}
 ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
 IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
@@ -72,9 +75,7 @@ class Page(HTMLParser):
 @pytest.fixture(name="folder", scope="module")
 def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
-    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in FINISHED.curves)
-    write_report(folder, changed(FINISHED, curves=curves), section_scores())
+    write_report(folder, WITH_PHASES, section_scores())
     return folder
 
 
@@ -107,10 +108,11 @@ def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> No
     assert [row["scoring_mode"] for row in rows] == ["skip"] * 49 + ["unk"] * 49
 
 
-def test_figures__of_equal_numbers_are_equal_to_the_byte() -> None:
-    for figure in (heat_map_figure, curves_figure):
-        assert figure_bytes(figure(FINISHED), "png") == figure_bytes(figure(FINISHED), "png")
-    assert figure_bytes(heat_map_figure(FINISHED), "pdf") == figure_bytes(heat_map_figure(FINISHED), "pdf")
+def test_figures__of_equal_numbers_are_equal_to_the_byte(folder: Path) -> None:
+    heat_map, curves = heat_map_figure(WITH_PHASES), curves_figure(WITH_PHASES)
+    assert figure_bytes(heat_map, "png") == (folder / "heat_map.png").read_bytes()
+    assert figure_bytes(heat_map, "pdf") == (folder / "heat_map.pdf").read_bytes()
+    assert figure_bytes(curves, "png") == (folder / "curves.png").read_bytes()
 
 
 def test_heat_map__of_many_languages_has_smaller_cells() -> None:
