@@ -10,8 +10,7 @@ from torch import Tensor
 from tests.support.families import model_of
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import POEM, char_tokenizer, small_model, tokenizer_of
-from tests.unit.test_generation import Script
-from trainer.config.validation import parse
+from tests.unit.inference.test_generation import Script
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, ScoreRequest, ScoreResponse

@@ -30,7 +30,8 @@ from tests.support.tiny_models import (
     tokenizer_of,
     write,
 )
-from tests.unit.test_scoring import score_text
+from tests.unit.inference.test_scoring import score_text
+from tests.unit.test_evaluation import windows_by_hand
 from trainer.config.presets import resolve as resolve_request
 from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRequest, CompletionResponse

@@ -13,8 +13,7 @@ import torch
 from tests.support.families import POSITIONS, model_of
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
-from tests.unit.models.test_transformers import library_twin
-from trainer.config.validation import parse
+from tests.unit.models.test_transformer import library_twin
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.inference.completion import CompletionJob, complete_together
 from trainer.models.base import LanguageModel

@@ -20,7 +20,7 @@ from trainer.queue.resolve import with_labelled_tokenizer
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.children.tokenizer_child import make
 
-STORED = Path(__file__).parents[1] / "fixtures" / "tokenizers"
+STORED = Path(__file__).parents[2] / "fixtures" / "tokenizers"
 STORED_ID = "char-222eba1359b17193"
 
 
