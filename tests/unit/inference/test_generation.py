@@ -1,127 +1,99 @@
-"""Continuations: the distribution that is drawn from, and when they end."""
+"""Continuations: what is written, when it ends, options, chunks, and requests side by side."""
 
-import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise, product
-from random import Random
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.support.families import vocabulary
+from tests.support.answers import (
+    BOS,
+    EOS,
+    LETTERS,
+    WITH_MASK,
+    Script,
+    check_chunks,
+    continue_greedily,
+    spelling,
+    surprisals,
+    write,
+    write_together,
+)
+from tests.support.families import CAUSAL, POSITIONS, TRANSFORMERS, model_of
 from tests.support.reference import ReferenceModel
-from tests.support.tiny_models import char_tokenizer, doubles, floats, small_model
-from trainer.config.validation import parse
-from trainer.contracts.inference import GenerateRequest, GenerateResponse
-from trainer.inference.generation import generate
-from trainer.inference.sampling import choose, possible_tokens
+from tests.support.tiny_models import POEM, char_tokenizer, small_model, tokenizer_of
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
+from trainer.contracts.tokenizers import METHODS
+from trainer.inference.generation import GenerationJob, generate_together
 from trainer.models.base import LanguageModel, ModelState
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
-TOKENIZER = char_tokenizer(["abcdefgh"])
-SIZE = TOKENIZER.vocab_size
-BOS, EOS = 2, 3
-
-
-def request_of(**values: object) -> GenerateRequest:
-    return parse(GenerateRequest, {"prompt_text": "", **values})
-
-
-def answer(model: LanguageModel | None = None, **values: object) -> GenerateResponse:
-    return generate(model or small_model(SIZE), TOKENIZER, request_of(**values), run_id="run", request_id="request")
+SIZE = LETTERS.vocab_size
+READ_ONCE = [name for name in TRANSFORMERS if name in CAUSAL]
+BEYOND = "abcdhgfe" * 9
+"""A prompt that is longer than the context of a transformer."""
+GREEDY: dict[str, object] = {"temperature": 0}
+ENDLESS: dict[str, object] = {"stop_on_eos": False}
 
 
-class Script(LanguageModel):
-    """A model whose next token after each one is given; the state is the last token."""
-
-    def __init__(self, follows: dict[int, int]) -> None:
-        super().__init__(vocabulary(SIZE), "causal_lm")
-        self._embedding = nn.Embedding(SIZE, 1)
-        table = torch.full((SIZE, SIZE), -100.0)
-        for token in range(SIZE):
-            table[token, follows.get(token, EOS)] = 100.0
-        self.table = table
-
-    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self.table[ids]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden
-
-    def initial_state(self, batch: int) -> ModelState:
-        return (torch.zeros(1, batch, 1),)
-
-    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        return self.table[ids], state
-
-    def input_embedding(self) -> nn.Embedding:
-        return self._embedding
+def tokenizer_by(method: str) -> Tokenizer:
+    lines = [*POEM, "Ağaç, ёлка: “quoted” (twice) 1871."]
+    return tokenizer_of(method, lines, vocab_size=None if method in ("char", "byte") else 120)
 
 
-def spelled(text: str, then: int = EOS) -> Script:
-    """A model that writes this text of different letters after [BOS]."""
-    ids = [BOS, *TOKENIZER.encode(text), then]
-    return Script(dict(pairwise(ids)))
+TOKENIZERS: dict[str, Tokenizer] = {method: tokenizer_by(method) for method in METHODS}
+MODELS: dict[str, LanguageModel] = {method: small_model(vocabulary_of(t)) for method, t in TOKENIZERS.items()}
+"""Models whose tokens are all about as likely, and that end no line soon."""
 
 
-def test_greedy__takes_the_likeliest_symbol_each_time() -> None:
+def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of letters and ends of lines."""
+    return "".join("\n" if i == EOS else tokenizer.decode([i]) for i in ids)
+
+
+def test_greedy__takes_the_likeliest_token_of_the_textbook_each_time() -> None:
     model = small_model(SIZE)
-    reference = ReferenceModel(model, "lstm")
-    ids = [BOS, *TOKENIZER.encode("ab")]
-    text = ""
+    reference, ids, text = ReferenceModel(model, "lstm"), [BOS, *LETTERS.encode("ab")], ""
     for _ in range(12):
         log_p = reference.log_probabilities(ids)[-1]
-        best = max(range(3, SIZE), key=log_p.__getitem__)
+        best = max(range(EOS, SIZE), key=log_p.__getitem__)
         ids += [best] if best != EOS else [EOS, BOS]
-        text += TOKENIZER.decode([best]) if best != EOS else "\n"
-    found = answer(model, prompt_text="ab", temperature=0, max_new_tokens=12, stop_on_eos=False)
-    assert found.outputs == (text,)
-    assert found.prompt_tokens == 2
+        text += text_of(LETTERS, [best])
+    values: dict[str, object] = {"prompt_text": "ab", "max_new_tokens": 12, **GREEDY, **ENDLESS}
+    many = write(model, **values, num_return_sequences=10)
+    assert many.outputs == (text,) * 10
+    assert many.prompt_tokens == 2
+    assert {write(model, **values, seed=seed).outputs for seed in (1, 1, 2)} == {(text,)}
 
 
-def test_greedy__is_the_same_text_each_time_and_in_each_sequence() -> None:
-    model = small_model(SIZE)
-    alone = [answer(model, prompt_text="ab", temperature=0, stop_on_eos=False, seed=seed) for seed in (1, 1, 2)]
-    many = answer(model, prompt_text="ab", temperature=0, stop_on_eos=False, num_return_sequences=10)
-    assert many.outputs is not None
-    assert {text for found in alone for text in found.outputs or ()} == set(many.outputs)
-    assert len(set(many.outputs)) == 1
+@pytest.mark.parametrize("name", CAUSAL)
+def test_greedy__takes_the_likeliest_token_of_a_forward_pass_each_time(name: str) -> None:
+    model = model_of(name)
+    ids = continue_greedily(model, WITH_MASK, [BOS, *WITH_MASK.encode("abc")], 12)
+    found = write(model, WITH_MASK, prompt_text="abc", max_new_tokens=12, **GREEDY, **ENDLESS)
+    assert (found.outputs, found.steps) == ((text_of(WITH_MASK, ids),), (12,))
 
 
-def test_generate__follows_the_script_and_stops_at_its_end() -> None:
-    found = answer(spelled("hgf"), temperature=0)
-    assert (found.outputs, found.steps, found.stop_reason) == (("hgf",), (4,), ("eos",))
-    assert found.eos_terminated == (True,)
-
-
-def test_generate__goes_on_with_a_new_line_after_the_end_where_that_is_asked() -> None:
-    found = answer(spelled("hg"), temperature=0, stop_on_eos=False, max_new_tokens=7)
-    assert (found.outputs, found.stop_reason) == (("hg\nhg\nh",), ("max_new_tokens",))
-    assert found.eos_terminated == (False,)
-
-
-def test_prompt__its_earlier_lines_are_closed_and_its_last_is_open() -> None:
-    model = small_model(SIZE)
-    reference = ReferenceModel(model, "lstm")
-    context = [BOS, *TOKENIZER.encode("ab"), EOS, BOS, *TOKENIZER.encode("c")]
-    expected = reference.log_probabilities(context)[-1]
-    best = max(range(4, SIZE), key=expected.__getitem__)
-    found = answer(model, prompt_text="ab\r\n \n\nc", temperature=0, max_new_tokens=1, stop_on_eos=False)
-    assert expected[best] > expected[EOS]
-    assert found.outputs == (TOKENIZER.decode([best]),)
-
-
-def test_prompt__ending_in_a_newline_starts_the_next_line() -> None:
-    assert answer(spelled("hg"), prompt_text="abc\n", temperature=0).outputs == ("hg",)
-
-
-def test_prompt__longer_than_a_stretch_is_read_to_its_end() -> None:
-    follows = dict(pairwise([*TOKENIZER.encode("ab"), EOS]))
-    assert answer(Script(follows), prompt_text="c" * 5000 + "a", temperature=0).outputs == ("b",)
+@pytest.mark.parametrize(
+    ("values", "output", "steps", "reason"),
+    [
+        ({}, "hgf", 4, "eos"),
+        ({"prompt_text": "abc\n"}, "hgf", 4, "eos"),
+        ({"prompt_text": "e\n", "stop_sequences": ["\nh", "eh"]}, "hgf", 4, "eos"),
+        ({**ENDLESS, "max_new_tokens": 9}, "hgf\nhgf\nh", 9, "max_new_tokens"),
+        ({**ENDLESS, "stop_sequences": ["f\nh"]}, "hg", 5, "stop_sequence"),
+        ({**ENDLESS, "stop_sequences": ["\n"]}, "hgf", 4, "stop_sequence"),
+    ],
+)
+def test_text__ends_at_its_line_or_goes_on(values: dict[str, object], output: str, steps: int, reason: str) -> None:
+    found = write(spelling("hgf"), **GREEDY, **values)
+    assert (found.outputs, found.steps, found.stop_reason) == ((output,), (steps,), (reason,))
+    assert found.eos_terminated == (reason == "eos",)
 
 
 @pytest.mark.parametrize(
@@ -139,98 +111,64 @@ def test_prompt__longer_than_a_stretch_is_read_to_its_end() -> None:
     ],
 )
 def test_stop_sequence__is_cut_off_with_all_after_it(stops: list[str], output: str, steps: int) -> None:
-    found = answer(spelled("abcdefgh"), temperature=0, stop_sequences=stops, max_new_tokens=8)
+    found = write(spelling("abcdefgh"), **GREEDY, stop_sequences=stops, max_new_tokens=8)
     assert (found.outputs, found.steps) == ((output,), (steps,))
     assert found.stop_reason == ("max_new_tokens" if steps == 8 else "stop_sequence",)
 
 
-def test_stop_sequence__may_reach_over_the_end_of_a_line() -> None:
-    found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["g\nh"])
-    assert (found.outputs, found.stop_reason) == (("h",), ("stop_sequence",))
-
-
-def test_stop_sequence__newline_ends_with_the_line() -> None:
-    found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["\n"])
-    assert (found.outputs, found.steps, found.stop_reason) == (("hg",), (3,), ("stop_sequence",))
-    assert found.eos_terminated == (False,)
-
-
-def test_stop_sequence__does_not_begin_in_the_prompt() -> None:
-    found = answer(spelled("hgf"), prompt_text="e\n", temperature=0, stop_sequences=["\nh", "eh"])
-    assert found.outputs == ("hgf",)
-
-
-def test_stop_sequence__is_found_however_its_letters_were_typed() -> None:
+def test_stop_sequence_or_alphabet__may_be_typed_in_any_form() -> None:
     tokenizer = char_tokenizer(["abcdefg\u00e9"])
-    ids = tokenizer.encode("ab\u00e9c")
-    model = Script(dict(pairwise([BOS, *ids, EOS])))
-    request = request_of(temperature=0, stop_sequences=["e\u0301"])
-    assert generate(model, tokenizer, request, run_id="run", request_id="request").outputs == ("ab",)
+    model = Script(dict(pairwise([BOS, *tokenizer.encode("ab\u00e9c"), EOS])))
+    assert write(model, tokenizer, **GREEDY, stop_sequences=["e\u0301"]).outputs == ("ab",)
+    found = write(MODELS["char"], TOKENIZERS["char"], alphabet="g\u0306", max_new_tokens=40, seed=1, **ENDLESS)
+    assert set("".join(found.outputs or ())) == set("gğ")
 
 
-def test_stop_sequence__cuts_each_sequence_at_its_own_place() -> None:
-    model = small_model(SIZE)
-    values: dict[str, object] = {"seed": 4, "num_return_sequences": 10, "max_new_tokens": 60, "stop_on_eos": False}
-    whole = answer(model, **values)
-    stopped = answer(model, **values, stop_sequences=["a", "bc"])
-    assert whole.outputs is not None
-    expected = tuple(re.split("a|bc", text)[0] for text in whole.outputs)
-    assert stopped.outputs == expected
-    assert len({len(text) for text in expected}) > 2
-
-
-def test_end_of_line__ends_the_text_or_is_a_newline_of_it() -> None:
+def test_each_sequence__is_cut_at_its_own_stop_or_end() -> None:
     model = small_model(SIZE)
     values: dict[str, object] = {"seed": 4, "num_return_sequences": 10, "max_new_tokens": 60}
-    ended = answer(model, **values)
-    gone_on = answer(model, **values, stop_on_eos=False)
-    assert ended.outputs is not None and gone_on.outputs is not None
-    assert ended.outputs == tuple(text.split("\n")[0] for text in gone_on.outputs)
-    assert ended.eos_terminated == tuple("\n" in text for text in gone_on.outputs)
+    texts = write(model, **values, **ENDLESS).outputs or ()
+    stopped = write(model, **values, **ENDLESS, stop_sequences=["a", "bc"]).outputs or ()
+    ended = write(model, **values)
+    assert stopped == tuple(re.split("a|bc", text)[0] for text in texts)
+    assert len({len(text) for text in stopped}) > 2
+    assert ended.outputs == tuple(text.split("\n")[0] for text in texts)
+    assert ended.eos_terminated == tuple("\n" in text for text in texts)
     assert True in ended.eos_terminated
 
 
-def test_prompt__its_unknown_characters_are_counted() -> None:
-    found = answer(spelled("hg"), prompt_text="abz\n\u00e9c")
-    assert (found.prompt_tokens, found.unk_count) == (5, 2)
+def test_prompt__has_closed_lines_an_open_one_and_unknown_characters() -> None:
+    model = small_model(SIZE)
+    context = [BOS, *LETTERS.encode("ab"), EOS, BOS, *LETTERS.encode("c")]
+    expected = ReferenceModel(model, "lstm").log_probabilities(context)[-1]
+    best = max(range(4, SIZE), key=expected.__getitem__)
+    found = write(model, prompt_text="ab\r\n \n\nc", max_new_tokens=1, **GREEDY, **ENDLESS)
+    assert expected[best] > expected[EOS]
+    assert found.outputs == (LETTERS.decode([best]),)
+    unknown = write(model, prompt_text="abz\n\u00e9c")
+    assert (unknown.prompt_tokens, unknown.unk_count) == (5, 2)
+    follows = dict(pairwise([*LETTERS.encode("ab"), EOS]))
+    assert write(Script(follows), prompt_text="c" * 5000 + "a", **GREEDY).outputs == ("b",), "it is read to its end"
 
 
 def test_extreme_requests__are_answered() -> None:
     tiny, huge = 5e-324, 1.7e308
     extremes = product([0.0, tiny, 1.0, huge], [tiny, 1.0], [0, 1, 10**6], [None, tiny, huge])
     for temperature, top_p, top_k, penalty in extremes:
-        found = answer(
-            small_model(SIZE),
-            prompt_text="hgfedcba",
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            repetition_penalty=penalty,
-            stop_on_eos=False,
-            seed=1,
-            max_new_tokens=4,
-        )
-        assert found.steps == (4,)
+        values: dict[str, object] = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": 1, **ENDLESS}
+        values |= {"prompt_text": "hgfedcba", "repetition_penalty": penalty, "max_new_tokens": 4}
+        assert write(small_model(SIZE), **values).steps == (4,)
 
 
-def test_seed__gives_the_same_text_again_and_is_told_where_none_was_given() -> None:
+def test_seed__gives_the_same_text_again_and_is_stated_where_none_was_given() -> None:
     model = small_model(SIZE)
-    first, again = (answer(model, seed=7, num_return_sequences=3) for _ in range(2))
-    drawn = answer(model, num_return_sequences=3)
-    redrawn = answer(model, num_return_sequences=3, seed=drawn.seed_used)
-    assert first == again
-    assert first.seed_used == 7
-    assert drawn == redrawn
-    assert first.outputs is not None
-    assert len(set(first.outputs)) == 3
-
-
-def test_sequences__do_not_depend_on_how_many_there_are() -> None:
-    model = small_model(SIZE)
-    many = answer(model, seed=3, num_return_sequences=10, max_new_tokens=40)
-    few = answer(model, seed=3, num_return_sequences=2, max_new_tokens=40)
-    assert many.outputs is not None
-    assert few.outputs == many.outputs[:2]
+    first, again = (write(model, seed=7, num_return_sequences=3) for _ in range(2))
+    drawn = write(model, num_return_sequences=3)
+    assert drawn == write(model, num_return_sequences=3, seed=drawn.seed_used)
+    assert first == again and first.seed_used == 7
+    assert len(set(first.outputs or ())) == 3
+    many, few = (write(model, seed=3, num_return_sequences=n, max_new_tokens=40).outputs or () for n in (10, 2))
+    assert few == many[:2], "a sequence does not depend on how many there are"
 
 
 def test_specials__are_never_sampled() -> None:
@@ -240,194 +178,129 @@ def test_specials__are_never_sampled() -> None:
             logits[..., :3] = 50.0
             return logits, state
 
-    found = answer(Unruly({}), seed=1, max_new_tokens=300, stop_on_eos=False, num_return_sequences=4)
-    assert found.outputs is not None
-    letters = Counter("".join(found.outputs))
+    found = write(Unruly({}), seed=1, max_new_tokens=300, num_return_sequences=4, **ENDLESS)
+    letters = Counter("".join(found.outputs or ()))
     assert set(letters) == set("abcdefgh\n")
-    assert sum(letters.values()) == 1200
+    assert letters.total() == 1200
 
 
-class Filter(NamedTuple):
-    """The expected result of a filter for these logits: id -> probability."""
-
-    request: GenerateRequest
-    expected: dict[int, float]
-
-
-PROBABILITIES = [0.4, 0.05, 0.25, 0.2, 0.1]
-FILTERS = [
-    Filter(request_of(), dict(enumerate(PROBABILITIES))),
-    Filter(request_of(top_k=2), {0: 0.4 / 0.65, 2: 0.25 / 0.65}),
-    Filter(request_of(top_p=0.6), {0: 0.4 / 0.65, 2: 0.25 / 0.65}),
-    Filter(request_of(top_p=0.7), {0: 0.4 / 0.85, 2: 0.25 / 0.85, 3: 0.2 / 0.85}),
-    Filter(request_of(top_p=0.01), {0: 1.0}),
-    Filter(request_of(top_k=3, top_p=0.7), {0: 0.4 / 0.65, 2: 0.25 / 0.65}),
-    Filter(
-        request_of(temperature=0.5), {i: p * p / sum(q * q for q in PROBABILITIES) for i, p in enumerate(PROBABILITIES)}
-    ),
-    Filter(request_of(top_k=99), dict(enumerate(PROBABILITIES))),
-]
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_text__ends_where_the_context_is_full_and_says_so(name: str) -> None:
+    model, prompt = model_of(name), "abcdefgh"
+    values: dict[str, object] = {"max_new_tokens": 100, "num_return_sequences": 3, "temperature": 1.5, "seed": 1}
+    found = write(model, WITH_MASK, prompt_text=prompt, **values, **ENDLESS)
+    assert found.stop_reason == ("context_full",) * 3
+    for steps, text in zip(found.steps or (), found.outputs or (), strict=True):
+        # each new line takes a place for its [BOS], and the last token none
+        assert POSITIONS < 1 + len(prompt) + steps + text.count("\n") <= POSITIONS + 2
+    beyond = write(model, WITH_MASK, prompt_text=BEYOND, num_return_sequences=2)
+    assert (beyond.outputs, beyond.steps, beyond.stop_reason) == (("", ""), (0, 0), ("context_full",) * 2)
 
 
-@pytest.mark.parametrize("case", FILTERS)
-def test_filter__leaves_the_exact_distribution(case: Filter) -> None:
-    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().unsqueeze(0) + 3
-    weights, ids = possible_tokens(doubles(logits), case.request)
-    found: list[float] = weights.flatten().tolist()
-    order: list[int] = list(range(len(found))) if ids is None else ids.flatten().tolist()
-    left = {token: weight / sum(found) for token, weight in zip(order, found, strict=True) if weight > 0}
-    assert left == pytest.approx(case.expected)
+@pytest.mark.parametrize("name", CAUSAL)
+def test_requests_together__are_each_answered_as_alone(name: str) -> None:
+    model = model_of(name)
+    values: dict[str, object] = {"max_new_tokens": 9, "num_return_sequences": 2, **ENDLESS}
+    requests = [values | {"prompt_text": p, "seed": n} for n, p in enumerate(["", "abcd\nef", BEYOND, "hgfedcbahgf"])]
+    together = {response.request_id: response for response in write_together(model, WITH_MASK, *requests)}
+    for number, request in enumerate(requests):
+        alone = write(model, WITH_MASK, **request)
+        assert together[f"r{number}"] == changed(alone, request_id=f"r{number}")
 
 
-@pytest.mark.parametrize("case", FILTERS)
-def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
-    """Pearson's chi-square of 20,000 draws; the bound is the 99.99 % point for 4 degrees of freedom."""
-    count = 20_000
-    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().repeat(count, 1)
-    draws = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-    drawn = Counter(choose(doubles(logits), case.request, floats(draws)))
-    assert set(drawn) == set(case.expected)
-    assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
+@pytest.mark.parametrize("prompt", ["abc", ""])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_logprobs__are_the_models_own_whatever_was_filtered(name: str, prompt: str) -> None:
+    model = model_of(name)
+    values: dict[str, object] = {"max_new_tokens": 12, "num_return_sequences": 3, "seed": 2, "temperature": 1.7}
+    found = write(model, WITH_MASK, prompt_text=prompt, **values, top_k=5, repetition_penalty=1.3, logprobs=True)
+    assert found.logprobs is not None and found.outputs is not None and found.steps is not None
+    for text, steps, logprobs in zip(found.outputs, found.steps, found.logprobs, strict=True):
+        ids = [BOS, *WITH_MASK.encode(prompt), *[*WITH_MASK.encode(text), EOS][:steps]]
+        assert len(logprobs) == steps
+        assert logprobs == pytest.approx([-nats for nats in surprisals(model, ids)[-steps:]], abs=1e-4)
+    assert write(model, WITH_MASK).logprobs is None
 
 
-def test_draw__just_below_1_is_a_token_that_is_possible() -> None:
-    """Rounded sums of probabilities end at 1 minus some units of the last place."""
-    logits = np.random.Generator(np.random.PCG64(5)).standard_normal((1000, 50))
-    logits[:, ::3] = -math.inf
-    chosen = choose(logits, request_of(), [math.nextafter(1, 0)] * len(logits))
-    assert all(token % 3 for token in chosen)
+@pytest.mark.parametrize("method", METHODS)
+def test_alphabet__only_its_letters_are_written_by_every_tokenizer(method: str) -> None:
+    def text(alphabet: str, *, stop_on_eos: bool) -> str:
+        values: dict[str, object] = {"seed": 2, "max_new_tokens": 40, "num_return_sequences": 10, "temperature": 3.0}
+        values |= {"top_k": 0, "alphabet": alphabet, "stop_on_eos": stop_on_eos}
+        return "".join(write(MODELS[method], TOKENIZERS[method], **values).outputs or ())
+
+    letters = set("ehistw ")
+    assert set(text("ehistw ", stop_on_eos=True)) <= letters
+    assert set(text("ehistw \n", stop_on_eos=False)) - letters == {"\n"}
+    endless = text("ehistw ", stop_on_eos=False)
+    assert set(endless) <= letters and len(endless) >= 400
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 8])  # with few decimals many tokens are equally likely
-@pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"temperature": 0.7},
-        {"top_k": 3},
-        {"top_k": 290},
-        {"top_k": 5000},
-        {"top_p": 0.3},
-        {"top_p": 0.999},
-        {"top_k": 9, "top_p": 0.5},
-    ],
-)
-def test_draw__from_a_large_vocabulary_is_that_of_its_definition(
-    options: dict[str, object], spread: float, decimals: int
-) -> None:
-    size = 1200
-    generator = np.random.Generator(np.random.PCG64(4))
-    logits: NDArray[np.float64] = np.round(generator.standard_normal((4, size)) * spread, decimals)
-    logits[:, ::7] = -math.inf  # tokens that are not allowed
-    request = request_of(**options)
-    rows: list[list[float]] = np.exp(logits / request.temperature).tolist()
-    for draw in (0.0, 0.213, 0.617, 0.971, 0.99999, 1 - 1e-9):
-        expected = [drawn_by_definition(weights, request, draw) for weights in rows]
-        assert choose(logits.copy(), request, [draw] * len(rows)) == expected
-        assert [choose(logits[[row]], request, [draw]) for row in range(4)] == [[token] for token in expected]
-
-
-def drawn_by_definition(weights: list[float], request: GenerateRequest, draw: float) -> int:
-    """Choose an id by its definition: cut the sorted tokens by top_k and top_p, if given, and walk up to the draw."""
-    by_weight = [(-weight, i) for i, weight in enumerate(weights) if weight > 0]
-    if request.top_k or request.top_p < 1:
-        by_weight.sort()
-    order = [i for _, i in by_weight][: request.top_k or len(weights)]
-    total, kept, mass = math.fsum(weights[i] for i in order), list[int](), 0.0
-    for i in order:
-        if mass < request.top_p * total:
-            kept.append(i)
-            mass += weights[i]
-    bound = 0.0
-    for i in kept:
-        bound += weights[i] / mass
-        if bound > draw:
-            return i
-    return kept[-1]
-
-
-class Memoryless(Script):
-    """A model that predicts the same whatever came before."""
-
-    def __init__(self, logits: list[float]) -> None:
-        super().__init__({})
-        self.table = torch.tensor(logits).repeat(SIZE, 1)
-
-
-LOGITS = [3.0, 3.0, 3.0, 0.1, -0.7, 1.3, 0.4, -1.9, 2.2, 0.9, -0.2, 1.7]
-"""[PAD], [UNK], [BOS], which are never drawn; then [EOS] and the letters."""
-
-
-def filtered_by_numpy(temperature: float, top_k: int, top_p: float) -> list[float]:
-    """The probabilities of [EOS] and the letters after temperature, top_k and top_p, in this order."""
-    logits = np.array(LOGITS[3:], dtype=np.float64)
-    weights: NDArray[np.float64] = np.exp(logits / temperature)
-    weights[np.argsort(-logits)[top_k or len(logits) :]] = 0
-    ordered: NDArray[np.float64] = np.sort(weights)[::-1]
-    summed: NDArray[np.float64] = np.cumsum(ordered)
-    total: np.float64 = summed[-1]
-    shares: NDArray[np.float64] = summed / total
-    kept = int(np.argmax(shares >= top_p)) + 1  # the fewest whose share is enough
-    weights[np.argsort(-logits)[kept:]] = 0
-    probabilities: NDArray[np.float64] = weights / np.sum(weights)
-    result: list[float] = probabilities.tolist()
-    return result
+@pytest.mark.parametrize("method", METHODS)
+def test_banned_tokens__never_occur_nor_do_special_ones(method: str) -> None:
+    tokenizer, model = TOKENIZERS[method], MODELS[method]
+    unknown = tokenizer.names[tokenizer.special_ids.unk]
+    banned = [text.removeprefix(" ") for text in tokenizer.texts if text.strip()][::3][:60]
+    forbidden = {i for i, text in enumerate(tokenizer.texts) if text.removeprefix(" ") in banned}
+    request = GenerateRequest(
+        prompt_text="", banned_tokens=(*banned, unknown), seed=1, max_new_tokens=100, stop_on_eos=False
+    )
+    job = GenerationJob(model, tokenizer, request, GenerateResponse(request_id="r", run_id="run", status="queued"))
+    assert len(list(generate_together(model, [job]))) == 1
+    sampled = set(job.sequences[0].context[len(job.prompt.ids) :])
+    assert len(sampled) > 15
+    assert not sampled & (forbidden | set(tokenizer.special_ids.never_sampled))
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
+    ("values", "sentence"),
     [
-        (0.6, 0, 1.0),
-        pytest.param(1.8, 0, 1.0, marks=pytest.mark.slow),
-        pytest.param(1.0, 4, 1.0, marks=pytest.mark.slow),
-        pytest.param(1.0, 0, 0.8, marks=pytest.mark.slow),
-        (1.5, 7, 0.6),
+        ({"alphabet": "xyz"}, "`alphabet` and `banned_tokens` leave this model no token to write: allow more."),
+        ({"banned_tokens": list("abcdefgh")}, "leave this model no token to write"),
+        ({"alphabet": "ab", "banned_tokens": ["a", "b"]}, "leave this model no token to write"),
+        ({"banned_tokens": ["the"]}, "`banned_tokens`: 'the' is no token of this model"),
     ],
 )
-def test_generated_tokens__follow_the_exact_filtered_softmax(temperature: float, top_k: int, top_p: float) -> None:
-    """Pearson's chi-square of 20,480 drawn tokens; its tail is the regularized upper gamma function."""
-    model, drawn = Memoryless(LOGITS), Counter[str]()
-    for seed in range(4):
-        found = answer(
-            model,
-            seed=seed,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            max_new_tokens=512,
-            num_return_sequences=10,
-            stop_on_eos=False,
-        )
-        drawn.update("".join(found.outputs or ()))
-
-    expected = dict(zip("\nabcdefgh", filtered_by_numpy(temperature, top_k, top_p), strict=True))
-    possible = {symbol: p for symbol, p in expected.items() if p > 0}
-    assert (drawn.total(), set(drawn)) == (20_480, set(possible))
-    statistic = sum((drawn[symbol] - 20_480 * p) ** 2 / (20_480 * p) for symbol, p in possible.items())
-    freedom = torch.tensor(len(possible) - 1, dtype=torch.float64)
-    tail: Tensor = torch.special.gammaincc(freedom / 2, torch.tensor(statistic, dtype=torch.float64) / 2)
-    assert tail.item() > 1e-4
+def test_nothing_left_to_write__is_one_sentence(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(AppError, match=sentence) as caught:
+        write(model_of("gru"), WITH_MASK, **values)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
-def test_choose__always_finds_a_possible_id() -> None:
-    random = Random(5)
-    for _ in range(300):
-        logits = torch.empty(1, 5, dtype=torch.float64).uniform_(-50, 50)
-        logits[0, 1] = -math.inf
-        draw = random.choice([0.0, random.random(), math.nextafter(1.0, 0.0)])
-        chosen = choose(doubles(logits), request_of(temperature=random.uniform(0.01, 5)), [draw])
-        assert chosen[0] in {0, 2, 3, 4}
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stops", [[], ["th", "the s", "e", "\nw"], ["s w", "ing"]])
+def test_chunks__in_their_order_are_the_output_and_never_a_part_of_a_stop(method: str, stops: list[str]) -> None:
+    tokenizer, model = TOKENIZERS[method], MODELS[method]
+    request: dict[str, object] = {"prompt_text": "the sun", "stop_sequences": stops, "seed": 3, **ENDLESS}
+    request |= {"max_new_tokens": 50, "num_return_sequences": 6}
+    *chunks, response = write_together(model, tokenizer, request, is_streamed=True)
+    assert response == write(model, tokenizer, **request)
+    assert isinstance(response, GenerateResponse)
+    for index, (output, reason) in enumerate(zip(response.outputs or (), response.stop_reason or (), strict=True)):
+        assert check_chunks(chunks, index, output)[-1].stop_reason == reason
 
 
-def test_repetition_penalty__makes_the_tokens_of_the_window_less_likely() -> None:
-    stuck = Script({token: TOKENIZER.encode("a")[0] for token in range(SIZE)})
-    stuck.table[:, EOS] = -100.0
-    stuck.table[:, TOKENIZER.encode("a")[0]] = 1.0
-    stuck.table[:, TOKENIZER.encode("b")[0]] = 0.9
-    plain = answer(stuck, temperature=0, max_new_tokens=6)
-    penalized = answer(stuck, temperature=0, max_new_tokens=6, repetition_penalty=2.0, repetition_window=1)
-    encouraged = answer(stuck, temperature=0, max_new_tokens=6, repetition_penalty=0.5)
-    assert plain.outputs == ("aaaaaa",)
-    assert penalized.outputs == ("ababab",)
-    assert encouraged.outputs == ("aaaaaa",)
+def test_chunks__wait_while_a_stop_may_come_and_no_longer() -> None:
+    """Of what is written letter by letter, `ab` is sent only when it is clear that no `abc` comes of it."""
+    request = {"stop_sequences": ["abc"], "seed": 5, "max_new_tokens": 400, "alphabet": "abc", **ENDLESS}
+    *chunks, response = write_together(model_of("gru"), WITH_MASK, request, is_streamed=True)
+    assert isinstance(response, GenerateResponse) and response.stop_reason == ("stop_sequence",)
+    text = "".join(response.outputs or ()) + "abc"
+    sent = [chunk.start + len(chunk.text) for chunk in chunks if isinstance(chunk, GenerateChunk)]
+    held = [next((n for n in (2, 1) if text[:t].endswith("ab"[:n])), 0) for t in range(1, len(text))]
+    expected = sorted({t - n for t, n in enumerate(held, 1)} - {0})
+    assert len(expected) > 5
+    assert sent == [*expected, len(text) - 3]
+
+
+def test_withdrawn__ends_after_the_token_at_hand_and_leaves_the_others_as_they_are() -> None:
+    model = model_of("lstm")
+    requests = [{"seed": n, "max_new_tokens": 30, "num_return_sequences": 2, **ENDLESS} for n in range(3)]
+    answers = write_together(model, WITH_MASK, *requests, is_streamed=True, withdrawn=("r1",))
+    ended = {answer.request_id: answer for answer in answers if isinstance(answer, GenerateResponse)}
+    assert ended["r1"].status == "failed" and ended["r1"].outputs is None
+    assert ended["r1"].error is not None and ended["r1"].error.code is ErrorCode.CANCELLED
+    assert sum(isinstance(answer, GenerateChunk) and answer.request_id == "r1" for answer in answers) == 2
+    for n in (0, 2):
+        alone = write(model, WITH_MASK, **requests[n])
+        assert ended[f"r{n}"] == changed(alone, request_id=f"r{n}")

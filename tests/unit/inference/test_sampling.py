@@ -1,228 +1,186 @@
-"""Options of generation: log-probabilities, allowed characters, banned tokens, streamed chunks."""
+"""The distribution that tokens are drawn from: exact by filters and in large samples."""
 
 import math
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Mapping
+from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from tests.support.families import CAUSAL, model_of
-from tests.support.tiny_models import POEM, char_tokenizer, doubles, floats, small_model, tensor_of, tokenizer_of
+from tests.support.answers import BOS, EOS, LETTERS, WITH_MASK, Script, log_probabilities, write
+from tests.support.families import model_of
+from tests.support.tiny_models import doubles, floats, tensor_of
 from trainer.config.validation import parse
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
-from trainer.contracts.tokenizers import METHODS
-from trainer.inference.generation import GenerationJob, generate, generate_together
+from trainer.contracts.inference import GenerateRequest
 from trainer.inference.sampling import choose, possible_tokens
-from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
-TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
-BOS, EOS = 2, 3
-SEPARATED: list[list[float]] = [[1.0, 1.0 + 1e-6, 0.5]]
-LINES = [*POEM, "Ağaç, ёлка: “quoted” (twice) 1871."]
+K = TypeVar("K")
+PROBABILITIES = [0.4, 0.05, 0.25, 0.2, 0.1]
+TWO = {0: 0.4 / 0.65, 2: 0.25 / 0.65}
+ALL = dict(enumerate(PROBABILITIES))
+FILTERS: list[tuple[dict[str, object], dict[int, float]]] = [
+    ({}, ALL),
+    ({"top_k": 99}, ALL),
+    ({"top_k": 2}, TWO),
+    ({"top_p": 0.6}, TWO),
+    ({"top_k": 3, "top_p": 0.7}, TWO),
+    ({"top_p": 0.7}, {0: 0.4 / 0.85, 2: 0.25 / 0.85, 3: 0.2 / 0.85}),
+    ({"top_p": 0.01}, {0: 1.0}),
+    ({"temperature": 0.5}, {i: p * p / sum(q * q for q in PROBABILITIES) for i, p in ALL.items()}),
+]
+"""Options, and the probabilities that they leave."""
+OPTIONS: list[dict[str, object]] = [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_k": 290}, {"top_k": 5000}]
+OPTIONS += [{"top_p": 0.3}, {"top_p": 0.999}, {"top_k": 9, "top_p": 0.5}]
 
 
 def request_of(**values: object) -> GenerateRequest:
     return parse(GenerateRequest, {"prompt_text": "", **values})
 
 
-def written(model: LanguageModel, tokenizer: Tokenizer = TOKENIZER, **values: object) -> GenerateResponse:
-    return generate(model, tokenizer, request_of(**values), run_id="run", request_id="request")
+def left_over(logits: Tensor, request: GenerateRequest) -> dict[int, float]:
+    """The probabilities that a request leaves, by id."""
+    weights, ids = possible_tokens(doubles(logits), request)
+    found: list[float] = weights.flatten().tolist()
+    order: list[int] = [*range(len(found))] if ids is None else ids.flatten().tolist()
+    return {token: weight / sum(found) for token, weight in zip(order, found, strict=True) if weight > 0}
 
 
-def model_for(tokenizer: Tokenizer) -> LanguageModel:
-    """One whose tokens are all about as likely, and that ends no line soon."""
-    return small_model(vocabulary_of(tokenizer))
+def p_value(drawn: Mapping[K, int], expected: Mapping[K, float]) -> float:
+    """Pearson's chi-square test of counts against probabilities; its tail is the regularized upper gamma function."""
+    assert set(drawn) == set(expected)
+    count = sum(drawn.values())
+    statistic = sum((drawn[token] - count * p) ** 2 / (count * p) for token, p in expected.items())
+    halves: list[float] = [(len(expected) - 1) / 2, statistic / 2]
+    tail: Tensor = torch.special.gammaincc(*torch.tensor(halves, dtype=torch.float64))
+    return tail.item()
 
 
-def tokenizer_by(method: str) -> Tokenizer:
-    sized = method not in ("char", "byte")
-    return tokenizer_of(method, LINES, vocab_size=120) if sized else tokenizer_of(method, LINES)
+@pytest.mark.parametrize(("values", "expected"), FILTERS)
+def test_filter__leaves_the_exact_distribution_and_draws_follow_it(
+    values: dict[str, object], expected: dict[int, float]
+) -> None:
+    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log()
+    assert left_over(logits.unsqueeze(0) + 3, request_of(**values)) == pytest.approx(expected)
+    draws = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    drawn = Counter(choose(doubles(logits.repeat(20_000, 1)), request_of(**values), floats(draws)))
+    assert len(expected) == len(drawn) == 1 or p_value(drawn, expected) > 1e-4
 
 
-@pytest.mark.parametrize("prompt", ["abc", ""])
-@pytest.mark.parametrize("name", CAUSAL)
-def test_logprobs__are_the_models_own_of_one_whole_forward_pass_whatever_was_filtered(name: str, prompt: str) -> None:
-    model = model_of(name)
+def test_temperature__that_is_colder_than_a_millionth_is_taken_for_one() -> None:
+    apart: list[list[float]] = [[1.0, 1.0 + 1e-6, 0.5]]
+    logits = torch.tensor(apart, dtype=torch.float64)
+    share = 1 / (1 + math.exp(-1))
+    assert left_over(logits, request_of(temperature=1e-9)) == pytest.approx({0: 1 - share, 1: share}, abs=1e-9)
 
-    found = written(
-        model,
-        prompt_text=prompt,
-        max_new_tokens=12,
-        num_return_sequences=3,
-        seed=2,
-        temperature=1.7,
-        top_k=5,
-        repetition_penalty=1.3,
-        logprobs=True,
-    )
 
-    assert found.logprobs is not None and found.outputs is not None and found.steps is not None
-    for text, steps, logprobs in zip(found.outputs, found.steps, found.logprobs, strict=True):
-        sampled = [*TOKENIZER.encode(text), EOS][:steps]
-        ids = [BOS, *TOKENIZER.encode(prompt), *sampled]
-        with torch.inference_mode():
-            answers = model.forward(tensor_of([ids]))[0].double().log_softmax(-1)
-        expected = [float(answers[place, following]) for place, (_, following) in enumerate(pairwise(ids))]
-        assert len(logprobs) == steps
-        assert logprobs == pytest.approx(expected[-steps:], abs=1e-4)
-    assert written(model).logprobs is None
+def test_draw__just_below_1_is_a_token_that_is_possible() -> None:
+    """Rounded sums of probabilities end at 1 minus some units of the last place."""
+    logits = np.random.Generator(np.random.PCG64(5)).standard_normal((1000, 50)) * 20
+    logits[:, ::3] = -math.inf
+    for draw in (0.0, 0.6229, math.nextafter(1, 0)):
+        for temperature in (20.0, 5.0, 1.0, 0.01):
+            chosen = choose(logits.copy(), request_of(temperature=temperature), [draw] * len(logits))
+            assert all(token % 3 for token in chosen)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])  # with few decimals many tokens are equally likely
+@pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_draw__from_a_large_vocabulary_is_that_of_its_definition(
+    options: dict[str, object], spread: float, decimals: int
+) -> None:
+    generator = np.random.Generator(np.random.PCG64(4))
+    logits: NDArray[np.float64] = np.round(generator.standard_normal((4, 1200)) * spread, decimals)
+    logits[:, ::7] = -math.inf  # tokens that are not allowed
+    request = request_of(**options)
+    rows: list[list[float]] = np.exp(logits / request.temperature).tolist()
+    for draw in (0.0, 0.213, 0.617, 0.971, 0.99999, 1 - 1e-9):
+        expected = [drawn_by_definition(weights, request, draw) for weights in rows]
+        assert choose(logits.copy(), request, [draw] * len(rows)) == expected
+        assert [choose(logits[[row]], request, [draw]) for row in range(4)] == [[token] for token in expected]
+
+
+def drawn_by_definition(weights: list[float], request: GenerateRequest, draw: float) -> int:
+    """Choose an id by its definition: cut the sorted tokens by top_k and top_p, if given, and walk up to the draw."""
+    by_weight = [(-weight, i) for i, weight in enumerate(weights) if weight > 0]
+    if request.top_k or request.top_p < 1:
+        by_weight.sort()
+    order = [i for _, i in by_weight][: request.top_k or len(weights)]
+    total, kept, mass = math.fsum(weights[i] for i in order), list[int](), 0.0
+    for i in order:
+        if mass < request.top_p * total:
+            kept.append(i)
+            mass += weights[i]
+    bound = 0.0
+    for i in kept:
+        bound += weights[i] / mass
+        if bound > draw:
+            return i
+    return kept[-1]
+
+
+def filtered_softmax(logits: list[float], temperature: float, top_k: int, top_p: float) -> dict[int, float]:
+    """The exact probabilities after temperature, top_k and top_p, by id."""
+    weights = {token: math.exp(logit / temperature) for token, logit in enumerate(logits)}
+    likeliest = sorted(weights, key=weights.__getitem__, reverse=True)[: top_k or len(logits)]
+    share = top_p * sum(weights[token] for token in likeliest)
+    kept = next(n for n in range(1, len(logits) + 1) if sum(weights[i] for i in likeliest[:n]) >= share - 1e-12)
+    total = sum(weights[token] for token in likeliest[:kept])
+    return {token: weights[token] / total for token in likeliest[:kept]}
+
+
+LOGITS = [3.0, 3.0, 3.0, 0.1, -0.7, 1.3, 0.4, -1.9, 2.2, 0.9, -0.2, 1.7]
+"""[PAD], [UNK], [BOS], which are never drawn; then [EOS] and the letters."""
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [
+        (0.6, 0, 1.0),
+        pytest.param(1.8, 0, 1.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 4, 1.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 0, 0.8, marks=pytest.mark.slow),
+        (1.5, 7, 0.6),
+    ],
+)
+def test_generated_tokens__follow_the_exact_filtered_softmax(temperature: float, top_k: int, top_p: float) -> None:
+    """20,480 tokens of a model that predicts the same after every token."""
+    model, drawn = Script({}), Counter[str]()
+    model.table = torch.tensor(LOGITS).repeat(len(LOGITS), 1)
+    values: dict[str, object] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop_on_eos": False}
+    for seed in range(4):
+        found = write(model, seed=seed, max_new_tokens=512, num_return_sequences=10, **values)
+        drawn.update("".join(found.outputs or ()))
+    exact = filtered_softmax(LOGITS[EOS:], temperature, top_k, top_p)
+    assert drawn.total() == 20_480
+    assert p_value(drawn, {"\nabcdefgh"[token]: p for token, p in exact.items()}) > 1e-4
 
 
 @pytest.mark.parametrize("name", ["gru", "gpt2"])
 def test_draws__of_a_model_follow_the_exact_filtered_softmax(name: str) -> None:
-    """Pearson's chi-square of 20,000 draws after a prompt; its tail is the regularized upper gamma function."""
-    model, count = model_of(name), 20_000
-    ids = tensor_of([[BOS, *TOKENIZER.encode("abca")]])
+    model = model_of(name)
+    ids = [BOS, *WITH_MASK.encode("abca")]
     with torch.inference_mode():
-        whole: list[float] = model.forward(ids)[0, -1].tolist()
-        _, state = model.forward_with_state(ids[:, :-1], model.initial_state(1))
-        stepwise = model.forward_with_state(ids[:, -1:], state)[0][0].double()
-    weights = {token: math.exp(logit / 1.4) for token, logit in enumerate(whole)}
-    likeliest = sorted(weights, key=weights.__getitem__, reverse=True)[:9]
-    share = 0.8 * sum(weights[token] for token in likeliest)
-    kept = next(n for n in range(1, 10) if sum(weights[token] for token in likeliest[:n]) >= share)
-    total = sum(weights[token] for token in likeliest[:kept])
-    expected = {token: count * weights[token] / total for token in likeliest[:kept]}
-
-    draws = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(11))
+        _, state = model.forward_with_state(tensor_of([ids[:-1]]), model.initial_state(1))
+        stepwise = model.forward_with_state(tensor_of([ids[-1:]]), state)[0][0].double()
+    expected = filtered_softmax(log_probabilities(model, ids)[-1], 1.4, 9, 0.8)
+    draws = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(11))
     options = request_of(temperature=1.4, top_k=9, top_p=0.8)
-    drawn = Counter(choose(doubles(stepwise.expand(count, -1)), options, floats(draws)))
-
-    assert set(drawn) == set(expected) and 3 < len(expected) < 9
-    statistic = sum((drawn[token] - mean) ** 2 / mean for token, mean in expected.items())
-    half_freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
-    tail: torch.Tensor = torch.special.gammaincc(half_freedom, torch.tensor(statistic / 2, dtype=torch.float64))
-    assert tail.item() > 1e-4
+    drawn = Counter(choose(doubles(stepwise.expand(20_000, -1)), options, floats(draws)))
+    assert 3 < len(expected) < 9
+    assert p_value(drawn, expected) > 1e-4
 
 
-def test_temperature__that_is_colder_than_a_millionth_is_taken_for_one() -> None:
-    logits = torch.tensor(SEPARATED, dtype=torch.float64)
-    weights, _ = possible_tokens(doubles(logits), request_of(temperature=1e-9))
-    found: list[float] = weights.flatten().tolist()
-    assert found == pytest.approx([math.exp(-1), 1, 0], abs=1e-9)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_alphabet__only_its_letters_are_written_by_every_tokenizer(method: str) -> None:
-    tokenizer = tokenizer_by(method)
-    model = model_for(tokenizer)
-
-    def text(alphabet: str, *, stop_on_eos: bool) -> str:
-        values: dict[str, object] = {"seed": 2, "max_new_tokens": 40, "num_return_sequences": 10, "top_k": 0}
-        request = request_of(alphabet=alphabet, stop_on_eos=stop_on_eos, temperature=3.0, **values)
-        return "".join(generate(model, tokenizer, request, run_id="r", request_id="r").outputs or ())
-
-    letters = set("ehistw ")
-    assert set(text("ehistw ", stop_on_eos=True)) <= letters
-    assert set(text("ehistw \n", stop_on_eos=False)) - letters == {"\n"}
-    endless = text("ehistw ", stop_on_eos=False)
-    assert set(endless) <= letters and len(endless) >= 400
-
-
-def test_alphabet__letters_may_be_typed_in_any_form() -> None:
-    tokenizer = tokenizer_by("char")
-    found = written(model_for(tokenizer), tokenizer, alphabet="g\u0306", stop_on_eos=False, max_new_tokens=40, seed=1)
-    assert set("".join(found.outputs or ())) == set("gğ")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_banned_tokens__never_occur_nor_do_special_ones(method: str) -> None:
-    tokenizer = tokenizer_by(method)
-    names = tokenizer.tokens(range(tokenizer.vocab_size))
-    unknown = names[tokenizer.special_ids.unk]
-    banned = [text.removeprefix(" ") for text in tokenizer.texts if text.strip()][::3][:60]
-    forbidden = {i for i, text in enumerate(tokenizer.texts) if text.removeprefix(" ") in banned}
-    request = request_of(banned_tokens=[*banned, unknown], seed=1, max_new_tokens=100, stop_on_eos=False)
-    response = GenerateResponse(request_id="r", run_id="run", status="queued")
-    asked = GenerationJob(model_for(tokenizer), tokenizer, request, response)
-    [_] = generate_together(model_for(tokenizer), [asked])
-    sampled = asked.sequences[0].context[len(asked.prompt.ids) :]
-    assert len(set(sampled)) > 15
-    assert not forbidden.intersection(sampled)
-    assert not set(tokenizer.special_ids.never_sampled).intersection(sampled)
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"alphabet": "xyz"}, "`alphabet` and `banned_tokens` leave this model no token to write: allow more."),
-        ({"banned_tokens": list("abcdefgh")}, "leave this model no token to write"),
-        ({"alphabet": "ab", "banned_tokens": ["a", "b"]}, "leave this model no token to write"),
-        ({"banned_tokens": ["the"]}, "`banned_tokens`: 'the' is no token of this model"),
-    ],
-)
-def test_nothing_left_to_write__is_one_sentence(values: dict[str, object], sentence: str) -> None:
-    with pytest.raises(AppError) as caught:
-        generate(model_of("gru"), TOKENIZER, request_of(**values), run_id="run", request_id="request")
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert sentence in caught.value.message
-
-
-def streamed(
-    model: LanguageModel, tokenizer: Tokenizer, *requests: GenerateRequest, gone: tuple[str, ...] = ()
-) -> list[GenerateChunk | GenerateResponse]:
-    """Write with pieces; `gone` are the requests that are withdrawn after the first token."""
-    continuations = [
-        GenerationJob(
-            model,
-            tokenizer,
-            request,
-            GenerateResponse(request_id=f"r{number}", run_id="run", status="queued"),
-            is_streamed=True,
-        )
-        for number, request in enumerate(requests)
-    ]
-    return list(generate_together(model, continuations, withdrawn=lambda: gone))
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("stops", [[], ["th", "the s", "e", "\nw"], ["s w", "ing"]])
-def test_pieces__in_their_order_are_the_output_and_never_a_part_of_a_stop(method: str, stops: list[str]) -> None:
-    tokenizer = tokenizer_by(method)
-    request = request_of(
-        prompt_text="the sun",
-        stop_sequences=stops,
-        seed=3,
-        max_new_tokens=50,
-        num_return_sequences=6,
-        stop_on_eos=False,
-    )
-
-    *pieces, response = streamed(model_for(tokenizer), tokenizer, request)
-
-    assert isinstance(response, GenerateResponse) and response.outputs is not None and response.stop_reason is not None
-    assert response == generate(model_for(tokenizer), tokenizer, request, run_id="run", request_id="r0")
-    for index, (output, reason) in enumerate(zip(response.outputs, response.stop_reason, strict=True)):
-        told = [piece for piece in pieces if isinstance(piece, GenerateChunk) and piece.index == index]
-        assert "".join(piece.text for piece in told) == output
-        assert [piece.start for piece in told] == [sum(len(p.text) for p in told[:n]) for n in range(len(told))]
-        assert [piece.stop_reason for piece in told] == [None] * (len(told) - 1) + [reason]
-        assert all(piece.text for piece in told[:-1])
-
-
-def test_pieces__wait_while_a_stop_may_come_and_no_longer() -> None:
-    """Of what is written letter by letter, `ab` is told only when it is clear that no `abc` comes of it."""
-    request = request_of(stop_sequences=["abc"], seed=5, max_new_tokens=400, stop_on_eos=False, alphabet="abc")
-    *pieces, response = streamed(model_of("gru"), TOKENIZER, request)
-    assert isinstance(response, GenerateResponse) and response.stop_reason == ("stop_sequence",)
-    whole = "".join(response.outputs or ()) + "abc"
-    told = [piece.start + len(piece.text) for piece in pieces if isinstance(piece, GenerateChunk)]
-    held = [next((n for n in (2, 1) if whole[:t].endswith("ab"[:n])), 0) for t in range(1, len(whole))]
-    expected = sorted({t - n for t, n in enumerate(held, 1)} - {0})
-    assert len(expected) > 5
-    assert told == [*expected, len(whole) - 3]
-
-
-def test_withdrawn__ends_after_the_token_at_hand_and_leaves_the_others_as_they_are() -> None:
-    model = model_of("lstm")
-    requests = [request_of(seed=n, max_new_tokens=30, stop_on_eos=False, num_return_sequences=2) for n in range(3)]
-    answers = streamed(model, TOKENIZER, *requests, gone=("r1",))
-    ended = {answer.request_id: answer for answer in answers if isinstance(answer, GenerateResponse)}
-    assert ended["r1"].status == "failed" and ended["r1"].outputs is None
-    assert ended["r1"].error is not None and ended["r1"].error.code is ErrorCode.CANCELLED
-    assert sum(isinstance(answer, GenerateChunk) and answer.request_id == "r1" for answer in answers) == 2
-    for n in (0, 2):
-        assert ended[f"r{n}"] == generate(model, TOKENIZER, requests[n], run_id="run", request_id=f"r{n}")
+def test_repetition_penalty__makes_the_tokens_of_the_window_less_likely() -> None:
+    a, b = LETTERS.encode("ab")
+    stuck = Script({})
+    stuck.table[:, EOS] = -100.0
+    stuck.table[:, a] = 1.0
+    stuck.table[:, b] = 0.9
+    for penalty, expected in ((None, "aaaaaa"), (2.0, "ababab"), (0.5, "aaaaaa")):
+        found = write(stuck, temperature=0, max_new_tokens=6, repetition_penalty=penalty, repetition_window=1)
+        assert found.outputs == (expected,)

@@ -1,19 +1,19 @@
 """Losses of the texts of an experiment, against models that read one section at a time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from tests.support import families
+from tests.support.answers import log_probabilities, surprisals
 from tests.support.cross_language import plan
+from tests.support.families import POSITIONS, model_of
 from tests.support.reference import ReferenceModel
-from tests.support.tiny_models import NFC, char_tokenizer, small_model, tensor_of, tokenizer_of
+from tests.support.tiny_models import NFC, char_tokenizer, small_model, tokenizer_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
@@ -26,174 +26,136 @@ from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 SECTIONS = ["abd eb", "aʒed", "b", "dɑbʒ be"]
-CHAR = char_tokenizer(["abdeʃ "])
+CHAR, MASKED = (char_tokenizer(["abdeʃ "], mask_token=is_masked) for is_masked in (False, True))
+WORDS = tokenizer_of("word", ["abd aed be", "abd be"])
+UNK: tuple[ScoringMode, ...] = ("unk",)
+MODEL = small_model(vocabulary_of(CHAR))
 
 
-def experiment_of(
-    folder: Path,
-    sections: Sequence[str] = SECTIONS,
-    modes: tuple[ScoringMode, ...] = ("skip", "assimilate"),
-    normalization: Normalization = NFC,
-) -> ExperimentDirectory:
-    """An experiment with one text."""
-    content = "\n".join(sections).encode()
-    record = ExperimentRecord(
-        experiment_id="small-01234567",
-        user_id=None,
-        created_at=now(),
-        request=plan(modes=modes),
-        request_hash="0" * 64,
-        corpora={},
-    )
-    experiment = ExperimentStore(folder).create(record)
-    experiment.write_text("passages-kk", content)
-    text = ExperimentText(
-        text_id="passages-kk",
-        kind="passages",
-        language="kk",
-        sections=len(sections),
-        characters=1,
-        sha256=sha256(content).hexdigest(),
-    )
-    experiment.write_texts(ExperimentTexts(normalization=normalization, texts=(text,)))
-    return experiment
+class Losses:
+    """The losses of one text with each encoding, from files that a run keeps."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sections: Sequence[str] = SECTIONS,
+        modes: tuple[ScoringMode, ...] = ("skip", "assimilate"),
+        normalization: Normalization = NFC,
+    ) -> None:
+        content = "\n".join(sections).encode()
+        self.run, self.hash = folder, sha256(content).hexdigest()
+        record = ExperimentRecord(
+            experiment_id="small-01234567",
+            user_id=None,
+            created_at=now(),
+            request=plan(modes=modes),
+            request_hash="0" * 64,
+            corpora={},
+        )
+        self.experiment: ExperimentDirectory = ExperimentStore(folder / "_".join(modes)).create(record)
+        self.experiment.write_text("passages-kk", content)
+        text = ExperimentText(
+            text_id="passages-kk",
+            kind="passages",
+            language="kk",
+            sections=len(sections),
+            characters=1,
+            sha256=self.hash,
+        )
+        self.experiment.write_texts(ExperimentTexts(normalization=normalization, texts=(text,)))
+
+    def compute(self, model: LanguageModel = MODEL, tokenizer: Tokenizer = CHAR) -> "Losses":
+        assert score_experiment_texts(model, tokenizer, self.run, self.experiment) == 1
+        return self
+
+    def of(self, encoding: Encoding = "raw") -> TextLosses:
+        return TextLosses.load(losses_path(self.run, self.hash, encoding))
+
+    def column(self, name: str, encoding: Encoding = "raw") -> list[int]:
+        column: NDArray[np.int64] | NDArray[np.bool_] = getattr(self.of(encoding), name)
+        values: list[int] = column.astype(np.int64).tolist()
+        return values
+
+    def nats(self, encoding: Encoding = "raw") -> list[float]:
+        values: list[float] = self.of(encoding).loss_nats.tolist()
+        return values
 
 
-def stored(run: Path, experiment: ExperimentDirectory, encoding: Encoding = "raw") -> TextLosses:
-    texts = experiment.texts()
-    assert texts is not None
-    return TextLosses.load(losses_path(run, texts.texts[0].sha256, encoding))
+def textbook(sections: Sequence[str], model: LanguageModel = MODEL) -> object:
+    """Losses of sections from a zero state each, without [BOS]: the first character has none."""
+    found: list[float] = []
+    for ids in map(CHAR.encode, sections):
+        answers = ReferenceModel(model, "lstm").log_probabilities(ids[:-1])
+        found += [math.nan, *(-p[i] for p, i in zip(answers, ids[1:], strict=True))]
+    return pytest.approx(found, rel=1e-5, nan_ok=True)
 
 
-def ints(column: NDArray[np.int64] | NDArray[np.bool_]) -> list[int]:
-    values: list[int] = column.astype(np.int64).tolist()
-    return values
-
-
-def by_section(losses: TextLosses) -> dict[int, list[float]]:
-    found: dict[int, list[float]] = {}
-    numbers = ints(losses.section)
-    nats: list[float] = losses.loss_nats.tolist()
-    for number, loss in zip(numbers, nats, strict=True):
-        found.setdefault(number, []).append(loss)
-    return found
-
-
-def by_hand(model: LanguageModel, tokenizer: Tokenizer, section: str) -> list[float]:
-    """Losses of a section from a zero state, without [BOS]: the first character has none."""
-    ids = tokenizer.encode(section)
-    answers = ReferenceModel(model, "lstm").log_probabilities(ids[:-1])
-    return [math.nan, *(-p[i] for p, i in zip(answers, ids[1:], strict=True))]
-
-
-def approx(losses: Mapping[int, list[float]]) -> dict[int, object]:
-    return {number: pytest.approx(values, rel=1e-5, nan_ok=True) for number, values in losses.items()}
-
-
-def test_scores__are_those_of_each_section_from_a_zero_state(tmp_path: Path) -> None:
-    model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path)
-    assert score_experiment_texts(model, CHAR, tmp_path, experiment) == 1
-    losses = stored(tmp_path, experiment)
-    assert by_section(losses) == approx({n: by_hand(model, CHAR, text) for n, text in enumerate(SECTIONS)})
-    assert ints(losses.start) == [i for text in SECTIONS for i in range(len(text))]
-    assert ints(losses.end) == [i + 1 for text in SECTIONS for i in range(len(text))]
-    assert ints(losses.is_unknown) == [character in "ɑʒ" for text in SECTIONS for character in text]
-
-
-def test_assimilated__are_the_losses_of_the_nearest_known_segments(tmp_path: Path) -> None:
-    model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path)
-    score_experiment_texts(model, CHAR, tmp_path, experiment)
-    raw, assimilated = stored(tmp_path, experiment), stored(tmp_path, experiment, "assimilated")
+def test_losses__are_those_of_each_section_from_a_zero_state(tmp_path: Path) -> None:
+    losses = Losses(tmp_path).compute()
+    assert losses.nats() == textbook(SECTIONS)
+    assert losses.column("section") == [number for number, text in enumerate(SECTIONS) for _ in text]
+    assert losses.column("start") == [i for text in SECTIONS for i in range(len(text))]
+    assert losses.column("end") == [i + 1 for text in SECTIONS for i in range(len(text))]
+    assert losses.column("is_unknown") == [character in "ɑʒ" for text in SECTIONS for character in text]
     # ʒ is a voiced ʃ, and of the known vowels a is nearest to ɑ
-    replaced = [text.replace("ʒ", "ʃ").replace("ɑ", "a") for text in SECTIONS]
-    assert by_section(assimilated) == approx({n: by_hand(model, CHAR, text) for n, text in enumerate(replaced)})
-    assert not any(ints(assimilated.is_unknown))
-    assert ints(assimilated.start) == ints(raw.start)
+    assert losses.nats("assimilated") == textbook([text.replace("ʒ", "ʃ").replace("ɑ", "a") for text in SECTIONS])
+    assert not any(losses.column("is_unknown", "assimilated"))
+    assert losses.column("start", "assimilated") == losses.column("start")
 
 
 def test_section__that_would_combine_after_a_replacement_stays_as_it_is(tmp_path: Path) -> None:
-    model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path, ["be\u0334ɑ\u0303d"])
-    score_experiment_texts(model, CHAR, tmp_path, experiment)
-    raw, assimilated = stored(tmp_path, experiment), stored(tmp_path, experiment, "assimilated")
-    assert np.array_equal(raw.loss_nats, assimilated.loss_nats, equal_nan=True)
-    assert sum(ints(assimilated.is_unknown)) == 3
+    losses = Losses(tmp_path, ["be\u0334ɑ\u0303d"]).compute()
+    assert losses.nats("assimilated") == pytest.approx(losses.nats(), abs=0, nan_ok=True)
+    assert sum(losses.column("is_unknown", "assimilated")) == 3
 
 
-def test_scores__that_exist_are_not_computed_again(tmp_path: Path) -> None:
-    first = experiment_of(tmp_path / "first", modes=("unk",))
-    score_experiment_texts(small_model(vocabulary_of(CHAR)), CHAR, tmp_path, first)
-    raw = stored(tmp_path, first)
+def test_losses__that_exist_are_not_computed_again(tmp_path: Path) -> None:
+    first = Losses(tmp_path, modes=UNK).compute()
+    raw = first.of().loss_nats.tobytes()
     with pytest.raises(FileNotFoundError):
-        stored(tmp_path, first, "assimilated")
-
-    again = experiment_of(tmp_path / "again")
+        first.of("assimilated")
     other = small_model(vocabulary_of(CHAR), layers=1)
-    score_experiment_texts(other, CHAR, tmp_path, again)
-
-    assert stored(tmp_path, again).loss_nats.tobytes() == raw.loss_nats.tobytes()
-    assimilated = by_section(stored(tmp_path, again, "assimilated"))
-    assert assimilated[0][1:] == by_section(raw)[0][1:]
-    assert assimilated[1] == pytest.approx(by_hand(other, CHAR, "aʃed"), rel=1e-5, nan_ok=True)
-
+    again = Losses(tmp_path).compute(other)
+    assert again.of().loss_nats.tobytes() == raw
+    unchanged, changed = len(SECTIONS[0]), SECTIONS[1].replace("ʒ", "ʃ")
+    assert again.nats("assimilated")[1:unchanged] == again.nats()[1:unchanged]
+    assert again.nats("assimilated")[unchanged:][: len(changed)] == textbook([changed], other)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sections").iterdir()}
-    assert score_experiment_texts(other, CHAR, tmp_path, again) == 1
+    again.compute(other)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sections").iterdir()} == before
 
 
-def test_masked_model__gives_each_token_but_the_first_its_pseudo_log_likelihood(tmp_path: Path) -> None:
-    tokenizer = char_tokenizer(["abdeʃ "], mask_token=True)
-    model = families.model_of("bert", vocabulary_of(tokenizer)).eval()
-    experiment = experiment_of(tmp_path, modes=("unk",))
-
-    score_experiment_texts(model, tokenizer, tmp_path, experiment)
-
-    def masked(section: str) -> list[float]:
-        special, ids = tokenizer.special_ids, tokenizer.encode(section)
-        losses = [math.nan]
-        for position in range(1, len(ids)):
-            before, after = ids[:position], ids[position + 1 :]
-            row = tensor_of([[special.start, *before, special.mask or 0, *after, special.eos]])
-            with torch.no_grad():
-                logits = model.logits(model.hidden_states(row))[0, position + 1]
-            losses.append(-float(torch.log_softmax(logits, -1)[ids[position]]))
-        return losses
-
-    expected = {number: masked(section) for number, section in enumerate(SECTIONS)}
-    assert by_section(stored(tmp_path, experiment)) == approx(expected)
+def test_masked_model__gives_each_token_but_the_first_its_score(tmp_path: Path) -> None:
+    model, special = model_of("bert", vocabulary_of(MASKED)), MASKED.special_ids
+    assert special.mask is not None
+    expected: list[float] = []
+    for ids in map(MASKED.encode, SECTIONS):
+        expected.append(math.nan)
+        for place in range(1, len(ids)):
+            row = [special.start, *ids[:place], special.mask, *ids[place + 1 :], special.eos]
+            expected.append(-log_probabilities(model, row)[place + 1][ids[place]])
+    found = Losses(tmp_path, modes=UNK).compute(model, MASKED).nats()
+    assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 
 def test_transformer__scores_every_token_of_a_section_beyond_its_context(tmp_path: Path) -> None:
-    tokenizer = char_tokenizer(["abdeʃ "])
-    model = families.model_of("gpt2", vocabulary_of(tokenizer)).eval()
-    section = "abed dab ʃe" * 9
-    experiment = experiment_of(tmp_path, [section], modes=("unk",))
-    score_experiment_texts(model, tokenizer, tmp_path, experiment)
-    losses: list[float] = stored(tmp_path, experiment).loss_nats.tolist()
-    ids = tensor_of([tokenizer.encode(section)[: families.POSITIONS]])
-    with torch.no_grad():
-        log_p = torch.log_softmax(model.logits(model.hidden_states(ids))[0], -1)
-    direct = [-float(log_p[i, int(ids[0, i + 1])]) for i in range(families.POSITIONS - 1)]
-    assert len(losses) == len(section) == 99
-    assert losses[1 : families.POSITIONS] == pytest.approx(direct, rel=1e-4)
-    assert not any(map(math.isnan, losses[1:]))
+    model, section = model_of("gpt2", vocabulary_of(CHAR)), "abed dab ʃe" * 9
+    found = Losses(tmp_path, [section], modes=UNK).compute(model).nats()
+    assert len(found) == len(section) == 99
+    assert found[1:POSITIONS] == pytest.approx(surprisals(model, CHAR.encode(section)[:POSITIONS]), rel=1e-4)
+    assert not any(map(math.isnan, found[1:]))
 
 
 def test_long_text__is_scored_in_batches_of_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, experiment = small_model(vocabulary_of(CHAR)), experiment_of(tmp_path, modes=("unk",))
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
-    score_experiment_texts(model, CHAR, tmp_path / "whole", experiment)
     monkeypatch.setattr(section_scores, "_BATCH_TOKENS", 8)
-    score_experiment_texts(model, CHAR, tmp_path / "parts", experiment)
-    whole, parts = stored(tmp_path / "whole", experiment), stored(tmp_path / "parts", experiment)
-    assert ints(parts.section) == ints(whole.section)
-    assert by_section(parts) == approx(by_section(whole))
+    losses = Losses(tmp_path, modes=UNK).compute()
+    assert losses.column("section") == [number for number, text in enumerate(SECTIONS) for _ in text]
+    assert losses.nats() == textbook(SECTIONS)
 
 
 def test_run__that_normalizes_differently_is_refused(tmp_path: Path) -> None:
-    experiment = experiment_of(tmp_path, normalization=Normalization(lowercase=True))
     with pytest.raises(AppError) as refused:
-        score_experiment_texts(small_model(vocabulary_of(CHAR)), CHAR, tmp_path, experiment)
+        Losses(tmp_path, normalization=Normalization(lowercase=True)).compute()
     assert refused.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
 
@@ -203,18 +165,9 @@ def test_known_characters__are_those_that_are_not_read_as_unknown() -> None:
     assert not known & {"ʒ", "ɑ", "ʘ"}
 
 
-def test_tokenizer_of_words__replaces_no_character(tmp_path: Path) -> None:
-    words = tokenizer_of("word", ["abd aed be", "abd be"])
-    model, experiment = small_model(vocabulary_of(words)), experiment_of(tmp_path, ["abd ʒebe be", "be abd"])
-    score_experiment_texts(model, words, tmp_path, experiment)
-    raw, assimilated = stored(tmp_path, experiment), stored(tmp_path, experiment, "assimilated")
-    assert ints(raw.is_unknown) == [0, 1, 0, 0, 0]
-    assert np.array_equal(raw.loss_nats, assimilated.loss_nats, equal_nan=True)
-    assert ints(raw.end) == [3, 8, 11, 2, 6]
-
-
-def test_section__without_tokens_has_no_losses(tmp_path: Path) -> None:
-    words = tokenizer_of("word", ["abd aed be", "abd be"])
-    experiment = experiment_of(tmp_path, ["abd be", "   ", "be"], modes=("unk",))
-    score_experiment_texts(small_model(vocabulary_of(words)), words, tmp_path, experiment)
-    assert ints(stored(tmp_path, experiment).section) == [0, 0, 2]
+def test_tokenizer_of_words__replaces_no_character_and_may_find_no_token(tmp_path: Path) -> None:
+    losses = Losses(tmp_path, ["abd ʒebe be", "  ", "be abd"]).compute(small_model(vocabulary_of(WORDS)), WORDS)
+    assert losses.column("section") == [0, 0, 0, 2, 2]
+    assert losses.column("is_unknown") == [0, 1, 0, 0, 0]
+    assert losses.column("end") == [3, 8, 11, 2, 6]
+    assert losses.nats("assimilated") == pytest.approx(losses.nats(), abs=0, nan_ok=True)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from zipfile import ZipFile
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +15,6 @@ from trainer.models.base import LanguageModel
 from trainer.models.linear import linear
 from trainer.models.linear_layers import LinearLayer
 from trainer.models.packed_linear import packing_pays
-from trainer.models.small_products import product_into
-
-MANY = 1 << 20
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
@@ -48,7 +44,6 @@ def test_linear__has_the_outputs_and_gradients_of_double_precision(
         return [found.detach(), *[leaf.grad for leaf in leaves if leaf.grad is not None]]
 
     found, expected = results(torch.float32), results(torch.float64)
-
     assert len(found) == len(expected) == len(given) + 1
     for single, double in zip(found, expected, strict=True):
         error = (single.double() - double).abs().max()
@@ -76,19 +71,6 @@ def test_onednn__gives_a_model_the_logits_and_gradients_of_the_other_products(
     found = logits_and_gradients(model, ids)
     assert "Onednn" in str(model.logits(model.hidden_states(ids)).grad_fn)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_product_into__multiplies_many_rows_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
-    generator = np.random.Generator(np.random.PCG64(0))
-    inputs, weight = (generator.standard_normal(shape, dtype=np.float32) for shape in ((16, 512), (512, 1024)))
-    outputs = np.empty((16, 1024), dtype=np.float32)
-    multiply = product_into(inputs, weight, outputs)
-    for factor in (1, 2):  # the arrays are read at each call
-        inputs *= factor
-        multiply()
-        expected = inputs.astype(np.float64) @ weight.astype(np.float64)
-        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_traced_graph__has_no_product_of_onednn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,18 +108,14 @@ def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int])
     assert torch.equal(after, plain)
 
 
-def test_packed_weights__are_unpacked_after_an_error() -> None:
-    model = model_of("gpt2")
+def test_packed_weights__are_unpacked_after_an_error_and_of_transformers_only() -> None:
+    model, recurrent = model_of("gpt2"), model_of("lstm")
     with pytest.raises(ValueError, match="Expected x with shape"), model.packed_products():
         model.forward(torch.zeros(3, dtype=torch.long))
     assert not any(is_packed(model))
-
-
-def test_packed_weights__of_a_recurrent_model_are_the_plain_ones() -> None:
-    model = model_of("lstm")
-    modules = list(model.modules())
-    with model.packed_products():
-        assert list(model.modules()) == modules
+    modules = list(recurrent.modules())
+    with recurrent.packed_products():
+        assert list(recurrent.modules()) == modules
 
 
 def is_packed(model: LanguageModel) -> list[bool]:
@@ -150,7 +128,7 @@ def is_packed(model: LanguageModel) -> list[bool]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
     model = model_of(name, VOCABULARY)
-    assert packing_pays(model, MANY, "AVX512") == (name in TRANSFORMERS)
+    assert packing_pays(model, 1 << 20, "AVX512") == (name in TRANSFORMERS)
     assert not packing_pays(model, 100, "AVX512")
-    assert not packing_pays(model, MANY, "AVX2")
-    assert not packing_pays(model.double(), MANY, "AVX512")
+    assert not packing_pays(model, 1 << 20, "AVX2")
+    assert not packing_pays(model.double(), 1 << 20, "AVX512")

@@ -1,19 +1,18 @@
-"""LSTM, GRU and RNN: the formulas, causality, sizes, first weights."""
+"""LSTM, GRU and RNN: the formulas, the two directions, sizes, first weights, dropout."""
 
 import math
 from itertools import product
 
 import pytest
 import torch
+from torch import Tensor
 
-from tests.support.families import vocabulary
+from tests.support.families import effective_of, vocabulary
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import small_model, tensor_of
-from trainer.config.presets import resolve
 from trainer.config.validation import parse
-from trainer.contracts.base import changed as with_changes
+from trainer.contracts.base import changed
 from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitecture, RnnConfig
-from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.models import build
 from trainer.models.dropout import dropout
 from trainer.models.recurrent import RecurrentModel
@@ -21,76 +20,91 @@ from trainer.reports.comparison import model_name
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))
-LEARNING = [pytest.param(*form, marks=pytest.mark.slow) if form != ("rnn", True) else form for form in FORMS]
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-VOCABULARY = 9
+IDS = tensor_of([[2, 5, 4, 8, 3, 2, 6, 7]])
+
+
+def config_of(architecture: str = "lstm", *, tied: bool = False, **values: object) -> RnnConfig:
+    fields: dict[str, object] = {"architecture": architecture, "embedding_size": 6, "hidden_size": 8, "num_layers": 2}
+    return parse(RnnConfig, fields | {"tie_word_embeddings": tied} | values)
+
+
+def model_of(config: RnnConfig, tokens: int = 9) -> RecurrentModel:
+    model = build(config, vocabulary(tokens), "masked_lm" if config.bidirectional else "causal_lm")
+    assert isinstance(model, RecurrentModel)
+    return model
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
 def test_forward__equals_the_textbook_cell(architecture: RnnArchitecture, tied: bool) -> None:
-    model = small_model(VOCABULARY, architecture, tied=tied)
-    ids = [2, 5, 4, 8, 3, 2, 6, 7]
-    reference = ReferenceModel(model, architecture)
+    model = small_model(9, architecture, tied=tied)
+    ids: list[int] = IDS[0].tolist()
     with torch.inference_mode():
-        ours = model.forward(tensor_of([ids])).log_softmax(-1)[0]
-    expected = torch.tensor(reference.log_probabilities(ids), dtype=torch.float64)
+        ours = model.forward(IDS).log_softmax(-1)[0]
+    expected = torch.tensor(ReferenceModel(model, architecture).log_probabilities(ids), dtype=torch.float64)
     assert torch.allclose(expected, ours.double(), atol=1e-5)
 
 
-@pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_causality__a_token_changes_later_logits_and_none_before(architecture: RnnArchitecture, tied: bool) -> None:
-    model = small_model(VOCABULARY, architecture, tied=tied)
-    ids = tensor_of([[2, 5, 4, 8, 3, 2, 6, 7]])
-    changed = ids.clone()
-    changed[0, 4] = 6
-    with torch.inference_mode():
-        before, after = model.forward(ids)[0], model.forward(changed)[0]
-    assert torch.equal(before[:4], after[:4])
-    for t in range(4, 8):
-        assert not torch.allclose(before[t], after[t])
-
-
-@pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_state__in_pieces_the_answer_is_the_same(architecture: RnnArchitecture, tied: bool) -> None:
-    model = small_model(VOCABULARY, architecture, tied=tied)
-    ids = torch.randint(VOCABULARY, (3, 12))
-    with torch.inference_mode():
-        whole = model.forward(ids)
-        first, state = model.forward_with_state(ids[:, :5], model.initial_state(3))
-        second, _ = model.forward_with_state(ids[:, 5:], state)
-    assert torch.allclose(whole, torch.cat([first, second], dim=1), atol=1e-6)
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_padding_and_neighbours__change_nothing(architecture: RnnArchitecture) -> None:
-    model = small_model(VOCABULARY, architecture)
-    line = tensor_of([[2, 5, 4]])
-    batch = tensor_of([[2, 5, 4, 0, 0], [2, 8, 8, 8, 8]])
+def test_two_directions__are_one_forward_and_one_over_the_reversed_text(architecture: str) -> None:
+    """One layer in two directions is two layers of one, of which the second reads the text from its end."""
+    config = config_of(architecture, num_layers=1, bidirectional=True)
+    both, one = model_of(config).eval(), model_of(changed(config, bidirectional=False)).eval()
+    weights: dict[str, Tensor] = both.state_dict()
+    logits = torch.zeros(1, IDS.shape[1], 9)
+    for backwards in (False, True):
+        of_direction = {
+            name.removesuffix("_reverse"): weight
+            for name, weight in weights.items()
+            if not name.startswith("layers.") or name.endswith("_reverse") == backwards
+        }
+        of_direction["projection.weight"] = weights["projection.weight"][:, 8 * backwards :][:, :8]
+        if backwards:
+            of_direction["projection.bias"] = torch.zeros(9)
+        one.load_state_dict(of_direction)
+        with torch.inference_mode():
+            logits = logits + (one.forward(IDS.flip(1)).flip(1) if backwards else one.forward(IDS))
     with torch.inference_mode():
-        alone, together = model.forward(line)[0], model.forward(batch, tensor_of([[3, 5]])[0])[0, :3]
-    assert torch.allclose(alone, together, atol=1e-6)
-
-
-@pytest.mark.parametrize("tokens", [10, 1000])
-def test_word_model__of_two_layers_of_512_has_the_parameters_that_its_table_says(tokens: int) -> None:
-    request = TrainRequest(model_family="lstm", corpus="text")
-    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None).model
-    assert model_name(config) == "LSTM-2x512"
-    assert build(config, vocabulary(tokens)).parameter_count() == 3_678_208 + 769 * tokens
+        assert torch.allclose(both.forward(IDS), logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
 def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bool) -> None:
     v, e, h, layers = 67, 128, 256, 2
-    config = RnnConfig(
-        architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tie_word_embeddings=tied
-    )
-    model = build(config, vocabulary(v))
+    model = model_of(config_of(architecture, tied=tied, embedding_size=e, hidden_size=h), v)
     recurrent = sum(GATES[architecture] * h * ((e if layer == 0 else h) + h + 2) for layer in range(layers))
     head = h * e + e + v if tied else h * v + v
     assert model.parameter_count() == v * e + recurrent + head
     assert model.input_embedding().weight.shape == (v, e)
+
+
+@pytest.mark.parametrize("tokens", [10, 1000])
+def test_word_model__has_the_layers_and_parameters_of_the_results_table(tokens: int) -> None:
+    config = effective_of("lstm", model=None).model
+    model = build(config, vocabulary(tokens))
+    assert model_name(config) == "LSTM-2x512"
+    assert model.parameter_count() == 3_678_208 + 769 * tokens
+    assert [type(part).__name__ for part in model.children()] == ["Embedding", "LSTM", "Linear"]
+
+
+@pytest.mark.parametrize("family", ["lstm", "char_lstm"])
+def test_paper_preset__drops_between_its_two_layers_only(family: str) -> None:
+    config = effective_of(family, model_size="paper", model=None).model
+    assert isinstance(config, RnnConfig)
+    assert (config.dropout, config.dropout_places) == (0.1, "between_layers")
+    head = dict(model_of(config, 40).named_children())["projection"]
+    assert [tuple(weight.shape) for weight in head.parameters()] == [(40, 256), (40,)]
+    assert model_of(config, 40).parameter_count() == 40 * 128 + 4 * 256 * (128 + 3 * 256 + 4) + 257 * 40
+
+
+SIZES = ["embedding_size", "hidden_size", "num_layers"]
+
+
+@pytest.mark.parametrize(("field", "value"), [*product(SIZES, [0, -1]), ("dropout", -0.1)])
+def test_config__refuses_sizes_that_are_none(field: str, value: float) -> None:
+    sizes: dict[str, object] = config_of().model_dump()
+    with pytest.raises(ValueError, match=rf"{field}\n.*must be >"):
+        RnnConfig.model_validate(sizes | {field: value})
 
 
 @pytest.mark.parametrize("initialization", ["torch", "keyboard"])
@@ -99,27 +113,19 @@ def test_fresh_model__is_within_five_percent_of_uniform(
     architecture: RnnArchitecture, tied: bool, initialization: Initialization
 ) -> None:
     torch.manual_seed(1)
-    config = RnnConfig(
-        architecture=architecture,
-        embedding_size=128,
-        hidden_size=256,
-        num_layers=2,
-        tie_word_embeddings=tied,
-        initialization=initialization,
-    )
-    model = build(config, vocabulary(67)).eval()
+    sizes: dict[str, object] = {"embedding_size": 128, "hidden_size": 256, "initialization": initialization}
+    model = model_of(config_of(architecture, tied=tied, **sizes), 67).eval()
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
-        loss = -float(log_p.mean(dim=(0, 1)).mean())
-    assert math.isclose(loss, math.log(67), rel_tol=0.05)
+    assert math.isclose(-float(log_p.mean()), math.log(67), rel_tol=0.05)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_first_weights__are_spread_as_torch_has_them_without_a_word(architecture: RnnArchitecture) -> None:
-    """Embeddings N(0, 1), all else uniform in +-1/sqrt(hidden size), as the pages of torch say of each layer."""
+def test_first_weights__are_spread_as_the_pages_of_torch_say(architecture: RnnArchitecture) -> None:
+    """Embeddings N(0, 1), all else uniform in +-1/sqrt(hidden size)."""
     torch.manual_seed(4)
-    config = RnnConfig(architecture=architecture, embedding_size=64, hidden_size=100, num_layers=2)
-    for name, weight in build(config, vocabulary(90)).named_parameters():
+    config = config_of(architecture, embedding_size=64, hidden_size=100)
+    for name, weight in model_of(config, 90).named_parameters():
         values = weight.detach().double()
         if name == "embedding.weight":
             assert float(values.var()) == pytest.approx(1, rel=0.1)
@@ -129,127 +135,54 @@ def test_first_weights__are_spread_as_torch_has_them_without_a_word(architecture
             assert float(values.var()) == pytest.approx(0.01 / 3, rel=0.25), name
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_dropout__is_where_it_was_asked_for(tied: bool) -> None:
-    def changes(places: DropoutPlaces, layers: int) -> bool:
-        config = RnnConfig(
-            architecture="lstm",
-            embedding_size=8,
-            hidden_size=8,
-            num_layers=layers,
-            dropout=0.5,
-            tie_word_embeddings=tied,
-            dropout_places=places,
-        )
-        model = build(config, vocabulary(9)).train()
-        ids = torch.randint(9, (2, 6))
-        return not torch.equal(model.forward(ids), model.forward(ids))
-
-    assert changes("all", 1)
-    assert changes("all", 2)
-    assert changes("between_layers", 2)
-    assert not changes("between_layers", 1)
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("places", "dropout_share"), [("all", 0.3), ("between_layers", 0.3), ("all", 0.0)])
-def test_training__computes_the_layers_of_torch_with_dropout_between_them(
-    architecture: RnnArchitecture, bidirectional: bool, places: DropoutPlaces, dropout_share: float
-) -> None:
-    config = RnnConfig(
-        architecture=architecture,
-        embedding_size=6,
-        hidden_size=8,
-        num_layers=3,
-        bidirectional=bidirectional,
-        dropout=dropout_share,
-        dropout_places=places,
-    )
-    model = build(config, vocabulary(9), "masked_lm" if bidirectional else "causal_lm").train()
-    assert isinstance(model, RecurrentModel)
-    ids = torch.randint(9, (4, 7))
-    outer_share = dropout_share if places == "all" else 0.0
+def test_keyboard_weights__are_uniform_xavier_orthogonal_and_zero(architecture: RnnArchitecture) -> None:
+    torch.manual_seed(3)
+    config = config_of(architecture, embedding_size=256, hidden_size=512, initialization="keyboard")
+    for name, tensor in model_of(config, 100).named_parameters():
+        weight = tensor.detach().double()
+        if "bias" in name:
+            assert not weight.any(), name
+        elif "weight_hh" in name:  # (gates x H, H): its columns are orthonormal
+            assert torch.allclose(weight.T @ weight, torch.eye(512, dtype=torch.float64), atol=1e-4), name
+        else:  # uniform between -limit and limit, so of variance limit^2 / 3
+            limit = 0.1 if name == "embedding.weight" else math.sqrt(6 / sum(weight.shape))
+            assert 0.99 * limit < float(weight.abs().max()) <= limit * (1 + 1e-6), name
+            assert float(weight.var()) == pytest.approx(limit**2 / 3, rel=0.05), name
 
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+@pytest.mark.parametrize(("places", "share"), [("all", 0.3), ("between_layers", 0.3), ("all", 0.0)])
+def test_training__computes_the_layers_of_torch_with_dropout_between_them(
+    architecture: RnnArchitecture, tied: bool, bidirectional: bool, places: DropoutPlaces, share: float, layers: int
+) -> None:
+    options: dict[str, object] = {"bidirectional": bidirectional, "dropout": share, "dropout_places": places}
+    config = config_of(architecture, tied=tied, num_layers=layers, **options)
+    model = model_of(config).train()
+    ids = torch.randint(9, (4, 7))
     singles: list[RecurrentModel] = []
-    for layer in range(3):
+    for layer in range(layers):
         inputs = 6 if layer == 0 else 8 * (1 + bidirectional)
-        single = build(with_changes(config, embedding_size=inputs, num_layers=1), model.vocabulary, model.objective)
-        assert isinstance(single, RecurrentModel)
-        weights = {name: weight for name, weight in model.layers.named_parameters() if f"_l{layer}" in name}
-        renamed: dict[str, torch.Tensor] = {
-            name.replace(f"_l{layer}", "_l0"): weight for name, weight in weights.items()
+        single = model_of(changed(config, embedding_size=inputs, num_layers=1))
+        of_layer: dict[str, Tensor] = {
+            name.replace(f"_l{layer}", "_l0"): weight
+            for name, weight in model.layers.named_parameters()
+            if f"_l{layer}" in name
         }
-        single.layers.load_state_dict(renamed)
+        single.layers.load_state_dict(of_layer)
         singles.append(single)
+    outer_share = share if places == "all" else 0.0
 
     torch.manual_seed(5)
     ours = model.forward(ids)
     torch.manual_seed(5)
     hidden = dropout(model.embedding.forward(ids.t()), outer_share, is_training=True)  # (T, B, E)
     for layer, single in enumerate(singles):
-        outputs: tuple[torch.Tensor, object] = single.layers(hidden.transpose(0, 1))
-        share = dropout_share if layer < 2 else outer_share
-        hidden = dropout(outputs[0].transpose(0, 1), share, is_training=True)
-    expected = model.projection.forward(hidden).transpose(0, 1)
-
-    assert torch.allclose(ours, expected, atol=1e-6)
+        outputs: tuple[Tensor, object] = single.layers(hidden.transpose(0, 1))
+        after_layer = share if layer < layers - 1 else outer_share
+        hidden = dropout(outputs[0].transpose(0, 1), after_layer, is_training=True)
+    assert torch.allclose(ours, model.logits(hidden.transpose(0, 1)), atol=1e-6)
     torch.autograd.backward([ours.square().mean()])
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in model.parameters())
-
-
-@pytest.mark.parametrize("probability", [1e-9, 0.1, 0.25, 0.5, 0.9, 0.999999])
-def test_dropout__keeps_the_given_share_and_the_mean(probability: float) -> None:
-    torch.manual_seed(3)
-    numbers = torch.rand(401, 997) + 1  # an odd count: the last draw of 64 bits is used in part
-    dropped = dropout(numbers, probability, is_training=True)
-    kept = dropped != 0
-    rounded = min(round(probability * 2**16), 2**16 - 1) / 2**16
-    count = numbers.numel()
-    deviation = math.sqrt(count * rounded * (1 - rounded))
-    assert abs(float(kept.sum()) - count * (1 - rounded)) <= 5 * deviation
-    assert torch.allclose(dropped[kept], numbers[kept] / (1 - rounded))
-    assert torch.equal(dropout(numbers, probability, is_training=False), numbers)
-
-
-def test_dropout__draws_every_place_by_itself() -> None:
-    torch.manual_seed(3)
-    kept = torch.stack([dropout(torch.ones(61), 0.5, is_training=True) for _ in range(4000)]) != 0
-    shares = kept.double().mean(0)
-    pairs = torch.corrcoef(kept.double().t()) - torch.eye(61)
-    assert float((shares - 0.5).abs().max()) < 0.045  # six standard deviations
-    assert float(pairs.abs().max()) < 0.095
-
-
-@pytest.mark.parametrize("family", ["lstm", "char_lstm"])
-def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(family: str) -> None:
-    request = parse(TrainRequest, {"model_family": family, "model_size": "paper", "corpus": "text"})
-    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None).model
-    model = build(config, vocabulary(40)).train()
-    assert isinstance(model, RecurrentModel)
-    assert (model.config.dropout, model.config.dropout_places) == (0.1, "between_layers")
-    parts = dict(model.named_children())
-    assert [tuple(weight.shape) for weight in parts["projection"].parameters()] == [(40, 256), (40,)]
-    assert model.parameter_count() == 40 * 128 + 4 * 256 * (128 + 3 * 256 + 4) + 257 * 40
-
-
-@pytest.mark.parametrize(("architecture", "tied"), LEARNING)
-def test_learning__one_batch_is_learned_by_heart(architecture: RnnArchitecture, tied: bool) -> None:
-    torch.manual_seed(2)
-    config = RnnConfig(
-        architecture=architecture, embedding_size=16, hidden_size=32, num_layers=2, tie_word_embeddings=tied
-    )
-    model = build(config, vocabulary(12))
-    ids = torch.randint(12, (4, 13))
-    optimizer = torch.optim.Adam(list(model.parameters()), lr=0.02)
-    loss = torch.zeros(())
-
-    for _ in range(120):
-        logits = model.forward(ids[:, :-1])
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        optimizer.zero_grad()
-        torch.autograd.backward([loss])
-        optimizer.step()
-
-    assert float(loss.detach()) < 0.5

@@ -1,4 +1,4 @@
-"""Steps of one token at a time give the logits of the plain forward pass, whatever sequences read, leave or wait."""
+"""Steps of one token at a time give the logits of the plain forward pass, whichever sequences read, leave or wait."""
 
 from collections.abc import Sequence
 from random import Random
@@ -10,36 +10,7 @@ import torch
 from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, model_of
 from tests.support.tiny_models import tensor_of
 from trainer.models import small_products
-from trainer.models.base import ForwardSteps, LanguageModel, ModelState, concatenate_states
-from trainer.models.small_products import product_into
-
-
-def state_after(model: LanguageModel, lengths: Sequence[int], random: Random) -> ModelState:
-    """Return the state after one prompt of each length."""
-    with torch.inference_mode():
-        states = []
-        for length in lengths:
-            ids = tensor_of([[random.randrange(model.vocab_size) for _ in range(length)]])
-            states.append(model.forward_with_state(ids, model.initial_state(1))[1])
-        return concatenate_states(states)
-
-
-def compare_steps(model: LanguageModel, lengths: Sequence[int]) -> None:
-    """Let sequences with a prompt of each length read tokens, stay, and leave; compare the logits after each step."""
-    random = Random(7)
-    state = state_after(model, lengths, random)
-    fast, plain = model.steps(state), ForwardSteps(model, tuple(part.clone() for part in state))
-    rows = list(range(len(lengths)))
-    for step in range(POSITIONS - max(lengths)):
-        reading = rows if step % 3 else sorted(random.sample(rows, random.randint(1, len(rows))))
-        ids = [random.randrange(model.vocab_size) for _ in reading]
-        np.testing.assert_allclose(fast.read(ids, reading), plain.read(ids, reading), rtol=1e-5, atol=5e-5)
-        if step == 4 and len(rows) > 1:
-            kept = rows[1:]
-            fast.keep(kept)
-            plain.keep(kept)
-            rows = rows[: len(kept)]
-
+from trainer.models.base import ForwardSteps, LanguageModel, concatenate_states
 
 pytestmark = pytest.mark.parametrize("is_intel", [True, False], ids=["intel", "amd"])
 
@@ -49,16 +20,25 @@ def _take_the_products_of_a_cpu(monkeypatch: pytest.MonkeyPatch, is_intel: bool)
     monkeypatch.setattr(small_products, "IS_INTEL", is_intel)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 2100])  # the last one is multiplied by torch
-@pytest.mark.parametrize("is_contiguous", [True, False])
-def test_product_into__gives_the_product(rows: int, is_contiguous: bool) -> None:
-    draw = np.random.Generator(np.random.PCG64(1))
-    inputs = draw.standard_normal((rows, 64), dtype=np.float32)
-    weight = draw.standard_normal((64, 65) if is_contiguous else (65, 64), dtype=np.float32)
-    weight = weight if is_contiguous else weight.T
-    product = np.empty((rows, 65), dtype=np.float32)
-    product_into(inputs, weight, product)()
-    np.testing.assert_allclose(product, inputs.astype(np.float64) @ weight.astype(np.float64), atol=1e-4)
+def compare_steps(model: LanguageModel, lengths: Sequence[int]) -> None:
+    """Let sequences with a prompt of each length read tokens, wait, and leave; compare the logits after each step."""
+    random, states = Random(7), []
+    with torch.inference_mode():
+        for length in lengths:
+            ids = tensor_of([[random.randrange(model.vocab_size) for _ in range(length)]])
+            states.append(model.forward_with_state(ids, model.initial_state(1))[1])
+        state = concatenate_states(states)
+    fast, plain = model.steps(state), ForwardSteps(model, tuple(part.clone() for part in state))
+    rows = list(range(len(lengths)))
+    for step in range(POSITIONS - max(lengths)):
+        reading = rows if step % 3 else sorted(random.sample(rows, random.randint(1, len(rows))))
+        tokens = [random.randrange(model.vocab_size) for _ in reading]
+        np.testing.assert_allclose(fast.read(tokens, reading), plain.read(tokens, reading), rtol=1e-5, atol=5e-5)
+        if step == 4 and len(rows) > 1:
+            kept = rows[1:]
+            fast.keep(kept)
+            plain.keep(kept)
+            rows = rows[: len(kept)]
 
 
 @pytest.mark.parametrize("lengths", [(1,), (3, 3), (2, 5, 1), (1, 4, 2, 2, 6, 3), (1, 2) * 9], ids=str)

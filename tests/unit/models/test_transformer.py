@@ -1,11 +1,10 @@
-"""The transformers against the models of the library itself, made here by its own words, with the same weights."""
+"""The transformers against the models of the library itself, with the same weights."""
 
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Protocol
 
 import pytest
 import torch
@@ -13,108 +12,38 @@ from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 
 from tests.support.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
+from tests.support.library_models import library_twin
 from tests.support.tiny_models import tensor_of
 from trainer.contracts.base import changed
 from trainer.contracts.models import Activation, BertConfig, Gpt2Config, LlamaConfig, QwenConfig
 from trainer.models import bert, build, gpt2, rotary
-from trainer.models.base import LanguageModel
 from trainer.models.dropout import Dropout
 from trainer.models.transformer import library_activation
 from trainer.models.transformer_steps import activation
 
-COMMON: dict[str, object] = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-ROTARY: dict[str, object] = COMMON | {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": POSITIONS,
-}
-
-
-class Output(Protocol):
-    logits: Tensor
-
-
-class MakeConfig(Protocol):
-    def __call__(self, **values: object) -> PreTrainedConfig: ...
-
-
-class Theirs(Protocol):
-    """A model of the library with its head."""
-
-    def __call__(self, ids: Tensor, attention_mask: Tensor | None = None) -> Output: ...
-    def eval(self) -> "Theirs": ...
-    def load_state_dict(self, weights: Mapping[str, Tensor], strict: bool) -> tuple[list[str], list[str]]: ...
-
-
-def theirs(module: str, config: str, model: str, **values: object) -> Theirs:
-    make_config: MakeConfig = getattr(import_module(f"transformers.models.{module}.configuration_{module}"), config)
-    make_model: Callable[[PreTrainedConfig], Theirs] = getattr(
-        import_module(f"transformers.models.{module}.modeling_{module}"), model
-    )
-    return make_model(make_config(**values)).eval()
-
-
-def library_model(name: str) -> tuple[Theirs, dict[str, str]]:
-    """Their model, and how the names of our weights begin in it."""
-    if name == "gpt2":
-        sizes: dict[str, object] = {"n_embd": 16, "n_inner": 24, "n_layer": 2, "n_head": 2, "n_positions": POSITIONS}
-        made = theirs("gpt2", "GPT2Config", "GPT2LMHeadModel", **COMMON, **sizes, activation_function="gelu")
-        return made, {"body.": "transformer."}
-    if name == "llama":
-        made = theirs("llama", "LlamaConfig", "LlamaForCausalLM", **ROTARY, num_key_value_heads=2)
-        return made, {"body.": "model.", "head.": "lm_head."}
-    if name == "qwen":
-        tied: dict[str, object] = {"num_key_value_heads": 1, "tie_word_embeddings": True}
-        made = theirs("qwen2", "Qwen2Config", "Qwen2ForCausalLM", **ROTARY, **tied)
-        return made, {"body.": "model."}
-    made = theirs("bert", "BertConfig", "BertForMaskedLM", **ROTARY)
-    return made, {"body.": "bert.", "transform.": "cls.predictions.transform.", "head_bias": "cls.predictions.bias"}
-
-
-def library_twin(name: str, ours: LanguageModel) -> Theirs:
-    """Their model with the weights of ours."""
-    library, prefixes = library_model(name)
-    weights: dict[str, Tensor] = ours.state_dict()
-    renamed = {
-        key.replace(mine, other, 1): weight
-        for key, weight in weights.items()
-        for mine, other in prefixes.items()
-        if key.startswith(mine)
-    }
-    _, unexpected = library.load_state_dict(renamed, strict=False)
-    assert (len(renamed), unexpected) == (len(weights), [])
-    return library
+ACTIVATIONS: list[Activation] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_logits__are_those_of_the_library(name: str) -> None:
     ours = model_of(name)
-    library = library_twin(name, ours)
     ids = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12], [2, 5, 9, 8, 3, 2, 0, 0, 0, 0]])
     read = (ids > 0).long()
     with torch.inference_mode():
         mine = ours.forward(ids, read.sum(dim=1))
-        expected = library(ids, attention_mask=read).logits
+        expected = library_twin(name, ours)(ids, attention_mask=read).logits
     assert float((mine[0] - expected[0]).abs().max()) < 1e-5
     assert float((mine[1, :6] - expected[1, :6]).abs().max()) < 1e-5
-
-
-ACTIVATIONS: list[Activation] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation__is_that_of_the_library_with_its_gradient(name: Activation) -> None:
     library: Mapping[str, Callable[[Tensor], Tensor]] = import_module("transformers.activations").ACT2FN
-    numbers = torch.linspace(-8, 8, 4001, dtype=torch.float64)
 
     def with_gradient(function: Callable[[Tensor], Tensor]) -> Tensor:
-        inputs = numbers.clone().requires_grad_()
+        inputs = torch.linspace(-8, 8, 4001, dtype=torch.float64, requires_grad=True)
         outputs = function(inputs)
-        torch.autograd.backward([outputs.sum()])
-        assert inputs.grad is not None
-        return torch.stack([outputs.detach(), inputs.grad])
+        return torch.stack([outputs.detach(), *torch.autograd.grad(outputs.sum(), [inputs])])
 
     expected = with_gradient(library[name])
     assert torch.allclose(with_gradient(library[library_activation(name)]), expected, atol=1e-12)
@@ -140,19 +69,17 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
 
 
 @pytest.mark.process
-def test_other_models__do_without_the_library() -> None:
-    program = (
+@pytest.mark.parametrize(
+    "program",
+    [
         "import sys, trainer.worker.children.inference_server, trainer.worker.children.train_child;"
         "from tests.support.families import model_of; model_of('lstm both');"
-        "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.process
-def test_import_of_a_transformer__leaves_the_environment_for_child_processes() -> None:
-    program = "import os; before = dict(os.environ); import trainer.models.transformer; assert os.environ == before"
+        "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules",
+        "import os; before = dict(os.environ); import trainer.models.transformer; assert os.environ == before",
+    ],
+    ids=["only for transformers", "the environment of child processes is left alone"],
+)
+def test_import_of_the_library__is_late_and_clean(program: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,37 +1,27 @@
-"""Generation in bf16: the steps of transformers against their forward pass, and what is refused."""
+"""Steps in bf16: the logits of transformers against their forward pass, and the copy of the weights."""
 
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.support import settings_in
-from tests.support.families import CAUSAL, FAMILIES, POSITIONS, TRANSFORMERS, model_of
-from tests.support.runs import completed, record
-from tests.support.tiny_models import POEM, char_tokenizer, make_run, tensor_of
-from trainer.artifacts.runs import RunStore, finish_run
-from trainer.config.validation import parse
+from tests.support.answers import WITH_MASK, write
+from tests.support.families import CAUSAL, POSITIONS, TRANSFORMERS, model_of
+from tests.support.tiny_models import tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
-from trainer.inference.generation import check_precision, generate
-from trainer.inference.model_files import save_model
+from trainer.contracts.inference import GenerateResponse, GenerationPrecision
+from trainer.inference.generation import check_precision
 from trainer.models.base import LanguageModel, concatenate_states
 from trainer.models.packed_linear import packed_linear
-from trainer.worker.children.inference_server import answer
-from trainer.worker.children.model_cache import ModelCache
 
-TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
 READ_ONCE = [name for name in TRANSFORMERS if name in CAUSAL]
-RECURRENT = [name for name in CAUSAL if name not in TRANSFORMERS]
 SEQUENCES = [[2, 5, 9, 8, 6, 5, 12, 11], [2], [2, 7, 7, 9, 10, 6]]
 
 
 def written(model: LanguageModel, precision: GenerationPrecision, **values: object) -> GenerateResponse:
     fields: dict[str, object] = {"prompt_text": "abc", "seed": 3, "stop_on_eos": False, "precision": precision}
-    request = parse(GenerateRequest, fields | values)
-    return generate(model, TOKENIZER, request, run_id="run", request_id="request")
+    return write(model, WITH_MASK, **fields, **values)
 
 
 def logits_of_steps(model: LanguageModel) -> list[tuple[list[int], Tensor]]:
@@ -62,7 +52,7 @@ def logits_of_steps(model: LanguageModel) -> list[tuple[list[int], Tensor]]:
 
 
 @pytest.mark.parametrize("name", READ_ONCE)
-def test_bf16_steps__differ_from_the_forward_pass_as_the_models_own_bf16_does(name: str) -> None:
+def test_bf16_steps__are_as_near_the_forward_pass_as_the_models_own_bf16(name: str) -> None:
     """Weights and inputs of products have 8 bits in both; ours keeps everything between the products in fp32."""
     model = model_of(name)
     in_bf16 = deepcopy(model).to(torch.bfloat16)
@@ -88,10 +78,9 @@ def test_generation__in_bf16_repeats_itself_and_states_its_precision(name: str) 
     assert first == second == fresh and first.precision == "bf16"
     assert first.stop_reason == ("context_full",) * 3
     assert exact.precision == "fp32" and exact == written(model_of(name), "fp32", **values)
-    assert first.logprobs is not None and exact.logprobs is not None
+    assert first.logprobs is not None and exact.logprobs is not None and first.logprobs != exact.logprobs
     after_prompt = [logprobs[0] for logprobs in first.logprobs]
     assert after_prompt == [logprobs[0] for logprobs in exact.logprobs], "the prompt is read in fp32"
-    assert first.logprobs != exact.logprobs
 
 
 def test_copy_in_bf16__is_made_once_counted_and_dropped_by_training() -> None:
@@ -99,25 +88,22 @@ def test_copy_in_bf16__is_made_once_counted_and_dropped_by_training() -> None:
     size = model.memory_bytes()
     written(model, "fp32")
     assert model.memory_bytes() == size
-    written(model, "bf16")
-    copied = model.memory_bytes()
-    written(model, "bf16")
-    matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2)  # the embedding is the head
-    assert model.memory_bytes() == copied == size + 2 * matrices
-    before = written(model, "bf16", logprobs=True)
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2)  # the embedding is the head
+    before, again = (written(model, "bf16", logprobs=True) for _ in range(2))
+    assert before == again
+    assert model.memory_bytes() == size + 2 * matrices
     with torch.no_grad():
         model.train().input_embedding().weight.mul_(2)
     assert model.memory_bytes() == size
     assert written(model, "bf16", logprobs=True).logprobs != before.logprobs
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", [name for name in CAUSAL if name not in TRANSFORMERS])
 def test_recurrent_models__generate_in_fp32_only(name: str) -> None:
     model = model_of(name)
-    with pytest.raises(AppError) as caught:
+    with pytest.raises(AppError, match="`precision` must be 'fp32': recurrent models generate in fp32") as caught:
         written(model, "bf16")
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert caught.value.message == "`precision` must be 'fp32': recurrent models generate in fp32 only."
     with pytest.raises(ValueError, match="in fp32 only"):
         model.bf16_steps(model.initial_state(1))
 
@@ -126,42 +112,16 @@ def test_cpu_without_bf16__is_refused() -> None:
     def fails() -> None:
         raise RuntimeError("could not create a primitive descriptor")
 
-    with pytest.raises(AppError) as caught:
+    with pytest.raises(AppError, match="must be 'fp32': this machine's CPU cannot multiply in bf16") as caught:
         check_precision(model_of("gpt2"), "bf16", trial=fails)
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert caught.value.message == "`precision` must be 'fp32': this machine's CPU cannot multiply in bf16."
     check_precision(model_of("gpt2"), "fp32", trial=fails)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 0.1)])
-def test_linear__is_the_product_of_matrices_with_or_without_an_order_for_it(dtype: torch.dtype, error: float) -> None:
+def test_packed_linear__is_the_product_of_matrices(dtype: torch.dtype, error: float) -> None:
     torch.manual_seed(1)
     inputs, weight = torch.randn(3, 40).to(dtype), torch.randn(70, 40).to(dtype)
     outputs = packed_linear(weight, rows=1)(inputs)
     assert outputs.dtype == dtype
     assert torch.allclose(outputs.double(), inputs.double() @ weight.double().t(), atol=error)
-
-
-def test_requests__of_both_precisions_are_each_answered_as_if_alone(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    for name in ("gpt2", "lstm"):
-        run = store.create(record(name))
-        made = make_run(tmp_path, POEM, **FAMILIES[name], tokenizer={"method": "char"})
-        made.tokenizer.save(run.tokenizer)
-        save_model(run.path, made.fresh_model(), made.effective.model)
-        with run.open_log() as events:
-            finish_run(run, events, completed(run))
-    models, settings = ModelCache(store, 0), settings_in(tmp_path)
-
-    def asked(run_id: str, seed: int, precision: GenerationPrecision) -> GenerateRecord:
-        request = GenerateRequest(prompt_text="the s", seed=seed, precision=precision, logprobs=True)
-        queued = GenerateResponse(request_id=f"q{seed}", run_id=run_id, status="queued")
-        return GenerateRecord(request=request, response=queued)
-
-    records = [asked("gpt2", 1, "bf16"), asked("gpt2", 2, "fp32")]
-    fp32, bf16 = answer(records, models, settings)
-    alone = [one for request in records for one in answer([request], models, settings)]
-    assert [bf16, fp32] == alone
-    assert [one.response.status for one in alone if isinstance(one, GenerateRecord)] == ["completed"] * 2
-    mixed = list(answer([asked("lstm", 3, "bf16"), asked("lstm", 4, "fp32")], models, settings))
-    assert [one.response.status for one in mixed if isinstance(one, GenerateRecord)] == ["failed", "completed"]

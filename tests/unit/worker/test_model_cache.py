@@ -1,57 +1,66 @@
-"""The model cache: recently used models stay loaded, the least recently used one is dropped."""
+"""The model cache: recently used models stay loaded, the least recently used one is dropped; requests share a model."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.runs import completed, record
-from tests.support.tiny_models import POEM, make_run
-from trainer.artifacts.runs import RunStore, finish_run
+from tests.support import settings_in
+from tests.support.finished_runs import finished_run
+from tests.support.runs import record
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.inference.model_files import WEIGHTS_FILE, save_model
+from trainer.contracts.inference import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
+from trainer.inference.model_files import WEIGHTS_FILE
+from trainer.worker.children.inference_server import answer
 from trainer.worker.children.model_cache import ModelCache
 
 
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    made = make_run(tmp_path, POEM)
-    store = RunStore(tmp_path)
-    for name in "abcde":
-        run = store.create(record(name))
-        made.tokenizer.save(run.tokenizer)
-        save_model(run.path, made.fresh_model(), made.effective.model)
-        with run.open_log() as events:
-            finish_run(run, events, completed(run))
-    one_bytes = ModelCache(store, 0).get("a").memory_bytes()
-    models = ModelCache(store, 4 * one_bytes)
-
+    for method in ("a", "b", "c", "d", "e"):
+        finished_run(tmp_path, "gru").path.rename(tmp_path / "artifacts" / "models" / method)
+    store = RunStore(tmp_path / "artifacts")
+    models = ModelCache(store, 4 * ModelCache(store, 0).get("a").memory_bytes())
     first = {name: models.get(name) for name in "abcd"}
     assert models.get("a") is first["a"]
     models.get("e")  # the fifth: b has been idle longest
-
     assert models.get("a") is first["a"]
     assert models.get("b") is not first["b"]
 
 
-def test_warm_models__one_that_is_alone_stays_whatever_its_size_and_is_loaded_anew_once_its_files_change(
-    tmp_path: Path,
-) -> None:
-    made = make_run(tmp_path, POEM)
-    run = RunStore(tmp_path).create(record("a"))
-    made.tokenizer.save(run.tokenizer)
-    save_model(run.path, made.fresh_model(), made.effective.model)
-    with run.open_log() as events:
-        finish_run(run, events, completed(run))
-    models = ModelCache(RunStore(tmp_path), 0)
-    first = models.get("a")
-    assert models.get("a") is first
+def test_warm_model_alone__stays_until_its_files_change(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gru")
+    models = ModelCache(RunStore(tmp_path / "artifacts"), 0)
+    first = models.get(run.run_id)
+    assert models.get(run.run_id) is first
     os.utime(run.path / WEIGHTS_FILE, ns=(1, 1))
-    assert models.get("a") is not first
+    assert models.get(run.run_id) is not first
 
 
-def test_warm_models__an_unfinished_run_has_none(tmp_path: Path) -> None:
+def test_unfinished_run__has_no_model(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.create(record("a"))
     with pytest.raises(AppError) as caught:
         ModelCache(store, 0).get("a")
     assert caught.value.code is ErrorCode.RUN_NOT_READY
+
+
+def test_requests__of_both_precisions_are_each_answered_as_if_alone(tmp_path: Path) -> None:
+    causal, recurrent = (finished_run(tmp_path, family).run_id for family in ("gpt2", "lstm"))
+    models, settings = ModelCache(RunStore(tmp_path / "artifacts"), 0), settings_in(tmp_path)
+
+    def record_of(run_id: str, seed: int, precision: GenerationPrecision) -> GenerateRecord:
+        request = GenerateRequest(prompt_text="the s", seed=seed, precision=precision, logprobs=True)
+        queued = GenerateResponse(request_id=f"q{seed}", run_id=run_id, status="queued")
+        return GenerateRecord(request=request, response=queued)
+
+    def answers(*records: GenerateRecord) -> Sequence[GenerateRecord]:
+        return [one for one in answer(records, models, settings) if isinstance(one, GenerateRecord)]
+
+    records = [record_of(causal, 1, "bf16"), record_of(causal, 2, "fp32")]
+    fp32, bf16 = answers(*records)
+    assert [bf16, fp32] == [one for record in records for one in answers(record)]
+    assert [one.response.status for one in (fp32, bf16)] == ["completed"] * 2
+    mixed = answers(record_of(recurrent, 3, "bf16"), record_of(recurrent, 4, "fp32"))
+    assert [one.response.status for one in mixed] == ["failed", "completed"]
