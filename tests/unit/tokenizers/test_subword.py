@@ -1,134 +1,103 @@
-"""The subword tokenizers of the `tokenizers` library: equal to the library, exact on any text, as large as asked."""
+"""Subword tokenizers: the merges of each method, sizes, and special tokens in every style and under other names."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from time import process_time
-from unicodedata import normalize
 
+import numpy as np
 import pytest
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 
-from tests.support.any_text import anything, trained_on
-from tests.support.properties import for_all_pairs
-from tests.support.strategies import texts
-from tests.support.subword import specials_and_text, tiles
-from tests.support.tiny_models import library_tokenizer, tokenizer_of
+from tests.support.properties import for_all
+from tests.support.tiny_models import POEM, library_tokenizer, make_run, tokenizer_of
+from trainer.artifacts.tokenizer_files import unknown_share
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.tokenizers.base import Tokenizer
+from trainer.contracts.tokenizers import SpecialTokens
+from trainer.tokenizers import load_tokenizer
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.training.batches import masking
 
-LIBRARY_METHODS = ["bpe", "wordpiece"]
+METHODS = ["bpe", "wordpiece", "sentencepiece"]
+OF_LIBRARY = METHODS[:2]
 LINES = [
     "the king and the queen, the king's men",
     "##a # ## [CLS] <s> the 'quoted' king",
     "o\u02bbzbek o'zbek 1616",
 ] * 3
-KINGS = {method: tokenizer_of(method, LINES, vocab_size=200) for method in LIBRARY_METHODS}
+KINGS = {method: tokenizer_of(method, LINES, vocab_size=200) for method in METHODS}
+OPTIONS: list[tuple[str, dict[str, object]]] = [("bpe", {}), ("wordpiece", {})]
+OPTIONS += [("sentencepiece", {"model_type": model_type}) for model_type in ("unigram", "bpe")]
+every_method = pytest.mark.parametrize("method", METHODS)
+every_library_method = pytest.mark.parametrize("method", OF_LIBRARY)
 
 
-@for_all_pairs(trained_on, anything)
-def test_any_text__loses_unknown_characters_one_token_each_and_nothing_else(known_text: str, text: str) -> None:
-    learned, normal = normalize("NFC", known_text), normalize("NFC", text)
-    for method in LIBRARY_METHODS:
-        tokenizer = tokenizer_of(method, [learned])
-        ids = tokenizer.encode(text)
-        assert tokenizer.decode(ids) == "".join(c for c in normal if c in learned)
-        assert ids.count(tokenizer.special_ids.unk) == sum(c not in learned for c in normal)
-        assert tiles(tokenizer.spans(text), normal)
-
-
-@for_all_pairs(specials_and_text, specials_and_text)
-def test_special_tokens_in_a_text__are_text_even_where_the_vocabulary_is_made_from_them(known: str, text: str) -> None:
-    for method in LIBRARY_METHODS:
-        tokenizer = tokenizer_of(method, [f"{known} {known} <s>[PAD]##"])
-        specials = set(tokenizer.manifest.special_tokens.values()) - {tokenizer.special_ids.unk}
-        ids = tokenizer.encode(text)
-        assert not specials & set(ids)
-        assert tokenizer.decode(ids) == "".join(c for c in text if c in f"{known} <s>[PAD]##")
-
-
-@for_all_pairs(texts, specials_and_text)
-def test_ids_and_spans__are_those_of_the_library_on_the_saved_file(text: str, odd: str) -> None:
-    for method in LIBRARY_METHODS:
-        for lowercase in (False, True):
-            tokenizer = tokenizer_of(method, [*LINES, text], normalization={"lowercase": lowercase})
-            library = library_tokenizer(tokenizer)
-            for shown in (text, odd, text + odd, "e\u0301 ΑΣ"):
-                encoding = library.encode(shown, add_special_tokens=False)
-                assert tokenizer.encode(shown) == encoding.ids
-                assert tokenizer.tokens(encoding.ids) == encoding.tokens
-                assert tokenizer.decode(encoding.ids) == library.decode(encoding.ids)
-
-
-@pytest.mark.parametrize("method", LIBRARY_METHODS)
-def test_library_file__puts_a_text_between_begin_and_end(method: str) -> None:
-    tokenizer = KINGS[method]
-    ids = tokenizer.special_ids
-    assert library_tokenizer(tokenizer).encode("the king").ids == [ids.bos, *tokenizer.encode("the king"), ids.eos]
-
-
-def shown(tokenizer: Tokenizer, text: str) -> list[str]:
+def tokens(tokenizer: Tokenizer, text: str) -> list[str]:
     return tokenizer.tokens(tokenizer.encode(text))
 
 
 def test_bpe__merges_frequent_words_with_the_space_before_them() -> None:
     assert KINGS["bpe"].manifest.special_tokens == {"<s>": 0, "</s>": 1, "<unk>": 2, "<pad>": 3}
-    assert shown(KINGS["bpe"], "the king's  queen") == ["the", " king's", " ", " queen"]
+    assert tokens(KINGS["bpe"], "the king's  queen") == ["the", " king's", " ", " queen"]
 
 
 def test_wordpiece__goes_on_with_a_word_after_two_hashes() -> None:
     tokenizer = KINGS["wordpiece"]
     assert tokenizer.manifest.special_tokens == {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
-    assert shown(tokenizer, "the kings ##") == ["the", " king", "##s", " #", "#"]
-    assert shown(tokenizer, "kiЖng") == ["k", "##i", "[UNK]", "n", "##g"]
+    assert tokens(tokenizer, "the kings ##") == ["the", " king", "##s", " #", "#"]
+    assert tokens(tokenizer, "kiЖng") == ["k", "##i", "[UNK]", "n", "##g"]
 
 
-@pytest.mark.parametrize("method", LIBRARY_METHODS)
-def test_style__decides_the_special_tokens(method: str) -> None:
-    bert = tokenizer_of(method, LINES, special_style="bert").special_ids
-    masked = tokenizer_of(method, LINES, special_style="gpt2_mask").special_ids
-    plain = tokenizer_of(method, LINES, special_style="gpt2").special_ids
+@pytest.mark.parametrize(("method", "options"), OPTIONS)
+def test_style__decides_the_special_tokens(method: str, options: dict[str, object]) -> None:
+    bert, masked, plain = (
+        tokenizer_of(method, LINES, ("a b",), special_style=style, **options).special_ids
+        for style in ("bert", "gpt2_mask", "gpt2")
+    )
     assert (bert.pad, bert.unk, bert.bos, bert.eos, bert.mask) == (0, 1, 2, 3, 4)
     assert (masked.bos, masked.eos, masked.unk, masked.pad, masked.mask) == (0, 1, 2, 3, 4)
     assert plain == masked._replace(mask=None)
 
 
-@pytest.mark.parametrize("method", LIBRARY_METHODS)
-def test_vocabulary__is_at_most_as_large_as_asked_and_holds_every_character(method: str) -> None:
+@pytest.mark.parametrize(("method", "options"), OPTIONS)
+def test_vocabulary__is_at_most_as_large_as_wished_and_has_all(method: str, options: dict[str, object]) -> None:
     characters = len(set("".join(LINES)))
-    least = 4 + characters if method == "bpe" else 5 + 2 * characters
+    least = 5 + 2 * characters if method == "wordpiece" else 4 + characters
     for size in (least, least + 5, 10_000):
-        tokenizer = tokenizer_of(method, LINES, vocab_size=size)
-        assert tokenizer.vocab_size == len(tokenizer.tokens(range(tokenizer.vocab_size))) <= size
+        tokenizer = tokenizer_of(method, LINES, ("a b",), vocab_size=size, **options)
+        assert tokenizer.vocab_size == len(tokenizer.names) <= size
         assert tokenizer.special_ids.unk not in [i for line in LINES for i in tokenizer.encode(line)]
     with pytest.raises(AppError, match=f"`vocab_size` must be at least {least} for this text") as caught:
-        tokenizer_of(method, LINES, vocab_size=least - 1)
+        tokenizer_of(method, LINES, ("a b",), vocab_size=least - 1, **options)
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
-@pytest.mark.parametrize("method", LIBRARY_METHODS)
+@every_library_method
 def test_rare_pairs__become_no_tokens(method: str) -> None:
-    lines = ["ab ab ab ab", "cd cd"]
-    tokenizer = tokenizer_of(method, lines, min_frequency=3)
-    assert shown(tokenizer, " ab") == [" ab"]
-    assert len(shown(tokenizer, " cd")) == 3
+    tokenizer = tokenizer_of(method, ["ab ab ab ab", "cd cd"], min_frequency=3)
+    assert tokens(tokenizer, " ab") == [" ab"]
+    assert len(tokens(tokenizer, " cd")) == 3
 
 
-@pytest.mark.parametrize("method", LIBRARY_METHODS)
+@every_library_method
 def test_word_of_a_hundred_thousand_letters__is_encoded_and_decoded(method: str) -> None:
     text = "king" * 25_000
     assert KINGS[method].decode(KINGS[method].encode(text)) == text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", LIBRARY_METHODS)
+@every_library_method
 def test_word_of_a_million_letters__costs_as_much_a_letter_as_shorter_ones(method: str) -> None:
     text = "king" * 250_000
-    short_ids, short_seconds = encoded(method, text[:62_500])
-    ids, seconds = encoded(method, text)
+    short_ids, short_seconds = encode_timed(method, text[:62_500])
+    ids, seconds = encode_timed(method, text)
     assert seconds < 128 * short_seconds  # 16 times as long: 16 times as much, not 256 times
     assert KINGS[method].decode(ids) == text
     assert KINGS[method].decode(short_ids) == text[:62_500]
 
 
-def encoded(method: str, text: str) -> tuple[Sequence[int], float]:
+def encode_timed(method: str, text: str) -> tuple[Sequence[int], float]:
     """The ids, and the processor's seconds for them at best."""
     seconds: list[float] = []
     for _ in range(3):
@@ -136,3 +105,107 @@ def encoded(method: str, text: str) -> tuple[Sequence[int], float]:
         KINGS[method].encode(text)
         seconds.append(process_time() - begun)
     return KINGS[method].encode(text), min(seconds)
+
+
+NAMES = {
+    "bos_token": "<|begin|>",
+    "sep_token": "[end]",
+    "unk_token": "<0.u>",
+    "pad_token": "</p>",
+    "mask_token": "<g_g>",
+}
+SPELLED = [*POEM, f"spelled {' '.join(NAMES.values())} <|begin|>the", "<g_g><g_g> ##begin"] * 2
+RENAMED = {
+    "gpt2_mask": {"<|begin|>": 0, "[end]": 1, "<0.u>": 2, "</p>": 3, "<g_g>": 4},
+    "bert": {"</p>": 0, "<0.u>": 1, "<|begin|>": 2, "[end]": 3, "<g_g>": 4},
+}
+
+
+def renamed(method: str, **fields: object) -> Tokenizer:
+    return tokenizer_of(method, SPELLED, ["the end"], vocab_size=160, **fields)
+
+
+WITH_NAMES = {method: renamed(method, special_tokens=NAMES) for method in METHODS}
+
+
+@every_method
+@pytest.mark.parametrize("style", RENAMED)
+def test_names__are_those_given_and_nothing_else_changes(method: str, style: str, tmp_path: Path) -> None:
+    plain, other = (renamed(method, special_style=style, special_tokens=names) for names in ({}, NAMES))
+    other.save(tmp_path)
+    for tokenizer in (other, load_tokenizer(tmp_path)):
+        assert tokenizer.manifest.special_tokens == RENAMED[style]
+        assert tokenizer.special_ids == plain.special_ids
+        assert tokenizer.names[5:] == plain.names[5:]
+        for text in (*SPELLED, "unseen Ж"):
+            assert tokenizer.encode(text) == plain.encode(text)
+    assert unknown_share(tmp_path, ["the Ж"]) == 1 / 5
+
+
+@every_method
+def test_names__not_given_are_those_of_the_style_and_two_may_be_exchanged(method: str) -> None:
+    bert = renamed(method, special_style="bert", special_tokens={"cls_token": "<s>"}).manifest.special_tokens
+    assert bert == {"[PAD]": 0, "[UNK]": 1, "<s>": 2, "[SEP]": 3, "[MASK]": 4}
+    masked = renamed(method, special_style="gpt2", special_tokens={"mask_token": "<gap>"})
+    assert list(masked.manifest.special_tokens) == ["<s>", "</s>", "<unk>", "<pad>", "<gap>"]
+    assert masked.special_ids.mask == 4
+    ids = renamed(method, special_style="gpt2", special_tokens={"bos_token": "</s>", "eos_token": "<s>"}).special_ids
+    assert (ids.bos, ids.eos) == (0, 1)
+    names = parse(SpecialTokens, {"cls_token": "[C]", "sep_token": "[S]"})
+    assert names.by_role == {"bos": "[C]", "eos": "[S]"}
+
+
+@for_all(st.lists(st.sampled_from([*NAMES.values(), "begin", "the", " ", "##", "g_g", "<", ">"]), max_size=8))
+def test_names_in_a_text__are_text(words: list[str]) -> None:
+    for tokenizer in WITH_NAMES.values():
+        ids = tokenizer.encode("".join(words))
+        assert not set(tokenizer.special_ids.all) & set(ids)
+        assert tokenizer.decode(ids) == "".join(words)
+
+
+@every_library_method
+def test_library_file__has_the_names_in_their_places_and_uses_them(method: str) -> None:
+    for ours, text in ((WITH_NAMES[method], "the sun"), (KINGS[method], "the king")):
+        library, special = library_tokenizer(ours), ours.special_ids
+        for name, token_id in ours.manifest.special_tokens.items():
+            assert library.token_to_id(name) == token_id
+        assert library.encode(text).ids == [special.bos, *ours.encode(text), special.eos]
+        assert library.encode("Ж", add_special_tokens=False).ids == [special.unk]
+
+
+def test_sentencepiece_file__has_the_names_in_the_packages_own_places(tmp_path: Path) -> None:
+    ours = WITH_NAMES["sentencepiece"]
+    ours.save(tmp_path)
+    processor = SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    ids = (processor.bos_id(), processor.eos_id(), processor.unk_id(), processor.pad_id())
+    assert ids == (ours.special_ids.bos, ours.special_ids.eos, ours.special_ids.unk, ours.special_ids.pad)
+    assert {name: processor.piece_to_id(name) for name in NAMES.values()} == ours.manifest.special_tokens
+    assert processor.is_control(processor.piece_to_id("<g_g>"))
+
+
+@every_method
+def test_masked_run__masks_with_the_token_of_the_given_name(method: str, tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path,
+        model_family="lstm",
+        model={"embedding_size": 8, "hidden_size": 8, "num_layers": 1, "bidirectional": True},
+        objective="masked_lm",
+        tokenizer={"method": method, "vocab_size": 80, "special_tokens": {"mask_token": "<gap>"}},
+        num_epochs=1,
+    )
+    masked = masking(run.effective, vocabulary_of(run.tokenizer), run.effective.seed)
+    inputs: list[int] = run.corpus.rows("train", 16, masked).batch(np.arange(4)).inputs.flatten().tolist()
+    assert run.tokenizer.special_ids.mask == run.tokenizer.manifest.special_tokens["<gap>"] == 4
+    assert 4 in inputs
+    assert run.train(run.fresh_model()).test is not None
+
+
+def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path) -> None:
+    KINGS["bpe"].save(tmp_path)
+    path = tmp_path / "manifest.json"
+    text = path.read_text(encoding="utf-8")
+    start, end = text.index('"config": {'), text.index('"stats"')
+    path.write_text(f'{text[:start]}"config": {{"method": "word"}},\n{text[end:]}', encoding="utf-8")
+    with pytest.raises(AppError, match="does not have the method of its manifest") as caught:
+        load_tokenizer(tmp_path)
+    assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED

@@ -1,6 +1,5 @@
 """Lower precision: what it stands for, that every family learns in it, and that nothing is measured in it."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.config.compatibility import architecture
 from trainer.config.presets import request_hash
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
 from trainer.training.bf16 import try_bf16
@@ -35,35 +35,35 @@ def test_precision__is_what_the_device_has() -> None:
         resolve_precision("fp16", CPU)
 
 
+async def resolved(folder: Path, **fields: object) -> EffectiveRequest:
+    add_corpus(folder, some_text())
+    settings = settings_in(folder)
+    return await resolve_request(tiny_request(**fields), CorpusStore(settings), settings)
+
+
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 async def test_fp16_on_the_cpu__is_refused_before_anything_is_queued(tmp_path: Path, device: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    add_corpus(tmp_path, some_text())
-    settings = settings_in(tmp_path)
-    with pytest.raises(AppError) as caught:
-        await resolve_request(tiny_request(precision="fp16", device=device), CorpusStore(settings), settings)
-    assert (caught.value.code, caught.value.message.split(":")[0]) == (
-        ErrorCode.INVALID_INPUT,
-        "`precision` 'fp16' needs CUDA",
-    )
+    with pytest.raises(AppError, match="`precision` 'fp16' needs CUDA:") as caught:
+        await resolved(tmp_path, precision="fp16", device=device)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 async def test_tf32__is_the_default_and_counts_as_absent(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    settings = settings_in(tmp_path)
-
-    async def hash_of(**fields: object) -> str:
-        return request_hash(await resolve_request(tiny_request(**fields), CorpusStore(settings), settings))
-
-    assert await hash_of() == await hash_of(compute={"tf32": True})
-    assert await hash_of() != await hash_of(compute={"tf32": False})
+    plain, with_it, without = [
+        request_hash(await resolved(tmp_path, compute=compute)) for compute in ({}, {"tf32": True}, {"tf32": False})
+    ]
+    assert plain == with_it != without
 
 
-def run_in(folder: Path, name: str, precision: str, **values: object) -> Run:
+def run_in(folder: Path, name: str, precision: Precision = "fp32", **values: object) -> Run:
+    """A run that computes in a precision: fp16 is for CUDA only, but works on the CPU too, only slowly."""
     folder.mkdir()
     tiny: dict[str, object] = {"max_seq_len": 24, "max_steps": 2, "tokenizer": {"method": "char"}}
-    return make_run(folder, TEXT, **{**tiny, **FAMILIES[name], "precision": precision, **values})
+    options = {**tiny, **FAMILIES[name], "precision": "auto" if precision == "fp16" else precision, **values}
+    run = make_run(folder, TEXT, **options)
+    return run._replace(compute=run.compute._replace(precision=precision))
 
 
 def trains_in_bf16(name: str) -> bool:
@@ -78,30 +78,24 @@ def test_trial__draws_nothing_from_torchs_generator() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_bf16__takes_nearly_the_same_steps_in_every_family_that_the_cpu_can_train_in_it(
-    tmp_path: Path, name: str
-) -> None:
+def test_bf16__takes_nearly_the_same_steps_in_every_family_that_can(tmp_path: Path, name: str) -> None:
     """bf16 has 8 bits: each product is off by 0.4 % at most, the mean of many by far less."""
     if not trains_in_bf16(name):
         with pytest.raises(AppError, match="this machine's CPU cannot train LSTM models in bf16"):
             run_in(tmp_path / "bf16", name, "bf16")
         return
-    told = [observed(run_in(tmp_path / precision, name, precision)) for precision in ("fp32", "bf16")]
-    [exact], [near] = (losses(one.rows) for one in told)
-    assert math.isclose(exact, near, rel_tol=0.004)
-    assert digest(told[0].model) != digest(told[1].model), "the steps were not taken in bf16"
-    assert {weight.dtype for weight in told[1].model.parameters()} == {torch.float32}
+    exact, near = observed(run_in(tmp_path / "fp32", name)), observed(run_in(tmp_path / "bf16", name, "bf16"))
+    assert losses(near.rows) == pytest.approx(losses(exact.rows), rel=0.004)
+    assert len(losses(near.rows)) == 1
+    assert digest(near.model) != digest(exact.model), "the steps were not taken in bf16"
+    assert {weight.dtype for weight in near.model.parameters()} == {torch.float32}
 
 
 def test_measuring__is_in_fp32_whatever_the_training_computes_in(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", "gpt2", "bf16")
-    model = run.fresh_model().eval()
-    test = run.corpus.documents("test")
+    model, test = run.fresh_model().eval(), run.corpus.documents("test")
     assert run.compute.precision == "bf16"
     assert evaluate(model, test, run.compute) == evaluate(model, test, run.compute._replace(precision="fp32"))
-
-
-LONGER: dict[str, object] = {"max_steps": 12, "log_every_steps": 2, "checkpoint_every_steps": 3, "num_epochs": 3}
 
 
 @pytest.mark.parametrize(
@@ -116,55 +110,35 @@ def test_resume__in_lower_precision_goes_on_bit_for_bit(tmp_path: Path, name: st
     """With fp16 the scale of the losses is part of the state."""
     if precision == "bf16" and not trains_in_bf16(name):
         pytest.skip("this CPU cannot train the architecture in bf16")
-
-    def run_of(folder: str) -> Run:
-        run = run_in(tmp_path / folder, name, "auto", **LONGER)
-        return run._replace(compute=run.compute._replace(precision=precision))
-
-    whole, parts = observed(run_of("whole")), run_of("parts")
-    told = observed(parts, should_stop=after(3, "pause"))
-    rows = told.rows
+    longer: dict[str, object] = {"max_steps": 12, "log_every_steps": 2, "checkpoint_every_steps": 3, "num_epochs": 3}
+    complete = observed(run_in(tmp_path / "complete", name, precision, **longer))
+    parts = run_in(tmp_path / "parts", name, precision, **longer)
+    part = observed(parts, should_stop=after(3, "pause"))
+    rows = part.rows
     for calls in (6, 1000):
         rows = rows[: saved_last(parts).state.curve.rows]
-        told = observed(parts, should_stop=after(calls, "pause"), resume=True)
-        rows = rows + told.rows
-
-    assert len(rows) > 4 and hexes(rows) == hexes(whole.rows)
-    assert digest(told.model) == digest(whole.model)
-    assert figures(told.result) == figures(whole.result)
-
-
-def in_fp16(folder: Path) -> Run:
-    """On the CPU, where nobody may ask for it, but where it works as with CUDA, only slowly."""
-    run = run_in(folder, "gpt2", "auto", log_every_steps=1, max_steps=1)
-    return run._replace(compute=run.compute._replace(precision="fp16"))
+        part = observed(parts, should_stop=after(calls, "pause"), resume=True)
+        rows = rows + part.rows
+    assert len(rows) > 4 and hexes(rows) == hexes(complete.rows)
+    assert digest(part.model) == digest(complete.model)
+    assert figures(part.result) == figures(complete.result)
 
 
-def test_fp16__keeps_the_scale_of_its_losses_in_the_checkpoint(tmp_path: Path) -> None:
-    run = in_fp16(tmp_path / "run")
-    observed(run)
-    scaler = saved_last(run).optimizer_state["scaler"]
-    assert (scaler["_growth_tracker"], scaler["scale"]) == (1, 65536.0)
-
-
-def test_gradients_that_are_not_finite__are_left_out_with_fp16_and_told_nowhere(tmp_path: Path) -> None:
-    run = in_fp16(tmp_path / "run")
+def test_fp16__keeps_its_scale_and_leaves_out_gradients_that_are_not_finite(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", "gpt2", "fp16", log_every_steps=1, max_steps=1)
     observed(run)
     saved = saved_last(run)
+    scaler = saved.optimizer_state["scaler"]
+    assert (scaler["_growth_tracker"], scaler["scale"]) == (1, 65536.0)
+
     first: dict[str, torch.Tensor] = run.fresh_model().state_dict()
-    scaler: dict[str, object] = {**saved.optimizer_state["scaler"], "scale": 2.0**126}
-    begin = Checkpoint(
-        TrainingState(request_hash=saved.state.request_hash), first, {**saved.optimizer_state, "scaler": scaler}
-    )
-    rows: list[float | None] = []
-    model = run.fresh_model()
-    store = CheckpointStore(tmp_path / "again")
-
-    run.train(
-        model, store=store, resume=begin, callbacks=TrainingCallbacks(on_row=lambda row: rows.append(row.grad_norm))
-    )
-
-    assert rows == [0.0]
+    large: dict[str, object] = {**scaler, "scale": 2.0**126}
+    state = TrainingState(request_hash=saved.state.request_hash)
+    begin = Checkpoint(state, first, {**saved.optimizer_state, "scaler": large})
+    model, store, norms = run.fresh_model(), CheckpointStore(tmp_path / "again"), list[float | None]()
+    callbacks = TrainingCallbacks(on_row=lambda row: norms.append(row.grad_norm))
+    run.train(model, store=store, resume=begin, callbacks=callbacks)
+    assert norms == [0.0]
     weights: dict[str, torch.Tensor] = model.state_dict()
     assert all(torch.equal(weight, first[name]) for name, weight in weights.items())
     after_it = store.recover().checkpoint
