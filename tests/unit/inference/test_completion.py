@@ -151,19 +151,25 @@ def test_echo__of_a_full_context_has_one_more_token_and_no_further_one() -> None
     assert one.finish_reason == many.finish_reason == "length"
 
 
-def _tokenizer(method: str) -> Tokenizer:
+STREAMS = [f"{method} stream" for method in ("char", "byte", "word", "bpe", "wordpiece")]
+KINDS = [*METHODS, *STREAMS]
+
+
+def _tokenizer(kind: str) -> Tokenizer:
+    method, *stream = kind.split()
     lines = [*POEM, "Ağaç, ёлка: “quoted” (twice) 1871."]
-    return tokenizer_of(method, lines, vocab_size=None if method in ("char", "byte", "word") else 120)
+    size = None if method in ("char", "byte", "word") else 120
+    return tokenizer_of(method, lines, vocab_size=size, documents="stream" if stream else "line")
 
 
-TOKENIZERS: dict[str, Tokenizer] = {method: _tokenizer(method) for method in METHODS}
-MODELS: dict[str, LanguageModel] = {method: small_model(vocabulary_of(t)) for method, t in TOKENIZERS.items()}
+TOKENIZERS = {kind: _tokenizer(kind) for kind in KINDS}
+MODELS = {kind: small_model(vocabulary_of(tokenizer)) for kind, tokenizer in TOKENIZERS.items()}
 _words = ["the sun", " ", "  ", "\n", "\r\n", "(his", "might)", '"', "ğ", "g\u0306", "Жx", "\u2581", ","]
 
 
-@for_all_pairs(st.sampled_from(METHODS), st.lists(st.sampled_from(_words), max_size=8).map("".join))
-def test_echo_of_a_text__is_cut_into_its_tokens_by_the_offsets(method: str, prompt: str) -> None:
-    tokenizer, model = TOKENIZERS[method], MODELS[method]
+@for_all_pairs(st.sampled_from(KINDS), st.lists(st.sampled_from(_words), max_size=8).map("".join))
+def test_echo_of_a_text__is_cut_into_its_tokens_by_the_offsets(kind: str, prompt: str) -> None:
+    tokenizer, model = TOKENIZERS[kind], MODELS[kind]
     [choice] = choices(model, tokenizer, prompts=[prompt], echo=True, logprobs=2, max_tokens=4, seed=1)
     assert choice.tokens is not None and choice.text_offset is not None
     assert choice.token_logprobs is not None and choice.top_logprobs is not None
@@ -176,6 +182,7 @@ def test_echo_of_a_text__is_cut_into_its_tokens_by_the_offsets(method: str, prom
     for token_id, piece in zip(ids, cut(choice), strict=True):
         assert token_id == tokenizer.special_ids.unk or tokenizer.texts[token_id].strip() in piece
         assert token_id != tokenizer.special_ids.eos or not piece.strip()
+        assert token_id != tokenizer.special_ids.newline or (piece.count("\n"), piece.strip()) == (1, "")
     assert [value is None for value in choice.token_logprobs[:2]] == [choice.prompt_tokens > 0, False]
     for token, value, top in zip(choice.tokens, choice.token_logprobs, choice.top_logprobs, strict=True):
         if top is not None:
@@ -194,10 +201,10 @@ def test_echo_of_ids__is_their_text_and_each_id_is_one_token(method: str, ids: l
     assert (choice.finish_reason, choice.prompt_tokens, choice.completion_tokens) == ("length", len(ids), 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_echo__of_a_text_or_its_ids_has_the_log_probabilities_of_a_score(method: str) -> None:
-    tokenizer, model = TOKENIZERS[method], MODELS[method]
-    text = "the sun was shining  on the sea."
+@pytest.mark.parametrize("kind", KINDS)
+def test_echo__of_a_text_or_its_ids_has_the_log_probabilities_of_a_score(kind: str) -> None:
+    tokenizer, model = TOKENIZERS[kind], MODELS[kind]
+    text = "the sun was\n\nshining  on the sea." if kind in STREAMS else "the sun was shining  on the sea."
     scored = score(model, tokenizer, text)
     prompts = [text, tokenizer.encode(text), "", []]
     [choice, of_ids, *empty] = choices(model, tokenizer, prompts=prompts, echo=True, logprobs=1, temperature=0)

@@ -42,41 +42,6 @@ CONTEXT = POSITIONS // 4
 """Tokens that a window after the first one reads before those that it scores."""
 
 
-def test_score__is_the_brute_force_of_every_line_from_its_start() -> None:
-    text, lines = "abc de\u0301f\r\n\n   \nghxj\nzzz", ["abc déf", "ghxj", "zzz"]
-    model = small_model(SIZE)
-    reference = ReferenceModel(model, "lstm")
-    expected, ends = list[float](), list[float]()
-    for line in lines:
-        ids = [*TOKENIZER.encode(line), EOS]
-        answers = reference.log_probabilities([BOS, *ids[:-1]])
-        *tokens, end = [-answer[i] for answer, i in zip(answers, ids, strict=True)]
-        expected += tokens
-        ends.append(end)
-
-    found, brief = score(model, TOKENIZER, text), score(model, TOKENIZER, text, detail_level="summary")
-
-    nats = math.fsum(scored_nats(found))
-    assert found.surprisal == pytest.approx(expected, abs=1e-5)
-    assert min(scored_nats(found)) >= 0
-    assert (found.n_tokens, found.n_scored, found.n_ends, found.unk_count) == (14, 14, 3, 4)
-    assert (found.n_chars, found.n_bytes) == (14, sum(len(line.encode()) for line in lines)) == (14, 15)
-    assert found.nats == pytest.approx(nats, rel=1e-12)
-    assert found.mean_surprisal == pytest.approx(nats / 14, rel=1e-12)
-    assert found.end_nats == pytest.approx(math.fsum(ends), abs=1e-5)
-    total = math.fsum(expected + ends)
-    assert found.loss == pytest.approx(total / 17, abs=1e-6)
-    assert found.perplexity == math.exp(found.loss or 0)
-    assert found.bits_per_char == pytest.approx(total / math.log(2) / 14, abs=1e-6)
-    assert found.bits_per_byte == pytest.approx(total / math.log(2) / 15, abs=1e-6)
-    shown = ["abc déf\r\n\n   \nghxj\nzzz"[start:end] for start, end in found.char_spans or ()]
-    assert "".join(shown) == "abc défghxjzzz"
-    assert found.tokens == tuple("[UNK]" if c in "xz" else c for c in shown)
-    lists = (brief.surprisal, brief.rank, brief.entropy, brief.tokens, brief.char_spans, brief.topk)
-    assert brief.loss == found.loss and lists == (None,) * 6 and found.topk is None
-    assert score(model, TOKENIZER, text, seed=7) == found, "the seed changes no score"
-
-
 @pytest.mark.parametrize("vocab_size", [40, 1 << 15])
 def test_logits__of_a_long_line_are_few_at_a_time(vocab_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model(vocab_size)
@@ -126,16 +91,6 @@ def test_score__of_nothing_is_refused(text: str, context: str, sentence: str) ->
     with pytest.raises(AppError, match=sentence) as caught:
         scoring_job(TOKENIZER, text, context=context)
     assert caught.value.code is ErrorCode.INVALID_INPUT
-
-
-@pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_score__of_every_architecture_is_its_brute_force(architecture: str, tied: bool) -> None:
-    model = small_model(SIZE, architecture, tied=tied)
-    ids = random_line(30)
-    answers = ReferenceModel(model, architecture).log_probabilities([BOS, *ids[:-1]])
-    found: list[float] = score_lines(model, [ids])[0].surprisal.tolist()
-    assert found == pytest.approx([-p[i] for p, i in zip(answers, ids, strict=True)], abs=1e-5)
 
 
 def random_line(length: int, seed: int = 1) -> list[int]:
@@ -237,18 +192,18 @@ def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) ->
     model, lines = model_of(name), ["abcdefgh", "h", "hgfe"]
     found, unstarted = (score(model, WITH_MASK, "\n".join(lines), context=c, top_k=1) for c in ("bos", "none"))
     expected = [nats for line in lines for nats in surprisals(model, [BOS, *WITH_MASK.encode(line)])]
-    assert found.surprisal == pytest.approx(expected, abs=1e-4)
+    assert found.surprisal == pytest.approx(expected, abs=1e-5)
     assert (found.method, found.window) == ("causal", None)
 
     without = [value for line in lines for value in [None, *surprisals(model, WITH_MASK.encode(line))]]
     has_none = [value is None for value in without]
     rest = [value for value in without if value is not None]
     assert [value is None for value in unstarted.surprisal or ()] == has_none
-    assert scored_nats(unstarted) == pytest.approx(rest, abs=1e-4)
+    assert scored_nats(unstarted) == pytest.approx(rest, abs=1e-5)
     assert [rank is None for rank in unstarted.rank or ()] == has_none
     assert [not row for row in unstarted.topk or ()] == has_none
     assert (unstarted.n_tokens, unstarted.n_scored, unstarted.n_chars) == (13, 10, 10)
-    assert unstarted.nats == pytest.approx(math.fsum(rest), abs=1e-4)
+    assert unstarted.nats == pytest.approx(math.fsum(rest), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", READ_ONCE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.answers import score, write
+from tests.support.answers import score, scored_nats, write
 from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import POEM, Run, lines_in, make_run, small_model
@@ -74,19 +74,43 @@ def test_test_split__is_measured_as_by_hand(tmp_path: Path, method: str) -> None
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_score__is_that_of_each_line_by_hand_and_counts_unknown_characters(tmp_path: Path, method: str) -> None:
+def test_score__is_that_of_each_line_by_hand_in_every_unit(tmp_path: Path, method: str) -> None:
     run, model = run_with(tmp_path, method)
-    lines, unknown = ["the sun", "the moon Ж"], run.tokenizer.special_ids.unk
-    found = score(model, run.tokenizer, "\n\n".join(lines))
-    expected = nats_by_hand(run, model, lines)
-    assert found.surprisal == pytest.approx([nats for line in expected for nats in line[:-1]], abs=1e-5)
-    assert found.bits_per_char == pytest.approx(math.fsum(map(math.fsum, expected)) / math.log(2) / 17, abs=1e-5)
-    assert found.unknown_token == run.tokenizer.names[unknown]
-    assert found.unk_count == sum(run.tokenizer.encode(line).count(unknown) for line in lines)
-    assert found.unk_count >= (method != "byte")
-    assert len(found.char_spans or ()) == sum(len(line) - 1 for line in expected) == found.n_tokens
-    if method == "byte":
-        return  # it has no unknown characters
+    lines, unknown = ["the sun", "the moon Ж", "th\u00e9"], run.tokenizer.special_ids.unk
+    found = score(model, run.tokenizer, "the sun\r\n\n   \nthe moon Ж\nthe\u0301")
+    ids = [i for line in lines for i in run.tokenizer.encode(line)]
+    by_line = nats_by_hand(run, model, lines)
+    nats, end_nats = [nats for line in by_line for nats in line[:-1]], math.fsum(line[-1] for line in by_line)
+    assert found.surprisal == pytest.approx(nats, abs=1e-5)
+    assert min(scored_nats(found)) >= 0
+    assert (found.n_tokens, found.n_scored, found.n_ends, found.unk_count) == (
+        len(ids),
+        len(ids),
+        3,
+        ids.count(unknown),
+    )
+    assert ids.count(unknown) >= (method != "byte")
+    assert (found.n_chars, found.n_bytes) == (20, 22)
+    assert found.nats == pytest.approx(math.fsum(scored_nats(found)), rel=1e-12)
+    assert found.mean_surprisal == pytest.approx((found.nats or 0) / len(ids), rel=1e-12)
+    assert found.end_nats == pytest.approx(end_nats, abs=1e-5)
+    total = math.fsum(nats) + end_nats
+    assert found.loss == pytest.approx(total / (len(ids) + 3), abs=1e-5)
+    assert found.perplexity == math.exp(found.loss or 0)
+    assert found.bits_per_char == pytest.approx(total / math.log(2) / 20, abs=1e-5)
+    assert found.bits_per_byte == pytest.approx(total / math.log(2) / 22, abs=1e-5)
+    assert (found.tokens, found.unknown_token) == (tuple(run.tokenizer.tokens(ids)), run.tokenizer.names[unknown])
+    places = zip((0, 14, 25), lines, strict=True)
+    spans = [(start + a, start + b) for start, line in places for a, b in run.tokenizer.spans(line)]
+    assert list(found.char_spans or ()) == spans
+    brief = score(model, run.tokenizer, "\n".join(lines), detail_level="summary")
+    lists = (brief.surprisal, brief.rank, brief.entropy, brief.tokens, brief.char_spans, brief.topk)
+    assert (brief.loss, lists, found.topk) == (found.loss, (None,) * 6, None)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "byte"])
+def test_score__counts_unknown_characters_not_tokens(tmp_path: Path, method: str) -> None:
+    run, model = run_with(tmp_path, method)
     text = ["ЖшЖ шЖш", "ЖЖ"]
     scored, unstarted = (score(model, run.tokenizer, "\n".join(text), context=context) for context in ("bos", "none"))
     assert [line.unknown_chars for line in scored.lines or ()] == [6, 2]

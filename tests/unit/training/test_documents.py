@@ -1,7 +1,7 @@
 """Runs with `documents: stream`: a split is one text, whose newlines are tokens."""
 
 import math
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +19,6 @@ from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import NFC, POEM, Run, make_run, reference, small_model, tokenizer_of
 from tests.support.tiny_models import write as write_corpus
 from trainer.config.presets import resolve as resolve_request
-from trainer.config.validation import parse
-from trainer.contracts.completions import CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, PredictRequest, PredictResponse
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
@@ -28,7 +26,6 @@ from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.text import line_blocks
 from trainer.export.folders import export_folder, load_export
 from trainer.inference.chat import chat_prompt
-from trainer.inference.completion import CompletionJob, complete_together
 from trainer.inference.generation import read_prompt
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.tokenizers import load_tokenizer
@@ -272,25 +269,6 @@ def test_chat_and_prediction__read_all_lines_as_one_text() -> None:
     assert read_prompt(CHARACTERS, "Ay me!\n").ids == stream_of(CHARACTERS, "Ay me!\n")
     with pytest.raises(AppError, match="stop_sequences"):
         chat_prompt(MODEL, CHARACTERS, ChatRequest(message="a", stop_sequences=tuple("abcdefgh")), ())
-
-
-@every_method
-def test_completion__has_the_tokens_of_its_prompt_with_newlines(method: str) -> None:
-    tokenizer, model, prompt = TOKENIZERS[method], MODELS[method], "Ay me!\n\nShe"
-    fields = {"prompts": [prompt], "max_tokens": 6, "temperature": 1, "seed": 4, "logprobs": 1, "echo": True}
-    queued = CompletionResponse(request_id="request", run_id="run", status="queued")
-    [found] = complete_together(model, [CompletionJob(model, tokenizer, parse(CompletionRequest, fields), queued)])
-    assert isinstance(found, CompletionResponse) and found.choices is not None
-    [choice] = found.choices
-    ids = tokenizer.encode(prompt)
-    expected = surprisals(model, stream_of(tokenizer, prompt))
-    assert choice.text.startswith(prompt) and choice.prompt_tokens == len(ids)
-    assert choice.tokens is not None and choice.token_logprobs is not None and choice.text_offset is not None
-    assert list(choice.tokens[: len(ids)]) == tokenizer.tokens(ids)
-    assert [-(value or 0) for value in choice.token_logprobs[1 : len(ids)]] == pytest.approx(expected[1:], abs=1e-5)
-    cut = [choice.text[a:b] for a, b in pairwise([*choice.text_offset, len(choice.text)])]
-    assert "".join(cut) == choice.text
-    assert [part.strip(" ") for part in cut if part.strip(" ") == "\n"][:2] == ["\n", "\n"]
 
 
 def test_request__is_split_by_position_unless_by_file() -> None:
