@@ -188,7 +188,7 @@ def test_tokenizer_of_a_run__is_kept_by_its_id_complete_and_once(lab: Lab) -> No
     assert contents(half) == contents(path)
 
 
-def test_tokenizer_of_a_run__has_label_request_and_log_and_is_for_equal_runs(lab: Lab) -> None:
+def test_tokenizer_of_a_run__has_a_request_and_is_for_equal_runs(lab: Lab) -> None:
     run, own, store = run_record(), char_tokenizer(["ab", "c"]), lab.store
     own.save(lab.folder / "run")
     kept = store.keep(lab.folder / "run", own.manifest)
@@ -264,7 +264,7 @@ def test_label_that_is_the_folder_of_a_file__is_taken_where_it_fits(lab: Lab) ->
         ({"method": "char", "min_frequency": 2}, "min_frequency", "2", "1"),
     ],
 )
-def test_label_that_is_the_folder_of_a_file__is_refused_where_it_is_another(
+def test_label_that_is_the_folder_of_a_file__is_refused_if_another(
     lab: Lab, tokenizer: dict[str, object], field: str, given: str, trained: str
 ) -> None:
     name = lab.finished(label=FOLDERS[0], vocab_size=9).tokenizer_id

@@ -310,7 +310,7 @@ def test_greedy_token__of_equals_has_the_lowest_id_and_is_never_special() -> Non
         assert choice.text == expected
 
 
-def test_lists__are_none_unless_they_are_asked_for() -> None:
+def test_lists__are_none_unless_requested() -> None:
     choice = greedy("ab", prompts=["a"], echo=True)
     assert (choice.tokens, choice.token_logprobs, choice.top_logprobs, choice.text_offset) == (None,) * 4
 
@@ -363,7 +363,7 @@ def test_chunks__are_the_text_of_their_choice(echo: bool, max_tokens: int) -> No
         check_chunks(chunks, choice.index, choice.text)
 
 
-def test_requests_together__are_answered_as_alone_and_each_can_be_withdrawn() -> None:
+def test_requests_together__are_answered_as_alone_or_withdrawn() -> None:
     model = small_model(vocabulary_of(LETTERS))
     requests: list[dict[str, object]] = [
         {"prompts": ["abc", "h"], "seed": 1, "n": 2, "max_tokens": 9},

@@ -148,7 +148,7 @@ def test_extreme_requests__are_answered() -> None:
         assert write(small_model(SIZE), **values).steps == (4,)
 
 
-def test_seed__gives_the_same_text_again_and_is_stated_where_none_was_given() -> None:
+def test_seed__gives_the_same_text_again_and_is_stated_if_drawn() -> None:
     model = small_model(SIZE)
     first, again = (write(model, seed=7, num_return_sequences=3) for _ in range(2))
     drawn = write(model, num_return_sequences=3)
@@ -173,7 +173,7 @@ def test_specials__are_never_sampled() -> None:
 
 
 @pytest.mark.parametrize("name", READ_ONCE)
-def test_text__ends_where_the_context_is_full_and_says_so(name: str) -> None:
+def test_text__ends_where_the_context_is_full_and_states_it(name: str) -> None:
     model, prompt = model_of(name), "abcdefgh"
     values: dict[str, object] = {"max_new_tokens": 100, "num_return_sequences": 3, "temperature": 1.5, "seed": 1}
     found = write(model, WITH_MASK, prompt_text=prompt, **values, **ENDLESS)
@@ -281,7 +281,7 @@ def test_chunks__wait_while_a_stop_may_come_and_no_longer() -> None:
     assert sent == [*expected, len(text) - 3]
 
 
-def test_withdrawn__ends_after_the_token_at_hand_and_leaves_the_others_as_they_are() -> None:
+def test_withdrawn__ends_after_this_token_and_changes_no_other_request() -> None:
     model = model_of("lstm")
     requests = [{"seed": n, "max_new_tokens": 30, "num_return_sequences": 2, **ENDLESS} for n in range(3)]
     answers = write_together(model, WITH_MASK, *requests, is_streamed=True, withdrawn=("r1",))

@@ -139,7 +139,7 @@ def test_words__are_those_of_minicons_if_wished(method: str) -> None:
     assert found["ba"] == pytest.approx(-(sum(scores[second:]) - spaces[second] + spaces[-1]), abs=1e-4)
 
 
-def test_words__of_word_tokenizers_and_masked_models_are_sums_of_their_tokens() -> None:
+def test_words__of_word_tokenizers_and_masked_models_are_token_sums() -> None:
     tokens = tokenizer_with("word")
     of_words = score(model_of("lstm", vocabulary_of(tokens)), tokens, "ab  b,\n a")
     assert [word.text for word in of_words.words or ()] == ["ab", "b,", "a"]

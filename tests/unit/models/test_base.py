@@ -123,7 +123,7 @@ def test_input__of_another_form_is_refused(name: str) -> None:
             model.forward_with_state(IDS, ())
 
 
-def test_request__of_no_vocabulary_or_without_layers_to_checkpoint_is_refused() -> None:
+def test_model__of_no_vocabulary_or_nothing_to_checkpoint_is_refused() -> None:
     for size in (0, -3):
         with pytest.raises(ValueError, match=f"vocab_size must be > 0, got {size}"):
             build(*with_vocabulary("lstm", vocabulary(size)))
@@ -141,7 +141,7 @@ def test_evaluation__draws_nothing_and_training_does(name: str) -> None:
 
 
 @every_family
-def test_fresh_model__is_within_five_percent_of_uniform_and_that_of_its_seed(name: str) -> None:
+def test_fresh_model__is_nearly_uniform_and_that_of_its_seed(name: str) -> None:
     model, again = (model_of(name, vocabulary(67, mask=4), lively=False) for _ in range(2))
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)

@@ -60,9 +60,7 @@ def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_onednn__gives_a_model_the_logits_and_gradients_of_the_other_products(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_onednn__gives_a_model_the_same_logits_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(name, vocabulary(150, mask=4))
     ids = torch.randint(5, 150, (9, POSITIONS))
     expected = logits_and_gradients(model, ids)
@@ -108,7 +106,7 @@ def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int])
     assert torch.equal(after, plain)
 
 
-def test_packed_weights__are_unpacked_after_an_error_and_of_transformers_only() -> None:
+def test_packed_weights__are_unpacked_after_an_error() -> None:
     model, recurrent = model_of("gpt2"), model_of("lstm")
     with pytest.raises(ValueError, match="Expected x with shape"), model.packed_products():
         model.forward(torch.zeros(3, dtype=torch.long))

@@ -43,7 +43,7 @@ def _threads_as_before() -> Iterator[None]:
 @pytest.mark.parametrize("family", LARGE_ENOUGH)
 def test_two_threads_or_one_or_both_in_turn__change_no_bit(family: str, tmp_path: Path) -> None:
     fields: dict[str, object] = {"model_family": family, "model": LARGE_ENOUGH[family], "tokenizer": {"method": "char"}}
-    fields |= {"max_seq_len": 64, "batch_size": 16, "num_epochs": 1, "max_steps": 5, "holdout_fraction": 0.3}
+    fields |= {"max_seq_len": 64, "batch_size": 16, "num_epochs": 1, "max_steps": 3, "holdout_fraction": 0.3}
     run = make_run(tmp_path, LINES, **fields)
 
     def weights_after(threads: tuple[int, int]) -> tuple[list[Tensor], float | None]:
@@ -150,7 +150,7 @@ def test_choice__of_small_fixed_and_other_numbers_is_that_of_torch_or_one() -> N
     assert ThreadChoice().most is None
 
 
-def test_two_threads_of_torch__are_tried_after_one_where_they_give_equal_bits() -> None:
+def test_two_threads_of_torch__are_tried_if_they_give_equal_bits() -> None:
     torch.set_num_threads(2)
     choice, seen = ThreadChoice(lambda: True), set[int]()
     while len(seen) < 2:  # the first period has one thread, the second is a trial of two

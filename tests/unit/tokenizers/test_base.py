@@ -110,7 +110,7 @@ def test_lowercase__is_part_of_the_tokenizer(kind: str) -> None:
 
 
 @every_kind
-def test_saved__it_is_found_gives_equal_ids_and_is_made_again_byte_for_byte(kind: str, tmp_path: Path) -> None:
+def test_saved__it_is_found_equal_and_is_made_again_byte_for_byte(kind: str, tmp_path: Path) -> None:
     saved, folder = TOKENIZERS[kind], tmp_path / "folder"
     assert not is_saved(folder)
     saved.save(folder)

@@ -132,7 +132,7 @@ def test_score__of_unseen_letters_in_bytes_is_that_of_a_uniform_model(tmp_path: 
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_continuation__follows_the_prompt_with_its_spaces_and_begins_lines_anew(tmp_path: Path, method: str) -> None:
+def test_continuation__follows_the_prompt_and_begins_lines_anew(tmp_path: Path, method: str) -> None:
     run, model = run_with(tmp_path, method)
     tokenizer, ids = run.tokenizer, run.tokenizer.special_ids
     with torch.no_grad():

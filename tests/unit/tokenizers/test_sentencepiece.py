@@ -46,7 +46,7 @@ def test_ids_and_tokens__are_those_of_the_package_on_the_saved_file(tmp_path: Pa
 
 
 @every_type
-def test_words__are_the_same_tokens_at_the_start_and_carry_the_space_before_them(model_type: str) -> None:
+def test_words__are_the_same_tokens_at_the_start_of_a_line(model_type: str) -> None:
     tokenizer = made(model_type)
     ids = tokenizer.encode("king king")
     assert ids[: len(ids) // 2] == ids[len(ids) // 2 :]

@@ -16,7 +16,7 @@ from trainer.tokenizers.word import with_spaces
 from trainer.training.batches import NO_TARGET
 
 
-def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() -> None:
+def test_ids__are_the_unknown_word_the_end_and_words_as_they_came() -> None:
     tokenizer = tokenizer_of("word", ["b a b", "c\ta  d"])
     assert tokenizer.manifest.special_tokens == {"<UNK>": 0, "<eos>": 1}
     assert tokenizer.encode("a b c d e") == [3, 2, 4, 5, 0]
@@ -40,7 +40,7 @@ def test_documents__are_words_and_an_end_of_each_line_that_is_not_blank(tmp_path
     assert ids == [2, 0, 3, 1, 3, 1]
 
 
-def test_vocabulary__drops_the_rare_and_keeps_the_most_frequent_in_the_order_of_the_text() -> None:
+def test_vocabulary__keeps_the_most_frequent_in_the_order_of_the_text() -> None:
     lines = ["c a a", "b b c", "d a"]
     assert tokenizer_of("word", lines, min_frequency=2).encode("c a b d") == [2, 3, 4, 0]
     capped = tokenizer_of("word", lines, vocab_size=4)

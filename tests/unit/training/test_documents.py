@@ -94,7 +94,7 @@ def test_lines__of_a_stream_are_all_lines_at_any_size_of_the_reads(text: str, si
         assert list(chain.from_iterable(line_blocks(path))) == [line for line in expected if line.strip()]
 
 
-def test_splits__joined_are_the_text_and_files_are_joined_within_their_split(tmp_path: Path) -> None:
+def test_splits__joined_are_the_text_and_files_join_in_their_split(tmp_path: Path) -> None:
     def texts_of(corpus: SplitCorpus) -> list[str]:
         return ["".join(f"{block}\n" for block in corpus.lines(split)) for split in corpus.splits]
 
@@ -247,7 +247,7 @@ def test_text__goes_on_with_the_likeliest_tokens_and_newlines(method: str, promp
     assert found.prompt_tokens == len(before)
 
 
-def test_sampling__never_writes_special_tokens_and_obeys_alphabet_and_stops() -> None:
+def test_sampling__writes_no_special_tokens_and_obeys_its_options() -> None:
     values: dict[str, object] = {"temperature": 5, "max_new_tokens": 200, "seed": 3}
     many = write(MODEL, CHARACTERS, **values, num_return_sequences=5).outputs or ()
     letters = write(MODEL, CHARACTERS, **values, alphabet="aeio").outputs or ()

@@ -124,7 +124,7 @@ def test_resume__in_lower_precision_goes_on_bit_for_bit(tmp_path: Path, name: st
     assert figures(part.result) == figures(complete.result)
 
 
-def test_fp16__keeps_its_scale_and_leaves_out_gradients_that_are_not_finite(tmp_path: Path) -> None:
+def test_fp16__keeps_its_scale_and_skips_gradients_that_are_not_finite(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", "gpt2", "fp16", log_every_steps=1, max_steps=1)
     observed(run)
     saved = saved_last(run)

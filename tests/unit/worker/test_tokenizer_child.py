@@ -71,13 +71,6 @@ async def test_text__needs_a_line_for_each_split(tmp_path: Path, test_fraction: 
     assert caught.value.code is ErrorCode.CORPUS_EMPTY
 
 
-@pytest.mark.parametrize("fields", [{"min_frequency": 5}, {"vocab_size": 6}])
-async def test_rare_characters__become_unknown_if_wished(tmp_path: Path, fields: dict[str, object]) -> None:
-    texts = {"text": [f"{'ab' * 5}{'c' * (i < 4)} {i}" for i in range(10)]}
-    tokenizer = await made(tmp_path, texts, **fields)
-    assert tokenizer.tokens(tokenizer.encode("abc")) == ["a", "b", "[UNK]"]
-
-
 async def test_equal_requests__make_equal_tokenizers_under_the_id_of_the_request(tmp_path: Path) -> None:
     record = await record_of(tmp_path, {"text": [f"line {i}" for i in range(50)]}, normalization={"lowercase": True})
     one, two = (make(record, CorpusStore(settings_in(tmp_path)), tmp_path) for _ in range(2))
