@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.families import vocabulary
-from tests.support.tiny_models import char_tokenizer, tensor_of
-from trainer.config.validation import parse
+from tests.support.tiny_models import POEM, char_tokenizer, tensor_of, tokenizer_of
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.scoring import ScoringJob, score_texts
@@ -18,6 +17,13 @@ from trainer.tokenizers.base import Tokenizer
 LETTERS = char_tokenizer(["abcdefgh"])
 WITH_MASK = char_tokenizer(["abcdefgh"], mask_token=True)
 BOS, EOS, MASK = 2, 3, 4
+
+
+def small_tokenizer(method: str, documents: str = "line") -> Tokenizer:
+    """A tokenizer of lines with letters and signs of several scripts."""
+    size = None if method in ("char", "byte", "word") else 120
+    lines = [*POEM, "Ağaç, ёлка: “quoted” (twice) 1871."]
+    return tokenizer_of(method, lines, vocab_size=size, documents=documents)
 
 
 def scoring_job(tokenizer: Tokenizer, text: str, /, **values: object) -> ScoringJob:

@@ -22,6 +22,7 @@ from tests.support.answers import (
     check_chunks,
     score,
     scored_nats,
+    small_tokenizer,
     spelling,
     write,
 )
@@ -29,7 +30,7 @@ from tests.support.families import POSITIONS, model_of
 from tests.support.library_models import library_twin
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel
-from tests.support.tiny_models import POEM, small_model, tensor_of, tokenizer_of
+from tests.support.tiny_models import small_model, tensor_of
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import METHODS
@@ -155,14 +156,7 @@ STREAMS = [f"{method} stream" for method in ("char", "byte", "word", "bpe", "wor
 KINDS = [*METHODS, *STREAMS]
 
 
-def _tokenizer(kind: str) -> Tokenizer:
-    method, *stream = kind.split()
-    lines = [*POEM, "Ağaç, ёлка: “quoted” (twice) 1871."]
-    size = None if method in ("char", "byte", "word") else 120
-    return tokenizer_of(method, lines, vocab_size=size, documents="stream" if stream else "line")
-
-
-TOKENIZERS = {kind: _tokenizer(kind) for kind in KINDS}
+TOKENIZERS = {kind: small_tokenizer(*kind.split()) for kind in KINDS}
 MODELS = {kind: small_model(vocabulary_of(tokenizer)) for kind, tokenizer in TOKENIZERS.items()}
 _words = ["the sun", " ", "  ", "\n", "\r\n", "(his", "might)", '"', "ğ", "g\u0306", "Жx", "\u2581", ","]
 

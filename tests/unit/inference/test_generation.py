@@ -17,13 +17,14 @@ from tests.support.answers import (
     Script,
     check_chunks,
     continue_greedily,
+    small_tokenizer,
     spelling,
     surprisals,
     write,
     write_together,
 )
 from tests.support.families import CAUSAL, POSITIONS, TRANSFORMERS, model_of
-from tests.support.tiny_models import POEM, char_tokenizer, small_model, tokenizer_of
+from tests.support.tiny_models import char_tokenizer, small_model
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
@@ -38,14 +39,7 @@ BEYOND = "abcdhgfe" * 9
 """A prompt that is longer than the context of a transformer."""
 GREEDY: dict[str, object] = {"temperature": 0}
 ENDLESS: dict[str, object] = {"stop_on_eos": False}
-
-
-def tokenizer_by(method: str) -> Tokenizer:
-    lines = [*POEM, "Ağaç, ёлка: “quoted” (twice) 1871."]
-    return tokenizer_of(method, lines, vocab_size=None if method in ("char", "byte") else 120)
-
-
-TOKENIZERS: dict[str, Tokenizer] = {method: tokenizer_by(method) for method in METHODS}
+TOKENIZERS: dict[str, Tokenizer] = {method: small_tokenizer(method) for method in METHODS}
 MODELS: dict[str, LanguageModel] = {method: small_model(vocabulary_of(t)) for method, t in TOKENIZERS.items()}
 """Models whose tokens are all about as likely, and that end no line soon."""
 
@@ -59,14 +53,9 @@ def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 def test_greedy__takes_the_likeliest_token_of_a_forward_pass_each_time(name: str) -> None:
     model = model_of(name)
     text = text_of(WITH_MASK, continue_greedily(model, WITH_MASK, [BOS, *WITH_MASK.encode("abc")], 12))
+    values: dict[str, object] = {"max_new_tokens": 12, "num_return_sequences": 3, **GREEDY, **ENDLESS}
     for seed in (1, 2):
-        values: dict[str, object] = {
-            "prompt_text": "abc",
-            "max_new_tokens": 12,
-            "num_return_sequences": 3,
-            "seed": seed,
-        }
-        found = write(model, WITH_MASK, **values, **GREEDY, **ENDLESS)
+        found = write(model, WITH_MASK, prompt_text="abc", seed=seed, **values)
         assert (found.outputs, found.steps, found.prompt_tokens) == ((text,) * 3, (12,) * 3, 3)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.support.answers import BOS, EOS, WITH_MASK, log_probabilities
+from tests.support.answers import BOS, EOS, WITH_MASK, log_probabilities, small_tokenizer
 from tests.support.families import CAUSAL, POSITIONS, model_of
 from tests.support.tiny_models import POEM, small_model, tokenizer_of
 from trainer.contracts.errors import AppError, ErrorCode
@@ -50,7 +50,7 @@ def test_suggestions__are_the_likeliest_of_a_complete_forward_pass(name: str) ->
 
 @pytest.mark.parametrize("method", METHODS)
 def test_suggestions__are_distinct_never_special_and_all_there_are(method: str) -> None:
-    tokenizer = tokenizer_of(method, POEM, vocab_size=None if method in ("char", "byte") else 60)
+    tokenizer = small_tokenizer(method)
     model = small_model(vocabulary_of(tokenizer))
     few, all_there_are = (suggest(model, "the sun was", k, tokenizer=tokenizer) for k in (5, 100))
     names = [suggestion.token for suggestion in all_there_are]
