@@ -189,22 +189,22 @@ def pictures() -> int:
 
 def chaos() -> int:
     """A campaign of random faults; MINUTES and SEED of the environment say how long and which."""
-    return run(PYTHON, "-m", "tests.chaos")
+    return run(PYTHON, "-m", "tests.faults", "chaos")
 
 
 def fuzz() -> int:
     """A campaign of schemathesis against the HTTP API; SEED and CASES of the environment say which and how long."""
-    return run(PYTHON, "-m", "tests.fuzz")
+    return run(PYTHON, "-m", "tests.faults", "fuzz")
 
 
 def mutations() -> int:
     """Switch one safeguard after the other off, and see that the tests notice."""
-    return run(PYTHON, "-m", "tests.chaos.mutations")
+    return run(PYTHON, "-m", "tests.faults", "mutations")
 
 
 def scale_test() -> int:
     """Workers on machines of their own that fail; SEED and RUNS of the environment say which campaign."""
-    return run(PYTHON, "-m", "tests.scale")
+    return run(PYTHON, "-m", "tests.faults", "scale")
 
 
 def slurm_test() -> int:
@@ -217,7 +217,7 @@ def slurm_test() -> int:
         packages = ["--yes", "--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge"]
         if run("apt-get", "update") or run("apt-get", "install", *packages):
             return 1
-    return run(PYTHON, "-m", "tests.slurm")
+    return run(PYTHON, "-m", "tests.faults", "slurm")
 
 
 def constraints() -> int:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import httpx2
 import pytest
 
-from tests.fuzz.campaign import end_runs
-from tests.fuzz.prepared import Prepared, prepare, train
+from tests.faults.fuzz import end_runs
+from tests.faults.prepared import Prepared, prepare, train
 from tests.support.api_process import KEY, api_process
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.fuzz.campaign import fuzz, fuzz_unreached, short_runs, unreached
-from tests.fuzz.prepared import prepare
+from tests.faults.fuzz import fuzz, fuzz_unreached, short_runs, unreached
+from tests.faults.prepared import prepare
 from tests.support.api_process import api_process
 from tests.support.lab import Lab
 

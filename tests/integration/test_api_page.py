@@ -11,8 +11,8 @@ from re import DOTALL, findall, search
 import pytest
 
 from scripts.api_page import api_page
-from tests.fuzz.campaign import end_runs
-from tests.fuzz.prepared import Prepared, prepare
+from tests.faults.fuzz import end_runs
+from tests.faults.prepared import Prepared, prepare
 from tests.support import ROOT
 from tests.support.api_process import KEY, api_process
 from tests.support.lab import Lab

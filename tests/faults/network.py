@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from tests.chaos.supervised import Supervised
-from tests.support import ROOT, processes
+from tests.faults.driver import Supervised
+from tests.support import processes
 from tests.support.faulty_proxy import FaultyProxy, free_port
 
 Cut = Literal["network cut", "Valkey cut", "store cut"]
@@ -23,14 +23,19 @@ class Address(NamedTuple):
     port: int
 
 
-class Wire(Protocol):
-    """The network between the servers and one machine."""
+class Servers(NamedTuple):
+    """The addresses of the servers, on their own side or on that of a machine."""
 
     valkey: Address
     store: Address
 
-    def command(self, hostname: str) -> Sequence[str]:
-        """Return the prefix of a command that runs on the machine."""
+
+class Wire(Protocol):
+    """The network between the servers and one machine."""
+
+    servers: Servers
+    command: tuple[str, ...]
+    """The prefix of a command that runs on the machine, before the name of its host."""
 
     async def start(self) -> None: ...
 
@@ -40,78 +45,62 @@ class Wire(Protocol):
     async def stop(self) -> None: ...
 
 
-class Network(Protocol):
-    """The servers' addresses on their own side, and the wires to the machines."""
-
-    words: str
-    valkey: Address
-    store: Address
-
-    def wire(self, number: int) -> Wire: ...
-
-    def left(self) -> list[str]:
-        """Return what the network has left behind."""
-
-    def close(self) -> None: ...
-
-
-def open_network() -> Network:
-    """A network of namespaces if this user may create one, else of proxies."""
-    network = _Namespaces()
-    try:
-        network.open()
-    except (OSError, subprocess.CalledProcessError):
-        network.close()
-        return _Loopback()
-    return network
-
-
-def _ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
-
-
-class _Namespaces:
-    """A bridge on this machine with one address for each server, and a namespace for each machine."""
-
-    words = "network namespaces"
+class Network:
+    """A bridge on this machine with one address for each server, and a namespace for each machine; or proxies."""
 
     def __init__(self) -> None:
         pid = os.getpid()
         self.name = f"mts{pid}"
         self.subnet = f"10.{64 + pid % 64}.{pid // 64 % 256}"
-        self.valkey, self.store = Address(f"{self.subnet}.1", 6379), Address(f"{self.subnet}.2", 9000)
+        self.servers = Servers(Address(f"{self.subnet}.1", 6379), Address(f"{self.subnet}.2", 9000))
+        self.has_namespaces = True
+        try:
+            self._open()
+        except (OSError, subprocess.CalledProcessError):  # this user may not create one
+            self.close()
+            self.has_namespaces = False
+            self.servers = Servers(*(Address("127.0.0.1", free_port()) for _ in range(2)))
 
-    def open(self) -> None:
+    @property
+    def words(self) -> str:
+        return "network namespaces" if self.has_namespaces else "folders and proxies, without network namespaces"
+
+    def _open(self) -> None:
         _ip("link", "add", self.name, "type", "bridge")
-        for server in (self.valkey, self.store):
+        for server in self.servers:
             _ip("addr", "add", f"{server.host}/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
         _ip("netns", "add", f"{self.name}-0")
         _ip("netns", "del", f"{self.name}-0")
 
-    def wire(self, number: int) -> "_Veth":
-        return _Veth(self, number)
+    def wire(self, number: int) -> Wire:
+        return _Veth(self, number) if self.has_namespaces else _Proxies(self)
 
     def left(self) -> list[str]:
+        """Return what the network has left behind."""
+        if not self.has_namespaces:
+            return []
         lines = [*_ip("netns", "list").splitlines(), *_ip("-brief", "link").splitlines()]
-        return [line for line in lines if line.startswith(self.name)]
+        return [f"{line} is left behind" for line in lines if line.startswith(self.name)]
 
     def close(self) -> None:
         with contextlib.suppress(OSError, subprocess.CalledProcessError):  # it may not have been opened
             _ip("link", "del", self.name)
 
 
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
 class _Veth:
     """A pair of virtual cards, one of them in the namespace of the machine."""
 
-    def __init__(self, network: _Namespaces, number: int) -> None:
-        self.valkey, self.store = network.valkey, network.store
+    def __init__(self, network: Network, number: int) -> None:
+        self.servers = network.servers
         self._bridge, self._name = network.name, f"{network.name}-{number}"
         self._address = f"{network.subnet}.{10 + number}/24"
-
-    def command(self, hostname: str) -> Sequence[str]:
-        named = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', hostname)
-        return ("ip", "netns", "exec", self._name, *named)
+        named = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
+        self.command: tuple[str, ...] = ("ip", "netns", "exec", self._name, *named)
 
     async def start(self) -> None:
         _ip("netns", "add", self._name)
@@ -127,7 +116,7 @@ class _Veth:
             await asyncio.sleep(seconds)
             _ip("link", "set", self._name, "up")
             return
-        server = self.valkey if cut == "Valkey cut" else self.store
+        server = self.servers.valkey if cut == "Valkey cut" else self.servers.store
         neighbour = (server.host, "dev", "eth0")
         nobody = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")
         _ip("-n", self._name, "neigh", "replace", *neighbour, *nobody)
@@ -140,47 +129,25 @@ class _Veth:
                 _ip(*words)
 
 
-class _Loopback:
-    """This machine's own network."""
-
-    words = "folders and proxies, without network namespaces"
-
-    def __init__(self) -> None:
-        self.valkey, self.store = (Address("127.0.0.1", free_port()) for _ in range(2))
-
-    def wire(self, number: int) -> "_Proxies":
-        return _Proxies(self)
-
-    def left(self) -> list[str]:
-        return []
-
-    def close(self) -> None:
-        pass
-
-
 class _Proxies:
     """A proxy for each server, which one machine uses."""
 
-    def __init__(self, network: _Loopback) -> None:
-        self._valkey, self._store = FaultyProxy(network.valkey.port), FaultyProxy(network.store.port)
-        self.valkey, self.store = Address("127.0.0.1", self._valkey.port), Address("127.0.0.1", self._store.port)
+    command: tuple[str, ...] = ()
 
-    def command(self, hostname: str) -> Sequence[str]:
-        return ()
+    def __init__(self, network: Network) -> None:
+        self._proxies = [FaultyProxy(server.port) for server in network.servers]
+        self.servers = Servers(*(Address("127.0.0.1", proxy.port) for proxy in self._proxies))
 
     async def start(self) -> None:
-        await asyncio.gather(self._valkey.start(), self._store.start())
+        await asyncio.gather(*(proxy.start() for proxy in self._proxies))
 
     async def cut_for(self, cut: Cut, seconds: float) -> None:
-        cut_off = {
-            "network cut": (self._valkey, self._store),
-            "Valkey cut": (self._valkey,),
-            "store cut": (self._store,),
-        }
+        valkey, store = self._proxies
+        cut_off = {"network cut": [valkey, store], "Valkey cut": [valkey], "store cut": [store]}
         await asyncio.gather(*(proxy.break_for("silent", seconds) for proxy in cut_off[cut]))
 
     async def stop(self) -> None:
-        await asyncio.gather(self._valkey.stop(), self._store.stop())
+        await asyncio.gather(*(proxy.stop() for proxy in self._proxies))
 
 
 class Machine:
@@ -192,32 +159,23 @@ class Machine:
         """Held during a fault: one at a time happens to a machine."""
         self._parent, self._number, self._environment = folder, number, environment
         self._replaced = 0
-        self._worker: Supervised | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the host, which a new machine does not have from the one that it replaces."""
-        return f"machine-{self._number}-{self._replaced}"
+        self._make_worker()
 
     @property
     def folder(self) -> Path:
-        return self._parent / self.name
+        """Its disk; a machine that replaces another one has neither the disk nor the name of the host from it."""
+        return self._parent / f"machine-{self._number}-{self._replaced}"
 
-    @property
-    def log(self) -> Path:
-        return self._parent / f"{self.name}.log"
+    def _make_worker(self) -> None:
+        name, environment = self.folder.name, dict(self._environment)
+        environment |= {"APP__DATA_ROOT": f"{self.folder}/data", "APP__ARTIFACTS_ROOT": f"{self.folder}/artifacts"}
+        prefix = (*self.wire.command, name) if self.wire.command else ()
+        command = [*prefix, sys.executable, "-m", "trainer", "worker"]
+        self.worker = Supervised(name, command, environment, self._parent)
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        environment = {
-            **self._environment,
-            "APP__DATA_ROOT": str(self.folder / "data"),
-            "APP__ARTIFACTS_ROOT": str(self.folder / "artifacts"),
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [*self.wire.command(self.name), sys.executable, "-m", "trainer", "worker"]
-        self._worker = Supervised(self.name, command, environment, self._parent)
-        self._worker.start()
+        self.worker.start()
 
     def is_training(self) -> bool:
         return bool(processes(self.folder / "data", "train-child"))
@@ -229,6 +187,7 @@ class Machine:
         if is_replaced:
             shutil.rmtree(self.folder)
             self._replaced += 1
+            self._make_worker()
         self.start()
 
     async def freeze(self, seconds: float) -> None:
@@ -237,18 +196,13 @@ class Machine:
         await asyncio.sleep(seconds)
         self._signal(signal.SIGCONT)
 
-    async def stop(self) -> int | None:
-        """Ask the worker to end; return its exit code."""
-        return None if self._worker is None else await self._worker.stop()
-
     async def end(self) -> None:
         """Leave nothing behind, however things stand."""
         await self._end()
         await self.wire.stop()
 
     async def _end(self) -> None:
-        if self._worker is not None:
-            await self._worker.abandon()
+        await self.worker.abandon()
         while self._signal(signal.SIGKILL):
             await asyncio.sleep(0.01)
 

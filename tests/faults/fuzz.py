@@ -1,10 +1,10 @@
-"""A campaign of schemathesis against a running API, and its result by operation."""
+"""Requests that schemathesis makes from the description of the HTTP API: `make fuzz SEED=1 CASES=2000`."""
 
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from re import fullmatch, search
@@ -12,16 +12,22 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 import httpx2
+from rich.console import Console
 
 from scripts.api_page import example_values
-from tests.fuzz.prepared import CANCELLED_EXPERIMENT, Prepared
-from tests.support.api_process import KEY, ApiProcess
+from tests.faults import driver
+from tests.faults.prepared import CANCELLED_EXPERIMENT, Prepared, prepare
+from tests.support import add_corpus, some_text
+from tests.support.api_process import KEY, ApiProcess, api_process
+from tests.support.lab import running_worker
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 from trainer.http.operations import Operation
 from trainer.http.table import OPERATIONS
 
 _LOOK_SECONDS = 0.5
+_EXAMPLES = 60
+"""Cases of each operation in one round, besides those that do not depend on the seed."""
 _PATIENCE = "300"
 """Seconds without a byte of an answer, because the machine may be busy."""
 _ACCEPTED = """
@@ -48,16 +54,8 @@ def fuzz(api: ApiProcess, folder: Path, *options: str, settings: str = "") -> Fu
         options = (*options, "--exclude-operation-id", "delete_run")
     (folder / "schemathesis.toml").write_text(f"{_ACCEPTED}\n{settings}", encoding="utf-8")
     words = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{api.url}/openapi.json"]
-    words += [
-        "--header",
-        f"X-Api-Key: {KEY}",
-        "--continue-on-failure",
-        "--generation-database",
-        "none",
-        "--request-timeout",
-        _PATIENCE,
-        *options,
-    ]
+    words += ["--header", f"X-Api-Key: {KEY}", "--continue-on-failure", "--generation-database", "none"]
+    words += ["--request-timeout", _PATIENCE, *options]
     environ = {**os.environ, "COLUMNS": "160"}
     done = subprocess.run(
         words, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -157,3 +155,32 @@ def _active(client: httpx2.Client, *, spared: str | None = None) -> list[str]:
     pages = [client.get("/runs", params={"status": state, "limit": 200}) for state in ("queued", "running")]
     runs = [run for page in pages for run in RunPage.model_validate_json(page.content).runs]
     return [run.run_id for run in runs if spared is None or (run.label or "").split(" ")[0] != spared]
+
+
+def _rounds(prepared: Prepared, folder: Path, numbers: Mapping[str, float]) -> list[Fuzzed]:
+    """Run schemathesis with one seed after the other until there are enough cases, then on what was not reached."""
+    seed = int(numbers["SEED"])
+    rounds: list[Fuzzed] = []
+    with short_runs(prepared):
+        while sum(one.cases for one in rounds) < numbers["CASES"]:
+            drawn = str(seed + len(rounds) * 1_000_003)
+            rounds.append(fuzz(prepared.api, folder, "--max-examples", str(_EXAMPLES), "--seed", drawn))
+        rounds.extend(fuzz_unreached(prepared, folder, "--max-examples", "5", "--seed", str(seed)))
+    return rounds
+
+
+def _hold(folder: Path, numbers: Mapping[str, float], console: Console) -> bool:
+    add_corpus(folder, some_text())
+    with running_worker(folder), api_process(folder, QUEUE__EMBEDDED_WORKERS="0") as api:
+        rounds = _rounds(prepare(api), folder, numbers)
+        answers = counts(api)
+        missing = [one.name for one in unreached(api)]
+    by_route = {route: dict(sorted(found.items())) for route, found in answers.items()}
+    findings = [one.printed for one in rounds if not one.is_clean]
+    broken = {"finding": findings, "without a success": missing}
+    verdict = driver.Verdict(broken, {**by_route, "cases": sum(one.cases for one in rounds)})
+    verdict.show(console)
+    return verdict.holds
+
+
+KIT = driver.Kit(_hold, {"SEED": driver.seed(), "CASES": 2000})

@@ -18,19 +18,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.faulty_proxy import free_port
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 NODES = ("node1", "node2")
-GRACE_SECONDS = 60
-_REQUEUE_SECONDS = 20
-"""Slurm starts a requeued job after the lifetime of its credentials; its default is 120 s."""
 _CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire={requeue_seconds}
+AuthInfo=socket={folder}/munge/socket,cred_expire=20
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
@@ -51,11 +48,12 @@ PreemptMode=REQUEUE
 KillWait=30
 SlurmdTimeout=300
 {nodes}
-PartitionName=workers Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace_seconds} State=UP
+PartitionName=workers Nodes=ALL Default=YES PriorityTier=1 GraceTime=60 State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
 """
-_PREEMPTION = re.compile(r"preemption grace time for JobId=(\w+)")
-_NODE_LOSS = re.compile(r"requeue job JobId=(\w+)\S* due to failure of node")
+"""Slurm starts a requeued job after the lifetime of its credentials (`cred_expire`), by default 120 s."""
+PREEMPTION = re.compile(r"preemption grace time for JobId=(\w+)")
+NODE_LOSS = re.compile(r"requeue job JobId=(\w+)\S* due to failure of node")
 _NODE = 'hostname "$1"; slurmd -D -N "$1" & wait'
 
 
@@ -73,7 +71,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
-        self._daemons: dict[str, Process] = {}
+        self.daemons: dict[str, Process] = {}
 
     async def start(self) -> None:
         for name in ("munge", "state", *NODES):
@@ -81,32 +79,22 @@ class Cluster:
         key = self.folder / "munge" / "key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        self._write_configuration()
-        files = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-        options = [f"--{option}={self.folder / 'munge' / name}" for option, name in files.items()]
-        await self._start("munged", "munged", "--foreground", "--force", f"--key-file={key}", *options)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not (self.folder / "munge" / "socket").exists():
-                await asyncio.sleep(0.05)
-        await self._start("slurmctld", "slurmctld", "-D")
-        for node in NODES:
-            await self.start_node(node)
-        await self.wait_for_nodes("idle")
-
-    def _write_configuration(self) -> None:
         nodes = [
             f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={free_port()} CPUs=4 RealMemory=8192"
             for node in NODES
         ]
-        text = _CONFIGURATION.format(
-            host=socket.gethostname(),
-            port=free_port(),
-            folder=self.folder,
-            nodes="\n".join(nodes),
-            grace_seconds=GRACE_SECONDS,
-            requeue_seconds=_REQUEUE_SECONDS,
+        written = _CONFIGURATION.format(
+            host=socket.gethostname(), port=free_port(), folder=self.folder, nodes="\n".join(nodes)
         )
-        (self.folder / "slurm.conf").write_text(text, encoding="ascii")
+        (self.folder / "slurm.conf").write_text(written, encoding="ascii")
+        files = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        options = [f"--{option}={self.folder / 'munge' / name}" for option, name in files.items()]
+        await self._start("munged", "munged", "--foreground", "--force", f"--key-file={key}", *options)
+        await until((self.folder / "munge" / "socket").exists)
+        await self._start("slurmctld", "slurmctld", "-D")
+        for node in NODES:
+            await self.start_node(node)
+        await self._wait_for_idle_nodes()
 
     async def start_node(self, node: str) -> None:
         namespaces = ("--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -114,14 +102,10 @@ class Cluster:
 
     async def end(self, daemon: str) -> None:
         """Kill a daemon; with a node all processes of the node end."""
-        process = self._daemons.pop(daemon)
+        process = self.daemons.pop(daemon)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-    async def end_all(self) -> None:
-        for daemon in reversed([*self._daemons]):
-            await self.end(daemon)
 
     async def command(self, *words: str, **environment: str) -> str:
         """Return what a command of Slurm prints; raises CalledProcessError."""
@@ -138,31 +122,22 @@ class Cluster:
         lines = (await self.command("squeue", "--noheader", "--array", "--format=%i %T %N")).splitlines()
         return [Job(job_id, state, node) for job_id, state, node in (f"{line} ".split(" ")[:3] for line in lines)]
 
-    def preempted_jobs(self) -> list[str]:
-        """Return the job of each preemption in the log of the controller."""
-        return self._jobs_in_log(_PREEMPTION)
-
-    def jobs_of_lost_nodes(self) -> list[str]:
-        """Return the jobs that ran on nodes when they went down, from the log of the controller."""
-        return self._jobs_in_log(_NODE_LOSS)
-
-    def _jobs_in_log(self, line: re.Pattern[str]) -> list[str]:
+    def jobs_in_log(self, line: re.Pattern[str]) -> list[str]:
+        """Return the jobs in the lines of a kind in the log of the controller."""
         text = (self.folder / "slurmctld.log").read_text(encoding="utf-8")
         return [str(match[1]) for match in line.finditer(text)]
 
-    async def wait_for_nodes(self, *states: str) -> None:
-        """Wait until all nodes are in one of some states."""
+    async def _wait_for_idle_nodes(self) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 with contextlib.suppress(subprocess.CalledProcessError):  # the controller does not answer yet
-                    found = (await self.command("sinfo", "--noheader", "--Node", "--format=%T")).split()
-                    if found and set(found) <= set(states):
+                    if set((await self.command("sinfo", "--noheader", "--Node", "--format=%T")).split()) == {"idle"}:
                         return
                 await asyncio.sleep(0.2)
 
     async def _start(self, name: str, *words: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as file:
-            self._daemons[name] = await asyncio.create_subprocess_exec(
+            self.daemons[name] = await asyncio.create_subprocess_exec(
                 *words,
                 cwd=self.folder,
                 env=self.environment,
@@ -181,4 +156,5 @@ async def started(folder: Path) -> AsyncIterator[Cluster]:
         await cluster.start()
         yield cluster
     finally:
-        await cluster.end_all()
+        for daemon in reversed([*cluster.daemons]):
+            await cluster.end(daemon)

@@ -1,1 +1,0 @@
-"""schemathesis over the HTTP API."""
