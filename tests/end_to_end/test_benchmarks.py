@@ -7,17 +7,15 @@ import signal
 import threading
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from tests.support import ROOT, add_corpus, environment_in, kill, processes, settings_in, some_text
-from tests.support.waiting import until
-from trainer.commands.main import main
+from tests.support import add_corpus, kill, processes, settings_in, some_text
+from tests.support.run_shell import Shell, enter
+from tests.support.waiting import wait_until
 from trainer.config.train_request import train_request
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
-from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
-from trainer.contracts.models import CONFIGS
+from trainer.contracts.errors import ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
@@ -33,37 +31,19 @@ pytestmark = pytest.mark.slow
 BENCH = ("bench", "architectures", "text")
 
 
-class Type(Protocol):
-    """Types an `mt` command; returns what it writes to standard output."""
-
-    def __call__(self, *words: str, code: int = 0) -> str: ...
-
-
-@pytest.fixture(name="typed")
-def typed_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
-    """In a folder of its own, in this process."""
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(name="shell")
+def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     add_corpus(tmp_path, some_text())
-
-    def typed(*words: str, code: int = 0) -> str:
-        assert main(words) == code
-        return capsys.readouterr().out
-
-    return typed
+    return enter(monkeypatch, capsys, tmp_path, tmp_path)
 
 
 def tables(folder: Path) -> list[Path]:
     return list((folder / "artifacts" / "benchmarks").glob("*"))
 
 
-def test_comparison__of_two_families_is_one_table_one_chart_and_nothing_else(typed: Type, tmp_path: Path) -> None:
-    words = [*BENCH, "--families", "lstm,bert", "--tokens", "600", "--seed", "7"]
-
-    table = BenchmarkTable.model_validate_json(typed(*words, "--json"))
-
-    [folder] = tables(tmp_path)
+def test_comparison__of_two_families_is_one_table_and_one_chart(shell: Shell) -> None:
+    table = shell.read(BenchmarkTable, *BENCH, *"--families lstm,bert --tokens 600 --seed 7".split())
+    [folder] = tables(shell.folder)
     assert {path.name for path in folder.iterdir()} == {"table.json", "table.tsv", "curves.png"}
     assert BenchmarkTable.model_validate_json((folder / "table.json").read_bytes()) == table
     assert folder.name == table.benchmark_id
@@ -81,9 +61,9 @@ def test_comparison__of_two_families_is_one_table_one_chart_and_nothing_else(typ
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_comparison__of_causal_models_alone_says_nothing_of_masked_tokens(typed: Type, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text(some_text(), encoding="utf-8")
-    shown = typed("bench", "architectures", "mine.txt", "--families", "lstm", "--tokens", "200")
+def test_comparison__of_causal_models_says_nothing_of_masked_tokens(shell: Shell) -> None:
+    shell.write("mine.txt", some_text())
+    shown = shell.type("bench", "architectures", "mine.txt", "--families", "lstm", "--tokens", "200")
     assert "Losses in nats per predicted token." in shown
     assert "masked" not in shown
     assert "\nmine.txt: " in shown
@@ -161,56 +141,31 @@ def test_text__that_is_too_short_for_so_many_tokens_is_refused(tmp_path: Path) -
     assert (error.code, error.message[-36:]) == (ErrorCode.INVALID_INPUT, "which is this text 1,000 times over.")
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "sentence"),
-    [
-        (("--tokens", "0"), ErrorCode.INVALID_INPUT, "`--tokens` must be 1 or more, you gave 0."),
-        (("--size", "huge"), ErrorCode.INVALID_MODEL_SIZE, "must be one of tiny, small, base, you gave 'huge'"),
-        (("--families", "lstm,t5"), ErrorCode.UNSUPPORTED_BACKEND, "lstm-bidirectional, gru-bidirectional"),
-        (("--families", "bert", "--tokenizer", "word"), ErrorCode.MODEL_INCOMPATIBLE, "words have none"),
-        (("--tokenizer", "letters"), ErrorCode.UNSUPPORTED_BACKEND, "'letters' is not available"),
-    ],
-)
-def test_mistake__is_told_before_anything_is_trained(
-    words: tuple[str, ...], code: ErrorCode, sentence: str, typed: Type, tmp_path: Path
-) -> None:
-    body = ErrorBody.model_validate_json(typed(*BENCH, *words, "--json", code=2))
-    assert body.code is code
-    assert sentence in body.message
-    assert tables(tmp_path) == []
-
-
-def test_child__that_dies_is_named_and_leaves_no_table(typed: Type, tmp_path: Path) -> None:
+def test_child__that_dies_is_named_and_leaves_no_table(shell: Shell) -> None:
     def kill_child() -> None:
-        asyncio.run(until(lambda: processes(tmp_path, "benchmark ") != []))
-        for child in processes(tmp_path, "benchmark "):
+        wait_until(lambda: processes(shell.folder, "benchmark ") != [])
+        for child in processes(shell.folder, "benchmark "):
             kill(child.pid)
 
     threading.Thread(target=kill_child).start()
-    body = ErrorBody.model_validate_json(typed(*BENCH, "--json", code=1))
+    body = shell.error(*BENCH, code=1)
     assert body.code is ErrorCode.MODEL_TRAIN_FAILED
     assert body.message == "prepared: its process ended with exit code -9."
-    assert tables(tmp_path) == []
+    assert tables(shell.folder) == []
 
 
-def test_reason_of_a_child__is_told(typed: Type, tmp_path: Path) -> None:
-    body = ErrorBody.model_validate_json(typed(*BENCH, "--tokens", "9" * 9, "--json", code=2))
-    assert "1,000 times over" in body.message
-    assert tables(tmp_path) == []
+def test_reason_of_a_child__is_told(shell: Shell) -> None:
+    assert "1,000 times over" in shell.error(*BENCH, "--tokens", "9" * 9).message
+    assert tables(shell.folder) == []
 
 
-def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: Path) -> None:
+def test_interrupted__it_leaves_no_table_and_no_process(shell: Shell) -> None:
     def interrupt() -> None:
-        asyncio.run(until(lambda: any(tmp_path.glob("artifacts/benchmarks/.tmp-*/work/plan.json"))))
-        asyncio.run(until(lambda: any(processor_ticks(child.pid) > 20 for child in processes(tmp_path, "benchmark "))))
+        wait_until(lambda: any(shell.folder.glob("artifacts/benchmarks/.tmp-*/work/plan.json")))
+        wait_until(lambda: any(processor_ticks(child.pid) > 20 for child in processes(shell.folder, "benchmark ")))
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    typed(*BENCH, code=130)
-    assert tables(tmp_path) == []
-    asyncio.run(until(lambda: not processes(tmp_path, "benchmark ")))
-
-
-def test_page__names_every_family_that_is_compared() -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert all(f"| {name} |" in text for name in [*CONFIGS, "lstm-bidirectional"])
+    shell.type(*BENCH, code=130)
+    assert tables(shell.folder) == []
+    wait_until(lambda: not processes(shell.folder, "benchmark "))

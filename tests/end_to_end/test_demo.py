@@ -2,14 +2,15 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import environment_in, gone, mt, processes
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support import gone, mt, processes
+from tests.support.run_shell import Shell, shell_fixture
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+
+__all__ = ["shell_fixture"]
 
 
 @pytest.mark.slow
@@ -25,24 +26,10 @@ def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
     assert asyncio.run(gone(tmp_path))
 
 
-def test_demo__interrupted_leaves_nothing_running(tmp_path: Path) -> None:
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "demo"],
-        cwd=tmp_path,
-        env=environment_in(tmp_path, DISCORD__TOKEN=""),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    asyncio.run(training(tmp_path / "demo-out"))
+def test_demo__interrupted_leaves_nothing_running(shell: Shell) -> None:
+    demo = shell.start("demo", DISCORD__TOKEN="")
+    wait_until(lambda: processes(shell.folder / "demo-out", "train-child") != [])
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=PATIENCE_SECONDS)
-    code: int = demo.returncode
-    assert code == 130
-    assert "The bot and its services have stopped." in out
-    assert asyncio.run(gone(tmp_path))
-
-
-async def training(folder: Path) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not processes(folder, "train-child"):
-            await asyncio.sleep(0.1)
+    assert (demo.wait(), "The bot and its services have stopped." in out) == (130, True)
+    assert asyncio.run(gone(shell.folder))

@@ -2,19 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.support import add_corpus, environment_in, settings_in, some_text
+from tests.support import add_corpus, settings_in, some_text
 from tests.support.cross_language import TINY, add_languages, plan_with
+from tests.support.run_shell import Shell, enter
 from tests.support.runs import record as run_record
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.runs import RunStore
 from trainer.commands.experiments import ExperimentSummary, with_slots
-from trainer.commands.main import main
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import (
@@ -29,42 +27,23 @@ from trainer.contracts.experiments import (
 from trainer.system.files import read_record
 
 
-class Typed(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-class Shell:
-    """A folder to type `mt` in, whose experiments all tests share."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self.artifacts = folder / "artifacts"
-        self._capsys = capsys
-
-    def type(self, *words: str) -> Typed:
-        code = main(["experiment", *words])
-        return Typed(code, *self._capsys.readouterr())
-
-    def run(self, *words: str) -> ExperimentSummary:
-        typed = self.type("run", *words, "--json")
-        assert typed.code == 0, typed.out
-        return ExperimentSummary.model_validate_json(typed.out)
-
-
 @pytest.fixture(name="folder", scope="module")
 def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose experiments all tests share."""
     return tmp_path_factory.mktemp("experiments")
 
 
 @pytest.fixture(name="shell")
-def shell_fixture(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
-    for name, value in environment_in(folder).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
-    monkeypatch.chdir(folder)
-    yield Shell(folder, capsys)
+def shell_fixture(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return enter(monkeypatch, capsys, folder, folder)
+
+
+def run(shell: Shell, *words: str) -> ExperimentSummary:
+    return shell.read(ExperimentSummary, "experiment", "run", *words)
+
+
+def result_of(shell: Shell, experiment_id: str) -> ExperimentResult:
+    return read_record(ExperimentStore(shell.artifacts).get(experiment_id).result, ExperimentResult)
 
 
 def plan_file(folder: Path, name: str, **fields: object) -> str:
@@ -82,15 +61,11 @@ def files_of(folder: Path) -> dict[str, int]:
 
 
 def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
-    typed = shell.type("run", "smoke", "--json")
-    assert typed.code == 0, typed.out + typed.err
-    [line] = typed.out.splitlines()
-    found = ExperimentSummary.model_validate_json(line)
-
+    found = run(shell, "smoke")
     assert (found.status, found.name, found.cells_done, found.cells) == ("completed", "smoke", 4, 4)
     assert found.validity is not None and found.validity.passed is None
-    assert typed.err.count(" trained in ") == typed.err.count(" texts scored") == 2
-    assert typed.err.splitlines()[:2] == [
+    assert shell.err.count(" trained in ") == shell.err.count(" texts scored") == 2
+    assert shell.err.splitlines()[:2] == [
         f"experiment {found.experiment_id}",
         "2 trainings: 2 languages x 1 model x 1 seed",
     ]
@@ -102,13 +77,12 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     assert not any(name.startswith("texts") or name in ("request.json", "lock") for name in found.files)
 
     before = files_of(shell.artifacts)
-    again = shell.type("run", "smoke")
-    assert again.code == 0
+    again = shell.type("experiment", "run", "smoke")
     assert files_of(shell.artifacts) == before
-    assert f"kk  0.000  {matrix['kk', 'tr']:.3f}" in again.out
-    assert "validity: nothing to check" in again.out
+    assert f"kk  0.000  {matrix['kk', 'tr']:.3f}" in again
+    assert "validity: nothing to check" in again
     note = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
-    assert again.out.count(note) == 1 + 3, "with the matrix and with the perplexities of each mode"
+    assert again.count(note) == 1 + 3, "with the matrix and with the perplexities of each mode"
     perplexities = {
         (row.scoring_mode, row.listener_language, row.text_language): row.perplexity for row in found.perplexities or ()
     }
@@ -116,30 +90,29 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     assert area is not None
     for mode in ("skip", "unk", "assimilate"):
         cells = [f"{number:.3f}" for number in (perplexities[mode, "kk", "kk"], perplexities[mode, "kk", "tr"], area)]
-        assert "  ".join(["kk", *cells]) in again.out
-    assert "report.html" in again.out
+        assert "  ".join(["kk", *cells]) in again
+    assert "report.html" in again
 
 
 def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
-    shell.run("smoke")
+    run(shell, "smoke")
     before = files_of(shell.artifacts / "models")
-    extended = shell.run("smoke", "--set", "seeds=[1,2]")
+    extended = run(shell, "smoke", "--set", "seeds=[1,2]")
     assert (extended.cells, extended.cells_done) == (8, 8)
     after = files_of(shell.artifacts / "models")
     assert {path: after[path] for path in before} == before
     assert len(list((shell.artifacts / "models").iterdir())) == 4
-    result = read_record(ExperimentStore(shell.artifacts).get(extended.experiment_id).result, ExperimentResult)
-    assert {row.n_seeds for row in result.seed_rows} == {row.n_seeds for row in extended.matrix or ()} == {2}
+    seed_rows = result_of(shell, extended.experiment_id).seed_rows
+    assert {row.n_seeds for row in seed_rows} == {row.n_seeds for row in extended.matrix or ()} == {2}
 
 
 def test_recompute__gives_the_numbers_of_the_tables(shell: Shell) -> None:
-    found = shell.run("smoke")
+    found = run(shell, "smoke")
     sections = shell.artifacts / "experiments" / found.experiment_id / "sections.json"
-    typed = shell.type("recompute", str(sections), "--json")
-    tables = Tables.model_validate_json(typed.out)
+    tables = shell.read(Tables, "experiment", "recompute", str(sections))
     rows = [(row.listener_language, row.text_language, round(row.interval_low, 6)) for row in found.matrix or ()]
     assert [(row.listener_language, row.text_language, row.interval_low) for row in tables.matrix] == rows
-    assert "tr  0." in shell.type("recompute", str(sections)).out
+    assert "tr  0." in shell.type("experiment", "recompute", str(sections))
 
 
 @pytest.mark.parametrize(
@@ -150,31 +123,28 @@ def test_recompute__refuses_other_files(shell: Shell, text: str | None, told: st
     file.unlink(missing_ok=True)
     if text is not None:
         file.write_text(text, encoding="utf-8")
-    typed = shell.type("recompute", "other.json")
-    assert (typed.code, told in typed.err) == (2, True), typed.err
+    assert told in shell.refuse("experiment", "recompute", "other.json")
 
 
-def test_show_list_and_export(shell: Shell) -> None:
-    found = shell.run("smoke")
-    shown = shell.type("show", found.experiment_id, "--json")
-    assert ExperimentSummary.model_validate_json(shown.out) == found
-    listed = ExperimentList.model_validate_json(shell.type("list", "--json").out)
-    assert found.experiment_id in [one.experiment_id for one in listed.experiments]
-    assert {one.files for one in listed.experiments} == {()}
-    assert f"{found.experiment_id}  completed  4/4 cells" in shell.type("list").out
-    exported = shell.type("export", found.experiment_id, "report")
-    assert exported.out == f"{found.experiment_id} is in report ({len(found.files)} files).\n"
-    copied = {path.relative_to(shell.folder / "report").as_posix() for path in (shell.folder / "report").rglob("*.*")}
-    assert copied == set(found.files)
-    again = shell.type("export", found.experiment_id, "report")
-    assert (again.code, again.err) == (2, "mt: 'report' exists and is not an empty folder: give another name.\n")
+def test_show_list_and_export__give_the_same_experiment(shell: Shell) -> None:
+    found = run(shell, "smoke")
+    assert shell.read(ExperimentSummary, "experiment", "show", found.experiment_id) == found
+    listed = shell.read(ExperimentList, "experiment", "list").experiments
+    assert found.experiment_id in [one.experiment_id for one in listed]
+    assert {one.files for one in listed} == {()}
+    assert f"{found.experiment_id}  completed  4/4 cells" in shell.type("experiment", "list")
+    exported = shell.type("experiment", "export", found.experiment_id, "report")
+    assert exported == f"{found.experiment_id} is in report ({len(found.files)} files).\n"
+    report = shell.folder / "report"
+    assert {path.relative_to(report).as_posix() for path in report.rglob("*.*")} == set(found.files)
+    again = shell.refuse("experiment", "export", found.experiment_id, "report")
+    assert again == "mt: 'report' exists and is not an empty folder: give another name.\n"
 
 
 def test_show__has_a_line_for_each_validity_check(shell: Shell) -> None:
-    found = shell.run("smoke")
-    experiments = shell.artifacts / "experiments"
-    twin = ExperimentStore(shell.artifacts).get(found.experiment_id).path.with_name("smoke-89abcdef")
-    shutil.copytree(experiments / found.experiment_id, twin, dirs_exist_ok=True)
+    found = run(shell, "smoke")
+    original = ExperimentStore(shell.artifacts).get(found.experiment_id).path
+    twin = shutil.copytree(original, original.with_name("smoke-89abcdef"))
     checks = (
         ValidityCheck(name="held_out", passed=True, message="The gap is 0.25."),
         ValidityCheck(name="control", passed=False, message="fi is too near."),
@@ -182,28 +152,18 @@ def test_show__has_a_line_for_each_validity_check(shell: Shell) -> None:
     validity = Validity(passed=False, checks=checks)
     result = changed(read_record(twin / "result.json", ExperimentResult), validity=validity)
     (twin / "result.json").write_text(result.model_dump_json(), encoding="utf-8")
-
-    shown = shell.type("show", twin.name)
+    shown = shell.type("experiment", "show", twin.name)
     shutil.rmtree(twin)
-
-    assert shown.code == 0
-    assert "passed  held_out: The gap is 0.25.\nFAILED  control: fi is too near.\n" in shown.out
+    assert "passed  held_out: The gap is 0.25.\nFAILED  control: fi is too near.\n" in shown
 
 
 def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell) -> None:
-    request = plan_with({}, name="waiting")
     experiment_id = "waiting-01234567"
-    record = ExperimentRecord(
-        experiment_id=experiment_id,
-        user_id=None,
-        created_at=now(),
-        request=request,
-        request_hash="0" * 64,
-        corpora={},
-    )
-    experiment = ExperimentStore(shell.artifacts).create(record)
+    request: dict[str, object] = {"user_id": None, "request": plan_with({}, name="waiting"), "request_hash": "0" * 64}
+    fields: dict[str, object] = {"experiment_id": experiment_id, "created_at": now(), "corpora": {}, **request}
+    experiment = ExperimentStore(shell.artifacts).create(ExperimentRecord.model_validate(fields))
     for run_id in ("lstm-1", "lstm-2"):
-        RunStore(shell.artifacts).create(run_record(run_id))
+        shell.runs.create(run_record(run_id))
     experiment.write_runs(
         [
             CellRun(model="lstm", language="kk", seed=1, run_id="lstm-1", is_reused=False),
@@ -211,53 +171,47 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
         ]
     )
 
-    shown = shell.type("show", experiment_id)
-    assert shown.out.splitlines()[0] == f"{experiment_id}: queued"
-    assert [line.split() for line in shown.out.splitlines()[2:4]] == [
+    shown = shell.type("experiment", "show", experiment_id).splitlines()
+    assert shown[0] == f"{experiment_id}: queued"
+    assert [line.split() for line in shown[2:4]] == [
         ["lstm", "kk", "1", "train", "queued", "lstm-1"],
         ["lstm", "kk", "1", "score", "queued", "lstm-1"],
     ]
-    refused = shell.type("export", experiment_id, "nothing")
-    assert (refused.code, "has no report yet" in refused.err) == (2, True)
-    cancelled = shell.type("cancel", experiment_id)
-    assert cancelled.out.startswith(f"{experiment_id}: cancelled. Its finished runs stay;")
-    ends = [RunStore(shell.artifacts).get(run_id).manifest() for run_id in ("lstm-1", "lstm-2")]
+    assert "has no report yet" in shell.refuse("experiment", "export", experiment_id, "nothing")
+    cancelled = shell.type("experiment", "cancel", experiment_id)
+    assert cancelled.startswith(f"{experiment_id}: cancelled. Its finished runs stay;")
+    ends = [shell.runs.get(run_id).manifest() for run_id in ("lstm-1", "lstm-2")]
     assert [end and end.status for end in ends] == ["cancelled", None]
-    RunStore(shell.artifacts).get("lstm-2").request_cancel()
-    assert shell.type("show", "none-01234567").code == 2
-    again = shell.type("cancel", experiment_id, "--json")
-    assert (again.code, "has already ended" in again.out) == (2, True)
+    shell.runs.get("lstm-2").request_cancel()
+    shell.refuse("experiment", "show", "none-01234567")
+    assert "has already ended" in shell.error("experiment", "cancel", experiment_id).message
 
 
-def test_no_experiments__list_says_how_to_start_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path))
-    assert main(["experiment", "list"]) == 0
-    assert capsys.readouterr().out == "No experiments yet. Start one with: mt experiment run smoke\n"
+def test_no_experiments__list_says_how_to_start_one(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(shell.folder / "none"))
+    assert shell.type("experiment", "list") == "No experiments yet. Start one with: mt experiment run smoke\n"
 
 
 def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
     """Corpora from a folder, passages and ratings beside the plan."""
     add_languages(shell.folder)
     given = shell.folder / "given"
-    (given / "stories").mkdir(parents=True)
     stored = shell.folder / "data" / "corpus"
+    for code in ("kk", "tr"):
+        shell.write(f"given/stories/{code}.txt", "ɑbdʃe abde dabʒ ɑbdʃe\n" * 3)
     (stored / "kk.txt").rename(given / "oscar_kk_ipa.txt")
     (stored / "tr.txt").rename(given / "tr.txt")
-    for code in ("kk", "tr"):
-        (given / "stories" / f"{code}.txt").write_text("ɑbdʃe abde dabʒ ɑbdʃe\n" * 3, encoding="utf-8")
-    (given / "ratings.csv").write_text("listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n", encoding="utf-8")
+    shell.write("given/ratings.csv", "listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n")
     texts: dict[str, object] = {"passages": "stories"}
     plan_file(given, "local", texts=texts, ratings="ratings.csv", modes=["unk"])
 
-    found = shell.run("given/local.yaml", "--corpora", "given", "--set", "texts.held_out=false")
+    found = run(shell, "given/local.yaml", "--corpora", "given", "--set", "texts.held_out=false")
 
     record = ExperimentStore(shell.artifacts).get(found.experiment_id).record()
     assert {corpus.name for corpus in record.corpora.values()} == {corpus.sha256 for corpus in record.corpora.values()}
     assert [passages.name.split("/")[1] for passages in record.passages.values()] == ["kk", "tr"]
     assert {row.scoring_mode for row in found.matrix or ()} == {"unk"}
-    result = read_record(ExperimentStore(shell.artifacts).get(found.experiment_id).result, ExperimentResult)
+    result = result_of(shell, found.experiment_id)
     assert {(row.n_pairs, row.r, row.p) for row in result.correlations} == {(2, None, None)}
     assert [row.is_primary for row in result.correlations].count(True) == 1
     assert result.headline == ("lstm", "passages")
@@ -273,36 +227,34 @@ def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
 def test_folder__without_one_text_per_language_is_refused(
     shell: Shell, tmp_path: Path, names: Sequence[str], told: str
 ) -> None:
-    folder = tmp_path / "texts"
-    folder.mkdir()
+    (tmp_path / "texts").mkdir()
     for name in names:
-        (folder / name).write_text(some_text(), encoding="utf-8")
-    typed = shell.type("run", plan_file(shell.folder, "mine"), "--corpora", str(folder))
-    assert (typed.code, typed.err) == (2, f"mt: {told}\n")
+        (tmp_path / "texts" / name).write_text(some_text(), encoding="utf-8")
+    words = ("experiment", "run", plan_file(shell.folder, "mine"), "--corpora", str(tmp_path / "texts"))
+    assert shell.refuse(*words) == f"mt: {told}\n"
 
 
-def test_recipe_without_its_corpora__says_how_to_give_them(shell: Shell) -> None:
-    typed = shell.type("run", "turkic")
-    assert (typed.code, typed.out) == (2, "")
-    assert typed.err.startswith("mt: There is no corpus 'tr'")
-    assert typed.err.endswith(" `--corpora FOLDER` takes the texts of a folder.\n")
-
-
-def test_plan_with_a_wrong_field__names_it(shell: Shell) -> None:
-    typed = shell.type("run", "smoke", "--set", "texts.held_out=false")
-    assert (typed.code, typed.out) == (2, "")
-    assert typed.err.startswith("mt: `texts` names nothing to score")
+@pytest.mark.parametrize(
+    ("words", "begin", "end"),
+    [
+        (("turkic",), "There is no corpus 'tr'", " `--corpora FOLDER` takes the texts of a folder.\n"),
+        (("smoke", "--set", "texts.held_out=false"), "`texts` names nothing to score", "\n"),
+    ],
+)
+def test_plan_that_cannot_be_run__says_what_is_missing(
+    shell: Shell, words: Sequence[str], begin: str, end: str
+) -> None:
+    refusal = shell.refuse("experiment", "run", *words)
+    assert refusal.startswith(f"mt: {begin}") and refusal.endswith(end)
 
 
 def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: Shell) -> None:
     add_corpus(shell.folder, some_text(), "tr")
-    (shell.folder / "kk-text.txt").write_text(some_text(90), encoding="utf-8")
+    shell.write("kk-text.txt", some_text(90))
     languages: dict[str, object] = {"kk": {"corpus": "kk-text.txt"}, "tr": {}}
     name = plan_file(shell.folder, "short", languages=languages, texts={"min_characters": 1000})
-    typed = shell.type("run", name)
-    assert typed.code == 2
-    assert "has no line of at least 1000 characters" in typed.out
-    assert RunStore(shell.artifacts).unfinished() == []
+    assert "has no line of at least 1000 characters" in shell.type("experiment", "run", name, code=2)
+    assert shell.runs.unfinished() == []
 
 
 def test_slots__are_as_many_as_trainings_that_leave_cores_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,29 +71,16 @@ def run(tree: Path, *words: str) -> str:
     """Run Python in the copy and with its code, and give what it writes."""
     environment = environment_in(tree, PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1")
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=tree,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
     found = recipes()
-    assert list(found) == [
-        "An architecture",
-        "A tokenizer",
-        "A slash command",
-        "A preset",
-        "An event",
-        "A hyper-parameter",
-    ]
+    titles = ("An architecture", "A tokenizer", "A slash command", "A preset", "An event", "A hyper-parameter")
+    assert tuple(found) == titles
     for title, recipe in found.items():
         assert apply(copy, recipe) == recipe.files, title
     run(copy, "-m", "compileall", "-q", "bot", "trainer")

@@ -23,7 +23,7 @@ SMALL = [
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak of a process")
-def test_200_megabytes__train_with_less_than_400_more_than_a_few_lines_do(tmp_path: Path) -> None:
+def test_200_megabytes__train_with_less_than_400_more_than_few_lines(tmp_path: Path) -> None:
     corpora = tmp_path / "data" / "corpus"
     corpora.mkdir(parents=True)
     lines = {name: write_corpus(corpora / f"{name}.txt", size * MEGABYTE) for name, size in (("few", 0), ("many", 200))}

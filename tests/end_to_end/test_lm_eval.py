@@ -97,20 +97,12 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
 
     async with lab_site(lab) as site:
         metrics = await site.queue.inference.evaluate(run.run_id, EvalRequest(path_override="documents"))
-        arguments = {
-            "base_url": f"http://127.0.0.1:{site.port}/v1/completions",
-            "model": run.run_id,
-            "tokenizer": str(tmp_path / "exported"),
-            "trust_remote_code": "True",
-            "max_length": str(POSITIONS),
-        }
-        metadata: dict[str, str] = {
-            "path": str(tmp_path / "documents.txt"),
-            "end": tokenizer.names[tokenizer.special_ids.eos],
-        }
+        model = f"base_url=http://127.0.0.1:{site.port}/v1/completions,model={run.run_id},max_length={POSITIONS}"
+        end_token = tokenizer.names[tokenizer.special_ids.eos]
+        metadata: dict[str, str] = {"path": str(tmp_path / "documents.txt"), "end": end_token}
         words = {
             "--model": "local-completions",
-            "--model_args": ",".join(f"{name}={value}" for name, value in arguments.items()),
+            "--model_args": f"{model},tokenizer={tmp_path / 'exported'},trust_remote_code=True",
             "--tasks": ",".join(["mt_documents", *TASKS]),
             "--include_path": str(tmp_path / "tasks"),
             "--metadata": to_json(metadata).decode(),

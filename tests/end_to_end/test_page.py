@@ -1,22 +1,20 @@
 """The page in a browser: runs, live curve, comparison, surprisals and the API key; without a mouse, small and dark."""
 
-import asyncio
 import math
 import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tests.support import ROOT, ended, environment_in, tiny_request, wait_for_status
+from tests.support import ROOT, ended, tiny_request, wait_for_status
+from tests.support.api_process import api_process
 from tests.support.browser import Browser, browsing, needs_chromium
 from tests.support.lab import Lab
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
 from trainer.queue.queue import JobQueue
-from trainer.services.embedded import die_with_parent
 
 pytestmark = needs_chromium
 
@@ -27,8 +25,8 @@ CURVE = "document.querySelector('.line')?.getAttribute('d')"
 FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="utf-8")
 
 
-async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone(lab: Lab, tmp_path: Path) -> None:
-    async with lab.queue() as queue, serving(lab, tmp_path) as address, browsing(tmp_path) as browser:
+async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         for label, seed in (("alpha one", 1), ("alpha two", 2)):
             await finish(queue, label, seed=seed)
         live = (await queue.train(tiny_request(label="alpha live", **LONG), user_id=None)).run_id
@@ -78,7 +76,7 @@ async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone
 
 
 async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab, tmp_path: Path) -> None:
-    async with lab.queue() as queue, serving(lab, tmp_path) as address, browsing(tmp_path) as browser:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = await finish(queue, "page scores")
         await browser.open(f"{address}/#/runs/{run_id}")
         await browser.see("document.querySelector('#text')")
@@ -126,7 +124,7 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
 
 
 async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_path: Path) -> None:
-    async with lab.queue() as queue, serving(lab, tmp_path, KEY) as address, browsing(tmp_path) as browser:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab, f"page:admin:{KEY}") as address:
         run_id = await finish(queue, "page key")
         await browser.open(f"{address}/#/runs/{run_id}")
         await browser.see("document.querySelector('dialog').open")
@@ -165,20 +163,7 @@ async def finish(queue: JobQueue, label: str, **fields: object) -> str:
 
 
 @asynccontextmanager
-async def serving(lab: Lab, folder: Path, key: str = "") -> AsyncIterator[str]:
+async def served(lab: Lab, keys: str = "") -> AsyncIterator[str]:
     """The API as a process of its own, for the runs of the lab; gives its address."""
-    environment = environment_in(
-        lab.folder, HTTP__PORT="0", QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEY=key, PYTHONPATH=str(ROOT)
-    )
-    words = [*die_with_parent(), sys.executable, "-m", "bot", "--no-discord"]
-    path = folder / "server.log"
-    with path.open("wb") as log:
-        server = await asyncio.create_subprocess_exec(*words, cwd=lab.folder, env=environment, stdout=log)
-    try:
-        await until(lambda: "http_started" in path.read_text(encoding="utf-8"))
-        found = re.search(r"port=(\d+)", path.read_text(encoding="utf-8").split("http_started")[1])
-        assert found is not None
-        yield f"http://127.0.0.1:{found[1]}"
-    finally:
-        server.terminate()
-        await server.wait()
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=keys) as api:
+        yield api.url

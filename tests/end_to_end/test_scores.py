@@ -1,48 +1,47 @@
 """`mt score` as people and programs use it: every form of its output, files of any size, pairs, heat maps."""
 
 import csv
+import fcntl
 import math
 import os
-import shlex
 import signal
 import subprocess
 import sys
+import termios
 import threading
-import time
+from array import array
 from io import StringIO
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import pytest
 
-from tests.support import ROOT, environment_in, finished_runs, mt
+from tests.support import environment_in, finished_runs, mt
 from tests.support.inference import RUN, finished_run
-from tests.support.shell import Shell, shell_fixture
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.run_shell import Shell
+from tests.support.shell import lab_shell_fixture
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.minimal_pairs import PairReport
 from trainer.reports.score_table import ScoredLine
 
-__all__ = ["shell_fixture"]
+__all__ = ["lab_shell_fixture"]
 
 TEXT = "the sun was\n\nshining on\u0416\r\n"
 LINES = {1: "the sun was", 3: "shining on\u0416"}
+LONG_TEXT = "the sun was shining on the sea\n" * 60_000
 
 
-@pytest.fixture(autouse=True)
-def run_and_text_fixture(shell: Shell) -> None:
-    if not (shell.lab.folder / "artifacts" / "models" / RUN).exists():
-        finished_run(shell.lab.folder)
-    (shell.folder / "lines.txt").write_text(TEXT, encoding="utf-8")
-
-
-def scored(shell: Shell, *words: str) -> str:
-    code, out, err = shell.type("score", RUN, *words)
-    assert code == 0, err
-    return out
+@pytest.fixture(name="shell")
+def shell_fixture(lab_shell: Shell) -> Shell:
+    """A shell with a text, and a run whose model knows nothing."""
+    if not (lab_shell.artifacts / "models" / RUN).exists():
+        finished_run(lab_shell.root)
+    lab_shell.write("lines.txt", TEXT)
+    return lab_shell
 
 
 def response_of(shell: Shell, *words: str) -> ScoreResponse:
-    return ScoreResponse.model_validate_json(scored(shell, "--path", "lines.txt", *words, "--json"))
+    return shell.read(ScoreResponse, "score", RUN, *words)
 
 
 def lines_of(out: str) -> list[ScoredLine]:
@@ -50,13 +49,17 @@ def lines_of(out: str) -> list[ScoredLine]:
 
 
 def cells_of(out: str, delimiter: str = ",") -> list[dict[str, str]]:
-    return list(csv.DictReader(StringIO(out), delimiter=delimiter))
+    return list(csv.DictReader(StringIO(out, newline=""), delimiter=delimiter))
+
+
+def score(shell: Shell, words: str, code: int = 0) -> str:
+    """Score with options that are written as one text."""
+    return shell.type("score", RUN, *words.split(), code=code)
 
 
 def test_jsonl__has_one_object_a_line_with_what_the_response_has(shell: Shell) -> None:
-    whole = response_of(shell, "--detail-level", "per_char", "--top-k", "2")
-    found = lines_of(scored(shell, *"--path lines.txt --detail-level per_char --top-k 2 --format jsonl".split()))
-
+    whole = response_of(shell, *"--path lines.txt --detail-level per_char --top-k 2".split())
+    found = lines_of(score(shell, "--path lines.txt --detail-level per_char --top-k 2 --format jsonl"))
     assert {line.line: line.text for line in found} == LINES
     assert whole.lines is not None
     assert [line.nats for line in found] == [line.nats for line in whole.lines]
@@ -69,107 +72,99 @@ def test_jsonl__has_one_object_a_line_with_what_the_response_has(shell: Shell) -
         assert "".join(text[a:b] for a, b in line.char_spans or ()) == text
         assert [text[word.span[0] : word.span[1]] for word in line.words or ()] == text.split()
     assert [line.unk_count for line in found] == [0, 1]
-    brief = lines_of(scored(shell, *"--path lines.txt --format jsonl".split()))
+    brief = lines_of(score(shell, "--path lines.txt --format jsonl"))
     assert [line.nats for line in brief] == pytest.approx([line.nats for line in found])
     whole_nats = (brief[1].nats or 0.0) + (brief[1].end_nats or 0.0)
     assert brief[0].words is None and brief[1].bits_per_char == pytest.approx(whole_nats / math.log(2) / 11)
 
 
 def test_tables__have_a_row_for_each_line_word_or_token(shell: Shell) -> None:
-    whole = response_of(shell, "--detail-level", "per_char")
-
-    lines = cells_of(scored(shell, *"--path lines.txt --format csv".split()))
+    whole = response_of(shell, "--path", "lines.txt", "--detail-level", "per_char")
+    lines = cells_of(score(shell, "--path lines.txt --format csv"))
     assert [row["text"] for row in lines] == [*LINES.values()]
-    words = cells_of(scored(shell, *"--path lines.txt --format tsv --detail-level per_word".split()), "\t")
-    assert [(row["index"], row["line"], row["unit"], row["start"], row["end"]) for row in words] == [
-        ("1", "1", "the", "0", "3"),
-        ("2", "1", "sun", "4", "7"),
-        ("3", "1", "was", "8", "11"),
-        ("4", "3", "shining", "0", "7"),
-        ("5", "3", "on\u0416", "8", "11"),
+    words = cells_of(score(shell, "--path lines.txt --format tsv --detail-level per_word"), "\t")
+    assert [" ".join(row[name] for name in ("index", "line", "unit", "start", "end")) for row in words] == [
+        *("1 1 the 0 3", "2 1 sun 4 7", "3 1 was 8 11", "4 3 shining 0 7", "5 3 on\u0416 8 11")
     ]
-    assert [float(row["surprisal_nats"]) for row in words] == pytest.approx(
-        [word.surprisal for word in whole.words or ()]
-    )
-    given = "--path lines.txt --format csv --detail-level per_char --top-k 1 --no-bos --out cells.csv".split()
-    assert scored(shell, *given) == ""
+    surprisals = [word.surprisal for word in whole.words or ()]
+    assert [float(row["surprisal_nats"]) for row in words] == pytest.approx(surprisals)
+    tokens = "--path lines.txt --format csv --detail-level per_char"
+    assert score(shell, f"{tokens} --top-k 1 --no-bos --out cells.csv") == ""
     cells = cells_of((shell.folder / "cells.csv").read_text(encoding="utf-8"))
     assert [row["index"] for row in cells] == [str(place) for place in range(1, 23)]
     assert "".join(row["unit"] for row in cells) == "the sun wasshining on[UNK]"
     assert (cells[-1]["code_points"], cells[3]["code_points"]) == ("U+0416", "U+0020")
-    assert [row["surprisal_nats"] == row["rank"] == row["entropy_nats"] == "" for row in cells] == [
-        row["start"] == "0" for row in cells
-    ]
+    nothing = [row["surprisal_nats"] == row["rank"] == row["entropy_nats"] == "" for row in cells]
+    assert nothing == [row["start"] == "0" for row in cells]
     assert 0 < float(cells[1]["probability_1"]) < 1
+    by_line = groupby(cells_of(score(shell, tokens)), _line)
+    assert {int(number): "".join(row["unit"] for row in of_line) for number, of_line in by_line} == {
+        1: LINES[1],
+        3: LINES[3].replace("\u0416", "[UNK]"),
+    }
 
 
-def test_table__for_people_names_lines_words_and_tokens_before_the_figures(shell: Shell) -> None:
-    by_line = scored(shell, "ab c", "--detail-level", "per_line").splitlines()
-    by_word = scored(shell, "ab c", "--detail-level", "per_word").splitlines()
-    by_token = scored(shell, "ab c", "--detail-level", "per_char", "--no-bos").splitlines()
-    assert by_line[0].startswith("ab c\t")
+def _line(row: dict[str, str]) -> str:
+    return row["line"]
+
+
+def test_table__for_people_names_lines_words_and_tokens_first(shell: Shell) -> None:
+    by_line, by_word, by_token = (
+        shell.type("score", RUN, "ab c", "--detail-level", *level.split()).splitlines()
+        for level in ("per_line", "per_word", "per_char --no-bos")
+    )
+    assert by_line[0].startswith("ab c\t") and "bits per byte" in "".join(by_line)
     assert [line.split("\t")[0] for line in by_word[:2]] == ["ab", "c"]
     assert [line.split("\t")[0] for line in by_token[:4]] == ["a", "b", " ", "c"]
     assert by_token[0] == "a\t"
-    assert "bits per byte" in "".join(by_line)
-    windows = scored(shell, "ab c" * 50, "--max-window", "64")
+    windows = shell.type("score", RUN, "ab c" * 50, "--max-window", "64")
     assert "64 tokens, of which 16 are context only" in windows
     assert "48 tokens; lines longer than a window: 1" in windows
     assert "nats in 200 tokens" in windows
-    assert "none: no line is longer than 64 tokens" in scored(shell, "ab c", "--max-window", "64")
+    short = shell.type("score", RUN, "ab c", "--max-window", "64")
+    assert "none: no line is longer than 64 tokens" in short
 
 
 def test_file_with_a_bad_line__is_scored_around_it_in_order(shell: Shell) -> None:
     good = [f"the sun was shining {number}" for number in range(2500)]
     content = "\n".join(good).encode().split(b"\n")
     content[1200] = b"\xff\xfe"
-    (shell.folder / "big.txt").write_bytes(b"\xef\xbb\xbf" + b"\n".join(content))
-
-    code, out, err = shell.type("score", RUN, "--path", "big.txt", "--format", "jsonl")
-
-    found = lines_of(out)
-    assert (code, err.count("\n")) == (1, 1)
-    assert "line 1,201: It is not UTF-8: byte 0" in err
+    shell.write("big.txt", b"\xef\xbb\xbf" + b"\n".join(content))
+    found = lines_of(score(shell, "--path big.txt --format jsonl", code=1))
+    assert shell.err.count("\n") == 1 and "line 1,201: It is not UTF-8: byte 0" in shell.err
     assert [line.line for line in found] == list(range(1, 2501))
     assert [line.text for line in found] == [*good[:1200], None, *good[1201:]]
     assert found[1200].error is not None and found[1200].nats is None
-    table = shell.type("score", RUN, "--path", "big.txt", "--format", "csv")[1]
+    table = score(shell, "--path big.txt --format csv", code=1)
     assert table.count("\n") == 2500
-    code, out, _ = shell.type(*("score", RUN, "--path", "big.txt", "--format", "csv", "--out", "big.csv"))
-    assert (code, out) == (1, "")
+    assert score(shell, "--path big.txt --format csv --out big.csv", code=1) == ""
     assert (shell.folder / "big.csv").read_text(encoding="utf-8") == table
 
 
 def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> None:
-    (shell.folder / "vast.txt").write_text("the sun\n" + (" " * 999 + "\n") * 2_001 + "the sea was\n", encoding="utf-8")
-
-    whole = ScoreResponse.model_validate_json(scored(shell, "--path", "vast.txt", "--format", "json"))
-    code, _, err = shell.type("score", RUN, "--path", "vast.txt", "--format", "json", "--detail-level", "per_word")
-
-    parts = [ScoreResponse.model_validate_json(scored(shell, text, "--json")) for text in ("the sun", "the sea was")]
+    blank = (" " * 999 + "\n") * 2_001
+    shell.write("vast.txt", f"the sun\n{blank}the sea was\n")
+    whole = ScoreResponse.model_validate_json(score(shell, "--path vast.txt --format json"))
+    refusal = shell.refuse("score", RUN, *"--path vast.txt --format json --detail-level per_word".split())
+    parts = [response_of(shell, text) for text in ("the sun", "the sea was")]
     assert whole.nats == pytest.approx(sum(part.nats or 0.0 for part in parts))
     assert (whole.n_scored, whole.n_chars, whole.n_bytes) == (18, 18, 18)
     end_nats = sum(part.end_nats or 0.0 for part in parts)
     assert (whole.end_nats, whole.n_ends) == pytest.approx((end_nats, 2))
     assert whole.loss == pytest.approx(((whole.nats or 0.0) + end_nats) / 20)
-    assert (code, "use `--format jsonl`" in err) == (2, True)
-    assert "nats per token" in scored(shell, "--path", "vast.txt")
+    assert "use `--format jsonl`" in refusal and "nats per token" in score(shell, "--path vast.txt")
     long = "the sun was " * 6 + "\n"
-    (shell.folder / "wide.txt").write_text(long + (" " * 999 + "\n") * 2_001 + long, encoding="utf-8")
-    windowed = scored(shell, *"--path wide.txt --format json --max-window 64".split())
-    report = ScoreResponse.model_validate_json(windowed).window
-    assert report is not None and report.cut_lines == 2
+    shell.write("wide.txt", f"{long}{blank}{long}")
+    windowed = ScoreResponse.model_validate_json(score(shell, "--path wide.txt --format json --max-window 64"))
+    assert windowed.window is not None and windowed.window.cut_lines == 2
 
 
 def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
     pairs = [("the sun", "sun the", "order"), ("he did", "hid de", "order"), ("ab", "ab", "same"), ("zz", "z", "")]
-    text = "\n".join("\t".join(pair).rstrip("\t") for pair in pairs)
-    (shell.folder / "pairs.tsv").write_text(f"{text}\n\n", encoding="utf-8")
-
-    report = PairReport.model_validate_json(scored(shell, "--pairs", "pairs.tsv", "--json"))
-
+    shell.write("pairs.tsv", "\n".join("\t".join(pair).rstrip("\t") for pair in pairs) + "\n\n")
+    report = shell.read(PairReport, "score", RUN, "--pairs", "pairs.tsv")
     for pair, (first, second, group) in zip(report.pairs, pairs, strict=True):
-        sums = [ScoreResponse.model_validate_json(scored(shell, one, "--json")).nats for one in (first, second)]
+        sums = [response_of(shell, one).nats for one in (first, second)]
         assert [pair.first_nats, pair.second_nats] == pytest.approx(sums, abs=1e-4)
         assert pair.group == (group or None)
     assert (report.pairs[2].less_surprising, report.pairs[3].less_surprising) == ("tie", "second")
@@ -177,155 +172,107 @@ def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
     wins = sum(pair.less_surprising == "first" for pair in report.pairs)
     assert (report.overall.n_pairs, report.overall.n_ties) == (4, 1)
     assert report.overall.accuracy == pytest.approx((wins + 0.5) / 4)
-    rows = cells_of(scored(shell, *"--pairs pairs.tsv --format tsv".split()), "\t")
+    rows = cells_of(score(shell, "--pairs pairs.tsv --format tsv"), "\t")
     assert [row["less_surprising"] for row in rows] == [pair.less_surprising for pair in report.pairs]
-    assert scored(shell, *"--pairs pairs.tsv --format jsonl".split()).count("\n") == 4
-    assert "95 % interval" in scored(shell, "--pairs", "pairs.tsv")
-    (shell.folder / "many.tsv").write_text(f"{'a b' * 500}\t{'b a' * 500}\n" * 20, encoding="utf-8")
-    assert '"n_pairs":20' in scored(shell, "--pairs", "many.tsv", "--json")
-    (shell.folder / "short.tsv").write_text("a\tb\nab\tba\n", encoding="utf-8")
-    code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--no-bos")
-    assert (code, "Line 1 has a sentence without a scored token" in err) == (2, True)
-    (shell.folder / "short.tsv").write_text("a\tb\n", encoding="utf-8")
-    code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--no-bos")
-    assert (code, "has nothing to score" in err) == (2, True)
+    assert score(shell, "--pairs pairs.tsv --format jsonl").count("\n") == 4
+    assert "95 % interval" in score(shell, "--pairs pairs.tsv")
+    shell.write("many.tsv", f"{'a b' * 500}\t{'b a' * 500}\n" * 20)
+    assert shell.read(PairReport, "score", RUN, "--pairs", "many.tsv").overall.n_pairs == 20
+    for text, sentence in (
+        ("a\tb\nab\tba\n", "Line 1 has a sentence without a scored token"),
+        ("a\tb\n", "has nothing"),
+    ):
+        shell.write("short.tsv", text)
+        assert sentence in shell.refuse("score", RUN, "--pairs", "short.tsv", "--no-bos")
 
 
 def test_stream__is_scored_as_one_text_and_not_in_pairs(shell: Shell) -> None:
-    run = finished_runs.finished_run(shell.lab.folder, "lstm", documents="stream").run_id
+    run = finished_runs.finished_run(shell.root, "lstm", documents="stream").run_id
     text = "the sun was\n\nshining on\n" * 2000
-    (shell.folder / "stream.txt").write_text(text, encoding="utf-8")
-    (shell.folder / "empty.txt").touch()
-    (shell.folder / "pairs.tsv").write_text("a b\tb a\n", encoding="utf-8")
-
-    code, out, err = shell.type("score", run, "--path", "stream.txt", "--format", "jsonl")
-    [whole] = lines_of(out)
-    _, json, _ = shell.type("score", run, "--path", "stream.txt", "--json")
-    response = ScoreResponse.model_validate_json(json)
-
-    assert code == 0, err
+    for name, content in {"stream.txt": text, "empty.txt": "", "pairs.tsv": "a b\tb a\n"}.items():
+        shell.write(name, content)
+    [whole] = lines_of(shell.type("score", run, "--path", "stream.txt", "--format", "jsonl"))
+    response = shell.read(ScoreResponse, "score", run, "--path", "stream.txt")
     assert (whole.line, whole.text, whole.n_scored, whole.end_nats) == (1, text, len(text), None)
     assert whole.nats == response.nats and whole.nats is not None and response.loss == whole.nats / len(text)
     assert whole.bits_per_char == pytest.approx(whole.nats / math.log(2) / len(text))
     assert (response.n_ends, response.bits_per_char) == (0, whole.bits_per_char)
-    _, rows, _ = shell.type("score", run, "sun\nsea", "--detail-level", "per_line")
-    assert rows.startswith("sun\\nsea\t")
-    code, _, err = shell.type("score", run, "--pairs", "pairs.tsv")
-    assert (code, "`--pairs` needs a run with `documents` 'line'" in err) == (2, True)
-    code, _, err = shell.type("score", run, "--path", "empty.txt")
-    assert (code, "nothing to score: it is empty" in err) == (2, True)
+    assert shell.type("score", run, "sun\nsea", "--detail-level", "per_line").startswith("sun\\nsea\t")
+    assert "`--pairs` needs a run with `documents` 'line'" in shell.refuse("score", run, "--pairs", "pairs.tsv")
+    assert "nothing to score: it is empty" in shell.refuse("score", run, "--path", "empty.txt")
 
 
 def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
-    scored(shell, "--path", "lines.txt", "--heatmap", "heat.png", "--no-bos")
-    scored(shell, "--path", "lines.txt", "--heatmap", "heat.html", "--top-k", "2")
+    score(shell, "--path lines.txt --heatmap heat.png --no-bos")
+    score(shell, "--path lines.txt --heatmap heat.html --top-k 2")
     assert (shell.folder / "heat.png").read_bytes().startswith(b"\x89PNG")
     page = (shell.folder / "heat.html").read_text(encoding="utf-8")
     assert page.count('<p dir="auto">') == 2 and "rank " in page
 
 
 def test_portion_without_a_score__is_told_and_the_others_are_scored(shell: Shell) -> None:
-    (shell.folder / "single.txt").write_text("a\n" * 10_001 + "ab\n", encoding="utf-8")
-    code, out, err = shell.type(*("score", RUN, "--path", "single.txt", "--format", "jsonl", "--no-bos"))
-    assert code == 1
-    assert "nothing to score" in err
-    assert lines_of(out)[-1].text == "ab"
+    shell.write("single.txt", "a\n" * 10_001 + "ab\n")
+    found = lines_of(score(shell, "--path single.txt --format jsonl --no-bos", code=1))
+    assert "nothing to score" in shell.err and found[-1].text == "ab"
 
 
 def test_blank_file__is_refused_in_every_form(shell: Shell) -> None:
-    (shell.folder / "blank.txt").write_text("\n \n", encoding="utf-8")
+    shell.write("blank.txt", "\n \n")
     for form in ("table", "jsonl"):
-        code, _, err = shell.type("score", RUN, "--path", "blank.txt", "--format", form)
-        assert (code, "nothing to score" in err) == (2, True)
-    (shell.folder / "blank.txt").write_bytes(b"\xff\n\xfe\n")
-    (shell.folder / "kept.csv").write_text("kept")
-    code, _, err = shell.type(*("score", RUN, "--path", "blank.txt", "--format", "csv", "--out", "kept.csv", "--force"))
-    assert (code, "none of its lines can be read" in err) == (2, True)
-    assert (shell.folder / "kept.csv").read_text() == "kept"
+        assert "nothing to score" in shell.refuse("score", RUN, "--path", "blank.txt", "--format", form)
+    shell.write("blank.txt", b"\xff\n\xfe\n")
+    kept = shell.write("kept.csv", "kept")
+    score(shell, "--path blank.txt --format csv --out kept.csv --force", code=2)
+    assert "none of its lines can be read" in shell.err
+    assert kept.read_text() == "kept"
+
+
+@pytest.mark.parametrize("words", ["--out f.csv", f"--format csv --out {'f' * 300}", f"--heatmap {'f' * 300}.html"])
+def test_file_that_cannot_be_written__is_one_sentence(words: str, shell: Shell) -> None:
+    sentence = "cannot be written to: File name too long" if "fff" in words else "`--out` needs `--format`"
+    assert sentence in shell.refuse("score", RUN, "x", *words.split())
 
 
 def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
-    code, _, err = shell.type("score", RUN, "x", "--format", "csv", "--out", "/dev/full")
-    assert (code, err) == (1, "mt: The disk is full, so `full` could not be written: free some space.\n")
+    refusal = shell.refuse("score", RUN, "x", "--format", "csv", "--out", "/dev/full", code=1)
+    assert refusal == "mt: The disk is full, so `full` could not be written: free some space.\n"
+    environment = environment_in(shell.root, QUEUE__EMBEDDED_WORKERS="0")
     with open("/dev/full", "wb") as full:
         words = [sys.executable, "-m", "trainer", "score", RUN, "x"]
-        environment = environment_in(shell.lab.folder, QUEUE__EMBEDDED_WORKERS="0")
-        done = subprocess.run(
-            words, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=PATIENCE_SECONDS, check=False
-        )
-    assert (done.returncode, done.stderr.decode()) == (
-        1,
-        "mt: The result could not be written to standard output: No space left on device.\n",
-    )
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=PATIENCE_SECONDS)
+    sentence = "mt: The result could not be written to standard output: No space left on device.\n"
+    assert (done.returncode, done.stderr.decode()) == (1, sentence)
 
 
-def test_line_with_a_carriage_return__is_one_row_and_what_has_no_score_is_null(shell: Shell) -> None:
-    (shell.folder / "return.txt").write_bytes(b"the\rsun was\ns\n")
-    words = ("--path", "return.txt", "--detail-level", "per_word", "--no-bos")
+def test_line_with_a_carriage_return__is_one_row(shell: Shell) -> None:
+    shell.write("return.txt", "the\rsun was\ns\n")
+    words = "--path return.txt --detail-level per_word --no-bos --format"
     for form, delimiter in (("csv", ","), ("tsv", "\t")):
-        rows = list(csv.reader(StringIO(scored(shell, *words, "--format", form), newline=""), delimiter=delimiter))
-        assert [row[2] for row in rows] == ["unit", "the\rsun", "was", "s"]
-    first, second = scored(shell, *words, "--format", "jsonl").splitlines()
+        assert [row["unit"] for row in cells_of(score(shell, f"{words} {form}"), delimiter)] == ["the\rsun", "was", "s"]
+    first, second = score(shell, f"{words} jsonl").splitlines()
     assert '"words":[{"text":"the\\rsun","span":[0,7],"surprisal":null},' in first
     assert '"bits_per_char":null,"bits_per_byte":null,' in second and 'tokens"' not in second.replace("n_tokens", "")
 
 
 def test_run_without_its_weights__ends_the_reading(shell: Shell) -> None:
-    folder = shell.lab.folder
-    finished_run(folder, "char_lstm-2")
-    (folder / "artifacts" / "models" / "char_lstm-2" / "model.safetensors").write_bytes(b"gone")
-    (folder / "large.txt").write_text("the sun was shining\n" * 5000, encoding="utf-8")
+    finished_run(shell.root, "char_lstm-2")
+    (shell.artifacts / "models" / "char_lstm-2" / "model.safetensors").write_bytes(b"gone")
+    (shell.root / "large.txt").write_text("the sun was shining\n" * 5000, encoding="utf-8")
     # a process of its own: what asyncio says of failures that nobody has looked at, it says when they go
-    done = mt(folder, *"score char_lstm-2 --path large.txt --format jsonl".split(), QUEUE__EMBEDDED_WORKERS="0")
+    done = mt(shell.root, *"score char_lstm-2 --path large.txt --format jsonl".split(), QUEUE__EMBEDDED_WORKERS="0")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
 
 
-MISTAKES = [
-    (["x", "--pairs", "p.tsv"], "Give one of: a TEXT, a file with `--path`, or pairs"),
-    (["x", "--out", "f.csv"], "`--out` needs `--format`"),
-    (["x", "--format", "csv", "--out", "no/f.csv"], "There is no folder 'no'"),
-    (["x", "--format", "csv", "--out", "."], "'.' is a folder: name a file to write to"),
-    (["--path", "three.tsv", "--format", "csv", "--out", "three.tsv"], "'three.tsv' is the input"),
-    (["x", "--format", "csv", "--out", "three.tsv"], "'three.tsv' already exists: name another file, or overwrite"),
-    (["x", "--heatmap", "map.html"], "'map.html' already exists: name another file, or overwrite it with `--force`."),
-    (["x", "--format", "csv", "--out", "f" * 300], "cannot be written to: File name too long"),
-    (["x", "--heatmap", "f" * 300 + ".html"], "cannot be written to: File name too long"),
-    (["x", "--heatmap", "f.gif"], "ends in .png or .html"),
-    (["x" * 10_001, "--heatmap", "f.png"], "at most 10,000 characters"),
-    (["x", "--pll-within-word"], "trained with causal_lm"),
-    (["--path", "nothing.txt", "--format", "csv"], "no file 'nothing.txt'"),
-    (["--path", "nothing.txt"], "no file 'nothing.txt'"),
-    (["--pairs", "nothing.tsv"], "no file 'nothing.tsv'"),
-    (["--pairs", "blank.tsv"], "'blank.tsv' has no pairs"),
-    (["--pairs", "three.tsv"], "Line 2 is no pair"),
-    (["--pairs", "bytes.tsv"], "Line 1: It is not UTF-8"),
-    (["--pairs", "three.tsv", "--detail-level", "per_word"], "takes neither `--detail-level`"),
-]
-
-
-@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
-def test_mistake__is_one_sentence(words: list[str], sentence: str, shell: Shell) -> None:
-    (shell.folder / "blank.tsv").write_text("\n\n", encoding="utf-8")
-    (shell.folder / "three.tsv").write_text("a\tb\na\t\tc\n", encoding="utf-8")
-    (shell.folder / "bytes.tsv").write_bytes(b"a\tb\xff\n")
-    (shell.folder / "map.html").touch()
-    code, _, err = shell.type("score", RUN, *words)
-    assert (code, err.count("\n")) == (2, 1)
-    assert sentence in err
-
-
 def test_interrupt__ends_quietly_after_whole_lines(shell: Shell) -> None:
-    (shell.folder / "long.txt").write_text("the sun was shining on the sea\n" * 60_000, encoding="utf-8")
+    shell.write("long.txt", LONG_TEXT)
     cut = shell.folder / "cut"
 
     def interrupt() -> None:
-        while not cut.exists() or cut.stat().st_size == 0:
-            time.sleep(0.01)
+        wait_until(lambda: cut.exists() and cut.stat().st_size > 0)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    code, out, err = shell.type("score", RUN, "--path", "long.txt", "--format", "jsonl", "--out", "cut")
-    assert (code, out, err) == (130, "", "")
+    assert (score(shell, "--path long.txt --format jsonl --out cut", code=130), shell.err) == ("", "")
     content = cut.read_text(encoding="utf-8")
     assert content.endswith("\n")
     assert [line.line for line in lines_of(content)] == list(range(1, content.count("\n") + 1))
@@ -336,61 +283,19 @@ def test_interrupt_while_a_pipe_is_read__ends_quietly(shell: Shell) -> None:
     os.mkfifo(pipe)
 
     def interrupt() -> None:
-        while True:
-            try:
-                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody reads yet
-                time.sleep(0.01)
-                continue
-            time.sleep(0.3)  # until it reads
+        with pipe.open("wb", buffering=0) as writer:
+            writer.write(b"the sun\n")
+            wait_until(lambda: array("i", fcntl.ioctl(writer, termios.FIONREAD, b"\0" * 4)) == array("i", [0]))
             os.kill(os.getpid(), signal.SIGINT)
-            os.close(writer)
-            return
 
     threading.Thread(target=interrupt).start()
-
-    assert shell.type("score", RUN, "--path", "pipe", "--format", "jsonl") == (130, "", "")
+    assert (score(shell, "--path pipe --format jsonl", code=130), shell.err) == ("", "")
 
 
 def test_reader_that_goes__ends_it_quietly(shell: Shell) -> None:
-    (shell.folder / "long.txt").write_text("the sun was shining on the sea\n" * 60_000, encoding="utf-8")
+    shell.write("long.txt", LONG_TEXT)
     command = f'"{sys.executable}" -m trainer score {RUN} --path long.txt --format csv | head -2'
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=shell.folder,
-        env=environment_in(shell.lab.folder, QUEUE__EMBEDDED_WORKERS="0"),
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    environment = environment_in(shell.root, QUEUE__EMBEDDED_WORKERS="0")
+    words = ["bash", "-c", command]
+    done = subprocess.run(words, cwd=shell.folder, env=environment, capture_output=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stdout.count(b"\n"), done.stderr) == (0, 2, b"")
-
-
-def test_lines__of_the_rows_group_as_the_text_does(shell: Shell) -> None:
-    rows = cells_of(scored(shell, *"--path lines.txt --format csv --detail-level per_char".split()))
-    assert {int(number): "".join(row["unit"] for row in of_line) for number, of_line in groupby(rows, _line)} == {
-        1: LINES[1],
-        3: LINES[3].replace("\u0416", "[UNK]"),
-    }
-
-
-def _line(row: dict[str, str]) -> str:
-    return row["line"]
-
-
-COMMANDS = [line for line in (ROOT / "docs" / "scoring.md").read_text("utf-8").splitlines() if line.startswith("mt ")]
-
-
-def test_page__has_its_commands() -> None:
-    assert len(COMMANDS) == 8
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command_of_the_page__runs_as_it_stands(command: str, shell: Shell) -> None:
-    (shell.folder / "pairs.tsv").write_text("the sun\tsun the\n", encoding="utf-8")
-    words = shlex.split(command.replace("RUN", RUN))[1:]
-    code, _, err = shell.type(*words)
-    assert (code, err) == (0, "")
-    for option, name in pairwise(words):
-        if option in ("--out", "--heatmap"):
-            assert (shell.folder / name).stat().st_size > 0

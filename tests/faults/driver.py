@@ -1,4 +1,4 @@
-"""What campaigns of faults share: processes that are started again, results to compare, a verdict, a command line."""
+"""Processes that are started again, results to compare, a verdict and a command line, for all campaigns of faults."""
 
 import asyncio
 import contextlib

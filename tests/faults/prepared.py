@@ -1,23 +1,16 @@
 """Runs, tokenizers and requests that let every operation of the API succeed."""
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from scripts.api_page import EXPERIMENT, REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CancelAnswer
-from trainer.contracts.inference import (
-    ChatResponse,
-    EvalResponse,
-    GenerateResponse,
-    PredictResponse,
-    ScoreResponse,
-)
+from trainer.contracts.inference import ChatResponse, EvalResponse, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -30,8 +23,6 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "predict": (PredictResponse, {"text": "abc"}),
     "evaluate": (EvalResponse, {}),
 }
-
-
 CANCELLED_EXPERIMENT = "long"
 """The name of the experiment that is there for an operation to cancel it."""
 
@@ -86,10 +77,7 @@ def prepare(api: ApiProcess) -> Prepared:
     for run in runs:
         assert api.get(f"/runs/{run}?wait=60", RunStatus).status == "completed"
     interrupted = train(api, **LONG).run_id
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while api.get(f"/runs/{interrupted}", RunStatus).last_checkpoint_step is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: api.get(f"/runs/{interrupted}", RunStatus).last_checkpoint_step is not None)
     cancel(api, interrupted)
     assert api.get(f"/runs/{interrupted}?wait=60", RunStatus).status == "cancelled"
     wanted = {"method": "char", "corpora": ["text"]}

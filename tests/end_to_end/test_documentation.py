@@ -1,0 +1,228 @@
+"""README.md and the pages of docs: commands run, examples are valid, and tables are complete."""
+
+import asyncio
+import math
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from pydantic.fields import FieldInfo
+from pydantic_core import to_json
+
+from tests.support import ROOT, environment_in, settings_in
+from tests.support.api_process import api_process
+from tests.support.inference import RUN, finished_run
+from tests.support.run_shell import Shell, shell_fixture
+from tests.support.shell import lab_shell_fixture
+from tests.support.tiny_models import tokenizer_of
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.config import experiment_blocks as blocks
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.contracts.base import Frozen
+from trainer.contracts.inference import GenerateRequest, PredictResponse
+from trainer.contracts.models import CONFIGS
+from trainer.contracts.runs import TrainRequest
+from trainer.contracts.tokenizers import METHODS
+from trainer.data.corpora import CorpusStore
+from trainer.queue.resolve import resolve_request
+
+__all__ = ["lab_shell_fixture", "shell_fixture"]
+
+_RUN_ID, _TIME, _SPEED = r"gru-\d{8}-[0-9a-f]{8}", r"\d{4}-\d\d-\d\d \d\d:\d\d", r"[\d,]+ tokens/s"
+_NUMBER, _BORDER, _LEFT_OUT, _BAR = r"-?\d[\d,]*(?:\.\d+)?", "─+", "[…]", "━ "
+_RELATIVE, _ABSOLUTE = 0.03, 0.02
+"""More than CPUs differ by, and less than an older version's numbers did."""
+BLOCKS: dict[str, type[Frozen]] = {
+    "data": blocks.DataBlock,
+    "tokenizer": blocks.TokenizerBlock,
+    "model": blocks.ArchitectureBlock,
+    "model.rnn": blocks.RnnBlock,
+    "model.transformer": blocks.TransformerBlock,
+    "model.bert": blocks.BertBlock,
+    "training": blocks.TrainingBlock,
+    "logging": blocks.LoggingBlock,
+}
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def find(pattern: str, text: str) -> list[str]:
+    found: list[str] = re.findall(pattern, text, re.MULTILINE)
+    return found
+
+
+def commands(name: str) -> list[list[str]]:
+    """The words of each command in the shell blocks of a page, without `mt`; text that is piped in comes first."""
+    lines = [line for block in page(name).split("```sh\n")[1:] for line in block.split("```")[0].splitlines()]
+    return [[typed, *shlex.split(line)[1:]] for typed, _, line in (line.rpartition(" | ") for line in lines)]
+
+
+def test_readme__its_blocks_run_and_print_what_they_show(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    setting_up, typed, request, notebook = find(r"^```\w*\n((?:.|\n)*?)^```$", readme)
+    offered = subprocess.run([sys.executable, "scripts/setup.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert all(re.search(rf"\b{line.split()[1]}\b", offered.stdout) for line in setting_up.splitlines())
+
+    with api_process(shell.folder, SECURITY__API_KEYS="") as api:
+        for command, *shown in (part.splitlines() for part in typed.split("$ ")[1:]):
+            words = shlex.split(command.replace("RUN", newest(shell)))[1:]
+            out = shell.type(*words)
+            printed = [line.lstrip(_BAR) for line in (shell.err + out).splitlines()]
+            if words[0] == "generate":  # one letter that differs changes all that follow
+                assert len(printed) > len(shown) and printed[0]
+                continue
+            for line in shown:
+                assert any(is_shown(line.lstrip(_BAR), other) for other in printed), (line, printed)
+        [url, body] = find(r"(?<=localhost:8000)\S+|(?<=-d ').*(?=')", request)
+        answer = httpx2.post(api.url + url, content=body, headers={"Content-Type": "application/json"})
+        assert len(PredictResponse.model_validate_json(answer.content).suggestions or ()) == 5
+
+    light = "import sys, trainer; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
+    words = [sys.executable, "-c", light + notebook.replace("RUN", newest(shell))]
+    done = subprocess.run(words, cwd=shell.folder, env=environment_in(shell.folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(find(r"^\d+-\d+  '.'  \d+\.\d{3} nats$", done.stdout)) == len("Бүгін ауа райы жақсы.")
+
+
+def newest(shell: Shell) -> str:
+    return next((run.run_id for run in shell.runs.all()), "RUN")
+
+
+def is_shown(shown: str, printed: str) -> bool:
+    """Return whether a line was printed as the page shows it: equal words, close numbers, anything for `[…]`."""
+    for pattern in (_RUN_ID, _TIME, _SPEED, _BORDER):
+        shown, printed = re.sub(pattern, "#", shown), re.sub(pattern, "#", printed)
+    if shown.endswith(_LEFT_OUT):
+        shown = shown.removesuffix(_LEFT_OUT).rstrip()
+        printed = printed[: len(shown)]
+    numbers = zip(find(_NUMBER, shown), find(_NUMBER, printed), strict=False)
+    return re.sub(_NUMBER, "#", shown).split() == re.sub(_NUMBER, "#", printed).split() and all(
+        math.isclose(float(one.replace(",", "")), float(other.replace(",", "")), rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+        for one, other in numbers
+    )
+
+
+@pytest.mark.slow
+def test_experiment_page__its_commands_lead_to_a_report(shell: Shell) -> None:
+    for language in ("kk", "tr"):
+        shell.write(f"texts/{language}.txt", (ROOT / "corpora" / "udhr_ipa" / f"{language}.txt").read_bytes())
+    experiments = ExperimentStore(shell.artifacts)
+    for _, *words in commands("experiment"):
+        found = [one.experiment_id for one in experiments.all()][:1]
+        assert shell.type(*(found[0] if word == "EXPERIMENT" else word for word in words))
+    assert len(experiments.all()) == 2
+    assert (shell.folder / "report" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_generating_page__its_commands_run(lab_shell: Shell) -> None:
+    (_, *training), *asking = commands("generating")
+    lab_shell.type(*training)
+    run_id = lab_shell.runs.all()[0].run_id
+    for typed, *words in asking:
+        assert lab_shell.type(*(run_id if word == "RUN" else word for word in words), typed=typed)
+
+
+@pytest.mark.slow
+def test_tokenizer_page__its_commands_run(shell: Shell) -> None:
+    for _, *words in commands("tokenizers"):
+        shell.type(*words)
+    assert "bpe-" in shell.type("tokenizer", "list")
+
+
+def test_corpus_page__its_commands_run(shell: Shell) -> None:
+    (shell.folder / "corpora").symlink_to(ROOT / "corpora")
+    for _, *words in commands("corpora"):
+        shell.type(*words)
+
+
+SCORING = find(r"^mt (.*)$", page("scoring"))
+
+
+@pytest.mark.parametrize("command", SCORING)
+def test_scoring_page__its_command_runs_as_it_stands(command: str, lab_shell: Shell) -> None:
+    assert len(SCORING) == 8
+    if not (lab_shell.artifacts / "models" / RUN).exists():
+        finished_run(lab_shell.root)
+    lab_shell.write("text.txt", "the sun was\n\nshining on\u0416\r\n")
+    lab_shell.write("pairs.tsv", "the sun\tsun the\n")
+    lab_shell.type(*shlex.split(command.replace("RUN", RUN)))
+    assert lab_shell.err == ""
+    for name in find(r"(?:--out|--heatmap) (\S+)", command):
+        assert (lab_shell.folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["architectures", "objectives"])
+def test_page__its_trainings_are_valid(name: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    examples = find(r"^mt train (.*)$", page(name))
+    assert examples
+    for words in examples:
+        assert "Valid. Nothing was started." in shell.type("validate", *words.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["configuration", "training"])
+def test_page__its_experiment_file_is_valid(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "example.yaml"
+    file.write_text(page(name).split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    settings = settings_in(tmp_path)
+    experiment = read_experiment(read_yaml(file), {})
+    assert experiment.errors == ()
+    asyncio.run(resolve_request(experiment.request(), CorpusStore(settings), settings))
+
+
+def keys() -> dict[str, FieldInfo]:
+    """Every key of an experiment file by its path; a block is none."""
+    fields = {name: field for name, field in blocks.BlockFile.model_fields.items() if name != "run"}
+    for path, block in BLOCKS.items():
+        fields |= {f"{path}.{name}": field for name, field in block.model_fields.items()}
+    return {path: field for path, field in fields.items() if path not in BLOCKS}
+
+
+def shown_default(field: FieldInfo) -> str:
+    value: object = field.default
+    if field.is_required():
+        return "required"
+    return value if isinstance(value, str) else to_json(value).decode()
+
+
+@pytest.mark.slow
+def test_configuration_page__has_every_key_with_its_default() -> None:
+    rows: list[tuple[str, str]] = re.findall(
+        r"^\| `([^`]+)` \| .+ \| ([^|]+) \| [^|]+ \|$", page("configuration"), re.MULTILINE
+    )
+    of_blocks = {path: default for path, default in rows if not path.startswith("run.")}
+    assert of_blocks == {path: shown_default(field) for path, field in keys().items()}
+    assert set(find(r"`run\.(\w+)`", page("configuration"))) <= set(TrainRequest.model_fields)
+
+
+@pytest.mark.slow
+def test_tokenizer_page__its_python_gives_the_ids_of_the_program(tmp_path: Path) -> None:
+    [program] = find(r"```python\n((?:.|\n)*?)```", page("tokenizers"))
+    made = [tokenizer_of(method, ["a text of a few words", "a text"] * 3) for method in ("bpe", "sentencepiece")]
+    for tokenizer in made:
+        tokenizer.save(tmp_path)
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.splitlines() == [str(tokenizer.encode("a text")) for tokenizer in made]
+
+
+@pytest.mark.slow
+def test_pages__name_what_they_are_about() -> None:
+    for method in METHODS:
+        specials = " ".join(tokenizer_of(method, ["a text"] * 3).manifest.special_tokens)
+        assert find(rf"^\| `{method}` \|.*`{re.escape(specials)}`", page("tokenizers")), specials
+    assert all(f"| {name} |" in page("training") for name in [*CONFIGS, "lstm-bidirectional"])
+    fields = [name for name in GenerateRequest.model_fields if not re.search(f"`{name}[` ]", page("generating"))]
+    assert fields == ["prompt_path"]
+    pictures = find(r"!\[[^\]]+\]\(([^)]+)\)", page("experiment"))
+    assert len(pictures) == 2
+    assert all((ROOT / "docs" / picture).stat().st_size > 10_000 for picture in pictures)
