@@ -49,6 +49,10 @@ def test_tiny_config__does_all_that_its_family_can(config: Path, lab_shell: Shel
     if config.name == "test_gpt2_tiny.yaml":
         beyond = shell.type("score", run.run_id, "abc cab " * 300)
         assert "lines longer than a window: 1" in beyond and "not exact" not in beyond
+        turn = "abc " * (shell.runs.get(run.run_id).record().effective.max_seq_len // 4 - 1)
+        chat = shell.type("chat", run.run_id, "--max-new-tokens", "2", typed=f"{turn}\ncab cab\n")
+        assert len(chat.splitlines()) == 2
+        assert shell.err.endswith("(no longer in the model's context: the oldest 1 turn)\n")
 
     words = ("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1")
     if fills_gaps:

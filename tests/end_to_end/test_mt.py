@@ -26,7 +26,7 @@ from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
-from trainer.contracts.runs import CheckpointRule, RunStatus
+from trainer.contracts.runs import CheckpointRule
 from trainer.training.checkpoint import CheckpointStore
 
 __all__ = ["lab_shell_fixture", "shell_fixture"]
@@ -186,15 +186,6 @@ def test_people__chat_and_type_on_after_the_end_of_a_chat(lab_shell: Shell, run_
             thread.join(10)
     assert refusal == "mt: This chat has expired: start a new one.\n"
     assert set(threading.enumerate()) <= before
-
-
-def test_chat_beyond_the_context__says_what_was_not_read(lab_shell: Shell) -> None:
-    size = "model_family=gpt2 model_size=tiny tokenizer.method=char max_seq_len=16"
-    fields = f"{size} batch_size=4 max_steps=1 threads=1 precision=fp32"
-    run = lab_shell.read(RunStatus, "train", "--corpus", "text", *sets(*fields.split()))
-    chat = lab_shell.type("chat", run.run_id, "--max-new-tokens", "2", typed="abc abc ab\ncab\n")
-    assert len(chat.splitlines()) == 2
-    assert lab_shell.err.endswith("(no longer in the model's context: the oldest 1 turn)\n")
 
 
 def test_failed_run__exit_code_says_whose_fault_it_was(lab_shell: Shell) -> None:
