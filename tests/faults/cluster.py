@@ -21,36 +21,7 @@ from tests.support.faulty_proxy import free_port
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 NODES = ("node1", "node2")
-_CONFIGURATION = """\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-AuthType=auth/munge
-CredType=cred/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=20
-SlurmUser=root
-SlurmdUser=root
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/%n.pid
-SlurmctldDebug=debug
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/%n.log
-SlurmdParameters=config_overrides
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-KillWait=30
-SlurmdTimeout=300
-{nodes}
-PartitionName=workers Nodes=ALL Default=YES PriorityTier=1 GraceTime=60 State=UP
-PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
-"""
+_CONFIGURATION = Path(__file__).with_name("slurm.conf.txt").read_text(encoding="ascii")
 """Slurm starts a requeued job after the lifetime of its credentials (`cred_expire`), by default 120 s."""
 PREEMPTION = re.compile(r"preemption grace time for JobId=(\w+)")
 NODE_LOSS = re.compile(r"requeue job JobId=(\w+)\S* due to failure of node")
