@@ -21,6 +21,7 @@ from tests.support import ROOT, add_corpus, environment_in, gone, processes, som
 from tests.support.run_shell import TINY, Shell, sets, shell_fixture
 from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of

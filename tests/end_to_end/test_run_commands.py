@@ -18,7 +18,7 @@ from tests.support.run_shell import Shell, sets, shell_fixture
 from tests.support.runs import record
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from tests.unit.test_verification import accepted
+from tests.unit.export.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.contracts.base import changed, now

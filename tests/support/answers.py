@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tests.support.families import vocabulary
 from tests.support.tiny_models import POEM, char_tokenizer, tensor_of, tokenizer_of
+from trainer.config.validation import parse
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.scoring import ScoringJob, score_texts

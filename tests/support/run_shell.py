@@ -144,3 +144,12 @@ def enter(
 @pytest.fixture(name="shell")
 def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     return enter(monkeypatch, capsys, tmp_path, tmp_path)
+
+
+@pytest.fixture(name="run")
+def finished_copy_fixture(tmp_path: Path) -> RunDirectory:
+    """A sealed finished run with checkpoints, an evaluation, a log and its text."""
+    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
+    [run] = RunStore(tmp_path / "artifacts").all()
+    run.write_seal()
+    return run

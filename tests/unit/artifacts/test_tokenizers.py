@@ -11,15 +11,10 @@ from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
 from tests.support.runs import record as run_record
 from tests.support.tiny_models import char_tokenizer
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
+from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizer_jobs import (
-    TokenizerRecord,
-    TokenizerStatus,
-    TokenizerTrainRequest,
-    record_of_run,
-    run_source,
-)
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import with_labelled_tokenizer
 from trainer.tokenizers import load_tokenizer

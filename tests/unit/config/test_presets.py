@@ -12,6 +12,7 @@ from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
 from trainer.config.nested_dict import value_at
 from trainer.config.presets import request_hash, resolve
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily

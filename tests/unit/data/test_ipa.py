@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.libraries import stand_ins
+from tests.support.refusals import refused
 from tests.support.turkic_lines import turkic_lines
 from trainer.contracts.corpora import IpaCheck, IpaDifference
 from trainer.contracts.errors import ErrorCode

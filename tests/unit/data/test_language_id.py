@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.libraries import stand_ins
+from tests.support.refusals import refused
 from tests.support.turkic_lines import turkic_lines
 from trainer.contracts.errors import ErrorCode
 from trainer.data.language_id import load_identifier

@@ -31,6 +31,7 @@ from tests.support.library_models import library_twin
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import small_model, tensor_of
+from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import METHODS

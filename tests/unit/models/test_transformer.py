@@ -71,7 +71,8 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
 @pytest.mark.process
 def test_import_of_the_library__is_late_and_leaves_the_environment() -> None:
     program = (
-        "import os, sys; before = dict(os.environ); import trainer.worker.children.inference_server, trainer.worker.children.train_child;"
+        "import os, sys; before = dict(os.environ); "
+        "import trainer.worker.children.inference_server, trainer.worker.children.train_child;"
         "from tests.support.families import model_of; model_of('lstm both');"
         "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules;"
         "assert os.environ == before"

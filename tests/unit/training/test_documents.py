@@ -19,6 +19,7 @@ from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import NFC, POEM, Run, make_run, reference, small_model, tokenizer_of
 from tests.support.tiny_models import write as write_corpus
 from trainer.config.presets import resolve as resolve_request
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, PredictRequest, PredictResponse
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
