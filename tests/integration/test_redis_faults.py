@@ -357,7 +357,7 @@ async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path
 
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
-    monkeypatch.setattr("trainer.queue.queue.ENQUEUE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.store.connection.LIMIT_SECONDS", 0.2)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         queue = await JobQueue.connect(settings, server.url)

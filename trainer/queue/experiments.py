@@ -36,9 +36,9 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.enqueue import Enqueuer
-from trainer.queue.inference_client import tolerate_no_redis
 from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store import keys
+from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 
 _ADDED = ("corpus", "validation_corpus", "test_corpus", "label", "seed", "resume", "init_from_run_id")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TypeVar
 
 import structlog
@@ -53,13 +53,11 @@ from trainer.data.input_text import load_input
 from trainer.data.normalization import documents, normalized
 from trainer.queue.enqueue import Enqueuer
 from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS
+from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
 from trainer.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-ENQUEUE_TIMEOUT_SECONDS = 5.0
-"""Timeout for enqueueing while Redis is down; the reconciler enqueues runs and tokenizers later."""
 _INFERENCE_ENQUEUE_TIMEOUT_SECONDS = 10.0
 """Longer, because an inference request is on no disk; many requests at once slow a busy machine down."""
 _POLL_SECONDS = 2.0
@@ -513,16 +511,6 @@ def _outputs(record: GenerateRecord | CompletionRecord) -> Iterator[tuple[str, F
         return
     for choice in record.response.choices or ():
         yield choice.text, "eos" if choice.finish_reason == "stop" else "max_new_tokens"
-
-
-@contextlib.asynccontextmanager
-async def tolerate_no_redis(event: str, **names: str) -> AsyncIterator[None]:
-    """Limit the time of Redis commands, and log an error of Redis as `event` instead of raising it."""
-    try:
-        async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-            yield
-    except STORE_ERRORS as error:
-        log.warning(event, error=type(error).__name__, **names)
 
 
 @contextlib.contextmanager

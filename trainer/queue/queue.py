@@ -48,21 +48,20 @@ from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord,
 from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
-from trainer.queue.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
+from trainer.queue.inference_client import InferenceClient
 from trainer.queue.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet
 from trainer.queue.recent import Recent
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.queue.start_time import MAX_AHEAD, expected_starts, waiting_for
 from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS
+from trainer.store.connection import LIMIT_SECONDS, STORE_ERRORS, require_redis, tolerate_no_redis, value_or
 from trainer.store.store import Store, connect
 from trainer.system.files import DISK
 from trainer.system.hardware import package_version
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_NO_REDIS = "Redis is unavailable; try again in a minute."
 _CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
@@ -197,10 +196,7 @@ class JobQueue:
 
     async def _check_workers(self, preview: TrainingPreview) -> None:
         """Refuse a training that no running worker can hold; accept it while Redis is unavailable."""
-        workers: Sequence[WorkerInfo] = ()
-        with suppress(*STORE_ERRORS):  # then no worker is known
-            async with asyncio.timeout(_CHECK_SECONDS):
-                workers = await self._running_workers()
+        workers = await value_or((), self._running_workers(), seconds=_CHECK_SECONDS)
         check_workers(needs_of(preview.effective, preview.cost), workers)
 
     async def resume(
@@ -356,11 +352,7 @@ class JobQueue:
 
     async def _is_idle(self, run_id: str) -> bool:
         """Return True if no worker has the lease of a run; False while Redis is unavailable."""
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                return not await self._store.exists(keys.lease(run_id))
-        except STORE_ERRORS:
-            return False
+        return not await value_or(True, self._store.exists(keys.lease(run_id)))
 
     async def delete(self, run_id: str) -> None:
         """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
@@ -372,30 +364,20 @@ class JobQueue:
     async def pause(self, *, is_paused: bool) -> None:
         """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
         await asyncio.to_thread(mark_paused, self._settings.app.artifacts_root, is_paused=is_paused)
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
-        except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+        async with require_redis():
+            await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
 
     async def is_paused(self) -> bool:
         """Return whether no further run starts; False while Redis is unavailable."""
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                return await self._store.is_paused(self._settings.queue.name)
-        except STORE_ERRORS:
-            return False
+        return await value_or(False, self._store.is_paused(self._settings.queue.name))
 
     async def workers(self, run_ids: Sequence[str]) -> WorkersState:
         """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                workers, holders = await self._running_workers(), await self._store.holders(run_ids)
-                is_paused = await self._store.is_paused(self._settings.queue.name)
-                names = [keys.drain(worker.name) for worker in workers]
-                orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
-        except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+        async with require_redis():
+            workers, holders = await self._running_workers(), await self._store.holders(run_ids)
+            is_paused = await self._store.is_paused(self._settings.queue.name)
+            names = [keys.drain(worker.name) for worker in workers]
+            orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
         shown = [_as_ordered(worker, order, is_paused) for worker, order in zip(workers, orders, strict=False)]
         return WorkersState(shown, holders, is_paused)
 
@@ -415,13 +397,10 @@ class JobQueue:
 
         Raises INVALID_INPUT if no running worker has the name, and SERVICE_UNAVAILABLE.
         """
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                running = await self._running_workers()
-                names = [worker.name for worker in running if name in (worker.name, worker.host)]
-                await self._store.order_drain(names, is_draining=is_draining, seconds=_ORDER_SECONDS)
-        except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+        async with require_redis():
+            running = await self._running_workers()
+            names = [worker.name for worker in running if name in (worker.name, worker.host)]
+            await self._store.order_drain(names, is_draining=is_draining, seconds=_ORDER_SECONDS)
         if not names:
             known = ", ".join(worker.name for worker in running) or "none"
             raise AppError(
@@ -432,11 +411,7 @@ class JobQueue:
 
     async def worker_names(self) -> list[str]:
         """Return the running workers and their hosts; empty while Redis is unavailable."""
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                workers = await self._running_workers()
-        except STORE_ERRORS:
-            return []
+        workers = await value_or((), self._running_workers(), seconds=_CHECK_SECONDS)
         return sorted({worker.host for worker in workers} | {worker.name for worker in workers})
 
     async def _running_workers(self) -> Sequence[WorkerInfo]:
@@ -465,45 +440,32 @@ class JobQueue:
         ahead = order[: order.index(status.run_id)] if status.run_id in order else []
         training: list[str] = []
         async with tolerate_no_redis("holders_unknown", run_id=status.run_id):
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                training = list(await self._store.holders(ahead))
+            training = list(await self._store.holders(ahead))
         return waiting_for(training, len(ahead), status.starts_ts)
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                return await self._store.has_worker() or embedded_worker_lives(self._settings)
-        except STORE_ERRORS:
-            return True
+        return await value_or(True, self._store.has_worker()) or embedded_worker_lives(self._settings)
 
     async def order(self) -> list[str]:
         """Return the ids of the runs in the queue, running ones first; empty while Redis is unavailable."""
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                return await self._store.queue_order(self._settings.queue.name)
-        except STORE_ERRORS:
-            return []
+        return await value_or([], self._store.queue_order(self._settings.queue.name))
 
     async def load(self) -> QueueLoad:
         """Return the number of jobs in each queue, and whether a worker is running."""
+        return await value_or(QueueLoad(is_reachable=False), self._load())
+
+    async def _load(self) -> QueueLoad:
         names = self._settings.queue.name, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                depths = {name: await self._store.queue_length(name) for name in names}
-                return QueueLoad(is_reachable=True, has_worker=await self._store.has_worker(), depths=depths)
-        except STORE_ERRORS:
-            return QueueLoad(is_reachable=False)
+        depths = {name: await self._store.queue_length(name) for name in names}
+        return QueueLoad(is_reachable=True, has_worker=await self._store.has_worker(), depths=depths)
 
     async def first_value(self, idempotency: str, value: str) -> str:
         """Return the first value that was given for an Idempotency-Key; raises SERVICE_UNAVAILABLE without Redis."""
         key = keys.idempotency(idempotency)
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                await self._store.put_new(key, value, ttl_seconds=self._settings.queue.result_ttl_seconds)
-                stored = await self._store.get(key)
-        except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+        async with require_redis():
+            await self._store.put_new(key, value, ttl_seconds=self._settings.queue.result_ttl_seconds)
+            stored = await self._store.get(key)
         return value if stored is None else stored.decode()
 
     async def status(self, run_id: str) -> RunStatus:
@@ -557,7 +519,7 @@ class JobQueue:
             return [*statuses]
         names = [key(one.run_id) for one in unfinished for key in (keys.lease, keys.heartbeat)]
         try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+            async with asyncio.timeout(LIMIT_SECONDS):
                 worker, *found = await self._store.get_all(keys.WORKER, *names)
                 places = await (find_places or self._places)() if waiting else {}
                 if not places.keys() >= set(waiting):  # a new run is not in an older order

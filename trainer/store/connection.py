@@ -4,8 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import structlog
 from arq.connections import ArqRedis, RedisSettings
 from pydantic import BaseModel, TypeAdapter
 from redis.asyncio.client import Pipeline
@@ -26,12 +27,46 @@ STORE_ERRORS = (*CONNECTION_ERRORS, ResponseError)
 """Errors of a command if Redis is unavailable or refuses it: no memory, no disk space, no permission, wrong type."""
 
 RETRIES = 5
+LIMIT_SECONDS = 5.0
+"""Time for the Redis commands of one request while Redis is down; the reconciler repeats what has to be repeated."""
 _RESPONSE_TIMEOUT_SECONDS = 10.0  # longer than any command blocks, which is 5 s at most
 
 Entries = list[tuple[bytes, dict[bytes, bytes] | None]]
 entries_adapter: TypeAdapter[Entries] = TypeAdapter(Entries)
 _streams_adapter: TypeAdapter[list[tuple[bytes, Entries]]] = TypeAdapter(list[tuple[bytes, Entries]])
 _job_adapter = TypeAdapter(dict[str, object])
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+@asynccontextmanager
+async def require_redis() -> AsyncIterator[None]:
+    """Limit the time of Redis commands, and raise SERVICE_UNAVAILABLE in place of an error of Redis."""
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            yield
+    except STORE_ERRORS as error:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Redis is unavailable; try again in a minute.") from error
+
+
+@asynccontextmanager
+async def tolerate_no_redis(event: str, *, seconds: float | None = None, **names: str) -> AsyncIterator[None]:
+    """Limit the time of Redis commands, and log an error of Redis as `event` instead of raising it."""
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS if seconds is None else seconds):
+            yield
+    except STORE_ERRORS as error:
+        log.warning(event, error=type(error).__name__, **names)
+
+
+async def value_or(fallback: T, commands: Awaitable[T], *, seconds: float | None = None) -> T:
+    """Return the value of Redis commands, or the fallback if Redis does not give it in time."""
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS if seconds is None else seconds):
+            return await commands
+    except STORE_ERRORS:
+        return fallback
 
 
 class Script(Protocol):

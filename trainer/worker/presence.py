@@ -1,6 +1,7 @@
 """A worker's presence in Redis: its host, devices and state, why it refuses jobs, and the drain orders of admins."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,7 +12,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import Refusal, WorkerInfo, WorkerState
 from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS
+from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 from trainer.system.hardware import find_gpus, may_have_cuda, memory_bytes, package_version, process_name
 
@@ -49,18 +50,14 @@ class Presence:
     async def show(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
         """Renew the worker's record, without end; log each change of its state, and call `on_drain` while it drains."""
         while True:
-            try:
+            async with tolerate_no_redis("worker_presence_failed", seconds=math.inf):
                 await self._renew(has_jobs, on_drain)
-            except STORE_ERRORS as error:
-                log.warning("worker_presence_failed", error=type(error).__name__)
             await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
 
     async def end(self) -> None:
         """Remove the worker's record."""
-        try:
+        async with tolerate_no_redis("worker_presence_failed"):
             await self._store.remove_worker(self.info.name)
-        except STORE_ERRORS as error:
-            log.warning("worker_presence_failed", error=type(error).__name__)
 
     async def _renew(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
         artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)

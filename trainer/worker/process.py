@@ -19,7 +19,7 @@ from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
 from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
+from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis, tolerate_no_redis
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
@@ -240,12 +240,10 @@ async def _close(workers: Sequence[WakingWorker], store: Store) -> None:
     """End all jobs concurrently, since each child needs time to save a checkpoint; release them for other workers."""
 
     async def close(worker: WakingWorker) -> None:
-        try:
+        async with tolerate_no_redis("worker_closed_without_redis", seconds=math.inf):
             running = worker.running
             await worker.close()
             await store.release_own(running, process_name())
-        except STORE_ERRORS as error:
-            log.warning("worker_closed_without_redis", error=type(error).__name__)
 
     await asyncio.gather(*map(close, workers))
 
@@ -302,11 +300,9 @@ async def _reconcile(settings: Settings, store: Store, replication: Replication)
         await replication.refresh()
     except (AppError, OSError) as error:
         log.warning("refresh_failed", error=str(error))
-    try:
+    async with tolerate_no_redis("reconciliation_failed", seconds=math.inf):
         await restore_pause(settings, store)
         await reconcile(settings, store)
-    except STORE_ERRORS as error:
-        log.warning("reconciliation_failed", error=type(error).__name__)
 
 
 async def restore_pause(settings: Settings, store: Store) -> None:

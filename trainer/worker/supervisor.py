@@ -14,7 +14,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.queue.enqueue import EventPublisher
-from trainer.store.connection import STORE_ERRORS
+from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
@@ -109,7 +109,7 @@ async def supervise_child(
     about.info("child_started", pid=process.pid)
     watch = StallDetector(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
     receiving = asyncio.create_task(_receive(process, watch))
-    keeping = asyncio.create_task(_keep_lease(job_id, settings, store, about))
+    keeping = asyncio.create_task(_keep_lease(job_id, settings, store))
     watching = asyncio.create_task(_end_when_stalled(process, watch, settings.queue.stall_seconds, about))
     try:
         code = await process.wait()
@@ -140,12 +140,10 @@ async def _end_when_stalled(
     await process.end(min(_END_SECONDS, stall_seconds))
 
 
-async def _keep_lease(job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger) -> None:
+async def _keep_lease(job_id: str, settings: Settings, store: Store) -> None:
     while True:
-        try:
+        async with tolerate_no_redis("lease_renewal_failed", seconds=math.inf, job_id=job_id):
             await store.renew_lease(job_id, process_name(), seconds=settings.queue.lease_seconds, heartbeat=time.time())
-        except STORE_ERRORS as error:
-            about.warning("lease_renewal_failed", error=type(error).__name__)
         await asyncio.sleep(_LEASE_SECONDS)
 
 
@@ -154,9 +152,7 @@ async def _publish_new_events(run: RunDirectory, store: Store) -> None:
     while True:
         grown = run.event_log_bytes()
         if grown != size:
-            try:
+            async with tolerate_no_redis("event_publication_failed", seconds=math.inf, run_id=run.run_id):
                 await publisher.publish()
                 size = grown
-            except STORE_ERRORS as error:
-                log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
         await asyncio.sleep(_PUBLISH_SECONDS)
