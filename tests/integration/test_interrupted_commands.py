@@ -6,10 +6,8 @@ import socket
 from pathlib import Path
 
 from tests.support import add_corpus, some_text, tiny_request
-from tests.support.inference import RUN
 from tests.support.redis_servers import embedded, served, told
 from tests.support.waiting import captured_logs, until
-from trainer.contracts.jobs import InferenceJobPayload
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
@@ -33,22 +31,6 @@ async def test_command_that_is_cancelled__ends_wherever_it_stands(tmp_path: Path
                 await asyncio.wait([reading], timeout=10)
                 assert reading.cancelled(), f"not after {steps} steps of the loop"
         await over_a_port.close()
-
-
-async def test_many_who_mend_a_queue_at_once__lose_no_job(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as (_, _, store):
-        await store.redis.set(keys.INTERACTIVE_QUEUE, "not a queue")
-
-        async def enqueue_later(number: int) -> None:
-            for _ in range(2 * number):
-                await asyncio.sleep(0)
-            await store.repair_key_types("training")
-            job = InferenceJobPayload(kind="score", run_id=RUN, request_id=f"request-{number}")
-            await store.enqueue(keys.INTERACTIVE_QUEUE, "infer", job.request_id, job)
-
-        await asyncio.gather(*(enqueue_later(number) for number in range(50)))
-        queued: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
-        assert queued == 50
 
 
 async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The queue's server killed, wiped, frozen, cut off or full of evil: training goes on, and nothing is lost or run."""
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
@@ -11,10 +12,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from arq import Retry
+from pydantic import ValidationError
 from redis.exceptions import NoPermissionError
 
 from tests.support import (
@@ -72,24 +73,17 @@ def is_gone(folder: Path, process: Process) -> bool:
     return process not in processes(folder)
 
 
-async def is_stream(store: Store, key: str) -> None:
-    """Wait until a key holds a stream."""
-    while True:
-        reply: Awaitable[bytes] = store.redis.type(key)
-        if await reply == b"stream":
-            return
-        await asyncio.sleep(0.1)
-
-
 async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
     """Wait until every event was published once and in order, later events included."""
     written = [event.seq for event in events_of(queue, run_id)]
     store = await connect(url)
+    seen: list[int] = []
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await is_stream(store, keys.run_events(run_id))
-            while (seen := await told(store, run_id))[: len(written)] != written:
+            while seen[: len(written)] != written:
                 await asyncio.sleep(0.1)
+                with contextlib.suppress(ValidationError):  # while the stream holds a foreign entry
+                    seen = await told(store, run_id)
         return seen == list(range(1, len(seen) + 1))
     finally:
         await store.close()
@@ -165,44 +159,29 @@ class Evil:
         return os.system, (f"touch {self._marker}",)
 
 
-Kind = Literal["string", "zset", "stream"]
-KINDS: tuple[Kind, ...] = ("string", "zset", "stream")
-
-
-def all_keys(run_id: str, request_id: str) -> list[str]:
-    """Every key that the program reads."""
-    return [
-        *(
-            "training",
-            keys.INTERACTIVE_QUEUE,
-            keys.TOKENIZER_QUEUE,
-            keys.EXPERIMENT_QUEUE,
-            keys.EVENT_STREAM,
-            keys.JOB_NOTIFICATIONS,
-            keys.ABORTS,
-        ),
+async def plant_everywhere(store: Store, evil: bytes, run_id: str, request_id: str) -> None:
+    """Put something evil at every key that the program reads, in a value of the key's type."""
+    sorted_sets = "training", keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE, keys.ABORTS
+    streams = keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS, keys.run_events(run_id)
+    strings = (
         *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id), keys.result(run_id)),
-        *(keys.heartbeat(run_id), keys.lease(run_id), keys.run_events(run_id)),
+        *(keys.heartbeat(run_id), keys.lease(run_id)),
         *(keys.inference(kind, run_id, request_id) for kind in ("score", "generate", "evaluate")),
-    ]
-
-
-async def plant(store: Store, key: str, evil: bytes, kind: Kind) -> None:
-    """Put something evil at a key, as a value of some kind."""
+    )
     async with store.redis.pipeline(transaction=True) as pipe:  # a worker writes there, too
-        pipe.delete(key)
-        match kind:
-            case "string":
-                pipe.set(key, evil)
-            case "zset":
-                pipe.zadd(key, {evil: 1})
-            case "stream":
-                pipe.xadd(key, {"event": evil, "run_id": evil})
+        for key in sorted_sets:
+            pipe.delete(key)
+            pipe.zadd(key, {evil: 1})
+        for key in streams:
+            pipe.delete(key)
+            pipe.xadd(key, {"event": evil, "run_id": evil})
+        for key in strings:
+            pipe.set(key, evil)
         executed: Awaitable[object] = pipe.execute()
         await executed
 
 
-async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_goes_on(tmp_path: Path) -> None:
+async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     evil = pickle.dumps(Evil(tmp_path / "owned"))
     async with running(settings_in(tmp_path)) as queue:
@@ -212,19 +191,16 @@ async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_g
         await wait_for_status(queue, run_id, training)
         before = working(tmp_path)
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        for kind in KINDS:
-            for key in all_keys(run_id, "asked"):
-                await plant(store, key, evil, kind)
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await store.repair_key_types("training")
-                await wait_for_status(queue, run_id, lambda status: status.reachable)
-                assert (await queue.inference.score(done, ScoreRequest(text="abc"))).n_scored == 3
-                with pytest.raises(AppError) as caught:
-                    await queue.inference.get_score(run_id, "asked")
-                assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
-                assert await anext(queue.next_run_ids())
-            assert await everything_is_told(address(tmp_path), queue, run_id), kind
-            assert working(tmp_path)[-1:] == before[-1:], kind
+        await plant_everywhere(store, evil, run_id, "asked")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await wait_for_status(queue, run_id, lambda status: status.reachable)
+            assert (await queue.inference.score(done, ScoreRequest(text="abc"))).n_scored == 3
+            with pytest.raises(AppError) as caught:
+                await queue.inference.get_score(run_id, "asked")
+            assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
+            assert await anext(queue.next_run_ids())
+        assert await everything_is_told(address(tmp_path), queue, run_id)
+        assert working(tmp_path)[-1:] == before[-1:]
         for key in ("training", keys.INTERACTIVE_QUEUE):
             for member in (evil, b"\xff", b"../x", b"no-definition"):
                 await store.redis.zadd(key, {member: 1})
@@ -409,7 +385,6 @@ async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path
             assert await anext(queue.next_run_ids()) == run_id
             store = await connect(url)
             assert (await store.durability()).troubles() == []
-            await store.repair_key_types("training")
             assert await store.unpublished([run_id, "no-run"]) == ["no-run"]
             for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):
                 with pytest.raises(NoPermissionError):
@@ -457,22 +432,14 @@ async def worker_at(folder: Path, url: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_event_stream_and_count_of_tries_of_a_wrong_type__are_replaced(tmp_path: Path) -> None:
+async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
-        await plant(store, keys.EVENT_STREAM, b"evil", "string")
-        await store.repair_key_types("training")
-        assert await store.next_run_ids(wait_seconds=0.01) == []
         for number, (tries, left) in enumerate({b"1e9": 0, b"9" * 10: 0, b"evil": 0, b"7": 1}.items()):
             await store.enqueue("training", "train", f"run-{number}", TrainJobPayload(run_id=f"run-{number}"))
             await store.redis.set(keys.tries(f"run-{number}"), tries)
             assert len(await store.claim_jobs("training", 1, "me", lease_seconds=30)) == 1
             stored: int = await store.redis.exists(keys.tries(f"run-{number}"))
             assert stored == left
-        await store.enqueue("training", "train", "claimed", TrainJobPayload(run_id="claimed"))
-        for key in (keys.tries("claimed"), keys.in_progress("claimed")):
-            await plant(store, key, b"evil", "zset")
-        [(claimed, _)] = await store.claim_jobs("training", 1, "me", lease_seconds=30)
-        assert claimed == "claimed" and await store.get(keys.in_progress("claimed")) == b"me"
 
 
 async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:

@@ -41,22 +41,14 @@ class EventStreams(Connection):
         key = keys.run_events(run_id)
 
         async def append(pipe: Pipeline) -> bool:
-            typed: Awaitable[bytes] = pipe.type(key)
-            own_type: bytes = await typed
-            common: Awaitable[bytes] = pipe.type(keys.EVENT_STREAM)
-            common_type: bytes = await common
-            published = 0
-            if own_type == b"stream":
-                last: Awaitable[object] = pipe.xrevrange(key, count=1)
-                published = _last_published(run_id, entries_adapter.validate_python(await last))
+            last: Awaitable[object] = pipe.xrevrange(key, count=1)
+            published = _last_published(run_id, entries_adapter.validate_python(await last))
             if published < after:
                 return False
             begin: Callable[[], None] = pipe.multi
             begin()
-            if published == 0:  # a stream that is not ours, or of another type, may refuse our entry ids
+            if published == 0:  # a stream that is not ours may refuse our entry ids
                 pipe.delete(key)
-            if common_type != b"stream":
-                pipe.delete(keys.EVENT_STREAM)
             for event in events:
                 if event.seq > published:
                     body = event.model_dump_json()

@@ -93,12 +93,12 @@ local function fits(definition)
 end
 local function try(member, score, owner)
   local claim, tries = ARGV[4] .. member, ARGV[8] .. member
-  local definition = redis.call('MGET', ARGV[5] .. member)[1]
+  local definition = redis.call('GET', ARGV[5] .. member)
   local folder = definition and string.match(definition, '"i": "(%x+)"')
   if (folder and folder ~= ARGV[7]) or not fits(definition) then return end
-  if redis.call('TYPE', claim)['ok'] == 'string' then return end
+  if redis.call('EXISTS', claim) == 1 then return end
   redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
-  if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
+  if not string.match(redis.call('GET', tries) or '', '^%d%d?%d?%d?%d?%d?$') then
     redis.call('DEL', tries)
   end
   if owner then
@@ -141,14 +141,6 @@ for place, job in ipairs(in_order('+inf')) do members[place] = job[1] end
 return members
 """
 """Return the ids of all jobs of a queue in their order."""
-
-_REPAIR = """
-for place, key in ipairs(KEYS) do
-  local found = redis.call('TYPE', key)['ok']
-  if found ~= ARGV[place] and found ~= 'none' then redis.call('DEL', key) end
-end
-"""
-"""Delete keys that do not have the expected type, in one step: another process may repair and fill them, too."""
 
 _RELEASE = """
 for _, key in ipairs(KEYS) do
@@ -321,15 +313,6 @@ class Store(Answers, EventStreams):
         async with self.transaction() as pipe:
             for job_id in job_ids:
                 pipe.pexpire(keys.in_progress(job_id), int(seconds * 1000))
-
-    async def repair_key_types(self, queue: str) -> None:
-        """Delete queues and common streams that are values of another type; the reconciler fills the queues again."""
-        script: Script = self.redis.register_script(_REPAIR)
-        queues = [queue, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE]
-        sorted_sets = [*queues, *map(keys.turns, queues), keys.ABORTS]
-        hashes, streams = [*map(keys.owners, queues), keys.WORKERS], [keys.JOB_NOTIFICATIONS, keys.EVENT_STREAM]
-        types = ["zset"] * len(sorted_sets) + ["hash"] * len(hashes) + ["stream"] * len(streams)
-        await script(keys=[*sorted_sets, *hashes, *streams], args=types)
 
     async def dequeue(self, queue: str, job_id: str | bytes) -> None:
         """Delete a job that has not started."""

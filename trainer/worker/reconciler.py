@@ -26,7 +26,6 @@ async def reconcile(settings: Settings, store: Store) -> None:
 
     Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
     """
-    await store.repair_key_types(settings.queue.name)
     await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
     runs = RunStore(settings.app.artifacts_root)
     await asyncio.to_thread(runs.clear_leftovers)
