@@ -2,7 +2,7 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-COMMANDS = demo up test unit check lint bench browser pictures constraints chaos fuzz mutations scale-test slurm-test
+COMMANDS = demo up test unit check lint bench browser docs pictures constraints chaos fuzz mutations scale-test slurm-test
 
 .PHONY: $(COMMANDS) start stop restart clean
 

@@ -1,4 +1,4 @@
-"""Writes docs/api.md: python -m scripts.api_page docs/api.md."""
+"""Writes the reference of the HTTP API: `python -m scripts.api_page docs/api-reference.md`, or `make docs`."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from scripts.api_page_text import INTRODUCTION
-from trainer.contracts.errors import ErrorCode, PathError, http_status
+from trainer.config.schema import Schema
 from trainer.http.openapi import describe_api
 from trainer.http.operations import OTHER_RUN, RUN, Answer, Operation
 from trainer.http.table import OPERATIONS
@@ -39,55 +38,13 @@ _COMMANDS = {
 }
 """Commands of Discord whose permission an operation needs, where it is more than that of every client."""
 _LINE = 120
-_WORDS = {"null": "null", "string": "text", "boolean": "true or false", "object": "a map"}
-
-
-class _Schema(BaseModel):
-    """The keywords of a JSON schema that the page shows."""
-
-    type: str | tuple[str, ...] = ""
-    ref: str = Field("", alias="$ref")
-    enum: tuple[object, ...] = ()
-    const: object = None
-    any_of: "tuple[_Schema, ...]" = Field((), alias="anyOf")
-    one_of: "tuple[_Schema, ...]" = Field((), alias="oneOf")
-    properties: "dict[str, _Schema]" = Field(default_factory=dict)
-    required: tuple[str, ...] = ()
-    values: "_Schema | bool" = Field(False, alias="additionalProperties")
-    items: "_Schema | None" = None
-    minimum: int | float | None = None
-    above: int | float | None = Field(None, alias="exclusiveMinimum")
-    maximum: int | float | None = None
-    below: int | float | None = Field(None, alias="exclusiveMaximum")
-    default: object = None
-    description: str = ""
-
-    def words(self) -> str:
-        """Describe the allowed values; records are links."""
-        if self.ref:
-            return _record_link(self.ref.rpartition("/")[2])
-        if self.any_of or self.one_of:
-            said: dict[str, None] = dict.fromkeys(member.words() for member in self.any_of + self.one_of)
-            return " or ".join(said)
-        if self.enum or "const" in self.model_fields_set:
-            return ", ".join(f"`{_json(choice)}`" for choice in self.enum or (self.const,))
-        if self.items is not None:
-            return f"a list of {self.items.words()}"
-        if isinstance(self.values, _Schema):
-            return f"a map to {self.values.words()}"
-        if self.type in ("integer", "number"):
-            bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
-            limits = " and ".join(f"{sign} {bound:,}" for sign, bound in bounds.items() if bound is not None)
-            return f"{self.type} {limits}".strip()
-        kinds = (self.type,) if isinstance(self.type, str) else self.type
-        return " or ".join(_WORDS.get(kind, kind) for kind in kinds)
 
 
 class _Parameter(BaseModel):
     name: str
     place: str = Field(alias="in")
     required: bool
-    described: _Schema = Field(alias="schema")
+    described: Schema = Field(alias="schema")
     description: str = ""
 
 
@@ -96,7 +53,7 @@ class _Method(BaseModel):
 
 
 class _Components(BaseModel):
-    schemas: dict[str, _Schema]
+    schemas: dict[str, Schema]
 
 
 class _Description(BaseModel):
@@ -107,10 +64,14 @@ class _Description(BaseModel):
 
 
 def api_page(operations: Sequence[Operation]) -> str:
-    """Return the text of docs/api.md."""
+    """Return the text of the page."""
     described = _Description.model_validate(describe_api(operations))
     tags: dict[str, None] = dict.fromkeys(one.tag for one in operations)
-    lines = [INTRODUCTION.strip(), "", "## Errors", "", *_errors()]
+    lines = [
+        "# Reference of the HTTP API",
+        "",
+        "What holds for all operations, and the codes of errors: [HTTP API](api.md).",
+    ]
     for tag in tags:
         lines += ["", f"## {tag.capitalize()}"]
         for one in operations:
@@ -130,12 +91,6 @@ def example_values(operation: Operation, values: Mapping[str, str]) -> dict[str,
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
     return ",".join(values.get(part, part) for part in text.split(","))
-
-
-def _errors() -> Iterator[str]:
-    also = {ErrorCode.INVALID_INPUT: f" ({http_status(PathError(''))} for a path)"}
-    rows = ((f"`{code}`", f"{code.http_status}{also.get(code, '')}", code.error_class.lower()) for code in ErrorCode)
-    yield from _table(("code", "status", "class"), rows)
 
 
 def _operation(one: Operation, method: _Method) -> Iterator[str]:
@@ -223,7 +178,7 @@ def _address(one: Operation, before: str, after: str) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _record(name: str, schema: _Schema) -> Iterator[str]:
+def _record(name: str, schema: Schema) -> Iterator[str]:
     yield from ("", f"### {name}", "")
     if schema.description:
         yield from (" ".join(schema.description.split()), "")

@@ -2,7 +2,7 @@
 
     python scripts/setup.py [--extra NAME]… [COMMAND]
 
-COMMAND is demo, up, test, unit, check, lint, bench, browser, pictures, constraints, chaos, fuzz,
+COMMAND is demo, up, test, unit, check, lint, bench, browser, docs, pictures, constraints, chaos, fuzz,
 mutations, scale-test or slurm-test.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
@@ -58,7 +58,7 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> int:
     commands = {"test": test, "unit": unit, "check": check, "lint": lint}
-    commands |= {"bench": bench, "browser": browser, "pictures": pictures, "constraints": constraints}
+    commands |= {"bench": bench, "browser": browser, "docs": docs, "pictures": pictures, "constraints": constraints}
     commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations}
     commands |= {"scale-test": scale_test, "slurm-test": slurm_test}
     about = "Makes .venv, then runs one of the project's commands in it."
@@ -180,6 +180,11 @@ def browser() -> int:
         or run(*sudo, "apt-get", "install", *packages)
         or run("npm", "install", *NPM_OPTIONS)
     )
+
+
+def docs() -> int:
+    """Write docs/api-reference.md, the reference of the HTTP API, which the repository does not keep."""
+    return run(PYTHON, "-m", "scripts.api_page", "docs/api-reference.md")
 
 
 def pictures() -> int:

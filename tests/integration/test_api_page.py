@@ -1,4 +1,4 @@
-"""docs/api.md: it is up to date, and its examples work."""
+"""The pages of the HTTP API: the codes of errors are complete, links have targets, and the examples work."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from re import DOTALL, findall, search
+from re import DOTALL, MULTILINE, findall, search
 
 import pytest
 
@@ -16,10 +16,12 @@ from tests.faults.prepared import Prepared, prepare
 from tests.support import ROOT
 from tests.support.api_process import KEY, api_process
 from tests.support.lab import Lab
+from trainer.contracts.errors import ErrorCode
 from trainer.http.operations import Operation
 from trainer.http.table import OPERATIONS
 
-PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+PAGE = api_page(OPERATIONS)
+INTRODUCTION = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_SETTINGS = "fail-with-body\nsilent\nshow-error\nmax-time = 300\n"
 """Of a file that curl reads: an answer that is no success is an error."""
 
@@ -39,12 +41,13 @@ def example(operation: Operation, language: str) -> str:
     return str(found[1])
 
 
-def test_page__is_up_to_date() -> None:
-    assert PAGE == api_page(OPERATIONS), "make it anew: python -m scripts.api_page docs/api.md"
+def test_introduction__lists_every_code_with_its_class() -> None:
+    rows: list[tuple[str, str]] = findall(r"^\| `([A-Z_]+)` \| .* \| (\w+) \|$", INTRODUCTION, MULTILINE)
+    assert rows == [(code, code.error_class.lower()) for code in ErrorCode]
 
 
 def test_page__every_link_to_a_record_has_a_target() -> None:
-    titles: list[str] = findall("^#+ (.*)$", PAGE, 8)
+    titles: list[str] = findall("^#+ (.*)$", PAGE, MULTILINE)
     links: list[str] = findall(r"\]\(#([^)]*)\)", PAGE)
     assert set(links) <= {title.lower().replace(" ", "-") for title in titles}
 
@@ -60,7 +63,7 @@ def test_page__every_example_for_curl_works(prepared: Prepared, tmp_path: Path) 
 
 
 def test_page__every_example_for_python_works(prepared: Prepared) -> None:
-    client = search("```python\n(.*?)```", PAGE, DOTALL)
+    client = search("```python\n(.*?)```", INTRODUCTION, DOTALL)
     assert client is not None
     script = [f"URL, KEY = {prepared.api.url!r}, {KEY!r}\n{client[1]}"]
     for operation in OPERATIONS:

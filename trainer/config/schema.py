@@ -9,15 +9,17 @@ Choice = bool | Number | str | None
 
 
 class Schema(BaseModel):
-    """The keywords of a JSON schema that describe a request; references are resolved."""
+    """The keywords of a JSON schema that describe a request; `schema_of` resolves references."""
 
-    type: str = ""
+    type: str | tuple[str, ...] = ""
+    ref: str = Field("", alias="$ref")
     enum: tuple[Choice, ...] = ()
     const: Choice = None
     any_of: "tuple[Schema, ...]" = Field((), alias="anyOf")
     one_of: "tuple[Schema, ...]" = Field((), alias="oneOf")
     discriminator: dict[str, object] = Field(default_factory=dict)
     properties: "dict[str, Schema]" = Field(default_factory=dict)
+    required: tuple[str, ...] = ()
     any_property: "Schema | bool" = Field(False, alias="additionalProperties")
     items: "Schema | None" = None
     first_items: "tuple[Schema, ...]" = Field((), alias="prefixItems")
@@ -93,6 +95,9 @@ class Schema(BaseModel):
         if self.choices:
             shown = [str(choice).lower() if isinstance(choice, bool) else repr(choice) for choice in self.choices]
             return shown[0] if len(shown) == 1 else f"one of {', '.join(shown)}"
+        if self.ref:
+            name = self.ref.rpartition("/")[2]
+            return f"[{name}](#{name.lower()})"
         match self.type:
             case "integer":
                 return f"an integer{self._bounds()}"
@@ -112,7 +117,7 @@ class Schema(BaseModel):
             case "object":
                 return f"a block with {', '.join(self.properties)}" if self.properties else "a block"
             case other:
-                return other
+                return other if isinstance(other, str) else " or ".join(other)
 
     def _bounds(self) -> str:
         bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
