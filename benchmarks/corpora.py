@@ -5,15 +5,12 @@ some steps; another one does so with a corpus of a few lines, and the difference
 the model. Encoding is compared in alternating slices.
 """
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from time import perf_counter
 from typing import NamedTuple
 
@@ -21,7 +18,7 @@ import tokenizers
 from sentencepiece import SentencePieceProcessor
 
 from benchmarks.rows import Row
-from benchmarks.turns import in_turns, repeated, with_descendants
+from benchmarks.turns import in_turns, repeated
 from trainer.config.presets import resolve
 from trainer.config.tokenizer_request import config_of
 from trainer.config.validation import parse
@@ -44,7 +41,6 @@ MEGABYTE = 10**6
 QUICK_MEGABYTES, FULL_MEGABYTES = 100, 1000
 MIN_MEGABYTES_PER_SECOND, MAX_MEGABYTES = 100.0, 300.0
 MIN_CHAR_RATIO, MIN_LIBRARY_RATIO = 30.0, 0.9
-_POLL_SECONDS = 0.02
 ROUNDS, SLICE_SECONDS, VOCABULARY = 7, 0.5, 1000
 REQUEST: dict[str, object] = {
     "model_family": "char_lstm",
@@ -65,7 +61,7 @@ class Measured(Frozen):
     megabytes: float
     prepare_seconds: float
     prepare_peak_bytes: int
-    """Peak memory until the corpus is prepared, with those of the processes that help."""
+    """Peak memory until the corpus is prepared."""
     train_peak_bytes: int
 
 
@@ -166,11 +162,10 @@ def measure(folder: Path) -> Measured:
     request = parse(TrainRequest, REQUEST)
     effective = resolve(request, corpus=reference, validation_corpus=None, test_corpus=None)
     compute = resolve_compute(effective)
-    with helper_peaks() as helpers:
-        begin = perf_counter()
-        tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
-        seconds = perf_counter() - begin
-    prepare_peak_bytes = most_memory_bytes() + max(helpers.values(), default=0)
+    begin = perf_counter()
+    tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
+    seconds = perf_counter() - begin
+    prepare_peak_bytes = most_memory_bytes()
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
     train(model, corpus, effective, compute, CheckpointStore(folder / "checkpoints"))
     return Measured(
@@ -179,29 +174,6 @@ def measure(folder: Path) -> Measured:
         prepare_peak_bytes=prepare_peak_bytes,
         train_peak_bytes=most_memory_bytes(),
     )
-
-
-@contextmanager
-def helper_peaks() -> Iterator[dict[int, int]]:
-    """Yield the peak memory that no other process shares, of each child by its process id; complete at the end."""
-    peaks: dict[int, int] = {}
-    is_over = Event()
-
-    def poll() -> None:
-        while not is_over.wait(_POLL_SECONDS):
-            for pid in with_descendants(os.getpid())[1:]:
-                with suppress(OSError, IndexError):  # it has ended
-                    memory = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-                    private_bytes = int(memory.split("Private_Dirty:")[1].split()[0]) * 1024
-                    peaks[pid] = max(peaks.get(pid, 0), private_bytes)
-
-    poller = Thread(target=poll)
-    poller.start()
-    try:
-        yield peaks
-    finally:
-        is_over.set()
-        poller.join()
 
 
 def _measured_by_child(megabytes: int) -> Measured:
@@ -218,7 +190,7 @@ def _trained(method: str) -> Tokenizer:
         fields["vocab_size"] = VOCABULARY
     config = config_of(parse(TokenizerTrainRequest, fields))
     blocks = list(read_blocks(BUNDLED / "demo.txt", config.normalization))
-    text = Text(CorpusRef(name="demo", sha256="0" * 64, bytes=1), lambda first, step: blocks[first::step])
+    text = Text(CorpusRef(name="demo", sha256="0" * 64, bytes=1), lambda: blocks)
     return train_tokenizer(config, [text], blocks, rule=SplitRule(0.1, 0.0, 1))
 
 

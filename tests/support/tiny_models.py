@@ -112,7 +112,7 @@ def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **co
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     return train_tokenizer(
         values,
-        [Text(corpus, lambda first, step: ["\n".join(lines)][first::step])],
+        [Text(corpus, lambda: ["\n".join(lines)])],
         ["\n".join(holdout)],
         rule=SplitRule(0.1, 0.1, 1),
     )
@@ -125,7 +125,7 @@ def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a
     rule = SplitRule(0.1, 0.1, 1)
     return train_tokenizer(
         config_of(request),
-        [Text(corpus, lambda first, step: ["\n".join(lines)][first::step])],
+        [Text(corpus, lambda: ["\n".join(lines)])],
         ["\n".join(holdout)],
         rule=rule,
         documents=request.documents,

@@ -14,9 +14,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode, Normalization, SplitBy
 from trainer.contracts.wording import counted
 from trainer.data.normalization import normalized_lines
-from trainer.data.stored_lines import EncodedLines, StoredLines, encoded_lines
-from trainer.data.text import TextBlock, every_block, text_blocks, text_files
-from trainer.system.shared_work import all_results
+from trainer.data.stored_lines import StoredLines
+from trainer.data.text import TextBlock, text_blocks, text_files
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -90,26 +89,22 @@ class SplitCorpus:
         """Return the splits that are not empty, in the order of SPLITS."""
         return [s for i, s in enumerate(SPLITS) if s in self._own_corpora or i in self._labels]
 
-    def block_groups(
-        self, splits: Sequence[Split], first: int = 0, step: int = 1
-    ) -> Iterator[Sequence[tuple[Split, str]]]:
+    def blocks(self, splits: Sequence[Split]) -> Iterator[tuple[Split, str]]:
         """Yield the lines of some splits, in the order of their corpora, in blocks of one split.
 
-        The blocks are in groups, of which those number `first`, `first` + `step`, … are yielded. Newlines separate the
-        lines of a block.
+        Newlines separate the lines of a block.
         """
         if not self._own_corpora.keys() >= set(splits):
             wanted = [SPLITS.index(split) for split in splits]
-            for group in self._lines.labelled_blocks(self._labels, wanted, first, step):
-                yield [(SPLITS[label], lines) for label, lines in group]
-        if first == 0:
-            for split in self._own_corpora.keys() & splits:
-                for block in self._own_corpora[split].blocks():
-                    yield [(split, block)]
+            for label, lines in self._lines.labelled_blocks(self._labels, wanted):
+                yield SPLITS[label], lines
+        for split in self._own_corpora.keys() & splits:
+            for lines in self._own_corpora[split].blocks():
+                yield split, lines
 
-    def lines(self, split: Split, first: int = 0, step: int = 1) -> Iterator[str]:
-        """Yield the lines of one split in blocks, as `block_groups` does."""
-        return (lines for _, lines in chain.from_iterable(self.block_groups([split], first, step)))
+    def lines(self, split: Split) -> Iterator[str]:
+        """Yield the lines of one split in blocks."""
+        return (lines for _, lines in self.blocks([split]))
 
 
 def read_blocks(path: Path, normalization: Normalization, documents: DocumentMode = "line") -> Iterator[str]:
@@ -131,23 +126,9 @@ def _normalized(block: TextBlock, normalization: Normalization) -> TextBlock:
 
 def store_lines(lines: StoredLines, path: Path, normalization: Normalization, seed: int) -> Iterator[Digests]:
     """Store the normalized lines of a corpus; yield the digests of each block of lines when it is stored."""
-
-    def encode(first: int, step: int) -> Iterator[Sequence[bytes]]:
-        for block in every_block(path, first, step):
-            if block.text:
-                normalized = _normalized(block, normalization)
-                data, encoding = encoded_lines(normalized)
-                yield data, encoding.encode(), line_digests(normalized.utf8, seed).tobytes()
-            else:
-                yield ()
-
-    text_bytes = sum(file.stat().st_size for file in text_files(path) if file.exists())
-    for parts in all_results(encode, text_bytes):
-        if parts:
-            data, encoding, found = parts
-            digests: Digests = np.frombuffer(found, dtype=np.uint64)
-            lines.add(EncodedLines(data, "ascii" if encoding == b"ascii" else "utf-16-le"), len(digests))
-            yield digests
+    for block in normalized_blocks(path, normalization):
+        lines.add(block)
+        yield line_digests(block.utf8, seed)
 
 
 def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:

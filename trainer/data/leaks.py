@@ -6,7 +6,6 @@ stream in one chunk. N-grams of characters are for text with few n-grams of word
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from trainer.contracts.leaks import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import SplitCorpus
-from trainer.system.shared_work import all_results
 
 MAX_SAMPLE = 1 << 12
 """Most held-out lines or n-grams of one kind that are looked up, for each split."""
@@ -35,14 +33,14 @@ _Numbers: TypeAlias = "NDArray[np.float64]"
 _NONE: Hashes = np.empty(0, dtype=np.uint64)
 
 
-def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int, text_bytes: int) -> Leaks:
-    """Measure how much of each held-out split stands in the training split; `text_bytes` is the size of the corpus."""
+def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int) -> Leaks:
+    """Measure how much of each held-out split stands in the training split."""
     hasher = _Hasher(documents)
     samples = _held_out(corpus, hasher, seed)
     if not samples:
         return {}
     tables = [_sorted([of_split[kind] for of_split in samples.values()]) for kind in range(_KINDS)]
-    is_found = _find_in_training(corpus, tables, hasher, text_bytes)
+    is_found = _find_in_training(corpus, tables, hasher)
     leaks: Leaks = {}
     for split, of_split in samples.items():
         lines, words, characters = (_share(of_split[kind], tables[kind], is_found[kind]) for kind in range(_KINDS))
@@ -53,7 +51,7 @@ def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int, text_
 def _held_out(corpus: SplitCorpus, hasher: "_Hasher", seed: int) -> dict[HeldOutSplit, list[Hashes]]:
     """Draw hashes of lines, of n-grams of words and of n-grams of characters from each held-out split."""
     samples = {s: [_Sample(seed) for _ in range(_KINDS)] for s in HELD_OUT_SPLITS if s in corpus.splits}
-    for split, lines in chain.from_iterable(corpus.block_groups([*samples])):
+    for split, lines in corpus.blocks([*samples]):
         if split != "train":
             for chunk in _chunks(lines):
                 for sample, hashes in zip(samples[split], hasher.hashes(chunk, is_training=False), strict=True):
@@ -73,26 +71,14 @@ def _sorted(samples: Sequence[Hashes]) -> Hashes:
     return hashes[is_new]
 
 
-def _find_in_training(
-    corpus: SplitCorpus, tables: Sequence[Hashes], hasher: "_Hasher", text_bytes: int
-) -> Sequence[_Flags]:
+def _find_in_training(corpus: SplitCorpus, tables: Sequence[Hashes], hasher: "_Hasher") -> Sequence[_Flags]:
     """Return which hashes of each table the training split has."""
-
-    def look_up(first: int, step: int) -> Iterator[Sequence[bytes]]:
-        searches = [_Search(table) for table in tables]
-        for group in corpus.block_groups(["train"], first, step):
-            found: list[bytes] = []
-            for chunk in chain.from_iterable(_chunks(lines) for _, lines in group):
-                hashes = hasher.hashes(chunk, is_training=True)
-                found += [search.new(of_kind).tobytes() for search, of_kind in zip(searches, hashes, strict=True)]
-            yield found
-
-    is_found: list[_Flags] = [np.zeros(len(table), dtype=np.bool_) for table in tables]
-    for parts in all_results(look_up, text_bytes):
-        for number, part in enumerate(parts):
-            places: _Places = np.frombuffer(part, dtype=np.intp)
-            is_found[number % _KINDS][places] = True
-    return is_found
+    searches = [_Search(table) for table in tables]
+    for lines in corpus.lines("train"):
+        for chunk in _chunks(lines):
+            for search, hashes in zip(searches, hasher.hashes(chunk, is_training=True), strict=True):
+                search.look_up(hashes)
+    return [~search.is_missing for search in searches]
 
 
 def _share(sample: Hashes, table: Hashes, is_found: _Flags) -> float | None:
@@ -144,32 +130,31 @@ class _Search:
 
     def __init__(self, table: Hashes) -> None:
         self._table = table
-        self._is_missing: _Flags = np.ones(len(table), dtype=np.bool_)
+        self.is_missing: _Flags = np.ones(len(table), dtype=np.bool_)
         self._filter_bits = (_FILTER_SLOTS * len(table) + 1).bit_length()
         self._fill_filter()
 
-    def new(self, hashes: Hashes) -> _Places:
-        """Return the places in the table of those hashes that no earlier call was given."""
+    def look_up(self, hashes: Hashes) -> None:
+        """Mark those hashes as found."""
         candidates: Hashes = hashes[self._filter.take(self._slots(hashes), mode="clip")]
         if not len(candidates):
-            return np.empty(0, dtype=np.intp)
+            return
         places: _Places = np.searchsorted(self._table[:-1], candidates)
         at_places: Hashes = self._table[places]
         is_equal: _Flags = at_places == candidates
         places = places[is_equal]
-        is_new: _Flags = self._is_missing[places]
+        is_new: _Flags = self.is_missing[places]
         if not is_new.any():
-            return np.empty(0, dtype=np.intp)
+            return
         found: _Places = np.unique(places[is_new])
-        self._is_missing[found] = False
+        self.is_missing[found] = False
         self._filtered -= len(found)
         if 2 * self._filtered < self._filled:
             self._fill_filter()
-        return found
 
     def _fill_filter(self) -> None:
         self._filter: _Flags = np.zeros(1 << self._filter_bits, dtype=np.bool_)
-        missing: Hashes = self._table[self._is_missing]
+        missing: Hashes = self._table[self.is_missing]
         self._filled = self._filtered = len(missing)
         self._filter[self._slots(missing)] = True
 

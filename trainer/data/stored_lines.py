@@ -23,21 +23,8 @@ class _Block(NamedTuple):
     lines: int
 
 
-class EncodedLines(NamedTuple):
-    """Lines in an encoding in which a newline is found fast."""
-
-    data: bytes
-    encoding: _Encoding
-
-
-def encoded_lines(lines: TextBlock) -> EncodedLines:
-    if lines.text.isascii():
-        return EncodedLines(lines.utf8, "ascii")
-    return EncodedLines(lines.text.encode("utf-16-le"), "utf-16-le")
-
-
 class StoredLines:
-    """Lines in a temporary file, which is deleted with this object."""
+    """Lines in a temporary file, which is deleted with this object; in encodings in which a newline is found fast."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = TemporaryFile(dir=folder)
@@ -46,19 +33,21 @@ class StoredLines:
         self._bytes = 0
         self.count = 0
 
-    def add(self, lines: EncodedLines, count: int) -> None:
-        """Store a block of lines and their number."""
-        self._file.write(lines.data)
-        self._file.flush()  # a process that is forked later reads it
-        self._blocks.append(_Block(self._bytes, len(lines.data), lines.encoding, count))
-        self._bytes += len(lines.data)
+    def add(self, lines: TextBlock) -> None:
+        """Store a block of lines."""
+        encoding: _Encoding = "ascii" if lines.text.isascii() else "utf-16-le"
+        data = lines.utf8 if encoding == "ascii" else lines.text.encode(encoding)
+        self._file.write(data)
+        count = 1 + lines.utf8.count(b"\n")
+        self._blocks.append(_Block(self._bytes, len(data), encoding, count))
+        self._bytes += len(data)
         self.count += count
 
     def add_all(self, blocks: Iterable[TextBlock]) -> int:
         """Store blocks of lines, and return the number of their lines."""
         before = self.count
         for block in blocks:
-            self.add(encoded_lines(block), 1 + block.utf8.count(b"\n"))
+            self.add(block)
         return self.count - before
 
     def blocks(self) -> Iterator[str]:
@@ -66,29 +55,21 @@ class StoredLines:
         for block in self._blocks:
             yield self._read(block).decode(block.encoding)
 
-    def labelled_blocks(
-        self, labels: NDArray[np.uint8], wanted: Collection[int], first: int = 0, step: int = 1
-    ) -> Iterator[list[tuple[int, str]]]:
-        """Yield the lines of the stored blocks number `first`, `first` + `step`, … that have a wanted label.
-
-        `labels` are those of all lines. The lines of a stored block are a list, with a block for each label.
-        """
+    def labelled_blocks(self, labels: NDArray[np.uint8], wanted: Collection[int]) -> Iterator[tuple[int, str]]:
+        """Yield the lines that have a wanted label, given the labels of all lines: a block for each label in turn."""
         start = 0
-        for number, block in enumerate(self._blocks):
+        for block in self._blocks:
             of_block: NDArray[np.uint8] = labels[start : start + block.lines]
             start += block.lines
-            if number % step != first:
-                continue
             is_last: NDArray[np.bool_] = np.ones(block.lines, dtype=np.bool_)
             np.not_equal(of_block[:-1], of_block[1:], out=is_last[:-1])
             last_lines = np.flatnonzero(is_last)
             of_runs: NDArray[np.uint8] = of_block[last_lines]
-            has_any = np.isin(of_runs, [*wanted]).any()
-            yield (
-                list(_joined_runs(self._read(block), block.encoding, last_lines, of_runs, wanted)) if has_any else []
-            )
+            if np.isin(of_runs, [*wanted]).any():
+                yield from _joined_runs(self._read(block), block.encoding, last_lines, of_runs, wanted)
 
     def _read(self, block: _Block) -> bytes:
+        self._file.flush()
         return os.pread(self._file.fileno(), block.bytes, block.offset)
 
 

@@ -3,10 +3,9 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import file_digest, sha256
 from io import BufferedReader
-from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -75,37 +74,16 @@ def text_blocks(path: Path, documents: DocumentMode = "line") -> Iterator[TextBl
 
     A block of a stream without text is one blank line.
     """
-    blocks = every_block(path, documents=documents)
-    return filter(_has_lines, blocks) if documents == "line" else blocks
-
-
-def every_block(path: Path, first: int = 0, step: int = 1, *, documents: DocumentMode = "line") -> Iterator[TextBlock]:
-    """Yield the blocks number `first`, `first` + `step`, … of `text_blocks`, with those between them that are empty."""
-    numbers = count()
     for file in text_files(path):
         with _opened(file) as stream:
-            yield from _stream_blocks(stream, file.name, lambda: next(numbers) % step == first, documents)
+            yield from stream_blocks(stream, file.name, documents)
 
 
-def stream_blocks(stream: BinaryIO, name: str) -> Iterator[TextBlock]:
-    """Yield the lines of a UTF-8 text that are not blank, in blocks of about 256 KiB.
+def stream_blocks(stream: BinaryIO, name: str, documents: DocumentMode = "line") -> Iterator[TextBlock]:
+    """Yield the lines of a UTF-8 text, as `text_blocks` does.
 
     Lines end at \n or \r\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
     the number of a line of more than 4 MiB.
-    """
-    return filter(_has_lines, _stream_blocks(stream, name, lambda: True, "line"))
-
-
-def _has_lines(block: TextBlock) -> bool:
-    return bool(block.text)
-
-
-def _stream_blocks(
-    stream: BinaryIO, name: str, is_wanted: Callable[[], bool], documents: DocumentMode
-) -> Iterator[TextBlock]:
-    """Yield a block for each chunk of a text that is wanted.
-
-    A block without lines is empty; a stream has none.
     """
     rest = b""
     position = 0  # of the first byte of `rest`, from 0
@@ -115,15 +93,14 @@ def _stream_blocks(
         at_end = not chunk
         rest += chunk
         end = len(rest) if at_end else rest.rfind(b"\n") + 1
-        if is_wanted():
-            _check(rest, shown_name(name), position, stream)
-            utf8 = rest[:end].removesuffix(b"\n")
-            text = decoded(utf8, f"'{shown_name(name)}'", position=position)
-            lines = _with_newlines(text.removeprefix(_BOM) if position == 0 else text)
-            if documents == "line":
-                lines = _without_blank_lines(lines)
-            if end or documents == "line":
-                yield TextBlock(lines, utf8 if lines is text else lines.encode())
+        _check(rest, shown_name(name), position, stream)
+        utf8 = rest[:end].removesuffix(b"\n")
+        text = decoded(utf8, f"'{shown_name(name)}'", position=position)
+        lines = _with_newlines(text.removeprefix(_BOM) if position == 0 else text)
+        if documents == "line":
+            lines = _without_blank_lines(lines)
+        if lines or (end and documents == "stream"):
+            yield TextBlock(lines, utf8 if lines is text else lines.encode())
         position, rest = position + end, rest[end:]
 
 

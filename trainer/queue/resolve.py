@@ -225,7 +225,7 @@ def _preview_leaks(effective: EffectiveRequest, corpora: CorpusStore) -> Leaks:
         validation=paths.get("validation_corpus"),
         test=paths.get("test_corpus"),
     )
-    return measure_leaks(split, effective.documents, effective.split_seed, effective.corpus.bytes)
+    return measure_leaks(split, effective.documents, effective.split_seed)
 
 
 def _check_corpus(

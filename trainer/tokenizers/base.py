@@ -43,12 +43,11 @@ Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 class Text(NamedTuple):
     """A corpus to train a tokenizer on.
 
-    `lines(first, step)` reads its blocks of lines number `first`, `first` + `step`, … from the start each time.
-    Newlines separate the lines.
+    `lines()` reads its lines from the start each time, in blocks in which newlines separate them.
     """
 
     corpus: CorpusRef
-    lines: Callable[[int, int], Iterable[str]]
+    lines: Callable[[], Iterable[str]]
 
 
 class Tokenizer(ABC):
@@ -56,9 +55,6 @@ class Tokenizer(ABC):
 
     A text contains no special tokens: `[BOS]` in a text is five characters. A newline is a token of a stream only.
     """
-
-    has_one_thread = False
-    """True if `encode_documents` runs in Python alone, so that a forked process can do it too."""
 
     def __init__(
         self,

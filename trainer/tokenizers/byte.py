@@ -29,8 +29,6 @@ class ByteTokenizer(Tokenizer):
     The last byte of a character has the character's range, the bytes before it an empty range.
     """
 
-    has_one_thread = True
-
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no byte vocabulary."""
         specials = special_tokens(with_mask="[MASK]" in manifest.special_tokens)

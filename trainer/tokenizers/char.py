@@ -22,8 +22,6 @@ SPECIAL_TOKENS = {"[PAD]": 0, "[UNK]": 1, "[BOS]": 2, "[EOS]": 3}
 class CharTokenizer(Tokenizer):
     """Character tokenizer: special tokens have the first ids (4, or 5 with [MASK]), then characters by code point."""
 
-    has_one_thread = True
-
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no character vocabulary."""
         specials = special_tokens(with_mask="[MASK]" in manifest.special_tokens)

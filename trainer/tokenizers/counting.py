@@ -1,6 +1,6 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +17,6 @@ from trainer.contracts.tokenizers import (
     WordTokenizerConfig,
     has_byte_fallback,
 )
-from trainer.system.shared_work import all_results
 from trainer.tokenizers.base import Text, Tokenizer
 
 CODE_POINTS = 0x110000
@@ -39,7 +38,7 @@ def count_lines(
     corpora: list[TokenizerCorpus] = []
     for text in texts:
         lines = characters = 0
-        for block in text.lines(0, 1):
+        for block in text.lines():
             newlines = block.count("\n")
             lines += newlines + 1
             characters += len(block) - newlines if documents == "line" else len(block) + 1
@@ -90,8 +89,10 @@ def count_characters(texts: Iterable[Text], documents: DocumentMode) -> Characte
     corpora: list[TokenizerCorpus] = []
     for text in texts:
         counts = np.zeros(CODE_POINTS, dtype=np.int64)
-        for part in _counts_of(text):
-            np.add(counts, part, out=counts)
+        for block in text.lines():
+            occurrences: Counts = np.bincount(code_points(block))
+            counts[: len(occurrences)] += occurrences
+            counts[[_NEWLINE]] += 1  # behind the last line
         lines: int = counts.item(_NEWLINE)
         if documents == "line":
             counts[_NEWLINE] = 0
@@ -101,22 +102,6 @@ def count_characters(texts: Iterable[Text], documents: DocumentMode) -> Characte
     occurring: list[int] = np.flatnonzero(totals).tolist()
     frequencies: list[int] = totals[occurring].tolist()
     return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), tuple(corpora))
-
-
-def _counts_of(text: Text) -> Iterator[Counts]:
-    """Yield occurrences of all characters and of the ends of lines as newlines, in parts that add up."""
-
-    def count(first: int, step: int) -> Iterator[Sequence[bytes]]:
-        counts = np.zeros(CODE_POINTS, dtype=np.int64)
-        for block in text.lines(first, step):
-            occurrences: Counts = np.bincount(code_points(block))
-            counts[: len(occurrences)] += occurrences
-            counts[[_NEWLINE]] += 1  # behind the last line
-        yield (counts.tobytes(),)
-
-    for (counts,) in all_results(count, text.corpus.bytes):
-        part: Counts = np.frombuffer(counts, dtype=np.int64)
-        yield part
 
 
 def frequent_tokens(

@@ -161,7 +161,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
 def _chunks(texts: Iterable[Text]) -> Iterator[str]:
     """Yield the lines in chunks that SentencePiece accepts, with tabs between words as SPLIT separates them."""
     for text in texts:
-        for line in chain.from_iterable(block.split("\n") for block in text.lines(0, 1)):
+        for line in chain.from_iterable(block.split("\n") for block in text.lines()):
             clean = line.translate(dict.fromkeys(map(ord, RESERVED), " "))
             for start in range(0, len(clean), _LINE_CHARACTERS):
                 words: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(clean[start : start + _LINE_CHARACTERS])

@@ -95,7 +95,7 @@ def train_library(
     """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
     end = "" if documents == "line" else NEWLINE
-    lines = ([line + end for line in block.split(NEWLINE)] for text in texts for block in text.lines(0, 1))
+    lines = ([line + end for line in block.split(NEWLINE)] for text in texts for block in text.lines())
     library.train_from_iterator(lines, trainer)
 
 

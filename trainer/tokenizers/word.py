@@ -31,8 +31,6 @@ class WordTokenizer(Tokenizer):
     special token is unknown, and so are <unk> and [UNK]. The newline of a stream is <eos>.
     """
 
-    has_one_thread = True
-
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no word vocabulary."""
         super().__init__(content, manifest, _SPECIAL_TOKENS, vocabulary_of(content, manifest), newline=_END)

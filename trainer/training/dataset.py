@@ -3,12 +3,10 @@
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple, TypeAlias
@@ -23,12 +21,11 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule
+from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.leaks import measure_leaks
 from trainer.data.text import corpus_sha256
 from trainer.system.files import use_folder, write_atomically
-from trainer.system.shared_work import all_results
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
 from trainer.tokenizers.counting import text_size
@@ -115,7 +112,7 @@ def prepare(
         )
     folder = cache / _key(effective, rule, tokenizer)
     while (descriptor := _use_complete(folder)) is None:  # a cleanup may have removed the folder just now
-        _write(folder, corpus or split(), tokenizer, effective.corpus.bytes, rule.seed)
+        _write(folder, corpus or split(), tokenizer, rule.seed)
     try:
         os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
         content = _content(folder)
@@ -167,36 +164,30 @@ def _content(folder: Path) -> _Content:
     return parse_json(_Content, (folder / _CONTENT_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR)
 
 
-def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, text_bytes: int, seed: int) -> None:
-    """Encode all splits in one pass over the corpus, which has so many bytes, and measure leaks between them."""
+def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -> None:
+    """Encode all splits in one pass over the corpus, and measure leaks between them."""
     counts = {split: Counter(dict.fromkeys(_Counts._fields, 0)) for split in corpus.splits}
-
-    def encode(first: int, step: int) -> Iterator[Sequence[bytes]]:
-        for group in corpus.block_groups(list(counts), first, step):
-            yield list(chain.from_iterable(_encoded(split, lines, tokenizer) for split, lines in group))
-
     with filled_folder(folder) as temporary, ExitStack() as stack:
         files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
         chars_files = {split: stack.enter_context(_chars_file(temporary, split).open("wb")) for split in counts}
         syncing: list[Future[None]] = []
         disk = stack.enter_context(ThreadPoolExecutor(1))
         unsynced_bytes = 0
-        for parts in all_results(encode, text_bytes if tokenizer.has_one_thread else 0):
-            for name, numbers, line_chars, ids in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True):
-                split = SPLITS[int(name)]
-                counts[split].update(_Counts(*array("q", numbers))._asdict())
-                unsynced_bytes += files[split].write(ids)
-                chars_files[split].write(line_chars)
-                if unsynced_bytes > _SYNCED_BYTES:
-                    syncing.append(disk.submit(os.fsync, files[split].fileno()))
-                    unsynced_bytes = 0
+        for split, lines in corpus.blocks(list(counts)):
+            of_lines, ids = _encoded(lines, tokenizer)
+            counts[split].update(of_lines._asdict())
+            unsynced_bytes += files[split].write(ids.tobytes())
+            chars_files[split].write(_line_chars(lines, tokenizer).tobytes())
+            if unsynced_bytes > _SYNCED_BYTES:
+                syncing.append(disk.submit(os.fsync, files[split].fileno()))
+                unsynced_bytes = 0
         for file in (*files.values(), *chars_files.values()):
             file.flush()
             syncing.append(disk.submit(os.fsync, file.fileno()))
         for sync in syncing:
             sync.result()
         words = {split: of_split.pop("words") for split, of_split in counts.items()}
-        leaks = measure_leaks(corpus, tokenizer.documents, seed, text_bytes)
+        leaks = measure_leaks(corpus, tokenizer.documents, seed)
         sizes = {
             split: SplitSizes(**of_split, leak=None if split == "train" else leaks.get(split))
             for split, of_split in counts.items()
@@ -217,11 +208,14 @@ class _Counts(NamedTuple):
     words: int
 
 
-def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return the number of the split, the counts, the characters of each line, and the ids of some lines."""
-    ids, size = tokenizer.encode_documents(lines), text_size(lines, tokenizer.documents)
+def _line_chars(lines: str, tokenizer: Tokenizer) -> "array[int]":
     newline = 0 if tokenizer.documents == "line" else 1
-    line_chars = array("i", (len(line) + newline for line in lines.split("\n")))
+    return array("i", (len(line) + newline for line in lines.split("\n")))
+
+
+def _encoded(lines: str, tokenizer: Tokenizer) -> tuple[_Counts, Ids]:
+    """Return the counts and the ids of some lines."""
+    ids, size = tokenizer.encode_documents(lines), text_size(lines, tokenizer.documents)
     special_ids = tokenizer.special_ids
     is_unknown: NDArray[np.bool_] = ids == special_ids.unk
     begins = 0 if special_ids.line_start is None else size.lines
@@ -234,7 +228,7 @@ def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, byt
         unknown_chars=tokenizer.unknown_characters(lines, ids),
         words=size.words,
     )
-    return str(SPLITS.index(split)).encode(), array("q", counts).tobytes(), line_chars.tobytes(), ids.tobytes()
+    return counts, ids
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

@@ -64,7 +64,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed)
     tokenizer = train_tokenizer(
         effective.tokenizer,
-        [Text(effective.corpus, lambda first, step: [block][first::step])],
+        [Text(effective.corpus, lambda: [block])],
         [block],
         rule=rule,
         documents=effective.documents,

@@ -1,7 +1,6 @@
 """Leaks between splits: shares of held-out lines and n-grams in the training split, compared with sets of strings."""
 
 import math
-import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ WORDS, CHARACTERS = 13, 50
 def leaks_of(folder: Path, train: Sequence[str], test: Sequence[str], documents: DocumentMode = "line") -> Leaks:
     corpus, rule = write(folder, train), RULE._replace(holdout_fraction=0.0)
     split = SplitCorpus(corpus, NFC, rule, documents=documents, test=write(folder, test, "test.txt"))
-    return measure_leaks(split, documents, seed=1, text_bytes=corpus.stat().st_size)
+    return measure_leaks(split, documents, seed=1)
 
 
 def grams(texts: Iterable[str], documents: DocumentMode) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
@@ -68,14 +67,14 @@ def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> 
     corpus = write(tmp_path, lines)
     same = SplitCorpus(corpus, NFC, RULE, validation=corpus, test=corpus)
     complete = Leak(lines=1, words=1, characters=1)
-    assert measure_leaks(SplitCorpus(corpus, NFC, SplitRule(0.0, 0.0, 1)), "line", seed=1, text_bytes=1) == {}
-    assert measure_leaks(same, "line", seed=1, text_bytes=1) == {"validation": complete, "test": complete}
+    assert measure_leaks(SplitCorpus(corpus, NFC, SplitRule(0.0, 0.0, 1)), "line", seed=1) == {}
+    assert measure_leaks(same, "line", seed=1) == {"validation": complete, "test": complete}
 
 
 def test_leaks__last_lines_of_a_stream_that_repeat_earlier_ones_are_found(tmp_path: Path) -> None:
     first = [f"{n} and some other words of its own" for n in range(80)]
     corpus = SplitCorpus(write(tmp_path, [*first, "new", *first[:19]]), NFC, RULE, documents="stream")
-    found = measure_leaks(corpus, "stream", seed=1, text_bytes=1)
+    found = measure_leaks(corpus, "stream", seed=1)
     assert found["test"].lines == 19 / 30  # the other lines stand in the text once
     assert found["validation"] == Leak(lines=0, words=0, characters=0)
 
@@ -84,8 +83,8 @@ def test_leaks__equal_lines_that_are_drawn_together_do_not_leak(tmp_path: Path) 
     lines = [f"line {n % 40}" for n in range(400)]
     drawn = SplitCorpus(write(tmp_path, lines), NFC, RULE._replace(by="line"))
     cut = SplitCorpus(write(tmp_path, lines), NFC, RULE)
-    assert {leak.lines for leak in measure_leaks(drawn, "line", seed=1, text_bytes=1).values()} == {0.0}
-    assert {leak.lines for leak in measure_leaks(cut, "line", seed=1, text_bytes=1).values()} == {1.0}
+    assert {leak.lines for leak in measure_leaks(drawn, "line", seed=1).values()} == {0.0}
+    assert {leak.lines for leak in measure_leaks(cut, "line", seed=1).values()} == {1.0}
 
 
 def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
@@ -97,15 +96,6 @@ def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
     assert found == leaks_of(tmp_path, test[: count // 4], test)["test"]
     assert found.words is None
     assert found.characters is None
-
-
-def test_leaks__are_the_same_where_a_second_process_helps(tmp_path: Path) -> None:
-    draw = random.Random(5)
-    lines = [" ".join(draw.choices(["ab", "c", "defg", "hi"], k=40)) for _ in range(9000)]
-    corpus = SplitCorpus(write(tmp_path, [*lines, *lines[:500]]), NFC, RULE)
-    alone, together = (measure_leaks(corpus, "line", seed=1, text_bytes=size) for size in (1, 1 << 30))
-    assert alone == together
-    assert 0.1 < alone["test"].lines < 0.3
 
 
 def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Path) -> None:

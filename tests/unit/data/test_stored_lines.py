@@ -1,7 +1,5 @@
 """Lines in a temporary file: read as they were stored, as often as one likes, all of them or those of some labels."""
 
-from itertools import chain
-
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -39,7 +37,7 @@ def test_lines__of_some_labels_are_those_that_a_loop_finds(lines: list[str], pat
     labels: NDArray[np.uint8] = np.array(values, dtype=np.uint8)
     for wanted in ([0], [1, 2], [0, 1, 2]):
         found: dict[int, list[str]] = {label: [] for label in wanted}
-        for label, block in chain.from_iterable(stored.labelled_blocks(labels, wanted)):
+        for label, block in stored.labelled_blocks(labels, wanted):
             found[label] += block.split("\n")
         for label in wanted:
             assert found[label] == [line for line, other in zip(expected, values, strict=True) if other == label]

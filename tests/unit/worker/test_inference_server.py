@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from threading import Timer
 from typing import NamedTuple, TypeVar
@@ -87,7 +86,7 @@ class Finished(NamedTuple):
         effective = self.made.effective
         rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed)
         corpus = SplitCorpus(self.made.folder / "corpus.txt", self.made.tokenizer.normalization, rule)
-        return lines_in(lines for label, lines in chain.from_iterable(corpus.block_groups(SPLITS)) if label == split)
+        return lines_in(lines for label, lines in corpus.blocks(SPLITS) if label == split)
 
     def broken_seals(self) -> list[str]:
         """The names of the files that are not as the seal says."""
