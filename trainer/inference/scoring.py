@@ -43,7 +43,7 @@ from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
 from trainer.models.packed_linear import packing_pays
-from trainer.models.threads import one_thread
+from trainer.models.threads import using_threads
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 14
@@ -239,7 +239,7 @@ def _score(
     packs = packing_pays(model, sum(lengths), torch.backends.cpu.get_cpu_capability())
     with ExitStack() as packed:
         if packs:
-            with one_thread():  # beside other programs, several would wait for each other at each matrix
+            with using_threads(1):  # beside other programs, several would wait for each other at each matrix
                 packed.enter_context(model.packed_products())
         while len(scores) < len(windows):
             shortest = lengths[by_length[len(scores)]]

@@ -10,10 +10,8 @@ from transformers.models.bert import configuration_bert, modeling_bert
 from trainer.contracts.models import BertConfig, Objective
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, check_ids, is_read
-from trainer.models.dropout import replace_dropout
-from trainer.models.layer_norm import replace_layer_norms
 from trainer.models.linear import linear
-from trainer.models.linear_layers import packed_layers, replace_linear
+from trainer.models.linear_layers import packed_layers, replace_layers
 from trainer.models.transformer import library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
@@ -28,7 +26,6 @@ class BertModel(LanguageModel):
         self.context_tokens = config.max_position_embeddings
         library = library_config(config, vocabulary)
         self.body = modeling_bert.BertModel(library, add_pooling_layer=False)
-        replace_dropout(self.body)
         use_products(self.body)
         positions = torch.arange(config.max_position_embeddings, device="cpu").unsqueeze(0)
         # these buffers are not stored with the weights: they need their values on the device "meta" too
@@ -40,8 +37,7 @@ class BertModel(LanguageModel):
                 nn.init.normal_(weight, std=0.02)
             elif name == "dense.bias":
                 nn.init.zeros_(weight)
-        replace_linear(self.body, self.transform)
-        replace_layer_norms(self.body, self.transform)
+        replace_layers(self.body, self.transform)
         self.head_bias = nn.Parameter(torch.zeros(vocabulary.size))
 
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:

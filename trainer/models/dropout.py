@@ -27,11 +27,3 @@ class Dropout(nn.Dropout):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return dropout(inputs, self.p, is_training=self.training)
-
-
-def replace_dropout(body: nn.Module) -> None:
-    """Replace the dropout modules in a model of the transformers library by those with cheap masks."""
-    for module in list(body.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Dropout):
-                setattr(module, name, Dropout(child.p))

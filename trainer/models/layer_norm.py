@@ -18,7 +18,6 @@ _NativeGradient: TypeAlias = (
     "Callable[[Tensor, Tensor, list[int], Tensor, Tensor, Tensor, Tensor, list[bool]], tuple[Tensor, object, object]]"
 )
 _is_tracing: Callable[[], bool] = torch._C._is_tracing
-_LAYER_NORM: type[nn.Module] = nn.LayerNorm
 
 
 class LayerNorm(nn.Module):
@@ -35,15 +34,6 @@ class LayerNorm(nn.Module):
         if torch.is_grad_enabled() and inputs.is_cpu and inputs.dtype == self.weight.dtype and not _is_tracing():
             return _normalize(inputs, self.weight, self.bias, self._epsilon)
         return functional.layer_norm(inputs, self.weight.shape, self.weight, self.bias, self._epsilon)
-
-
-def replace_layer_norms(*parts: nn.Module) -> None:
-    """Replace the layer normalizations in parts of a model of the transformers library."""
-    for part in parts:
-        for parent in list(part.modules()):
-            for name, layer in parent.named_children():
-                if isinstance(layer, _LAYER_NORM):
-                    setattr(parent, name, LayerNorm(layer))
 
 
 class _LayerNorm(Function):

@@ -1,4 +1,4 @@
-"""Linear layers of the transformers library's models, with faster products."""
+"""Linear layers of the transformers library's models, with faster products, and the exchange of its layers for ours."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainer.models.dropout import Dropout
+from trainer.models.layer_norm import LayerNorm
 from trainer.models.linear import linear
 from trainer.models.packed_linear import packed_linear
 
 PACKED_ROWS = 1 << 10
 """Rows of the inputs that the order of packed weights is for."""
 _LINEAR: type[nn.Module] = nn.Linear
+_LAYER_NORM: type[nn.Module] = nn.LayerNorm
 _CONV1D: type[nn.Module] = Conv1D  # its weight is (inputs, outputs)
 
 
@@ -43,13 +46,17 @@ class LinearLayer(nn.Module):
         return self.weight.t() if self._is_transposed else self.weight
 
 
-def replace_linear(*parts: nn.Module) -> None:
-    """Replace the linear layers in parts of a model of the library."""
+def replace_layers(*parts: nn.Module) -> None:
+    """Replace the linear layers, layer normalizations and dropouts in parts of a model of the library by ours."""
     for part in parts:
         for parent in list(part.modules()):
             for name, layer in parent.named_children():
                 if isinstance(layer, (_LINEAR, _CONV1D)):
                     setattr(parent, name, LinearLayer(layer))
+                elif isinstance(layer, _LAYER_NORM):
+                    setattr(parent, name, LayerNorm(layer))
+                elif isinstance(layer, nn.Dropout):
+                    setattr(parent, name, Dropout(layer.p))
 
 
 @contextmanager

@@ -47,14 +47,16 @@ _MIN_GAIN, _CHANGE, _OTHER_LOAD = 1.05, 1.4, 2.0
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread."""
+def using_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    if count != before:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if count != before:
+            torch.set_num_threads(before)
 
 
 class ThreadChoice:
@@ -83,14 +85,9 @@ class ThreadChoice:
         most = torch.get_num_threads()
         is_measured = most == MEASURED_THREADS and not (is_small or is_fixed) and self._are_equal()
         count = self._measured.count if is_measured else 1 if is_small else most
-        if count != most:
-            torch.set_num_threads(count)
         begin = perf_counter()
-        try:
+        with using_threads(count):
             yield
-        finally:
-            if count != most:
-                torch.set_num_threads(most)
         seconds = perf_counter() - begin
         self._seconds[count] += seconds
         if is_measured:
@@ -160,24 +157,19 @@ _EQUAL: list[bool] = []
 
 def _are_equal() -> bool:
     """Return True if products and their gradients are equal, bit for bit, with one and two threads on this machine."""
-    if _EQUAL:
-        return _EQUAL[0]
-    before = torch.get_num_threads()
-    try:
-        one, two = _products(1), _products(MEASURED_THREADS)
-    finally:
-        torch.set_num_threads(before)
-    _EQUAL.append(all(map(torch.equal, one, two)))
+    if not _EQUAL:
+        _EQUAL.append(all(map(torch.equal, _products(1), _products(MEASURED_THREADS))))
     return _EQUAL[0]
 
 
 def _products(threads: int) -> list[Tensor]:
     """Return products of the kinds that models have: with one row, many rows, few outputs, and gradients of weights."""
-    torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     found: list[Tensor] = []
-    for rows, inputs, outputs in _TRIED_PRODUCTS:
-        left, right = torch.rand(rows, inputs, generator=generator), torch.rand(outputs, inputs, generator=generator)
-        product = linear(left, right)
-        found += [product, product @ right, product.t() @ left]
+    with using_threads(threads):
+        for rows, inputs, outputs in _TRIED_PRODUCTS:
+            left = torch.rand(rows, inputs, generator=generator)
+            right = torch.rand(outputs, inputs, generator=generator)
+            product = linear(left, right)
+            found += [product, product @ right, product.t() @ left]
     return found

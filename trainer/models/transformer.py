@@ -18,10 +18,8 @@ from transformers.utils import logging
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
-from trainer.models.dropout import replace_dropout
-from trainer.models.layer_norm import replace_layer_norms
 from trainer.models.linear import linear
-from trainer.models.linear_layers import PACKED_ROWS, packed_layers, replace_linear
+from trainer.models.linear_layers import PACKED_ROWS, packed_layers, replace_layers
 from trainer.models.packed_linear import packed_linear
 from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
 from trainer.tokenizers.base import Vocabulary
@@ -70,9 +68,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     ) -> None:
         super().__init__(vocabulary, objective)
         self.context_tokens = config.max_position_embeddings
-        replace_dropout(body)
-        replace_linear(body)
-        replace_layer_norms(body)
+        replace_layers(body)
         use_products(body)
         self.body = body
         self._bf16: Bf16Copy | None = None
