@@ -30,12 +30,10 @@ async def _queue(context: CommandContext) -> Answer:
 
     runs.sort(key=place)
     has_worker, is_paused = await bot.queue.has_worker(), await bot.queue.is_paused()
-    starts = await bot.queue.expected_starts() if has_worker else {}
     rows = [
         QueueRow(
             run if bot.permissions.may_see(context.caller, run) else None,
             is_running=run.state == "running",
-            starts_at=starts.get(run.run_id),
         )
         for run in runs
     ]

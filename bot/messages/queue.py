@@ -6,7 +6,7 @@ from typing import NamedTuple
 import discord
 
 from bot.messages.answers import STATE_SIGNS
-from bot.messages.text import BLURPLE, clamp, make_embed, plain, relative_time
+from bot.messages.text import BLURPLE, clamp, make_embed, plain
 from trainer.people.language import _, numeral, plural
 from trainer.queue.run_index import RunEntry
 
@@ -19,12 +19,10 @@ class QueueRow(NamedTuple):
     run: RunEntry | None
     """None for a private run of somebody else."""
     is_running: bool
-    starts_at: float | None
-    """Expected start in Unix time, if it is known."""
 
 
 def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool) -> discord.Embed:
-    """Return the running runs, then the waiting ones with their positions and expected starts."""
+    """Return the running runs, then the waiting ones with their positions."""
     running = sum(row.is_running for row in rows)
     lines = [_line(row, position) for position, row in enumerate(rows[:_MAX_ROWS], 1)] or [_("No run waits.")]
     if len(rows) > _MAX_ROWS:
@@ -46,8 +44,7 @@ def _line(row: QueueRow, position: int) -> str:
         name = f"**{plain(clamp(row.run.name, _MAX_NAME))}**"
         owner = f" · {_owner(row.run.user_id)}"
     progress = f" · {numeral(row.run.progress, '.0f')} %" if row.is_running and row.run is not None else ""
-    start = "" if row.starts_at is None else _(" · starts {time}", time=relative_time(row.starts_at))
-    return f"{numeral(position)}. {sign} {name}{owner}{progress}{start}"
+    return f"{numeral(position)}. {sign} {name}{owner}{progress}"
 
 
 def _owner(user_id: int | None) -> str:

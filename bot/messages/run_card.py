@@ -196,8 +196,7 @@ def _place_in_queue(status: RunStatus) -> str:
     requested = _("requested {time}", time=relative_time(status.created_at.timestamp()))
     if status.queue_position is None:
         return requested
-    start = requested if status.starts_ts is None else _("starts {time}", time=relative_time(status.starts_ts))
-    return f"{_('Position {position} in the queue', position=count(status.queue_position))} · {start}"
+    return f"{_('Position {position} in the queue', position=count(status.queue_position))} · {requested}"
 
 
 def _evaluating(status: RunStatus) -> list[str]:

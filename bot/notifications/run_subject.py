@@ -109,7 +109,6 @@ class RunSubject(Subject):
             reachable=live.reachable,
             message=live.message,
             queue_position=live.queue_position,
-            starts_ts=live.starts_ts,
         )
         beats = status.status == "running" and status.reachable
         heartbeat_ts = live.last_heartbeat_ts if beats else None

@@ -20,7 +20,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobNeeds, TrainJobPayload, WorkerInfo
-from trainer.queue.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet
+from trainer.queue.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.queue import JobQueue
 from trainer.services.health import check_data
 from trainer.store import keys
@@ -124,6 +124,32 @@ async def test_queued_run__has_no_warning_while_the_embedded_worker_starts(tmp_p
         assert await queue.has_worker()
 
 
+@pytest.mark.parametrize(
+    ("training", "ahead", "message"),
+    [
+        ([], 0, "Waiting for a worker."),
+        (["a"], 1, "Waiting for a, which trains now."),
+        (["a", "b"], 2, "Waiting for a and b, which train now."),
+        (["a"], 2, "Waiting for a, which trains now; 1 other run before it."),
+    ],
+)
+def test_waiting_run__names_what_it_waits_for(training: list[str], ahead: int, message: str) -> None:
+    assert waiting_for(training, ahead) == message
+
+
+async def test_waiting_run__names_the_run_that_trains_or_the_pause(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, queue, store):
+        waits = Story(tmp_path / "artifacts", run_record("second")).follower().refresh()
+        await store.renew_worker(seconds=60)
+        await store.redis.zadd("training", {"first": 1, "second": 2})
+        await store.redis.set(keys.in_progress("first"), "worker:1")
+        assert await queue.what_it_awaits(waits) == "Waiting for first, which trains now."
+        await queue.pause(is_paused=True)
+        assert await queue.what_it_awaits(waits) == (
+            "The queue is paused: no further run starts until `mt workers resume`."
+        )
+
+
 async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, store):
@@ -131,7 +157,6 @@ async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for
         assert (await queue.status(run_id)).message == NO_WORKER
         await store.renew_worker(seconds=60, worker=GPU_ONLY)
         assert (await queue.status(run_id)).message == NO_CPU
-        assert (await queue.steady_status(await queue.status(run_id))).starts_ts is None
 
         await store.renew_worker(seconds=60, worker=machine(memory_bytes=1 << 20))
         assert (await queue.status(run_id)).message == NO_MEMORY

@@ -73,8 +73,6 @@ def next_of(status: RunStatus) -> str:
     if status.status == "running":
         left = "" if status.eta_seconds is None else f", {duration(status.eta_seconds)} left"
         return f"{status.progress:.0f} %{left}" + ("" if status.reachable else "; the worker is not responding")
-    if status.starts_ts is not None:
-        return f"starts about {datetime.fromtimestamp(status.starts_ts):%Y-%m-%d %H:%M}"
     return status.message
 
 

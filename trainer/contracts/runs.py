@@ -454,8 +454,6 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     eta_seconds: float | None = None
     last_checkpoint_step: int | None = None
     queue_position: int | None = None
-    starts_ts: float | None = None
-    """Expected start of a queued run, in seconds since 1970, to the minute; None if unknown."""
     device: str | None = None
     precision: str | None = None
     vocab_size: int | None = None

@@ -56,8 +56,7 @@ class RunStatuses:
         beats = (read.last_heartbeat_ts or 0.0, known.last_heartbeat_ts or 0.0)
         state: dict[str, object] = {"reachable": known.reachable, "last_heartbeat_ts": max(beats) or None}
         if read.status == "queued":
-            place, starts_ts = known.queue_position, known.starts_ts
-            state |= {"queue_position": place, "starts_ts": starts_ts, "message": known.message}
+            state |= {"queue_position": known.queue_position, "message": known.message}
         return changed(read, **state)
 
     async def follower(self, run_id: str) -> RunFollower:
@@ -70,7 +69,7 @@ class RunStatuses:
         try:
             states = await self._queue.add_queue_state([one.follower.status for one in due])
             for one, state in zip(due, states, strict=True):
-                one.known = await self._queue.with_start(state)
+                one.known = state
         finally:
             for one in due:
                 one.asking, one.asked_at = None, monotonic()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from trainer.artifacts.run_status import WAITING
 from trainer.contracts.cost import GIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
@@ -64,3 +65,11 @@ def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
             f"This training needs at least {needs.memory_bytes / GIB:.1f} GiB of memory, and the largest running worker"
             f" has {most / GIB:.1f}: make `batch_size`, `max_seq_len` or `model_size` smaller.",
         )
+
+
+def waiting_for(training: Sequence[str], ahead: int) -> str:
+    """Return what a queued run waits for: runs that train now, of `ahead` runs before it."""
+    if not training:
+        return WAITING
+    others = f"; {counted(ahead - len(training), 'other run')} before it" if ahead > len(training) else ""
+    return f"Waiting for {' and '.join(training)}, which {'trains' if len(training) == 1 else 'train'} now{others}."

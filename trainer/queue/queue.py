@@ -3,11 +3,11 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import structlog
 
@@ -17,7 +17,6 @@ from trainer.artifacts.experiments import delete_run
 from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.replicas import Kind, WriterChanged
 from trainer.artifacts.replication import Replication
-from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import (
     Origin,
     RunDirectory,
@@ -49,10 +48,8 @@ from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
 from trainer.queue.inference_client import InferenceClient
-from trainer.queue.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet
-from trainer.queue.recent import Recent
+from trainer.queue.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
-from trainer.queue.start_time import MAX_AHEAD, expected_starts, waiting_for
 from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys
 from trainer.store.connection import LIMIT_SECONDS, STORE_ERRORS, require_redis, tolerate_no_redis, value_or
@@ -66,6 +63,8 @@ _CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
 _CHECK_SECONDS = 1.0
+_READING_SHARE = 0.05
+T = TypeVar("T")
 _ORDER_SECONDS = 3600.0
 """Time in which a worker learns of an order, also if Redis is unavailable meanwhile."""
 _IN_QUEUE = ("queued", "running")
@@ -122,7 +121,6 @@ class JobQueue:
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
         self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
         self._recent_places = Recent(self._places)
-        self._recent_starts = Recent(self.expected_starts)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str) -> "JobQueue":
@@ -430,7 +428,7 @@ class JobQueue:
             await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
 
     async def what_it_awaits(self, status: RunStatus) -> str:
-        """Return in words what a queued run waits for: the runs that train now, its place and its expected start."""
+        """Return in words what a queued run waits for: the runs that train now, and the others before it."""
         status = await self.steady_status(status)
         if status.message in QUEUE_MESSAGES:
             return status.message
@@ -441,7 +439,7 @@ class JobQueue:
         training: list[str] = []
         async with tolerate_no_redis("holders_unknown", run_id=status.run_id):
             training = list(await self._store.holders(ahead))
-        return waiting_for(training, len(ahead), status.starts_ts)
+        return waiting_for(training, len(ahead))
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""
@@ -476,38 +474,8 @@ class JobQueue:
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
         [status] = await self.add_queue_state([status], self._recent_places.get)
-        status = await self.with_start(status)
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
-
-    async def with_start(self, status: RunStatus) -> RunStatus:
-        """Add its expected start to the status of a queued run that a worker can take."""
-        if status.status == "queued" and status.queue_position is not None and status.message not in QUEUE_MESSAGES:
-            return changed(status, starts_ts=(await self._recent_starts.get()).get(status.run_id))
-        return status
-
-    async def expected_starts(self) -> dict[str, float]:
-        """Return the expected start of each waiting run, in Unix time; a run is absent if its start is not known.
-
-        A run behind a run that is deleted or damaged has no known start. No run of a paused queue has one.
-        """
-        if await self.is_paused():
-            return {}
-        slots = self._settings.queue.training_slots
-        order = (await self.order())[: MAX_AHEAD + 1]
-        return await asyncio.to_thread(
-            lambda: expected_starts(self._readable(order), slots=slots, now_seconds=time.time())
-        )
-
-    def _readable(self, run_ids: Sequence[str]) -> Iterator[RunFollower]:
-        """Read runs and yield them, up to the first one that is deleted or damaged."""
-        for run_id in run_ids:
-            try:
-                follower = self.runs.get(run_id).follow()
-                follower.refresh()
-            except (AppError, OSError, ValueError):
-                return
-            yield follower
 
     async def add_queue_state(
         self, statuses: Sequence[RunStatus], find_places: Callable[[], Awaitable[Mapping[str, int]]] | None = None
@@ -575,3 +543,23 @@ class JobQueue:
             changed_ids = []
         self._refreshed_at = time.monotonic()
         return changed_ids
+
+
+class Recent(Generic[T]):
+    """Reads a value for all callers; reading takes at most a twentieth of the time, however many callers there are."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._read = read
+        self._held: list[T] = []
+        self._fresh_until = 0.0
+        self._reading = asyncio.Lock()
+
+    async def get(self) -> T:
+        """Return the value of the last reading, or read it again; raises what the reading raises."""
+        async with self._reading:
+            begin = time.monotonic()
+            if begin >= self._fresh_until:
+                self._held = [await self._read()]
+                end = time.monotonic()
+                self._fresh_until = end + (end - begin) / _READING_SHARE
+            return self._held[0]

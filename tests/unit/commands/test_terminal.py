@@ -1,6 +1,5 @@
 """The progress that `mt` shows during a run."""
 
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -97,7 +96,6 @@ def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.Capt
         ({"status": "running", "progress": 42.0, "eta_seconds": 61.0}, "42 %, 1 min 1 s left"),
         ({"status": "running", "reachable": False}, "0 %; the worker is not responding"),
         ({"status": "queued"}, "Waiting for a worker."),
-        ({"status": "queued", "starts_ts": datetime(2026, 1, 2, 14, 5).timestamp()}, "starts about 2026-01-02 14:05"),
     ],
 )
 def test_queue__says_what_is_next_for_each_run(waiting: RunStatus, fields: dict[str, object], shown: str) -> None:

@@ -437,20 +437,20 @@ def test_card__while_the_best_weights_are_evaluated_is_a_state_of_its_own(tmp_pa
     assert "Validation" not in fresh.text
 
 
-def test_card__of_a_queued_run_tells_its_start_its_weights_and_its_origin(tmp_path: Path) -> None:
+def test_card__of_a_queued_run_tells_its_position_its_weights_and_its_origin(tmp_path: Path) -> None:
     record = run_record()
     cost = Cost(params=961_234, memory_bytes=1, disk_bytes=1, steps=1)
     warm: dict[str, object] = {"init_from_run_id": "lstm-1", "freeze_embeddings": True}
     effective: dict[str, object] = {"cost": cost, "effective": record.effective.model_copy(update=warm)}
     started = record.model_copy(update=effective)
-    place: dict[str, object] = {"queue_position": 2, "starts_ts": 1795176240.0}
+    place: dict[str, object] = {"queue_position": 2}
     status = Story(tmp_path, record).follower().refresh().model_copy(update=place)
 
     assert Read(run_card(started, status, [])).text.split("\n") == [
         "char_lstm · 128/256/2 · char tokenizer · 5 epochs · 0.961 M weights",
         "Corpus: kk\\_ipa, 1.2 MB · seed 42",
         "Warm start from `lstm-1`, embeddings frozen",
-        "Position 2 in the queue · starts <t:1795176240:R>",
+        "Position 2 in the queue · requested <t:1795176000:R>",
         "Waiting for a worker.",
     ]
     again: dict[str, object] = {"resumed_from_run_id": "lstm-0"}
