@@ -16,7 +16,7 @@ from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _
-from trainer.reports.run_curves import curves_csv
+from trainer.reports.score_table import curves_csv
 from trainer.services.exports import LINK_SECONDS, ModelFormat
 
 Format = Literal[ModelFormat, "curves_csv", "config"]

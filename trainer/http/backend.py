@@ -54,8 +54,7 @@ class Backend:
         await self.webhooks.start()
         if self.settings.http.port is not None:
             from trainer.http.api import Api
-            from trainer.http.exports import export_route
-            from trainer.http.server import HttpServer
+            from trainer.http.server import HttpServer, export_route
 
             api = Api(self.settings, self.queue, self.index, self.limits, self.permissions, self.metrics)
             server = HttpServer(api, [export_route(self.exports)])

@@ -14,11 +14,13 @@ from aiohttp import web
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.api import Api
 from trainer.http.api_keys import ApiClient, ApiKeys
+from trainer.http.artifacts import requested_range
 from trainer.http.connections import Connections
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from trainer.http.operations import MAX_BODY_BYTES, Operation
 from trainer.http.page_routes import page_routes
 from trainer.http.table import OPERATIONS
+from trainer.services.exports import Exports
 from trainer.system.files import to_app_error
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -208,3 +210,18 @@ def _as_app_error(error: Exception) -> AppError:
         with suppress(OSError):
             return to_app_error(error, {})
     return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")
+
+
+def export_route(exports: Exports) -> web.RouteDef:
+    """Return the route of the signed links that `/mt export` shows, which need no key."""
+
+    async def download(request: web.Request) -> web.StreamResponse:
+        """Send a file; ranges of it too. Raises RANGE_NOT_SATISFIABLE."""
+        path = f"{request.match_info['folder']}/{request.match_info['name']}"
+        expires, signature = (request.query.get(name, "") for name in ("expires", "signature"))
+        file = await asyncio.to_thread(exports.find, path, expires, signature)
+        if request.method == "GET":
+            requested_range(request.headers, "", (await asyncio.to_thread(file.stat)).st_size)
+        return web.FileResponse(file, headers={"Content-Disposition": f'attachment; filename="{file.name}"'})
+
+    return web.get("/exports/{folder}/{name}", download)

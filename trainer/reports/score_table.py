@@ -1,4 +1,4 @@
-"""Scores as tables and as rows of a heat map. Imports neither torch nor matplotlib.
+"""Scores as tables and as rows of a heat map, and the curves of a run as CSV. Imports neither torch nor matplotlib.
 
 Every CSV, TSV and JSON file of scores has the same columns and keys, from the command line and from the bot. Surprisals
 and entropies are in nats.
@@ -14,6 +14,7 @@ from math import log
 from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen, changed
+from trainer.contracts.events import Event, MetricsProgress
 from trainer.contracts.inference import DetailLevel, Expected, ScoreResponse, Span, WordScore
 from trainer.contracts.tokenizers import UNKNOWN_NAMES
 
@@ -23,6 +24,8 @@ _LINE_COLUMNS = (
 )
 _WORD_COLUMNS = "index line unit start end surprisal_nats".split()
 _TOKEN_COLUMNS = "index line unit start end code_points surprisal_nats entropy_nats rank".split()
+_LOSS_COLUMNS = "train_loss train_bits_per_char val_loss val_bits_per_char".split()
+_CURVE_COLUMNS = ["step", "epoch", *_LOSS_COLUMNS, "learning_rate", "grad_norm", "tokens_per_second"]
 
 Curve = Sequence[tuple[int, float]]
 """(step, mean loss in nats per token), oldest first."""
@@ -238,3 +241,13 @@ def sign(char: str) -> str:
 
 def code_points(text: str) -> str:
     return " ".join(f"U+{ord(char):04X}" for char in text)
+
+
+def curves_csv(events: Iterable[Event]) -> bytes | None:
+    """Return one row per measured step, losses in nats per token; None if no step was measured."""
+    rows: list[list[object]] = [[*_CURVE_COLUMNS]]
+    for event in events:
+        if isinstance(event, MetricsProgress):
+            values: dict[str, object] = event.model_dump(include=set(_CURVE_COLUMNS))
+            rows.append([values[name] for name in _CURVE_COLUMNS])
+    return f"{csv_lines(rows, ',')}\n".encode() if len(rows) > 1 else None

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from trainer.http.webhooks.network import is_public, public_socket
+from trainer.http.webhooks.client import is_public, public_socket
 
 PUBLIC = (
     *("8.8.8.8", "1.1.1.1", "93.184.216.34", "172.15.255.255", "172.32.0.0", "100.63.255.255", "100.128.0.0"),
