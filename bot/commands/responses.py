@@ -16,7 +16,7 @@ from discord import app_commands
 from bot.commands.channels import origin_of
 from bot.messages.answers import error_answer, undelivered_note
 from bot.messages.buttons import ButtonPress
-from bot.people.locales import set_language
+from bot.people.user_settings import set_language
 from bot.rest.errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode

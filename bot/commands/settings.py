@@ -10,8 +10,7 @@ from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_fo
 from bot.commands.run_options import find_run
 from bot.messages.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
 from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
-from bot.people.locales import set_language
-from bot.people.user_settings import UserSettings
+from bot.people.user_settings import UserSettings, set_language
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.people.language import LANGUAGE_NAMES, _

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import discord
 import structlog
+from discord import app_commands
 
 from trainer.contracts.base import Frozen, Identifier
-from trainer.people.language import Language
+from trainer.people.language import CATALOGUES, Language, use_language
 from trainer.reports.score_table import Unit
 from trainer.system.files import Disk, read_record, write_atomically
 
@@ -67,3 +69,34 @@ class _PrivateDisk(Disk):
 
 
 _PRIVATE_DISK = _PrivateDisk()
+
+
+_LOCALES: dict[discord.Locale, Language] = {discord.Locale.turkish: "tr", discord.Locale.russian: "ru"}
+
+
+def set_language(chosen: Language | None, locale: discord.Locale) -> None:
+    """Set the language of the current task's answers: the chosen one, or else that of the reader's Discord."""
+    use_language(chosen or _LOCALES.get(locale, "en"))
+
+
+class CatalogueTranslator(app_commands.Translator):
+    """Translates descriptions and choices of commands; names of commands and options stay as they are typed."""
+
+    async def translate(
+        self,
+        string: app_commands.locale_str,
+        locale: discord.Locale,
+        context: app_commands.TranslationContextTypes,
+    ) -> str | None:
+        if locale not in _LOCALES or context.location not in _TRANSLATED:
+            return None
+        found = CATALOGUES[_LOCALES[locale]].get(string.message)
+        return found if isinstance(found, str) else None
+
+
+_TRANSLATED = (
+    app_commands.TranslationContextLocation.command_description,
+    app_commands.TranslationContextLocation.group_description,
+    app_commands.TranslationContextLocation.parameter_description,
+    app_commands.TranslationContextLocation.choice_name,
+)

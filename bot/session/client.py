@@ -13,8 +13,7 @@ from discord.gateway import DiscordWebSocket
 
 from bot.messages.buttons import ButtonPress, parse_press
 from bot.notifications.notifier import Notifier
-from bot.people.locales import CatalogueTranslator
-from bot.people.user_settings import UserSettingsStore
+from bot.people.user_settings import CatalogueTranslator, UserSettingsStore
 from bot.processes.chart_process import ChartProcess
 from bot.processes.corpus_build import CorpusBuilder
 from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry

@@ -15,8 +15,8 @@ from trainer.contracts import events, inference, intervals, runs
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
-from trainer.http.page_routes import CONTENT_TYPES, FILES
 from trainer.http.runs import Curve
+from trainer.http.server import CONTENT_TYPES, FILES
 from trainer.reports import comparison
 
 FOLDER = ROOT / "trainer" / "http" / "page"

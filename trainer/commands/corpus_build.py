@@ -13,8 +13,14 @@ from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, Built
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.data.corpus_builder import BuildOptions, Reporting, Tools, build_ipa_corpora
-from trainer.data.corpus_sources import HUB_SOURCES, STREAM_CHARACTERS, find_source, parse_languages
-from trainer.data.download import SOURCES, build_corpus
+from trainer.data.corpus_sources import (
+    HUB_SOURCES,
+    SOURCES,
+    STREAM_CHARACTERS,
+    build_corpus,
+    find_source,
+    parse_languages,
+)
 from trainer.data.ipa import load_epitran, load_turkic_translit
 from trainer.data.language_id import load_identifier
 from trainer.data.text import corpus_sha256

@@ -40,9 +40,8 @@ from trainer.experiments.masks import (
 from trainer.experiments.quantities import Scores, SeedTables, Table, all_tables, excesses, symmetric_distances
 from trainer.experiments.segments import Assimilator
 from trainer.experiments.text_losses import TextLosses
-from trainer.experiments.tree import average_linkage
 from trainer.experiments.trigram import Trigram
-from trainer.experiments.validity import Family, Measured, gap, validity
+from trainer.experiments.validity import Family, Measured, average_linkage, gap, validity
 
 KINDS: tuple[TextKind, ...] = ("passages", "held_out", "shuffled")
 """All kinds of text; the headline is of the first one that the experiment has."""

@@ -4,21 +4,24 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from os import strerror
+from pathlib import Path
 from socket import gaierror
 from time import monotonic
 
 import structlog
 from aiohttp import web
+from pydantic_core import to_json
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.api import Api
 from trainer.http.api_keys import ApiClient, ApiKeys
-from trainer.http.artifacts import requested_range
+from trainer.http.artifacts import is_known_etag, requested_range
 from trainer.http.connections import Connections
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
+from trainer.http.openapi import describe_api
 from trainer.http.operations import MAX_BODY_BYTES, Operation
-from trainer.http.page_routes import page_routes
 from trainer.http.table import OPERATIONS
 from trainer.services.exports import Exports
 from trainer.system.files import to_app_error
@@ -28,6 +31,16 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _CLIENT_HAS_LEFT = 499  # as nginx counts it
 _LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_FOLDER = Path(__file__).with_name("page")
+CONTENT_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+DOCUMENTS = {"/": "index.html", "/docs": "docs.html"}
+_PARTS = sorted(file.name for file in _FOLDER.iterdir() if file.suffix in (".css", ".js", ".svg"))
+FILES = DOCUMENTS | {f"/page/{name}": name for name in _PARTS}
+"""The file of each address of the page, of `/docs` and of what they load. They need no key: they hold no data."""
+_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _IS_STARTED = web.RequestKey("is_started", bool)
 """Set when the header of the answer is sent: from then on, no other answer can be sent."""
 
@@ -225,3 +238,32 @@ def export_route(exports: Exports) -> web.RouteDef:
         return web.FileResponse(file, headers={"Content-Disposition": f'attachment; filename="{file.name}"'})
 
     return web.get("/exports/{folder}/{name}", download)
+
+
+def page_routes(operations: Sequence[Operation], *, has_keys: bool) -> list[web.RouteDef]:
+    """Return the routes; the files are read here, once, so that no request leads to the disk."""
+    described: list[Handler] = []
+
+    async def get_openapi(request: web.Request) -> web.StreamResponse:
+        if not described:  # it takes half a second
+            content = await asyncio.to_thread(lambda: to_json(describe_api(operations, has_keys=has_keys)))
+            described.append(_handler(content, "application/json"))
+        return await described[0](request)
+
+    files = [
+        web.get(address, _handler((_FOLDER / name).read_bytes(), CONTENT_TYPES[Path(name).suffix]))
+        for address, name in FILES.items()
+    ]
+    return [web.get("/openapi.json", get_openapi), *files]
+
+
+def _handler(content: bytes, content_type: str) -> Handler:
+    etag = f'"{sha256(content).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Content-Security-Policy": _SECURITY_POLICY}
+
+    async def get(request: web.Request) -> web.StreamResponse:
+        if is_known_etag(request.headers, etag):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=content, content_type=content_type, charset="utf-8", headers=headers)
+
+    return get

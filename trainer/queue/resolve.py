@@ -1,16 +1,25 @@
 """Resolves training requests: checks them with everything they name, and fills their absent values."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+import structlog
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.compatibility import architecture, check_precision, check_text_length
+from trainer.config.compatibility import Bf16Trial, architecture, check_bf16, check_precision, check_text_length
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
@@ -19,15 +28,20 @@ from trainer.contracts.base import changed
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.leaks import Leaks
+from trainer.contracts.models import Architecture
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig, has_byte_fallback
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
-from trainer.queue.bf16_trial import check_bf16_here
 from trainer.queue.cost import preview_cost, tokenizer_folder
-from trainer.system.hardware import may_have_cuda
+from trainer.system.child_environment import tuned_environment
+from trainer.system.files import read_record, write_atomically
+from trainer.system.hardware import instruction_set, may_have_cuda
 
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_TRIAL_SECONDS = 120.0
 _SAMPLED_LINES = 1000
 _MAX_UNKNOWN_SHARE = 0.5
 _MAX_BYTES_PER_TOKEN = 16
@@ -273,3 +287,39 @@ def count_splits(request: TrainRequest) -> int:
     """Return the number of splits that are cut from the corpus; each needs at least one line."""
     cut_test = request.test_corpus is None and request.test_fraction > 0
     return 1 + (request.validation_corpus is None) + cut_test
+
+
+async def check_bf16_here(architecture: Architecture, settings: Settings) -> None:
+    """Raise INVALID_INPUT if this machine's CPU cannot train an architecture in bf16.
+
+    The first call runs a trial in a new process, which takes some seconds, and stores the result. If the trial itself
+    fails, the worker decides.
+    """
+    trial = await asyncio.to_thread(_trial, architecture, settings)
+    if trial is not None:
+        check_bf16(trial)
+
+
+def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
+    key = to_json({"architecture": architecture, "torch": version("torch")} | instruction_set())
+    stored = settings.app.data_root / "bf16_trials" / f"{sha256(key).hexdigest()[:32]}.json"
+    with suppress(OSError, ValueError):
+        return read_record(stored, Bf16Trial)
+    trial = _run_trial(architecture, settings)
+    if trial is not None:
+        with suppress(OSError, AppError):  # the next request tries again
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(stored, trial.model_dump_json().encode())
+    return trial
+
+
+def _run_trial(architecture: Architecture, settings: Settings, seconds: float = _TRIAL_SECONDS) -> Bf16Trial | None:
+    command = [sys.executable, "-m", "trainer.training.bf16", architecture]
+    try:
+        tried = subprocess.run(
+            command, env=tuned_environment(settings), capture_output=True, text=True, timeout=seconds, check=True
+        )
+        return Bf16Trial.model_validate_json(tried.stdout.rpartition("\n")[2])
+    except (OSError, subprocess.SubprocessError, ValidationError) as error:
+        log.warning("bf16_trial_failed", architecture=architecture, error=type(error).__name__)
+        return None

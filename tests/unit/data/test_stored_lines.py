@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.strategies import any_line_lists
 from tests.support.tiny_models import lines_in
-from trainer.data.stored_lines import StoredLines
+from trainer.data.corpus import StoredLines
 from trainer.data.text import TextBlock
 
 

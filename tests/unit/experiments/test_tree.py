@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all
 from trainer.contracts.experiments import TreeJoin
-from trainer.experiments.tree import average_linkage, joins_first
+from trainer.experiments.validity import average_linkage, joins_first
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 """Their square roots keep means of different pairs apart."""

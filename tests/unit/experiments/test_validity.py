@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 
 from trainer.contracts.experiments import Gap, TextKind, TreeJoin, ValidityCheck
-from trainer.experiments.tree import average_linkage
-from trainer.experiments.validity import Family, Measured, gap, validity
+from trainer.experiments.validity import Family, Measured, average_linkage, gap, validity
 
 LANGUAGES = ["az", "tr", "kk", "ky", "fi", "xx"]
 FAMILY = Family({"az": "oghuz", "tr": "oghuz", "kk": "kipchak", "ky": "kipchak"}, ["fi"])

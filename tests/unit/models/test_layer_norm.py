@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.models.layer_norm import LayerNorm
-from trainer.models.linear_layers import replace_layers
+from trainer.models.linear_layers import LayerNorm, replace_layers
 
 
 def gradients(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> list[Tensor]:

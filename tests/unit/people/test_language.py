@@ -18,7 +18,7 @@ from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
 from bot.messages.comparison import FIGURES, VALUES
 from bot.messages.inference import STOPS
 from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS
-from bot.people.locales import set_language
+from bot.people.user_settings import set_language
 from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
