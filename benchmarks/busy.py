@@ -36,8 +36,8 @@ from trainer.tokenizers.base import Vocabulary
 from trainer.training.device import resolve as resolve_compute
 from trainer.training.documents import Documents
 from trainer.training.evaluation import evaluate
-from trainer.training.loss import LossSum
 from trainer.training.optimizer import Optimizer
+from trainer.training.processes import LossSum
 from trainer.worker.children.train_child import NICENESS
 
 Work = Literal["training", "evaluation", "scoring", "generation of 1", "generation of 32"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.many_users import TOKEN, start_bot
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from local_discord.ratelimit import MESSAGES
+from local_discord.rest import MESSAGES
 from local_discord.state import User
 from tests.support.stories import Story, run_record
 

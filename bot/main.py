@@ -10,8 +10,7 @@ import structlog
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.http.backend import Backend
-from trainer.people.access import AccessList
-from trainer.people.permissions import Permissions, no_member
+from trainer.people.permissions import AccessList, Permissions, no_member
 from trainer.services.embedded import check_folder
 from trainer.system.files import check_writable, to_app_error, try_lock
 from trainer.system.logs import setup_logging

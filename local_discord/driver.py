@@ -13,8 +13,7 @@ from pydantic import JsonValue
 from local_discord import limits
 from local_discord.client import ClientRefusal, OptionValue, command_data, component_data, find_command, modal_data
 from local_discord.gateway import Drop, Gateway
-from local_discord.ratelimit import MESSAGES, OVERALL, Limit, RateLimiter
-from local_discord.rest import Fault, FaultAction, Rest
+from local_discord.rest import MESSAGES, OVERALL, Fault, FaultAction, Limit, RateLimiter, Rest
 from local_discord.routes import Routes, integration_owners
 from local_discord.state import Call, Channel, Guild, StoredMessage, Upload, User, World
 from local_discord.wire import Json, items, mapping, number, rows, text

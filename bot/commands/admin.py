@@ -14,8 +14,8 @@ from bot.messages.buttons import ButtonPress, Field, form
 from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.access import AccessLevel
 from trainer.people.language import _
+from trainer.people.permissions import AccessLevel
 from trainer.queue.queue import WorkerAction
 from trainer.queue.run_index import matching
 from trainer.services.health import Finding, check_data, check_gpu

@@ -7,8 +7,8 @@ import discord
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, RED, clamp, make_embed, plain, relative_time, shown_name
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import RunRecord
-from trainer.people.access import AccessLevel
 from trainer.people.language import _, plural
+from trainer.people.permissions import AccessLevel
 from trainer.queue.queue import WorkersState
 from trainer.queue.run_index import RunEntry
 from trainer.services.health import Finding

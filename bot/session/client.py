@@ -20,9 +20,8 @@ from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
-from trainer.people.access import AccessList
 from trainer.people.limits import UsageLimits
-from trainer.people.permissions import Permissions
+from trainer.people.permissions import AccessList, Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
 from trainer.system.retries import back_off

@@ -12,7 +12,7 @@ import pytest
 from bot.notifications.digest import MAX_CARDS
 from bot.people.watchers import HasLedger, Ledger, MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
-from local_discord.ratelimit import Limit
+from local_discord.rest import Limit
 from local_discord.state import Refusal
 from tests.support import ROOT
 from tests.support.cross_language import experiment_record

@@ -9,7 +9,7 @@ import pytest
 from bot.messages.text import AMBER, BLURPLE
 from bot.people.watchers import MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
-from local_discord.ratelimit import Limit
+from local_discord.rest import Limit
 from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
 from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, told_ids, until_delivered

@@ -14,7 +14,7 @@ from bot.people.watchers import read_ledger
 from bot.processes.chart_process import ChartProcess
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from local_discord.ratelimit import OVERALL, Limit
+from local_discord.rest import OVERALL, Limit
 from local_discord.state import StoredMessage, User
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until

@@ -5,8 +5,7 @@ import asyncio
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
-from trainer.http.api import Api
-from trainer.http.api_keys import ApiClient
+from trainer.http.api import Api, ApiClient
 from trainer.http.feeds import Feed
 
 LOG_END = "end"

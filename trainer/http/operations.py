@@ -16,7 +16,7 @@ from trainer.config.validation import parse, refusal, shown_name
 from trainer.contracts.base import Frozen, Identifier, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.runs import HttpOrigin
-from trainer.http.api_keys import ApiClient
+from trainer.http.api import ApiClient
 from trainer.http.error_answers import HttpError
 
 if TYPE_CHECKING:

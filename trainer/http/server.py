@@ -15,8 +15,7 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.http.api import Api
-from trainer.http.api_keys import ApiClient, ApiKeys
+from trainer.http.api import Api, ApiClient, ApiKeys
 from trainer.http.artifacts import is_known_etag, requested_range
 from trainer.http.connections import Connections
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of

@@ -17,8 +17,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
-from trainer.reports.experiment_tables import excess_scale, headline_rows, headline_seeds, seeds_note, spread_note
-from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale
+from trainer.reports.experiment_tables import (
+    SCALE_COLOURS,
+    HeatScale,
+    excess_scale,
+    headline_rows,
+    headline_seeds,
+    seeds_note,
+    spread_note,
+)
 
 _DOTS_PER_INCH = 200
 _BACKGROUND, _TEXT, _QUIET, _GRID = "#ffffff", "#1b1f26", "#525b6a", "#d9dee6"

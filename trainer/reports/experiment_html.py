@@ -11,6 +11,7 @@ from trainer.reports.experiment_tables import (
     KIND_WORDS,
     MISSING,
     MODE_WORDS,
+    HeatScale,
     PairRows,
     correlation_line,
     correlation_rows,
@@ -22,7 +23,6 @@ from trainer.reports.experiment_tables import (
     pair_rows,
     seeds_note,
 )
-from trainer.reports.heat_scale import HeatScale
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -15,8 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.contracts.runs import Strategy
 from trainer.training.batches import Batch
-from trainer.training.loss import LossSum
-from trainer.training.processes import Processes, Weights
+from trainer.training.processes import LossSum, Processes, Weights
 
 _full: Callable[[Tensor], Tensor] = methodcaller("full_tensor")
 _local: Callable[[Tensor], Tensor] = methodcaller("to_local")

@@ -23,9 +23,8 @@ from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute, gpu_memory_bytes, is_out_of_memory, memory_advice
 from trainer.training.evaluation import Evaluation, evaluate
-from trainer.training.loss import LossSum
 from trainer.training.optimizer import Optimizer
-from trainer.training.processes import ONE_PROCESS, Processes
+from trainer.training.processes import ONE_PROCESS, LossSum, Processes
 from trainer.training.progress import CurveRow, Snapshot, TrainingProgress
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

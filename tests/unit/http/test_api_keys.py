@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from trainer.config.settings import ApiKey
-from trainer.http.api_keys import ApiClient, ApiKeys
+from trainer.http.api import ApiClient, ApiKeys
 from trainer.people.permissions import Caller
 from trainer.queue.run_index import owner_number
 

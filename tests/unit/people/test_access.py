@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.access import AccessList
+from trainer.people.permissions import AccessList
 
 
 async def test_levels__are_stored_and_replaced(tmp_path: Path) -> None:
