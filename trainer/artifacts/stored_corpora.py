@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
-from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256, text_files
-from trainer.system.files import DISK
+from trainer.system.files import DISK, filled_folder
 
 if TYPE_CHECKING:
     from trainer.artifacts.object_store import ObjectStore

@@ -24,11 +24,10 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.data.folders import filled_folder
 from trainer.queue.resolve import resolve_request
 from trainer.reports.score_table import csv_lines
 from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
-from trainer.system.files import read_record, write_atomically
+from trainer.system.files import filled_folder, read_record, write_atomically
 from trainer.worker.child_process import child_server, new_process
 
 _BOTH = "-bidirectional"

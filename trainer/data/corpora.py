@@ -16,10 +16,9 @@ from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode, PathError
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
-from trainer.data.folders import filled_folder
 from trainer.data.tables import as_text, is_table
 from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, line_blocks, shown_name, text_files
-from trainer.system.files import write_atomically
+from trainer.system.files import filled_folder, write_atomically
 
 _ADDING = Lock()
 _SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}

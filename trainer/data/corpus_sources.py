@@ -14,8 +14,8 @@ from trainer.config.validation import decoded, shown_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import command_for_extra
 from trainer.data.cleaning import ALPHABETS
-from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
+from trainer.system.files import filled_folder
 
 Read = Callable[[str, int], Iterator[str]]
 """Yields the documents of a language, after skipping the given number of them."""

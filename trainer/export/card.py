@@ -1,12 +1,28 @@
 """The model card of an exported folder: metrics with units, how to load the model, its limits."""
 
 from collections.abc import Iterator
+from typing import Literal
 
+from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
 from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
-from trainer.export.record import FolderFormat
+from trainer.inference.model_files import ModelFile
+
+FolderFormat = Literal["hf", "torchscript", "onnx"]
+RECORD_FILE = "export.json"
+
+
+class ExportRecord(Frozen):
+    """`export.json`: the files of the folder, and the run that it was exported from."""
+
+    schema_version: Literal[1] = 1
+    format: FolderFormat
+    run_id: Identifier
+    model: ModelFile
+    files: tuple[FileRecord, ...]
+
 
 _LOAD_LIBRARY = """\
 ```python

@@ -8,8 +8,7 @@ from pathlib import Path
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export import graphs, library_folder
-from trainer.export.card import model_card
-from trainer.export.record import RECORD_FILE, ExportRecord, FolderFormat
+from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, model_card
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
 from trainer.models.base import LanguageModel
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record, storage_errors

@@ -283,3 +283,21 @@ def _open_itself(name: str, flags: int) -> int:
 
 def _no_file(path: Path) -> BrokenFile:
     return BrokenFile(f"'{path.name}' of '{path.parent.name}' is no regular file.")
+
+
+@contextmanager
+def filled_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that gets its name at the end, unless another process has created it first."""
+    temporary = folder.with_name(f".tmp-{secrets.token_hex(8)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        DISK.sync(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        DISK.sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -22,10 +22,9 @@ from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
-from trainer.data.folders import filled_folder
 from trainer.data.leaks import measure_leaks
 from trainer.data.text import corpus_sha256
-from trainer.system.files import use_folder, write_atomically
+from trainer.system.files import filled_folder, use_folder, write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
 from trainer.tokenizers.counting import text_size

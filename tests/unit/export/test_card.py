@@ -14,9 +14,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import DataFacts, Environment, SplitSizes
 from trainer.contracts.tokenizers import Normalization
-from trainer.export.card import model_card
+from trainer.export.card import FolderFormat, model_card
 from trainer.export.folders import export_folder
-from trainer.export.record import FolderFormat
 
 
 @pytest.mark.parametrize("name", ["lstm", "gpt2", "bert", "gru both"])

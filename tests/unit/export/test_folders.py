@@ -21,9 +21,9 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
+from trainer.export.card import RECORD_FILE
 from trainer.export.folders import export_folder, load_export
 from trainer.export.library_folder import library_tokenizer
-from trainer.export.record import RECORD_FILE
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 
