@@ -57,11 +57,6 @@ PLAIN_NAMES = {
     "MT_KEY": "CLIENT__KEY",
 }
 """Short names of settings in the environment; of several names of a setting, the last one here wins."""
-_REPLACED = {
-    "APP__RUNS_ROOT": "runs are in `models/` below `APP__ARTIFACTS_ROOT`; set that",
-    "APP__LOGS_ROOT": "the log of a run is in its folder below `APP__ARTIFACTS_ROOT`, processes log to their output",
-}
-"""Settings of the programs before this one, with what to use instead."""
 _RANKS = {name: rank for rank, name in enumerate(PLAIN_NAMES)}
 
 
@@ -438,7 +433,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         if name in known:
             set_path(values, name.lower().replace("__", "."), value)
         elif separator and name != "APP__CONFIG_FILE":
-            near = f": {_REPLACED[name]}." if name in _REPLACED else did_you_mean(name, known)
+            near = did_you_mean(name, known)
             if near or group in Settings.model_fields:  # else a variable of another program
                 problem = FieldProblem(path=name, message=f"Unknown setting `{name}`{near}")
                 raise refusal(ErrorCode.CONFIG_INVALID, problem)

@@ -63,8 +63,6 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"QUEU__NAME": "x"}, "Unknown setting `QUEU__NAME`; did you mean `QUEUE__NAME`?"),
     ({"QUEUE__TRAINING_SLOT": "1"}, "Unknown setting `QUEUE__TRAINING_SLOT`; did you mean `QUEUE__TRAINING_SLOTS`?"),
     ({"DISCORD__ZZZ": "1"}, "Unknown setting `DISCORD__ZZZ`"),
-    ({"APP__RUNS_ROOT": "r"}, "Unknown setting `APP__RUNS_ROOT`: runs are in `models/` below `APP__ARTIFACTS_ROOT`;"),
-    ({"APP__LOGS_ROOT": "logs"}, "Unknown setting `APP__LOGS_ROOT`: the log of a run is in its folder"),
     ({"APP__CONFIG_FILE": "a/folder/no.toml"}, "The settings file 'no.toml' cannot be read."),
     ({"MT_URL": "lab:8000"}, "`CLIENT__URL`"),
     ({"MT_KEY": "t0ken"}, "`CLIENT__KEY` must have at least 16 characters, without spaces."),
