@@ -147,7 +147,7 @@ class Pictures:
         for seed in range(1, WAITING + 1):
             answer = await self._ask("", "mt train", {"corpus": "demo", "name": f"kazakh-seed-{seed}", "seed": seed})
             if seed == 1:
-                await self._draw("queued", await self._message_of("seed-1", after=answer), "in the queue · starts")
+                await self._draw("queued", await self._message_of("seed-1", after=answer), "in the queue · requested")
         digest = await self._message_of(f"Watching {WAITING + 1} runs")
         await self._draw("digest", digest, f"position {WAITING}")
         await self._ask("queue", "mt queue", {})

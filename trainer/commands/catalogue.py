@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, CommandInfo] = {
     ),
     "runs": CommandInfo("listing", "Runs", "list runs, newest first", "mt runs --status completed"),
     "queue": CommandInfo(
-        "listing", "Runs", "list the running, waiting and paused runs, with their expected starts", "mt queue"
+        "listing", "Runs", "list the running, waiting and paused runs", "mt queue"
     ),
     "status": CommandInfo("runs", "Runs", "show the state, losses and progress of a run", "mt status RUN"),
     "logs": CommandInfo("runs", "Runs", "show the log of a run", "mt logs RUN --follow"),

@@ -29,7 +29,7 @@ class Installation(Protocol):
         """List runs, newest first."""
 
     async def unfinished(self) -> Sequence[RunStatus]:
-        """List the runs that have not ended, with their places in the queue and their expected starts."""
+        """List the runs that have not ended, with their places in the queue."""
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run; raises RUN_NOT_FOUND, as all methods do."""

@@ -248,7 +248,7 @@ MESSAGES: Mapping[str, Make] = {
     ),
     "digest": lambda given: digest_card([run_line(record_of(given), RUNNING)] * 30, "digest-1"),
     "queue": lambda given: queue_answer(
-        [QueueRow(entry(given), is_running=False, starts_at=1.0)] * 30, has_worker=True, is_paused=False
+        [QueueRow(entry(given), is_running=False)] * 30, has_worker=True, is_paused=False
     ),
     "settings": lambda given: settings_answer(UserSettings(), given),
     "tokenizers": lambda given: tokenizers_page([tokenizer(given, "queued")] * 8, total=8, page=""),
