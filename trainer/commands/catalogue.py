@@ -44,9 +44,7 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "mt bench architectures demo --tokens 100000",
     ),
     "runs": CommandInfo("listing", "Runs", "list runs, newest first", "mt runs --status completed"),
-    "queue": CommandInfo(
-        "listing", "Runs", "list the running, waiting and paused runs", "mt queue"
-    ),
+    "queue": CommandInfo("listing", "Runs", "list the running, waiting and paused runs", "mt queue"),
     "status": CommandInfo("runs", "Runs", "show the state, losses and progress of a run", "mt status RUN"),
     "logs": CommandInfo("runs", "Runs", "show the log of a run", "mt logs RUN --follow"),
     "cancel": CommandInfo("runs", "Runs", "cancel a run that has not ended; its checkpoints stay", "mt cancel RUN"),

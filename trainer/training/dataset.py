@@ -1,8 +1,8 @@
 """Tokenized corpora: encoded once per corpus and tokenizer, then mapped into memory from a cache folder."""
 
 import os
-from array import array
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -165,6 +165,7 @@ def _content(folder: Path) -> _Content:
 
 def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -> None:
     """Encode all splits in one pass over the corpus, and measure leaks between them."""
+    newline = 0 if tokenizer.documents == "line" else 1
     counts = {split: Counter(dict.fromkeys(_Counts._fields, 0)) for split in corpus.splits}
     with filled_folder(folder) as temporary, ExitStack() as stack:
         files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
@@ -176,7 +177,9 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -
             of_lines, ids = _encoded(lines, tokenizer)
             counts[split].update(of_lines._asdict())
             unsynced_bytes += files[split].write(ids.tobytes())
-            chars_files[split].write(_line_chars(lines, tokenizer).tobytes())
+            lengths: Iterator[int] = map(len, lines.split("\n"))
+            line_chars: LineChars = np.fromiter(lengths, np.int32)
+            chars_files[split].write((line_chars + newline).tobytes())
             if unsynced_bytes > _SYNCED_BYTES:
                 syncing.append(disk.submit(os.fsync, files[split].fileno()))
                 unsynced_bytes = 0
@@ -205,11 +208,6 @@ class _Counts(NamedTuple):
     unknown_tokens: int
     unknown_chars: int
     words: int
-
-
-def _line_chars(lines: str, tokenizer: Tokenizer) -> "array[int]":
-    newline = 0 if tokenizer.documents == "line" else 1
-    return array("i", (len(line) + newline for line in lines.split("\n")))
 
 
 def _encoded(lines: str, tokenizer: Tokenizer) -> tuple[_Counts, Ids]:
