@@ -9,8 +9,8 @@ from discord import app_commands
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.job_notes import card_note
-from bot.processes.corpus_build import BuildRequest, SourceName
 from bot.session.client import Bot
+from trainer.artifacts.corpus_builds import BuildRequest, SourceName
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
 
@@ -57,11 +57,11 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_SECONDS):
             await build.changed.wait()
-    error = build.state.error
+    error = build.status.error
     if error is not None:
         await asyncio.to_thread(build.directory.remove)
         raise AppError(error.code, error.message)
     watcher = await bot.notifier.watch_build(build.directory.build_id, caller.user_id, None, caller.channel_id)
-    embed = corpus_build_card(build.directory.build_id, build.state)
+    embed = corpus_build_card(build.directory.build_id, build.status)
     embed.description = f"{embed.description}\n{card_note(watcher, 'corpus list')}"
     return Answer(embed)

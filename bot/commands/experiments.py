@@ -185,7 +185,7 @@ async def _export(context: CommandContext, experiment_id: str) -> Answer:
 
 def _exported_files(experiment: ExperimentDirectory) -> list[str]:
     """Return the files of a report that are for people; raises CONFLICT before the end."""
-    return [file.path for file in experiment.completed_files() if PurePosixPath(file.path).suffix in _EXPORTED]
+    return [file.path for file in experiment.result_files() if PurePosixPath(file.path).suffix in _EXPORTED]
 
 
 def _zipped(folder: Path, names: Sequence[str]) -> bytes:

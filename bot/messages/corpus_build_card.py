@@ -6,43 +6,43 @@ import discord
 
 from bot.messages.run_card import progress_bar
 from bot.messages.text import BLURPLE, GREEN, RED, code_block, count, make_embed, without_links
-from bot.processes.corpus_build import BuildState
+from trainer.artifacts.corpus_builds import BuildStatus
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.people.language import _, numeral
 
 _MAX_TABLE = 3000
 
 
-def corpus_build_card(build_id: str, state: BuildState) -> discord.Embed:
+def corpus_build_card(build_id: str, status: BuildStatus) -> discord.Embed:
     """Return the card of a build in its current state."""
-    source = state.request.source
-    if state.error is not None:
+    source = status.request.source
+    if status.error is not None:
         return make_embed(
             RED,
             f"❌ {_('Corpora not built: {source}', source=source)}",
-            [without_links(state.error.message), *_lines(state)],
+            [without_links(status.error.message), *_lines(status)],
             build_id,
         )
-    if state.manifest is not None:
-        corpus = next(iter(state.manifest.languages.values())).file.path.removesuffix(".txt")
+    if status.manifest is not None:
+        corpus = next(iter(status.manifest.languages.values())).file.path.removesuffix(".txt")
         lines = [
-            code_block("\n".join(_table(state.manifest)), _MAX_TABLE),
-            *_warnings(state.manifest),
+            code_block("\n".join(_table(status.manifest)), _MAX_TABLE),
+            *_warnings(status.manifest),
             _("Next: {commands}", commands=f"`/mt train corpus:{corpus}`"),
         ]
         return make_embed(GREEN, f"✅ {_('Corpora built: {source}', source=source)}", lines, build_id)
-    return make_embed(BLURPLE, f"🏗 {_('Building corpora: {source}', source=source)}", [*_lines(state)], build_id)
+    return make_embed(BLURPLE, f"🏗 {_('Building corpora: {source}', source=source)}", [*_lines(status)], build_id)
 
 
-def _lines(state: BuildState) -> Iterator[str]:
+def _lines(status: BuildStatus) -> Iterator[str]:
     """Yield the progress of each language."""
-    progress = {one.language: one for one in state.progress}
-    for language in state.request.languages:
-        yield f"**{language}** {_progress(progress[language], state) if language in progress else _('· waiting')}"
+    progress = {one.language: one for one in status.progress}
+    for language in status.request.languages:
+        yield f"**{language}** {_progress(progress[language], status) if language in progress else _('· waiting')}"
 
 
-def _progress(one: BuildProgress, state: BuildState) -> str:
-    most = state.request.characters
+def _progress(one: BuildProgress, status: BuildStatus) -> str:
+    most = status.request.characters
     bar = "" if most is None else f"{progress_bar(min(100.0, 100 * one.characters / most))} "
     counts = _(
         "{documents}, {rejected} rejected · kept {lines}, {characters}",

@@ -12,7 +12,7 @@ from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figure
 from bot.messages.tokenizer_card import tokenizer_card
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, Subject, View, no_files
 from bot.people.watchers import Ledger, State, Watcher
-from bot.processes.corpus_build import BuildDirectory, BuildState
+from trainer.artifacts.corpus_builds import BuildDirectory, BuildStatus
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerDirectory
@@ -125,10 +125,18 @@ class TokenizerSubject(Subject):
         return TokenizerView(state)
 
 
+class BuildState(State):
+    status: BuildStatus
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status.has_ended
+
+
 class BuildView(View):
     def __init__(self, build_id: str, state: BuildState) -> None:
         super().__init__(state)
-        self._build_id, self._build = build_id, state
+        self._build_id, self._build = build_id, state.status
 
     def card(self, user_id: int) -> Message:
         return Message(corpus_build_card(self._build_id, self._build), no_files, button_row())
@@ -145,7 +153,7 @@ class BuildSubject(Subject):
         return True
 
     async def _read(self) -> Reading:
-        state = await asyncio.to_thread(self._build.state)
+        state = BuildState(status=await asyncio.to_thread(self._build.status))
         return Reading(state, partial(self._draw, state))
 
     async def _draw(self, state: BuildState) -> View:

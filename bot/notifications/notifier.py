@@ -20,8 +20,8 @@ from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import Subject
 from bot.people.watchers import HasLedger, Watcher, read_ledger
 from bot.processes.chart_process import ChartProcess
-from bot.processes.corpus_build import BuildStore
 from bot.rest.pacing import Pace
+from trainer.artifacts.corpus_builds import BuildStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore

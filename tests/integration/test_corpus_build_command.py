@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bot.app import build
-from bot.processes.corpus_build import BuildRequest, BuildState, BuildStore
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from tests.support.bot import AMBER, TOKEN, Place, place, settings
 from tests.support.waiting import ANSWER_SECONDS, until
+from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
 from trainer.contracts.base import now
 
 TO_IPA = "def to_ipa(text, lang):\n    return text.lower()\n"
@@ -120,11 +120,9 @@ async def test_build__whose_start_was_never_answered_is_not_continued_and_a_dama
     tmp_path: Path,
 ) -> None:
     local_texts(tmp_path)
-    unanswered, damaged = (BuildStore(tmp_path / "artifacts").new() for _ in range(2))
-    request = BuildRequest(source="local", languages=("kk",))
-    for directory in (unanswered, damaged):
-        directory.save(BuildState(created_at=now(), request=request))
-    (damaged.path / "build.json").write_text("{", encoding="utf-8")
+    record = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
+    unanswered, damaged = (BuildStore(tmp_path / "artifacts").create(record) for _ in range(2))
+    (damaged.path / "request.json").write_text("{", encoding="utf-8")
     async with place(tmp_path) as here:
         assert here.bot.corpus_builder.current is None
         assert not unanswered.exists() and damaged.exists()
@@ -142,8 +140,8 @@ async def test_build__whose_state_cannot_be_stored_ends_all_the_same(
         shutil.rmtree(current.directory.path)
         current.directory.path.touch()
         gate.touch()
-        await until(lambda: current.state.has_ended)
-        assert current.state.manifest is not None
+        await until(lambda: current.status.has_ended)
+        assert current.status.manifest is not None
         current.directory.path.unlink()
 
 

@@ -12,7 +12,8 @@ import structlog
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, step_folder
 from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
-from trainer.artifacts.runs import RunDirectory, RunStore, in_order
+from trainer.artifacts.job_folder import in_order
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
@@ -153,11 +154,10 @@ class _Cleanup:
         options = self._app.tokenizer_cleanup
         if not options.enabled:
             return
-        experiments = self._experiments.all()
-        if self._runs.unreadable() or len(experiments) < len(self._experiments.names()):
+        if self._runs.unreadable() or self._experiments.unreadable():
             log.warning("tokenizer_cleanup_postponed", reason="A run or an experiment cannot be read.")
             return
-        requests = [experiment.record().request for experiment in experiments]
+        requests = [experiment.record().request for experiment in self._experiments.all()]
         named = "\n".join(request.model_dump_json() for request in requests)
         labels = {shared_tokenizer_label(request, model) for request in requests for model in request.models}
         used = {tokenizer_id for run in self._runs.all() for tokenizer_id in _tokenizers_of(run)}

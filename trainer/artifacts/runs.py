@@ -1,10 +1,9 @@
 """Runs on disk, one directory each; Redis is rebuilt from them."""
 
 import os
-import re
 import secrets
 from bisect import insort
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.artifacts.event_log import EventLog, EventReader
+from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, in_order, with_manifest
 from trainer.artifacts.run_status import RunFollower
 from trainer.config.validation import did_you_mean, shown_name
 from trainer.contracts.base import FileRecord, RunState, Timestamp, changed, now
@@ -59,7 +59,7 @@ from trainer.system.files import (
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-SEALED_FILES = _REQUEST, _MANIFEST, _ = ("request.json", "manifest.json", "events.jsonl")
+SEALED_FILES = _, _MANIFEST, _ = (REQUEST_FILE, "manifest.json", "events.jsonl")
 _SEAL = "SHA256SUMS"
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 5.0
@@ -69,45 +69,43 @@ _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
 _CLOCK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
 """Steps of a file's time: of a kernel's clock, and of a disk that keeps whole seconds."""
 _SHOWN_RUNS = 5
-_RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class RunDirectory:
-    """Directory of one run: request, lock, event log, checkpoints, manifest.
+class RunDirectory(JobFolder[RunRecord]):
+    """Folder of one run: beside the files of each job event log, checkpoints, manifest and seal.
 
     After a run was accepted, only the process that holds its lock writes to it. The bot writes its two ledgers.
     """
 
+    word = "run"
+    record_type = RunRecord
+    result_name = _MANIFEST
+
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
-        self.path = path
-        self.disk = disk
-        self.run_id = path.name
+        super().__init__(path, disk)
+        self.run_id = self.job_id
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
         self.weights = path / "model.safetensors"
         self.loss_curve = path / "loss_curve.jsonl"
         self.training_samples = path / "training_samples.jsonl"
-        self.logs = path / "logs.jsonl"
         self.metrics = path / "eval" / "metrics.json"
         self.samples = path / "eval" / "samples.jsonl"
-        self.message_ledger = path / "dm.json"
         self.webhook_ledger = path / "webhooks.json"
         self.seal = path / _SEAL
-        self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
-        self._cancel = path / "cancel"
+        self._events = path / "events.jsonl"
         self._pause = path / "pause"
-        self._lock = path / "lock"
 
-    def record(self) -> RunRecord:
-        """Read `request.json`; raises BrokenFile if it is damaged."""
-        return read_record(self._request, RunRecord)
+    def is_unfinished(self) -> bool:
+        """Return True until the end is completely written."""
+        return not self.seal.exists()
 
     def manifest(self) -> RunManifest | None:
         """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
-        if not os.path.lexists(self._manifest):  # faster than an exception
+        if not os.path.lexists(self.result):  # faster than an exception
             return None
         try:
-            return read_record(self._manifest, RunManifest)
+            return read_record(self.result, RunManifest)
         except FileNotFoundError:
             return None
 
@@ -136,7 +134,7 @@ class RunDirectory:
             ) from None
 
     def write_manifest(self, manifest: RunManifest) -> None:
-        write_atomically(self._manifest, _as_json(manifest), self.disk)
+        write_atomically(self.result, _as_json(manifest), self.disk)
 
     def write_seal(self) -> None:
         """Write SHA256SUMS with the hashes of manifest, request and events, in the format of `sha256sum --check`.
@@ -146,10 +144,6 @@ class RunDirectory:
         if not self.seal.exists():
             lines = (f"{sha256_of(self.path / name)}  {name}\n" for name in SEALED_FILES)
             write_atomically(self.seal, "".join(lines).encode(), self.disk)
-
-    def lock(self) -> BinaryIO | None:
-        """Take the run's lock, or return None if another process holds it. Closing the file releases the lock."""
-        return try_lock(self._lock)
 
     def wait_for_lock(self, seconds: float) -> BinaryIO:
         """Wait for the run's lock and take it; raises SERVICE_UNAVAILABLE after `seconds`."""
@@ -178,7 +172,7 @@ class RunDirectory:
 
         Raises SERVICE_UNAVAILABLE if that takes long.
         """
-        if self._manifest.exists() and not self.seal.exists() and self._lock.exists():
+        if self.result.exists() and not self.seal.exists() and self._lock.exists():
             self.wait_for_lock(_END_SECONDS).close()
 
     def ended_at(self) -> float | None:
@@ -202,7 +196,7 @@ class RunDirectory:
             return
         old, new = (
             f"{sha256(content).hexdigest()}  manifest.json\n".encode()
-            for content in (read_regular(self._manifest), _as_json(renewed))
+            for content in (read_regular(self.result), _as_json(renewed))
         )
         lines = read_regular(self.seal).splitlines(keepends=True)
         request, *events = (line for line in lines if not line.endswith(b"  manifest.json\n"))
@@ -211,14 +205,6 @@ class RunDirectory:
         self.write_manifest(renewed)
         if old in lines:
             write_atomically(self.seal, b"".join((request, new, *events)), self.disk)
-
-    def request_cancel(self) -> None:
-        with storage_errors("the request to cancel the run could not be written"):
-            self.disk.write(self._cancel, b"")
-            self.disk.sync(self.path)
-
-    def cancel_requested(self) -> bool:
-        return self._cancel.exists()
 
     def request_pause(self) -> None:
         """Let no process train the run from now on; a process that trains it pauses it."""
@@ -229,7 +215,7 @@ class RunDirectory:
 
     def pause_requested(self) -> bool:
         """Return True if a run that has not ended and is not being cancelled is to be paused, or is paused."""
-        return self._pause.exists() and not self._manifest.exists() and not self._cancel.exists()
+        return self._pause.exists() and not self.result.exists() and not self._cancel.exists()
 
     @property
     def is_paused(self) -> bool:
@@ -279,12 +265,12 @@ class Origin(NamedTuple):
     state: TrainingState
 
 
-class RunStore:
+class RunStore(JobStore[RunDirectory]):
     """All runs of one artifacts root."""
 
-    def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
-        self._folder = artifacts_root / "models"
-        self._disk = disk
+    folder_name = "models"
+    folder_type = RunDirectory
+    not_found = ErrorCode.RUN_NOT_FOUND
 
     def create(self, record: RunRecord, origin: Origin | None = None) -> RunDirectory:
         """Create the directory of a run with its request and first event, synced to disk; raises OSError.
@@ -294,9 +280,9 @@ class RunStore:
         """
         path = self._folder / record.run_id
         temporary = self._folder / f".{record.run_id}{_TEMPORARY_SUFFIX}"
-        self._disk.make_folder(temporary, exist_ok=False)
+        self.disk.make_folder(temporary, exist_ok=False)
         try:
-            run = RunDirectory(temporary, self._disk)
+            run = RunDirectory(temporary, self.disk)
             with run.wait_for_lock(_LOCK_SECONDS):
                 if path.exists():
                     raise FileExistsError(path)
@@ -308,17 +294,17 @@ class RunStore:
                         stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{loss}")
                         is_best = state.history.best_step == state.step
                         log.append(CheckpointSaved(**stamped, step=state.step, val_loss=loss, is_best=is_best))
-                request, seconds = temporary / _REQUEST, record.created_at.timestamp()
-                write_atomically(request, _as_json(record), self._disk)
+                request, seconds = temporary / REQUEST_FILE, record.created_at.timestamp()
+                write_atomically(request, _as_json(record), self.disk)
                 os.utime(request, (seconds, seconds))  # by which `newest` orders the runs
-                self._disk.rename(temporary, path)
+                self.disk.rename(temporary, path)
                 temporary = path
-                self._disk.sync(self._folder)
+                self.disk.sync(self._folder)
         except (AppError, OSError):
             with suppress(OSError):
-                self._disk.remove_folder(temporary)
+                self.disk.remove_folder(temporary)
             raise
-        return RunDirectory(path, self._disk)
+        return RunDirectory(path, self.disk)
 
     def delete(self, run: RunDirectory) -> None:
         """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if other runs start from it.
@@ -334,9 +320,9 @@ class RunStore:
                 raise AppError(ErrorCode.CONFLICT, message)
         deleted = self._folder / f".{run.run_id}{_TEMPORARY_SUFFIX}"
         with run.wait_for_lock(_LOCK_SECONDS), storage_errors("the run was not deleted completely"):
-            self._disk.rename(run.path, deleted)
-            self._disk.sync(self._folder)
-            self._disk.remove_folder(deleted)
+            self.disk.rename(run.path, deleted)
+            self.disk.sync(self._folder)
+            self.disk.remove_folder(deleted)
 
     def clear_leftovers(self) -> None:
         """Remove incomplete directories of processes that were killed."""
@@ -344,7 +330,7 @@ class RunStore:
             with suppress(OSError):  # it was completed meanwhile, or the next call removes it
                 if time() - path.stat().st_mtime > _LEFTOVER_SECONDS and (lock := try_lock(path / "lock")) is not None:
                     with lock:
-                        self._disk.remove_folder(path)
+                        self.disk.remove_folder(path)
                         log.warning("incomplete_run_removed", run_id=path.name[1 : -len(_TEMPORARY_SUFFIX)])
 
     def _copy(self, origin: Origin, run: RunDirectory) -> None:
@@ -352,33 +338,21 @@ class RunStore:
         old, state = origin
         best = state.step if state.history.best_step is None else state.history.best_step
         for step in {state.step, best}:
-            copy_durably(step_folder(old.checkpoints, step), step_folder(run.checkpoints, step), self._disk)
-        self._disk.sync(run.checkpoints)
+            copy_durably(step_folder(old.checkpoints, step), step_folder(run.checkpoints, step), self.disk)
+        self.disk.sync(run.checkpoints)
         source, target = scheduled_folder(old.checkpoints), scheduled_folder(run.checkpoints)
         for step in checkpoint_steps(source):
             if step <= state.step:
-                copy_durably(step_folder(source, step), step_folder(target, step), self._disk)
-                self._disk.sync(target)
+                copy_durably(step_folder(source, step), step_folder(target, step), self.disk)
+                self.disk.sync(target)
         for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
-                copy_durably(path, run.path / path.name, self._disk)
-
-    def get(self, run_id: str) -> RunDirectory:
-        """Return a run by id; raises RUN_NOT_FOUND."""
-        path = self._folder / run_id
-        if not _RUN_ID.fullmatch(run_id) or not (path / "request.json").is_file():
-            shown = f" '{run_id}'" if len(run_id) <= 64 and run_id.isprintable() else ""
-            raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run{shown}: check its id, or list the runs.")
-        return RunDirectory(path, self._disk)
-
-    def all(self) -> list[RunDirectory]:
-        """Return all runs, newest first; a run with an unreadable request is logged and skipped."""
-        return in_order(map(self.directory, self.ids()))[::-1]
+                copy_durably(path, run.path / path.name, self.disk)
 
     def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
         """Return the newest runs of a family, by the day in their names, without reading them."""
         found = sorted(self._folder.glob(f"{family}-[0-9]*/request.json"), reverse=True)
-        return [RunDirectory(path.parent, self._disk) for path in found[:count]]
+        return [RunDirectory(path.parent, self.disk) for path in found[:count]]
 
     def newest(self, state: RunState | None = None) -> Iterator[RunDirectory]:
         """Yield the runs in the order of `all`, reading only the requests of runs that can be next.
@@ -392,13 +366,9 @@ class RunStore:
                 yield read.pop()[1]
             if self._may_be(run_id, state):
                 run = self.directory(run_id)
-                created_at = _created_at(run)
-                if created_at is not None:
-                    insort(read, (created_at, run), key=itemgetter(0))
+                if (at := created_at(run)) is not None:
+                    insort(read, (at, run), key=itemgetter(0))
         yield from (run for _, run in reversed(read))
-
-    def directory(self, run_id: str) -> RunDirectory:
-        return RunDirectory(self._folder / run_id, self._disk)
 
     def ids(self) -> list[str]:
         """Return the ids of all runs, in no order, without reading them."""
@@ -411,9 +381,6 @@ class RunStore:
         for run_id in self.ids():
             (finished if self._has(run_id, _SEAL) else unfinished).append(run_id)
         return unfinished, finished
-
-    def unreadable(self) -> list[RunDirectory]:
-        return [run for run in map(self.directory, self.ids()) if _created_at(run) is None]
 
     def unfinished(self) -> list[RunDirectory]:
         """Return the runs whose end is not completely written, oldest first."""
@@ -432,9 +399,9 @@ class RunStore:
         except FileNotFoundError:
             return found
         try:
-            for name in filter(_RUN_ID.fullmatch, os.listdir(folder)):
+            for name in filter(JOB_ID.fullmatch, os.listdir(folder)):
                 try:
-                    seconds = os.stat(f"{name}/{_REQUEST}", dir_fd=folder).st_mtime
+                    seconds = os.stat(f"{name}/{REQUEST_FILE}", dir_fd=folder).st_mtime
                 except OSError:  # not a run, or just deleted
                     continue
                 found.append((seconds + (_COARSE_SECONDS if seconds.is_integer() else _CLOCK_SECONDS), name))
@@ -468,20 +435,6 @@ def one_run_id(given: str, run_ids: Collection[str], place: str = "") -> str:
     return found[0]
 
 
-def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
-    """Sort runs, oldest first; a run with an unreadable request is logged and skipped."""
-    created = {run: created_at for run in runs if (created_at := _created_at(run)) is not None}
-    return sorted(created, key=created.__getitem__)
-
-
-def _created_at(run: RunDirectory) -> datetime | None:
-    try:
-        return run.record().created_at
-    except (OSError, ValueError):
-        log.error("run_unreadable", run_id=run.run_id)
-        return None
-
-
 def _as_json(record: BaseModel) -> bytes:
     return record.model_dump_json(indent=1).encode()
 
@@ -489,12 +442,6 @@ def _as_json(record: BaseModel) -> bytes:
 def new_run_id(family: str, created_at: Timestamp) -> str:
     """Return a new run id: family, day and eight random hex digits."""
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
-
-
-def with_manifest(folder: Path, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:
-    """Return the files that a folder's `manifest.json` names and itself, by their paths."""
-    by_path = {file.path: file for file in (*files, *file_records(folder, [folder / "manifest.json"]))}
-    return tuple(by_path[path] for path in sorted(by_path))
 
 
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:

@@ -344,7 +344,7 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
-    names = [file.path for file in experiment.completed_files()]
+    names = [file.path for file in experiment.result_files()]
     if options.folder.exists() and (not options.folder.is_dir() or any(options.folder.iterdir())):
         shown = shown_name(options.folder.name)
         raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")

@@ -97,3 +97,9 @@ Timestamp = AwareDatetime
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+class JobRecord(Frozen):
+    """`request.json` of any job; its kind adds the fields."""
+
+    created_at: Timestamp

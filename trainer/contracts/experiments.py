@@ -12,6 +12,7 @@ from trainer.contracts.base import (
     FileRecord,
     Frozen,
     Identifier,
+    JobRecord,
     RunState,
     Sha256,
     Timestamp,
@@ -166,14 +167,13 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
         return {code: each.branch for code, each in options.items() if each.branch and not each.is_control}
 
 
-class ExperimentRecord(Frozen):
+class ExperimentRecord(JobRecord):
     """`request.json`: an accepted experiment."""
 
     schema_version: Literal[1] = 1
     experiment_id: Identifier
     user_id: int | None
     http: HttpOrigin | None = None
-    created_at: Timestamp
     request: ExperimentRequest
     request_hash: Sha256
     corpora: dict[LanguageCode, CorpusRef]

@@ -22,6 +22,7 @@ from trainer.contracts.base import (
     FileRecord,
     Frozen,
     Identifier,
+    JobRecord,
     Positive,
     Probability,
     RunState,
@@ -371,7 +372,7 @@ class HttpOrigin(Frozen):
     """Hash of the fields of its request; only with `idempotency`."""
 
 
-class RunRecord(Frozen):
+class RunRecord(JobRecord):
     """`request.json`: an accepted run."""
 
     schema_version: Literal[1] = 1
@@ -380,7 +381,6 @@ class RunRecord(Frozen):
     """Discord user who started the run; None for a run of the command line or of another HTTP client."""
     http: HttpOrigin | None = None
     """Set if the run was started over HTTP."""
-    created_at: Timestamp
     request: SentRequest
     effective: EffectiveRequest
     request_hash: Sha256

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.config import JsonDict, JsonValue
 
 from trainer.contracts import tokenizers
-from trainer.contracts.base import Count, Frozen, Identifier, JobState, Sha256, Timestamp
+from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp
 from trainer.contracts.errors import RunError
 from trainer.contracts.rules import described, needs
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
@@ -65,12 +65,11 @@ class TokenizerTrainRequest(Frozen, json_schema_extra=described(*_OPTION_RULES, 
         return self.split_by or ("line" if self.documents == "line" else "position")
 
 
-class TokenizerRecord(Frozen):
+class TokenizerRecord(JobRecord):
     """`request.json`: an accepted request."""
 
     schema_version: Literal[1] = 1
     tokenizer_id: Identifier
-    created_at: Timestamp
     request: TokenizerTrainRequest
     corpora: tuple[CorpusRef, ...]
     source: Sha256 | None = None

@@ -11,7 +11,6 @@ from typing import Annotated, NamedTuple, assert_never
 from aiohttp import web
 from pydantic import Field
 
-from trainer.artifacts.runs import with_manifest
 from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
@@ -99,12 +98,11 @@ async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tup
             return run.path, await asyncio.to_thread(run.result_files)
         case "tokenizers":
             tokenizer = await call.api.tokenizer(call.client, item_id, "resume")
-            files = await asyncio.to_thread(lambda: with_manifest(tokenizer.path, tokenizer.completed_manifest().files))
-            return tokenizer.path, files
+            return tokenizer.path, await asyncio.to_thread(tokenizer.result_files)
         case "experiments":
             check_may_see(call)
             experiment = queue.experiments.stored.get(item_id)
-            return experiment.path, await asyncio.to_thread(experiment.completed_files)
+            return experiment.path, await asyncio.to_thread(experiment.result_files)
         case unknown:
             assert_never(unknown)
 

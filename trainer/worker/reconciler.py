@@ -6,7 +6,8 @@ import time
 import structlog
 
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.runs import RunStore, in_order
+from trainer.artifacts.job_folder import in_order
+from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.jobs import ExperimentPayload, TokenizerTrainPayload, TrainJobPayload

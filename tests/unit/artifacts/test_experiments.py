@@ -8,7 +8,7 @@ from tests.support.cross_language import SHA, cell_run, experiment_record, plan
 from tests.support.refusals import refused
 from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
-from trainer.artifacts import experiments
+from trainer.artifacts import job_folder
 from trainer.artifacts.experiments import (
     ExperimentDirectory,
     ExperimentStore,
@@ -137,7 +137,7 @@ def test_cancelled_experiment__waits_for_the_process_that_runs_it(
     experiment.request_cancel()
     assert experiment.cancel_requested()
     assert experiment.status(RunStore(tmp_path)).message == "Cancelled."
-    monkeypatch.setattr(experiments, "_ENDING_SECONDS", 0.05)
+    monkeypatch.setattr(job_folder, "_ENDING_SECONDS", 0.05)
     lock = experiment.lock()
     assert lock is not None
     with lock, refused(ErrorCode.SERVICE_UNAVAILABLE):

@@ -41,7 +41,6 @@ from bot.messages.text import plain
 from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
 from bot.messages.tokenizer_card import tokenizer_card
 from bot.people.user_settings import UserSettings
-from bot.processes.corpus_build import BuildRequest, BuildState
 from local_discord.limits import message_problems
 from local_discord.validation import Description
 from local_discord.wire import Json, decode, mapping
@@ -51,8 +50,9 @@ from tests.support.measured_runs import measured
 from tests.support.properties import for_all
 from tests.support.scores import score_of
 from tests.support.stories import BEGIN, Story, run_record
+from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
-from trainer.contracts.base import FileRecord, now
+from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.inference import (
@@ -240,8 +240,7 @@ MESSAGES: Mapping[str, Make] = {
     "added": lambda given: added_answer(OVERVIEW._replace(name=clean_name(f"a{given}")), is_new=True),
     "corpus build": lambda given: corpus_build_card(
         "build-1",
-        BuildState(
-            created_at=now(),
+        BuildStatus(
             request=BuildRequest(source="local", languages=("tr",)),
             error=RunError.of(AppError(ErrorCode.INVALID_INPUT, given)),
         ),

@@ -1,0 +1,232 @@
+"""Folders of jobs on disk: what runs, tokenizers, experiments and builds of corpora share; imports no torch."""
+
+import re
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Generic, TypeVar
+
+import structlog
+
+from trainer.contracts.base import FileRecord, JobRecord, RunState
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.system.files import (
+    DISK,
+    Disk,
+    file_records,
+    read_record,
+    storage_errors,
+    try_lock,
+    write_atomically,
+)
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+REQUEST_FILE = "request.json"
+JOB_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_ENDING_SECONDS, _POLL_SECONDS = 10.0, 0.02
+
+RecordT_co = TypeVar("RecordT_co", bound=JobRecord, covariant=True)
+
+
+class JobFolder(Generic[RecordT_co]):
+    """Folder of one job: request, lock, log, and in the end a result, an error or the mark of a cancellation.
+
+    The result is written last, and counts if several of these exist. A subclass adds what only its kind has.
+    """
+
+    word: str
+    """The noun for a job of the kind, from which messages, events of the log and the name of its id are made."""
+    record_type: type[RecordT_co]
+    result_name = "result.json"
+
+    def __init__(self, path: Path, disk: Disk = DISK) -> None:
+        self.path = path
+        self.disk = disk
+        self.job_id = path.name
+        self.logs = path / "logs.jsonl"
+        self.message_ledger = path / "dm.json"
+        self.result = path / self.result_name
+        self._request = path / REQUEST_FILE
+        self._error = path / "error.json"
+        self._cancel = path / "cancel"
+        self._lock = path / "lock"
+
+    @property
+    def log_id(self) -> dict[str, str]:
+        """The id by its name in the log."""
+        return {f"{self.word}_id": self.job_id}
+
+    def exists(self) -> bool:
+        return self._request.exists()
+
+    def record(self) -> RecordT_co:
+        """Read `request.json`; raises BrokenFile if it is damaged."""
+        return read_record(self._request, self.record_type)
+
+    def created_at(self) -> datetime:
+        """Return when the job was accepted; raises OSError or BrokenFile."""
+        return self.record().created_at
+
+    def has_completed(self) -> bool:
+        return self.result.exists()
+
+    def is_unfinished(self) -> bool:
+        """Return True from the request to the result, the error or the request to cancel."""
+        return self._request.exists() and not any(end.exists() for end in (self.result, self._error, self._cancel))
+
+    def may_begin(self) -> bool:
+        """Return True for a job that is new, or that has failed or was cancelled."""
+        return not self.is_unfinished() and not self.has_completed()
+
+    def has_work(self) -> bool:
+        """Return True if a worker has something to do: also one that was cancelled may have jobs of its own to end."""
+        return self.is_unfinished() or (self.cancel_requested() and not self.result.exists())
+
+    def state(self) -> RunState:
+        """Return the state as the files tell it; a job that has started has a log."""
+        ends: tuple[tuple[Path, RunState], ...] = (
+            (self.result, "completed"),
+            (self._error, "failed"),
+            (self._cancel, "cancelled"),
+            (self.logs, "running"),
+        )
+        return next((state for file, state in ends if file.exists()), "queued")
+
+    def lock(self) -> BinaryIO | None:
+        """Take the lock for work on the job, or return None if another process has it; closing the file releases it."""
+        return try_lock(self._lock)
+
+    def begin(self, record: JobRecord) -> None:
+        """Write a request, and remove the end of an earlier attempt; the caller holds the lock."""
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
+        for file in (*self._of_attempt(), self.result, self._error, self._cancel, self.message_ledger):
+            self.disk.remove(file)
+        self.disk.sync(self.path)
+
+    def fail(self, error: AppError) -> None:
+        """Write the error that the job ended with."""
+        write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self.disk)
+
+    def failure(self) -> RunError | None:
+        try:
+            return read_record(self._error, RunError)
+        except FileNotFoundError:
+            return None
+
+    def request_cancel(self) -> None:
+        with storage_errors(f"the request to cancel the {self.word} could not be written"):
+            self.disk.write(self._cancel, b"")
+            self.disk.sync(self.path)
+
+    def cancel_requested(self) -> bool:
+        return self._cancel.exists()
+
+    def ended_at(self) -> float | None:
+        """Return when the end was written, in seconds since 1970; None before the end."""
+        ends = (end for end in (self.result, self._error, self._cancel) if end.exists())
+        return next((end.stat().st_mtime for end in ends), None)
+
+    def _of_attempt(self) -> tuple[Path, ...]:
+        """Return the files that another attempt begins without."""
+        return ()
+
+
+FolderT = TypeVar("FolderT", bound=JobFolder[JobRecord])
+FolderT_co = TypeVar("FolderT_co", bound=JobFolder[JobRecord], covariant=True)
+
+
+class JobStore(Generic[FolderT_co]):
+    """All jobs of one kind below an artifacts root."""
+
+    folder_name: str
+    folder_type: type[FolderT_co]
+    not_found = ErrorCode.DATA_NOT_FOUND
+
+    def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
+        self._folder = artifacts_root / self.folder_name
+        self.disk = disk
+
+    def directory(self, job_id: str) -> FolderT_co:
+        return self.folder_type(self._folder / job_id, self.disk)
+
+    def find(self, job_id: str) -> FolderT_co | None:
+        """Return a job by id; None if it does not exist."""
+        if not JOB_ID.fullmatch(job_id):
+            return None
+        job = self.directory(job_id)
+        return job if job.exists() else None
+
+    def get(self, job_id: str) -> FolderT_co:
+        """Return a job by id; raises the error for one that does not exist."""
+        job = self.find(job_id)
+        if job is None:
+            shown = f" '{job_id}'" if len(job_id) <= 64 and job_id.isprintable() else ""
+            word = self.folder_type.word
+            raise AppError(self.not_found, f"There is no {word}{shown}: check its id, or list the {word}s.")
+        return job
+
+    def ids(self) -> list[str]:
+        """Return the ids of all jobs, in no order, without reading them."""
+        found = (path.name for path in self._folder.glob("*"))
+        return [name for name in found if self.find(name) is not None]
+
+    def all(self) -> list[FolderT_co]:
+        """Return all jobs, newest first; one with an unreadable request is logged and skipped."""
+        return in_order(map(self.directory, self.ids()))[::-1]
+
+    def unreadable(self) -> list[FolderT_co]:
+        return [job for job in map(self.directory, self.ids()) if created_at(job) is None]
+
+    def unfinished(self) -> list[FolderT_co]:
+        """Return the jobs that have not ended, oldest first."""
+        return in_order(job for job in map(self.directory, self.ids()) if job.is_unfinished())
+
+    def create_or_continue(self, job_id: str, record: JobRecord) -> FolderT_co:
+        """Create the folder of a job with its request, synced to disk, unless the job is unfinished or has completed.
+
+        A failed or cancelled job begins again, once the process that worked on it has noticed its end. Raises OSError,
+        and SERVICE_UNAVAILABLE if that process takes long.
+        """
+        job = self.directory(job_id)
+        self.disk.make_folder(job.path)
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while job.may_begin():
+            lock = job.lock()
+            if lock is not None:
+                with lock:
+                    if job.may_begin():  # another process may have been faster
+                        job.begin(record)
+                        self.disk.sync(self._folder)
+            elif time.monotonic() > deadline:
+                message = f"The {job.word} '{job_id}' is just ending; try again in a minute."
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+            else:
+                time.sleep(_POLL_SECONDS)
+        return job
+
+
+def in_order(jobs: Iterable[FolderT]) -> list[FolderT]:
+    """Sort jobs, oldest first; one with an unreadable request is logged and skipped."""
+    created = {job: at for job in jobs if (at := created_at(job)) is not None}
+    return sorted(created, key=created.__getitem__)
+
+
+def created_at(job: JobFolder[JobRecord]) -> datetime | None:
+    """Return when a job was accepted; None if its request cannot be read, which is logged."""
+    try:
+        return job.created_at()
+    except (OSError, ValueError):
+        log.error(f"{job.word}_unreadable", **job.log_id)
+        return None
+
+
+def modified_at(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def with_manifest(folder: Path, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:
+    """Return the files that a folder's `manifest.json` names and itself, by their paths."""
+    by_path = {file.path: file for file in (*files, *file_records(folder, [folder / "manifest.json"]))}
+    return tuple(by_path[path] for path in sorted(by_path))
