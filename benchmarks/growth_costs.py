@@ -30,7 +30,7 @@ from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import now
 from trainer.contracts.events import JobCancelled, JobStarted, MetricsProgress, stamp
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, RunStatus, TrainRequest
 from trainer.data.text import corpus_sha256
 from trainer.models import build
@@ -403,7 +403,7 @@ async def _served(settings: Settings) -> AsyncIterator[Store]:
 
 
 async def _enqueue(store: Store, name: str) -> None:
-    await store.enqueue(QUEUE, "train", name, TrainJobPayload(run_id=name))
+    await store.enqueue(QUEUE, "train", name, FolderJobPayload(job_id=name))
 
 
 async def _server_info(store: Store, name: str) -> float:

@@ -24,7 +24,7 @@ from benchmarks.rows import Row
 from benchmarks.turns import ForeignLoad
 from trainer.config.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.base import changed
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.services.embedded import Services
 from trainer.store.connection import dumps, loads, read_streams, redis_settings
 from trainer.store.store import Store, connect
@@ -152,7 +152,7 @@ async def enqueue_all(store: Store) -> dict[str, int]:
 
     async def enqueue(name: str) -> None:
         enqueued[name] = time.monotonic_ns()
-        await store.enqueue(QUEUE, "job", name, TrainJobPayload(run_id=name))
+        await store.enqueue(QUEUE, "job", name, FolderJobPayload(job_id=name))
 
     for number in range(SPACED_JOBS):
         await asyncio.sleep(random.uniform(0, 2 * MEAN_GAP_SECONDS))

@@ -32,10 +32,10 @@ from benchmarks.many_users import TOKEN, resident_mebibytes, start_bot
 from benchmarks.rows import Machine, machine
 from local_discord import LocalDiscord
 from local_discord.state import User
+from trainer.artifacts.kinds import RUNS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import Frozen, Timestamp, changed, now
-from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.runs import TrainRequest
 from trainer.queue.enqueue import Enqueuer, EventPublisher
 from trainer.queue.queue import JobQueue
@@ -179,7 +179,7 @@ async def _fill(depth: Depth, runs: int) -> list[RunDirectory]:
             created_at=now(),
         )
         stored.append(store.create(record))
-        await enqueuer.enqueue(TrainJobPayload(run_id=record.run_id), record)
+        await enqueuer.enqueue_job(RUNS, record.run_id, record)
     for run in stored:
         await _add_events(depth, run)
     return stored
@@ -244,7 +244,7 @@ async def _queue(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]
 
     async def enqueue(number: int) -> None:
         record = changed(like, user_id=depth.owners[number % OWNERS])
-        await enqueuer.enqueue(TrainJobPayload(run_id=f"extra-{number}"), record)
+        await enqueuer.enqueue_job(RUNS, f"extra-{number}", record)
 
     enqueued = await _timed(CALLS, enqueue)
     claim_seconds: list[float] = []

@@ -15,7 +15,7 @@ from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import CellKey
-from trainer.contracts.jobs import TrainJobPayload, WorkerInfo
+from trainer.contracts.jobs import FolderJobPayload, WorkerInfo
 from trainer.contracts.runs import FinalState
 from trainer.services.embedded import answering_server
 from trainer.store import keys
@@ -152,7 +152,7 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
 
         assert "Paused" in (await hall.ask("workers", {"action": "pause"})).text
         assert "An admin has paused the queue" in (await here.ask(here.bob, "queue")).text
-        await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"))
+        await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"))
         assert await store.claim_jobs("training", 1, "me", lease_seconds=9) == []
         assert "Paused" not in (await hall.ask("workers", {"action": "resume"})).text
         assert len(await store.claim_jobs("training", 1, "me", lease_seconds=9)) == 1
@@ -185,7 +185,7 @@ async def test_workers__that_take_no_job_say_why_and_are_drained_by_name_or_host
     assert await suggested(hall, here.bob, "") == []
     drained = (await hall.ask("workers", {"action": "drain", "worker": "box"})).text
     assert drained.count("· draining ·") == 2 and drained.count("· ready ·") == 1
-    await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"))
+    await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"))
     assert await store.claim_jobs("training", 1, "box:1", lease_seconds=9) == []
     assert "ready" in (await hall.ask("workers", {"action": "undrain", "worker": "box:1"})).text
     assert len(await store.claim_jobs("training", 1, "box:1", lease_seconds=9)) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support import settings_in
 from tests.support.waiting import captured_logs
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -33,7 +33,7 @@ async def two_stores(folder: Path) -> AsyncIterator[tuple[Store, Store]]:
 
 async def enqueue(store: Store, *job_ids: str) -> None:
     for job_id in job_ids:
-        await store.enqueue(QUEUE, "train", job_id, TrainJobPayload(run_id=job_id))
+        await store.enqueue(QUEUE, "train", job_id, FolderJobPayload(job_id=job_id))
 
 
 async def begun(store: Store, most: int) -> list[str]:
@@ -94,7 +94,7 @@ async def test_suspects__are_the_jobs_that_do_not_wait_as_they_were_enqueued(tmp
         await put(store, "infinite", -math.inf)
         removed: Awaitable[object] = store.redis.delete(keys.definition("undefined"), keys.definition("other-job"))
         await removed
-        await store.enqueue("elsewhere", "infer", "other-job", TrainJobPayload(run_id="other-job"))
+        await store.enqueue("elsewhere", "infer", "other-job", FolderJobPayload(job_id="other-job"))
         unqueued: Awaitable[object] = store.redis.zrem(QUEUE, "unqueued")
         await unqueued
 
@@ -103,4 +103,4 @@ async def test_suspects__are_the_jobs_that_do_not_wait_as_they_were_enqueued(tmp
 
 
 async def suspects(store: Store, *job_ids: str) -> list[str]:
-    return await store.suspects(QUEUE, "train", {job_id: TrainJobPayload(run_id=job_id) for job_id in job_ids})
+    return await store.suspects(QUEUE, "train", {job_id: FolderJobPayload(job_id=job_id) for job_id in job_ids})

@@ -21,7 +21,7 @@ from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
-from trainer.contracts.jobs import ExperimentPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import resolve_experiment
@@ -104,9 +104,9 @@ async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: 
         experiment = await completed(queue, request)
         written = experiment.result.stat().st_mtime_ns
         assert (await queue.experiments.start(request, user_id=None)).status == "completed"
-        payload = ExperimentPayload(experiment_id=experiment.experiment_id)
+        payload = FolderJobPayload(job_id=experiment.experiment_id)
         await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "told-twice", payload)
-        unknown = ExperimentPayload(experiment_id="none-01234567")
+        unknown = FolderJobPayload(job_id="none-01234567")
         await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "unknown", unknown)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.queue_length(keys.EXPERIMENT_QUEUE):

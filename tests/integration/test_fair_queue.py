@@ -15,7 +15,7 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
@@ -24,7 +24,7 @@ from trainer.worker.reconciler import reconcile
 
 
 async def add(store: Store, job_id: str, owner: str) -> None:
-    await store.enqueue(QUEUE, "train", job_id, TrainJobPayload(run_id=job_id), owner=owner)
+    await store.enqueue(QUEUE, "train", job_id, FolderJobPayload(job_id=job_id), owner=owner)
 
 
 async def test_first_run_of_a_user__waits_for_one_of_fifty_runs_of_another(tmp_path: Path) -> None:

@@ -355,19 +355,19 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
     async with site.queue() as queue, Lent(site) as lent:
         await queue.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
-        payload: dict[str, str] = {"run_id": run_id}
+        payload: dict[str, str] = {"job_id": run_id}
 
         await lent.store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
         with pytest.raises(Retry):
-            await lent.jobs(site.there).train({}, payload)
+            await lent.jobs(site.there).functions()["train"]({}, payload)
         await lent.store.release([run_id])
         with pytest.raises(Retry):
-            await lent.jobs(without_store(site)).train({}, payload)
+            await lent.jobs(without_store(site)).functions()["train"]({}, payload)
         with RunStore(site.there.app.artifacts_root).get(run_id).wait_for_lock(1), pytest.raises(Retry):
-            await lent.jobs(site.there).train({}, payload)
+            await lent.jobs(site.there).functions()["train"]({}, payload)
         with captured_logs() as logs:
-            await lent.jobs(site.there).train({}, {"run_id": "unknown"})
+            await lent.jobs(site.there).functions()["train"]({}, {"job_id": "unknown"})
         await queue.cancel(run_id)
         await queue.pause(is_paused=False)
 
-    assert "training_job_rejected" in [line["event"] for line in logs]
+    assert "run_job_rejected" in [line["event"] for line in logs]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support import add_corpus, ended, environment_in, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store.store import Store, connect
@@ -69,14 +69,14 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
     services = Services(settings)
     store = await connect(await services.start())
     own, other = own_artifacts_id(settings.app.artifacts_root), own_artifacts_id(tmp_path / "other")
-    await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"), artifacts=other)
+    await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"), artifacts=other)
 
     with captured_logs() as logs:
         presence = Presence(settings, store, await own_info(settings))
         showing = asyncio.create_task(presence.show(lambda: False, lambda: None))
         await until(lambda: BLIND in [line["event"] for line in logs])
         was_shown = await store.has_worker()
-        await store.enqueue("training", "train", "job-2", TrainJobPayload(run_id="job-2"), artifacts=own)
+        await store.enqueue("training", "train", "job-2", FolderJobPayload(job_id="job-2"), artifacts=own)
         await until(lambda: "artifacts_folder_matched" in [line["event"] for line in logs])
         while not await store.has_worker():
             await asyncio.sleep(0.05)
@@ -92,13 +92,13 @@ async def test_jobs__are_begun_by_the_workers_of_their_folder_and_wait_for_no_ot
     store = await connect(await services.start())
     one, other = own_artifacts_id(tmp_path / "one"), own_artifacts_id(tmp_path / "other")
     for name, folder in (("job-1", one), ("job-2", other), ("job-3", one), ("job-4", "")):
-        await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), artifacts=folder)
+        await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), artifacts=folder)
 
     assert await store.recent_artifacts_ids() == {one, other}
     assert await begun(store, other) == ["job-2", "job-4"]
     assert await begun(store, "") == []
     assert await begun(store, one) == ["job-1", "job-3"]
-    job = TrainJobPayload(run_id="job-2")
+    job = FolderJobPayload(job_id="job-2")
     again = [
         await store.restore("training", "train", "job-2", job, since=1, lease_seconds=9, artifacts=folder)
         for folder in (other, one, one)

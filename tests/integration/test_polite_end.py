@@ -17,7 +17,7 @@ from tests.support.worker_runs import training, with_redis
 from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.config.settings import Settings
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import connect
@@ -100,7 +100,7 @@ async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tm
     class GetsAJobLate(WakingWorker):
         async def set_claiming(self, *, may_claim: bool) -> None:
             if not done and not may_claim:
-                await store.enqueue("training", "train", "run-1", TrainJobPayload(run_id="run-1"))
+                await store.enqueue("training", "train", "run-1", FolderJobPayload(job_id="run-1"))
                 self.wake.set()
                 await until(lambda: bool(self.running))
             await super().set_claiming(may_claim=may_claim)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bot import place, read
-from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.services.embedded import answering_server
 from trainer.store.store import connect
 
@@ -20,7 +20,7 @@ async def test_queue__shows_the_order_of_turns(tmp_path: Path, private_runs: boo
         for user, name in ((here.ana, "lstm-2"), (here.ana, "lstm-3"), (here.bob, "lstm-4"), (None, "lstm-5")):
             here.story(user, name)
             owner = "" if user is None else str(user.id)
-            await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), owner=owner)
+            await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), owner=owner)
 
         shown = (await here.ask(here.bob, "queue")).text
 

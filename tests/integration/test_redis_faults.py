@@ -40,7 +40,7 @@ from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
-from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.queue.enqueue import publish_events
 from trainer.queue.needs import NO_WORKER
@@ -400,7 +400,7 @@ async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) ->
     async with served(tmp_path, "--aclfile", str(rules)) as server:
         url = server.url.replace("//", "//trainer:PASSWORD@")
         store = await connect(url)
-        await store.enqueue("training", "train", "a-run", TrainJobPayload(run_id="a-run"))
+        await store.enqueue("training", "train", "a-run", FolderJobPayload(job_id="a-run"))
         await store.close()
         worker = await worker_at(tmp_path, url)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -435,7 +435,7 @@ async def worker_at(folder: Path, url: str) -> asyncio.subprocess.Process:
 async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         for number, (tries, left) in enumerate({b"1e9": 0, b"9" * 10: 0, b"evil": 0, b"7": 1}.items()):
-            await store.enqueue("training", "train", f"run-{number}", TrainJobPayload(run_id=f"run-{number}"))
+            await store.enqueue("training", "train", f"run-{number}", FolderJobPayload(job_id=f"run-{number}"))
             await store.redis.set(keys.tries(f"run-{number}"), tries)
             assert len(await store.claim_jobs("training", 1, "me", lease_seconds=30)) == 1
             stored: int = await store.redis.exists(keys.tries(f"run-{number}"))
@@ -446,12 +446,13 @@ async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path)
     async with embedded(tmp_path) as (settings, _, store):
         jobs = Jobs(settings, store, InferenceChild(settings), InferenceChild(settings))
         with captured_logs() as logs:
-            for payload in ({"run_id": "../x"}, {"run_id": "no-such-run"}, {"tokenizer_id": "no-such"}, [1], "\x80"):
-                await jobs.train({}, payload)
-                await jobs.train_tokenizer({}, payload)
-                await jobs.infer({}, payload)
+            for payload in ({"job_id": "../x"}, {"job_id": "no-such"}, {"run_id": "no-such-run"}, [1], "\x80"):
+                for function in (*jobs.functions().values(), jobs.infer):
+                    await function({}, payload)
     refused = Counter(line["event"] for line in logs)
-    assert refused == dict.fromkeys(("training_job_rejected", "tokenizer_job_rejected", "inference_job_rejected"), 5)
+    assert refused == dict.fromkeys(
+        [f"{kind}_job_rejected" for kind in ("run", "tokenizer", "experiment", "inference")], 5
+    )
 
 
 async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path) -> None:
@@ -475,7 +476,7 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
             with pytest.raises(Retry):
                 await jobs.infer({}, job)
             with pytest.raises(Retry):
-                await jobs.train({}, {"run_id": RUN})
+                await jobs.functions()["train"]({}, {"job_id": RUN})
         await store.close()
 
     said = [line["event"] for line in logs]
@@ -522,7 +523,7 @@ async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Pa
         run_ids = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(3)]
         await store.redis.delete("training")
         await store.dequeue("training", run_ids[0])
-        await store.enqueue("training", "train", run_ids[2], TrainJobPayload(run_id=run_ids[2]))
+        await store.enqueue("training", "train", run_ids[2], FolderJobPayload(job_id=run_ids[2]))
         await reconcile(settings, store)
         waiting: list[bytes] = await store.redis.zrange("training", 0, -1)
         assert [job_id.decode() for job_id in waiting] == run_ids

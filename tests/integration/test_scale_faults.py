@@ -25,7 +25,7 @@ from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.worker.inference_process import InferenceChild
@@ -60,8 +60,8 @@ async def test_end_of_a_run_that_could_not_be_stored__is_stored_by_the_next_job(
         run, _ = claimed(bucket, root)
         with run.wait_for_lock(1), run.open_log() as events:
             finish_run(run, events, manifest_of(run.record(), "cancelled"))
-        payload: dict[str, object] = TrainJobPayload(run_id=RUN).model_dump()
-        await jobs.train({}, payload)
+        payload: dict[str, object] = FolderJobPayload(job_id=RUN).model_dump()
+        await jobs.functions()["train"]({}, payload)
     assert bucket.objects.tags("open/") == {}
     other = replica(bucket, tmp_path / "b")
     other.pull()
@@ -81,8 +81,8 @@ async def test_end_of_a_tokenizer_that_could_not_be_stored__is_stored_by_the_nex
         writer.publish()
         writer.claim()
         tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, "It failed."))
-        payload: dict[str, object] = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id).model_dump()
-        await jobs.train_tokenizer({}, payload)
+        payload: dict[str, object] = FolderJobPayload(job_id=tokenizer.tokenizer_id).model_dump()
+        await jobs.functions()["train_tokenizer"]({}, payload)
     assert bucket.objects.tags("open/") == {}
     assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer.tokenizer_id}"]
 

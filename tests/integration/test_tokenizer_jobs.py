@@ -27,7 +27,7 @@ from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import TokenizerTrainPayload
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue
@@ -96,7 +96,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         assert other.tokenizer_id != accepted.tokenizer_id
         assert (await end_of(queue, other)).status == "completed"
         store = await connect(await lab.address())
-        payload = TokenizerTrainPayload(tokenizer_id=accepted.tokenizer_id)
+        payload = FolderJobPayload(job_id=accepted.tokenizer_id)
         await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.get(keys.definition("told-twice")):
@@ -233,7 +233,7 @@ async def test_evil_payloads__train_nothing_and_the_worker_goes_on(lab: Lab) -> 
     async with lab.queue() as queue, lab.store() as store:
         before = queue.tokenizers.all()
         for tokenizer_id in ("../../x", "char-0123456789abcdef", "no-such-tokenizer"):
-            payload: dict[str, str] = {"tokenizer_id": tokenizer_id}
+            payload: dict[str, str] = {"job_id": tokenizer_id}
             await store.redis.enqueue_job("train_tokenizer", payload, _queue_name=keys.TOKENIZER_QUEUE)
         assert (await end_of(queue, await queue.train_tokenizer(request(corpora=["more"])))).status == "completed"
     assert len(queue.tokenizers.all()) == len(before) + 1

@@ -212,8 +212,8 @@ async def test_evil_payloads__run_nothing_and_the_worker_goes_on(lab: Lab, tmp_p
                 while await store.redis.zcard(queue_name):
                     await asyncio.sleep(0.05)
         bad: list[tuple[str, str, dict[str, str]]] = [
-            ("train", "training", {"run_id": "../../x"}),
-            ("train", "training", {"run_id": "no-such-run"}),
+            ("train", "training", {"job_id": "../../x"}),
+            ("train", "training", {"job_id": "no-such-run"}),
             ("infer", keys.INTERACTIVE_QUEUE, {"kind": "score"}),
             ("infer", keys.INTERACTIVE_QUEUE, {"kind": "score", "run_id": "a", "request_id": "b"}),
         ]

@@ -19,7 +19,7 @@ from trainer.artifacts.pause import mark_paused
 from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import JobNeeds, TrainJobPayload, WorkerInfo
+from trainer.contracts.jobs import FolderJobPayload, JobNeeds, WorkerInfo
 from trainer.queue.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.queue import JobQueue
 from trainer.services.health import check_data
@@ -75,7 +75,7 @@ async def test_worker__takes_the_runs_for_which_it_has_the_device_and_the_memory
 async def test_runs_that_a_worker_cannot_take__block_nobody_and_keep_their_turn(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         await put_all(store, owner="ana")
-        await store.enqueue("training", "train", "bob", TrainJobPayload(run_id="bob"), owner="bob")
+        await store.enqueue("training", "train", "bob", FolderJobPayload(job_id="bob"), owner="bob")
         assert await claimed(store, CPU, 2) == ["cpu", "bob"]
         assert await claimed(store, GPU, 2) == ["any", "cuda"]
         assert await claimed(store, CPU, 9) == ["free"]
@@ -84,7 +84,7 @@ async def test_runs_that_a_worker_cannot_take__block_nobody_and_keep_their_turn(
 
 async def put_all(store: Store, owner: str | None) -> None:
     for name, needs in NEEDS.items():
-        await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), needs=needs, owner=owner)
+        await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), needs=needs, owner=owner)
 
 
 async def claimed(store: Store, worker: WorkerInfo, count: int = 9) -> list[str]:
@@ -225,7 +225,7 @@ async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(
     async with embedded(tmp_path) as (_, _, store):
         await store.publish_version("2", "a1", seconds=60, replaces=True)
         for name, folder in (("job-1", "a1"), ("job-2", "b2")):
-            await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), artifacts=folder)
+            await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), artifacts=folder)
         jobs = [
             await store.claim_jobs("training", 1, "me", lease_seconds=9, artifacts=folder, worker=worker)
             for folder, worker in (("a1", CPU), ("b2", CPU), ("a1", changed(CPU, version="2")))
@@ -312,7 +312,7 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
             lease_seconds=30,
             presence=presence,
         )
-        await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"))
+        await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"))
         working = asyncio.create_task(worker.async_run())
         await until(lambda: held == ["started"])
         await store.order_drain([presence.info.name], is_draining=True, seconds=60)

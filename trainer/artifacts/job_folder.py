@@ -76,6 +76,10 @@ class JobFolder(Generic[RecordT_co]):
         """Return True from the request to the result, the error or the request to cancel."""
         return self._request.exists() and not any(end.exists() for end in (self.result, self._error, self._cancel))
 
+    def has_begun(self) -> bool:
+        """Return True once a worker has begun with it, which writes a log."""
+        return self.logs.exists()
+
     def may_begin(self) -> bool:
         """Return True for a job that is new, or that has failed or was cancelled."""
         return not self.is_unfinished() and not self.has_completed()
@@ -83,6 +87,11 @@ class JobFolder(Generic[RecordT_co]):
     def has_work(self) -> bool:
         """Return True if a worker has something to do: also one that was cancelled may have jobs of its own to end."""
         return self.is_unfinished() or (self.cancel_requested() and not self.result.exists())
+
+    @property
+    def is_paused(self) -> bool:
+        """True if no worker is to take the job for now; only runs can be paused."""
+        return False
 
     def state(self) -> RunState:
         """Return the state as the files tell it; a job that has started has a log."""
@@ -179,9 +188,13 @@ class JobStore(Generic[FolderT_co]):
     def unreadable(self) -> list[FolderT_co]:
         return [job for job in map(self.directory, self.ids()) if created_at(job) is None]
 
+    def unfinished_ids(self) -> list[str]:
+        """Return the ids of the jobs that have not ended, in no order, without reading them."""
+        return [job_id for job_id in self.ids() if self.directory(job_id).is_unfinished()]
+
     def unfinished(self) -> list[FolderT_co]:
         """Return the jobs that have not ended, oldest first."""
-        return in_order(job for job in map(self.directory, self.ids()) if job.is_unfinished())
+        return in_order(map(self.directory, self.unfinished_ids()))
 
     def create_or_continue(self, job_id: str, record: JobRecord) -> FolderT_co:
         """Create the folder of a job with its request, synced to disk, unless the job is unfinished or has completed.

@@ -15,15 +15,13 @@ from contextlib import ExitStack
 from hashlib import file_digest, sha256
 from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import structlog
 from pydantic import AfterValidator, Field
 
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
-from trainer.artifacts.experiments import ExperimentDirectory
-from trainer.artifacts.runs import RunDirectory
-from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
 from trainer.contracts.base import Frozen, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-Kind = Literal["models", "tokenizers", "experiments"]
 OPEN, ENDED = "open/", "ended/"
 _COPY = ".head.json"
 _OF_MACHINE = frozenset(("lock", "dm.json", "webhooks.json"))
@@ -109,12 +106,12 @@ class Replica:
     Its methods wait for the store, and raise SERVICE_UNAVAILABLE if it does not answer.
     """
 
-    def __init__(self, objects: "ObjectStore", artifacts_root: Path, kind: Kind, item_id: str) -> None:
+    def __init__(self, objects: "ObjectStore", artifacts_root: Path, kind: KindName, item_id: str) -> None:
         """Raises NOT_FOUND for an id that cannot be a folder."""
         if not _ITEM_ID.fullmatch(item_id):
             raise _not_stored(shown_name(item_id))
         self.path = artifacts_root / kind / item_id
-        self.kind: Kind = kind
+        self.kind: KindName = kind
         self.item_id = item_id
         self._objects = objects
         self._machine = own_artifacts_id(artifacts_root, _MACHINE)
@@ -236,15 +233,8 @@ class Replica:
             DISK.sync(self.path)
 
     def _has_ended(self) -> bool:
-        match self.kind:
-            case "models":
-                return RunDirectory(self.path).seal.exists()
-            case "tokenizers":
-                return not TokenizerDirectory(self.path).is_unfinished()
-            case "experiments":
-                return not ExperimentDirectory(self.path).is_unfinished()
-            case _:
-                assert_never(self.kind)
+        jobs = KINDS_BY_NAME[self.kind].store(self.path.parent.parent)
+        return not jobs.directory(self.item_id).is_unfinished()
 
     def _stored_head(self) -> _Copy | None:
         for key in (self._open, self._ended, self._open):  # it may move between two reads
@@ -450,7 +440,7 @@ def join_store(objects: "ObjectStore", artifacts_root: Path) -> None:
         )
 
 
-def unstored(artifacts_root: Path, kind: Kind) -> list[str]:
+def unstored(artifacts_root: Path, kind: KindName) -> list[str]:
     """Return the ids of the folders of a kind that this machine has not stored yet."""
     requests = (artifacts_root / kind).glob(f"[a-z0-9]*/{_REQUEST}")
     return [request.parent.name for request in requests if not (request.parent / _COPY).exists()]

@@ -5,11 +5,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import structlog
 
-from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Kind, Replica, join_store, unstored
+from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
+from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, join_store, unstored
 from trainer.artifacts.runs import RunDirectory, RunStore, one_run_id
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
@@ -24,7 +25,6 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _PUSH_SECONDS = 1.0
 _ALL_SECONDS = 600.0
-_KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Replication:
@@ -51,16 +51,16 @@ class Replication:
         if self._objects is not None:
             await asyncio.to_thread(join_store, self._objects, self._root)
 
-    async def publish(self, kind: Kind, item_id: str) -> None:
+    async def publish(self, kind: KindName, item_id: str) -> None:
         """Store what this machine has accepted, before it is enqueued."""
         await self._with(kind, item_id, Replica.publish)
         self.watch(kind, item_id)
 
-    def watch(self, kind: Kind, item_id: str) -> None:
+    def watch(self, kind: KindName, item_id: str) -> None:
         """Let the next `refresh` look at a folder, which may have ended before that."""
         self._watched.add(f"{OPEN}{kind}/{item_id}")
 
-    async def fetch(self, kind: Kind, item_id: str, *, is_whole: bool = False) -> None:
+    async def fetch(self, kind: KindName, item_id: str, *, is_whole: bool = False) -> None:
         """Bring a folder to the stored state, with weights and checkpoints if it is wanted whole.
 
         A folder that is not stored stays as it is.
@@ -68,7 +68,7 @@ class Replication:
         with _if_stored():
             await self._with(kind, item_id, partial(Replica.pull, is_whole=is_whole))
 
-    async def write(self, kind: Kind, item_id: str, work: Callable[[], Awaitable[object]]) -> None:
+    async def write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do work that writes a folder as its only writer, and store what changes in it meanwhile.
 
         Raises WriterChanged, after cancelling the work, if another machine becomes the writer.
@@ -89,14 +89,14 @@ class Replication:
         pushing.result()
         working.result()
 
-    async def is_open(self, kind: Kind, item_id: str) -> bool:
+    async def is_open(self, kind: KindName, item_id: str) -> bool:
         """Return True if this machine has not seen the end of a folder in the store yet."""
         return self.is_on and (await asyncio.to_thread(self._replica, kind, item_id)).is_open
 
-    async def request_cancel(self, kind: Kind, item_id: str) -> None:
+    async def request_cancel(self, kind: KindName, item_id: str) -> None:
         await self._with(kind, item_id, Replica.request_cancel)
 
-    async def delete(self, kind: Kind, item_id: str) -> None:
+    async def delete(self, kind: KindName, item_id: str) -> None:
         await self._with(kind, item_id, Replica.delete)
 
     async def store_corpora(self, corpora: CorpusStore, references: Iterable[CorpusRef]) -> None:
@@ -175,16 +175,16 @@ class Replication:
 
     async def _publish_missing(self) -> None:
         """Store the folders of this machine that were made without the store, or by a process that was killed."""
-        for kind in _KINDS:
+        for kind in KINDS_BY_NAME:
             for item_id in await asyncio.to_thread(unstored, self._root, kind):
                 log.info("folder_stored", names=item_id)
                 await self.publish(kind, item_id)
 
-    async def _with(self, kind: Kind, item_id: str, call: Callable[[Replica], None]) -> None:
+    async def _with(self, kind: KindName, item_id: str, call: Callable[[Replica], None]) -> None:
         if self._objects is not None:
             await asyncio.to_thread(lambda: call(self._replica(kind, item_id)))
 
-    def _replica(self, kind: Kind, item_id: str) -> Replica:
+    def _replica(self, kind: KindName, item_id: str) -> Replica:
         if self._objects is None:
             raise ValueError("there is no object store")
         return Replica(self._objects, self._root, kind, item_id)
@@ -255,7 +255,7 @@ async def _push_until(has_ended: asyncio.Event, replica: Replica) -> None:
     await asyncio.to_thread(replica.push)
 
 
-def _kind_and_id(key: str) -> tuple[Kind, str]:
+def _kind_and_id(key: str) -> tuple[KindName, str]:
     """Return the kind and the id of the folder of a head; raises ValueError for another key."""
     _, kind, item_id = key.split("/")
-    return next(known for known in _KINDS if known == kind), item_id
+    return next(known for known in KINDS_BY_NAME if known == kind), item_id

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.artifacts.event_log import EventLog, EventReader
-from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, in_order, with_manifest
+from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
 from trainer.artifacts.run_status import RunFollower
 from trainer.config.validation import did_you_mean, shown_name
 from trainer.contracts.base import FileRecord, RunState, Timestamp, changed, now
@@ -222,6 +222,9 @@ class RunDirectory(JobFolder[RunRecord]):
         """True once the event log says that the run is paused."""
         return self.pause_requested() and self._pause.stat().st_size > 0
 
+    def has_begun(self) -> bool:
+        return self.follow().refresh().status != "queued"
+
     def write_pause(self, events: EventLog) -> None:
         """Log that the run is paused; the caller holds its lock."""
         if not self.is_paused:
@@ -382,9 +385,8 @@ class RunStore(JobStore[RunDirectory]):
             (finished if self._has(run_id, _SEAL) else unfinished).append(run_id)
         return unfinished, finished
 
-    def unfinished(self) -> list[RunDirectory]:
-        """Return the runs whose end is not completely written, oldest first."""
-        return in_order(map(self.directory, self.ids_by_end()[0]))
+    def unfinished_ids(self) -> list[str]:
+        return self.ids_by_end()[0]
 
     def finished(self, since: float = 0.0) -> list[RunDirectory]:
         """Return the runs whose end is completely written, since a time, in no order, without reading them."""

@@ -12,7 +12,7 @@ import structlog
 from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentStore, delete_run
-from trainer.artifacts.replicas import Kind
+from trainer.artifacts.kinds import KindName
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
@@ -185,7 +185,7 @@ class LocalInstallation:
         await self._replication.fetch("tokenizers", tokenizer_id)
         return self._tokenizers.get(tokenizer_id)
 
-    async def _wait(self, kind: Kind, item_id: str) -> None:
+    async def _wait(self, kind: KindName, item_id: str) -> None:
         """Wait until the next look at a folder, and fetch it; a store that does not answer now may do so later."""
         await asyncio.sleep(_FETCH_SECONDS if self._replication.is_on else _FOLLOW_SECONDS)
         try:

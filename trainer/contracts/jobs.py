@@ -19,16 +19,10 @@ _UNKNOWN_BYTES = 1 << 52
 """Stands for the memory of a GPU that does not tell it: more than any job needs."""
 
 
-class TrainJobPayload(Frozen):
-    run_id: Identifier
+class FolderJobPayload(Frozen):
+    """A job that has a folder on disk, of the kind that the queue and the function say."""
 
-
-class TokenizerTrainPayload(Frozen):
-    tokenizer_id: Identifier
-
-
-class ExperimentPayload(Frozen):
-    experiment_id: Identifier
+    job_id: Identifier
 
 
 class InferenceJobPayload(Frozen):
@@ -119,4 +113,4 @@ class WorkerInfo(Frozen):
 
 job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)
 
-JobPayload = TrainJobPayload | TokenizerTrainPayload | ExperimentPayload | InferenceJobPayload
+JobPayload = FolderJobPayload | InferenceJobPayload

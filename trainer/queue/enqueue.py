@@ -6,17 +6,16 @@ from collections.abc import Sequence
 import structlog
 
 from trainer.artifacts.artifacts_id import own_artifacts_id
-from trainer.artifacts.experiments import ExperimentDirectory
+from trainer.artifacts.job_folder import JobFolder
+from trainer.artifacts.kinds import JobKind
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
+from trainer.contracts.base import JobRecord
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
-from trainer.contracts.experiments import ExperimentRecord
-from trainer.contracts.jobs import ExperimentPayload, JobNeeds, JobPayload, TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload, JobNeeds
 from trainer.contracts.runs import RunRecord
-from trainer.contracts.tokenizer_jobs import TokenizerRecord
 from trainer.queue.needs import needs_of
 from trainer.store import keys
 from trainer.store.store import Store
@@ -32,49 +31,47 @@ class Enqueuer:
         self._store = store
         self._artifacts = ""
 
-    async def enqueue(self, payload: JobPayload, record: RunRecord | None = None) -> None:
+    async def enqueue(self, payload: InferenceJobPayload) -> None:
+        """Enqueue an inference request."""
+        artifacts = await self._artifacts_id()
+        await self._store.enqueue(keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload, artifacts=artifacts)
+
+    async def enqueue_job(self, kind: JobKind[JobFolder[JobRecord]], job_id: str, record: JobRecord) -> None:
         """Enqueue a job; that of a run waits for its owner's turn and for a worker that has what the run needs."""
-        place, artifacts = self._queue_function_and_id(payload), await self._artifacts_id()
-        if record is None:
-            await self._store.enqueue(*place, payload, artifacts=artifacts)
-        else:
-            needs = needs_of(record.effective, record.cost)
-            await self._store.enqueue(*place, payload, artifacts=artifacts, needs=needs, owner=queue_owner(record))
+        await self._store.enqueue(
+            *self._place(kind),
+            job_id,
+            FolderJobPayload(job_id=job_id),
+            artifacts=await self._artifacts_id(),
+            needs=_needs(record),
+            owner=queue_owner(record) if isinstance(record, RunRecord) else None,
+        )
 
     async def restore(
-        self,
-        payload: JobPayload,
-        stored: RunDirectory | TokenizerDirectory | ExperimentDirectory,
-        *,
-        is_claimed: bool = False,
+        self, kind: JobKind[JobFolder[JobRecord]], job: JobFolder[JobRecord], *, is_claimed: bool = False
     ) -> bool:
         """Enqueue an unfinished job again if its queue has lost it; return whether it had."""
-        record: RunRecord | TokenizerRecord | ExperimentRecord = await asyncio.to_thread(stored.record)
+        record: JobRecord = await asyncio.to_thread(job.record)
         owner: str | None = None
-        if isinstance(stored, RunDirectory) and isinstance(record, RunRecord) and not is_claimed:
-            follower = await asyncio.to_thread(stored.follow)
-            is_new = (await asyncio.to_thread(follower.refresh)).status == "queued"
-            owner = queue_owner(record) if is_new else None
+        if isinstance(record, RunRecord) and not is_claimed and not await asyncio.to_thread(job.has_begun):
+            owner = queue_owner(record)
         return await self._store.restore(
-            *self._queue_function_and_id(payload),
-            payload,
+            *self._place(kind),
+            job.job_id,
+            FolderJobPayload(job_id=job.job_id),
             since=record.created_at.timestamp(),
             lease_seconds=self._settings.queue.lease_seconds,
             artifacts=await self._artifacts_id(),
-            needs=needs_of(record.effective, record.cost) if isinstance(record, RunRecord) else JobNeeds(),
+            needs=_needs(record),
             owner=owner,
         )
 
-    async def suspect_runs(self, run_ids: Sequence[str]) -> list[str]:
-        """Return the runs whose jobs `restore` has to compare with the disk: all but those that wait in the queue."""
-        if not run_ids:  # a folder without runs, which may be another than that of the jobs, gets no id
+    async def suspects(self, kind: JobKind[JobFolder[JobRecord]], job_ids: Sequence[str]) -> list[str]:
+        """Return the jobs that `restore` has to compare with the disk: all but those that wait in the queue."""
+        if not job_ids:  # a folder without jobs, which may be another than that of the jobs, gets no id
             return []
-        return await self._store.suspects(
-            self._settings.queue.name,
-            "train",
-            {run_id: TrainJobPayload(run_id=run_id) for run_id in run_ids},
-            artifacts=await self._artifacts_id(),
-        )
+        payloads = {job_id: FolderJobPayload(job_id=job_id) for job_id in job_ids}
+        return await self._store.suspects(*self._place(kind), payloads, artifacts=await self._artifacts_id())
 
     async def restore_turns(self, runs: RunStore) -> None:
         """Restore the turns of the owners of runs from the disk if Redis has lost them."""
@@ -83,20 +80,18 @@ class Enqueuer:
             turns = await asyncio.to_thread(_last_starts, runs)
             await self._store.restore_turns(queue, turns, artifacts=await self._artifacts_id())
 
-    def _queue_function_and_id(self, payload: JobPayload) -> tuple[str, str, str]:
-        if isinstance(payload, TrainJobPayload):
-            return self._settings.queue.name, "train", payload.run_id
-        if isinstance(payload, TokenizerTrainPayload):
-            return keys.TOKENIZER_QUEUE, "train_tokenizer", payload.tokenizer_id
-        if isinstance(payload, ExperimentPayload):
-            return keys.EXPERIMENT_QUEUE, "run_experiment", payload.experiment_id
-        return keys.INTERACTIVE_QUEUE, "infer", payload.request_id
+    def _place(self, kind: JobKind[JobFolder[JobRecord]]) -> tuple[str, str]:
+        return kind.queue(self._settings.queue), kind.function
 
     async def _artifacts_id(self) -> str:
         self._artifacts = self._artifacts or await asyncio.to_thread(
             own_artifacts_id, self._settings.app.artifacts_root
         )
         return self._artifacts
+
+
+def _needs(record: JobRecord) -> JobNeeds:
+    return needs_of(record.effective, record.cost) if isinstance(record, RunRecord) else JobNeeds()
 
 
 def queue_owner(record: RunRecord) -> str:

@@ -1,7 +1,7 @@
 """Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -29,13 +29,11 @@ from trainer.contracts.experiments import (
     ModelOptions,
     PrimaryTest,
 )
-from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
-from trainer.queue.enqueue import Enqueuer
 from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store import keys
 from trainer.store.connection import tolerate_no_redis
@@ -59,14 +57,14 @@ class Experiments:
         self,
         settings: Settings,
         store: Store,
-        enqueuer: Enqueuer,
+        accept: Callable[[ExperimentRecord], Awaitable[ExperimentDirectory]],
         runs: RunStore,
         corpora: CorpusStore,
         replication: Replication,
     ) -> None:
         self._store = store
         self._replication = replication
-        self._enqueuer = enqueuer
+        self._accept = accept
         self._runs = runs
         self._corpora = corpora
         self._settings = settings
@@ -86,19 +84,7 @@ class Experiments:
         An equal one that has completed or is running stays as it is. One that has failed or was cancelled begins
         again, and reuses the runs that have completed.
         """
-        try:
-            experiment = await asyncio.to_thread(self.stored.create, record)
-        except OSError as error:
-            raise AppError(
-                ErrorCode.INSUFFICIENT_STORAGE, "The experiment could not be written to disk; nothing was queued."
-            ) from error
-        if experiment.is_unfinished():
-            experiment_id = experiment.experiment_id
-            await self._replication.store_corpora(self._corpora, record.all_corpora)
-            await self._replication.publish("experiments", experiment_id)
-            async with tolerate_no_redis("experiment_accepted_without_redis", experiment_id=experiment_id):
-                await self._enqueuer.enqueue(ExperimentPayload(experiment_id=experiment_id))
-        return await self.status(experiment.experiment_id)
+        return await self.status((await self._accept(record)).experiment_id)
 
     async def status(self, experiment_id: str) -> ExperimentStatus:
         """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""

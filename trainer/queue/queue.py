@@ -3,9 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -13,9 +12,11 @@ import structlog
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.experiments import delete_run
+from trainer.artifacts.experiments import ExperimentDirectory, delete_run
+from trainer.artifacts.job_folder import FolderT
+from trainer.artifacts.kinds import EXPERIMENTS, JOB_KINDS, RUNS, TOKENIZERS, JobKind
 from trainer.artifacts.pause import mark_paused
-from trainer.artifacts.replicas import Kind, WriterChanged
+from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import (
     Origin,
@@ -32,9 +33,11 @@ from trainer.config.settings import Settings
 from trainer.config.validation import shown_name
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload, WorkerInfo
+from trainer.contracts.experiments import ExperimentRecord
+from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import (
     Accepted,
+    CorpusRef,
     EffectiveRequest,
     HttpOrigin,
     RunRecord,
@@ -85,6 +88,10 @@ class QueueLoad(NamedTuple):
     """Jobs by queue, running ones included."""
 
 
+def _unwritten(word: str) -> AppError:
+    return AppError(ErrorCode.INSUFFICIENT_STORAGE, f"The {word} could not be written to disk; nothing was queued.")
+
+
 def _as_ordered(worker: WorkerInfo, order: bytes | None, is_paused: bool) -> WorkerInfo:
     """Return a worker with the state that it will have once it has read the orders to it."""
     if order == b"1" and worker.state in ("ready", "refuses"):
@@ -119,7 +126,9 @@ class JobQueue:
         self.corpora = CorpusStore(settings)
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
-        self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
+        self.experiments = Experiments(
+            settings, store, self._accept_experiment, self.runs, self.corpora, self.replication
+        )
         self._recent_places = Recent(self._places)
 
     @classmethod
@@ -255,14 +264,18 @@ class JobQueue:
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
         await self.replication.store_corpora(self.corpora, record.effective.corpora)
         run = await asyncio.to_thread(self._create, record, origin)
-        await self._publish("models", run.run_id, run.path)
+        try:
+            await self.replication.publish("models", run.run_id)
+        except AppError:
+            await asyncio.to_thread(DISK.remove_folder, run.path)
+            raise
         return await self._enqueue(run, record, "run_accepted_without_redis")
 
     async def _enqueue(self, run: RunDirectory, record: RunRecord, without_redis: str) -> Accepted:
         """Enqueue a run; without Redis, log `without_redis`: the reconciler of a worker enqueues it from the disk."""
         async with tolerate_no_redis(without_redis, run_id=run.run_id):
             await publish_events(self._store, run)
-            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), record)
+            await self._enqueuer.enqueue_job(RUNS, run.run_id, record)
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     async def resume_unfinished(self, run: RunDirectory) -> Accepted:
@@ -275,14 +288,6 @@ class JobQueue:
         await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
         return await self._enqueue(run, await asyncio.to_thread(run.record), "run_unpaused_without_redis")
 
-    async def _publish(self, kind: Kind, item_id: str, folder: Path) -> None:
-        """Store an accepted folder before it is enqueued; removes it if the store does not answer."""
-        try:
-            await self.replication.publish(kind, item_id)
-        except AppError:
-            await asyncio.to_thread(DISK.remove_folder, folder)
-            raise
-
     def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
         try:
             return self.runs.create(record, origin)
@@ -290,9 +295,28 @@ class JobQueue:
             run_id = new_run_id(record.effective.model_family, record.created_at)
             return self._create(changed(record, run_id=run_id), origin)
         except OSError as error:
-            raise AppError(
-                ErrorCode.INSUFFICIENT_STORAGE, "The run could not be written to disk; nothing was queued."
-            ) from error
+            raise _unwritten("run") from error
+
+    async def accept_job(
+        self, kind: JobKind[FolderT], create: Callable[[], FolderT], corpora: Iterable[CorpusRef]
+    ) -> FolderT:
+        """Accept a checked job: write it to disk with `create`, then enqueue it unless it has ended.
+
+        Without Redis, the reconciler of a worker enqueues it from the disk.
+        """
+        try:
+            job = await asyncio.to_thread(create)
+        except OSError as error:
+            raise _unwritten(kind.store(self._settings.app.artifacts_root).folder_type.word) from error
+        if job.is_unfinished():
+            await self.replication.store_corpora(self.corpora, corpora)
+            await self.replication.publish(kind.name, job.job_id)
+            async with tolerate_no_redis(f"{job.word}_accepted_without_redis", **job.log_id):
+                await self._enqueuer.enqueue_job(kind, job.job_id, job.record())
+        return job
+
+    async def _accept_experiment(self, record: ExperimentRecord) -> ExperimentDirectory:
+        return await self.accept_job(EXPERIMENTS, lambda: self.experiments.stored.create(record), record.all_corpora)
 
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
         """Check and accept the training of a tokenizer; raises AppError, having changed nothing."""
@@ -300,18 +324,7 @@ class JobQueue:
 
     async def accept_tokenizer(self, record: TokenizerRecord) -> TokenizerAccepted:
         """Accept a checked tokenizer; one that is finished or being trained is not trained again."""
-        try:
-            tokenizer = await asyncio.to_thread(self.tokenizers.create, record)
-        except OSError as error:
-            raise AppError(
-                ErrorCode.INSUFFICIENT_STORAGE, "The tokenizer could not be written to disk; nothing was queued."
-            ) from error
-        if tokenizer.is_unfinished():
-            tokenizer_id = tokenizer.tokenizer_id
-            await self.replication.store_corpora(self.corpora, record.corpora)
-            await self.replication.publish("tokenizers", tokenizer_id)
-            async with tolerate_no_redis("tokenizer_accepted_without_redis", tokenizer_id=tokenizer_id):
-                await self._enqueuer.enqueue(TokenizerTrainPayload(tokenizer_id=tokenizer_id))
+        tokenizer = await self.accept_job(TOKENIZERS, lambda: self.tokenizers.create(record), record.corpora)
         status = tokenizer.status()
         return TokenizerAccepted(tokenizer_id=status.tokenizer_id, job_id=status.tokenizer_id, status=status.status)
 
@@ -454,7 +467,7 @@ class JobQueue:
         return await value_or(QueueLoad(is_reachable=False), self._load())
 
     async def _load(self) -> QueueLoad:
-        names = self._settings.queue.name, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE
+        names = [*(kind.queue(self._settings.queue) for kind in JOB_KINDS), keys.INTERACTIVE_QUEUE]
         depths = {name: await self._store.queue_length(name) for name in names}
         return QueueLoad(is_reachable=True, has_worker=await self._store.has_worker(), depths=depths)
 

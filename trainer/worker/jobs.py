@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
+from typing import Protocol
 
 import structlog
 from arq import Retry
 from pydantic import ValidationError
 
-from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
-from trainer.artifacts.replicas import Kind, WriterChanged
+from trainer.artifacts.experiments import ExperimentDirectory
+from trainer.artifacts.job_folder import FolderT
+from trainer.artifacts.kinds import EXPERIMENTS, RUNS, TOKENIZERS, JobKind, KindName
+from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
-from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
+from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -35,7 +38,7 @@ from trainer.contracts.inference import (
     failed_record,
     inference_adapter,
 )
-from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
 from trainer.queue.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.answers import ChatAppend
@@ -50,6 +53,14 @@ from trainer.worker.supervisor import supervise, supervise_tokenizer
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
+class JobFunction(Protocol):
+    """Does a job; `ctx` is arq's context."""
+
+    __qualname__: str
+
+    async def __call__(self, ctx: dict[str, object], payload: object) -> None: ...
+
+
 class Jobs:
     """Job functions with the clients and settings that they need."""
 
@@ -62,21 +73,41 @@ class Jobs:
         self._measuring_child = measuring_child
         """A separate child, because an evaluation may take hours while people wait for other answers."""
         self._runs = RunStore(settings.app.artifacts_root)
-        self._tokenizers = TokenizerStore(settings.app.artifacts_root)
-        self._experiments = ExperimentStore(settings.app.artifacts_root)
         self._replication = Replication(settings)
 
-    async def train(self, ctx: dict[str, object], payload: object) -> None:
-        """Train a run; only publish the events of a run that has ended."""
-        try:
-            run_id = parse(TrainJobPayload, payload).run_id
-            await self._fetch("models", run_id)
-            run = self._runs.get(run_id)
-        except AppError as error:
-            log.error("training_job_rejected", error_code=error.code, reason=error.message)
-            return
-        if run.manifest() is None or not run.seal.exists() or await self._replication.is_open("models", run_id):
-            await self._write("models", run_id, lambda: self._train(run))
+    def functions(self) -> dict[str, JobFunction]:
+        """Return the function of each kind of job by its name in the queue."""
+        return {
+            RUNS.function: self._function(RUNS, self._train, self._publish_end),
+            TOKENIZERS.function: self._function(TOKENIZERS, self._train_tokenizer),
+            EXPERIMENTS.function: self._function(EXPERIMENTS, self._run_experiment),
+        }
+
+    def _function(
+        self,
+        kind: JobKind[FolderT],
+        work: Callable[[FolderT], Awaitable[None]],
+        after: Callable[[FolderT], Awaitable[None]] | None = None,
+    ) -> JobFunction:
+        """Return the function of a kind: it does the `work` of a job that has not ended, and what comes `after`."""
+        jobs = kind.store(self._settings.app.artifacts_root)
+
+        async def function(ctx: dict[str, object], payload: object) -> None:
+            try:
+                job_id = parse(FolderJobPayload, payload).job_id
+                await self._fetch(kind.name, job_id)
+                job = jobs.get(job_id)
+            except AppError as error:
+                log.error(f"{jobs.folder_type.word}_job_rejected", error_code=error.code, reason=error.message)
+                return
+            if job.has_work() or await self._replication.is_open(kind.name, job_id):
+                await self._write(kind.name, job_id, lambda: work(job))
+            if after is not None:
+                await after(job)
+
+        return function
+
+    async def _publish_end(self, run: RunDirectory) -> None:
         try:
             await publish_events(self._store, run)
         except STORE_ERRORS as error:
@@ -99,7 +130,7 @@ class Jobs:
         if manifest is not None and manifest.tokenizer is not None:
             await self._replication.publish("tokenizers", manifest.tokenizer.id)
 
-    async def _fetch(self, kind: Kind, item_id: str) -> None:
+    async def _fetch(self, kind: KindName, item_id: str) -> None:
         """Bring what a job names to its stored state; raises Retry while the object store does not answer."""
         try:
             await self._replication.fetch(kind, item_id)
@@ -108,7 +139,7 @@ class Jobs:
                 raise Retry(defer=_STORE_RETRY_SECONDS) from None
             raise
 
-    async def _write(self, kind: Kind, item_id: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work of a job that writes a folder; raises Retry while another machine writes it.
 
         Raises Retry too while the object store does not answer.
@@ -132,39 +163,14 @@ class Jobs:
         holder = process_name() if lease is None else lease.decode(errors="replace")
         return holder == process_name() or is_dead(holder)
 
-    async def train_tokenizer(self, ctx: dict[str, object], payload: object) -> None:
-        """Train a tokenizer; a finished tokenizer stays as it is."""
-        try:
-            tokenizer_id = parse(TokenizerTrainPayload, payload).tokenizer_id
-            await self._fetch("tokenizers", tokenizer_id)
-            tokenizer = self._tokenizers.get(tokenizer_id)
-        except AppError as error:
-            log.error("tokenizer_job_rejected", error_code=error.code, reason=error.message)
-            return
-        if tokenizer.is_unfinished() or await self._replication.is_open("tokenizers", tokenizer_id):
-            await self._write("tokenizers", tokenizer_id, lambda: self._train_tokenizer(tokenizer))
-
     async def _train_tokenizer(self, tokenizer: TokenizerDirectory) -> None:
         if not tokenizer.is_unfinished():
             return  # only its end is to be stored
         await self._replication.fetch_corpora(tokenizer.record().corpora)
         await supervise_tokenizer(tokenizer, self._settings, self._store)
 
-    async def run_experiment(self, ctx: dict[str, object], payload: object) -> None:
-        """Run an experiment to its end; one that has ended stays as it is."""
-        try:
-            experiment_id = parse(ExperimentPayload, payload).experiment_id
-            await self._fetch("experiments", experiment_id)
-            experiment = self._experiments.get(experiment_id)
-        except AppError as error:
-            log.error("experiment_job_rejected", error_code=error.code, reason=error.message)
-            return
-        is_open = await self._replication.is_open("experiments", experiment_id)
-        if is_open or experiment.is_unfinished() or experiment.cancel_requested():
-            await self._write("experiments", experiment_id, lambda: self._run_experiment(experiment))
-
     async def _run_experiment(self, experiment: ExperimentDirectory) -> None:
-        if not experiment.is_unfinished() and not experiment.cancel_requested():
+        if not experiment.has_work():
             return  # only its end is to be stored
         if self._replication.is_on:
             await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)

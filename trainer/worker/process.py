@@ -14,6 +14,7 @@ from arq.worker import Function, Worker, func
 from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.kinds import EXPERIMENTS, JOB_KINDS
 from trainer.artifacts.pause import is_marked_paused
 from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
@@ -25,7 +26,7 @@ from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
 from trainer.worker.cleanup_loop import clean_for_ever
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
-from trainer.worker.jobs import Jobs
+from trainer.worker.jobs import JobFunction, Jobs
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.reconciler import reconcile
 
@@ -37,9 +38,8 @@ _RENEW_SECONDS = 0.5
 _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
-_EXPERIMENTS = 2
+_EXPERIMENTS = JOB_KINDS.index(EXPERIMENTS)
 """Position of the worker of experiments among the workers."""
-_EXPERIMENT_SLOTS = 4  # an experiment only waits for its runs, which have slots of their own
 _INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the next one gathers
 
 
@@ -256,12 +256,11 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _workers(settings: Settings, redis_url: str, jobs: Jobs, presence: Presence) -> list[WakingWorker]:
     """Return one worker per kind of job: tokenizers neither wait for a training nor delay inference requests."""
-    queues = (
-        ("train", jobs.train, settings.queue.name, settings.queue.training_slots),
-        ("train_tokenizer", jobs.train_tokenizer, keys.TOKENIZER_QUEUE, 1),
-        ("run_experiment", jobs.run_experiment, keys.EXPERIMENT_QUEUE, _EXPERIMENT_SLOTS),
+    functions, options = jobs.functions(), settings.queue
+    queues: list[tuple[str, JobFunction, str, int]] = [
+        *((kind.function, functions[kind.function], kind.queue(options), kind.slots(options)) for kind in JOB_KINDS),
         ("infer", jobs.infer, keys.INTERACTIVE_QUEUE, _INTERACTIVE_SLOTS),
-    )
+    ]
     return [
         WakingWorker(
             redis_url,

@@ -1,16 +1,14 @@
-"""Restores Redis from disk: jobs of unfinished runs, tokenizers and experiments, and missing events."""
+"""Restores Redis from disk: jobs that have not ended, and missing events of runs."""
 
 import asyncio
 import time
 
 import structlog
 
-from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import in_order
+from trainer.artifacts.kinds import JOB_KINDS, RUNS
 from trainer.artifacts.runs import RunStore
-from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.contracts.jobs import ExperimentPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store
@@ -23,38 +21,28 @@ _WORKER_SECONDS = 3600.0
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
-    """Enqueue unfinished runs, tokenizers and experiments whose job is lost, and publish missing events of runs.
+    """Enqueue unfinished jobs that the queue has lost, and publish missing events of runs.
 
     Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
     """
     await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
-    runs = RunStore(settings.app.artifacts_root)
+    root = settings.app.artifacts_root
+    runs = RunStore(root)
     await asyncio.to_thread(runs.clear_leftovers)
-    by_end = await asyncio.to_thread(runs.ids_by_end)
-    unfinished = by_end[0]
-    to_train = [run_id for run_id in unfinished if not runs.directory(run_id).is_paused]
-    tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
-    experiments = await asyncio.to_thread(ExperimentStore(settings.app.artifacts_root).unfinished)
-    names = [*unfinished]
-    names += [tokenizer.tokenizer_id for tokenizer in tokenizers]
-    names += [experiment.experiment_id for experiment in experiments]
-    holders = await store.holders(names)
-    await store.release([name for name, holder in holders.items() if is_dead(holder)])
+    unfinished = {kind: await asyncio.to_thread(kind.store(root).unfinished_ids) for kind in JOB_KINDS}
+    holders = await store.holders([job_id for job_ids in unfinished.values() for job_id in job_ids])
+    await store.release([job_id for job_id, holder in holders.items() if is_dead(holder)])
     enqueuer = Enqueuer(settings, store)
-    if to_train:
-        await enqueuer.restore_turns(runs)
-    suspects = await enqueuer.suspect_runs(to_train)
-    for run in await asyncio.to_thread(in_order, map(runs.directory, suspects)):
-        if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run, is_claimed=run.run_id in holders):
-            log.info("run_requeued", run_id=run.run_id)
-    for tokenizer in tokenizers:
-        payload = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id)
-        if await enqueuer.restore(payload, tokenizer):
-            log.info("tokenizer_requeued", tokenizer_id=tokenizer.tokenizer_id)
-    for experiment in experiments:
-        if await enqueuer.restore(ExperimentPayload(experiment_id=experiment.experiment_id), experiment):
-            log.info("experiment_requeued", experiment_id=experiment.experiment_id)
+    for kind, job_ids in unfinished.items():
+        jobs = kind.store(root)
+        waiting = [job_id for job_id in job_ids if not jobs.directory(job_id).is_paused]
+        if kind is RUNS and waiting:
+            await enqueuer.restore_turns(runs)
+        suspects = await enqueuer.suspects(kind, waiting)
+        for job in await asyncio.to_thread(in_order, map(jobs.directory, suspects)):
+            if await enqueuer.restore(kind, job, is_claimed=job.job_id in holders):
+                log.info(f"{job.word}_requeued", **job.log_id)
     ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
-    unpublished = await store.unpublished([*unfinished, *(run.run_id for run in ended)])
+    unpublished = await store.unpublished([*unfinished[RUNS], *(run.run_id for run in ended)])
     for run in await asyncio.to_thread(in_order, map(runs.directory, unpublished)):
         await publish_events(store, run)

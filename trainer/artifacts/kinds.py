@@ -1,0 +1,46 @@
+"""The kinds of jobs that workers run, one row each; queue, worker, reconciler and replication walk over them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal
+
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.job_folder import FolderT_co, JobFolder, JobStore
+from trainer.artifacts.runs import RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.settings import QueueSettings
+from trainer.contracts.base import JobRecord
+from trainer.store import keys
+
+KindName = Literal["models", "tokenizers", "experiments"]
+"""The folder of a kind below the artifacts root, and in the object store."""
+
+
+@dataclass(frozen=True)
+class JobKind(Generic[FolderT_co]):
+    """A kind of job: its folder, and how the queue knows it."""
+
+    name: KindName
+    store: Callable[[Path], JobStore[FolderT_co]]
+    """Opens the store of an artifacts root."""
+    function: str
+    """Name of its arq function."""
+    own_queue: str | None
+    """None for the queue that the settings name."""
+    own_slots: int | None = 1
+    """Jobs of a worker at the same time; None for the number of the settings."""
+
+    def queue(self, settings: QueueSettings) -> str:
+        return settings.name if self.own_queue is None else self.own_queue
+
+    def slots(self, settings: QueueSettings) -> int:
+        return settings.training_slots if self.own_slots is None else self.own_slots
+
+
+RUNS = JobKind("models", RunStore, "train", own_queue=None, own_slots=None)
+TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", keys.TOKENIZER_QUEUE)
+EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", keys.EXPERIMENT_QUEUE, own_slots=4)
+"""An experiment only waits for its runs, which have slots of their own."""
+JOB_KINDS: tuple[JobKind[JobFolder[JobRecord]], ...] = (RUNS, TOKENIZERS, EXPERIMENTS)
+KINDS_BY_NAME: dict[KindName, JobKind[JobFolder[JobRecord]]] = {kind.name: kind for kind in JOB_KINDS}
