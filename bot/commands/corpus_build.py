@@ -61,7 +61,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     if error is not None:
         await asyncio.to_thread(build.directory.remove)
         raise AppError(error.code, error.message)
-    watcher = await bot.notifier.watch_build(build.directory.build_id, caller.user_id, None, caller.channel_id)
+    watcher = await bot.notifier.watch(build.directory, caller.user_id, None, caller.channel_id)
     embed = corpus_build_card(build.directory.build_id, build.status)
     embed.description = f"{embed.description}\n{card_note(watcher, 'corpus list')}"
     return Answer(embed)

@@ -118,7 +118,8 @@ async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer
     status = await bot.queue.experiments.start(request, user_id=caller.user_id)
     embed = experiment_card(status)
     if status.status != "completed":
-        watcher = await bot.notifier.watch_experiment(status.experiment_id, caller.user_id, None, caller.channel_id)
+        experiment = bot.queue.experiments.stored.get(status.experiment_id)
+        watcher = await bot.notifier.watch(experiment, caller.user_id, None, caller.channel_id)
         notes = [
             card_note(watcher, "experiment show"),
             *([] if await bot.queue.has_worker() else [f"⚠ {_(NO_WORKER)}"]),

@@ -62,7 +62,8 @@ async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
     accepted = await bot.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
     notes: list[str] = []
     if accepted.status != "completed":
-        watcher = await bot.notifier.watch_tokenizer(accepted.tokenizer_id, caller.user_id, None, caller.channel_id)
+        tokenizer = bot.queue.tokenizers.get(accepted.tokenizer_id)
+        watcher = await bot.notifier.watch(tokenizer, caller.user_id, None, caller.channel_id)
         notes.append(card_note(watcher, "tokenizer show"))
         notes += [] if await bot.queue.has_worker() else [f"⚠ {_(NO_WORKER)}"]
     return await _show(context, accepted.tokenizer_id, notes)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class DigestFile:
         self.disk = DISK
 
 
+@dataclass(frozen=True)
 class DigestState(State):
     lines: tuple[str, ...]
 

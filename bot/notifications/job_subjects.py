@@ -1,48 +1,149 @@
-"""Experiments, trainings of tokenizers and builds of corpora as subjects of notifications; all states are on disk."""
+"""Jobs as subjects of notifications, one row per kind; all states are on disk."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import discord
 
 from bot.messages.buttons import button_row
 from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.experiment_buttons import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.messages.tokenizer_card import tokenizer_card
+from bot.notifications.run_subject import LiveStatus, RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, Subject, View, no_files
 from bot.people.watchers import Ledger, State, Watcher
-from trainer.artifacts.corpus_builds import BuildDirectory, BuildStatus
-from trainer.artifacts.experiments import ExperimentDirectory
-from trainer.artifacts.runs import RunStore
-from trainer.artifacts.tokenizers import TokenizerDirectory
-from trainer.contracts.base import changed
+from bot.processes.chart_process import ChartProcess
+from trainer.artifacts.corpus_builds import BuildDirectory, BuildStore
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.job_folder import FolderT, JobFolder, JobStore
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
+from trainer.contracts.base import JobRecord, changed
 from trainer.contracts.experiments import ExperimentRecord, ExperimentResult, ExperimentStatus
-from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.contracts.runs import RunRecord
 from trainer.system.files import read_record, read_regular
 
-_UNFINISHED = ("queued", "running")
+CanReceive = Callable[[int, RunRecord | ExperimentRecord], bool]
 _MAX_FIGURE_BYTES = 8 << 20
 
 
-class ExperimentState(State):
-    status: ExperimentStatus
-    heartbeat: int
-    """Number of intervals since the experiment was requested."""
+class _Status(Protocol):
+    @property
+    def has_ended(self) -> bool: ...
+
+
+StatusT = TypeVar("StatusT", bound=_Status)
+
+
+class SubjectKind(NamedTuple):
+    """A kind of job that can be watched."""
+
+    find: Callable[[str], Subject | None]
+    """Returns a subject by id; raises ValueError for a broken one."""
+    jobs: Callable[[], Sequence[JobFolder[JobRecord]]]
+
+
+def subject_kinds(
+    root: Path, charts: ChartProcess, live_status: LiveStatus, can_receive: CanReceive, interval_seconds: float
+) -> tuple[SubjectKind, ...]:
+    """Return the kinds of jobs, in the order in which an id is looked for."""
+    runs = RunStore(root)
+
+    def run(one: RunDirectory) -> Subject:
+        return RunSubject(one, charts, live_status, can_receive, interval_seconds=interval_seconds)
+
+    def experiment(one: ExperimentDirectory) -> Subject:
+        return ExperimentSubject(one, runs, can_receive, interval_seconds)
+
+    def tokenizer(one: TokenizerDirectory) -> Subject:
+        return JobSubject(one, one.status, lambda status: _message(tokenizer_card(status)), interval_seconds)
+
+    def build(one: BuildDirectory) -> Subject:
+        return JobSubject(
+            one, one.status, lambda status: _message(corpus_build_card(one.build_id, status)), interval_seconds
+        )
+
+    return (
+        _kind(runs, run),
+        _kind(ExperimentStore(root), experiment),
+        _kind(BuildStore(root), build),
+        _kind(TokenizerStore(root), tokenizer),
+    )
+
+
+def _kind(store: JobStore[FolderT], subject: Callable[[FolderT], Subject]) -> SubjectKind:
+    def find(subject_id: str) -> Subject | None:
+        job = store.find(subject_id)
+        return None if job is None else subject(job)
+
+    return SubjectKind(find, store.all)
+
+
+def _message(card: discord.Embed) -> Message:
+    return Message(card, no_files, button_row())
+
+
+@dataclass(frozen=True)
+class JobState(State, Generic[StatusT]):
+    status: StatusT
+    heartbeat: int = 0
+    """Number of intervals since the job was requested, of a running job whose card shows how long it takes."""
 
     @property
     def has_ended(self) -> bool:
-        return self.status.status not in _UNFINISHED
+        return self.status.has_ended
 
 
-class ExperimentView(View):
-    def __init__(self, state: ExperimentState, status: ExperimentStatus, experiment: ExperimentDirectory) -> None:
+class JobView(View, Generic[StatusT]):
+    def __init__(self, state: State, status: StatusT, card: Callable[[StatusT], Message]) -> None:
         super().__init__(state)
         self._status = status
-        self._experiment = experiment
+        self._card = card
 
     def card(self, user_id: int) -> Message:
-        return Message(experiment_card(self._status), no_files, experiment_buttons(self._status))
+        return self._card(self._status)
+
+
+class JobSubject(Subject, Generic[StatusT]):
+    """A job that everybody may see, and whose card shows its status."""
+
+    def __init__(
+        self,
+        job: JobFolder[JobRecord],
+        status: Callable[[], StatusT],
+        card: Callable[[StatusT], Message],
+        interval_seconds: float,
+    ) -> None:
+        super().__init__(job.job_id, Ledger(job), interval_seconds, job.created_at())
+        self.id_name = f"{job.word}_id"
+        self._status = status
+        self._card = card
+
+    def may_receive(self, user_id: int) -> bool:
+        return True
+
+    async def _read(self) -> Reading:
+        status = await asyncio.to_thread(self._status)
+        state = self._state(status)
+        return Reading(state, partial(self._draw, state, status))
+
+    def _state(self, status: StatusT) -> State:
+        return JobState(status)
+
+    async def _draw(self, state: State, status: StatusT) -> View:
+        return JobView(state, status, self._card)
+
+
+class ExperimentView(JobView[ExperimentStatus]):
+    def __init__(self, state: State, status: ExperimentStatus, experiment: ExperimentDirectory) -> None:
+        super().__init__(state, status, _experiment_message)
+        self._experiment = experiment
 
     async def final(self, watcher: Watcher) -> Message:
         """Return the final message: of a completed experiment its matrix, with heat map and tree."""
@@ -60,101 +161,27 @@ class ExperimentView(View):
         return Message(embed, files, experiment_buttons(self._status))
 
 
-class ExperimentSubject(Subject):
-    id_name = "experiment_id"
-
+class ExperimentSubject(JobSubject[ExperimentStatus]):
     def __init__(
-        self,
-        experiment: ExperimentDirectory,
-        runs: RunStore,
-        can_receive: Callable[[int, ExperimentRecord], bool],
-        *,
-        interval_seconds: float,
+        self, experiment: ExperimentDirectory, runs: RunStore, can_receive: CanReceive, interval_seconds: float
     ) -> None:
+        status = partial(experiment.status, runs, has_files=False)
+        super().__init__(experiment, status, _experiment_message, interval_seconds)
         self._record = experiment.record()
-        super().__init__(experiment.experiment_id, Ledger(experiment), interval_seconds, self._record.created_at)
         self._experiment = experiment
-        self._runs = runs
         self._can_receive = can_receive
 
     def may_receive(self, user_id: int) -> bool:
         return self._can_receive(user_id, self._record)
 
-    async def _read(self) -> Reading:
-        status = await asyncio.to_thread(self._experiment.status, self._runs, has_files=False)
+    def _state(self, status: ExperimentStatus) -> State:
+        """Return the state without the time that has passed, which would edit the card every time."""
         heartbeat = int((status.elapsed_seconds or 0.0) // HEARTBEAT_SECONDS) if status.status == "running" else 0
-        state = ExperimentState(status=changed(status, elapsed_seconds=None), heartbeat=heartbeat)
-        return Reading(state, partial(self._draw, state, status))
+        return JobState(changed(status, elapsed_seconds=None), heartbeat)
 
-    async def _draw(self, state: ExperimentState, status: ExperimentStatus) -> View:
+    async def _draw(self, state: State, status: ExperimentStatus) -> View:
         return ExperimentView(state, status, self._experiment)
 
 
-class TokenizerState(State):
-    status: TokenizerStatus
-
-    @property
-    def has_ended(self) -> bool:
-        return self.status.status not in _UNFINISHED
-
-
-class TokenizerView(View):
-    def __init__(self, state: TokenizerState) -> None:
-        super().__init__(state)
-        self._status = state.status
-
-    def card(self, user_id: int) -> Message:
-        return Message(tokenizer_card(self._status), no_files, button_row())
-
-
-class TokenizerSubject(Subject):
-    id_name = "tokenizer_id"
-
-    def __init__(self, tokenizer: TokenizerDirectory, *, interval_seconds: float) -> None:
-        super().__init__(tokenizer.tokenizer_id, Ledger(tokenizer), interval_seconds, tokenizer.created_at())
-        self._tokenizer = tokenizer
-
-    def may_receive(self, user_id: int) -> bool:
-        return True
-
-    async def _read(self) -> Reading:
-        state = TokenizerState(status=await asyncio.to_thread(self._tokenizer.status))
-        return Reading(state, partial(self._draw, state))
-
-    async def _draw(self, state: TokenizerState) -> View:
-        return TokenizerView(state)
-
-
-class BuildState(State):
-    status: BuildStatus
-
-    @property
-    def has_ended(self) -> bool:
-        return self.status.has_ended
-
-
-class BuildView(View):
-    def __init__(self, build_id: str, state: BuildState) -> None:
-        super().__init__(state)
-        self._build_id, self._build = build_id, state.status
-
-    def card(self, user_id: int) -> Message:
-        return Message(corpus_build_card(self._build_id, self._build), no_files, button_row())
-
-
-class BuildSubject(Subject):
-    id_name = "build_id"
-
-    def __init__(self, build: BuildDirectory, *, interval_seconds: float) -> None:
-        super().__init__(build.build_id, Ledger(build), interval_seconds)
-        self._build = build
-
-    def may_receive(self, user_id: int) -> bool:
-        return True
-
-    async def _read(self) -> Reading:
-        state = BuildState(status=await asyncio.to_thread(self._build.status))
-        return Reading(state, partial(self._draw, state))
-
-    async def _draw(self, state: BuildState) -> View:
-        return BuildView(self.subject_id, state)
+def _experiment_message(status: ExperimentStatus) -> Message:
+    return Message(experiment_card(status), no_files, experiment_buttons(status))

@@ -1,4 +1,4 @@
-"""Sends updates about runs, experiments and tokenizers to Discord: one supervised task per subject and watcher."""
+"""Sends updates about jobs to Discord: one supervised task per subject and watcher."""
 
 import asyncio
 import random
@@ -15,19 +15,15 @@ import structlog
 
 from bot.notifications.delivery import Delivery
 from bot.notifications.digest import Digest, Place, PlaceKey, place_key, stored_digests
-from bot.notifications.job_subjects import BuildSubject, ExperimentSubject, TokenizerSubject
-from bot.notifications.run_subject import RunSubject
+from bot.notifications.job_subjects import CanReceive, subject_kinds
 from bot.notifications.subjects import Subject
-from bot.people.watchers import HasLedger, Watcher, read_ledger
+from bot.people.watchers import Watcher, read_ledger
 from bot.processes.chart_process import ChartProcess
 from bot.rest.pacing import Pace
-from trainer.artifacts.corpus_builds import BuildStore
-from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.contracts.errors import AppError
-from trainer.contracts.experiments import ExperimentRecord
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.artifacts.job_folder import JobFolder
+from trainer.contracts.base import JobRecord
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunStatus
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -68,7 +64,7 @@ class Notifier:
         events: EventSource,
         client: discord.Client,
         charts: ChartProcess,
-        can_receive: Callable[[int, RunRecord | ExperimentRecord], bool],
+        can_receive: CanReceive,
         *,
         edit_interval_seconds: float,
         listeners: Sequence[Callable[[str], None]] = (),
@@ -76,15 +72,10 @@ class Notifier:
         retry_seconds: float = 5.0,
         steady_seconds: float = _STEADY_SECONDS,
     ) -> None:
-        self._runs = RunStore(artifacts_root)
-        self._experiments = ExperimentStore(artifacts_root)
-        self._tokenizers = TokenizerStore(artifacts_root)
-        self._builds = BuildStore(artifacts_root)
+        self._kinds = subject_kinds(artifacts_root, charts, events.steady_status, can_receive, edit_interval_seconds)
         self._digests = artifacts_root / "digests"
         self._events = events
         self._client = client
-        self._charts = charts
-        self._can_receive = can_receive
         self._edit_interval_seconds = edit_interval_seconds
         self._listeners = listeners
         self._poll_seconds = poll_seconds
@@ -122,7 +113,7 @@ class Notifier:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def follow(self, subject_id: str) -> None:
-        """Start or wake a delivery for every watcher of a run, an experiment or a tokenizer."""
+        """Start or wake a delivery for every watcher of a job."""
         try:
             subject = self._subject(subject_id)
         except AppError:
@@ -146,14 +137,28 @@ class Notifier:
                     self.follow(run_id)
 
     async def watch(
-        self, directory: RunDirectory, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+        self,
+        job: JobFolder[JobRecord],
+        user_id: int,
+        channel_id: int | None,
+        origin_channel_id: int | None = None,
     ) -> Watcher:
-        """Add a watcher of a run, in a channel or (None) in direct messages; durable on return.
+        """Add a watcher of a job, in a channel or (None) in direct messages; durable on return.
 
         Waits up to three seconds for the first message, to report whether the channel accepts messages. A watcher whose
         direct messages are closed is mentioned once in the channel of the command, `origin_channel_id`.
         """
-        return await self._watch(self._subject(directory.run_id), user_id, channel_id, origin_channel_id)
+        subject = self._subject(job.job_id)
+        name = _name(subject.subject_id, user_id)
+        self._stop_delivery(name)
+        watcher = await subject.ledger.watch(user_id, channel_id, origin_channel_id)
+        await self._place(watcher).settle()
+        self._deliver(subject)
+        if name in self._deliveries:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+                    await self._deliveries[name].tried.wait()
+        return subject.ledger.current.of(user_id) or watcher
 
     async def begin_watch(
         self, run_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None
@@ -163,26 +168,8 @@ class Notifier:
         await run.ledger.watch(user_id, channel_id, origin_channel_id)
         self._deliver(run)
 
-    async def watch_experiment(
-        self, experiment_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
-    ) -> Watcher:
-        """Add a watcher of an experiment, as `watch` does of a run; raises DATA_NOT_FOUND."""
-        return await self._watch(self._experiment(experiment_id), user_id, channel_id, origin_channel_id)
-
-    async def watch_tokenizer(
-        self, tokenizer_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
-    ) -> Watcher:
-        """Add a watcher of a tokenizer's training, as `watch` does of a run; raises TOKENIZER_NOT_FOUND."""
-        return await self._watch(self._tokenizer(tokenizer_id), user_id, channel_id, origin_channel_id)
-
-    async def watch_build(
-        self, build_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
-    ) -> Watcher:
-        """Add a watcher of a build of corpora, as `watch` does of a run."""
-        return await self._watch(self._subject(build_id), user_id, channel_id, origin_channel_id)
-
     async def unwatch(self, subject_id: str, user_id: int) -> None:
-        """Remove a watcher of a run, an experiment or a tokenizer; durable on return."""
+        """Remove a watcher of a job; durable on return."""
         subject = self._subject(subject_id)
         self._stop_delivery(_name(subject_id, user_id))
         watcher = subject.ledger.current.of(user_id)
@@ -235,52 +222,12 @@ class Notifier:
         known = self._subjects.get(subject_id)
         if known is not None:
             return known
-        try:
-            directory = self._runs.get(subject_id)
-        except AppError:
-            if self._experiments.find(subject_id) is not None:
-                return self._experiment(subject_id)
-            build = self._builds.find(subject_id)
-            if build is not None:
-                return self._keep(BuildSubject(build, interval_seconds=self._edit_interval_seconds))
-            return self._tokenizer(subject_id)
-        interval = self._edit_interval_seconds
-        return self._keep(
-            RunSubject(
-                directory, self._charts, self._events.steady_status, self._can_receive, interval_seconds=interval
-            )
-        )
-
-    def _experiment(self, experiment_id: str) -> Subject:
-        experiment = self._experiments.get(experiment_id)
-        interval = self._edit_interval_seconds
-        return self._subjects.get(experiment_id) or self._keep(
-            ExperimentSubject(experiment, self._runs, self._can_receive, interval_seconds=interval)
-        )
-
-    def _tokenizer(self, tokenizer_id: str) -> Subject:
-        tokenizer = self._tokenizers.get(tokenizer_id)
-        return self._subjects.get(tokenizer_id) or self._keep(
-            TokenizerSubject(tokenizer, interval_seconds=self._edit_interval_seconds)
-        )
-
-    def _keep(self, subject: Subject) -> Subject:
-        self._subjects[subject.subject_id] = subject
-        return subject
-
-    async def _watch(
-        self, subject: Subject, user_id: int, channel_id: int | None, origin_channel_id: int | None
-    ) -> Watcher:
-        name = _name(subject.subject_id, user_id)
-        self._stop_delivery(name)
-        watcher = await subject.ledger.watch(user_id, channel_id, origin_channel_id)
-        await self._place(watcher).settle()
-        self._deliver(subject)
-        if name in self._deliveries:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
-                    await self._deliveries[name].tried.wait()
-        return subject.ledger.current.of(user_id) or watcher
+        for kind in self._kinds:
+            subject = kind.find(subject_id)
+            if subject is not None:
+                self._subjects[subject_id] = subject
+                return subject
+        raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no job '{subject_id}'.")
 
     def _place(self, watcher: Watcher) -> Place:
         key = place_key(watcher)
@@ -336,10 +283,7 @@ class Notifier:
 
     def _pending(self) -> list[str]:
         """Return the ids of subjects with messages left to send."""
-        found = [run.run_id for run in self._runs.all() if _is_pending(run.run_id, run)]
-        found += [one.experiment_id for one in self._experiments.all() if _is_pending(one.experiment_id, one)]
-        found += [one.build_id for one in self._builds.all() if _is_pending(one.build_id, one)]
-        return found + [one.tokenizer_id for one in self._tokenizers.all() if _is_pending(one.tokenizer_id, one)]
+        return [job.job_id for kind in self._kinds for job in kind.jobs() if _is_pending(job)]
 
     async def _supervise(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Run a task to its end; restart it after a failure, with exponential back-off."""
@@ -367,10 +311,10 @@ def _name(subject_id: str, user_id: int) -> str:
     return f"{subject_id} for {user_id}"
 
 
-def _is_pending(subject_id: str, item: HasLedger) -> bool:
+def _is_pending(job: JobFolder[JobRecord]) -> bool:
     try:
-        ledger = read_ledger(item)
+        ledger = read_ledger(job)
         return bool(ledger.pending) or any(watcher.is_undelivered for watcher in ledger.watchers)
     except ValueError:
-        log.error("run_unreadable", run_id=subject_id)
+        log.error("run_unreadable", run_id=job.job_id)
         return False

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 
@@ -22,6 +23,7 @@ LiveStatus = Callable[[RunStatus], Awaitable[RunStatus]]
 """Adds the queue's knowledge to a status that was read from the run's event log."""
 
 
+@dataclass(frozen=True)
 class RunState(State):
     record: RunRecord
     status: RunStatus

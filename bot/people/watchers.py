@@ -1,7 +1,7 @@
 """A ledger `dm.json`: the watchers of a run, an experiment or a tokenizer, and the messages sent to each of them."""
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol
@@ -76,8 +76,8 @@ class MessageLedger(Frozen):
         return [watcher for watcher in self.watchers if not watcher.is_done]
 
 
-class State(Frozen):
-    """The state of a subject; a card is edited when it has become unequal."""
+class State(ABC):
+    """The state of a subject, compared by value; a card is edited when it has become unequal."""
 
     @property
     @abstractmethod

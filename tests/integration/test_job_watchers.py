@@ -20,6 +20,7 @@ from tests.support.experiment_results import finished_experiment
 from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
+from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildRequest, BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.contracts.base import changed, now
@@ -50,7 +51,7 @@ async def test_experiment__has_one_card_over_a_restart_and_one_final_message_wit
         experiment = ExperimentStore(tmp_path).create(experiment_record())
         name = experiment.experiment_id
         async with here.listening() as listener:
-            await listener.watch_experiment(name, ana.id, None)
+            await listener.watch(experiment, ana.id, None)
             card = await here.message(ana, "Queued: experiment small")
             assert listener.watched_by(ana.id) == [name]
         experiment.logs.touch()
@@ -74,7 +75,7 @@ async def test_experiment_that_begins_again__has_a_card_and_a_final_message_agai
         for _ in range(2):
             experiment = store.create(experiment_record())
             async with here.listening() as listener:
-                await listener.watch_experiment(experiment.experiment_id, ana.id, None)
+                await listener.watch(experiment, ana.id, None)
                 experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
                 await until(partial(is_told, experiment))
         assert ["· result" in text for text in here.texts(ana)] == [False, True] * 2
@@ -86,7 +87,7 @@ async def test_card_of_an_earlier_attempt__is_not_taken_for_one_whose_arrival_is
         store = ExperimentStore(tmp_path)
         first = store.create(experiment_record())
         async with here.listening() as listener:
-            await listener.watch_experiment(first.experiment_id, ana.id, None)
+            await listener.watch(first, ana.id, None)
             card = await here.message(ana, "Queued: experiment small")
             first.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
             await until(partial(is_told, first))
@@ -118,20 +119,38 @@ def tokenizer(root: Path) -> TokenizerDirectory:
     )
 
 
-async def test_tokenizer__has_one_card_and_one_final_message(tmp_path: Path) -> None:
+def build(root: Path) -> BuildDirectory:
+    return BuildStore(root).create(
+        BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
+    )
+
+
+def experiment(root: Path) -> ExperimentDirectory:
+    return ExperimentStore(root).create(experiment_record())
+
+
+KINDS = {
+    "experiment small": ("Queued", "Failed", experiment),
+    "tokenizer mine": ("Queued", "Failed", tokenizer),
+    "local": ("Building corpora", "Corpora not built", build),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_job_of_each_kind__has_one_card_over_a_restart_and_one_final_message(tmp_path: Path, name: str) -> None:
+    before, after, create = KINDS[name]
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
-        training = tokenizer(tmp_path)
+        job = create(tmp_path)
         async with here.listening() as listener:
-            await listener.watch_tokenizer(training.tokenizer_id, ana.id, None)
-            card = await here.message(ana, "Queued: tokenizer mine")
-            training.logs.touch()
-            await here.discord.wait_for_edit(card, "Training: tokenizer mine")
+            await listener.watch(job, ana.id, None)
+            await here.message(ana, f"{before}: {name}")
+            assert listener.watched_by(ana.id) == [job.job_id]
         async with here.listening():
-            training.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-            final = await here.message(ana, "· result")
-            await until(lambda: not read_ledger(training).pending)
-        assert [text.split("\n")[1] for text in here.texts(ana)] == ["❌ Failed: tokenizer mine"] * 2
+            job.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+            final = await here.message(ana, f"{job.job_id} · result")
+            await until(lambda: not read_ledger(job).pending)
+        assert [text.split("\n")[1] for text in here.texts(ana)] == [f"❌ {after}: {name}"] * 2
         assert "Memory ran out." in shown_text(final.payload)
 
 
@@ -140,7 +159,7 @@ async def test_completed_tokenizer__has_its_figures_and_the_next_command_in_its_
         ana = here.discord.add_user("ana")
         shutil.copytree(TOKENIZER, tmp_path / "tokenizers" / TOKENIZER.name)
         async with here.listening() as listener:
-            await listener.watch_tokenizer(TOKENIZER.name, ana.id, None)
+            await listener.watch(TokenizerStore(tmp_path).get(TOKENIZER.name), ana.id, None)
             final = await here.message(ana, "· result")
         assert len(here.texts(ana)) == 1
         said = shown_text(final.payload)
@@ -154,14 +173,12 @@ async def test_unwatched_experiment__says_no_more_and_unknown_ones_are_refused(t
         ana = here.discord.add_user("ana")
         experiment = ExperimentStore(tmp_path).create(experiment_record())
         async with here.listening() as listener:
-            await listener.watch_experiment(experiment.experiment_id, ana.id, None)
+            await listener.watch(experiment, ana.id, None)
             await listener.unwatch(experiment.experiment_id, ana.id)
             complete(experiment)
             await asyncio.sleep(2 * EDIT_INTERVAL_SECONDS)
-            with pytest.raises(AppError, match="There is no experiment"):
-                await listener.watch_experiment("other-00000000", ana.id, None)
-            with pytest.raises(AppError, match="There is no tokenizer"):
-                await listener.watch_tokenizer("char-0", ana.id, None)
+            with pytest.raises(AppError, match="There is no job 'other-00000000'"):
+                await listener.unwatch("other-00000000", ana.id)
         assert len(here.texts(ana)) == 1
 
 

@@ -20,7 +20,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.errors import RunError
-from trainer.contracts.runs import CorpusName, CorpusRef, HttpOrigin
+from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, HttpOrigin
 from trainer.contracts.tokenizers import Normalization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,8}(-[a-z0-9]{1,8})*$")]
@@ -266,6 +266,10 @@ class ExperimentStatus(Frozen):
     """All validity checks passed; None until the end, and without branches."""
     files: tuple[FileRecord, ...] = ()
     """The files of the report, after the end."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in FINAL_STATES
 
 
 class ExperimentList(Frozen):

@@ -9,7 +9,7 @@ from trainer.contracts import tokenizers
 from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp
 from trainer.contracts.errors import RunError
 from trainer.contracts.rules import described, needs
-from trainer.contracts.runs import CorpusName, CorpusRef, Label
+from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, Label
 
 _METHODS: list[JsonValue] = [*tokenizers.METHODS]
 _NONE: JsonDict = {"type": "null"}
@@ -97,6 +97,10 @@ class TokenizerStatus(Frozen):
     created_at: Timestamp
     is_of_run: bool = False
     """True if a run has trained it for itself."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in FINAL_STATES
 
 
 class TokenizerList(Frozen):

@@ -1,7 +1,6 @@
 """Operations on experiments: start, list, follow, cancel. Their files are artifacts."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from aiohttp import web
 
@@ -24,9 +23,8 @@ from trainer.http.operations import (
     operation,
     reply,
 )
-from trainer.http.waiting import reply_at_end
+from trainer.http.waiting import check_first, reply_accepted, reply_at_end
 from trainer.queue.experiments import resolve_experiment
-from trainer.queue.inference_client import SAME_KEY
 
 
 class ExperimentPath(Query):
@@ -43,23 +41,19 @@ async def list_experiments(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamRe
 async def start_experiment(call: Call[NoQuery, WaitQuery, ExperimentRequest]) -> web.StreamResponse:
     """Start an experiment; an equal request names the same experiment. Only admins may do this."""
     _check_admin(call)
-    queue, key = call.api.queue, call.idempotency
+    queue = call.api.queue
     record = await resolve_experiment(
         call.body, queue.corpora, call.api.settings, user_id=call.client.user_id, http=call.origin
     )
-    if key is not None and await queue.first_value(key, record.experiment_id) != record.experiment_id:
-        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
-    accepted = await queue.experiments.accept(record)
-    location = {"Location": f"/experiments/{accepted.experiment_id}"}
-    if call.query.wait:
-        return await _reply_at_end(call, accepted.experiment_id, location)
-    return reply(accepted, 202, location)
+    await check_first(call, record.experiment_id)
+    accepted, address = await queue.experiments.accept(record), f"/experiments/{record.experiment_id}"
+    return await reply_accepted(call, accepted, address, lambda: queue.experiments.status(record.experiment_id))
 
 
 async def get_experiment(call: Call[ExperimentPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of an experiment with its cells; with `wait`, after its end or after this time."""
     check_may_see(call)
-    return await _reply_at_end(call, call.path.experiment_id)
+    return await reply_at_end(call, lambda: call.api.queue.experiments.status(call.path.experiment_id))
 
 
 async def cancel_experiment(call: Call[ExperimentPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -85,19 +79,6 @@ def _check_admin(call: Call[PathT, QueryT, BodyT]) -> None:
 def check_may_see(call: Call[PathT, QueryT, BodyT]) -> None:
     """Raise FORBIDDEN for a client that may not see experiments."""
     call.api.permissions.check_experiments(is_admin=call.client.is_admin)
-
-
-async def _reply_at_end(
-    call: Call[PathT, WaitQuery, BodyT], experiment_id: str, headers: Mapping[str, str] = MappingProxyType({})
-) -> web.StreamResponse:
-    async def status() -> ExperimentStatus:
-        return await call.api.queue.experiments.status(experiment_id)
-
-    return await reply_at_end(call, status, _has_ended, headers)
-
-
-def _has_ended(status: ExperimentStatus) -> bool:
-    return status.status not in ("queued", "running")
 
 
 _ID = "$response.body#/experiment_id"

@@ -1,9 +1,8 @@
 """Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from types import MappingProxyType
 from typing import Annotated
 
 import structlog
@@ -41,7 +40,7 @@ from trainer.http.operations import (
     operation,
     reply,
 )
-from trainer.http.waiting import reply_at_end
+from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.run_index import RunEntry, matching, run_order
 from trainer.system.logs import LogReader
@@ -125,7 +124,7 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
-    return await _reply_at_end(call, call.path.run_id)
+    return await reply_at_end(call, lambda: call.api.statuses.status(call.path.run_id))
 
 
 async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -241,17 +240,9 @@ async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awai
         else:
             unfinished = [run for run in api.index.runs if run.is_unfinished]
             accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
-    location = {"Location": f"/runs/{accepted.run_id}"}
-    if call.query.wait:
-        return await _reply_at_end(call, accepted.run_id, location)
-    return reply(accepted, 202, location)
-
-
-async def _reply_at_end(
-    call: Call[PathT, WaitQuery, BodyT], run_id: str, headers: Mapping[str, str] = MappingProxyType({})
-) -> web.StreamResponse:
-    """Answer with the status of a run at its end, or when the client's time is up."""
-    return await reply_at_end(call, lambda: call.api.statuses.status(run_id), lambda status: status.has_ended, headers)
+    return await reply_accepted(
+        call, accepted, f"/runs/{accepted.run_id}", lambda: api.statuses.status(accepted.run_id)
+    )
 
 
 _OF_RUN = (

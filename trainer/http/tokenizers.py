@@ -1,14 +1,11 @@
 """Operations on tokenizers: train, list, read."""
 
 import asyncio
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from aiohttp import web
 
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import Identifier, changed
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.http.operations import (
     Answer,
@@ -24,8 +21,7 @@ from trainer.http.operations import (
     operation,
     reply,
 )
-from trainer.http.waiting import reply_at_end
-from trainer.queue.inference_client import SAME_KEY
+from trainer.http.waiting import check_first, reply_accepted, reply_at_end
 
 
 class TokenizerPath(Query):
@@ -41,40 +37,26 @@ async def list_tokenizers(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamRes
 
 async def train_tokenizer(call: Call[NoQuery, WaitQuery, TokenizerTrainRequest]) -> web.StreamResponse:
     """Train a tokenizer; an equal request names the same tokenizer."""
-    queue, key = call.api.queue, call.idempotency
+    queue = call.api.queue
     record = await resolve_tokenizer(call.body, queue.corpora)
-    if key is not None and await queue.first_value(key, record.tokenizer_id) != record.tokenizer_id:
-        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
-    accepted = await queue.accept_tokenizer(record)
-    location = {"Location": f"/tokenizers/{accepted.tokenizer_id}"}
-    if call.query.wait:
-        return await _reply_at_end(call, accepted.tokenizer_id, location)
-    return reply(accepted, 202, location)
+    await check_first(call, record.tokenizer_id)
+    accepted, address = await queue.accept_tokenizer(record), f"/tokenizers/{record.tokenizer_id}"
+    return await reply_accepted(call, accepted, address, lambda: _status(call, record.tokenizer_id))
 
 
 async def get_tokenizer(call: Call[TokenizerPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status and the statistics of a tokenizer; with `wait`, after its end or after this time."""
-    return await _reply_at_end(call, call.path.tokenizer_id)
+    return await reply_at_end(call, lambda: _status(call, call.path.tokenizer_id))
 
 
-async def _reply_at_end(
-    call: Call[PathT, WaitQuery, BodyT], tokenizer_id: str, headers: Mapping[str, str] = MappingProxyType({})
-) -> web.StreamResponse:
+async def _status(call: Call[PathT, WaitQuery, BodyT], tokenizer_id: str) -> TokenizerStatus:
     tokenizer = await call.api.tokenizer(call.client, tokenizer_id)
-
-    async def status() -> TokenizerStatus:
-        return _public(await asyncio.to_thread(tokenizer.status))
-
-    return await reply_at_end(call, status, _has_ended, headers)
+    return _public(await asyncio.to_thread(tokenizer.status))
 
 
 def _public(status: TokenizerStatus) -> TokenizerStatus:
     """Return a status with the address of the tokenizer's files in place of their folder."""
     return changed(status, artifact=f"/artifacts/tokenizers/{status.tokenizer_id}")
-
-
-def _has_ended(status: TokenizerStatus) -> bool:
-    return status.status in ("completed", "failed")
 
 
 _ID = "$response.body#/tokenizer_id"

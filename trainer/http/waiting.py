@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
-from typing import TypeVar
+from types import MappingProxyType
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from trainer.contracts.errors import AppError
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentStatus
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.http.event_streams import has_left
-from trainer.http.operations import BodyT, Call, PathT, WaitQuery, reply
+from trainer.http.operations import BodyT, Call, PathT, QueryT, WaitQuery, reply
+from trainer.queue.inference_client import SAME_KEY
 
 _BLANK_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
-RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
 class WaitingAnswer(web.StreamResponse):
@@ -60,18 +63,37 @@ class WaitingAnswer(web.StreamResponse):
         return self
 
 
+JobStatus = RunStatus | TokenizerStatus | ExperimentStatus
+
+
+async def check_first(call: Call[PathT, QueryT, BodyT], job_id: str) -> None:
+    """Raise CONFLICT if the request's Idempotency-Key stands for another job already."""
+    key = call.idempotency
+    if key is not None and await call.api.queue.first_value(key, job_id) != job_id:
+        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+
+
+async def reply_accepted(
+    call: Call[PathT, WaitQuery, BodyT], accepted: BaseModel, address: str, read: Callable[[], Awaitable[JobStatus]]
+) -> web.StreamResponse:
+    """Answer with what was accepted and its address; with `wait`, with its status as `reply_at_end` does."""
+    headers = {"Location": address}
+    return await reply_at_end(call, read, headers) if call.query.wait else reply(accepted, 202, headers)
+
+
 async def reply_at_end(
     call: Call[PathT, WaitQuery, BodyT],
-    read: Callable[[], Awaitable[RecordT]],
-    has_ended: Callable[[RecordT], bool],
-    headers: Mapping[str, str],
+    read: Callable[[], Awaitable[JobStatus]],
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> web.StreamResponse:
-    """Answer with a record when it has ended, or when the client's time is up."""
-    answer, record = WaitingAnswer(call.request, headers, call.query.wait), await read()
-    if has_ended(record) or not call.query.wait:
-        return await answer.end(record)
+    """Answer with the status of a job when it has ended, or when the client's time is up."""
+    answer, status = WaitingAnswer(call.request, headers, call.query.wait), await read()
+    if status.has_ended or not call.query.wait:
+        return await answer.end(status)
     with call.api.stream(call.client), answer.errors():
-        while not has_ended(record) and (left := await answer.seconds_left()):
+        while left := await answer.seconds_left():
             await asyncio.sleep(min(_LOOK_SECONDS, left))
-            record = await read()
-    return await answer.end(record)
+            status = await read()
+            if status.has_ended:
+                break
+    return await answer.end(status)
