@@ -79,8 +79,8 @@ def run(tree: Path, *words: str) -> str:
 
 def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
     found = recipes()
-    titles = ("An architecture", "A tokenizer", "A slash command", "A preset", "An event", "A hyper-parameter")
-    assert tuple(found) == titles
+    titles = ("An architecture", "A tokenizer", "A job kind", "A slash command", "A preset", "An event")
+    assert tuple(found) == (*titles, "A hyper-parameter")
     for title, recipe in found.items():
         assert apply(copy, recipe) == recipe.files, title
     run(copy, "-m", "compileall", "-q", "bot", "trainer")
@@ -97,3 +97,45 @@ def test_architecture_of_the_page__trains_and_keeps_the_contract(copy: Path) -> 
     quick = "mingru and (state or causality or neighbours or gradient__ or load or fresh)"
     tested = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "tests/unit/models", "-k", quick)
     assert re.search(r"^[6-9] passed", tested, re.MULTILINE), tested
+
+
+RESTORED = """
+import asyncio
+from trainer.artifacts.corpus_stats import StatsRecord, StatsStore
+from trainer.artifacts.kinds import STATS
+from trainer.config.settings import load_settings
+from trainer.contracts.base import now
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
+from trainer.store.store import connect
+from trainer.worker.reconciler import reconcile
+
+async def main():
+    settings = load_settings()
+    services = Services(settings)
+    url = await services.start()
+    queue, store = await JobQueue.connect(settings, url), await connect(url)
+    counts, corpus = StatsStore(settings.app.artifacts_root), await queue.corpora.describe("text")
+    await queue.accept_job(STATS, lambda: counts.create(StatsRecord(created_at=now(), corpus=corpus)), [corpus])
+    queued = await store.queue_order("corpus_stats")
+    await store.redis.flushall()
+    await reconcile(settings, store)
+    restored = await store.queue_order("corpus_stats")
+    assert queued == restored == [one.job_id for one in counts.unfinished()] != [], (queued, restored)
+    await store.close()
+    await queue.close()
+    await services.stop()
+
+asyncio.run(main())
+"""
+"""Queues a job without a worker, and loses Redis."""
+
+
+def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(copy, recipes()["A job kind"])
+    add_corpus(copy, "ab\ncde\n")
+    with monkeypatch.context() as without_worker:
+        without_worker.setenv("QUEUE__EMBEDDED_WORKERS", "0")
+        run(copy, "-c", RESTORED)
+    listed = run(copy, "-m", "trainer", "corpus", "count", "text")
+    assert [line.split() for line in listed.splitlines()] == [["corpus", "lines", "characters"], ["text", "2", "5"]]
