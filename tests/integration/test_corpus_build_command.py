@@ -122,7 +122,7 @@ async def test_build__whose_start_was_never_answered_is_not_continued_and_a_dama
     local_texts(tmp_path)
     record = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
     unanswered, damaged = (BuildStore(tmp_path / "artifacts").create(record) for _ in range(2))
-    (damaged.path / "request.json").write_text("{", encoding="utf-8")
+    (damaged.path / "progress.json").write_text("{", encoding="utf-8")
     async with place(tmp_path) as here:
         assert here.bot.corpus_builder.current is None
         assert not unanswered.exists() and damaged.exists()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
 from tests.support.cross_language import TINY, add_languages, experiment_record, plan, plan_with
 from tests.support.lab import Lab
-from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
@@ -26,12 +26,9 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import resolve_experiment
 from trainer.queue.queue import JobQueue
-from trainer.services.embedded import Services
 from trainer.store import keys
-from trainer.store.store import connect
 from trainer.system.files import Disk, read_record
 from trainer.worker.experiment import drive
-from trainer.worker.reconciler import reconcile
 
 
 class FullDisk(Disk):
@@ -201,12 +198,6 @@ async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cance
         assert status.experiment_id in await store.queue_order(keys.EXPERIMENT_QUEUE)
         assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
         assert status.experiment_id not in await store.queue_order(keys.EXPERIMENT_QUEUE)
-        record = elsewhere.experiments.stored.get(status.experiment_id).record()
-        shutil.rmtree(tmp_path / "artifacts")
-        (tmp_path / "artifacts").touch()
-        with pytest.raises(AppError) as refused:
-            await elsewhere.experiments.accept(record)
-        assert refused.value.code is ErrorCode.INSUFFICIENT_STORAGE
 
 
 async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
@@ -347,18 +338,3 @@ async def test_text_without_sections__is_named(lab: Lab) -> None:
         experiment = await started(queue, plan(name="short", texts={"min_characters": 31}))
         status = await end_of(queue, experiment.experiment_id)
     assert status.message == "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
-
-
-async def test_experiment__that_redis_has_forgotten_is_put_back_from_disk_once(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, embedded_workers=0)
-    experiment = ExperimentStore(settings.app.artifacts_root).create(experiment_record())
-    services = Services(settings)
-    store = await connect(await services.start())
-    with captured_logs() as logs:
-        for _ in range(2):
-            await reconcile(settings, store)
-    order = await store.queue_order(keys.EXPERIMENT_QUEUE)
-    await store.close()
-    await services.stop()
-    requeued = [line["experiment_id"] for line in logs if line["event"] == "experiment_requeued"]
-    assert requeued == order == [experiment.experiment_id]

@@ -1,12 +1,9 @@
 """Faults of machines that share an object store, as `make scale-test` has found them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support import add_corpus, settings_in, some_text
 from tests.support.object_stores import (
     RUN,
     Bucket,
@@ -16,20 +13,10 @@ from tests.support.object_stores import (
     replica,
     server_fixture,
 )
-from tests.support.redis_servers import embedded
 from tests.support.runs import record
 from trainer.artifacts.replicas import Replica
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
-from trainer.config.settings import Settings
-from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import FolderJobPayload
-from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.data.corpora import CorpusStore
-from trainer.worker.inference_process import InferenceChild
-from trainer.worker.jobs import Jobs
 
 __all__ = ["bucket_fixture", "server_fixture"]
 
@@ -38,53 +25,12 @@ LARGE = ROW * 30_000
 """More than a growing file that is stored after each change."""
 
 
-@asynccontextmanager
-async def worker_jobs(folder: Path, bucket: Bucket) -> AsyncIterator[tuple[Jobs, Path]]:
-    """The jobs of a worker, and its artifacts folder."""
-    async with embedded(folder) as (plain, _, store):
-        settings: Settings = changed(plain, object_store=bucket.settings)
-        child = InferenceChild(settings)
-        yield Jobs(settings, store, child, child), settings.app.artifacts_root
-
-
 def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
     run = accepted(root)
     writer = replica(bucket, root)
     writer.publish()
     writer.claim()
     return run, writer
-
-
-async def test_end_of_a_run_that_could_not_be_stored__is_stored_by_the_next_job(tmp_path: Path, bucket: Bucket) -> None:
-    async with worker_jobs(tmp_path, bucket) as (jobs, root):
-        run, _ = claimed(bucket, root)
-        with run.wait_for_lock(1), run.open_log() as events:
-            finish_run(run, events, manifest_of(run.record(), "cancelled"))
-        payload: dict[str, object] = FolderJobPayload(job_id=RUN).model_dump()
-        await jobs.functions()["train"]({}, payload)
-    assert bucket.objects.tags("open/") == {}
-    other = replica(bucket, tmp_path / "b")
-    other.pull()
-    assert (other.path / "manifest.json").read_bytes() == (run.path / "manifest.json").read_bytes()
-    assert (other.path / "SHA256SUMS").read_bytes() == run.seal.read_bytes()
-
-
-async def test_end_of_a_tokenizer_that_could_not_be_stored__is_stored_by_the_next_job(
-    tmp_path: Path, bucket: Bucket
-) -> None:
-    async with worker_jobs(tmp_path, bucket) as (jobs, root):
-        add_corpus(tmp_path, some_text())
-        request = TokenizerTrainRequest(method="char", corpora=("text",))
-        checked = await resolve_tokenizer(request, CorpusStore(settings_in(tmp_path)))
-        tokenizer = TokenizerStore(root).create(checked)
-        writer = Replica(bucket.objects, root, "tokenizers", tokenizer.tokenizer_id)
-        writer.publish()
-        writer.claim()
-        tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, "It failed."))
-        payload: dict[str, object] = FolderJobPayload(job_id=tokenizer.tokenizer_id).model_dump()
-        await jobs.functions()["train_tokenizer"]({}, payload)
-    assert bucket.objects.tags("open/") == {}
-    assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer.tokenizer_id}"]
 
 
 def test_stored_checkpoint__comes_with_all_rows_of_a_long_curve_before_it(tmp_path: Path, bucket: Bucket) -> None:

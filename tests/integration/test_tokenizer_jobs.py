@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.support import (
     add_corpus,
     child_of,
@@ -22,21 +20,19 @@ from tests.support import (
     wait_for_status,
 )
 from tests.support.lab import Lab
-from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.config.validation import parse
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue
-from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.child_process import start_child
-from trainer.worker.reconciler import reconcile
 
 
 def request(**fields: object) -> TokenizerTrainRequest:
@@ -150,29 +146,6 @@ async def test_stop__ends_the_child_at_once_and_the_next_start_begins_anew(tmp_p
         assert (await end_of(queue, accepted)).status == "completed"
 
 
-async def test_store_wiped_or_away__tokenizers_are_put_back_from_disk(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    settings = settings_in(tmp_path, embedded_workers=0)
-    services = Services(settings)
-    queue = await JobQueue.connect(settings, await services.start())
-    wiped = await queue.train_tokenizer(request())
-    store = await store_of(tmp_path)
-    await store.redis.flushall()
-    await reconcile(settings, store)
-    assert (await store.queue_order(keys.TOKENIZER_QUEUE))[0] == wiped.tokenizer_id
-    await store.redis.flushall()
-    await store.close()
-    await services.stop()
-    with captured_logs() as logs:
-        unheard = await queue.train_tokenizer(request(seed=1))
-    await queue.close()
-
-    assert [line["event"] for line in logs] == ["tokenizer_accepted_without_redis"]
-    assert unheard.status == "queued"
-    async with running(settings_in(tmp_path)) as queue:
-        assert [(await end_of(queue, accepted)).status for accepted in (wiped, unheard)] == ["completed"] * 2
-
-
 @asynccontextmanager
 async def held(lab: Lab, asked: TokenizerTrainRequest) -> AsyncIterator[TokenizerDirectory]:
     """A tokenizer that waits for its training, and that no child can train in the block."""
@@ -226,24 +199,3 @@ async def test_tokenizer_held_by_another_child__waits_for_it(lab: Lab) -> None:
             await until(lambda: lab.logged("child_ended", *words))
             assert is_in(queue, accepted.tokenizer_id, "queued")
         assert (await end_of(queue, accepted)).status == "completed"
-
-
-async def test_evil_payloads__train_nothing_and_the_worker_goes_on(lab: Lab) -> None:
-    add_corpus(lab.folder, some_text(61), "more")
-    async with lab.queue() as queue, lab.store() as store:
-        before = queue.tokenizers.all()
-        for tokenizer_id in ("../../x", "char-0123456789abcdef", "no-such-tokenizer"):
-            payload: dict[str, str] = {"job_id": tokenizer_id}
-            await store.redis.enqueue_job("train_tokenizer", payload, _queue_name=keys.TOKENIZER_QUEUE)
-        assert (await end_of(queue, await queue.train_tokenizer(request(corpora=["more"])))).status == "completed"
-    assert len(queue.tokenizers.all()) == len(before) + 1
-
-
-async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    (tmp_path / "artifacts").mkdir()
-    (tmp_path / "artifacts" / "tokenizers").touch()  # no folder can be made in it
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        with pytest.raises(AppError, match="nothing was queued") as caught:
-            await queue.train_tokenizer(request())
-    assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE

@@ -209,7 +209,7 @@ class JobStore(Generic[FolderT_co]):
             lock = job.lock()
             if lock is not None:
                 with lock:
-                    if job.may_begin():  # another process may have been faster
+                    while job.may_begin():  # unless another process was faster
                         job.begin(record)
                         self.disk.sync(self._folder)
             elif time.monotonic() > deadline:

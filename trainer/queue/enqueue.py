@@ -44,7 +44,7 @@ class Enqueuer:
             FolderJobPayload(job_id=job_id),
             artifacts=await self._artifacts_id(),
             needs=_needs(record),
-            owner=queue_owner(record) if isinstance(record, RunRecord) else None,
+            owner=_owner(record),
         )
 
     async def restore(
@@ -52,9 +52,7 @@ class Enqueuer:
     ) -> bool:
         """Enqueue an unfinished job again if its queue has lost it; return whether it had."""
         record: JobRecord = await asyncio.to_thread(job.record)
-        owner: str | None = None
-        if isinstance(record, RunRecord) and not is_claimed and not await asyncio.to_thread(job.has_begun):
-            owner = queue_owner(record)
+        had_turn = is_claimed or await asyncio.to_thread(job.has_begun)
         return await self._store.restore(
             *self._place(kind),
             job.job_id,
@@ -63,7 +61,7 @@ class Enqueuer:
             lease_seconds=self._settings.queue.lease_seconds,
             artifacts=await self._artifacts_id(),
             needs=_needs(record),
-            owner=owner,
+            owner=None if had_turn else _owner(record),
         )
 
     async def suspects(self, kind: JobKind[JobFolder[JobRecord]], job_ids: Sequence[str]) -> list[str]:
@@ -92,6 +90,10 @@ class Enqueuer:
 
 def _needs(record: JobRecord) -> JobNeeds:
     return needs_of(record.effective, record.cost) if isinstance(record, RunRecord) else JobNeeds()
+
+
+def _owner(record: JobRecord) -> str | None:
+    return queue_owner(record) if isinstance(record, RunRecord) else None
 
 
 def queue_owner(record: RunRecord) -> str:

@@ -1,0 +1,146 @@
+"""Every kind of job that workers run keeps the same promises: on disk, in Redis and in the object store."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.object_stores import Bucket, bucket_fixture, server_fixture
+from tests.support.redis_servers import embedded
+from tests.support.runs import record as run_record
+from tests.support.waiting import captured_logs
+from tests.unit.test_experiment_store import record as experiment_record
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.job_folder import JobFolder
+from trainer.artifacts.kinds import JOB_KINDS, KINDS_BY_NAME, KindName
+from trainer.artifacts.replicas import Replica
+from trainer.artifacts.runs import RunStore, cancel_idle_run
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.settings import Settings
+from trainer.contracts.base import JobRecord, changed, now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import CorpusRef
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.queue.queue import JobQueue
+from trainer.store.connection import open_redis
+from trainer.store.store import Store
+from trainer.worker.inference_process import InferenceChild
+from trainer.worker.jobs import Jobs
+from trainer.worker.reconciler import reconcile
+
+__all__ = ["bucket_fixture", "server_fixture"]
+
+FAILURE = AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out.")
+
+
+class Kind(NamedTuple):
+    """What a test needs of a kind: a job of a number, and its end."""
+
+    create: Callable[[Path, int], JobFolder[JobRecord]]
+    end: Callable[[Path, str], object]
+
+
+def tokenizer(root: Path, number: int) -> JobFolder[JobRecord]:
+    corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=10)
+    request = TokenizerTrainRequest(method="char", corpora=("kk_ipa",))
+    record = TokenizerRecord(tokenizer_id=f"char-{number:016}", created_at=now(), request=request, corpora=(corpus,))
+    return TokenizerStore(root).create(record)
+
+
+KINDS: dict[KindName, Kind] = {
+    "models": Kind(
+        lambda root, number: RunStore(root).create(changed(run_record(f"lstm-{number}"), created_at=now())),
+        lambda root, job_id: cancel_idle_run(RunStore(root).get(job_id)),
+    ),
+    "tokenizers": Kind(tokenizer, lambda root, job_id: TokenizerStore(root).get(job_id).fail(FAILURE)),
+    "experiments": Kind(
+        lambda root, number: ExperimentStore(root).create(experiment_record(f"small-{number}")),
+        lambda root, job_id: ExperimentStore(root).get(job_id).request_cancel(),
+    ),
+}
+NAMES = pytest.mark.parametrize("name", KINDS)
+
+
+def test_table__has_each_kind_of_job() -> None:
+    assert [kind.name for kind in JOB_KINDS] == [*KINDS]
+    assert len({kind.function for kind in JOB_KINDS}) == len(JOB_KINDS)
+
+
+@NAMES
+def test_jobs__are_listed_newest_first_without_damaged_ones(tmp_path: Path, name: KindName) -> None:
+    first, broken, last = (KINDS[name].create(tmp_path, number) for number in range(3))
+    (broken.path / "request.json").write_text("{", encoding="utf-8")
+    store = KINDS_BY_NAME[name].store(tmp_path)
+    with captured_logs() as logs:
+        assert [job.job_id for job in store.all()] == [last.job_id, first.job_id]
+        assert [job.job_id for job in store.unfinished()] == [first.job_id, last.job_id]
+        assert [job.job_id for job in store.unreadable()] == [broken.job_id]
+    assert {(line["event"], line[f"{broken.word}_id"]) for line in logs} == {
+        (f"{broken.word}_unreadable", broken.job_id)
+    }
+    assert store.find("../" + first.job_id) is None and store.get(first.job_id).record() == first.record()
+
+
+@NAMES
+async def test_jobs_that_redis_has_lost__are_put_back_once_until_they_end(tmp_path: Path, name: KindName) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        root = settings.app.artifacts_root
+        jobs = [KINDS[name].create(root, number) for number in range(2)]
+        with captured_logs() as logs:
+            for _round in range(2):
+                await reconcile(settings, store)
+        queue = KINDS_BY_NAME[name].queue(settings.queue)
+        assert await store.queue_order(queue) == [job.job_id for job in jobs]
+        requeued = [line[f"{jobs[0].word}_id"] for line in logs if line["event"] == f"{jobs[0].word}_requeued"]
+        assert requeued == [job.job_id for job in jobs]
+        KINDS[name].end(root, jobs[0].job_id)
+        await store.redis.flushall()
+        await reconcile(settings, store)
+        assert await store.queue_order(queue) == [jobs[1].job_id]
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "models"])
+async def test_full_disk__nothing_is_accepted(tmp_path: Path, name: KindName) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root
+        root.mkdir(exist_ok=True)
+        (root / name).touch()  # no folder can be made in it
+        with pytest.raises(AppError, match="nothing was queued") as refused:
+            await JobQueue(settings, store).accept_job(kind, lambda: KINDS[name].create(root, 1), ())
+        assert refused.value.code is ErrorCode.INSUFFICIENT_STORAGE
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "models"])
+async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path, name: KindName) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root
+        away = Store(open_redis("redis://127.0.0.1:1/0", retries=0))
+        with captured_logs() as logs:
+            job = await JobQueue(settings, away).accept_job(kind, lambda: KINDS[name].create(root, 1), ())
+        assert [line["event"] for line in logs] == [f"{job.word}_accepted_without_redis"]
+        await reconcile(settings, store)
+        assert await store.queue_order(kind.queue(settings.queue)) == [job.job_id]
+
+
+@NAMES
+async def test_end_that_could_not_be_stored__is_stored_by_the_next_job(
+    tmp_path: Path, bucket: Bucket, name: KindName
+) -> None:
+    async with embedded(tmp_path) as (plain, _, store):
+        settings: Settings = changed(plain, object_store=bucket.settings)
+        root = settings.app.artifacts_root
+        job = KINDS[name].create(root, 1)
+        writer = Replica(bucket.objects, root, name, job.job_id)
+        writer.publish()
+        writer.claim()
+        assert [*bucket.objects.tags("open/")] == [f"open/{name}/{job.job_id}"]
+        KINDS[name].end(root, job.job_id)
+        child = InferenceChild(settings)
+        await Jobs(settings, store, child, child).functions()[KINDS_BY_NAME[name].function]({}, {"job_id": job.job_id})
+    assert bucket.objects.tags("open/") == {}
+    other = Replica(bucket.objects, tmp_path / "b", name, job.job_id)
+    other.pull()
+    copied = {path.name: path.read_bytes() for path in other.path.glob("[a-z]*.json")}
+    assert copied == {path.name: path.read_bytes() for path in job.path.glob("[a-z]*.json")}
+    assert not KINDS_BY_NAME[name].store(tmp_path / "b").get(job.job_id).is_unfinished()
