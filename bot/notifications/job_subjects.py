@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-import discord
-
 from bot.messages.buttons import button_row
 from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.experiment_buttons import experiment_buttons
@@ -19,14 +17,15 @@ from bot.notifications.run_subject import LiveStatus, RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, Subject, View, no_files
 from bot.people.watchers import Ledger, State, Watcher
 from bot.processes.chart_process import ChartProcess
-from trainer.artifacts.corpus_builds import BuildDirectory, BuildStore
+from trainer.artifacts.corpus_builds import BuildStatus, BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
-from trainer.artifacts.job_folder import FolderT, JobFolder, JobStore
-from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
-from trainer.contracts.base import JobRecord, changed
+from trainer.artifacts.job_folder import AnyJob, FolderT, JobStore
+from trainer.artifacts.runs import RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentRecord, ExperimentResult, ExperimentStatus
 from trainer.contracts.runs import RunRecord
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.system.files import read_record, read_regular
 
 CanReceive = Callable[[int, RunRecord | ExperimentRecord], bool]
@@ -46,34 +45,19 @@ class SubjectKind(NamedTuple):
 
     find: Callable[[str], Subject | None]
     """Returns a subject by id; raises ValueError for a broken one."""
-    jobs: Callable[[], Sequence[JobFolder[JobRecord]]]
+    jobs: Callable[[], Sequence[AnyJob]]
 
 
 def subject_kinds(
     root: Path, charts: ChartProcess, live_status: LiveStatus, can_receive: CanReceive, interval_seconds: float
 ) -> tuple[SubjectKind, ...]:
     """Return the kinds of jobs, in the order in which an id is looked for."""
-    runs = RunStore(root)
-
-    def run(one: RunDirectory) -> Subject:
-        return RunSubject(one, charts, live_status, can_receive, interval_seconds=interval_seconds)
-
-    def experiment(one: ExperimentDirectory) -> Subject:
-        return ExperimentSubject(one, runs, can_receive, interval_seconds)
-
-    def tokenizer(one: TokenizerDirectory) -> Subject:
-        return JobSubject(one, one.status, lambda status: _message(tokenizer_card(status)), interval_seconds)
-
-    def build(one: BuildDirectory) -> Subject:
-        return JobSubject(
-            one, one.status, lambda status: _message(corpus_build_card(one.build_id, status)), interval_seconds
-        )
-
+    runs, each = RunStore(root), interval_seconds
     return (
-        _kind(runs, run),
-        _kind(ExperimentStore(root), experiment),
-        _kind(BuildStore(root), build),
-        _kind(TokenizerStore(root), tokenizer),
+        _kind(runs, lambda one: RunSubject(one, charts, live_status, can_receive, interval_seconds=each)),
+        _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, can_receive, each)),
+        _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),
+        _kind(TokenizerStore(root), lambda one: JobSubject(one, one.status, _tokenizer_message, each)),
     )
 
 
@@ -85,8 +69,12 @@ def _kind(store: JobStore[FolderT], subject: Callable[[FolderT], Subject]) -> Su
     return SubjectKind(find, store.all)
 
 
-def _message(card: discord.Embed) -> Message:
-    return Message(card, no_files, button_row())
+def _build_message(build_id: str) -> Callable[[BuildStatus], Message]:
+    return lambda status: Message(corpus_build_card(build_id, status), no_files, button_row())
+
+
+def _tokenizer_message(status: TokenizerStatus) -> Message:
+    return Message(tokenizer_card(status), no_files, button_row())
 
 
 @dataclass(frozen=True)
@@ -115,7 +103,7 @@ class JobSubject(Subject, Generic[StatusT]):
 
     def __init__(
         self,
-        job: JobFolder[JobRecord],
+        job: AnyJob,
         status: Callable[[], StatusT],
         card: Callable[[StatusT], Message],
         interval_seconds: float,

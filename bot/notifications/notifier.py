@@ -20,8 +20,7 @@ from bot.notifications.subjects import Subject
 from bot.people.watchers import Watcher, read_ledger
 from bot.processes.chart_process import ChartProcess
 from bot.rest.pacing import Pace
-from trainer.artifacts.job_folder import JobFolder
-from trainer.contracts.base import JobRecord
+from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 
@@ -138,7 +137,7 @@ class Notifier:
 
     async def watch(
         self,
-        job: JobFolder[JobRecord],
+        job: AnyJob,
         user_id: int,
         channel_id: int | None,
         origin_channel_id: int | None = None,
@@ -311,7 +310,7 @@ def _name(subject_id: str, user_id: int) -> str:
     return f"{subject_id} for {user_id}"
 
 
-def _is_pending(job: JobFolder[JobRecord]) -> bool:
+def _is_pending(job: AnyJob) -> bool:
     try:
         ledger = read_ledger(job)
         return bool(ledger.pending) or any(watcher.is_undelivered for watcher in ledger.watchers)

@@ -50,7 +50,7 @@ from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import start_child
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.jobs import Jobs
+from trainer.worker.jobs import JobFunction, Jobs
 from trainer.worker.process import warn_of_loss
 from trainer.worker.reconciler import reconcile
 
@@ -445,9 +445,10 @@ async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> No
 async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, _, store):
         jobs = Jobs(settings, store, InferenceChild(settings), InferenceChild(settings))
+        functions: list[JobFunction] = [*jobs.functions().values(), jobs.infer]
         with captured_logs() as logs:
             for payload in ({"job_id": "../x"}, {"job_id": "no-such"}, {"run_id": "no-such-run"}, [1], "\x80"):
-                for function in (*jobs.functions().values(), jobs.infer):
+                for function in functions:
                     await function({}, payload)
     refused = Counter(line["event"] for line in logs)
     assert refused == dict.fromkeys(

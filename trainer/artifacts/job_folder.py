@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, TypeAlias, TypeVar
 
 import structlog
 
@@ -142,8 +142,9 @@ class JobFolder(Generic[RecordT_co]):
         return ()
 
 
-FolderT = TypeVar("FolderT", bound=JobFolder[JobRecord])
-FolderT_co = TypeVar("FolderT_co", bound=JobFolder[JobRecord], covariant=True)
+AnyJob: TypeAlias = JobFolder[JobRecord]
+FolderT = TypeVar("FolderT", bound=AnyJob)
+FolderT_co = TypeVar("FolderT_co", bound=AnyJob, covariant=True)
 
 
 class JobStore(Generic[FolderT_co]):
@@ -226,7 +227,7 @@ def in_order(jobs: Iterable[FolderT]) -> list[FolderT]:
     return sorted(created, key=created.__getitem__)
 
 
-def created_at(job: JobFolder[JobRecord]) -> datetime | None:
+def created_at(job: AnyJob) -> datetime | None:
     """Return when a job was accepted; None if its request cannot be read, which is logged."""
     try:
         return job.created_at()

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal
+from typing import Generic, Literal, TypeAlias
 
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.job_folder import FolderT_co, JobFolder, JobStore
+from trainer.artifacts.job_folder import AnyJob, FolderT_co, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import QueueSettings
-from trainer.contracts.base import JobRecord
 from trainer.store import keys
 
 KindName = Literal["models", "tokenizers", "experiments"]
@@ -42,5 +41,6 @@ RUNS = JobKind("models", RunStore, "train", own_queue=None, own_slots=None)
 TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", keys.TOKENIZER_QUEUE)
 EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", keys.EXPERIMENT_QUEUE, own_slots=4)
 """An experiment only waits for its runs, which have slots of their own."""
-JOB_KINDS: tuple[JobKind[JobFolder[JobRecord]], ...] = (RUNS, TOKENIZERS, EXPERIMENTS)
-KINDS_BY_NAME: dict[KindName, JobKind[JobFolder[JobRecord]]] = {kind.name: kind for kind in JOB_KINDS}
+AnyKind: TypeAlias = JobKind[AnyJob]
+JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS)
+KINDS_BY_NAME: dict[KindName, AnyKind] = {kind.name: kind for kind in JOB_KINDS}

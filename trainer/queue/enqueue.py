@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import structlog
 
 from trainer.artifacts.artifacts_id import own_artifacts_id
-from trainer.artifacts.job_folder import JobFolder
-from trainer.artifacts.kinds import JobKind
+from trainer.artifacts.job_folder import AnyJob
+from trainer.artifacts.kinds import AnyKind
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
@@ -36,7 +36,7 @@ class Enqueuer:
         artifacts = await self._artifacts_id()
         await self._store.enqueue(keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload, artifacts=artifacts)
 
-    async def enqueue_job(self, kind: JobKind[JobFolder[JobRecord]], job_id: str, record: JobRecord) -> None:
+    async def enqueue_job(self, kind: AnyKind, job_id: str, record: JobRecord) -> None:
         """Enqueue a job; that of a run waits for its owner's turn and for a worker that has what the run needs."""
         await self._store.enqueue(
             *self._place(kind),
@@ -47,9 +47,7 @@ class Enqueuer:
             owner=_owner(record),
         )
 
-    async def restore(
-        self, kind: JobKind[JobFolder[JobRecord]], job: JobFolder[JobRecord], *, is_claimed: bool = False
-    ) -> bool:
+    async def restore(self, kind: AnyKind, job: AnyJob, *, is_claimed: bool = False) -> bool:
         """Enqueue an unfinished job again if its queue has lost it; return whether it had."""
         record: JobRecord = await asyncio.to_thread(job.record)
         had_turn = is_claimed or await asyncio.to_thread(job.has_begun)
@@ -64,7 +62,7 @@ class Enqueuer:
             owner=None if had_turn else _owner(record),
         )
 
-    async def suspects(self, kind: JobKind[JobFolder[JobRecord]], job_ids: Sequence[str]) -> list[str]:
+    async def suspects(self, kind: AnyKind, job_ids: Sequence[str]) -> list[str]:
         """Return the jobs that `restore` has to compare with the disk: all but those that wait in the queue."""
         if not job_ids:  # a folder without jobs, which may be another than that of the jobs, gets no id
             return []
@@ -78,7 +76,7 @@ class Enqueuer:
             turns = await asyncio.to_thread(_last_starts, runs)
             await self._store.restore_turns(queue, turns, artifacts=await self._artifacts_id())
 
-    def _place(self, kind: JobKind[JobFolder[JobRecord]]) -> tuple[str, str]:
+    def _place(self, kind: AnyKind) -> tuple[str, str]:
         return kind.queue(self._settings.queue), kind.function
 
     async def _artifacts_id(self) -> str:
