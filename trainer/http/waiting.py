@@ -88,12 +88,11 @@ async def reply_at_end(
 ) -> web.StreamResponse:
     """Answer with the status of a job when it has ended, or when the client's time is up."""
     answer, status = WaitingAnswer(call.request, headers, call.query.wait), await read()
-    if status.has_ended or not call.query.wait:
+    is_final = status.has_ended or not call.query.wait
+    if is_final:
         return await answer.end(status)
     with call.api.stream(call.client), answer.errors():
-        while left := await answer.seconds_left():
+        while not status.has_ended and (left := await answer.seconds_left()):
             await asyncio.sleep(min(_LOOK_SECONDS, left))
             status = await read()
-            if status.has_ended:
-                break
     return await answer.end(status)
