@@ -15,8 +15,8 @@ from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.store import keys
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.jobs import Jobs
 
 
 class EndlessChild(InferenceChild):
@@ -92,7 +92,7 @@ async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -
         child = EndlessChild(settings_in(tmp_path))
         payload: dict[str, str] = {"kind": "score", "run_id": RUN, "request_id": request_id}
         with captured_logs() as logs:
-            working = asyncio.create_task(Jobs(here.settings, here.store, child, child).infer({}, payload))
+            working = asyncio.create_task(InferenceJobs(here.settings, here.store, child, child).infer({}, payload))
             await asyncio.sleep(0.7)
             assert not working.done(), "somebody waits"
             waiting.cancel()

@@ -23,7 +23,7 @@ from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store
-from trainer.worker.jobs import Jobs
+from trainer.worker.inference_jobs import InferenceJobs
 
 ORDER = ["queued", "running", "completed"]
 
@@ -164,7 +164,7 @@ async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path:
         record = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
         with captured_logs() as logs:
             away = DeafStream(here.store.redis)
-            await Jobs(here.settings, away, here.child, here.child).infer({}, payload_of(record))
+            await InferenceJobs(here.settings, away, here.child, here.child).infer({}, payload_of(record))
         answered = await here.queue.inference.get_score(RUN, record.response.request_id)
     assert answered.response.status == "completed"
     assert "event_publication_failed" in [line["event"] for line in logs]

@@ -12,8 +12,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, InferenceRecord
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.jobs import Jobs
 
 LOOKS = 6
 """At half a second each they take longer than the limit below."""
@@ -65,7 +65,7 @@ async def test_evaluation__lasts_while_it_gets_on_and_ends_where_it_does_not(wor
     async with place(tmp_path) as here:
         request_id, waiting = await asked(here, here.queue)
         settings = hasty(here.settings)
-        jobs = Jobs(settings, here.store, InferenceChild(settings), SlowChild(settings, works=works))
+        jobs = InferenceJobs(settings, here.store, InferenceChild(settings), SlowChild(settings, works=works))
         await jobs.infer({}, {"kind": "evaluate", "run_id": RUN, "request_id": request_id})
         stored = await here.store.get(keys.inference("evaluate", RUN, request_id))
         waiting.cancel()

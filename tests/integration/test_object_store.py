@@ -34,7 +34,6 @@ from trainer.export.verification import verify_run
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
 from trainer.store.store import connect
-from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 
 
@@ -89,7 +88,7 @@ class Lent:
         self._url = site.url
 
     def jobs(self, settings: Settings) -> Jobs:
-        return Jobs(settings, self.store, InferenceChild(settings), InferenceChild(settings))
+        return Jobs(settings, self.store)
 
     async def __aenter__(self) -> "Lent":
         self.store = await connect(self._url)

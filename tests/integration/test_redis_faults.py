@@ -49,6 +49,7 @@ from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import start_child
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import JobFunction, Jobs
 from trainer.worker.process import warn_of_loss
@@ -444,8 +445,11 @@ async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> No
 
 async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, _, store):
-        jobs = Jobs(settings, store, InferenceChild(settings), InferenceChild(settings))
-        functions: list[JobFunction] = [*jobs.functions().values(), jobs.infer]
+        jobs, child = Jobs(settings, store), InferenceChild(settings)
+        functions: list[JobFunction] = [
+            *jobs.functions().values(),
+            InferenceJobs(settings, store, child, child).infer,
+        ]
         with captured_logs() as logs:
             for payload in ({"job_id": "../x"}, {"job_id": "no-such"}, {"run_id": "no-such-run"}, [1], "\x80"):
                 for function in functions:
@@ -469,13 +473,14 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
                 await server.kill()
                 return record
 
-        jobs = Jobs(settings, store, LosesTheServer(settings), InferenceChild(settings))
+        jobs, child = Jobs(settings, store), LosesTheServer(settings)
+        inference = InferenceJobs(settings, store, child, child)
         queue = JobQueue(settings, store)
         asked = await queue.inference.enqueue_score(RUN, ScoreRequest(text="abc"))
         job = {"kind": "score", "run_id": RUN, "request_id": asked.response.request_id}
         with captured_logs() as logs:
             with pytest.raises(Retry):
-                await jobs.infer({}, job)
+                await inference.infer({}, job)
             with pytest.raises(Retry):
                 await jobs.functions()["train"]({}, {"job_id": RUN})
         await store.close()

@@ -35,8 +35,8 @@ from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.children.inference_server import Requests
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.jobs import Jobs
 
 
 class Place(NamedTuple):
@@ -50,7 +50,7 @@ class Place(NamedTuple):
         return [key.decode() for key in found]
 
 
-async def work(store: Store, jobs: Jobs, artifacts_root: Path) -> None:
+async def work(store: Store, jobs: InferenceJobs, artifacts_root: Path) -> None:
     """Be a worker: begin each job in the moment in which it is seen."""
     position, begun = "0-0", set[asyncio.Task[None]]()
 
@@ -78,7 +78,9 @@ async def place(
     services = Services(settings)
     url = await services.start()
     queue, store, child = await JobQueue.connect(settings, url), await connect(url), child_of(settings)
-    working = asyncio.create_task(work(store, Jobs(settings, store, child, child), settings.app.artifacts_root))
+    working = asyncio.create_task(
+        work(store, InferenceJobs(settings, store, child, child), settings.app.artifacts_root)
+    )
     try:
         yield Place(queue, store, services, folder)
     finally:

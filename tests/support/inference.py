@@ -24,8 +24,8 @@ from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.jobs import Jobs
 
 RUN = "char_lstm-1"
 
@@ -53,7 +53,7 @@ class InstantChild(InferenceChild):
 class Place(NamedTuple):
     queue: JobQueue
     store: Store
-    jobs: Jobs
+    jobs: InferenceJobs
     child: InstantChild
     settings: Settings
 
@@ -89,7 +89,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
     url = await services.start()
     queue, store, child = await JobQueue.connect(settings, url), await connect(url), InstantChild(settings)
     try:
-        yield Place(queue, store, Jobs(settings, store, child, child), child, settings)
+        yield Place(queue, store, InferenceJobs(settings, store, child, child), child, settings)
     finally:
         await queue.close()
         await store.close()

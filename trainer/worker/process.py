@@ -25,6 +25,7 @@ from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
 from trainer.worker.cleanup_loop import clean_for_ever
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import JobFunction, Jobs
 from trainer.worker.presence import Presence, own_info
@@ -186,11 +187,11 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) 
         children = InferenceChild(settings), InferenceChild(settings)
         for child in children:
             undo.push_async_callback(child.stop)
-        jobs = Jobs(settings, store, *children)
+        jobs, inference = Jobs(settings, store), InferenceJobs(settings, store, *children)
         await _reconcile(settings, store, replication)  # first, so that no run overtakes a run of the previous worker
         presence = Presence(settings, store, await own_info(settings))
         undo.push_async_callback(presence.end)
-        workers = _workers(settings, redis_url, jobs, presence)
+        workers = _workers(settings, redis_url, jobs, inference, presence)
         undo.push_async_callback(_close, workers, store)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
@@ -254,12 +255,14 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _workers(settings: Settings, redis_url: str, jobs: Jobs, presence: Presence) -> list[WakingWorker]:
+def _workers(
+    settings: Settings, redis_url: str, jobs: Jobs, inference: InferenceJobs, presence: Presence
+) -> list[WakingWorker]:
     """Return one worker per kind of job: tokenizers neither wait for a training nor delay inference requests."""
     functions, options = jobs.functions(), settings.queue
     queues: list[tuple[str, JobFunction, str, int]] = [
         *((kind.function, functions[kind.function], kind.queue(options), kind.slots(options)) for kind in JOB_KINDS),
-        ("infer", jobs.infer, keys.INTERACTIVE_QUEUE, _INTERACTIVE_SLOTS),
+        ("infer", inference.infer, keys.INTERACTIVE_QUEUE, _INTERACTIVE_SLOTS),
     ]
     return [
         WakingWorker(
