@@ -92,7 +92,7 @@ async def quietest(queue: JobQueue, family: str) -> Measured:
     """Measure a family until the machine is quiet, MAX_TRIES times at most; stop at a wrong response."""
     run_id = await trained(queue, family)
     expected = scored_here(queue, run_id)
-    await queue.inference.score(run_id, ScoreRequest(text=next(iter(expected))))  # loads the model
+    await queue.inference.ask(run_id, ScoreRequest(text=next(iter(expected))))  # loads the model
     measurements: list[Measured] = []
     while len(measurements) < MAX_TRIES and all(
         found.foreign_share > QUIET_SHARE and not wrong_in(found) for found in measurements
@@ -142,7 +142,7 @@ def scored_here(queue: JobQueue, run_id: str) -> dict[str, ScoreResponse]:
 async def timed_score(queue: JobQueue, run_id: str, text: str) -> tuple[float, ScoreResponse]:
     """Return the latency in milliseconds, and the response."""
     start = time.perf_counter()
-    answer = await queue.inference.score(run_id, ScoreRequest(text=text, detail_level="per_char"))
+    answer = await queue.inference.ask(run_id, ScoreRequest(text=text, detail_level="per_char"))
     return (time.perf_counter() - start) * 1000, answer
 
 

@@ -7,22 +7,16 @@ from trainer.artifacts.replication import full_run_id, whole_run
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.notebook import NotebookModel, Surprisal
 from trainer.config.settings import load_settings
-from trainer.contracts.errors import new_request_id
-from trainer.contracts.inference import (
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRequest,
-    ScoreResponse,
-)
+from trainer.contracts.base import narrowed
+from trainer.contracts.errors import AppError, new_request_id
+from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.models import Objective
 from trainer.export.folders import load_export
-from trainer.inference.generation import generate
+from trainer.inference.kinds import COMPUTE
 from trainer.inference.model_files import load_run
-from trainer.inference.prediction import PrefixCache, predict
-from trainer.inference.scoring import ScoringJob, score_texts
+from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
+from trainer.queue.inference_kinds import new_record
 from trainer.tokenizers.base import Tokenizer
 
 __all__ = ["Model", "Surprisal"]
@@ -36,7 +30,8 @@ class Model(NotebookModel):
         self.run_id = run_id
         self.model = model
         self.tokenizer = tokenizer
-        self._prefixes = PrefixCache()
+        self.prefixes = PrefixCache()
+        """The states of the texts whose next tokens were predicted last."""
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
@@ -59,15 +54,10 @@ class Model(NotebookModel):
     def _objective(self) -> Objective:
         return self.model.objective
 
-    def _score(self, request: ScoreRequest) -> ScoreResponse:
-        response = ScoreResponse(request_id=new_request_id(), run_id=self.run_id, status="queued")
-        [scored] = score_texts(self.model, self.tokenizer, [ScoringJob.of(self.tokenizer, request, response)])
-        return scored
-
-    def _generate(self, request: GenerateRequest) -> GenerateResponse:
-        return generate(self.model, self.tokenizer, request, run_id=self.run_id, request_id=new_request_id())
-
-    def _predict(self, request: PredictRequest) -> PredictResponse:
-        """Predict with the state of an earlier, shorter prefix."""
-        response = PredictResponse(request_id=new_request_id(), run_id=self.run_id, status="queued")
-        return predict(self.model, self.tokenizer, request, response, self._prefixes)
+    def _answer(self, request: Asks[ResponseT]) -> ResponseT:
+        response, record = new_record(request, request_id=new_request_id(), run_id=self.run_id)
+        [answered] = COMPUTE[record.kind](self, [record], tuple)
+        completed = narrowed(type(response), answered)
+        if completed.error is not None:
+            raise AppError(completed.error.code, completed.error.message)
+        return completed

@@ -49,7 +49,7 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
     values: dict[str, object] = {"message": message, "session_id": None if session_id == _NEW else session_id}
     request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
     await require_worker(context, run)
-    response = await inference.chat(run.record.run_id, request, user_id=user_id)
+    response = await inference.ask(run.record.run_id, request, user_id=user_id)
     reply = button_row(button("chat", run.record.run_id, _("Reply…"), detail=response.session_id))
     return Answer(chat_answer(run.record, message, response), view=reply)
 

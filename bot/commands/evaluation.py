@@ -12,7 +12,7 @@ from bot.messages.text import BLURPLE, make_embed, plain, shown_name
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalRecord, EvalRequest, EvalSplit
+from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, EvalSplit
 from trainer.people.language import _
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
@@ -45,33 +45,34 @@ async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | N
     request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
     await require_worker(context, run)
     inference, user_id = context.bot.queue.inference, context.caller.user_id
-    return await _follow(context, run, await inference.enqueue_evaluate(run.record.run_id, request, user_id=user_id))
+    response = await inference.submit(run.record.run_id, request, user_id=user_id)
+    return await _follow(context, run, request, response)
 
 
-async def _follow(context: CommandContext, run: Run, record: EvalRecord) -> Answer:
+async def _follow(context: CommandContext, run: Run, request: EvalRequest, response: EvalResponse) -> Answer:
     """Answer with the metrics, but at first with a note if they are not known yet.
 
     The button of the note shows them after a restart of the bot.
     """
     await context.bot.index.refresh()
-    corpus = record.request.path_override
+    corpus = request.path_override
     of_corpus = corpus and _("the corpus {name}", name=plain(corpus_name(context, corpus)))
-    measured = of_corpus or _("its own {split} split", split=_(record.request.split))
+    measured = of_corpus or _("its own {split} split", split=_(request.split))
 
     async def end() -> Answer:
-        metrics = await context.bot.queue.inference.wait_for_evaluation(record)
-        return Answer(evaluation_answer(run.record, measured, metrics))
+        answered = await context.bot.queue.inference.wait(response)
+        return Answer(evaluation_answer(run.record, measured, answered.measured()))
 
-    if record.response.status not in ("queued", "running"):
+    if response.status not in ("queued", "running"):
         return await end()
-    show = button("evaluated", run.record.run_id, _("Show result"), detail=record.response.request_id)
+    show = button("evaluated", run.record.run_id, _("Show result"), detail=response.request_id)
     return Answer(evaluating_answer(run.record, measured), view=button_row(show), later=end)
 
 
 async def _show_result(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "eval", press.run_id)
-    record = await context.bot.queue.inference.get_evaluation(press.run_id, press.detail or "")
-    return await _follow(context, run, record)
+    record = await context.bot.queue.inference.get(EvalRecord, press.run_id, press.detail or "")
+    return await _follow(context, run, record.request, record.response)
 
 
 async def _choose(context: CommandContext, press: ButtonPress) -> Answer:

@@ -19,7 +19,7 @@ from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.inference import GenerateRecord, GenerateRequest
 from trainer.contracts.inference_fields import Seed
 from trainer.people.language import _
 
@@ -112,7 +112,7 @@ def _generate_form(run_id: str, title: str, request: GenerateRequest, seed: int 
 async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer:
     """Repeat a request with another seed or temperature."""
     run = await find_run(context, "generate", press.run_id)
-    earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    earlier = await context.bot.queue.inference.get(GenerateRecord, press.run_id, press.detail or "")
     request = changed(earlier.request, seed=None)
     if press.action != "again":
         step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
@@ -125,7 +125,7 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
 async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of an earlier request."""
     await find_run(context, "generate", press.run_id)
-    earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    earlier = await context.bot.queue.inference.get(GenerateRecord, press.run_id, press.detail or "")
     title = _("Edit and generate again")
     return _generate_form(press.run_id, title, earlier.request, earlier.response.seed_used)
 
@@ -144,7 +144,7 @@ async def _generate(context: CommandContext, run_id: str | None, options: Genera
 async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
     run_id = run.record.run_id
     await require_worker(context, run)
-    response = await context.bot.queue.inference.generate(run_id, request, user_id=context.caller.user_id)
+    response = await context.bot.queue.inference.ask(run_id, request, user_id=context.caller.user_id)
     detail = response.request_id
     buttons = button_row(
         button("again", run_id, _("Again"), detail=detail),

@@ -31,5 +31,5 @@ async def _predict(context: CommandContext, run_id: str | None, request: Predict
         raise AppError(ErrorCode.INVALID_INPUT, _("`text` has no token for this model. Give at least one word."))
     await require_worker(context, run)
     inference, user_id = context.bot.queue.inference, context.caller.user_id
-    response = await inference.predict(run.record.run_id, request, user_id=user_id)
+    response = await inference.ask(run.record.run_id, request, user_id=user_id)
     return Answer(predict_answer(run.record, request.text, response))

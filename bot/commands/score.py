@@ -21,7 +21,7 @@ from bot.session.client import Bot
 from trainer.config.validation import decoded, parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ScoreRequest
+from trainer.contracts.inference import GenerateRecord, ScoreRecord, ScoreRequest
 from trainer.contracts.runs import has_unknown_text
 from trainer.people.language import _
 from trainer.reports.score_table import Unit
@@ -81,7 +81,7 @@ async def score(
 
 async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "score", press.run_id)
-    generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    generated = await context.bot.queue.inference.get(GenerateRecord, press.run_id, press.detail or "")
     prompt = generated.request.prompt_text or ""
     text = "\n".join(prompt + output for output in generated.response.outputs or ())
     return await score_text(context, run, text, ScoreOptions())
@@ -90,7 +90,7 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the report of a scored text, or with its table alone."""
     run = await find_run(context, _DETAIL, press.run_id)
-    scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
+    scored = await context.bot.queue.inference.get(ScoreRecord, press.run_id, press.detail or "")
     return await _report(context, run, scored.request.text or "", ScoreOptions(), is_table=press.action == "csv")
 
 
@@ -129,7 +129,7 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
             refusal = error.message
         else:
             return await _report(context, run, text, options)
-    response = await bot.queue.inference.score(run_id, request, user_id=context.caller.user_id)
+    response = await bot.queue.inference.ask(run_id, request, user_id=context.caller.user_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     is_comparable = not has_unknown_text(manifest.unknown_char_share)
     own_bits_per_char = manifest.metrics.bits_per_char if is_comparable else None
@@ -149,7 +149,7 @@ async def _unknown_signs(context: CommandContext, run: Run, text: str) -> Counte
     if len(normalized) > MAX_REPORT_CHARACTERS:
         return Counter()
     request = ScoreRequest(text=normalized, detail_level="per_char")
-    response = await inference.score(run_id, request, user_id=context.caller.user_id, is_kept=False)
+    response = await inference.ask(run_id, request, user_id=context.caller.user_id, is_kept=False)
     return unknown_signs(response, normalized)
 
 
@@ -161,7 +161,7 @@ async def _report(
     normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
     scored_text = normalized[:MAX_REPORT_CHARACTERS]
     values: dict[str, object] = {"text": scored_text, "detail_level": "per_char", "top_k": options.top_k or None}
-    scored = await inference.score_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
+    scored = await inference.ask_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
     report = await context.bot.charts.report(scored, scored_text, options.unit)
     if report is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _("The report could not be created. Try again in a minute."))

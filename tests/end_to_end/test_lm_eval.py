@@ -76,8 +76,8 @@ def answers_in(report: Path, task: str) -> list[list[str]]:
 async def nats_of(site: Site, run_id: str, context: str, end: str) -> float:
     """The log likelihood of a text after a context, by `mt score`: of the tokens that the context does not have."""
     client = site.queue.inference
-    score = await client.score(run_id, ScoreRequest(text=context + end, detail_level="per_char"))
-    before = await client.score(run_id, ScoreRequest(text=context.rstrip() or "x", detail_level="per_char"))
+    score = await client.ask(run_id, ScoreRequest(text=context + end, detail_level="per_char"))
+    before = await client.ask(run_id, ScoreRequest(text=context.rstrip() or "x", detail_level="per_char"))
     assert score.surprisal is not None and before.n_tokens is not None
     return -sum(nats or 0 for nats in score.surprisal[before.n_tokens if context else 0 :])
 
@@ -96,7 +96,7 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
     write_tasks(tmp_path / "tasks")
 
     async with lab_site(lab) as site:
-        metrics = await site.queue.inference.evaluate(run.run_id, EvalRequest(path_override="documents"))
+        metrics = (await site.queue.inference.ask(run.run_id, EvalRequest(path_override="documents"))).measured()
         model = f"base_url=http://127.0.0.1:{site.port}/v1/completions,model={run.run_id},max_length={POSITIONS}"
         end_token = tokenizer.names[tokenizer.special_ids.eos]
         metadata: dict[str, str] = {"path": str(tmp_path / "documents.txt"), "end": end_token}
@@ -129,7 +129,7 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
             greedy = GenerateRequest(
                 prompt_text=context, max_new_tokens=9, temperature=0, stop_on_eos=True, stop_sequences=("s ",)
             )
-            generated = await site.queue.inference.generate(run.run_id, greedy)
+            generated = await site.queue.inference.ask(run.run_id, greedy)
             assert generated.outputs == (answer,)
 
     [file] = report.rglob("results_*.json")

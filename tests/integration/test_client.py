@@ -18,7 +18,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobQueued, MetricsProgress
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
-from trainer.contracts.inference import EvalRequest, EvalResponse, PredictResponse, ScoreResponse
+from trainer.contracts.inference import PredictResponse, ScoreResponse
 
 __all__ = ["server_fixture"]
 
@@ -328,13 +328,6 @@ def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> No
             model.score("a")
         assert code_of(caught) is ErrorCode.OUT_OF_MEMORY
         assert server.sent[1].path.startswith("/runs/run/score/r?wait=")
-
-
-def test_evaluation_without_metrics__is_an_error() -> None:
-    empty = EvalResponse(request_id="r", run_id="run", status="completed").model_dump_json().encode()
-    with prepared(Prepared(body=empty)) as server, Client(server.url, KEY) as client:
-        with pytest.raises(AppError, match="has no metrics"):
-            client._loop.call(client._server.inference.evaluate("run", EvalRequest()))
 
 
 def test_stream_that_breaks_off__continues_after_its_last_event(

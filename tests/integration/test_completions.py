@@ -27,11 +27,11 @@ async def test_completions__are_answered_by_a_worker(lab: Lab) -> None:
         model, tokenizer = load_run(run)
         prompts = [[2, *tokenizer.encode(text)] for text in ("cab bac", "a", "abc acb abc")]
 
-        scored = await queue.inference.complete(
+        scored = await queue.inference.ask(
             run.run_id, request_of(prompts=prompts, echo=True, logprobs=1, max_tokens=1, temperature=0, n=1)
         )
-        whole = await queue.inference.complete(run.run_id, request_of())
-        generated = await queue.inference.generate(
+        whole = await queue.inference.ask(run.run_id, request_of())
+        generated = await queue.inference.ask(
             run.run_id, GenerateRequest(prompt_text="cab", max_new_tokens=12, seed=3, num_return_sequences=2)
         )
         await chunks_add_up_to_the_text(queue, run.run_id)
@@ -51,10 +51,10 @@ async def test_completions__are_answered_by_a_worker(lab: Lab) -> None:
 
 
 async def chunks_add_up_to_the_text(queue: JobQueue, run_id: str) -> None:
-    whole = await queue.inference.complete(run_id, request_of(echo=True))
-    *pieces, last = [piece async for piece in queue.inference.stream_complete(run_id, request_of(echo=True))]
-    unseeded = [piece async for piece in queue.inference.stream_complete(run_id, request_of(seed=None, stop=["a"]))]
-    async with contextlib.aclosing(queue.inference.stream_complete(run_id, request_of(max_tokens=512))) as stream:
+    whole = await queue.inference.ask(run_id, request_of(echo=True))
+    *pieces, last = [piece async for piece in queue.inference.stream(run_id, request_of(echo=True))]
+    unseeded = [piece async for piece in queue.inference.stream(run_id, request_of(seed=None, stop=["a"]))]
+    async with contextlib.aclosing(queue.inference.stream(run_id, request_of(max_tokens=512))) as stream:
         assert isinstance(await anext(stream), GenerateChunk)
     assert isinstance(last, CompletionResponse) and last.choices == whole.choices and whole.choices is not None
     assert isinstance(unseeded[-1], CompletionResponse) and unseeded[-1].seed_used is not None
@@ -67,14 +67,12 @@ async def chunks_add_up_to_the_text(queue: JobQueue, run_id: str) -> None:
 
 async def refusals_name_what_is_wrong(lab: Lab, queue: JobQueue, run_id: str) -> None:
     with pytest.raises(AppError, match="the token id 999 is not in the vocabulary") as of_id:
-        await queue.inference.complete(run_id, request_of(prompts=[[1, 999]]))
-    with pytest.raises(AppError, match="`logprobs` cannot be streamed") as of_stream:
-        [piece async for piece in queue.inference.stream_complete(run_id, request_of(logprobs=1))]
+        await queue.inference.ask(run_id, request_of(prompts=[[1, 999]]))
     masked = finished_run(lab.folder, "bert")
     try:
         with pytest.raises(AppError, match="trained with masked_lm and cannot generate text") as of_masked:
-            await queue.inference.complete(masked.run_id, request_of())
+            await queue.inference.ask(masked.run_id, request_of())
     finally:
         shutil.rmtree(masked.path)
-    codes = [caught.value.code for caught in (of_id, of_stream, of_masked)]
-    assert codes == [ErrorCode.INVALID_INPUT, ErrorCode.INVALID_INPUT, ErrorCode.MODEL_INCOMPATIBLE]
+    codes = [caught.value.code for caught in (of_id, of_masked)]
+    assert codes == [ErrorCode.INVALID_INPUT, ErrorCode.MODEL_INCOMPATIBLE]

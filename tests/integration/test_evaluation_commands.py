@@ -30,9 +30,9 @@ async def result(call: Call) -> StoredMessage:
 async def test_eval__has_the_digits_of_the_command_line_and_works_from_the_list_of_its_button(lab: Lab) -> None:
     async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
         run_id = (await lab.finished_run(queue)).run_id
-        own = await queue.inference.evaluate(run_id, EvalRequest())
-        tested = await queue.inference.evaluate(run_id, EvalRequest(split="test"))
-        whole = await queue.inference.evaluate(run_id, EvalRequest(path_override="text"))
+        own = (await queue.inference.ask(run_id, EvalRequest())).measured()
+        tested = (await queue.inference.ask(run_id, EvalRequest(split="test"))).measured()
+        whole = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
         of_split = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id}))
         of_corpus = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id, "corpus": "text"}))
         status = await here.ask(here.bob, "status", run=run_id)

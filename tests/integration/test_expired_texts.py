@@ -39,11 +39,11 @@ async def test_texts__are_on_the_disk_until_they_expire_and_no_longer(tmp_path: 
     of_worker: dict[str, object] = {"queue": QueueSettings.model_validate(short)}
     services = Services(settings.model_copy(update=of_worker))  # which says how long an answer is kept
     queue = await JobQueue.connect(settings, await services.start())
-    await queue.inference.score(RUN, ScoreRequest(text=SCORED))
+    await queue.inference.ask(RUN, ScoreRequest(text=SCORED))
     assert SCORED in kept_on_disk(tmp_path)
-    await queue.inference.score(RUN, ScoreRequest(text=WITHDRAWN), is_kept=False)
-    await queue.inference.generate(RUN, GenerateRequest(prompt_text=PROMPT, max_new_tokens=2))
-    await queue.inference.chat(RUN, ChatRequest(message=SAID, max_new_tokens=2))
+    await queue.inference.ask(RUN, ScoreRequest(text=WITHDRAWN), is_kept=False)
+    await queue.inference.ask(RUN, GenerateRequest(prompt_text=PROMPT, max_new_tokens=2))
+    await queue.inference.ask(RUN, ChatRequest(message=SAID, max_new_tokens=2))
     await until(lambda: kept_on_disk(tmp_path) == [], 120)
     await queue.close()
     await services.stop()

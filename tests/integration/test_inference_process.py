@@ -26,11 +26,11 @@ from trainer.contracts.inference import (
     GenerateRecord,
     GenerateRequest,
     GenerateResponse,
-    InferenceRecord,
     ScoreRecord,
     ScoreRequest,
     ScoreResponse,
 )
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
 from trainer.worker.inference_process import InferenceChild
 

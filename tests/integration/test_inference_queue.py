@@ -1,6 +1,9 @@
-"""Inference requests in the queue: taken at once, answered once; their records only move forward and expire."""
+"""Inference requests of all kinds in the queue: submitted, answered once, kept for a time, withdrawn."""
 
 import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,112 +11,146 @@ import pytest
 from pydantic import Field, TypeAdapter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.support import settings_in
-from tests.support.inference import RUN, TEXT, finished_run, place
+from tests.support import processes, settings_in
+from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, Place, finished_run, place
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+from trainer.artifacts.runs import RunStore
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
-from trainer.contracts.inference import (
-    GenerateRequest,
-    InferenceRecord,
-    ScoreRequest,
-)
+from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, ScoreRecord, ScoreRequest
+from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store
 from trainer.worker.inference_jobs import InferenceJobs
+from trainer.worker.inference_process import InferenceChild
 
 ORDER = ["queued", "running", "completed"]
-
-
+LIMIT_SECONDS = 1.0
+LOOKS = 6
+"""At half a second each they take longer than the limit."""
 Told = InferenceStarted | InferenceCompleted | InferenceFailed
 _event: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="type")])
 
 
-async def test_enqueue__returns_at_once_with_the_id_that_the_answer_is_found_by(tmp_path: Path) -> None:
+@pytest.fixture(name="here")
+async def here_fixture(tmp_path: Path) -> AsyncIterator[Place]:
     async with place(tmp_path) as here:
-        score = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
-        sample = await here.queue.inference.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
-        before = [await here.queue.inference.get_score(RUN, score.response.request_id)]
-        for request_id in await here.waiting():
-            await here.do(request_id)
-        scored = await here.queue.inference.get_score(RUN, score.response.request_id)
-        written = await here.queue.inference.get_generate(RUN, sample.response.request_id)
-    assert before == [score] and score.response.status == "queued"
-    assert (scored.response.status, scored.request.text) == ("completed", TEXT)
-    assert (written.response.status, written.request.prompt_text) == ("completed", "the ")
+        yield here
 
 
-async def test_records__never_go_back_beside_an_instant_worker(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        working = asyncio.create_task(here.work())
-        watched: dict[str, list[str]] = {}
+def code_of(outcome: object) -> ErrorCode:
+    return narrowed(AppError, outcome).code
 
-        async def ask(number: int) -> None:
-            asked = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=f"text {number}"))
-            seen = watched.setdefault(asked.response.request_id, [asked.response.status])
-            while seen[-1] != "completed":
-                stored = await here.queue.inference.get_score(RUN, asked.response.request_id)
-                assert stored.request.text == f"text {number}"
-                seen.append(stored.response.status)
-                await asyncio.sleep(0.01)
 
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await asyncio.gather(*(ask(number) for number in range(200)))
-        working.cancel()
+async def test_requests__of_each_kind_are_answered_once_under_their_id(here: Place) -> None:
+    assert REQUESTS.keys() == KINDS.keys()
+    for number, (kind, request) in enumerate(REQUESTS.items(), 1):
+        queued = await here.queue.inference.submit(RUN, request, user_id=7)
+        before = await here.queue.inference.get(KINDS[kind].record, RUN, queued.request_id)
+        await here.do(queued.request_id)
+        answered = await here.queue.inference.get(KINDS[kind].record, RUN, queued.request_id)
+        await here.do(queued.request_id)  # as a queue that delivers a job twice
+        assert (before.response, before.request, before.user_id) == (queued, request, 7)
+        assert (queued.status, answered.response.status, answered.request) == ("queued", "completed", request)
+        assert await here.queue.inference.wait(queued) == answered.response
+        assert await here.queue.inference.follow(queued, wait_seconds=0) == answered.response
+        assert here.child.answers == number
 
-    assert len(watched) == here.child.answers == 200
+
+async def test_request__with_an_id_of_its_client_is_queued_once(here: Place) -> None:
+    for kind, request in REQUESTS.items():
+        submit, request_id = here.queue.inference.submit, f"own-{kind}"
+        first = await submit(RUN, request, request_id=request_id)
+        assert await submit(RUN, request, request_id=request_id) == first
+        await here.do(request_id)
+        assert (await submit(RUN, request, request_id=request_id)).status == "completed"
+        refused = await asyncio.gather(submit(RUN, request, user_id=8, request_id=request_id), return_exceptions=True)
+        assert code_of(refused[0]) is ErrorCode.CONFLICT
+    assert here.child.answers == len(REQUESTS) == len(await here.waiting())
+
+
+async def test_failure__is_kept_with_its_code_and_raised_for_who_waits(here: Place) -> None:
+    working = asyncio.create_task(here.work())
+    for kind, request in REQUESTS.items():
+        with pytest.raises(AppError, match="Its weights are gone") as caught:
+            await here.queue.inference.ask(RUN, request, user_id=SPOILT)
+        assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED, kind
+    working.cancel()
+    lives: list[int] = [await here.store.redis.pttl(key) for key in await results(here)]
+    queue = here.settings.queue
+    assert len(lives) == len(REQUESTS)
+    assert all(queue.result_ttl_seconds < life / 1000 <= queue.failure_ttl_seconds for life in lives)
+
+
+async def test_results__are_deleted_unreadable_or_expired(here: Place) -> None:
+    client = here.queue.inference
+    for kind, request in REQUESTS.items():
+        model = KINDS[kind].record
+        response = await client.submit(RUN, request)
+        await here.store.put(keys.inference(kind, RUN, response.request_id), "{}", ttl_seconds=9)
+        with pytest.raises(AppError, match="cannot be read") as unreadable:
+            await client.get(model, RUN, response.request_id)
+        deleted = await client.submit(RUN, request)
+        await client.delete(model, RUN, deleted.request_id)
+        gone = await asyncio.gather(
+            client.get(model, RUN, deleted.request_id),
+            client.delete(model, RUN, deleted.request_id),
+            client.follow(deleted, wait_seconds=1),
+            client.wait(deleted),
+            return_exceptions=True,
+        )
+        assert unreadable.value.code is ErrorCode.SERVICE_UNAVAILABLE
+        assert [*map(code_of, gone)] == [ErrorCode.DATA_NOT_FOUND] * 3 + [ErrorCode.SERVICE_UNAVAILABLE]
+        assert deleted.request_id not in await here.waiting()
+
+
+async def test_records__never_go_back_beside_an_instant_worker(here: Place) -> None:
+    working = asyncio.create_task(here.work())
+    watched: dict[str, list[str]] = {}
+
+    async def ask(request: InferenceRequest) -> None:
+        queued = await here.queue.inference.submit(RUN, request)
+        seen = watched.setdefault(queued.request_id, [queued.status])
+        while seen[-1] != "completed":
+            stored = await here.queue.inference.get(kind_of(request).record, RUN, queued.request_id)
+            seen.append(stored.response.status)
+            await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asyncio.gather(*(ask(request) for _ in range(20) for request in REQUESTS.values()))
+    working.cancel()
+    assert len(watched) == here.child.answers == 20 * len(REQUESTS)
     assert all(seen == sorted(seen, key=ORDER.index) for seen in watched.values())
 
 
-async def test_job_that_the_queue_gives_twice__is_answered_once(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        asked = await here.queue.inference.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
-        request_id = asked.response.request_id
-        await here.do(request_id)
-        first = await here.queue.inference.get_generate(RUN, request_id)
-        await here.do(request_id)
-        assert await here.queue.inference.get_generate(RUN, request_id) == first
-        assert here.child.answers == 1
-
-
-async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        working = asyncio.create_task(here.work())
-        with pytest.raises(AppError, match="Its weights are gone") as told:
-            await here.queue.inference.generate(RUN, GenerateRequest(prompt_text="spoilt"))
-        working.cancel()
-        [key] = await here.keys("runs:gen:*")
-        kept = await here.queue.inference.get_generate(RUN, key.rsplit(":", 1)[1])
-        left: int = await here.store.redis.pttl(key)
-    assert here.settings.queue.result_ttl_seconds < left / 1000 <= here.settings.queue.failure_ttl_seconds
-    assert told.value.code is ErrorCode.MODEL_LOAD_FAILED
-    assert kept.response.status == "failed"
-    assert kept.response.error is not None and kept.response.error.code is ErrorCode.MODEL_LOAD_FAILED
-
-
-async def test_text_that_looks_like_a_record__is_answered_like_any_other(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        working = asyncio.create_task(here.work())
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            scored = await here.queue.inference.score(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
-        working.cancel()
+async def test_text__that_looks_like_a_record_is_answered_like_any_other(here: Place) -> None:
+    working = asyncio.create_task(here.work())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        scored = await here.queue.inference.ask(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
+    working.cancel()
     assert scored.status == "completed"
 
 
-async def test_texts_and_answers__are_under_keys_that_expire_and_nowhere_else(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
-        await here.queue.inference.enqueue_generate(RUN, GenerateRequest(prompt_text=TEXT))
-        with_text = [key for key in await here.keys("*") if TEXT.encode() in await dumped(here.store, key)]
-        for request_id in await here.waiting():
-            await here.do(request_id)
-        left: list[int] = [await here.store.redis.pttl(key) for key in await here.keys("runs:*")]
-    assert sorted(key.rsplit(":", 1)[0] for key in with_text) == [f"runs:gen:{RUN}", f"runs:score:{RUN}"]
-    assert len(left) == 2
-    assert all(0 < milliseconds <= here.settings.queue.result_ttl_seconds * 1000 for milliseconds in left)
+async def test_texts__are_under_keys_that_expire_and_nowhere_else(here: Place) -> None:
+    for request in REQUESTS.values():
+        await here.queue.inference.submit(RUN, request)
+    with_text = {key.split(":")[1] for key in await here.keys("*") if TEXT.encode() in await dumped(here.store, key)}
+    for request_id in await here.waiting():
+        await here.do(request_id)
+    lives: list[int] = [await here.store.redis.pttl(key) for key in await results(here)]
+    assert with_text == {"score", "gen", "complete", "predict", "turn"}
+    assert len(lives) == len(REQUESTS)
+    assert all(0 < life <= here.settings.queue.result_ttl_seconds * 1000 for life in lives)
+
+
+async def results(here: Place) -> list[str]:
+    return [key for key in await here.keys("runs:*") if "chat:" not in key]
 
 
 async def dumped(store: Store, key: str) -> bytes:
@@ -121,99 +158,230 @@ async def dumped(store: Store, key: str) -> bytes:
     return await store.get(key) or b"" if kind == b"string" else b""
 
 
-async def test_question_that_is_no_longer_kept__is_said_in_one_sentence(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        for get in (here.queue.inference.get_score, here.queue.inference.get_generate):
-            with pytest.raises(AppError, match="have expired") as told:
-                await get(RUN, "0" * 16)
-            assert told.value.code is ErrorCode.DATA_NOT_FOUND
+async def test_events__are_on_the_stream_in_order_and_wake_no_run(here: Place) -> None:
+    expected: list[tuple[str, str, int, type[Told]]] = []
+    for kind, request in REQUESTS.items():
+        for user, end in ((7, InferenceCompleted), (SPOILT, InferenceFailed)):
+            queued = await here.queue.inference.submit(RUN, request, user_id=user)
+            await here.do(queued.request_id)
+            expected += [(queued.request_id, kind, user, one) for one in (InferenceStarted, end)]
+    with captured_logs() as logs:
+        woken = [await here.store.next_run_ids(wait_seconds=1) for _ in range(2)]  # the first makes the group
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = await here.store.redis.xrange(keys.EVENT_STREAM)
+    events = [_event.validate_json(fields[b"event"]) for _, fields in entries]
+    assert [(event.request_id, event.kind, event.user_id, type(event)) for event in events] == expected
+    assert {event.job_id for event in events} == {RUN}
+    assert len({event.event_id for event in events}) == len(events)
+    assert events[0].event_id == f"{RUN}:score:{events[0].request_id}:started"
+    assert {event.code for event in events if isinstance(event, InferenceFailed)} == {ErrorCode.MODEL_LOAD_FAILED}
+    assert not any(word in str(entries) for word in (TEXT, "weights"))
+    assert (woken, logs) == ([[], []], [])
 
 
-async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_run(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        working = asyncio.create_task(here.work())
-        scored = (await here.queue.inference.score(RUN, ScoreRequest(text=TEXT), user_id=7)).request_id
-        spoilt = GenerateRequest(prompt_text="spoilt")
-        failed = (await here.queue.inference.enqueue_generate(RUN, spoilt, user_id=8)).response.request_id
-        with pytest.raises(AppError, match="Its weights are gone"):
-            await here.queue.inference.generate(RUN, spoilt)
-        working.cancel()
-        with captured_logs() as logs:
-            rung = [await here.store.next_run_ids(wait_seconds=1) for _ in range(2)]  # the first makes the group
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = await here.store.redis.xrange(keys.EVENT_STREAM)
+async def test_answer__is_stored_although_its_start_could_not_be_published(here: Place) -> None:
+    class DeafStream(Store):
+        async def publish_inference(self, event: InferenceEvent) -> None:
+            raise RedisConnectionError
 
-    told = [_event.validate_json(fields[b"event"]) for _, fields in entries]
-    assert [(event.request_id, event.kind, type(event)) for event in told[:4]] == [
-        (scored, "score", InferenceStarted),
-        (scored, "score", InferenceCompleted),
-        (failed, "generate", InferenceStarted),
-        (failed, "generate", InferenceFailed),
-    ]
-    assert {event.job_id for event in told} == {RUN}
-    assert [event.user_id for event in told] == [7, 7, 8, 8, None, None]
-    assert len({event.event_id for event in told}) == len(told) == 6
-    assert told[0].event_id == f"{RUN}:score:{scored}:started"
-    assert isinstance(told[3], InferenceFailed) and told[3].code is ErrorCode.MODEL_LOAD_FAILED
-    assert not any(word in str(entries) for word in (TEXT, "spoilt", "weights"))
-    assert rung == [[], []]
-    assert logs == []
-
-
-async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        record = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
-        with captured_logs() as logs:
-            away = DeafStream(here.store.redis)
-            await InferenceJobs(here.settings, away, here.child, here.child).infer({}, payload_of(record))
-        answered = await here.queue.inference.get_score(RUN, record.response.request_id)
+    queued = await here.queue.inference.submit(RUN, ScoreRequest(text=TEXT))
+    with captured_logs() as logs:
+        jobs = InferenceJobs(here.settings, DeafStream(here.store.redis), here.child, here.child)
+        await jobs.infer({}, await here.payload(queued.request_id))
+    answered = await here.queue.inference.get(ScoreRecord, RUN, queued.request_id)
     assert answered.response.status == "completed"
     assert "event_publication_failed" in [line["event"] for line in logs]
 
 
-class DeafStream(Store):
-    """A server that goes away for as long as it takes to tell an event."""
-
-    async def publish_inference(self, event: InferenceEvent) -> None:
-        raise RedisConnectionError
-
-
-def payload_of(record: InferenceRecord) -> dict[str, str]:
-    return {"kind": record.kind, "run_id": RUN, "request_id": record.response.request_id}
-
-
 @pytest.mark.parametrize(("run", "code"), [("no-run", ErrorCode.RUN_NOT_FOUND), ("new-1", ErrorCode.RUN_NOT_READY)])
-async def test_run_that_cannot_be_asked__is_refused_before_anything_is_queued(
-    tmp_path: Path, run: str, code: ErrorCode
+async def test_run__without_a_model_is_refused_before_anything_is_queued(
+    here: Place, run: str, code: ErrorCode
 ) -> None:
-    async with place(tmp_path) as here:
-        here.queue.runs.create(record("new-1"))
-        for asked in (
-            here.queue.inference.enqueue_score(run, ScoreRequest(text="a")),
-            here.queue.inference.enqueue_generate(run, GenerateRequest(prompt_text="a")),
-        ):
-            with pytest.raises(AppError) as told:
-                await asked
-            assert told.value.code is code
-        assert await here.waiting() == []
-        assert await here.keys("runs:*") == []
+    here.queue.runs.create(record("new-1"))
+    submitted = [here.queue.inference.submit(run, request) for request in REQUESTS.values()]
+    refused = await asyncio.gather(*submitted, return_exceptions=True)
+    assert {*map(code_of, refused)} == {code}
+    assert (await here.waiting(), await here.keys("runs:*")) == ([], [])
 
 
-async def test_store_that_is_away__is_busy_and_no_fault(tmp_path: Path) -> None:
+async def test_server__that_is_away_is_unavailable(tmp_path: Path) -> None:
     finished_run(tmp_path)
     settings = settings_in(tmp_path, embedded_workers=0)
     services = Services(settings)
     queue = await JobQueue.connect(settings, await services.start())
-    asked = await queue.inference.enqueue_score(RUN, ScoreRequest(text="a"))
+    asked = await queue.inference.submit(RUN, ScoreRequest(text="a"))
     await services.stop()
-    told = await asyncio.gather(
-        queue.inference.get_score(RUN, asked.response.request_id),
-        queue.inference.enqueue_score(RUN, ScoreRequest(text="a")),
+    outcomes = await asyncio.gather(
+        queue.inference.get(ScoreRecord, RUN, asked.request_id),
+        queue.inference.submit(RUN, ScoreRequest(text="a")),
         return_exceptions=True,
     )
     await queue.close()
-    assert [isinstance(error, AppError) and error.code for error in told] == [ErrorCode.SERVICE_UNAVAILABLE] * 2
+    assert [*map(code_of, outcomes)] == [ErrorCode.SERVICE_UNAVAILABLE] * 2
 
 
-async def test_text_as_read__is_the_form_that_places_in_a_score_are_of(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        assert here.queue.inference.normalize_input(RUN, "e\u0301A") == "\u00e9A"
+async def test_text_as_read__is_the_form_that_spans_of_a_score_are_of(here: Place) -> None:
+    assert here.queue.inference.normalize_input(RUN, "e\u0301A") == "\u00e9A"
+
+
+async def asked(here: Place, request: InferenceRequest) -> "asyncio.Task[object]":
+    """A request that somebody waits for, once it is in the queue."""
+    waiting: asyncio.Task[object] = asyncio.create_task(here.queue.inference.ask(RUN, request))
+    while not await here.waiting():
+        await asyncio.sleep(0.01)
+    return waiting
+
+
+async def test_request__is_withdrawn_when_its_client_leaves(here: Place) -> None:
+    for request in REQUESTS.values():
+        waiting = await asked(here, request)
+        [request_id] = await here.waiting()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await here.waiting() == []
+        assert await here.keys(f"*{request_id}*") == []
+
+
+async def test_request__is_withdrawn_or_kept_at_any_moment_of_its_enqueueing(here: Place) -> None:
+    """One with an id of its client is kept: the client, or another copy of it, may send it again under this id."""
+    for steps in range(60):
+        for request_id in (None, f"own-{steps}"):
+            submitting = asyncio.create_task(
+                here.queue.inference.ask(RUN, ScoreRequest(text=TEXT))
+                if request_id is None
+                else here.queue.inference.submit(RUN, ScoreRequest(text=TEXT), request_id=request_id)
+            )
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            submitting.cancel()
+            await asyncio.wait([submitting])
+            if request_id is not None:
+                await here.queue.inference.submit(RUN, ScoreRequest(text=TEXT), request_id=request_id)
+                assert await here.waiting() == [request_id]
+                await here.queue.inference.delete(ScoreRecord, RUN, request_id)
+            assert await here.waiting() == [], f"after {steps} steps of the loop"
+            assert await here.keys("runs:score:*") == []
+
+
+class EndlessChild(InferenceChild):
+    """Never finishes an answer, and counts the answers that it may stop."""
+
+    stopped = 0
+
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = print
+    ) -> InferenceRecord:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+        return record
+
+
+async def test_worker__stops_at_a_request_whose_client_has_left(here: Place) -> None:
+    waiting = await asked(here, ScoreRequest(text=TEXT))
+    [request_id] = await here.waiting()
+    child = EndlessChild(here.settings)
+    with captured_logs() as logs:
+        jobs = InferenceJobs(here.settings, here.store, child, child)
+        working = asyncio.create_task(jobs.infer({}, await here.payload(request_id)))
+        await asyncio.sleep(0.7)
+        assert not working.done(), "somebody waits"
+        waiting.cancel()
+        await asyncio.wait_for(working, PATIENCE_SECONDS)
+    assert child.stopped == 1
+    assert await here.keys(f"runs:*:{request_id}") == []
+    assert any("inference_request_withdrawn" in str(entry) for entry in logs)
+
+
+async def test_answer__that_is_not_kept_leaves_nothing_behind(here: Place) -> None:
+    working = asyncio.create_task(here.work())
+    kept = await here.queue.inference.ask(RUN, ScoreRequest(text=TEXT))
+    gone = await here.queue.inference.ask(RUN, ScoreRequest(text=TEXT), is_kept=False)
+    working.cancel()
+    assert gone.status == "completed"
+    assert await here.keys("runs:score:*") == [keys.inference("score", RUN, kept.request_id)]
+
+
+async def test_client__that_leaves_while_the_server_is_away_is_logged(here: Place, tmp_path: Path) -> None:
+    waiting = await asked(here, ScoreRequest(text=TEXT))
+    [server] = processes(tmp_path, "valkey-server")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with captured_logs() as logs:
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert any("withdrawal_failed" in str(entry) for entry in logs)
+
+
+async def test_heartbeat__that_is_no_time_leaves_what_the_log_says(here: Place) -> None:
+    run = RunStore(here.settings.app.artifacts_root).create(record("waiting-run", 7))
+    await here.store.redis.set(keys.heartbeat(run.run_id), b"soon")
+    assert (await here.queue.status(run.run_id)).last_heartbeat_ts == run.follow().refresh().last_heartbeat_ts
+
+
+class SlowChild(InferenceChild):
+    """Answers when it was looked at a number of times; it works all the while, or stands still."""
+
+    def __init__(self, settings: Settings, *, works: bool) -> None:
+        super().__init__(settings)
+        self._looks = 0
+        self._works = works
+        self._looked_at = asyncio.Event()
+
+    def processor_ticks(self) -> float:
+        self._looks += 1
+        if self._looks > LOOKS:
+            self._looked_at.set()
+        return float(self._looks if self._works else 1)
+
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = print
+    ) -> InferenceRecord:
+        await self._looked_at.wait()
+        return changed(record, response=changed(record.response, status="completed"))
+
+
+def hasty(settings: Settings) -> Settings:
+    return changed(settings, queue=changed(settings.queue, interactive_timeout_seconds=LIMIT_SECONDS))
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_evaluation__lasts_while_it_progresses_and_ends_when_it_stalls(here: Place, works: bool) -> None:
+    settings = hasty(here.settings)
+    queued = await here.queue.inference.submit(RUN, EvalRequest())
+    jobs = InferenceJobs(settings, here.store, InferenceChild(settings), SlowChild(settings, works=works))
+    await jobs.infer({}, await here.payload(queued.request_id))
+    response = (await here.queue.inference.get(EvalRecord, RUN, queued.request_id)).response
+    if works:
+        assert response.status == "completed"
+    else:
+        assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
+        assert response.error.message.startswith("The inference process stalled")
+
+
+async def test_wait__lasts_while_a_worker_has_an_evaluation_and_no_longer(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience_seconds = 5.0  # long for a busy machine
+    monkeypatch.setattr("trainer.queue.inference_client._MARGIN_SECONDS", patience_seconds - LIMIT_SECONDS)
+    monkeypatch.setattr("trainer.queue.inference_client._POLL_SECONDS", 0.1)
+    queue = JobQueue(hasty(here.settings), here.store)
+    queued = await queue.inference.submit(RUN, EvalRequest())
+    await here.store.redis.set(keys.in_progress(queued.request_id), "a worker")
+    waiting = asyncio.create_task(queue.inference.wait(queued))
+    await asyncio.sleep(1.5 * patience_seconds)
+    assert not waiting.done()
+    await here.store.redis.delete(keys.in_progress(queued.request_id))
+    with pytest.raises(AppError, match="No worker has answered"):
+        await waiting
+
+
+def test_narrowed__refuses_a_value_of_another_class() -> None:
+    assert narrowed(ScoreRequest, REQUESTS["score"]) is REQUESTS["score"]
+    with pytest.raises(TypeError, match="This is a EvalRequest, and no ScoreRequest"):
+        narrowed(ScoreRequest, REQUESTS["evaluate"])

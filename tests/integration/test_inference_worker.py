@@ -38,14 +38,14 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
         await wait(queue, run_id, ended)
         text = (tmp_path / "data" / "corpus" / "other.txt").read_text(encoding="utf-8")
 
-        named = await queue.inference.score(run_id, ScoreRequest(path="other"))
-        typed = await queue.inference.score(run_id, ScoreRequest(text=text, window_tokens=64))
+        named = await queue.inference.ask(run_id, ScoreRequest(path="other"))
+        typed = await queue.inference.ask(run_id, ScoreRequest(text=text, window_tokens=64))
         assert (named.n_scored, named.window) == (typed.n_scored, None)
         assert typed.window is not None and typed.window.compared_tokens == len(LINE) * 20 + 20
-        await queue.inference.generate(run_id, GenerateRequest(prompt_path="other", max_new_tokens=2))
+        await queue.inference.ask(run_id, GenerateRequest(prompt_path="other", max_new_tokens=2))
         await nothing_is_queued_for_a_path_that_leads_out(queue, run_id, tmp_path)
 
-        measured = [await queue.inference.evaluate(run_id, EvalRequest(split="test")) for _ in range(3)]
+        measured = [(await queue.inference.ask(run_id, EvalRequest(split="test"))).measured() for _ in range(3)]
         assert len({(metrics.loss, metrics.top1_accuracy, metrics.distinct_2) for metrics in measured}) == 1
 
         async def typed_by_a_person(*words: str) -> str:
@@ -86,7 +86,7 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
 async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> None:
     """Two hundred at once, none lost and none mixed up."""
     texts = [f"{'abc'[i % 3]}{i} {'cab'[i % 2]}" for i in range(200)]
-    asked = (queue.inference.score(run_id, ScoreRequest(text=text, detail_level="per_char")) for text in texts)
+    asked = (queue.inference.ask(run_id, ScoreRequest(text=text, detail_level="per_char")) for text in texts)
     answers = await asyncio.gather(*asked)
     model, tokenizer = load_run(queue.runs.get(run_id))
     for text, answer in zip(texts, answers, strict=True):
@@ -116,11 +116,11 @@ async def nothing_is_queued_for_a_path_that_leads_out(queue: JobQueue, run_id: s
     before = await requests_in(store)
     for name in ("../../secret.txt", "../../nothing.txt"):
         with pytest.raises(AppError, match="must be a name inside the corpus folder"):
-            await queue.inference.score(run_id, ScoreRequest(path=name))
+            await queue.inference.ask(run_id, ScoreRequest(path=name))
         with pytest.raises(AppError, match="must be a name inside the corpus folder"):
-            await queue.inference.generate(run_id, GenerateRequest(prompt_path=name))
+            await queue.inference.ask(run_id, GenerateRequest(prompt_path=name))
         with pytest.raises(AppError, match="must be a name inside the corpus folder"):
-            await queue.inference.evaluate(run_id, EvalRequest(path_override=name))
+            (await queue.inference.ask(run_id, EvalRequest(path_override=name))).measured()
     assert len(before) == 3
     assert await requests_in(store) == before
     await store.close()

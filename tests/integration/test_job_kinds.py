@@ -137,7 +137,7 @@ async def test_end_that_could_not_be_stored__is_stored_by_the_next_job(
         assert [*bucket.objects.tags("open/")] == [f"open/{name}/{job.job_id}"]
         KINDS[name].end(root, job.job_id)
         child = InferenceChild(settings)
-        await Jobs(settings, store, child, child).functions()[KINDS_BY_NAME[name].function]({}, {"job_id": job.job_id})
+        await Jobs(settings, store).functions()[KINDS_BY_NAME[name].function]({}, {"job_id": job.job_id})
     assert bucket.objects.tags("open/") == {}
     other = Replica(bucket.objects, tmp_path / "b", name, job.job_id)
     other.pull()

@@ -42,11 +42,9 @@ async def what_goes_right(queue: JobQueue, folder: Path) -> None:
     assert {line["run_id"] for line in log} == {run_id}
     assert [line["epoch"] for line in log if line["message"] == "epoch_ended"] == [1, 2]
     assert [line["split"] for line in log if line["message"] == "evaluated"] == ["validation", "validation", "test"]
-    await queue.inference.score(run_id, ScoreRequest(text=TEXT, detail_level="per_char", top_k=3))
-    await queue.inference.generate(
-        run_id, GenerateRequest(prompt_text=PROMPT, max_new_tokens=20, stop_sequences=(TEXT,))
-    )
-    await queue.inference.evaluate(run_id, EvalRequest())
+    await queue.inference.ask(run_id, ScoreRequest(text=TEXT, detail_level="per_char", top_k=3))
+    await queue.inference.ask(run_id, GenerateRequest(prompt_text=PROMPT, max_new_tokens=20, stop_sequences=(TEXT,)))
+    (await queue.inference.ask(run_id, EvalRequest())).measured()
     verified = await asyncio.to_thread(verify_run, queue.runs.get(run_id), settings_in(folder))
     assert verified.ok, verified
 
@@ -64,7 +62,7 @@ async def what_goes_wrong(queue: JobQueue, folder: Path) -> None:
     assert (await wait_for_status(queue, lost, ended)).status == "failed"
     [done] = [run.run_id for run in queue.runs.all() if run.run_id not in (crashing, lost)]
     try:
-        await queue.inference.evaluate(done, EvalRequest(split="test"))
+        (await queue.inference.ask(done, EvalRequest(split="test"))).measured()
     except AppError as error:
         assert not has_secret(error.message)
     await ask_what_cannot_be_read(done, folder)

@@ -123,9 +123,9 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         status = await told(queue, run_id)
         run = queue.runs.get(run_id)
         had_weights = run.weights.exists()
-        measured = await queue.inference.evaluate(run_id, EvalRequest(split="validation"))
-        scored = await queue.inference.score(run_id, ScoreRequest(path="short"))
-        elsewhere = await queue.inference.evaluate(run_id, EvalRequest(path_override="text"))
+        measured = (await queue.inference.ask(run_id, EvalRequest(split="validation"))).measured()
+        scored = await queue.inference.ask(run_id, ScoreRequest(path="short"))
+        elsewhere = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
         new_machine = changed(site.here, app=changed(site.here.app, artifacts_root=tmp_path / "new"))
         assert await asyncio.to_thread(full_run_id, new_machine, run_id[:-1]) == run_id
         whole = await asyncio.to_thread(whole_run, site.here, run_id)

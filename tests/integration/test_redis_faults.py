@@ -39,7 +39,8 @@ from tests.support.worker_runs import LONG, events_of, losses, training, with_re
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
+from trainer.contracts.inference import GenerateChunk, ScoreRecord, ScoreRequest
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.queue.enqueue import publish_events
@@ -195,9 +196,9 @@ async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_pat
         await plant_everywhere(store, evil, run_id, "asked")
         async with asyncio.timeout(PATIENCE_SECONDS):
             await wait_for_status(queue, run_id, lambda status: status.reachable)
-            assert (await queue.inference.score(done, ScoreRequest(text="abc"))).n_scored == 3
+            assert (await queue.inference.ask(done, ScoreRequest(text="abc"))).n_scored == 3
             with pytest.raises(AppError) as caught:
-                await queue.inference.get_score(run_id, "asked")
+                await queue.inference.get(ScoreRecord, run_id, "asked")
             assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
             assert await anext(queue.next_run_ids())
         assert await everything_is_told(address(tmp_path), queue, run_id)
@@ -382,7 +383,7 @@ async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path
         async with running(settings) as queue:
             run_id = (await queue.train(tiny_request(), user_id=7)).run_id
             assert (await wait_for_status(queue, run_id, ended)).status == "completed"
-            assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+            assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
             assert await anext(queue.next_run_ids()) == run_id
             store = await connect(url)
             assert (await store.durability()).troubles() == []
@@ -476,8 +477,8 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
         jobs, child = Jobs(settings, store), LosesTheServer(settings)
         inference = InferenceJobs(settings, store, child, child)
         queue = JobQueue(settings, store)
-        asked = await queue.inference.enqueue_score(RUN, ScoreRequest(text="abc"))
-        job = {"kind": "score", "run_id": RUN, "request_id": asked.response.request_id}
+        asked = await queue.inference.submit(RUN, ScoreRequest(text="abc"))
+        job = {"kind": "score", "run_id": RUN, "request_id": asked.request_id}
         with captured_logs() as logs:
             with pytest.raises(Retry):
                 await inference.infer({}, job)

@@ -355,9 +355,9 @@ async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(s
             return set(names)
 
     before = await stored()
-    await remote.inference.score(run_id, ScoreRequest(text="abc"), is_kept=False)
+    await remote.inference.ask(run_id, ScoreRequest(text="abc"), is_kept=False)
     assert await stored() <= before
-    scoring = asyncio.create_task(remote.inference.score(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
+    scoring = asyncio.create_task(remote.inference.ask(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
     while await stored() <= before:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)

@@ -26,9 +26,9 @@ from trainer.contracts.inference import (
     GenerateRecord,
     GenerateRequest,
     GenerateResponse,
-    InferenceRecord,
     PredictRequest,
 )
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.jobs import JobDefinition
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
@@ -117,8 +117,8 @@ def long_text(**values: object) -> GenerateRequest:
 async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_reader(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         request = long_text(seed=3, num_return_sequences=3, stop_sequences=("th", "e\ns"))
-        whole = await here.queue.inference.generate(RUN, request)
-        told = [piece async for piece in here.queue.inference.stream_generate(RUN, request)]
+        whole = await here.queue.inference.ask(RUN, request)
+        told = [piece async for piece in here.queue.inference.stream(RUN, request)]
         kept = (keys.JOB_NOTIFICATIONS, keys.DELETED, keys.WORKER)
         left = [key for key in await here.keys("trainer:*") if "answered" not in key and key not in kept]
         await reader_who_goes_away__ends_the_writing_and_not_the_process(here)
@@ -141,7 +141,7 @@ async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (left := await response_without_reader(here, process.pid)).status == "completed":
             pass  # all was written before the reader went away
-    after = await here.queue.inference.generate(RUN, long_text(max_new_tokens=1))
+    after = await here.queue.inference.ask(RUN, long_text(max_new_tokens=1))
     assert [one.pid for one in processes(here.folder, "answer-requests")] == [process.pid]
     assert left.error is not None and left.error.code is ErrorCode.CANCELLED
     assert after.status == "completed"
@@ -150,11 +150,11 @@ async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place
 async def response_without_reader(here: Place, pid: int) -> GenerateResponse:
     """Read the first piece of a long text and go away, while the process that writes it stands still."""
     request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
-    async with contextlib.aclosing(here.queue.inference.stream_generate(RUN, request)) as told:
+    async with contextlib.aclosing(here.queue.inference.stream(RUN, request)) as told:
         first = await first_of(told)
         os.kill(pid, signal.SIGSTOP)
     os.kill(pid, signal.SIGCONT)
-    while (record := await here.queue.inference.get_generate(RUN, first.request_id)).response.status == "queued":
+    while (record := await here.queue.inference.get(GenerateRecord, RUN, first.request_id)).response.status == "queued":
         await asyncio.sleep(0.02)
     return record.response
 
@@ -186,9 +186,9 @@ class Patchy(InferenceChild):
 
 async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
-        told = await all_of(here.queue.inference.stream_generate(RUN, long_text(prompt_text="silent")))
+        told = await all_of(here.queue.inference.stream(RUN, long_text(prompt_text="silent")))
         with pytest.raises(AppError, match="Its weights are gone"):
-            await all_of(here.queue.inference.stream_generate(RUN, long_text(prompt_text="bad")))
+            await all_of(here.queue.inference.stream(RUN, long_text(prompt_text="bad")))
     pieces = [(piece.index, piece.start, piece.text) for piece in told if isinstance(piece, GenerateChunk)]
     assert pieces == [(0, 0, "ab"), (1, 0, "x"), (0, 2, "c"), (1, 1, ""), (0, 3, "d"), (0, 4, "efg")]
     assert isinstance(told[-1], GenerateResponse)
@@ -196,13 +196,13 @@ async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tm
 
 async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
-        reading = here.queue.inference.stream_generate(RUN, long_text(prompt_text="silent"))
+        reading = here.queue.inference.stream(RUN, long_text(prompt_text="silent"))
         await first_of(reading)
         with captured_logs() as logs:
             await here.services.stop()
             codes = [
                 await code_of(all_of(reading)),
-                await code_of(here.queue.inference.chat(RUN, ChatRequest(message="a"))),
+                await code_of(here.queue.inference.ask(RUN, ChatRequest(message="a"))),
                 await code_of(here.queue.inference.get_chat(RUN, "a")),
             ]
             await until(lambda: any(line["event"] == "chunk_publication_failed" for line in logs))
@@ -214,14 +214,14 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
 
         async def say(message: str, session_id: str | None = None) -> ChatResponse:
             request = ChatRequest(message=message, session_id=session_id, seed=1, max_new_tokens=20, temperature=2.0)
-            return await here.queue.inference.chat(RUN, request)
+            return await here.queue.inference.ask(RUN, request)
 
         first, second = await asyncio.gather(say("the sun"), say("the moon"))
         again = await say("the sea", first.session_id)
         history = await here.queue.inference.get_chat(RUN, first.session_id)
         other = await here.queue.inference.get_chat(RUN, second.session_id)
         written = f"the sun\n{first.answer}\nthe sea\n"
-        alone = await here.queue.inference.generate(
+        alone = await here.queue.inference.ask(
             RUN, long_text(prompt_text=written, stop_on_eos=True, seed=1, max_new_tokens=20, temperature=2.0)
         )
         lives: list[int] = [await here.store.redis.ttl(key) for key in await here.keys("runs:[ct][hu][ar][tn]*")]
@@ -231,7 +231,7 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
             await code_of(say("more", first.session_id)),
         ]
         unwritable = ChatRequest(message="the sun", alphabet="Ж")
-        assert await code_of(here.queue.inference.chat(RUN, unwritable)) is ErrorCode.INVALID_INPUT
+        assert await code_of(here.queue.inference.ask(RUN, unwritable)) is ErrorCode.INVALID_INPUT
         await prediction__of_a_blank_prefix_is_refused(here)
 
     assert first.session_id != second.session_id
@@ -247,9 +247,9 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
 
 
 async def prediction__of_a_blank_prefix_is_refused(here: Place) -> None:
-    found = await here.queue.inference.predict(RUN, PredictRequest(text="the s", k=4))
+    found = await here.queue.inference.ask(RUN, PredictRequest(text="the s", k=4))
     with pytest.raises(AppError, match="Prefix is empty") as caught:
-        await here.queue.inference.predict(RUN, PredictRequest(text=""))
+        await here.queue.inference.ask(RUN, PredictRequest(text=""))
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert found.suggestions is not None and len(found.suggestions) == 4
 
@@ -268,12 +268,12 @@ class Echo(InferenceChild):
 
 async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_path: Path) -> None:
     async with place(tmp_path, Echo) as here:
-        first = await here.queue.inference.chat(RUN, ChatRequest(message="a"))
-        again = await here.queue.inference.chat(RUN, ChatRequest(message="b", session_id=first.session_id))
+        first = await here.queue.inference.ask(RUN, ChatRequest(message="a"))
+        again = await here.queue.inference.ask(RUN, ChatRequest(message="b", session_id=first.session_id))
         await here.store.redis.pexpire(keys.chat(RUN, first.session_id), 1)
         await asyncio.sleep(0.1)
-        expired = await code_of(here.queue.inference.chat(RUN, ChatRequest(message="c", session_id=first.session_id)))
-        asking = asyncio.create_task(here.queue.inference.chat(RUN, ChatRequest(message="d")))
+        expired = await code_of(here.queue.inference.ask(RUN, ChatRequest(message="c", session_id=first.session_id)))
+        asking = asyncio.create_task(here.queue.inference.ask(RUN, ChatRequest(message="d")))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not (begun := await here.keys(keys.chat(RUN, "*"))):
                 await asyncio.sleep(0)

@@ -31,14 +31,12 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(lab: Lab, method: st
     add_corpus(lab.folder, TEXT, CORPUS)
     async with lab.queue() as queue:
         run = await finished(queue, tokenizer=block_of(method))
-        scored = await queue.inference.score(
-            run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char")
-        )
-        written = await queue.inference.generate(
+        scored = await queue.inference.ask(run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char"))
+        written = await queue.inference.ask(
             run.run_id, GenerateRequest(prompt_text="the cat", seed=1, max_new_tokens=5)
         )
-        metrics = await queue.inference.evaluate(run.run_id, EvalRequest(split="validation"))
-        other = await queue.inference.evaluate(run.run_id, EvalRequest(path_override=CORPUS))
+        metrics = (await queue.inference.ask(run.run_id, EvalRequest(split="validation"))).measured()
+        other = (await queue.inference.ask(run.run_id, EvalRequest(path_override=CORPUS))).measured()
 
     manifest = run.completed_manifest()
     assert manifest.tokenizer is not None and manifest.tokenizer.id.startswith(f"{method}-")

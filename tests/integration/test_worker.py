@@ -18,7 +18,14 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
-from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
+from trainer.contracts.inference import (
+    EvalRecord,
+    EvalRequest,
+    EvalResponse,
+    GenerateRequest,
+    ScoreRecord,
+    ScoreRequest,
+)
 from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
@@ -50,16 +57,16 @@ async def test_run__from_request_to_answers(lab: Lab) -> None:
             "tokenizer/manifest.json",
             "tokenizer/tokenizer.json",
         }
-        measured = await queue.inference.evaluate(accepted.run_id, EvalRequest(split="test"))
+        measured = (await queue.inference.ask(accepted.run_id, EvalRequest(split="test"))).measured()
         assert status.test_loss is not None
         assert abs(measured.loss - status.test_loss) < 1e-6
-        validated = await queue.inference.evaluate(accepted.run_id, EvalRequest())
+        validated = (await queue.inference.ask(accepted.run_id, EvalRequest())).measured()
         assert status.best_val_loss is not None
         assert abs(validated.loss - status.best_val_loss) < 1e-6
-        scored = await queue.inference.score(accepted.run_id, ScoreRequest(text="abc"))
+        scored = await queue.inference.ask(accepted.run_id, ScoreRequest(text="abc"))
         assert (scored.n_scored, scored.surprisal) == (3, None)
         asked = GenerateRequest(prompt_text="", seed=5, max_new_tokens=9)
-        again = [await queue.inference.generate(accepted.run_id, asked) for _ in range(2)]
+        again = [await queue.inference.ask(accepted.run_id, asked) for _ in range(2)]
         assert again[0].outputs == again[1].outputs
 
         told: list[int] = [await store.redis.xlen(key) for key in (keys.run_events(accepted.run_id), keys.EVENT_STREAM)]
@@ -95,7 +102,7 @@ async def test_cancel__running_run_stops_with_its_checkpoint_kept(lab: Lab) -> N
         with pytest.raises(AppError, match="has already ended"):
             await queue.cancel(run_id)
         with pytest.raises(AppError, match="has been cancelled"):
-            await queue.inference.score(run_id, ScoreRequest(text="a"))
+            await queue.inference.ask(run_id, ScoreRequest(text="a"))
 
 
 async def test_cancel__queued_run_ends_at_once_and_never_starts(lab: Lab) -> None:
@@ -228,8 +235,8 @@ async def test_evil_payloads__run_nothing_and_the_worker_goes_on(lab: Lab, tmp_p
 async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is_answered(lab: Lab) -> None:
     async with lab.queue() as queue:
         run_id = (await lab.finished_run(queue)).run_id
-        await queue.inference.score(run_id, ScoreRequest(text="abc"))
-        slow = asyncio.create_task(queue.inference.score(run_id, ScoreRequest(text="abc\n" * 200_000)))
+        await queue.inference.ask(run_id, ScoreRequest(text="abc"))
+        slow = asyncio.create_task(queue.inference.ask(run_id, ScoreRequest(text="abc\n" * 200_000)))
         children = processes(lab.folder, "answer-requests")
         before = {child: processor_ticks(child.pid) for child in children}
         await until(lambda: any(processor_ticks(child.pid) > ticks + 20 for child, ticks in before.items()))
@@ -239,22 +246,22 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
             await slow
 
         assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
-        assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+        assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
         for child in (idle := processes(lab.folder, "answer-requests")):
             kill(child.pid)
         await until(lambda: not any(Path(f"/proc/{child.pid}").exists() for child in idle))
-        assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+        assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
 
 
 async def test_question_that_workers_have_ended_over_twice__is_answered_with_that(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        request_id = (await queue.inference.enqueue_score(RUN, ScoreRequest(text="a"))).response.request_id
+        request_id = (await queue.inference.submit(RUN, ScoreRequest(text="a"))).request_id
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         await store.redis.set(keys.tries(request_id), 2)
         await store.close()
     async with running(settings_in(tmp_path)) as queue:
-        while (response := (await queue.inference.get_score(RUN, request_id)).response).status == "queued":
+        while (response := (await queue.inference.get(ScoreRecord, RUN, request_id)).response).status == "queued":
             await asyncio.sleep(0.05)
     assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
     assert response.error.message.startswith("The worker ended twice before the answer")
@@ -267,7 +274,7 @@ async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
     quick: dict[str, object] = {"queue": settings.queue.model_copy(update=hasty)}
     async with running(settings.model_copy(update=quick)) as queue:
         with pytest.raises(AppError, match="took too long"):
-            await queue.inference.generate(
+            await queue.inference.ask(
                 RUN, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8)
             )
 
@@ -278,11 +285,11 @@ async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         waiting = (await queue.train(tiny_request(), user_id=None)).run_id
         with pytest.raises(AppError) as caught:
-            await queue.inference.score(waiting, ScoreRequest(text="a"))
+            await queue.inference.ask(waiting, ScoreRequest(text="a"))
         assert caught.value.code is ErrorCode.RUN_NOT_READY
         assert not await queue.has_worker()
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        asking = asyncio.create_task(queue.inference.score(RUN, ScoreRequest(text="a")))
+        asking = asyncio.create_task(queue.inference.ask(RUN, ScoreRequest(text="a")))
         while not await keys_like(store, "runs:score:*"):
             await asyncio.sleep(0.05)
         await store.redis.flushall()
@@ -296,7 +303,7 @@ async def test_evaluation__of_a_split_that_a_run_does_not_have_is_refused(lab: L
         run_id = (await queue.train(tiny_request(test_fraction=0.0), user_id=None)).run_id
         await wait(queue, run_id, ended)
         with pytest.raises(AppError, match="This run has no test split"):
-            await queue.inference.evaluate(run_id, EvalRequest(split="test"))
+            (await queue.inference.ask(run_id, EvalRequest(split="test"))).measured()
 
 
 async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
@@ -304,7 +311,7 @@ async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         before = await keys_like(store, "runs:eval:*")
-        asking = asyncio.create_task(queue.inference.evaluate(RUN, EvalRequest()))
+        asking = asyncio.create_task(queue.inference.ask(RUN, EvalRequest()))
         forged = EvalResponse(request_id="x", run_id=RUN, status="completed")
         while (found := await keys_like(store, "runs:eval:*")) == before:
             await asyncio.sleep(0.05)
@@ -312,7 +319,7 @@ async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
             await store.put(key, EvalRecord(request=EvalRequest(), response=forged).model_dump_json(), ttl_seconds=9)
         await store.close()
         with pytest.raises(AppError, match="No worker has answered"):
-            await asking
+            (await asking).measured()
 
 
 async def keys_like(store: Store, pattern: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A finished run and an inference queue with a worker that answers at once."""
+"""A finished run, a request of each kind, and an inference queue with a worker that answers at once."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,15 +10,21 @@ from tests.support.runs import completed, record
 from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.completions import CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
+    ChatRequest,
+    EvalRequest,
     GenerateChunk,
-    GenerateRecord,
-    InferenceKind,
-    InferenceRecord,
-    ScoreRecord,
+    GenerateRequest,
+    PredictRequest,
+    ScoreRequest,
+    SectionsRequest,
     failed_record,
+    inference_adapter,
 )
+from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
 from trainer.inference.model_files import save_model
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
@@ -28,13 +34,23 @@ from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
 
 RUN = "char_lstm-1"
-
-
 TEXT = "a secret text of somebody"
+REQUESTS: dict[str, InferenceRequest] = {
+    "score": ScoreRequest(text=TEXT),
+    "generate": GenerateRequest(prompt_text=TEXT, seed=1),
+    "complete": CompletionRequest(prompts=(TEXT,)),
+    "predict": PredictRequest(text=TEXT),
+    "chat": ChatRequest(message=TEXT),
+    "evaluate": EvalRequest(),
+    "sections": SectionsRequest(experiment_id="experiment"),
+}
+"""A request of each kind."""
+SPOILT = 13
+"""A user whose requests fail."""
 
 
 class InstantChild(InferenceChild):
-    """Answers before anybody can look; each answer differs from the one before."""
+    """Answers before anybody can look."""
 
     answers = 0
 
@@ -42,12 +58,9 @@ class InstantChild(InferenceChild):
         self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
     ) -> InferenceRecord:
         self.answers += 1
-        if isinstance(record, GenerateRecord) and record.request.prompt_text == "spoilt":
+        if record.user_id == SPOILT:
             return failed_record(record, RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")))
-        update: dict[str, object] = {"status": "completed"}
-        update["loss" if isinstance(record, ScoreRecord) else "seed_used"] = self.answers
-        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
-        return record.model_copy(update=response)
+        return changed(record, response=changed(record.response, status="completed"))
 
 
 class Place(NamedTuple):
@@ -71,10 +84,12 @@ class Place(NamedTuple):
         return [job_id.decode() for job_id in found]
 
     async def do(self, request_id: str) -> None:
-        [key] = await self.keys(f"runs:*:{RUN}:{request_id}")
-        kind: InferenceKind = "generate" if ":gen:" in key else "score"
-        payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
-        await self.jobs.infer({}, payload)
+        await self.jobs.infer({}, await self.payload(request_id))
+
+    async def payload(self, request_id: str) -> dict[str, str]:
+        [key] = [key for key in await self.keys(f"runs:*:{RUN}:{request_id}") if not key.startswith("runs:chat:")]
+        kind = inference_adapter.validate_json(await self.store.get(key) or b"").kind
+        return {"kind": kind, "run_id": RUN, "request_id": request_id}
 
     async def keys(self, pattern: str) -> list[str]:
         found: list[bytes] = await self.store.redis.keys(pattern)

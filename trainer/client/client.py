@@ -18,14 +18,7 @@ from trainer.config.validation import field_problems, refusal
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import Event
-from trainer.contracts.inference import (
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRequest,
-    ScoreResponse,
-)
+from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.system.logs import readable_line
@@ -134,14 +127,8 @@ class RemoteModel(NotebookModel):
     def _objective(self) -> Objective:
         return self._trained_with
 
-    def _score(self, request: ScoreRequest) -> ScoreResponse:
-        return self._loop.call(self._server.inference.score(self.run_id, request))
-
-    def _generate(self, request: GenerateRequest) -> GenerateResponse:
-        return self._loop.call(self._server.inference.generate(self.run_id, request))
-
-    def _predict(self, request: PredictRequest) -> PredictResponse:
-        return self._loop.call(self._server.inference.predict(self.run_id, request))
+    def _answer(self, request: Asks[ResponseT]) -> ResponseT:
+        return self._loop.call(self._server.inference.ask(self.run_id, request))
 
 
 def _settings(url: str | None, key: str | None) -> ClientSettings:

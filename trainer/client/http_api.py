@@ -5,7 +5,7 @@ import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -25,6 +25,12 @@ _PATIENCE_SECONDS = 60.0
 _MAX_PAUSE_SECONDS = 2.0
 _GATEWAY = frozenset({502, 503, 504})
 """Statuses of a proxy whose server does not answer."""
+
+
+class Body(Protocol):
+    """A record to send."""
+
+    def model_dump_json(self, *, exclude_unset: bool = False) -> str: ...
 
 
 class StreamLost(Exception):
@@ -58,7 +64,7 @@ class HttpApi:
         self,
         record: type[RecordT],
         path: str,
-        body: BaseModel | None = None,
+        body: Body | None = None,
         *,
         key: str | None = None,
         **query: object,

@@ -3,19 +3,12 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from trainer.config.compatibility import check_generates, check_scores
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRequest,
-    ScoreResponse,
-    Suggestion,
-)
+from trainer.contracts.inference import GenerateRequest, PredictRequest, ScoreRequest, ScoreResponse, Suggestion
+from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.models import Objective
+from trainer.queue.inference_kinds import kind_of
 
 
 class Surprisal(NamedTuple):
@@ -44,19 +37,16 @@ class NotebookModel(ABC):
 
         Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for one that the model does not support.
         """
-        request = parse(ScoreRequest, {"text": text, "detail_level": "per_char", **options})
-        check_scores(request, self._objective)
-        return self._score(request)
+        return self.ask(parse(ScoreRequest, {"text": text, "detail_level": "per_char", **options}))
 
     def generate(self, prompt: str = "", **options: object) -> list[str]:
         """Continue a prompt with the options of GenerateRequest: `max_new_tokens`, `temperature`, `top_k`, `seed`, …
 
         Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for a masked model.
         """
-        check_generates(self._objective)
         if prompt and "prompt_text" in options:
             raise AppError(ErrorCode.INVALID_INPUT, "Give the prompt once: as the first argument or as `prompt_text`.")
-        response = self._generate(parse(GenerateRequest, {"prompt_text": prompt, **options}))
+        response = self.ask(parse(GenerateRequest, {"prompt_text": prompt, **options}))
         return list(response.outputs or ())
 
     def predict_next(self, prefix: str, k: int = 5) -> list[Suggestion]:
@@ -64,19 +54,17 @@ class NotebookModel(ABC):
 
         Raises INVALID_INPUT for a prefix beyond the model's context, and MODEL_INCOMPATIBLE for a masked model.
         """
-        check_generates(self._objective)
-        response = self._predict(parse(PredictRequest, {"text": prefix, "k": k}))
+        response = self.ask(parse(PredictRequest, {"text": prefix, "k": k}))
         return list(response.suggestions or ())
+
+    def ask(self, request: Asks[ResponseT]) -> ResponseT:
+        """Answer a request of any kind; raises MODEL_INCOMPATIBLE for one that the model does not support."""
+        kind_of(request).supports(request, self._objective)
+        return self._answer(request)
 
     @property
     @abstractmethod
     def _objective(self) -> Objective: ...
 
     @abstractmethod
-    def _score(self, request: ScoreRequest) -> ScoreResponse: ...
-
-    @abstractmethod
-    def _generate(self, request: GenerateRequest) -> GenerateResponse: ...
-
-    @abstractmethod
-    def _predict(self, request: PredictRequest) -> PredictResponse: ...
+    def _answer(self, request: Asks[ResponseT]) -> ResponseT: ...

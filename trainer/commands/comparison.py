@@ -87,7 +87,7 @@ def _show(
     async def measure(inference: Inference) -> int:
         request = EvalRequest(path_override=corpus.name)
         async with corpus.available():
-            metrics = [await inference.evaluate(manifest.run_id, request) for manifest, _ in found]
+            metrics = [(await inference.ask(manifest.run_id, request)).measured() for manifest, _ in found]
         return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)

@@ -84,7 +84,7 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
         if options.stream:
             response = await _stream(inference, options.run, request, terminal)
         else:
-            response = await inference.generate(options.run, request)
+            response = await inference.ask(options.run, request)
             terminal.show(response)
         if not options.json:
             for output, reason in zip(response.outputs or (), response.stop_reason or (), strict=True):
@@ -116,7 +116,7 @@ def _generate_request(options: _GenerateOptions, settings: Settings) -> Generate
 async def _stream(inference: Inference, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
     """Show a text while it is generated; of several, each piece on its own line after the number of its text."""
     response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
-    async with contextlib.aclosing(inference.stream_generate(run_id, request)) as pieces:
+    async with contextlib.aclosing(inference.stream(run_id, request)) as pieces:
         async for piece in pieces:
             if isinstance(piece, GenerateResponse):
                 response = piece
@@ -140,7 +140,7 @@ def _predict(options: _PredictOptions, terminal: Terminal) -> int:
     request = parse(PredictRequest, options.given(PredictRequest))
 
     async def predict(inference: Inference) -> int:
-        response = await inference.predict(options.run, request)
+        response = await inference.ask(options.run, request)
         ranked = enumerate(response.suggestions or (), 1)
         rows = [(str(rank), one.token, f"{one.prob:.4f}", f"{one.logp:.4f}") for rank, one in ranked]
         terminal.show(response, columns([("", "token", "p", "log p"), *rows]))
@@ -158,7 +158,7 @@ def _chat(options: _ChatOptions, terminal: Terminal) -> int:
             message = line.strip()
             if not message:
                 continue
-            response = await inference.chat(options.run, parse(ChatRequest, {**fields, "message": message}))
+            response = await inference.ask(options.run, parse(ChatRequest, {**fields, "message": message}))
             if "session_id" not in fields:
                 fields["session_id"] = response.session_id
                 terminal.note(f"(session {response.session_id})")
@@ -202,7 +202,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
 
     async def evaluate(inference: Inference) -> int:
         async with contextlib.nullcontext() if corpus is None else corpus.available():
-            metrics = await inference.evaluate(options.run, request)
+            metrics = (await inference.ask(options.run, request)).measured()
         terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split)))
         return 0
 

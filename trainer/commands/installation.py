@@ -5,19 +5,8 @@ from typing import Protocol
 
 from trainer.artifacts.run_files import RunFiles
 from trainer.contracts.base import RunState
-from trainer.contracts.inference import (
-    ChatRequest,
-    ChatResponse,
-    EvalMetrics,
-    EvalRequest,
-    GenerateChunk,
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRequest,
-    ScoreResponse,
-)
+from trainer.contracts.inference import EvalMetrics, GenerateChunk
+from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
 
@@ -77,22 +66,8 @@ class Installation(Protocol):
 class Inference(Protocol):
     """Inference on finished runs, which needs a worker."""
 
-    async def score(self, run_id: str, request: ScoreRequest, *, is_kept: bool = True) -> ScoreResponse:
-        """Score a text; `is_kept=False` deletes the stored result afterwards."""
+    async def ask(self, run_id: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
+        """Submit a request and wait for its result; `is_kept=False` deletes the stored result afterwards."""
 
-    async def generate(self, run_id: str, request: GenerateRequest) -> GenerateResponse:
-        """Continue a prompt."""
-
-    def stream_generate(
-        self, run_id: str, request: GenerateRequest
-    ) -> AsyncGenerator[GenerateChunk | GenerateResponse, None]:
+    def stream(self, run_id: str, request: AsksForStream[ResponseT]) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
         """Yield chunks of the continuations, then the complete response."""
-
-    async def predict(self, run_id: str, request: PredictRequest) -> PredictResponse:
-        """Return the most probable next tokens of a text."""
-
-    async def chat(self, run_id: str, request: ChatRequest) -> ChatResponse:
-        """Send a message and return the answer."""
-
-    async def evaluate(self, run_id: str, request: EvalRequest) -> EvalMetrics:
-        """Evaluate a run on one of its splits, or on a corpus."""

@@ -346,7 +346,7 @@ async def _responses(
         if isinstance(request, AppError):
             return part, request
         try:
-            return part, await inference.score(run_id, request, is_kept=is_kept)
+            return part, await inference.ask(run_id, request, is_kept=is_kept)
         except AppError as error:
             if error.code != ErrorCode.INVALID_INPUT:
                 raise

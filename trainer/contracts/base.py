@@ -92,6 +92,13 @@ def changed(record: R, **fields: object) -> R:
     return record.model_copy(update=fields)
 
 
+def narrowed(model: type[T], value: object) -> T:
+    """Return a value of a class that is known only while the program runs; raises TypeError for another class."""
+    if not isinstance(value, model):
+        raise TypeError(f"This is a {type(value).__name__}, and no {model.__name__}.")
+    return value
+
+
 Timestamp = AwareDatetime
 
 

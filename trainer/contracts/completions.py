@@ -9,9 +9,10 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
     MAX_TEXT_CHARACTERS,
+    InferenceRecord,
+    InferenceRequest,
     Response,
     Seed,
-    StoredRequest,
     limited,
 )
 
@@ -28,7 +29,7 @@ CompletionPrompt = Annotated[_Text | _Ids, Discriminator(_form)]
 """A text, or token ids; the start token is read before both, unless the ids begin with it."""
 
 
-class CompletionRequest(Frozen):
+class CompletionRequest(InferenceRequest):
     """A request to continue prompts, to score them, or both."""
 
     prompts: Annotated[
@@ -50,14 +51,18 @@ class CompletionRequest(Frozen):
     echo: bool = False
     """Put the prompt before its continuation, in the text and in the lists of tokens."""
 
+    @classmethod
+    def response_type(cls) -> "type[CompletionResponse]":
+        return CompletionResponse
+
     @property
-    def scores_prompts(self) -> bool:
+    def has_surprisals(self) -> bool:
         """True if the response has the log probabilities of the prompts' tokens."""
         return self.echo and self.logprobs is not None
 
     @model_validator(mode="after")
     def _check(self) -> "CompletionRequest":
-        entries = 1 + (self.logprobs or 0) if self.scores_prompts else 1
+        entries = 1 + (self.logprobs or 0) if self.has_surprisals else 1
         if entries * sum(map(len, self.prompts)) > MAX_TEXT_CHARACTERS:
             raise AppError(
                 ErrorCode.PAYLOAD_TOO_LARGE,
@@ -106,9 +111,7 @@ class CompletionResponse(Response):
     seed_used: int | None = None
 
 
-class CompletionRecord(StoredRequest):
+class CompletionRecord(InferenceRecord):
     kind: Literal["complete"] = "complete"
     request: CompletionRequest
     response: CompletionResponse
-    is_streamed: bool = False
-    """The client reads chunks while the text is generated."""

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
-from trainer.contracts.inference import InferenceKind
+from trainer.contracts.inference import KindName
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.models import ModelFamily
 
@@ -191,7 +191,7 @@ class InferenceEvent(EventBase):
     """Event of an inference request, published on the stream only; `user_id` is the requester."""
 
     request_id: Identifier
-    kind: InferenceKind
+    kind: KindName
 
 
 class InferenceStarted(InferenceEvent):

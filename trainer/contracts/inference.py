@@ -12,9 +12,11 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
     MAX_TEXT_CHARACTERS,
+    InferenceRecord,
+    InferenceRequest,
+    RecordT,
     Response,
     Seed,
-    StoredRequest,
     limited,
 )
 from trainer.contracts.intervals import LineLosses
@@ -23,13 +25,14 @@ from trainer.contracts.rules import described, one_of_both
 from trainer.contracts.runs import CorpusName, EvalSummary
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
+NO_RESULT = "No worker has answered; try again in a minute."
 
 
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 
 
-class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path"))):
+class ScoreRequest(InferenceRequest, json_schema_extra=described(one_of_both("text", "path"))):
     """A request to score a text, or a corpus by its name, line by line, each line from [BOS].
 
     A run with `documents` stream scores the text as one line, with its newlines as tokens.
@@ -53,9 +56,16 @@ class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path
     seed: Seed | None = None
     """Accepted without effect: scoring is deterministic."""
 
+    @classmethod
+    def response_type(cls) -> "type[ScoreResponse]":
+        return ScoreResponse
+
+    @property
+    def corpus(self) -> str | None:
+        return self.path
+
     @property
     def has_surprisals(self) -> bool:
-        """True if the response has surprisals of single words or tokens."""
         return self.detail_level in ("per_word", "per_char")
 
     @model_validator(mode="after")
@@ -240,7 +250,7 @@ class ScoreResponse(Response):
 FinishReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
-class SamplingOptions(Frozen, json_schema_extra=describe_fields):
+class SamplingOptions(InferenceRequest, json_schema_extra=describe_fields):
     """Options that choose each token and end a continuation."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
@@ -278,6 +288,14 @@ class GenerateRequest(SamplingOptions, json_schema_extra=described(one_of_both("
     """Return the log probability of each token."""
     precision: GenerationPrecision = "fp32"
     """bf16 reads half as many bytes for each token after the prompt, on a CPU; recurrent models generate in fp32."""
+
+    @classmethod
+    def response_type(cls) -> "type[GenerateResponse]":
+        return GenerateResponse
+
+    @property
+    def corpus(self) -> str | None:
+        return self.prompt_path
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateRequest":
@@ -324,11 +342,15 @@ class GenerateChunk(Frozen):
     """The reason of the end in the last chunk, else None."""
 
 
-class PredictRequest(Frozen, json_schema_extra=describe_fields):
+class PredictRequest(InferenceRequest, json_schema_extra=describe_fields):
     """A request for the likeliest next tokens after a text, whose last line is open."""
 
     text: Annotated[str, limited("text", MAX_PROMPT_CHARACTERS)]
     k: Annotated[int, Field(ge=1, le=100)] = 5
+
+    @classmethod
+    def response_type(cls) -> "type[PredictResponse]":
+        return PredictResponse
 
 
 class Suggestion(Frozen):
@@ -352,6 +374,10 @@ class ChatRequest(SamplingOptions):
 
     session_id: Identifier | None = None
     message: Annotated[str, Field(min_length=1), limited("message", MAX_PROMPT_CHARACTERS - 1)]
+
+    @classmethod
+    def response_type(cls) -> "type[ChatResponse]":
+        return ChatResponse
 
 
 class ChatTurn(Frozen):
@@ -380,15 +406,27 @@ class ChatResponse(Response):
     """The number of oldest turns that did not fit."""
     seed_used: int | None = None
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        return (self.session_id, self.request_id)
+
 
 EvalSplit = Literal["validation", "test"]
 
 
-class EvalRequest(Frozen, json_schema_extra=describe_fields):
+class EvalRequest(InferenceRequest, json_schema_extra=describe_fields):
     """A request to evaluate a run on one of its splits, or on another corpus."""
 
     split: EvalSplit = "validation"
     path_override: CorpusName | None = None
+
+    @classmethod
+    def response_type(cls) -> "type[EvalResponse]":
+        return EvalResponse
+
+    @property
+    def corpus(self) -> str | None:
+        return self.path_override
 
 
 class SequenceLengths(Frozen):
@@ -461,38 +499,46 @@ def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:
 class EvalResponse(Response):
     metrics: EvalMetrics | None = None
 
+    def measured(self) -> EvalMetrics:
+        """Return the metrics; raises SERVICE_UNAVAILABLE if it has none."""
+        if self.metrics is None:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, NO_RESULT)
+        return self.metrics
 
-class SectionsRequest(Frozen):
+
+class SectionsRequest(InferenceRequest):
     """A request to score the texts of an experiment; the losses are files in the folder of the run."""
 
     experiment_id: Identifier
+
+    @classmethod
+    def response_type(cls) -> "type[SectionsResponse]":
+        return SectionsResponse
 
 
 class SectionsResponse(Response):
     n_texts: int | None = None
 
 
-class ScoreRecord(StoredRequest):
+class ScoreRecord(InferenceRecord):
     kind: Literal["score"] = "score"
     request: ScoreRequest
     response: ScoreResponse
 
 
-class GenerateRecord(StoredRequest):
+class GenerateRecord(InferenceRecord):
     kind: Literal["generate"] = "generate"
     request: GenerateRequest
     response: GenerateResponse
-    is_streamed: bool = False
-    """The client reads chunks while the text is generated."""
 
 
-class PredictRecord(StoredRequest):
+class PredictRecord(InferenceRecord):
     kind: Literal["predict"] = "predict"
     request: PredictRequest
     response: PredictResponse
 
 
-class ChatRecord(StoredRequest):
+class ChatRecord(InferenceRecord):
     kind: Literal["chat"] = "chat"
     request: ChatRequest
     response: ChatResponse
@@ -500,7 +546,7 @@ class ChatRecord(StoredRequest):
     """The earlier turns, while the request is active; the chat history stores them otherwise."""
 
 
-class EvalRecord(StoredRequest):
+class EvalRecord(InferenceRecord):
     """A stored evaluation request. The run's folder has its metrics too."""
 
     kind: Literal["evaluate"] = "evaluate"
@@ -508,24 +554,20 @@ class EvalRecord(StoredRequest):
     response: EvalResponse
 
 
-class SectionsRecord(StoredRequest):
+class SectionsRecord(InferenceRecord):
     kind: Literal["sections"] = "sections"
     request: SectionsRequest
     response: SectionsResponse
 
 
-InferenceKind = Literal["score", "generate", "complete", "predict", "chat", "evaluate", "sections"]
-InferenceRecord = (
-    ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord | SectionsRecord
-)
-UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate", "sections"})
-"""Kinds of requests without a time limit: their time depends on the text."""
-inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
-    Annotated[InferenceRecord, Field(discriminator="kind")],
+KindName = Literal["score", "generate", "complete", "predict", "chat", "evaluate", "sections"]
+AnyRecord = ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord | SectionsRecord
+inference_adapter: TypeAdapter[AnyRecord] = TypeAdapter(
+    Annotated[AnyRecord, Field(discriminator="kind")],
     config=ConfigDict(defer_build=True, hide_input_in_errors=True),
 )
 
 
-def failed_record(record: InferenceRecord, error: RunError) -> InferenceRecord:
+def failed_record(record: RecordT, error: RunError) -> RecordT:
     """Return the record of a failed request."""
     return changed(record, response=changed(record.response, status="failed", error=error))

@@ -1,6 +1,8 @@
 """Limits, field types and base records that all inference requests share."""
 
-from typing import Annotated
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -37,11 +39,67 @@ class Response(Frozen, json_schema_extra=describe_fields):
     status: JobState
     error: RunError | None = None
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The parts of its address below the run and the kind."""
+        return (self.request_id,)
 
-class StoredRequest(Frozen):
+
+class InferenceRequest(Frozen):
+    """A request to a finished run."""
+
+    @classmethod
+    @abstractmethod
+    def response_type(cls) -> type[Response]:
+        """Return the class of its response."""
+
+    @property
+    def corpus(self) -> str | None:
+        """The name of the corpus that it reads."""
+        return None
+
+    @property
+    def has_surprisals(self) -> bool:
+        """True if the response has surprisals of single words or tokens."""
+        return False
+
+
+ResponseT = TypeVar("ResponseT", bound=Response)
+_ResponseT_co = TypeVar("_ResponseT_co", bound=Response, covariant=True)
+
+
+class Asks(Protocol[_ResponseT_co]):
+    """An inference request, for the type checker: it is answered with a response of this class."""
+
+    def response_type(self) -> type[_ResponseT_co]: ...
+
+    @property
+    def corpus(self) -> str | None: ...
+
+    def model_dump_json(self, *, exclude_unset: bool = False) -> str: ...
+
+
+class AsksForStream(Asks[_ResponseT_co], Protocol[_ResponseT_co]):
+    """A request whose response can be streamed."""
+
+    @property
+    def seed(self) -> int | None: ...
+
+    def model_copy(self, *, update: Mapping[str, object]) -> Self: ...
+
+
+class InferenceRecord(Frozen):
     """A stored request and its response. Its text is stored nowhere else, and validation errors do not show it."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
+    kind: str
     user_id: int | None = None
     """The Discord user; None for a request from the command line."""
+    request: InferenceRequest
+    response: Response
+    is_streamed: bool = False
+    """The client reads chunks while the text is generated."""
+
+
+RecordT = TypeVar("RecordT", bound=InferenceRecord)

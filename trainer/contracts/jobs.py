@@ -6,7 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.cost import GIB
-from trainer.contracts.inference import InferenceKind
+from trainer.contracts.inference import KindName
 
 JobDevice = Literal["cpu", "any", "cuda"]
 """Device of a job; `any` is a GPU where the worker has one."""
@@ -26,7 +26,7 @@ class FolderJobPayload(Frozen):
 
 
 class InferenceJobPayload(Frozen):
-    kind: InferenceKind
+    kind: KindName
     run_id: Identifier
     request_id: Identifier
 

@@ -8,23 +8,32 @@ from trainer.config.validation import decoded, unreadable
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, ScoreRequest
-from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, MAX_TEXT_CHARACTERS, check_text_length
+from trainer.contracts.inference_fields import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
+    InferenceRequest,
+    check_text_length,
+)
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name
 
 _MAX_CHARACTER_BYTES = 4
 _BOM = "\ufeff"
-RequestT = TypeVar("RequestT", ScoreRequest, GenerateRequest)
+RequestT = TypeVar("RequestT", bound=InferenceRequest)
 
 
 def load_input(request: RequestT, corpora: CorpusStore) -> RequestT:
-    """Return a request with the text of the corpus that it names; raises AppError for an unsuitable corpus."""
-    if isinstance(request, ScoreRequest):
-        field, source, name, most = "text", "path", request.path, MAX_TEXT_CHARACTERS
-    else:
-        field, source, name, most = "prompt_text", "prompt_path", request.prompt_path, MAX_PROMPT_CHARACTERS
-    if name is None:
-        return request
+    """Return a request with the text of the corpus that it names; raises AppError for an unsuitable corpus.
+
+    Other requests, and an evaluation, which reads its corpus by itself, are returned unchanged.
+    """
+    match request:
+        case ScoreRequest(path=str(name)):
+            field, source, most = "text", "path", MAX_TEXT_CHARACTERS
+        case GenerateRequest(prompt_path=str(name)):
+            field, source, most = "prompt_text", "prompt_path", MAX_PROMPT_CHARACTERS
+        case _:
+            return request
     return changed(request, **{field: read_text(corpora.find(name, source), most, name)})
 
 

@@ -166,14 +166,14 @@ async def complete(call: Call[NoQuery, NoQuery, CompletionBody]) -> web.StreamRe
     """Continue or score prompts: OpenAI's completions, with `echo` and log probabilities of the prompt."""
     body, request = call.body, call.body.request()
     await call.api.run(call.client, body.model, "generate")
-    if request.scores_prompts:
+    if request.has_surprisals:
         await call.api.check_surprisals(call.client, body.model)
     with call.api.limits.request(call.client.caller), call.api.stream(call.client):
         if body.stream:
             return await _stream(call, request)
         client = call.api.queue.inference
         working = asyncio.create_task(
-            client.complete(body.model, request, user_id=call.client.user_id, request_id=call.request_id)
+            client.ask(body.model, request, user_id=call.client.user_id, request_id=call.request_id)
         )
         try:
             while not working.done() and not has_left(call.request):
@@ -191,9 +191,9 @@ async def _stream(call: Call[NoQuery, NoQuery, CompletionBody], request: Complet
     body, client = call.body, call.api.queue.inference
     created, user_id = int(time.time()), call.client.user_id
     if request.logprobs is not None:
-        response = await client.complete(body.model, request, user_id=user_id, request_id=call.request_id)
+        response = await client.ask(body.model, request, user_id=user_id, request_id=call.request_id)
         return await _send(call, _whole_choices(response, body))
-    async with aclosing(client.stream_complete(body.model, request, user_id=user_id)) as pieces:
+    async with aclosing(client.stream(body.model, request, user_id=user_id)) as pieces:
         return await _send(call, _chunks(pieces, body, created))
 
 

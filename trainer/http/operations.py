@@ -143,7 +143,7 @@ class Operation(NamedTuple):
     """An operation of the API."""
 
     name: str
-    """Its operationId, and the name of its function."""
+    """Its operationId."""
     method: str
     path: str
     summary: str
@@ -166,14 +166,17 @@ def operation(
     answers: Mapping[int, Answer],
     *,
     tag: str,
+    name: str | None = None,
+    summary: str | None = None,
     access: Access = "user",
     read: Callable[[dict[str, object]], BodyT] | None = None,
     example: Mapping[str, object] | None = None,
     query_example: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation:
-    """Return the operation of a function for a route such as `GET /runs`; its docstring is the summary.
+    """Return the operation of a function for a route such as `GET /runs`.
 
-    `read` validates the fields of a body in place of its record.
+    By default it has the function's name, and its docstring as summary. `read` validates the fields of a body in place
+    of its record.
     """
     method, _, path = route.partition(" ")
     path_model, query_model, body_model = inputs
@@ -189,10 +192,10 @@ def operation(
         return await work(Call(api, client, request, found, query, body, key))
 
     return Operation(
-        name=work.__name__,
+        name=name or work.__name__,
         method=method,
         path=path,
-        summary=(work.__doc__ or "").strip(),
+        summary=summary or (work.__doc__ or "").strip(),
         tag=tag,
         access=access,
         path_model=path_model,

@@ -65,17 +65,9 @@ chat = "runs:chat:{}:{}".format
 last_chat = "runs:lastchat:{}:{}".format
 """The session of a user's last chat with a run."""
 
-_INFERENCE = {
-    "score": "score",
-    "generate": "gen",
-    "complete": "complete",
-    "predict": "predict",
-    "chat": "turn",
-    "evaluate": "eval",
-    "sections": "sections",
-}
+_SHORT = {"generate": "gen", "chat": "turn", "evaluate": "eval"}
 
 
 def inference(kind: str, run_id: str, request_id: str) -> str:
     """Return the key of an inference request, later of its result."""
-    return f"runs:{_INFERENCE[kind]}:{run_id}:{request_id}"
+    return f"runs:{_SHORT.get(kind, kind)}:{run_id}:{request_id}"

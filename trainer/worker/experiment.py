@@ -205,7 +205,8 @@ class _Experiment:
         failures = 0
         while True:
             try:
-                return await self._queue.inference.score_sections(self._runs[key].run_id, request)
+                await self._queue.inference.ask(self._runs[key].run_id, request)
+                return
             except AppError as error:
                 is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
                 failures += is_final or (await self._queue.load()).is_reachable

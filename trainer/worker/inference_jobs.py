@@ -15,25 +15,20 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
     CHAT_EXPIRED,
-    UNBOUNDED_KINDS,
     ChatRecord,
     ChatTurn,
-    EvalRecord,
     GenerateChunk,
-    GenerateRecord,
-    InferenceRecord,
-    ScoreRecord,
     SectionsRecord,
     cancelled_error,
     failed_record,
-    inference_adapter,
 )
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.jobs import InferenceJobPayload
+from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.store import keys
 from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
@@ -72,7 +67,7 @@ class InferenceJobs:
             about.warning("inference_request_expired")
             return
         try:
-            record = inference_adapter.validate_json(stored)
+            record = KINDS[job.kind].record.model_validate_json(stored)
         except ValidationError:
             about.error("inference_request_malformed")
             return  # the client reads the same record
@@ -115,7 +110,7 @@ class InferenceJobs:
                 with contextlib.suppress(*STORE_ERRORS):
                     if not await self._store.exists(key):
                         return None
-                if record.kind not in UNBOUNDED_KINDS:
+                if not kind_of(record).is_unbounded:
                     if monotonic() > deadline:
                         return _failed(record, _unavailable(_TOO_LONG))
                 elif watch.is_stalled(_POLL_SECONDS):
@@ -127,15 +122,15 @@ class InferenceJobs:
             answering.cancel()  # withdraws the request
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
-        return self._measuring_child if isinstance(record, EvalRecord | SectionsRecord) else self._child
+        return self._measuring_child if kind_of(record).writes_run else self._child
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind, with what it needs on this machine's disk; raises AppError."""
         if not self._replication.is_on:
             return await self._compute_here(record)
         run_id = record.response.run_id
-        await self._replication.fetch_corpus(_corpus_of(record))
-        if isinstance(record, EvalRecord | SectionsRecord):
+        await self._replication.fetch_corpus(record.request.corpus)
+        if kind_of(record).writes_run:
             return await self._measure(record)
         if not await asyncio.to_thread(self._has_weights, run_id):
             await self._replication.fetch("models", run_id, is_whole=True)
@@ -147,7 +142,7 @@ class InferenceJobs:
         except AppError:
             return False
 
-    async def _measure(self, record: EvalRecord | SectionsRecord) -> InferenceRecord:
+    async def _measure(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request that adds files to its run, after storing them."""
         run_id, answers = record.response.run_id, list[InferenceRecord]()
         if isinstance(record, SectionsRecord):
@@ -166,7 +161,7 @@ class InferenceJobs:
 
     async def _compute_here(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""
-        if isinstance(record, GenerateRecord | CompletionRecord) and record.is_streamed:
+        if record.is_streamed:
             return await self._stream(record)
         if not isinstance(record, ChatRecord):
             return await self._child_for(record).answer(record)
@@ -176,7 +171,7 @@ class InferenceJobs:
         turns = tuple(ChatTurn.model_validate_json(turn) for turn in stored)
         return changed(await self._child.answer(changed(record, turns=turns)), turns=())
 
-    async def _stream(self, record: GenerateRecord | CompletionRecord) -> InferenceRecord:
+    async def _stream(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a streamed generation and publish its chunks; raises CANCELLED without a reader."""
         chunks: asyncio.Queue[GenerateChunk | None] = asyncio.Queue()
         answering = asyncio.create_task(self._child.answer(record, chunks.put_nowait))
@@ -194,7 +189,7 @@ class InferenceJobs:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)  # nobody needs its error
 
-    async def _is_read(self, record: GenerateRecord | CompletionRecord, chunks: Sequence[GenerateChunk]) -> bool:
+    async def _is_read(self, record: InferenceRecord, chunks: Sequence[GenerateChunk]) -> bool:
         """Publish chunks; return False if no client reads them. Lost chunks are part of the answer."""
         request_id, ttl_seconds = record.response.request_id, self._settings.queue.interactive_timeout_seconds
         pieces = [chunk.model_dump_json() for chunk in chunks]
@@ -218,19 +213,6 @@ class InferenceJobs:
             await self._store.publish_inference(event)
         except STORE_ERRORS as error:
             log.warning("event_publication_failed", request_id=event.request_id, error=type(error).__name__)
-
-
-def _corpus_of(record: InferenceRecord) -> str | None:
-    """Return the name of the corpus that a request reads, if it reads one."""
-    match record:
-        case ScoreRecord(request=request):
-            return request.path
-        case GenerateRecord(request=prompt):
-            return prompt.prompt_path
-        case EvalRecord(request=evaluation):
-            return evaluation.path_override
-        case _:
-            return None
 
 
 def _failed(record: InferenceRecord, error: AppError) -> InferenceRecord:

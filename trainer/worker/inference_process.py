@@ -10,17 +10,10 @@ import structlog
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.config.settings import Settings
-from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatRecord,
-    EvalRecord,
-    GenerateChunk,
-    GenerateRecord,
-    InferenceKind,
-    InferenceRecord,
-    SectionsRecord,
-)
+from trainer.contracts.inference import AnyRecord, GenerateChunk
+from trainer.contracts.inference_fields import InferenceRecord
+from trainer.queue.inference_kinds import kind_of
 from trainer.system.heartbeat import processor_ticks
 from trainer.worker.child_process import ChildProcess, start_child
 
@@ -29,20 +22,20 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 MAX_BATCH_REQUESTS = 16
 """Maximum number of requests in one batch."""
 
-_line_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
-    Annotated[InferenceRecord | GenerateChunk, Field(discriminator="kind")],
+_line_adapter: TypeAdapter[AnyRecord | GenerateChunk] = TypeAdapter(
+    Annotated[AnyRecord | GenerateChunk, Field(discriminator="kind")],
     config=ConfigDict(hide_input_in_errors=True),
 )
-_GENERATING: frozenset[InferenceKind] = frozenset({"generate", "complete", "chat"})
-_MAX_BATCH_LENGTH = 20_000  # characters or token ids of each request; a longer one is answered alone
+_MAX_BATCH_BYTES = 20_000  # of each request as JSON; a longer one is answered alone
 _END_SECONDS = 3.0
 _STOP_SECONDS = 5.0
 
 
 class _Request(NamedTuple):
-    """A request with the future of its answer."""
+    """A request, also as JSON, with the future of its answer."""
 
     record: InferenceRecord
+    line: bytes
     answer: asyncio.Future[InferenceRecord]
     on_chunk: Callable[[GenerateChunk], None]
 
@@ -72,7 +65,7 @@ class InferenceChild:
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         answer: asyncio.Future[InferenceRecord] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(record, answer, on_chunk))
+        self._waiting.append(_Request(record, record.model_dump_json().encode(), answer, on_chunk))
         self._arrived.set()
         return await answer
 
@@ -104,7 +97,7 @@ class InferenceChild:
         others: list[_Request] = []
         for request in self._waiting:
             if not request.answer.done():
-                fits = not batch or (len(batch) < MAX_BATCH_REQUESTS and _go_together(batch[0].record, request.record))
+                fits = not batch or (len(batch) < MAX_BATCH_REQUESTS and _go_together(batch[0], request))
                 (batch if fits else others).append(request)
         self._waiting = others
         return batch
@@ -112,7 +105,7 @@ class InferenceChild:
     async def _answer_together(self, batch: list[_Request]) -> None:
         exchange = asyncio.create_task(self._exchange(batch))
         answered = asyncio.create_task(asyncio.wait([request.answer for request in batch]))
-        patience_seconds = _STOP_SECONDS if batch[0].record.kind in _GENERATING else 0.0
+        patience_seconds = _STOP_SECONDS if kind_of(batch[0].record).is_generated else 0.0
 
         def withdraw(_: asyncio.Future[InferenceRecord]) -> None:
             for request in batch:
@@ -140,7 +133,7 @@ class InferenceChild:
         process = self._process
         if process is None or not process.is_running:
             process = self._process = await start_child("answer-requests", self._settings)
-        process.stdin.write(b"[%b]\n" % b",".join(request.record.model_dump_json().encode() for request in batch))
+        process.stdin.write(b"[%b]\n" % b",".join(request.line for request in batch))
         with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
             await process.stdin.drain()
         missing = {request.record.response.request_id: request for request in batch}
@@ -166,22 +159,10 @@ class InferenceChild:
             self._process = None
 
 
-def _go_together(first: InferenceRecord, other: InferenceRecord) -> bool:
+def _go_together(first: _Request, other: _Request) -> bool:
     """Return True if two requests have the same run and kind and are both short."""
-    is_same = (first.kind, first.response.run_id) == (other.kind, other.response.run_id)
-    return is_same and _is_short(first) and _is_short(other)
-
-
-def _is_short(record: InferenceRecord) -> bool:
-    match record:
-        case EvalRecord() | SectionsRecord():
-            return False
-        case CompletionRecord():
-            return sum(map(len, record.request.prompts)) <= _MAX_BATCH_LENGTH
-        case ChatRecord():
-            text: str | None = record.request.message
-        case GenerateRecord():
-            text = record.request.prompt_text
-        case _:
-            text = record.request.text
-    return text is not None and len(text) <= _MAX_BATCH_LENGTH
+    is_same = (first.record.kind, first.record.response.run_id) == (other.record.kind, other.record.response.run_id)
+    return is_same and all(
+        len(one.line) <= _MAX_BATCH_BYTES and one.record.request.corpus is None and not kind_of(one.record).writes_run
+        for one in (first, other)
+    )

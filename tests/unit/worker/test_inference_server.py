@@ -26,11 +26,11 @@ from trainer.contracts.inference import (
     EvalRecord,
     GenerateChunk,
     GenerateRecord,
-    InferenceRecord,
     PredictRecord,
     Sample,
     ScoreRecord,
 )
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.runs import EvalSummary, RunManifest
 from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
 from trainer.inference.model_files import save_model

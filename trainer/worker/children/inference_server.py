@@ -4,9 +4,9 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from select import select
-from typing import Annotated, BinaryIO, assert_never, get_args
+from typing import Annotated, BinaryIO
 
 import structlog
 import torch
@@ -16,33 +16,20 @@ from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.completions import CompletionRecord, CompletionResponse
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
-    ChatRecord,
-    ChatResponse,
+    AnyRecord,
     EvalRecord,
     EvalResponse,
     GenerateChunk,
-    GenerateRecord,
-    GenerateResponse,
-    GenerationPrecision,
-    InferenceRecord,
-    PredictRecord,
-    PredictResponse,
-    ScoreRecord,
-    ScoreResponse,
     SectionsRecord,
     SectionsResponse,
     failed_record,
 )
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
-from trainer.inference.chat import chat_answer, chat_prompt
-from trainer.inference.completion import CompletionJob, complete_together
-from trainer.inference.generation import GenerationJob, generate_together
-from trainer.inference.prediction import predict
-from trainer.inference.scoring import ScoringJob, score_texts
+from trainer.inference.kinds import COMPUTE, Compute, alone
 from trainer.inference.section_scores import score_experiment_texts
 from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
@@ -53,23 +40,10 @@ from trainer.worker.children.model_cache import LoadedRun, ModelCache
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
-_batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
-    list[Annotated[InferenceRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
+_batch_adapter: TypeAdapter[list[AnyRecord]] = TypeAdapter(
+    list[Annotated[AnyRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
 )
 _PIECE_BYTES = 1 << 20
-_PRECISIONS: tuple[GenerationPrecision, ...] = get_args(GenerationPrecision)
-"""Continuations of different precision are generated one after the other."""
-_Continuation = tuple[GenerationJob, ChatResponse | None]
-"""A generation job, and for a chat the response without its answer."""
-_Response = (
-    ScoreResponse
-    | GenerateResponse
-    | CompletionResponse
-    | PredictResponse
-    | ChatResponse
-    | EvalResponse
-    | SectionsResponse
-)
 _STDIN = 0
 _MAX_HELD_BYTES = 128 << 20
 """Memory of earlier requests that this process may hold for the next one."""
@@ -148,7 +122,7 @@ def answer(
     *,
     withdrawn: Callable[[], Collection[str]] = tuple,
 ) -> Iterator[InferenceRecord | GenerateChunk]:
-    """Answer requests to one run; yield each record when it is completed or has failed.
+    """Answer requests of one kind to one run; yield each record when it is completed or has failed.
 
     The chunks of a streamed text come before their record. Errors other than AppError and OSError, such as lack of
     memory, end the process: the worker reports them to the clients and starts another process.
@@ -159,70 +133,34 @@ def answer(
         yield from (failed_record(record, RunError.of(error)) for record in records)
         return
     by_id = {record.response.request_id: record for record in records}
-    for response in _responses(records, loaded, settings, withdrawn):
+    corpora, complete = CorpusStore(settings), list[InferenceRecord]()
+    for record in records:
+        try:
+            complete.append(changed(record, request=load_input(record.request, corpora)))
+        except (AppError, OSError) as error:
+            yield failed_record(record, RunError.of(to_app_error(error, settings.app.folders())))
+    for response in _kinds(settings)[records[0].kind](loaded, complete, withdrawn):
         if isinstance(response, GenerateChunk):
             yield response
         else:
             yield changed(by_id[response.request_id], response=response)
 
 
-def _responses(
-    records: Sequence[InferenceRecord], loaded: LoadedRun, settings: Settings, withdrawn: Callable[[], Collection[str]]
-) -> Iterator[_Response | GenerateChunk]:
-    corpora = CorpusStore(settings)
-    texts: list[ScoringJob] = []
-    prompts: list[_Continuation] = []
-    completions: list[CompletionJob] = []
-    model, tokenizer = loaded.model, loaded.tokenizer
-    for record in records:
-        try:
-            match record:
-                case ScoreRecord(request=to_score, response=score):
-                    texts.append(ScoringJob.of(tokenizer, load_input(to_score, corpora), score))
-                case GenerateRecord() | ChatRecord():
-                    prompts.append(_continuation(record, loaded, corpora))
-                case CompletionRecord(request=to_complete, response=completion, is_streamed=is_streamed):
-                    completions.append(
-                        CompletionJob(model, tokenizer, to_complete, completion, is_streamed=is_streamed)
-                    )
-                case PredictRecord(request=to_predict, response=prediction):
-                    yield predict(model, tokenizer, to_predict, prediction, loaded.prefixes)
-                case EvalRecord(request=to_measure, response=evaluation):
-                    metrics = reevaluate(loaded, to_measure, settings)
-                    yield changed(evaluation, status="completed", metrics=metrics)
-                case SectionsRecord(request=of_experiment, response=sections):
-                    experiment = ExperimentStore(settings.app.artifacts_root).get(of_experiment.experiment_id)
-                    n_texts = score_experiment_texts(model, tokenizer, loaded.run.path, experiment)
-                    yield changed(sections, status="completed", n_texts=n_texts)
-                case _:
-                    assert_never(record)
-        except (AppError, OSError) as error:
-            yield failed_record(record, RunError.of(to_app_error(error, settings.app.folders()))).response
-    if texts:
-        yield from score_texts(model, tokenizer, texts)
-    yield from _continued(prompts, loaded, withdrawn)
-    yield from complete_together(model, completions, withdrawn=withdrawn)
+def _kinds(settings: Settings) -> Mapping[str, Compute[LoadedRun]]:
+    """Return the functions of all kinds: those that need a model only, and those that write to its run."""
 
+    def evaluate(loaded: LoadedRun, record: EvalRecord) -> EvalResponse:
+        metrics = reevaluate(loaded, record.request, settings)
+        return changed(record.response, status="completed", metrics=metrics)
 
-def _continued(
-    prompts: Sequence[_Continuation], loaded: LoadedRun, withdrawn: Callable[[], Collection[str]]
-) -> Iterator[GenerateResponse | GenerateChunk | ChatResponse]:
-    """Continue prompts and chats, those of each precision together."""
-    chats = {job.request_id: chat for job, chat in prompts}
-    for precision in _PRECISIONS:
-        alike = [job for job, _ in prompts if job.request.precision == precision]
-        for written in generate_together(loaded.model, alike, withdrawn=withdrawn):
-            chat = chats[written.request_id]
-            yield written if chat is None or isinstance(written, GenerateChunk) else chat_answer(chat, written)
+    def score_sections(loaded: LoadedRun, record: SectionsRecord) -> SectionsResponse:
+        experiment = ExperimentStore(settings.app.artifacts_root).get(record.request.experiment_id)
+        n_texts = score_experiment_texts(loaded.model, loaded.tokenizer, loaded.run.path, experiment)
+        return changed(record.response, status="completed", n_texts=n_texts)
 
-
-def _continuation(record: GenerateRecord | ChatRecord, loaded: LoadedRun, corpora: CorpusStore) -> _Continuation:
-    """Return the generation job of a request, and for a chat the response without its answer."""
-    model, tokenizer = loaded.model, loaded.tokenizer
-    if isinstance(record, GenerateRecord):
-        prompt = load_input(record.request, corpora)
-        return GenerationJob(model, tokenizer, prompt, record.response, is_streamed=record.is_streamed), None
-    chat = record.response
-    prompt, dropped = chat_prompt(model, tokenizer, record.request, record.turns)
-    queued = GenerateResponse(request_id=chat.request_id, run_id=chat.run_id, status="queued")
-    return GenerationJob(model, tokenizer, prompt, queued), changed(chat, turns_dropped=dropped)
+    folders = settings.app.folders()
+    return {
+        **COMPUTE,
+        "evaluate": alone(EvalRecord, evaluate, folders),
+        "sections": alone(SectionsRecord, score_sections, folders),
+    }

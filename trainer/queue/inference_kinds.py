@@ -1,0 +1,199 @@
+"""The table of inference kinds: what a request needs, what limits it, and how the HTTP API names it.
+
+`trainer/inference/kinds.py` has the other half, which computes the responses.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from trainer.config.compatibility import check_generates, check_scores
+from trainer.contracts.base import narrowed
+from trainer.contracts.completions import CompletionRecord, CompletionRequest
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import (
+    ChatRecord,
+    ChatRequest,
+    EvalRecord,
+    EvalRequest,
+    GenerateRecord,
+    GenerateRequest,
+    KindName,
+    PredictRecord,
+    PredictRequest,
+    ScoreRecord,
+    ScoreRequest,
+    SectionsRecord,
+    SectionsRequest,
+)
+from trainer.contracts.inference_fields import EMPTY_PREFIX, Asks, InferenceRecord, InferenceRequest, ResponseT
+from trainer.contracts.models import Objective
+from trainer.contracts.runs import EffectiveRequest
+from trainer.data.corpora import CorpusStore
+from trainer.data.input_text import load_input
+from trainer.data.normalization import documents
+
+RequestT = TypeVar("RequestT", bound=InferenceRequest)
+
+
+class HttpRoute(NamedTuple):
+    """How the HTTP API names a kind: POST to `/runs/{run_id}/KIND`, GET and DELETE below it with the request's id."""
+
+    noun: str
+    """The result, with its article."""
+    summary: str
+    example: Mapping[str, object]
+    """A body."""
+    command: str
+    """The bot's command with the same rights."""
+    waits: bool = False
+    """A request without `wait` is answered with its result, not at once."""
+
+
+class InferenceKind(NamedTuple):
+    """One kind of inference request."""
+
+    name: KindName
+    request: type[InferenceRequest]
+    record: type[InferenceRecord]
+    supports: Callable[[object, Objective], None]
+    """Raises MODEL_INCOMPATIBLE for a request that no model with this objective answers."""
+    check: Callable[[object, EffectiveRequest, CorpusStore], Awaitable[None]]
+    """Raises an error for a request whose text a worker would refuse."""
+    route: HttpRoute | None
+    is_unbounded: bool
+    """It has no time limit, because its time depends on the text."""
+    writes_run: bool
+    """It adds files to its run, may take hours, and is answered alone."""
+    is_generated: bool
+    """Once its client has left, it ends after the current token."""
+
+
+async def _check_nothing(request: InferenceRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    """Leave a request to the worker."""
+
+
+def _kind(
+    name: KindName,
+    request: type[RequestT],
+    record: type[InferenceRecord],
+    *,
+    supports: Callable[[RequestT, Objective], None] = lambda _, objective: check_generates(objective),
+    check: Callable[[RequestT, EffectiveRequest, CorpusStore], Awaitable[None]] = _check_nothing,
+    route: HttpRoute | None = None,
+    is_unbounded: bool = False,
+    writes_run: bool = False,
+    is_generated: bool = False,
+) -> InferenceKind:
+    def supports_any(given: object, objective: Objective) -> None:
+        supports(narrowed(request, given), objective)
+
+    def check_any(given: object, effective: EffectiveRequest, corpora: CorpusStore) -> Awaitable[None]:
+        return check(narrowed(request, given), effective, corpora)
+
+    flags = is_unbounded or writes_run, writes_run, is_generated
+    return InferenceKind(name, request, record, supports_any, check_any, route, *flags)
+
+
+def _answers_all(request: InferenceRequest, objective: Objective) -> None:
+    """Accept every model."""
+
+
+async def _check_prompt(request: GenerateRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    await asyncio.to_thread(load_input, request, corpora)
+
+
+async def _check_score(request: ScoreRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    loaded = await asyncio.to_thread(load_input, request, corpora)
+    _check_not_blank(effective, "`text` has nothing to score: it is blank.", loaded.text)
+
+
+async def _check_completion(request: CompletionRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
+    _check_not_blank(effective, "`prompt` has nothing to read: it is blank.", *texts)
+
+
+async def _check_prediction(request: PredictRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    _check_not_blank(effective, EMPTY_PREFIX, request.text)
+
+
+async def _check_evaluation(request: EvalRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    if request.path_override is not None:
+        await corpora.describe(request.path_override, "path_override")
+
+
+def _check_not_blank(effective: EffectiveRequest, message: str, *texts: str | None) -> None:
+    """Raise INVALID_INPUT if a text has no document: an empty one in a stream, else one of blank lines."""
+    for text in texts:
+        if not any(document.text for document in documents(text or "", effective.documents)):
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+_SCORE_EXAMPLE: dict[str, object] = {"text": "the sun was shining on the sea", "detail_level": "per_char"}
+_GENERATE_EXAMPLE: dict[str, object] = {"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1}
+_CHAT_EXAMPLE: dict[str, object] = {"message": "the sun was", "max_new_tokens": 20}
+_NEW_CHAT = "Send a message of a chat; without a session id it starts a new one."
+_EVALUATE = "Evaluate a run on one of its splits, or on a corpus by its name."
+_KINDS = (
+    _kind(
+        "score",
+        ScoreRequest,
+        ScoreRecord,
+        supports=check_scores,
+        check=_check_score,
+        route=HttpRoute("a score", "Score a text, or a corpus by its name.", _SCORE_EXAMPLE, "score"),
+        is_unbounded=True,
+    ),
+    _kind(
+        "generate",
+        GenerateRequest,
+        GenerateRecord,
+        check=_check_prompt,
+        route=HttpRoute("a generation", "Continue a prompt.", _GENERATE_EXAMPLE, "generate"),
+        is_generated=True,
+    ),
+    _kind("complete", CompletionRequest, CompletionRecord, check=_check_completion, is_generated=True),
+    _kind(
+        "predict",
+        PredictRequest,
+        PredictRecord,
+        check=_check_prediction,
+        route=HttpRoute(
+            "a prediction", "Predict the next token of a text.", {"text": "the sun", "k": 5}, "generate", waits=True
+        ),
+    ),
+    _kind(
+        "chat",
+        ChatRequest,
+        ChatRecord,
+        route=HttpRoute("a chat", _NEW_CHAT, _CHAT_EXAMPLE, "chat"),
+        is_generated=True,
+    ),
+    _kind(
+        "evaluate",
+        EvalRequest,
+        EvalRecord,
+        supports=_answers_all,
+        check=_check_evaluation,
+        route=HttpRoute("an evaluation", _EVALUATE, {"split": "validation"}, "score"),
+        writes_run=True,
+    ),
+    _kind("sections", SectionsRequest, SectionsRecord, supports=_answers_all, writes_run=True),
+)
+KINDS: Mapping[str, InferenceKind] = {kind.name: kind for kind in _KINDS}
+_BY_CLASS: Mapping[type[object], InferenceKind] = {
+    part: kind for kind in _KINDS for part in (kind.request, kind.request.response_type(), kind.record)
+}
+
+
+def kind_of(part: object) -> InferenceKind:
+    """Return the kind of a request, a response or a record."""
+    return _BY_CLASS[type(part)]
+
+
+def new_record(request: Asks[ResponseT], **fields: object) -> tuple[ResponseT, InferenceRecord]:
+    """Return the queued response of a request, made of these fields, and their record."""
+    fields["status"] = "queued"
+    response = request.response_type().model_validate(fields)
+    parts: dict[str, object] = {"request": request, "response": response}
+    return response, kind_of(request).record.model_validate(parts)
