@@ -1,4 +1,4 @@
-"""docs/extending.md: its changes apply to the named files, and the new architecture trains."""
+"""docs/extending.md: its changes apply to the named files, and the new architecture and inference kind work."""
 
 import re
 import shutil
@@ -80,7 +80,7 @@ def run(tree: Path, *words: str) -> str:
 def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
     found = recipes()
     titles = ("An architecture", "A tokenizer", "A job kind", "A slash command", "A preset", "An event")
-    assert tuple(found) == (*titles, "A hyper-parameter")
+    assert tuple(found) == (*titles, "A hyper-parameter", "An inference kind")
     for title, recipe in found.items():
         assert apply(copy, recipe) == recipe.files, title
     run(copy, "-m", "compileall", "-q", "bot", "trainer")
@@ -139,3 +139,12 @@ def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monk
         run(copy, "-c", RESTORED)
     listed = run(copy, "-m", "trainer", "corpus", "count", "text")
     assert [line.split() for line in listed.splitlines()] == [["corpus", "lines", "characters"], ["text", "2", "5"]]
+
+
+def test_inference_kind_of_the_page__is_answered_everywhere_and_keeps_the_contract(copy: Path) -> None:
+    recipe = recipes()["An inference kind"]
+    apply(copy, recipe)
+    words = ("-q", "-p", "no:cacheprovider", "-n0", "tests/integration/test_entropy.py")
+    contract = "tests/integration/test_inference_queue.py::test_requests__of_each_kind_are_answered_once_under_their_id"
+    assert re.search(r"^2 passed", run(copy, "-m", "pytest", *words, contract), re.MULTILINE)
+    assert len([name for name in recipe.files if name.startswith(("bot", "trainer"))]) <= 4

@@ -25,7 +25,6 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequ
 from trainer.queue.queue import JobQueue
 from trainer.store.connection import open_redis
 from trainer.store.store import Store
-from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
 
@@ -136,7 +135,6 @@ async def test_end_that_could_not_be_stored__is_stored_by_the_next_job(
         writer.claim()
         assert [*bucket.objects.tags("open/")] == [f"open/{name}/{job.job_id}"]
         KINDS[name].end(root, job.job_id)
-        child = InferenceChild(settings)
         await Jobs(settings, store).functions()[KINDS_BY_NAME[name].function]({}, {"job_id": job.job_id})
     assert bucket.objects.tags("open/") == {}
     other = Replica(bucket.objects, tmp_path / "b", name, job.job_id)
