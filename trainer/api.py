@@ -10,7 +10,6 @@ from trainer.config.settings import load_settings
 from trainer.contracts.base import narrowed
 from trainer.contracts.errors import AppError, new_request_id
 from trainer.contracts.inference_fields import Asks, ResponseT
-from trainer.contracts.models import Objective
 from trainer.export.folders import load_export
 from trainer.inference.kinds import COMPUTE
 from trainer.inference.model_files import load_run
@@ -30,6 +29,7 @@ class Model(NotebookModel):
         self.run_id = run_id
         self.model = model
         self.tokenizer = tokenizer
+        self._objective = model.objective
         self.prefixes = PrefixCache()
         """The states of the texts whose next tokens were predicted last."""
 
@@ -49,10 +49,6 @@ class Model(NotebookModel):
             place = f" in '{settings.app.artifacts_root.absolute()}', and no such folder"
             run = whole_run(settings, full_run_id(settings, str(source), place))
         return cls(run.completed_manifest().run_id, *load_run(run))
-
-    @property
-    def _objective(self) -> Objective:
-        return self.model.objective
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
         response, record = new_record(request, request_id=new_request_id(), run_id=self.run_id)

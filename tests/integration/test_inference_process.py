@@ -14,23 +14,19 @@ from tests.support.inference import RUN, finished_run
 from tests.support.waiting import until
 from trainer.config.settings import QueueSettings, Settings
 from trainer.config.validation import parse
-from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
+from trainer.contracts.completions import CompletionRecord, CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
     ChatRequest,
-    ChatResponse,
-    EvalRecord,
     EvalRequest,
-    EvalResponse,
     GenerateRecord,
     GenerateRequest,
-    GenerateResponse,
     ScoreRecord,
     ScoreRequest,
-    ScoreResponse,
 )
-from trainer.contracts.inference_fields import InferenceRecord
+from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.queue.inference_kinds import new_record
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
 from trainer.worker.inference_process import InferenceChild
 
@@ -44,41 +40,31 @@ def child_in(folder: Path, **changes: float) -> InferenceChild:
     return InferenceChild(settings)
 
 
-def to_score(name: str, text: str, run_id: str = RUN) -> ScoreRecord:
-    response = ScoreResponse(request_id=name, run_id=run_id, status="queued")
-    return ScoreRecord(request=ScoreRequest(text=text, detail_level="per_char"), response=response)
+def asking(name: str, request: InferenceRequest, run_id: str = RUN) -> InferenceRecord:
+    session = {"session_id": "s"} if isinstance(request, ChatRequest) else {}
+    return new_record(request, request_id=name, run_id=run_id, **session)[1]
 
 
-def to_continue(name: str, seed: int) -> GenerateRecord:
-    response = GenerateResponse(request_id=name, run_id=RUN, status="queued")
-    return GenerateRecord(request=GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9), response=response)
-
-
-def to_complete(name: str, seed: int) -> CompletionRecord:
-    request = CompletionRequest(prompts=("the ", (5, 6)), seed=seed, max_tokens=9, n=2)
-    response = CompletionResponse(request_id=name, run_id=RUN, status="queued")
-    return CompletionRecord(request=request, response=response)
-
-
-def to_chat(name: str, seed: int) -> ChatRecord:
-    response = ChatResponse(request_id=name, run_id=RUN, session_id="s", status="queued")
-    return ChatRecord(request=ChatRequest(message="the sun", seed=seed, max_new_tokens=9), response=response)
-
-
-def to_measure(name: str) -> EvalRecord:
-    return EvalRecord(request=EvalRequest(), response=EvalResponse(request_id=name, run_id=RUN, status="queued"))
+def to_score(name: str, text: str, run_id: str = RUN) -> InferenceRecord:
+    return asking(name, ScoreRequest(text=text, detail_level="per_char"), run_id)
 
 
 async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: Path) -> None:
     asked: list[InferenceRecord] = [
         *(to_score(f"score-{number}", LINE[: 3 + number % 15] * (1 + number % 3)) for number in range(20)),
-        *(to_continue(f"generate-{number}", number) for number in range(5)),
+        *(
+            asking(f"generate-{seed}", GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9))
+            for seed in range(5)
+        ),
         to_score("long", LINE * 1_500),
         to_score("nowhere", "abc", "no-such-run"),
-        *(to_measure(f"measure-{number}") for number in range(2)),
+        *(asking(f"measure-{number}", EvalRequest()) for number in range(2)),
         to_score("last", "the end"),
-        *(to_chat(f"chat-{number}", number) for number in range(3)),
-        *(to_complete(f"complete-{number}", number) for number in range(3)),
+        *(asking(f"chat-{seed}", ChatRequest(message="the sun", seed=seed, max_new_tokens=9)) for seed in range(3)),
+        *(
+            asking(f"complete-{seed}", CompletionRequest(prompts=("the ", (5, 6)), seed=seed, max_tokens=9, n=2))
+            for seed in range(3)
+        ),
     ]
     child = child_in(tmp_path)
     try:

@@ -118,14 +118,10 @@ class RemoteModel(NotebookModel):
         self, run_id: str, objective: Objective, server: RemoteInstallation, loop: BackgroundLoop, client: Client
     ) -> None:
         self.run_id = run_id
-        self._trained_with = objective
+        self._objective = objective
         self._server = server
         self._loop = loop
         self._client = client  # its connections stay open while the model is used
-
-    @property
-    def _objective(self) -> Objective:
-        return self._trained_with
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
         return self._loop.call(self._server.inference.ask(self.run_id, request))

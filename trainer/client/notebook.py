@@ -25,6 +25,7 @@ class NotebookModel(ABC):
     """A trained model. Its numbers are those of `mt` and of the bot."""
 
     run_id: str
+    _objective: Objective
 
     def surprisal(self, text: str) -> list[Surprisal]:
         """Return the surprisal of every token, line by line. Raises INVALID_INPUT for a blank text."""
@@ -61,10 +62,6 @@ class NotebookModel(ABC):
         """Answer a request of any kind; raises MODEL_INCOMPATIBLE for one that the model does not support."""
         kind_of(request).supports(request, self._objective)
         return self._answer(request)
-
-    @property
-    @abstractmethod
-    def _objective(self) -> Objective: ...
 
     @abstractmethod
     def _answer(self, request: Asks[ResponseT]) -> ResponseT: ...
