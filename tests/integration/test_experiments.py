@@ -11,7 +11,7 @@ from arq import Retry
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
-from tests.support.cross_language import TINY, add_languages, experiment_record, plan, plan_with
+from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.cross_language import experiment_record
 from tests.support.object_stores import Bucket, bucket_fixture, server_fixture
 from tests.support.redis_servers import embedded
 from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
-from tests.unit.test_experiment_store import record as experiment_record
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import JobFolder
 from trainer.artifacts.kinds import JOB_KINDS, KINDS_BY_NAME, KindName

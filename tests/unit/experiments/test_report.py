@@ -24,15 +24,11 @@ from trainer.experiments.report import write_report
 from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order, tree_figure
 from trainer.reports.experiment_html import experiment_html
 from trainer.reports.experiment_tables import (
-    SCALE_COLOURS,
-    HeatScale,
-    contrast,
     correlation_line,
     correlation_rows,
     latex_perplexities,
     latex_table,
     latex_text,
-    luminance,
     p_text,
 )
 

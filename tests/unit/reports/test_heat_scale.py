@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale, contrast, luminance
+from trainer.reports.experiment_tables import SCALE_COLOURS, HeatScale, contrast, luminance
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 0.5, 0.77, 1.0, 2.0])
