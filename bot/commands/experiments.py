@@ -26,9 +26,9 @@ from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.people.language import _
-from trainer.queue.needs import NO_WORKER
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 
@@ -122,7 +122,7 @@ async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer
         watcher = await bot.notifier.watch(experiment, caller.user_id, None, caller.channel_id)
         notes = [
             card_note(watcher, "experiment show"),
-            *([] if await bot.queue.has_worker() else [f"⚠ {_(NO_WORKER)}"]),
+            *([] if await bot.queue.has_worker() else [f"⚠ {_(WAIT_MESSAGES['worker'])}"]),
         ]
         embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed, view=experiment_buttons(status))

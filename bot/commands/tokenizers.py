@@ -24,8 +24,8 @@ from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import _
-from trainer.queue.needs import NO_WORKER
 
 
 def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -65,7 +65,7 @@ async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
         tokenizer = bot.queue.tokenizers.get(accepted.tokenizer_id)
         watcher = await bot.notifier.watch(tokenizer, caller.user_id, None, caller.channel_id)
         notes.append(card_note(watcher, "tokenizer show"))
-        notes += [] if await bot.queue.has_worker() else [f"⚠ {_(NO_WORKER)}"]
+        notes += [] if await bot.queue.has_worker() else [f"⚠ {_(WAIT_MESSAGES['worker'])}"]
     return await _show(context, accepted.tokenizer_id, notes)
 
 

@@ -23,9 +23,10 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.people.language import _
-from trainer.queue.needs import QUEUE_MESSAGES
+from trainer.queue.needs import UNMET
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
@@ -129,8 +130,8 @@ async def answer_accepted(
                 accepted.run_id, context.caller.user_id, watch.channel_id, context.caller.channel_id
             )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
-    message = (await bot.queue.status(accepted.run_id)).message
-    note = _(message) if message in QUEUE_MESSAGES else None
+    waits_for = (await bot.queue.status(accepted.run_id)).waits_for
+    note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
     return Answer(accepted_answer(record, note, notify=notify))
 

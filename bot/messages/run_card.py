@@ -30,12 +30,11 @@ from bot.messages.text import (
 )
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
-from trainer.contracts.events import EVALUATING
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import _, numeral, plural
-from trainer.queue.needs import QUEUE_MESSAGES
 
 _CHART_NAME = "loss.png"
 _WEIGHTS = "model.safetensors"
@@ -56,7 +55,7 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             return make_embed(
                 AMBER, f"⚠ {_('Worker not responding: {name}', name=name)}", _unreachable(status), status.run_id
             )
-        case "running" if status.message == EVALUATING:
+        case "running" if status.phase == "evaluating":
             return make_embed(BLURPLE, f"🧮 {_('Evaluating: {name}', name=name)}", _evaluating(status), status.run_id)
         case "running":
             return make_embed(
@@ -313,9 +312,7 @@ def _perplexity(loss: float) -> str:
 
 def _shown_message(status: RunStatus) -> str:
     """Return the message of a status; those of a waiting run are known in every language."""
-    if status.message == "Waiting for a worker.":
-        return _("Waiting for a worker.")
-    return _(status.message) if status.message in QUEUE_MESSAGES else status.message
+    return status.message if status.waits_for is None else _(WAIT_MESSAGES[status.waits_for])
 
 
 def _early_stop(status: RunStatus) -> str:

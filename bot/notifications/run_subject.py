@@ -110,6 +110,7 @@ class RunSubject(Subject):
             logged,
             reachable=live.reachable,
             message=live.message,
+            waits_for=live.waits_for,
             queue_position=live.queue_position,
         )
         beats = status.status == "running" and status.reachable

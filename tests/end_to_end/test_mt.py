@@ -21,13 +21,13 @@ from tests.support import ROOT, add_corpus, environment_in, gone, processes, som
 from tests.support.run_shell import TINY, Shell, sets, shell_fixture
 from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.training.checkpoint import CheckpointStore
 
 __all__ = ["lab_shell_fixture", "shell_fixture"]
@@ -283,7 +283,7 @@ def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
             prlimit(process.pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
     out, err = training.communicate(timeout=PATIENCE_SECONDS)
     assert cost.startswith("It needs about")
-    assert run.startswith("run char_lstm-") and said == f"mt: {DISK_IS_FULL}\n"
+    assert run.startswith("run char_lstm-") and said == f"mt: {WAIT_MESSAGES['disk_space']}\n"
     assert (training.wait(), "completed" in out) == (0, True)
     assert len(err.strip().splitlines()) == 1, "the bar as it was at last"
     assert "100 %" in err

@@ -24,7 +24,6 @@ from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
 from trainer.http.runs import Curve
-from trainer.queue.needs import NO_WORKER
 from trainer.queue.resolve import resolve_request
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader, readable_line
@@ -65,7 +64,7 @@ async def test_list__has_all_runs_newest_first(idle: Site, tmp_path: Path) -> No
     page = (await idle.get("/runs")).record(RunPage)
     assert [run.run_id for run in page.runs] == ["char_lstm-7", "char_lstm-5", "char_lstm-3", "char_lstm-1"]
     assert page.next_cursor is None
-    assert {(run.status, run.message) for run in page.runs} == {("queued", NO_WORKER)}
+    assert {(run.status, run.waits_for) for run in page.runs} == {("queued", "worker")}
 
 
 async def test_list__is_filtered_by_state_family_and_words(idle: Site, tmp_path: Path) -> None:

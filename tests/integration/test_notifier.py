@@ -17,7 +17,7 @@ from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.queue.needs import NO_WORKER
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.files import write_atomically
 
 
@@ -390,11 +390,11 @@ async def test_card_that_never_arrived__is_not_made_after_the_end(tmp_path: Path
 async def test_queued_run__shows_its_position_and_that_there_is_no_worker_without_any_event(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
-        here.bell.known = {"queue_position": 2, "message": NO_WORKER}
+        here.bell.known = {"queue_position": 2, "waits_for": "worker"}
         here.story(ana)
         async with here.listening():
             card = await here.message(ana, "Position 2 in the queue")
-            assert NO_WORKER in shown_text(card.payload)
+            assert WAIT_MESSAGES["worker"] in shown_text(card.payload)
             here.bell.known = {"queue_position": 1}
             await here.discord.wait_for_edit(card, "Position 1 in the queue")
         assert "Waiting for a worker." in shown_text(card.payload)

@@ -44,7 +44,6 @@ from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.queue.enqueue import publish_events
-from trainer.queue.needs import NO_WORKER
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -329,8 +328,8 @@ async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path
         assert not await queue.has_worker()
         await store.renew_worker(seconds=60)
         assert await queue.has_worker()
-        assert (without.message, without.queue_position) == (NO_WORKER, 1)
-        assert (await queue.status(run_id)).message == "Waiting for a worker."
+        assert (without.waits_for, without.queue_position) == ("worker", 1)
+        assert (await queue.status(run_id)).waits_for == "turn"
 
 
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from tests.support import settings_in
 from tests.support.redis_servers import served, told_server
 from tests.support.stories import Story, run_record
 from trainer.http.statuses import RunStatuses
-from trainer.queue.needs import NO_WORKER
 from trainer.queue.queue import JobQueue
 from trainer.store.store import connect
 
@@ -17,7 +16,7 @@ async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queu
         statuses = RunStatuses(JobQueue(settings_in(tmp_path), store))
         story, waiting = [Story(tmp_path / "artifacts", run_record(f"char_lstm-{number}")) for number in (1, 2)]
         before = [await statuses.status(one.run.run_id) for one in (story, waiting)]
-        awaited = await JobQueue(settings_in(tmp_path), store).what_it_awaits(before[1])
+        awaited = await JobQueue(settings_in(tmp_path), store).with_wait(before[1])
         await told_server(store, "CLIENT", "PAUSE", "600000", "ALL")
         still_waiting = await statuses.status(waiting.run.run_id)
         story.start().step(1, 2.0)
@@ -28,7 +27,7 @@ async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queu
             pass
         await store.close()
 
-    assert awaited == NO_WORKER
-    assert [(one.status, one.message, one.reachable) for one in before] == [("queued", NO_WORKER, True)] * 2
-    assert (still_waiting.message, still_waiting.reachable) == (NO_WORKER, True)
+    assert awaited.waits_for == "worker"
+    assert [(one.status, one.waits_for, one.reachable) for one in before] == [("queued", "worker", True)] * 2
+    assert (still_waiting.waits_for, still_waiting.reachable) == ("worker", True)
     assert (running.status, ended.status) == ("running", "completed")

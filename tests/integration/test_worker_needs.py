@@ -20,7 +20,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload, JobNeeds, WorkerInfo
-from trainer.queue.needs import NO_CPU, NO_GPU, NO_MEMORY, NO_WORKER, check_workers, needs_of, unmet, waiting_for
+from trainer.queue.needs import check_workers, needs_of, unmet, waiting_for
 from trainer.queue.queue import JobQueue
 from trainer.services.health import check_data
 from trainer.store import keys
@@ -108,10 +108,10 @@ def test_needs__follow_from_device_precision_and_two_thirds_of_the_estimated_mem
 
 
 def test_reason__names_what_the_running_workers_lack() -> None:
-    assert unmet(NEEDS["cuda"], [CPU]) == NO_GPU
-    assert unmet(NEEDS["two"], [CPU, GPU]) == NO_GPU
-    assert unmet(NEEDS["cpu"], [GPU_ONLY]) == NO_CPU
-    assert unmet(NEEDS["any"], [CPU]) == NO_MEMORY
+    assert unmet(NEEDS["cuda"], [CPU]) == "gpu"
+    assert unmet(NEEDS["two"], [CPU, GPU]) == "gpu"
+    assert unmet(NEEDS["cpu"], [GPU_ONLY]) == "cpu"
+    assert unmet(NEEDS["any"], [CPU]) == "memory"
     assert unmet(NEEDS["any"], [CPU, GPU]) is None
     assert unmet(NEEDS["cuda"], [changed(CPU, state="refuses")]) is None
 
@@ -120,7 +120,7 @@ async def test_queued_run__has_no_warning_while_the_embedded_worker_starts(tmp_p
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert (await queue.status(run_id)).message != NO_WORKER
+        assert (await queue.status(run_id)).waits_for != "worker"
         assert await queue.has_worker()
 
 
@@ -154,18 +154,18 @@ async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, store):
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert (await queue.status(run_id)).message == NO_WORKER
+        assert (await queue.status(run_id)).waits_for == "worker"
         await store.renew_worker(seconds=60, worker=GPU_ONLY)
-        assert (await queue.status(run_id)).message == NO_CPU
+        assert (await queue.status(run_id)).waits_for == "cpu"
 
         await store.renew_worker(seconds=60, worker=machine(memory_bytes=1 << 20))
-        assert (await queue.status(run_id)).message == NO_MEMORY
+        assert (await queue.status(run_id)).waits_for == "memory"
         with pytest.raises(AppError, match=r"the largest running worker has 0\.0") as memory:
             await queue.train(tiny_request(seed=2), user_id=None)
         await store.renew_worker(seconds=60, worker=CPU)
-        assert (await queue.status(run_id)).message == "Waiting for a worker."
+        assert (await queue.status(run_id)).waits_for == "turn"
         await store.delete(keys.definition(run_id))
-        assert (await queue.status(run_id)).message == "Waiting for a worker."
+        assert (await queue.status(run_id)).waits_for == "turn"
 
     assert memory.value.code is ErrorCode.MODEL_INCOMPATIBLE
     assert len(queue.runs.all()) == 1
@@ -209,7 +209,7 @@ async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_t
 
     assert b"version 0.0.1: install that version and" in said
     assert "version 0.0.1" in (shown[0].reason or "")
-    assert (waiting.status, waiting.message, has_worker) == ("queued", NO_WORKER, False)
+    assert (waiting.status, waiting.waits_for, has_worker) == ("queued", "worker", False)
     assert (done.status, worker.returncode) == ("completed", 0)
     assert b"version_matched" in rest and b"worker_drains" in rest
 

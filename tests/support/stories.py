@@ -9,7 +9,6 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.events import (
-    EVALUATING,
     ArtifactRef,
     CheckpointSaved,
     Event,
@@ -113,7 +112,7 @@ class Story:
         return self._append(CheckpointSaved, f"checkpoint-{step}", step=step, val_loss=None, is_best=False)
 
     def evaluate(self) -> "Story":
-        return self._append(JobProgress, "evaluating", progress=0.0, message=EVALUATING)
+        return self._append(JobProgress, "evaluating", progress=0.0, message="Testing.", phase="evaluating")
 
     def complete(self, train_loss: float | None = None) -> "Story":
         """End well, 668 seconds after the start."""

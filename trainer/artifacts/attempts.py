@@ -2,13 +2,14 @@
 
 import signal
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.settings import QueueSettings
-from trainer.contracts.base import changed
+from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
+from trainer.contracts.wording import STOP_MESSAGES
 
 LOCKED_EXIT_CODE = 75
 """EX_TEMPFAIL: another child has the run."""
@@ -21,22 +22,9 @@ _DAY_SECONDS = 86400
 _DEFAULTS = QueueSettings()
 _KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 
-Cause = Literal["crashed", "stalled", "starved", "killed", "full", "unwritable"]
-_FAULTS: tuple[Cause, ...] = ("crashed", "stalled", "starved")
-_WAITS: tuple[Cause, ...] = ("full", "unwritable")
-DISK_IS_FULL = "The disk is full; the training continues when there is space."
-"""Message of a run that waits for disk space."""
-_MESSAGES: dict[Cause, str] = {
-    "crashed": "The training crashed; it restarts.",
-    "stalled": "The training stalled and was stopped; it restarts.",
-    "starved": "The system killed the training, because memory ran out; it restarts.",
-    "killed": "The training was killed from outside; it restarts.",
-    "full": DISK_IS_FULL,
-    "unwritable": "The disk does not work; the training continues when it does.",
-}
-WAITS_FOR_DISK = frozenset(_MESSAGES[cause] for cause in _WAITS)
-"""Messages of runs that wait for their disk."""
-_LAST: dict[Cause, tuple[ErrorCode, str]] = {
+_FAULTS: tuple[StopCause, ...] = ("crashed", "stalled", "starved")
+_WAITS: tuple[StopCause, ...] = ("disk_full", "disk_unwritable")
+_LAST: dict[StopCause, tuple[ErrorCode, str]] = {
     "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without progress."),
     "stalled": (
         ErrorCode.CRASH_LOOP,
@@ -48,8 +36,11 @@ _LAST: dict[Cause, tuple[ErrorCode, str]] = {
         "The training failed {faults} times without progress, the last time because memory ran out. Make"
         " `batch_size`, `max_seq_len` or the model smaller.",
     ),
-    "full": (ErrorCode.INSUFFICIENT_STORAGE, "The disk was full for a day: free some space."),
-    "unwritable": (ErrorCode.SERVICE_UNAVAILABLE, "The disk has not worked for a day: have it checked."),
+    "disk_full": (ErrorCode.INSUFFICIENT_STORAGE, "The disk was full for a day: free some space."),
+    "disk_unwritable": (
+        ErrorCode.SERVICE_UNAVAILABLE,
+        "The disk could not be written to for a day: check it, then resume the run.",
+    ),
 }
 
 
@@ -59,14 +50,14 @@ class ChildEnd(NamedTuple):
     exit_code: int
     last_lines: tuple[str, ...]
     """The last lines of the error output."""
-    cause: Cause | None
+    cause: StopCause | None
     """None for a regular end."""
 
     def description(self) -> dict[str, object]:
         return {"exit_code": self.exit_code, "reason": self.cause, "last_lines": "".join(self.last_lines)}
 
 
-def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> Cause | None:
+def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> StopCause | None:
     """Return the cause of an exit code; `starved` says that Linux killed processes meanwhile because memory ran out."""
     if stalled:
         return "stalled"
@@ -77,16 +68,16 @@ def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> Cause | None:
     return _CAUSES.get(exit_code, "crashed")
 
 
-_CAUSES: dict[int, Cause | None] = {
+_CAUSES: dict[int, StopCause | None] = {
     0: None,
     LOCKED_EXIT_CODE: None,
-    DISK_FULL_EXIT_CODE: "full",
-    DISK_FAILED_EXIT_CODE: "unwritable",
+    DISK_FULL_EXIT_CODE: "disk_full",
+    DISK_FAILED_EXIT_CODE: "disk_unwritable",
 }
 
 
 def record_end(
-    run: RunDirectory, cause: Cause, last_lines: tuple[str, ...], queue: QueueSettings = _DEFAULTS
+    run: RunDirectory, cause: StopCause, last_lines: tuple[str, ...], queue: QueueSettings = _DEFAULTS
 ) -> float | None:
     """Record the end of an attempt in the event log; return the seconds until the next attempt, None if there is none.
 
@@ -104,7 +95,7 @@ def record_end(
         record = run.record()
         same = sum(_cause(event) == cause for event in history)
         stamped = stamp(record.run_id, record.user_id, f"{cause}:{same + 1}")
-        events.append(ended := JobProgress(**stamped, progress=0.0, message=_MESSAGES[cause]))
+        events.append(ended := JobProgress(**stamped, progress=0.0, message=STOP_MESSAGES[cause], cause=cause))
         history.append(ended)
         faults, waits = _in_vain(history, _FAULTS), _in_vain(history, _WAITS)
         max_waits = _DAY_SECONDS / queue.max_retry_seconds  # nearly all waits are the longest
@@ -133,7 +124,7 @@ def record_timeout(run: RunDirectory, seconds: float) -> None:
             finish_run(run, events, manifest_of(run.record(), "failed", error=error))
 
 
-def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:
+def _in_vain(history: Iterable[Event], causes: tuple[StopCause, ...]) -> int:
     """Count the attempts since the last checkpoint that ended with one of the causes and saved no checkpoint."""
     count, saved = 0, False
     for event in history:
@@ -147,7 +138,7 @@ def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:
     return count
 
 
-def _cause(event: Event) -> Cause | None:
-    """Return the cause that an event of `record_end` names."""
-    kind = event.event_id.split(":")[1]
-    return next((cause for cause in _MESSAGES if isinstance(event, JobProgress) and cause == kind), None)
+def _cause(event: Event) -> StopCause | None:
+    """Return the cause that an event of `record_end` names; the end of the worker is none."""
+    cause = event.cause if isinstance(event, JobProgress) else None
+    return None if cause == "worker_ended" else cause

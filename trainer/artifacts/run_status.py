@@ -3,7 +3,7 @@
 from itertools import zip_longest
 
 from trainer.artifacts.event_log import EventReader
-from trainer.contracts.base import RunState, Timestamp
+from trainer.contracts.base import RunState, StopCause, Timestamp, WaitReason
 from trainer.contracts.errors import RunError
 from trainer.contracts.events import (
     CheckpointSaved,
@@ -20,9 +20,10 @@ from trainer.contracts.events import (
     MetricsProgress,
 )
 from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.wording import WAIT_MESSAGES
 
-WAITING = "Waiting for a worker."
 PAUSED = "Paused until it is resumed."
+_WAITS: dict[StopCause, WaitReason] = {"disk_full": "disk_space", "disk_unwritable": "disk"}
 _CONFIG_FIELDS = {
     "total_epochs",
     "total_steps",
@@ -43,6 +44,8 @@ _VALIDATION_FIELDS = {
     *("val_loss", "best_val_loss", "best_val_margin", "best_epoch"),
     *("val_bits_per_char", "best_val_bits_per_char"),
 }
+_AT_A_START: dict[str, object] = {"phase": None, "stopped_by": None, "waits_for": None}
+_TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
 _RESULT_FIELDS = {
     *("test_loss", "test_perplexity", "bits_per_char", "auc", "early_stopped", "best_epoch"),
     *("train_loss", "train_bits_per_char"),
@@ -64,7 +67,8 @@ class RunFollower:
             run_id=record.run_id,
             status="queued",
             reachable=True,
-            message=WAITING,
+            message=WAIT_MESSAGES["turn"],
+            waits_for="turn",
             progress=0.0,
             epoch=0,
             total_epochs=record.effective.num_epochs,
@@ -106,15 +110,18 @@ class RunFollower:
             case JobStarted():
                 started = self.status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
+                changes |= _AT_A_START
             case JobQueued():
-                changes |= {"status": "queued", "message": WAITING}
+                changes |= {"status": "queued", "message": WAIT_MESSAGES["turn"], "waits_for": "turn"}
             case JobProgress():
                 # a later attempt, while it reads its corpus again, does not lower the progress
                 changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
+                waits_for = None if event.cause is None else _WAITS.get(event.cause)
+                changes |= {"phase": event.phase, "stopped_by": event.cause, "waits_for": waits_for}
             case MetricsConfig():
                 config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
                 warnings = self.record.effective.leak_warnings(event.leaks)
-                changes |= config | {"message": "Training.", "leaks": event.leaks, "warnings": warnings}
+                changes |= config | _TRAINING | {"leaks": event.leaks, "warnings": warnings}
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():
@@ -137,7 +144,7 @@ class RunFollower:
         self._add_losses(event)
         progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
         validation, self._validation = self._validation, {}
-        return validation | progress | {"message": "Training."}
+        return validation | progress | _TRAINING
 
     def _add_losses(self, event: MetricsProgress) -> None:
         self.train_losses.append((event.step, event.train_loss))
@@ -152,7 +159,7 @@ def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[st
     """Return the changes of a status by a pause or an end."""
     match event:
         case JobPaused():
-            return {"status": "paused", "message": PAUSED, "eta_seconds": None}
+            return {"status": "paused", "message": PAUSED, "eta_seconds": None} | _AT_A_START
         case JobCompleted():
             return _end("completed", "Completed.", event.ts) | {"progress": 100.0}
         case JobFailed():
@@ -163,4 +170,4 @@ def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[st
 
 
 def _end(state: RunState, message: str, at: Timestamp) -> dict[str, object]:
-    return {"status": state, "message": message, "eta_seconds": None, "finished_at": at}
+    return {"status": state, "message": message, "eta_seconds": None, "finished_at": at} | _AT_A_START

@@ -85,6 +85,7 @@ class TokenizerDirectory(JobFolder[TokenizerRecord]):
             tokenizer_id=self.tokenizer_id,
             status=state if error is None else "failed",
             message=_MESSAGES[state] if error is None else error.message,
+            waits_for="turn" if state == "queued" else None,
             method=self.tokenizer_id.split("-")[0],
             vocab_size=None if manifest is None else manifest.vocab_size,
             stats=None if manifest is None else manifest.stats,

@@ -5,11 +5,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from trainer.artifacts.attempts import DISK_IS_FULL
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentStore, delete_run
 from trainer.artifacts.kinds import KindName
@@ -23,6 +22,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.files import is_full
 from trainer.system.logs import LogReader
 
@@ -33,6 +33,9 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _FOLLOW_SECONDS, _FETCH_SECONDS = 0.2, 1.0
 """Time between two looks at a run: on this disk, and in the object store."""
+
+
+StatusT = TypeVar("StatusT", RunStatus, TokenizerStatus)
 
 
 @asynccontextmanager
@@ -99,10 +102,9 @@ class LocalInstallation:
         follower = run.follow()
         while True:
             status = follower.refresh()
-            message = status.message
             if status.status == "queued" and self._queue is not None:
-                message = await self._queue.what_it_awaits(status)
-            yield changed(status, message=message_with_disk(run.path, message))
+                status = await self._queue.with_wait(status)
+            yield with_disk(run.path, status)
             if status.has_ended:
                 return
             await self._wait("models", run_id)
@@ -173,7 +175,7 @@ class LocalInstallation:
         """Yield the status until the training has ended, with the message that the disk is full while it is."""
         tokenizer = await self._tokenizer(tokenizer_id)
         while (status := tokenizer.status()).status in ("queued", "running"):
-            yield changed(status, message=message_with_disk(tokenizer.path, status.message))
+            yield with_disk(tokenizer.path, status)
             await self._wait("tokenizers", tokenizer_id)
         yield status
 
@@ -194,9 +196,9 @@ class LocalInstallation:
             log.warning("fetch_failed", names=item_id, error=str(error))
 
 
-def message_with_disk(folder: Path, message: str) -> str:
-    """Return the message of a job, or that of the disk, which may be too full for messages."""
-    return DISK_IS_FULL if is_full(folder) else message
+def with_disk(folder: Path, status: StatusT) -> StatusT:
+    """Return the status of a job with the state of its disk, which may be too full for events."""
+    return changed(status, waits_for="disk_space", message=WAIT_MESSAGES["disk_space"]) if is_full(folder) else status
 
 
 def _stored_status(run: RunDirectory) -> RunStatus:

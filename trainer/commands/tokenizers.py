@@ -99,7 +99,7 @@ async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, term
     """Wait until the training of a tokenizer has ended; return its status."""
     async with aclosing(installation.follow_tokenizer(tokenizer_id)) as statuses:
         async for status in statuses:
-            note_waiting_for_disk(status.message, terminal)
+            note_waiting_for_disk(status, terminal)
     return await installation.tokenizer(tokenizer_id)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.artifacts.attempts import WAITS_FOR_DISK
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, flag, repeatable
 from trainer.commands.connection import full_run_id, settings_for, settings_for_any, with_queue, with_server
@@ -311,13 +310,13 @@ async def follow(run_id: str, terminal: Terminal, installation: Installation) ->
     async with aclosing(installation.follow(run_id)) as statuses:
         async for status in statuses:
             terminal.progress(status)
-            note_waiting_for_disk(status.message, terminal)
+            note_waiting_for_disk(status, terminal)
 
 
-def note_waiting_for_disk(message: str, terminal: Terminal) -> None:
+def note_waiting_for_disk(status: RunStatus | TokenizerStatus, terminal: Terminal) -> None:
     """Note once that a job waits for its disk."""
-    if message in WAITS_FOR_DISK:
-        terminal.note_once(f"mt: {message}")
+    if status.waits_for in ("disk_space", "disk"):
+        terminal.note_once(f"mt: {status.message}")
 
 
 async def recovery_hint(status: RunStatus, installation: Installation) -> list[str]:

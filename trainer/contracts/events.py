@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypedDict, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp, now
+from trainer.contracts.base import Frozen, Identifier, Phase, Sha256, StopCause, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.inference import KindName
 from trainer.contracts.leaks import Leaks
@@ -37,10 +37,6 @@ def stamp(run_id: str, user_id: int | None, key: str, at: datetime | None = None
     return Stamp(event_id=f"{run_id}:{key}", ts=at or now(), job_id=run_id, user_id=user_id)
 
 
-EVALUATING = "Evaluating the model."
-"""Message of a run after its last step, until its end."""
-
-
 class JobQueued(EventBase):
     """The run was accepted, or resumed after a pause."""
 
@@ -56,11 +52,15 @@ class JobStarted(EventBase):
 
 
 class JobProgress(EventBase):
-    """The run entered a phase without steps: reading, testing."""
+    """The run entered a phase without steps, or an attempt ended before its time."""
 
     type: Literal["trainer.job.progress.v1"] = "trainer.job.progress.v1"
     progress: Annotated[float, Field(ge=0, le=100)]
     message: str
+    """For people; programs read `phase` and `cause`."""
+    phase: Phase | None = None
+    cause: StopCause | None = None
+    """Why the attempt ended; the run goes on."""
     payload: dict[str, float] = Field(default_factory=dict)
 
 

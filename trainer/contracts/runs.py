@@ -23,11 +23,14 @@ from trainer.contracts.base import (
     Frozen,
     Identifier,
     JobRecord,
+    Phase,
     Positive,
     Probability,
     RunState,
     Sha256,
+    StopCause,
     Timestamp,
+    WaitReason,
     describe_fields,
     requires,
 )
@@ -430,6 +433,13 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """False for a run whose worker has stopped renewing its lease."""
     last_heartbeat_ts: float | None = None
     message: str
+    """The state in words, for people; programs read `status`, `waits_for`, `phase` and `stopped_by`."""
+    waits_for: WaitReason | None = None
+    """What the run waits for: its turn, a worker, a worker of another kind, the queue, or its disk."""
+    phase: Phase | None = None
+    """What a running run does; None until it has begun."""
+    stopped_by: StopCause | None = None
+    """Why the last attempt ended, until the next one starts."""
     progress: Annotated[float, Field(ge=0, le=100)]
     epoch: int
     total_epochs: int

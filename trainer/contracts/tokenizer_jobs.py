@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.config import JsonDict, JsonValue
 
 from trainer.contracts import tokenizers
-from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp
+from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp, WaitReason
 from trainer.contracts.errors import RunError
 from trainer.contracts.rules import described, needs
 from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, Label
@@ -86,6 +86,7 @@ class TokenizerStatus(Frozen):
     tokenizer_id: Identifier
     status: JobState
     message: str
+    waits_for: WaitReason | None = None
     method: str
     vocab_size: int | None
     """None until the training ends."""

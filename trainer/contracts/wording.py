@@ -1,9 +1,32 @@
-"""Words that depend on a number, or on how the program was installed."""
+"""Words that depend on a number, on what a job waits for, or on how the program was installed."""
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from trainer.contracts.base import StopCause, WaitReason
 
 _SETUP = "python scripts/setup.py"
 _SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "setup.py"
+
+WAIT_MESSAGES: Mapping[WaitReason, str] = {
+    "turn": "Waiting for a worker.",
+    "worker": "No worker is running. The job stays in the queue until one starts.",
+    "gpu": "No running worker has the GPU that this run needs. The run stays in the queue until one starts.",
+    "cpu": "No running worker trains on the CPU. The run stays in the queue until one starts.",
+    "memory": "No running worker has the memory that this run needs. The run stays in the queue until one starts.",
+    "queue": "The queue is paused: no further run starts until `mt workers resume`.",
+    "disk_space": "The disk is full; the training continues when there is space.",
+    "disk": "The disk does not work; the training continues when it does.",
+}
+STOP_MESSAGES: Mapping[StopCause, str] = {
+    "crashed": "The training crashed; it restarts.",
+    "stalled": "The training stalled and was stopped; it restarts.",
+    "starved": "The system killed the training, because memory ran out; it restarts.",
+    "killed": "The training was killed from outside; it restarts.",
+    "disk_full": WAIT_MESSAGES["disk_space"],
+    "disk_unwritable": WAIT_MESSAGES["disk"],
+    "worker_ended": "Paused by the end of the worker; the next worker resumes it.",
+}
 
 
 def counted(number: int, noun: str) -> str:

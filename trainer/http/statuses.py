@@ -56,7 +56,7 @@ class RunStatuses:
         beats = (read.last_heartbeat_ts or 0.0, known.last_heartbeat_ts or 0.0)
         state: dict[str, object] = {"reachable": known.reachable, "last_heartbeat_ts": max(beats) or None}
         if read.status == "queued":
-            state |= {"queue_position": known.queue_position, "message": known.message}
+            state |= {"queue_position": known.queue_position, "message": known.message, "waits_for": known.waits_for}
         return changed(read, **state)
 
     async def follower(self, run_id: str) -> RunFollower:

@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 
-from trainer.artifacts.run_status import WAITING
+from trainer.contracts.base import WaitReason
 from trainer.contracts.cost import GIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import WAIT_MESSAGES, counted
 from trainer.queue.cost import SAFETY_FACTOR
 from trainer.system.hardware import may_have_cuda
 
-NO_WORKER = "No worker is running. The job stays in the queue until one starts."
-NO_GPU = "No running worker has the GPU that this run needs. The run stays in the queue until one starts."
-NO_CPU = "No running worker trains on the CPU. The run stays in the queue until one starts."
-NO_MEMORY = "No running worker has the memory that this run needs. The run stays in the queue until one starts."
-QUEUE_MESSAGES = (NO_WORKER, NO_GPU, NO_CPU, NO_MEMORY)
-"""Messages of a queued run that no running worker takes."""
+UNMET: tuple[WaitReason | None, ...] = ("worker", "gpu", "cpu", "memory")
+"""What a queued run that no running worker takes waits for."""
 
 
 def needs_of(effective: EffectiveRequest, cost: Cost | None) -> JobNeeds:
@@ -33,16 +29,16 @@ def needs_of(effective: EffectiveRequest, cost: Cost | None) -> JobNeeds:
     return JobNeeds(device=device, memory_bytes=memory_bytes)
 
 
-def unmet(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> str | None:
-    """Return why none of the workers that take jobs can take this one; None if one can, or if none takes any."""
+def unmet(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> WaitReason | None:
+    """Return what none of the workers that take jobs has for this one; None if one can, or if none takes any."""
     ready = [worker for worker in workers if worker.state == "ready"]
     if not ready or any(worker.can_take(needs) for worker in ready):
         return None
     if needs.gpus > max(len(worker.gpu_memory_bytes) for worker in ready):
-        return NO_GPU
+        return "gpu"
     if max(worker.room_bytes(needs.device) for worker in ready) < 0:
-        return NO_CPU
-    return NO_MEMORY
+        return "cpu"
+    return "memory"
 
 
 def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
@@ -51,14 +47,14 @@ def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
     Raises CUDA_NOT_AVAILABLE, unless a worker of this machine may have a GPU, or MODEL_INCOMPATIBLE.
     """
     ready = [worker for worker in workers if worker.state == "ready"]
-    reason = unmet(needs, ready)
-    if reason == NO_GPU and not may_have_cuda():
+    missing = unmet(needs, ready)
+    if missing == "gpu" and not may_have_cuda():
         raise AppError(
             ErrorCode.CUDA_NOT_AVAILABLE,
             f"This training needs {counted(needs.gpus, 'GPU')}, and no running worker has as many: use `device` 'cpu',"
             " or start a worker on a machine with CUDA.",
         )
-    if reason == NO_MEMORY:
+    if missing == "memory":
         most = max(worker.room_bytes(needs.device) for worker in ready)
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
@@ -70,6 +66,6 @@ def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
 def waiting_for(training: Sequence[str], ahead: int) -> str:
     """Return what a queued run waits for: runs that train now, of `ahead` runs before it."""
     if not training:
-        return WAITING
+        return WAIT_MESSAGES["turn"]
     others = f"; {counted(ahead - len(training), 'other run')} before it" if ahead > len(training) else ""
     return f"Waiting for {' and '.join(training)}, which {'trains' if len(training) == 1 else 'train'} now{others}."

@@ -31,7 +31,7 @@ from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.config.validation import shown_name
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import WaitReason, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.jobs import WorkerInfo
@@ -47,11 +47,12 @@ from trainer.contracts.runs import (
     run_owner,
 )
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
 from trainer.queue.inference_client import InferenceClient
-from trainer.queue.needs import NO_WORKER, QUEUE_MESSAGES, check_workers, needs_of, unmet, waiting_for
+from trainer.queue.needs import UNMET, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys
@@ -440,19 +441,19 @@ class JobQueue:
                 await self._store.publish_version(version, artifacts, seconds=_VERSION_SECONDS, replaces=replaces)
             await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
 
-    async def what_it_awaits(self, status: RunStatus) -> str:
-        """Return in words what a queued run waits for: the runs that train now, and the others before it."""
+    async def with_wait(self, status: RunStatus) -> RunStatus:
+        """Add what a queued run waits for: the runs that train now, and the others before it."""
         status = await self.steady_status(status)
-        if status.message in QUEUE_MESSAGES:
-            return status.message
+        if status.waits_for in UNMET:
+            return status
         if await self.is_paused():
-            return "The queue is paused: no further run starts until `mt workers resume`."
+            return changed(status, waits_for="queue", message=WAIT_MESSAGES["queue"])
         order = await self.order()
         ahead = order[: order.index(status.run_id)] if status.run_id in order else []
         training: list[str] = []
         async with tolerate_no_redis("holders_unknown", run_id=status.run_id):
             training = list(await self._store.holders(ahead))
-        return waiting_for(training, len(ahead))
+        return changed(status, message=waiting_for(training, len(ahead)))
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""
@@ -505,7 +506,7 @@ class JobQueue:
                 places = await (find_places or self._places)() if waiting else {}
                 if not places.keys() >= set(waiting):  # a new run is not in an older order
                     places = await self._places()
-                messages = await self._unmet(waiting, has_worker=bool(worker))
+                unmet_needs = await self._unmet(waiting, has_worker=bool(worker))
         except STORE_ERRORS:
             return [changed(one, reachable=False) if one.status in _IN_QUEUE else one for one in statuses]
         known: dict[str, RunStatus] = {}
@@ -514,15 +515,16 @@ class JobQueue:
             if heartbeat is not None and _SECONDS.fullmatch(heartbeat):
                 state["last_heartbeat_ts"] = float(heartbeat)
             if one.status == "queued":
-                message = messages.get(one.run_id) or one.message
-                state |= {"queue_position": places.get(one.run_id), "message": message}
+                state["queue_position"] = places.get(one.run_id)
+                if missing := unmet_needs.get(one.run_id):
+                    state |= {"waits_for": missing, "message": WAIT_MESSAGES[missing]}
             known[one.run_id] = changed(one, **state)
         return [known.get(one.run_id, one) for one in statuses]
 
-    async def _unmet(self, run_ids: Sequence[str], *, has_worker: bool) -> dict[str, str | None]:
-        """Return why no running worker takes these queued runs."""
+    async def _unmet(self, run_ids: Sequence[str], *, has_worker: bool) -> dict[str, WaitReason | None]:
+        """Return what no running worker has for these queued runs."""
         if not has_worker:
-            return {} if embedded_worker_lives(self._settings) else dict.fromkeys(run_ids, NO_WORKER)
+            return {} if embedded_worker_lives(self._settings) else dict.fromkeys(run_ids, "worker")
         needs = await self._store.needs(run_ids)
         workers = await self._running_workers() if needs else ()
         return {run_id: unmet(one, workers) for run_id, one in needs.items()}

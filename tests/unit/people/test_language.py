@@ -23,9 +23,9 @@ from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import CATALOGUES, Language, _, numeral, plural
 from trainer.people.permissions import Role
-from trainer.queue.needs import QUEUE_MESSAGES
 from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100
@@ -52,7 +52,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels += CARD_PLACES.values()
     labels += [error_title(code) for code in ErrorCode]
     labels += [role.value for role in Role]
-    labels += [*QUEUE_MESSAGES, *TAKES.values(), *WORKER_STATES]
+    labels += [*WAIT_MESSAGES.values(), *TAKES.values(), *WORKER_STATES]
     for label in labels:
         yield label, False
 

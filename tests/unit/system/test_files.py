@@ -13,12 +13,14 @@ import pytest
 from bot.main import main as start_bot
 from tests.support import ROOT, environment_in
 from tests.support.finished_runs import finished_run
-from trainer.artifacts.attempts import DISK_IS_FULL
-from trainer.commands.local_installation import message_with_disk
+from tests.support.stories import Story, run_record
+from trainer.artifacts.attempts import record_end
+from trainer.commands.local_installation import with_disk
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
 from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import export_archive
 from trainer.system.files import check_writable, is_full, to_app_error
 
@@ -122,10 +124,13 @@ def test_full_disk__is_one_sentence_before_anything_is_begun(
 
 
 def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for folder, message in ((ALWAYS_FULL, "Training."), (tmp_path, DISK_IS_FULL)):
+    story = Story(tmp_path, run_record()).start()
+    training = story.follower().refresh()
+    record_end(story.run, "disk_full", ())
+    for folder, status in ((ALWAYS_FULL, training), (tmp_path, story.follower().refresh())):
         terminal = Terminal(as_json=True)
-        note_waiting_for_disk(message_with_disk(tmp_path, "Training."), terminal)
+        note_waiting_for_disk(with_disk(tmp_path, training), terminal)
         assert capsys.readouterr().err == ""
         for _ in range(2):
-            note_waiting_for_disk(message_with_disk(folder, message), terminal)
-        assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
+            note_waiting_for_disk(with_disk(folder, status), terminal)
+        assert capsys.readouterr().err == f"mt: {WAIT_MESSAGES['disk_space']}\n"

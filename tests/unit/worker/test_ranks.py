@@ -65,7 +65,7 @@ def test_error_of_another_process_than_the_first__is_that_of_the_run(
     [
         ((-signal.SIGTERM, -signal.SIGKILL), "killed"),
         ((1, -signal.SIGKILL), "killed"),
-        ((DISK_FULL_EXIT_CODE, -signal.SIGTERM), "full"),
+        ((DISK_FULL_EXIT_CODE, -signal.SIGTERM), "disk_full"),
         ((LOCKED_EXIT_CODE, 1), None),
         ((1, -signal.SIGTERM), "crashed"),
         ((1, -signal.SIGSEGV), "crashed"),

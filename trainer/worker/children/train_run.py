@@ -18,10 +18,9 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.compatibility import check_text_length, is_unidirectional
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import Phase, changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
-    EVALUATING,
     ArtifactRef,
     CheckpointSaved,
     EvalCompleted,
@@ -44,6 +43,7 @@ from trainer.contracts.runs import (
     TokenizerFacts,
     largest_unknown_char_share,
 )
+from trainer.contracts.wording import STOP_MESSAGES
 from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -224,7 +224,7 @@ class TrainingAttempt:
                 on_step=self._log_progress,
                 on_saving=self._before_saving,
                 on_checkpoint=self._log_checkpoint,
-                on_test=lambda: self._log_phase("evaluating", EVALUATING),
+                on_test=lambda: self._log_phase("evaluating", "Evaluating the model."),
                 on_sample=lambda step: self._add_samples(parts, prompts, step),
                 should_stop=self._stop_reason,
             )
@@ -242,7 +242,9 @@ class TrainingAttempt:
         if result.stopped == "pause" and self._run.pause_requested():
             self._run.write_pause(self._events)
         elif result.stopped == "pause":
-            self._log_phase(f"paused:{self._number}", "Paused by the end of the worker; the next worker resumes it.")
+            stamped = self._stamp(f"worker_ended:{self._number}")
+            message = STOP_MESSAGES["worker_ended"]
+            self._events.append(JobProgress(**stamped, progress=0.0, message=message, cause="worker_ended"))
         else:
             self._finish(result, parts)
 
@@ -370,8 +372,9 @@ class TrainingAttempt:
             return "cancel"
         return "pause" if self._pause.is_set() or self._run.pause_requested() else None
 
-    def _log_phase(self, key: str, message: str) -> None:
-        self._events.append(JobProgress(**self._stamp(f"{key}:{self._number}"), progress=0.0, message=message))
+    def _log_phase(self, phase: Phase, message: str) -> None:
+        stamped = self._stamp(f"{phase}:{self._number}")
+        self._events.append(JobProgress(**stamped, progress=0.0, message=message, phase=phase))
 
     def _log_config(self, parts: Parts) -> None:
         model, tokenizer, corpus, compute, _, _ = parts

@@ -32,7 +32,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import EarlyStopping, RunStatus
-from trainer.queue.needs import NO_WORKER
+from trainer.contracts.wording import WAIT_MESSAGES
 
 RUN = "char_lstm-20261120-0a1b2c"
 
@@ -49,7 +49,7 @@ def card(story: Story) -> Read:
 
 
 def without_worker(folder: Path) -> RunStatus:
-    waiting: dict[str, object] = {"queue_position": 2, "message": NO_WORKER}
+    waiting: dict[str, object] = {"queue_position": 2, "waits_for": "worker"}
     return Story(folder / "waiting", run_record()).follower().refresh().model_copy(update=waiting)
 
 
@@ -63,7 +63,7 @@ def test_card__queued(tmp_path: Path) -> None:
     assert shown.title == "⏳ Queued: kk-ipa"
     assert shown.text == f"{RECIPE}\nrequested {ASKED}\nWaiting for a worker."
     assert Read(run_card(run_record(), without_worker(tmp_path), [])).text == (
-        f"{RECIPE}\nPosition 2 in the queue · requested {ASKED}\n{NO_WORKER}"
+        f"{RECIPE}\nPosition 2 in the queue · requested {ASKED}\n{WAIT_MESSAGES['worker']}"
     )
     assert shown.footer == RUN
 
