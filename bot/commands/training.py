@@ -18,9 +18,8 @@ from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
-from trainer.config.validation import refusal
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
@@ -225,21 +224,15 @@ def _draft(typed: dict[str, object], file: Path | None) -> "RequestDraft":
 
 def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None = None) -> AppError:
     """Return the error with option names in place of field names, except for problems in an experiment file."""
-
-    def rename(message: str) -> str:
-        for field, option in _OPTION_NAMES.items():
-            message = message.replace(f"`{field}`", f"`{option}`")
-        return message
-
     if not error.details:
-        return AppError(error.code, rename(error.message))
-    details = [
-        problem
-        if is_in_file is not None and is_in_file(problem.path)
-        else changed(problem, message=rename(problem.message))
-        for problem in error.details
-    ]
-    return refusal(error.code, *details)
+        return error
+    return refusal(
+        error.code,
+        *(
+            one if is_in_file is not None and is_in_file(one.path) else one.named(_OPTION_NAMES.get(one.path, one.path))
+            for one in error.details
+        ),
+    )
 
 
 async def download_to(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:

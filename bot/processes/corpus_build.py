@@ -15,7 +15,7 @@ from trainer.config.settings import Settings, child_environment
 from trainer.config.validation import shown_name
 from trainer.contracts.base import changed, now
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError, field_error
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
 from trainer.services.embedded import die_with_parent, end, pipe
@@ -25,17 +25,6 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _STOP_SECONDS = 5.0
 _AGAIN = "Run the same command again: it continues."
 _LINE_BYTES = 1 << 22
-_OPTIONS = {
-    ", or give text that is in IPA already with `--from-ipa`": "",
-    "`--threshold 0`": "`threshold:0`",
-    "`--langs`": "`languages`",
-    "`--threshold": "`threshold",
-    "`--source`": "`source`",
-    "give the same command again": "run the same command again",
-    " where there is a network, or build from a folder of texts": ", or build from `source:local`",
-    ", or give a folder of texts": ", or give `source:local`",
-}
-"""Words of the terminal's command, and those of Discord's."""
 
 
 def _words(request: BuildRequest, corpus_folder: Path) -> list[str]:
@@ -95,7 +84,7 @@ def _ended(status: BuildStatus, output: bytes, code: int) -> BuildStatus:
         if code == 0:
             return changed(status, manifest=CorpusManifest.model_validate_json(output))
         body = ErrorBody.model_validate_json(output)
-        error = AppError(body.code, _in_discords_words(body.message))
+        error = AppError(body.code, body.message, body.details)
     except ValidationError:
         log.error("corpus_build_died", exit_code=code)
         error = AppError(ErrorCode.INTERNAL_ERROR, f"The build ended unexpectedly. {_AGAIN}")
@@ -132,8 +121,8 @@ class CorpusBuilder:
         """Start a build; raises INVALID_INPUT, DATA_NOT_FOUND, and CONFLICT while another build runs."""
         unknown = [language for language in request.languages if language not in ALPHABETS]
         if unknown:
-            message = f"`languages` must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
+            raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
         if request.source == "local" and not (self._folder / request.source).is_dir():
             message = "There is no folder `local` in the corpus folder: put a text per language into it, as `kk.txt`."
             raise AppError(ErrorCode.DATA_NOT_FOUND, message)
@@ -167,9 +156,3 @@ def _summary(status: BuildStatus) -> str:
     """Return the progress of a build in a few words."""
     done = ", ".join(f"{one.language} {counted(one.documents, 'document')}" for one in status.progress)
     return f"{status.request.source}, {done or 'no document yet'}"
-
-
-def _in_discords_words(message: str) -> str:
-    for terminal, discord in _OPTIONS.items():
-        message = message.replace(terminal, discord)
-    return message

@@ -57,7 +57,7 @@ def test_options__replace_the_values_of_a_file(capsys: pytest.CaptureFixture[str
         ("--corpus text --epochs 0", "`num_epochs` must be greater than or equal to 1, you gave 0"),
         ("--corpus text --batch-size -1", "`batch_size` must be"),
         ("--corpus text --tokenizer nothing", "nothing"),
-        ("--corpus text --freeze-embeddings", "`freeze_embeddings` needs `init_from_run_id`"),
+        ("--corpus text --freeze-embeddings", "`freeze_embeddings` needs a run to start from"),
         ("--corpus text --epochs few", "Argument --epochs: invalid int value: 'few'"),
     ],
 )

@@ -10,7 +10,7 @@ from trainer.artifacts.job_folder import JobFolder, JobStore, modified_at, with_
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.tokenizer_request import config_of, tokenizer_id_of
 from trainer.contracts.base import FileRecord, JobState, now
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError, field_error
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.data.corpora import CorpusStore
@@ -171,7 +171,7 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     splits = 2 + (request.test_fraction > 0)  # each needs a line
     described = tuple([await corpora.describe(name, "corpora", minimum_lines=splits) for name in request.corpora])
     if len({corpus.sha256 for corpus in described}) < len(described):
-        raise AppError(ErrorCode.INVALID_INPUT, "`corpora` must name different texts: two of them are the same.")
+        raise field_error(ErrorCode.INVALID_INPUT, "corpora", "must name different texts: two of them are the same.")
     return TokenizerRecord(
         tokenizer_id=tokenizer_id_of(request, described), created_at=now(), request=request, corpora=described
     )

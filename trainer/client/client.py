@@ -14,9 +14,9 @@ from trainer.client.notebook import NotebookModel
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
-from trainer.config.validation import field_problems, refusal
+from trainer.config.validation import field_problems
 from trainer.contracts.base import RunState
-from trainer.contracts.errors import ErrorCode
+from trainer.contracts.errors import ErrorCode, refusal
 from trainer.contracts.events import Event
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.models import Objective

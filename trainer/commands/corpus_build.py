@@ -10,7 +10,7 @@ from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal, columns
 from trainer.config.validation import shown_name
 from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, BuiltLanguage, CorpusManifest
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.wording import counted
 from trainer.data.corpus_builder import BuildOptions, Reporting, Tools, build_ipa_corpora
 from trainer.data.corpus_sources import (
@@ -71,6 +71,9 @@ class CorpusBuildOptions(Options):
     )
 
 
+_FLAGS = {"source": "--source", "languages": "--langs", "threshold": "--threshold"}
+
+
 def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
     settings = settings_for()
     out_folder = options.out_dir or settings.app.data_root / "corpus"
@@ -79,6 +82,7 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
         terminal.show({"corpus": folder.name}, Text(f"next: mt train --corpus {folder.name} …"))
         return 0
     terminal.continues_when_repeated = True
+    terminal.options = _FLAGS
     languages = parse_languages(options.langs)
     thresholds = dict.fromkeys(languages, 0.0) if options.from_ipa else _thresholds(options.threshold, languages)
     for name, number in (("progress-every", options.progress_every), ("characters", options.characters)):
@@ -204,8 +208,8 @@ def _thresholds(given: Sequence[str], languages: Sequence[str]) -> dict[str, flo
             threshold = -1
         if not 0 <= threshold <= 1 or (language and language not in languages):
             expected = f"a probability, alone or after one of the languages, as in `{languages[-1]}=0.5`"
-            message = f"`--threshold` must be {expected}, you gave '{shown_name(text)}'."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"must be {expected}, you gave '{shown_name(text)}'."
+            raise field_error(ErrorCode.INVALID_INPUT, "threshold", message)
         if language:
             thresholds[language] = threshold
         else:

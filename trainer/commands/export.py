@@ -45,6 +45,7 @@ def add_to(commands: Commands) -> None:
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
+    terminal.options = {"format": "--format"}
     run = whole_run(settings_for(), options.run)
     with _path_errors(options.out):
         if options.format == "archive":

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from trainer.contracts.errors import ErrorBody, FieldProblem
+from trainer.contracts.errors import ErrorBody, FieldProblem, sentence
 
 if TYPE_CHECKING:  # `mt worker` starts the server of its children before these imports
     from trainer.contracts.models import Objective
@@ -34,6 +34,8 @@ class Terminal:
     """What the command has done with its run after Ctrl-C; None if it leaves the run alone."""
     continues_when_repeated = False
     """True for commands that continue an interrupted job when they are given again."""
+    options: Mapping[str, str] = {}
+    """The options of this command by the fields that its errors name."""
     lists_problems = False
     """True for commands that show several problems one a line."""
 
@@ -119,8 +121,10 @@ class Terminal:
         if self._as_json:
             self.line(body.model_dump_json(exclude_defaults=True))
             return
-        has_lines = self.lists_problems and len(body.details) > 1
-        for line in map(_in_words, body.details) if has_lines else [body.message]:
+        problems = [one.named(self.options.get(one.path, one.path)) for one in body.details]
+        has_lines = self.lists_problems and len(problems) > 1
+        message = sentence(*problems) if self.options and problems else body.message
+        for line in map(_in_words, problems) if has_lines else [message]:
             self.note(f"mt: {line}")
 
     def _stop_bar(self) -> None:
@@ -188,7 +192,9 @@ def loss_figures(
 
 
 def _in_words(problem: FieldProblem) -> str:
-    path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
+    """Return a problem with its field and the allowed values, each said once."""
+    is_named = not problem.path or problem.around_name is not None
+    path = "" if is_named else f"`{problem.path}`: "
     is_said = problem.allowed is None or problem.allowed in problem.message
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 

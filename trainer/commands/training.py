@@ -179,7 +179,6 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
         try:
             await corpora.describe(name, field, minimum_lines=min_lines if field == "corpus" else 1)
         except AppError as error:
-            errors = [other for other in errors if other.message != error.message]
             errors.append(draft.located(error, field))
     raise draft.combined(errors)
 

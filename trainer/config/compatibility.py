@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from trainer.config.validation import refusal
 from trainer.contracts import models
 from trainer.contracts.base import Frozen
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerMethod
@@ -54,10 +53,11 @@ class Bf16Trial(Frozen):
 def check_bf16(trial: Bf16Trial) -> None:
     """Raise INVALID_INPUT if the CPU cannot train the architecture in bf16."""
     if not trial.trains:
-        instead = " GRU models work in bf16 (`model_family` 'gru')." if trial.gru_trains else ""
-        raise AppError(
+        instead = " GRU models work in bf16." if trial.gru_trains else ""
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train"
+            "precision",
+            "must be 'fp32' or 'auto': this machine's CPU cannot train"
             f" {trial.architecture.upper()} models in bf16.{instead}",
         )
 
@@ -65,16 +65,17 @@ def check_bf16(trial: Bf16Trial) -> None:
 def check_precision(precision: str, *, on_cuda: bool) -> None:
     """Raise INVALID_INPUT for a precision that the device does not support."""
     if precision == "fp16" and not on_cuda:
-        raise AppError(ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
+        raise field_error(ErrorCode.INVALID_INPUT, "precision", "'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
 
 
 def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> None:
     """Raise CORPUS_TOO_SHORT if a split has fewer tokens than a row; `fits` is a row length that works."""
     if tokens < max_seq_len:
         shorter = f"make `max_seq_len` {fits:,} or less, or " if fits >= _MIN_SEQ_LEN else ""
-        raise AppError(
+        raise field_error(
             ErrorCode.CORPUS_TOO_SHORT,
-            f"`max_seq_len` is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
+            "max_seq_len",
+            f"is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
             f" {shorter}give a longer text.",
         )
 
@@ -82,21 +83,21 @@ def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> N
 def check_newlines(documents: DocumentMode, method: TokenizerMethod) -> None:
     """Raise MODEL_INCOMPATIBLE for a stream with a tokenizer that has no token for a newline."""
     if documents == "stream" and method == "sentencepiece":
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            "`documents` 'stream' needs a newline token, which 'sentencepiece' has not: take char, byte, word,"
-            " bpe or wordpiece.",
+            "documents",
+            "'stream' needs a newline token, which 'sentencepiece' has not: take char, byte, word, bpe or wordpiece.",
         )
 
 
 def check_scores(request: ScoreRequest, objective: models.Objective) -> None:
     """Raise MODEL_INCOMPATIBLE for options that the model does not support."""
     if objective == "masked_lm" and request.context == "none":
-        message = "`context` 'none' is for causal models only; this run was trained with masked_lm."
-        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+        message = "'none' is for causal models only; this run was trained with masked_lm."
+        raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "context", message)
     if objective == "causal_lm" and request.pll_within_word:
-        message = "`pll_within_word` is for masked models only; this run was trained with causal_lm."
-        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+        message = "is for masked models only; this run was trained with causal_lm."
+        raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "pll_within_word", message)
 
 
 def _problems(request: TrainRequest) -> Iterator[FieldProblem]:
@@ -127,4 +128,4 @@ def _problems(request: TrainRequest) -> Iterator[FieldProblem]:
 
 
 def _problem(path: str, said: str, allowed: str) -> FieldProblem:
-    return FieldProblem(path=path, message=f"`{path}` {said}", allowed=allowed)
+    return FieldProblem.of(path, f" {said}", allowed=allowed)

@@ -15,10 +15,10 @@ from trainer.config.train_request import (
     problem_paths,
     without_problems_at,
 )
-from trainer.config.validation import parse, refusal, shown_name, shown_value
+from trainer.config.validation import parse, shown_name, shown_value
 from trainer.contracts import models
-from trainer.contracts.base import Count, Frozen, Positive, Probability, changed, requires
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.base import Count, Frozen, Positive, Probability, requires
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps, Setting, TrainRequest
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
 
@@ -29,9 +29,9 @@ def _is_relative(path: str) -> bool:
 
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-Slug = Annotated[str, requires(_NAME.fullmatch, "must be 1 to 64 letters (a-z, A-Z), digits, '_', '.' or '-'")]
+Slug = Annotated[str, requires(_NAME.fullmatch, "1 to 64 letters (a-z, A-Z), digits, '_', '.' or '-'")]
 _RELATIVE = "a relative path without `..`"
-RelativePath = Annotated[str, requires(_is_relative, f"must be {_RELATIVE}")]
+RelativePath = Annotated[str, requires(_is_relative, _RELATIVE)]
 
 
 class DataBlock(Frozen):
@@ -252,7 +252,7 @@ def corpus_path_errors(fields: Mapping[str, object], prefix: str = "") -> Iterat
     for field in CORPORA:
         name, path = fields.get(field), f"{prefix}{field}"
         if isinstance(name, str) and not _is_relative(name):
-            yield _error(path, f"`{path}` must be {_RELATIVE}", value=name, allowed=_RELATIVE)
+            yield _error(path, f" must be {_RELATIVE}", value=name, allowed=_RELATIVE)
 
 
 def _places(architecture: object) -> dict[str, str]:
@@ -310,7 +310,8 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
     if architecture is None:
         listed = ", ".join(_ARCHITECTURES)
         message = f"Missing required field 'architecture' in model config. Must be one of: {listed}"
-        errors.append(_error("model.architecture", message, allowed=f"one of {listed}"))
+        problem = FieldProblem(path="model.architecture", message=message, allowed=f"one of {listed}")
+        errors.append(refusal(ErrorCode.CONFIG_INVALID, problem))
     elif missing := not_available({"model": model}, "model.architecture", _ARCHITECTURES):
         return missing, ["model"]
     name = _size_block(architecture)
@@ -320,14 +321,14 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
     misplaced = [size for size in (*RnnBlock.model_fields, *TransformerBlock.model_fields) if size in model]
     if misplaced:
         path = f"model.{misplaced[0]}"
-        message = f"`{path}` must be in the block `model.{name}`: {example}"
+        message = f" must be in the block `model.{name}`: {example}"
         errors.append(_error(path, message, value=model[misplaced[0]], allowed=example))
     elif name not in model and architecture is not None:
-        errors.append(_error(f"model.{name}", f"`model.{name}` is missing: {example}", allowed=example))
+        errors.append(_error(f"model.{name}", f" is missing: {example}", allowed=example))
     for other in ("rnn", "transformer", "bert"):
         is_right = other == name or (other == "bert" and architecture == "bert")
         if other in model and architecture is not None and not is_right:
-            message = f"`model.{other}` belongs to another architecture: {architecture} takes `model.{name}`"
+            message = f" belongs to another architecture: {architecture} takes `model.{name}`"
             errors.append(_error(f"model.{other}", message))
             misplaced.append(other)
     errors += _unequal(model, "rnn.rnn_type", "architecture")
@@ -339,7 +340,7 @@ def _unequal(model: Mapping[str, object], path: str, other: str) -> Iterator[App
     value, expected = value_at(model, path), value_at(model, other)
     if isinstance(value, str | int) and isinstance(expected, str | int) and value != expected:
         allowed = shown_value(expected)
-        message = f"`model.{path}` must equal `model.{other}`, {allowed}, you gave {shown_value(value)}"
+        message = f" must equal `model.{other}`, {allowed}, you gave {shown_value(value)}"
         yield _error(f"model.{path}", message, value=value, allowed=allowed)
 
 
@@ -348,12 +349,12 @@ def _contradictions(document: Mapping[str, object], run: Mapping[str, object]) -
     precision, use_amp = run.get("precision"), value_at(document, "training.use_amp")
     if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):
         said = f"contradicts `training.use_amp` {shown_value(use_amp)}: give one of both"
-        message = f"`run.precision` '{shown_name(precision)}' {said}"
+        message = f" '{shown_name(precision)}' {said}"
         allowed = "'auto', 'fp16' or 'bf16'" if use_amp else "'fp32'"
         yield _error("run.precision", message, value=precision, allowed=allowed)
     path = "training.auto_generate_checkpoints"
     if value_at(document, path) is True and value_at(document, "training.checkpoint_schedule") not in (None, []):
-        message = f"`{path}` contradicts `training.checkpoint_schedule`: give one of both"
+        message = " contradicts `training.checkpoint_schedule`: give one of both"
         yield _error(path, message, value=True, allowed="false")
     yield from corpus_path_errors(run, "run.")
 
@@ -361,14 +362,16 @@ def _contradictions(document: Mapping[str, object], run: Mapping[str, object]) -
 def _reword(problem: FieldProblem) -> FieldProblem:
     """Reword an error that pydantic words badly."""
     message = {
-        "dataset_manipulation": "is not supported: it must be []",
-        "logging.use_wandb": "must be false: the tracker wandb is not installed",
+        "dataset_manipulation": " is not supported: it must be []",
+        "logging.use_wandb": " must be false: the tracker wandb is not installed",
     }.get(problem.path)
-    if problem.path in TrainRequest.model_fields and problem.message.startswith("unknown field"):
-        message = "is a field of the train request: in a file with blocks write it under `run`"
-    return problem if message is None else changed(problem, message=f"`{problem.path}` {message}")
+    if problem.path in TrainRequest.model_fields.keys() - BlockFile.model_fields.keys():
+        message = " is a field of the train request: in a file with blocks write it under `run`"
+    if message is None:
+        return problem
+    return FieldProblem.of(problem.path, message, value=problem.value, allowed=problem.allowed)
 
 
 def _error(path: str, message: str, *, value: object = None, allowed: str | None = None) -> AppError:
     shown = None if value is None else shown_value(value)
-    return refusal(ErrorCode.CONFIG_INVALID, FieldProblem(path=path, message=message, value=shown, allowed=allowed))
+    return refusal(ErrorCode.CONFIG_INVALID, FieldProblem.of(path, message, value=shown, allowed=allowed))

@@ -8,7 +8,7 @@ from trainer.config.compatibility import architecture, check, check_newlines, ob
 from trainer.config.validation import parse
 from trainer.contracts import models, tokenizers
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import (
     DEFAULT_MLM_PROBABILITY,
@@ -141,8 +141,8 @@ def _optimizer(given: object) -> dict[str, object]:
     defaults = _TORCH_DEFAULTS[optimizer.name]
     for name in chosen:
         if name not in {"name", "weight_decay_exclude", *defaults}:
-            message = f"`optimizer.{name}` is not an option of {optimizer.name}: leave it out."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"is not an option of {optimizer.name}: leave it out."
+            raise field_error(ErrorCode.INVALID_INPUT, f"optimizer.{name}", message)
     return {**defaults, **chosen}
 
 
@@ -176,16 +176,18 @@ def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
     if request.model_size is not None:
         asked = _preset(request.model_size, kind) | asked
     if sizes["architecture"] != kind:
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`model_family` is '{request.model_family}', but its parent run '{parent.run_id}' has"
+            "model_family",
+            f"is '{request.model_family}', but its parent run '{parent.run_id}' has"
             f" '{parent.effective.model_family}': give the same value, or leave it out.",
         )
     for field, value in asked.items():
         if field not in _NO_SIZES and value != sizes.get(field, False):
-            raise AppError(
+            raise field_error(
                 ErrorCode.MODEL_INCOMPATIBLE,
-                f"`model.{field}` would be {value}, but its parent run '{parent.run_id}' has"
+                f"model.{field}",
+                f"would be {value}, but its parent run '{parent.run_id}' has"
                 f" {sizes.get(field, False)}: give the same value, or leave it out.",
             )
     return sizes | asked
@@ -196,8 +198,8 @@ _NO_SIZES = {"dropout", "dropout_places", "attention_dropout"}
 
 def _preset(name: str, kind: models.Architecture) -> dict[str, object]:
     if name not in models.PRESETS[kind]:
-        message = f"`model_size` must be one of {', '.join(models.PRESETS[kind])}, you gave '{name}'."
-        raise AppError(ErrorCode.INVALID_MODEL_SIZE, message)
+        message = f"must be one of {', '.join(models.PRESETS[kind])}, you gave '{name}'."
+        raise field_error(ErrorCode.INVALID_MODEL_SIZE, "model_size", message)
     return dict(models.PRESETS[kind][name])
 
 
@@ -207,23 +209,23 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
     given: dict[str, object] = block.model_dump(exclude_none=True)
     kind = architecture(request.model_family)
     if given.pop("architecture", kind) != kind:
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            f"`model.architecture` must be '{kind}' for model_family '{request.model_family}',"
-            f" you gave '{block.architecture}'.",
+            "model.architecture",
+            f"must be '{kind}' for model_family '{request.model_family}', you gave '{block.architecture}'.",
         )
     sizes = [name for name in models.ModelBlock.model_fields if name in models.CONFIGS[kind].model_fields]
     for field in given:
         if field not in sizes:
-            message = f"`model.{field}` is not a size of {kind}, which has {', '.join(sizes)}."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"is not a size of {kind}, which has {', '.join(sizes)}."
+            raise field_error(ErrorCode.INVALID_INPUT, f"model.{field}", message)
     preset = {} if request.model_size is None else _preset(request.model_size, kind)
     for field, value in preset.items():
         if given.get(field, value) != value:
-            raise AppError(
+            raise field_error(
                 ErrorCode.INVALID_INPUT,
-                f"`model.{field}` is {given[field]} but model_size '{request.model_size}' says {value}:"
-                " give one of both.",
+                f"model.{field}",
+                f"is {given[field]} but model_size '{request.model_size}' says {value}: give one of both.",
             )
     return given
 
@@ -234,22 +236,24 @@ def _check(effective: EffectiveRequest) -> None:
     _check_devices(effective)
     model = effective.model
     if isinstance(model, models.TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`max_seq_len` is {effective.max_seq_len}, but `model.max_position_embeddings` is"
+            "max_seq_len",
+            f"is {effective.max_seq_len}, but `model.max_position_embeddings` is"
             f" {model.max_position_embeddings}: make `max_seq_len` smaller or `model.max_position_embeddings` larger.",
         )
     lowest, highest = effective.min_learning_rate, effective.learning_rate
     if lowest and effective.lr_schedule == "constant":
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out, or take 'linear' or"
-            " 'cosine'.",
+            "min_learning_rate",
+            "has no effect with `lr_schedule` 'constant': leave it out, or take 'linear' or 'cosine'.",
         )
     if lowest > highest:
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            f"`min_learning_rate` is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}.",
+            "min_learning_rate",
+            f"is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}.",
         )
 
 
@@ -258,20 +262,22 @@ def _check_devices(effective: EffectiveRequest) -> None:
     if devices == 1:
         return
     if effective.device.startswith("cuda:"):
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            f"`device` '{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'.",
+            "device",
+            f"'{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'.",
         )
     if effective.batch_size != "auto" and effective.batch_size < devices:
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            f"`batch_size` must be {devices} or more, you gave {effective.batch_size}: each of the `devices` needs a"
-            " row.",
+            "batch_size",
+            f"must be {devices} or more, you gave {effective.batch_size}: each of the `devices` needs a row.",
         )
     if effective.strategy == "fsdp" and not isinstance(effective.model, models.TransformerConfig):
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`strategy` 'fsdp' is for transformers, and `model_family` is '{effective.model_family}': use 'ddp'.",
+            "strategy",
+            f"'fsdp' is for transformers, and {effective.model_family} is none: use 'ddp'.",
         )
 
 
@@ -279,14 +285,15 @@ def _check_documents(effective: EffectiveRequest) -> None:
     if effective.documents == "line":
         return
     if effective.objective == "masked_lm":
-        raise AppError(
-            ErrorCode.MODEL_INCOMPATIBLE, "`documents` must be 'line' for masked_lm: 'stream' is for causal_lm."
+        raise field_error(
+            ErrorCode.MODEL_INCOMPATIBLE, "documents", "must be 'line' for masked_lm: 'stream' is for causal_lm."
         )
     check_newlines(effective.documents, effective.tokenizer.method)
     if effective.split_by == "line":
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            "`documents` 'stream' needs `split_by` 'position' or 'file': lines drawn at random are no stream.",
+            "documents",
+            "'stream' needs `split_by` 'position' or 'file': lines drawn at random are no stream.",
         )
 
 
@@ -299,21 +306,22 @@ def _tokenizer(request: TrainRequest, objective: Objective, trained: TokenizerMa
     match config:
         case tokenizers.WordTokenizerConfig():
             if is_masked:
-                raise AppError(
+                raise field_error(
                     ErrorCode.MODEL_INCOMPATIBLE,
-                    "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
+                    "tokenizer.method",
+                    "must not be 'word': masked_lm needs a mask token, and words have none.",
                 )
             return config
         case tokenizers.CharTokenizerConfig() | tokenizers.ByteTokenizerConfig():
             if is_masked and not config.mask_token and "mask_token" in config.model_fields_set:
-                message = "`tokenizer.mask_token` must be true: masked_lm needs the token."
-                raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+                message = "must be true: masked_lm needs the token."
+                raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "tokenizer.mask_token", message)
             return changed(config, mask_token=True) if is_masked else config
         case _:
             if config.special_style is not None:
                 if is_masked and tokenizers.style_of(config) == "gpt2":
-                    message = "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
-                    raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+                    message = "must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
+                    raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "tokenizer.special_style", message)
                 return config
             style = "bert" if request.model_family == "bert" else "gpt2_mask" if is_masked else "gpt2"
             return changed(config, special_style=style)
@@ -322,26 +330,30 @@ def _tokenizer(request: TrainRequest, objective: Objective, trained: TokenizerMa
 def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, objective: Objective) -> TokenizerConfig:
     """Return the config of a trained tokenizer; a warm start must keep the tokenizer of its parent."""
     if request.tokenizer_id not in (None, tokenizer.tokenizer_id):
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`tokenizer_id` is '{request.tokenizer_id}', but its parent run '{request.init_from_run_id}' has"
+            "tokenizer_id",
+            f"is '{request.tokenizer_id}', but its parent run '{request.init_from_run_id}' has"
             f" '{tokenizer.tokenizer_id}': leave it out.",
         )
     if request.tokenizer not in (None, tokenizer.config):
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`tokenizer` differs from that of the parent run '{request.init_from_run_id}': leave it out.",
+            "tokenizer",
+            f"differs from that of the parent run '{request.init_from_run_id}': leave it out.",
         )
     if request.documents != tokenizer.documents:
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`documents` is '{request.documents}', but the tokenizer '{tokenizer.tokenizer_id}' was trained with"
+            "documents",
+            f"is '{request.documents}', but the tokenizer '{tokenizer.tokenizer_id}' was trained with"
             f" '{tokenizer.documents}': give the same value, or take another tokenizer.",
         )
     if request.model_family == "char_lstm" and tokenizer.method != "char":
-        raise AppError(
+        raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`model_family` 'char_lstm' takes a 'char' tokenizer only, and '{tokenizer.tokenizer_id}' is a"
+            "model_family",
+            f"'char_lstm' takes a 'char' tokenizer only, and '{tokenizer.tokenizer_id}' is a"
             f" '{tokenizer.method}' tokenizer: take lstm.",
         )
     if objective == "masked_lm" and tokenizer.special_ids.mask is None:

@@ -26,9 +26,8 @@ from pydantic import (
 )
 
 from trainer.config.nested_dict import set_path
-from trainer.config.validation import did_you_mean, field_problems, refusal
-from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.config.validation import did_you_mean, field_problems
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 
 _NOT_FOR_CHILDREN = (
     *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__", "OBJECT_STORE__"),
@@ -435,12 +434,11 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         elif separator and name != "APP__CONFIG_FILE":
             near = did_you_mean(name, known)
             if near or group in Settings.model_fields:  # else a variable of another program
-                problem = FieldProblem(path=name, message=f"Unknown setting `{name}`{near}")
-                raise refusal(ErrorCode.CONFIG_INVALID, problem)
+                raise refusal(ErrorCode.CONFIG_INVALID, FieldProblem.of(name, near, "Unknown setting "))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = (_rename_to_environment(problem) for problem in field_problems(error, Settings))
+        problems = [one.named(one.path.upper().replace(".", "__")) for one in field_problems(error, Settings)]
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
@@ -491,11 +489,6 @@ def _by_name(group: Group, before: str = "") -> Iterator[tuple[str, object]]:
             yield from _by_name(value, f"{before}{name}__")
         else:
             yield f"{before}{name}".upper(), value
-
-
-def _rename_to_environment(problem: FieldProblem) -> FieldProblem:
-    name = problem.path.upper().replace(".", "__")
-    return changed(problem, path=name, message=problem.message.replace(f"`{problem.path}`", f"`{name}`"))
 
 
 def _read_toml(path: Path) -> dict[str, object]:

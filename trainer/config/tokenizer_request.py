@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from trainer.config.compatibility import check_newlines
 from trainer.config.validation import parse
 from trainer.contracts import tokenizers
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode, field_error
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 
@@ -22,14 +22,14 @@ _OPTIONS = {
 def config_of(request: TokenizerTrainRequest) -> tokenizers.TokenizerConfig:
     """Return the config of the requested method; raises AppError for unknown methods and options."""
     if request.method not in tokenizers.METHODS:
-        message = f"`method` must be one of {', '.join(tokenizers.METHODS)}, you gave '{request.method}'."
-        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message)
+        message = f"must be one of {', '.join(tokenizers.METHODS)}, you gave '{request.method}'."
+        raise field_error(ErrorCode.UNSUPPORTED_BACKEND, "method", message)
     kind = tokenizers.CONFIGS[request.method]
     fields: dict[str, object] = request.model_dump(include=_OPTIONS, exclude_none=True)
     for name in fields:
         if name not in kind.model_fields:
-            message = f"`{name}` is not an option of method '{request.method}': leave it out."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"is not an option of method '{request.method}': leave it out."
+            raise field_error(ErrorCode.INVALID_INPUT, name, message)
     config = parse(kind, fields)
     check_newlines(request.documents, config.method)
     return config

@@ -9,9 +9,9 @@ from pydantic_core import to_json
 
 from trainer.config.compatibility import check
 from trainer.config.nested_dict import block, merged, value_at
-from trainer.config.validation import combined, parse, refusal, shown_name, shown_value
+from trainer.config.validation import combined, parse, shown_name, shown_value
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.tokenizers import METHODS, TokenizerManifest
@@ -52,26 +52,15 @@ class RequestDraft(NamedTuple):
 
     def located(self, error: AppError, field: str = "") -> AppError:
         """Return the error with each problem at the place where its field was given; `field` is for a single one."""
-        if not field and error.message.startswith("`"):
-            field = error.message.split("`")[1]
-        elif not field and error.code is ErrorCode.TOKENIZER_NOT_FOUND:
-            field = "tokenizer_id"
-        path = field if field.split(".")[0] in TrainRequest.model_fields else ""
-        message = error.message.replace("`corpus`", f"`{path}`") if path in CORPORA else error.message
-        problems = error.details or (FieldProblem(path=path, message=message.removesuffix(".")),)
+        problems = error.details or (FieldProblem(path=field, message=error.message),)
         return refusal(error.code, *(self._located(problem) for problem in problems))
 
     def _located(self, problem: FieldProblem) -> FieldProblem:
-        place = self.place(problem.path)
-        given = value_at(self.fields, problem.path)
-        message = problem.message.replace(f"`{problem.path}`", f"`{place}`")
-        is_named = place in ("", "corpus") or f"`{place}`" in message
-        return changed(
-            problem,
-            path=place,
-            message=message if is_named else f"`{place}`: {message}",
-            value=problem.value or (None if given is None else shown_value(given)),
-        )
+        place, given = self.place(problem.path), value_at(self.fields, problem.path)
+        value = problem.value or (None if given is None else shown_value(given))
+        if problem.around_name is None and place not in ("", "corpus"):
+            return FieldProblem.of(place, f": {problem.message}", value=value, allowed=problem.allowed)
+        return changed(problem.named(place), value=value)
 
     def combined(self, errors: Sequence[AppError]) -> AppError:
         """Combine errors into one."""
@@ -183,9 +172,10 @@ def with_stored_tokenizer(request: TrainRequest, label: str, manifest: Tokenizer
         has: object = getattr(manifest.config, name, None)
         is_cap = name == "vocab_size" and has is None and isinstance(wanted, int) and manifest.vocab_size <= wanted
         if wanted != has and not is_cap:
-            raise AppError(
+            raise field_error(
                 ErrorCode.MODEL_INCOMPATIBLE,
-                f"`tokenizer.{name}` is {to_json(wanted).decode()}, but the tokenizer '{manifest.tokenizer_id}', which"
+                f"tokenizer.{name}",
+                f"is {to_json(wanted).decode()}, but the tokenizer '{manifest.tokenizer_id}', which"
                 f" has the label '{label}', was trained with {to_json(has).decode()}: give the same value, or name"
                 " another tokenizer folder.",
             )
@@ -199,10 +189,7 @@ def not_available(fields: Mapping[str, object], path: str, available: Sequence[s
         return []
     allowed = ", ".join(f"'{one}'" for one in available)
     allowed = f"one of {allowed}" if len(available) > 1 else allowed
-    problem = FieldProblem(
-        path=path,
-        message=f"`{path}` '{shown_name(name)}' is not available; it must be {allowed}",
-        value=shown_value(name),
-        allowed=allowed,
+    problem = FieldProblem.of(
+        path, f" '{shown_name(name)}' is not available; it must be {allowed}", value=shown_value(name), allowed=allowed
     )
     return [refusal(ErrorCode.UNSUPPORTED_BACKEND, problem)]

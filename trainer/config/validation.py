@@ -1,17 +1,15 @@
 """Validate untrusted data, with error messages that name the field and the allowed values."""
 
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from trainer.config.schema import Schema, schema_of
-from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -80,12 +78,6 @@ def format_problem(data: bytes, name: str) -> str | None:
     return None
 
 
-def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:
-    """Return one error with all problems."""
-    text = "; ".join(problem.message.rstrip(".") for problem in problems)
-    return AppError(code, text if text.endswith("?") else f"{text}.", problems)
-
-
 def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:
     """Combine errors into one, with their common code, or UNSUPPORTED_BACKEND if one has it, or `otherwise`."""
     codes = {error.code for error in errors}
@@ -96,15 +88,15 @@ def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
     """Return the problem of each wrong field in one clause; never shows a secret."""
-    schema = schema_of(model)
-    problems: list[FieldProblem] = []
-    for item in _items_of(error):
-        problem = _problem(item, schema)
-        if problems and problem.path and problems[-1].path == problem.path:  # another member of a union
-            first = problems.pop().message.split(", you gave")[0]
-            problem = changed(problem, message=f"{first} or {problem.message.split('` must be ')[-1]}")
-        problems.append(problem)
-    return tuple(problems)
+    record = schema_of(model)
+    fields: list[list[_Item]] = []  # a field has an item for each member of a union
+    for item in _items.validate_json(error.json(include_url=False)):
+        path, _ = record.locate(item.loc)
+        if path and fields and path == record.locate(fields[-1][-1].loc)[0]:
+            fields[-1].append(item)
+        else:
+            fields.append([item])
+    return tuple(_problem(items, record) for items in fields)
 
 
 def did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
@@ -156,71 +148,100 @@ class _Item(BaseModel):
     loc: tuple[str | int, ...]
     msg: str
     input: object = None
+    ctx: dict[str, object] = Field(default_factory=dict)
 
 
 _items = TypeAdapter(list[_Item])
-
-
-def _items_of(error: ValidationError) -> list[_Item]:
-    return _items.validate_json(error.json(include_url=False, include_context=False))
-
-
-_WORDS = {
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "string_type": "must be text",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a block of fields",
-    "model_type": "must be a block of fields",
+_WHOLE, _NUMBER, _TRUTH, _BLOCK = "a valid integer", "a valid number", "true or false", "a block of fields"
+_EXPECTED = {
+    **{"int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE},
+    **{"float_type": _NUMBER, "float_parsing": _NUMBER, "bool_type": _TRUTH, "bool_parsing": _TRUTH},
+    **{"string_type": "text", "tuple_type": "a list", "dict_type": _BLOCK, "model_type": _BLOCK},
+    "literal_error": "{expected}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "greater than or equal to {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "less than or equal to {le}",
+    "finite_number": "a finite number",
 }
+"""What a value must be, by the type of pydantic's error and with the values of its context."""
 
 
-def _problem(item: _Item, record: Schema) -> FieldProblem:
+def _problem(items: Sequence[_Item], record: Schema) -> FieldProblem:
+    """Return the problem of one field; several items are those of the members of a union."""
+    item = items[-1]
     if item.type == "extra_forbidden":
         return _unknown_field(item, record)
     path, schema = record.locate(item.loc)
-    allowed = schema.words()
+    if item.type.startswith("union_tag_") and (tag := schema.tag):
+        return _wrong_tag(item, f"{path}.{tag}", schema)
     if item.type == "missing":
-        return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
-    message = _WORDS.get(item.type) or _plain(item.msg)
+        return FieldProblem.of(path, " is required", allowed=schema.words())
+    message = " or ".join([_message(items[0]), *(_message(one, "") for one in items[1:])])
     if not path:
         return FieldProblem(path="", message=message)
+    known = {"requirement": str(item.ctx.get("allowed")), "value_error": message}
+    value = None if any(member.is_secret for member in schema.members) else shown_value(item.input)
+    given = "" if value is None else f", you gave {value}{_hint(item)}"
+    return FieldProblem.of(path, f" {message}{given}", value=value, allowed=known.get(item.type) or schema.words())
+
+
+def _message(item: _Item, must_be: str = "must be ") -> str:
+    """Return what is wrong with a value, without the name of its field."""
+    expected, context = _EXPECTED.get(item.type), {name: _whole(value) for name, value in item.ctx.items()}
+    match item.type:
+        case "value_error":
+            return str(context["error"])
+        case "requirement":
+            return f"{context['must']} {context['allowed']}"
+        case "too_short" | "too_long":
+            is_short = item.type == "too_short"
+            limit, way = (context["min_length"], "at least") if is_short else (context["max_length"], "at most")
+            return f"must have {way} {limit} item{'' if limit == 1 else 's'}, not {context['actual_length']}"
+        case "string_too_short":
+            return f"must have at least {context['min_length']} character{'' if context['min_length'] == 1 else 's'}"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters"
+        case "string_pattern_mismatch":
+            return f"must match pattern '{context['pattern']}'"
+        case "json_invalid":
+            return f"invalid JSON: {context['error']}"
+        case _:
+            return f"{must_be}{item.msg if expected is None else expected.format_map(context)}"
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _wrong_tag(item: _Item, path: str, schema: Schema) -> FieldProblem:
+    """Return the problem of the field that selects the member of a union."""
+    tag = schema.tag
     given: object = item.input
-    if item.type.startswith("union_tag_") and (tag := schema.tag):
-        path = f"{path}.{tag}"
-        given = given.get(tag) if isinstance(given, dict) else None
-        choices = sorted(repr(choice) for member in schema.members for choice in member.choices_of(tag))
-        allowed = f"one of {', '.join(choices)}"
-        if given is None:
-            return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
-        message = f"must be {allowed}"
-    elif item.type == "value_error":
-        allowed = message.removeprefix("must be ")
-    value = None if any(member.is_secret for member in schema.members) else shown_value(given)
-    shown = "" if value is None else f", you gave {value}{_hint(item)}"
-    return FieldProblem(path=path, message=f"`{path}` {message}{shown}", value=value, allowed=allowed)
+    given = given.get(tag) if isinstance(given, dict) else None
+    choices = sorted(repr(choice) for member in schema.members for choice in member.choices_of(tag))
+    allowed = f"one of {', '.join(choices)}"
+    if given is None:
+        return FieldProblem.of(path, " is required", allowed=allowed)
+    value = shown_value(given)
+    shown = "" if value is None else f", you gave {value}"
+    return FieldProblem.of(path, f" must be {allowed}{shown}", value=value, allowed=allowed)
 
 
 def _unknown_field(item: _Item, record: Schema) -> FieldProblem:
     parent, block = record.locate(item.loc[:-1])
     name = shown_name(str(item.loc[-1]))
-    path = f"{parent}.{name}".removeprefix(".")
     fields = dict(record.fields())
     elsewhere = [other for other in fields if other.endswith(f".{name}")]
     near = did_you_mean(name, elsewhere or block.names) or did_you_mean(name, list(fields))
     holds_secrets = any(member.is_secret for field in fields.values() for member in field.members)
-    return FieldProblem(
-        path=path,
-        message=f"unknown field `{path}`{near}",
+    return FieldProblem.of(
+        f"{parent}.{name}" if parent else name,
+        near,
+        "unknown field ",
         value=None if holds_secrets else shown_value(item.input),  # it may be a secret under a wrong name
         allowed=f"one of {', '.join(block.names)}",
     )
-
-
-def _plain(message: str) -> str:
-    text = re.sub(r"^(Value error, )|(Input|String|Tuple) should ", "", message)
-    text = re.sub(r"^(be|have|match) ", r"must \1 ", text).replace(" after validation", "").split(", unable to ")[0]
-    return text[:1].lower() + text[1:]
 
 
 def _hint(item: _Item) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""
@@ -80,12 +81,13 @@ T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 
 
-def requires(is_right: Callable[[T], object], message: str) -> AfterValidator:
+def requires(is_right: Callable[[T], object], allowed: str, must: str = "must be") -> AfterValidator:
     """Return a validator that refuses the values for which the test is false."""
 
     def check(value: T) -> T:
         if not is_right(value):
-            raise ValueError(message)
+            context: dict[str, object] = {"must": must, "allowed": allowed}
+            raise PydanticCustomError("requirement", "{must} {allowed}", context)
         return value
 
     return AfterValidator(check)

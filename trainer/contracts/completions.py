@@ -33,7 +33,7 @@ class CompletionRequest(InferenceRequest):
     """A request to continue prompts, to score them, or both."""
 
     prompts: Annotated[
-        tuple[CompletionPrompt, ...], Field(max_length=64), requires(len, "must have at least one prompt")
+        tuple[CompletionPrompt, ...], Field(max_length=64), requires(len, "at least one prompt", "must have")
     ]
     max_tokens: Annotated[int, Field(ge=0, le=512)] = 16
     """0 generates nothing: with `echo`, the prompt is only scored."""

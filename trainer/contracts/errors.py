@@ -10,11 +10,13 @@ RunError
 
 import errno
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from pydantic import Field
 
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, changed
 
 
 class ErrorClass(StrEnum):
@@ -86,9 +88,25 @@ class FieldProblem(Frozen):
 
     path: str
     message: str
+    around_name: tuple[str, str] | None = None
+    """The message before and after the name of the field; None if it does not name it."""
     value: str | None = None
     """The given value; None if absent or too long to show."""
     allowed: str | None = None
+
+    @classmethod
+    def of(
+        cls, path: str, after: str, before: str = "", *, value: str | None = None, allowed: str | None = None
+    ) -> "FieldProblem":
+        """Return a problem whose message is the field's name with these words around it."""
+        return cls(path=path, message="", around_name=(before, after), value=value, allowed=allowed).named(path)
+
+    def named(self, name: str) -> "FieldProblem":
+        """Return the problem of a field that has another name where the message is shown."""
+        if self.around_name is None:
+            return changed(self, path=name)
+        before, after = self.around_name
+        return changed(self, path=name, message=f"{before}`{name}`{after}")
 
 
 class AppError(Exception):
@@ -101,12 +119,40 @@ class AppError(Exception):
         self.details = details
 
 
+def sentence(*problems: FieldProblem) -> str:
+    """Return the messages of problems as one sentence."""
+    text = "; ".join(problem.message.rstrip(".") for problem in problems)
+    return text if text.endswith("?") else f"{text}."
+
+
+def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:
+    """Return one error with all problems."""
+    return AppError(code, sentence(*problems), problems)
+
+
+def field_error(code: ErrorCode, path: str, message: str) -> AppError:
+    """Return the error of one field, whose name stands before the message."""
+    return refusal(code, FieldProblem.of(path, f" {message.removesuffix('.')}"))
+
+
+@contextmanager
+def at_field(path: str) -> Iterator[None]:
+    """Give an error of the block the path of a field, unless it has one."""
+    try:
+        yield
+    except AppError as error:
+        if error.details:
+            raise
+        problem = FieldProblem(path=path, message=error.message.removesuffix("."))
+        raise AppError(error.code, error.message, (problem,)) from error
+
+
 class PathError(AppError):
     """A field whose path leads out of the corpus folder: INVALID_INPUT, which HTTP answers with 400."""
 
     def __init__(self, field: str) -> None:
-        message = f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`"
-        super().__init__(ErrorCode.INVALID_INPUT, f"{message}.", (FieldProblem(path=field, message=message),))
+        problem = FieldProblem.of(field, " must be a name inside the corpus folder: no absolute path and no `..`")
+        super().__init__(ErrorCode.INVALID_INPUT, sentence(problem), (problem,))
 
 
 def http_status(error: AppError) -> int:

@@ -118,12 +118,12 @@ def _are_different(modes: tuple[ScoringMode, ...]) -> bool:
 Modes = Annotated[
     tuple[ScoringMode, ...],
     Field(min_length=1, max_length=3),
-    requires(_are_different, "must name each mode once"),
+    requires(_are_different, "each mode once", "must name"),
 ]
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
     Field(min_length=1, max_length=20),
-    requires(_are_ascending, "must be in ascending order, each seed once"),
+    requires(_are_ascending, "in ascending order, each seed once"),
 ]
 
 

@@ -38,8 +38,8 @@ def _is_not_negative(share: float) -> bool:
     return share >= 0
 
 
-_Size = Annotated[int, requires(_is_positive, "must be > 0")]
-_Dropout = Annotated[float, Field(lt=1), requires(_is_not_negative, "must be >= 0")]
+_Size = Annotated[int, requires(_is_positive, "> 0")]
+_Dropout = Annotated[float, Field(lt=1), requires(_is_not_negative, ">= 0")]
 """Sizes in requests are checked before; these checks are for configs built in Python."""
 
 

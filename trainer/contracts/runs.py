@@ -62,8 +62,8 @@ def _schedule_tag(value: object) -> str:
 
 
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,2})?)$"
-_Device = requires(re.compile(_DEVICE).fullmatch, "must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
-_Ascending = requires(_is_ascending, "must be in ascending order, each step once")
+_Device = requires(re.compile(_DEVICE).fullmatch, "'auto', 'cpu', 'cuda' or 'cuda:N'")
+_Ascending = requires(_is_ascending, "in ascending order, each step once")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Setting = bool | int | str | None
 Strategy = Literal["ddp", "fsdp"]
@@ -72,7 +72,7 @@ _PRINTABLE = (
     "\U000e0000-\U000e007f]*$"
 )
 """No control characters, line separators and invisible characters, and none that change the direction of a line."""
-_Printable = requires(re.compile(_PRINTABLE).fullmatch, "must hold printable characters only")
+_Printable = requires(re.compile(_PRINTABLE).fullmatch, "printable characters only", "must hold")
 Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
 _sizes: list[JsonValue] = [*sorted({size for sizes in PRESETS.values() for size in sizes})]
 _AnySize: JsonDict = {"x-enum": _sizes}
@@ -291,7 +291,7 @@ class TrainRequest(TrainingOptions, json_schema_extra=described(_WARMUP, _TOKENI
         if self.tokenizer is not None and self.tokenizer_id is not None:
             raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
         if self.freeze_embeddings and self.init_from_run_id is None:
-            raise ValueError("`freeze_embeddings` needs `init_from_run_id`: random embeddings would never be trained")
+            raise ValueError("`freeze_embeddings` needs a run to start from: random embeddings would never be trained")
         return self
 
 
@@ -346,7 +346,7 @@ class EffectiveRequest(TrainingOptions):
         """Return a warning for each held-out split of which much was trained on, and what to do."""
         of_tokenizer = (
             "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
-            " Train the tokenizer with the split of the run, or leave out `tokenizer_id`.",
+            " Train the tokenizer with the split of the run, or let the run train its own.",
         )
         return (of_tokenizer if self.tokenizer_saw_held_out else ()) + tuple(
             f"{leak.shares()} of the {split} split stand in the training split: its loss says little about unseen text."

@@ -32,7 +32,7 @@ _ROLES = {
 _FORM = r"^(<[/|]?[_.-]*[a-zA-Z0-9][a-zA-Z0-9_.-]*\|?>|\[[_.-]*[a-zA-Z0-9][a-zA-Z0-9_.-]*\])$"
 """Text of this form is cut apart, so no token of text equals a special token."""
 _Form = requires(
-    re.compile(_FORM).fullmatch, "must be letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]"
+    re.compile(_FORM).fullmatch, "letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]"
 )
 SpecialName = Annotated[str, _Form, Field(max_length=64, json_schema_extra={"x-pattern": _FORM})]
 

@@ -13,7 +13,7 @@ from weakref import finalize
 
 from trainer.config.settings import Settings
 from trainer.contracts.corpora import CorpusNote
-from trainer.contracts.errors import AppError, ErrorCode, PathError
+from trainer.contracts.errors import AppError, ErrorCode, PathError, at_field
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.tables import as_text, is_table
@@ -61,15 +61,13 @@ class CorpusStore:
         offered, _, within = name.partition("/")
         try:
             if offered in self._offered:
-                found = _find_below(self._offered[offered], within) if within else self._offered[offered]
+                found = _find_below(self._offered[offered], within, field) if within else self._offered[offered]
                 if found is not None:
                     return found
             for root in (self._corpora, BUNDLED, self._stored):
-                found = _find_below(root, name)
+                found = _find_below(root, name, field)
                 if found is not None:
                     return found
-        except PathError:
-            raise PathError(field) from None
         except (OSError, ValueError) as error:  # no file can have such a name
             raise self._unknown(name) from error
         raise self._unknown(name)
@@ -103,7 +101,8 @@ class CorpusStore:
 
         Raises DATA_NOT_FOUND, INVALID_INPUT (not UTF-8), PAYLOAD_TOO_LARGE, CORPUS_EMPTY (fewer than `minimum_lines`).
         """
-        return await asyncio.to_thread(self._describe, name, self.find(name, field), minimum_lines)
+        with at_field(field):
+            return await asyncio.to_thread(self._describe, name, self.find(name, field), minimum_lines)
 
     def sample_lines(self, name: str, count: int, seed: int) -> list[str]:
         """Return `count` lines of a corpus, drawn uniformly by seed; all lines of a shorter corpus."""
@@ -180,12 +179,12 @@ class CorpusStore:
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
 
 
-def _find_below(root: Path, name: str) -> Path | None:
-    """Return the file or folder of a corpus below a root; raises INVALID_INPUT if any of its files is elsewhere."""
+def _find_below(root: Path, name: str, field: str) -> Path | None:
+    """Return the file or folder of a corpus below a root; raises PathError if any of its files is elsewhere."""
     path = root / name
-    _require_below(root, path)
+    _require_below(root, path, field)
     for candidate in (path, path.with_name(f"{path.name}.txt")):
-        _require_below(root, candidate)
+        _require_below(root, candidate, field)
         if candidate.is_file():
             if is_table(candidate):
                 message = (
@@ -197,13 +196,13 @@ def _find_below(root: Path, name: str) -> Path | None:
     if not path.is_dir():
         return None
     for file in text_files(path):
-        _require_below(root, file)
+        _require_below(root, file, field)
     return path
 
 
-def _require_below(root: Path, path: Path) -> None:
+def _require_below(root: Path, path: Path, field: str) -> None:
     if root.resolve() not in path.resolve().parents:
-        raise PathError("corpus")
+        raise PathError(field)
 
 
 def _store(copy: Path, path: Path) -> None:

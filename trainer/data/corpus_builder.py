@@ -139,7 +139,7 @@ class _LanguageBuild:
     def reason(self) -> str:
         """Return why nothing is left of the documents."""
         if self._state.documents == self._state.rejected_documents > 0:
-            return f"its documents were rejected. Check their language, or lower `--threshold {self._language}=…`"
+            return f"its documents were rejected. Check their language, or lower the threshold of {self._language}"
         return f"its lines were dropped. They need at least {MIN_LINE_CHARACTERS} characters of its own in IPA"
 
     def finish(self, out_folder: Path, budget: int | None) -> BuiltLanguage:

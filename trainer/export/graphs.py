@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode, field_error
 from trainer.contracts.wording import command_for_extra
 from trainer.models.base import LanguageModel
 
@@ -70,9 +70,8 @@ class _Graph(NamedTuple):
 def check_onnx_installed() -> None:
     """Raise UNSUPPORTED_BACKEND if the extra `onnx` is not installed."""
     if find_spec("onnx") is None:
-        raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND, f"`--format onnx` needs the extra `onnx`: run {command_for_extra('onnx')}."
-        )
+        message = f"'onnx' needs the extra `onnx`: run {command_for_extra('onnx')}."
+        raise field_error(ErrorCode.UNSUPPORTED_BACKEND, "format", message)
 
 
 def write_torchscript(folder: Path, model: LanguageModel) -> None:

@@ -59,7 +59,7 @@ class _Connection(RequestHandler):
         """Answer a request that is not HTTP; other errors end the connection."""
         if exc is not None and not isinstance(exc, HttpProcessingError):
             raise exc
-        if isinstance(exc, LineTooLong) and exc.message.startswith(f"Got more than {_MAX_URL_BYTES} bytes"):
+        if _has_long_address(exc):
             message = f"The address has more than {_MAX_URL_BYTES:,} bytes. Send a shorter one."
             refused = AppError(ErrorCode.URI_TOO_LONG, message)
         else:
@@ -67,3 +67,11 @@ class _Connection(RequestHandler):
         answer = error_answer(request, refused)
         answer.force_close()
         return answer
+
+
+def _has_long_address(error: BaseException | None) -> bool:
+    """Return True for a line above the limit of addresses; that of headers is another."""
+    if not isinstance(error, LineTooLong):
+        return False
+    line_and_limit: tuple[object, ...] = error.args
+    return _MAX_URL_BYTES in line_and_limit

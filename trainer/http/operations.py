@@ -12,9 +12,9 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
-from trainer.config.validation import parse, refusal, shown_name
+from trainer.config.validation import parse, shown_name
 from trainer.contracts.base import Frozen, Identifier, describe_fields
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import HttpOrigin
 from trainer.http.api import ApiClient
 from trainer.http.error_answers import HttpError
@@ -269,9 +269,7 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            path = shown_name(name)
-            message = f"`{path}` is given twice in one block: give it once"
-            raise refusal(ErrorCode.INVALID_INPUT, FieldProblem(path=path, message=message))
+            raise field_error(ErrorCode.INVALID_INPUT, shown_name(name), "is given twice in one block: give it once.")
         seen.add(name)
 
 

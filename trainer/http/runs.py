@@ -14,9 +14,9 @@ from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.train_request import default_label, train_request
-from trainer.config.validation import refusal, shown_value
+from trainer.config.validation import shown_value
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
@@ -115,7 +115,8 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
     if call.body.init_from_run_id is not None:
         await call.api.run(call.client, call.body.init_from_run_id, "train")
     if call.body.tokenizer_id is not None:
-        await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
+        with at_field("tokenizer_id"):
+            await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
     user_id, origin = call.client.user_id, call.origin
     request = changed(call.body, label=call.body.label or default_label(call.body.corpus))
     return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin))

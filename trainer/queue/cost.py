@@ -20,7 +20,7 @@ from trainer.config.presets import batch_rows
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, at_field
 from trainer.contracts.models import TransformerConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import (
@@ -113,8 +113,9 @@ def tokenizer_folder(request: TrainRequest | EffectiveRequest, settings: Setting
         return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).tokenizer
     if request.tokenizer_id is None:
         return None
-    tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
-    tokenizer.completed_manifest()
+    with at_field("tokenizer_id"):
+        tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
+        tokenizer.completed_manifest()
     tokenizer.mark_used()  # so that no cleanup removes it before the run is accepted
     return tokenizer.path
 
@@ -232,13 +233,13 @@ def check_fits(cost: Cost, machine: Machine) -> None:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"This training needs at least {memory / GIB:.1f} GiB of memory, and this machine has"
-            f" {machine.memory_bytes / GIB:.1f}: make `batch_size`, `max_seq_len` or `model_size` smaller.",
+            f" {machine.memory_bytes / GIB:.1f}: make `batch_size`, `max_seq_len` or the model smaller.",
         )
     if disk > machine.free_disk_bytes:
         raise AppError(
             ErrorCode.INSUFFICIENT_STORAGE,
             f"The checkpoints of this training need at least {disk / MIB:,.1f} MiB, and the disk has"
-            f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or `model_size` smaller.",
+            f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or the model smaller.",
         )
 
 

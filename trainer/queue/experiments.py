@@ -18,7 +18,7 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.experiments import (
     TRIGRAM,
     CellKey,
@@ -188,11 +188,11 @@ def _check_parts(request: ExperimentRequest) -> None:
         message = "At least two languages need a model: set `is_trained` to false for fewer of them."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     if texts.passages is None and not texts.held_out:
-        message = "`texts` names nothing to score: give `passages`, or set `held_out` to true."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        message = "names nothing to score: give `passages`, or set `held_out` to true."
+        raise field_error(ErrorCode.INVALID_INPUT, "texts", message)
     if request.has_trigram_baseline and TRIGRAM in request.models:
-        message = f"`models.{TRIGRAM}` has the name of the baseline: rename it, or set `has_trigram_baseline` to false."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        message = "has the name of the baseline: rename it, or set `has_trigram_baseline` to false."
+        raise field_error(ErrorCode.INVALID_INPUT, f"models.{TRIGRAM}", message)
     _check_primary_test(request)
     for name, model in request.models.items():
         _check_model(request, model, f"`models.{name}")
@@ -210,15 +210,15 @@ def _check_primary_test(request: ExperimentRequest) -> None:
     }
     for field, (chosen, allowed) in choices.items():
         if chosen is not None and chosen not in allowed:
-            message = f"`primary_test.{field}` is '{chosen}', but this experiment has: {', '.join(allowed)}."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"is '{chosen}', but this experiment has: {', '.join(allowed)}."
+            raise field_error(ErrorCode.INVALID_INPUT, f"primary_test.{field}", message)
     branches = [*request.family.values()]
     if test.pairs == "across_branches" and len({*branches}) == len(branches):
-        message = "`primary_test.pairs` is 'across_branches', but no branch has two languages: set `branch`, or 'all'."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        message = "is 'across_branches', but no branch has two languages: set `branch`, or 'all'."
+        raise field_error(ErrorCode.INVALID_INPUT, "primary_test.pairs", message)
     if test != PrimaryTest() and request.ratings is None:
-        message = "`primary_test` needs human ratings: name their file in `ratings`, or leave `primary_test` out."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        message = "needs human ratings: name their file in `ratings`, or leave `primary_test` out."
+        raise field_error(ErrorCode.INVALID_INPUT, "primary_test", message)
 
 
 def _check_model(request: ExperimentRequest, model: ModelOptions, place: str) -> None:
@@ -262,22 +262,24 @@ async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, set
             _check_together(model, effective, first)
             has_test = effective.test_fraction > 0 or effective.test_corpus is not None
             if request.texts.held_out and not has_test:
-                message = f"`models.{model}.train.test_fraction` is 0: held-out text needs a test split."
-                raise AppError(ErrorCode.INVALID_INPUT, message)
+                message = "is 0: held-out text needs a test split."
+                raise field_error(ErrorCode.INVALID_INPUT, f"models.{model}.train.test_fraction", message)
 
 
 def _check_together(model: str, effective: EffectiveRequest, first: EffectiveRequest) -> None:
     """Refuse models whose held-out text would not be the same, or that would read another form of the text."""
     if effective.split_by != "position":
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            f"`models.{model}.train.split_by` must be 'position', you gave '{effective.split_by}': then the held-out"
+            f"models.{model}.train.split_by",
+            f"must be 'position', you gave '{effective.split_by}': then the held-out"
             " text is the same for every model and seed.",
         )
     if effective.test_fraction != first.test_fraction:
-        raise AppError(
+        raise field_error(
             ErrorCode.INVALID_INPUT,
-            f"`models.{model}.train.test_fraction` is {effective.test_fraction:g}, but {first.test_fraction:g} for"
+            f"models.{model}.train.test_fraction",
+            f"is {effective.test_fraction:g}, but {first.test_fraction:g} for"
             " the first model: give all models the same, so that no model is trained on held-out text.",
         )
     if _normalization(effective) != _normalization(first):

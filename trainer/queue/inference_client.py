@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
@@ -275,7 +275,7 @@ class InferenceClient:
             if withdraws:
                 await self._withdraw(response)
             raise
-        if _has_status(stored, "failed") and (failure := _parsed_response(response, stored).error):
+        if _status_of(stored) == "failed" and (failure := _parsed_response(response, stored).error):
             raise AppError(failure.code, failure.message)
         if kind_of(response).writes_run:
             await self._replication.fetch("models", response.run_id)
@@ -367,12 +367,25 @@ def _parsed_response(response: ResponseT, stored: bytes) -> ResponseT:
 
 
 def _is_pending(stored: bytes) -> bool:
-    return _has_status(stored, "queued") or _has_status(stored, "running")
+    return _status_of(stored) in ("queued", "running")
 
 
-def _has_status(stored: bytes, status: JobState) -> bool:
-    """Check the status of a stored request without parsing its long lists; quotes inside of texts are escaped."""
-    return f'"status":"{status}"'.encode() in stored
+class _Progress(BaseModel):
+    status: JobState
+
+
+class _Stored(BaseModel):
+    """The part of a stored request that tells whether it is done; its long lists are not built."""
+
+    response: _Progress
+
+
+def _status_of(stored: bytes) -> JobState:
+    """Return the status of a stored request; raises SERVICE_UNAVAILABLE if it is malformed."""
+    try:
+        return _Stored.model_validate_json(stored).response.status
+    except ValidationError:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _UNREADABLE) from None
 
 
 def _key(response: Response) -> str:

@@ -59,7 +59,7 @@ def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"This training needs at least {needs.memory_bytes / GIB:.1f} GiB of memory, and the largest running worker"
-            f" has {most / GIB:.1f}: make `batch_size`, `max_seq_len` or `model_size` smaller.",
+            f" has {most / GIB:.1f}: make `batch_size`, `max_seq_len` or the model smaller.",
         )
 
 

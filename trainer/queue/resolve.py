@@ -23,10 +23,9 @@ from trainer.config.compatibility import Bf16Trial, architecture, check_bf16, ch
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
-from trainer.config.validation import refusal
 from trainer.contracts.base import changed
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
@@ -93,7 +92,8 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     parent = _find_parent(request, settings)
     folder = tokenizer_folder(request, settings)
     named = {"validation_corpus": request.validation_corpus, "test_corpus": request.test_corpus}
-    splits = {field: name for field, name in corpora.splits(request.corpus).items() if named.get(field) is None}
+    with at_field("corpus"):
+        splits = {field: name for field, name in corpora.splits(request.corpus).items() if named.get(field) is None}
     request = changed(request, **splits)
     validation, test = request.validation_corpus, request.test_corpus
     effective = resolve(
@@ -134,8 +134,8 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
     if manifest.status == "completed":
         raise AppError(
             ErrorCode.RUN_FINISHED,
-            f"The run '{run.run_id}' is completed: to continue from its weights, start another run with"
-            " it as `init_from_run_id`.",
+            f"The run '{run.run_id}' is completed: to continue from its weights, start another run"
+            " that takes its initial weights from it.",
         )
     state = await asyncio.to_thread(newest_whole, run.checkpoints)
     if state is None:
@@ -156,8 +156,8 @@ def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRec
     if epochs is not None:
         started = len(state.epochs) + (state.position > 0)
         if epochs < started:
-            message = f"`num_epochs` must be {started} or more, you gave {epochs}: the run has come to epoch {started}."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+            message = f"must be {started} or more, you gave {epochs}: the run has come to epoch {started}."
+            raise field_error(ErrorCode.INVALID_INPUT, "num_epochs", message)
         request, effective = changed(request, num_epochs=epochs), changed(effective, num_epochs=epochs)
     own_hash = request_hash(effective)
     is_other = state.request_hash != own_hash
@@ -191,8 +191,8 @@ async def _check_device(request: TrainRequest, settings: Settings) -> None:
     device = request.device
     has_cuda = settings.redis.url is not None or may_have_cuda()
     if device.startswith("cuda") and not has_cuda:
-        raise AppError(
-            ErrorCode.CUDA_NOT_AVAILABLE, f"`device` is '{device}', but this machine has no CUDA: use 'cpu'."
+        raise field_error(
+            ErrorCode.CUDA_NOT_AVAILABLE, "device", f"is '{device}', but this machine has no CUDA: use 'cpu'."
         )
     check_precision(request.precision, on_cuda=has_cuda and device != "cpu")
     on_cpu = device == "cpu" or (device == "auto" and not may_have_cuda())
@@ -207,7 +207,7 @@ def _find_parent(request: TrainRequest, settings: Settings) -> RunManifest | Non
     try:
         return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).completed_manifest()
     except AppError as error:
-        raise AppError(error.code, f"`init_from_run_id` names no completed run. {error.message}") from None
+        raise field_error(error.code, "init_from_run_id", f"names no completed run. {error.message}") from None
 
 
 def _check_different(effective: EffectiveRequest) -> None:
@@ -216,11 +216,12 @@ def _check_different(effective: EffectiveRequest) -> None:
     for field, corpus in effective.corpora_by_field().items():
         other = roles.setdefault(corpus.sha256, field)
         if other != field:
-            message = (
-                f"`{other}` and `{field}` have the same text: a loss on text that the run has seen says nothing about"
-                f" unseen text. Give another `{field}`, or leave it out; `allow_same_corpus: true` trains all the same"
+            raise field_error(
+                ErrorCode.SAME_CORPUS,
+                field,
+                f"has the same text as `{other}`: a loss on text that the run has seen says nothing about unseen text."
+                " Give another text, or leave it out; `allow_same_corpus: true` trains all the same.",
             )
-            raise refusal(ErrorCode.SAME_CORPUS, FieldProblem(path=field, message=message))
 
 
 def _preview_leaks(effective: EffectiveRequest, corpora: CorpusStore) -> Leaks:
@@ -252,9 +253,10 @@ def _check_corpus(
     path, needed = corpora.find(request.corpus), count_splits(request)
     files = len(text_files(path))
     if request.split_by == "file" and files < needed:
-        raise AppError(
+        raise field_error(
             ErrorCode.CORPUS_EMPTY,
-            f"`split_by` is 'file', which needs a folder of at least {needed} texts, one for each split;"
+            "split_by",
+            f"is 'file', which needs a folder of at least {needed} texts, one for each split;"
             f" '{corpora.shown(request.corpus)}' has {files}.",
         )
     if stored_tokenizer is not None:

@@ -124,12 +124,12 @@ def _signature(key: bytes, path: str, expires: int | str) -> str:
 
 
 def _error_of(output: bytes) -> AppError:
-    """Return the error that `mt export --json` has written, in the words of the chat."""
+    """Return the error that `mt export --json` has written."""
     try:
         body = parse_json(ErrorBody, output)
     except AppError:  # the child was killed
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, _FAILED)
-    return AppError(body.code, body.message.replace("--format ", "format:"))
+    return AppError(body.code, body.message, body.details)
 
 
 def _zip(folder: Path) -> Path:
