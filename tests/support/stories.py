@@ -112,7 +112,9 @@ class Story:
         return self._append(CheckpointSaved, f"checkpoint-{step}", step=step, val_loss=None, is_best=False)
 
     def evaluate(self) -> "Story":
-        return self._append(JobProgress, "evaluating", progress=0.0, message="Testing.", phase="evaluating")
+        return self._append(
+            JobProgress, "evaluating", progress=0.0, message="Evaluating the model.", phase="evaluating"
+        )
 
     def complete(self, train_loss: float | None = None) -> "Story":
         """End well, 668 seconds after the start."""

@@ -52,7 +52,7 @@ class RequestDraft(NamedTuple):
 
     def located(self, error: AppError, field: str = "") -> AppError:
         """Return the error with each problem at the place where its field was given; `field` is for a single one."""
-        problems = error.details or (FieldProblem(path=field, message=error.message),)
+        problems = error.details or (FieldProblem(path=field, message=error.message.removesuffix(".")),)
         return refusal(error.code, *(self._located(problem) for problem in problems))
 
     def _located(self, problem: FieldProblem) -> FieldProblem:

@@ -1,0 +1,110 @@
+"""No program reads a message: with every message changed at random, bot, HTTP API and command line do the same."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from string import ascii_lowercase
+
+import pytest
+from pydantic import TypeAdapter
+
+ROOT = Path(__file__).parents[2]
+WALK = "tests.support.message_walk"
+ROOMS = ("artifacts", "commands", "config", "contracts", "data", "http", "people", "queue", "services", "worker")
+"""The rooms whose texts are for people; the scripts of the store are for Redis."""
+_PROSE = re.compile(r"[A-Za-z`'}]+[,:;]? [a-z`'{]+[,:;]? [a-z`'{]+|^[A-Z][a-z ]+\.$")
+_WORD = re.compile(r"`[^`]*`|\{[^}]*\}|'[^']*'|[A-Za-z]{2,}")
+_CATALOGUE_FUNCTIONS = ("_", "plural")
+_notes: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
+
+class Nonsense(ast.NodeTransformer):
+    """Changes every word of every message; names in backticks, values in quotes and placeholders stay."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self.changed = 0
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        is_docstring = isinstance(node.value, ast.Constant)
+        return node if is_docstring else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name in _CATALOGUE_FUNCTIONS:
+            node.args = [self._changed(each) if isinstance(each, ast.Constant) else each for each in node.args]
+        is_pattern = isinstance(node.func, ast.Attribute) and node.func.attr in ("compile", "fullmatch", "sub")
+        return node if is_pattern else self.generic_visit(node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        parts = [part for part in node.values if isinstance(part, ast.Constant)]
+        if _PROSE.search("{}".join(str(part.value) for part in parts)):
+            node.values = [self._changed(each) if isinstance(each, ast.Constant) else each for each in node.values]
+        return node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        is_message = isinstance(node.value, str) and _PROSE.search(node.value)
+        return self._changed(node) if is_message else node
+
+    def _changed(self, node: ast.Constant) -> ast.Constant:
+        if not isinstance(node.value, str):
+            return node
+        self.changed += 1
+        return ast.copy_location(ast.Constant(_WORD.sub(self._word, node.value)), node)
+
+    def _word(self, found: re.Match[str]) -> str:
+        word = found[0]
+        if not word.isalpha():
+            return word
+        return "".join(self._random.choice(ascii_lowercase) for _ in word)
+
+
+def nonsense(folder: Path, seed: int) -> int:
+    """Write a copy of the program whose messages are nonsense; return how many they are."""
+    changer = Nonsense(seed)
+    for room in ("bot", *(f"trainer/{room}" for room in ROOMS)):
+        for path in sorted((folder / room).rglob("*.py")):
+            changed: ast.AST = changer.visit(ast.parse(path.read_text(encoding="utf-8")))
+            path.write_text(ast.unparse(changed), encoding="utf-8")
+    return changer.changed
+
+
+def caches(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == "__pycache__"]
+
+
+@pytest.fixture(name="program")
+def program_fixture(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the program."""
+    program = tmp_path / "program"
+    for name in ("bot", "trainer", "local_discord", "tests/support", "configs", "corpora", "docs"):
+        shutil.copytree(ROOT / name, program / name, ignore=caches)
+    (program / "tests" / "__init__.py").touch()
+    yield program
+    shutil.rmtree(program)
+
+
+def run(program: Path, *words: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(program), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = (sys.executable, "-m", WALK, *words)
+    done = subprocess.run(command, cwd=program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_message_changed_at_random__changes_no_behaviour(program: Path, tmp_path: Path) -> None:
+    run(ROOT, "prepare", str(tmp_path / "root"))
+    seen: list[dict[str, object]] = []
+    for place, is_nonsense in ((ROOT, False), (program, True)):
+        folder, notes = tmp_path / place.name, tmp_path / f"{place.name}.json"
+        shutil.copytree(tmp_path / "root", folder / "root")
+        assert not is_nonsense or nonsense(program, seed=20261124) > 1000
+        run(place, "walk", str(folder / "root"), str(notes))
+        seen.append(_notes.validate_json(notes.read_bytes()))
+    expected, found = seen
+    assert {key: (expected[key], found[key]) for key in expected if found.get(key) != expected[key]} == {}
