@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bot.people.watchers import read_ledger
 from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildRequest, BuildStatus, BuildStore
 from trainer.config.settings import Settings, child_environment
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.base import changed, now
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError, field_error
@@ -121,7 +121,7 @@ class CorpusBuilder:
         """Start a build; raises INVALID_INPUT, DATA_NOT_FOUND, and CONFLICT while another build runs."""
         unknown = [language for language in request.languages if language not in ALPHABETS]
         if unknown:
-            message = f"must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
+            message = f"must be of {', '.join(ALPHABETS)}, you gave '{safe_name(','.join(unknown))}'."
             raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
         if request.source == "local" and not (self._folder / request.source).is_dir():
             message = "There is no folder `local` in the corpus folder: put a text per language into it, as `kk.txt`."

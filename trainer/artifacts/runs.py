@@ -19,7 +19,7 @@ from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, 
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
 from trainer.artifacts.run_status import RunFollower
-from trainer.config.validation import did_you_mean, shown_name
+from trainer.config.validation import did_you_mean, safe_name
 from trainer.contracts.base import FileRecord, RunState, Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
@@ -429,10 +429,10 @@ def one_run_id(given: str, run_ids: Collection[str], place: str = "") -> str:
     found = [given] if given in run_ids else sorted(one for one in run_ids if given and one.startswith(given))
     if not found:
         near = did_you_mean(given, sorted(run_ids)) or ": check its id, or list the runs."
-        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run '{shown_name(given)}'{place}{near}")
+        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run '{safe_name(given)}'{place}{near}")
     if len(found) > 1:
         shown = ", ".join(found[:_SHOWN_RUNS]) + (", …" if len(found) > _SHOWN_RUNS else "")
-        message = f"'{shown_name(given)}' is the beginning of {len(found)} run ids: {shown}. Give more of the id."
+        message = f"'{safe_name(given)}' is the beginning of {len(found)} run ids: {shown}. Give more of the id."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     return found[0]
 

@@ -14,7 +14,7 @@ from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.connection import full_run_id, local_run_id
 from trainer.commands.terminal import Terminal
 from trainer.config.schema import schema_of
-from trainer.config.validation import did_you_mean, shown_name
+from trainer.config.validation import did_you_mean, safe_name
 from trainer.contracts.errors import AppError, ErrorCode
 
 T = TypeVar("T")
@@ -206,7 +206,7 @@ class Commands:
                 name.removeprefix(self._before).split()[0] for name in self._infos if name.startswith(self._before)
             }
             near = did_you_mean(words[0], sorted(known))
-            self._parser.error(f"unknown command '{shown_name(words[0])}'{near}")
+            self._parser.error(f"unknown command '{safe_name(words[0])}'{near}")
         return named(words[1:], terminal)
 
 
@@ -222,7 +222,7 @@ def _unknown_option(words: Sequence[str], flags: Set[str], record: type[BaseMode
         fields = [] if record is None else [path for path, _ in schema_of(record).fields()]
         for path in (field for field in fields if field == name or field.endswith(f".{name}")):
             value = value if equals else "VALUE" if following.startswith("--") else following
-            return f"unknown option `{flag}`; set this field with `--set {path}={shown_name(value)}`"
+            return f"unknown option `{flag}`; set this field with `--set {path}={safe_name(value)}`"
         near = did_you_mean(flag[2:], sorted(known[2:] for known in flags if known), "--")
         return f"unknown option `{flag}`{near}"
     return None

@@ -15,7 +15,7 @@ from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import EXIT_INTERRUPTED, Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.base import now
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -66,7 +66,7 @@ def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:
         return EXIT_INTERRUPTED
     shared = table.shared
     notes = [
-        f"{shown_name(Path(options.corpus).name)}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')};"
+        f"{safe_name(Path(options.corpus).name)}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')};"
         f" tested on {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
         " Losses in nats per predicted token."
     ]

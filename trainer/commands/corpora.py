@@ -11,7 +11,7 @@ from trainer.commands.connection import settings_for
 from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.wording import counted
 
@@ -45,7 +45,7 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)
     found = check_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
-    shown = shown_name(Path(options.corpus or effective.corpus.name).name)
+    shown = safe_name(Path(options.corpus or effective.corpus.name).name)
     warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]
     terminal.show(found, columns(_rows(found, shown)), *warnings, Text(f"\n{found.sample}"))
     return 0

@@ -8,7 +8,7 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Options, flag, option, repeatable
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal, columns
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.wording import counted
@@ -191,7 +191,7 @@ def _filters(given: Sequence[str]) -> tuple[BuildFilter, ...]:
     """Read the names of filters; raises INVALID_INPUT for other names."""
     for name in given:
         if name not in FILTERS:
-            message = f"`--keep` must be one of {', '.join(FILTERS)}, you gave '{shown_name(name)}'."
+            message = f"`--keep` must be one of {', '.join(FILTERS)}, you gave '{safe_name(name)}'."
             raise AppError(ErrorCode.INVALID_INPUT, message)
     return tuple(name for name in FILTERS if name in given)
 
@@ -208,7 +208,7 @@ def _thresholds(given: Sequence[str], languages: Sequence[str]) -> dict[str, flo
             threshold = -1
         if not 0 <= threshold <= 1 or (language and language not in languages):
             expected = f"a probability, alone or after one of the languages, as in `{languages[-1]}=0.5`"
-            message = f"must be {expected}, you gave '{shown_name(text)}'."
+            message = f"must be {expected}, you gave '{safe_name(text)}'."
             raise field_error(ErrorCode.INVALID_INPUT, "threshold", message)
         if language:
             thresholds[language] = threshold

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from trainer.config.settings import Settings
-from trainer.config.validation import shown_name, unreadable
+from trainer.config.validation import safe_name, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
 
@@ -35,7 +35,7 @@ def corpora_on_server(*names: object, yaml_file: Path | None = None) -> Iterator
             is_unknown = error.code is ErrorCode.DATA_NOT_FOUND or str(name).startswith(("/", "."))
             if isinstance(name, str) and is_unknown and _local_path(name, yaml_file) is not None:
                 message = (
-                    f"'{shown_name(name)}' is a file of this machine, and corpora are not uploaded: put it into the"
+                    f"'{safe_name(name)}' is a file of this machine, and corpora are not uploaded: put it into the"
                     " corpus folder of the server, and give its name there."
                 )
                 raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None

@@ -21,7 +21,7 @@ from trainer.commands.terminal import Terminal, columns, duration, local_time, l
 from trainer.commands.training import exit_code
 from trainer.config.experiment_plan import plan_path, read_plan, recipes
 from trainer.config.settings import Settings
-from trainer.config.validation import parse_json, shown_name, unreadable
+from trainer.config.validation import parse_json, safe_name, unreadable
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
@@ -180,8 +180,8 @@ def _corpus_file(folder: Path, language: str) -> Path:
     found = [path for path in found if path.is_file()]
     if len(found) == 1:
         return found[0]
-    shown = shown_name(folder.name)
-    several = f"'{shown}' has several texts for '{language}': {', '.join(shown_name(path.name) for path in found)}."
+    shown = safe_name(folder.name)
+    several = f"'{shown}' has several texts for '{language}': {', '.join(safe_name(path.name) for path in found)}."
     none = f"'{shown}' has no text for '{language}': put it there as '{language}.txt'."
     raise AppError(ErrorCode.DATA_NOT_FOUND, several if found else none)
 
@@ -346,7 +346,7 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
     experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
     names = [file.path for file in experiment.result_files()]
     if options.folder.exists() and (not options.folder.is_dir() or any(options.folder.iterdir())):
-        shown = shown_name(options.folder.name)
+        shown = safe_name(options.folder.name)
         raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")
     for name in names:
         copy = options.folder / name

@@ -11,7 +11,7 @@ import shtab
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import check_writable
@@ -28,7 +28,7 @@ def duration_seconds(text: str) -> float:
     """Return the seconds of a duration such as 90s, 10m or 1h."""
     found = _DURATION.fullmatch(text)
     if found is None:
-        reason = f"`--until-idle` must be a duration such as 90s, 10m or 1h, you gave '{shown_name(text)}'."
+        reason = f"`--until-idle` must be a duration such as 90s, 10m or 1h, you gave '{safe_name(text)}'."
         raise AppError(ErrorCode.INVALID_INPUT, reason)
     return float(found[1]) * _UNIT_SECONDS[found[2]]
 

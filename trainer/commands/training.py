@@ -23,7 +23,7 @@ from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, default_label, train_request
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
@@ -119,7 +119,7 @@ def _draft(options: TrainOptions) -> RequestDraft:
     """Return the draft of the options; a FILE that is no experiment file becomes their corpus."""
     if options.file is not None and not _is_experiment_file(options.file):
         if options.corpus is not None:
-            message = f"Give one corpus to train on: '{shown_name(str(options.file))}' or `--corpus`."
+            message = f"Give one corpus to train on: '{safe_name(str(options.file))}' or `--corpus`."
             raise AppError(ErrorCode.INVALID_INPUT, message)
         options.corpus, options.file = str(options.file), None
     values: dict[str, object] = vars(options)

@@ -15,7 +15,7 @@ from trainer.config.train_request import (
     problem_paths,
     without_problems_at,
 )
-from trainer.config.validation import parse, shown_name, shown_value
+from trainer.config.validation import format_value, parse, safe_name
 from trainer.contracts import models
 from trainer.contracts.base import Count, Frozen, Positive, Probability, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
@@ -339,8 +339,8 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
 def _unequal(model: Mapping[str, object], path: str, other: str) -> Iterator[AppError]:
     value, expected = value_at(model, path), value_at(model, other)
     if isinstance(value, str | int) and isinstance(expected, str | int) and value != expected:
-        allowed = shown_value(expected)
-        message = f" must equal `model.{other}`, {allowed}, you gave {shown_value(value)}"
+        allowed = format_value(expected)
+        message = f" must equal `model.{other}`, {allowed}, you gave {format_value(value)}"
         yield _error(f"model.{path}", message, value=value, allowed=allowed)
 
 
@@ -348,8 +348,8 @@ def _contradictions(document: Mapping[str, object], run: Mapping[str, object]) -
     """Yield errors about values that contradict each other, and about corpora that are not relative paths."""
     precision, use_amp = run.get("precision"), value_at(document, "training.use_amp")
     if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):
-        said = f"contradicts `training.use_amp` {shown_value(use_amp)}: give one of both"
-        message = f" '{shown_name(precision)}' {said}"
+        said = f"contradicts `training.use_amp` {format_value(use_amp)}: give one of both"
+        message = f" '{safe_name(precision)}' {said}"
         allowed = "'auto', 'fp16' or 'bf16'" if use_amp else "'fp32'"
         yield _error("run.precision", message, value=precision, allowed=allowed)
     path = "training.auto_generate_checkpoints"
@@ -373,5 +373,5 @@ def _reword(problem: FieldProblem) -> FieldProblem:
 
 
 def _error(path: str, message: str, *, value: object = None, allowed: str | None = None) -> AppError:
-    shown = None if value is None else shown_value(value)
+    shown = None if value is None else format_value(value)
     return refusal(ErrorCode.CONFIG_INVALID, FieldProblem.of(path, message, value=shown, allowed=allowed))

@@ -10,7 +10,7 @@ from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_
 from trainer.config.nested_dict import block
 from trainer.config.presets import CHAR_LSTM_DEFAULTS
 from trainer.config.train_request import CORPORA, RequestDraft, override
-from trainer.config.validation import decoded, shown_name, unreadable
+from trainer.config.validation import decoded, safe_name, unreadable
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
@@ -18,7 +18,7 @@ from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
 
 def read_yaml(path: Path) -> dict[str, object]:
     """Read a YAML mapping; raises CONFIG_INVALID with the line of the problem."""
-    name = shown_name(path.name)
+    name = safe_name(path.name)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.config.experiment_file import read_yaml
 from trainer.config.nested_dict import block, merged
-from trainer.config.validation import did_you_mean, parse, shown_name
+from trainer.config.validation import did_you_mean, parse, safe_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
 
@@ -26,7 +26,7 @@ def plan_path(plan: str) -> Path:
         return Path(plan)
     known = recipes()
     near = did_you_mean(plan, known) or f"; the recipes are {', '.join(known)}."
-    raise AppError(ErrorCode.CONFIG_INVALID, f"There is no plan '{shown_name(plan)}'{near}")
+    raise AppError(ErrorCode.CONFIG_INVALID, f"There is no plan '{safe_name(plan)}'{near}")
 
 
 def read_plan(path: Path, options: Mapping[str, object], languages: Sequence[str] = ()) -> ExperimentRequest:

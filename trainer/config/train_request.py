@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from trainer.config.compatibility import check
 from trainer.config.nested_dict import block, merged, value_at
-from trainer.config.validation import combined, parse, shown_name, shown_value
+from trainer.config.validation import combined, format_value, parse, safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
@@ -57,7 +57,7 @@ class RequestDraft(NamedTuple):
 
     def _located(self, problem: FieldProblem) -> FieldProblem:
         place, given = self.place(problem.path), value_at(self.fields, problem.path)
-        value = problem.value or (None if given is None else shown_value(given))
+        value = problem.value or (None if given is None else format_value(given))
         if problem.around_name is None and place not in ("", "corpus"):
             return FieldProblem.of(place, f": {problem.message}", value=value, allowed=problem.allowed)
         return changed(problem.named(place), value=value)
@@ -190,6 +190,6 @@ def not_available(fields: Mapping[str, object], path: str, available: Sequence[s
     allowed = ", ".join(f"'{one}'" for one in available)
     allowed = f"one of {allowed}" if len(available) > 1 else allowed
     problem = FieldProblem.of(
-        path, f" '{shown_name(name)}' is not available; it must be {allowed}", value=shown_value(name), allowed=allowed
+        path, f" '{safe_name(name)}' is not available; it must be {allowed}", value=format_value(name), allowed=allowed
     )
     return [refusal(ErrorCode.UNSUPPORTED_BACKEND, problem)]

@@ -116,7 +116,7 @@ def takes_any_text(model: type[BaseModel], path: str) -> bool:
     return known == path and {"string"} <= kinds <= {"string", "null"}
 
 
-def shown_value(value: object) -> str | None:
+def format_value(value: object) -> str | None:
     """Return a value for a message; None if it is too long to show."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN_VALUE_CHARACTERS else None
@@ -132,7 +132,7 @@ def unreadable(path: str | Path, error: OSError) -> str:
     return f"The file '{shown}' cannot be read."
 
 
-def shown_name(name: str) -> str:
+def safe_name(name: str) -> str:
     """Return a given name for a message: on one line, and shortened."""
     return _on_one_line(name[:_SHOWN_NAME_CHARACTERS])
 
@@ -181,7 +181,7 @@ def _problem(items: Sequence[_Item], record: Schema) -> FieldProblem:
     if not path:
         return FieldProblem(path="", message=message)
     known = {"requirement": str(item.ctx.get("allowed")), "value_error": message}
-    value = None if any(member.is_secret for member in schema.members) else shown_value(item.input)
+    value = None if any(member.is_secret for member in schema.members) else format_value(item.input)
     given = "" if value is None else f", you gave {value}{_hint(item)}"
     return FieldProblem.of(path, f" {message}{given}", value=value, allowed=known.get(item.type) or schema.words())
 
@@ -223,14 +223,14 @@ def _wrong_tag(item: _Item, path: str, schema: Schema) -> FieldProblem:
     allowed = f"one of {', '.join(choices)}"
     if given is None:
         return FieldProblem.of(path, " is required", allowed=allowed)
-    value = shown_value(given)
+    value = format_value(given)
     shown = "" if value is None else f", you gave {value}"
     return FieldProblem.of(path, f" must be {allowed}{shown}", value=value, allowed=allowed)
 
 
 def _unknown_field(item: _Item, record: Schema) -> FieldProblem:
     parent, block = record.locate(item.loc[:-1])
-    name = shown_name(str(item.loc[-1]))
+    name = safe_name(str(item.loc[-1]))
     fields = dict(record.fields())
     elsewhere = [other for other in fields if other.endswith(f".{name}")]
     near = did_you_mean(name, elsewhere or block.names) or did_you_mean(name, list(fields))
@@ -239,7 +239,7 @@ def _unknown_field(item: _Item, record: Schema) -> FieldProblem:
         f"{parent}.{name}" if parent else name,
         near,
         "unknown field ",
-        value=None if holds_secrets else shown_value(item.input),  # it may be a secret under a wrong name
+        value=None if holds_secrets else format_value(item.input),  # it may be a secret under a wrong name
         allowed=f"one of {', '.join(block.names)}",
     )
 

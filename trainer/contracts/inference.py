@@ -21,7 +21,7 @@ from trainer.contracts.inference_fields import (
 )
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
-from trainer.contracts.rules import described, one_of_both
+from trainer.contracts.rules import exactly_one, json_schema_rule
 from trainer.contracts.runs import CorpusName, EvalSummary
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
@@ -32,7 +32,7 @@ DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 
 
-class ScoreRequest(InferenceRequest, json_schema_extra=described(one_of_both("text", "path"))):
+class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_one("text", "path"))):
     """A request to score a text, or a corpus by its name, line by line, each line from [BOS].
 
     A run with `documents` stream scores the text as one line, with its newlines as tokens.
@@ -273,7 +273,7 @@ GenerationPrecision = Literal["fp32", "bf16"]
 """bf16: products with the weights of a transformer round inputs, weights and outputs to bf16."""
 
 
-class GenerateRequest(SamplingOptions, json_schema_extra=described(one_of_both("prompt_text", "prompt_path"))):
+class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactly_one("prompt_text", "prompt_path"))):
     """A request to continue a prompt, or a corpus by its name; an empty prompt starts from [BOS].
 
     With a stream, it starts from a newline, and nothing but the other options ends a continuation.

@@ -39,7 +39,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.leaks import MAX_LEAK_SHARE, HeldOutSplit, Leak, Leaks
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
-from trainer.contracts.rules import described, needs, not_both
+from trainer.contracts.rules import json_schema_rule, not_both, requires_field
 from trainer.contracts.tokenizers import DocumentMode, SplitBy, TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
@@ -265,10 +265,10 @@ class TrainingOptions(Options):
 
 _WARMUP = not_both("warmup_steps", "warmup_ratio")
 _TOKENIZER = not_both("tokenizer", "tokenizer_id")
-_FROZEN = needs("freeze_embeddings", {"const": False}, "init_from_run_id", {"type": "string"})
+_FROZEN = requires_field("freeze_embeddings", {"const": False}, "init_from_run_id", {"type": "string"})
 
 
-class TrainRequest(TrainingOptions, json_schema_extra=described(_WARMUP, _TOKENIZER, _FROZEN)):
+class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, _TOKENIZER, _FROZEN)):
     """A training as requested; absent fields take the defaults of the model family and its preset."""
 
     corpus: CorpusName

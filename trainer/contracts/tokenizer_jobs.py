@@ -8,7 +8,7 @@ from pydantic.config import JsonDict, JsonValue
 from trainer.contracts import tokenizers
 from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp, WaitReason
 from trainer.contracts.errors import RunError
-from trainer.contracts.rules import described, needs
+from trainer.contracts.rules import json_schema_rule, requires_field
 from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, Label
 
 _METHODS: list[JsonValue] = [*tokenizers.METHODS]
@@ -20,14 +20,14 @@ def _methods_with(option: str) -> JsonDict:
 
 
 _OPTION_RULES = [
-    needs(option, _NONE, "method", _methods_with(option))
+    requires_field(option, _NONE, "method", _methods_with(option))
     for option in ("min_frequency", "model_type", "byte_fallback", "special_style")
 ]
 _ALL_NULL: JsonDict = {"anyOf": [_NONE, {"additionalProperties": _NONE}]}
-_RENAMES = needs("special_tokens", _ALL_NULL, "method", _methods_with("special_style"))
+_RENAMES = requires_field("special_tokens", _ALL_NULL, "method", _methods_with("special_style"))
 
 
-class TokenizerTrainRequest(Frozen, json_schema_extra=described(*_OPTION_RULES, _RENAMES)):
+class TokenizerTrainRequest(Frozen, json_schema_extra=json_schema_rule(*_OPTION_RULES, _RENAMES)):
     method: Annotated[str, Field(max_length=32, json_schema_extra={"x-enum": _METHODS})]
     corpora: Annotated[
         tuple[CorpusName, ...], Field(min_length=1, max_length=16, json_schema_extra={"x-uniqueItems": True})

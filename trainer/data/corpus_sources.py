@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from httpx2 import HTTPError, TransportError
 from pydantic import BaseModel, SecretStr
 
-from trainer.config.validation import decoded, shown_name
+from trainer.config.validation import decoded, safe_name
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.wording import command_for_extra
 from trainer.data.cleaning import ALPHABETS
@@ -48,10 +48,10 @@ def find_source(given: str, languages: Sequence[str], token: SecretStr | None) -
     folder = Path(given)
     if not folder.is_dir():
         known = ", ".join(("wikitext-2", *HUB_SOURCES))
-        message = f"must be one of {known}, or a folder of texts, you gave '{shown_name(given)}'."
+        message = f"must be one of {known}, or a folder of texts, you gave '{safe_name(given)}'."
         raise field_error(ErrorCode.INVALID_INPUT, "source", message)
     missing = [f"{language}.txt" for language in languages if not (folder / f"{language}.txt").is_file()]
-    name = shown_name(folder.resolve().name)
+    name = safe_name(folder.resolve().name)
     if missing:
         message = f"'{name}' has no {' and no '.join(missing)}: add a text per language, or leave out the language."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message)
@@ -64,7 +64,7 @@ def parse_languages(given: str) -> tuple[str, ...]:
     languages = [language.strip() for language in given.split(",")]
     unknown = [language for language in languages if language not in ALPHABETS]
     if unknown:
-        message = f"must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
+        message = f"must be of {', '.join(ALPHABETS)}, you gave '{safe_name(','.join(unknown))}'."
         raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
     return tuple(language for n, language in enumerate(languages) if language not in languages[:n])
 

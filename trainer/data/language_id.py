@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import command_for_extra
 
@@ -43,7 +43,7 @@ def load_identifier(model_file: Path | None = None) -> Identify:
     try:
         model.loadModel(str(path))
     except ValueError:
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{shown_name(path.name)}' is not a fastText model.") from None
+        raise AppError(ErrorCode.INVALID_INPUT, f"'{safe_name(path.name)}' is not a fastText model.") from None
 
     def identify(text: str) -> tuple[str, float]:
         found = model.predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")

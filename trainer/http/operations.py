@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
-from trainer.config.validation import parse, shown_name
+from trainer.config.validation import parse, safe_name
 from trainer.contracts.base import Frozen, Identifier, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import HttpOrigin
@@ -269,7 +269,7 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise field_error(ErrorCode.INVALID_INPUT, shown_name(name), "is given twice in one block: give it once.")
+            raise field_error(ErrorCode.INVALID_INPUT, safe_name(name), "is given twice in one block: give it once.")
         seen.add(name)
 
 

@@ -14,7 +14,7 @@ from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.train_request import default_label, train_request
-from trainer.config.validation import shown_value
+from trainer.config.validation import format_value
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
 from trainer.contracts.http_answers import CancelAnswer, RunPage
@@ -92,7 +92,7 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
         last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
         if last is None:
             message = "`cursor` must be the `next_cursor` of a page whose runs still exist. List from the first run."
-            problem = FieldProblem(path="cursor", message=message, value=shown_value(query.cursor))
+            problem = FieldProblem(path="cursor", message=message, value=format_value(query.cursor))
             raise refusal(ErrorCode.INVALID_INPUT, problem)
         entries = [entry for entry in entries if run_order(entry) < run_order(last)]
     page = entries[: query.limit]

@@ -30,7 +30,7 @@ from trainer.artifacts.runs import (
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.config.validation import shown_name
+from trainer.config.validation import safe_name
 from trainer.contracts.base import WaitReason, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
@@ -417,7 +417,7 @@ class JobQueue:
             known = ", ".join(worker.name for worker in running) or "none"
             raise AppError(
                 ErrorCode.INVALID_INPUT,
-                f"No running worker has the name or host '{shown_name(name)}'; running: {known}.",
+                f"No running worker has the name or host '{safe_name(name)}'; running: {known}.",
             )
         return names
 

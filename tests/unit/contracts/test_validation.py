@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, SecretStr
 from tests.support.refusals import refused
 from trainer.config.nested_dict import set_path
 from trainer.config.train_request import train_request
-from trainer.config.validation import did_you_mean, parse, parse_json, shown_name, shown_value, takes_any_text
+from trainer.config.validation import did_you_mean, format_value, parse, parse_json, safe_name, takes_any_text
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.inference import GenerateRequest
@@ -116,8 +116,8 @@ def test_unknown_names__have_a_code_of_their_own_beside_all_other_mistakes() -> 
 
 
 def test_names_and_values__are_shown_in_one_line_that_is_not_long() -> None:
-    assert shown_name("a\nb\u202e" + "c" * 100) == "a?b?" + "c" * 60
-    assert [shown_value(value) for value in ("a\n", True, None, "x" * 99)] == [r"'a\n'", "true", "null", None]
+    assert safe_name("a\nb\u202e" + "c" * 100) == "a?b?" + "c" * 60
+    assert [format_value(value) for value in ("a\n", True, None, "x" * 99)] == [r"'a\n'", "true", "null", None]
     with pytest.raises(AppError) as caught:
         parse(TrainRequest, {"model_family": "char_lstm", "corpus": "s" * 3_000_000})
     assert "sss" not in caught.value.message
