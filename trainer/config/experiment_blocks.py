@@ -194,10 +194,14 @@ _SIZE_NAMES = {
 _LOGGING_WITH_EFFECT = {"level", "log_metrics_every_n_steps", "use_wandb"}
 _ARCHITECTURES: tuple[models.Architecture, ...] = get_args(models.Architecture)
 _EXAMPLES = {
-    "rnn": "model: {architecture: lstm, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}",
-    "transformer": "model: {architecture: gpt2, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
-    " intermediate_hidden_size: 256, attention_heads: 2, dropout: 0.1, attention_dropout: 0.1}}",
+    "rnn": ("lstm", "embedding_size: 128, hidden_size: 256, num_layers: 2"),
+    "transformer": (
+        "gpt2",
+        "layers: 2, embedding_size: 64, hidden_size: 64, intermediate_hidden_size: 256, attention_heads: 2,"
+        " dropout: 0.1, attention_dropout: 0.1",
+    ),
 }
+"""An architecture of each block of sizes, and sizes."""
 
 
 def has_blocks(document: Mapping[str, object]) -> bool:
@@ -315,9 +319,9 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
     elif missing := not_available({"model": model}, "model.architecture", _ARCHITECTURES):
         return missing, ["model"]
     name = _size_block(architecture)
-    example = _EXAMPLES[name]
-    if isinstance(architecture, str):
-        example = example.replace("lstm", architecture).replace("gpt2", architecture)
+    usual, sizes = _EXAMPLES[name]
+    shown = architecture if isinstance(architecture, str) else usual
+    example = f"model: {{architecture: {shown}, {name}: {{{sizes}}}}}"
     misplaced = [size for size in (*RnnBlock.model_fields, *TransformerBlock.model_fields) if size in model]
     if misplaced:
         path = f"model.{misplaced[0]}"
