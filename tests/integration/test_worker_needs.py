@@ -143,11 +143,9 @@ async def test_waiting_run__names_the_run_that_trains_or_the_pause(tmp_path: Pat
         await store.renew_worker(seconds=60)
         await store.redis.zadd("training", {"first": 1, "second": 2})
         await store.redis.set(keys.in_progress("first"), "worker:1")
-        assert await queue.what_it_awaits(waits) == "Waiting for first, which trains now."
+        assert (await queue.with_wait(waits)).message == "Waiting for first, which trains now."
         await queue.pause(is_paused=True)
-        assert await queue.what_it_awaits(waits) == (
-            "The queue is paused: no further run starts until `mt workers resume`."
-        )
+        assert (await queue.with_wait(waits)).waits_for == "queue"
 
 
 async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from tests.support.checkpoints import checkpoint
 from tests.support.runs import record
-from trainer.artifacts.attempts import Cause, cause_of, record_end, record_timeout
+from trainer.artifacts.attempts import cause_of, record_end, record_timeout
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
 from trainer.config.settings import AppSettings, QueueSettings, Settings
-from trainer.contracts.base import changed
+from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 from trainer.contracts.runs import RunManifest
@@ -41,7 +41,7 @@ def save(run: RunDirectory, step: int) -> None:
     append(run, CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
 
 
-def attempts(run: RunDirectory, *ends: Cause | int) -> list[float | None]:
+def attempts(run: RunDirectory, *ends: StopCause | int) -> list[float | None]:
     """Play attempts that end so, an integer being a checkpoint on the way; return the seconds until the next one."""
     waited: list[float | None] = []
     begin(run, 1)
@@ -60,7 +60,7 @@ def failed_manifest(run: RunDirectory) -> tuple[RunManifest, RunError]:
     return manifest, manifest.error
 
 
-NEWER: list[Cause | int] = [1, "crashed", "crashed", "crashed", 2, "stalled", "starved", 3, "crashed", "crashed"]
+NEWER: list[StopCause | int] = [1, "crashed", "crashed", "crashed", 2, "stalled", "starved", 3, "crashed", "crashed"]
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ NEWER: list[Cause | int] = [1, "crashed", "crashed", "crashed", 2, "stalled", "s
         (["crashed", "starved", "stalled"], "QUEUE__STALL_SECONDS"),
         (["stalled", "crashed", "starved"], "`batch_size`"),
         (["crashed", 10, "crashed", "crashed", "crashed", "crashed"], "crashed 3 times"),
-        (["crashed", "killed", "crashed", "full", "crashed"], "crashed 3 times"),
+        (["crashed", "killed", "crashed", "disk_full", "crashed"], "crashed 3 times"),
         ([*NEWER, "crashed", 4, "stalled", "starved"], None),
         (["crashed", "crashed", *["killed"] * 50], None),
     ],
 )
 def test_three_faults_without_a_new_checkpoint__end_the_run(
-    run: RunDirectory, ends: list[Cause | int], advice: str | None
+    run: RunDirectory, ends: list[StopCause | int], advice: str | None
 ) -> None:
     """An attempt that reached a newer checkpoint is free, and kills from outside never count."""
     waited = attempts(run, *ends)
@@ -121,7 +121,7 @@ def test_attempts__are_counted_by_the_settings_and_a_pause_frees_none(run: RunDi
     queue = QueueSettings(max_attempts=2, retry_seconds=3, max_retry_seconds=5)
     faulty, full = (RunStore(tmp_path / name).create(record()) for name in ("faulty", "full"))
     assert [record_end(faulty, "crashed", (), queue) for _ in range(2)] == [3.0, None]
-    assert [record_end(full, "full", (), queue) for _ in range(2)] == [3.0, 5.0]
+    assert [record_end(full, "disk_full", (), queue) for _ in range(2)] == [3.0, 5.0]
 
 
 def test_timeout__ends_a_run_that_no_other_process_has(run: RunDirectory) -> None:
@@ -140,12 +140,16 @@ def test_timeout__ends_a_run_that_no_other_process_has(run: RunDirectory) -> Non
 @pytest.mark.parametrize(
     ("cause", "code", "told"),
     [
-        ("full", ErrorCode.INSUFFICIENT_STORAGE, "The disk is full; the training continues when there is space."),
-        ("unwritable", ErrorCode.SERVICE_UNAVAILABLE, "The disk does not work; the training continues when it does."),
+        ("disk_full", ErrorCode.INSUFFICIENT_STORAGE, "The disk is full; the training continues when there is space."),
+        (
+            "disk_unwritable",
+            ErrorCode.SERVICE_UNAVAILABLE,
+            "The disk does not work; the training continues when it does.",
+        ),
     ],
 )
 def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
-    run: RunDirectory, cause: Cause, code: ErrorCode, told: str
+    run: RunDirectory, cause: StopCause, code: ErrorCode, told: str
 ) -> None:
     assert attempts(run, 5, *[cause] * 9) == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert record_end(run, cause, ()) == 60.0
@@ -153,27 +157,27 @@ def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
     with (run.path / "events.jsonl").open("ab") as file:  # the 1430 that come next, as they would be written
         for number in range(11, 1441):
             waited = stamp(run.run_id, 7, f"{cause}:{number}")
-            event = JobProgress(**waited, seq=number + 20, progress=0.0, message=told)
+            event = JobProgress(**waited, seq=number + 20, progress=0.0, message=told, cause=cause)
             file.write(event.model_dump_json().encode() + b"\n")
     assert record_end(run, cause, ()) is None
     _, error = failed_manifest(run)
     assert (error.code, error.error_class) == (code, ErrorClass.TRANSIENT)
 
 
-CAUSES: dict[Cause | None, list[tuple[int, bool, bool]]] = {
+CAUSES: dict[StopCause | None, list[tuple[int, bool, bool]]] = {
     None: [(0, False, True), (75, False, False)],
     "crashed": [(1, False, True), (-signal.SIGABRT, False, False), (-signal.SIGSEGV, False, True)],
     "killed": [(-signal.SIGKILL, False, False), (-signal.SIGTERM, False, True)],
     "starved": [(-signal.SIGKILL, False, True)],
     "stalled": [(-signal.SIGKILL, True, False), (0, True, False)],
-    "full": [(73, False, False)],
-    "unwritable": [(74, False, False)],
+    "disk_full": [(73, False, False)],
+    "disk_unwritable": [(74, False, False)],
 }
 """Exit codes of a child, whether it stood still, and whether the system had no memory left."""
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_cause__is_that_of_how_the_child_ended(cause: Cause | None) -> None:
+def test_cause__is_that_of_how_the_child_ended(cause: StopCause | None) -> None:
     for exit_code, stalled, starved in CAUSES[cause]:
         assert cause_of(exit_code, stalled=stalled, starved=starved) == cause
 
