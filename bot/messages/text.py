@@ -84,7 +84,8 @@ def code_block(text: str, limit: int) -> str:
 
 def plain(text: str) -> str:
     """Make markdown, mentions, links and text direction of a user's text inert, on one line."""
-    line = _CONTROLS.sub(_REPLACEMENT, text.replace("\n", " "))
+    # between two links, discord.py would escape nothing
+    line = _CONTROLS.sub(_REPLACEMENT, text.replace("\n", " ")).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
     inert = discord.utils.escape_markdown(line, ignore_links=False).replace("<", f"<{_ZERO_WIDTH_SPACE}")
     return isolated(inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//"))
 

@@ -197,6 +197,17 @@ async def test_wiped_store__run_is_put_back_from_disk(tmp_path: Path) -> None:
         assert (await wait(queue, run_id, ended)).status == "completed"
 
 
+async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, lab.store() as store:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, training)
+        queue.runs.get(run_id).path.rename(tmp_path / run_id)
+        kill(processes(lab.folder, "train-child")[0].pid)
+        async with asyncio.timeout(30):  # not the minute after which a failed attempt is tried again
+            while await store.redis.zcard("training"):
+                await asyncio.sleep(0.02)
+
+
 async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(), "lost")
     async with lab.queue() as queue:
