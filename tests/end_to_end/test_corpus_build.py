@@ -111,7 +111,8 @@ def test_rejected_text__is_said_with_the_option_to_change(shell: Shell) -> None:
     with stand_ins(shell.folder / "libraries", LIBRARIES):
         shell.type(*BUILD, "--langs", "kk", code=2)
     assert shell.err.endswith(
-        "mt: Nothing is left of 'kk': its documents were rejected. Check their language, or lower `--threshold kk=…`.\n"
+        "mt: Nothing is left of 'kk': its documents were rejected. Check their language, or lower the threshold of"
+        " kk.\n"
     )
 
 
@@ -208,6 +209,6 @@ def test_hub_that_cannot_be_reached__is_one_sentence(shell: Shell) -> None:
     with stand_ins(shell.folder / "libraries", {"datasets.py": code}):
         refusal = shell.refuse(*"corpus build --source oscar --from-ipa --langs kk".split(), code=1)
     assert refusal == (
-        "mt: 'oscar' could not be fetched, because the hub cannot be reached: give the same command again where there"
-        " is a network, or build from a folder of texts.\n"
+        "mt: 'oscar' could not be fetched, because the hub cannot be reached: run the same command again where there"
+        " is a network, or build from texts of your own.\n"
     )

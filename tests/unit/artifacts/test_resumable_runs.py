@@ -60,7 +60,12 @@ def change_text(run: RunDirectory, folder: Path, name: str) -> None:
 Change = Callable[[RunDirectory, Path], object]
 REFUSALS: dict[str, tuple[FinalState | None, Change, ErrorCode, str]] = {
     "has not ended": (None, lambda run, folder: None, ErrorCode.RUN_NOT_READY, "continues by itself"),
-    "is completed": ("completed", lambda run, folder: None, ErrorCode.RUN_FINISHED, "as `init_from_run_id`"),
+    "is completed": (
+        "completed",
+        lambda run, folder: None,
+        ErrorCode.RUN_FINISHED,
+        "its initial weights from it",
+    ),
     "no checkpoint": ("cancelled", remove_checkpoints, ErrorCode.CONFLICT, "no complete checkpoint"),
     "no whole checkpoint": ("failed", spoil, ErrorCode.CONFLICT, "no complete checkpoint"),
     "text is gone": ("failed", remove_text, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'text'"),

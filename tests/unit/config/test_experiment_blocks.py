@@ -12,7 +12,7 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.nested_dict import value_at
 from trainer.config.presets import request_hash
 from trainer.config.train_request import train_request
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import CheckpointRule, OptimizerConfig
 
 Values = Mapping[str, object]
@@ -254,14 +254,22 @@ def test_one_mistake__is_one_problem_at_its_path(code: ErrorCode, changes: Value
         request_of(changes)
 
 
-def test_refusal_without_details__gets_the_path_of_the_field_it_names() -> None:
+def test_refusal__is_told_at_the_place_of_its_field() -> None:
     experiment = read_experiment(document({"run.model_size": "huge"}), {"seed": 1})
-    for message, field, expected in (
-        ("`model_size` must be one.", "", ("run.model_size", "`run.model_size` must be one", "'huge'")),
-        ("`learning_rate` is odd.", "", ("training.learning_rate", "`training.learning_rate` is odd", "0.001")),
-        ("`seed` is odd.", "", ("seed", "`seed` is odd", "1")),
-        ("'kk' is empty.", "corpus", ("data.training_corpus", "`data.training_corpus`: 'kk' is empty", "'kk'")),
-        ("`mt` is odd.", "", ("", "`mt` is odd", None)),
+
+    def odd(path: str) -> AppError:
+        return field_error(ErrorCode.INVALID_INPUT, path, "is odd.")
+
+    for error, field, expected in (
+        (odd("model_size"), "", ("run.model_size", "`run.model_size` is odd", "'huge'")),
+        (odd("learning_rate"), "", ("training.learning_rate", "`training.learning_rate` is odd", "0.001")),
+        (odd("seed"), "", ("seed", "`seed` is odd", "1")),
+        (
+            AppError(ErrorCode.CORPUS_EMPTY, "'kk' is empty"),
+            "corpus",
+            ("data.training_corpus", "`data.training_corpus`: 'kk' is empty", "'kk'"),
+        ),
+        (AppError(ErrorCode.INVALID_INPUT, "`seed` is odd"), "", ("", "`seed` is odd", None)),
     ):
-        [problem] = experiment.located(AppError(ErrorCode.INVALID_INPUT, message), field).details
+        [problem] = experiment.located(error, field).details
         assert (problem.path, problem.message, problem.value) == expected

@@ -182,7 +182,7 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         ({"model_size": "tiny", "model": {"hidden_size": 3}}, "give one of both"),
         ({"model_family": "lstm", "model_size": "paper", "model": OTHER_WEIGHTS}, "says between_layers"),
         ({"model_family": "gpt2", "model": OTHER_WEIGHTS}, "`model.dropout_places` is not a size of gpt2"),
-        ({"freeze_embeddings": True}, "`freeze_embeddings` needs `init_from_run_id`"),
+        ({"freeze_embeddings": True}, "`freeze_embeddings` needs a run to start from"),
         ({"optimizer": {"name": "sgd", "betas": [0.1, 0.2]}}, "`optimizer.betas` is not an option of sgd: leave it ou"),
         ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave"),
         ({"tokenizer": CHAR, "tokenizer_id": "char-0"}, "give `tokenizer` or `tokenizer_id`, not both"),

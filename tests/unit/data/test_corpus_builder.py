@@ -194,7 +194,7 @@ def test_progress__is_reported_every_n_documents_and_at_the_end(tmp_path: Path) 
     assert (seen[0].rejected_documents, seen[0].lines, seen[0].characters) == (0, 24, 24 * 41)
 
 
-REJECTED = "its documents were rejected. Check their language, or lower `--threshold kk=…`"
+REJECTED = "its documents were rejected. Check their language, or lower the threshold of kk"
 DROPPED = "its lines were dropped. They need at least 30 characters of its own in IPA"
 
 

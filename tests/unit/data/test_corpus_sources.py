@@ -73,7 +73,7 @@ def test_unknown_source_and_language__are_refused_with_the_known_ones() -> None:
         read("wikitext-3", "kk")
     assert parse_languages("kk, tr,kk") == ("kk", "tr")
     for wrong in ("kk,xx", "", "kk,"):
-        with refused(ErrorCode.INVALID_INPUT, "`--langs` must be of tr, az, kk, ky, uz, ug, fi, you gave"):
+        with refused(ErrorCode.INVALID_INPUT, "`languages` must be of tr, az, kk, ky, uz, ug, fi, you gave"):
             parse_languages(wrong)
 
 
@@ -97,10 +97,10 @@ def test_data_set__is_streamed_with_the_token_of_the_settings(name: str, tmp_pat
 
 
 ACCESS = (
-    "an account that has accepted the terms of oscar-corpus/OSCAR-2301 on the hub, then give the same command again."
+    "an account that has accepted the terms of oscar-corpus/OSCAR-2301 on the hub, then run the same command again."
 )
 MISSING: list[tuple[str, str | None, str]] = [
-    ("culturax", "gone", "because the hub cannot be reached: give the same command again where there is a network, or"),
+    ("culturax", "gone", "because the hub cannot be reached: run the same command again where there is a network, or"),
     ("oscar", "no access", f"check that HF_TOKEN belongs to {ACCESS}"),
     ("oscar", None, f"set HF_TOKEN to the token of {ACCESS}"),
 ]
@@ -117,5 +117,7 @@ def test_hub_without_connection_or_access__is_an_error_with_a_remedy(
 
 def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with refused(ErrorCode.UNSUPPORTED_BACKEND, "run `python scripts/setup.py --extra corpora`, or give a folder of"):
+    with refused(
+        ErrorCode.UNSUPPORTED_BACKEND, "run `python scripts/setup.py --extra corpora`, or build from texts of"
+    ):
         read("oscar", "kk")

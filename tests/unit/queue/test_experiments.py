@@ -135,7 +135,7 @@ async def test_mistake__is_refused_before_anything_starts(
 
 async def test_corpus_with_one_line__is_named(folder: Path) -> None:
     add_corpus(folder, "one line of text only", "tr")
-    await refuses(folder, plan(), ErrorCode.CORPUS_EMPTY, "lstm tr: The corpus has 1 line with text")
+    await refuses(folder, plan(), ErrorCode.CORPUS_EMPTY, "`languages.tr.corpus`: The corpus has 1 line with text")
 
 
 async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:

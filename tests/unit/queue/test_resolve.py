@@ -37,7 +37,7 @@ async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(
 ) -> None:
     for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
         add_corpus(tmp_path, text, name)
-    with refused(ErrorCode.SAME_CORPUS, f"`{first}` and `{second}` have the same text", second):
+    with refused(ErrorCode.SAME_CORPUS, f"`{second}` has the same text as `{first}`", second):
         await preview(tmp_path, **fields)
     assert (await preview(tmp_path, **fields, allow_same_corpus=True)).request.allow_same_corpus
 
