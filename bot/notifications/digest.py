@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,13 +41,16 @@ class DigestFile:
         self.disk = DISK
 
 
-@dataclass(frozen=True)
-class DigestState(State):
+class DigestState(NamedTuple):
     lines: tuple[str, ...]
 
     @property
     def has_ended(self) -> bool:
         return not self.lines
+
+    @property
+    def line(self) -> str | None:
+        return None
 
 
 class DigestView(View):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -77,8 +76,7 @@ def _tokenizer_message(status: TokenizerStatus) -> Message:
     return Message(tokenizer_card(status), no_files, button_row())
 
 
-@dataclass(frozen=True)
-class JobState(State, Generic[StatusT]):
+class JobState(NamedTuple, Generic[StatusT]):
     status: StatusT
     heartbeat: int = 0
     """Number of intervals since the job was requested, of a running job whose card shows how long it takes."""
@@ -86,6 +84,10 @@ class JobState(State, Generic[StatusT]):
     @property
     def has_ended(self) -> bool:
         return self.status.has_ended
+
+    @property
+    def line(self) -> str | None:
+        return None
 
 
 class JobView(View, Generic[StatusT]):

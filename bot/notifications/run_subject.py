@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from threading import Lock
+from typing import NamedTuple
 
 from bot.messages.digest_card import run_line
 from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
 from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Subject, View
-from bot.people.watchers import Ledger, State, Watcher
+from bot.people.watchers import Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
@@ -23,8 +23,7 @@ LiveStatus = Callable[[RunStatus], Awaitable[RunStatus]]
 """Adds the queue's knowledge to a status that was read from the run's event log."""
 
 
-@dataclass(frozen=True)
-class RunState(State):
+class RunState(NamedTuple):
     record: RunRecord
     status: RunStatus
     heartbeat: int | None

@@ -1,7 +1,6 @@
 """A ledger `dm.json`: the watchers of a run, an experiment or a tokenizer, and the messages sent to each of them."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol
@@ -76,17 +75,15 @@ class MessageLedger(Frozen):
         return [watcher for watcher in self.watchers if not watcher.is_done]
 
 
-class State(ABC):
+class State(Protocol):
     """The state of a subject, compared by value; a card is edited when it has become unequal."""
 
     @property
-    @abstractmethod
     def has_ended(self) -> bool: ...
 
     @property
     def line(self) -> str | None:
         """Line in a digest; None for a subject that always has a card."""
-        return None
 
 
 class HasLedger(Protocol):

@@ -1,9 +1,8 @@
 """The kinds of jobs that workers run, one row each; queue, worker, reconciler and replication walk over them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, TypeAlias
+from typing import Generic, Literal, NamedTuple, TypeAlias
 
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, FolderT_co, JobStore
@@ -16,8 +15,7 @@ KindName = Literal["models", "tokenizers", "experiments"]
 """The folder of a kind below the artifacts root, and in the object store."""
 
 
-@dataclass(frozen=True)
-class JobKind(Generic[FolderT_co]):
+class JobKind(NamedTuple, Generic[FolderT_co]):
     """A kind of job: its folder, and how the queue knows it."""
 
     name: KindName

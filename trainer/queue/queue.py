@@ -312,7 +312,7 @@ class JobQueue:
         if job.is_unfinished():
             await self.replication.store_corpora(self.corpora, corpora)
             await self.replication.publish(kind.name, job.job_id)
-            async with tolerate_no_redis(f"{job.word}_accepted_without_redis", job_id=job.job_id):
+            async with tolerate_no_redis(f"{job.word}_accepted_without_redis", names=job.job_id):
                 await self._enqueuer.enqueue_job(kind, job.job_id, job.record())
         return job
 

@@ -29,7 +29,6 @@ class LoggingExtra(TypedDict, total=False):
     run_id: str
     request_id: str
     tokenizer_id: str
-    job_id: str
     experiment_id: str
     build_id: str
     user_id: int | None
