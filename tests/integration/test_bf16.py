@@ -15,7 +15,7 @@ from trainer.queue.resolve import preview_training, resolve_origin, resolve_requ
 
 REFUSED = (
     "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train LSTM models in bf16."
-    " GRU models work in bf16 (`model_family` 'gru')."
+    " GRU models work in bf16."
 )
 GRU = tiny_request(model_family="gru", tokenizer={"method": "char"}, precision="bf16")
 LSTM = tiny_request(precision="bf16")

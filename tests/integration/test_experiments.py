@@ -16,6 +16,7 @@ from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
+from trainer.artifacts.kinds import EXPERIMENT_QUEUE
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
@@ -26,7 +27,6 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import resolve_experiment
 from trainer.queue.queue import JobQueue
-from trainer.store import keys
 from trainer.system.files import Disk, read_record
 from trainer.worker.experiment import drive
 
@@ -102,11 +102,11 @@ async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: 
         written = experiment.result.stat().st_mtime_ns
         assert (await queue.experiments.start(request, user_id=None)).status == "completed"
         payload = FolderJobPayload(job_id=experiment.experiment_id)
-        await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "told-twice", payload)
+        await store.enqueue(EXPERIMENT_QUEUE, "run_experiment", "told-twice", payload)
         unknown = FolderJobPayload(job_id="none-01234567")
-        await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "unknown", unknown)
+        await store.enqueue(EXPERIMENT_QUEUE, "run_experiment", "unknown", unknown)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await store.queue_length(keys.EXPERIMENT_QUEUE):
+            while await store.queue_length(EXPERIMENT_QUEUE):
                 await asyncio.sleep(0.02)
 
         assert experiment.result.stat().st_mtime_ns == written
@@ -195,9 +195,9 @@ async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cance
         elsewhere = JobQueue(settings_in(tmp_path), store)
         status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
         assert (status.status, status.message) == ("queued", "Waiting for a worker.")
-        assert status.experiment_id in await store.queue_order(keys.EXPERIMENT_QUEUE)
+        assert status.experiment_id in await store.queue_order(EXPERIMENT_QUEUE)
         assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
-        assert status.experiment_id not in await store.queue_order(keys.EXPERIMENT_QUEUE)
+        assert status.experiment_id not in await store.queue_order(EXPERIMENT_QUEUE)
 
 
 async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:

@@ -37,6 +37,7 @@ from tests.support.redis_servers import embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, training, with_redis
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.kinds import EXPERIMENT_QUEUE, TOKENIZER_QUEUE
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, ScoreRecord, ScoreRequest
@@ -162,7 +163,7 @@ class Evil:
 
 async def plant_everywhere(store: Store, evil: bytes, run_id: str, request_id: str) -> None:
     """Put something evil at every key that the program reads, in a value of the key's type."""
-    sorted_sets = "training", keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE, keys.ABORTS
+    sorted_sets = "training", keys.INTERACTIVE_QUEUE, TOKENIZER_QUEUE, EXPERIMENT_QUEUE, keys.ABORTS
     streams = keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS, keys.run_events(run_id)
     strings = (
         *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id), keys.result(run_id)),

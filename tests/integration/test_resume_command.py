@@ -118,7 +118,7 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         assert early.colour == AMBER and "it continues by itself" in early.text
         done = await stopped_run(tmp_path, "completed", run_id="char_lstm-2", user_id=here.ana.id)
         late = await here.ask(here.ana, "resume", {"run": done.run_id})
-        assert late.colour == AMBER and "start another run with it as `init_from`" in late.text
+        assert late.colour == AMBER and "start another run that takes its initial weights from it" in late.text
 
 
 async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experiment_or_begins_anew(

@@ -22,6 +22,7 @@ from tests.support import (
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE
+from trainer.artifacts.kinds import TOKENIZER_QUEUE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
@@ -93,7 +94,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         assert (await end_of(queue, other)).status == "completed"
         store = await connect(await lab.address())
         payload = FolderJobPayload(job_id=accepted.tokenizer_id)
-        await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
+        await store.enqueue(TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.get(keys.definition("told-twice")):
                 await asyncio.sleep(0.05)

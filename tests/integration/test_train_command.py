@@ -89,7 +89,7 @@ async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothi
         options: Options = {"file": Upload("cats.txt", TEXT), "model": "llama", "size": "paper"}
         answer = await here.ask(here.bob, "train", options)
         assert answer.colour == AMBER and "This training needs at least" in answer.text
-        assert "`batch_size`, `max_seq_len` or `size` smaller" in answer.text
+        assert "`batch_size`, `max_seq_len` or the model smaller" in answer.text
         await until(lambda: left(tmp_path) == [])
 
 

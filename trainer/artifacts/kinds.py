@@ -9,7 +9,6 @@ from trainer.artifacts.job_folder import AnyJob, FolderT_co, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import QueueSettings
-from trainer.store import keys
 
 KindName = Literal["models", "tokenizers", "experiments"]
 """The folder of a kind below the artifacts root, and in the object store."""
@@ -35,9 +34,10 @@ class JobKind(NamedTuple, Generic[FolderT_co]):
         return settings.training_slots if self.own_slots is None else self.own_slots
 
 
+TOKENIZER_QUEUE, EXPERIMENT_QUEUE = "tokenizers", "experiments"
 RUNS = JobKind("models", RunStore, "train", own_queue=None, own_slots=None)
-TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", keys.TOKENIZER_QUEUE)
-EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", keys.EXPERIMENT_QUEUE, own_slots=4)
+TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", TOKENIZER_QUEUE)
+EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", EXPERIMENT_QUEUE, own_slots=4)
 """An experiment only waits for its runs, which have slots of their own."""
 AnyKind: TypeAlias = JobKind[AnyJob]
 JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS)

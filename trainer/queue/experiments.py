@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, shared_tokenizer_label
+from trainer.artifacts.kinds import EXPERIMENT_QUEUE
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
@@ -35,7 +36,6 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.resolve import preview_training, resolve_request
-from trainer.store import keys
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 
@@ -108,7 +108,7 @@ class Experiments:
             await self._replication.request_cancel("experiments", experiment_id)
         elif await asyncio.to_thread(cancel_experiment, experiment, self._runs):
             async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
-                await self._store.dequeue(keys.EXPERIMENT_QUEUE, experiment_id)
+                await self._store.dequeue(EXPERIMENT_QUEUE, experiment_id)
         return await self.status(experiment_id)
 
 

@@ -14,8 +14,6 @@ WORKER = "trainer:worker"
 WORKERS = "trainer:workers"
 """The published information of each worker, by process; that of ended workers is deleted when it is read."""
 INTERACTIVE_QUEUE = "interactive"
-TOKENIZER_QUEUE = "tokenizers"
-EXPERIMENT_QUEUE = "experiments"
 ABORTS = abort_jobs_ss
 """arq's abort requests, which this program neither writes nor reads."""
 
