@@ -63,11 +63,12 @@ class Prepared(NamedTuple):
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
-        if operation.name == "delete_score":
-            record, body = _REQUESTS["score"]
-            found[REQUEST] = self.api.post(f"/runs/{run}/score?wait=60", record, body).request_id
-        elif issubclass(operation.path_model, RequestPath):
-            found[REQUEST] = self.requests[operation.path.split("/")[3]]
+        if issubclass(operation.path_model, RequestPath):
+            kind = operation.path.split("/")[3]
+            found[REQUEST] = self.requests[kind]
+            if operation.method == "DELETE":
+                record, body = _REQUESTS[kind]
+                found[REQUEST] = self.api.post(f"/runs/{run}/{kind}?wait=60", record, body).request_id
         return found
 
 

@@ -73,7 +73,7 @@ class Jobs:
                 return
             if job.has_work() or await self._replication.is_open(kind.name, job_id):
                 await self._write(kind.name, job_id, lambda: work(job))
-            if after is not None and job.exists():  # it may be deleted as soon as it has ended
+            if after is not None and job.path.exists():  # it may be deleted as soon as it has ended
                 await after(job)
 
         return function
@@ -96,7 +96,7 @@ class Jobs:
                 await self._replication.fetch("tokenizers", effective.tokenizer_id)
         if run.manifest() is None:
             await supervise(run, self._settings, self._store)
-        if not run.exists():
+        if not run.path.exists():
             return  # it was deleted as soon as it had ended
         await asyncio.to_thread(pause_idle_run if run.pause_requested() else complete_end, run)
         manifest = run.manifest()
