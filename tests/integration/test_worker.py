@@ -201,7 +201,9 @@ async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp
     async with lab.queue() as queue, lab.store() as store:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
-        queue.runs.get(run_id).path.rename(tmp_path / run_id)
+        run = queue.runs.get(run_id)
+        run.path.rename(tmp_path / run_id)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)  # as its training does when it saves a checkpoint
         kill(processes(lab.folder, "train-child")[0].pid)
         async with asyncio.timeout(30):  # not the minute after which a failed attempt is tried again
             while await store.redis.zcard("training"):

@@ -96,6 +96,10 @@ class RunDirectory(JobFolder[RunRecord]):
         self._events = path / "events.jsonl"
         self._pause = path / "pause"
 
+    def is_deleted(self) -> bool:
+        """Return True if request and events are gone; a process that still trains may write the folder again."""
+        return not self.exists() and not self._events.exists()
+
     def is_unfinished(self) -> bool:
         """Return True until the end is completely written."""
         return not self.seal.exists()

@@ -73,12 +73,14 @@ class Jobs:
                 return
             if job.has_work() or await self._replication.is_open(kind.name, job_id):
                 await self._write(kind.name, job_id, lambda: work(job))
-            if after is not None and job.path.exists():  # it may be deleted as soon as it has ended
+            if after is not None:
                 await after(job)
 
         return function
 
     async def _publish_end(self, run: RunDirectory) -> None:
+        if run.is_deleted():
+            return  # as soon as it had ended
         try:
             await publish_events(self._store, run)
         except STORE_ERRORS as error:
@@ -96,8 +98,8 @@ class Jobs:
                 await self._replication.fetch("tokenizers", effective.tokenizer_id)
         if run.manifest() is None:
             await supervise(run, self._settings, self._store)
-        if not run.path.exists():
-            return  # it was deleted as soon as it had ended
+        if run.is_deleted():
+            return
         await asyncio.to_thread(pause_idle_run if run.pause_requested() else complete_end, run)
         manifest = run.manifest()
         if manifest is not None and manifest.tokenizer is not None:

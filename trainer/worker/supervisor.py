@@ -57,7 +57,7 @@ async def _supervise(run: RunDirectory, settings: Settings, store: Store) -> Non
     locked_since = math.inf
     publishing = asyncio.create_task(_publish_new_events(run, store))
     try:
-        while run.path.exists() and run.manifest() is None and not run.pause_requested():
+        while not run.is_deleted() and run.manifest() is None and not run.pause_requested():
             child = await supervise_child("train-child", run.run_id, settings, store, about)
             seconds = await _seconds_to_next(run, child, settings.queue)
             if seconds is None:
@@ -88,7 +88,7 @@ async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings,
 
 async def _seconds_to_next(run: RunDirectory, child: ChildEnd, queue: QueueSettings) -> float | None:
     """Record the end of an attempt; return the seconds until the next one, None if the run has ended or is deleted."""
-    if run.manifest() is not None or not run.path.exists():
+    if run.manifest() is not None or run.is_deleted():
         return None
     if child.cause is None:
         return queue.retry_seconds
