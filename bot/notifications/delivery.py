@@ -10,13 +10,14 @@ from typing import Literal, TypeVar
 import discord
 import structlog
 
-from bot.notifications.closed_card import closed_message
+from bot.messages.buttons import button_row
+from bot.messages.text import AMBER, make_embed
 from bot.notifications.digest import Place
-from bot.notifications.subjects import Message, Subject, View
+from bot.notifications.subjects import Message, Subject, View, no_files
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
 from bot.rest.pacing import Pace
-from trainer.people.language import use_language
+from trainer.people.language import _, use_language
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -100,7 +101,7 @@ class Delivery:
         channel = self._client.get_partial_messageable(origin_id)
         try:
             async with self._pace.turn(origin_id, is_new=True):
-                await self._send("mention", channel, closed_message(self.subject.subject_id))
+                await self._send("mention", channel, _closed_message(self.subject.subject_id))
         except HTTP_ERROR as error:
             if not is_closed(error):
                 raise
@@ -248,3 +249,16 @@ class Delivery:
         if slot == "card" and self._watcher.has_second_card:
             name += ":2"
         return sha256(name.encode()).hexdigest()[:_NONCE_CHARACTERS]
+
+
+def _closed_message(subject_id: str) -> Message:
+    """Return the one message in the channel of the command; it tells others nothing but the id."""
+    lines = [
+        _("The bot cannot send you direct messages, so it sends none about this. `/mt status` shows your runs."),
+        _("Allow direct messages from this server's members, then use `/mt watch`."),
+    ]
+    return Message(
+        make_embed(AMBER, f"📪 {_('Direct messages are closed')}", lines, f"{subject_id} · closed"),
+        no_files,
+        button_row(),
+    )

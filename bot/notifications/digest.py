@@ -11,8 +11,8 @@ import structlog
 
 from bot.messages.buttons import button_row
 from bot.messages.digest_card import digest_card
-from bot.notifications.subjects import Message, Reading, Subject, View, no_files
-from bot.people.watchers import Ledger, State, Watcher
+from bot.notifications.subjects import Message, Reading, State, Subject, View, no_files
+from bot.people.watchers import Ledger, Watcher
 from trainer.people.language import current_language
 from trainer.system.files import DISK
 

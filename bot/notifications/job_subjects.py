@@ -13,8 +13,8 @@ from bot.messages.experiment_buttons import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.messages.tokenizer_card import tokenizer_card
 from bot.notifications.run_subject import LiveStatus, RunSubject
-from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, Subject, View, no_files
-from bot.people.watchers import Ledger, State, Watcher
+from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
+from bot.people.watchers import Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.corpus_builds import BuildStatus, BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore

@@ -5,11 +5,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import discord
 
-from bot.people.watchers import Ledger, State, Watcher
+from bot.people.watchers import Ledger, Watcher
 
 RESULT = " · result"
 """End of the footer of a final message, which distinguishes it from a card."""
@@ -23,6 +23,17 @@ class Message(NamedTuple):
     embed: discord.Embed
     files: Callable[[], list[discord.File]]
     buttons: discord.ui.View
+
+
+class State(Protocol):
+    """The state of a subject, compared by value; a card is edited when it has become unequal."""
+
+    @property
+    def has_ended(self) -> bool: ...
+
+    @property
+    def line(self) -> str | None:
+        """Line in a digest; None for a subject that always has a card."""
 
 
 class View(ABC):

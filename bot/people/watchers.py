@@ -75,17 +75,6 @@ class MessageLedger(Frozen):
         return [watcher for watcher in self.watchers if not watcher.is_done]
 
 
-class State(Protocol):
-    """The state of a subject, compared by value; a card is edited when it has become unequal."""
-
-    @property
-    def has_ended(self) -> bool: ...
-
-    @property
-    def line(self) -> str | None:
-        """Line in a digest; None for a subject that always has a card."""
-
-
 class HasLedger(Protocol):
     """Something on disk that has a ledger."""
 

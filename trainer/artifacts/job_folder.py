@@ -77,7 +77,7 @@ class JobFolder(Generic[RecordT_co]):
         return self._request.exists() and not any(end.exists() for end in (self.result, self._error, self._cancel))
 
     def has_begun(self) -> bool:
-        """Return True once a worker has begun with it, which writes a log."""
+        """Return True once a worker has started the job: it then writes a log."""
         return self.logs.exists()
 
     def may_begin(self) -> bool:

@@ -31,7 +31,7 @@ class Terminal:
     pauses = True
     """False if an interruption of this command does not pause its run."""
     interruption: str | None = None
-    """What the command has done with its run after Ctrl-C; None if it leaves the run alone."""
+    """The sentence about the run after Ctrl-C; None if the command has left the run alone."""
     continues_when_repeated = False
     """True for commands that continue an interrupted job when they are given again."""
     options: Mapping[str, str] = {}

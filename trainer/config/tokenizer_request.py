@@ -1,4 +1,4 @@
-"""What a request for a tokenizer means: its config, its id, and the record of a tokenizer that a run has trained."""
+"""Tokenizer requests: their configs and ids, and the records of tokenizers that runs have trained."""
 
 from hashlib import sha256
 from pathlib import PurePath

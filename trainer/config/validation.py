@@ -164,7 +164,7 @@ _EXPECTED = {
     "less_than_equal": "less than or equal to {le}",
     "finite_number": "a finite number",
 }
-"""What a value must be, by the type of pydantic's error and with the values of its context."""
+"""The rule that a value breaks, by the type of pydantic's error; the braces take values of the error's context."""
 
 
 def _problem(items: Sequence[_Item], record: Schema) -> FieldProblem:

@@ -22,12 +22,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 JobState = Literal["queued", "running", "completed", "failed"]
 WaitReason = Literal["turn", "worker", "gpu", "cpu", "memory", "queue", "disk_space", "disk"]
-"""What a job waits for: its turn, any worker, a worker with a GPU, for the CPU or with more memory, the end of the
-queue's pause, space on the disk, or a disk that works."""
+"""Reasons of waiting: its turn; a worker of any kind, with a GPU, for the CPU, with more memory; the end of the queue's
+pause; space on the disk; a disk that works."""
 StopCause = Literal["crashed", "stalled", "starved", "killed", "disk_full", "disk_unwritable", "worker_ended"]
 """Why an attempt ended before its time; starved: the system killed it, because memory ran out."""
 Phase = Literal["reading", "training", "evaluating"]
-"""What a running job does."""
+"""Phases of a running job."""
 
 
 class Frozen(BaseModel):

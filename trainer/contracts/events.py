@@ -60,7 +60,7 @@ class JobProgress(EventBase):
     """For people; programs read `phase` and `cause`."""
     phase: Phase | None = None
     cause: StopCause | None = None
-    """Why the attempt ended; the run goes on."""
+    """The cause of an attempt's end; the run continues with another attempt."""
     payload: dict[str, float] = Field(default_factory=dict)
 
 

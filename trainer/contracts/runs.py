@@ -435,9 +435,9 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     message: str
     """The state in words, for people; programs read `status`, `waits_for`, `phase` and `stopped_by`."""
     waits_for: WaitReason | None = None
-    """What the run waits for: its turn, a worker, a worker of another kind, the queue, or its disk."""
+    """The reason of waiting: its turn, a worker, a worker of another kind, the queue, or its disk."""
     phase: Phase | None = None
-    """What a running run does; None until it has begun."""
+    """The phase of a running run; None before the first."""
     stopped_by: StopCause | None = None
     """Why the last attempt ended, until the next one starts."""
     progress: Annotated[float, Field(ge=0, le=100)]

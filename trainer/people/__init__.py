@@ -1,1 +1,1 @@
-"""Who may do what, how often, and in which language the answer is."""
+"""Permissions, limits and the language of answers."""

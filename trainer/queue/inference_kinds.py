@@ -37,7 +37,7 @@ RequestT = TypeVar("RequestT", bound=InferenceRequest)
 
 
 class HttpRoute(NamedTuple):
-    """How the HTTP API names a kind: POST to `/runs/{run_id}/KIND`, GET and DELETE below it with the request's id."""
+    """The HTTP operations of a kind: POST `/runs/{run_id}/KIND`, and GET and DELETE of a request by its id."""
 
     noun: str
     """The result, with its article."""

@@ -12,7 +12,7 @@ from trainer.queue.cost import SAFETY_FACTOR
 from trainer.system.hardware import may_have_cuda
 
 UNMET: tuple[WaitReason | None, ...] = ("worker", "gpu", "cpu", "memory")
-"""What a queued run that no running worker takes waits for."""
+"""The reasons why no running worker takes a queued run."""
 
 
 def needs_of(effective: EffectiveRequest, cost: Cost | None) -> JobNeeds:
