@@ -211,10 +211,11 @@ class CheckpointStore:
         """
         files = sealed_files(folder, names)
         sizes = {file.path: file.bytes for file in files}
-        if expected is not None and (
-            sizes[WEIGHTS] > max_file_bytes(expected)
-            or sizes[OPTIMIZER_STATE] > _MAX_OPTIMIZER_RATIO * weight_bytes(expected) + _MAX_OTHER_BYTES
-        ):
+        limits = {STATE: _MAX_OTHER_BYTES}
+        if expected is not None:
+            limits[WEIGHTS] = max_file_bytes(expected)
+            limits[OPTIMIZER_STATE] = _MAX_OPTIMIZER_RATIO * weight_bytes(expected) + _MAX_OTHER_BYTES
+        if any(sizes[name] > limit for name, limit in limits.items()):
             raise corrupt(folder)
         try:
             content = {name: read_regular(folder / name, size) for name, size in sizes.items()}
