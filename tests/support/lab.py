@@ -1,6 +1,8 @@
 """A folder with a running worker that the tests of a process share: a worker needs longer to start than a tiny run."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, ended, environment_in, settings_in, some_text, tiny_request, wait_for_status
+from tests.support import (
+    add_corpus,
+    child_of,
+    ended,
+    environment_in,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.runs import RunDirectory
@@ -74,11 +85,16 @@ class Lab:
 
     @asynccontextmanager
     async def worker_busy(self, queue: JobQueue) -> AsyncIterator[str]:
-        """Keep the worker busy with a run until the end of the block, so that other runs wait; give the run's id."""
+        """Keep the worker busy with a run that stands still until the end of the block; give the run's id."""
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait_for_status(queue, run_id, training)
-        yield run_id
-        await queue.cancel(run_id)
+        child = child_of(self.folder, run_id)
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            yield run_id
+        finally:
+            await queue.cancel(run_id)
+            os.kill(child.pid, signal.SIGCONT)
 
 
 @contextmanager

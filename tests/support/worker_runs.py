@@ -9,7 +9,8 @@ from trainer.contracts.runs import RunStatus
 from trainer.queue.queue import JobQueue
 from trainer.training.progress import CurveRow
 
-LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
+LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20, "batch_size": 1, "max_seq_len": 8}
+"""A run that a test has to end: it would take many minutes."""
 
 
 def events_of(queue: JobQueue, run_id: str) -> list[Event]:
