@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from trainer.artifacts.replication import full_run_id, whole_run
+from trainer.artifacts.replication import complete_run, full_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.notebook import NotebookModel, Surprisal
 from trainer.config.settings import load_settings
@@ -47,7 +47,7 @@ class Model(NotebookModel):
                 return cls(record.run_id, model, tokenizer)
             settings = load_settings()
             place = f" in '{settings.app.artifacts_root.absolute()}', and no such folder"
-            run = whole_run(settings, full_run_id(settings, str(source), place))
+            run = complete_run(settings, full_run_id(settings, str(source), place))
         return cls(run.completed_manifest().run_id, *load_run(run))
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:

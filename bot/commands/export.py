@@ -60,7 +60,7 @@ async def _exported_model(context: CommandContext, record: RunRecord, to: ModelF
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
     bot = context.bot
     exports = bot.backend.exports
-    await context.bot.queue.replication.fetch("models", record.run_id, is_whole=True)
+    await context.bot.queue.replication.fetch("models", record.run_id, with_weights=True)
     file = await exports.export(record.run_id, to)
     size = file.stat().st_size
     if size <= limit_bytes:

@@ -310,7 +310,7 @@ def judge(campaign: Campaign, references: dict[str, Result], folder: Path) -> Ve
         try:
             head = _ended_head(objects, run_id)
             replica = Replica(objects, folder, "models", run_id)
-            replica.pull(is_whole=True)
+            replica.pull(with_weights=True)
         except (AppError, LookupError) as error:
             faults.append(str(error))
             continue

@@ -82,11 +82,11 @@ async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_pa
         assert await store.get(keys.in_progress("no-definition")) is None
 
 
-async def test_suspects__are_the_jobs_that_do_not_wait_as_they_were_enqueued(tmp_path: Path) -> None:
+async def test_lost_jobs__are_those_that_do_not_wait_as_they_were_enqueued(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (store, _):
         names = ["waits", "claimed", "deferred", "undefined", "other-job", "unqueued", "infinite"]
         await enqueue(store, *names)
-        assert await suspects(store, *names) == []
+        assert await lost_jobs(store, *names) == []
 
         assert await begun(store, 2) == ["waits", "claimed"]
         await store.release(["waits"])
@@ -98,9 +98,9 @@ async def test_suspects__are_the_jobs_that_do_not_wait_as_they_were_enqueued(tmp
         unqueued: Awaitable[object] = store.redis.zrem(QUEUE, "unqueued")
         await unqueued
 
-        assert await suspects(store, *names) == names[1:]
-        assert await suspects(store, "waits", "never-enqueued") == ["never-enqueued"]
+        assert await lost_jobs(store, *names) == names[1:]
+        assert await lost_jobs(store, "waits", "never-enqueued") == ["never-enqueued"]
 
 
-async def suspects(store: Store, *job_ids: str) -> list[str]:
-    return await store.suspects(QUEUE, "train", {job_id: FolderJobPayload(job_id=job_id) for job_id in job_ids})
+async def lost_jobs(store: Store, *job_ids: str) -> list[str]:
+    return await store.find_lost_jobs(QUEUE, "train", {job_id: FolderJobPayload(job_id=job_id) for job_id in job_ids})

@@ -20,7 +20,7 @@ from tests.support.redis_servers import served
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, with_redis
-from trainer.artifacts.replication import Replication, full_run_id, whole_run
+from trainer.artifacts.replication import Replication, complete_run, full_run_id
 from trainer.artifacts.runs import RunStore
 from trainer.commands.local_installation import LocalInstallation
 from trainer.config.settings import Settings
@@ -128,7 +128,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         elsewhere = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
         new_machine = changed(site.here, app=changed(site.here.app, artifacts_root=tmp_path / "new"))
         assert await asyncio.to_thread(full_run_id, new_machine, run_id[:-1]) == run_id
-        whole = await asyncio.to_thread(whole_run, site.here, run_id)
+        whole = await asyncio.to_thread(complete_run, site.here, run_id)
         report = await asyncio.to_thread(verify_run, whole, site.here)
 
         assert (status.status, had_weights, scored.status) == ("completed", False, "completed")
@@ -217,7 +217,7 @@ async def test_run_whose_machine_is_lost__continues_on_another_from_its_checkpoi
                 await told(queue, undisturbed)
             starts = [event for event in events_of(queue, run_id) if isinstance(event, JobStarted)]
             runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
-            weights = [(await asyncio.to_thread(whole_run, here, run.run_id)).weights.read_bytes() for run in runs]
+            weights = [(await asyncio.to_thread(complete_run, here, run.run_id)).weights.read_bytes() for run in runs]
             await queue.close()
 
     assert (moved.status, len(starts)) == ("completed", 2)

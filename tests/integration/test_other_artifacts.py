@@ -100,7 +100,7 @@ async def test_jobs__are_begun_by_the_workers_of_their_folder_and_wait_for_no_ot
     assert await begun(store, one) == ["job-1", "job-3"]
     job = FolderJobPayload(job_id="job-2")
     again = [
-        await store.restore("training", "train", "job-2", job, since=1, lease_seconds=9, artifacts=folder)
+        await store.requeue("training", "train", "job-2", job, since=1, lease_seconds=9, artifacts=folder)
         for folder in (other, one, one)
     ]
     assert again == [False, True, False]  # its folder has been given another id

@@ -60,7 +60,7 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     (other.path / "loss_curve.jsonl").write_bytes(b"{}\n")
     assert other.push()
     assert not other.push()
-    replica(bucket, here).pull(is_whole=True)
+    replica(bucket, here).pull(with_weights=True)
 
     assert whole == light | {"checkpoints/step-5/weights.safetensors": b"w" * 1000}
     assert "checkpoints/step-5/weights.safetensors" not in light
@@ -259,7 +259,7 @@ def test_any_order_of_claims_and_writes__keeps_one_writer_and_whole_states(tmp_p
                         assert not one.push()  # there was nothing to store
                 case "pull":
                     expected = content(one.path) if name == writer else stored
-                    one.pull(is_whole=True)
+                    one.pull(with_weights=True)
                     assert content(one.path) == expected
                 case _:
                     replicas[name] = replica(bucket, roots[name], run_id)
@@ -268,7 +268,7 @@ def test_any_order_of_claims_and_writes__keeps_one_writer_and_whole_states(tmp_p
                 name: sha256(data).hexdigest() for name, data in stored.items()
             }
             assert head.writer == own_artifacts_id(roots[writer], "machine")
-        replicas["last"].pull(is_whole=True)
+        replicas["last"].pull(with_weights=True)
         assert content(replicas["last"].path) == stored
 
     check()

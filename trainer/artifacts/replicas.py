@@ -164,7 +164,7 @@ class Replica:
             stored = self._stored_head()
             if stored is None:
                 raise _not_stored(self.item_id)
-            if not self._take(stored, is_whole=True):
+            if not self._take(stored, with_weights=True):
                 raise WriterChanged
             head = changed(stored.head, counter=stored.head.counter + 1, writer=self._machine)
             if self._replace_head(head, stored.key, stored.etag):
@@ -187,17 +187,17 @@ class Replica:
             self._settle()
         return head != copy.head
 
-    def pull(self, *, is_whole: bool = False) -> None:
+    def pull(self, *, with_weights: bool = False) -> None:
         """Bring the folder on this disk to the stored state, unless a process of this machine writes it.
 
-        Without `is_whole`, weights and checkpoints stay in the store. Raises NOT_FOUND if the folder is not stored.
+        Without `with_weights`, weights and checkpoints stay in the store. Raises NOT_FOUND if the folder is not stored.
         """
         stored = self._stored_head()
         if stored is None:
             raise _not_stored(self.item_id)
         if stored.head.has_ended and stored.key == self._open:
             self._settle_stored(stored)
-        self._take(stored, is_whole=is_whole)
+        self._take(stored, with_weights=with_weights)
 
     def is_stored(self, *, verifies: bool = True) -> bool:
         """Return True if every file of an ended folder is in the store as it is on this disk.
@@ -273,7 +273,7 @@ class Replica:
         copy = self._copy
         return copy is not None and (head.writer, head.counter) == (self._machine, copy.head.counter)
 
-    def _take(self, stored: _Copy, *, is_whole: bool) -> bool:
+    def _take(self, stored: _Copy, *, with_weights: bool) -> bool:
         """Bring the folder on this disk to a state; return False if a process of this machine writes it."""
         head, is_writer = stored.head, self._is_writer(stored.head)
         if is_writer and not head.has_ended:
@@ -285,7 +285,7 @@ class Replica:
         with lock:
             for _ in range(_ATTEMPTS):
                 try:
-                    self._download(head, is_whole=is_whole)
+                    self._download(head, with_weights=with_weights)
                     break
                 except (FileNotFoundError, BrokenFile):  # the writer has replaced it meanwhile
                     again = self._stored_head()
@@ -301,13 +301,13 @@ class Replica:
             self._keep_copy(stored)
         return True
 
-    def _download(self, head: Head, *, is_whole: bool) -> None:
+    def _download(self, head: Head, *, with_weights: bool) -> None:
         """Download what this disk lacks; the file that makes the folder visible comes last."""
         known = {} if self._copy is None else {file.path: file.sha256 for file in self._copy.head.files}
         first = [file for file in head.files if file.path != _REQUEST]
         for file in (*first, *(file for file in head.files if file.path == _REQUEST)):
             target = self.path / file.path
-            is_wanted = is_whole or not _is_heavy(file.path)
+            is_wanted = with_weights or not _is_heavy(file.path)
             if is_wanted and not (known.get(file.path) == file.sha256 and _size(target) == file.bytes):
                 DISK.make_folder(target.parent)
                 self._download_file(file, target)

@@ -60,13 +60,13 @@ class Replication:
         """Let the next `refresh` look at a folder, which may have ended before that."""
         self._watched.add(f"{OPEN}{kind}/{item_id}")
 
-    async def fetch(self, kind: KindName, item_id: str, *, is_whole: bool = False) -> None:
+    async def fetch(self, kind: KindName, item_id: str, *, with_weights: bool = False) -> None:
         """Bring a folder to the stored state, with weights and checkpoints if it is wanted whole.
 
         A folder that is not stored stays as it is.
         """
         with _if_stored():
-            await self._with(kind, item_id, partial(Replica.pull, is_whole=is_whole))
+            await self._with(kind, item_id, partial(Replica.pull, with_weights=with_weights))
 
     async def write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do work that writes a folder as its only writer, and store what changes in it meanwhile.
@@ -202,12 +202,12 @@ def full_run_id(settings: Settings, given: str, place: str = "") -> str:
     return one_run_id(given, run_ids, place)
 
 
-def whole_run(settings: Settings, run_id: str) -> RunDirectory:
+def complete_run(settings: Settings, run_id: str) -> RunDirectory:
     """Return a run with its weights and checkpoints on this disk; raises RUN_NOT_FOUND."""
     objects = _object_store(settings)
     if objects is not None:
         with _if_stored():
-            Replica(objects, settings.app.artifacts_root, "models", run_id).pull(is_whole=True)
+            Replica(objects, settings.app.artifacts_root, "models", run_id).pull(with_weights=True)
     return RunStore(settings.app.artifacts_root).get(run_id)
 
 

@@ -138,7 +138,7 @@ class TokenizerStore(JobStore[TokenizerDirectory]):
         self.directory(record.tokenizer_id).mark_used()
         return self.create_or_continue(record.tokenizer_id, record)
 
-    def keep(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> TokenizerDirectory:
+    def store_copy(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> TokenizerDirectory:
         """Store a copy of the tokenizer of a run under its id, unless it is stored already."""
         tokenizer = self.directory(manifest.tokenizer_id)
         path = tokenizer.path

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
-from trainer.artifacts.replication import whole_run
+from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
@@ -46,7 +46,7 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
     if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
     terminal.options = {"format": "--format"}
-    run = whole_run(settings_for(), options.run)
+    run = complete_run(settings_for(), options.run)
     with _path_errors(options.out):
         if options.format == "archive":
             from trainer.export.archive import export_archive  # torch

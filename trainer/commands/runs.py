@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from trainer.artifacts.replication import whole_run
+from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, LocalRunOptions, Options, RunOptions, flag, option
 from trainer.commands.connection import (
     full_run_id,
@@ -109,7 +109,7 @@ def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         return with_server(settings, lambda server: _resume_on_server(options.run, server, terminal))
-    run = whole_run(settings, options.run)
+    run = complete_run(settings, options.run)
     origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
 
     async def resume(queue: JobQueue) -> int:
@@ -220,7 +220,7 @@ def _files(options: RunOptions, terminal: Terminal) -> int:
 
 def _verify(options: LocalRunOptions, terminal: Terminal) -> int:
     settings = settings_for()
-    run = whole_run(settings, options.run)
+    run = complete_run(settings, options.run)
     from trainer.export.verification import verify_run  # torch, for the model
 
     report = verify_run(run, settings)

@@ -51,7 +51,7 @@ async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.Stre
     """Download a file, or one range of its bytes; the ETag is its SHA-256."""
     folder, files = await _artifact(call)
     if call.path.kind == "models":
-        await call.api.queue.replication.fetch("models", call.path.item_id, is_whole=True)
+        await call.api.queue.replication.fetch("models", call.path.item_id, with_weights=True)
     record = next((file for file in files if file.path == call.query.path), None)
     if record is None:
         raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")

@@ -47,11 +47,11 @@ class Enqueuer:
             owner=_owner(record),
         )
 
-    async def restore(self, kind: AnyKind, job: AnyJob, *, is_claimed: bool = False) -> bool:
+    async def requeue(self, kind: AnyKind, job: AnyJob, *, is_claimed: bool = False) -> bool:
         """Enqueue an unfinished job again if its queue has lost it; return whether it had."""
         record: JobRecord = await asyncio.to_thread(job.record)
         had_turn = is_claimed or await asyncio.to_thread(job.has_begun)
-        return await self._store.restore(
+        return await self._store.requeue(
             *self._place(kind),
             job.job_id,
             FolderJobPayload(job_id=job.job_id),
@@ -62,19 +62,19 @@ class Enqueuer:
             owner=None if had_turn else _owner(record),
         )
 
-    async def suspects(self, kind: AnyKind, job_ids: Sequence[str]) -> list[str]:
-        """Return the jobs that `restore` has to compare with the disk: all but those that wait in the queue."""
+    async def find_lost_jobs(self, kind: AnyKind, job_ids: Sequence[str]) -> list[str]:
+        """Return the jobs that `requeue` has to compare with the disk: all but those that wait in the queue."""
         if not job_ids:  # a folder without jobs, which may be another than that of the jobs, gets no id
             return []
         payloads = {job_id: FolderJobPayload(job_id=job_id) for job_id in job_ids}
-        return await self._store.suspects(*self._place(kind), payloads, artifacts=await self._artifacts_id())
+        return await self._store.find_lost_jobs(*self._place(kind), payloads, artifacts=await self._artifacts_id())
 
-    async def restore_turns(self, runs: RunStore) -> None:
-        """Restore the turns of the owners of runs from the disk if Redis has lost them."""
+    async def rebuild_turns(self, runs: RunStore) -> None:
+        """Rebuild the turns of the owners of runs from the disk if Redis has lost them."""
         queue = self._settings.queue.name
         if not await self._store.has_turns(queue):
             turns = await asyncio.to_thread(_last_starts, runs)
-            await self._store.restore_turns(queue, turns, artifacts=await self._artifacts_id())
+            await self._store.rebuild_turns(queue, turns, artifacts=await self._artifacts_id())
 
     def _place(self, kind: AnyKind) -> tuple[str, str]:
         return kind.queue(self._settings.queue), kind.function

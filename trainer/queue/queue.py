@@ -259,7 +259,7 @@ class JobQueue:
         return None
 
     async def _origin(self, run: RunDirectory) -> Origin:
-        await self.replication.fetch("models", run.run_id, is_whole=True)
+        await self.replication.fetch("models", run.run_id, with_weights=True)
         return await resolve_origin(run, self.corpora, self._settings)
 
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:

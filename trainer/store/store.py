@@ -210,7 +210,7 @@ class Store(Answers, EventStreams):
             pipe.zadd(queue, {job_id: seconds}, nx=True)
             pipe.xadd(keys.JOB_NOTIFICATIONS, {"queue": queue, "artifacts": artifacts}, maxlen=_NOTIFICATIONS_LENGTH)
 
-    async def restore(
+    async def requeue(
         self,
         queue: str,
         function: str,
@@ -251,10 +251,10 @@ class Store(Answers, EventStreams):
             await due
         return False
 
-    async def suspects(
+    async def find_lost_jobs(
         self, queue: str, function: str, payloads: Mapping[str, JobPayload], *, artifacts: str = ""
     ) -> list[str]:
-        """Return the jobs that `restore` may have to change; each of the others waits in the queue as it should.
+        """Return the jobs that `requeue` may have to change; each of the others waits in the queue as it should.
 
         Takes three round trips, however many jobs there are; at least one.
         """
@@ -347,7 +347,7 @@ class Store(Answers, EventStreams):
         reply: Awaitable[float | None] = self.redis.zscore(keys.turns(queue), _RESTORED)
         return await reply is not None
 
-    async def restore_turns(self, queue: str, turns: Mapping[str, float], *, artifacts: str) -> None:
+    async def rebuild_turns(self, queue: str, turns: Mapping[str, float], *, artifacts: str) -> None:
         """Record the last start of each owner's jobs, in seconds since 1970, except for owners with a turn."""
         scores: dict[str, float] = {f"{artifacts}/{owner}": at * 1000 for owner, at in turns.items()}
         done: Awaitable[object] = self.redis.zadd(keys.turns(queue), {_RESTORED: 0.0, **scores}, nx=True)

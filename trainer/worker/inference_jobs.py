@@ -133,7 +133,7 @@ class InferenceJobs:
         if kind_of(record).writes_run:
             return await self._measure(record)
         if not await asyncio.to_thread(self._has_weights, run_id):
-            await self._replication.fetch("models", run_id, is_whole=True)
+            await self._replication.fetch("models", run_id, with_weights=True)
         return await self._compute_here(record)
 
     def _has_weights(self, run_id: str) -> bool:

@@ -37,10 +37,10 @@ async def reconcile(settings: Settings, store: Store) -> None:
         jobs = kind.store(root)
         waiting = [job_id for job_id in job_ids if not jobs.directory(job_id).is_paused]
         if kind is RUNS and waiting:
-            await enqueuer.restore_turns(runs)
-        suspects = await enqueuer.suspects(kind, waiting)
-        for job in await asyncio.to_thread(in_order, map(jobs.directory, suspects)):
-            if await enqueuer.restore(kind, job, is_claimed=job.job_id in holders):
+            await enqueuer.rebuild_turns(runs)
+        lost = await enqueuer.find_lost_jobs(kind, waiting)
+        for job in await asyncio.to_thread(in_order, map(jobs.directory, lost)):
+            if await enqueuer.requeue(kind, job, is_claimed=job.job_id in holders):
                 log.info(f"{job.word}_requeued", **job.log_id)
     ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
     unpublished = await store.unpublished([*unfinished[RUNS], *(run.run_id for run in ended)])

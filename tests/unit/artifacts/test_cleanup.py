@@ -368,7 +368,7 @@ def add_tokenizer(folder: Path, text: str, days: float = 20) -> str:
     tokenizer = char_tokenizer([text])
     with tempfile.TemporaryDirectory() as own:
         tokenizer.save(Path(own) / "own")
-        TokenizerStore(folder / "artifacts").keep(Path(own) / "own", tokenizer.manifest)
+        TokenizerStore(folder / "artifacts").store_copy(Path(own) / "own", tokenizer.manifest)
     tokenizer_id = tokenizer.manifest.tokenizer_id
     make_old(folder / "artifacts" / "tokenizers" / tokenizer_id, days)
     return tokenizer_id

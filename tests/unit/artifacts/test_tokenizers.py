@@ -171,7 +171,7 @@ def test_tokenizer_of_a_run__is_kept_by_its_id_complete_and_once(lab: Lab) -> No
     assert lab.store.all() == []
     lab.refused(name, ErrorCode.TOKENIZER_NOT_FOUND, "There is no tokenizer")
 
-    lab.store.keep(path, own.manifest)
+    lab.store.store_copy(path, own.manifest)
     assert lab.store.get(name).completed_manifest() == own.manifest
     assert contents(half) == contents(path)
     status = lab.status(name)
@@ -179,14 +179,14 @@ def test_tokenizer_of_a_run__is_kept_by_its_id_complete_and_once(lab: Lab) -> No
     assert abs((status.created_at - own.manifest.created_at).total_seconds()) < 60
     assert lab.unfinished() == []
     char_tokenizer(["ab", "c"]).save(lab.folder / "other")  # of equal content, but made at another time
-    lab.store.keep(lab.folder / "other", own.manifest)
+    lab.store.store_copy(lab.folder / "other", own.manifest)
     assert contents(half) == contents(path)
 
 
 def test_tokenizer_of_a_run__has_a_request_and_is_for_equal_runs(lab: Lab) -> None:
     run, own, store = run_record(), char_tokenizer(["ab", "c"]), lab.store
     own.save(lab.folder / "run")
-    kept = store.keep(lab.folder / "run", own.manifest)
+    kept = store.store_copy(lab.folder / "run", own.manifest)
     assert not kept.has_request() and not kept.is_shared()
     described = record_of_run(run, own.manifest)
     kept.describe(described, ["one", "two"])
@@ -207,7 +207,7 @@ def test_all__are_listed_newest_first_broken_ones_too(lab: Lab) -> None:
     first, second = (lab.store.create(lab.record(seed=seed)).tokenizer_id for seed in (1, 2))
     own = char_tokenizer(["ab"])
     own.save(lab.folder / "run")
-    broken = lab.store.keep(lab.folder / "run", own.manifest)
+    broken = lab.store.store_copy(lab.folder / "run", own.manifest)
     (broken.path / "manifest.json").write_bytes(b"{}")
     os.utime(broken.path / "manifest.json", (1, 1))
     found = [(tokenizer.tokenizer_id, tokenizer.status().status) for tokenizer in lab.store.all()]
