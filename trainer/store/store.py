@@ -85,17 +85,21 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return claimed end
 local orders = redis.call('MGET', KEYS[5], KEYS[6])
 if orders[1] and ARGV[9] ~= '' and orders[1] ~= ARGV[9] or orders[2] == '1' then return claimed end
 local rooms = {{cpu = ARGV[11], any = ARGV[12], cuda = ARGV[13]}}
-local function fits(definition)
-  local device = definition and string.match(definition, '"d": "(%a+)"')
-  local gpus, bytes = string.match(definition or '', '"n": (%d+)'), string.match(definition or '', '"m": (%d+)')
-  if not (rooms[device or ''] and gpus and bytes) or ARGV[10] == '' then return true end
-  return tonumber(gpus) <= tonumber(ARGV[10]) and tonumber(bytes) <= tonumber(rooms[device])
+local function parse(definition)
+  local is_json, job = pcall(cjson.decode, definition or '')
+  return is_json and type(job) == 'table' and job or {{}}
+end
+local function fits(job)
+  local room, gpus, bytes = rooms[job.d or ''], tonumber(job.n), tonumber(job.m)
+  if not (room and gpus and bytes) or ARGV[10] == '' then return true end
+  return gpus <= tonumber(ARGV[10]) and bytes <= tonumber(room)
 end
 local function try(member, score, owner)
   local claim, tries = ARGV[4] .. member, ARGV[8] .. member
   local definition = redis.call('GET', ARGV[5] .. member)
-  local folder = definition and string.match(definition, '"i": "(%x+)"')
-  if (folder and folder ~= ARGV[7]) or not fits(definition) then return end
+  local job = parse(definition)
+  local is_elsewhere = type(job.i) == 'string' and job.i ~= '' and job.i ~= ARGV[7]
+  if is_elsewhere or not fits(job) then return end
   if redis.call('EXISTS', claim) == 1 then return end
   redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
   if not string.match(redis.call('GET', tries) or '', '^%d%d?%d?%d?%d?%d?$') then
