@@ -32,7 +32,7 @@ async def test_embedded_server__is_found_while_it_runs(tmp_path: Path) -> None:
     assert await answering_server(settings) is None
 
 
-async def test_socket_under_a_short_name__is_refused_where_others_could_have_made_it(tmp_path: Path) -> None:
+async def test_socket_under_a_short_name__is_refused_in_a_folder_of_others(tmp_path: Path) -> None:
     settings = settings_in(tmp_path / ("long-name-" * 12), embedded_workers=0)
     services = Services(settings)
     url = await services.start()

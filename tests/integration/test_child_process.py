@@ -67,7 +67,7 @@ async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_
     assert await gone(tmp_path)
 
 
-async def test_server_killed__its_child_trains_on_and_the_next_one_has_a_new_server(tmp_path: Path) -> None:
+async def test_fork_server_killed__its_child_trains_on_and_a_new_one_starts(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(num_epochs=100), user_id=None)).run_id
@@ -80,7 +80,7 @@ async def test_server_killed__its_child_trains_on_and_the_next_one_has_a_new_ser
     assert [(status.status, status.attempt) for status in (first, second)] == [("completed", 1)] * 2
 
 
-async def test_process_that_cannot_be_started__is_an_error_and_the_next_one_starts(
+async def test_child_that_cannot_start__is_an_error_and_the_next_one_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await start_child("benchmark", settings_in(tmp_path), "none", "none")
@@ -96,6 +96,5 @@ async def test_process_that_cannot_be_started__is_an_error_and_the_next_one_star
     await until(lambda: not any(map(is_running, started)))  # until then no other server is started
     monkeypatch.undo()
     second = await start_child("benchmark", settings_in(tmp_path), "none", "none")
-
     assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert await second.wait() == await first.wait() == 1

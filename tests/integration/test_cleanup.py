@@ -37,9 +37,7 @@ _line: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
 @pytest.mark.parametrize("removals", [1, 4, 9])
-def test_killed_cleanup__leaves_complete_checkpoints_only_and_the_next_one_finishes(
-    tmp_path: Path, removals: int
-) -> None:
+def test_killed_cleanup__leaves_whole_checkpoints_for_the_next_one(tmp_path: Path, removals: int) -> None:
     ends: list[FinalState] = ["completed", "failed", "cancelled"]
     runs = [
         add_run(tmp_path, f"lstm-{number}", end, steps=tuple(range(1, 6)), best_step=2)
@@ -59,7 +57,6 @@ def test_killed_cleanup__leaves_complete_checkpoints_only_and_the_next_one_finis
         for _ in range(removals):
             assert b"cleanup_completed" in cleanup.stderr.readline()
         cleanup.kill()
-
     for run in runs:
         for step in checkpoint_steps(run.checkpoints):
             folder = step_folder(run.checkpoints, step)
@@ -138,7 +135,7 @@ async def keys_of_runs(store: Store) -> list[bytes]:
     return await found
 
 
-async def test_redis__keeps_ended_runs_for_days_only_and_the_answers_come_from_the_disk(tmp_path: Path) -> None:
+async def test_redis__keeps_ended_runs_for_days_and_answers_come_from_the_disk(tmp_path: Path) -> None:
     runs = [add_run(tmp_path, f"lstm-{number}", "failed", days=0, steps=()) for number in range(RUNS)]
     async with embedded(tmp_path) as (settings, queue, store), inside(queue, with_api(settings)) as here:
         await reconcile(settings, store)
@@ -146,7 +143,6 @@ async def test_redis__keeps_ended_runs_for_days_only_and_the_answers_come_from_t
         left_ms: list[int] = [await store.redis.pttl(key) for key in await keys_of_runs(store)]
         assert len(left_ms) == 2 * RUNS
         assert all(0 < one <= ENDED_SECONDS * 1000 for one in left_ms)
-
         for run in runs:
             make_old(run.seal, ENDED_SECONDS / DAY_SECONDS + 1)
         for key in await keys_of_runs(store):
@@ -155,7 +151,6 @@ async def test_redis__keeps_ended_runs_for_days_only_and_the_answers_come_from_t
             while await keys_of_runs(store):
                 await asyncio.sleep(0.01)
         await reconcile(settings, store)
-
         assert await keys_of_runs(store) == []
         assert await answers(here, runs) == before
         young = runs[7]
@@ -168,7 +163,7 @@ async def test_redis__keeps_ended_runs_for_days_only_and_the_answers_come_from_t
         )
 
 
-async def test_redis__keeps_nothing_of_bots_that_have_read_the_events_and_of_old_workers(tmp_path: Path) -> None:
+async def test_redis__keeps_nothing_of_read_events_and_of_old_workers(tmp_path: Path) -> None:
     add_run(tmp_path, "lstm-1", "failed", days=0, steps=())
     hour_ago = WorkerInfo(name="old:1", version="1", slots=1, seen_at=time.time() - 4000)
     async with embedded(tmp_path) as (settings, queue, store):
@@ -179,7 +174,6 @@ async def test_redis__keeps_nothing_of_bots_that_have_read_the_events_and_of_old
         for bot in (queue, JobQueue(settings, store)):
             assert await anext(bot.next_run_ids()) == "lstm-1"
             await store.redis.xadd(keys.EVENT_STREAM, {"run_id": "lstm-1"})
-
         pending = await told_server(store, "XPENDING", keys.EVENT_STREAM, keys.EVENT_GROUP)
         consumers = await told_server(store, "XINFO", "CONSUMERS", keys.EVENT_STREAM, keys.EVENT_GROUP)
         names = await told_server(store, "HKEYS", keys.WORKERS)
@@ -205,7 +199,6 @@ async def test_bot__shows_an_old_run_of_which_redis_knows_nothing(tmp_path: Path
         make_old(story.run.seal, 30)
         await store.redis.flushall()
         await reconcile(here.bot.settings, store)
-
         assert await keys_of_runs(store) == []
         assert "✅" in before and await shown() == before
         await store.close()

@@ -118,7 +118,6 @@ def test_compose__is_accepted_by_docker(profile: str, overrides: tuple[str, ...]
         text=True,
         check=False,
     )
-
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"redis", "bot", "worker"}
 
@@ -344,7 +343,6 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
             **{"PYTHONPATH": str(ROOT), "HOME": scratch, "TMPDIR": scratch, "REDIS__URL": server.url},
             **{"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "QUEUE__EMBEDDED_WORKERS": "0", "APP__ENV": "prod"},
         )
-
         # their files of coverage would be on the read-only side
         environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE")}
 
@@ -377,7 +375,6 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
             async with session.get("/metrics") as answer:
                 figures = await answer.text()
         [query] = [trigger.metadata["query"] for trigger in scaled().triggers]
-
         assert (status.status, status.error) == ("completed", None)
         assert (volumes / "artifacts" / "models" / accepted.run_id / "model.safetensors").exists()
         assert f"\n{query.removeprefix('max(').removesuffix(')')} " in figures  # the autoscaler's

@@ -49,7 +49,7 @@ async def test_texts__are_on_the_disk_until_they_expire_and_no_longer(tmp_path: 
     await services.stop()
 
 
-async def test_file__is_rewritten_once_for_what_has_expired_and_never_beside_another_rewriting(tmp_path: Path) -> None:
+async def test_file__is_rewritten_once_for_expired_texts_never_twice_at_once(tmp_path: Path) -> None:
     async with served(tmp_path, "--appendonly", "yes") as server:
         store = await connect(server.url)
         await store.put("a", SCORED, ttl_seconds=60)

@@ -74,7 +74,6 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
         assert [process.pid for process in processes(tmp_path, "answer-requests")] == pids
     finally:
         await child.stop()
-
     assert len(pids) == 1
     for record, here, there in zip(asked, together, alone, strict=True):
         assert here.response.request_id == there.response.request_id == record.response.request_id
@@ -122,7 +121,6 @@ async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) ->
         [process] = processes(tmp_path, "answer-requests")
     finally:
         await child.stop()
-
     assert (stays.response.status, after.response.status) == ("completed", "completed")
     assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
 
@@ -142,7 +140,6 @@ async def test_process_that_dies__is_told_to_all_whom_it_was_answering(tmp_path:
         ends = await asyncio.gather(*tasks[:3], return_exceptions=True)
     finally:
         await child.stop()
-
     assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
 
 
@@ -156,12 +153,10 @@ async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(t
         long: dict[str, object] = {"text": "the cat sat " * 160_000, "detail_level": "summary"}
         asked: dict[str, object] = {"request": parse(ScoreRequest, long)}
         answered = await child.answer(to_score("long", "abc").model_copy(update=asked))
-
         await until(lambda: memory_held_bytes(status) < before + (100 << 20))
         most = most_memory_bytes(status)
     finally:
         await child.stop()
-
     assert answered.response.status == "completed"
     assert most > before + (100 << 20)  # which it would have kept
 
@@ -180,7 +175,6 @@ from trainer.worker.children.inference_server import answer_requests
 answer_requests(load_settings())
 print(torch.get_num_threads(), file=sys.stderr)
 """
-
     child = subprocess.run(
         [sys.executable, "-c", code],
         env={**environment_in(tmp_path), "MKL_NUM_THREADS": "", **environment},
@@ -189,5 +183,4 @@ print(torch.get_num_threads(), file=sys.stderr)
         text=True,
         check=True,
     )
-
     assert child.stderr == f"{threads}\n"

@@ -37,14 +37,12 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         await wait(queue, run_id, ended)
         text = (tmp_path / "data" / "corpus" / "other.txt").read_text(encoding="utf-8")
-
         named = await queue.inference.ask(run_id, ScoreRequest(path="other"))
         typed = await queue.inference.ask(run_id, ScoreRequest(text=text, window_tokens=64))
         assert (named.n_scored, named.window) == (typed.n_scored, None)
         assert typed.window is not None and typed.window.compared_tokens == len(LINE) * 20 + 20
         await queue.inference.ask(run_id, GenerateRequest(prompt_path="other", max_new_tokens=2))
         await nothing_is_queued_for_a_path_that_leads_out(queue, run_id, tmp_path)
-
         measured = [(await queue.inference.ask(run_id, EvalRequest(split="test"))).measured() for _ in range(3)]
         assert len({(metrics.loss, metrics.top1_accuracy, metrics.distinct_2) for metrics in measured}) == 1
 
@@ -64,11 +62,9 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
         assert against.delta.loss == 0 and summaries[-1].dataset is not None
         await every_answer_is_that_of_its_own_text(queue, run_id)
         await all_that_is_kept_of_questions_goes_away_by_itself(tmp_path)
-
         mine = await typed_by_a_person("eval", run_id, "--path", "mine.txt", "--json")
         metrics = EvalMetrics.model_validate_json(mine)
         assert (metrics.n_chars, metrics.n_tokens) == (len(LINE), len(LINE) + 1)
-
     manifest = queue.runs.get(run_id).completed_manifest()
     assert [(summary.split, summary.dataset) for summary in manifest.eval] == [
         ("test", None),

@@ -130,14 +130,12 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         assert await asyncio.to_thread(full_run_id, new_machine, run_id[:-1]) == run_id
         whole = await asyncio.to_thread(complete_run, site.here, run_id)
         report = await asyncio.to_thread(verify_run, whole, site.here)
-
         assert (status.status, had_weights, scored.status) == ("completed", False, "completed")
         assert report.ok, report
         assert {measured.loss, elsewhere.loss} <= {summary.loss for summary in run.completed_manifest().eval}
         assert run.evaluation() == elsewhere
         tokenizers = [tokenizer.tokenizer_id for tokenizer in queue.tokenizers.all()]
         assert status.tokenizer_id in tokenizers
-
         continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)
         parent = await told(queue, (await queue.train(continued, user_id=7)).run_id)
         await queue.delete(parent.run_id)
@@ -158,7 +156,6 @@ async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: 
             await queue.replication.refresh()
         await queue.cancel(resumed.run_id)
         last = await told(queue, resumed.run_id)
-
     assert (cancelled.status, last.status, status.status) == ("cancelled", "cancelled", "running")
     assert saved is not None
     assert last.step >= saved
@@ -196,7 +193,7 @@ async def test_request_without_the_object_store__is_refused_and_leaves_nothing(s
         assert [run.run_id for run in queue.runs.all()] == before
 
 
-async def test_run_whose_machine_is_lost__continues_on_another_from_its_checkpoint(tmp_path: Path) -> None:
+async def test_run_of_a_lost_machine__continues_on_another_from_its_checkpoint(tmp_path: Path) -> None:
     request = tiny_request(num_epochs=40, checkpoint_every_steps=10)
     with s3_server() as server:
         bucket = server.bucket()
@@ -219,7 +216,6 @@ async def test_run_whose_machine_is_lost__continues_on_another_from_its_checkpoi
             runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
             weights = [(await asyncio.to_thread(complete_run, here, run.run_id)).weights.read_bytes() for run in runs]
             await queue.close()
-
     assert (moved.status, len(starts)) == ("completed", 2)
     assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
     assert weights[0] == weights[1]
@@ -280,7 +276,6 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
             following = asyncio.create_task(_lines(installation, run_id))
             asked = await installation.cancel(run_id)
             lines = await following
-
     assert (status.status, status.test_loss) == ("completed", there.test_loss)
     assert any("attempt_started" in line for line in before)
     assert "loss_curve.jsonl" in {file.path for file in files.files}
@@ -318,13 +313,12 @@ async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) 
                     await Replication(here).write("models", run.run_id, start)
                 else:
                     break
-
     assert statuses == ["queued", "queued", "running"]
     assert {row["event"] for row in logs} == {"fetch_failed", "object_store_failed"}
     assert codes == [ErrorCode.SERVICE_UNAVAILABLE]
 
 
-async def test_training__goes_on_without_the_object_store_and_is_stored_when_it_answers(tmp_path: Path) -> None:
+async def test_training__continues_without_the_object_store_and_is_stored_later(tmp_path: Path) -> None:
     with s3_server() as server:
         bucket = server.bucket()
         async with served(tmp_path) as redis:
@@ -346,7 +340,6 @@ async def test_training__goes_on_without_the_object_store_and_is_stored_when_it_
                 await queue.cancel(run_id)
                 status = await following
             await queue.close()
-
     assert (status.status, status.attempt) == ("cancelled", 1)
 
 
@@ -355,7 +348,6 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
         await queue.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
         payload: dict[str, str] = {"job_id": run_id}
-
         await lent.store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
         with pytest.raises(Retry):
             await lent.jobs(site.there).functions()["train"]({}, payload)
@@ -368,5 +360,4 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
             await lent.jobs(site.there).functions()["train"]({}, {"job_id": "unknown"})
         await queue.cancel(run_id)
         await queue.pause(is_paused=False)
-
     assert "run_job_rejected" in [line["event"] for line in logs]

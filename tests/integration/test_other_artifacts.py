@@ -35,7 +35,7 @@ async def worker(folder: Path, url: str, artifacts_root: Path, log: Path) -> Asy
             await process.wait()
 
 
-async def test_worker_with_another_folder__says_so_takes_nothing_and_begins_when_it_gets_the_right_one(
+async def test_worker_with_another_folder__takes_nothing_until_it_has_its_own(
     tmp_path: Path,
 ) -> None:
     add_corpus(tmp_path, some_text())
@@ -45,7 +45,6 @@ async def test_worker_with_another_folder__says_so_takes_nothing_and_begins_when
     run_id = (await queue.train(tiny_request(), user_id=7)).run_id
     mount, log = tmp_path / "mount", tmp_path / "log"
     mount.mkdir()
-
     async with worker(tmp_path, url, mount, log):
         await until(lambda: BLIND in log.read_text(encoding="utf-8"), 120)
         await asyncio.sleep(2)  # in which it would have taken the job
@@ -55,7 +54,6 @@ async def test_worker_with_another_folder__says_so_takes_nothing_and_begins_when
         mount.symlink_to(settings.app.artifacts_root)
         done = await wait_for_status(queue, run_id, ended)
         await until(lambda: MATCHED in log.read_text(encoding="utf-8"), 120)
-
     await queue.close()
     await services.stop()
     told = log.read_text(encoding="utf-8")
@@ -70,7 +68,6 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
     store = await connect(await services.start())
     own, other = own_artifacts_id(settings.app.artifacts_root), own_artifacts_id(tmp_path / "other")
     await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"), artifacts=other)
-
     with captured_logs() as logs:
         presence = Presence(settings, store, await own_info(settings))
         showing = asyncio.create_task(presence.show(lambda: False, lambda: None))
@@ -83,17 +80,15 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
         showing.cancel()
     await store.close()
     await services.stop()
-
     assert not was_shown
 
 
-async def test_jobs__are_begun_by_the_workers_of_their_folder_and_wait_for_no_others(tmp_path: Path) -> None:
+async def test_jobs__are_claimed_by_the_workers_of_their_folder_only(tmp_path: Path) -> None:
     services = Services(settings_in(tmp_path, embedded_workers=0))
     store = await connect(await services.start())
     one, other = own_artifacts_id(tmp_path / "one"), own_artifacts_id(tmp_path / "other")
     for name, folder in (("job-1", one), ("job-2", other), ("job-3", one), ("job-4", "")):
         await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), artifacts=folder)
-
     assert await store.recent_artifacts_ids() == {one, other}
     assert await begun(store, other) == ["job-2", "job-4"]
     assert await begun(store, "") == []

@@ -38,7 +38,7 @@ async def worker_of(folder: Path, server: Server, *words: str, **environment: st
     )
 
 
-async def test_worker_until_idle__trains_what_waits_with_its_own_threads_and_ends_with_0(tmp_path: Path) -> None:
+async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     large = {"embedding_size": 64, "hidden_size": 160, "num_layers": 1}  # not too small for them
     requests = (tiny_request(seed=1), tiny_request(model=large, batch_size=16, max_steps=1, threads=0))
@@ -51,7 +51,6 @@ async def test_worker_until_idle__trains_what_waits_with_its_own_threads_and_end
         states = [(await queue.status(run_id)).status for run_id in run_ids]
         manifests = [queue.runs.get(run_id).manifest() for run_id in run_ids]
         await queue.close()
-
     assert worker.returncode == 0
     assert states == ["completed", "completed"]
     assert b"worker_idle" in said
@@ -59,7 +58,7 @@ async def test_worker_until_idle__trains_what_waits_with_its_own_threads_and_end
     assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
 
 
-async def test_polite_end__saves_a_checkpoint_and_leaves_the_run_to_other_machines_at_once(tmp_path: Path) -> None:
+async def test_polite_end__saves_a_checkpoint_and_releases_the_run_at_once(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with served(tmp_path) as server:
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
@@ -76,7 +75,6 @@ async def test_polite_end__saves_a_checkpoint_and_leaves_the_run_to_other_machin
         assert (await queue.workers([])).workers == []
         await store.close()
         await queue.close()
-
     assert (worker.returncode, left) == (0, [None, None])
     assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
 
@@ -122,7 +120,6 @@ async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tm
         working.cancel()
         await asyncio.wait([working])
         await worker.pool.aclose()
-
     assert len(done) == 1
     assert ended_at >= done[0] + 0.5
 

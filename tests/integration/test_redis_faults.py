@@ -91,7 +91,7 @@ async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
         await store.close()
 
 
-async def test_server_cut_off_killed_frozen_and_wiped__training_goes_on_and_all_is_told(tmp_path: Path) -> None:
+async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with served(tmp_path) as server:
         proxy = FaultyProxy(server.port)
@@ -121,7 +121,6 @@ async def test_server_cut_off_killed_frozen_and_wiped__training_goes_on_and_all_
                 while not await store.get(keys.definition(run_id)):
                     await asyncio.sleep(0.1)
             await store.close()
-
             assert working(tmp_path) == before
             accepted = (await queue.train(tiny_request(), user_id=None)).run_id
             await queue.cancel(run_id)
@@ -132,7 +131,7 @@ async def test_server_cut_off_killed_frozen_and_wiped__training_goes_on_and_all_
 
 
 @pytest.mark.slow
-async def test_worker_restarted_again_and_again__run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+async def test_worker_restarted_again_and_again__changes_no_loss(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     request = tiny_request(num_epochs=100, checkpoint_every_steps=10**6)
     async with running(settings_in(tmp_path)) as queue:
@@ -146,7 +145,6 @@ async def test_worker_restarted_again_and_again__run_ends_as_if_nothing_had_happ
             os.kill(worker.pid, signal.SIGTERM)
             await until(partial(is_gone, tmp_path, worker))
         status = await wait_for_status(queue, disturbed, ended)
-
         assert (status.status, status.attempt) == ("completed", RESTARTS + 1)
         assert losses(queue.runs.get(calm).loss_curve) == losses(queue.runs.get(disturbed).loss_curve)
 
@@ -239,7 +237,6 @@ async def test_clock_an_hour_off__keeps_no_job_waiting(
         monkeypatch.setattr("time.time", real)
         position: float = await store.redis.zscore("training", run_id)
         assert position < real() * 1000 - HOUR
-
         now_ms = int(real() * 1000)
         for deferred_to in (now_ms + HOUR * 1000, now_ms - 1):  # arq writes these where a job is to wait
             await store.redis.zadd("training", {run_id: deferred_to})
@@ -278,7 +275,6 @@ async def test_reconciler__mends_whatever_of_a_job_is_lost_or_stale(tmp_path: Pa
             assert await mended()
         await store.redis.delete(keys.definition(run_id))  # as when it has waited for longer than arq keeps it
         assert await mended()
-
         await store.redis.set(keys.in_progress(run_id), 1)
         await reconcile(settings, store)
         left_ms: int = await store.redis.pttl(keys.in_progress(run_id))
@@ -485,7 +481,6 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
             with pytest.raises(Retry):
                 await jobs.functions()["train"]({}, {"job_id": RUN})
         await store.close()
-
     said = [line["event"] for line in logs]
     assert "answer_storage_failed" in said and "event_publication_failed" in said
 
@@ -507,7 +502,7 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
         await listening.close()
 
 
-async def test_run_of_a_worker_that_is_gone__is_begun_before_any_that_waits_whatever_its_lease(tmp_path: Path) -> None:
+async def test_run_of_a_dead_worker__starts_before_any_that_waits(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
         first, *_ = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]

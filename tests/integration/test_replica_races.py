@@ -100,7 +100,6 @@ def test_copy__is_complete_only_if_the_store_has_every_file_as_it_is_here(tmp_pa
     cancel_idle_run(run)
     one.push()
     assert is_stored(run)
-
     (run.path / "new.txt").write_text("new", encoding="utf-8")
     assert not is_stored(run), "the store does not know the file"
     (run.path / "new.txt").unlink()

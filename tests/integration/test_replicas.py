@@ -49,7 +49,6 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     (run.checkpoints / "step-5").mkdir(parents=True)
     (run.checkpoints / "step-5" / "weights.safetensors").write_bytes(b"w" * 1000)
     replica(bucket, here).publish()
-
     other = replica(bucket, there)
     other.pull()
     light = content(other.path)
@@ -61,14 +60,13 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     assert other.push()
     assert not other.push()
     replica(bucket, here).pull(with_weights=True)
-
     assert whole == light | {"checkpoints/step-5/weights.safetensors": b"w" * 1000}
     assert "checkpoints/step-5/weights.safetensors" not in light
     assert content(run.path) == content(other.path)
     assert not run.checkpoints.exists()
 
 
-def test_writer_that_was_cut_off__changes_nothing_and_takes_the_stored_state(tmp_path: Path, bucket: Bucket) -> None:
+def test_writer_that_was_cut_off__changes_nothing_and_takes_what_is_stored(tmp_path: Path, bucket: Bucket) -> None:
     here, there = tmp_path / "a", tmp_path / "b"
     run = accepted(here)
     first = replica(bucket, here)
@@ -81,14 +79,12 @@ def test_writer_that_was_cut_off__changes_nothing_and_takes_the_stored_state(tmp
     (second.path / "loss_curve.jsonl").write_bytes(b"1\n2 of b\n")
     second.push()
     stored = bucket.objects.get(HEAD)
-
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n2 of a\n3\n")
     (run.path / "manifest.json").write_bytes(b"an end that nobody knows of")
     with pytest.raises(WriterChanged):
         first.push()
     with pytest.raises(WriterChanged):
         replica(bucket, here).push()
-
     assert bucket.objects.get(HEAD) == stored
     replica(bucket, here).pull()
     assert content(run.path) == content(second.path)
@@ -121,7 +117,7 @@ def test_claim__of_a_folder_that_a_process_still_writes_is_refused(tmp_path: Pat
         assert content(run.path) == before
 
 
-def test_ended_run__leaves_the_open_ones_and_takes_evaluations_of_any_machine(tmp_path: Path, bucket: Bucket) -> None:
+def test_ended_run__leaves_the_open_ones_and_takes_later_evaluations(tmp_path: Path, bucket: Bucket) -> None:
     here, there = tmp_path / "a", tmp_path / "b"
     run = accepted(here)
     writer = replica(bucket, here)
@@ -137,14 +133,12 @@ def test_ended_run__leaves_the_open_ones_and_takes_evaluations_of_any_machine(tm
     assert bucket.objects.tags("cancel/") == {}
     assert run.cancel_requested()
     assert replica(bucket, here).is_stored()
-
     other = replica(bucket, there)
     other.claim()
     (other.path / "eval").mkdir()
     (other.path / "eval" / "metrics.json").write_bytes(b"{}")
     other.push()
     replica(bucket, here).pull()
-
     assert content(run.path) == content(other.path)
     assert bucket.objects.tags("open/") == {}
     other.delete()
@@ -291,7 +285,6 @@ def test_corpora__are_stored_once_and_found_by_content_and_by_name(tmp_path: Pat
             fetch_named_corpus(bucket.objects, "of/a name", root)
             assert corpus_sha256(root / digest) == digest
             assert corpus_sha256(root / "of" / "a name") == digest
-
     assert [path.name for path in sorted((root / corpus_sha256(folder)).iterdir())] == ["a b.text", "b.txt"]
     fetch_corpus(bucket.objects, "0" * 64, root)
     fetch_named_corpus(bucket.objects, "unknown", root)
@@ -310,9 +303,7 @@ def test_damaged_corpus__is_refused(tmp_path: Path, bucket: Bucket) -> None:
     assert [*(tmp_path / "corpora").iterdir()] == []
 
 
-def test_artifacts_folders__of_a_store_have_one_id_and_those_of_another_are_refused(
-    tmp_path: Path, bucket: Bucket
-) -> None:
+def test_artifacts_folders__of_a_store_have_one_id_and_others_are_refused(tmp_path: Path, bucket: Bucket) -> None:
     own = own_artifacts_id(tmp_path / "a")
     for name in ("a", "b", "a", "b"):
         join_store(bucket.objects, tmp_path / name)

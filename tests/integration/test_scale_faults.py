@@ -47,9 +47,7 @@ def test_stored_checkpoint__comes_with_all_rows_of_a_long_curve_before_it(tmp_pa
     assert (other.path / "loss_curve.jsonl").read_bytes() == LARGE + ROW
 
 
-def test_folder_that_two_threads_of_a_machine_publish__is_stored_without_an_error(
-    tmp_path: Path, bucket: Bucket
-) -> None:
+def test_folder_that_two_threads_publish__is_stored_without_an_error(tmp_path: Path, bucket: Bucket) -> None:
     run_ids = [f"char_lstm-{number}" for number in range(8)]
     for run_id in run_ids:
         RunStore(tmp_path).create(record(run_id))
@@ -70,7 +68,6 @@ async def test_damaged_folder__does_not_keep_a_machine_from_the_others(tmp_path:
     for key in whole:
         bucket.objects.put(key, b"damaged")
     reader = Replication(machine(tmp_path / "b", bucket))
-
     assert await reader.refresh() == [run_ids[0], run_ids[2]]
     assert await reader.refresh() == []
     for key, stored in whole.items():
@@ -91,7 +88,6 @@ async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, buc
     whole = {key: bucket.objects.get(key) for key in bucket.objects.tags(f"files/models/{RUN}/")}
     for key in whole:
         bucket.objects.put(key, b"damaged")
-
     assert await reader.refresh() == []
     for key, stored in whole.items():
         assert stored is not None
@@ -100,9 +96,7 @@ async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, buc
     assert await reader.refresh() == []
 
 
-async def test_work_that_is_published_and_ends_during_a_look__is_fetched_by_the_next_one(
-    tmp_path: Path, bucket: Bucket
-) -> None:
+async def test_job_that_ends_during_a_refresh__is_fetched_by_the_next_one(tmp_path: Path, bucket: Bucket) -> None:
     here, there = machine(tmp_path / "a", bucket), machine(tmp_path / "b", bucket)
     replication = Replication(here)
     run, writer = claimed(bucket, there.app.artifacts_root)

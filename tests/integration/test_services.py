@@ -64,12 +64,10 @@ async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_pa
     await store.put("k", "v", ttl_seconds=60)
     [server] = servers(tmp_path)
     kill(server.pid)
-
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not (alive := servers(tmp_path)) or alive == [server]:
             await asyncio.sleep(0.05)
     assert await store.get("k") == b"v"  # the watcher has started it again, from its append-only file
-
     folder = tmp_path / "data" / "services"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "valkey.sock").stat().st_mode) == 0o700
@@ -148,7 +146,6 @@ async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> No
     settings = settings_in(tmp_path / "b", embedded_workers=0)
     given: dict[str, object] = {"redis": RedisSettings.model_validate(_url(url))}
     services = Services(settings.model_copy(update=given))
-
     assert await services.start() == url
     assert not (tmp_path / "b").exists()
     await services.stop()
@@ -226,7 +223,6 @@ async def test_process__says_one_sentence_of_what_is_no_redis_and_ends_with_1(tm
             stderr=PIPE,
         )
         _, said = await process.communicate()
-
     assert process.returncode == 1
     lines = [line for line in said.decode().splitlines() if not line.startswith("It needs about ")]
     assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
@@ -346,7 +342,7 @@ def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: py
     assert list(die_with_parent()) == [sys.executable, "-m", "trainer.system.parent_watch"]
 
 
-async def test_guardian__told_to_end_while_it_starts_its_program_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_guardian__ended_while_it_starts_its_program_leaves_nothing(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "trainer.system.parent_watch", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
     guardians = [
         await asyncio.create_subprocess_exec(
@@ -374,7 +370,6 @@ async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: 
         while len(processes(tmp_path)) < 2:
             await asyncio.sleep(0.05)
     guardian.send_signal(signal.SIGTERM)
-
     await guardian.communicate()
     assert guardian.returncode != 0
     assert await gone(tmp_path)

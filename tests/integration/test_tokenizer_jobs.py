@@ -70,7 +70,6 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         accepted = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="shared"))
         assert (accepted.status, accepted.job_id) == ("queued", accepted.tokenizer_id)
         status = await end_of(queue, accepted)
-
         assert (status.status, status.message, status.label, status.error) == (
             "completed",
             "Completed.",
@@ -86,7 +85,6 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
             assert text not in tree["logs.jsonl"].decode() + tree["request.json"].decode()
         assert "tokenizer_trained" in tree["logs.jsonl"].decode()
         assert load_tokenizer(folder).manifest.tokenizer_id == accepted.tokenizer_id
-
         again = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="again", threads=1))
         assert (again.status, again.tokenizer_id) == ("completed", accepted.tokenizer_id)
         other = await queue.train_tokenizer(request(corpora=["text", "ipa"], seed=1))
@@ -166,7 +164,6 @@ async def test_text_removed_while_queued__fails_and_can_be_asked_for_again(lab: 
             accepted = await queue.train_tokenizer(asked)
             (lab.folder / "data" / "corpus" / "removed.txt").unlink()
         status = await end_of(queue, accepted)
-
         assert status.error is not None
         assert (status.status, status.error.code) == ("failed", ErrorCode.DATA_NOT_FOUND)
         assert status.message.startswith("There is no corpus 'removed'")

@@ -37,7 +37,6 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(lab: Lab, method: st
         )
         metrics = (await queue.inference.ask(run.run_id, EvalRequest(split="validation"))).measured()
         other = (await queue.inference.ask(run.run_id, EvalRequest(path_override=CORPUS))).measured()
-
     manifest = run.completed_manifest()
     assert manifest.tokenizer is not None and manifest.tokenizer.id.startswith(f"{method}-")
     assert scored.tokens is not None and scored.n_scored == len(scored.tokens) >= 4
@@ -47,7 +46,7 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(lab: Lab, method: st
 
 
 @pytest.mark.parametrize("method", slow_except(["word", "bpe", "sentencepiece"]))
-async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_with(lab: Lab, method: str) -> None:
+async def test_tokenizer__of_each_kind_of_file_is_shared_and_continued_with(lab: Lab, method: str) -> None:
     add_corpus(lab.folder, TEXT, CORPUS)
     asked = TokenizerTrainRequest(method=method, corpora=(CORPUS,), label="mine")
     async with lab.queue() as queue:
@@ -63,7 +62,7 @@ async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_w
     assert child.completed_manifest().tokenizer == facts
 
 
-async def test_tokenizer_folder_of_a_file__finds_the_runs_tokenizer_for_the_same_text_only(lab: Lab) -> None:
+async def test_tokenizer_folder_of_a_file__is_found_for_the_same_text_only(lab: Lab) -> None:
     add_corpus(lab.folder, TEXT.replace("the", "a"), "zoo")
     add_corpus(lab.folder, TEXT.upper(), "loud")
     async with lab.queue() as queue:
@@ -87,7 +86,6 @@ async def test_tokenizer_folder_of_a_file__finds_the_runs_tokenizer_for_the_same
         stored = queue.tokenizers.get(facts.id)
         (stored.path / "tokenizer.json").write_bytes(b"{}")
         repaired, made_again = await trained()
-
     assert "tokenizer_trained" in made and stored.logs.read_text().replace("\n", "") == made
     assert "tokenizer_found" in found and "tokenizer_trained" not in found
     assert all("tokenizer_trained" in log and "tokenizer_found" not in log for log in (made_too, made_again))

@@ -97,9 +97,7 @@ def about(process: Process, name: str) -> str:
     return Path(f"/proc/{process.pid}/{name}").read_text(encoding="ascii")
 
 
-async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_had_happened(
-    tmp_path: Path, calm: Outcome
-) -> None:
+async def test_kills_and_a_stall_without_a_checkpoint__change_no_loss(tmp_path: Path, calm: Outcome) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings(tmp_path)) as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
@@ -109,7 +107,6 @@ async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_ha
         await wait_for_status(queue, run_id, partial(trains_in_attempt, 4))
         os.kill(child_of(tmp_path, run_id).pid, signal.SIGSTOP)
         status = await wait_for_status(queue, run_id, ended)
-
         assert (status.status, status.attempt) == ("completed", 5)
         assert outcome(queue.runs.get(run_id)) == calm
         told = messages(queue, run_id)
@@ -118,7 +115,7 @@ async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_ha
         assert ends(queue, run_id) == ["JobCompleted"]
 
 
-async def test_crash_loop__ends_after_three_crashes_without_progress_and_keeps_the_last_lines(lab: Lab) -> None:
+async def test_crash_loop__ends_after_three_crashes_and_keeps_the_last_lines(lab: Lab) -> None:
     async with lab.queue() as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
         for attempt in (1, 2, 3):
@@ -157,7 +154,6 @@ async def test_worker_stopped_beyond_its_lease__another_one_waits_for_the_lock(t
             status = await wait_for_status(queue, run_id, ended)
         finally:
             await end(second, 10)
-
         assert (status.status, status.attempt) == ("completed", 1)
         assert outcome(queue.runs.get(run_id)) == calm
         assert ends(queue, run_id) == ["JobCompleted"]
@@ -168,9 +164,7 @@ def limit_files(process: Process, largest_bytes: int) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_bytes, hard))
 
 
-async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_when_there_is_room(
-    lab: Lab, calm: Outcome
-) -> None:
+async def test_full_disk__run_continues_from_its_checkpoint_when_there_is_room(lab: Lab, calm: Outcome) -> None:
     async with lab.queue() as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=40), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda s: s.last_checkpoint_step is not None or ended(s))
@@ -184,7 +178,6 @@ async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_wh
         assert (run.checkpoints / f"step-{saved[-1]}").is_dir()
         assert run.manifest() is None
         status = await wait_for_status(queue, run_id, ended)
-
         assert status.status == "completed"
         assert outcome(run) == calm
 
@@ -232,7 +225,6 @@ async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(lab: Lab) -> 
             await queue.cancel(running_one)
         os.kill(child.pid, signal.SIGCONT)
         assert (await wait_for_status(queue, running_one, ended)).status == "cancelled"
-
         finishing = (await queue.train(tiny_request(), user_id=None)).run_id
         await wait_for_status(queue, finishing, lambda s: s.progress == 100.0)
         try:

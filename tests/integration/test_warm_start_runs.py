@@ -36,7 +36,6 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab:
         )
     told = parent.completed_manifest()
     manifest = child.completed_manifest()
-
     rows = curve(child)
     assert (rows[0].step, rows[0].val_loss) == (0, told.metrics.best)
     assert manifest.metrics.initial == told.metrics.best
@@ -44,10 +43,8 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab:
     assert manifest.tokenizer == told.tokenizer
     [first, *_] = [event for event in child.reader().read_new() if isinstance(event, EvalCompleted)]
     assert (first.split, first.loss) == ("validation", told.metrics.best)
-
     before, after = load_file(parent.path / "model.safetensors"), load_file(child.path / "model.safetensors")
     assert {name for name in before if before[name].equal(after[name])} == {"embedding.weight"}
-
     lines = child.training_samples.read_bytes().splitlines()
     samples = [TrainingSample.model_validate_json(line) for line in lines]
     prompts = {sample.sample.prompt for sample in samples}
@@ -78,7 +75,7 @@ def unknown_tokens(manifest: RunManifest) -> int:
     return manifest.data.train.unknown_tokens
 
 
-async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queued(lab: Lab) -> None:
+async def test_what_a_run_cannot_start_from__is_refused_and_nothing_is_queued(lab: Lab) -> None:
     add_corpus(lab.folder, "мама мыла раму\n" * 9 + "и ушла\nдомой\n", "cyrillic")
     async with lab.queue() as queue:
         parent = await finished(queue)
@@ -102,7 +99,6 @@ async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queue
             with pytest.raises(AppError) as caught:
                 await queue.train(tiny_request(**fields), user_id=None)
             assert (caught.value.code, sentence in caught.value.message) == (code, True), caught.value.message
-
         assert {run.run_id for run in queue.runs.all()} == runs
 
 

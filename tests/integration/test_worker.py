@@ -43,7 +43,6 @@ async def test_run__from_request_to_answers(lab: Lab) -> None:
         assert (accepted.status, accepted.job_id) == ("queued", accepted.run_id)
         assert await queue.has_worker()
         status = await wait(queue, accepted.run_id, ended)
-
         assert (status.status, status.progress, status.error, status.user_id) == ("completed", 100.0, None, 7)
         manifest = queue.runs.get(accepted.run_id).completed_manifest()
         assert manifest.metrics.test == status.test_loss
@@ -68,7 +67,6 @@ async def test_run__from_request_to_answers(lab: Lab) -> None:
         asked = GenerateRequest(prompt_text="", seed=5, max_new_tokens=9)
         again = [await queue.inference.ask(accepted.run_id, asked) for _ in range(2)]
         assert again[0].outputs == again[1].outputs
-
         told: list[int] = [await store.redis.xlen(key) for key in (keys.run_events(accepted.run_id), keys.EVENT_STREAM)]
         of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
         assert told == [of_run, told_before + of_run + of_five_short_jobs]
@@ -240,12 +238,11 @@ async def test_evil_payloads__run_nothing_and_the_worker_goes_on(lab: Lab, tmp_p
         for function, queue_name, payload in bad:
             await store.redis.enqueue_job(function, payload, _queue_name=queue_name)
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-
         assert (await wait(queue, run_id, ended)).status == "completed"
     assert not (tmp_path / "owned").exists()
 
 
-async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is_answered(lab: Lab) -> None:
+async def test_inference_child_killed__fails_its_request_and_no_later_one(lab: Lab) -> None:
     async with lab.queue() as queue:
         run_id = (await lab.finished_run(queue)).run_id
         await queue.inference.ask(run_id, ScoreRequest(text="abc"))
@@ -257,7 +254,6 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
             kill(child.pid)
         with pytest.raises(AppError) as caught:
             await slow
-
         assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
         for child in (idle := processes(lab.folder, "answer-requests")):
@@ -266,7 +262,7 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
         assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
 
 
-async def test_question_that_workers_have_ended_over_twice__is_answered_with_that(tmp_path: Path) -> None:
+async def test_request_over_which_two_workers_ended__fails_and_says_so(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         request_id = (await queue.inference.submit(RUN, ScoreRequest(text="a"))).request_id
@@ -365,7 +361,7 @@ async def test_run_held_by_another_child__waits_for_it(lab: Lab) -> None:
         assert (await wait(queue, run_id, ended)).status == "completed"
 
 
-async def test_run_taken_over_by_a_machine_that_its_lock_does_not_reach__is_left_to_it(tmp_path: Path) -> None:
+async def test_run_taken_over_by_a_machine_beyond_its_lock__is_left_to_it(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
@@ -383,7 +379,6 @@ async def test_run_taken_over_by_a_machine_that_its_lock_does_not_reach__is_left
         await wait(queue, run_id, lambda s: s.attempt == 3 and s.message == "Training.")
         await queue.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
-
     events = events_of(queue, run_id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert [event.attempt for event in events if isinstance(event, JobStarted)] == [1, 2, 3]
@@ -391,7 +386,7 @@ async def test_run_taken_over_by_a_machine_that_its_lock_does_not_reach__is_left
     assert steps == sorted(set(steps))
 
 
-async def test_cancel_wish_of_a_run_that_never_started__is_fulfilled_by_its_child(lab: Lab) -> None:
+async def test_run_cancelled_before_its_start__is_ended_by_its_child(lab: Lab) -> None:
     async with lab.queue() as queue:
         async with lab.worker_busy(queue):
             run_id = (await queue.train(tiny_request(), user_id=None)).run_id
@@ -450,7 +445,6 @@ async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) ->
         with pytest.raises(asyncio.CancelledError):
             await supervising
     await store.close()
-
     assert follower.refresh().status == "running"
     assert await gone(tmp_path)
 

@@ -101,7 +101,6 @@ def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: lis
         resumable = [newest_whole(run.checkpoints) for run in runs]
         report = clean(dry_run=False)
         after = contents(folder)
-
         assert report.removals == listed.removals
         assert after.items() <= before.items()
         assert report.bytes_freed == size(before) - size(after)
@@ -163,7 +162,6 @@ def test_completed_run__keeps_its_model_and_passes_every_check(shell: Shell, mon
     assert report.dry_run and len(report.removals) == 2 and report.bytes_freed == report.files_deleted == 0
     assert contents(shell.folder) == before
     monkeypatch.setenv("APP__CLEANUP__DRY_RUN", "false")
-
     shown = shell.type("gc")
     assert shown.endswith(" removed.\n") and "nothing resumes from this checkpoint" in shown
     assert not list(run.checkpoints.glob("step-*"))

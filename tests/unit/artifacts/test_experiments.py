@@ -67,7 +67,6 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == [
         *(("train", "kk", None), ("score", "kk", None), ("train", "tr", None), ("score", "tr", None))
     ]
-
     experiment.logs.touch()
     add_text(experiment)
     texts = experiment.texts()
@@ -78,7 +77,6 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert experiment.status(runs).message == "1 of 4 cells done."
     assert states(experiment, tmp_path) == ["completed", "running", "queued", "queued"]
     tr.logs.touch()
-
     for encoding in ("raw", "assimilated"):
         path = losses_path(kk.path, SHA, encoding)
         path.parent.mkdir(exist_ok=True)
@@ -86,7 +84,6 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert states(experiment, tmp_path) == ["completed", "completed", "running", "queued"]
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-1")])
     assert experiment.status(runs).message == "Computing tables and figures."
-
     (experiment.path / "validity.json").write_text(Validity(passed=False).model_dump_json(), encoding="utf-8")
     (experiment.path / "tables").mkdir()
     (experiment.path / "tables" / "matrix.csv").touch()

@@ -27,7 +27,7 @@ def ended(folder: Path, status: FinalState, *samples: tuple[str, str]) -> RunDir
     return run
 
 
-def test_outcome__of_a_completed_run_is_its_files_and_two_samples_that_it_began_itself(tmp_path: Path) -> None:
+def test_outcome__of_a_completed_run_is_its_files_and_two_own_samples(tmp_path: Path) -> None:
     run = ended(tmp_path, "completed", ("a", "bc"), ("", "one"), ("", " "), ("", "two"), ("", "three"))
     outcome = read_outcome(run)
     assert outcome.files == (*file_records(run.path, [run.path / "manifest.json"]), FILE)
@@ -65,7 +65,7 @@ def test_stored_line__that_is_damaged_still_shows_no_path() -> None:
     assert shown_line('{"event": "cut off at /srv/app/runs', stored=True) == '{"event": "cut off at …'
 
 
-def test_last_lines__from_a_level_on_keep_crashes_and_lines_without_a_level(tmp_path: Path) -> None:
+def test_last_lines__from_a_level_keep_crashes_and_lines_without_one(tmp_path: Path) -> None:
     run = ended(tmp_path, "failed")
     lines = [
         f'{{"level": "{level}", "message": "m-{level}"}}' for level in ("debug", "info", "warning", "error", "odd")

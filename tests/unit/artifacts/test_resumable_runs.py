@@ -115,9 +115,7 @@ async def test_new_run__has_all_that_the_training_needs_of_the_old_one(tmp_path:
         state, weights, _ = checkpoint(step)
         CheckpointStore(origin.run.checkpoints).save_scheduled(state, weights)
     before = contents(origin.run.path)
-
     new = gone_on(origin, tmp_path / "artifacts", Disk())
-
     assert contents(origin.run.path) == before
     copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()

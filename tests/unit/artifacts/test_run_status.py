@@ -38,6 +38,5 @@ def test_status__is_the_same_whether_the_log_was_read_at_once_or_in_parts(kinds:
                     story.checkpoint(step)
             often.refresh()
         once = story.follower()
-
     assert once.status == often.status
     assert (once.train_losses, once.val_losses) == (often.train_losses, often.val_losses)

@@ -85,7 +85,6 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
     begun = contents(tokenizer.path)
     lab.store.create(lab.record(label="another"))
     assert contents(tokenizer.path) == begun, "one that has begun stays as it is"
-
     lab.finish(record)
     completed, manifest = lab.status(name), lab.store.get(name).completed_manifest()
     assert (completed.status, completed.stats, completed.vocab_size) == (
@@ -170,7 +169,6 @@ def test_tokenizer_of_a_run__is_kept_by_its_id_complete_and_once(lab: Lab) -> No
     (half / "tokenizer.json").write_bytes((path / "tokenizer.json").read_bytes())
     assert lab.store.all() == []
     lab.refused(name, ErrorCode.TOKENIZER_NOT_FOUND, "There is no tokenizer")
-
     lab.store.store_copy(path, own.manifest)
     assert lab.store.get(name).completed_manifest() == own.manifest
     assert contents(half) == contents(path)

@@ -116,7 +116,6 @@ def test_full_disk__is_one_sentence_before_anything_is_begun(
         timeout=120,
         check=False,
     )
-
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == "mt: The disk is full: free some space."
     assert "Traceback" not in done.stderr

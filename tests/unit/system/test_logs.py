@@ -61,7 +61,6 @@ def written(path: Path) -> list[str]:
 def test_line__has_the_standard_fields_and_its_values() -> None:
     stream = logged()
     product_logger().info("inference_request_ended", run_id="r-1", request_id="q-1")
-
     [line] = lines(stream)
     moment = datetime.fromisoformat(str(line.pop("timestamp")))
     assert moment.tzinfo is not None
@@ -226,5 +225,4 @@ def test_reader__sees_each_line_once_in_order_while_files_rotate(lengths: list[i
             handler.emit(logging.makeLogRecord({"msg": line}))
             seen += reader.read_new()
         handler.close()
-
         assert seen[min(tail, len(kept)) :] == written[begun:]

@@ -28,7 +28,6 @@ def test_line__has_time_level_event_and_values() -> None:
         "loss": 1.5,
         "device": None,
     }
-
     assert readable_line(json.dumps(line)) == "2026-11-20 12:34:56 warning  validation loss=1.5"
 
 

@@ -155,7 +155,6 @@ def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Fi
     test = finished.measure("test")
     finished.measure("validation", "other")
     validation, other = finished.measure("validation"), finished.measure("validation", "other")
-
     after = finished.run.completed_manifest()
     latest = ((test, None), (validation, None), (other, "other"))
     assert [(one.split, one.dataset) for one in after.eval] == [(one.split, dataset) for one, dataset in latest]
@@ -229,7 +228,6 @@ def test_streamed_text__comes_before_its_answer_and_ends_when_nobody_waits(finis
     assert isinstance(last, GenerateRecord) and isinstance(whole, GenerateRecord)
     assert last.response == whole.response
     assert text_of(pieces) == (whole.response.outputs or "")[0]
-
     first, last = finished.answers(streamed, gone=("other", "q"))
     assert isinstance(first, GenerateChunk) and isinstance(last, GenerateRecord)
     assert last.response.error is not None and last.response.error.code is ErrorCode.CANCELLED
