@@ -29,7 +29,7 @@ from trainer.store import keys
 from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files
-from trainer.worker.cleanup_loop import clean_for_ever
+from trainer.worker.process import clean_for_ever
 from trainer.worker.reconciler import reconcile
 
 RUNS = 300

@@ -15,7 +15,7 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.artifacts_id import own_artifacts_id
-from trainer.artifacts.pause import mark_paused
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
@@ -351,7 +351,7 @@ async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) ->
         class ResumedMeanwhile(Store):
             async def set_paused(self, queue: str, *, is_paused: bool) -> None:
                 await super().set_paused(queue, is_paused=is_paused)
-                mark_paused(settings.app.artifacts_root, is_paused=False)
+                RunStore(settings.app.artifacts_root).mark_paused(is_paused=False)
 
         await queue.pause(is_paused=True)
         await restore_pause(settings, ResumedMeanwhile(store.redis))

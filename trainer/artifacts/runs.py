@@ -68,6 +68,8 @@ _TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
 _CLOCK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
 """Steps of a file's time: of a kernel's clock, and of a disk that keeps whole seconds."""
+_PAUSED = "paused"
+"""A mark that the queue of the artifacts root is paused, so that the pause outlasts a wipe of Redis."""
 _SHOWN_RUNS = 5
 
 
@@ -355,6 +357,19 @@ class RunStore(JobStore[RunDirectory]):
         for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
                 copy_durably(path, run.path / path.name, self.disk)
+
+    def is_marked_paused(self) -> bool:
+        """Return True while no worker is to start a run of this artifacts root."""
+        return self._folder.with_name(_PAUSED).exists()
+
+    def mark_paused(self, *, is_paused: bool) -> None:
+        """Set or remove the mark that the queue is paused; raises OSError."""
+        mark = self._folder.with_name(_PAUSED)
+        if is_paused:
+            self.disk.make_folder(mark.parent)
+            write_atomically(mark, b"", self.disk)
+        elif mark.exists():
+            self.disk.remove(mark)
 
     def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
         """Return the newest runs of a family, by the day in their names, without reading them."""

@@ -15,7 +15,6 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentDirectory, delete_run
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import EXPERIMENTS, JOB_KINDS, RUNS, TOKENIZERS, JobKind
-from trainer.artifacts.pause import mark_paused
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import (
@@ -375,7 +374,7 @@ class JobQueue:
 
     async def pause(self, *, is_paused: bool) -> None:
         """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
-        await asyncio.to_thread(mark_paused, self._settings.app.artifacts_root, is_paused=is_paused)
+        await asyncio.to_thread(self.runs.mark_paused, is_paused=is_paused)
         async with require_redis():
             await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
 

@@ -5,7 +5,9 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,16 +17,15 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.kinds import EXPERIMENTS, JOB_KINDS
-from trainer.artifacts.pause import is_marked_paused
 from trainer.artifacts.replication import Replication
-from trainer.config.settings import Settings
+from trainer.artifacts.runs import RunStore
+from trainer.config.settings import Settings, child_environment, object_store_environment
 from trainer.contracts.errors import AppError
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis, tolerate_no_redis
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
-from trainer.worker.cleanup_loop import clean_for_ever
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import JobFunction, Jobs
@@ -38,6 +39,7 @@ _POLL_SECONDS = 0.5
 _RENEW_SECONDS = 0.5
 _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
+_CLEANUP_SECONDS, _CLEANUP_NICENESS = 3600.0, 10
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
 _EXPERIMENTS = JOB_KINDS.index(EXPERIMENTS)
 """Position of the worker of experiments among the workers."""
@@ -309,10 +311,10 @@ async def _reconcile(settings: Settings, store: Store, replication: Replication)
 
 async def restore_pause(settings: Settings, store: Store) -> None:
     """Pause the queue again if Redis has lost that it is paused."""
-    root = settings.app.artifacts_root
-    if await asyncio.to_thread(is_marked_paused, root):
+    runs = RunStore(settings.app.artifacts_root)
+    if runs.is_marked_paused():
         await store.set_paused(settings.queue.name, is_paused=True)
-        if not await asyncio.to_thread(is_marked_paused, root):  # an admin has resumed it at this moment
+        if not runs.is_marked_paused():  # an admin has resumed it at this moment
             await store.set_paused(settings.queue.name, is_paused=False)
 
 
@@ -330,6 +332,35 @@ async def drop_expired_for_ever(store: Store) -> None:
         except STORE_ERRORS as error:
             log.warning("aof_rewrite_failed", error=type(error).__name__)
         await asyncio.sleep(seconds)
+
+
+async def clean_for_ever(settings: Settings) -> None:
+    """Run `mt gc` every hour if the settings enable it; several workers of an artifacts folder take turns."""
+    while True:
+        if settings.app.cleanup.enabled:
+            try:
+                await _clean(settings)
+            except OSError as error:  # no memory for another process
+                log.error("cleanup_not_started", reason=error.strerror)
+        await asyncio.sleep(_CLEANUP_SECONDS)
+
+
+async def _clean(settings: Settings) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trainer", "gc"),
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        env=child_environment(settings) | object_store_environment(settings),
+        start_new_session=True,  # Ctrl-C reaches the worker only, which ends the cleanup
+    )
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, max(_CLEANUP_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def warn_of_loss(store: Store) -> None:
