@@ -15,9 +15,9 @@ from bot.commands.experiments import EXPERIMENT_BUTTONS, EXPERIMENT_FORMS, exper
 from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
+from bot.commands.inference import predict
 from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
 from bot.commands.message_menus import MENU_FORMS, score_message, train_on_attachment
-from bot.commands.predict import predict
 from bot.commands.queue import QUEUE_BUTTONS, queue
 from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
 from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS

@@ -1,6 +1,7 @@
 """`/mt-admin`: workers, access, deletion of runs, and checks of the installation; for admins of the settings only."""
 
 import asyncio
+from collections.abc import Mapping
 
 import discord
 import structlog
@@ -9,15 +10,28 @@ from discord import app_commands
 from bot.commands.help import all_commands
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
 from bot.commands.run_options import MAX_CHOICE_CHARACTERS, MAX_CHOICES, find_run, suggested_runs
-from bot.messages.admin import access_answer, deleted_answer, doctor_answer, workers_answer
 from bot.messages.buttons import ButtonPress, Field, form
-from bot.messages.text import display_name
+from bot.messages.text import (
+    AMBER,
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    clamp,
+    display_name,
+    make_embed,
+    plain,
+    relative_time,
+    shown_name,
+)
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import _
+from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.runs import RunRecord
+from trainer.people.language import _, plural
 from trainer.people.permissions import AccessLevel
-from trainer.queue.queue import WorkerAction
-from trainer.queue.run_index import matching
+from trainer.queue.queue import WorkerAction, WorkersState
+from trainer.queue.run_index import RunEntry, matching
 from trainer.services.health import Finding, check_data, check_gpu
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -29,6 +43,11 @@ _OWNER_DM = {
     "unknown": Finding("warning", "Not checked: `DISCORD__OWNER_ID` is not set, or Discord did not answer."),
 }
 """The finding for each state of the owner's direct messages, as of the start of the bot."""
+
+_SIGNS = {"ok": "✅", "warning": "⚠", "failure": "❌"}
+_MAX_WORKERS, _MAX_DEVICES, _MAX_FINDING = 10, 120, 400
+TAKES = {"cpu": "runs on the CPU only", "gpu": "runs for GPUs only"}
+"""The runs that a worker takes, unless it takes all."""
 
 
 def admin_group() -> app_commands.Group:
@@ -149,3 +168,70 @@ async def _check_commands(bot: Bot) -> Finding:
 
 
 ADMIN_FORMS = {"delete": ButtonAnswer("mt-admin delete", _delete)}
+
+
+def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: Mapping[str, str]) -> discord.Embed:
+    """Return each worker with its machine, its state and its runs; `devices` are those of the runs."""
+    lines: list[str] = []
+    for worker in state.workers[:_MAX_WORKERS]:
+        lines += _worker_lines(worker)
+        own = state.runs_of(worker)
+        for run_id in own:
+            name = runs[run_id].name if run_id in runs else run_id
+            lines.append(f"🏃 {plain(clamp(name, 64))} · {plain(devices[run_id])} · `{run_id}`")
+        if not own:
+            lines.append(_("No run."))
+    if not lines:
+        lines.append(_("No worker is running. Runs wait until one starts."))
+    if state.is_paused:
+        lines.append(_("⏸ Paused: no further run starts until `/mt-admin workers action:resume`."))
+    title = plural("{count} worker", "{count} workers", len(state.workers))
+    is_well = bool(state.workers) and all(worker.state == "ready" for worker in state.workers)
+    return make_embed(BLURPLE if is_well else AMBER, f"🛠 {title}", lines)
+
+
+def _worker_lines(worker: WorkerInfo) -> list[str]:
+    slots = plural("{count} slot", "{count} slots", worker.slots)
+    machine = plain(clamp(", ".join(worker.devices), _MAX_DEVICES))
+    if worker.takes != "any":
+        machine += f" ({_(TAKES[worker.takes])})"
+    parts = [plain(worker.version), machine, worker.memory_text(), slots, _(worker.state)]
+    if worker.started_at is not None:
+        parts.append(_("started {time}", time=relative_time(worker.started_at)))
+    parts.append(_("seen {time}", time=relative_time(worker.seen_at)))
+    lines = [f"**{plain(worker.name)}** · {' · '.join(parts)}"]
+    if "artifacts_folder_mismatch" in worker.refusals:
+        lines.append(_("⚠ It takes no job: its artifacts folder is not that of the queued runs."))
+    if "version_mismatch" in worker.refusals:
+        lines.append(_("⚠ It takes no job: its version is not that of this bot. Update and restart it."))
+    return lines
+
+
+def access_answer(user_id: int, level: AccessLevel) -> discord.Embed:
+    if level == "user":
+        text = _("<@{user_id}> may use this bot.", user_id=user_id)
+    else:
+        text = _("<@{user_id}> may no longer use this bot, and gets no messages about runs of others.", user_id=user_id)
+    return make_embed(GREEN if level == "user" else GREY, f"🔑 {_('Access changed')}", [text])
+
+
+def deleted_answer(record: RunRecord) -> discord.Embed:
+    lines = [_("The run and its files are deleted.")]
+    return make_embed(GREY, f"🗑 {_('Deleted: {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def doctor_answer(findings: Mapping[str, Finding]) -> discord.Embed:
+    """Return each check with its result; red if one has failed."""
+    states = [finding.state for finding in findings.values()]
+    colour = RED if "failure" in states else AMBER if "warning" in states else GREEN
+    lines = [
+        f"{_SIGNS[finding.state]} **{name}** · {clamp(finding.message, _MAX_FINDING)}"
+        for name, finding in findings.items()
+    ]
+    n_failed, n_warned = states.count("failure"), states.count("warning")
+    summary = _("All checks passed.")
+    if n_failed or n_warned:
+        failures = plural("{count} check failed", "{count} checks failed", n_failed)
+        warnings = plural("{count} warning", "{count} warnings", n_warned)
+        summary = f"{failures} · {warnings}"
+    return make_embed(colour, f"🩺 {_('Installation')}", [summary, *lines])

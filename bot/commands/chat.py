@@ -3,7 +3,7 @@
 import discord
 from discord import app_commands
 
-from bot.commands.inference import RUN_HELP, default_length, require_worker
+from bot.commands.inference import RUN_HELP, default_length, infer
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
@@ -43,13 +43,11 @@ async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
     run = await find_run(context, "chat", run_id)
-    inference, user_id = context.bot.queue.inference, context.caller.user_id
     if session_id is None:
-        session_id = await inference.last_chat(run.record.run_id, user_id)
+        session_id = await context.bot.queue.inference.last_chat(run.record.run_id, context.caller.user_id)
     values: dict[str, object] = {"message": message, "session_id": None if session_id == _NEW else session_id}
     request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
-    await require_worker(context, run)
-    response = await inference.ask(run.record.run_id, request, user_id=user_id)
+    response = await infer(context, run, request)
     reply = button_row(button("chat", run.record.run_id, _("Reply…"), detail=response.session_id))
     return Answer(chat_answer(run.record, message, response), view=reply)
 

@@ -7,8 +7,8 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.started_jobs import watch_job
 from bot.messages.corpus_build_card import corpus_build_card
-from bot.messages.job_notes import card_note
 from bot.session.client import Bot
 from trainer.artifacts.corpus_builds import BuildRequest, SourceName
 from trainer.config.validation import parse
@@ -52,8 +52,7 @@ def _names(text: str) -> list[str]:
 
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:
-    bot, caller = context
-    build = await bot.corpus_builder.start(request)
+    build = await context.bot.corpus_builder.start(request)
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_SECONDS):
             await build.changed.wait()
@@ -61,7 +60,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     if error is not None:
         await asyncio.to_thread(build.directory.remove)
         raise AppError(error.code, error.message)
-    watcher = await bot.notifier.watch(build.directory, caller.user_id, None, caller.channel_id)
+    notes = await watch_job(context, build.directory, "corpus list", needs_worker=False)
     embed = corpus_build_card(build.directory.build_id, build.status)
-    embed.description = f"{embed.description}\n{card_note(watcher, 'corpus list')}"
+    embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed)

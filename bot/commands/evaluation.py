@@ -7,13 +7,13 @@ from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
-from bot.messages.evaluation import evaluating_answer, evaluation_answer
-from bot.messages.text import BLURPLE, make_embed, plain, shown_name
+from bot.messages.text import BLURPLE, count, make_embed, plain, shown_name, unknown_warning
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, EvalSplit
-from trainer.people.language import _
+from trainer.contracts.inference import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
+from trainer.contracts.runs import RunRecord
+from trainer.people.language import _, numeral
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}
@@ -103,3 +103,40 @@ EVALUATION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "evaluate": ButtonAnswer("eval", _evaluate_on_selected),
     "evaluated": ButtonAnswer("eval", _show_result, lambda press: True),
 }
+
+
+def evaluating_answer(record: RunRecord, measured: str) -> discord.Embed:
+    """Return the answer while a run is evaluated; `measured` names the split or the corpus."""
+    lines = [
+        _("On {text}. The result replaces this message.", text=measured),
+        _("After 15 minutes it comes as a direct message."),
+    ]
+    return make_embed(BLURPLE, f"📐 {_('Evaluating… {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics) -> discord.Embed:
+    """Return the metrics of a run on a split or a corpus."""
+    loss = f"**{numeral(metrics.loss, '.4f')}**"
+    if metrics.objective == "causal_lm":
+        figures, predicted = [_("{loss} nats per token", loss=loss)], count(metrics.n_tokens, "predicted token")
+    else:
+        figures = [_("{loss} nats per masked token", loss=loss)]
+        predicted = count(metrics.n_tokens, "predicted masked token")
+    if metrics.bits_per_char is not None:
+        figures.append(_("{bits} bits per character", bits=f"**{numeral(metrics.bits_per_char, '.3f')}**"))
+    figures.append(_("perplexity {perplexity}", perplexity=f"**{numeral(metrics.perplexity, '.3f')}**"))
+    unknown = ""
+    if metrics.unknown_char_share is not None:
+        unknown = f" · {_('{share} of the text unknown', share=numeral(metrics.unknown_char_share, '.2%'))}"
+    lines = [
+        _("On {text}", text=measured),
+        " · ".join(figures),
+        _(
+            "Accuracy {top1} · top-5 {top5}",
+            top1=numeral(metrics.top1_accuracy, ".1%"),
+            top5=numeral(metrics.top5_accuracy, ".1%"),
+        ),
+        f"{predicted}{unknown}",
+        *unknown_warning(metrics.unknown_char_share),
+    ]
+    return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, record.run_id)

@@ -14,19 +14,24 @@ from discord import app_commands
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
+from bot.commands.started_jobs import watch_job
 from bot.commands.training import download_to
 from bot.messages.buttons import ButtonPress
-from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
-from bot.messages.experiment_buttons import REFRESH, experiment_buttons
+from bot.messages.experiment_answers import (
+    METRICS,
+    REFRESH,
+    Metric,
+    experiment_buttons,
+    experiments_page,
+    metric_answer,
+)
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from bot.messages.job_notes import card_note
 from bot.messages.text import GREEN, byte_size, count, make_embed, plain
 from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
-from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.people.language import _
 from trainer.queue.run_index import matching
@@ -114,16 +119,11 @@ def _with_built_corpora(request: ExperimentRequest, corpora: CorpusStore) -> Exp
 
 
 async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer:
-    bot, caller = context
-    status = await bot.queue.experiments.start(request, user_id=caller.user_id)
+    experiments = context.bot.queue.experiments
+    status = await experiments.start(request, user_id=context.caller.user_id)
     embed = experiment_card(status)
     if status.status != "completed":
-        experiment = bot.queue.experiments.stored.get(status.experiment_id)
-        watcher = await bot.notifier.watch(experiment, caller.user_id, None, caller.channel_id)
-        notes = [
-            card_note(watcher, "experiment show"),
-            *([] if await bot.queue.has_worker() else [f"⚠ {_(WAIT_MESSAGES['worker'])}"]),
-        ]
+        notes = await watch_job(context, experiments.stored.get(status.experiment_id), "experiment show")
         embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed, view=experiment_buttons(status))
 

@@ -9,7 +9,7 @@ from discord import app_commands
 from pydantic import ConfigDict
 from pydantic import Field as Bounds
 
-from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, require_worker
+from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, infer
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
@@ -143,8 +143,7 @@ async def _generate(context: CommandContext, run_id: str | None, options: Genera
 
 async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
     run_id = run.record.run_id
-    await require_worker(context, run)
-    response = await context.bot.queue.inference.ask(run_id, request, user_id=context.caller.user_id)
+    response = await infer(context, run, request)
     detail = response.request_id
     buttons = button_row(
         button("again", run_id, _("Again"), detail=detail),

@@ -1,16 +1,30 @@
 """`/mt queue`: running and waiting runs in the order in which they start."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import discord
 from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.messages.answers import STATE_SIGNS
 from bot.messages.buttons import ButtonPress, button, button_row
-from bot.messages.queue import QueueRow, queue_answer
+from bot.messages.text import BLURPLE, clamp, make_embed, plain
 from bot.session.client import Bot
-from trainer.people.language import _
+from trainer.people.language import _, numeral, plural
 from trainer.queue.run_index import RunEntry
 
 _ALL = "all"
+
+_MAX_ROWS, _MAX_NAME = 20, 64
+
+
+class QueueRow(NamedTuple):
+    """A run in the queue."""
+
+    run: RunEntry | None
+    """None for a private run of somebody else."""
+    is_running: bool
 
 
 @app_commands.command(description="Show the running and waiting runs, with their positions.")
@@ -46,3 +60,35 @@ async def _refresh(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 QUEUE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {"queue": ButtonAnswer("queue", _refresh, lambda press: True)}
+
+
+def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool) -> discord.Embed:
+    """Return the running runs, then the waiting ones with their positions."""
+    running = sum(row.is_running for row in rows)
+    lines = [_line(row, position) for position, row in enumerate(rows[:_MAX_ROWS], 1)] or [_("No run waits.")]
+    if len(rows) > _MAX_ROWS:
+        lines.append(plural("… and {count} more run", "… and {count} more runs", len(rows) - _MAX_ROWS))
+    if is_paused:
+        lines.append(_("⏸ An admin has paused the queue: no further run starts."))
+    elif not has_worker:
+        lines.append(_("⚠ No worker is running. Runs start when one does."))
+    runs = plural("{count} run is training", "{count} runs are training", running)
+    waiting = plural("{count} run waits", "{count} runs wait", len(rows) - running)
+    return make_embed(BLURPLE, f"🚦 {runs} · {waiting}", [*lines, _("Users take turns: one run of each at a time.")])
+
+
+def _line(row: QueueRow, position: int) -> str:
+    sign = STATE_SIGNS["running" if row.is_running else "queued"]
+    if row.run is None:
+        name, owner = _("a private run"), ""
+    else:
+        name = f"**{plain(clamp(row.run.name, _MAX_NAME))}**"
+        owner = f" · {_owner(row.run.user_id)}"
+    progress = f" · {numeral(row.run.progress, '.0f')} %" if row.is_running and row.run is not None else ""
+    return f"{numeral(position)}. {sign} {name}{owner}{progress}"
+
+
+def _owner(user_id: int | None) -> str:
+    if user_id is None:
+        return _("command line")
+    return f"<@{user_id}>" if user_id > 0 else _("HTTP API")

@@ -21,7 +21,7 @@ from bot.rest.errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended,
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.people.language import _
-from trainer.people.permissions import RULES, Caller
+from trainer.people.permissions import RULES, Caller, is_limited
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -124,7 +124,7 @@ async def respond(
                 bound.warning("interaction_expired")
                 return
             caller = await _permitted_caller(interaction, command)
-            with bot.limits.request(caller) if rule.is_limited else nullcontext():
+            with bot.limits.request(caller) if is_limited(command) else nullcontext():
                 answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)

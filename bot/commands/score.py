@@ -120,7 +120,7 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
     """Answer with the report if it is requested and permitted, or else with the summary."""
     bot, run_id = context.bot, run.record.run_id
     request = parse(ScoreRequest, {"text": text})
-    await require_worker(context, run)
+    manifest = await require_worker(context, run)
     refusal: str | None = None
     if options.detail == "per_char":
         try:
@@ -130,7 +130,6 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
         else:
             return await _report(context, run, text, options)
     response = await bot.queue.inference.ask(run_id, request, user_id=context.caller.user_id)
-    manifest = await asyncio.to_thread(run.directory.completed_manifest)
     is_comparable = not has_unknown_text(manifest.unknown_char_share)
     own_bits_per_char = manifest.metrics.bits_per_char if is_comparable else None
     unknown = await _unknown_signs(context, run, text) if response.unknown_chars else Counter[str]()

@@ -9,14 +9,22 @@ from discord import app_commands
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form
 from bot.commands.run_options import find_run
 from bot.messages.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
-from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
-from bot.people.user_settings import UserSettings, set_language
+from bot.messages.text import GREEN, make_embed, plain
+from bot.people.user_settings import Notify, UserSettings, set_language
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.people.language import LANGUAGE_NAMES, _
+from trainer.reports.score_table import Unit
 
 _OWN = "own"
 _DEFAULT = "default"
+
+NOTIFY_LABELS: dict[Notify, str] = {
+    "dm": "Direct messages",
+    "here": "The channel of the command",
+    "off": "No messages",
+}
+UNIT_LABELS: dict[Unit, str] = {"bits": "Bits", "nats": "Nats"}
 
 
 @app_commands.command(name="settings", description="Choose your language, notifications, default run and unit.")
@@ -75,3 +83,16 @@ async def _save(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 SETTINGS_FORMS = {"settings": ButtonAnswer("settings", _save)}
+
+
+def settings_answer(settings: UserSettings, run_name: str | None) -> discord.Embed:
+    """Return the stored settings; `run_name` is the name of the default run."""
+    language = _("That of your Discord") if settings.language is None else LANGUAGE_NAMES[settings.language]
+    run = _("The newest completed run") if run_name is None else plain(run_name)
+    rows = [
+        (_("Language of answers"), language),
+        (_("Messages about new runs"), _(NOTIFY_LABELS[settings.notify])),
+        (_("Default run"), run),
+        (_("Unit of scores"), _(UNIT_LABELS[settings.unit])),
+    ]
+    return make_embed(GREEN, f"⚙ {_('Settings saved')}", [f"{label}: **{value}**" for label, value in rows])

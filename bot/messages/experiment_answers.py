@@ -1,12 +1,13 @@
 """Answers to commands about experiments: their list, and the other metrics of a result than excess surprisal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Literal, get_args
 
 import discord
 
 from bot.messages.answers import STATE_SIGNS
+from bot.messages.buttons import button, button_row, option, select
 from bot.messages.experiment_card import matrix_lines, perplexity_lines, seeds_note
 from bot.messages.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
@@ -17,6 +18,8 @@ Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
 _ALL: tuple[Metric, ...] = get_args(Metric)
 METRICS: dict[str, Metric] = {str(metric): metric for metric in _ALL}
 _MAX_TABLE = 3000
+
+REFRESH = "again"
 
 
 def experiments_page(experiments: Sequence[ExperimentStatus], *, total: int, page: str) -> discord.Embed:
@@ -96,3 +99,23 @@ def _mean(values: Sequence[float]) -> str:
         return MISSING
     spread = f"±{numeral(stdev(values), '.3f')}" if len(values) > 1 else ""
     return f"{numeral(fmean(values), '.3f')}{spread}"
+
+
+def experiment_buttons(status: ExperimentStatus) -> discord.ui.View:
+    """Return the buttons of an experiment's message: the next commands in its state."""
+    return button_row(*_items(status))
+
+
+def _items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
+    experiment_id = status.experiment_id
+    if status.status == "completed":
+        options = [option(metric, metric) for metric in METRICS]
+        yield select("expmetric", experiment_id, _("Metric"), options)
+        yield button("expcsv", experiment_id, "CSV")
+        yield button("exptex", experiment_id, "LaTeX")
+        return
+    yield button("experiment", experiment_id, _("Refresh"), detail=REFRESH)
+    if status.status in ("queued", "running"):
+        yield button("expcancel", experiment_id, _("Cancel"), style=discord.ButtonStyle.danger)
+    else:
+        yield button("exprerun", experiment_id, _("Rerun missing"))

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bot.messages.buttons import button_row
 from bot.messages.corpus_build_card import corpus_build_card
-from bot.messages.experiment_buttons import experiment_buttons
+from bot.messages.experiment_answers import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.messages.tokenizer_card import tokenizer_card
 from bot.notifications.run_subject import LiveStatus, RunSubject

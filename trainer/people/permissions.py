@@ -13,6 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _
+from trainer.queue.inference_kinds import KINDS
 from trainer.queue.run_index import RunEntry, owner_of
 from trainer.system.files import BrokenFile, read_record, write_atomically
 
@@ -76,8 +77,6 @@ class Rule(NamedTuple):
 
     role: Role
     is_ephemeral: bool = True
-    is_limited: bool = False
-    """True for inference requests, which count towards the request limits."""
 
 
 RULES = {
@@ -90,12 +89,12 @@ RULES = {
     "cancel": Rule(Role.OWNER),
     "resume": Rule(Role.OWNER),
     "logs": Rule(Role.OWNER),
-    "generate": Rule(Role.USER, is_ephemeral=False, is_limited=True),
-    "predict": Rule(Role.USER, is_limited=True),
-    "chat": Rule(Role.USER, is_limited=True),
-    "score": Rule(Role.USER, is_limited=True),
-    "score detail:per_char": Rule(Role.ADMIN, is_limited=True),
-    "eval": Rule(Role.USER, is_limited=True),
+    "generate": Rule(Role.USER, is_ephemeral=False),
+    "predict": Rule(Role.USER),
+    "chat": Rule(Role.USER),
+    "score": Rule(Role.USER),
+    "score detail:per_char": Rule(Role.ADMIN),
+    "eval": Rule(Role.USER),
     "export": Rule(Role.OWNER),
     "queue": Rule(Role.USER),
     "settings": Rule(Role.USER),
@@ -118,6 +117,11 @@ RULES = {
     "mt-admin doctor": Rule(Role.ADMIN),
 }
 """The rule of each command, in the order of the help page, and of an option that changes it, as `name:value`."""
+
+
+def is_limited(command: str) -> bool:
+    """Return whether a command sends inference requests, which count towards the request limits."""
+    return any(kind.route and kind.route.command == command_of(command) for kind in KINDS.values())
 
 
 def command_of(rule: str) -> str:

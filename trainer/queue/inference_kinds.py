@@ -45,7 +45,7 @@ class HttpRoute(NamedTuple):
     example: Mapping[str, object]
     """A body."""
     command: str
-    """The bot's command with the same rights."""
+    """The bot's command, whose rights and limits apply."""
     waits: bool = False
     """A request without `wait` is answered with its result, not at once."""
 
@@ -159,7 +159,7 @@ _KINDS = (
         PredictRecord,
         check=_check_prediction,
         route=HttpRoute(
-            "a prediction", "Predict the next token of a text.", {"text": "the sun", "k": 5}, "generate", waits=True
+            "a prediction", "Predict the next token of a text.", {"text": "the sun", "k": 5}, "predict", waits=True
         ),
     ),
     _kind(
@@ -175,7 +175,7 @@ _KINDS = (
         EvalRecord,
         supports=_answers_all,
         check=_check_evaluation,
-        route=HttpRoute("an evaluation", _EVALUATE, {"split": "validation"}, "score"),
+        route=HttpRoute("an evaluation", _EVALUATE, {"split": "validation"}, "eval"),
         writes_run=True,
     ),
     _kind("sections", SectionsRequest, SectionsRecord, supports=_answers_all, writes_run=True),

@@ -9,8 +9,14 @@ from tempfile import TemporaryDirectory
 import discord
 from hypothesis import strategies as st
 
-from bot.commands.corpora import clean_name
-from bot.messages.admin import deleted_answer, workers_answer
+from bot.commands.admin import deleted_answer, workers_answer
+from bot.commands.compare import compare_answer
+from bot.commands.compare import settings_answer as differences_answer
+from bot.commands.corpora import added_answer, clean_name, corpora_page, corpus_answer
+from bot.commands.evaluation import evaluating_answer
+from bot.commands.queue import QueueRow, queue_answer
+from bot.commands.settings import settings_answer
+from bot.commands.tokenizers import tokenizer_answer, tokenizers_page
 from bot.messages.answers import (
     accepted_answer,
     cancel_answer,
@@ -26,19 +32,12 @@ from bot.messages.answers import (
     watch_answer,
 )
 from bot.messages.buttons import Field, form
-from bot.messages.comparison import compare_answer
-from bot.messages.comparison import settings_answer as differences_answer
-from bot.messages.corpus_answers import added_answer, corpora_page, corpus_answer
 from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.digest_card import digest_card, run_line
-from bot.messages.evaluation import evaluating_answer
 from bot.messages.experiment_card import experiment_card
 from bot.messages.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
-from bot.messages.queue import QueueRow, queue_answer
 from bot.messages.run_card import final_message, run_card
-from bot.messages.settings import settings_answer
 from bot.messages.text import plain
-from bot.messages.tokenizer_answers import tokenizer_answer, tokenizers_page
 from bot.messages.tokenizer_card import tokenizer_card
 from bot.people.user_settings import UserSettings
 from local_discord.limits import message_problems

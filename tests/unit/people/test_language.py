@@ -10,14 +10,14 @@ import discord
 import pytest
 
 from bot.app import build
+from bot.commands.admin import TAKES
+from bot.commands.compare import FIGURES, VALUES
 from bot.commands.help import KINDS, all_commands
 from bot.commands.run_options import NOUNS
-from bot.messages.admin import TAKES
+from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
 from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
-from bot.messages.comparison import FIGURES, VALUES
 from bot.messages.inference import STOPS
-from bot.messages.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.people.user_settings import set_language
 from tests.support import ROOT
 from trainer.config.settings import Settings

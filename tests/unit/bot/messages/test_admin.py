@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.messages.admin import doctor_answer
+from bot.commands.admin import doctor_answer
 from bot.messages.text import AMBER, GREEN, RED
 from trainer.services.health import Finding
 

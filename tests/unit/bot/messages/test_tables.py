@@ -6,9 +6,9 @@ import discord
 import pytest
 from hypothesis import strategies as st
 
+from bot.commands.compare import attach_comparison, compare_answer, settings_answer
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
-from bot.messages.comparison import attach_comparison, compare_answer, settings_answer
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields
 from tests.support.properties import for_all, for_all_pairs

@@ -1,0 +1,24 @@
+"""The card of a job that a command has started, and the notes in the command's answer."""
+
+from bot.commands.responses import CommandContext
+from trainer.artifacts.job_folder import AnyJob
+from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.people.language import _
+
+
+async def watch_job(context: CommandContext, job: AnyJob, command: str, *, needs_worker: bool = True) -> list[str]:
+    """Send the caller a card of a job; return notes on where its progress is shown, and on a missing worker.
+
+    Without direct messages, `command` shows the progress.
+    """
+    bot, caller = context
+    watcher = await bot.notifier.watch(job, caller.user_id, None, caller.channel_id)
+    note = _("A card in your direct messages shows the progress.")
+    if watcher.closed_place is not None:
+        note = _(
+            "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.", command=command
+        )
+    notes = [note]
+    if needs_worker and not await bot.queue.has_worker():
+        notes.append(f"⚠ {_(WAIT_MESSAGES['worker'])}")
+    return notes
