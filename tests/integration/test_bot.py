@@ -196,7 +196,7 @@ async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> N
         assert call.answered_seconds is None
 
 
-async def test_status__without_a_run_is_of_the_newest_own_else_of_the_newest_to_be_seen(tmp_path: Path) -> None:
+async def test_status__without_a_run_is_of_the_newest_own_or_visible_one(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         nothing = await here.ask(here.bob, "status")
         here.story(here.ana, "char_lstm-ana").start().step(10, 3.0).step(20, 2.0)
@@ -434,7 +434,7 @@ async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path)
     assert said.startswith("Discord is unavailable: 403") and said.count("\n") == 1
 
 
-async def test_process__waits_for_discord_to_come_alone_and_ends_when_it_is_refused_for_good(tmp_path: Path) -> None:
+async def test_process__waits_for_discord_and_ends_when_refused_for_good(tmp_path: Path) -> None:
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         server.fail_next("GET", "/users/@me", "reset")
         server.fail_next("GET", "/applications/@me", 503)

@@ -67,9 +67,7 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
     assert "**local\\_kk\\_ipa** · " in listed.text and "2 lines · kk · IPA" in listed.text
 
 
-async def test_build__runs_alone_and_continues_after_a_restart_with_one_card_and_one_final_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_build__runs_alone_and_continues_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = tmp_path / "gate"
     code = WAITING.format(gate=str(gate)).replace("    while", "    if lang == 'tr':\n      while")
     code = code.replace("        time.sleep", "          time.sleep")
@@ -116,7 +114,7 @@ async def test_build__runs_alone_and_continues_after_a_restart_with_one_card_and
     assert ["✅ Corpora built: local" in text for text in after] == [True, True], "the card, and one final message"
 
 
-async def test_build__whose_start_was_never_answered_is_not_continued_and_a_damaged_one_stops_nothing(
+async def test_build__that_is_unanswered_or_damaged_is_not_continued(
     tmp_path: Path,
 ) -> None:
     local_texts(tmp_path)

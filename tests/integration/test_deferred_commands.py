@@ -119,7 +119,7 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) ->
         assert all(call.token not in (first_log + next_log).decode() for call in (hidden, public))
 
 
-async def test_command__that_was_answered_or_whose_token_has_expired_is_left_alone(tmp_path: Path) -> None:
+async def test_command__that_was_answered_or_has_expired_is_left_alone(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         answered, old = await thinking(here), await thinking(here)
         for call in (answered, old):
@@ -136,7 +136,7 @@ async def test_command__that_was_answered_or_whose_token_has_expired_is_left_alo
         assert len(here.sent_for(old)) == before
 
 
-async def test_answer__is_sent_until_it_arrives_and_says_where_a_run_may_have_begun(tmp_path: Path) -> None:
+async def test_answer__after_a_restart_is_sent_until_it_arrives(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         call = await thinking(here)
         here.leave(call, command="train")

@@ -108,7 +108,7 @@ async def test_discord_away_for_long__is_asked_less_and_less_often(tmp_path: Pat
         assert all(longest / 2 <= gap < longest + 10 for gap, longest in zip(gaps, (1, 2, 4), strict=True))
 
 
-async def test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonce(tmp_path: Path) -> None:
+async def test_lost_reply__out_of_the_history_is_recognized_by_its_nonce(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
         story = here.story(ana)
@@ -126,9 +126,7 @@ async def test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonc
 
 
 @pytest.mark.parametrize("template", CANNOT_WRITE)
-async def test_person_who_cannot_be_written_to__is_tried_once_and_holds_up_nobody(
-    tmp_path: Path, template: str
-) -> None:
+async def test_unreachable_person__is_tried_once_and_holds_up_nobody(tmp_path: Path, template: str) -> None:
     async with place(tmp_path) as here:
         bob = here.discord.add_user("bob")
         for number, refusal in enumerate(CANNOT_WRITE[template]):
@@ -217,7 +215,7 @@ def is_undelivered(story: Story) -> bool:
     return any(watcher.is_undelivered for watcher in read_ledger(story.run).watchers)
 
 
-async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_also_of_another_process(
+async def test_undelivered_results__are_shown_once_at_the_next_command(
     tmp_path: Path,
 ) -> None:
     async with home(tmp_path) as here:
@@ -259,7 +257,7 @@ async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_al
         (Refusal(400, 50035, "Invalid Form Body"), "owner_dm_unknown", "Not checked"),
     ],
 )
-async def test_owner__who_cannot_be_written_to_at_the_start_is_logged_and_said_by_doctor(
+async def test_owner__without_direct_messages_is_shown_by_doctor(
     tmp_path: Path, refusal: Refusal, event: str, finding: str
 ) -> None:
     async with home(tmp_path) as here:
@@ -300,7 +298,7 @@ def told_here(stories: Sequence[Story]) -> list[bool]:
     return [watcher.acknowledged for story in stories[:4] for watcher in read_ledger(story.run).watchers]
 
 
-async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_waiting_and_loses_nothing(
+async def test_redis__that_stops_or_loses_its_keys_loses_no_message(
     tmp_path: Path,
 ) -> None:
     add_corpus(tmp_path, some_text())
@@ -363,7 +361,7 @@ EVIL = (
 )
 
 
-async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path: Path) -> None:
+async def test_user_text__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
     async with LocalDiscord(token=TOKEN_OF_SECRETS, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")

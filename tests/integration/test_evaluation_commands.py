@@ -27,7 +27,7 @@ async def result(call: Call) -> StoredMessage:
     return message
 
 
-async def test_eval__has_the_digits_of_the_command_line_and_works_from_the_list_of_its_button(lab: Lab) -> None:
+async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
     async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
         run_id = (await lab.finished_run(queue)).run_id
         own = (await queue.inference.ask(run_id, EvalRequest())).measured()
@@ -106,7 +106,7 @@ async def worker_is_known(here: Place) -> None:
     await store.close()
 
 
-async def test_result__replaces_the_note_also_for_who_presses_its_button_meanwhile(tmp_path: Path) -> None:
+async def test_result__replaces_the_note_also_for_a_pressed_button(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot(workers=0):
         await worker_is_known(here)
         first = await here.discord.slash(here.bob, "mt eval", {})

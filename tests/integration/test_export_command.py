@@ -116,7 +116,7 @@ async def fetched(bot: Bot, link: str, *, method: str = "GET", **headers: str) -
         return response.status, await response.read()
 
 
-async def test_large_export__has_a_link_for_a_day_that_a_restart_keeps_and_nobody_can_change(
+async def test_large_export__has_a_signed_link_for_a_day_also_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)

@@ -387,7 +387,7 @@ async def test_command_limits__a_tree_that_discord_refuses_is_refused(command: J
         assert ["request"] == [violation.kind for violation in server.violations]
 
 
-async def test_component_limits__buttons_without_or_with_the_same_custom_id_are_refused() -> None:
+async def test_component_limits__missing_or_equal_custom_ids_are_refused() -> None:
     async with LocalDiscord(token=TOKEN) as server:
         path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
         button: Json = {"type": 2, "style": 1, "label": "Go", "custom_id": "go"}

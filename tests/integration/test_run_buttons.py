@@ -120,7 +120,7 @@ def failed(here: Place, record: RunRecord, code: ErrorCode) -> Story:
     return story
 
 
-async def test_retry__after_a_lack_of_memory_has_half_the_batch_in_steps_as_large(tmp_path: Path) -> None:
+async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) -> None:
     add_corpus(tmp_path, TEXT.decode(), "cats")
     async with place(tmp_path) as here:
         await here.ask(here.bob, "train", {"corpus": "cats", "epochs": 2, "size": "tiny", "batch_size": 64})

@@ -49,7 +49,7 @@ async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path)
     assert [line["event"] for line in logs] == ["user_settings_unreadable"]
 
 
-async def test_commands__have_their_texts_in_turkish_and_russian_but_not_their_names(tmp_path: Path) -> None:
+async def test_commands__have_texts_but_no_names_in_other_languages(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         admin = next(command for command in here.discord.commands if command["name"] == "mt-admin")
         workers = next(row for row in rows(admin["options"]) if row["name"] == "workers")

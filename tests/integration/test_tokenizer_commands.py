@@ -48,7 +48,7 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
-async def test_training__of_a_caller_with_closed_direct_messages_names_the_command_instead(tmp_path: Path) -> None:
+async def test_training__names_a_command_if_direct_messages_are_closed(tmp_path: Path) -> None:
     add_corpus(tmp_path, "a\nb\nc\n", "kk")
     async with place(tmp_path) as here:
         here.discord.set_dms(here.bob, is_open=False)

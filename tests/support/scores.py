@@ -3,8 +3,17 @@
 from math import log
 
 from trainer.contracts.inference import LineScore, ScoreResponse
+from trainer.reports.surprisal_report import ReportFiles, summarize
 
 Expected = tuple[tuple[str, float], ...]
+GUESSES: Expected = (("a", 0.41), ("`", 0.224), ("[EOS]", 0.09))
+REPORT_FILES = {f"surprisal.{kind}": kind.encode() for kind in ("png", "html", "csv", "json")}
+
+
+def report_of(text: str, bits: list[float], unknown: str = "", expected: Expected | None = GUESSES) -> ReportFiles:
+    """The report of a text whose characters have these surprisals."""
+    score = score_of(text, [value * log(2) for value in bits], unknown=unknown, expected=expected)
+    return ReportFiles(summarize(score, text, "bits"), len(text), REPORT_FILES)
 
 
 def score_of(text: str, nats: list[float], *, unknown: str = "", expected: Expected | None = None) -> ScoreResponse:

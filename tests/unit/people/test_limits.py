@@ -65,7 +65,7 @@ async def accept(bounds: UsageLimits, caller: Caller, run_id: str, unfinished: l
     return ""
 
 
-def test_requests__above_the_limit_of_a_minute_are_refused_with_the_time_to_try_again() -> None:
+def test_requests__above_the_limit_are_refused_with_the_time_to_try_again() -> None:
     clock = Clock()
     bounds = limits(clock)
     answers = [send(bounds, USER) for _ in range(3)]
@@ -79,7 +79,7 @@ def test_requests__above_the_limit_of_a_minute_are_refused_with_the_time_to_try_
     assert 38 <= int(refused.split("<t:")[1].split(":")[0]) - time.time() <= 41
 
 
-def test_requests__are_bounded_for_all_users_together_until_they_are_answered() -> None:
+def test_requests__are_bounded_for_all_users_together() -> None:
     bounds = limits()
     with ExitStack() as answering:
         for number in range(4):
@@ -138,7 +138,7 @@ async def test_runs__a_refused_request_frees_its_slot() -> None:
             await bounds.accept_run(USER, [], refuse)
 
 
-async def test_refusal__outside_of_discord_gives_the_seconds_and_no_command_of_discord() -> None:
+async def test_refusal__outside_of_discord_gives_the_seconds() -> None:
     ends = time.time() + 90
     bounds = limits()
     with pytest.raises(LimitReached) as known:

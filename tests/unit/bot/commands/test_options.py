@@ -127,7 +127,7 @@ def test_train__an_option_changes_its_field_and_no_other(
     assert request(options) == {**request({}), **changed}
 
 
-def test_train__without_options_is_the_contract_s_default_with_the_text_s_name() -> None:
+def test_train__without_options_is_the_contract_s_default() -> None:
     made = train_request(with_family(with_label(request_fields({"corpus": "my_text.txt"}), "my_text.txt")))
     assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
 
@@ -254,7 +254,7 @@ async def test_download__ends_at_the_limit_whatever_was_declared() -> None:
 
 
 @pytest.mark.process
-async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that_discord_signed(tmp_path: Path) -> None:
+async def test_attachment__is_fetched_from_the_set_address_with_its_signature(tmp_path: Path) -> None:
     path = "/attachments/1/2/m%C9%99tin.txt?ex=6a&is=6b&hm=ff"
     file = discord.Attachment(
         data={"id": 2, "size": 5, "filename": "text.txt", "url": f"https://cdn.discordapp.com{path}", "proxy_url": ""},

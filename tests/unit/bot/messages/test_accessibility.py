@@ -29,7 +29,7 @@ def test_images__have_descriptions_for_screen_readers() -> None:
     assert all("description" in [keyword.arg for keyword in file.keywords] for file in files)
 
 
-def test_cards__have_a_sign_before_their_title_so_that_colour_is_never_alone() -> None:
+def test_cards__have_a_sign_before_their_title() -> None:
     titles = [first_character(call.args[1]) for _, call in calls("make_embed")]
     signs = [sign for sign in titles if sign]
     assert len(signs) > 40

@@ -35,7 +35,7 @@ def test_score_options__out_of_bounds_are_refused() -> None:
         ScoreOptions.of_code("per_char-bits-11")
 
 
-def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaults() -> None:
+def test_settings__of_a_form_are_read_line_by_line() -> None:
     lines = "max_new_tokens: 7\n temperature :0.5\n\ntop_p:\nstop: 12\nseed:  \nsamples: 2"
     assert GenerateOptions.of_lines("men ", lines) == GenerateOptions(
         prompt="men ", max_new_tokens=7, temperature=0.5, stop="12", samples=2
@@ -72,7 +72,7 @@ def test_settings__of_any_text_are_read_or_refused(text: str) -> None:
         assert options.prompt == ""
 
 
-async def test_form__holds_its_fields_and_what_is_filled_in_is_read_by_their_names() -> None:
+async def test_form__returns_its_values_by_the_names_of_its_fields() -> None:
     modal = form(
         "edit", "char_lstm-1", "Edit", Field("prompt", "Prompt", "men", is_required=False), Field("text", "Text")
     )

@@ -1,35 +1,25 @@
 """Buttons under the messages about a run, by its state and by who sees them."""
 
-from pathlib import Path
-
 import discord
 import pytest
 
 from bot.messages.run_buttons import card_buttons, final_buttons, status_buttons
-from tests.support.stories import Story, run_record
+from tests.support.messages import CANCELLED, COMPLETED, FAILED, QUEUED, RUNNING, status_of
+from tests.support.stories import run_record
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.runs import RunStatus
 
 RUN = run_record()
 
 
-def status(folder: Path, state: str, code: ErrorCode = ErrorCode.CRASH_LOOP) -> RunStatus:
-    story = Story(folder, RUN)
-    match state:
-        case "running":
-            story.start()
-        case "paused":
-            story.start().pause()
-        case "completed":
-            story.start().complete()
-        case "failed":
-            story.start().checkpoint(3).fail()
-        case "cancelled":
-            story.cancel()
-        case _:
-            pass
-    error: dict[str, object] = {"error": RunError.of(AppError(code, "x"))} if state == "failed" else {}
-    return story.follower().refresh().model_copy(update=error)
+STATUSES = {
+    "queued": QUEUED,
+    "running": RUNNING,
+    "paused": status_of(lambda story: story.start().pause()),
+    "completed": COMPLETED,
+    "failed": changed(FAILED, error=RunError.of(AppError(ErrorCode.CRASH_LOOP, "x"))),
+    "cancelled": CANCELLED,
+}
 
 
 def labels(view: discord.ui.View) -> str:
@@ -53,10 +43,8 @@ def labels(view: discord.ui.View) -> str:
         ("cancelled", False, "Refresh", ""),
     ],
 )
-def test_messages__have_the_buttons_of_their_state(
-    tmp_path: Path, state: str, is_owner: bool, card: str, final: str | None
-) -> None:
-    now = status(tmp_path, state)
+def test_messages__have_the_buttons_of_their_state(state: str, is_owner: bool, card: str, final: str | None) -> None:
+    now = STATUSES[state]
     assert labels(card_buttons(RUN, now, is_owner=is_owner)) == card
     if final is not None:
         assert labels(final_buttons(RUN, now, is_owner=is_owner)) == final
@@ -71,8 +59,8 @@ def test_messages__have_the_buttons_of_their_state(
         (ErrorCode.CORPUS_TOO_SHORT, "Logs"),
     ],
 )
-def test_failed_run__offers_what_would_help(tmp_path: Path, code: ErrorCode, shown: str) -> None:
-    assert labels(final_buttons(RUN, status(tmp_path, "failed", code), is_owner=True)) == shown
+def test_failed_run__offers_what_would_help(code: ErrorCode, shown: str) -> None:
+    assert labels(final_buttons(RUN, changed(FAILED, error=RunError.of(AppError(code, "x"))), is_owner=True)) == shown
 
 
 @pytest.mark.parametrize(
@@ -86,16 +74,16 @@ def test_failed_run__offers_what_would_help(tmp_path: Path, code: ErrorCode, sho
         ("cancelled", False, "Refresh · Copy config · Edit…"),
     ],
 )
-def test_status_answer__has_the_caller_s_next_commands(tmp_path: Path, state: str, is_owner: bool, shown: str) -> None:
-    now = status(tmp_path, state)
+def test_status_answer__has_the_caller_s_next_commands(state: str, is_owner: bool, shown: str) -> None:
+    now = STATUSES[state]
     assert labels(status_buttons(RUN, now, is_owner=is_owner, is_watching=False)) == shown
     watching = labels(status_buttons(RUN, now, is_owner=is_owner, is_watching=True))
     assert ("Unwatch" in watching) == (state in ("queued", "running"))
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "completed", "failed", "cancelled"])
-def test_messages__have_no_two_buttons_with_one_id_and_room_for_more(tmp_path: Path, state: str) -> None:
-    now = status(tmp_path, state)
+@pytest.mark.parametrize("state", STATUSES)
+def test_messages__have_no_two_buttons_with_one_id_and_room_for_more(state: str) -> None:
+    now = STATUSES[state]
     for view in (
         card_buttons(RUN, now, is_owner=True),
         final_buttons(RUN, now, is_owner=True),

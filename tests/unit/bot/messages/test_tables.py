@@ -10,26 +10,14 @@ from bot.commands.compare import attach_comparison, compare_answer, settings_ans
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
 from tests.support.cards import Read, texts, within_limits
-from tests.support.measured_runs import OWN_TEXT, measured, of_fields
-from tests.support.properties import for_all, for_all_pairs
-from tests.support.stories import BEGIN, run_record
+from tests.support.measured_runs import OWN_TEXT, measured
+from tests.support.messages import ENTRY
+from tests.support.properties import for_all_pairs
+from tests.support.stories import run_record
 from trainer.contracts.runs import CorpusRef
-from trainer.queue.run_index import RunEntry
 from trainer.reports.comparison import Measurement, compare, differences
 
-
-def compared(new: Measurement, old: Measurement) -> discord.Embed:
-    return compare_answer(compare([new, old], split="test"))
-
-
-ENTRY = RunEntry("lstm-1", 7, BEGIN, "kk-ipa", "lstm", "kk_ipa", has_attached_text=False)
-
-
 LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
-
-
-def page(*runs: RunEntry) -> Read:
-    return Read(runs_page(runs, title="Your runs", total=len(runs), page=1, pages=1))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +26,7 @@ def page(*runs: RunEntry) -> Read:
 )
 def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colour: int, said: str) -> None:
     accuracies: dict[str, object] = {"loss": loss, "top1_accuracy": None}
-    shown = Read(compared(measured("new", learning_rate=0.01, summary=accuracies), measured("old")))
+    shown = Read(compare_answer(compare([measured("new", summary=accuracies), measured("old")], split="test")))
 
     assert (shown.colour, shown.title) == (colour, "⚖ new against old")
     assert shown.footer == "new · old"
@@ -103,56 +91,6 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
     assert "model: lstm · gpt2" in of_another_family and "corpus: different content, same name" in of_another_family
     assert "test corpus: own · –" in of_another_family
     assert not any(line.startswith(("layers", "attention", "architecture")) for line in of_another_family)
-
-
-def test_compare__of_what_does_not_compare_says_why() -> None:
-    on_one_text = compare([measured("new", split_seed=1), measured("old")])
-    shown = Read(compare_answer(on_one_text))
-    assert shown.colour == 0x5865F2  # on one text they do
-    shown = Read(compared(measured("new", split_seed=1), measured("old")))
-    assert shown.colour == 0x95A5A6
-    assert shown.text.startswith("**not comparable**\nTheir test splits differ")
-
-
-@for_all(texts)
-def test_limits__hold_for_the_comparison_of_runs_of_any_name(label: str) -> None:
-    name = {"label": label[:64]} if label[:64].isprintable() and label else {}
-    one, two = of_fields("new", {**name, "split_seed": 1}), of_fields("old", {**name, "corpus": OWN_TEXT})
-    assert within_limits(compared(one, two))
-
-
-@pytest.mark.parametrize(
-    ("entry", "shown"),
-    [
-        (ENTRY, "⏳ **kk-ipa** · queued\n`lstm-1` · kk\\_ipa · <@7> · <t:1795176000:R>"),
-        (
-            ENTRY._replace(state="running", progress=41.6, loss_nats=2.5, user_id=None),
-            "🏃 **kk-ipa** · running 42 % · 2.500 nats/token\n`lstm-1` · kk\\_ipa · command line · <t:1795176000:R>",
-        ),
-        (
-            ENTRY._replace(state="completed", loss_nats=1.5, bits_per_char=2.164, has_attached_text=True, label=None),
-            "✅ **lstm-1** · completed · 1.500 nats/token · 2.16 bits/char\n"
-            "`lstm-1` · attached text · <@7> · <t:1795176000:R>",
-        ),
-        (
-            ENTRY._replace(state="completed", loss_nats=0.5, bits_per_char=0.899, unknown_char_share=0.845),
-            "✅ **kk-ipa** · completed · 0.500 nats/token · 0.90 bits/char ⚠\n"
-            "`lstm-1` · kk\\_ipa · <@7> · <t:1795176000:R>",
-        ),
-    ],
-)
-def test_page__tells_of_a_run_how_it_stands_and_what_it_is(entry: RunEntry, shown: str) -> None:
-    assert page(entry).text == shown
-    assert page(entry).title == "📋 Your runs: 1"
-
-
-def test_page__without_runs_says_what_to_do() -> None:
-    assert page().text == "No runs found. `/mt train` starts one; `mine:False` includes the runs of other people."
-
-
-def test_page__of_several_says_which_it_is() -> None:
-    shown = runs_page([ENTRY], title="Your runs", total=17, page=2, pages=3)
-    assert Read(shown).footer == "page 2 of 3"
 
 
 @for_all_pairs(st.lists(LABELS, min_size=PAGE_RUNS, max_size=PAGE_RUNS), texts)

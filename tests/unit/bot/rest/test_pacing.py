@@ -25,7 +25,7 @@ async def test_turns_of_one_channel__are_an_interval_apart_whoever_takes_them() 
     assert min(later - earlier for earlier, later in pairwise(at)) >= INTERVAL
 
 
-async def test_new_message__comes_before_edits_that_wait_and_before_the_pace_begins() -> None:
+async def test_new_message__comes_before_waiting_edits() -> None:
     pace = Pace(INTERVAL)
     order: list[str] = []
 
