@@ -6,7 +6,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import count, islice, pairwise
 from pathlib import Path
@@ -36,6 +36,7 @@ from trainer.data.text import corpus_sha256
 from trainer.models import build
 from trainer.queue.enqueue import EventPublisher
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
 from trainer.services.embedded import Services
 from trainer.store.store import Store, connect
@@ -225,7 +226,7 @@ def index_of_runs(runs: int) -> Cost:
     async def measure(folder: Path, settings: Settings, store: Store) -> Cost:
         _add_runs(folder, runs)
         queue = JobQueue(settings, store)
-        return await _repeated(lambda: RunIndex(queue, settings.app.artifacts_root).refresh(), store)
+        return await _repeated(lambda: RunIndex(queue, RunFeeds(queue), settings.app.artifacts_root).refresh(), store)
 
     return _with_server(measure)
 
@@ -322,7 +323,7 @@ async def _deliver_end(watchers: int) -> Cost:
             await client.login(TOKEN)
             charts = ChartProcess()
             notifier = Notifier(
-                *(artifacts, _NoEvents(), client, charts),
+                *(artifacts, RunFeeds(_NoEvents(artifacts)), client, charts),
                 lambda user_id, record: True,
                 edit_interval_seconds=1.0,
                 poll_seconds=600.0,
@@ -354,9 +355,15 @@ class _HasBase(Protocol):
 
 
 class _NoEvents:
-    """The event source of a notifier that is called directly."""
+    """The queue of a notifier that is called directly."""
 
-    async def steady_status(self, status: RunStatus) -> RunStatus:
+    def __init__(self, root: Path) -> None:
+        self.runs = RunStore(root)
+
+    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+        return [*statuses]
+
+    def steady(self, status: RunStatus) -> RunStatus:
         return status
 
     async def next_run_ids(self) -> AsyncIterator[str]:

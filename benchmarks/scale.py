@@ -40,6 +40,7 @@ from trainer.contracts.runs import TrainRequest
 from trainer.queue.enqueue import Enqueuer, EventPublisher
 from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import TrainingPreview, preview_training
+from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
 from trainer.services.embedded import Services
 from trainer.store import keys
@@ -278,7 +279,7 @@ async def _loops(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]
 
 async def _index(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]:
     """Measure the bot's index: the first reading, and a refresh before a command."""
-    index = RunIndex(depth.queue, depth.settings.app.artifacts_root)
+    index = RunIndex(depth.queue, RunFeeds(depth.queue), depth.settings.app.artifacts_root)
     [first] = await _timed(1, lambda number: index.refresh())
     again = await _timed(PASSES, lambda number: index.refresh())
     return [

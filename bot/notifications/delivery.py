@@ -12,7 +12,7 @@ import structlog
 
 from bot.messages.buttons import button_row
 from bot.messages.text import AMBER, make_embed
-from bot.notifications.digest import Place
+from bot.notifications.inbox import Inbox
 from bot.notifications.subjects import Message, Subject, View, no_files
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
@@ -38,7 +38,7 @@ class Delivery:
         self,
         subject: Subject,
         watcher: Watcher,
-        place: Place,
+        inbox: Inbox,
         client: discord.Client,
         pace: Pace,
         *,
@@ -49,7 +49,7 @@ class Delivery:
         self.tried = asyncio.Event()
         """Set when the first message has arrived or was refused, or is a line of a digest."""
         self.subject = subject
-        self.place = place
+        self.inbox = inbox
         self.user_id = watcher.user_id
         self._watcher = watcher
         self._client = client
@@ -85,11 +85,11 @@ class Delivery:
     async def _channel(self) -> discord.PartialMessageable:
         channel_id = self._watcher.channel_id
         if channel_id is None:
-            async with self.place.opening_dm:  # once for all runs of a user
-                if self.place.dm_id is None:
+            async with self.inbox.opening_dm:  # once for all runs of a user
+                if self.inbox.dm_id is None:
                     dm = await self._retry(lambda: self._client.create_dm(discord.Object(self.user_id)))
-                    self.place.dm_id = dm.id
-                channel_id = self.place.dm_id
+                    self.inbox.dm_id = dm.id
+                channel_id = self.inbox.dm_id
             await self._update(channel_id=channel_id)
         return self._client.get_partial_messageable(channel_id)
 
@@ -113,8 +113,8 @@ class Delivery:
         """
         self.wake_up.clear()
         state = await self.subject.state()
-        if await self.place.tell(self.subject.subject_id, state):
-            if self.place.is_closed:
+        if await self.inbox.update(self.subject.subject_id, state):
+            if self.inbox.is_closed:
                 await self._close()
                 return None
             await self._remove_card(channel)
@@ -128,7 +128,7 @@ class Delivery:
         async with self._pace.turn(channel.id, is_new=is_final or self._watcher.card is None):
             view = await self.subject.view(shown)
             if not view.state.has_ended:
-                if self.subject.has_line and self.place.digest is not None:  # it began during the wait for the turn
+                if self.subject.has_line and self.inbox.digest is not None:  # it began during the wait for the turn
                     return shown
                 if not await self._send("card", channel, view.card(self.user_id)):
                     await self._edit(channel, view)

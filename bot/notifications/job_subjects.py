@@ -12,7 +12,7 @@ from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.experiment_answers import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.messages.tokenizer_card import tokenizer_card
-from bot.notifications.run_subject import LiveStatus, RunSubject
+from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
 from bot.people.watchers import Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
@@ -25,6 +25,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentRecord, ExperimentResult, ExperimentStatus
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record, read_regular
 
 CanReceive = Callable[[int, RunRecord | ExperimentRecord], bool]
@@ -48,12 +49,12 @@ class SubjectKind(NamedTuple):
 
 
 def subject_kinds(
-    root: Path, charts: ChartProcess, live_status: LiveStatus, can_receive: CanReceive, interval_seconds: float
+    root: Path, charts: ChartProcess, feeds: RunFeeds, can_receive: CanReceive, interval_seconds: float
 ) -> tuple[SubjectKind, ...]:
     """Return the kinds of jobs, in the order in which an id is looked for."""
     runs, each = RunStore(root), interval_seconds
     return (
-        _kind(runs, lambda one: RunSubject(one, charts, live_status, can_receive, interval_seconds=each)),
+        _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each)),
         _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, can_receive, each)),
         _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),
         _kind(TokenizerStore(root), lambda one: JobSubject(one, one.status, _tokenizer_message, each)),

@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import discord
 import structlog
 
 from bot.notifications.delivery import Delivery
-from bot.notifications.digest import Digest, Place, PlaceKey, place_key, stored_digests
+from bot.notifications.inbox import Digest, Inbox, InboxKey, inbox_key, stored_digests
 from bot.notifications.job_subjects import CanReceive, subject_kinds
 from bot.notifications.subjects import Subject
 from bot.people.watchers import Watcher, read_ledger
@@ -22,7 +22,7 @@ from bot.processes.chart_process import ChartProcess
 from bot.rest.pacing import Pace
 from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunStatus
+from trainer.queue.run_feeds import RunFeeds
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -33,14 +33,6 @@ _MAX_POLLS_PER_SECOND = 50.0
 """Polls of all deliveries together."""
 _MAX_RESULTS = 4
 _FIRST_MESSAGE_SECONDS = 3.0
-
-
-class EventSource(Protocol):
-    """Yields the ids of runs whose event log has grown, and adds queue state to a status; the job queue is one."""
-
-    def next_run_ids(self) -> AsyncIterator[str]: ...
-
-    async def steady_status(self, status: RunStatus) -> RunStatus: ...
 
 
 class UndeliveredResult(NamedTuple):
@@ -60,7 +52,7 @@ class Notifier:
     def __init__(
         self,
         artifacts_root: Path,
-        events: EventSource,
+        feeds: RunFeeds,
         client: discord.Client,
         charts: ChartProcess,
         can_receive: CanReceive,
@@ -71,9 +63,9 @@ class Notifier:
         retry_seconds: float = 5.0,
         steady_seconds: float = _STEADY_SECONDS,
     ) -> None:
-        self._kinds = subject_kinds(artifacts_root, charts, events.steady_status, can_receive, edit_interval_seconds)
+        self._kinds = subject_kinds(artifacts_root, charts, feeds, can_receive, edit_interval_seconds)
         self._digests = artifacts_root / "digests"
-        self._events = events
+        self._feeds = feeds
         self._client = client
         self._edit_interval_seconds = edit_interval_seconds
         self._listeners = listeners
@@ -85,7 +77,7 @@ class Notifier:
         self._subjects: WeakValueDictionary[str, Subject] = WeakValueDictionary()
         self._deliveries: dict[str, Delivery] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._places: dict[PlaceKey, Place] = {}
+        self._inboxes: dict[InboxKey, Inbox] = {}
         self._undelivered: defaultdict[int, set[str]] = defaultdict(set)
         """Ids of subjects by user id."""
         self._holds = 0
@@ -96,13 +88,13 @@ class Notifier:
         digests = await asyncio.to_thread(stored_digests, self._digests, self._edit_interval_seconds)
         for digest in digests:
             for watcher in digest.ledger.current.watchers:
-                self._place(watcher).resume(digest)
+                self._inbox(watcher).resume(digest)
         for subject_id in await asyncio.to_thread(self._pending):
             self.follow(subject_id)
         for digest in digests:
             self._deliver(digest)
-        for place in [*self._places.values()]:  # the last process can have ended before it removed a digest
-            await place.settle()
+        for inbox in [*self._inboxes.values()]:  # the last process can have ended before it removed a digest
+            await inbox.close_if_done()
         self._tasks["events"] = asyncio.create_task(self._supervise("events", self._listen))
 
     async def stop(self) -> None:
@@ -151,7 +143,7 @@ class Notifier:
         name = _name(subject.subject_id, user_id)
         self._stop_delivery(name)
         watcher = await subject.ledger.watch(user_id, channel_id, origin_channel_id)
-        await self._place(watcher).settle()
+        await self._inbox(watcher).close_if_done()
         self._deliver(subject)
         if name in self._deliveries:
             with suppress(TimeoutError):
@@ -174,7 +166,7 @@ class Notifier:
         watcher = subject.ledger.current.of(user_id)
         if watcher is not None:
             await subject.ledger.update(watcher, watches=False)
-            await self._place(watcher).settle()
+            await self._inbox(watcher).close_if_done()
 
     async def unwatch_hidden(self, user_id: int) -> None:
         """Remove a user as a watcher of everything about which the user may no longer receive messages."""
@@ -228,11 +220,11 @@ class Notifier:
                 return subject
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no job '{subject_id}'.")
 
-    def _place(self, watcher: Watcher) -> Place:
-        key = place_key(watcher)
-        if key not in self._places:
-            self._places[key] = Place(key, self._digests, self._edit_interval_seconds, self._deliver)
-        return self._places[key]
+    def _inbox(self, watcher: Watcher) -> Inbox:
+        key = inbox_key(watcher)
+        if key not in self._inboxes:
+            self._inboxes[key] = Inbox(key, self._digests, self._edit_interval_seconds, self._deliver)
+        return self._inboxes[key]
 
     def _deliver(self, subject: Subject) -> None:
         """Start missing deliveries and wake the others; a subject that has become private is not delivered."""
@@ -242,11 +234,11 @@ class Notifier:
             if name in self._deliveries:
                 self._deliveries[name].wake_up.set()
             elif subject.may_receive(watcher.user_id):
-                place = self._place(watcher)
+                inbox = self._inbox(watcher)
                 if subject.has_line:
-                    place.join(subject.subject_id)
+                    inbox.join(subject.subject_id)
                 delivery = Delivery(
-                    subject, watcher, place, self._client, self.pace, poll_seconds=self._seconds_between_polls
+                    subject, watcher, inbox, self._client, self.pace, poll_seconds=self._seconds_between_polls
                 )
                 self._deliveries[name] = delivery
                 self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))
@@ -255,8 +247,8 @@ class Notifier:
         await self._supervise(name, delivery.deliver)
         self._collect_undelivered(delivery.subject)
         del self._tasks[name], self._deliveries[name]
-        delivery.place.leave(delivery.subject.subject_id)
-        await delivery.place.settle()
+        delivery.inbox.leave(delivery.subject.subject_id)
+        await delivery.inbox.close_if_done()
 
     def _seconds_between_polls(self) -> float:
         """Return the seconds after which a delivery reads its subject without news; many deliveries read less often.
@@ -272,7 +264,7 @@ class Notifier:
                 self._undelivered[watcher.user_id].add(subject.subject_id)
 
     async def _listen(self) -> None:
-        async for run_id in self._events.next_run_ids():
+        async for run_id in self._feeds.queue.next_run_ids():
             for notify in self._listeners:
                 notify(run_id)
             if self._holds and run_id not in self._subjects:
@@ -303,7 +295,7 @@ class Notifier:
         if task is not None:
             task.cancel()
         if delivery is not None:
-            delivery.place.leave(delivery.subject.subject_id)
+            delivery.inbox.leave(delivery.subject.subject_id)
 
 
 def _name(subject_id: str, user_id: int) -> str:

@@ -1,9 +1,8 @@
 """A run as a subject of notifications."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from threading import Lock
 from typing import NamedTuple
 
 from bot.messages.digest_card import run_line
@@ -18,9 +17,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.people.language import _
-
-LiveStatus = Callable[[RunStatus], Awaitable[RunStatus]]
-"""Adds the queue's knowledge to a status that was read from the run's event log."""
+from trainer.queue.run_feeds import RunFeeds
 
 
 class RunState(NamedTuple):
@@ -81,46 +78,33 @@ class RunSubject(Subject):
         self,
         run: RunDirectory,
         charts: ChartProcess,
-        live_status: LiveStatus,
+        feeds: RunFeeds,
         can_receive: Callable[[int, RunRecord], bool],
         *,
         interval_seconds: float,
     ) -> None:
         super().__init__(run.run_id, Ledger(run), interval_seconds)
         self._run = run
-        self._follower = run.follow()
+        self._feeds = feeds
+        self._feed = feeds.of(run)
         self._charts = charts
-        self._live_status = live_status
         self._can_receive = can_receive
-        self._following = Lock()
 
     def may_receive(self, user_id: int) -> bool:
-        return self._can_receive(user_id, self._follower.record)
+        return self._can_receive(user_id, self._feed.follower.record)
 
     async def _read(self) -> Reading:
-        def refresh() -> RunStatus:
-            with self._following:  # a thread outlives the cancelled task that waits for it
-                return self._follower.refresh()
-
-        logged = await asyncio.to_thread(refresh)
-        live = await self._live_status(logged)
-        # without the heartbeat, which would edit the card every time
-        status = changed(
-            logged,
-            reachable=live.reachable,
-            message=live.message,
-            waits_for=live.waits_for,
-            queue_position=live.queue_position,
-        )
-        beats = status.status == "running" and status.reachable
-        heartbeat_ts = live.last_heartbeat_ts if beats else None
+        live = self._feeds.queue.steady(await self._feeds.status(self.subject_id))
+        heartbeat_ts = live.last_heartbeat_ts if live.status == "running" and live.reachable else None
         heartbeat = None if heartbeat_ts is None else int(heartbeat_ts // HEARTBEAT_SECONDS)
-        state = RunState(record=self._follower.record, status=status, heartbeat=heartbeat)
+        # the heartbeat of a worker would edit the card every time; that of the last event is as old as the event
+        status = changed(live, last_heartbeat_ts=self._feed.follower.status.last_heartbeat_ts)
+        state = RunState(record=self._feed.follower.record, status=status, heartbeat=heartbeat)
         return Reading(state, partial(self._draw, state, heartbeat_ts))
 
     async def _draw(self, state: RunState, heartbeat_ts: float | None) -> View:
         """Draw the newest losses, which can be newer than the state."""
-        follower = self._follower
+        follower = self._feed.follower
         losses = [loss for _, loss in follower.train_losses]
         bits = state.status.bits_per_nat
         chart = await self._charts.loss_chart(follower.train_losses, follower.val_losses, bits)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import discord
 
 from bot.people.watchers import Ledger, Watcher
+from trainer.system.shared_calls import SharedCalls
 
 RESULT = " · result"
 """End of the footer of a final message, which distinguishes it from a card."""
@@ -76,9 +77,8 @@ class Subject(ABC):
         """Begin of this attempt, of a subject whose id an earlier attempt had as well."""
         self.ledger = ledger
         self._interval_seconds = interval_seconds
-        self._reading, self._drawing = asyncio.Lock(), asyncio.Lock()
-        self._requested = self._done = 0
-        self._latest: Reading | None = None
+        self._readings: SharedCalls[Reading] = SharedCalls()
+        self._drawing = asyncio.Lock()
         self._view: View | None = None
         self._fresh_until = 0.0
 
@@ -92,18 +92,7 @@ class Subject(ABC):
 
     async def state(self) -> State:
         """Return the current state."""
-        return (await self._reading_now()).state
-
-    async def _reading_now(self) -> Reading:
-        """Read the current state; callers during a reading share the next one."""
-        self._requested += 1
-        number = self._requested
-        async with self._reading:
-            if self._latest is None or self._done < number:
-                last = self._requested
-                self._latest = await self._read()
-                self._done = last
-            return self._latest
+        return (await self._readings.result(self._read)).state
 
     async def view(self, shown: View | None) -> View:
         """Return the current view for a watcher who has seen `shown`.
@@ -111,7 +100,7 @@ class Subject(ABC):
         All watchers share a view for `interval_seconds`, so that a chart is drawn once; the end is shown at once.
         """
         async with self._drawing:
-            state, draw = await self._reading_now()
+            state, draw = await self._readings.result(self._read)
             view = self._view
             is_fresh = time.monotonic() < self._fresh_until and view is not shown and not state.has_ended
             if view is None or (state != view.state and not is_fresh):

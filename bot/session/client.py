@@ -115,7 +115,7 @@ class Bot(discord.Client):
         self.limits = self.backend.limits
         self.notifier = Notifier(
             self.settings.app.artifacts_root,
-            self.queue,
+            self.backend.feeds,
             self,
             self.charts,
             self.permissions.can_receive,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from bot.app import build
-from bot.notifications.digest import MAX_CARDS
+from bot.notifications.inbox import MAX_CARDS
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload

@@ -43,7 +43,6 @@ async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_i
     finally:
         await store.close()
         await services.stop()
-
     statuses = [RunStatus.model_validate_json(status or b"").status for status, _ in seen]
     assert statuses == ["running", "running", "cancelled", "cancelled"]
     assert [flag for _, flag in seen] == [None, b"1", None, None]
@@ -67,7 +66,6 @@ async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_
     finally:
         await store.close()
         await services.stop()
-
     assert rung[1:] == [story.record.run_id] * 3
     assert [line["event"] for line in logs] == ["malformed_event"]
 
@@ -100,7 +98,6 @@ async def test_publisher__reads_each_event_once_and_publishes_all_of_them_again_
     finally:
         await store.close()
         await services.stop()
-
     assert lengths == [[3, 3], [4, 4], [5, 5]]
     assert logs == [], "the earlier lines were not read again"
 

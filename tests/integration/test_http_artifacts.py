@@ -27,7 +27,7 @@ from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.events import JobCompleted
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.runs import Accepted
-from trainer.http.api import Patience
+from trainer.http.api import HttpTimeouts
 from trainer.system.files import file_records
 
 LARGE = 20 << 20
@@ -245,7 +245,7 @@ async def test_large_file__continues_where_its_download_was_killed(
 
 
 async def test_download__of_a_client_that_does_not_read_is_cut(lab: Lab, run: RunDirectory, large: FileRecord) -> None:
-    async with lab.queue() as queue, inside(queue, with_api(lab.settings), Patience(send_seconds=0.2)) as slow:
+    async with lab.queue() as queue, inside(queue, with_api(lab.settings), HttpTimeouts(send_seconds=0.2)) as slow:
         _, writer = await slow.site.connect()
         path = address(run, large.path)
         with captured_logs() as logs:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.http import ADMIN, Site, inside, with_api
 from tests.support.redis_servers import embedded
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
-from trainer.http.api import Patience
+from trainer.http.api import HttpTimeouts
 from trainer.http.operations import MAX_BODY_BYTES
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -19,7 +19,7 @@ POST = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-T
 
 @pytest.fixture(name="hasty")
 async def hasty_fixture(tmp_path: Path) -> AsyncIterator[Site]:
-    patience = Patience(idle_seconds=0.3, body_seconds=0.3)
+    patience = HttpTimeouts(idle_seconds=0.3, body_seconds=0.3)
     async with embedded(tmp_path) as (settings, queue, _):
         async with inside(queue, with_api(settings, http={"max_connections": 3}), patience) as (site, _):
             yield site

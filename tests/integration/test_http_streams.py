@@ -15,8 +15,8 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import events_of
 from trainer.contracts.events import Event
-from trainer.http.api import Patience
-from trainer.http.feeds import MAX_LINES
+from trainer.http.api import HttpTimeouts
+from trainer.http.tails import MAX_LINES
 from trainer.system.logs import LogReader, readable_line
 
 RUN = "char_lstm-1"
@@ -38,7 +38,7 @@ def told_fixture(idle: Inside, tmp_path: Path) -> Story:
 def feeds() -> int:
     """The number of files that are being read for clients."""
     running: set[asyncio.Task[object]] = asyncio.all_tasks()
-    return sum("Feed._follow" in repr(task) for task in running)
+    return sum("Tail._follow" in repr(task) for task in running)
 
 
 def end(told: Story) -> None:
@@ -77,7 +77,6 @@ async def test_events__come_while_the_run_goes_on(idle: Inside, told: Story) -> 
         told.step(2, 1.5)
         end(told)
         rest = [event async for event in events]
-
     assert response.headers["Content-Type"] == "text/event-stream"
     assert response.headers["X-Request-ID"]
     assert [(event.id, event.event.split(".")[-2]) for event in rest] == [
@@ -154,7 +153,7 @@ async def test_client__that_leaves_before_its_first_line_is_no_error(idle: Insid
 
 
 async def test_client__that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
-    patience = Patience(send_seconds=0.2)
+    patience = HttpTimeouts(send_seconds=0.2)
     async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings), patience) as idle:
         told = Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
         told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")  # more than buffers have room for
@@ -275,7 +274,7 @@ async def test_server__that_stops_ends_its_streams(tmp_path: Path) -> None:
     writers: list[asyncio.StreamWriter] = []
     async with embedded(tmp_path) as (settings, queue, _):
         Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
-        async with inside(queue, with_api(settings), Patience(stop_seconds=0.1)) as idle:
+        async with inside(queue, with_api(settings), HttpTimeouts(stop_seconds=0.1)) as idle:
             for path in (STREAM, f"{STREAM[:-7]}?wait=60"):
                 reader, writer = await idle.site.connect()
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
@@ -286,7 +285,6 @@ async def test_server__that_stops_ends_its_streams(tmp_path: Path) -> None:
             streamed, answered = [await reader.read() for reader in readers]
         for writer in writers:
             writer.close()
-
     assert streamed.startswith(b"HTTP/1.1 200 ") and b"id: 3" in streamed
     assert answered == b""
     assert idle.api.open_streams == 0

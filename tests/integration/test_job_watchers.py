@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.notifications.digest import MAX_CARDS
+from bot.notifications.inbox import MAX_CARDS
 from bot.people.watchers import HasLedger, Ledger, MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.rest import Limit
@@ -60,7 +60,6 @@ async def test_experiment__has_one_card_over_a_restart_and_one_final_message_wit
             complete(experiment, figures=figures)
             final = await here.message(ana, f"{name} · result")
             await until(lambda: not read_ledger(experiment).pending)
-
         assert "Completed" in shown_text(card.payload)
         assert len(here.texts(ana)) == 2
         assert "Excess surprisal" in shown_text(final.payload)
@@ -96,7 +95,6 @@ async def test_card_of_an_earlier_attempt__is_not_taken_for_one_whose_arrival_is
         lose_card(later)
         async with here.listening():
             again = await here.message(ana, "Queued: experiment small")
-
         assert again != card and "Failed" in shown_text(card.payload)
 
 
@@ -198,7 +196,6 @@ async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command_then
             listener.follow(story.record.run_id)
             async with listener.deliver_pending(ana.id) as results:
                 assert [result.card.footer.text for result in results] == [story.record.run_id]
-
         (mention,) = here.discord.messages(hall)
         assert mention.payload["content"] == f"<@{ana.id}>"
         assert "Direct messages are closed" in shown_text(mention.payload)
@@ -253,7 +250,7 @@ async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_hav
             await until(lambda: len(here.texts(ana)) == MAX_CARDS)
             stories += [here.story(ana, "char_lstm-more").start(), here.story(ana, "char_lstm-waits")]
             for story in stories[MAX_CARDS:]:
-                await here.bell.runs.put(story.record.run_id)
+                await here.queue.signals.put(story.record.run_id)
             digest = await here.message(ana, f"Watching {MAX_CARDS + 1} runs|Watching {MAX_CARDS + 2} runs")
             await until(lambda: "⏳" in shown_text(digest.payload))
             await until(lambda: len(here.texts(ana)) == 1)
@@ -268,7 +265,6 @@ async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_hav
             for story in stories:
                 await until_delivered(story)
             await until(lambda: not list((tmp_path / "digests").iterdir()))
-
         assert sorted("· result" in text for text in here.texts(ana)) == [False] + [True] * len(stories)
 
 
@@ -288,7 +284,6 @@ async def test_refused_digest__is_mentioned_once_for_each_run_and_a_later_watch_
             await until(lambda: not list((tmp_path / "digests").iterdir()))
             await listener.watch(stories[0].run, ana.id, None, hall.id)
             await here.message(ana, "Training: kk-ipa")
-
         assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"] * len(stories)
         places = [[watcher.closed_place for watcher in read_ledger(story.run).watchers] for story in stories]
         assert places == [[None]] + [["dm"]] * MAX_CARDS
@@ -301,9 +296,9 @@ async def test_digest__says_that_workers_do_not_respond_by_itself_and_recovers(t
             here.story(ana, f"char_lstm-{number}").start()
         async with here.listening():
             digest = await here.message(ana, f"Watching {MAX_CARDS + 1} runs")
-            here.bell.known = {"reachable": False}
+            here.queue.known = {"reachable": False}
             await until(lambda: shown_text(digest.payload).count("worker not responding") == MAX_CARDS + 1)
-            here.bell.known = {}
+            here.queue.known = {}
             await until(lambda: shown_text(digest.payload).count("🏃") == MAX_CARDS + 1)
 
 
@@ -360,16 +355,15 @@ async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel_and_
             await until(lambda: all(len(here.messages(user)) == len(watched[user]) for user in users[1:]))
             for story in stories:
                 story.step(1, 2.0)
-                await here.bell.runs.put(story.record.run_id)
+                await here.queue.signals.put(story.record.run_id)
             digest = await here.message(users[0], f"Watching {WATCHED} runs")
             await until(lambda: "loss 2.000" in shown_text(digest.payload))
             await until(lambda: all(any(card.edit_seconds for card in here.messages(user)) for user in users[1:]))
             for story in stories:
                 story.cancel()
-                await here.bell.runs.put(story.record.run_id)
+                await here.queue.signals.put(story.record.run_id)
             for story in stories:
                 await until_delivered(story)
-
         for user, followed in watched.items():
             check(here, followed, user_texts=here.texts(user))
             written = sorted(version.at_seconds for message in here.messages(user) for version in message.versions)

@@ -31,15 +31,14 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_c
             story.start()
             for step in range(1, 100):
                 story.step(step, 3.0 - step / 100)
-                await here.bell.runs.put(story.record.run_id)
+                await here.queue.signals.put(story.record.run_id)
                 await asyncio.sleep(0.05)
                 if len(card.edit_seconds) == 3:
                     break
             story.step(100, 1.9).complete(train_loss=1.9)
-            await here.bell.runs.put(story.record.run_id)
+            await here.queue.signals.put(story.record.run_id)
             final = await here.message(ana, "· result")
             await until_delivered(story)
-
         assert len(here.texts(ana)) == 2
         assert final.id > card.id
         gaps = [later - earlier for earlier, later in pairwise(card.edit_seconds)]
@@ -126,12 +125,12 @@ async def test_bell__wakes_at_once_and_may_name_runs_that_are_not_there(tmp_path
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
         async with here.listening(poll_seconds=60):
-            await here.bell.runs.put("char_lstm-unknown")
+            await here.queue.signals.put("char_lstm-unknown")
             story = here.story(ana)
-            await here.bell.runs.put(story.record.run_id)
+            await here.queue.signals.put(story.record.run_id)
             await here.message(ana, "Queued")
             story.cancel()
-            await here.bell.runs.put(story.record.run_id)
+            await here.queue.signals.put(story.record.run_id)
             await here.message(ana, "· result")
 
 
@@ -147,24 +146,23 @@ async def test_new_run__waits_while_any_command_holds_the_notifier_and_the_other
                     held, other = here.story(ana, "char_lstm-held"), here.story(ana, "char_lstm-other")
                     known.start()
                     for story in (held, other, known):
-                        await here.bell.runs.put(story.record.run_id)
+                        await here.queue.signals.put(story.record.run_id)
                     await here.discord.wait_for_edit(card, "Training")  # the signal after those of the new runs
                 assert listener.watched_by(ana.id) == ["char_lstm-known"]
                 await listener.begin_watch("char_lstm-held", ana.id, hall.id, None)
             await here.message(ana, "char_lstm-other")
             await here.discord.wait_for_message(hall, "char_lstm-held")
-
         assert len(here.texts(ana)) == 2
 
 
 async def test_bell__that_breaks_is_listened_to_again(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
-        here.bell.broken = 1
+        here.queue.broken = 1
         async with here.listening(poll_seconds=60):
-            await here.bell.runs.put("char_lstm-any")
+            await here.queue.signals.put("char_lstm-any")
             story = here.story(ana)
-            await here.bell.runs.put(story.record.run_id)
+            await here.queue.signals.put(story.record.run_id)
             await here.message(ana, "Queued")
 
 
@@ -173,9 +171,9 @@ async def test_task_that_fails_again__waits_longer_unless_it_has_gone_on_well(
     tmp_path: Path, steady_seconds: float, waits: list[float]
 ) -> None:
     async with place(tmp_path) as here:
-        here.bell.broken = 3
+        here.queue.broken = 3
         for _ in range(3):
-            here.bell.runs.put_nowait("char_lstm-any")
+            here.queue.signals.put_nowait("char_lstm-any")
         with captured_logs() as logs:
             async with here.listening(steady_seconds=steady_seconds):
                 await until(lambda: len(logs) == 3)
@@ -275,7 +273,6 @@ async def test_card_that_was_deleted__is_made_again_once(tmp_path: Path) -> None
             story.cancel()
             await here.message(ana, "· result")
             await until_delivered(story)
-
         assert len(here.texts(ana)) == 1
 
 
@@ -324,7 +321,6 @@ async def test_delivery_that_fails__is_said_tried_again_and_holds_up_nobody_else
                 await until(lambda: any(line["event"] == "task_failed" for line in logs))
                 (tmp_path / "away").rename(log)
                 await here.message(ana, "char_lstm-broken")
-
         failures = [line for line in logs if line["event"] == "task_failed"]
         assert failures[0]["task"] == f"char_lstm-broken for {ana.id}"
         assert isinstance(failures[0]["exc_info"], FileNotFoundError)
@@ -373,7 +369,6 @@ async def test_killed_between_the_final_message_and_the_card__ends_the_card_late
         put_watchers(story, known.model_copy(update=stale))
         async with here.listening():
             await until_delivered(story)
-
         assert len(card.edit_seconds) == edits + 1 and len(here.texts(ana)) == 2
 
 
@@ -390,12 +385,12 @@ async def test_card_that_never_arrived__is_not_made_after_the_end(tmp_path: Path
 async def test_queued_run__shows_its_position_and_that_there_is_no_worker_without_any_event(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
-        here.bell.known = {"queue_position": 2, "waits_for": "worker"}
+        here.queue.known = {"queue_position": 2, "waits_for": "worker"}
         here.story(ana)
         async with here.listening():
             card = await here.message(ana, "Position 2 in the queue")
             assert WAIT_MESSAGES["worker"] in shown_text(card.payload)
-            here.bell.known = {"queue_position": 1}
+            here.queue.known = {"queue_position": 1}
             await here.discord.wait_for_edit(card, "Position 1 in the queue")
         assert "Waiting for a worker." in shown_text(card.payload)
 
@@ -407,10 +402,10 @@ async def test_run_whose_worker_is_gone__says_so_in_its_card_by_itself_and_recov
         async with here.listening():
             card = await here.message(ana, "Training")
             assert "ETA" in shown_text(card.payload)
-            here.bell.known = {"reachable": False}
+            here.queue.known = {"reachable": False}
             await here.discord.wait_for_edit(card, "Worker not responding")
             assert "ETA" not in shown_text(card.payload)
-            here.bell.known = {}
+            here.queue.known = {}
             await here.discord.wait_for_edit(card, "Training")
         colours = [rows(version.payload["embeds"])[0]["color"] for version in card.versions]
         assert colours == [BLURPLE, AMBER, BLURPLE]
@@ -426,13 +421,12 @@ async def test_four_runs_of_one_person__share_the_pace_of_their_channel_and_lose
             await until(lambda: len(here.messages(ana)) == 4)
             for story in stories:
                 story.step(10, 3.0)
-                await here.bell.runs.put(story.record.run_id)
+                await here.queue.signals.put(story.record.run_id)
             await until(lambda: any(message.edit_seconds for message in here.messages(ana)))
             for story in stories:
                 story.cancel()
             for story in stories:
                 await until_delivered(story)
-
         messages = here.messages(ana)
         written = sorted(version.at_seconds for message in messages for version in message.versions)
         assert min(later - earlier for earlier, later in pairwise(written)) >= EDIT_INTERVAL_SECONDS
@@ -456,7 +450,6 @@ async def test_last_lines_of_a_crash__are_in_the_direct_message_of_who_started_t
         async with here.listening():
             await until_delivered(story)
             await until_delivered(public)
-
         (in_hall,) = here.discord.messages(hall)
         assert ["Fatal Python error" in text for text in (*here.texts(ana), *here.texts(bob))] == [True, False]
         assert "Fatal Python error" not in shown_text(in_hall.payload)
@@ -497,7 +490,6 @@ async def test_watchers__have_a_card_and_a_final_message_each_and_one_chart_a_st
                 await here.discord.wait_for_message(channel, "step 20 ")
             story.complete()
             await until_delivered(story)
-
         told = [here.messages(ana), here.messages(bob), here.discord.messages(hall)]
         assert [["· result" in shown_text(message.payload) for message in one] for one in told] == [[False, True]] * 3
         assert all("Completed" in shown_text(message.payload) for one in told for message in one)
@@ -550,9 +542,8 @@ async def test_watcher_who_cannot_be_reached__is_remembered_and_the_others_are_t
             await here.message(ana, "· result")
             await until_delivered(story)
             told = len(here.discord.requests)
-            await here.bell.runs.put(story.record.run_id)
+            await here.queue.signals.put(story.record.run_id)
             await asyncio.sleep(0.2)
-
         assert len(here.discord.requests) == told
         (bobs,) = [watcher for watcher in read_ledger(story.run).watchers if watcher.user_id == bob.id]
         assert bobs.closed_place == ("dm" if trouble == "closed" else "channel")

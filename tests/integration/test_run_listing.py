@@ -81,7 +81,6 @@ async def test_runs__are_paged_newest_first_in_one_message_that_outlives_the_bot
             again = shown_text(back.payload)
         await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
-
     assert turned is last is back is message and message.visible_to == ana
     assert [line.split("`")[1] for line in first.splitlines() if line.startswith("`")] == [
         f"lstm-{number:02}" for number in range(19, 11, -1)
@@ -100,14 +99,12 @@ async def test_runs__are_chosen_by_state_starter_and_words_also_on_later_pages(t
         story(here, None, "lstm-terminal")
         for number in range(9):
             end(story(here, here.bob, f"gru-{number}", label="қазақша " * 4))
-
         own = await here.ask(here.ana, "runs")
         done = await here.ask(here.ana, "runs", {"state": "completed"})
         every = await here.ask(here.ana, "runs", {"mine": False, "query": "lstm"})
         nothing = await here.ask(here.ana, "runs", {"query": "zebra"})
         message = await (await here.discord.slash(here.ana, "mt runs", {"mine": False, "query": "қазақша"})).reply()
         turned = await (await here.discord.click(here.ana, message, button_of(message, "Next »"))).reply()
-
         assert "Your runs: 2" in own.text and own.is_ephemeral
         assert "Your completed runs: 1" in done.text and "**türkçe** · completed" in done.text
         assert "All runs with «lstm»: 4" in every.text
@@ -136,7 +133,6 @@ async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newes
             command: {choice.value for choice in await here.suggested(here.bob, command, "run", "")}
             for command in ("generate", "chat", "score")
         }
-
     assert all("no completed run that can generate text yet" in answer.text for answer in nothing)
     assert chosen == [
         *("lstm-ana", "lstm-ana", "bert-ana"),
@@ -252,7 +248,6 @@ async def test_suggestions__are_none_while_discord_does_not_say_who_asks(tmp_pat
             known = await server.autocomplete(ana, "mt status", "run", "")
         await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
-
     assert unknown == []
     assert [choice.value for choice in known] == ["lstm-1"]
 
@@ -307,7 +302,6 @@ async def test_status__shows_what_the_caller_may_do_next_and_renews_itself(tmp_p
         renewed = shown_text(message.payload)
         end(one.complete())
         await (await here.discord.click(here.bob, message, "mt:status:lstm-1:again")).reply()
-
         assert {"Refresh", "Cancel", "Logs"} <= set(of_own) & set(of_admin)
         assert "Refresh" in of_other and not {"Cancel", "Logs"} & set(of_other)
         assert "Training" in renewed and "40 %" in renewed
@@ -347,7 +341,6 @@ async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(tmp_p
         wordy: dict[str, object] = {"message": "long " * 600}
         one.run.logs.write_text(f"{json.dumps(wordy)}\n", encoding="utf-8")
         long = await (await here.discord.slash(here.bob, "mt logs", {"run": "lstm-1"})).reply()
-
         assert "No log yet" in none.text
         assert "2026-11-20 12:00:38 info     step step=38" in short.text and "step=36" not in short.text
         assert "wrote …/x.bin" in short.text and str(tmp_path) not in short.text
@@ -399,7 +392,6 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         measured(story(here, here.ana, "lstm-new", label="new *one*").start().step(5, 3.0, 2.5).step(9, 2.0, 2.0), 2.2)
         measured(story(here, here.bob, "lstm-old", label="old").start().step(5, 3.0).step(9, 1.5, 1.5), 2.0)
         story(here, here.bob, "lstm-open")
-
         worse = await here.ask(here.bob, "compare", {"a": "lstm-new", "b": " lstm-old"})
         message = next(iter(here.discord.messages(here.discord.dm_channel(here.bob))))
         [menu] = parts(message)
@@ -426,7 +418,6 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         unknown = corpus_name(CommandContext(here.bot, Caller(here.bob.id)), "3" * 64)
         stranger = await here.ask(here.eve, "compare", {"a": "lstm-old", "b": "lstm-new"})
         offered = await here.suggested(here.bob, "compare", "d", "")
-
     [picture] = message.attachments
     alt = "Training of each run over steps, in bits per character. The last values: a: new *one* 5.771, b: old 4.328."
     assert picture["filename"] == "comparison.png" and picture["description"] == alt

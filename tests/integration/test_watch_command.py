@@ -37,7 +37,6 @@ async def test_buttons__of_status_of_answers_and_of_the_card(tmp_path: Path) -> 
         watching = await answered(await here.discord.click(here.bob, status, WATCH))
         card = await message(here, here.bob, "Queued")
         again = await answered(await here.discord.slash(here.bob, "mt status", RUN))
-
         not_watching = await answered(await here.discord.click(here.bob, card, UNWATCH))
         assert not watches(story, here.bob)
         await here.discord.click(here.bob, not_watching, WATCH)
@@ -48,7 +47,6 @@ async def test_buttons__of_status_of_answers_and_of_the_card(tmp_path: Path) -> 
         await here.bot.queue.cancel("char_lstm-1")
         await message(here, here.ana, "· result")
         ended = await answered(await here.discord.slash(here.bob, "mt status", RUN))
-
         assert "🔕 Not watching: kk-ipa" in shown_text(not_watching.payload)
         assert told(here, here.bob) == [card]
         assert not any("unwatch" in str(row) or "watch" in str(row) for row in ended.components)
@@ -111,7 +109,6 @@ async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(tmp_pa
         await here.discord.wait_for_message(home.channels[0], "· result")
         await message(here, here.ana, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
-
         assert f"to <#{home.channels[0].id}>" in shown_text(watching.payload)
         assert "may not post in this channel" in shown_text(refused.payload)
         assert "by direct message" in in_dm.text

@@ -14,12 +14,14 @@ from bot.app import build
 from local_discord import LocalDiscord
 from tests.support.bot import TOKEN, settings
 from tests.support.disk_failures import FailingDisk
+from tests.support.hand_queue import HandQueue
 from tests.support.stories import Story
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from tests.support.webhooks import QUICK, Body, Received, receiver, sending, story, webhook_settings
 from trainer.artifacts.runs import RunStore, manifest_of
 from trainer.http.webhooks.ledger import read_webhooks
 from trainer.http.webhooks.sender import WebhookSender
+from trainer.queue.run_feeds import RunFeeds
 
 END = "trainer.job.cancelled.v1"
 
@@ -61,7 +63,6 @@ async def test_failed_requests__are_sent_again_with_the_same_id(tmp_path: Path) 
         with captured_logs() as lines:
             sender.wake("char_lstm-1")
             await until(lambda: has_ended(told))
-
     assert here.told == [("char_lstm-1", 2)] * 4
     assert len({received.message_id for received in here.received}) == 1
     assert [line["error"] for line in lines] == ["HTTP 500", "HTTP 503", "HTTP 404"]
@@ -83,7 +84,6 @@ async def test_receiver_that_is_away__gets_the_event_when_it_is_back_and_keeps_n
             await web.SockSite(runner, bound).start()
             await until(lambda: has_ended(told))
             await runner.cleanup()
-
     assert sorted(received.path for received in here.received) == ["/", "/hook"]
     assert "Connect call failed" in str(lines[0]["error"])
 
@@ -107,7 +107,6 @@ async def test_events_of_a_run__come_in_order_and_those_of_others_meanwhile(tmp_
         other.start().cancel()
         sender.wake("char_lstm-2")
         await until(lambda: has_ended(told))
-
     first = [seq for run_id, seq in here.told if run_id == "char_lstm-1"]
     assert first == [1, 2, *[3] * (refused + 1), 4, 5]
     assert [seq for run_id, seq in here.told if run_id == "char_lstm-2"] == [1, 2, 3, 4]
@@ -128,7 +127,6 @@ async def test_restart__sends_what_is_left_and_nothing_twice(tmp_path: Path) -> 
         async with sending(tmp_path, here.url, events="trainer"):
             other = story(tmp_path, "char_lstm-2").cancel()
             await until(lambda: has_ended(other))
-
     assert here.told == [*(("char_lstm-1", seq) for seq in range(1, 6)), ("char_lstm-2", 1), ("char_lstm-2", 2)]
 
 
@@ -151,7 +149,7 @@ async def test_restart_during_failures__sends_the_event_until_it_is_confirmed(tm
 async def test_stop__waits_for_an_answer_that_is_under_way(tmp_path: Path) -> None:
     async with receiver() as here:
         here.may_answer.clear()
-        async with sending(tmp_path, here.url, times=QUICK._replace(stop=300.0)) as sender:
+        async with sending(tmp_path, here.url, timeouts=QUICK._replace(stop=300.0)) as sender:
             told = story(tmp_path).cancel()
             sender.wake("char_lstm-1")
             await until(lambda: bool(here.received))
@@ -165,7 +163,7 @@ async def test_stop__waits_for_an_answer_that_is_under_way(tmp_path: Path) -> No
 async def test_stop__does_not_wait_long_and_the_next_bot_sends_the_same_message(tmp_path: Path) -> None:
     async with receiver() as here:
         here.may_answer.clear()
-        async with sending(tmp_path, here.url, times=QUICK._replace(stop=0.01)) as sender:
+        async with sending(tmp_path, here.url, timeouts=QUICK._replace(stop=0.01)) as sender:
             told = story(tmp_path).cancel()
             sender.wake("char_lstm-1")
             await until(lambda: bool(here.received))
@@ -177,7 +175,7 @@ async def test_stop__does_not_wait_long_and_the_next_bot_sends_the_same_message(
 
 
 async def test_slow_receiver__is_tried_again(tmp_path: Path) -> None:
-    async with receiver() as here, sending(tmp_path, here.url, times=QUICK._replace(request=0.2)) as sender:
+    async with receiver() as here, sending(tmp_path, here.url, timeouts=QUICK._replace(request=0.2)) as sender:
         here.may_answer.clear()
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -216,7 +214,6 @@ async def test_gone__ends_webhooks_to_this_address_until_the_next_start(tmp_path
         here.answer = lambda received: web.Response()
         async with sending(tmp_path, here.url, other.url, events="trainer"):
             await until(lambda: has_ended(told) and has_ended(later) and len(here.received) == 7)
-
     assert [(line["event"], line["host"]) for line in lines] == [("webhook_address_gone", "127.0.0.1")]
     assert [seq for run_id, seq in here.told if run_id == "char_lstm-1"] == [1, 1, 2, 3, 4]
     assert len(other.received) == 6
@@ -257,7 +254,6 @@ async def test_address_of_this_machine__is_refused_before_any_connection(host: s
             with captured_logs() as lines:
                 sender.wake("char_lstm-2")
                 await until(lambda: len(lines) > 1)
-
     assert connections == 0
     assert "WEBHOOKS__ALLOW_PRIVATE is false" in str(lines[0]["error"])
 
@@ -281,7 +277,7 @@ async def test_new_address__gets_no_events_of_before(tmp_path: Path) -> None:
 
 async def test_receiver_that_fails_for_a_day__loses_the_event_and_gets_the_next(tmp_path: Path) -> None:
     times = QUICK._replace(give_up=0)
-    async with receiver() as here, sending(tmp_path, here.url, events="trainer", times=times) as sender:
+    async with receiver() as here, sending(tmp_path, here.url, events="trainer", timeouts=times) as sender:
         here.answer = lambda received: web.Response(status=500 if received.body.seq == 1 else 200)
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -295,7 +291,7 @@ async def test_receiver_that_fails_for_a_day__loses_the_event_and_gets_the_next(
 
 async def test_lost_notification__is_made_up_by_looking(tmp_path: Path) -> None:
     times = QUICK._replace(scan=0.05)
-    async with receiver() as here, sending(tmp_path, here.url, events="trainer", times=times):
+    async with receiver() as here, sending(tmp_path, here.url, events="trainer", timeouts=times):
         told = story(tmp_path).start()
         await until(lambda: last_confirmed(told) == 3)
         told.cancel()
@@ -308,7 +304,9 @@ async def test_full_disk__sends_nothing_twice(tmp_path: Path) -> None:
     async with receiver() as here, sending(tmp_path, here.url):
         pass  # the address is known
     async with receiver() as here:
-        sender = WebhookSender(webhook_settings(here.url), RunStore(tmp_path, disk), tmp_path, times=QUICK)
+        sender = WebhookSender(
+            webhook_settings(here.url), RunFeeds(HandQueue(RunStore(tmp_path, disk))), tmp_path, timeouts=QUICK
+        )
         await sender.start()
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -326,13 +324,12 @@ async def test_runs_that_cannot_be_read__are_logged_once_and_hold_up_no_other(tm
     (replaced.run.path / "events.jsonl").unlink()
     (replaced.run.path / "events.jsonl").mkdir()
     with captured_logs() as lines:
-        async with receiver() as here, sending(tmp_path, here.url, times=QUICK._replace(scan=0.05)) as sender:
+        async with receiver() as here, sending(tmp_path, here.url, timeouts=QUICK._replace(scan=0.05)) as sender:
             sender.wake("../char_lstm-1")
             sender.wake("char_lstm-99")
             await until(lambda: len(lines) == 2)
             told = story(tmp_path, "char_lstm-3").cancel()
             await until(lambda: has_ended(told))
-
     assert sorted((line["event"], line["run_id"]) for line in lines) == [
         ("run_unreadable", "char_lstm-1"),
         ("run_unreadable", "char_lstm-2"),
@@ -359,7 +356,7 @@ async def test_ledger_that_cannot_be_opened__is_tried_again(tmp_path: Path) -> N
     told = story(tmp_path).start()
     leftover = told.run.path / ".webhooks.json.0.tmp"
     leftover.mkdir()
-    async with receiver() as here, sending(tmp_path, here.url, times=QUICK._replace(scan=0.05)):
+    async with receiver() as here, sending(tmp_path, here.url, timeouts=QUICK._replace(scan=0.05)):
         with captured_logs() as lines:
             await until(lambda: bool(lines))
         leftover.rmdir()

@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody
-from trainer.http.api import Api, Patience
+from trainer.http.api import Api, HttpTimeouts
 from trainer.http.backend import Backend
 from trainer.http.error_answers import OpenAiErrorBody
 from trainer.http.metrics import Metrics
@@ -27,6 +27,7 @@ from trainer.http.server import HttpServer
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions, no_member
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
@@ -230,12 +231,13 @@ class Inside(NamedTuple):
 async def inside(
     queue: JobQueue,
     settings: Settings,
-    patience: Patience = Patience(),  # noqa: B008
+    timeouts: HttpTimeouts = HttpTimeouts(),  # noqa: B008
 ) -> AsyncIterator[Inside]:
     """The API of a queue, with its own limits of time."""
-    index = RunIndex(queue, settings.app.artifacts_root)
+    feeds = RunFeeds(queue)
+    index = RunIndex(queue, feeds, settings.app.artifacts_root)
     permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
-    api = Api(settings, queue, index, limits, permissions, Metrics(), patience)
+    api = Api(settings, queue, feeds, index, limits, permissions, Metrics(), timeouts)
     server = HttpServer(api)
     port = await server.start()
     try:

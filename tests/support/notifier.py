@@ -1,6 +1,5 @@
 """The notifier on a local Discord, without the rest of the bot."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,10 +15,13 @@ from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.rest import OVERALL, Limit
 from local_discord.state import StoredMessage, User
+from tests.support.hand_queue import HandQueue
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.experiments import ExperimentRecord
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.runs import RunRecord
+from trainer.queue.run_feeds import RunFeeds
 from trainer.reports.score_table import Curve
 
 TOKEN = "test-token"  # noqa: S105
@@ -43,27 +45,6 @@ class HasBase(Protocol):
     BASE: str
 
 
-class HandBell:
-    """Rings for the runs that a test names."""
-
-    def __init__(self) -> None:
-        self.runs: asyncio.Queue[str] = asyncio.Queue()
-        self.broken = 0
-        self.known: dict[str, object] = {}
-        """The queue's status of each run."""
-
-    async def steady_status(self, status: RunStatus) -> RunStatus:
-        return status.model_copy(update=self.known)
-
-    async def next_run_ids(self) -> AsyncIterator[str]:
-        while True:
-            run_id = await self.runs.get()
-            if self.broken:
-                self.broken -= 1
-                raise ValueError("the bell is broken")
-            yield run_id
-
-
 class CountedCharts(ChartProcess):
     """Counts what it draws."""
 
@@ -83,7 +64,7 @@ class Place:
         self.discord = discord_server
         self.client = client
         self.root = root
-        self.bell = HandBell()
+        self.queue = HandQueue(RunStore(root))
         self.charts = CountedCharts()
         self.private_to: User | None = None
         """The one who may see runs; None: everybody."""
@@ -101,7 +82,7 @@ class Place:
     ) -> AsyncIterator[Notifier]:
         listener = Notifier(
             self.root,
-            self.bell,
+            RunFeeds(self.queue),
             self.client,
             self.charts,
             self.can_receive,

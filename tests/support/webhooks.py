@@ -11,15 +11,17 @@ from typing import NamedTuple
 from aiohttp import web
 from pydantic import BaseModel
 
+from tests.support.hand_queue import HandQueue
 from tests.support.stories import Story, run_record
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import WebhookSettings
 from trainer.contracts.base import changed, now
-from trainer.http.webhooks.delivery import Times
+from trainer.http.webhooks.delivery import WebhookTimeouts
 from trainer.http.webhooks.sender import WebhookSender
+from trainer.queue.run_feeds import RunFeeds
 
 SECRET = "a-secret-of-more-than-16-bytes"  # noqa: S105
-QUICK = Times(first_retry=0.05, max_retry=0.2, scan=60.0)
+QUICK = WebhookTimeouts(first_retry=0.05, max_retry=0.2, scan=60.0)
 
 
 class Body(BaseModel):
@@ -95,10 +97,10 @@ def webhook_settings(*urls: str, events: str | None = None, allow_private: bool 
 
 @asynccontextmanager
 async def sending(
-    root: Path, *urls: str, events: str | None = None, allow_private: bool = True, times: Times = QUICK
+    root: Path, *urls: str, events: str | None = None, allow_private: bool = True, timeouts: WebhookTimeouts = QUICK
 ) -> AsyncIterator[WebhookSender]:
     settings = webhook_settings(*urls, events=events, allow_private=allow_private)
-    sender = WebhookSender(settings, RunStore(root), root, times=times)
+    sender = WebhookSender(settings, RunFeeds(HandQueue(RunStore(root))), root, timeouts=timeouts)
     await sender.start()
     try:
         yield sender

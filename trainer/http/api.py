@@ -1,4 +1,4 @@
-"""State that all operations of the API share: settings, queue, index, limits, statuses, streams and figures."""
+"""State that all operations of the API share: settings, queue, feeds of runs, index, limits, streams and figures."""
 
 import asyncio
 import hmac
@@ -11,12 +11,12 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import ApiKey, Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.http.feeds import Feeds
 from trainer.http.metrics import Metrics
-from trainer.http.statuses import RunStatuses
+from trainer.http.tails import Tails
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Caller, Permissions
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex, discord_user, owner_number
 
 
@@ -73,7 +73,7 @@ def _digest(key: str) -> bytes:
     return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-class Patience(NamedTuple):
+class HttpTimeouts(NamedTuple):
     """The times after which the server disconnects a client."""
 
     idle_seconds: float = 30.0
@@ -93,21 +93,22 @@ class Api:
         self,
         settings: Settings,
         queue: JobQueue,
+        feeds: RunFeeds,
         index: RunIndex,
         limits: UsageLimits,
         permissions: Permissions,
         metrics: Metrics,
-        patience: Patience = Patience(),  # noqa: B008  (immutable)
+        timeouts: HttpTimeouts = HttpTimeouts(),  # noqa: B008  (immutable)
     ) -> None:
         self.settings = settings
         self.queue = queue
         self.index = index
         self.limits = limits
         self.permissions = permissions
-        self.statuses = RunStatuses(queue)
-        self.feeds = Feeds()
+        self.feeds = feeds
+        self.tails = Tails(feeds)
         self.metrics = metrics
-        self.patience = patience
+        self.timeouts = timeouts
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
         self._streams: dict[str | None, int] = {}

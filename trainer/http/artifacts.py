@@ -73,7 +73,7 @@ async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.Stre
         with await asyncio.to_thread(_open, folder, record) as file:
             await response.prepare(request)
             if not is_head:
-                await _send(file, wanted, response, call.api.patience.send_seconds)
+                await _send(file, wanted, response, call.api.timeouts.send_seconds)
     return response
 
 

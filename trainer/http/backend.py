@@ -9,6 +9,7 @@ from trainer.http.webhooks.sender import WebhookSender
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
 from trainer.services.embedded import Services
 from trainer.services.exports import Exports
@@ -22,6 +23,7 @@ class Backend:
     """Services, queue, index, limits and HTTP API of one process."""
 
     queue: JobQueue
+    feeds: RunFeeds
     index: RunIndex
     limits: UsageLimits
     webhooks: WebhookSender
@@ -46,17 +48,18 @@ class Backend:
         publishing = asyncio.create_task(self.queue.publish_version(replaces=True))
         self._started.push_async_callback(_end, publishing)
         self.limits = UsageLimits(self.settings.limits)
-        self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
+        self.feeds = RunFeeds(self.queue)
+        self.index = RunIndex(self.queue, self.feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()
-        self.webhooks = WebhookSender(self.settings.webhooks, self.queue.runs, self.settings.app.artifacts_root)
+        self.webhooks = WebhookSender(self.settings.webhooks, self.feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.webhooks.stop)
         await self.webhooks.start()
         if self.settings.http.port is not None:
             from trainer.http.api import Api
             from trainer.http.server import HttpServer, export_route
 
-            api = Api(self.settings, self.queue, self.index, self.limits, self.permissions, self.metrics)
+            api = Api(self.settings, self.queue, self.feeds, self.index, self.limits, self.permissions, self.metrics)
             server = HttpServer(api, [export_route(self.exports)])
             self._started.push_async_callback(server.stop)
             self.port = await server.start()

@@ -26,7 +26,7 @@ async def compare_runs(call: Call[NoQuery, CompareQuery, NoBody]) -> web.StreamR
     for name in names:
         run = await call.api.run(call.client, name, "compare")
         manifest = await asyncio.to_thread(run.completed_manifest)
-        follower = await call.api.statuses.follower(name)
+        follower = (await call.api.feeds.read(name)).follower
         measured.append(Measurement(manifest, summary_on(manifest, split), follower.status.tokens_per_second))
     check_different(names)
     return reply(compare(measured, split=split))

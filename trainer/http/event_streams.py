@@ -1,4 +1,4 @@
-"""Server-sent events: a feed on its way to one client."""
+"""Server-sent events: a growing file on its way to one client."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from trainer.http.api import Api, ApiClient
-from trainer.http.feeds import Feed
+from trainer.http.tails import Tail
 
 LOG_END = "end"
 """Last id in the stream of an ended run's log; its lines have none."""
@@ -15,13 +15,13 @@ _MAX_SECONDS = 3600.0
 """After this time a stream ends; a client continues it with Last-Event-ID."""
 
 
-async def stream_feed(
-    api: Api, client: ApiClient, request: web.Request, feed: Feed, position: int, end_id: str | None = None
+async def stream_tail(
+    api: Api, client: ApiClient, request: web.Request, tail: Tail, position: int, end_id: str | None = None
 ) -> web.StreamResponse:
-    """Send the items of a feed from a position on, until the feed ends, the client leaves or an hour has passed.
+    """Send the items of a file from a position on, until the file ends, the client leaves or an hour has passed.
 
     A comment is sent every 15 seconds. A client that does not read is disconnected. `end_id` is sent after the
-    end of a feed whose items have no numbers.
+    end of a file whose items have no numbers.
     """
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": "text/event-stream"})
@@ -29,16 +29,16 @@ async def stream_feed(
     with api.stream(client):
         async with (response := await begin_stream(api, request)):
             while not has_left(request) and asyncio.get_running_loop().time() < deadline:
-                has_ended = feed.ended
-                items, position = feed.after(position)
+                has_ended = tail.ended
+                items, position = tail.after(position)
                 for item in items:
                     await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
                 if has_ended:
                     if end_id is not None:
-                        async with asyncio.timeout(api.patience.send_seconds):
+                        async with asyncio.timeout(api.timeouts.send_seconds):
                             await response.write(f"id: {end_id}\r\n\r\n".encode())  # an id alone is no event
                     break
-                await feed.wait(_LOOK_SECONDS)
+                await tail.wait(_LOOK_SECONDS)
             return response
 
 
@@ -46,7 +46,7 @@ async def begin_stream(api: Api, request: web.Request) -> EventSourceResponse:
     """Send the header of a stream; raises ConnectionResetError if the client has left."""
     if has_left(request):
         raise ConnectionResetError("The client has left.")
-    response = EventSourceResponse(allow_all_methods=True, send_timeout=api.patience.send_seconds)
+    response = EventSourceResponse(allow_all_methods=True, send_timeout=api.timeouts.send_seconds)
     await response.prepare(request)
     return response
 

@@ -42,7 +42,7 @@ async def get_metrics(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamRespons
     api = call.api
     await api.index.refresh()
     running = [run.run_id for run in api.index.runs if run.state == "running"]
-    speeds = [(await api.statuses.follower(run_id)).status.tokens_per_second or 0.0 for run_id in running]
+    speeds = [(await api.feeds.read(run_id)).follower.status.tokens_per_second or 0.0 for run_id in running]
     text = await api.metrics.text(api.queue, api.index, sum(speeds), api.open_streams)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 

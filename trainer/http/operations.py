@@ -187,7 +187,7 @@ def operation(
         found = parse(path_model, given)
         query = parse(query_model, _single_values(request))
         key = _idempotency(client, request) if method == "POST" else None
-        data = await _read_body(request, api.patience.body_seconds) if has_body else b"{}"
+        data = await _read_body(request, api.timeouts.body_seconds) if has_body else b"{}"
         body = await asyncio.to_thread(_parse_body, body_model, data, read)
         return await work(Call(api, client, request, found, query, body, key))
 

@@ -21,8 +21,7 @@ from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.http.api import Api
-from trainer.http.event_streams import LOG_END, stream_feed
-from trainer.http.feeds import MAX_LINES
+from trainer.http.event_streams import LOG_END, stream_tail
 from trainer.http.operations import (
     FLAG,
     WHOLE,
@@ -40,6 +39,7 @@ from trainer.http.operations import (
     operation,
     reply,
 )
+from trainer.http.tails import MAX_LINES
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.run_index import RunEntry, matching, run_order
@@ -104,7 +104,7 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
 async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
     """Return the status of a run; None if its files were deleted or are damaged."""
     try:
-        return await api.statuses.status(run_id)
+        return await api.feeds.status(run_id)
     except (AppError, OSError, ValueError) as error:
         log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
         return None
@@ -125,7 +125,7 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
-    return await reply_at_end(call, lambda: call.api.statuses.status(call.path.run_id))
+    return await reply_at_end(call, lambda: call.api.feeds.status(call.path.run_id))
 
 
 async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -184,11 +184,11 @@ async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse
 async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
-    async with call.api.feeds.logs(run, stored=call.query.stored) as feed:
-        position = await feed.tail(call.query.tail)
-        if feed.ended and call.request.headers.get("Last-Event-ID") == LOG_END:
+    async with call.api.tails.logs(run, stored=call.query.stored) as tail:
+        position = await tail.last(call.query.tail)
+        if tail.ended and call.request.headers.get("Last-Event-ID") == LOG_END:
             return web.Response(status=204)
-        return await stream_feed(call.api, call.client, call.request, feed, position, end_id=LOG_END)
+        return await stream_tail(call.api, call.client, call.request, tail, position, end_id=LOG_END)
 
 
 async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -196,17 +196,17 @@ async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespo
     run = await call.api.run(call.client, call.path.run_id)
     last = call.request.headers.get("Last-Event-ID", "")
     seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
-    async with call.api.feeds.events(run) as feed:
-        position = await feed.position_after(seen)
-        if seen and feed.ended and not feed.after(position)[0]:
+    async with call.api.tails.events(run) as tail:
+        position = await tail.position_after(seen)
+        if seen and tail.ended and not tail.after(position)[0]:
             return web.Response(status=204)
-        return await stream_feed(call.api, call.client, call.request, feed, position)
+        return await stream_tail(call.api, call.client, call.request, tail, position)
 
 
 async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the loss curves of a run."""
     run = await call.api.run(call.client, call.path.run_id)
-    follower = await call.api.statuses.follower(run.run_id)
+    follower = (await call.api.feeds.read(run.run_id)).follower
     curve = Curve(run_id=run.run_id, train=tuple(follower.train_losses), validation=tuple(follower.val_losses))
     return reply(curve)
 
@@ -241,9 +241,7 @@ async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awai
         else:
             unfinished = [run for run in api.index.runs if run.is_unfinished]
             accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
-    return await reply_accepted(
-        call, accepted, f"/runs/{accepted.run_id}", lambda: api.statuses.status(accepted.run_id)
-    )
+    return await reply_accepted(call, accepted, f"/runs/{accepted.run_id}", lambda: api.feeds.status(accepted.run_id))
 
 
 _OF_RUN = (

@@ -57,7 +57,7 @@ class HttpServer:
         app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
         app.add_routes(routes)
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
-        self._runner = web.AppRunner(app, shutdown_timeout=api.patience.stop_seconds)
+        self._runner = web.AppRunner(app, shutdown_timeout=api.timeouts.stop_seconds)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
@@ -73,7 +73,7 @@ class HttpServer:
                 f"HTTP__HOST is '{http.host}', which other machines can reach: set SECURITY__API_KEYS as well.",
             )
         await self._runner.setup()
-        connections = Connections(self._runner, http.max_connections, self._api.patience.idle_seconds)
+        connections = Connections(self._runner, http.max_connections, self._api.timeouts.idle_seconds)
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 connections, http.host, http.port, backlog=512

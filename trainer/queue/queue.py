@@ -486,7 +486,14 @@ class JobQueue:
 
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
-        [status] = await self.add_queue_state([status], self._recent_places.get)
+        return self.steady((await self.recent_states([status]))[0])
+
+    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+        """Add the state of the queue to the statuses of runs; positions may be some milliseconds old."""
+        return await self.add_queue_state(statuses, self._recent_places.get)
+
+    def steady(self, status: RunStatus) -> RunStatus:
+        """Return a status that is `reachable` until the worker was silent for one lease."""
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
 

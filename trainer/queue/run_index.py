@@ -13,14 +13,14 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from trainer.artifacts.run_status import RunFollower
-from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeed, RunFeeds
+from trainer.system.shared_calls import SharedCalls
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class RunEntry(NamedTuple):
 class RunIndex:
     """Reads a run when it appears and when it has ended; in between, only new lines of its event log."""
 
-    def __init__(self, queue: JobQueue, artifacts_root: Path) -> None:
+    def __init__(self, queue: JobQueue, feeds: RunFeeds, artifacts_root: Path) -> None:
         self.runs: Sequence[RunEntry] = ()
         """Sorted from new to old as of the last refresh, like `tokenizers`."""
         self.tokenizers: Sequence[TokenizerStatus] = ()
@@ -77,45 +77,44 @@ class RunIndex:
         self.experiments: Sequence[str] = ()
         """Ids, newest first."""
         self._queue = queue
+        self._feeds = feeds
         self._root = artifacts_root
         self._runs: dict[str, RunEntry] = {}
         self._tokenizers: dict[str, TokenizerStatus] = {}
-        self._unfinished: dict[str, tuple[RunDirectory, RunFollower]] = {}
+        self._unfinished: dict[str, RunFeed] = {}
         self._unreadable: set[str] = set()
-        self._lock = asyncio.Lock()
-        self._requested = self._done = 0
-        self._refreshing: set[asyncio.Task[None]] = set()
-        """The latest refresh in the background."""
+        self._is_frozen = False
+        self._refreshes: SharedCalls[None] = SharedCalls()
+        self._background: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start to read the disk in the background."""
-        task = asyncio.create_task(self.refresh())
-        task.add_done_callback(_log_failure)
-        self._refreshing = {task}
+        self._background = self._in_background()
+
+    def _in_background(self) -> asyncio.Task[None]:
+        if self._background is None or self._background.done():
+            self._background = self._refreshes.start(self._refresh)
+            self._background.add_done_callback(_log_failure)
+        return self._background
 
     async def stop(self) -> None:
-        for task in self._refreshing:
-            task.cancel()
-        await asyncio.gather(*self._refreshing, return_exceptions=True)
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Read changes from the disk; callers during a refresh share the next one."""
-        self._requested += 1
-        number = self._requested
-        async with self._lock:
-            if self._done >= number:
-                return
-            latest = self._requested
-            await asyncio.to_thread(self._read)
-            if not self._done:
-                gc.freeze()  # a full collection visits every object, which would stop the bot for seconds
-            self._done = latest
+        await self._refreshes.result(self._refresh)
+
+    async def _refresh(self) -> None:
+        await asyncio.to_thread(self._read)
+        if not self._is_frozen:
+            gc.freeze()  # a full collection visits every object, which would stop the bot for seconds
+            self._is_frozen = True
 
     async def catch_up(self) -> None:
         """Refresh, but return after a short time even if the refresh continues: a person is typing."""
-        if all(task.done() for task in self._refreshing):
-            self.start()
-        await asyncio.wait(self._refreshing, timeout=_CATCH_UP_SECONDS)
+        await asyncio.wait([self._in_background()], timeout=_CATCH_UP_SECONDS)
 
     def _read(self) -> None:
         names = _names(self._root / "models")
@@ -134,13 +133,12 @@ class RunIndex:
     def _read_run(self, name: str) -> None:
         try:
             if name not in self._unfinished:
-                run = self._queue.runs.get(name)
-                self._unfinished[name] = run, run.follow()
-            run, follower = self._unfinished[name]
-            entry = self._runs.setdefault(name, _entry(follower.record))
-            manifest = run.manifest()
+                self._unfinished[name] = self._feeds.of(self._queue.runs.get(name))
+            feed = self._unfinished[name]
+            entry = self._runs.setdefault(name, _entry(feed.follower.record))
+            manifest = feed.run.manifest()
             if manifest is None:
-                status = follower.refresh()
+                status = feed.read()
                 known, seconds = status.last_heartbeat_ts, status.eta_seconds
                 self._runs[name] = entry._replace(
                     state=status.status,

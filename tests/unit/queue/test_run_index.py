@@ -20,13 +20,14 @@ from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, matching
 from trainer.store.store import Store
 
 
 def index_of(folder: Path) -> RunIndex:
-    settings = settings_in(folder)
-    return RunIndex(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)
+    queue = JobQueue(settings_in(folder), Store(ArqRedis()))
+    return RunIndex(queue, RunFeeds(queue), folder / "artifacts")
 
 
 def story(folder: Path, name: str, *, user_id: int | None = 700, minutes: int = 0) -> Story:
@@ -46,7 +47,6 @@ async def test_runs__are_told_newest_first_as_they_stand(tmp_path: Path) -> None
     index = index_of(tmp_path)
     await index.refresh()
     assert not index.runs
-
     old, new = story(tmp_path, "lstm-1"), story(tmp_path, "lstm-2", minutes=5)
     new.start().step(40, 2.5)
     await index.refresh()
@@ -55,7 +55,6 @@ async def test_runs__are_told_newest_first_as_they_stand(tmp_path: Path) -> None
         ("lstm-1", "queued", 0.0, None),
     ]
     assert index.runs[0].ends_at == BEGIN.timestamp() + 60
-
     new.run.write_manifest(completed(new))
     old.start()
     await index.refresh()
@@ -111,14 +110,12 @@ async def test_tokenizers__appear_when_they_are_done(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "tokenizers" / "char-nothing").mkdir()
     await index.refresh()
     assert not index.tokenizers
-
     fixture = Path(__file__).parents[2] / "fixtures" / "tokenizers" / "char-222eba1359b17193"
     other = tmp_path / "artifacts" / "tokenizers" / "char-222eba1359b17193"
     shutil.copytree(fixture, other)
     await index.refresh()
     assert [one.tokenizer_id for one in index.tokenizers] == ["char-222eba1359b17193"]
     assert (index.tokenizers[0].vocab_size or 0) > 4
-
     shutil.rmtree(other)
     (made.path / "request.json").write_bytes(b"{}")
     with captured_logs() as logs:
@@ -146,8 +143,8 @@ class Counted(RunIndex):
 
 
 def counted_index_of(folder: Path) -> Counted:
-    settings = settings_in(folder)
-    return Counted(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)
+    queue = JobQueue(settings_in(folder), Store(ArqRedis()))
+    return Counted(queue, RunFeeds(queue), folder / "artifacts")
 
 
 async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_nothing(tmp_path: Path) -> None:
@@ -182,7 +179,6 @@ async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_all
         (folder / "request.json").write_text(request.replace("lstm-0000", folder.name), encoding="utf-8")
         (folder / "manifest.json").write_text(manifest.replace("lstm-0000", folder.name), encoding="utf-8")
     index = index_of(tmp_path)
-
     await asyncio.gather(index.catch_up(), index.catch_up())
     before = len(index.runs)
     await until(lambda: len(index.runs) == 2000)
@@ -191,7 +187,6 @@ async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_all
     found = matching("lstm-1999", index.runs, names)
     seconds = time.process_time() - started
     await index.stop()
-
     assert before == 0, "nobody waits until all of them are in memory"
     assert seconds < 0.3  # of the processor: the machine may be busy
     assert found[0].run_id == "lstm-1999"

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from trainer.artifacts.event_log import EventReader
 from trainer.config.settings import is_event_of
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed
 from trainer.http.webhooks.client import Answer, WebhookClient
 from trainer.http.webhooks.ledger import Progress, WebhookLedger
+from trainer.queue.run_feeds import RunFeed
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -26,7 +26,7 @@ _ADDRESS_CHARACTERS = 16
 _MAX_SAVE_SECONDS = 60.0
 
 
-class Times(NamedTuple):
+class WebhookTimeouts(NamedTuple):
     """Waits of the webhooks in seconds."""
 
     first_retry: float = 1.0
@@ -59,11 +59,12 @@ class Address:
             log.warning("webhook_address_gone", host=self.host)
 
 
-class Delivery:
+class WebhookDelivery:
     """Sends events of one run to one address; an interrupted delivery continues from the ledger."""
 
     def __init__(
         self,
+        feed: RunFeed,
         ledger: WebhookLedger,
         address: Address,
         wake_up: asyncio.Event,
@@ -71,21 +72,24 @@ class Delivery:
         requests: set[asyncio.Task[Answer]],
         *,
         events: Sequence[str],
-        times: Times,
+        timeouts: WebhookTimeouts,
     ) -> None:
+        self._feed = feed
+        self._seen = 0
+        """Number of the last event that was read."""
         self._ledger = ledger
         self._address = address
         self._wake_up = wake_up
         self._client = client
         self._requests = requests
         self._events = events
-        self._times = times
+        self._timeouts = timeouts
         self._waits = self._new_waits()
-        self._run_id = ledger.run.run_id
+        self._run_id = feed.run.run_id
 
     async def deliver(self) -> None:
         """Send events until the run has ended or the address is gone. A failing disk is tried again."""
-        waits = back_off(self._times.first_retry, _MAX_SAVE_SECONDS)
+        waits = back_off(self._timeouts.first_retry, _MAX_SAVE_SECONDS)
         while True:
             try:
                 await self._ledger.save()
@@ -102,7 +106,7 @@ class Delivery:
             await asyncio.sleep(next(waits))
 
     def _new_waits(self) -> Iterator[float]:
-        return back_off(self._times.first_retry, self._times.max_retry)
+        return back_off(self._timeouts.first_retry, self._timeouts.max_retry)
 
     @property
     def _progress(self) -> Progress:
@@ -112,19 +116,19 @@ class Delivery:
         return self._progress.has_ended or self._address.is_gone
 
     async def _deliver(self) -> None:
-        reader = self._ledger.run.reader()
+        self._seen = self._progress.seq
         while not self._has_ended():
             self._wake_up.clear()
-            for event in await asyncio.to_thread(self._read_new, reader):
+            for event in await asyncio.to_thread(self._read_new):
                 await (self._send(event) if self._is_wanted(event) else self._settle(event))
                 if self._has_ended():
                     return
             await self._wake_up.wait()
 
-    def _read_new(self, reader: EventReader) -> list[Event]:
+    def _read_new(self) -> list[Event]:
         """Return the new events that this address receives, and the last event of the run."""
-        settled = self._progress.seq
-        events = (event for event in reader.read_new() if event.seq > settled)
+        events = self._feed.events_after(self._seen)
+        self._seen = events[-1].seq if events else self._seen
         return [event for event in events if isinstance(event, _RUN_ENDS) or self._is_wanted(event)]
 
     def _is_wanted(self, event: Event) -> bool:
@@ -143,7 +147,7 @@ class Delivery:
             if answer.is_gone:
                 self._address.close()
                 return
-            seconds = max(next(self._waits), min(self._times.max_retry, answer.retry_after_seconds))
+            seconds = max(next(self._waits), min(self._timeouts.max_retry, answer.retry_after_seconds))
             if await self._give_up(event, answer.error, seconds):
                 return
             await asyncio.sleep(seconds)
@@ -171,7 +175,7 @@ class Delivery:
         failing_since = progress.failing_since or now()
         waited = now() - max(failing_since, event.ts)
         bound = log.bind(run_id=self._run_id, host=self._address.host, event_id=event.event_id, error=error)
-        if waited.total_seconds() >= self._times.give_up:
+        if waited.total_seconds() >= self._timeouts.give_up:
             bound.error("webhook_given_up")
             await self._settle(event, failing_since=failing_since, given_up=progress.given_up + 1)
             return True

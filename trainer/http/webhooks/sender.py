@@ -9,18 +9,19 @@ from typing import TypeVar
 
 import structlog
 
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import WebhookSettings
 from trainer.contracts.errors import AppError
 from trainer.http.webhooks.client import Answer, WebhookClient
-from trainer.http.webhooks.delivery import Address, Delivery, Times
+from trainer.http.webhooks.delivery import Address, WebhookDelivery, WebhookTimeouts
 from trainer.http.webhooks.ledger import WebhookLedger, first_seen, read_webhooks
+from trainer.queue.run_feeds import RunFeed, RunFeeds
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
-_TIMES = Times()
+_TIMEOUTS = WebhookTimeouts()
 _CLOCK_SECONDS = 1.0
 """The time of a file may be older than the clock by less than this."""
 
@@ -32,14 +33,14 @@ class WebhookSender:
     """
 
     def __init__(
-        self, settings: WebhookSettings, runs: RunStore, artifacts_root: Path, *, times: Times = _TIMES
+        self, settings: WebhookSettings, feeds: RunFeeds, artifacts_root: Path, *, timeouts: WebhookTimeouts = _TIMEOUTS
     ) -> None:
         self._settings = settings
-        self._runs = runs
+        self._feeds = feeds
         self._root = artifacts_root
-        self._times = times
+        self._timeouts = timeouts
         self._client = WebhookClient(
-            settings.signing_key, allow_private=settings.allow_private, timeout_seconds=times.request
+            settings.signing_key, allow_private=settings.allow_private, timeout_seconds=timeouts.request
         )
         self._addresses: list[Address] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,7 +68,7 @@ class WebhookSender:
         self._addresses = []
         await _cancel(self._tasks)
         if self._requests:
-            await asyncio.wait(self._requests, timeout=self._times.stop)
+            await asyncio.wait(self._requests, timeout=self._timeouts.stop)
         await _cancel(self._requests)
         await self._client.close()
 
@@ -93,28 +94,31 @@ class WebhookSender:
             known = self._finished | self._wake_ups.keys()
             for run_id in [*self._wake_ups, *await asyncio.to_thread(self._unfinished, known)]:
                 self.wake(run_id)
-            await asyncio.sleep(self._times.scan)
+            await asyncio.sleep(self._timeouts.scan)
 
     async def _follow(self, run_id: str) -> None:
         """Send the events of a run until nothing is left to send."""
         try:
             run = await asyncio.to_thread(self._find, run_id)
             if run is not None:
-                await self._deliver(await asyncio.to_thread(WebhookLedger, run))
+                await self._deliver(
+                    await asyncio.to_thread(self._feeds.of, run), await asyncio.to_thread(WebhookLedger, run)
+                )
         finally:
             del self._wake_ups[run_id]
 
-    async def _deliver(self, ledger: WebhookLedger) -> None:
-        run_id = ledger.run.run_id
+    async def _deliver(self, feed: RunFeed, ledger: WebhookLedger) -> None:
+        run_id = feed.run.run_id
         deliveries = [
-            Delivery(
+            WebhookDelivery(
+                feed,
                 ledger,
                 address,
                 wake_up,
                 self._client,
                 self._requests,
                 events=self._settings.events,
-                times=self._times,
+                timeouts=self._timeouts,
             )
             for address, wake_up in zip(self._addresses, self._wake_ups[run_id], strict=True)
         ]
@@ -133,7 +137,7 @@ class WebhookSender:
     def _find(self, run_id: str) -> RunDirectory | None:
         """Return a run that has events left to send or to come; None for other runs."""
         try:
-            run = self._runs.get(run_id)
+            run = self._feeds.queue.runs.get(run_id)
             if not self._is_finished(run):
                 return run
         except (AppError, OSError):  # not the name of a run, deleted, or found by the next scan

@@ -49,7 +49,6 @@ def test_ledger__is_the_last_one_written_or_the_one_before_after_any_crash(tmp_p
             disk.acknowledge()
 
     asyncio.run(confirm())
-
     for tree, acknowledged in disk.states():
         if acknowledged:
             lay_out(tree, tmp_path / "state")

@@ -5,28 +5,27 @@ from pathlib import Path
 from tests.support import settings_in
 from tests.support.redis_servers import served, told_server
 from tests.support.stories import Story, run_record
-from trainer.http.statuses import RunStatuses
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.store.store import connect
 
 
 async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queue(tmp_path: Path) -> None:
     async with served(tmp_path) as server:
         store = await connect(server.url)
-        statuses = RunStatuses(JobQueue(settings_in(tmp_path), store))
+        feeds = RunFeeds(JobQueue(settings_in(tmp_path), store))
         story, waiting = [Story(tmp_path / "artifacts", run_record(f"char_lstm-{number}")) for number in (1, 2)]
-        before = [await statuses.status(one.run.run_id) for one in (story, waiting)]
+        before = [await feeds.status(one.run.run_id) for one in (story, waiting)]
         awaited = await JobQueue(settings_in(tmp_path), store).with_wait(before[1])
         await told_server(store, "CLIENT", "PAUSE", "600000", "ALL")
-        still_waiting = await statuses.status(waiting.run.run_id)
+        still_waiting = await feeds.status(waiting.run.run_id)
         story.start().step(1, 2.0)
-        while (running := await statuses.status(story.run.run_id)).step == 0:
+        while (running := await feeds.status(story.run.run_id)).step == 0:
             pass
         story.complete()
-        while not (ended := await statuses.status(story.run.run_id)).has_ended:
+        while not (ended := await feeds.status(story.run.run_id)).has_ended:
             pass
         await store.close()
-
     assert awaited.waits_for == "worker"
     assert [(one.status, one.waits_for, one.reachable) for one in before] == [("queued", "worker", True)] * 2
     assert (still_waiting.waits_for, still_waiting.reachable) == ("worker", True)

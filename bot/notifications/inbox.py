@@ -1,4 +1,4 @@
-"""Digests: a user who watches many runs in one channel has one card there, with a line per run."""
+"""Inboxes: a user who watches many runs in one channel has one card there, with a line per run."""
 
 import asyncio
 import time
@@ -22,15 +22,15 @@ MAX_CARDS = 5
 """Cards of unfinished runs in one channel; a user with more has a digest there until all of these runs have ended."""
 
 
-class PlaceKey(NamedTuple):
+class InboxKey(NamedTuple):
     """A user's messages in one channel, or (None) in direct messages."""
 
     user_id: int
     channel_id: int | None
 
 
-def place_key(watcher: Watcher) -> PlaceKey:
-    return PlaceKey(watcher.user_id, None if watcher.in_dm else watcher.channel_id)
+def inbox_key(watcher: Watcher) -> InboxKey:
+    return InboxKey(watcher.user_id, None if watcher.in_dm else watcher.channel_id)
 
 
 class DigestFile:
@@ -64,7 +64,7 @@ class DigestView(View):
 
 
 class Digest(Subject):
-    """The digest of a place; it ends with its card, without a final message."""
+    """The digest of an inbox; it ends with its card, without a final message."""
 
     id_name = "digest_id"
 
@@ -85,11 +85,11 @@ class Digest(Subject):
         return DigestView(state, self.subject_id)
 
 
-class Place:
+class Inbox:
     """The unfinished runs that a user watches in one channel, and their digest, which `deliver` sends and wakes."""
 
     def __init__(
-        self, key: PlaceKey, folder: Path, interval_seconds: float, deliver: Callable[[Subject], None]
+        self, key: InboxKey, folder: Path, interval_seconds: float, deliver: Callable[[Subject], None]
     ) -> None:
         self.digest: Digest | None = None
         self.dm_id: int | None = None
@@ -119,7 +119,7 @@ class Place:
             del self._lines[run_id]
             self._wake()
 
-    async def tell(self, subject_id: str, state: State) -> bool:
+    async def update(self, subject_id: str, state: State) -> bool:
         """Take the state of a subject; return whether its card is a line of the digest."""
         if state.has_ended:
             self.leave(subject_id)
@@ -133,7 +133,7 @@ class Place:
                 await self._begin()
         return self.digest is not None
 
-    async def settle(self) -> None:
+    async def close_if_done(self) -> None:
         """Remove a digest whose card shows the end; a refused one stays until the deliveries of its runs have ended."""
         digest = self.digest
         if digest is not None and not digest.ledger.current.pending and not (self.is_closed and self._lines):
@@ -142,7 +142,7 @@ class Place:
 
     async def _begin(self) -> None:
         await asyncio.to_thread(DISK.make_folder, self._folder)
-        # another digest of the same place has another name, so that Discord does not take its card for a repetition
+        # another digest of the same inbox has another name, so that Discord does not take its card for a repetition
         name = f"digest-{self._key.user_id}-{time.time_ns():x}"
         digest = Digest(DigestFile(self._folder / f"{name}.json"), self._interval_seconds)
         user_id, channel_id = self._key

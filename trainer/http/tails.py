@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-from trainer.artifacts.event_log import EventReader
 from trainer.artifacts.outcome import shown_line
 from trainer.artifacts.runs import RunDirectory
+from trainer.queue.run_feeds import RunFeeds
 from trainer.system.logs import LogReader
 
 _POLL_SECONDS = 0.5
 _LAST_SECONDS = 0.2  # the last lines of a log come just after the end of its run
 MAX_LINES = 10_000
-"""Lines of a log that a feed holds."""
+"""Last lines of a log that stay in memory."""
 
 
-class FeedItem(NamedTuple):
+class TailItem(NamedTuple):
     """An event with its number and type, or a line of a log."""
 
     data: str
@@ -26,20 +26,20 @@ class FeedItem(NamedTuple):
     kind: str | None = None
 
 
-def _number(item: FeedItem) -> int:
+def _number(item: TailItem) -> int:
     return item.number
 
 
-class Feed:
+class Tail:
     """The items of one file so far; `ended` once the file gets no more."""
 
-    def __init__(self, read: Callable[[], list[FeedItem]], has_ended: Callable[[], bool], max_items: int) -> None:
+    def __init__(self, read: Callable[[], list[TailItem]], has_ended: Callable[[], bool], max_items: int) -> None:
         self.ended = False
         self.readers = 0
         self._read = read
         self._has_ended = has_ended
         self._max_items = max_items
-        self._items: list[FeedItem] = []
+        self._items: list[TailItem] = []
         self._dropped = 0
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
@@ -66,7 +66,7 @@ class Feed:
             self._started.set()
             self._changed.set()
 
-    async def tail(self, count: int) -> int:
+    async def last(self, count: int) -> int:
         """Wait for the first items, and return the position of the last `count` of them."""
         await self._begin()
         return self._dropped + max(0, len(self._items) - count)
@@ -76,13 +76,13 @@ class Feed:
         await self._begin()
         return self._dropped + bisect_right(self._items, number, key=_number)
 
-    def after(self, position: int) -> tuple[list[FeedItem], int]:
+    def after(self, position: int) -> tuple[list[TailItem], int]:
         """Return the items from a position on, and the position after them."""
         found = self._items[max(0, position - self._dropped) :]
         return found, self._dropped + len(self._items)
 
     async def wait(self, seconds: float) -> None:
-        """Wait until there are new items or the feed has ended, at most for some time; raises errors of the file."""
+        """Wait until there are new items or the file has ended, at most for some time; raises errors of the file."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -98,51 +98,55 @@ class Feed:
             self.task.result()
 
 
-class Feeds:
-    """Feeds that have readers."""
+class Tails:
+    """The files that clients follow now."""
 
-    def __init__(self) -> None:
-        self._feeds: dict[tuple[str, str], Feed] = {}
+    def __init__(self, feeds: RunFeeds) -> None:
+        self._feeds = feeds
+        self._tails: dict[tuple[str, str], Tail] = {}
 
     @asynccontextmanager
-    async def events(self, run: RunDirectory) -> AsyncIterator[Feed]:
+    async def events(self, run: RunDirectory) -> AsyncIterator[Tail]:
         """Follow the events of a run."""
-        reader = run.reader()
-        async with self._open(("events", run.run_id), lambda: _events(reader), run, sys.maxsize) as feed:
-            yield feed
+        feed, seen = await asyncio.to_thread(self._feeds.of, run), 0
+
+        def read() -> list[TailItem]:
+            nonlocal seen
+            events = feed.events_after(seen)
+            seen = events[-1].seq if events else seen
+            return [TailItem(event.model_dump_json(), event.seq, event.type) for event in events]
+
+        async with self._open(("events", run.run_id), read, run, sys.maxsize) as tail:
+            yield tail
 
     @asynccontextmanager
-    async def logs(self, run: RunDirectory, *, stored: bool) -> AsyncIterator[Feed]:
+    async def logs(self, run: RunDirectory, *, stored: bool) -> AsyncIterator[Tail]:
         """Follow the log of a run, from its last lines on; `stored`: the lines as stored, one JSON object each."""
         reader = LogReader(run.logs)
         has_begun = False
 
-        def read() -> list[FeedItem]:
+        def read() -> list[TailItem]:
             nonlocal has_begun
             lines = reader.read_new() if has_begun else reader.last(MAX_LINES)
             has_begun = True
-            return [FeedItem(shown_line(line, stored=stored)) for line in lines]
+            return [TailItem(shown_line(line, stored=stored)) for line in lines]
 
-        async with self._open(("stored logs" if stored else "logs", run.run_id), read, run, MAX_LINES) as feed:
-            yield feed
+        async with self._open(("stored logs" if stored else "logs", run.run_id), read, run, MAX_LINES) as tail:
+            yield tail
 
     @asynccontextmanager
     async def _open(
-        self, name: tuple[str, str], read: Callable[[], list[FeedItem]], run: RunDirectory, max_items: int
-    ) -> AsyncIterator[Feed]:
-        feed = self._feeds.get(name)
-        if feed is None:
-            feed = self._feeds[name] = Feed(read, run.seal.exists, max_items)
-        feed.readers += 1
+        self, name: tuple[str, str], read: Callable[[], list[TailItem]], run: RunDirectory, max_items: int
+    ) -> AsyncIterator[Tail]:
+        tail = self._tails.get(name)
+        if tail is None:
+            tail = self._tails[name] = Tail(read, run.seal.exists, max_items)
+        tail.readers += 1
         try:
-            yield feed
+            yield tail
         finally:
-            feed.readers -= 1
-            if feed.readers == 0:
-                del self._feeds[name]
-                feed.task.cancel()
-                await asyncio.gather(feed.task, return_exceptions=True)
-
-
-def _events(reader: EventReader) -> list[FeedItem]:
-    return [FeedItem(event.model_dump_json(), event.seq, event.type) for event in reader.read_new()]
+            tail.readers -= 1
+            if tail.readers == 0:
+                del self._tails[name]
+                tail.task.cancel()
+                await asyncio.gather(tail.task, return_exceptions=True)

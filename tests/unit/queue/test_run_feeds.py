@@ -1,0 +1,96 @@
+"""Feeds of runs: each event log is read once, and its events, status and queue state are the same for all."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.hand_queue import HandQueue
+from tests.support.stories import Story, run_record
+from trainer.artifacts.runs import RunStore
+from trainer.contracts.errors import AppError
+from trainer.contracts.runs import RunStatus
+from trainer.queue.run_feeds import RunFeed, RunFeeds
+
+
+class SlowQueue(HandQueue):
+    """A queue that answers when the test lets it."""
+
+    def __init__(self, runs: RunStore) -> None:
+        super().__init__(runs)
+        self.may_answer = asyncio.Event()
+        self.asked: list[list[str]] = []
+
+    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+        self.asked.append([status.run_id for status in statuses])
+        await self.may_answer.wait()
+        return await super().recent_states(statuses)
+
+
+async def test_feeds__of_the_runs_asked_for_last_stay_in_memory(tmp_path: Path) -> None:
+    feeds = RunFeeds(HandQueue(RunStore(tmp_path)), max_runs=2)
+    for number in range(3):
+        Story(tmp_path, run_record(f"char_lstm-{number}")).start().complete()
+    first, second = [(await feeds.read(f"char_lstm-{number}")).follower for number in (0, 1)]
+    again = [(await feeds.read(f"char_lstm-{number}")).follower for number in (0, 2, 0)]
+    assert again[0] is again[2] is first
+    assert (await feeds.read("char_lstm-1")).follower is not second
+    assert first.status.status == "completed"
+    with pytest.raises(AppError, match="no run"):
+        await feeds.read("none")
+
+
+async def test_events__are_the_same_for_readers_near_and_far_behind(tmp_path: Path) -> None:
+    feeds = RunFeeds(HandQueue(RunStore(tmp_path)))
+    story = Story(tmp_path, run_record()).start()
+    feed = feeds.of(story.run)
+    assert feeds.of(story.run) is feed
+    seen = [event.seq for event in feed.events_after(0)]
+    for step in range(1, 101):
+        story.step(step, 2.0)
+        seen += [event.seq for event in feed.events_after(seen[-1])]
+    assert seen == list(range(1, 104))
+    for after in (0, 1, 38, 39, 40, 102, 103, 104):
+        assert [event.seq for event in feed.events_after(after)] == list(range(after + 1, 104))
+    assert feed.follower.train_losses == [(step, 2.0) for step in range(1, 101)]
+
+
+async def test_status__has_everything_that_the_queue_adds_and_newer_events(tmp_path: Path) -> None:
+    queue = SlowQueue(RunStore(tmp_path))
+    feeds, story = RunFeeds(queue), Story(tmp_path, run_record()).start()
+    queue.known = {"reachable": False, "last_heartbeat_ts": 5e9, "warnings": ("A field of its own.",)}
+    queue.may_answer.set()
+    before = await feeds.status(story.run.run_id)
+    queue.may_answer.clear()
+    story.step(1, 2.0)
+    meanwhile = await feeds.status(story.run.run_id)
+    assert [(one.step, one.reachable, one.last_heartbeat_ts, one.warnings) for one in (before, meanwhile)] == [
+        (step, False, 5e9, ("A field of its own.",)) for step in (0, 1)
+    ]
+    story.complete()
+    ended = await feeds.status(story.run.run_id)
+    assert (ended.status, ended.reachable, ended.warnings) == ("completed", True, ())
+
+
+async def test_status__of_many_readers_is_one_request_and_then_one_more(tmp_path: Path) -> None:
+    queue = SlowQueue(RunStore(tmp_path))
+    feeds = RunFeeds(queue)
+    names = [Story(tmp_path, run_record(f"char_lstm-{number}")).start().run.run_id for number in range(3)]
+    first = [asyncio.create_task(feeds.status(name)) for name in names * 5]
+    async with asyncio.timeout(60):
+        while not queue.asked:
+            await asyncio.sleep(0)
+        later = [asyncio.create_task(feeds.status(name)) for name in names]
+        queue.may_answer.set()
+        assert [(await one).run_id for one in [*first, *later]] == [*names * 5, *names]
+    assert len(queue.asked) <= 3
+    assert {name for asked in queue.asked for name in asked} == {*names}
+
+
+async def test_run__that_nobody_follows_is_read_anew(tmp_path: Path) -> None:
+    feeds, story = RunFeeds(HandQueue(RunStore(tmp_path))), Story(tmp_path, run_record())
+    known: list[RunFeed] = [feeds.of(story.run)]
+    assert feeds.of(story.run) is known.pop()
+    story.start()
+    assert feeds.of(story.run).read().status == "running"

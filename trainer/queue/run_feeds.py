@@ -1,0 +1,149 @@
+"""Runs as this process follows them: one reader of each event log, whoever shows or sends something of the run."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+from threading import Lock
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.contracts.base import changed
+from trainer.contracts.events import Event
+from trainer.contracts.runs import RunStatus
+from trainer.system.shared_calls import SharedCalls
+
+_RECENT_EVENTS = 64
+"""Events of a run that stay in memory; whoever is further behind reads the log."""
+_PATIENCE_SECONDS = 0.05
+"""Time to wait for a newer state of the queue where an older one is known: Redis may be waiting for its disk."""
+
+
+class LiveQueue(Protocol):
+    """The queue of runs; the job queue is one."""
+
+    runs: RunStore
+
+    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+        """Return statuses with the state of the queue."""
+
+    def steady(self, status: RunStatus) -> RunStatus:
+        """Return a status that is `reachable` until the worker was silent for one lease."""
+
+    def next_run_ids(self) -> AsyncIterator[str]:
+        """Yield the id of each run whose event log has grown."""
+
+
+class RunFeed:
+    """The events of one run, its losses, and its status after them; any thread may read."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.follower = run.follow()
+        self._reading = Lock()
+        self._shared: SharedCalls[RunStatus] = SharedCalls()
+        self._recent: deque[Event] = deque()
+        self._forgotten_seq = 0
+        """Number of the last event that is not in memory any more."""
+        self._asked: RunStatus | None = None
+        self._answered: dict[str, object] | None = None
+        """The fields of a status that the queue has last changed; `_asked` is the status that it was asked about."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.follower.ended
+
+    @property
+    def has_queue_state(self) -> bool:
+        return self._asked is not None
+
+    def read(self) -> RunStatus:
+        """Read the new events, and return the status after them."""
+        with self._reading:
+            for event in self.follower.read_new():
+                self._recent.append(event)
+                if len(self._recent) > _RECENT_EVENTS:
+                    self._forgotten_seq = self._recent.popleft().seq
+            return self.follower.status
+
+    async def read_shared(self) -> RunStatus:
+        """Read the new events in a thread, once for all who wait."""
+        return await self._shared.result(lambda: asyncio.to_thread(self.read))
+
+    def events_after(self, seq: int) -> list[Event]:
+        """Read the new events, and return those with a higher number."""
+        self.read()
+        with self._reading:
+            events = [*self._recent] if seq >= self._forgotten_seq else None
+        if events is None:
+            events = self.run.reader().read_new()
+        return [event for event in events if event.seq > seq]
+
+    def take_queue_state(self, asked: RunStatus, answered: RunStatus) -> None:
+        """Remember what the queue adds to a status."""
+        before: dict[str, object] = asked.model_dump()
+        after: dict[str, object] = answered.model_dump()
+        self._asked = asked
+        self._answered = {name: value for name, value in after.items() if value != before[name]}
+
+    def live(self) -> RunStatus:
+        """Return the status after the events that were read, with the last known state of the queue."""
+        status, asked, answered = self.follower.status, self._asked, self._answered
+        if asked is None or answered is None or asked.status != status.status:
+            return status
+        live = changed(status, **answered)
+        beats = (status.last_heartbeat_ts or 0.0, live.last_heartbeat_ts or 0.0)
+        return changed(live, last_heartbeat_ts=max(beats) or None)
+
+
+class RunFeeds:
+    """The feeds of a process: one for each run that something follows, and for the runs that were asked for last."""
+
+    def __init__(self, queue: LiveQueue, max_runs: int = 512) -> None:
+        self.queue = queue
+        self._max_runs = max_runs
+        self._feeds: WeakValueDictionary[str, RunFeed] = WeakValueDictionary()
+        self._last: OrderedDict[str, RunFeed] = OrderedDict()
+        self._opening = Lock()
+        self._due: dict[str, RunFeed] = {}
+        """Feeds whose state the next request to Redis asks for."""
+        self._asking: SharedCalls[None] = SharedCalls()
+
+    def of(self, run: RunDirectory) -> RunFeed:
+        """Return the feed of a run; any thread may call this. Raises OSError, or ValueError for a damaged request."""
+        with self._opening:
+            feed = self._feeds.get(run.run_id)
+            if feed is None:
+                feed = self._feeds[run.run_id] = RunFeed(run)
+            return feed
+
+    async def read(self, run_id: str) -> RunFeed:
+        """Return the feed of a run, with all its events read; raises RUN_NOT_FOUND."""
+        feed = self._last.get(run_id)
+        if feed is None or not feed.has_ended:
+            run = self.queue.runs.get(run_id)
+            if feed is None:
+                feed = await asyncio.to_thread(self.of, run)
+            await feed.read_shared()
+        self._last[run_id] = feed
+        self._last.move_to_end(run_id)
+        while len(self._last) > self._max_runs:
+            self._last.popitem(last=False)
+        return feed
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
+        feed = await self.read(run_id)
+        if not feed.has_ended:
+            self._due[run_id] = feed
+            asking = self._asking.start(self._ask)
+            await asyncio.wait([asking], timeout=_PATIENCE_SECONDS if feed.has_queue_state else None)
+        return feed.live()
+
+    async def _ask(self) -> None:
+        """Ask Redis for the state of the queue, once for all runs and readers."""
+        due, self._due = [*self._due.values()], {}
+        asked = [feed.follower.status for feed in due]
+        answered = await self.queue.recent_states(asked)
+        for feed, before, after in zip(due, asked, answered, strict=True):
+            feed.take_queue_state(before, after)

@@ -1,0 +1,30 @@
+"""Calls that many callers share: those who come during a call share the next one."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SharedCalls(Generic[T]):
+    """Runs one piece of work at a time. Its caller gets a result that was read after the caller asked for it."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Task[T] | None = None
+        self._turn = asyncio.Lock()
+
+    def start(self, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
+        """Return a call that has not begun to work; cancel it only if nobody else waits for it."""
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._call(work))
+        return self._next
+
+    async def result(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Wait for a call; it goes on for the others if the caller is cancelled."""
+        return await asyncio.shield(self.start(work))
+
+    async def _call(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        async with self._turn:
+            self._next = None
+            return await work()
