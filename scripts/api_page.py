@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from trainer.config.schema import Schema
 from trainer.http.openapi import describe_api
-from trainer.http.operations import OTHER_RUN, RUN, Answer, Operation
+from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
 from trainer.http.table import OPERATIONS
 from trainer.people.permissions import RULES, Role
 
@@ -123,7 +123,7 @@ def _answers(one: Operation) -> Iterator[Sequence[str]]:
         yield str(status), answer.description, _content(answer)
 
 
-def _content(answer: Answer) -> str:
+def _content(answer: ResponseSpec) -> str:
     kinds: list[str] = []
     if isinstance(answer.content, str):
         kinds.append(f"`{answer.content}`")

@@ -19,9 +19,9 @@ POST = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-T
 
 @pytest.fixture(name="hasty")
 async def hasty_fixture(tmp_path: Path) -> AsyncIterator[Site]:
-    patience = HttpTimeouts(idle_seconds=0.3, body_seconds=0.3)
+    timeouts = HttpTimeouts(idle_seconds=0.3, body_seconds=0.3)
     async with embedded(tmp_path) as (settings, queue, _):
-        async with inside(queue, with_api(settings, http={"max_connections": 3}), patience) as (site, _):
+        async with inside(queue, with_api(settings, http={"max_connections": 3}), timeouts) as (site, _):
             yield site
 
 

@@ -153,8 +153,8 @@ async def test_client__that_leaves_before_its_first_line_is_no_error(idle: Insid
 
 
 async def test_client__that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
-    patience = HttpTimeouts(send_seconds=0.2)
-    async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings), patience) as idle:
+    timeouts = HttpTimeouts(send_seconds=0.2)
+    async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings), timeouts) as idle:
         told = Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
         told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")  # more than buffers have room for
         _, writer = await idle.site.connect()

@@ -16,7 +16,18 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.http.error_answers import HttpError
 from trainer.http.experiments import check_may_see
-from trainer.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
+from trainer.http.operations import (
+    ApiRequest,
+    Link,
+    NoBody,
+    NoQuery,
+    Operation,
+    Query,
+    QueryT,
+    ResponseSpec,
+    operation,
+    reply,
+)
 from trainer.system.files import BrokenFile, open_regular
 
 _CHUNK_BYTES = 1 << 18
@@ -40,14 +51,14 @@ class ByteRange(NamedTuple):
     end: int
 
 
-async def list_files(call: Call[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def list_files(call: ApiRequest[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
     """List the files of a completed run, tokenizer or experiment."""
     _, files = await _artifact(call)
     size = sum(file.bytes for file in files)
     return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files, result_bytes=size))
 
 
-async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
+async def download_file(call: ApiRequest[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
     """Download a file, or one range of its bytes; the ETag is its SHA-256."""
     folder, files = await _artifact(call)
     if call.path.kind == "models":
@@ -89,7 +100,7 @@ async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, s
         left -= len(chunk)
 
 
-async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
+async def _artifact(call: ApiRequest[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
     """Return the folder of an artifact and its files; those of a run are for its owner and admins."""
     item_id, queue = call.path.item_id, call.api.queue
     match call.path.kind:
@@ -169,18 +180,16 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /artifacts/{kind}/{item_id}",
         list_files,
-        (ArtifactPath, NoQuery, NoBody),
-        {200: Answer("The files", ArtifactFiles, links=(_FIRST_FILE,))},
+        {200: ResponseSpec("The files", ArtifactFiles, links=(_FIRST_FILE,))},
         tag="artifacts",
     ),
     operation(
         "GET /artifacts/{kind}/{item_id}/download",
         download_file,
-        (ArtifactPath, FileQuery, NoBody),
         {
-            200: Answer("The file", "application/octet-stream"),
-            206: Answer("The range of the file that the header Range names", "application/octet-stream"),
-            304: Answer("The client has this file: If-None-Match names its ETag"),
+            200: ResponseSpec("The file", "application/octet-stream"),
+            206: ResponseSpec("The range of the file that the header Range names", "application/octet-stream"),
+            304: ResponseSpec("The client has this file: If-None-Match names its ETag"),
         },
         tag="artifacts",
         query_example={"path": "manifest.json"},

@@ -16,7 +16,18 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, completion_end
 from trainer.http.event_streams import begin_stream, has_left
 from trainer.http.inference import visible_models
-from trainer.http.operations import RUN, Answer, Call, Link, NoBody, NoQuery, Operation, Query, operation, reply
+from trainer.http.operations import (
+    RUN,
+    ApiRequest,
+    Link,
+    NoBody,
+    NoQuery,
+    Operation,
+    Query,
+    ResponseSpec,
+    operation,
+    reply,
+)
 from trainer.queue.run_index import RunEntry
 
 _LOOK_SECONDS = 1.0
@@ -146,13 +157,13 @@ class ModelPath(Query):
     model: Identifier
 
 
-async def list_models(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+async def list_models(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
     """List the completed runs that generate text, newest first."""
     await call.api.index.refresh()
     return reply(ModelList(data=tuple(_entry(run) for run in visible_models(call) if run.objective == "causal_lm")))
 
 
-async def get_model(call: Call[ModelPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_model(call: ApiRequest[ModelPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the entry of one run in the list of models."""
     run_id = (await call.api.run(call.client, call.path.model)).run_id
     await call.api.index.refresh()
@@ -162,7 +173,7 @@ async def get_model(call: Call[ModelPath, NoQuery, NoBody]) -> web.StreamRespons
     raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run_id}' is not completed, or generates no text.")
 
 
-async def complete(call: Call[NoQuery, NoQuery, CompletionBody]) -> web.StreamResponse:
+async def complete(call: ApiRequest[NoQuery, NoQuery, CompletionBody]) -> web.StreamResponse:
     """Continue or score prompts: OpenAI's completions, with `echo` and log probabilities of the prompt."""
     body, request = call.body, call.body.request()
     await call.api.run(call.client, body.model, "generate")
@@ -186,7 +197,7 @@ async def complete(call: Call[NoQuery, NoQuery, CompletionBody]) -> web.StreamRe
             await asyncio.wait([working])
 
 
-async def _stream(call: Call[NoQuery, NoQuery, CompletionBody], request: CompletionRequest) -> web.StreamResponse:
+async def _stream(call: ApiRequest[NoQuery, NoQuery, CompletionBody], request: CompletionRequest) -> web.StreamResponse:
     """Send chunks while a text is generated, as server-sent events; log probabilities come with the complete text."""
     body, client = call.body, call.api.queue.inference
     created, user_id = int(time.time()), call.client.user_id
@@ -197,7 +208,9 @@ async def _stream(call: Call[NoQuery, NoQuery, CompletionBody], request: Complet
         return await _send(call, _chunks(pieces, body, created))
 
 
-async def _send(call: Call[NoQuery, NoQuery, CompletionBody], chunks: AsyncIterator[Completion]) -> web.StreamResponse:
+async def _send(
+    call: ApiRequest[NoQuery, NoQuery, CompletionBody], chunks: AsyncIterator[Completion]
+) -> web.StreamResponse:
     """Send chunks, then `[DONE]`; an error before the first chunk is an ordinary answer."""
     first = await anext(chunks)
     async with (response := await begin_stream(call.api, call.request)):
@@ -267,24 +280,13 @@ _OF_MODEL = (
 )
 OPERATIONS: tuple[Operation, ...] = (
     operation(
-        "GET /v1/models",
-        list_models,
-        (NoQuery, NoQuery, NoBody),
-        {200: Answer("The models", ModelList, links=_OF_MODEL)},
-        tag="completions",
+        "GET /v1/models", list_models, {200: ResponseSpec("The models", ModelList, links=_OF_MODEL)}, tag="completions"
     ),
-    operation(
-        "GET /v1/models/{model}",
-        get_model,
-        (ModelPath, NoQuery, NoBody),
-        {200: Answer("The model", ModelEntry)},
-        tag="completions",
-    ),
+    operation("GET /v1/models/{model}", get_model, {200: ResponseSpec("The model", ModelEntry)}, tag="completions"),
     operation(
         "POST /v1/completions",
         complete,
-        (NoQuery, NoQuery, CompletionBody),
-        {200: Answer("The completions; with `stream`, server-sent events of them", Completion, streams=True)},
+        {200: ResponseSpec("The completions; with `stream`, server-sent events of them", Completion, streams=True)},
         tag="completions",
         example={"model": RUN, "prompt": "the sun", "max_tokens": 8, "logprobs": 1, "echo": True, "seed": 1},
     ),

@@ -9,9 +9,8 @@ from trainer.contracts.base import Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.http.operations import (
-    Answer,
+    ApiRequest,
     BodyT,
-    Call,
     Link,
     NoBody,
     NoQuery,
@@ -19,6 +18,7 @@ from trainer.http.operations import (
     PathT,
     Query,
     QueryT,
+    ResponseSpec,
     WaitQuery,
     operation,
     reply,
@@ -31,14 +31,14 @@ class ExperimentPath(Query):
     experiment_id: Identifier
 
 
-async def list_experiments(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+async def list_experiments(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
     """List all experiments, newest first, without their cells and files."""
     check_may_see(call)
     statuses = await call.api.queue.experiments.all()
     return reply(ExperimentList(experiments=tuple(map(without_details, statuses))))
 
 
-async def start_experiment(call: Call[NoQuery, WaitQuery, ExperimentRequest]) -> web.StreamResponse:
+async def start_experiment(call: ApiRequest[NoQuery, WaitQuery, ExperimentRequest]) -> web.StreamResponse:
     """Start an experiment; an equal request names the same experiment. Only admins may do this."""
     _check_admin(call)
     queue = call.api.queue
@@ -50,13 +50,13 @@ async def start_experiment(call: Call[NoQuery, WaitQuery, ExperimentRequest]) ->
     return await reply_accepted(call, accepted, address, lambda: queue.experiments.status(record.experiment_id))
 
 
-async def get_experiment(call: Call[ExperimentPath, WaitQuery, NoBody]) -> web.StreamResponse:
+async def get_experiment(call: ApiRequest[ExperimentPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of an experiment with its cells; with `wait`, after its end or after this time."""
     check_may_see(call)
     return await reply_at_end(call, lambda: call.api.queue.experiments.status(call.path.experiment_id))
 
 
-async def cancel_experiment(call: Call[ExperimentPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def cancel_experiment(call: ApiRequest[ExperimentPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Cancel an experiment with its unfinished runs; finished runs stay. Only admins may do this."""
     experiments, experiment_id = call.api.queue.experiments, call.path.experiment_id
     experiments.stored.get(experiment_id)
@@ -71,12 +71,12 @@ async def cancel_experiment(call: Call[ExperimentPath, NoQuery, NoBody]) -> web.
         raise
 
 
-def _check_admin(call: Call[PathT, QueryT, BodyT]) -> None:
+def _check_admin(call: ApiRequest[PathT, QueryT, BodyT]) -> None:
     if not call.client.is_admin:
         raise AppError(ErrorCode.FORBIDDEN, "Only admins may start and cancel experiments.")
 
 
-def check_may_see(call: Call[PathT, QueryT, BodyT]) -> None:
+def check_may_see(call: ApiRequest[PathT, QueryT, BodyT]) -> None:
     """Raise FORBIDDEN for a client that may not see experiments."""
     call.api.permissions.check_experiments(is_admin=call.client.is_admin)
 
@@ -98,21 +98,18 @@ _TINY: Mapping[str, object] = {
 }
 OPERATIONS: tuple[Operation, ...] = (
     operation(
-        "GET /experiments",
-        list_experiments,
-        (NoQuery, NoQuery, NoBody),
-        {200: Answer("The experiments", ExperimentList)},
-        tag="experiments",
+        "GET /experiments", list_experiments, {200: ResponseSpec("The experiments", ExperimentList)}, tag="experiments"
     ),
     operation(
         "POST /experiments",
         start_experiment,
-        (NoQuery, WaitQuery, ExperimentRequest),
         {
-            202: Answer(
+            202: ResponseSpec(
                 "Without `wait`: the experiment is queued, and Location has its address", ExperimentStatus, _LINKS
             ),
-            200: Answer("With `wait`: its status at its end, or after this time", ExperimentStatus, (*_LINKS, _FILES)),
+            200: ResponseSpec(
+                "With `wait`: its status at its end, or after this time", ExperimentStatus, (*_LINKS, _FILES)
+            ),
         },
         tag="experiments",
         example={
@@ -127,15 +124,13 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /experiments/{experiment_id}",
         get_experiment,
-        (ExperimentPath, WaitQuery, NoBody),
-        {200: Answer("The status of the experiment", ExperimentStatus, (_FILES,))},
+        {200: ResponseSpec("The status of the experiment", ExperimentStatus, (_FILES,))},
         tag="experiments",
     ),
     operation(
         "POST /experiments/{experiment_id}/cancel",
         cancel_experiment,
-        (ExperimentPath, NoQuery, NoBody),
-        {200: Answer("The status of the cancelled experiment", ExperimentStatus)},
+        {200: ResponseSpec("The status of the cancelled experiment", ExperimentStatus)},
         tag="experiments",
     ),
 )

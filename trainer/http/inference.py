@@ -19,15 +19,15 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.inference_fields import InferenceRequest, Response, ResponseT
 from trainer.http.operations import (
-    Answer,
+    ApiRequest,
     BodyT,
-    Call,
     Link,
     NoBody,
     NoQuery,
     Operation,
     PathT,
     QueryT,
+    ResponseSpec,
     RunPath,
     Wait,
     WaitQuery,
@@ -66,7 +66,7 @@ class AnyRunQuery(PredictQuery):
     """The run; default: the newest completed run that predicts the next token."""
 
 
-async def predict_with_newest(call: Call[NoQuery, AnyRunQuery, PredictRequest]) -> web.StreamResponse:
+async def predict_with_newest(call: ApiRequest[NoQuery, AnyRunQuery, PredictRequest]) -> web.StreamResponse:
     """Predict the next token of a text with the newest completed run, or with a given one."""
     run_id = call.query.run_id
     if run_id is None:
@@ -81,7 +81,7 @@ async def predict_with_newest(call: Call[NoQuery, AnyRunQuery, PredictRequest]) 
     return await _submit(call, run_id)
 
 
-async def get_chat_answer(call: Call[ChatTurnPath, WaitQuery, NoBody]) -> web.StreamResponse:
+async def get_chat_answer(call: ApiRequest[ChatTurnPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the answer to a message of a chat."""
     path, client = call.path, call.api.queue.inference
     await call.api.run(call.client, path.run_id)
@@ -92,26 +92,26 @@ async def get_chat_answer(call: Call[ChatTurnPath, WaitQuery, NoBody]) -> web.St
     return await _answer(call, response)
 
 
-async def get_chat(call: Call[ChatPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_chat(call: ApiRequest[ChatPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the turns of a chat."""
     await call.api.run(call.client, call.path.run_id)
     return reply(await call.api.queue.inference.get_chat(call.path.run_id, call.path.session_id))
 
 
-async def delete_chat(call: Call[ChatPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def delete_chat(call: ApiRequest[ChatPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Delete a chat."""
     await call.api.run(call.client, call.path.run_id)
     await call.api.queue.inference.delete_chat(call.path.run_id, call.path.session_id)
     return web.Response(status=204)
 
 
-async def get_latest_evaluation(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_latest_evaluation(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the latest evaluation of a run."""
     run = await call.api.run(call.client, call.path.run_id)
     return reply(await asyncio.to_thread(run.evaluation))
 
 
-def visible_models(call: Call[PathT, QueryT, BodyT]) -> list[RunEntry]:
+def visible_models(call: ApiRequest[PathT, QueryT, BodyT]) -> list[RunEntry]:
     """Return the completed runs that the client may use, newest first, as of the last refresh of the index."""
     api, caller = call.api, call.client.caller
     return [run for run in api.index.runs if run.state == "completed" and api.permissions.may_see(caller, run)]
@@ -122,17 +122,17 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     address, noun = f"/runs/{{run_id}}/{kind.name}", route.noun.partition(" ")[2]
     answers, links = kind.request.response_type(), _LINKS.get(kind.name, (_result_link(f"get_{noun}"),))
 
-    async def submit(call: Call[RunPath, WaitQuery, InferenceRequest]) -> web.StreamResponse:
+    async def submit(call: ApiRequest[RunPath, WaitQuery, InferenceRequest]) -> web.StreamResponse:
         return await _submit(call, call.path.run_id)
 
-    async def read(call: Call[RequestPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    async def read(call: ApiRequest[RequestPath, WaitQuery, NoBody]) -> web.StreamResponse:
         await call.api.run(call.client, call.path.run_id)
         record = await call.api.queue.inference.get(kind.record, call.path.run_id, call.path.request_id)
         if record.request.has_surprisals:
             await call.api.check_surprisals(call.client, call.path.run_id)
         return await _answer(call, record.response)
 
-    async def delete(call: Call[RequestPath, NoQuery, NoBody]) -> web.StreamResponse:
+    async def delete(call: ApiRequest[RequestPath, NoQuery, NoBody]) -> web.StreamResponse:
         await call.api.run(call.client, call.path.run_id)
         await call.api.queue.inference.delete(kind.record, call.path.run_id, call.path.request_id)
         return web.Response(status=204)
@@ -140,8 +140,8 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     yield operation(
         f"POST {address}",
         submit,
-        (RunPath, PredictQuery if route.waits else WaitQuery, kind.request),
         _answers(answers, *links),
+        inputs=(RunPath, PredictQuery if route.waits else WaitQuery, kind.request),
         tag="inference",
         name=kind.name,
         summary=route.summary,
@@ -152,7 +152,6 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     yield operation(
         f"GET {address}/{{request_id}}",
         read,
-        (RequestPath, WaitQuery, NoBody),
         _answers(answers),
         tag="inference",
         name=f"get_{noun}",
@@ -161,15 +160,14 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     yield operation(
         f"DELETE {address}/{{request_id}}",
         delete,
-        (RequestPath, NoQuery, NoBody),
-        {204: Answer(f"The {noun} is deleted")},
+        {204: ResponseSpec(f"The {noun} is deleted")},
         tag="inference",
         name=f"delete_{noun}",
         summary=f"Delete {route.noun}, or withdraw the request for it.",
     )
 
 
-async def _submit(call: Call[PathT, WaitT, RequestT], run_id: str) -> web.StreamResponse:
+async def _submit(call: ApiRequest[PathT, WaitT, RequestT], run_id: str) -> web.StreamResponse:
     """Submit a request, if the client may run the bot's command on the run."""
     route = kind_of(call.body).route
     await call.api.run(call.client, run_id, route.command if route else "status")
@@ -180,7 +178,7 @@ async def _submit(call: Call[PathT, WaitT, RequestT], run_id: str) -> web.Stream
         return await _answer(call, await client.submit(run_id, call.body, user_id=user_id, request_id=call.request_id))
 
 
-async def _answer(call: Call[PathT, WaitT, BodyT], response: ResponseT) -> web.StreamResponse:
+async def _answer(call: ApiRequest[PathT, WaitT, BodyT], response: ResponseT) -> web.StreamResponse:
     """Answer with a response and its address, and 202 while it has no result."""
     location = "/".join(("/runs", response.run_id, kind_of(response).name, *response.place))
     wait_seconds = call.query.wait
@@ -195,11 +193,13 @@ def _is_pending(response: Response) -> bool:
     return response.status in ("queued", "running")
 
 
-def _answers(record: type[Response], *links: Link) -> dict[int, Answer]:
+def _answers(record: type[Response], *links: Link) -> dict[int, ResponseSpec]:
     queued = "The request is queued or running; the header Location has the address of its result"
     return {
-        202: Answer(queued, record, links),
-        200: Answer("The request has ended: completed, or failed with an error; or `wait` is over", record, links),
+        202: ResponseSpec(queued, record, links),
+        200: ResponseSpec(
+            "The request has ended: completed, or failed with an error; or `wait` is over", record, links
+        ),
     }
 
 
@@ -222,37 +222,29 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "POST /predict",
         predict_with_newest,
-        (NoQuery, AnyRunQuery, PredictRequest),
         _answers(PredictResponse, _result_link("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
     operation(
-        "GET /runs/{run_id}/chat/{session_id}/{request_id}",
-        get_chat_answer,
-        (ChatTurnPath, WaitQuery, NoBody),
-        _answers(ChatResponse),
-        tag="inference",
+        "GET /runs/{run_id}/chat/{session_id}/{request_id}", get_chat_answer, _answers(ChatResponse), tag="inference"
     ),
     operation(
         "GET /runs/{run_id}/chat/{session_id}",
         get_chat,
-        (ChatPath, NoQuery, NoBody),
-        {200: Answer("The turns, the oldest first", ChatHistory)},
+        {200: ResponseSpec("The turns, the oldest first", ChatHistory)},
         tag="inference",
     ),
     operation(
         "DELETE /runs/{run_id}/chat/{session_id}",
         delete_chat,
-        (ChatPath, NoQuery, NoBody),
-        {204: Answer("The chat is deleted")},
+        {204: ResponseSpec("The chat is deleted")},
         tag="inference",
     ),
     operation(
         "GET /runs/{run_id}/eval",
         get_latest_evaluation,
-        (RunPath, NoQuery, NoBody),
-        {200: Answer("The metrics", EvalMetrics)},
+        {200: ResponseSpec("The metrics", EvalMetrics)},
         tag="inference",
     ),
 )

@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from trainer.contracts.errors import ErrorBody
 from trainer.http.error_answers import OpenAiErrorBody, is_openai
-from trainer.http.operations import IDEMPOTENCY_KEY, RUN, Answer, Link, Operation
+from trainer.http.operations import IDEMPOTENCY_KEY, RUN, Link, Operation, ResponseSpec
 
 Json = dict[str, object]
 
@@ -93,7 +93,7 @@ def _models(operations: Sequence[Operation]) -> Iterator[tuple[type[BaseModel], 
                 yield answer.content, "serialization"
 
 
-def _answer(answer: Answer, schemas: Json) -> Json:
+def _answer(answer: ResponseSpec, schemas: Json) -> Json:
     described: Json = {"description": answer.description}
     content: dict[str, Json] = {}
     if isinstance(answer.content, str):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -83,27 +83,17 @@ class WaitQuery(Query):
     """Seconds to wait for the result; 0: answer at once."""
 
 
-class Call(Generic[PathT, QueryT, BodyT]):
+class ApiRequest(NamedTuple, Generic[PathT, QueryT, BodyT]):
     """A request to an operation, with its validated inputs."""
 
-    def __init__(
-        self,
-        api: "Api",
-        client: ApiClient,
-        request: web.Request,
-        path: PathT,
-        query: QueryT,
-        body: BodyT,
-        idempotency: str | None,
-    ) -> None:
-        self.api = api
-        self.client = client
-        self.request = request
-        self.path = path
-        self.query = query
-        self.body = body
-        self.idempotency = idempotency
-        """Stands for the Idempotency-Key of this client and path; None without a key."""
+    api: "Api"
+    client: ApiClient
+    request: web.Request
+    path: PathT
+    query: QueryT
+    body: BodyT
+    idempotency: str | None
+    """Stands for the Idempotency-Key of this client and path; None without a key."""
 
     @property
     def request_id(self) -> str | None:
@@ -118,7 +108,11 @@ class Call(Generic[PathT, QueryT, BodyT]):
         return HttpOrigin(api_key=self.client.name, idempotency=self.idempotency, body=body)
 
 
-Work = Callable[[Call[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
+Handler = Callable[[ApiRequest[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
+
+
+Inputs = tuple[type[PathT], type[QueryT], type[BodyT]]
+"""The classes of an operation's path, query and body."""
 
 
 class Link(NamedTuple):
@@ -129,7 +123,7 @@ class Link(NamedTuple):
     body: Mapping[str, str] | None = None
 
 
-class Answer(NamedTuple):
+class ResponseSpec(NamedTuple):
     """A successful answer: its description, its records or (for other content than JSON) media types, and links."""
 
     description: str
@@ -152,7 +146,7 @@ class Operation(NamedTuple):
     path_model: type[BaseModel]
     query_model: type[BaseModel]
     body_model: type[BaseModel] | None
-    answers: Mapping[int, Answer]
+    answers: Mapping[int, ResponseSpec]
     example: Mapping[str, object] | None
     """A body."""
     query_example: Mapping[str, str]
@@ -161,25 +155,25 @@ class Operation(NamedTuple):
 
 def operation(
     route: str,
-    work: Work[PathT, QueryT, BodyT],
-    inputs: tuple[type[PathT], type[QueryT], type[BodyT]],
-    answers: Mapping[int, Answer],
+    handler: Handler[PathT, QueryT, BodyT],
+    answers: Mapping[int, ResponseSpec],
     *,
     tag: str,
     name: str | None = None,
     summary: str | None = None,
     access: Access = "user",
+    inputs: Inputs[PathT, QueryT, BodyT] | None = None,
     read: Callable[[dict[str, object]], BodyT] | None = None,
     example: Mapping[str, object] | None = None,
     query_example: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation:
-    """Return the operation of a function for a route such as `GET /runs`.
+    """Return the operation of a handler for a route such as `GET /runs`.
 
-    By default it has the function's name, and its docstring as summary. `read` validates the fields of a body in place
-    of its record.
+    By default it has the handler's name, its docstring as summary, and the inputs that its parameter is annotated with.
+    `read` validates the fields of a body in place of its record.
     """
     method, _, path = route.partition(" ")
-    path_model, query_model, body_model = inputs
+    path_model, query_model, body_model = inputs or _inputs(handler)
     has_body = body_model is not NoBody
 
     async def run(api: "Api", client: ApiClient, request: web.Request) -> web.StreamResponse:
@@ -189,13 +183,13 @@ def operation(
         key = _idempotency(client, request) if method == "POST" else None
         data = await _read_body(request, api.timeouts.body_seconds) if has_body else b"{}"
         body = await asyncio.to_thread(_parse_body, body_model, data, read)
-        return await work(Call(api, client, request, found, query, body, key))
+        return await handler(ApiRequest(api, client, request, found, query, body, key))
 
     return Operation(
-        name=name or work.__name__,
+        name=name or handler.__name__,
         method=method,
         path=path,
-        summary=summary or (work.__doc__ or "").strip(),
+        summary=summary or (handler.__doc__ or "").strip(),
         tag=tag,
         access=access,
         path_model=path_model,
@@ -206,6 +200,19 @@ def operation(
         query_example=query_example,
         run=run,
     )
+
+
+def _inputs(handler: Handler[PathT, QueryT, BodyT]) -> Inputs[PathT, QueryT, BodyT]:
+    """Return the classes of path, query and body that the parameter of a handler is annotated with."""
+    annotations: dict[str, object] = handler.__annotations__
+    found: object = get_args(annotations["call"])
+    [inputs] = [one for one in (found,) if _are_inputs(one, handler)]
+    return inputs
+
+
+def _are_inputs(found: object, handler: Handler[PathT, QueryT, BodyT]) -> TypeGuard[Inputs[PathT, QueryT, BodyT]]:
+    """Return True for the parameters of an ApiRequest; mypy has checked that they are those of the handler."""
+    return isinstance(found, tuple) and len(found) == 3
 
 
 def reply(record: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

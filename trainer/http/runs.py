@@ -1,4 +1,4 @@
-"""Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
+"""Operations on runs: train, list, follow, cancel, resume, compare, logs, events and curves."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,22 +18,25 @@ from trainer.config.validation import format_value
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
 from trainer.contracts.http_answers import CancelAnswer, RunPage
+from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.http.api import Api
 from trainer.http.event_streams import LOG_END, stream_tail
 from trainer.http.operations import (
     FLAG,
+    OTHER_RUN,
+    RUN,
     WHOLE,
-    Answer,
+    ApiRequest,
     BodyT,
-    Call,
     Link,
     NoBody,
     NoQuery,
     Operation,
     PathT,
     Query,
+    ResponseSpec,
     RunPath,
     WaitQuery,
     operation,
@@ -43,9 +46,13 @@ from trainer.http.tails import MAX_LINES
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.run_index import RunEntry, matching, run_order
+from trainer.reports.comparison import Comparison, Measurement, check_different, compare, summary_on
 from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+_RUN_IDS = r"^[a-z0-9][a-z0-9_-]{0,63}(,[a-z0-9][a-z0-9_-]{0,63}){1,3}$"
 
 
 class RunsQuery(Query):
@@ -66,6 +73,12 @@ class LogsQuery(Query):
     """true: the lines as stored, one JSON object each."""
 
 
+class CompareQuery(Query):
+    runs: Annotated[str, Field(pattern=_RUN_IDS)]
+    """Ids of two to four runs, separated by commas; the first one is compared with the others."""
+    split: EvalSplit = "test"
+
+
 class Curve(Frozen):
     """Losses of a run in nats per token, as pairs of step and loss."""
 
@@ -74,7 +87,7 @@ class Curve(Frozen):
     validation: tuple[tuple[int, float], ...]
 
 
-async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
+async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
     """List runs, newest first."""
     api, query, caller = call.api, call.query, call.client.caller
     await api.index.refresh()
@@ -110,7 +123,7 @@ async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
         return None
 
 
-async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
+async def train(call: ApiRequest[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
     """Start a training; with `wait`, answer with its status at its end, or after this time."""
     if call.body.init_from_run_id is not None:
         await call.api.run(call.client, call.body.init_from_run_id, "train")
@@ -122,13 +135,13 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
     return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin))
 
 
-async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+async def get_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
     return await reply_at_end(call, lambda: call.api.feeds.status(call.path.run_id))
 
 
-async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def cancel_run(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Cancel a run: it ends after its current step, with its last checkpoint."""
     run = await call.api.run(call.client, call.path.run_id, "cancel")
     try:
@@ -141,14 +154,14 @@ async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
     return reply(CancelAnswer())
 
 
-async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+async def resume_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Resume a paused run; a failed or cancelled one from its last checkpoint, as a new run."""
     run = await call.api.run(call.client, call.path.run_id, "resume")
     user_id, origin = call.client.user_id, call.origin
     return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
-async def delete_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def delete_run(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Delete a run that has ended, with its files, unless an experiment or another run needs it."""
     run = await call.api.run(call.client, call.path.run_id, "cancel")
     await call.api.queue.delete(run.run_id)
@@ -156,7 +169,7 @@ async def delete_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
     return web.Response(status=204)
 
 
-async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_manifest(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
     run = await call.api.run(call.client, call.path.run_id)
     manifest = await asyncio.to_thread(_ended_manifest, run)
@@ -168,20 +181,20 @@ async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespon
     return reply(changed(manifest, last_lines=lines))
 
 
-async def get_files(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_files(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """List all files of a run with its checkpoints, also before its end."""
     run = await call.api.run(call.client, call.path.run_id)
     return reply(await asyncio.to_thread(run_files, run))
 
 
-async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
+async def get_logs(call: ApiRequest[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Read the last lines of a run's log."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
     lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
     return web.Response(text="".join(f"{shown_line(line, stored=call.query.stored)}\n" for line in lines))
 
 
-async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
+async def stream_logs(call: ApiRequest[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
     async with call.api.tails.logs(run, stored=call.query.stored) as tail:
@@ -191,7 +204,7 @@ async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamRespo
         return await stream_tail(call.api, call.client, call.request, tail, position, end_id=LOG_END)
 
 
-async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def stream_events(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Follow a run's events as server-sent events, from the one after the header Last-Event-ID, until the run ends."""
     run = await call.api.run(call.client, call.path.run_id)
     last = call.request.headers.get("Last-Event-ID", "")
@@ -203,7 +216,7 @@ async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespo
         return await stream_tail(call.api, call.client, call.request, tail, position)
 
 
-async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_curve(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the loss curves of a run."""
     run = await call.api.run(call.client, call.path.run_id)
     follower = (await call.api.feeds.read(run.run_id)).follower
@@ -211,11 +224,24 @@ async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     return reply(curve)
 
 
-async def get_config(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def get_config(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the request of a run as an experiment file."""
     run = await call.api.run(call.client, call.path.run_id)
     text = experiment_yaml(await asyncio.to_thread(run.record))
     return web.Response(text=text, content_type="application/yaml")
+
+
+async def compare_runs(call: ApiRequest[NoQuery, CompareQuery, NoBody]) -> web.StreamResponse:
+    """Compare metrics and settings of runs on a split."""
+    split, names = call.query.split, call.query.runs.split(",")
+    measured: list[Measurement] = []
+    for name in names:
+        run = await call.api.run(call.client, name, "compare")
+        manifest = await asyncio.to_thread(run.completed_manifest)
+        follower = (await call.api.feeds.read(name)).follower
+        measured.append(Measurement(manifest, summary_on(manifest, split), follower.status.tokens_per_second))
+    check_different(names)
+    return reply(compare(measured, split=split))
 
 
 def run_names(run: RunEntry) -> tuple[str, ...]:
@@ -227,7 +253,9 @@ def _ended_manifest(run: RunDirectory) -> RunManifest:
     return run.manifest() or run.completed_manifest()
 
 
-async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
+async def _accept(
+    call: ApiRequest[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]
+) -> web.StreamResponse:
     """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
@@ -265,88 +293,56 @@ _LINKS = (
     Link("list_files", {"kind": "models", "item_id": "$response.body#/run_id"}),
 )
 _NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$response.body#/runs/1/run_id}"})
-_STATUS = Answer("The status of the run", RunStatus)
-_ACCEPTED = Answer("Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS)
-_ENDED = Answer("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
+_STATUS = ResponseSpec("The status of the run", RunStatus)
+_ACCEPTED = ResponseSpec(
+    "Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS
+)
+_ENDED = ResponseSpec("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
 _STREAM = {
-    200: Answer("Server-sent events", "text/event-stream"),
-    204: Answer("The run has ended, and the client that sends Last-Event-ID has everything: it stops connecting again"),
+    200: ResponseSpec("Server-sent events", "text/event-stream"),
+    204: ResponseSpec(
+        "The run has ended, and the client that sends Last-Event-ID has everything: it stops connecting again"
+    ),
 }
 
 OPERATIONS: tuple[Operation, ...] = (
-    operation(
-        "GET /runs",
-        list_runs,
-        (NoQuery, RunsQuery, NoBody),
-        {200: Answer("A page of runs", RunPage, links=(_NEWEST_TWO,))},
-        tag="runs",
-    ),
+    operation("GET /runs", list_runs, {200: ResponseSpec("A page of runs", RunPage, links=(_NEWEST_TWO,))}, tag="runs"),
     operation(
         "POST /runs/train",
         train,
-        (NoQuery, WaitQuery, TrainRequest),
         {202: _ACCEPTED, 200: _ENDED},
         tag="runs",
         read=train_request,
         example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},
     ),
-    operation("GET /runs/{run_id}", get_run, (RunPath, WaitQuery, NoBody), {200: _STATUS}, tag="runs"),
+    operation("GET /runs/{run_id}", get_run, {200: _STATUS}, tag="runs"),
     operation(
         "POST /runs/{run_id}/cancel",
         cancel_run,
-        (RunPath, NoQuery, NoBody),
-        {200: Answer("The run is cancelled, or will be after its current step", CancelAnswer)},
+        {200: ResponseSpec("The run is cancelled, or will be after its current step", CancelAnswer)},
         tag="runs",
     ),
+    operation("POST /runs/{run_id}/resume", resume_run, {202: _ACCEPTED, 200: _ENDED}, tag="runs"),
+    operation("DELETE /runs/{run_id}", delete_run, {204: ResponseSpec("The run is deleted")}, tag="runs"),
     operation(
-        "POST /runs/{run_id}/resume",
-        resume_run,
-        (RunPath, WaitQuery, NoBody),
-        {202: _ACCEPTED, 200: _ENDED},
-        tag="runs",
+        "GET /runs/{run_id}/manifest", get_manifest, {200: ResponseSpec("The manifest", RunManifest)}, tag="runs"
     ),
-    operation(
-        "DELETE /runs/{run_id}",
-        delete_run,
-        (RunPath, NoQuery, NoBody),
-        {204: Answer("The run is deleted")},
-        tag="runs",
-    ),
-    operation(
-        "GET /runs/{run_id}/manifest",
-        get_manifest,
-        (RunPath, NoQuery, NoBody),
-        {200: Answer("The manifest", RunManifest)},
-        tag="runs",
-    ),
-    operation(
-        "GET /runs/{run_id}/files",
-        get_files,
-        (RunPath, NoQuery, NoBody),
-        {200: Answer("The files", RunFiles)},
-        tag="runs",
-    ),
-    operation(
-        "GET /runs/{run_id}/logs",
-        get_logs,
-        (RunPath, LogsQuery, NoBody),
-        {200: Answer("The last lines", "text/plain")},
-        tag="runs",
-    ),
-    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), _STREAM, tag="runs"),
-    operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), _STREAM, tag="runs"),
-    operation(
-        "GET /runs/{run_id}/curve",
-        get_curve,
-        (RunPath, NoQuery, NoBody),
-        {200: Answer("The curves", Curve)},
-        tag="runs",
-    ),
+    operation("GET /runs/{run_id}/files", get_files, {200: ResponseSpec("The files", RunFiles)}, tag="runs"),
+    operation("GET /runs/{run_id}/logs", get_logs, {200: ResponseSpec("The last lines", "text/plain")}, tag="runs"),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, _STREAM, tag="runs"),
+    operation("GET /runs/{run_id}/events", stream_events, _STREAM, tag="runs"),
+    operation("GET /runs/{run_id}/curve", get_curve, {200: ResponseSpec("The curves", Curve)}, tag="runs"),
     operation(
         "GET /runs/{run_id}/config.yaml",
         get_config,
-        (RunPath, NoQuery, NoBody),
-        {200: Answer("The experiment file", "application/yaml")},
+        {200: ResponseSpec("The experiment file", "application/yaml")},
         tag="runs",
+    ),
+    operation(
+        "GET /compare",
+        compare_runs,
+        {200: ResponseSpec("The comparison", Comparison)},
+        tag="runs",
+        query_example={"runs": f"{RUN},{OTHER_RUN}"},
     ),
 )

@@ -1,8 +1,8 @@
-"""The HTTP server: routes from the table of operations, and what every request passes through."""
+"""The HTTP server: its connections, routes from the table of operations, and what every request passes through."""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from os import strerror
@@ -12,12 +12,14 @@ from time import monotonic
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestHandler
 from pydantic_core import to_json
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.api import Api, ApiClient, ApiKeys
 from trainer.http.artifacts import is_known_etag, requested_range
-from trainer.http.connections import Connections
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from trainer.http.openapi import describe_api
 from trainer.http.operations import MAX_BODY_BYTES, Operation
@@ -40,10 +42,10 @@ _SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_MAX_URL_BYTES = 8000
+"""Below the limit of a header, so that a long URL is not taken for a long header."""
 _IS_STARTED = web.RequestKey("is_started", bool)
 """Set when the header of the answer is sent: from then on, no other answer can be sent."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
@@ -73,7 +75,7 @@ class HttpServer:
                 f"HTTP__HOST is '{http.host}', which other machines can reach: set SECURITY__API_KEYS as well.",
             )
         await self._runner.setup()
-        connections = Connections(self._runner, http.max_connections, self._api.timeouts.idle_seconds)
+        connections = _Connections(self._runner, http.max_connections, self._api.timeouts.idle_seconds)
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 connections, http.host, http.port, backlog=512
@@ -222,6 +224,70 @@ def _as_app_error(error: Exception) -> AppError:
         with suppress(OSError):
             return to_app_error(error, {})
     return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")
+
+
+class _Connections:
+    """Makes the protocol of each new connection."""
+
+    def __init__(self, runner: web.AppRunner, max_connections: int, idle_seconds: float) -> None:
+        self._runner = runner
+        self._max_connections = max_connections
+        self._idle_seconds = idle_seconds
+        """The time to send the complete header of a request."""
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= self._max_connections:
+            return _Refusal()
+        loop = asyncio.get_running_loop()
+        return _Connection(
+            server,
+            loop=loop,
+            keepalive_timeout=self._idle_seconds,
+            lingering_time=self._idle_seconds,
+            max_line_size=_MAX_URL_BYTES,
+            auto_decompress=False,  # a compressed body could be far larger than it looks
+        )
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection above the limit, which is closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class _Connection(RequestHandler):
+    """A connection of a client. aiohttp would log what a malformed request holds, and each client that leaves."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that is not HTTP; other errors end the connection."""
+        if exc is not None and not isinstance(exc, HttpProcessingError):
+            raise exc
+        if _has_long_address(exc):
+            message = f"The address has more than {_MAX_URL_BYTES:,} bytes. Send a shorter one."
+            refused = AppError(ErrorCode.URI_TOO_LONG, message)
+        else:
+            refused = AppError(ErrorCode.BAD_REQUEST, "This is not a valid HTTP request.")
+        answer = error_answer(request, refused)
+        answer.force_close()
+        return answer
+
+
+def _has_long_address(error: BaseException | None) -> bool:
+    """Return True for a line above the limit of addresses; that of headers is another."""
+    if not isinstance(error, LineTooLong):
+        return False
+    line_and_limit: tuple[object, ...] = error.args
+    return _MAX_URL_BYTES in line_and_limit
 
 
 def export_route(exports: Exports) -> web.RouteDef:

@@ -8,15 +8,15 @@ from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import Identifier, changed
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.http.operations import (
-    Answer,
+    ApiRequest,
     BodyT,
-    Call,
     Link,
     NoBody,
     NoQuery,
     Operation,
     PathT,
     Query,
+    ResponseSpec,
     WaitQuery,
     operation,
     reply,
@@ -28,14 +28,14 @@ class TokenizerPath(Query):
     tokenizer_id: Identifier
 
 
-async def list_tokenizers(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+async def list_tokenizers(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
     """List the shared tokenizers and those of runs that the client may see, newest first."""
     store, is_usable = call.api.queue.tokenizers, await call.api.tokenizers(call.client)
     statuses = await asyncio.to_thread(lambda: [_public(one.status()) for one in store.all() if is_usable(one)])
     return reply(TokenizerList(tokenizers=tuple(statuses)))
 
 
-async def train_tokenizer(call: Call[NoQuery, WaitQuery, TokenizerTrainRequest]) -> web.StreamResponse:
+async def train_tokenizer(call: ApiRequest[NoQuery, WaitQuery, TokenizerTrainRequest]) -> web.StreamResponse:
     """Train a tokenizer; an equal request names the same tokenizer."""
     queue = call.api.queue
     record = await resolve_tokenizer(call.body, queue.corpora)
@@ -44,12 +44,12 @@ async def train_tokenizer(call: Call[NoQuery, WaitQuery, TokenizerTrainRequest])
     return await reply_accepted(call, accepted, address, lambda: _status(call, record.tokenizer_id))
 
 
-async def get_tokenizer(call: Call[TokenizerPath, WaitQuery, NoBody]) -> web.StreamResponse:
+async def get_tokenizer(call: ApiRequest[TokenizerPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status and the statistics of a tokenizer; with `wait`, after its end or after this time."""
     return await reply_at_end(call, lambda: _status(call, call.path.tokenizer_id))
 
 
-async def _status(call: Call[PathT, WaitQuery, BodyT], tokenizer_id: str) -> TokenizerStatus:
+async def _status(call: ApiRequest[PathT, WaitQuery, BodyT], tokenizer_id: str) -> TokenizerStatus:
     tokenizer = await call.api.tokenizer(call.client, tokenizer_id)
     return _public(await asyncio.to_thread(tokenizer.status))
 
@@ -66,23 +66,18 @@ _LINKS = (
 )
 OPERATIONS: tuple[Operation, ...] = (
     operation(
-        "GET /tokenizers",
-        list_tokenizers,
-        (NoQuery, NoQuery, NoBody),
-        {200: Answer("The tokenizers", TokenizerList)},
-        tag="tokenizers",
+        "GET /tokenizers", list_tokenizers, {200: ResponseSpec("The tokenizers", TokenizerList)}, tag="tokenizers"
     ),
     operation(
         "POST /tokenizers/train",
         train_tokenizer,
-        (NoQuery, WaitQuery, TokenizerTrainRequest),
         {
-            202: Answer(
+            202: ResponseSpec(
                 "Without `wait`: the tokenizer is queued, and Location has its address",
                 TokenizerAccepted,
                 _LINKS,
             ),
-            200: Answer("With `wait`: its status at its end, or after this time", TokenizerStatus, _LINKS),
+            200: ResponseSpec("With `wait`: its status at its end, or after this time", TokenizerStatus, _LINKS),
         },
         tag="tokenizers",
         example={"method": "bpe", "corpora": ["demo"], "vocab_size": 300},
@@ -90,8 +85,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /tokenizers/{tokenizer_id}",
         get_tokenizer,
-        (TokenizerPath, WaitQuery, NoBody),
-        {200: Answer("The status of the tokenizer", TokenizerStatus)},
+        {200: ResponseSpec("The status of the tokenizer", TokenizerStatus)},
         tag="tokenizers",
     ),
 )

@@ -14,7 +14,7 @@ from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.http.event_streams import has_left
-from trainer.http.operations import BodyT, Call, PathT, QueryT, WaitQuery, reply
+from trainer.http.operations import ApiRequest, BodyT, PathT, QueryT, WaitQuery, reply
 from trainer.queue.inference_client import SAME_KEY
 
 _BLANK_SECONDS = 3.0
@@ -66,7 +66,7 @@ class WaitingAnswer(web.StreamResponse):
 JobStatus = RunStatus | TokenizerStatus | ExperimentStatus
 
 
-async def check_first(call: Call[PathT, QueryT, BodyT], job_id: str) -> None:
+async def check_first(call: ApiRequest[PathT, QueryT, BodyT], job_id: str) -> None:
     """Raise CONFLICT if the request's Idempotency-Key stands for another job already."""
     key = call.idempotency
     if key is not None and await call.api.queue.first_value(key, job_id) != job_id:
@@ -74,7 +74,10 @@ async def check_first(call: Call[PathT, QueryT, BodyT], job_id: str) -> None:
 
 
 async def reply_accepted(
-    call: Call[PathT, WaitQuery, BodyT], accepted: BaseModel, address: str, read: Callable[[], Awaitable[JobStatus]]
+    call: ApiRequest[PathT, WaitQuery, BodyT],
+    accepted: BaseModel,
+    address: str,
+    read: Callable[[], Awaitable[JobStatus]],
 ) -> web.StreamResponse:
     """Answer with what was accepted and its address; with `wait`, with its status as `reply_at_end` does."""
     headers = {"Location": address}
@@ -82,7 +85,7 @@ async def reply_accepted(
 
 
 async def reply_at_end(
-    call: Call[PathT, WaitQuery, BodyT],
+    call: ApiRequest[PathT, WaitQuery, BodyT],
     read: Callable[[], Awaitable[JobStatus]],
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> web.StreamResponse:
