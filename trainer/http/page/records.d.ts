@@ -2,12 +2,17 @@
 
 export type RunState = "queued" | "running" | "paused" | "completed" | "failed" | "cancelled";
 export type Points = [step: number, loss: number][];
+export type WaitReason = "turn" | "worker" | "gpu" | "cpu" | "memory" | "queue" | "disk_space" | "disk";
+export type Phase = "reading" | "training" | "evaluating";
+export type StopCause =
+  "crashed" | "stalled" | "starved" | "killed" | "disk_full" | "disk_unwritable" | "worker_ended";
 type Span = [start: number, end: number];
 
 export interface RunError { code: string; message: string }
 
 export interface RunStatus {
-  run_id: string; label: string | null; status: RunState; reachable: boolean; message: string; progress: number;
+  run_id: string; label: string | null; status: RunState; reachable: boolean; message: string;
+  waits_for: WaitReason | null; phase: Phase | null; stopped_by: StopCause | null; progress: number;
   epoch: number; total_epochs: number; step: number; total_steps: number | null;
   train_loss: number | null; val_loss: number | null; best_val_loss: number | null; test_loss: number | null;
   best_val_margin: number | null;
