@@ -12,7 +12,8 @@ from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepare
 from tests.support.worker_runs import LONG
 from trainer.api import Model
 from trainer.artifacts.checkpoint_files import checkpoint_steps
-from trainer.client import download, http_api, inference, installation
+from trainer.client import client as remote
+from trainer.client import http_api, installation
 from trainer.client.client import Client, RemoteModel
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
@@ -216,7 +217,7 @@ def listed(path: str, content: bytes) -> Prepared:
 
 
 def test_download__that_breaks_off_is_continued_or_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0.0)
     partial = Prepared(206, b"45", {"Content-Length": "6", "Content-Range": "bytes 4-9/10"})
     complete = Prepared(200, b"0123456789")
     broken = Prepared(200, b"0123", {"Content-Length": "10"})
@@ -284,7 +285,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
     limited = ErrorBody(code=ErrorCode.RATE_LIMIT_EXCEEDED, message="Later.", request_id="r")
     proxy = Prepared(502, b"<html>Bad Gateway</html>")
     answers = [Prepared(429, limited.model_dump_json().encode()), Prepared(body=ended.model_dump_json().encode())]
-    monkeypatch.setattr(inference, "_RATE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(installation, "_RATE_PAUSE_SECONDS", 0.0)
     with prepared(None, proxy, *answers) as server, Client(server.url, KEY) as client:
         model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
         assert model.predict_next("a") == []
@@ -294,7 +295,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
 
 def test_patience__ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
-    monkeypatch.setattr(inference, "_RATE_SECONDS", -1.0)
+    monkeypatch.setattr(installation, "_RATE_SECONDS", -1.0)
     limited = ErrorBody(code=ErrorCode.RATE_LIMIT_EXCEEDED, message="Later.", request_id="r")
     answers = (Prepared(503, b"busy"), Prepared(429, limited.model_dump_json().encode()))
     with prepared(*answers) as server, Client(server.url, KEY) as client:

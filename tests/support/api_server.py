@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.lab import Lab
 from trainer.artifacts.runs import RunDirectory
-from trainer.client.background_loop import BackgroundLoop
+from trainer.client.client import BackgroundLoop
 from trainer.config.settings import HttpSettings, LoggingSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.http.backend import Backend

@@ -1,27 +1,37 @@
 """`trainer.Client`: the runs and models of a server in a notebook, without `await`."""
 
+import asyncio
+import os
+import threading
 import weakref
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from trainer.client.background_loop import BackgroundLoop
-from trainer.client.download import download
+from trainer.client.http_api import HttpApi, StreamLost, address
 from trainer.client.installation import RemoteInstallation
 from trainer.client.notebook import NotebookModel
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems
-from trainer.contracts.base import RunState
-from trainer.contracts.errors import ErrorCode, refusal
+from trainer.contracts.base import FileRecord, RunState
+from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.events import Event
+from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.system.files import sha256_of, storage_errors
 from trainer.system.logs import readable_line
+
+T = TypeVar("T")
+_PAUSE_SECONDS = 0.5
+_PARTIAL_CONTENT = 206
 
 
 class Client:
@@ -102,7 +112,7 @@ class Client:
 
     def download(self, run_id: str, folder: str | Path) -> Path:
         """Download the files of a completed run to a folder, which `trainer.load` takes; return the folder."""
-        self._loop.call(download(self._server.api, "models", run_id, Path(folder)))
+        self._loop.call(_download(self._server.api, run_id, Path(folder)))
         return Path(folder)
 
     def load(self, run_id: str) -> "RemoteModel":
@@ -115,7 +125,7 @@ class RemoteModel(NotebookModel):
     """A model on a server."""
 
     def __init__(
-        self, run_id: str, objective: Objective, server: RemoteInstallation, loop: BackgroundLoop, client: Client
+        self, run_id: str, objective: Objective, server: RemoteInstallation, loop: "BackgroundLoop", client: Client
     ) -> None:
         self.run_id = run_id
         self._objective = objective
@@ -125,6 +135,107 @@ class RemoteModel(NotebookModel):
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
         return self._loop.call(self._server.inference.ask(self.run_id, request))
+
+
+class BackgroundLoop:
+    """An event loop in a thread until `stop`, for methods that a notebook calls without `await`.
+
+    The thread does not keep the program from ending.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="mt-client", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[object, object, T]) -> T:
+        """Run a coroutine to its end and return its result; Ctrl-C cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """Iterate over an asynchronous generator, which is closed with the iterator."""
+        try:
+            while (item := self.call(_next(items))) is not None:
+                yield item
+        finally:
+            self.call(_end(items))
+
+    def stop(self, last: Coroutine[object, object, None]) -> None:
+        """Run a last coroutine and end the thread. It does not wait, because any thread may collect garbage."""
+
+        async def end() -> None:
+            await last
+            self._loop.stop()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop)
+
+    def _run(self) -> None:
+        with closing(self._loop):
+            self._loop.run_forever()
+
+
+async def _next(items: AsyncGenerator[T, None]) -> T | None:
+    """Return the next item; None after the last one."""
+    async for item in items:
+        return item
+    return None
+
+
+async def _end(items: AsyncGenerator[T, None]) -> None:
+    closing: Awaitable[None] = items.aclose()
+    await closing
+
+
+async def _download(api: HttpApi, run_id: str, folder: Path) -> None:
+    """Download the files of a run to a folder: complete files stay as they are, and incomplete ones are continued.
+
+    Raises MODEL_LOAD_FAILED for a file that differs from its hash.
+    """
+    path = address("artifacts", "models", run_id)
+    for file in (await api.get(ArtifactFiles, path)).files:
+        target = _target(folder, file)
+        with storage_errors(f"`{target.name}` could not be written"):
+            if target.is_file() and sha256_of(target) == file.sha256:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.part")
+            while not await _is_complete(api, f"{path}/download", file, part):
+                await asyncio.sleep(_PAUSE_SECONDS)
+            if sha256_of(part) != file.sha256:
+                part.unlink()
+                where = f"'{file.path}' is damaged, here or on the server"
+                raise AppError(ErrorCode.MODEL_LOAD_FAILED, f"{where}: download it again, or run `mt verify` there.")
+            part.replace(target)
+
+
+def _target(folder: Path, file: FileRecord) -> Path:
+    """Return the path for a file; refuses a path that leads out of the folder."""
+    parts = PurePosixPath(file.path).parts
+    if not parts or ".." in parts or PurePosixPath(file.path).is_absolute():
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The server names a file outside of the folder of its artifact.")
+    return folder.joinpath(*parts)
+
+
+async def _is_complete(api: HttpApi, path: str, file: FileRecord, part: Path) -> bool:
+    """Add the missing bytes to a part of a file; return False if the connection broke off."""
+    with part.open("ab") as out:
+        has = out.tell()
+        if has >= file.bytes:
+            return True
+        headers = {"Range": f"bytes={has}-", "If-Range": f'"{file.sha256}"'}
+        async with api.stream(path, headers, path=file.path) as response:
+            if response.status_code != _PARTIAL_CONTENT:
+                os.truncate(out.fileno(), 0)
+            try:
+                async for chunk in api.chunks(response):
+                    out.write(chunk)
+            except StreamLost:
+                return False
+    return True
 
 
 def _settings(url: str | None, key: str | None) -> ClientSettings:
