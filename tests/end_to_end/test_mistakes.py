@@ -13,6 +13,7 @@ from tests.support import ROOT, processes, some_text, twin
 from tests.support.run_shell import Shell, enter
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import ErrorCode
+from trainer.export.archive import export_archive
 
 FIXTURES = ROOT / "tests" / "fixtures"
 RUN = "char_lstm-20261122-74f34df5"
@@ -88,7 +89,9 @@ def workplace_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished runs, good and bad texts, and good and bad files."""
     folder = tmp_path_factory.mktemp("workplace")
     shutil.copytree(FIXTURES / "finished_run" / "artifacts", folder / "artifacts")
-    twin(RunStore(folder / "artifacts").get(RUN), "lstm-2")
+    run = RunStore(folder / "artifacts").get(RUN)
+    export_archive(run, folder / "run.tar")
+    twin(run, "lstm-2")
     corpora = folder / "data" / "corpus"
     files = TEXTS | FILES | {f"data/corpus/{name}": content for name, content in STORED.items()}
     config = (FIXTURES / "blocks.yaml").read_text(encoding="utf-8")

@@ -68,7 +68,8 @@ class Shell(Terminal):
 
     def read(self, record: RecordType[RecordT], *words: str, code: int = 0) -> RecordT:
         """Run a command for a program; return the object that it prints, which is one line."""
-        assert self.type(*words, "--json", code=code).count("\n") == 1
+        end = words.index("--") if "--" in words else len(words)
+        assert self.type(*words[:end], "--json", *words[end:], code=code).count("\n") == 1
         return record.model_validate_json(self.out)
 
     def error(self, *words: str, code: int = 2) -> ErrorBody:

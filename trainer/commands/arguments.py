@@ -21,6 +21,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 OptionsT = TypeVar("OptionsT", bound="Options")
 _OPTION = re.compile(r"--[A-Za-z][\w.-]*")
+_PLAIN = "\0"
+"""Before a word that follows `--`, so that argparse takes it for a positional argument; no word can contain it."""
 _Run = Callable[[Sequence[str], Terminal], int]
 
 
@@ -69,7 +71,9 @@ class Argument(Generic[T_co]):
         if self.flag:
             action = parser.add_argument(self.flag, dest=name, **self._keywords)
         else:
-            action = parser.add_argument(name, **self._keywords)
+            convert = self._keywords.get("type", str)
+            keywords: _Keywords = {**self._keywords, "type": lambda text: convert(text.removeprefix(_PLAIN))}
+            action = parser.add_argument(name, **keywords)
         if self._completion is not None:
             setattr(action, "complete", self._completion)  # noqa: B010  the attribute that shtab reads
 
@@ -146,7 +150,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        link = " See" if message.endswith("?") else "; see"
+        message, link = message.replace(_PLAIN, ""), " See" if message.endswith("?") else "; see"
         raise AppError(ErrorCode.INVALID_INPUT, f"{message[:1].upper()}{message[1:]}{link} `{self.prog} --help`.")
 
     def format_help(self) -> str:
@@ -179,11 +183,11 @@ class Commands:
         flags = {"--help", *(["--json"] if with_json else []), *(one.flag for one in options.arguments.values())}
 
         def run_words(words: Sequence[str], terminal: Terminal) -> int:
-            # parse_intermixed_args takes options between positionals, but loses a leading `--`
             if unknown := _unknown_option(words, flags, options.record):
                 parser.error(unknown)
-            parse = parser.parse_args if words[:1] == ["--"] else parser.parse_intermixed_args
-            return run(parse(words, options()), terminal)
+            end = words.index("--") if "--" in words else len(words)
+            plain = [f"{_PLAIN}{word}" for word in words[end + 1 :]]
+            return run(parser.parse_intermixed_args([*words[:end], *plain], options()), terminal)
 
         self._named[name] = run_words
         return parser

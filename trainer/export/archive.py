@@ -63,15 +63,17 @@ def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDi
     staging = artifacts_root / f".import-{secrets.token_hex(4)}"
     with storage_errors("the run could not be restored"):
         try:
-            with open_regular(file) as stream:
-                return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
+            stream = open_regular(file)
         except FileNotFoundError as error:
             raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(file, error)) from None
         except BrokenFile:
             raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
-        finally:
-            with suppress(OSError):
-                disk.remove_folder(staging)
+        with stream:
+            try:
+                return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
+            finally:
+                with suppress(OSError):
+                    disk.remove_folder(staging)
 
 
 def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path) -> None:

@@ -50,6 +50,7 @@ ORDERS = ["RUN TEXT --top-k 3", "RUN --top-k 3 TEXT", "--top-k 3 RUN TEXT", "--t
     [
         *((line, "TEXT", 3) for line in ORDERS),
         *((line, "-a", None) for line in ("RUN -- -a", "-- RUN -a", "RUN --json -- -a")),
+        *((line, "--a", 3) for line in ("--top-k 3 -- RUN --a", "RUN --top-k 3 -- --a")),
     ],
 )
 def test_text__may_stand_beside_an_option_and_begin_with_a_dash(line: str, text: str, top_k: int | None) -> None:
@@ -59,8 +60,9 @@ def test_text__may_stand_beside_an_option_and_begin_with_a_dash(line: str, text:
 
 
 def test_word__too_many_is_named_with_the_help_of_its_command() -> None:
-    with pytest.raises(AppError, match="Unrecognized arguments: c; see `mt models score --help`"):
-        parsed("a --json b c")
+    for line in ("a --json b c", "a -- b c"):
+        with pytest.raises(AppError, match="Unrecognized arguments: c; see `mt models score --help`"):
+            parsed(line)
 
 
 OPTIONS = [
