@@ -11,7 +11,7 @@ from tests.support.libraries import stand_ins
 from tests.support.run_shell import Shell, enter
 from trainer.contracts.leaks import Leak
 from trainer.contracts.runs import SplitSizes
-from trainer.training.corpus_check import CorpusCheck
+from trainer.training.inspect_corpus import CorpusInspection
 
 STORED = ROOT / "tests" / "fixtures" / "tokenizers"
 TEXT = "b a b\n\na , c\nd a\n"
@@ -27,8 +27,8 @@ class Checker(Shell):
         assert (sorted(self.folder.rglob("*")), processes(self.folder)) == (before, [])
         return out
 
-    def found(self, *words: str) -> CorpusCheck:
-        return CorpusCheck.model_validate_json(self.check(*words, "--json"))
+    def found(self, *words: str) -> CorpusInspection:
+        return CorpusInspection.model_validate_json(self.check(*words, "--json"))
 
 
 @pytest.fixture(name="shell")

@@ -16,7 +16,7 @@ from trainer.contracts.runs import describe_unknown
 from trainer.contracts.wording import counted
 
 if TYPE_CHECKING:
-    from trainer.training.corpus_check import CorpusCheck
+    from trainer.training.inspect_corpus import CorpusInspection
 
 
 class _CheckOptions(TrainOptions):
@@ -39,19 +39,19 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     training = read_training(options, settings, terminal)
     effective = training.effective
     from trainer.tokenizers import load_tokenizer
-    from trainer.training.corpus_check import check_corpus  # torch
+    from trainer.training.inspect_corpus import inspect_corpus  # torch
     from trainer.worker.children.evaluate_run import corpus_paths
 
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)
-    found = check_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
+    found = inspect_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
     shown = safe_name(Path(options.corpus or effective.corpus.name).name)
     warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]
     terminal.show(found, columns(_rows(found, shown)), *warnings, Text(f"\n{found.sample}"))
     return 0
 
 
-def _rows(found: "CorpusCheck", name: str) -> list[tuple[str, str]]:
+def _rows(found: "CorpusInspection", name: str) -> list[tuple[str, str]]:
     specials = ", ".join(f"{token} {i}" for token, i in found.special_tokens.items())
     longest = counted(found.longest_line_tokens, "token")
     splits: list[tuple[str, str]] = []

@@ -31,11 +31,11 @@ from trainer.inference.generation import read_prompt
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Ids, Tokenizer, vocabulary_of
-from trainer.training.corpus_check import check_corpus
 from trainer.training.dataset import CorpusPaths, prepare
 from trainer.training.device import resolve
 from trainer.training.documents import Documents
 from trainer.training.evaluation import evaluate, measure, sample_prompts
+from trainer.training.inspect_corpus import inspect_corpus
 from trainer.training.selftest import overfit_one_batch
 
 METHODS = ("char", "byte", "bpe", "wordpiece", "word")
@@ -348,12 +348,12 @@ def test_training__learns_a_stream_and_its_newlines(tmp_path: Path) -> None:
     assert found.outputs == ("ab\n\nc\nab\n\nc\n",)
 
 
-def test_self_test_and_corpus_check__read_a_stream(tmp_path: Path) -> None:
+def test_self_test_and_corpus_inspection__read_a_stream(tmp_path: Path) -> None:
     path = write_corpus(tmp_path, POEM)
     learned = overfit_one_batch(effective_of("lstm", documents="stream", learning_rate=0.02), path)
     assert learned.ok
     assert (learned.rows, learned.tokens) == (8, 8 * 24)
-    found = check_corpus(resolved(path, model_family="char_lstm", max_seq_len=40), CorpusPaths(path), None)
+    found = inspect_corpus(resolved(path, model_family="char_lstm", max_seq_len=40), CorpusPaths(path), None)
     assert found.sample == "\n".join(POEM)[:39]
     assert found.longest_line_tokens == max(map(len, POEM[:5])) + 1
     held_out = "".join(f"{line}\n" for line in POEM[5:7])

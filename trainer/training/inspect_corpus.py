@@ -19,7 +19,7 @@ from trainer.training.evaluation import line_lengths
 _SAMPLE_TOKENS = 24
 
 
-class CorpusCheck(Frozen):
+class CorpusInspection(Frozen):
     """Result of the inspection of a corpus."""
 
     corpus: CorpusRef
@@ -52,7 +52,7 @@ class CorpusCheck(Frozen):
         return leaks_of({split: self.splits.get(split) for split in HELD_OUT_SPLITS})
 
 
-def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tokenizer | None) -> CorpusCheck:
+def inspect_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tokenizer | None) -> CorpusInspection:
     """Prepare a corpus as a run of the request would, and return a summary. Raises the errors of `prepare`."""
     compute = resolve(effective)
     with TemporaryDirectory() as scratch:
@@ -63,7 +63,7 @@ def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tok
     held_out = corpus.sizes["validation"]
     first: list[int] = batch.inputs[0].tolist()
     lines = [[*ids] for is_end, ids in groupby(first, used.special_ids.line_end.__eq__) if not is_end]
-    return CorpusCheck(
+    return CorpusInspection(
         corpus=effective.corpus,
         method=used.manifest.method,
         tokenizer_id=effective.tokenizer_id,
