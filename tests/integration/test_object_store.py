@@ -22,7 +22,7 @@ from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, with_redis
 from trainer.artifacts.replication import Replication, complete_run, full_run_id
 from trainer.artifacts.runs import RunStore
-from trainer.commands.local_installation import LocalInstallation
+from trainer.commands.this_machine import ThisMachine
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -254,7 +254,7 @@ async def test_mt_without_redis__asks_the_worker_of_another_machine_to_cancel(si
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         while (await queue.status(run_id)).step == 0:
             await queue.replication.refresh()
-        installation = LocalInstallation(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
+        installation = ThisMachine(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
         asked = await installation.cancel(run_id)
         statuses = [status.status async for status in installation.follow(run_id)]
     assert (asked.status, statuses[-1]) == ("running", "cancelled")
@@ -268,7 +268,7 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         while (await queue.status(run_id)).step == 0:
             await queue.replication.refresh()
-        installation = LocalInstallation(laptop)
+        installation = ThisMachine(laptop)
         with captured_logs():
             before = [line async for line in installation.log_lines(ended_id, 200, follow=False)]
             status, files = await installation.status(ended_id), await installation.files(ended_id)
@@ -283,7 +283,7 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
     assert "run_ended" in lines[-1]
 
 
-async def _lines(installation: LocalInstallation, run_id: str) -> list[str]:
+async def _lines(installation: ThisMachine, run_id: str) -> list[str]:
     return [line async for line in installation.log_lines(run_id, 200, follow=True)]
 
 
@@ -297,7 +297,7 @@ async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) 
                 log.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
 
         await Replication(here).publish("models", run.run_id)
-        installation = LocalInstallation(machine(tmp_path / "laptop", bucket))
+        installation = ThisMachine(machine(tmp_path / "laptop", bucket))
         statuses: list[RunState] = []
         codes: list[ErrorCode] = []
         async with aclosing(installation.follow(run.run_id)) as following:

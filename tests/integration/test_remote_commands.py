@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunStore, finish_run, manifest_of
 from trainer.client.client import Client
-from trainer.client.installation import RemoteInstallation
+from trainer.client.server import Server
 from trainer.config.settings import ClientSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -346,7 +346,7 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
 
 async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(server: LabServer) -> None:
     given: dict[str, object] = {"url": server.url, "key": KEY}
-    remote = RemoteInstallation(ClientSettings.model_validate(given))
+    remote = Server(ClientSettings.model_validate(given))
     run_id = server.run.run_id
 
     async def stored() -> set[bytes]:

@@ -15,7 +15,7 @@ from tests.support.lab import Lab
 from tests.support.stopped_runs import stopped_run
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
-from trainer.commands.local_installation import LocalInstallation
+from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import recovery_hint
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -49,7 +49,7 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
         newest = checkpoint_steps(first.checkpoints)[-1]
         assert failed.error is not None and failed.error.code is ErrorCode.MODEL_TRAIN_FAILED
         assert "mt " not in failed.message, "it is shown in Discord too"
-        assert await recovery_hint(failed, LocalInstallation(lab.settings)) == [
+        assert await recovery_hint(failed, ThisMachine(lab.settings)) == [
             f"See its log with `mt logs {first.run_id}`; resume it from step {newest} with `mt resume {first.run_id}`."
         ]
         with pytest.raises(AppError, match="There is no run"):

@@ -24,8 +24,8 @@ from tests.support.http import site, with_api
 from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.commands.local_installation import with_disk
 from trainer.commands.terminal import Terminal
+from trainer.commands.this_machine import with_disk
 from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import ErrorBody

@@ -13,8 +13,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from trainer.client.http_api import HttpApi, StreamLost, address
-from trainer.client.installation import RemoteInstallation
 from trainer.client.notebook import NotebookModel
+from trainer.client.server import Server
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
@@ -42,7 +42,7 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, key: str | None = None) -> None:
-        self._server = RemoteInstallation(_settings(url, key))
+        self._server = Server(_settings(url, key))
         self._loop = BackgroundLoop()
         self.close = weakref.finalize(self, _close, self._server, self._loop)
         """Close the connections. It is called by itself when the client is no longer used."""
@@ -125,7 +125,7 @@ class RemoteModel(NotebookModel):
     """A model on a server."""
 
     def __init__(
-        self, run_id: str, objective: Objective, server: RemoteInstallation, loop: "BackgroundLoop", client: Client
+        self, run_id: str, objective: Objective, server: Server, loop: "BackgroundLoop", client: Client
     ) -> None:
         self.run_id = run_id
         self._objective = objective
@@ -248,5 +248,5 @@ def _settings(url: str | None, key: str | None) -> ClientSettings:
         raise refusal(ErrorCode.CONFIG_INVALID, *field_problems(error, ClientSettings)) from None
 
 
-def _close(server: RemoteInstallation, loop: BackgroundLoop) -> None:
+def _close(server: Server, loop: BackgroundLoop) -> None:
     loop.stop(server.close())

@@ -5,9 +5,15 @@ from pathlib import Path
 from rich.text import Text
 
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
-from trainer.commands.connection import full_run_id, settings_for_any, with_inference, with_installation
+from trainer.commands.connection import (
+    Inference,
+    Installation,
+    full_run_id,
+    settings_for_any,
+    with_inference,
+    with_installation,
+)
 from trainer.commands.corpus_names import CorpusToMeasure
-from trainer.commands.installation import Inference, Installation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.validation import parse

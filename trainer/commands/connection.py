@@ -1,11 +1,13 @@
 """Surroundings of a command: settings, the installation that it works on, the queue and the services behind it."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings, load_settings
@@ -14,12 +16,79 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.logs import setup_logging
 
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
-    from trainer.client.installation import RemoteInstallation
-    from trainer.commands.installation import Inference, Installation
+    from trainer.artifacts.run_files import RunFiles
+    from trainer.client.server import Server
+    from trainer.contracts.base import RunState
+    from trainer.contracts.inference import EvalMetrics, GenerateChunk
+    from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
+    from trainer.contracts.runs import RunManifest, RunStatus
+    from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
     from trainer.queue.queue import JobQueue
     from trainer.services.embedded import Services
 
 T = TypeVar("T")
+
+
+class Installation(Protocol):
+    """The runs and tokenizers that a command works on: those of `ThisMachine`, or of the `Server` of MT_URL."""
+
+    async def runs(self, status: RunState | None, limit: int) -> Sequence[RunStatus]:
+        """List runs, newest first."""
+
+    async def unfinished(self) -> Sequence[RunStatus]:
+        """List the runs that have not ended, with their places in the queue."""
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Return the status of a run; raises RUN_NOT_FOUND, as all methods do."""
+
+    def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
+        """Yield the status of a run until it has ended."""
+
+    async def saved_step(self, status: RunStatus) -> int | None:
+        """Return the step that a failed or cancelled run would resume from."""
+
+    async def cancel(self, run_id: str) -> RunStatus:
+        """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended, with its files; raises CONFLICT if an experiment or another run needs it."""
+
+    async def completed_manifest(self, run_id: str) -> RunManifest:
+        """Return the manifest of a completed run; raises RUN_NOT_READY."""
+
+    async def experiment_file(self, run_id: str) -> str:
+        """Return the request of a run as an experiment file."""
+
+    async def files(self, run_id: str) -> RunFiles:
+        """List the files of a run."""
+
+    async def evaluation(self, run_id: str) -> EvalMetrics:
+        """Return the latest evaluation of a run; raises EVAL_NOT_FOUND."""
+
+    def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
+        """Yield the last lines of a run's log as stored, and with `follow` each new line until the run has ended."""
+
+    async def last_lines(self, run_id: str) -> Sequence[str]:
+        """Return the last lines of the error output of a run whose process ended without an error of its own."""
+
+    async def tokenizers(self) -> TokenizerList:
+        """List tokenizers, newest first."""
+
+    async def tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
+        """Return the status of a tokenizer; raises TOKENIZER_NOT_FOUND."""
+
+    def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
+        """Yield the status of a tokenizer until its training has ended."""
+
+
+class Inference(Protocol):
+    """Inference on finished runs, which needs a worker."""
+
+    async def ask(self, run_id: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
+        """Submit a request and wait for its result; `is_kept=False` deletes the stored result afterwards."""
+
+    def stream(self, run_id: str, request: AsksForStream[ResponseT]) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
+        """Yield chunks of the continuations, then the complete response."""
 
 
 def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
@@ -61,9 +130,9 @@ def local_run_id(given: str) -> str:
     return replication.full_run_id(settings, given)
 
 
-def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]) -> int:
+def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
-    from trainer.commands.local_installation import connected
+    from trainer.commands.this_machine import connected
     from trainer.services.embedded import Services
 
     async def connected_command() -> int:
@@ -83,7 +152,7 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQu
     return _run(connected_command())
 
 
-async def _stop_run(run_id: str, queue: "JobQueue", services: "Services", terminal: Terminal) -> None:
+async def _stop_run(run_id: str, queue: JobQueue, services: Services, terminal: Terminal) -> None:
     """Pause the run of an interrupted command whose worker ends with it, or leave the run to the next worker."""
     terminal.interruption = f"{run_id} stays in the queue for the next worker. Follow it with: mt resume {run_id}"
     if not terminal.pauses:
@@ -94,12 +163,12 @@ async def _stop_run(run_id: str, queue: "JobQueue", services: "Services", termin
     await queue.pause_run(run_id)  # if its process was killed before it had written the pause
 
 
-def with_server(settings: Settings, command: Callable[["RemoteInstallation"], Awaitable[T]]) -> T:
+def with_server(settings: Settings, command: Callable[[Server], Awaitable[T]]) -> T:
     """Run a command on the server of MT_URL."""
-    from trainer.client.installation import RemoteInstallation
+    from trainer.client.server import Server
 
     async def connected_command() -> T:
-        server = RemoteInstallation(settings.client)
+        server = Server(settings.client)
         try:
             return await command(server)
         finally:
@@ -108,19 +177,19 @@ def with_server(settings: Settings, command: Callable[["RemoteInstallation"], Aw
     return _run(connected_command())
 
 
-def with_installation(settings: Settings, command: Callable[["Installation"], Awaitable[T]]) -> T:
+def with_installation(settings: Settings, command: Callable[[Installation], Awaitable[T]]) -> T:
     """Run a command on the server of MT_URL, else on this machine's installation, starting nothing."""
     if settings.client.url is not None:
         return with_server(settings, command)
-    from trainer.commands.local_installation import LocalInstallation
+    from trainer.commands.this_machine import ThisMachine
 
     async def run() -> T:
-        return await command(LocalInstallation(settings))
+        return await command(ThisMachine(settings))
 
     return asyncio.run(run())
 
 
-def with_inference(settings: Settings, terminal: Terminal, command: Callable[["Inference"], Awaitable[int]]) -> int:
+def with_inference(settings: Settings, terminal: Terminal, command: Callable[[Inference], Awaitable[int]]) -> int:
     """Run a command that sends requests to models, on the server of MT_URL or with this machine's services."""
     if settings.client.url is not None:
         return with_server(settings, lambda server: command(server.inference))
@@ -128,7 +197,7 @@ def with_inference(settings: Settings, terminal: Terminal, command: Callable[["I
 
 
 def with_model(
-    run_id: str, settings: Settings, terminal: Terminal, command: Callable[["Inference"], Awaitable[int]]
+    run_id: str, settings: Settings, terminal: Terminal, command: Callable[[Inference], Awaitable[int]]
 ) -> int:
     """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
     with_installation(settings, lambda installation: installation.completed_manifest(run_id))
@@ -136,7 +205,7 @@ def with_model(
 
 
 @contextlib.asynccontextmanager
-async def _publishing_version(queue: "JobQueue") -> AsyncIterator[None]:
+async def _publishing_version(queue: JobQueue) -> AsyncIterator[None]:
     """Publish the version of a command that queues jobs, unless a bot of another version runs."""
     publishing = asyncio.create_task(queue.publish_version(replaces=False))
     try:

@@ -15,9 +15,9 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.corpus_names import corpus_name
-from trainer.commands.local_installation import running_queue
 from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
+from trainer.commands.this_machine import running_queue
 from trainer.commands.training import exit_code
 from trainer.config.experiment_plan import plan_path, read_plan, recipes
 from trainer.config.settings import Settings

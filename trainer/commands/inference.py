@@ -9,9 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from trainer.commands.arguments import Argument, Commands, RunOptions, SamplingOptions, flag, option, repeatable
-from trainer.commands.connection import settings_for_any, with_installation, with_model
+from trainer.commands.connection import Inference, settings_for_any, with_installation, with_model
 from trainer.commands.corpus_names import CorpusToMeasure
-from trainer.commands.installation import Inference
 from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse

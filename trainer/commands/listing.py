@@ -8,8 +8,7 @@ from typing import get_args
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options, option
-from trainer.commands.connection import settings_for_any, with_installation
-from trainer.commands.installation import Installation
+from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.terminal import Terminal, columns, duration, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode

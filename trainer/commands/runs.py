@@ -10,6 +10,7 @@ from rich.text import Text
 from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, LocalRunOptions, Options, RunOptions, flag, option
 from trainer.commands.connection import (
+    Installation,
     full_run_id,
     settings_for,
     settings_for_any,
@@ -17,9 +18,8 @@ from trainer.commands.connection import (
     with_queue,
     with_server,
 )
-from trainer.commands.installation import Installation
-from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, local_time, loss_figures, summary
+from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import NO_PAUSE, accepted_run, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
@@ -32,7 +32,7 @@ from trainer.queue.resolve import resolve_origin
 from trainer.system.logs import readable_line
 
 if TYPE_CHECKING:
-    from trainer.client.installation import RemoteInstallation
+    from trainer.client.server import Server
 
 
 _STDIN = 0
@@ -120,12 +120,12 @@ def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
         # an experiment waits for its runs
         terminal.pauses = not options.no_pause and run.record().experiment_id is None
         run_id = await accepted_run(accepting, terminal)
-        return await follow_to_end(run_id, terminal, LocalInstallation(settings, queue))
+        return await follow_to_end(run_id, terminal, ThisMachine(settings, queue))
 
     return with_queue(settings, terminal, resume)
 
 
-async def _resume_on_server(run_id: str, server: "RemoteInstallation", terminal: Terminal) -> int:
+async def _resume_on_server(run_id: str, server: "Server", terminal: Terminal) -> int:
     status = await server.status(run_id)
     if status.has_ended or status.status == "paused":
         run_id = (await server.resume(run_id)).run_id

@@ -14,8 +14,7 @@ from typing import Literal, TypeVar, get_args
 from rich.table import Table
 
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
-from trainer.commands.connection import settings_for_any, with_inference, with_installation
-from trainer.commands.installation import Inference
+from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, columns, loss_figures, summary
 from trainer.config.compatibility import check_scores
 from trainer.config.settings import Settings

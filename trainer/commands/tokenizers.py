@@ -11,12 +11,11 @@ from rich.text import Text
 
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
-from trainer.commands.connection import settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
-from trainer.commands.installation import Installation
-from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, summary
+from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code, note_waiting_for_disk
 from trainer.config.validation import parse
 from trainer.contracts.runs import describe_unknown
@@ -27,7 +26,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue
 
 if TYPE_CHECKING:
-    from trainer.client.installation import RemoteInstallation
+    from trainer.client.server import Server
 
 
 class _TrainOptions(Options):
@@ -60,12 +59,12 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     async def train(queue: JobQueue) -> int:
         await corpora.store_offered()
         accepted = await queue.accept_tokenizer(record)
-        return await _follow_to_end(accepted.tokenizer_id, LocalInstallation(settings, queue), terminal)
+        return await _follow_to_end(accepted.tokenizer_id, ThisMachine(settings, queue), terminal)
 
     return with_queue(settings, terminal, train)
 
 
-async def _train_on_server(request: TokenizerTrainRequest, server: "RemoteInstallation", terminal: Terminal) -> int:
+async def _train_on_server(request: TokenizerTrainRequest, server: "Server", terminal: Terminal) -> int:
     with corpora_on_server(*request.corpora):
         accepted = await server.train_tokenizer(request)
     return await _follow_to_end(accepted.tokenizer_id, server, terminal)

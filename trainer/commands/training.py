@@ -11,13 +11,19 @@ from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, flag, repeatable
-from trainer.commands.connection import full_run_id, settings_for, settings_for_any, with_queue, with_server
+from trainer.commands.connection import (
+    Installation,
+    full_run_id,
+    settings_for,
+    settings_for_any,
+    with_queue,
+    with_server,
+)
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
-from trainer.commands.installation import Installation
-from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.request_help import describe_request
 from trainer.commands.requests import assign
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
+from trainer.commands.this_machine import ThisMachine
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
@@ -44,7 +50,7 @@ from trainer.queue.resolve import TrainingPreview, count_splits, preview_trainin
 from trainer.system.hardware import OtherPrograms, physical_cores
 
 if TYPE_CHECKING:
-    from trainer.client.installation import RemoteInstallation
+    from trainer.client.server import Server
 
 
 def _number_or_word(text: str) -> int | str:
@@ -215,9 +221,7 @@ def _warnings(training: TrainingPreview) -> list[str]:
     return [f"Warning: {warning}" for warning in training.effective.leak_warnings(training.leaks)]
 
 
-async def _train_on_server(
-    draft: RequestDraft, file: Path | None, server: "RemoteInstallation", terminal: Terminal
-) -> int:
+async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> int:
     with corpora_on_server(*map(draft.fields.get, CORPORA), yaml_file=file):
         accepted = await server.train(draft)
     _note_unused(draft.unused_settings, terminal)
@@ -232,7 +236,7 @@ async def _enqueue(
     resumed = (await asyncio.to_thread(queue.runs.get(run_id).record)).resumed_from_run_id
     if resumed is not None:
         terminal.note(f"mt: {run_id} resumes {resumed}.")
-    return await follow_to_end(run_id, terminal, LocalInstallation(settings, queue))
+    return await follow_to_end(run_id, terminal, ThisMachine(settings, queue))
 
 
 async def accepted_run(accepting: Coroutine[object, object, Accepted], terminal: Terminal) -> str:

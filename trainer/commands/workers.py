@@ -9,8 +9,8 @@ from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options
 from trainer.commands.connection import settings_for
-from trainer.commands.local_installation import running_queue
 from trainer.commands.terminal import Terminal, columns, duration
+from trainer.commands.this_machine import running_queue
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerInfo
 from trainer.queue.queue import JobQueue, WorkerAction, WorkersState

@@ -15,9 +15,9 @@ from tests.support import ROOT, environment_in
 from tests.support.finished_runs import finished_run
 from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
-from trainer.commands.local_installation import with_disk
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
+from trainer.commands.this_machine import with_disk
 from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import WAIT_MESSAGES

@@ -1,4 +1,4 @@
-"""The installation of a server: its runs and tokenizers, over HTTP."""
+"""A server of the HTTP API: its runs, tokenizers and inference."""
 
 import asyncio
 import re
@@ -41,8 +41,8 @@ _RATE_SECONDS, _RATE_PAUSE_SECONDS = 90.0, 5.0
 _ENDS = (JobCompleted, JobFailed, JobCancelled)
 
 
-class RemoteInstallation:
-    """Runs, tokenizers and inference of a server."""
+class Server:
+    """Runs, tokenizers and inference, over HTTP."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self.api = HttpApi(settings)

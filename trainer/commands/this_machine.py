@@ -1,4 +1,4 @@
-"""The installation of this machine: runs and tokenizers on disk, and the queue if its server is running."""
+"""This machine's runs and tokenizers on disk, and the queue if its server is running."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -63,7 +63,7 @@ async def running_queue(settings: Settings) -> AsyncIterator["JobQueue | None"]:
             yield queue
 
 
-class LocalInstallation:
+class ThisMachine:
     """Runs and tokenizers of the artifacts folder; starts nothing.
 
     With an object store, a method that gets an id brings its folder to the stored state first. Raises
