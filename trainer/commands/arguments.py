@@ -1,6 +1,8 @@
 """The parser of the `mt` command: sections, typed options for each command, and shell completion."""
 
 import argparse
+import asyncio
+import gc
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
@@ -12,10 +14,14 @@ from pydantic import BaseModel
 
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.connection import full_run_id, local_run_id
-from trainer.commands.terminal import Terminal
+from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
+from trainer.config.nested_dict import set_path
 from trainer.config.schema import schema_of
-from trainer.config.validation import did_you_mean, safe_name
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.config.settings import load_settings
+from trainer.config.validation import did_you_mean, safe_name, takes_any_text
+from trainer.config.yaml import parse_yaml
+from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
+from trainer.system.files import BrokenFile, to_app_error
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -140,6 +146,15 @@ class SamplingOptions(RunOptions):
     seed = option("--seed N", int, "seed of the sampling; default: random")
 
 
+def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) -> None:
+    """Put KEY=VALUE into the fields of a record; dots in KEY lead into blocks, VALUE is YAML or, for a name, text."""
+    key, equals, text = assignment.partition("=")
+    if not key or not equals:
+        raise AppError(ErrorCode.INVALID_INPUT, f"`--set {safe_name(assignment)}` must have the form KEY=VALUE.")
+    is_plain = takes_any_text(record, key) and text not in ("null", "~") and text[:1] not in ("'", '"')
+    set_path(fields, key, text if is_plain else parse_yaml(text, f"--set {safe_name(key)}"))
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one-sentence errors and exit code 2."""
 
@@ -185,7 +200,7 @@ class Commands:
         def run_words(words: Sequence[str], terminal: Terminal) -> int:
             if unknown := _unknown_option(words, flags, options.record):
                 parser.error(unknown)
-            end = words.index("--") if "--" in words else len(words)
+            end = _end_of_options(words)
             plain = [f"{_PLAIN}{word}" for word in words[end + 1 :]]
             return run(parser.parse_intermixed_args([*words[:end], *plain], options()), terminal)
 
@@ -241,3 +256,26 @@ class MtParser(Parser):
         for module in sorted({info.module for name, info in COMMANDS.items() if first_word in (None, name.split()[0])}):
             add_to: Callable[[Commands], None] = resolve_name(f"trainer.commands.{module}:add_to")
             add_to(self.commands)
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run the command that these words begin with; return its exit code, as `trainer.commands.main.main` does."""
+    terminal = Terminal(as_json="--json" in words[: _end_of_options(words)])
+    try:
+        parser = MtParser(words[0])  # imports the modules of the command
+        gc.enable()
+        return parser.commands.run(words, terminal)
+    except (AppError, OSError) as error:
+        known = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
+        terminal.error(ErrorBody.of(known, new_request_id()))
+        return EXIT_USER if known.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+    except BrokenFile as error:
+        terminal.error(ErrorBody.of(AppError(ErrorCode.INTERNAL_ERROR, str(error)), new_request_id()))
+        return EXIT_FAILED
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        terminal.interrupted()
+        return EXIT_INTERRUPTED
+
+
+def _end_of_options(words: Sequence[str]) -> int:
+    return words.index("--") if "--" in words else len(words)

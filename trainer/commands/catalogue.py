@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "runs", "Runs", "list the files and checkpoints of a run, with sizes and hashes", "mt files RUN"
     ),
     "gc": CommandInfo(
-        "cleanup", "Runs", "remove files that no run, experiment or request needs any more", "mt gc --dry-run"
+        "doctor", "Runs", "remove files that no run, experiment or request needs any more", "mt gc --dry-run"
     ),
     "compare": CommandInfo(
         "comparison", "Runs", "compare metrics and settings of a run with those of others", "mt compare RUN OTHER"

@@ -1,4 +1,4 @@
-"""`mt doctor` and `mt selftest`: check this installation, and that a training works."""
+"""`mt doctor`, `mt selftest` and `mt gc`: check this installation, try a training, clean the folders up."""
 
 import asyncio
 import os
@@ -12,8 +12,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.text import Text
 
+from trainer.artifacts.cleanup import CleanupReport, clean_up
+from trainer.artifacts.replication import stored_check
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Commands, Options
+from trainer.commands.arguments import Commands, Options, flag
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
@@ -31,9 +33,14 @@ _REPAIR = "run `python scripts/setup.py` in the project's folder"
 _REMOTE = "MT_URL is set, so runs are on that server; the other checks are about this machine."
 
 
+class _CleanupOptions(Options):
+    dry_run = flag("--dry-run", "only list what would be removed")
+
+
 def add_to(commands: Commands) -> None:
     commands.add("doctor", Options, _doctor)
     commands.add("selftest", TrainOptions, _selftest)
+    commands.add("gc", _CleanupOptions, _clean_up)
 
 
 def _doctor(options: Options, terminal: Terminal) -> int:
@@ -151,3 +158,21 @@ def _check_runs(settings: Settings) -> Finding:
         more = ", …" if len(unfinished) > 5 else ""
         return Finding("ok", f"Queued or running: {', '.join(unfinished[:5])}{more}.")
     return Finding("ok", "None is queued or running.")
+
+
+def _clean_up(options: _CleanupOptions, terminal: Terminal) -> int:
+    settings = settings_for("model-trainer-cleanup")
+    report = clean_up(settings, dry_run=options.dry_run, is_stored=stored_check(settings))
+    rows = [(one.path, f"{one.bytes:,}", one.reason if one.error is None else one.error) for one in report.removals]
+    parts = [columns([("path", "bytes", "reason"), *rows])] if rows else []
+    terminal.show(report, *parts, Text(_cleaned(report)))
+    return EXIT_FAILED if any(removal.error is not None for removal in report.removals) else 0
+
+
+def _cleaned(report: CleanupReport) -> str:
+    if not report.removals:
+        return "There is nothing to remove."
+    if report.dry_run:
+        removable = sum(removal.bytes for removal in report.removals)
+        return f"Nothing was removed. Without a dry run, {counted(removable, 'byte')} would be freed."
+    return f"{counted(report.bytes_freed, 'byte')} in {counted(report.files_deleted, 'file')} removed."

@@ -12,10 +12,9 @@ from rich.text import Text
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, without_details
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
+from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.corpus_names import corpus_name
-from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import running_queue
 from trainer.commands.training import exit_code

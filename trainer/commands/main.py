@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     gc.disable()  # it would take a tenth of the time of the imports; run_command enables it
     try:
-        from trainer.commands.dispatch import run_command  # imports pydantic and rich, which the help does without
+        from trainer.commands.arguments import run_command  # imports pydantic and rich, which the help does without
 
         return run_command(words)
     except KeyboardInterrupt:  # during the imports

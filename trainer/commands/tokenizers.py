@@ -10,10 +10,9 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import resolve_tokenizer
-from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
+from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
-from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code, note_waiting_for_disk

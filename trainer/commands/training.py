@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, flag, repeatable
+from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, assign, flag, repeatable
 from trainer.commands.connection import (
     Installation,
     full_run_id,
@@ -20,13 +21,12 @@ from trainer.commands.connection import (
     with_server,
 )
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
-from trainer.commands.request_help import describe_request
-from trainer.commands.requests import assign
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
 from trainer.commands.this_machine import ThisMachine
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
+from trainer.config.schema import Schema, schema_of
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, default_label, train_request
 from trainer.config.validation import safe_name
@@ -331,3 +331,30 @@ async def recovery_hint(status: RunStatus, installation: Installation) -> list[s
     if step is not None:
         resume = f"resume it from step {step} with `mt resume {status.run_id}`"
     return [f"See its log with `mt logs {status.run_id}`; {resume}."]
+
+
+_FIELDS_HEAD = """\
+Fields of an experiment file and of --set KEY=VALUE, with type, range and default (a model family has its own defaults
+for some: `mt validate --model MODEL --corpus NAME` shows the values of a request):
+"""
+
+
+def describe_request() -> str:
+    """List every field of a train request with its option, type, range, default and meaning."""
+    options = {option.field: f", --{name.replace('_', '-')}" for name, option in TRAIN_OPTIONS.items()}
+    # by path: the first block's schema, and the types in all blocks, such as those of several tokenizers
+    fields: dict[str, tuple[Schema, dict[str, None]]] = {}
+    for path, field in schema_of(TrainRequest).fields():
+        for kind in field.members:
+            if kind.type != "null" and not kind.properties:
+                words = kind.words().removeprefix("an ").removeprefix("a ")
+                fields.setdefault(path, (field, {}))[1][words] = None
+    lines = [_FIELDS_HEAD]
+    for path, (field, types) in fields.items():
+        end = "; required" if path == "corpus" else ""
+        if field.default is not None:
+            end = f"; default {to_json(field.default).decode()}"
+        lines.append(f"  {path}{options.get(path, '')}: {' or '.join(types)}{end}")
+        if field.description:
+            lines.append(f"      {field.description}")
+    return "\n".join(lines)

@@ -14,8 +14,8 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, Parser, option, repeatable
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.main import main
-from trainer.commands.request_help import describe_request
 from trainer.commands.terminal import Terminal
+from trainer.commands.training import describe_request
 from trainer.config.schema import schema_of
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import TrainRequest
