@@ -43,7 +43,6 @@ def test_tiny_config__does_all_that_its_family_can(config: Path, lab_shell: Shel
     assert metrics.objective == ("masked_lm" if fills_gaps else "causal_lm")
     if fills_gaps:
         assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
-
     score = shell.read(ScoreResponse, "score", run.run_id, "abc cab")
     assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if fills_gaps else "causal")
     if config.name == "test_gpt2_tiny.yaml":
@@ -53,7 +52,6 @@ def test_tiny_config__does_all_that_its_family_can(config: Path, lab_shell: Shel
         chat = shell.type("chat", run.run_id, "--max-new-tokens", "2", typed=f"{turn}\ncab cab\n")
         assert len(chat.splitlines()) == 2
         assert shell.err.endswith("(no longer in the model's context: the oldest 1 turn)\n")
-
     words = ("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1")
     if fills_gaps:
         assert "cannot generate text" in shell.error(*words).message

@@ -99,9 +99,7 @@ def planned(folder: Path, tokens: int, **families: dict[str, object]) -> Path:
 def test_steps__are_the_fewest_that_read_so_many_tokens(tmp_path: Path) -> None:
     work = planned(tmp_path, 9000, lstm={"model_family": "lstm"})
     settings = settings_in(tmp_path)
-
     assert run_benchmark_child(settings, work, "prepared") == 0
-
     shared = read_record(work / "prepared.json", PreparedBenchmark)
     [effective] = read_record(work / "plan.json", BenchmarkPlan).requests.values()
     tokenizer, corpus = prepare(effective, *data_paths(settings, effective))

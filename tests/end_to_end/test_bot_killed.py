@@ -82,7 +82,6 @@ async def test_bot_killed_repeatedly__keeps_one_card_and_one_final_message(
             await until(lambda: not read_ledger(run).pending)
             bot.terminate()
             code, said = await ended(bot)
-
             assert code == 0, said
             for channel in card_places:
                 card, final = told(server, channel)
@@ -99,7 +98,6 @@ async def test_bot_killed_repeatedly__keeps_one_card_and_one_final_message(
                 "dm"
             ]
         assert server.violations == []
-
         stream: Awaitable[object] = store.redis.xrange(keys.EVENT_STREAM)
         events = (run.path / "events.jsonl").read_text(encoding="utf-8") + repr(await stream)
         assert str(tmp_path) not in events and str(Path.cwd()) not in events

@@ -192,7 +192,6 @@ def test_data_set_of_the_hub__is_streamed_by_the_real_client(source: str, shell:
     with hub_server(shell.folder / "hub", TOKEN) as url:
         refused = build(url, "hf_other")
         built = build(url, TOKEN)
-
     assert refused[0] == 1, refused[2]
     assert "could not be fetched: check that HF_TOKEN belongs" in refused[2], refused[2]
     assert built[0] == 0, built[2]

@@ -41,9 +41,7 @@ def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_words__are_counted_cut_and_decoded_as_by_hand(shell: Checker) -> None:
     sets = ("--set", "max_seq_len=8", "--set", "batch_size=1")
-
     found = shell.found("text", "--tokenizer", "word", *GIVEN, *sets)
-
     assert (found.method, found.tokenizer_id, found.vocab_size) == ("word", None, 2 + 5)
     assert found.special_tokens == {"<UNK>": 0, "<eos>": 1}
     none = Leak(lines=0)
@@ -96,7 +94,6 @@ def test_folder_of_splits__is_used_by_its_files(shell: Checker) -> None:
         folder.mkdir()
         for name, lines in (("train", "a b\nb\na a b\n"), ("valid", "a c\n"), ("test", "b b\n\nc\n")):
             (folder / f"{name}.txt").write_text(lines, encoding="utf-8")
-
     words = ("--tokenizer", "word", "--set", "max_seq_len=8")
     for name in ("three", "mine"):
         found = shell.found(name, *words)
@@ -107,7 +104,6 @@ def test_folder_of_splits__is_used_by_its_files(shell: Checker) -> None:
     other = shell.found("three", "--set", "test_corpus=tested", *words)
     expected = SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4, leak=Leak(lines=0))
     assert other.splits["test"] == expected
-
     (folders[0] / "train.txt").unlink()
     shell.type("validate", str(ROOT / "configs" / "word_lstm_keyboard.yaml"), "--corpus", "three", code=2)
     (folders[0] / "more.txt").write_text("a\nb\nc\n", encoding="utf-8")

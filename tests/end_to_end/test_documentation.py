@@ -69,7 +69,6 @@ def test_readme__its_blocks_run_and_print_what_they_show(shell: Shell, monkeypat
     setting_up, typed, request, notebook = find(r"^```\w*\n((?:.|\n)*?)^```$", readme)
     offered = subprocess.run([sys.executable, "scripts/setup.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert all(re.search(rf"\b{line.split()[1]}\b", offered.stdout) for line in setting_up.splitlines())
-
     with api_process(shell.folder, SECURITY__API_KEYS="") as api:
         for command, *shown in (part.splitlines() for part in typed.split("$ ")[1:]):
             words = shlex.split(command.replace("RUN", newest(shell)))[1:]
@@ -83,7 +82,6 @@ def test_readme__its_blocks_run_and_print_what_they_show(shell: Shell, monkeypat
         [url, body] = find(r"(?<=localhost:8000)\S+|(?<=-d ').*(?=')", request)
         answer = httpx2.post(api.url + url, content=body, headers={"Content-Type": "application/json"})
         assert len(PredictResponse.model_validate_json(answer.content).suggestions or ()) == 5
-
     light = "import sys, trainer; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
     words = [sys.executable, "-c", light + notebook.replace("RUN", newest(shell))]
     done = subprocess.run(words, cwd=shell.folder, env=environment_in(shell.folder), capture_output=True, text=True)

@@ -75,7 +75,6 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     expected = {"matrix.csv", "listeners.csv", "asymmetry.csv", "sections.json", "validity.json", "result.json"}
     assert expected <= set(found.files)
     assert not any(name.startswith("texts") or name in ("request.json", "lock") for name in found.files)
-
     before = files_of(shell.artifacts)
     again = shell.type("experiment", "run", "smoke")
     assert files_of(shell.artifacts) == before
@@ -170,7 +169,6 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
             CellRun(model="lstm", language="tr", seed=1, run_id="lstm-2", is_reused=True),
         ]
     )
-
     shown = shell.type("experiment", "show", experiment_id).splitlines()
     assert shown[0] == f"{experiment_id}: queued"
     assert [line.split() for line in shown[2:4]] == [
@@ -204,9 +202,7 @@ def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
     shell.write("given/ratings.csv", "listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n")
     texts: dict[str, object] = {"passages": "stories"}
     plan_file(given, "local", texts=texts, ratings="ratings.csv", modes=["unk"])
-
     found = run(shell, "given/local.yaml", "--corpora", "given", "--set", "texts.held_out=false")
-
     record = ExperimentStore(shell.artifacts).get(found.experiment_id).record()
     assert {corpus.name for corpus in record.corpora.values()} == {corpus.sha256 for corpus in record.corpora.values()}
     assert [passages.name.split("/")[1] for passages in record.passages.values()] == ["kk", "tr"]

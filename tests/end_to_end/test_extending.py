@@ -141,7 +141,7 @@ def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monk
     assert [line.split() for line in listed.splitlines()] == [["corpus", "lines", "characters"], ["text", "2", "5"]]
 
 
-def test_inference_kind_of_the_page__is_answered_everywhere_and_keeps_the_contract(copy: Path) -> None:
+def test_recipe_of_an_inference_kind__is_answered_everywhere(copy: Path) -> None:
     recipe = recipes()["An inference kind"]
     apply(copy, recipe)
     words = ("-q", "-p", "no:cacheprovider", "-n0", "tests/integration/test_entropy.py")

@@ -56,7 +56,6 @@ async def test_everything_killed__runs_end_as_undisturbed_told_once(tmp_path: Pa
             os.kill(pid, signal.SIGCONT)
         await campaign.settle(300)
         verdict = await judge(campaign)
-
         assert before == [None] * USERS
         assert verdict.holds, verdict.broken
         assert [attempts_at(run) for run in campaign.runs] == [2] * USERS

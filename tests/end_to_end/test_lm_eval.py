@@ -94,7 +94,6 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
     add_corpus(lab.folder, text, "documents")
     shutil.copytree(ROOT / "benchmarks" / "lm_eval_tasks", tmp_path / "tasks")
     write_tasks(tmp_path / "tasks")
-
     async with lab_site(lab) as site:
         metrics = (await site.queue.inference.ask(run.run_id, EvalRequest(path_override="documents"))).measured()
         model = f"base_url=http://127.0.0.1:{site.port}/v1/completions,model={run.run_id},max_length={POSITIONS}"
@@ -131,7 +130,6 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
             )
             generated = await site.queue.inference.ask(run.run_id, greedy)
             assert generated.outputs == (answer,)
-
     [file] = report.rglob("results_*.json")
     found = Report.model_validate_json(file.read_text(encoding="utf-8")).results["mt_documents"]
     assert metrics.bits_per_byte is not None

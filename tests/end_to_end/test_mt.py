@@ -75,7 +75,6 @@ def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id:
     metrics = shell.read(EvalMetrics, "eval", run_id, "--split", "test")
     assert status.test_loss == pytest.approx(metrics.loss, abs=1e-6)
     assert metrics.perplexity == pytest.approx(math.exp(metrics.loss))
-
     score = shell.read(ScoreResponse, "score", run_id, "abc cab", "--detail-level", "per_char", "--top-k", "2")
     assert score.surprisal is not None and score.loss is not None and score.topk is not None
     assert len(score.surprisal) == 7
@@ -88,7 +87,6 @@ def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id:
         [_, line] = shell.type("score", run_id, "--path", name, "--format", "csv").splitlines()
         assert line.startswith("1,abc cab,7,7,")
         assert float(line.split(",")[6]) == pytest.approx(from_file.nats)
-
     words = "--seed 3 --max-new-tokens 5 --temperature 0.5 --top-k 3 --top-p 0.9 --samples 2".split()
     generated = shell.read(GenerateResponse, "generate", run_id, "ab", *words)
     assert generated.outputs is not None and len(generated.outputs) == 2
@@ -100,7 +98,6 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
     config = BLOCKS.replace("corpus: demo", "corpus: text").replace("logging: {}\nrun:\n", EXPERIMENT)
     shell.write("x.yaml", config)
     unused = "mt: Ignored settings: `training.output_dir`, `logging.max_log_files`, `logging.profile_performance`. "
-
     first = shell.train("x.yaml")
     assert shell.err.startswith(unused)
     manifest = first.completed_manifest()
@@ -112,7 +109,6 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
     }
     assert first.logs.read_bytes() == b"", "nothing was worth a warning"
     assert {f"checkpoints/scheduled/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
-
     stop_before_its_end(first, steps)
     second = shell.train("x.yaml")
     assert f" resumes {first.run_id}." in shell.err
@@ -160,7 +156,6 @@ def test_people__see_text_as_it_is_written_and_what_comes_next(lab_shell: Shell,
     several = shell.type(*words, "--stream", "--samples", "2").splitlines()
     assert {line.split(":")[0] for line in several} >= {"0", "1"}
     assert "Give `--stream` or `--json`, not both" in shell.error(*words, "--stream").message
-
     ranked = shell.type("predict", run_id, "--text", "ab a", "--k", "4")
     found = shell.read(PredictResponse, "predict", run_id, "--text", "ab a").suggestions
     assert found is not None and len(found) == 5
@@ -212,18 +207,15 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     assert err.endswith(paused)
     before = run.follow().refresh()
     assert (before.status, before.message) == ("paused", "Paused until it is resumed.")
-
     shell.train("--corpus", "text")  # a later run does not wait for a paused one
     assert run.follow().refresh() == before, "no worker starts it again"
     assert f"{run.run_id}  paused" in shell.type("queue")
     assert f"{run.run_id}  paused" in shell.type("runs", "--status", "paused")
-
     assert interrupt(shell, signal.SIGTERM, "resume", run.run_id).endswith(paused)
     assert run.follow().refresh().step >= before.step
     left = f"Interrupted; {run.run_id} stays in the queue for the next worker. Follow it with: mt resume {run.run_id}\n"
     assert interrupt(shell, signal.SIGINT, "resume", run.run_id, "--no-pause").endswith(left)
     assert not run.pause_requested()
-
     err = interrupt(shell, signal.SIGINT, "train", *LONG, awaited="which trains now")
     *_, waiting = shell.runs.unfinished()
     assert f"Waiting for {run.run_id}, which trains now" in err

@@ -31,7 +31,6 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
             await finish(queue, label, seed=seed)
         live = (await queue.train(tiny_request(label="alpha live", **LONG), user_id=None)).run_id
         await wait_for_status(queue, live, training)
-
         await browser.open(f"{address}/")
         await browser.see(f"{LABELS}.length >= 3")
         await browser.press("Tab")
@@ -42,7 +41,6 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.type("alpha")
         await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
         assert await faults(browser) == []
-
         await browser.tab_to(f"a[href='#/runs/{live}']")
         await browser.press("Enter")
         await browser.see("document.querySelector('h1')?.textContent === 'alpha live'")
@@ -53,7 +51,6 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         assert await faults(browser) == []
         await queue.cancel(live)
         await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
-
         await browser.evaluate("history.back()")
         await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
         assert await browser.evaluate("document.querySelector('#search').value") == "alpha"
@@ -70,7 +67,6 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))
         assert "A against B: " in await browser.text("[aria-labelledby=about-verdict]")
         assert await faults(browser) == []
-
         assert browser.errors == []
         assert browser.hosts == {address.removeprefix("http://")}
 
@@ -90,7 +86,6 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
             "[...document.querySelectorAll('.heat div')].map((line) => getComputedStyle(line).direction).join()"
         )
         assert await browser.evaluate(directions) == "ltr,rtl,ltr"
-
         await browser.tab_to(".heat [role=option]")
         for key, wanted in (("ArrowRight", "b: "), ("ArrowDown", "c: "), ("ArrowRight", "tab: "), ("End", "ʃ: ")):
             await browser.press(key)
@@ -105,7 +100,6 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.see_text("run_ended status=completed")
         assert await browser.evaluate("document.querySelectorAll('table').length") == 4
         assert "manifest.json" in await browser.text()
-
         for width in (320, 1200):
             for dark in (False, True):
                 await browser.screen(width, 800, dark=dark)
@@ -118,7 +112,6 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.see_text("POST /runs/{run_id}/score")
         await browser.screen(320, 800)
         assert await faults(browser) == []
-
         assert browser.errors == []
         assert browser.hosts == {address.removeprefix("http://")}
 
@@ -138,12 +131,10 @@ async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_pat
         await browser.press("Enter")
         await browser.see_text("model.safetensors")
         assert await browser.evaluate("document.cookie + JSON.stringify(localStorage)") == "{}"
-
         await browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         await browser.evaluate("[...document.querySelectorAll('a')].find((a) => a.text === 'config.json').click()")
         await until((tmp_path / "config.json").exists)
         assert (tmp_path / "config.json").read_bytes() == (queue.runs.get(run_id).path / "config.json").read_bytes()
-
         await browser.evaluate("document.querySelector('#forget').click()")
         await browser.see("document.querySelector('dialog')?.open")
         assert await browser.evaluate("sessionStorage.length") == 0

@@ -196,9 +196,7 @@ def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one(shell: Shell) 
     run = shell.add_interrupted_run()
     shutil.rmtree(run.checkpoints / "step-34")
     shell.type("cancel", run.run_id)
-
     new = shell.runs.get(shell.read(RunStatus, "resume", run.run_id).run_id)
-
     manifest = new.completed_manifest()
     assert (manifest.resumed_from_run_id, manifest.request_hash) == (run.run_id, request_hash)
     assert train_losses(new) == pytest.approx(expected, abs=1e-4)  # of another processor
@@ -283,13 +281,11 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert "last heartbeat" in shell.type("status", first.run_id)
         assert (waiting.status, waiting.queue_position) == ("queued", 2)  # behind the one that trains
         assert "(position 2 in the queue)" in shell.type("status", second.run_id)
-
         checks = shell.read(Report, "doctor").named()
         assert checks["worker"].message == "At least one is running."
         assert checks["redis"].message == "It responds; AOF is on (appendfsync always), eviction off."
         assert checks["server"].message.endswith("; it is running.")
         assert first.run_id in checks["runs"].message and second.run_id in checks["runs"].message
-
         assert f"{second.run_id} is cancelled." in shell.type("cancel", second.run_id)
         with shell.start("logs", first.run_id, "--follow", "--json", "--tail", "100000") as follow:
             assert shell.read(RunStatus, "cancel", first.run_id).run_id == first.run_id
@@ -315,9 +311,7 @@ def test_files__of_a_run_are_listed_with_what_vouches_for_them(shell: Shell) -> 
     run = shell.add_finished_run()
     run.write_seal()
     (run.path / "lock").write_bytes(b"")
-
     found = shell.read(RunFiles, "files", run.run_id)
-
     paths = (path for path in run.path.rglob("*") if path.is_file() and path.name != "lock")
     left = {path.relative_to(run.path).as_posix(): path.read_bytes() for path in paths}
     assert {file.path: file.bytes for file in found.files} == {path: len(data) for path, data in left.items()}
@@ -376,10 +370,8 @@ def pair(shell: Shell, loss: float, spread: float, **fields: object) -> tuple[st
 
 def test_compare__shows_the_verdict_the_table_and_the_settings(shell: Shell) -> None:
     new, old = pair(shell, 2.2, 0.1, learning_rate=0.5, label="x" * 50, eval_every_steps=5)
-
     shown = shell.type("compare", new, old)
     [one] = shell.read(Comparison, "compare", new, old).against
-
     assert (one.run_id, one.verdict, one.is_regression) == (old, "worse", True)
     assert one.rise == pytest.approx(0.1)
     lines = shown.splitlines()
@@ -392,7 +384,6 @@ def test_compare__shows_the_verdict_the_table_and_the_settings(shell: Shell) -> 
     assert lines[10].split() == ["learning_rate", "0.5", "0.002"]
     assert lines[-1].split() == ["eval_every_steps", "5"]  # the other run has none
     assert "measures both on one text" not in shown and shell.has_started_nothing()
-
     shell.type("compare", new, old, "--fail-on-regression", code=1)
     within = shell.type("compare", new, old, "--fail-on-regression", "--tolerance", "0.2")
     assert "worse within the tolerance" in within

@@ -29,7 +29,6 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_of_a_run(shell: Shell)
     assert (manifest.holdout_fraction, manifest.seed, manifest.stats) == (0.1, 5, status.stats)
     assert [corpus.name for corpus in manifest.corpus] == ["text", manifest.corpus[1].sha256]
     mine.unlink()  # it was copied
-
     people, stats = shell.type("tokenizer", "show", status.tokenizer_id), manifest.stats
     for shown in (
         f"{status.tokenizer_id}: completed",
@@ -69,7 +68,6 @@ def test_failed_training__exit_code_says_whose_fault_it_was(shell: Shell, monkey
     out, _ = training.communicate(timeout=PATIENCE_SECONDS)
     status = TokenizerStatus.model_validate_json(out)
     assert (training.wait(), status.error and status.error.code) == (2, ErrorCode.DATA_NOT_FOUND)
-
     add_corpus(shell.folder, some_text())
     (shell.artifacts / "tokenizers" / status.tokenizer_id / "tokenizer.json").mkdir()
     monkeypatch.setenv("QUEUE__EMBEDDED_WORKERS", "0")

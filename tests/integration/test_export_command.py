@@ -63,7 +63,6 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
         config = await here.ask(here.bob, "export", run="lstm-told", format="config")
         unfinished = await here.ask(here.bob, "export", run="lstm-told")
         refused = await here.ask(here.bob, "export", run=RUN)
-
         name, data = attached(here, files["hf"])
         with zipfile.ZipFile(BytesIO(data)) as packed:
             packed.extractall(tmp_path)
@@ -74,7 +73,6 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
         assert (name, import_archive(tmp_path / name, tmp_path / "other").run_id) == (f"{RUN}.tar", RUN)
         assert all(is_hidden(message) and "📦 Export" in said(message) for message in files.values())
         assert list((answers / "artifacts" / "exports").iterdir()) == []
-
         name, data = attached(here, curves)
         assert name == "lstm-told-curves.csv" and data.decode().splitlines() == [
             "step,epoch,train_loss,train_bits_per_char,val_loss,val_bits_per_char,learning_rate,grad_norm,"
@@ -88,7 +86,6 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
         corpus = story.record.effective.corpus
         again = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
         assert (name, request_hash(again)) == ("lstm-told.yaml", story.record.request_hash)
-
     assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
     assert "Run not ready" in said(unfinished) and "`/mt export` is only for" in said(refused)
 
@@ -116,7 +113,7 @@ async def fetched(bot: Bot, link: str, *, method: str = "GET", **headers: str) -
         return response.status, await response.read()
 
 
-async def test_large_export__has_a_signed_link_for_a_day_also_after_a_restart(
+async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
@@ -146,7 +143,6 @@ async def test_large_export__has_a_signed_link_for_a_day_also_after_a_restart(
             assert not file.exists() and (await fetched(bot, link))[0] == 404
             await exported(here, here.ana, run=RUN, format="archive")
             assert len([*(tmp_path / "artifacts" / "exports").rglob("*.tar")]) == 2, "a link that has not expired stays"
-
     key = tmp_path / "artifacts" / "links.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32
     assert message.attachments == [] and is_hidden(message) and "The link ends <t:" in said(message)
@@ -190,7 +186,6 @@ async def test_export__that_is_killed_cancelled_or_too_slow_leaves_nothing(tmp_p
         await Exports(chosen, export_seconds=0.01).export(RUN, "hf")
     with pytest.raises(AppError, match="There is no run 'nowhere'"):
         await Exports(chosen).export("nowhere", "hf")
-
     assert failed.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert children() == [] and list((tmp_path / "artifacts" / "exports").iterdir()) == []
 

@@ -36,17 +36,14 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         of_csv = await here.click(here.ana, summary, "CSV")
         strange = await here.ask(here.bob, "score", text="the Ж sun Ж")
         blank = await here.ask(here.bob, "score", text=" ")
-
         assert re.search(r"\*\*\d\.\d{3}\*\* bits/token · \d\.\d\d bits/char · perplexity", said(summary))
         assert f"📏 Score of {len(VERSE)} characters" in said(summary) and is_hidden(summary)
         assert re.search(r"\*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char", said(in_nats))
         assert said(in_file).split("request")[0] == said(summary).split("request")[0]
         assert list(buttons(summary)) == ["Score another…", "Detail", "CSV"]
         assert list(buttons(in_nats)) == ["Score another…"]
-
         assert "📏 Score of" in said(refused) and refused.attachments == []
         assert f"`/mt score detail:per_char` is only for admins. Ask <@{here.ana.id}>." in said(refused)
-
         assert is_hidden(report) and number(report.embeds[0]["color"]) == PURPLE
         assert [text(file["filename"]) for file in report.attachments] == [
             "surprisal.png",
@@ -62,17 +59,15 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         assert parsed.topk is not None and "".join(parsed.tokens or ()) == VERSE + "[UNK] [UNK]"
         assert [len(expected) for expected in parsed.topk] == [2] * (len(VERSE) + 3)
         assert "Most surprising, and the expected tokens" in said(report)
-
         [alone] = of_csv.attachments
         assert text(alone["filename"]) == "surprisal.csv" and is_hidden(of_csv)
         assert here.discord.read(alone).decode().count("\n") == 1 + len(VERSE)
         assert "2 unknown characters (Ж ×2)" in said(strange)
-
         assert "🔬 Surprisal report" in said(of_button) and is_hidden(of_button)
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
-async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(answers: Path) -> None:
+async def test_report__of_a_long_text_says_what_is_left_out(answers: Path) -> None:
     lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))
     async with place(answers) as here, here.bot(workers=0):
         upload = Upload("long.txt", lines.encode())
@@ -81,7 +76,6 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         [child] = multiprocessing.active_children()
         child.kill()
         lost = await here.ask(here.ana, "score", text=VERSE, detail="per_char")
-
         rest = f"{len(lines) - MAX_REPORT_CHARACTERS:,}".replace(",", "\u202f")
         assert f"The report leaves out the last {rest} characters" in said(report)
         assert "The picture shows the first 750 characters" in said(report)
@@ -107,7 +101,6 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
             await store.redis.flushall()
             await store.close()
             expired = await answer(await here.press(here.bob, second, "Reply…"))
-
         assert is_hidden(first) and "the sun" in said(first) and "token" in said(first)
         assert text(form["title"]).startswith("Reply to")
         assert "the sea" in said(second) and list(buttons(second)) == ["Reply…"]
@@ -115,7 +108,7 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
         assert "expired" in said(expired)
 
 
-async def test_chat__goes_on_in_the_callers_own_session_until_a_new_one_is_asked_for(answers: Path) -> None:
+async def test_chat__continues_in_the_callers_session_until_a_new_one(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0):
         first = await here.ask(here.bob, "chat", message="the sun")
         second = await here.ask(here.bob, "chat", message="the sea")
@@ -193,7 +186,7 @@ async def test_score__of_what_cannot_be_scored_says_why(
         assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
 
 
-async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(answers: Path) -> None:
+async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path) -> None:
     async with place(answers) as here:
         async with here.bot(workers=0):
             first = await here.ask(
@@ -217,7 +210,6 @@ async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its
                 late = await here.click(here.bob, first, label)
                 assert "have expired: send the request again." in said(late)
                 assert number(late.embeds[0]["color"]) == AMBER and is_hidden(late)
-
         assert "T 0.1 · seed 5" in said(first) and not is_hidden(first)
         assert list(buttons(first)) == ["Again", "Edit…", "Hotter", "Cooler", "Score this"]
         assert "the" not in "".join(buttons(first).values()).split(RUN)[1]
@@ -225,7 +217,6 @@ async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its
         assert "T 0.3 · seed 5" in said(hotter) and not is_hidden(hotter)
         assert "T 0 · seed 5" in said(cooler) and "Cooler" not in buttons(cooler)
         assert "📏 Score of" in said(scored) and is_hidden(scored)
-
         fields = {
             text(found["custom_id"]): found.get("value") for _, found in walk(form["components"]) if "style" in found
         }
@@ -289,7 +280,6 @@ async def test_bot_process__stays_small_while_it_shows_a_hundred_charts(
         after = anonymous_mb(bot.pid)
         bot.terminate()
         code, _ = await ended(bot)
-
     assert code == 0
     assert idle <= 70 and after <= 75
 

@@ -50,7 +50,6 @@ async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp
                 admin.recv(100)
                 with contextlib.suppress(*STORE_ERRORS):
                     await telling
-
                 await store.publish(run.run_id, events, "{}", is_cancelled=False)
                 assert await told(store, run.run_id) == [event.seq for event in events]
 

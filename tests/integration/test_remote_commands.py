@@ -163,7 +163,7 @@ def test_train__with_a_problem_names_the_field_as_it_was_given(laptop: Laptop) -
         assert upload in found or "There is no run" in found
 
 
-def test_train__says_what_an_experiment_file_sets_in_vain_and_takes_its_labelled_tokenizer(laptop: Laptop) -> None:
+def test_train__names_ignored_settings_and_takes_a_labelled_tokenizer(laptop: Laptop) -> None:
     config = (
         (ROOT / "tests" / "fixtures" / "blocks.yaml")
         .read_text(encoding="utf-8")
@@ -180,7 +180,6 @@ def test_train__says_what_an_experiment_file_sets_in_vain_and_takes_its_labelled
     )
     stored = TokenizerStatus.model_validate_json(trained)
     status = RunStatus.model_validate_json(laptop.show(*words))
-
     assert stored.status == "completed"
     assert status.tokenizer_id == stored.tokenizer_id != own.tokenizer_id
     assert "vocabulary" in laptop.show("tokenizer", "show", stored.tokenizer_id)
@@ -303,7 +302,7 @@ def test_run_that_has_not_started__has_no_log(laptop: Laptop) -> None:
         assert client.wait(busy).has_ended
 
 
-def test_run_that_crashed__shows_the_end_of_its_error_output_and_how_to_go_on(laptop: Laptop) -> None:
+def test_crashed_run__shows_the_end_of_its_error_output_and_a_remedy(laptop: Laptop) -> None:
     store = RunStore(laptop.lab.settings.app.artifacts_root)
     crashed = record("char_lstm-crashed")
     run = store.create(crashed)
@@ -312,7 +311,6 @@ def test_run_that_crashed__shows_the_end_of_its_error_output_and_how_to_go_on(la
     with run.wait_for_lock(PATIENCE_SECONDS), run.open_log() as events:
         events.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
         finish_run(run, events, manifest)
-
     assert laptop.show("logs", run.run_id).endswith("The last lines of its error output:\nfirst\nlast\n")
     assert laptop.show("logs", run.run_id, "--json") == ""
     for words in (("logs", run.run_id), ("status", run.run_id)):
@@ -329,7 +327,6 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
     (laptop.folder / "numbered-lines.txt").write_text("\n".join(lines), encoding="utf-8")
     (laptop.folder / "prompt.txt").write_text("abc", encoding="utf-8")
     (laptop.folder / "pairs.tsv").write_text("abc\tcba\nab\tba\n", encoding="utf-8")
-
     for words in (
         ("score", run_id, "--path", "numbered-lines.txt", "--format", "csv", "--detail-level", "per_line"),
         ("score", run_id, "--path", "numbered-lines.txt"),
@@ -363,7 +360,6 @@ async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(s
     await asyncio.sleep(0.1)
     scoring.cancel()
     await asyncio.wait([scoring])
-
     assert scoring.cancelled()
     assert await stored() <= before
     await remote.close()

@@ -65,7 +65,6 @@ def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDire
     archive.write_bytes(b"older")
     export_archive(run, archive, force=True)
     assert archive.read_bytes() == before
-
     with pytest.raises(OSError):
         export_archive(run, archive / "below")
     export_archive(run, archive.parent / "new" / "run.tar")

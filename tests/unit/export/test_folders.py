@@ -84,7 +84,6 @@ def test_exported_model__has_our_ids_and_logits(
     own = [tokenizer.encode(text.removeprefix(without_space)) for text in TEXTS]
     whole = [[ids.start, *of_text, ids.eos] for of_text in own]
     is_causal = model.objective == "causal_lm"
-
     assert found.ids == (own if is_causal else whole)
     assert found.started == [[ids.start, *of_text] for of_text in own]
     read = [ids.start, *own[0]] if is_causal else whole[0]

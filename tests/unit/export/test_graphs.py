@@ -122,9 +122,7 @@ def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_p
     ]
     program = "; ".join(["import sys, torch", "ids = torch.tensor([[2, 5, 6, 7]])", *lines])
     program += "; assert not {'trainer', 'transformers'} & set(sys.modules)"
-
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-
     assert done.returncode == 0, done.stderr
     with torch.inference_mode():
         models = [load_run(run)[0] for run in runs.values()]

@@ -104,7 +104,7 @@ def test_csv__has_the_columns_of_the_command_line_in_nats() -> None:
     assert len(lines) == 5
 
 
-def test_unknown_token_of_another_name__is_unknown_and_was_not_expected_instead() -> None:
+def test_unknown_token_of_another_name__is_not_expected_instead() -> None:
     name = "<x>"
     score = score_of("aғ", [1.0, 9.0], expected=(("a", 0.5), (name, 0.3)))
     score = changed(score, tokens=("a", name), unknown_token=name)
