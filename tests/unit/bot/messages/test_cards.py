@@ -57,7 +57,7 @@ from tests.support.stories import BEGIN, run_record
 from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, RunState, changed
-from trainer.contracts.corpora import BuildProgress
+from trainer.contracts.corpora import BuildProgress, BuiltLanguage, CorpusManifest, Removal
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
@@ -159,6 +159,33 @@ METRIC = EvalMetrics(
     created_at=BEGIN,
 )
 BUILD = BuildStatus(request=BuildRequest(source="local", languages=("kk", "tr"), characters=1000))
+REMOVED = tuple(
+    Removal(step=step, characters=5, share=share)
+    for step, share in (("language_identification", 0.2), ("short_lines", 0.5), ("cut", 0.5))
+)
+BUILT = BuiltLanguage(
+    file=FileRecord(path="local_kk_ipa.txt", bytes=86, sha256=HASH),
+    source_sha256=None,
+    lines=2,
+    characters=86,
+    threshold=0.9,
+    documents=3,
+    rejected_documents=1,
+    rejected_share=1 / 3,
+    steps=(),
+    removed=REMOVED,
+)
+MANIFEST = CorpusManifest(
+    source="local",
+    dataset=None,
+    is_ipa=False,
+    min_ipa_share=0.9,
+    min_line_characters=20,
+    off=(),
+    budget_characters=None,
+    languages={"kk": BUILT},
+    versions={},
+)
 HALF = BuildProgress(language="kk", documents=3, rejected_documents=1, lines=2, characters=500)
 PROBLEMS = tuple(FieldProblem(path=name, message=f"`{name}` must be text") for name in "ab")
 FINDINGS = {state: Finding(state, "Found.") for state in ("ok", "warning", "failure")}
@@ -267,6 +294,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "corpora in IPA": lambda: corpora_page([OVERVIEW._replace(is_ipa=True, lines=None)], total=1, page=" · page"),
     "build waiting": lambda: corpus_build_card("build-1", BUILD),
     "build running": lambda: corpus_build_card("build-1", changed(BUILD, progress=(HALF,))),
+    "build ended": lambda: corpus_build_card("build-1", changed(BUILD, manifest=MANIFEST)),
     "digest": lambda: digest_card((run_line(*one) for one in LISTED), "digest-1"),
     "empty digest": lambda: digest_card([], "digest-1"),
     "full digest": lambda: digest_card(["🏃 **" + "🐈" * 24 + "** · 41 % · loss 1.234"] * 500, "digest-1"),

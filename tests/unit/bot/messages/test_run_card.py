@@ -82,6 +82,8 @@ def test_chart__is_attached_with_a_text_for_those_who_do_not_see_it() -> None:
     assert file.description == (
         "Loss over steps up to step 25: training loss 2.000 nats per token, validation loss 2.100."
     )
+    (file,) = attach_chart(embed, b"png", QUEUED)
+    assert file.description == "Loss over steps up to step 0."
 
 
 def test_final_message__of_a_failure_with_a_long_error_keeps_its_hint() -> None:
