@@ -23,7 +23,8 @@ from trainer.contracts.inference import (
 )
 from trainer.data.normalization import documents, normalized
 from trainer.inference.sampling import Doubles, choose, likeliest, log_softmax, of_ids, penalize_repetition
-from trainer.models.base import Floats, LanguageModel, ModelState, Steps, as_floats, concatenate_states
+from trainer.models.base import LanguageModel, ModelState, Steps, as_floats, concatenate_states
+from trainer.models.linear import Floats
 from trainer.models.transformer_steps import multiply_in_bf16
 from trainer.tokenizers.base import Tokenizer
 

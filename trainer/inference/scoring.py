@@ -42,7 +42,6 @@ from trainer.data.normalization import Line, documents, normalized
 from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
-from trainer.models.packed_linear import packing_pays
 from trainer.models.threads import using_threads
 from trainer.tokenizers.base import Tokenizer
 
@@ -53,6 +52,8 @@ _MAX_WINDOWS_PER_BATCH = 64
 _MAX_BATCH_TOKENS = 1 << 10
 """Limits of a batch. A transformer scores small batches faster, whose activations stay in the processor's cache."""
 _MAX_COMPARED_TOKENS = 4096
+_MIN_PACKED_TOKENS = 1 << 11
+"""To pack the weights takes about as long as to read some hundred tokens."""
 
 
 class ScoringJob(NamedTuple):
@@ -253,6 +254,14 @@ def _score(
             scores |= zip(numbers, scored, strict=True)
     in_order = (scores[i] for i in range(len(windows)))
     return [_concat([next(in_order) for _ in of_line]) for of_line in line_windows]
+
+
+def packing_pays(model: LanguageModel, tokens: int, cpu_capability: str) -> bool:
+    """Return True if a transformer reads so many tokens faster with packed weights, on torch's name for the CPU."""
+    weight = model.input_embedding().weight
+    is_transformer = model.context_tokens is not None
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return is_transformer and on_cpu and tokens >= _MIN_PACKED_TOKENS and cpu_capability == "AVX512"
 
 
 class _LogitScorer(NamedTuple):

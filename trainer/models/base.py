@@ -4,20 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.contracts.models import Objective
-from trainer.models.linear import IS_INTEL
+from trainer.models.linear import IS_INTEL, Floats
 from trainer.models.threads import MIN_PRODUCTS, MIN_RECURRENT_PRODUCTS, MIN_ROWS, ThreadChoice, Work
 from trainer.tokenizers.base import Vocabulary
 
-Floats: TypeAlias = "NDArray[np.float32]"
 ModelState = tuple[Tensor, ...]
 """State that a model carries from one chunk of a sequence to the next; dimension 1 of every tensor is B.
 

@@ -16,8 +16,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from trainer.models.dropout import Dropout
-from trainer.models.linear import linear
-from trainer.models.packed_linear import packed_linear
+from trainer.models.linear import linear, packed_linear
 
 _Normalize: TypeAlias = "Callable[[Tensor, Tensor, Tensor, float], Tensor]"
 _NativeNorm: TypeAlias = "Callable[[Tensor, list[int], Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.contracts.models import RnnConfig
-from trainer.models.base import Floats, ModelState, Steps
-from trainer.models.small_products import product_into
+from trainer.models.base import ModelState, Steps
+from trainer.models.linear import Floats, product_into
 
 _MAX_GATES = 1 << 22
 """Numbers in a table of the first layer's gates, a row per token."""

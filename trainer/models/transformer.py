@@ -18,9 +18,8 @@ from transformers.utils import logging
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
-from trainer.models.linear import linear
+from trainer.models.linear import linear, packed_linear
 from trainer.models.linear_layers import PACKED_ROWS, packed_layers, replace_layers
-from trainer.models.packed_linear import packed_linear
 from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
 from trainer.tokenizers.base import Vocabulary
 

@@ -11,10 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.contracts.models import Activation
-from trainer.models.base import Floats, ModelState, Steps, as_floats
-from trainer.models.linear import linear
-from trainer.models.packed_linear import packed_linear
-from trainer.models.small_products import numpy_is_faster
+from trainer.models.base import ModelState, Steps, as_floats
+from trainer.models.linear import Floats, linear, numpy_is_faster, packed_linear
 
 _MIN_ROOM_TOKENS = 64
 

@@ -24,10 +24,11 @@ from tests.support.answers import (
 )
 from tests.support.families import CAUSAL, FAMILIES, MASKED, POSITIONS, TRANSFORMERS, effective_of, model_of
 from tests.support.reference import ReferenceModel
+from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import ScoreResponse, WindowReport
-from trainer.inference.scoring import score_lines, score_texts
+from trainer.inference.scoring import packing_pays, score_lines, score_texts
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.device import resolve
@@ -88,9 +89,8 @@ def test_score__has_ranks_entropies_and_candidates_of_the_distribution(top_k: in
     [("\n", "bos", "blank"), (" \r\n\t", "bos", "blank"), ("a\nb", "none", "there are no other tokens")],
 )
 def test_score__of_nothing_is_refused(text: str, context: str, sentence: str) -> None:
-    with pytest.raises(AppError, match=sentence) as caught:
+    with refused(ErrorCode.INVALID_INPUT, sentence):
         scoring_job(TOKENIZER, text, context=context)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 def random_line(length: int, seed: int = 1) -> list[int]:
@@ -194,7 +194,6 @@ def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) ->
     expected = [nats for line in lines for nats in surprisals(model, [BOS, *WITH_MASK.encode(line)])]
     assert found.surprisal == pytest.approx(expected, abs=1e-5)
     assert (found.method, found.window) == ("causal", None)
-
     without = [value for line in lines for value in [None, *surprisals(model, WITH_MASK.encode(line))]]
     has_none = [value is None for value in without]
     rest = [value for value in without if value is not None]
@@ -306,3 +305,12 @@ def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> 
             assert one.entropy == pytest.approx(other.entropy, abs=1e-5)
             assert (one.n_scored, one.rank, one.window) == (other.n_scored, other.rank, other.window)
             assert one.context_tokens == other.context_tokens
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
+    model = model_of(name)
+    assert packing_pays(model, 1 << 20, "AVX512") == (name in TRANSFORMERS)
+    assert not packing_pays(model, 100, "AVX512")
+    assert not packing_pays(model, 1 << 20, "AVX2")
+    assert not packing_pays(model.double(), 1 << 20, "AVX512")

@@ -1,93 +1,45 @@
-"""Linear layers by oneDNN give the outputs and gradients of the plain ones, packed or not, on every CPU."""
-
-from pathlib import Path
-from zipfile import ZipFile
+"""Layers in place of the library's: layer normalization against torch's own in 64 bits, and packed linear layers."""
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from tests.support.families import FAMILIES, POSITIONS, TRANSFORMERS, VOCABULARY, model_of, vocabulary
-from trainer.export.graphs import SCRIPT_FILE, write_torchscript
-from trainer.models import linear as linear_module
+from tests.support.families import POSITIONS, TRANSFORMERS, model_of, vocabulary
 from trainer.models.base import LanguageModel
-from trainer.models.linear import linear
-from trainer.models.linear_layers import LinearLayer
-from trainer.models.packed_linear import packing_pays
+from trainer.models.linear_layers import LayerNorm, LinearLayer, replace_layers
 
 
-@pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("is_transposed", [True, False])
-@pytest.mark.parametrize(
-    ("rows", "inputs", "outputs"), [((12, 64), 128, 512), ((97, 3), 515, 131), ((70,), 1, 120_001)]
-)
-def test_linear__has_the_outputs_and_gradients_of_double_precision(
-    rows: tuple[int, ...],
-    inputs: int,
-    outputs: int,
-    is_transposed: bool,
-    has_bias: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
-    shape = (inputs, outputs) if is_transposed else (outputs, inputs)
-    given = [torch.randn(*rows, inputs), torch.randn(*shape), *([torch.randn(outputs)] if has_bias else [])]
-    weighting = torch.randn(*rows, outputs)
-
-    def results(dtype: torch.dtype) -> list[Tensor]:
-        leaves = [tensor.clone().to(dtype).requires_grad_() for tensor in given]
-        hidden, weight, *bias = leaves
-        found = linear(hidden, weight.t() if is_transposed else weight, *bias)
-        torch.autograd.backward([(found * weighting.to(dtype)).sum()])
-        assert ("Onednn" in str(found.grad_fn)) == (dtype == torch.float32)
-        return [found.detach(), *[leaf.grad for leaf in leaves if leaf.grad is not None]]
-
-    found, expected = results(torch.float32), results(torch.float64)
-    assert len(found) == len(expected) == len(given) + 1
-    for single, double in zip(found, expected, strict=True):
-        error = (single.double() - double).abs().max()
-        assert float(error) <= 1e-5 * float(double.abs().max())
-    assert all(torch.equal(again, first) for again, first in zip(results(torch.float32), found, strict=True))
+def gradients(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> list[Tensor]:
+    leaf = inputs.clone().requires_grad_()
+    output: Tensor = layer(leaf)
+    return [output.detach(), *torch.autograd.grad(output, [leaf, *layer.parameters()], upstream)]
 
 
-def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
-    weight, few, many = torch.randn(2048, 2048), torch.randn(7, 2048), torch.randn(8, 2048)
-    assert torch.equal(linear(few, weight), functional.linear(few, weight))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(linear(many, weight), functional.linear(many, weight))
+@pytest.mark.parametrize("shape", [(3, 5, 16), (7, 16)])
+def test_gradients__are_those_of_torch(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    native = nn.LayerNorm(16, eps=1e-3)
+    for weight in native.parameters():
+        nn.init.normal_(weight)
+    ours, inputs, upstream = LayerNorm(native), 3 + 2 * torch.randn(shape), torch.randn(shape)
+    expected = gradients(native.double(), inputs.double(), upstream.double())
+    found = gradients(ours.float(), inputs, upstream)
+    for mine, its in zip(found, expected, strict=True):
+        assert torch.allclose(mine.double(), its, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_onednn__gives_a_model_the_same_logits_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(name, vocabulary(150, mask=4))
-    ids = torch.randint(5, 150, (9, POSITIONS))
-    expected = logits_and_gradients(model, ids)
-    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
-    monkeypatch.setattr(linear_module, "_MIN_MULTIPLICATIONS", 1)
-    found = logits_and_gradients(model, ids)
-    assert "Onednn" in str(model.logits(model.hidden_states(ids)).grad_fn)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_traced_graph__has_no_product_of_onednn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("MKL_LACKS_AVX512", "_MIN_ROWS", "_MIN_MULTIPLICATIONS"):
-        monkeypatch.setattr(linear_module, name, 1)
-    write_torchscript(tmp_path, model_of("gpt2"))
-    with ZipFile(tmp_path / SCRIPT_FILE) as script:
-        code = b"".join(script.read(name) for name in script.namelist() if name.endswith(".py"))
-    assert b"torch.linear" in code
-    assert b"mkldnn" not in code
-
-
-def logits_and_gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]:
-    """Return the logits, and the gradient of a loss by each weight."""
-    model.zero_grad()
-    logits = model.forward(ids)
-    torch.autograd.backward([functional.cross_entropy(logits.flatten(0, 1), ids.roll(-1, 1).flatten())])
-    gradients = {weight: parameter.grad for weight, parameter in model.named_parameters() if parameter.grad is not None}
-    return gradients | {"logits": logits.detach()}
+def test_replaced_layers__keep_their_weights_names_and_numbers() -> None:
+    torch.manual_seed(4)
+    native = nn.LayerNorm(4)
+    body, inputs = nn.Sequential(nn.Identity(), native), torch.randn(5, 4)
+    names = [name for name, _ in body.named_parameters()]
+    replace_layers(body)
+    _, replaced = body.children()
+    assert isinstance(replaced, LayerNorm)
+    assert [name for name, _ in body.named_parameters()] == names
+    with torch.no_grad():
+        assert torch.equal(replaced.forward(inputs), native.forward(inputs))
+    assert torch.equal(replaced.forward(inputs), native.forward(inputs))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, POSITIONS), (7, 5), (300, 8)], ids=str)
@@ -121,12 +73,3 @@ def is_packed(model: LanguageModel) -> list[bool]:
     packed = [layer.packed is not None for layer in model.modules() if isinstance(layer, LinearLayer)]
     assert packed
     return packed
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
-    model = model_of(name, VOCABULARY)
-    assert packing_pays(model, 1 << 20, "AVX512") == (name in TRANSFORMERS)
-    assert not packing_pays(model, 100, "AVX512")
-    assert not packing_pays(model, 1 << 20, "AVX2")
-    assert not packing_pays(model.double(), 1 << 20, "AVX512")

@@ -176,7 +176,6 @@ def test_training__computes_the_layers_of_torch_with_dropout_between_them(
         single.layers.load_state_dict(of_layer)
         singles.append(single)
     outer_share = share if places == "all" else 0.0
-
     torch.manual_seed(5)
     ours = model.forward(ids)
     torch.manual_seed(5)

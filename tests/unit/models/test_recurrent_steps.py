@@ -9,7 +9,7 @@ import torch
 
 from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, model_of
 from tests.support.tiny_models import tensor_of
-from trainer.models import small_products
+from trainer.models import linear
 from trainer.models.base import ForwardSteps, LanguageModel, concatenate_states
 
 pytestmark = pytest.mark.parametrize("is_intel", [True, False], ids=["intel", "amd"])
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("is_intel", [True, False], ids=["intel", "a
 
 @pytest.fixture(autouse=True)
 def _take_the_products_of_a_cpu(monkeypatch: pytest.MonkeyPatch, is_intel: bool) -> None:
-    monkeypatch.setattr(small_products, "IS_INTEL", is_intel)
+    monkeypatch.setattr(linear, "IS_INTEL", is_intel)
 
 
 def compare_steps(model: LanguageModel, lengths: Sequence[int]) -> None:

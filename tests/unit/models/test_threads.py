@@ -63,7 +63,6 @@ def test_two_threads_or_one_or_both_in_turn__change_no_bit(family: str, tmp_path
         others, other_loss = weights_after(threads)
         assert other_loss == loss
         assert all(map(torch.equal, weights, others))
-
     model = model_of(family, vocabulary(40))
     model.threads_are_fixed = True
     ids = [[5 + (row * step) % 30 for step in range(20)] for row in range(1, 60)]
