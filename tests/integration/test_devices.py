@@ -75,12 +75,10 @@ def test_devices__two_processes_have_the_losses_of_one_and_resume_each_other(tmp
     one = {family: trained(tmp_path, Case(family, fields)) for family, fields in _FAMILIES.items()}
     names = {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}
     first = {name: trained(tmp_path, Case(f"{name}-later", _FAMILIES["gpt2"], pauses=True)) for name in names}
-
     cases = [_two(name, family) for name, family in _STRATEGIES.items()]
     cases += [_two(name, family)._replace(name=f"{name}-paused", pauses=True) for name, family in names.items()]
     cases += [_two(name, family)._replace(name=f"{name}-later", resumes=True) for name, family in names.items()]
     two = trained_by_two(tmp_path, cases)
-
     for name, family in _STRATEGIES.items():
         assert len([row for row in two[name] if row.train_loss is not None]) == _STEPS
         assert _far(one[family], two[name]) < _TOLERANCE, name
@@ -108,7 +106,6 @@ async def test_devices__rank_killed_resumes_by_itself_to_the_same_curve(tmp_path
         curves = [dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")) for run_id in (one, two)]
         events = events_of(queue, two)
         manifest = queue.runs.get(two).completed_manifest()
-
     assert (status.status, status.attempt) == ("completed", 2)
     assert any(isinstance(event, JobProgress) and "was killed" in event.message for event in events)
     assert manifest.environment is not None
@@ -170,7 +167,6 @@ async def test_devices__error_of_a_process_is_the_end_of_the_run(
             assert status.error is not None
             codes.append(status.error.code)
             assert status.attempt == 1
-
     assert codes == [ErrorCode.TRAINING_NAN_LOSS, ErrorCode.MODEL_TRAIN_FAILED]
     assert await gone(tmp_path)
 

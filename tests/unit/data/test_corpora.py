@@ -137,7 +137,6 @@ async def test_offered_folder__is_kept_by_content_and_stays_when_it_goes(corpora
     await corpora.store_offered()
     await corpora.store_offered()
     shutil.rmtree(local)
-
     kept = stored(tmp_path) / name
     assert sorted(file.name for file in kept.iterdir()) == ["one.txt", "two.text"]
     assert name == corpus_sha256(kept)

@@ -155,9 +155,7 @@ def test_split_corpus__is_disjoint_complete_and_of_the_wanted_sizes(lines: list[
             return
         corpus = SplitCorpus(path, NFC, rule)
         parts = parts_of(corpus)
-
         assert parts == parts_of(SplitCorpus(path, NFC, rule, scratch=Path(folder)))
-
     assert list(parts) == ["train", *wanted]
     assert Counter(chain(*parts.values())) == groups
     for part in parts.values():

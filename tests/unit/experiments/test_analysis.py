@@ -147,9 +147,7 @@ def test_experiment__numbers_are_those_of_plain_python_but_for_wrong_ones(
     opposite = changed(first, joins_branches_first=not first.joins_branches_first)
     validity = changed(result.validity, checks=(opposite, *others)).model_dump_json()
     (tmp_path / "validity.json").write_text(validity, encoding="utf-8")
-
     assert experiment_numbers.main(tmp_path) == 1
-
     found = capsys.readouterr().out.splitlines()
     assert {"matrix.csv: 32 rows", "listeners.csv: 24 rows", "asymmetry.csv: 12 rows"} <= set(found)
     assert {"perplexity.csv: 288 rows", "validity.json: 4 checks", "3 numbers differ"} <= set(found)
@@ -172,7 +170,6 @@ def test_recompute__of_the_stored_sections_gives_the_headline_rows(
 
 def test_result__has_the_tables_of_every_model_and_kind(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
     result, sections = analysed
-
     assert result.headline == ("lstm", "passages")
     kinds = product(("lstm", "gpt", "trigram"), ("passages", "held_out", "shuffled"))
     assert [(each.model, each.kind) for each in result.models] == [*kinds]
@@ -201,7 +198,6 @@ def test_result__has_the_tables_of_every_model_and_kind(analysed: tuple[Experime
 def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
     replacements = analysed[0].replacements
     characters = "".join(section for _, sections in texts_of(KINDS) for section in sections)
-
     of_runs = [row for row in replacements if row.model == "gpt" and row.seed == 5]
     assert [(row.listener_language, row.character, row.replacement) for row in of_runs] == [
         ("fi", "q", "k"),
@@ -236,12 +232,10 @@ def test_language_without_a_model__has_perplexities_and_no_excess(
     request = changed(REQUEST, languages=others, models={**REQUEST.models, "lstm": two_phases})
     texts, trained = texts_of(KINDS), ("kk", "tr", "ky")
     runs = product(request.models, trained, request.seeds)
-
     result, sections = analyse(
         record_of(request), texts, [listener_of(*run, texts) for run in runs], TRAINING.__getitem__, []
     )
     write_files(tmp_path, result, sections)
-
     assert (result.languages, result.text_languages) == (trained, ("kk", "tr", "fi", "ky"))
     assert result.controls == ()
     rows = [each for each in result.perplexities if (each.model, each.kind, each.scoring_mode) == HELD_OUT]
@@ -263,9 +257,7 @@ def test_analysis__of_larger_tokens_and_one_seed() -> None:
     request = changed(one_seed, modes=("unk", "skip"), has_trigram_baseline=False, texts=options)
     texts = texts_of(["shuffled"])
     listeners = [listener_of("bpe", language, 1, texts, is_char=False) for language in ALPHABETS]
-
     result, sections = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
-
     assert result.headline == ("bpe", "shuffled")
     assert result.common_characters is None
     assert result.correlations == ()
@@ -285,9 +277,7 @@ def test_baseline__is_scored_as_a_model() -> None:
     request = changed(REQUEST, seeds=(1,), models={"lstm": ModelOptions(train={})}, modes=("unk",))
     texts = texts_of(["held_out"])
     listeners = [listener_of("lstm", language, 1, texts) for language in ALPHABETS]
-
     result, _ = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
-
     [_, baseline] = result.models
     assert (baseline.model, baseline.kind) == ("trigram", "held_out")
     for row in baseline.tables.matrix:

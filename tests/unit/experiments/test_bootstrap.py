@@ -86,14 +86,12 @@ def test_bootstrap__gives_the_intervals_of_plain_python(
         (1, [(a, b), (d, e)]),
         (1, [(a, b), (c, b)]),
     ]
-
     found = intervals(
         [
             Statistic(seed, tuple(Difference(pooled(plus), pooled(minus)) for plus, minus in differences), are_linked)
             for seed, differences in cases
         ]
     )
-
     for interval, (seed, differences) in zip(found, cases, strict=True):
         expected = interval_by_hand(seed, differences, are_linked=are_linked)
         assert interval.low == pytest.approx(expected.low, abs=1e-9)

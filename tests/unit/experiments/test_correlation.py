@@ -169,7 +169,6 @@ def test_p__is_uniform_under_the_null(statistic: CorrelationKind, pairs: PairSet
         result_of(with_effects(2 * n), rated(with_effects(2 * n + 1)), branches)[statistic, pairs].p or 0.0
         for n in range(400)
     ]
-
     steps = factorial(5) if pairs == "all" else 8
     rng = Random(0)
     spread = [p - rng.random() / steps for p in found]  # p is a multiple of 1 / steps

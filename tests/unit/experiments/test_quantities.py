@@ -49,9 +49,7 @@ def test_matrix__of_two_known_languages_has_entropies_and_cross_entropies() -> N
         "a": {"a": scored(A_CHAIN, A_TEXT), "b": scored(A_CHAIN, B_TEXT)},
         "b": {"a": scored(B_CHAIN, A_TEXT), "b": scored(B_CHAIN, B_TEXT)},
     }
-
     found = tables(table, "unk")
-
     entropy_a = 1 / 2 * log(4 / 3) + 1 / 6 * log(4) + 1 / 3 * log(2)
     a_on_b = 1 / 4 * log(4 / 3) + 1 / 4 * log(4) + 1 / 2 * log(2)
     expected = [
@@ -110,9 +108,7 @@ def test_recompute__gives_the_numbers_of_plain_python_to_six_decimals() -> None:
         for listener, texts in TABLE.items()
     }
     plain = experiment_numbers.Seeds([scores], scores)
-
     found = recompute(SectionsFile(sections=TABLE, scoring_mode="assimilate"))
-
     for rows, expected in (
         (values(found.matrix), list(experiment_numbers.matrix(plain, "assimilate"))),
         (values(found.listeners), list(experiment_numbers.listeners(plain, "assimilate"))),
@@ -147,9 +143,7 @@ def test_recompute__needs_the_sections_alone() -> None:
         ' "b": {"a": [{"section": "x", "loss_sum": 5.0000004, "n_scored": 3, "n_total": 4}],'
         ' "b": [{"section": 7, "loss_sum": 3.5, "n_scored": 1, "n_total": 1}]}}}'
     )
-
     found = recompute(SectionsFile.model_validate_json(given))
-
     # a single section: all resamples are equal
     assert [
         (row.cross_entropy, row.excess_cross_entropy, row.interval_low, row.interval_high, row.fraction_scored)

@@ -45,9 +45,7 @@ def test_tree__is_that_of_joining_the_nearest_clusters(nats: list[int]) -> None:
         left, right = min(means, key=means.__getitem__)
         expected.append(({left, right}, means[left, right]))
         clusters = [cluster for cluster in clusters if cluster not in (left, right)] + [left | right]
-
     tree = average_linkage(list("abcde"), distances)
-
     for join, (children, height) in zip(tree, expected, strict=True):
         assert {frozenset(join.left), frozenset(join.right)} == children
         assert join.height == pytest.approx(height, abs=1e-9)

@@ -47,9 +47,7 @@ def test_trigram__counts_as_plain_python(lines: list[str], sections: list[str]) 
                 if k + 1 >= n and followers:
                     p += weight * grams[n - 1][context + section[k]] / followers
             expected.append(-log(0.999 * p + 0.001 / 100) if k else None)
-
     losses = Trigram(lines).losses(sections)
-
     found: list[float] = losses.loss_nats.tolist()
     assert [None if isnan(loss) else pytest.approx(loss) for loss in found] == expected
     unknown: list[bool] = losses.is_unknown.tolist()

@@ -59,7 +59,6 @@ def test_validity__passes_where_the_family_is_in_the_numbers() -> None:
         },
         "passages",
     )
-
     assert list(found) == ["passages", "held_out", "shuffled", "control"]
     assert [check.passed for check in found.values()] == [True, False, True, True]
     assert [check.joins_branches_first for check in found.values()] == [True, False, None, None]

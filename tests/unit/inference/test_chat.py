@@ -4,7 +4,8 @@ import pytest
 
 from tests.support.answers import WITH_MASK
 from tests.support.families import POSITIONS, model_of
-from trainer.contracts.errors import AppError, ErrorCode
+from tests.support.refusals import refused
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import ChatRequest, ChatTurn
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.inference.chat import chat_prompt
@@ -41,6 +42,5 @@ def test_oldest_turns__are_dropped_where_they_leave_no_room_for_the_answer(
 
 def test_message_that_is_longer_than_the_context__is_refused() -> None:
     chat_prompt(model_of("gpt2"), WITH_MASK, ChatRequest(message="a" * 21), ())
-    with pytest.raises(AppError, match="`message` has 25 tokens, and this model reads at most 24") as caught:
+    with refused(ErrorCode.INVALID_INPUT, "`message` has 25 tokens, and this model reads at most 24"):
         chat_prompt(model_of("gpt2"), WITH_MASK, ChatRequest(message="a" * 22), ())
-    assert caught.value.code is ErrorCode.INVALID_INPUT

@@ -30,10 +30,11 @@ from tests.support.families import POSITIONS, model_of
 from tests.support.library_models import library_twin
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel
+from tests.support.refusals import refused
 from tests.support.tiny_models import small_model, tensor_of
 from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import METHODS
 from trainer.inference.completion import CompletionJob, complete_together
 from trainer.models.base import LanguageModel
@@ -334,16 +335,15 @@ def test_many_prompts__are_scored_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
-        ([3, 11, 12], r"`prompts`: the token id 12 is not in the vocabulary of 12 tokens\."),
+        ([3, 11, 12], "`prompts`: the token id 12 is not in the vocabulary of 12 tokens."),
         ([5] * 24, "a prompt has 25 tokens, and this model reads at most 24"),
         ([2] + [5] * 24, "a prompt has 25 tokens, and this model reads at most 24"),
         ("a" * 24, "a prompt has 25 tokens, and this model reads at most 24"),
     ],
 )
 def test_prompt_that_the_model_cannot_read__is_refused(prompt: object, sentence: str) -> None:
-    with pytest.raises(AppError, match=sentence) as caught:
+    with refused(ErrorCode.INVALID_INPUT, sentence):
         job_of(model_of("gpt2"), LETTERS, {"prompts": ["a", prompt], "echo": True, "max_tokens": 0})
-    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 @pytest.mark.parametrize("echo", [False, True])

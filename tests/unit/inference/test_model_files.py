@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model
 from tests.support.trainings import digest
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.models import Initialization, RnnArchitecture, RnnConfig
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build
@@ -57,9 +58,8 @@ def test_load__refuses_a_missing_or_broken_file(tmp_path: Path, file: str) -> No
         path.unlink(missing_ok=True)
         if broken is not None:
             path.write_bytes(broken)
-        with pytest.raises(AppError) as caught:
+        with refused(ErrorCode.MODEL_LOAD_FAILED):
             load_model(tmp_path)
-        assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,12 @@ def test_load__refuses_a_missing_or_broken_file(tmp_path: Path, file: str) -> No
 )
 def test_load__refuses_other_shapes_before_it_makes_any(tmp_path: Path, values: dict[str, object]) -> None:
     save(tmp_path, written=changed(CONFIG, **values))
-    with pytest.raises(AppError, match="shapes") as caught:
+    with refused(ErrorCode.MODEL_LOAD_FAILED, "shapes"):
         load_model(tmp_path)
-    assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
 
 
 def test_load__refuses_another_tokenizer(tmp_path: Path) -> None:
     save(tmp_path)
     char_tokenizer(["abcdef"]).save(tmp_path / "tokenizer")
-    with pytest.raises(AppError, match="9 tokens, but the tokenizer has 10") as caught:
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "9 tokens, but the tokenizer has 10"):
         load_model(tmp_path)
-    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE

@@ -7,8 +7,9 @@ import torch
 
 from tests.support.answers import BOS, EOS, WITH_MASK, log_probabilities, small_tokenizer
 from tests.support.families import CAUSAL, POSITIONS, model_of
+from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, small_model, tokenizer_of
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
 from trainer.contracts.tokenizers import METHODS
 from trainer.inference.prediction import PrefixCache, predict
@@ -95,7 +96,6 @@ def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay() -> N
     assert nothing.memory_bytes == 0
     assert 0 < few.memory_bytes <= 40_000
     assert read == [1, 1], "the whole was there; of the oldest nothing was"
-
     recurrent, many, one = model_of("gru"), PrefixCache(), PrefixCache()
     for n in range(300):
         suggest(recurrent, "abcdefgh"[n % 8] + "abcdefgh"[n // 8 % 8] + "abcdefgh"[n // 64], cache=many)
@@ -106,6 +106,5 @@ def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay() -> N
 def test_text_beyond_the_context__is_refused_and_not_cut() -> None:
     model = model_of("qwen")
     suggest(model, "a" * (POSITIONS - 1))
-    with pytest.raises(AppError, match="The text has 25 tokens, and this model reads at most 24") as caught:
+    with refused(ErrorCode.INVALID_INPUT, "The text has 25 tokens, and this model reads at most 24"):
         suggest(model, "a" * POSITIONS)
-    assert caught.value.code is ErrorCode.INVALID_INPUT

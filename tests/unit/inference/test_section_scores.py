@@ -13,10 +13,11 @@ from tests.support.answers import log_probabilities, surprisals
 from tests.support.cross_language import plan
 from tests.support.families import POSITIONS, model_of
 from tests.support.reference import ReferenceModel
+from tests.support.refusals import refused
 from tests.support.tiny_models import NFC, char_tokenizer, small_model, tokenizer_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.contracts.base import now
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import Encoding, ExperimentRecord, ExperimentText, ExperimentTexts, ScoringMode
 from trainer.contracts.tokenizers import Normalization
 from trainer.experiments.text_losses import TextLosses
@@ -154,9 +155,8 @@ def test_long_text__is_scored_in_batches_of_sections(tmp_path: Path, monkeypatch
 
 
 def test_run__that_normalizes_differently_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AppError) as refused:
+    with refused(ErrorCode.MODEL_INCOMPATIBLE):
         Losses(tmp_path, normalization=Normalization(lowercase=True)).compute()
-    assert refused.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
 
 def test_known_characters__are_those_that_are_not_read_as_unknown() -> None:

@@ -117,7 +117,6 @@ def test_words__are_scored_as_the_words_that_were_counted(method: str, line: str
     found = word_surprisals(model, model.tokens, line)
     assert [word for word, _ in found] == line.split()
     assert [value for _, value in found] == pytest.approx(nats, abs=1e-4)
-
     response = score(model, model.tokens, line)
     assert response.nats is not None
     total = math.fsum(word.surprisal or 0.0 for word in response.words or ())

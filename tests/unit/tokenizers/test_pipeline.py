@@ -56,7 +56,6 @@ def test_test_split__is_measured_as_by_hand(tmp_path: Path, method: str) -> None
     found = evaluate(model, run.corpus.documents("test"), run.compute)
     assert found.tokens == len(expected) == run.corpus.sizes["test"].tokens
     assert found.loss_nats == pytest.approx(sum(expected) / len(expected), abs=1e-5)
-
     metrics, samples = measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
     encoded = [(run.tokenizer.encode(line), run.tokenizer.spans(line)) for line in lines]
     lengths = sorted(len(ids) for ids, _ in encoded)

@@ -8,10 +8,11 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from tests.support.properties import for_all_pairs
+from tests.support.refusals import refused
 from tests.support.strategies import texts
 from tests.support.subword import specials_and_text
 from tests.support.tiny_models import tokenizer_of
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.tokenizers.base import Tokenizer
 
 LINES = ["the king and the queen, the king's men", "a king is a king", "ˈqɑzɑq tɪlɪ ˈqɑzɑ"] * 3
@@ -71,6 +72,5 @@ def test_long_lines__are_learned_from_to_their_end(model_type: str) -> None:
 
 
 def test_text_of_which_nothing_can_be_made__is_refused() -> None:
-    with pytest.raises(AppError, match="SentencePiece could not train 8,000 tokens on this text") as caught:
+    with refused(ErrorCode.TOKENIZER_TRAIN_FAILED, "SentencePiece could not train 8,000 tokens on this text"):
         tokenizer_of("sentencepiece", [])
-    assert caught.value.code is ErrorCode.TOKENIZER_TRAIN_FAILED

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
 from tests.support.properties import for_all
+from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, library_tokenizer, make_run, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.config.validation import parse
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import SpecialTokens
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -68,9 +69,8 @@ def test_vocabulary__is_at_most_as_large_as_wished_and_has_all(method: str, opti
         tokenizer = tokenizer_of(method, LINES, ("a b",), vocab_size=size, **options)
         assert tokenizer.vocab_size == len(tokenizer.names) <= size
         assert tokenizer.special_ids.unk not in [i for line in LINES for i in tokenizer.encode(line)]
-    with pytest.raises(AppError, match=f"`vocab_size` must be at least {least} for this text") as caught:
+    with refused(ErrorCode.INVALID_INPUT, f"`vocab_size` must be at least {least} for this text"):
         tokenizer_of(method, LINES, ("a b",), vocab_size=least - 1, **options)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 @every_library_method
@@ -206,6 +206,5 @@ def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path)
     text = path.read_text(encoding="utf-8")
     start, end = text.index('"config": {'), text.index('"stats"')
     path.write_text(f'{text[:start]}"config": {{"method": "word"}},\n{text[end:]}', encoding="utf-8")
-    with pytest.raises(AppError, match="does not have the method of its manifest") as caught:
+    with refused(ErrorCode.TOKENIZER_LOAD_FAILED, "does not have the method of its manifest"):
         load_tokenizer(tmp_path)
-    assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED

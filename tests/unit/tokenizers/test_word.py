@@ -48,22 +48,6 @@ def test_vocabulary__keeps_the_most_frequent_in_the_order_of_the_text() -> None:
     assert tokenizer_of("word", lines, vocab_size=1).vocab_size == 2
 
 
-def test_words_of_validation_and_test__are_not_in_the_vocabulary(tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path,
-        [f"word{i} the" for i in range(60)],
-        model_family="lstm",
-        tokenizer={"method": "word"},
-        test_fraction=0.3,
-        holdout_fraction=0.2,
-    )
-    assert run.tokenizer.vocab_size == 2 + 1 + 30
-    for split in ("validation", "test"):
-        ids: list[int] = run.corpus.ids[split].tolist()
-        assert set(ids) == {0, 1, run.tokenizer.encode("the")[0]}
-    assert run.tokenizer.manifest.stats.oov_rate == 0.5
-
-
 def test_rows__begin_at_the_end_of_a_line_and_predict_every_id(tmp_path: Path) -> None:
     run = make_run(
         tmp_path, [f"a b{i % 3} c" for i in range(20)], model_family="lstm", tokenizer={"method": "word"}, max_seq_len=8

@@ -119,7 +119,6 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
         labels = list(split_labels([line_digests("\n".join(documents).encode(), rule.seed)], rule).tobytes())
         if rule.by == "position":
             labels = [SPLITS.index(split) for split, sizes in corpus.sizes.items() for _ in range(sizes.lines)]
-
         counts = Counter(chain.from_iterable(line for line, label in zip(documents, labels, strict=True) if label == 0))
         vocabulary = {c: i for i, c in enumerate(sorted(c for c, n in counts.items() if n > 1), 4)}
         assert tokenizer.names[4:] == list(vocabulary)
@@ -136,13 +135,6 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
                 unknown_chars=expected.count(1),
                 bytes=sum(len(line.encode()) for line in of_split),
             )
-
-
-def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None:
-    run = make_run(tmp_path, [chr(0x4E00 + i) for i in range(100)], test_fraction=0.3, holdout_fraction=0.2)
-    assert run.tokenizer.vocab_size == 4 + 50
-    assert run.tokenizer.manifest.stats.oov_rate == 1
-    assert set(ids_of(run.corpus.ids["test"])) == {1, 2, 3}
 
 
 def test_split_by_file__keeps_files_together(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.families import FAMILIES, request_of
+from tests.support.refusals import refused
 from tests.support.resumed import hexes, saved_last
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import TEXT, after, digest, figures, losses, observed
@@ -45,9 +46,8 @@ async def resolved(folder: Path, **fields: object) -> EffectiveRequest:
 async def test_fp16_on_the_cpu__is_refused_before_anything_is_queued(tmp_path: Path, device: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(AppError, match="`precision` 'fp16' needs CUDA:") as caught:
+    with refused(ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA:"):
         await resolved(tmp_path, precision="fp16", device=device)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 async def test_tf32__is_the_default_and_counts_as_absent(tmp_path: Path) -> None:
@@ -130,7 +130,6 @@ def test_fp16__keeps_its_scale_and_skips_gradients_that_are_not_finite(tmp_path:
     saved = saved_last(run)
     scaler = saved.optimizer_state["scaler"]
     assert (scaler["_growth_tracker"], scaler["scale"]) == (1, 65536.0)
-
     first: dict[str, torch.Tensor] = run.fresh_model().state_dict()
     large: dict[str, object] = {**scaler, "scale": 2.0**126}
     state = TrainingState(request_hash=saved.state.request_hash)

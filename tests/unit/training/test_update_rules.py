@@ -134,7 +134,6 @@ def test_fp16__scales_the_loss_and_skips_a_step_with_infinite_gradients(tmp_path
             optimizer.clear_gradients()
     again = Optimizer(scaled, run.effective, run.compute._replace(precision="fp16"), 10)
     again.load(optimizers[1].state())
-
     for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert again.state()["scaler"] == optimizers[1].state()["scaler"] != {}
