@@ -20,7 +20,6 @@ from trainer.contracts.errors import ErrorCode
 from trainer.http.operations import Operation
 from trainer.http.table import OPERATIONS
 
-PAGE = api_page(OPERATIONS)
 INTRODUCTION = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_SETTINGS = "fail-with-body\nsilent\nshow-error\nmax-time = 300\n"
 """Of a file that curl reads: an answer that is no success is an error."""
@@ -33,10 +32,15 @@ def prepared_fixture(lab: Lab) -> Iterator[Prepared]:
         end_runs(api)
 
 
-def example(operation: Operation, language: str) -> str:
+@pytest.fixture(scope="module", name="page")
+def page_fixture() -> str:
+    return api_page(OPERATIONS)
+
+
+def example(page: str, operation: Operation, language: str) -> str:
     """The example of an operation on the page."""
     title = f"### {operation.method} {operation.path}\n"
-    found = search(f"```{language}\n(.*?)```", PAGE[PAGE.index(title) :], DOTALL)
+    found = search(f"```{language}\n(.*?)```", page[page.index(title) :], DOTALL)
     assert found is not None
     return str(found[1])
 
@@ -46,28 +50,28 @@ def test_introduction__lists_every_code_with_its_class() -> None:
     assert rows == [(code, code.error_class.lower()) for code in ErrorCode]
 
 
-def test_page__every_link_to_a_record_has_a_target() -> None:
-    titles: list[str] = findall("^#+ (.*)$", PAGE, MULTILINE)
-    links: list[str] = findall(r"\]\(#([^)]*)\)", PAGE)
+def test_page__every_link_to_a_record_has_a_target(page: str) -> None:
+    titles: list[str] = findall("^#+ (.*)$", page, MULTILINE)
+    links: list[str] = findall(r"\]\(#([^)]*)\)", page)
     assert set(links) <= {title.lower().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on the PATH")
-def test_page__every_example_for_curl_works(prepared: Prepared, tmp_path: Path) -> None:
+def test_page__every_example_for_curl_works(page: str, prepared: Prepared, tmp_path: Path) -> None:
     (tmp_path / ".curlrc").write_text(CURL_SETTINGS)
     for operation in OPERATIONS:
         variables = {"URL": prepared.api.url, "KEY": KEY, "CURL_HOME": str(tmp_path), **prepared.values(operation)}
-        words = ["bash", "-c", example(operation, "sh")]
+        words = ["bash", "-c", example(page, operation, "sh")]
         done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, check=False)
         assert done.returncode == 0, (operation.name, done.stdout, done.stderr)
 
 
-def test_page__every_example_for_python_works(prepared: Prepared) -> None:
+def test_page__every_example_for_python_works(page: str, prepared: Prepared) -> None:
     client = search("```python\n(.*?)```", INTRODUCTION, DOTALL)
     assert client is not None
     script = [f"URL, KEY = {prepared.api.url!r}, {KEY!r}\n{client[1]}"]
     for operation in OPERATIONS:
         script += [f"{name} = {value!r}" for name, value in prepared.values(operation).items()]
-        script.append(example(operation, "python"))
+        script.append(example(page, operation, "python"))
     done = subprocess.run([sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

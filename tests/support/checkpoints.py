@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState, ValidationHistory
 from trainer.training.checkpoint import Checkpoint, OptimizerState
@@ -14,12 +13,16 @@ HASH = "0" * 64
 
 
 def checkpoint(step: int, best_step: int | None = None, *, seed: int = 0) -> Checkpoint:
-    """A checkpoint whose numbers are not round, after one step of an optimizer."""
+    """A checkpoint whose numbers are not round."""
     torch.manual_seed(step + seed)
-    layer = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(list(layer.parameters()))
-    torch.autograd.backward([layer.forward(torch.rand(4, 3)).sum()])
-    optimizer.step()
+    weights = {"weight": torch.rand(2, 3), "bias": torch.rand(2)}
+    moments: dict[str, object] = {  # in the form of torch's AdamW, which would load torch's compiler
+        "state": {
+            number: {"step": torch.tensor(1.0), "exp_avg": weight / 3, "exp_avg_sq": weight.square() / 7}
+            for number, weight in enumerate(weights.values())
+        },
+        "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01, "params": [0, 1]}],
+    }
     state = TrainingState(
         request_hash=HASH,
         step=step,
@@ -28,8 +31,6 @@ def checkpoint(step: int, best_step: int | None = None, *, seed: int = 0) -> Che
         epochs=(EpochSummary(train_loss_nats=2 / 3, seconds=0.1),),
         history=ValidationHistory(best_step=best_step, best_loss_nats=0.1),
     )
-    weights: dict[str, Tensor] = layer.state_dict()
-    moments: dict[str, object] = optimizer.state_dict()
     return Checkpoint(state, weights, OptimizerState(optimizer=moments, scaler={}, random=random_state()))
 
 
