@@ -1,11 +1,12 @@
 """No program reads a message: with every message changed at random, bot, HTTP API and command line do the same."""
 
 import ast
+import asyncio
 import os
 import re
 import shutil
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -13,9 +14,10 @@ from string import ascii_lowercase
 
 import pytest
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
-ROOT = Path(__file__).parents[2]
-WALK = "tests.support.message_walk"
+from tests.support import ROOT, message_walk
+
 ROOMS = ("artifacts", "commands", "config", "contracts", "data", "http", "people", "queue", "services", "worker")
 """The rooms whose texts are for people; the scripts of the store are for Redis."""
 _PROSE = re.compile(r"[A-Za-z`'}]+[,:;]? [a-z`'{]+[,:;]? [a-z`'{]+|^[A-Z][a-z ]+\.$")
@@ -90,21 +92,22 @@ def program_fixture(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(program)
 
 
-def run(program: Path, *words: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(program), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = (sys.executable, "-m", WALK, *words)
-    done = subprocess.run(command, cwd=program, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+async def walk_of(program: Path, folder: Path) -> dict[str, object]:
+    """The notes of a walk by a copy of the program."""
+    notes = folder.with_suffix(".json")
+    environment = {**os.environ, "PYTHONPATH": str(program), "PYTHONDONTWRITEBYTECODE": ""}
+    words = (sys.executable, "-m", message_walk.__name__, str(folder), str(notes))
+    done = await asyncio.create_subprocess_exec(*words, cwd=program, env=environment, stderr=PIPE)
+    _, errors = await done.communicate()
+    assert done.returncode == 0, errors.decode()[-3000:]
+    return _notes.validate_json(notes.read_bytes())
 
 
-def test_every_message_changed_at_random__changes_no_behaviour(program: Path, tmp_path: Path) -> None:
-    run(ROOT, "prepare", str(tmp_path / "root"))
-    seen: list[dict[str, object]] = []
-    for place, is_nonsense in ((ROOT, False), (program, True)):
-        folder, notes = tmp_path / place.name, tmp_path / f"{place.name}.json"
-        shutil.copytree(tmp_path / "root", folder / "root")
-        assert not is_nonsense or nonsense(program, seed=20261124) > 1000
-        run(place, "walk", str(folder / "root"), str(notes))
-        seen.append(_notes.validate_json(notes.read_bytes()))
-    expected, found = seen
+async def test_every_message_changed_at_random__changes_no_behaviour(program: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    message_walk.prepare(here)
+    shutil.copytree(here, there)
+    assert nonsense(program, seed=20261124) > 1000
+    walks = asyncio.gather(message_walk.walk(here), walk_of(program, there))
+    expected, found = (_notes.validate_json(to_json(notes)) for notes in await walks)
     assert {key: (expected[key], found[key]) for key in expected if found.get(key) != expected[key]} == {}

@@ -1,10 +1,9 @@
 """A walk through bot, HTTP and command line that notes all that programs can see, and no message.
 
-`python -m tests.support.message_walk prepare FOLDER` writes runs in every state; `… walk FOLDER` prints the notes.
+`python -m tests.support.message_walk FOLDER FILE` writes the notes of a prepared folder to a file.
 """
 
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from bot.messages.run_card import run_card
 from local_discord import Upload
 from local_discord.state import StoredMessage
 from local_discord.wire import mapping, rows
-from tests.support import add_corpus, environment_in, settings_in
+from tests.support import ROOT, add_corpus, environment_in, settings_in
 from tests.support.bot import Place, place, read
 from tests.support.http import site, with_api
 from tests.support.stories import Story, run_record
@@ -179,13 +178,9 @@ def _problems(body: bytes) -> list[object]:
 
 def _typed(folder: Path, words: tuple[str, ...]) -> list[object]:
     """The exit code of a command with its error or status, or the names in its sentence."""
-    command = (
-        sys.executable,
-        "-m",
-        "trainer",
-        *(str(folder / word) if word.endswith(".yaml") else word for word in words),
-    )
-    environment = environment_in(folder, PYTHONPATH=os.getcwd())
+    given = [str(folder / word) if word.endswith(".yaml") else word for word in words]
+    command = (sys.executable, "-m", "trainer", *given)
+    environment = environment_in(folder, PYTHONPATH=str(ROOT))
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     if "--json" not in words:
         names: list[str] = re.findall(r"`[^`]+`", done.stderr.decode())
@@ -195,13 +190,5 @@ def _typed(folder: Path, words: tuple[str, ...]) -> list[object]:
     return [done.returncode, _states(RunStatus.model_validate_json(done.stdout))]
 
 
-def main() -> None:
-    action, folder = sys.argv[1], Path(sys.argv[2])
-    if action == "prepare":
-        prepare(folder)
-    else:
-        Path(sys.argv[3]).write_bytes(to_json(asyncio.run(walk(folder)), indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    Path(sys.argv[2]).write_bytes(to_json(asyncio.run(walk(Path(sys.argv[1]))), indent=1))
