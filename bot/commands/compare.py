@@ -13,7 +13,7 @@ from bot.commands.run_options import corpus_name, find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, clamp, display_name, make_embed, plain, shown_name
 from bot.session.client import Bot
-from trainer.config.request_options import TRAIN_OPTIONS
+from trainer.config.train_request import TRAIN_OPTIONS
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import RunRecord, has_unknown_text

@@ -10,7 +10,7 @@ from bot.commands.training import accept_files, answer_accepted, clean_label, ne
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.rest.attachments import attachment_name
 from bot.session.client import Bot
-from trainer.config.request_options import request_fields
+from trainer.config.train_request import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.people.language import _
 

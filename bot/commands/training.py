@@ -17,7 +17,7 @@ from bot.messages.answers import accepted_answer
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
-from trainer.config.request_options import TRAIN_OPTIONS, request_fields
+from trainer.config.train_request import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.models import ModelFamily
@@ -25,7 +25,7 @@ from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.people.language import _
-from trainer.queue.needs import UNMET
+from trainer.queue.cost import UNMET
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft

@@ -12,7 +12,7 @@ import yarl
 from bot.rest.errors import retry
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.tables import TABLE_SUFFIXES
+from trainer.data.text import TABLE_SUFFIXES
 from trainer.people.language import _
 from trainer.system.retries import back_off
 

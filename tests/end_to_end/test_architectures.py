@@ -10,7 +10,7 @@ from tests.support.markers import slow_except
 from tests.support.run_shell import Shell, sets
 from tests.support.shell import lab_shell_fixture
 from trainer.config.experiment_file import read_yaml
-from trainer.config.nested_dict import value_at
+from trainer.config.validation import value_at
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus

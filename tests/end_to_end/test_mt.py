@@ -24,7 +24,7 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
-from trainer.config.checkpoint_schedule import scheduled_steps
+from trainer.config.presets import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES

@@ -20,7 +20,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload, JobNeeds, WorkerInfo
-from trainer.queue.needs import check_workers, needs_of, unmet, waiting_for
+from trainer.queue.cost import check_workers, needs_of, unmet, waiting_for
 from trainer.queue.queue import JobQueue
 from trainer.services.health import check_data
 from trainer.store import keys

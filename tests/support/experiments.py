@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from trainer.config.experiment_file import read_experiment
-from trainer.config.nested_dict import block, set_path
 from trainer.config.presets import resolve
+from trainer.config.validation import block, set_path
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 

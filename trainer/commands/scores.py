@@ -16,7 +16,6 @@ from rich.table import Table
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, columns, loss_figures, summary
-from trainer.config.compatibility import check_scores
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -29,6 +28,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.data.normalization import normalized
 from trainer.data.tables import as_text
+from trainer.queue.inference_kinds import check_scores
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.minimal_pairs import Pair, PairReport, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.reports.score_table import (

@@ -25,10 +25,16 @@ from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns,
 from trainer.commands.this_machine import ThisMachine
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
-from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.schema import Schema, schema_of
 from trainer.config.settings import Settings
-from trainer.config.train_request import CORPORA, RequestDraft, default_label, train_request
+from trainer.config.train_request import (
+    CORPORA,
+    TRAIN_OPTIONS,
+    RequestDraft,
+    default_label,
+    request_fields,
+    train_request,
+)
 from trainer.config.validation import safe_name
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus

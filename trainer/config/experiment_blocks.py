@@ -6,7 +6,6 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from trainer.config.nested_dict import block, has_path, merged, set_path, value_at
 from trainer.config.train_request import (
     CORPORA,
     RequestDraft,
@@ -15,7 +14,7 @@ from trainer.config.train_request import (
     problem_paths,
     without_problems_at,
 )
-from trainer.config.validation import format_value, parse, safe_name
+from trainer.config.validation import block, format_value, has_path, merged, parse, safe_name, set_path, value_at
 from trainer.contracts import models
 from trainer.contracts.base import Count, Frozen, Positive, Probability, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal

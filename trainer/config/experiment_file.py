@@ -7,10 +7,9 @@ from pathlib import Path
 from posixpath import normpath
 
 from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_stated, read_blocks
-from trainer.config.nested_dict import block
 from trainer.config.presets import CHAR_LSTM_DEFAULTS
 from trainer.config.train_request import CORPORA, RequestDraft, override
-from trainer.config.validation import decoded, safe_name, unreadable
+from trainer.config.validation import block, decoded, safe_name, unreadable
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.config.experiment_file import read_yaml
-from trainer.config.nested_dict import block, merged
-from trainer.config.validation import did_you_mean, parse, safe_name
+from trainer.config.validation import block, did_you_mean, merged, parse, safe_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
 

@@ -1,24 +1,26 @@
-"""Resolve a train request: fill in the defaults of its family and the sizes of its preset."""
+"""Resolve a train request: check its parts, and fill in the defaults of its family and the sizes of its preset."""
 
+from collections.abc import Iterator
 from hashlib import sha256
 
 from pydantic_core import to_json
 
-from trainer.config.compatibility import architecture, check, check_newlines, objective_of
 from trainer.config.validation import parse
 from trainer.contracts import models, tokenizers
-from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.base import Frozen, changed
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import (
     DEFAULT_MLM_PROBABILITY,
+    CheckpointRule,
     CorpusRef,
     EffectiveRequest,
     OptimizerConfig,
     RunManifest,
     TrainRequest,
 )
-from trainer.contracts.tokenizers import TokenizerConfig, TokenizerManifest
+from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
+from trainer.contracts.wording import counted
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
@@ -46,6 +48,56 @@ _KEYBOARD_DEFAULTS: dict[str, object] = {
     "learning_rate": 1e-3,
 }
 
+_MIN_SEQ_LEN = 8
+"""Smallest `max_seq_len`."""
+
+
+def architecture(family: models.ModelFamily) -> models.Architecture:
+    return "lstm" if family == "char_lstm" else family
+
+
+def objective_of(request: TrainRequest) -> models.Objective:
+    """Return the training objective, by default the first of the architecture."""
+    is_given = "objective" in request.model_fields_set
+    return request.objective if is_given else models.CONFIGS[architecture(request.model_family)].objectives[0]
+
+
+def check_parts(request: TrainRequest) -> None:
+    """Raise MODEL_INCOMPATIBLE if the parts of a request do not work together."""
+    if problems := list(_problems(request)):
+        raise refusal(ErrorCode.MODEL_INCOMPATIBLE, *problems)
+
+
+def _problems(request: TrainRequest) -> Iterator[FieldProblem]:
+    family, objective = request.model_family, objective_of(request)
+    config = models.CONFIGS[architecture(family)]
+    is_bidirectional = bool((request.model or models.ModelBlock()).bidirectional)
+    if objective not in config.objectives and objective == "causal_lm":
+        said = f"must be 'masked_lm' for {family}: it reads both sides and would see what it is to predict"
+        yield _problem("objective", said, "'masked_lm'")
+    if objective not in config.objectives and objective == "masked_lm":
+        said = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
+        yield _problem("objective", said, "'causal_lm'")
+    if family == "char_lstm" and request.tokenizer is not None and request.tokenizer.method != "char":
+        said = "must be 'char' for char_lstm: take lstm for another tokenizer"
+        yield _problem("tokenizer.method", said, "'char'")
+    if is_bidirectional and family == "char_lstm":
+        said = "must be false for char_lstm, which has one direction: take lstm"
+        yield _problem("model.bidirectional", said, "false")
+    elif is_bidirectional and objective == "causal_lm":
+        said = "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
+        yield _problem("model.bidirectional", said, "false")
+    if not issubclass(config, models.TransformerConfig) and request.compute.gradient_checkpointing:
+        said = "is for transformers: with a recurrent model it must be false"
+        yield _problem("compute.gradient_checkpointing", said, "false")
+    if objective == "masked_lm" and request.sample_every_steps is not None:
+        said = "must be left out: a model that was trained to fill gaps generates no text"
+        yield _problem("sample_every_steps", said, "null")
+
+
+def _problem(path: str, said: str, allowed: str) -> FieldProblem:
+    return FieldProblem.of(path, f" {said}", allowed=allowed)
+
 
 def resolve(
     request: TrainRequest,
@@ -56,12 +108,11 @@ def resolve(
     parent: RunManifest | None = None,
     tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:
-    """Fill in every absent value of a request; raises AppError if its parts do not fit together.
+    """Fill in every absent value of a request that `check_parts` accepts; raises AppError if values do not fit.
 
     The parent is the completed run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
     """
     given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume", "allow_same_corpus"})
-    check(request)
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
     if request.documents == "stream":
         values = {"split_by": "position", **values}
@@ -376,3 +427,97 @@ def halved_batch(rows: int, gradient_accumulation: int) -> tuple[int, int]:
     """Return half the rows per batch, and the gradient accumulation with which a step keeps at least its rows."""
     half = max(1, rows // 2)
     return half, -(-rows * gradient_accumulation // half)
+
+
+def scheduled_steps(
+    schedule: tuple[int, ...] | CheckpointRule | None, *, total_steps: int, steps_per_epoch: int
+) -> tuple[int, ...]:
+    """Return the scheduled steps in ascending order, with the last step; empty without a schedule."""
+    if schedule is None:
+        return ()
+    steps = (
+        _generated_steps(schedule, total_steps, steps_per_epoch) if isinstance(schedule, CheckpointRule) else schedule
+    )
+    return (*(step for step in steps if step < total_steps), total_steps)
+
+
+def _generated_steps(rule: CheckpointRule, total_steps: int, steps_per_epoch: int) -> list[int]:
+    """Return even steps in the first epoch, then the steps of the spacing, or even ones where it has too few."""
+    end = min(steps_per_epoch, total_steps)
+    steps = _evenly(0, end, min(rule.first_epoch_checkpoints, end))
+    while end < total_steps:
+        begin, end = end, min(end + steps_per_epoch, total_steps)
+        chosen: list[int] = []
+        for step in _spaced(rule, begin, end, steps_per_epoch):
+            if step - (chosen or steps)[-1] >= rule.min_checkpoint_interval:
+                chosen.append(step)
+        wanted = min(rule.min_checkpoints_per_epoch, (end - begin) // rule.min_checkpoint_interval)
+        steps += chosen if len(chosen) >= wanted else _evenly(begin, end, wanted)
+    return steps
+
+
+def _evenly(begin: int, end: int, count: int) -> list[int]:
+    return [begin - (begin - end) * i // count for i in range(1, count + 1)]
+
+
+def _spaced(rule: CheckpointRule, begin: int, end: int, steps_per_epoch: int) -> Iterator[int]:
+    """Yield the steps of the spacing after `begin`, up to `end`."""
+    if rule.subsequent_epochs_spacing == "linear":
+        interval = rule.linear_interval or -(-steps_per_epoch // rule.first_epoch_checkpoints)
+        first = begin + interval - (begin - steps_per_epoch) % interval
+        yield from range(first, end + 1, interval)
+        return
+    step = 1
+    while step <= end:
+        if step > begin:
+            yield step
+        step *= rule.log_base
+
+
+class Bf16Trial(Frozen):
+    """The result of trying bf16 on a CPU."""
+
+    architecture: models.Architecture
+    trains: bool
+    gru_trains: bool
+    """True if the CPU can train a GRU in bf16."""
+
+
+def check_bf16(trial: Bf16Trial) -> None:
+    """Raise INVALID_INPUT if the CPU cannot train the architecture in bf16."""
+    if not trial.trains:
+        instead = " GRU models work in bf16." if trial.gru_trains else ""
+        raise field_error(
+            ErrorCode.INVALID_INPUT,
+            "precision",
+            "must be 'fp32' or 'auto': this machine's CPU cannot train"
+            f" {trial.architecture.upper()} models in bf16.{instead}",
+        )
+
+
+def check_precision(precision: str, *, on_cuda: bool) -> None:
+    """Raise INVALID_INPUT for a precision that the device does not support."""
+    if precision == "fp16" and not on_cuda:
+        raise field_error(ErrorCode.INVALID_INPUT, "precision", "'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
+
+
+def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> None:
+    """Raise CORPUS_TOO_SHORT if a split has fewer tokens than a row; `fits` is a row length that works."""
+    if tokens < max_seq_len:
+        shorter = f"make `max_seq_len` {fits:,} or less, or " if fits >= _MIN_SEQ_LEN else ""
+        raise field_error(
+            ErrorCode.CORPUS_TOO_SHORT,
+            "max_seq_len",
+            f"is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
+            f" {shorter}give a longer text.",
+        )
+
+
+def check_newlines(documents: DocumentMode, method: TokenizerMethod) -> None:
+    """Raise MODEL_INCOMPATIBLE for a stream with a tokenizer that has no token for a newline."""
+    if documents == "stream" and method == "sentencepiece":
+        raise field_error(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            "documents",
+            "'stream' needs a newline token, which 'sentencepiece' has not: take char, byte, word, bpe or wordpiece.",
+        )

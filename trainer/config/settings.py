@@ -25,8 +25,7 @@ from pydantic import (
     field_validator,
 )
 
-from trainer.config.nested_dict import set_path
-from trainer.config.validation import did_you_mean, field_problems
+from trainer.config.validation import did_you_mean, field_problems, set_path
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 
 _NOT_FOR_CHILDREN = (

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from pydantic_core import to_json
 
-from trainer.config.compatibility import check_newlines
+from trainer.config.presets import check_newlines
 from trainer.config.validation import parse
 from trainer.contracts import tokenizers
 from trainer.contracts.errors import ErrorCode, field_error

@@ -7,9 +7,7 @@ from typing import NamedTuple, get_args
 
 from pydantic_core import to_json
 
-from trainer.config.compatibility import check
-from trainer.config.nested_dict import block, merged, value_at
-from trainer.config.validation import combined, format_value, parse, safe_name
+from trainer.config.validation import block, combined, format_value, merged, parse, safe_name, value_at
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
@@ -27,6 +25,54 @@ _REPLACED_BY = {
     "model_family": ("model.architecture",),
 }
 """Fields of a file that an option replaces, besides the option's own field."""
+
+
+class RequestOption(NamedTuple):
+    """An option: the field it sets and a description of at most 100 characters, as Discord allows."""
+
+    field: str
+    help: str
+
+
+TRAIN_OPTIONS = {
+    "corpus": RequestOption("corpus", "Corpus to train on: its name, or the path of a text file on the command line"),
+    "model": RequestOption("model_family", "Model family: char_lstm, lstm, gru, rnn, gpt2, llama, qwen or bert"),
+    "size": RequestOption("model_size", "Preset of the model's sizes, such as tiny, small or base"),
+    "epochs": RequestOption("num_epochs", "Passes over the training split"),
+    "max_steps": RequestOption("max_steps", "Stop after this many optimizer steps"),
+    "batch_size": RequestOption("batch_size", "Rows per batch, or auto"),
+    "learning_rate": RequestOption("learning_rate", "Learning rate at its highest"),
+    "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),
+    "seed": RequestOption("seed", "Seed of every random choice but the splits"),
+    "name": RequestOption("label", "Name of the run; default: the name of the corpus"),
+    "init_from": RequestOption("init_from_run_id", "Completed run to take the initial weights and the tokenizer from"),
+    "freeze_embeddings": RequestOption("freeze_embeddings", "Do not train the embedding taken over by init_from"),
+    "devices": RequestOption(
+        "devices", "Processes that train together, each on its own GPU or share of the CPU threads"
+    ),
+    "early_stopping": RequestOption("early_stopping", "Stop after this many evaluations without improvement; 0: off"),
+}
+"""Every option by its name on Discord; the command line writes hyphens for underscores."""
+
+
+def request_fields(options: Mapping[str, object]) -> dict[str, object]:
+    """Return the request fields that options set; an option that is None sets none.
+
+    A tokenizer that is a method name sets `tokenizer.method`, any other name sets `tokenizer_id`. A patience of 0
+    turns early stopping off.
+    """
+    fields: dict[str, object] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name == "tokenizer":
+            is_method = value in METHODS
+            fields["tokenizer" if is_method else "tokenizer_id"] = {"method": value} if is_method else value
+        elif name == "early_stopping":
+            fields["early_stopping"] = {"enabled": True, "patience": value} if value else {"enabled": False}
+        else:
+            fields[TRAIN_OPTIONS[name].field] = value
+    return fields
 
 
 class RequestDraft(NamedTuple):
@@ -132,17 +178,15 @@ def default_label(corpus: str) -> str | None:
 def train_request(fields: dict[str, object]) -> TrainRequest:
     """Check the fields of a train request.
 
-    Raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem, or MODEL_INCOMPATIBLE.
+    Raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem. `resolve_request` checks whether they fit together.
     """
     fields = _with_method(fields)
     missing = [*not_available(fields, "model_family", _FAMILIES), *not_available(fields, "tokenizer.method", METHODS)]
     try:
-        request = parse(TrainRequest, fields)
+        return parse(TrainRequest, fields)
     except AppError as error:
         others = [problem for problem in error.details if problem.path not in problem_paths(missing)]
         raise combined([*missing, *([refusal(error.code, *others)] if others else [])], error.code) from error
-    check(request)
-    return request
 
 
 def with_family(fields: Mapping[str, object], parent: ModelFamily | None = None) -> dict[str, object]:

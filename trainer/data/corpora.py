@@ -16,8 +16,8 @@ from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode, PathError, at_field
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
-from trainer.data.tables import as_text, is_table
-from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, line_blocks, shown_name, text_files
+from trainer.data.tables import as_text
+from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, is_table, line_blocks, shown_name, text_files
 from trainer.system.files import filled_folder, write_atomically
 
 _ADDING = Lock()
@@ -101,20 +101,13 @@ class CorpusStore:
 
         Raises DATA_NOT_FOUND, INVALID_INPUT (not UTF-8), PAYLOAD_TOO_LARGE, CORPUS_EMPTY (fewer than `minimum_lines`).
         """
-        with at_field(field):
-            return await asyncio.to_thread(self._describe, name, self.find(name, field), minimum_lines)
+        return (await self.read(name, field, minimum_lines=minimum_lines))[1]
 
-    def sample_lines(self, name: str, count: int, seed: int) -> list[str]:
-        """Return `count` lines of a corpus, drawn uniformly by seed; all lines of a shorter corpus."""
-        random = Random(seed)  # noqa: S311  no secret depends on it
-        sample: list[str] = []
-        for number, line in enumerate(chain.from_iterable(line_blocks(self.find(name)))):
-            position = int(random.random() * (number + 1))
-            if number < count:
-                sample.append(line)
-            elif position < count:
-                sample[position] = line
-        return sample
+    async def read(self, name: str, field: str, *, minimum_lines: int = 1) -> tuple[Path, CorpusRef]:
+        """Return the file or folder of a corpus, and its description; raises as `describe` does."""
+        with at_field(field):
+            path = self.find(name, field)
+            return path, await asyncio.to_thread(self._describe, name, path, minimum_lines)
 
     def add(self, name: str, path: Path, note: CorpusNote) -> bool:
         """Copy a file into the corpus folder; return False if the same corpus is there by this name already.
@@ -228,3 +221,16 @@ def _require_lines(name: str, lines: int, minimum: int) -> None:
             f"The corpus has {counted(lines, 'line')} with text; it needs at least {minimum}:"
             " lines to train on and lines held out.",
         )
+
+
+def sample_lines(path: Path, count: int, seed: int) -> list[str]:
+    """Return `count` lines of a corpus, drawn uniformly by seed; all lines of a shorter corpus."""
+    random = Random(seed)  # noqa: S311  no secret depends on it
+    sample: list[str] = []
+    for number, line in enumerate(chain.from_iterable(line_blocks(path))):
+        position = int(random.random() * (number + 1))
+        if number < count:
+            sample.append(line)
+        elif position < count:
+            sample[position] = line
+    return sample

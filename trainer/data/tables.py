@@ -6,14 +6,9 @@ from itertools import chain
 from pathlib import Path
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import line_blocks, shown_name
+from trainer.data.text import is_table, line_blocks, shown_name
 
-TABLE_SUFFIXES = (".jsonl", ".tsv")
 _FIELD = "text"
-
-
-def is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 def as_text(path: Path, folder: Path) -> Path:

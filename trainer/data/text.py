@@ -14,6 +14,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode
 
 SUFFIXES = {".txt", ".text"}
+TABLE_SUFFIXES = (".jsonl", ".tsv")
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
 _CHUNK_BYTES = 1 << 18
@@ -49,6 +50,10 @@ def text_files(path: Path) -> list[Path]:
                 " to a file.",
             )
     return files
+
+
+def is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 def corpus_sha256(path: Path) -> str:

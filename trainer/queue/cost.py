@@ -1,4 +1,6 @@
-"""Estimates the cost of a training before it is queued, and refuses a training that cannot fit; imports no torch.
+"""Estimates the cost of a training before it is queued, and what it needs of a worker; imports no torch.
+
+Refuses a training that cannot fit, here or on any running worker.
 
 Parameters are exact once the vocabulary is known. Memory is the sum of weights, gradients, optimizer moments,
 activations and logits, in 4-byte numbers, on top of the process. Time comes from an earlier run of this machine.
@@ -13,24 +15,23 @@ from typing import NamedTuple
 import structlog
 
 from trainer.artifacts.runs import RunStore
-from trainer.artifacts.tokenizer_files import read_manifest
-from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.checkpoint_schedule import scheduled_steps
-from trainer.config.presets import batch_rows
+from trainer.config.presets import batch_rows, scheduled_steps
 from trainer.config.settings import Settings
-from trainer.contracts.base import changed
+from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.cost import GIB, MIB, Cost
-from trainer.contracts.errors import AppError, ErrorCode, at_field
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
 from trainer.contracts.models import TransformerConfig
-from trainer.contracts.runs import EffectiveRequest, TrainRequest
+from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import (
     BYTE_NAMES,
     ByteTokenizerConfig,
     CharTokenizerConfig,
+    TokenizerManifest,
     WordTokenizerConfig,
     has_byte_fallback,
 )
-from trainer.data.corpora import CorpusStore
+from trainer.contracts.wording import WAIT_MESSAGES, counted
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
 from trainer.system.hardware import cpu_name, has_bf16, may_have_cuda, memory_bytes
@@ -39,6 +40,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 SAFETY_FACTOR = 1.5
 """A training is refused only if the estimate divided by this factor does not fit."""
+UNMET: tuple[WaitReason | None, ...] = ("worker", "gpu", "cpu", "memory")
+"""The reasons why no running worker takes a queued run."""
 _NUMBER_BYTES = 4
 _MOMENTS = {"adam": 2, "adamw": 2}
 _LOGITS_COPIES = 4
@@ -79,14 +82,14 @@ class Machine(NamedTuple):
     free_disk_bytes: int
 
 
-def preview_cost(effective: EffectiveRequest, corpora: CorpusStore, settings: Settings) -> Cost:
-    """Estimate the cost of a checked request.
+def preview_cost(
+    effective: EffectiveRequest, corpus: Path, stored: TokenizerManifest | None, settings: Settings
+) -> Cost:
+    """Estimate the cost of a checked request, given the corpus and the stored tokenizer that it takes.
 
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory or free disk.
     """
-    sample, sample_bytes = sample_text(corpora.find(effective.corpus.name))
-    folder = tokenizer_folder(effective, settings)
-    stored = None if folder is None else read_manifest(folder)
+    sample, sample_bytes = sample_text(corpus)
     if stored is None:
         vocabulary = estimate_vocabulary(effective, sample, sample_bytes)
     else:
@@ -102,22 +105,6 @@ def preview_cost(effective: EffectiveRequest, corpora: CorpusStore, settings: Se
         tokens = train_tokens * cost.steps / steps_per_epoch(effective, train_tokens, on_cuda=machine.on_cuda)
         seconds = min(tokens / speed, effective.max_seconds or math.inf)
     return changed(cost, seconds=seconds, is_exact=stored is not None)
-
-
-def tokenizer_folder(request: TrainRequest | EffectiveRequest, settings: Settings) -> Path | None:
-    """Return the folder of the stored tokenizer that a run takes; None if the run trains its own.
-
-    Raises RUN_NOT_FOUND or TOKENIZER_NOT_FOUND, and CONFLICT while the tokenizer is being trained.
-    """
-    if request.init_from_run_id is not None:
-        return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).tokenizer
-    if request.tokenizer_id is None:
-        return None
-    with at_field("tokenizer_id"):
-        tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
-        tokenizer.completed_manifest()
-    tokenizer.mark_used()  # so that no cleanup removes it before the run is accepted
-    return tokenizer.path
 
 
 def sample_text(corpus: Path) -> tuple[str, int]:
@@ -268,3 +255,59 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
             ratio = model.params / params
             speeds.append((abs(math.log(ratio)), epochs * data.train.tokens / seconds * ratio))
     return min(speeds)[1] if speeds else None
+
+
+def needs_of(effective: EffectiveRequest, cost: Cost | None) -> JobNeeds:
+    """Return the needs of a training; one with an estimated cost needs two thirds of its memory.
+
+    `cuda:N` names a GPU of the worker, which needs more than N of them. Precision fp16 needs a GPU, too.
+    """
+    memory_bytes = 0 if cost is None else int(cost.memory_bytes / SAFETY_FACTOR)
+    name, _, number = effective.device.partition(":")
+    if name == "cuda" or effective.precision == "fp16":
+        gpus = max(effective.devices, int(number or 0) + 1)
+        return JobNeeds(device="cuda", gpus=gpus, memory_bytes=memory_bytes)
+    device: JobDevice = "cpu" if name == "cpu" else "any"
+    return JobNeeds(device=device, memory_bytes=memory_bytes)
+
+
+def unmet(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> WaitReason | None:
+    """Return what none of the workers that take jobs has for this one; None if one can, or if none takes any."""
+    ready = [worker for worker in workers if worker.state == "ready"]
+    if not ready or any(worker.can_take(needs) for worker in ready):
+        return None
+    if needs.gpus > max(len(worker.gpu_memory_bytes) for worker in ready):
+        return "gpu"
+    if max(worker.room_bytes(needs.device) for worker in ready) < 0:
+        return "cpu"
+    return "memory"
+
+
+def check_workers(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> None:
+    """Refuse a training that none of the workers that take jobs can hold; without such a worker, refuse nothing.
+
+    Raises CUDA_NOT_AVAILABLE, unless a worker of this machine may have a GPU, or MODEL_INCOMPATIBLE.
+    """
+    ready = [worker for worker in workers if worker.state == "ready"]
+    missing = unmet(needs, ready)
+    if missing == "gpu" and not may_have_cuda():
+        raise AppError(
+            ErrorCode.CUDA_NOT_AVAILABLE,
+            f"This training needs {counted(needs.gpus, 'GPU')}, and no running worker has as many: use `device` 'cpu',"
+            " or start a worker on a machine with CUDA.",
+        )
+    if missing == "memory":
+        most = max(worker.room_bytes(needs.device) for worker in ready)
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"This training needs at least {needs.memory_bytes / GIB:.1f} GiB of memory, and the largest running worker"
+            f" has {most / GIB:.1f}: make `batch_size`, `max_seq_len` or the model smaller.",
+        )
+
+
+def waiting_for(training: Sequence[str], ahead: int) -> str:
+    """Return what a queued run waits for: runs that train now, of `ahead` runs before it."""
+    if not training:
+        return WAIT_MESSAGES["turn"]
+    others = f"; {counted(ahead - len(training), 'other run')} before it" if ahead > len(training) else ""
+    return f"Waiting for {' and '.join(training)}, which {'trains' if len(training) == 1 else 'train'} now{others}."

@@ -16,7 +16,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
 from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload, JobNeeds
 from trainer.contracts.runs import RunRecord
-from trainer.queue.needs import needs_of
+from trainer.queue.cost import needs_of
 from trainer.store import keys
 from trainer.store.store import Store
 

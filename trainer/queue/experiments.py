@@ -13,11 +13,10 @@ from trainer.artifacts.kinds import EXPERIMENT_QUEUE
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
-from trainer.config.nested_dict import merged
 from trainer.config.presets import split_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
-from trainer.config.validation import parse
+from trainer.config.validation import merged, parse
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.experiments import (

@@ -7,10 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
-from trainer.config.compatibility import check_generates, check_scores
 from trainer.contracts.base import narrowed
 from trainer.contracts.completions import CompletionRecord, CompletionRequest
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.inference import (
     ChatRecord,
     ChatRequest,
@@ -34,6 +33,23 @@ from trainer.data.input_text import load_input
 from trainer.data.normalization import documents
 
 RequestT = TypeVar("RequestT", bound=InferenceRequest)
+
+
+def check_generates(objective: Objective) -> None:
+    """Raise MODEL_INCOMPATIBLE for a model that cannot generate text."""
+    if objective == "masked_lm":
+        message = "This run was trained with masked_lm and cannot generate text. Score text instead."
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+
+
+def check_scores(request: ScoreRequest, objective: Objective) -> None:
+    """Raise MODEL_INCOMPATIBLE for options that the model does not support."""
+    if objective == "masked_lm" and request.context == "none":
+        message = "'none' is for causal models only; this run was trained with masked_lm."
+        raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "context", message)
+    if objective == "causal_lm" and request.pll_within_word:
+        message = "is for masked models only; this run was trained with causal_lm."
+        raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "pll_within_word", message)
 
 
 class HttpRoute(NamedTuple):

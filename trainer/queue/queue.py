@@ -48,10 +48,10 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
+from trainer.queue.cost import UNMET, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
 from trainer.queue.inference_client import InferenceClient
-from trainer.queue.needs import UNMET, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys

@@ -19,8 +19,16 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.compatibility import Bf16Trial, architecture, check_bf16, check_precision, check_text_length
-from trainer.config.presets import request_hash, resolve
+from trainer.config.presets import (
+    Bf16Trial,
+    architecture,
+    check_bf16,
+    check_parts,
+    check_precision,
+    check_text_length,
+    request_hash,
+    resolve,
+)
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
 from trainer.contracts.base import changed
@@ -28,12 +36,12 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.leaks import Leaks
 from trainer.contracts.models import Architecture
-from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
-from trainer.contracts.tokenizers import WordTokenizerConfig, has_byte_fallback
-from trainer.data.corpora import CorpusStore
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
+from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig, has_byte_fallback
+from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
-from trainer.queue.cost import preview_cost, tokenizer_folder
+from trainer.queue.cost import preview_cost
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
 from trainer.system.hardware import instruction_set, may_have_cuda
@@ -62,6 +70,16 @@ class TrainingPreview(NamedTuple):
     unused_settings: Mapping[str, Setting]
 
 
+class _Resolved(NamedTuple):
+    """A checked request with the files that it takes."""
+
+    effective: EffectiveRequest
+    paths: Mapping[str, Path]
+    """The files or folders of its corpora, by field."""
+    tokenizer: TokenizerManifest | None
+    """The stored tokenizer; None if the run trains its own."""
+
+
 async def preview_training(
     request: TrainRequest,
     corpora: CorpusStore,
@@ -76,38 +94,54 @@ async def preview_training(
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
     request = with_labelled_tokenizer(request, requested_paths, settings)
-    effective = await resolve_request(request, corpora, settings)
-    cost = await asyncio.to_thread(preview_cost, effective, corpora, settings)
-    leaks = await asyncio.to_thread(_preview_leaks, effective, corpora)
+    effective, paths, tokenizer = await _resolve_all(request, corpora, settings)
+    cost = await asyncio.to_thread(preview_cost, effective, paths["corpus"], tokenizer, settings)
+    leaks = await asyncio.to_thread(_preview_leaks, effective, paths)
     return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
     """Check a training request and everything it names, and fill its absent values; changes nothing.
 
-    In one pass: device, parent run and tokenizer, corpora, presets, and the fit of corpus, tokenizer and row length.
     Raises AppError.
     """
+    return (await _resolve_all(request, corpora, settings)).effective
+
+
+async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> _Resolved:
+    """Check a training request and everything it names, and fill its absent values; changes nothing.
+
+    In one pass: parts, device, parent run and tokenizer, corpora, presets, and the fit of corpus, tokenizer and row
+    length. Raises AppError.
+    """
+    check_parts(request)
     await _check_device(request, settings)
     parent = _find_parent(request, settings)
-    folder = tokenizer_folder(request, settings)
+    folder = _tokenizer_folder(request, settings)
+    tokenizer = None if folder is None else read_manifest(folder)
     named = {"validation_corpus": request.validation_corpus, "test_corpus": request.test_corpus}
     with at_field("corpus"):
         splits = {field: name for field, name in corpora.splits(request.corpus).items() if named.get(field) is None}
     request = changed(request, **splits)
-    validation, test = request.validation_corpus, request.test_corpus
+    paths: dict[str, Path] = {}
+    references: dict[str, CorpusRef] = {}
+    for field, minimum_lines in (("corpus", count_splits(request)), ("validation_corpus", 1), ("test_corpus", 1)):
+        name: str | None = getattr(request, field)
+        if name is not None:
+            paths[field], references[field] = await corpora.read(name, field, minimum_lines=minimum_lines)
     effective = resolve(
         request,
-        corpus=await corpora.describe(request.corpus, minimum_lines=count_splits(request)),
-        validation_corpus=None if validation is None else await corpora.describe(validation, "validation_corpus"),
-        test_corpus=None if test is None else await corpora.describe(test, "test_corpus"),
+        corpus=references["corpus"],
+        validation_corpus=references.get("validation_corpus"),
+        test_corpus=references.get("test_corpus"),
         parent=parent,
-        tokenizer=None if folder is None else read_manifest(folder),
+        tokenizer=tokenizer,
     )
     if not request.allow_same_corpus:
         _check_different(effective)
-    await asyncio.to_thread(_check_corpus, request, effective, corpora, folder)
-    return effective
+    shown = corpora.shown(request.corpus)
+    await asyncio.to_thread(_check_corpus, request, effective, paths["corpus"], shown, folder)
+    return _Resolved(effective, paths, tokenizer)
 
 
 def with_labelled_tokenizer(
@@ -210,6 +244,22 @@ def _find_parent(request: TrainRequest, settings: Settings) -> RunManifest | Non
         raise field_error(error.code, "init_from_run_id", f"names no completed run. {error.message}") from None
 
 
+def _tokenizer_folder(request: TrainRequest, settings: Settings) -> Path | None:
+    """Return the folder of the stored tokenizer that a run takes; None if the run trains its own.
+
+    Raises RUN_NOT_FOUND or TOKENIZER_NOT_FOUND, and CONFLICT while the tokenizer is being trained.
+    """
+    if request.init_from_run_id is not None:
+        return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).tokenizer
+    if request.tokenizer_id is None:
+        return None
+    with at_field("tokenizer_id"):
+        tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
+        tokenizer.completed_manifest()
+    tokenizer.mark_used()  # so that no cleanup removes it before the run is accepted
+    return tokenizer.path
+
+
 def _check_different(effective: EffectiveRequest) -> None:
     """Refuse a text in two roles: what is measured on it would be known from training or from selecting weights."""
     roles: dict[str, str] = {}
@@ -224,14 +274,13 @@ def _check_different(effective: EffectiveRequest) -> None:
             )
 
 
-def _preview_leaks(effective: EffectiveRequest, corpora: CorpusStore) -> Leaks:
+def _preview_leaks(effective: EffectiveRequest, paths: Mapping[str, Path]) -> Leaks:
     """Measure the leaks between the splits of a short text; the worker measures those of a long one."""
     if sum(corpus.bytes for corpus in effective.corpora) > _MAX_LEAK_BYTES:
         return {}
     from trainer.data.corpus import SplitCorpus, SplitRule  # numpy: not at the start of the bot
     from trainer.data.leaks import measure_leaks
 
-    paths = {field: corpora.find(corpus.name) for field, corpus in effective.corpora_by_field().items()}
     split = SplitCorpus(
         paths["corpus"],
         effective.tokenizer.normalization,
@@ -244,24 +293,21 @@ def _preview_leaks(effective: EffectiveRequest, corpora: CorpusStore) -> Leaks:
 
 
 def _check_corpus(
-    request: TrainRequest, effective: EffectiveRequest, corpora: CorpusStore, stored_tokenizer: Path | None
+    request: TrainRequest, effective: EffectiveRequest, path: Path, name: str, stored_tokenizer: Path | None
 ) -> None:
     """Refuse a corpus with too few files or tokens, or one whose tokens a stored tokenizer hardly knows.
 
     The length of a long corpus is not checked here: the worker counts its tokens.
     """
-    path, needed = corpora.find(request.corpus), count_splits(request)
-    files = len(text_files(path))
+    files, needed = len(text_files(path)), count_splits(request)
     if request.split_by == "file" and files < needed:
         raise field_error(
             ErrorCode.CORPUS_EMPTY,
             "split_by",
-            f"is 'file', which needs a folder of at least {needed} texts, one for each split;"
-            f" '{corpora.shown(request.corpus)}' has {files}.",
+            f"is 'file', which needs a folder of at least {needed} texts, one for each split; '{name}' has {files}.",
         )
     if stored_tokenizer is not None:
-        name = corpora.shown(request.corpus)
-        unknown = unknown_share(stored_tokenizer, corpora.sample_lines(request.corpus, _SAMPLED_LINES, request.seed))
+        unknown = unknown_share(stored_tokenizer, sample_lines(path, _SAMPLED_LINES, request.seed))
         if unknown > _MAX_UNKNOWN_SHARE:
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,

@@ -5,8 +5,7 @@ import sys
 import torch
 from pydantic import TypeAdapter
 
-from trainer.config.compatibility import Bf16Trial
-from trainer.config.presets import resolve
+from trainer.config.presets import Bf16Trial, resolve
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.contracts.tokenizers import SpecialIds

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch._C._verbose import mkldnn_set_verbose
 
-from trainer.config.compatibility import check_bf16, check_precision
-from trainer.config.presets import batch_rows, halved_batch
+from trainer.config.presets import batch_rows, check_bf16, check_precision, halved_batch
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
 from trainer.models.threads import ThreadChoice

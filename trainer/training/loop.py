@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.config.checkpoint_schedule import scheduled_steps
+from trainer.config.presets import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest

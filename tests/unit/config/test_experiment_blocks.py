@@ -9,9 +9,9 @@ from tests.support import ROOT
 from tests.support.experiments import TRANSFORMER, Fields, document, request_of, resolved, transformer
 from tests.support.refusals import refused
 from trainer.config.experiment_file import read_experiment, read_yaml
-from trainer.config.nested_dict import value_at
-from trainer.config.presets import request_hash
+from trainer.config.presets import check_parts, request_hash
 from trainer.config.train_request import train_request
+from trainer.config.validation import value_at
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import CheckpointRule, OptimizerConfig
 
@@ -250,8 +250,13 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
     ("code", "changes", "path", "said"), [(code, *mistake) for code, all_of in MISTAKES.items() for mistake in all_of]
 )
 def test_one_mistake__is_one_problem_at_its_path(code: ErrorCode, changes: Values, path: str, said: str) -> None:
+    draft = read_experiment(document(changes), {})
     with refused(code, said, path):
-        request_of(changes)
+        request = draft.request()
+        try:
+            check_parts(request)
+        except AppError as error:
+            raise draft.located(error) from error
 
 
 def test_refusal__is_told_at_the_place_of_its_field() -> None:

@@ -14,9 +14,9 @@ from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer
 from trainer.artifacts.runs import manifest_of
 from trainer.config.experiment_file import experiment_yaml, read_experiment, read_yaml
-from trainer.config.nested_dict import block, value_at
 from trainer.config.presets import request_hash
 from trainer.config.train_request import train_request
+from trainer.config.validation import block, value_at
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode

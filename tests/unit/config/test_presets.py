@@ -5,14 +5,15 @@ from typing import get_args
 
 import pytest
 
-from tests.support.families import TRANSFORMERS
+from tests.support.families import FAMILIES, TRANSFORMERS
+from tests.support.families import request_of as family_request
 from tests.support.refusals import refused
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
-from trainer.config.nested_dict import value_at
-from trainer.config.presets import request_hash, resolve
-from trainer.config.validation import parse
+from trainer.config.presets import check_parts, request_hash, resolve
+from trainer.config.train_request import train_request
+from trainer.config.validation import parse, value_at
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily
@@ -308,3 +309,31 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
     assert {request_hash(run) for run in same} == {request_hash(effective())}
     different = [effective(**fields) for fields in COUNTED] + [effective(), effective(changed(CORPUS, sha256="b" * 64))]
     assert len({request_hash(run) for run in different}) == len(different)
+
+
+NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"
+IN_SIGHT = "must be false: with causal_lm the model would see what it is to predict"
+BOTH_SIDES: dict[str, object] = {"model": {"bidirectional": True}}
+MASKED: dict[str, object] = {"objective": "masked_lm"}
+MATRIX: list[tuple[str, dict[str, object], str, str]] = [
+    ("bert", {"objective": "causal_lm"}, "objective", "must be 'masked_lm' for bert: it reads both"),
+    *((family, MASKED, "objective", NOT_BEHIND.format(family)) for family in ("gpt2", "llama", "qwen")),
+    *((family, BOTH_SIDES, "model.bidirectional", IN_SIGHT) for family in ("lstm", "gru", "rnn")),
+    ("char_lstm", MASKED | BOTH_SIDES, "model.bidirectional", "must be false for char_lstm, which has one"),
+    ("char_lstm", {"tokenizer": {"method": "bpe"}}, "tokenizer.method", "must be 'char' for char_lstm: take lstm for"),
+    ("gru", {"compute": {"gradient_checkpointing": True}}, "compute.gradient_checkpointing", "is for transformers"),
+    ("bert", {"sample_every_steps": 5}, "sample_every_steps", "must be left out"),
+]
+
+
+@pytest.mark.parametrize(("family", "fields", "path", "said"), MATRIX)
+def test_parts__that_cannot_be_trained_together_are_refused(
+    family: str, fields: dict[str, object], path: str, said: str
+) -> None:
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, f"`{path}` {said}", path):
+        check_parts(train_request({"corpus": "kk", "tokenizer": CHAR, "model_family": family, **fields}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parts__that_can_be_trained_are_taken(name: str) -> None:
+    check_parts(family_request(name))

@@ -18,7 +18,7 @@ from tests.support.refusals import refused
 from trainer.config.settings import LimitSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
-from trainer.data.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.text import corpus_sha256
 
 OUTSIDE = "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
@@ -113,12 +113,13 @@ async def test_text__larger_than_the_limit_is_refused_also_in_parts(root: Path, 
             await small.describe(name)
 
 
-def test_sample__is_drawn_by_seed_from_all_lines_alike(corpora: CorpusStore, root: Path) -> None:
+def test_sample__is_drawn_by_seed_from_all_lines_alike(root: Path) -> None:
     lines = [f"line {i}" for i in range(10)]
-    (root / "ten.txt").write_text("\n\n".join(lines))
-    assert corpora.sample_lines("ten", 10, 1) == corpora.sample_lines("ten", 99, 1) == lines
-    assert corpora.sample_lines("ten", 4, 1) == corpora.sample_lines("ten", 4, 1) != corpora.sample_lines("ten", 4, 2)
-    samples = [corpora.sample_lines("ten", 3, seed) for seed in range(1000)]
+    path = root / "ten.txt"
+    path.write_text("\n\n".join(lines))
+    assert sample_lines(path, 10, 1) == sample_lines(path, 99, 1) == lines
+    assert sample_lines(path, 4, 1) == sample_lines(path, 4, 1) != sample_lines(path, 4, 2)
+    samples = [sample_lines(path, 3, seed) for seed in range(1000)]
     assert all(len(set(sample)) == 3 for sample in samples)
     counts = Counter(line for sample in samples for line in sample)
     assert set(counts) == set(lines)

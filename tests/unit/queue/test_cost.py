@@ -32,12 +32,11 @@ from trainer.queue.cost import (
     estimate,
     estimate_vocabulary,
     find_speed,
-    preview_cost,
     sample_text,
     this_machine,
     train_share,
 )
-from trainer.queue.resolve import resolve_request
+from trainer.queue.resolve import preview_training, resolve_request
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import cpu_name
 
@@ -213,8 +212,7 @@ def test_estimate__is_near_the_use_of_a_training(tmp_path: Path) -> None:
 
 async def previewed(folder: Path, **fields: object) -> Cost:
     settings = settings_in(folder)
-    corpora = CorpusStore(settings)
-    return preview_cost(await resolve_request(tiny_request(**fields), corpora, settings), corpora, settings)
+    return (await preview_training(tiny_request(**fields), CorpusStore(settings), settings)).cost
 
 
 async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from tests.support.resumed import hexes, saved_last
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import TEXT, after, digest, figures, losses, observed
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.config.compatibility import architecture
-from trainer.config.presets import request_hash
+from trainer.config.presets import architecture, request_hash
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore

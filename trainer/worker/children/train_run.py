@@ -15,7 +15,7 @@ from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.compatibility import check_text_length, is_unidirectional
+from trainer.config.presets import check_text_length
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
@@ -34,6 +34,7 @@ from trainer.contracts.events import (
     stamp,
 )
 from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
+from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import (
     DataFacts,
     ModelFacts,
@@ -456,3 +457,7 @@ def _opened_at(path: Path, rows: int) -> BinaryIO:
         file.readline()
     file.truncate(file.tell())
     return file
+
+
+def is_unidirectional(config: ModelConfig) -> bool:
+    return "causal_lm" in config.objectives and not (isinstance(config, RnnConfig) and config.bidirectional)

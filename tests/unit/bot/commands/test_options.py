@@ -15,9 +15,8 @@ from bot.commands.training import Size, clean_label, with_label, with_option_nam
 from bot.rest.attachments import attachment_name, download, read_attachment
 from tests.support.cards import texts
 from tests.support.properties import for_all
-from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import load_settings
-from trainer.config.train_request import train_request, with_family
+from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request, with_family
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, tiny_request
+from tests.support.families import CAUSAL, FAMILIES, effective_of
 from trainer.artifacts.runs import RunStore
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
@@ -14,7 +15,7 @@ from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
-from trainer.worker.children.train_run import TrainingAttempt
+from trainer.worker.children.train_run import TrainingAttempt, is_unidirectional
 
 LINES, LINE_TOKENS = 20, 8
 TEXT = "\n".join(f"abc {number:03d}" for number in range(LINES)).encode()
@@ -96,3 +97,8 @@ async def test_training_split__that_is_shorter_than_one_sequence_ends_the_run(tm
 @pytest.mark.process
 async def test_training_split__of_one_sequence_is_enough(tmp_path: Path) -> None:
     assert (await trained(tmp_path, max_seq_len=TRAINED, max_steps=1)).status == "completed"
+
+
+def test_sides__are_one_for_all_but_bert_and_two_directions() -> None:
+    one_sided = [name for name in FAMILIES if is_unidirectional(effective_of(name).model)]
+    assert one_sided == CAUSAL

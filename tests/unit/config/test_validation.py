@@ -7,9 +7,8 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 
 from tests.support.refusals import refused
-from trainer.config.nested_dict import set_path
 from trainer.config.train_request import train_request
-from trainer.config.validation import did_you_mean, format_value, parse, parse_json, safe_name, takes_any_text
+from trainer.config.validation import did_you_mean, format_value, parse, parse_json, safe_name, set_path, takes_any_text
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest

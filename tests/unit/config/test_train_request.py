@@ -1,6 +1,8 @@
 """The options that Discord and the command line share, and the request fields that they set."""
 
-from trainer.config.request_options import TRAIN_OPTIONS, request_fields
+import pytest
+
+from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request
 from trainer.config.validation import parse
 from trainer.contracts.runs import TrainRequest
 
@@ -22,3 +24,13 @@ def test_options__become_the_fields_of_a_request() -> None:
     assert parse(TrainRequest, fields).early_stopping.patience == 4
     assert request_fields({"tokenizer": "bpe-20260101"}) == {"tokenizer_id": "bpe-20260101"}
     assert request_fields({"early_stopping": 0}) == {"early_stopping": {"enabled": False}}, "a patience of 0"
+
+
+METHOD_OF = {"lstm": "word", "gru": "word", "rnn": "word", "gpt2": "bpe", "llama": "bpe", "qwen": "bpe"}
+
+
+@pytest.mark.parametrize(("family", "method"), [("char_lstm", "char"), ("bert", "wordpiece"), *METHOD_OF.items()])
+def test_tokenizer_options_without_a_method__are_of_the_familys(family: str, method: str) -> None:
+    options: dict[str, object] = {"model_family": family, "tokenizer": {"normalization": {"lowercase": True}}}
+    request = train_request({"corpus": "kk", **options})
+    assert request.tokenizer is not None and request.tokenizer.method == method

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.properties import for_all
-from trainer.config.checkpoint_schedule import scheduled_steps
+from trainer.config.presets import scheduled_steps
 from trainer.contracts.runs import CheckpointRule
 
 NOTHING: list[int] = []

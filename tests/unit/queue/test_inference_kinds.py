@@ -1,0 +1,26 @@
+"""Inference requests that the objective of a run does not support are refused with one sentence."""
+
+import pytest
+
+from tests.support.refusals import refused
+from trainer.config.validation import parse
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.inference import ScoreRequest
+from trainer.contracts.models import Objective
+from trainer.queue.inference_kinds import check_generates, check_scores
+
+
+def test_generation__is_refused_for_a_model_that_fills_gaps() -> None:
+    check_generates("causal_lm")
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "cannot generate text"):
+        check_generates("masked_lm")
+
+
+@pytest.mark.parametrize(
+    ("values", "objective"), [({"context": "none"}, "masked_lm"), ({"pll_within_word": True}, "causal_lm")]
+)
+def test_scores__of_options_that_the_objective_has_not_are_refused(
+    values: dict[str, object], objective: Objective
+) -> None:
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, f"trained with {objective}"):
+        check_scores(parse(ScoreRequest, {"text": "a", **values}), objective)
