@@ -12,7 +12,7 @@ import structlog
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, step_folder
 from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
-from trainer.artifacts.job_folder import in_order
+from trainer.artifacts.job_folder import AnyJob, in_order
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
@@ -115,7 +115,7 @@ class _Cleanup:
                 try:
                     removals = self._clean_run(run, latest)
                 except (AppError, OSError, ValueError) as error:  # ValueError: a damaged record
-                    removals = [self._failed(self._removal(run.path, _UNREADABLE, run_id=run.run_id), error)]
+                    removals = [self._failed(self._removal(run.path, _UNREADABLE, run), error)]
                 yield from removals
 
     def _needed_runs(self) -> set[str | None]:
@@ -141,7 +141,7 @@ class _Cleanup:
             if has_copy:
                 weights = [run.path / file.path for file in manifest.files if Path(file.path).match(_WEIGHTS)]
                 found += [(path, _STORED) for path in weights if path.exists()]
-            return [self._remove(path, why, run_id=run.run_id) for path, why in found]
+            return [self._remove(path, why, run) for path, why in found]
 
     def _has_copy(self, run: RunDirectory, status: FinalState) -> bool:
         """Return True if the object store has all files of a completed run, whose weights are still here."""
@@ -166,7 +166,7 @@ class _Cleanup:
             tokenizer_id = tokenizer.tokenizer_id
             if tokenizer_id in used or tokenizer_id in named or not _is_unused(tokenizer, latest, labels):
                 continue
-            yield self._remove(tokenizer.path, _UNUSED, tokenizer_id=tokenizer_id)
+            yield self._remove(tokenizer.path, _UNUSED, tokenizer)
 
     def _clean_corpus_cache(self) -> Iterator[Removal]:
         """Remove encoded corpora until the others take little enough space; those in use stay."""
@@ -189,11 +189,9 @@ class _Cleanup:
                 excess -= removal.bytes if removal.error is None else 0
                 yield removal
 
-    def _remove(
-        self, path: Path, reason: str, *, run_id: str | None = None, tokenizer_id: str | None = None
-    ) -> Removal:
+    def _remove(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
         """Remove a file or folder, or only log it in a dry run."""
-        removal = self._removal(path, reason, run_id=run_id, tokenizer_id=tokenizer_id)
+        removal = self._removal(path, reason, job)
         if self._dry_run:
             _log_of(removal).info("cleanup_dry_run")
             return removal
@@ -213,13 +211,14 @@ class _Cleanup:
         _log_of(removal).info("cleanup_completed")
         return removal
 
-    def _removal(
-        self, path: Path, reason: str, *, run_id: str | None = None, tokenizer_id: str | None = None
-    ) -> Removal:
+    def _removal(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
         size, files = _size(path)
         is_cached = path.is_relative_to(self._app.corpus_cache)
         shown = path.relative_to(self._app.data_root if is_cached else self._app.artifacts_root).as_posix()
-        return Removal(path=shown, reason=reason, bytes=size, files=files, run_id=run_id, tokenizer_id=tokenizer_id)
+        fields: dict[str, object] = {"path": shown, "reason": reason, "bytes": size, "files": files}
+        if job is not None:
+            fields.update(job.log_id)
+        return Removal.model_validate(fields)
 
     def _failed(self, removal: Removal, error: AppError | OSError | ValueError) -> Removal:
         """Log and return a removal that failed; the message of an OSError would show the server's path."""
@@ -236,12 +235,10 @@ class _Cleanup:
 
 def _log_of(removal: Removal) -> structlog.stdlib.BoundLogger:
     """Return a logger whose lines say what is removed."""
-    bound = log.bind(path=removal.path, reason=removal.reason, bytes_freed=removal.bytes, files_deleted=removal.files)
-    if removal.run_id is not None:
-        bound = bound.bind(run_id=removal.run_id)
-    if removal.tokenizer_id is not None:
-        bound = bound.bind(tokenizer_id=removal.tokenizer_id)
-    return bound
+    ids: dict[str, object] = removal.model_dump(include={"run_id", "tokenizer_id"}, exclude_none=True)
+    return log.bind(
+        path=removal.path, reason=removal.reason, bytes_freed=removal.bytes, files_deleted=removal.files, **ids
+    )
 
 
 def _take_locks(run: RunDirectory, locks: ExitStack) -> bool:
