@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Sequence
 from time import monotonic
 
@@ -31,7 +32,7 @@ from trainer.contracts.jobs import InferenceJobPayload
 from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.store import keys
 from trainer.store.answers import ChatAppend
-from trainer.store.connection import STORE_ERRORS
+from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
 from trainer.store.store import Store
 from trainer.system.heartbeat import StallDetector
 from trainer.worker.inference_process import InferenceChild
@@ -137,10 +138,8 @@ class InferenceJobs:
         return await self._compute_here(record)
 
     def _has_weights(self, run_id: str) -> bool:
-        try:
-            return self._runs.get(run_id).weights.exists()
-        except AppError:
-            return False
+        run = self._runs.find(run_id)
+        return run is not None and run.weights.exists()
 
     async def _measure(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request that adds files to its run, after storing them."""
@@ -209,10 +208,8 @@ class InferenceJobs:
         return ChatAppend(chat, turn.model_dump_json(), self._settings.queue.chat_ttl_seconds)
 
     async def _publish(self, event: InferenceEvent) -> None:
-        try:
+        async with tolerate_no_redis("event_publication_failed", seconds=math.inf, request_id=event.request_id):
             await self._store.publish_inference(event)
-        except STORE_ERRORS as error:
-            log.warning("event_publication_failed", request_id=event.request_id, error=type(error).__name__)
 
 
 def _failed(record: InferenceRecord, error: AppError) -> InferenceRecord:
