@@ -1,10 +1,7 @@
 """The worker's children are forked from a server process: how they start, end and outlive its death."""
 
-import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from tests.support import (
     child_of,
     children_of_this_test,
     ended,
-    environment_in,
     gone,
     is_running,
     kill,
@@ -30,6 +26,7 @@ from tests.support import (
     wait_for_status,
 )
 from tests.support.waiting import until
+from tests.support.worker_runs import worker_in
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.worker.child_process import start_child
 
@@ -53,17 +50,12 @@ async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
 
 
 async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "trainer", "worker"]
-    worker = await asyncio.create_subprocess_exec(
-        *words, cwd=tmp_path, env=environment_in(tmp_path), stderr=subprocess.DEVNULL
-    )
-    await until(lambda: any(map(has_loaded("libtorch"), processes(tmp_path, SERVER))))
-    [server] = processes(tmp_path, SERVER)
-    alone = is_alone(server)
-    os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
-    worker.kill()
-    await worker.wait()
-    assert alone
+    async with worker_in(tmp_path) as worker:
+        await until(lambda: any(map(has_loaded("libtorch"), processes(tmp_path, SERVER))))
+        [server] = processes(tmp_path, SERVER)
+        assert is_alone(server)
+        os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
+        worker.kill()
     assert await gone(tmp_path)
 
 

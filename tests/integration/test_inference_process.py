@@ -12,8 +12,9 @@ import pytest
 from tests.support import environment_in, processes, settings_in
 from tests.support.inference import RUN, finished_run
 from tests.support.waiting import until
-from trainer.config.settings import QueueSettings, Settings
+from trainer.config.settings import QueueSettings
 from trainer.config.validation import parse
+from trainer.contracts.base import changed
 from trainer.contracts.completions import CompletionRecord, CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -28,6 +29,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
 from trainer.queue.inference_kinds import new_record
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
+from trainer.system.heartbeat import processor_ticks
 from trainer.worker.inference_process import InferenceChild
 
 LINE = "the quick brown fox\n"
@@ -35,9 +37,7 @@ LINE = "the quick brown fox\n"
 
 def child_in(folder: Path, **changes: float) -> InferenceChild:
     finished_run(folder)
-    queue: dict[str, object] = {"queue": QueueSettings.model_validate(changes)}
-    settings: Settings = settings_in(folder).model_copy(update=queue)
-    return InferenceChild(settings)
+    return InferenceChild(changed(settings_in(folder), queue=QueueSettings.model_validate(changes)))
 
 
 def asking(name: str, request: InferenceRequest, run_id: str = RUN) -> InferenceRecord:
@@ -113,8 +113,9 @@ async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) ->
         impatient, queued = [
             asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("impatient", "queued")
         ]
-        await asyncio.sleep(0.2)
         [before] = processes(tmp_path, "answer-requests")
+        used = processor_ticks(before.pid)
+        await until(lambda: processor_ticks(before.pid) > used + 5)
         impatient.cancel()
         alone.cancel()
         after = await queued

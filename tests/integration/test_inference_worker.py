@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request, twin
+from tests.support import add_corpus, ended, mt, running, settings_in, some_text, tiny_request, twin
 from tests.support import wait_for_status as wait
-from tests.support.runs import record
+from tests.support.redis_servers import address
 from tests.support.waiting import PATIENCE_SECONDS
-from trainer.artifacts.runs import RunStore
-from trainer.commands.main import main
 from trainer.config.settings import LoggingSettings
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import score_lines
@@ -93,7 +91,7 @@ async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> 
 
 async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path) -> None:
     """Every key but the common streams, workers and turns of users, also those of runs, which have ended."""
-    store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
+    store = await connect(address(folder))
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await store.redis.exists(keys.INTERACTIVE_QUEUE):  # a worker ends a job after its answer has rung
             await asyncio.sleep(0.01)
@@ -108,15 +106,12 @@ async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path) -> Non
 
 async def nothing_is_queued_for_a_path_that_leads_out(queue: JobQueue, run_id: str, folder: Path) -> None:
     (folder / "secret.txt").write_text("a secret", encoding="utf-8")
-    store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
+    store = await connect(address(folder))
     before = await requests_in(store)
     for name in ("../../secret.txt", "../../nothing.txt"):
-        with pytest.raises(AppError, match="must be a name inside the corpus folder"):
-            await queue.inference.ask(run_id, ScoreRequest(path=name))
-        with pytest.raises(AppError, match="must be a name inside the corpus folder"):
-            await queue.inference.ask(run_id, GenerateRequest(prompt_path=name))
-        with pytest.raises(AppError, match="must be a name inside the corpus folder"):
-            (await queue.inference.ask(run_id, EvalRequest(path_override=name))).measured()
+        for request in (ScoreRequest(path=name), GenerateRequest(prompt_path=name), EvalRequest(path_override=name)):
+            with pytest.raises(AppError, match="must be a name inside the corpus folder"):
+                await queue.inference.ask(run_id, request)
     assert len(before) == 3
     assert await requests_in(store) == before
     await store.close()
@@ -128,32 +123,3 @@ async def requests_in(store: Store) -> set[bytes]:
         keys: list[bytes] = await store.redis.keys(f"runs:{kind}:*")
         found.update(keys)
     return found
-
-
-MISTAKES: list[tuple[list[str], ErrorCode, str]] = [
-    (["score", "a-run", "x", "--path", "demo"], ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`"),
-    (["score", "no-run", "--path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
-    (["score", "a-run", "x", "--max-window", "9"], ErrorCode.INVALID_INPUT, "`window_tokens`"),
-    (["generate", "a-run", "x", "--prompt-path", "demo"], ErrorCode.INVALID_INPUT, "not both"),
-    (["generate", "a-run", "--prompt-path", "nix.txt"], ErrorCode.DATA_NOT_FOUND, "no file 'nix.txt'"),
-    (["generate", "no-run", "--prompt-path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
-    (["generate", "no-run", "--prompt-path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
-    (["eval", "a-run", "--path", "nix"], ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
-    (["eval", "no-run", "--path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'no-run'"),
-]
-
-
-def test_mistakes_in_asking__are_one_sentence_and_start_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "up.txt").write_text("abc\n", encoding="utf-8")
-    RunStore(tmp_path / "artifacts").create(record("a-run"))
-    for words, code, sentence in MISTAKES:
-        exit_code = main([*words, "--json"])
-        error = ErrorBody.model_validate_json(capsys.readouterr().out)
-        assert (exit_code, error.code) == (2, code)
-        assert sentence in error.message
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "up.txt"]

@@ -1,30 +1,41 @@
 """Every kind of job that workers run keeps the same promises: on disk, in Redis and in the object store."""
 
+import asyncio
+import socket
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.support.cleanups import contents, make_old, settings_of
 from tests.support.cross_language import experiment_record
 from tests.support.object_stores import Bucket, bucket_fixture, server_fixture
 from tests.support.redis_servers import embedded
+from tests.support.refusals import refused
 from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
+from trainer.artifacts import job_folder
+from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.cleanup import clean_up
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import JobFolder
 from trainer.artifacts.kinds import JOB_KINDS, KINDS_BY_NAME, KindName
 from trainer.artifacts.replicas import Replica
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.settings import Settings
+from trainer.config.settings import Settings, TokenizerCleanupSettings
 from trainer.contracts.base import JobRecord, changed, now
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.connection import open_redis
 from trainer.store.store import Store
+from trainer.system.hardware import process_name
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
 
@@ -59,6 +70,8 @@ KINDS: dict[KindName, Kind] = {
     ),
 }
 NAMES = pytest.mark.parametrize("name", KINDS)
+REPEATED = pytest.mark.parametrize("name", ["tokenizers", "experiments"])
+"""Kinds whose jobs have the ids of their requests; each request for a run gives another run."""
 
 
 def test_table__has_each_kind_of_job() -> None:
@@ -82,14 +95,83 @@ def test_jobs__are_listed_newest_first_without_damaged_ones(tmp_path: Path, name
 
 
 @NAMES
+@pytest.mark.parametrize("job_id", ["nope", "../models", "", "A", "a/b", "x" * 65, "a\n"])
+def test_unknown_job__is_refused_without_the_servers_path(tmp_path: Path, name: KindName, job_id: str) -> None:
+    KINDS[name].create(tmp_path, 1)
+    store = KINDS_BY_NAME[name].store(tmp_path)
+    with pytest.raises(AppError, match=f"There is no {store.folder_type.word}.*: check its id, or list") as caught:
+        store.get(job_id)
+    assert (caught.value.code, caught.value.code.http_status) == (store.not_found, 404)
+    assert str(tmp_path) not in caught.value.message
+
+
+@REPEATED
+def test_job__is_created_once_and_begins_again_after_a_failure(tmp_path: Path, name: KindName) -> None:
+    create = partial(KINDS[name].create, tmp_path, 1)
+    job = create()
+    job.logs.touch()
+    begun = contents(job.path)
+    assert contents(create().path) == begun
+    assert (job.state(), job.is_unfinished()) == ("running", True)
+    job.fail(FAILURE)
+    assert (job.state(), job.is_unfinished(), job.failure()) == ("failed", False, RunError.of(FAILURE))
+    again = create()
+    assert (again.is_unfinished(), again.failure(), again.ended_at()) == (True, None, None)
+
+
+@REPEATED
+def test_cancelled_job__begins_again_when_its_process_has_noticed_the_end(
+    tmp_path: Path, name: KindName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_folder, "_ENDING_SECONDS", 0.05)
+    job = KINDS[name].create(tmp_path, 1)
+    job.request_cancel()
+    assert (job.state(), job.is_unfinished(), job.has_work()) == ("cancelled", False, True)
+    lock = job.lock()
+    assert lock is not None
+    with lock, refused(ErrorCode.SERVICE_UNAVAILABLE, "is just ending; try again"):
+        KINDS[name].create(tmp_path, 1)
+    assert KINDS[name].create(tmp_path, 1).is_unfinished()
+    assert not job.cancel_requested()
+
+
+@NAMES
+def test_cleanup__leaves_a_job_that_has_not_ended(tmp_path: Path, name: KindName) -> None:
+    settings = settings_of(tmp_path, tokenizer_cleanup=TokenizerCleanupSettings(enabled=True, min_unused_days=1))
+    job = KINDS[name].create(settings.app.artifacts_root, 1)
+    make_old(job.path, 30)
+    before = contents(job.path)
+    assert clean_up(settings).removals == ()
+    assert contents(job.path) == before
+
+
+@NAMES
+async def test_job_of_a_dead_worker__starts_before_any_that_waits(tmp_path: Path, name: KindName) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        root, queue = settings.app.artifacts_root, KINDS_BY_NAME[name].queue(settings.queue)
+        first, _ = (KINDS[name].create(root, number) for number in range(2))
+        gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+        await gone.wait()
+        claimed: list[list[str]] = []
+        for holder in (f"{socket.gethostname()}:{gone.pid}", process_name(), process_name()):
+            await reconcile(settings, store)
+            own = artifacts_id(root)
+            claims = await store.claim_jobs(queue, 1, holder, lease_seconds=60, artifacts=own)  # with no lease yet
+            claimed.append([job_id for job_id, _ in claims])
+    assert claimed[:2] == [[first.job_id]] * 2 and claimed[2] not in ([], claimed[0])
+
+
+@NAMES
 async def test_jobs_that_redis_has_lost__are_put_back_once_until_they_end(tmp_path: Path, name: KindName) -> None:
     async with embedded(tmp_path) as (settings, _, store):
         root = settings.app.artifacts_root
         jobs = [KINDS[name].create(root, number) for number in range(2)]
+        kind, queue = KINDS_BY_NAME[name], KINDS_BY_NAME[name].queue(settings.queue)
+        payload = FolderJobPayload(job_id=jobs[1].job_id)
+        await store.enqueue(queue, kind.function, jobs[1].job_id, payload)  # the later one, without its folder
         with captured_logs() as logs:
             for _round in range(2):
                 await reconcile(settings, store)
-        queue = KINDS_BY_NAME[name].queue(settings.queue)
         assert await store.queue_order(queue) == [job.job_id for job in jobs]
         requeued = [line[f"{jobs[0].word}_id"] for line in logs if line["event"] == f"{jobs[0].word}_requeued"]
         assert requeued == [job.job_id for job in jobs]
@@ -99,7 +181,7 @@ async def test_jobs_that_redis_has_lost__are_put_back_once_until_they_end(tmp_pa
         assert await store.queue_order(queue) == [jobs[1].job_id]
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "models"])
+@REPEATED
 async def test_full_disk__nothing_is_accepted(tmp_path: Path, name: KindName) -> None:
     async with embedded(tmp_path) as (settings, _, store):
         kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root
@@ -110,7 +192,7 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path, name: KindName) ->
         assert refused.value.code is ErrorCode.INSUFFICIENT_STORAGE
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "models"])
+@REPEATED
 async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path, name: KindName) -> None:
     async with embedded(tmp_path) as (settings, _, store):
         kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root

@@ -81,23 +81,6 @@ def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 process.wait(PATIENCE_SECONDS)
 
 
-class Lent:
-    """The connection of job functions that a test calls."""
-
-    def __init__(self, site: Site) -> None:
-        self._url = site.url
-
-    def jobs(self, settings: Settings) -> Jobs:
-        return Jobs(settings, self.store)
-
-    async def __aenter__(self) -> "Lent":
-        self.store = await connect(self._url)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.store.close()
-
-
 def without_store(site: Site) -> Settings:
     """The settings of the worker's machine with an object store that does not answer."""
     with s3_server() as server:
@@ -344,20 +327,22 @@ async def test_training__continues_without_the_object_store_and_is_stored_later(
 
 
 async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> None:
-    async with site.queue() as queue, Lent(site) as lent:
+    async with site.queue() as queue:
+        store = await connect(site.url)
         await queue.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
         payload: dict[str, str] = {"job_id": run_id}
-        await lent.store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
+        await store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
         with pytest.raises(Retry):
-            await lent.jobs(site.there).functions()["train"]({}, payload)
-        await lent.store.release([run_id])
+            await Jobs(site.there, store).functions()["train"]({}, payload)
+        await store.release([run_id])
         with pytest.raises(Retry):
-            await lent.jobs(without_store(site)).functions()["train"]({}, payload)
+            await Jobs(without_store(site), store).functions()["train"]({}, payload)
         with RunStore(site.there.app.artifacts_root).get(run_id).wait_for_lock(1), pytest.raises(Retry):
-            await lent.jobs(site.there).functions()["train"]({}, payload)
+            await Jobs(site.there, store).functions()["train"]({}, payload)
         with captured_logs() as logs:
-            await lent.jobs(site.there).functions()["train"]({}, {"job_id": "unknown"})
+            await Jobs(site.there, store).functions()["train"]({}, {"job_id": "unknown"})
+        await store.close()
         await queue.cancel(run_id)
         await queue.pause(is_paused=False)
     assert "run_job_rejected" in [line["event"] for line in logs]

@@ -1,19 +1,16 @@
 """Workers that end: when they have had no job for a while, or politely, so that others can continue at once."""
 
 import asyncio
-import signal
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import pytest
 from arq.worker import func
 
-from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request, wait_for_status
-from tests.support.redis_servers import Server, embedded, served
+from tests.support import add_corpus, settings_in, some_text, tiny_request, wait_for_status
+from tests.support.redis_servers import Server, address, embedded, served
 from tests.support.waiting import PATIENCE_SECONDS, until
-from tests.support.worker_runs import training, with_redis
+from tests.support.worker_runs import log_of_worker, training, with_redis, worker_in
 from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.config.settings import Settings
@@ -29,15 +26,6 @@ def settings_of(folder: Path, server: Server) -> Settings:
     return settings_in(folder, embedded_workers=0).model_copy(update=with_redis(server.url))
 
 
-async def worker_of(folder: Path, server: Server, *words: str, **environment: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trainer", "worker", *words),
-        cwd=folder,
-        env=environment_in(folder, REDIS__URL=server.url, **environment),
-        stderr=PIPE,
-    )
-
-
 async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     large = {"embedding_size": 64, "hidden_size": 160, "num_layers": 1}  # not too small for them
@@ -45,15 +33,17 @@ async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Pa
     async with served(tmp_path) as server:
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
         run_ids = [(await queue.train(request, user_id=None)).run_id for request in requests]
-        worker = await worker_of(tmp_path, server, "--until-idle", "1s", OMP_NUM_THREADS="3")
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            _, said = await worker.communicate()
+        async with (
+            worker_in(tmp_path, "--until-idle", "1s", REDIS__URL=server.url, OMP_NUM_THREADS="3") as worker,
+            asyncio.timeout(PATIENCE_SECONDS),
+        ):
+            await worker.wait()
         states = [(await queue.status(run_id)).status for run_id in run_ids]
         manifests = [queue.runs.get(run_id).manifest() for run_id in run_ids]
         await queue.close()
     assert worker.returncode == 0
     assert states == ["completed", "completed"]
-    assert b"worker_idle" in said
+    assert "worker_idle" in log_of_worker(tmp_path)
     ran = [manifest.environment for manifest in manifests if manifest is not None and manifest.environment is not None]
     assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
 
@@ -64,13 +54,15 @@ async def test_polite_end__saves_a_checkpoint_and_releases_the_run_at_once(tmp_p
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
         store = await connect(server.url)
         run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
-        worker = await worker_of(tmp_path, server, "--until-idle", "1h", QUEUE__LEASE_SECONDS="600")
-        await wait_for_status(queue, run_id, training)
-        assert await store.get(keys.lease(run_id)) is not None
-        assert len((await queue.workers([])).workers) == 1
-        worker.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await worker.communicate()
+        async with (
+            worker_in(tmp_path, "--until-idle", "1h", REDIS__URL=server.url, QUEUE__LEASE_SECONDS="600") as worker,
+            asyncio.timeout(PATIENCE_SECONDS),
+        ):
+            await wait_for_status(queue, run_id, training)
+            assert await store.get(keys.lease(run_id)) is not None
+            assert len((await queue.workers([])).workers) == 1
+            worker.terminate()
+            await worker.wait()
         left = await store.get_all(keys.in_progress(run_id), keys.lease(run_id))
         assert (await queue.workers([])).workers == []
         await store.close()
@@ -106,7 +98,7 @@ async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tm
     async with embedded(tmp_path) as (settings, _, store):
         presence = Presence(settings, store, await own_info(settings))
         worker = GetsAJobLate(
-            f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}",
+            address(tmp_path),
             [func(job, name="train")],
             queue="training",
             artifacts_root=tmp_path,

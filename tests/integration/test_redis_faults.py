@@ -5,8 +5,6 @@ import contextlib
 import os
 import pickle
 import signal
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,7 +21,6 @@ from tests.support import (
     Process,
     add_corpus,
     ended,
-    environment_in,
     processes,
     running,
     settings_in,
@@ -31,12 +28,12 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.checkpoints import Evil
 from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.inference import RUN, finished_run
-from tests.support.redis_servers import embedded, served, told, told_server
+from tests.support.redis_servers import address, embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from tests.support.worker_runs import LONG, events_of, losses, training, with_redis
-from trainer.artifacts.artifacts_id import artifacts_id
+from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, training, with_redis, worker_in
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE, TOKENIZER_QUEUE
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
@@ -48,7 +45,6 @@ from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.system.hardware import process_name
 from trainer.worker.child_process import start_child
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
@@ -149,16 +145,6 @@ async def test_worker_restarted_again_and_again__changes_no_loss(tmp_path: Path)
         assert losses(queue.runs.get(calm).loss_curve) == losses(queue.runs.get(disturbed).loss_curve)
 
 
-class Evil:
-    """A pickle that writes a file when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self._marker = marker
-
-    def __reduce__(self) -> tuple[type[Path], tuple[str]] | tuple[object, ...]:
-        return os.system, (f"touch {self._marker}",)
-
-
 async def plant_everywhere(store: Store, evil: bytes, run_id: str, request_id: str) -> None:
     """Put something evil at every key that the program reads, in a value of the key's type."""
     sorted_sets = "training", keys.INTERACTIVE_QUEUE, TOKENIZER_QUEUE, EXPERIMENT_QUEUE, keys.ABORTS
@@ -190,7 +176,7 @@ async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_pat
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         await wait_for_status(queue, run_id, training)
         before = working(tmp_path)
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        store = await connect(address(tmp_path))
         await plant_everywhere(store, evil, run_id, "asked")
         async with asyncio.timeout(PATIENCE_SECONDS):
             await wait_for_status(queue, run_id, lambda status: status.reachable)
@@ -219,10 +205,6 @@ async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_pat
         assert (await wait_for_status(queue, run_id, ended)).attempt == 1
         assert (await wait_for_status(queue, (await queue.train(tiny_request(), user_id=7)).run_id, ended)).progress
     assert not (tmp_path / "owned").exists()
-
-
-def address(folder: Path) -> str:
-    return f"unix://{folder / 'data' / 'services' / 'valkey.sock'}"
 
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR])
@@ -317,18 +299,6 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
         assert (await store.queue_order("training"))[0] == accepted.run_id
 
 
-async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (_, queue, store):
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        without = await queue.status(run_id)
-        assert not await queue.has_worker()
-        await store.renew_worker(seconds=60)
-        assert await queue.has_worker()
-        assert (without.waits_for, without.queue_position) == ("worker", 1)
-        assert (await queue.status(run_id)).waits_for == "turn"
-
-
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
     monkeypatch.setattr("trainer.store.connection.LIMIT_SECONDS", 0.2)
@@ -400,34 +370,21 @@ async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) ->
         store = await connect(url)
         await store.enqueue("training", "train", "a-run", FolderJobPayload(job_id="a-run"))
         await store.close()
-        worker = await worker_at(tmp_path, url)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            _, said = await worker.communicate()
+        async with worker_in(tmp_path, REDIS__URL=url) as worker, asyncio.timeout(PATIENCE_SECONDS):
+            await worker.wait()
     assert worker.returncode == 1
-    assert "worker_loop_failed" in said.decode() and "PASSWORD" not in said.decode()
+    assert "worker_loop_failed" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
 
 
 async def test_worker_told_to_end_while_the_queue_is_away__ends_with_0(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
-        worker = await worker_at(tmp_path, server.url)
-        assert worker.stderr is not None
-        await worker.stderr.readuntil(b"worker_ready")
-        await server.kill()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await worker.stderr.readuntil(b"reconciliation_failed")
-            worker.send_signal(signal.SIGTERM)
-            _, said = await worker.communicate()
+        async with worker_in(tmp_path, REDIS__URL=server.url) as worker:
+            await until(lambda: "worker_ready" in log_of_worker(tmp_path))
+            await server.kill()
+            await until(lambda: "reconciliation_failed" in log_of_worker(tmp_path))
     assert worker.returncode == 0
-    assert "worker_closed_without_redis" in said.decode()
-
-
-async def worker_at(folder: Path, url: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trainer", "worker"),
-        env=environment_in(folder, REDIS__URL=url),
-        stderr=asyncio.subprocess.PIPE,
-    )
+    assert "worker_closed_without_redis" in log_of_worker(tmp_path)
 
 
 async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> None:
@@ -451,10 +408,9 @@ async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path)
             for payload in ({"job_id": "../x"}, {"job_id": "no-such"}, {"run_id": "no-such-run"}, [1], "\x80"):
                 for function in functions:
                     await function({}, payload)
-    refused = Counter(line["event"] for line in logs)
-    assert refused == dict.fromkeys(
-        [f"{kind}_job_rejected" for kind in ("run", "tokenizer", "experiment", "inference")], 5
-    )
+            await functions[-1]({}, {"kind": "score", "run_id": "a", "request_id": "expired"})
+    refused = [f"{kind}_job_rejected" for kind in ("run", "tokenizer", "experiment", "inference")]
+    assert Counter(line["event"] for line in logs) == dict.fromkeys(refused, 5) | {"inference_request_expired": 1}
 
 
 async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path) -> None:
@@ -490,9 +446,8 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         store, listening = await connect(server.url), await connect(server.url, retries=0)
-        rung = asyncio.ensure_future(anext(JobQueue(settings, listening).next_run_ids()))
-        await asyncio.sleep(0.2)
         with captured_logs() as logs:
+            rung = asyncio.ensure_future(anext(JobQueue(settings, listening).next_run_ids()))
             await server.kill()
             await until(lambda: "redis_unavailable" in [line["event"] for line in logs])
         await server.start()
@@ -500,35 +455,6 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
         assert await asyncio.wait_for(rung, PATIENCE_SECONDS) == RUN
         await store.close()
         await listening.close()
-
-
-async def test_run_of_a_dead_worker__starts_before_any_that_waits(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (settings, queue, store):
-        first, *_ = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
-        gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
-        await gone.wait()
-        dead = f"{socket.gethostname()}:{gone.pid}"
-        own = await asyncio.to_thread(artifacts_id, settings.app.artifacts_root)
-        begun = await store.claim_jobs("training", 1, dead, lease_seconds=60, artifacts=own)  # with no lease told yet
-        await reconcile(settings, store)
-        again = await store.claim_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
-        await reconcile(settings, store)
-        third = await store.claim_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
-    assert [job_id for job_id, _ in (*begun, *again)] == [first] * 2
-    assert [job_id for job_id, _ in third] != [first]
-
-
-async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (settings, queue, store):
-        run_ids = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(3)]
-        await store.redis.delete("training")
-        await store.dequeue("training", run_ids[0])
-        await store.enqueue("training", "train", run_ids[2], FolderJobPayload(job_id=run_ids[2]))
-        await reconcile(settings, store)
-        waiting: list[bytes] = await store.redis.zrange("training", 0, -1)
-        assert [job_id.decode() for job_id in waiting] == run_ids
 
 
 async def test_child_of_a_run_that_has_ended__changes_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from tests.support import (
     add_corpus,
     child_of,
-    gone,
     kill,
     processes,
     running,
@@ -19,6 +18,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.cleanups import contents
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE
@@ -31,7 +31,6 @@ from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus,
 from trainer.data.corpora import CorpusStore
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
-from trainer.store.store import Store, connect
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.child_process import start_child
 
@@ -47,14 +46,6 @@ def is_in(queue: JobQueue, tokenizer_id: str, *states: str) -> bool:
 async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatus:
     await until(partial(is_in, queue, accepted.tokenizer_id, "completed", "failed"))
     return queue.tokenizers.get(accepted.tokenizer_id).status()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-async def store_of(folder: Path) -> Store:
-    return await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
 
 
 def add_large_corpus(folder: Path) -> None:
@@ -80,7 +71,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         await queue.cancel(run_id)
         folder = queue.tokenizers.get(accepted.tokenizer_id).path
         tree = contents(folder)
-        assert set(tree) == {"request.json", "lock", "tokenizer.json", "manifest.json", "logs.jsonl"}
+        assert set(tree) == {"request.json", "tokenizer.json", "manifest.json", "logs.jsonl"}
         for text in ("abc ab", "qɑz", str(lab.folder)):
             assert text not in tree["logs.jsonl"].decode() + tree["request.json"].decode()
         assert "tokenizer_trained" in tree["logs.jsonl"].decode()
@@ -90,13 +81,11 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         other = await queue.train_tokenizer(request(corpora=["text", "ipa"], seed=1))
         assert other.tokenizer_id != accepted.tokenizer_id
         assert (await end_of(queue, other)).status == "completed"
-        store = await connect(await lab.address())
         payload = FolderJobPayload(job_id=accepted.tokenizer_id)
-        await store.enqueue(TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with lab.store() as store, asyncio.timeout(PATIENCE_SECONDS):
+            await store.enqueue(TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
             while await store.get(keys.definition("told-twice")):
                 await asyncio.sleep(0.05)
-        await store.close()
         child = await start_child("train-tokenizer", lab.settings, accepted.tokenizer_id)
         assert (await child.wait(), [*child.last_lines]) == (0, [])
         assert contents(folder) == tree
@@ -132,17 +121,6 @@ async def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
     assert [path.parent.name for path in one] == [path.parent.name for path in two]
     assert len(one) == 2
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-
-
-async def test_stop__ends_the_child_at_once_and_the_next_start_begins_anew(tmp_path: Path) -> None:
-    add_large_corpus(tmp_path)
-    async with running(settings_in(tmp_path)) as queue:
-        accepted = await queue.train_tokenizer(request())
-        await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
-    assert await gone(tmp_path)
-    assert is_in(queue, accepted.tokenizer_id, "running")
-    async with running(settings_in(tmp_path)) as queue:
-        assert (await end_of(queue, accepted)).status == "completed"
 
 
 @asynccontextmanager

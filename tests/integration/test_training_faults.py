@@ -4,7 +4,6 @@ import asyncio
 import os
 import resource
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tests.support import (
     add_corpus,
     child_of,
     ended,
-    environment_in,
     kill,
     processes,
     running,
@@ -28,17 +26,20 @@ from tests.support import (
 from tests.support.faulty_runs import LARGE, Outcome, outcome
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
+from tests.support.worker_runs import events_of, log_of_worker, worker_in
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
+from trainer.contracts.events import CheckpointSaved, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import preview_training, resolve_request
-from trainer.services.embedded import Services, end
+from trainer.services.embedded import Services
 from trainer.store.store import connect
 from trainer.worker.supervisor import supervise
 
-STALL_SECONDS = 20.0
+STALL_SECONDS = 8.0
+"""Time after which a child that stands still is stopped, and after which a stopped one is killed."""
 FULL_BYTES = 1_000_000
 """The largest file where the disk is full: room for events and logs, but not for a checkpoint."""
 
@@ -49,9 +50,7 @@ def request(**fields: object) -> TrainRequest:
 
 def settings(folder: Path, *, lease_seconds: float = 3) -> Settings:
     chosen = settings_in(folder, lease_seconds=lease_seconds)
-    quick: dict[str, object] = {"stall_seconds": STALL_SECONDS}
-    update: dict[str, object] = {"queue": chosen.queue.model_copy(update=quick)}
-    return chosen.model_copy(update=update)
+    return changed(chosen, queue=changed(chosen.queue, stall_seconds=STALL_SECONDS, retry_seconds=0.2))
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +64,6 @@ def calm(lab: Lab) -> Outcome:
             return outcome(queue.runs.get(run_id))
 
     return asyncio.run(train())
-
-
-def events_of(queue: JobQueue, run_id: str) -> list[Event]:
-    return queue.runs.get(run_id).reader().read_new()
 
 
 def messages(queue: JobQueue, run_id: str) -> list[str]:
@@ -141,19 +136,11 @@ async def test_worker_stopped_beyond_its_lease__another_one_waits_for_the_lock(t
         stopped = (child_of(tmp_path, run_id), first)
         for process in stopped:
             os.kill(process.pid, signal.SIGSTOP)
-        environment = environment_in(tmp_path, QUEUE__LEASE_SECONDS="1", QUEUE__EMBEDDED_WORKERS="0")
-        log = tmp_path / "second-worker"
-        with log.open("wb") as output:
-            second = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer", "worker"), cwd=tmp_path, env=environment, stderr=output
-            )
-        try:
-            await until(lambda: "exit_code=75" in log.read_text(encoding="utf-8"))
+        async with worker_in(tmp_path, QUEUE__LEASE_SECONDS="1", QUEUE__EMBEDDED_WORKERS="0"):
+            await until(lambda: "exit_code=75" in log_of_worker(tmp_path))
             for process in stopped:
                 os.kill(process.pid, signal.SIGCONT)
             status = await wait_for_status(queue, run_id, ended)
-        finally:
-            await end(second, 10)
         assert (status.status, status.attempt) == ("completed", 1)
         assert outcome(queue.runs.get(run_id)) == calm
         assert ends(queue, run_id) == ["JobCompleted"]

@@ -11,7 +11,8 @@ from tests.support import add_corpus, ended, gone, kill, processes, running, set
 from tests.support import wait_for_status as wait
 from tests.support.inference import RUN, finished_run
 from tests.support.lab import Lab
-from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.redis_servers import embedded
+from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE, record_end
 from trainer.artifacts.checkpoint_files import newest_whole
@@ -27,7 +28,6 @@ from trainer.contracts.inference import (
     ScoreRequest,
 )
 from trainer.queue.enqueue import publish_events
-from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -136,14 +136,12 @@ async def test_paused_run__is_started_by_no_worker_whatever_was_killed_or_lost(
     tmp_path: Path, is_written: bool
 ) -> None:
     add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+    async with embedded(tmp_path) as (_, queue, store):
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         run = queue.runs.get(run_id)
         if is_written:
             await queue.pause_run(run_id)
-            store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
             await store.redis.flushall()
-            await store.close()
         else:
             run.request_pause()  # and then the command was killed
     async with running(settings_in(tmp_path)) as queue:
@@ -183,18 +181,6 @@ async def test_stop__saves_a_checkpoint_and_the_next_start_goes_on(tmp_path: Pat
     assert steps == sorted(set(steps))
 
 
-async def test_wiped_store__run_is_put_back_from_disk(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    alone = settings_in(tmp_path, embedded_workers=0)
-    async with running(alone) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        await store.redis.flushall()
-        await store.close()
-    async with running(settings_in(tmp_path)) as queue:
-        assert (await wait(queue, run_id, ended)).status == "completed"
-
-
 async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, lab.store() as store:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
@@ -220,28 +206,6 @@ async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(lab: Lab
     assert str(lab.folder) not in status.message
 
 
-async def test_evil_payloads__run_nothing_and_the_worker_goes_on(lab: Lab, tmp_path: Path) -> None:
-    pickled = b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR."
-    async with lab.queue() as queue, lab.store() as store:
-        for queue_name, definition in (("training", pickled), (keys.INTERACTIVE_QUEUE, pickled), ("training", b"[1]")):
-            await store.redis.set("arq:job:evil", definition)
-            await store.redis.zadd(queue_name, {"evil": 1})
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while await store.redis.zcard(queue_name):
-                    await asyncio.sleep(0.05)
-        bad: list[tuple[str, str, dict[str, str]]] = [
-            ("train", "training", {"job_id": "../../x"}),
-            ("train", "training", {"job_id": "no-such-run"}),
-            ("infer", keys.INTERACTIVE_QUEUE, {"kind": "score"}),
-            ("infer", keys.INTERACTIVE_QUEUE, {"kind": "score", "run_id": "a", "request_id": "b"}),
-        ]
-        for function, queue_name, payload in bad:
-            await store.redis.enqueue_job(function, payload, _queue_name=queue_name)
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert (await wait(queue, run_id, ended)).status == "completed"
-    assert not (tmp_path / "owned").exists()
-
-
 async def test_inference_child_killed__fails_its_request_and_no_later_one(lab: Lab) -> None:
     async with lab.queue() as queue:
         run_id = (await lab.finished_run(queue)).run_id
@@ -264,11 +228,9 @@ async def test_inference_child_killed__fails_its_request_and_no_later_one(lab: L
 
 async def test_request_over_which_two_workers_ended__fails_and_says_so(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+    async with embedded(tmp_path) as (_, queue, store):
         request_id = (await queue.inference.submit(RUN, ScoreRequest(text="a"))).request_id
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         await store.redis.set(keys.tries(request_id), 2)
-        await store.close()
     async with running(settings_in(tmp_path)) as queue:
         while (response := (await queue.inference.get(ScoreRecord, RUN, request_id)).response).status == "queued":
             await asyncio.sleep(0.05)
@@ -279,9 +241,8 @@ async def test_request_over_which_two_workers_ended__fails_and_says_so(tmp_path:
 async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
     finished_run(tmp_path)
     settings = settings_in(tmp_path)
-    hasty: dict[str, object] = {"interactive_timeout_seconds": 0.2}
-    quick: dict[str, object] = {"queue": settings.queue.model_copy(update=hasty)}
-    async with running(settings.model_copy(update=quick)) as queue:
+    hasty = changed(settings.queue, interactive_timeout_seconds=0.2)
+    async with running(changed(settings, queue=hasty)) as queue:
         with pytest.raises(AppError, match="took too long"):
             await queue.inference.ask(
                 RUN, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8)
@@ -291,34 +252,23 @@ async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
 async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     finished_run(tmp_path)
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+    async with embedded(tmp_path) as (_, queue, store):
         waiting = (await queue.train(tiny_request(), user_id=None)).run_id
         with pytest.raises(AppError) as caught:
             await queue.inference.ask(waiting, ScoreRequest(text="a"))
         assert caught.value.code is ErrorCode.RUN_NOT_READY
         assert not await queue.has_worker()
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         asking = asyncio.create_task(queue.inference.ask(RUN, ScoreRequest(text="a")))
         while not await keys_like(store, "runs:score:*"):
             await asyncio.sleep(0.05)
         await store.redis.flushall()
-        await store.close()
         with pytest.raises(AppError, match="No worker has answered"):
             await asking
 
 
-async def test_evaluation__of_a_split_that_a_run_does_not_have_is_refused(lab: Lab) -> None:
-    async with lab.queue() as queue:
-        run_id = (await queue.train(tiny_request(test_fraction=0.0), user_id=None)).run_id
-        await wait(queue, run_id, ended)
-        with pytest.raises(AppError, match="This run has no test split"):
-            (await queue.inference.ask(run_id, EvalRequest(split="test"))).measured()
-
-
 async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+    async with embedded(tmp_path) as (_, queue, store):
         before = await keys_like(store, "runs:eval:*")
         asking = asyncio.create_task(queue.inference.ask(RUN, EvalRequest()))
         forged = EvalResponse(request_id="x", run_id=RUN, status="completed")
@@ -326,7 +276,6 @@ async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         for key in found:
             await store.put(key, EvalRecord(request=EvalRequest(), response=forged).model_dump_json(), ttl_seconds=9)
-        await store.close()
         with pytest.raises(AppError, match="No worker has answered"):
             (await asking).measured()
 
@@ -449,37 +398,24 @@ async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) ->
     assert await gone(tmp_path)
 
 
-async def told(store: Store, run_id: str) -> int:
-    length: int = await store.redis.xlen(keys.run_events(run_id))
-    return length
-
-
-async def first_ring(queue: JobQueue) -> str:
-    return await anext(queue.next_run_ids())
-
-
 async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        run = queue.runs.get(run_id)
+    async with embedded(tmp_path) as (_, queue, store):
+        run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)
         with run.open_log() as log:
             for number in range(40):
-                log.append(JobProgress(**stamp(run_id, None, f"phase:{number}"), progress=0.0, message="x"))
-        url = f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}"
-        stores = [await connect(url) for _ in range(6)]
-        await asyncio.gather(*(publish_events(store, run) for store in stores))
-        lengths: list[int] = [await stores[0].redis.xlen(key) for key in (keys.run_events(run_id), keys.EVENT_STREAM)]
+                log.append(JobProgress(**stamp(run.run_id, None, f"phase:{number}"), progress=0.0, message="x"))
+        await asyncio.gather(*(publish_events(store, run) for _ in range(6)))
+        streams = keys.run_events(run.run_id), keys.EVENT_STREAM
+        lengths: list[int] = [await store.redis.xlen(key) for key in streams]
         assert lengths == [41, 41]
-        for store in stores:
-            await store.close()
 
 
 async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "models").touch()  # no folder can be made in it
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+    async with embedded(tmp_path) as (_, queue, _):
         with pytest.raises(AppError, match="nothing was queued") as caught:
             await queue.train(tiny_request(), user_id=None)
     assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE

@@ -2,18 +2,17 @@
 
 import asyncio
 import os
-import signal
 from pathlib import Path
 
 import pytest
 from arq.worker import func
 
-from tests.integration.test_polite_end import settings_of, worker_of
+from tests.integration.test_polite_end import settings_of
 from tests.support import add_corpus, ended, mt, running, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
-from tests.support.worker_runs import LONG, training
+from tests.support.worker_runs import LONG, log_of_worker, training, worker_in
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed, now
@@ -189,27 +188,24 @@ async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_t
         own = own_artifacts_id(tmp_path / "artifacts")
         await store.publish_version("0.0.1", own, seconds=600, replaces=True)
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        worker = await worker_of(tmp_path, server, "--until-idle", "1h")
-        assert worker.stderr is not None
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            said = await worker.stderr.readuntil(b"version_mismatch")
-            said += await worker.stderr.readuntil(b"\n")
+        until_idle = worker_in(tmp_path, "--until-idle", "1h", REDIS__URL=server.url)
+        async with until_idle as worker, asyncio.timeout(PATIENCE_SECONDS):
             while not (shown := (await queue.workers([])).workers) or shown[0].state != "refuses":
                 await asyncio.sleep(0.05)
-        waiting, has_worker = await queue.status(run_id), await queue.has_worker()
-        await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
-        done = await wait_for_status(queue, run_id, ended)
-        await queue.drain(shown[0].host, is_draining=True)  # with --until-idle, it ends
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            _, rest = await worker.communicate()
+            waiting, has_worker = await queue.status(run_id), await queue.has_worker()
+            await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
+            done = await wait_for_status(queue, run_id, ended)
+            await queue.drain(shown[0].host, is_draining=True)  # with --until-idle, it ends
+            await worker.wait()
         await store.close()
         await queue.close()
 
-    assert b"version 0.0.1: install that version and" in said
+    said = log_of_worker(tmp_path)
+    assert "version 0.0.1: install that version and" in said
     assert "version 0.0.1" in (shown[0].reason or "")
     assert (waiting.status, waiting.waits_for, has_worker) == ("queued", "worker", False)
     assert (done.status, worker.returncode) == ("completed", 0)
-    assert b"version_matched" in rest and b"worker_drains" in rest
+    assert "version_mismatch" in said and "version_matched" in said and "worker_drains" in said
 
 
 async def test_version_of_the_bot__is_not_replaced_by_that_of_a_command(tmp_path: Path) -> None:
@@ -251,12 +247,11 @@ async def test_drained_worker__finishes_its_run_takes_no_other_and_outlasts_a_wi
     async with served(tmp_path) as server:
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-        worker = await worker_of(tmp_path, server)
-        await wait_for_status(queue, run_id, training)
-        [info] = (await queue.workers([run_id])).workers
-        await queue.drain(info.name, is_draining=True)
-        waiting = (await queue.train(tiny_request(), user_id=None)).run_id
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with worker_in(tmp_path, REDIS__URL=server.url), asyncio.timeout(PATIENCE_SECONDS):
+            await wait_for_status(queue, run_id, training)
+            [info] = (await queue.workers([run_id])).workers
+            await queue.drain(info.name, is_draining=True)
+            waiting = (await queue.train(tiny_request(), user_id=None)).run_id
             while [one.state for one in await stored(queue, server.url)] != ["draining"]:
                 await asyncio.sleep(0.05)
             await server.wipe()
@@ -266,16 +261,13 @@ async def test_drained_worker__finishes_its_run_takes_no_other_and_outlasts_a_wi
             await queue.cancel(run_id)
             while [one.state for one in await stored(queue, server.url)] != ["drained"]:
                 await asyncio.sleep(0.05)
-        assert (await queue.status(waiting)).status == "queued"
-        await queue.drain(info.host, is_draining=False)
-        done = await wait_for_status(queue, waiting, ended)
-        worker.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            _, said = await worker.communicate()
+            assert (await queue.status(waiting)).status == "queued"
+            await queue.drain(info.host, is_draining=False)
+            done = await wait_for_status(queue, waiting, ended)
         await queue.close()
 
     assert done.status == "completed"
-    assert b"worker_drained" in said and b"worker_undrained" in said
+    assert "worker_drained" in (said := log_of_worker(tmp_path)) and "worker_undrained" in said
 
 
 async def stored(queue: JobQueue, url: str) -> list[WorkerInfo]:

@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import logging
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
@@ -12,10 +11,10 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.support import environment_in, settings_in
+from tests.support import settings_in
 from tests.support.runs import record
 from tests.support.waiting import until
-from tests.support.worker_runs import with_redis
+from tests.support.worker_runs import log_of_worker, with_redis, worker_in
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Replica
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -37,6 +36,7 @@ class Bucket:
         connection.request("PUT", f"/{name}")
         assert connection.getresponse().status == 200
         connection.close()
+        self.objects = ObjectStore(self.settings)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -51,10 +51,6 @@ class Bucket:
     def settings(self) -> ObjectStoreSettings:
         fields = {name.partition("__")[2].lower(): value for name, value in self.environment.items()}
         return ObjectStoreSettings.model_validate(fields)
-
-    @property
-    def objects(self) -> ObjectStore:
-        return ObjectStore(self.settings)
 
 
 class S3Server:
@@ -117,17 +113,7 @@ def machine(folder: Path, bucket: Bucket, redis_url: str = "redis://127.0.0.1:1/
 
 @asynccontextmanager
 async def worker_of(folder: Path, bucket: Bucket, redis_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker on a machine; it logs to `worker.log`."""
-    environment = environment_in(folder, REDIS__URL=redis_url, **bucket.environment)
-    log = folder / "worker.log"
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "trainer", "worker"), cwd=folder, env=environment, stderr=out.fileno()
-        )
-    try:
-        await until(lambda: "worker_ready" in log.read_text(encoding="utf-8"))
+    """A worker on a machine, ready for jobs."""
+    async with worker_in(folder, REDIS__URL=redis_url, **bucket.environment) as process:
+        await until(lambda: "worker_ready" in log_of_worker(folder))
         yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()

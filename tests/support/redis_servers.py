@@ -20,6 +20,11 @@ from trainer.store import keys
 from trainer.store.store import Store, connect
 
 
+def address(folder: Path) -> str:
+    """Return the address of the embedded server of a folder."""
+    return f"unix://{folder / 'data' / 'services' / 'valkey.sock'}"
+
+
 class Server:
     """A server of the test's own, on a port, that can be killed and started again."""
 

@@ -1,8 +1,13 @@
 """Runs trained by a real worker, and what their files say."""
 
+import asyncio
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support import ended
+from tests.support import ended, environment_in
 from trainer.config.settings import RedisSettings
 from trainer.contracts.events import Event
 from trainer.contracts.runs import RunStatus
@@ -11,6 +16,28 @@ from trainer.training.progress import CurveRow
 
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20, "batch_size": 1, "max_seq_len": 8}
 """A run that a test has to end: it would take many minutes."""
+
+
+@asynccontextmanager
+async def worker_in(folder: Path, *words: str, **environment: str) -> AsyncIterator[Process]:
+    """A worker with the settings of a folder, which logs to `worker.log` until the end of the block."""
+    with (folder / "worker.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "trainer", "worker", *words),
+            cwd=folder,
+            env=environment_in(folder, **environment),
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def log_of_worker(folder: Path) -> str:
+    return (folder / "worker.log").read_text(encoding="utf-8")
 
 
 def events_of(queue: JobQueue, run_id: str) -> list[Event]:

@@ -5,10 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cross_language import SHA, cell_run, experiment_record, plan
-from tests.support.refusals import refused
 from tests.support.runs import record as run_record
-from tests.support.waiting import captured_logs
-from trainer.artifacts import job_folder
 from trainer.artifacts.experiments import (
     ExperimentDirectory,
     ExperimentStore,
@@ -117,51 +114,6 @@ def test_failed_experiment__begins_again_without_its_runs(
     assert store.unfinished() == []
     assert store.create(experiment_record()).is_unfinished()
     assert (experiment.runs(), experiment.texts() is not None) == ({}, True)
-
-
-def test_running_experiment__stays_as_it_is_when_created_again(
-    store: ExperimentStore, experiment: ExperimentDirectory
-) -> None:
-    store.get("small-01234567").write_runs([cell_run(KK, "lstm-1")])
-    again = store.create(experiment_record())
-    assert again.record() == experiment.record()
-    assert [*again.runs()] == [KK]
-
-
-def test_cancelled_experiment__waits_for_the_process_that_runs_it(
-    store: ExperimentStore, experiment: ExperimentDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment.request_cancel()
-    assert experiment.cancel_requested()
-    assert experiment.status(RunStore(tmp_path)).message == "Cancelled."
-    monkeypatch.setattr(job_folder, "_ENDING_SECONDS", 0.05)
-    lock = experiment.lock()
-    assert lock is not None
-    with lock, refused(ErrorCode.SERVICE_UNAVAILABLE):
-        store.create(experiment_record())
-    assert store.create(experiment_record()).is_unfinished()
-    assert not experiment.cancel_requested()
-
-
-def test_store__lists_the_newest_first_and_skips_damaged_ones(store: ExperimentStore, tmp_path: Path) -> None:
-    for name in ("first", "second", "broken"):
-        store.create(experiment_record(name))
-    (tmp_path / "experiments" / "broken-01234567" / "request.json").write_text("{", encoding="utf-8")
-    (tmp_path / "experiments" / "no-experiment").mkdir()
-    with captured_logs() as logs:
-        found = [experiment.experiment_id for experiment in store.all()]
-    assert found == ["second-01234567", "first-01234567"]
-    assert [entry["experiment_id"] for entry in logs] == ["broken-01234567"]
-    assert [experiment.experiment_id for experiment in store.unfinished()] == found[::-1]
-
-
-@pytest.mark.parametrize("name", ["small-76543210", "../models", "small", "x" * 80])
-@pytest.mark.usefixtures("experiment")
-def test_get__knows_no_other_experiment(store: ExperimentStore, name: str) -> None:
-    with pytest.raises(AppError) as caught:
-        store.get(name)
-    assert caught.value.code is ErrorCode.DATA_NOT_FOUND
-    assert (name in caught.value.message) == (len(name) < 80)
 
 
 def test_cells__are_ordered_by_model_then_seed_then_language() -> None:

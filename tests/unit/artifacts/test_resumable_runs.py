@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import add_corpus, settings_in, some_text
 from tests.support.checkpoints import checkpoint, same
+from tests.support.cleanups import contents
 from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.disk_failures import FailingDisk
 from tests.support.stopped_runs import stopped_run
@@ -26,10 +27,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_origin
 from trainer.system.files import Disk
 from trainer.training.checkpoint import CheckpointStore
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def spoil(run: RunDirectory, folder: Path) -> None:
@@ -117,12 +114,12 @@ async def test_new_run__has_all_that_the_training_needs_of_the_old_one(tmp_path:
     before = contents(origin.run.path)
     new = gone_on(origin, tmp_path / "artifacts", Disk())
     assert contents(origin.run.path) == before
-    copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
+    copied = {name: data for name, data in before.items() if name in contents(new.path)}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
     assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/optimizer.pt"} < copied.keys()
     assert CheckpointStore(new.checkpoints).scheduled_steps() == [1, 5]
     own = {"request.json", "events.jsonl"}
-    assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
+    assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in own)
     assert contents(new.path).keys() == copied.keys() | own
     assert same(checkpoint(5, 3), CheckpointStore(new.checkpoints).recover().checkpoint)
     assert new.record().resumed_from_run_id == "char_lstm-1"
@@ -158,7 +155,6 @@ def states_of_new_run(origin: Origin, folder: Path, without: str | None = None) 
     (folder / "new").mkdir()
     disk = RecordingDisk(folder / "new", without)
     whole = contents(gone_on(origin, folder / "new", disk).path)
-    del whole["lock"]  # which a child makes where it is missing
     disk.acknowledge()
     states: list[str] = []
     for tree, acknowledged in islice(disk.states(), 3000):
