@@ -1,6 +1,9 @@
 """A folder in the object store has one writer, and each copy of it is a state that its writer has stored."""
 
-from contextlib import suppress
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -14,14 +17,17 @@ from tests.support.object_stores import (
     Bucket,
     accepted,
     bucket_fixture,
+    machine,
     replica,
     s3_server,
     server_fixture,
 )
 from tests.support.properties import for_all
 from trainer.artifacts.artifacts_id import own_artifacts_id
-from trainer.artifacts.replicas import Head, StoredFile, WriterChanged, join_store, unstored
-from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
+from trainer.artifacts.object_store import ObjectStore
+from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
+from trainer.artifacts.replication import Replication, stored_check
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
@@ -39,8 +45,15 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def end(run: RunDirectory) -> None:
-    with run.wait_for_lock(1), run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+    assert cancel_idle_run(run)
+
+
+def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
+    run = accepted(root)
+    writer = replica(bucket, root)
+    writer.publish()
+    writer.claim()
+    return run, writer
 
 
 def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucket: Bucket) -> None:
@@ -68,10 +81,7 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
 
 def test_writer_that_was_cut_off__changes_nothing_and_takes_what_is_stored(tmp_path: Path, bucket: Bucket) -> None:
     here, there = tmp_path / "a", tmp_path / "b"
-    run = accepted(here)
-    first = replica(bucket, here)
-    first.publish()
-    first.claim()
+    run, first = claimed(bucket, here)
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
     first.push()
     second = replica(bucket, there)
@@ -91,10 +101,7 @@ def test_writer_that_was_cut_off__changes_nothing_and_takes_what_is_stored(tmp_p
 
 
 def test_writer_of_the_same_machine__goes_on_with_what_it_had_not_stored(tmp_path: Path, bucket: Bucket) -> None:
-    run = accepted(tmp_path)
-    killed = replica(bucket, tmp_path)
-    killed.publish()
-    killed.claim()
+    run, _ = claimed(bucket, tmp_path)
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
     again = replica(bucket, tmp_path)
     again.claim()
@@ -177,10 +184,22 @@ def test_growing_file__is_stored_again_under_its_key_until_it_is_cut(tmp_path: P
     assert keys[0] == keys[1] != keys[2]
 
 
-def stored_head(bucket: Bucket, run_id: str = RUN) -> Head:
-    stored = bucket.objects.get(f"open/models/{run_id}")
+def stored_head(bucket: Bucket, run_id: str = RUN, state: str = "open") -> Head:
+    stored = bucket.objects.get(f"{state}/models/{run_id}")
     assert stored is not None
     return Head.model_validate_json(stored.data)
+
+
+@contextmanager
+def damaged(bucket: Bucket, run_id: str) -> Iterator[None]:
+    """Damage all stored files of a folder during the block."""
+    whole = {key: bucket.objects.get(key) for key in bucket.objects.tags(f"files/models/{run_id}/")}
+    for key in whole:
+        bucket.objects.put(key, b"damaged, but long enough for any of the files" * 100)
+    yield
+    for key, stored in whole.items():
+        assert stored is not None
+        bucket.objects.put(key, stored.data)
 
 
 def test_damaged_object__is_refused_and_the_file_on_disk_stays(tmp_path: Path, bucket: Bucket) -> None:
@@ -192,9 +211,7 @@ def test_damaged_object__is_refused_and_the_file_on_disk_stays(tmp_path: Path, b
     run.loss_curve.write_bytes(b"1\n2\n")
     writer = replica(bucket, tmp_path / "a")
     writer.push()
-    for key in bucket.objects.tags(f"files/models/{RUN}/"):
-        bucket.objects.put(key, b"damaged, but long enough for any of the files" * 100)
-    with pytest.raises(AppError, match="damaged or changes all the time") as refused:
+    with damaged(bucket, RUN), pytest.raises(AppError, match="damaged or changes all the time") as refused:
         reader.pull()
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert (reader.path / "loss_curve.jsonl").read_bytes() == b"1\n"
@@ -324,3 +341,169 @@ def test_store_that_does_not_answer__is_said_in_one_sentence(tmp_path: Path) -> 
             call()
         assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert unstored(tmp_path, "models") == [RUN]
+
+
+class ShortlyBefore(ObjectStore):
+    """The store of a machine; another one acts right before each of its conditional writes."""
+
+    def __init__(self, bucket: Bucket, act: Callable[[], None]) -> None:
+        super().__init__(bucket.settings)
+        self._act = act
+
+    def put_new(self, key: str, data: bytes) -> str | None:
+        self._act()
+        return super().put_new(key, data)
+
+    def replace(self, key: str, data: bytes, etag: str) -> str | None:
+        self._act()
+        return super().replace(key, data, etag)
+
+
+class LostAnswers(ObjectStore):
+    """The store of a machine that does not get the answers to its conditional writes, and has written all the same."""
+
+    def replace(self, key: str, data: bytes, etag: str) -> str | None:
+        super().replace(key, data, etag)
+        return None
+
+
+def test_machine_that_always_comes_second__does_not_become_the_writer(tmp_path: Path, bucket: Bucket) -> None:
+    accepted(tmp_path / "a")
+    first = replica(bucket, tmp_path / "a")
+    first.publish()
+    second = Replica(ShortlyBefore(bucket, first.claim), tmp_path / "b", "models", RUN)
+    with pytest.raises(WriterChanged):
+        second.claim()
+    assert not first.push()
+    assert stored_head(bucket).counter > 2
+
+
+def test_run_that_two_machines_publish__belongs_to_the_first(tmp_path: Path, bucket: Bucket) -> None:
+    for name in ("a", "b"):
+        accepted(tmp_path / name)
+    first = replica(bucket, tmp_path / "a")
+    second = Replica(ShortlyBefore(bucket, first.publish), tmp_path / "b", "models", RUN)
+    with pytest.raises(AppError, match="Another machine has just stored the same") as refused:
+        second.publish()
+    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+    before = stored_head(bucket)
+    first.publish()
+    assert stored_head(bucket) == before
+
+
+def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> None:
+    run = accepted(tmp_path)
+    replica(bucket, tmp_path).publish()
+    writer = Replica(LostAnswers(bucket.settings), tmp_path, "models", RUN)
+    writer.claim()
+    (run.path / "new.txt").write_text("new", encoding="utf-8")
+    assert writer.push()
+    assert "new.txt" in {file.path for file in stored_head(bucket).files}
+    assert not writer.push()
+
+
+def test_copy__is_complete_only_if_the_store_has_every_file_as_it_is_here(tmp_path: Path, bucket: Bucket) -> None:
+    settings = machine(tmp_path, bucket)
+    run = accepted(settings.app.artifacts_root)
+    is_stored = stored_check(settings)
+    assert is_stored is not None
+    one = replica(bucket, settings.app.artifacts_root)
+    one.publish()
+    assert not is_stored(run), "it has not ended"
+    cancel_idle_run(run)
+    one.push()
+    assert is_stored(run)
+    (run.path / "new.txt").write_text("new", encoding="utf-8")
+    assert not is_stored(run), "the store does not know the file"
+    (run.path / "new.txt").unlink()
+    [manifest] = [file.key for file in stored_head(bucket, state="ended").files if file.path == "manifest.json"]
+    bucket.objects.delete([manifest])
+    assert not is_stored(run), "the store has lost the file"
+    assert one.is_stored(verifies=False)
+
+
+async def test_run_that_was_accepted_without_the_store__is_stored_later(tmp_path: Path, bucket: Bucket) -> None:
+    settings = machine(tmp_path, bucket)
+    accepted(settings.app.artifacts_root)
+    replication = Replication(settings)
+    await replication.refresh()
+    assert bucket.objects.get(f"open/models/{RUN}") is None
+    await replication.refresh(with_ended=True)
+    assert stored_head(bucket).counter == 1
+
+
+def test_id_that_cannot_be_a_folder__is_not_stored(tmp_path: Path, bucket: Bucket) -> None:
+    with pytest.raises(AppError) as refused:
+        Replica(bucket.objects, tmp_path, "models", "../models")
+    assert refused.value.code is ErrorCode.NOT_FOUND
+
+
+ROW = b'{"step": 1}\n'
+LARGE = ROW * 30_000
+"""More than a growing file that is stored after each change."""
+
+
+def test_stored_checkpoint__comes_with_all_rows_of_a_long_curve_before_it(tmp_path: Path, bucket: Bucket) -> None:
+    run, writer = claimed(bucket, tmp_path / "a")
+    run.loss_curve.write_bytes(LARGE)
+    writer.push()
+    run.loss_curve.write_bytes(LARGE + ROW)
+    (run.checkpoints / "step-5").mkdir(parents=True)
+    (run.checkpoints / "step-5" / "weights.safetensors").write_bytes(b"after all these rows")
+    writer.push()
+    other = replica(bucket, tmp_path / "b")
+    other.claim()
+    assert (other.path / "checkpoints" / "step-5" / "weights.safetensors").read_bytes() == b"after all these rows"
+    assert (other.path / "loss_curve.jsonl").read_bytes() == LARGE + ROW
+
+
+def test_folder_that_two_threads_publish__is_stored_without_an_error(tmp_path: Path, bucket: Bucket) -> None:
+    run_ids = [f"char_lstm-{number}" for number in range(8)]
+    for run_id in run_ids:
+        accepted(tmp_path, run_id)
+    with ThreadPoolExecutor(4) as pool:
+        for run_id in run_ids:
+            both = [pool.submit(replica(bucket, tmp_path, run_id).publish) for _ in range(4)]
+            assert [one.result() for one in both] == [None] * 4
+    assert sorted(bucket.objects.tags("open/")) == [f"open/models/{run_id}" for run_id in run_ids]
+
+
+async def test_damaged_folder__does_not_keep_a_machine_from_the_others(tmp_path: Path, bucket: Bucket) -> None:
+    here = machine(tmp_path / "a", bucket)
+    run_ids = [f"char_lstm-{number}" for number in range(3)]
+    for run_id in run_ids:
+        accepted(here.app.artifacts_root, run_id)
+        replica(bucket, here.app.artifacts_root, run_id).publish()
+    reader = Replication(machine(tmp_path / "b", bucket))
+    with damaged(bucket, run_ids[1]):
+        assert await reader.refresh() == [run_ids[0], run_ids[2]]
+        assert await reader.refresh() == []
+    assert await reader.refresh() == [run_ids[1]]
+    assert await reader.refresh() == []
+
+
+async def test_damaged_folder_that_has_ended__is_tried_again(tmp_path: Path, bucket: Bucket) -> None:
+    run, writer = claimed(bucket, machine(tmp_path / "a", bucket).app.artifacts_root)
+    reader = Replication(machine(tmp_path / "b", bucket))
+    assert await reader.refresh() == [RUN]
+    end(run)
+    writer.push()
+    with damaged(bucket, RUN):
+        assert await reader.refresh() == []
+    assert await reader.refresh() == [RUN]
+    assert await reader.refresh() == []
+
+
+async def test_job_that_ends_during_a_refresh__is_fetched_by_the_next_one(tmp_path: Path, bucket: Bucket) -> None:
+    here, there = machine(tmp_path / "a", bucket), machine(tmp_path / "b", bucket)
+    replication = Replication(here)
+    run, writer = claimed(bucket, there.app.artifacts_root)
+    end(run)
+    writer.push()
+    looking = asyncio.create_task(replication.refresh())
+    await asyncio.sleep(0)
+    replication.watch("models", RUN)
+    assert await looking == []
+    assert await replication.refresh() == [RUN]
+    assert await replication.refresh() == []
+    assert RunStore(here.app.artifacts_root).get(RUN).seal.read_bytes() == run.seal.read_bytes()
