@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import pytest
 
 from local_discord import LocalDiscord
 from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill, processes, settings_in, some_text
-from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from trainer.config.settings import RedisSettings
+from tests.support.waiting import captured_logs, until
+from tests.support.worker_runs import with_redis
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.services.embedded import Services, die_with_parent, end, find_server, pipe
+from trainer.services.embedded import Services, answering_server, die_with_parent, end, find_server, pipe
 from trainer.store.store import connect
 
 STARTER = """
@@ -35,22 +37,11 @@ asyncio.run(main())
 """
 
 
-async def start_starter(folder: Path, **environment: str) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        STARTER,
-        cwd=ROOT,
-        env=environment_in(folder, **environment),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+async def start_python(folder: Path, *words: str, **environment: str) -> asyncio.subprocess.Process:
+    given = environment_in(folder, **environment)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *words, cwd=ROOT, env=given, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
     )
-    assert process.stdout is not None
-    line = b""
-    while not line.startswith(b"unix://"):
-        line = await process.stdout.readline()
-        assert line
-    return process
 
 
 def servers(folder: Path) -> list[Process]:
@@ -58,25 +49,27 @@ def servers(folder: Path) -> list[Process]:
 
 
 async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_path: Path) -> None:
-    services = Services(settings_in(tmp_path, embedded_workers=0))
+    settings = settings_in(tmp_path, embedded_workers=0)
+    assert await answering_server(settings) is None and os.listdir(tmp_path) == []
+    services = Services(settings)
     url = await services.start()
+    assert await answering_server(settings) == url
     store = await connect(url)
     await store.put("k", "v", ttl_seconds=60)
     [server] = servers(tmp_path)
     kill(server.pid)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (alive := servers(tmp_path)) or alive == [server]:
-            await asyncio.sleep(0.05)
+    await until(lambda: servers(tmp_path) not in ([], [server]))
     assert await store.get("k") == b"v"  # the watcher has started it again, from its append-only file
     folder = tmp_path / "data" / "services"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "valkey.sock").stat().st_mode) == 0o700
-    settings: dict[str, str] = await store.redis.config_get("*")
+    options: dict[str, str] = await store.redis.config_get("*")
     wanted = {"port": "0", "appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-    assert {name: settings[name] for name in wanted} == wanted
+    assert {name: options[name] for name in wanted} == wanted
     await store.close()
     await services.stop()
     assert servers(tmp_path) == []
+    assert await answering_server(settings) is None
 
 
 async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Path) -> None:
@@ -85,9 +78,7 @@ async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Pa
     assert len(set(urls)) == 1
     assert len(servers(tmp_path)) == 1
     await first.stop()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not servers(tmp_path):
-            await asyncio.sleep(0.05)
+    await until(lambda: bool(servers(tmp_path)))
     store = await connect(urls[0])
     await store.close()
     for services in others:
@@ -103,7 +94,8 @@ async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_
         folder.mkdir()
         (folder / "valkey-server").symlink_to(find_server())
         path = str(folder)
-    starter = await start_starter(tmp_path, PATH=path)
+    starter = await start_python(tmp_path, "-c", STARTER, PATH=path)
+    assert (await pipe(starter.stdout).readuntil(b"unix://")).endswith(b"unix://")
     assert len(servers(tmp_path)) == 1 + (not with_setpriv)
     assert len(processes(tmp_path, "trainer worker --embedded")) == 1
     kill(starter.pid)
@@ -117,53 +109,46 @@ async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_
     await two.start()
     [worker] = processes(tmp_path, "trainer worker --embedded")
     kill(worker.pid)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (started := processes(tmp_path, "trainer worker --embedded")) or started == [worker]:
-            await asyncio.sleep(0.05)
-    assert len(started) == 1
+    await until(lambda: processes(tmp_path, "trainer worker --embedded") not in ([], [worker]))
+    assert len(processes(tmp_path, "trainer worker --embedded")) == 1
     await one.stop()
     await two.stop()
     assert await gone(tmp_path)
 
 
 async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
-    deep = tmp_path / ("long-name-" * 12)
-    services = Services(settings_in(deep, embedded_workers=0))
+    settings = settings_in(tmp_path / ("long-name-" * 12), embedded_workers=0)
+    services = Services(settings)
     url = await services.start()
+    assert await answering_server(settings) == url
     path = Path(url.removeprefix("unix://"))
     assert len(bytes(path)) <= 100
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     await services.stop()
     path.parent.chmod(0o777)
-    with pytest.raises(AppError, match="belongs to another user"):
-        await Services(settings_in(deep, embedded_workers=0)).start()
+    for find in (Services(settings).start, partial(answering_server, settings)):
+        with pytest.raises(AppError, match="belongs to another user"):
+            await find()
     shutil.rmtree(path.parent)
 
 
 async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> None:
     elsewhere = Services(settings_in(tmp_path / "a", embedded_workers=0))
     url = await elsewhere.start()
-    settings = settings_in(tmp_path / "b", embedded_workers=0)
-    given: dict[str, object] = {"redis": RedisSettings.model_validate(_url(url))}
-    services = Services(settings.model_copy(update=given))
-    assert await services.start() == url
+    given = changed(settings_in(tmp_path / "b", embedded_workers=0), **with_redis(url))
+    services = Services(given)
+    assert await services.start() == await answering_server(given) == url
     assert not (tmp_path / "b").exists()
     await services.stop()
-    with_worker: dict[str, object] = {**given, "queue": settings.queue.model_copy(update=ONE_WORKER)}
-    services = Services(settings.model_copy(update=with_worker))
+    services = Services(changed(given, queue=changed(given.queue, embedded_workers=1)))
     await services.start()
     # the kernel shows the command line of a new process a moment later
     await until(lambda: len(processes(tmp_path / "b", "trainer worker --embedded")) == 1)
     assert servers(tmp_path / "b") == []
     await services.stop()
     await elsewhere.stop()
-
-
-ONE_WORKER: dict[str, object] = {"embedded_workers": 1}
-
-
-def _url(url: str) -> dict[str, str]:
-    return {"url": url}
+    for gone_url in (url, "redis://127.0.0.1:1/0"):
+        assert await answering_server(changed(given, **with_redis(gone_url))) is None
 
 
 @pytest.mark.parametrize("url", ["http://x", "redis://127.0.0.1:1/0", "redis://h:port"])
@@ -302,10 +287,13 @@ async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) 
     silent.listen()
     services = Services(settings_in(tmp_path, embedded_workers=0))
     starting = asyncio.create_task(services.start())
-    await asyncio.sleep(0.2)
-    connection, _ = silent.accept()
-    connection.close()
-    silent.close()
+
+    def hang_up() -> None:
+        connection, _ = silent.accept()
+        connection.close()
+        silent.close()
+
+    await asyncio.to_thread(hang_up)
     assert (await starting).startswith("unix://")
     await services.stop()
 
@@ -329,12 +317,10 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
     program.touch(mode=0o755)
     assert find_server() == str(program)
     program.unlink()
-    monkeypatch.setattr("trainer.services.embedded.find_spec", empty_wheel)
-    with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
-        find_server()
-    monkeypatch.setattr("trainer.services.embedded.find_spec", not_installed)
-    with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
-        find_server()
+    for find_spec in (empty_wheel, not_installed):
+        monkeypatch.setattr("trainer.services.embedded.find_spec", find_spec)
+        with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
+            find_server()
 
 
 def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,32 +329,16 @@ def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: py
 
 
 async def test_guardian__ended_while_it_starts_its_program_leaves_nothing(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "trainer.system.parent_watch", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
-    guardians = [
-        await asyncio.create_subprocess_exec(
-            *words, cwd=ROOT, stdin=asyncio.subprocess.PIPE, env=environment_in(tmp_path)
-        )
-        for _ in range(4)
-    ]
+    words = ["-m", "trainer.system.parent_watch", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
+    guardians = [await start_python(tmp_path, *words) for _ in range(4)]
     for guardian in guardians:
         assert await guardian.wait() != 0
     assert await gone(tmp_path)
 
 
 async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: Path) -> None:
-    guardian = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "trainer.system.parent_watch",
-        "sleep",
-        "60",
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        env=environment_in(tmp_path),
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(processes(tmp_path)) < 2:
-            await asyncio.sleep(0.05)
+    guardian = await start_python(tmp_path, "-m", "trainer.system.parent_watch", "sleep", "60")
+    await until(lambda: len(processes(tmp_path)) == 2)
     guardian.send_signal(signal.SIGTERM)
     await guardian.communicate()
     assert guardian.returncode != 0
