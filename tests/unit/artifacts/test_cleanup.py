@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tests.support.cleanups import DAY_SECONDS, add_checkpoint, add_run, contents, make_old, settings_of
-from tests.support.cross_language import plan, plan_with
+from tests.support.cross_language import cell_run, experiment_record, plan, plan_with
 from tests.support.properties import for_all_pairs
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.tiny_models import char_tokenizer
@@ -27,17 +27,15 @@ from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import (
-    CleanupSettings,
     CorpusCacheCleanupSettings,
     Settings,
     TokenizerCleanupSettings,
-    load_settings,
 )
 from trainer.config.tokenizer_request import tokenizer_id_of
 from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import CellRun, ExperimentRecord, ExperimentRequest
+from trainer.contracts.experiments import CellKey, ExperimentRequest
 from trainer.contracts.runs import FinalState
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.export.archive import export_archive, import_archive
@@ -123,17 +121,9 @@ def size(files: Mapping[str, bytes]) -> int:
 
 
 def add_experiment(folder: Path, request: ExperimentRequest, cells: list[RunDirectory]) -> ExperimentDirectory:
-    record = ExperimentRecord(
-        experiment_id=f"{request.name}-01234567",
-        user_id=None,
-        created_at=now(),
-        request=request,
-        request_hash="0" * 64,
-        corpora={},
-    )
+    record = changed(experiment_record(), request=request)
     experiment = ExperimentStore(folder / "artifacts", UnsyncedDisk()).create(record)
-    cell: dict[str, object] = {"model": "lstm", "language": "kk", "is_reused": False}
-    experiment.write_runs([parse(CellRun, cell | {"seed": i, "run_id": run.run_id}) for i, run in enumerate(cells)])
+    experiment.write_runs([cell_run(CellKey("lstm", "kk", seed), run.run_id) for seed, run in enumerate(cells)])
     return experiment
 
 
@@ -338,20 +328,6 @@ def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.CONFLICT
     empty = CleanupReport(dry_run=False, bytes_freed=0, files_deleted=0, removals=())
     assert clean_up(settings_of(tmp_path / "new")) == empty
-
-
-def test_settings__have_names_in_the_environment_and_in_the_toml_file(tmp_path: Path) -> None:
-    (tmp_path / "mt.toml").write_text("[app.cleanup]\nenabled = true\ngrace_period_seconds = 5\n", encoding="utf-8")
-    environ = {
-        "APP__CLEANUP__GRACE_PERIOD_SECONDS": "7",
-        "APP__CORPUS_CACHE_CLEANUP__POLICY": "oldest",
-        "APP__TOKENIZER_CLEANUP__MIN_UNUSED_DAYS": "3",
-    }
-    app = load_settings(environ, tmp_path).app
-    assert app.cleanup == CleanupSettings(enabled=True, grace_period_seconds=7)
-    assert (app.corpus_cache_cleanup.policy, app.tokenizer_cleanup.min_unused_days) == ("oldest", 3)
-    with pytest.raises(AppError, match="`APP__CLEANUP__GRACE_PERIOD_SECONDS` must be"):
-        load_settings({"APP__CLEANUP__GRACE_PERIOD_SECONDS": "-1"}, tmp_path)
 
 
 # tokenizers

@@ -1,15 +1,21 @@
 """The outcome of an ended run for the final message and `/mt logs`, also with missing or broken files."""
 
+import json
 from pathlib import Path
 
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.properties import for_all
 from tests.support.stories import Story, run_record
-from trainer.artifacts.outcome import Outcome, last_lines, read_outcome, shown_line
+from trainer.artifacts.outcome import Outcome, last_lines, read_outcome, shown_line, without_paths
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import Sample
 from trainer.contracts.runs import FinalState, LogLevel
 from trainer.system.files import file_records
+from trainer.system.logs import readable_line
 
 FILE = FileRecord(path="model.safetensors", bytes=1, sha256="a" * 64)
 LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -76,3 +82,35 @@ def test_last_lines__from_a_level_keep_crashes_and_lines_without_one(tmp_path: P
     assert shown["INFO"] == shown["DEBUG"][1:] and shown["WARNING"] == shown["DEBUG"][2:]
     assert shown["ERROR"] == ["m-error", "m-odd", "json"]
     assert read_outcome(run).last_lines == last_lines(run, 8, "WARNING"), "a crash is not told by its start"
+
+
+PARTS = st.text(st.characters(categories=["L", "N"], include_characters="-_"), min_size=1, max_size=12)
+FOLDERS = st.lists(PARTS, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+
+
+def test_line__with_an_exception_keeps_it_without_paths() -> None:
+    trace = 'Traceback:\n  File "/home/me/trainer/training.py", line 7, in run\nOSError: [Errno 28] /mnt/disk/run.bin'
+    line: dict[str, object] = {"level": "error", "message": "failed", "exception": trace}
+    told = without_paths(readable_line(json.dumps(line)))
+    assert told.endswith('File "…/training.py", line 7, in run\nOSError: [Errno 28] …/run.bin')
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1200 tokens/s, 3 / 4 epochs", "1200 tokens/s, 3 / 4 epochs"),
+        ("wrote /srv/artifacts/x.bin", "wrote …/x.bin"),
+        ("in /srv/artifacts/", "in …/"),
+        ("path:/srv/x", "path:…"),
+        ("'C:\\Users\\me\\x.txt'", "'…/x.txt'"),
+        ("redis://user:word@host:6379/0 away", "… away"),
+        ("unix:///run/valkey.sock", "…"),
+    ],
+)
+def test_places__are_left_out(text: str, shown: str) -> None:
+    assert without_paths(text) == shown
+
+
+@for_all(FOLDERS)
+def test_places__of_any_path_are_left_out(folder: str) -> None:
+    assert without_paths(f"cannot open {folder}/model.bin: {folder}") == "cannot open …/model.bin: …"

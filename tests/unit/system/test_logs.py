@@ -1,6 +1,7 @@
 """Logging: one handler per process, the same fields in every line, and libraries from warnings on."""
 
 import ast
+import json
 import logging
 import os
 import tempfile
@@ -19,7 +20,7 @@ from pydantic import TypeAdapter
 from tests.support import ROOT
 from tests.support.properties import for_all_pairs
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
-from trainer.system.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, setup_logging
+from trainer.system.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, readable_line, setup_logging
 
 Line = dict[str, str | int | float | None]
 _line: TypeAdapter[Line] = TypeAdapter(Line)
@@ -226,3 +227,26 @@ def test_reader__sees_each_line_once_in_order_while_files_rotate(lengths: list[i
             seen += reader.read_new()
         handler.close()
         assert seen[min(tail, len(kept)) :] == written[begun:]
+
+
+def test_readable_line__has_time_level_event_and_values() -> None:
+    line: dict[str, object] = {
+        "timestamp": "2026-11-20T12:34:56.789012+00:00",
+        "level": "warning",
+        "logger": "trainer.training.loop",
+        "service": "trainer-child",
+        "instance_id": "my-host:4711",
+        "message": "validation",
+        "event": "validation",
+        "category": "training",
+        "run_id": "lstm-1",
+        "user_id": 7,
+        "loss": 1.5,
+        "device": None,
+    }
+    assert readable_line(json.dumps(line)) == "2026-11-20 12:34:56 warning  validation loss=1.5"
+
+
+@pytest.mark.parametrize("line", ["no json", '"text"', "17", "[]", "null"])
+def test_readable_line__that_is_none_of_ours_stays_as_it_is(line: str) -> None:
+    assert readable_line(line) == line
