@@ -13,7 +13,8 @@ from tests.support.worker_runs import LONG
 from trainer.api import Model
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.client import client as remote
-from trainer.client import http_api, installation
+from trainer.client import http_api
+from trainer.client import server as server_client
 from trainer.client.client import Client, RemoteModel
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
@@ -109,7 +110,7 @@ def test_train__from_the_weights_of_a_run_takes_its_family(server: LabServer) ->
 
 
 def test_runs__come_from_as_many_pages_as_needed(server: LabServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "_MAX_PAGE", 1)
+    monkeypatch.setattr(server_client, "_MAX_PAGE", 1)
     with client_of(server) as client:
         assert client.wait(client.train(tiny_request()).run_id).has_ended
         found = list(client.runs())
@@ -136,7 +137,7 @@ def test_iteration__that_stops_early_closes_its_stream(server: LabServer, monkey
         for event in client.events(run_id):
             if isinstance(event, MetricsProgress):
                 break
-        monkeypatch.setattr(installation, "_END_SECONDS", 0.0)
+        monkeypatch.setattr(server_client, "_END_SECONDS", 0.0)
         threading.Timer(0.2, client.cancel, (run_id,)).start()
         assert client.wait(run_id).status == "cancelled"
 
@@ -285,7 +286,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
     limited = ErrorBody(code=ErrorCode.RATE_LIMIT_EXCEEDED, message="Later.", request_id="r")
     proxy = Prepared(502, b"<html>Bad Gateway</html>")
     answers = [Prepared(429, limited.model_dump_json().encode()), Prepared(body=ended.model_dump_json().encode())]
-    monkeypatch.setattr(installation, "_RATE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(server_client, "_RATE_PAUSE_SECONDS", 0.0)
     with prepared(None, proxy, *answers) as server, Client(server.url, KEY) as client:
         model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
         assert model.predict_next("a") == []
@@ -295,7 +296,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
 
 def test_patience__ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
-    monkeypatch.setattr(installation, "_RATE_SECONDS", -1.0)
+    monkeypatch.setattr(server_client, "_RATE_SECONDS", -1.0)
     limited = ErrorBody(code=ErrorCode.RATE_LIMIT_EXCEEDED, message="Later.", request_id="r")
     answers = (Prepared(503, b"busy"), Prepared(429, limited.model_dump_json().encode()))
     with prepared(*answers) as server, Client(server.url, KEY) as client:
@@ -334,7 +335,7 @@ def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> No
 def test_stream_that_breaks_off__continues_after_its_last_event(
     server: LabServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installation, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(server_client, "_PAUSE_SECONDS", 0.0)
     with client_of(server) as client:
         first, *_, last = client.events(server.run.run_id)
         status = client.status(server.run.run_id).model_dump_json().encode()
@@ -361,7 +362,7 @@ def test_stream_that_breaks_off__continues_after_its_last_event(
 def test_stream_that_breaks_off_before_its_first_line__begins_again(
     server: LabServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installation, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(server_client, "_PAUSE_SECONDS", 0.0)
     with client_of(server) as client:
         status = Prepared(body=client.status(server.run.run_id).model_dump_json().encode())
     stream = {"Content-Type": "text/event-stream"}

@@ -15,10 +15,9 @@ from pydantic import BaseModel
 from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.connection import full_run_id, local_run_id
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
-from trainer.config.nested_dict import set_path
 from trainer.config.schema import schema_of
 from trainer.config.settings import load_settings
-from trainer.config.validation import did_you_mean, safe_name, takes_any_text
+from trainer.config.validation import did_you_mean, safe_name, set_path, takes_any_text
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.system.files import BrokenFile, to_app_error

@@ -159,9 +159,10 @@ METRIC = EvalMetrics(
     created_at=BEGIN,
 )
 BUILD = BuildStatus(request=BuildRequest(source="local", languages=("kk", "tr"), characters=1000))
-REMOVED = tuple(
-    Removal(step=step, characters=5, share=share)
-    for step, share in (("language_identification", 0.2), ("short_lines", 0.5), ("cut", 0.5))
+REMOVED = (
+    Removal(step="language_identification", characters=5, share=0.2),
+    Removal(step="short_lines", characters=5, share=0.5),
+    Removal(step="cut", characters=5, share=0.5),
 )
 BUILT = BuiltLanguage(
     file=FileRecord(path="local_kk_ipa.txt", bytes=86, sha256=HASH),
