@@ -18,7 +18,7 @@ from trainer.store import keys
 from trainer.store.store import connect
 
 
-async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_its_end(tmp_path: Path) -> None:
+async def test_status_key__follows_the_run_and_cancel_key_lasts_until_its_end(tmp_path: Path) -> None:
     services = Services(settings_in(tmp_path, embedded_workers=0))
     store = await connect(await services.start())
     story = Story(tmp_path / "artifacts", run_record()).start()
@@ -48,7 +48,7 @@ async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_i
     assert [flag for _, flag in seen] == [None, b"1", None, None]
 
 
-async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_rings(tmp_path: Path) -> None:
+async def test_garbage_on_the_stream__is_logged_and_skipped(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, embedded_workers=0)
     story = Story(tmp_path / "artifacts", run_record()).start()
     services = Services(settings)
@@ -70,7 +70,7 @@ async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_
     assert [line["event"] for line in logs] == ["malformed_event"]
 
 
-async def test_publisher__reads_each_event_once_and_publishes_all_of_them_again_to_an_emptied_server(
+async def test_publisher__reads_each_event_once_and_refills_an_emptied_server(
     tmp_path: Path,
 ) -> None:
     services = Services(settings_in(tmp_path, embedded_workers=0))

@@ -130,15 +130,6 @@ async def test_clients__share_one_reader_that_ends_with_the_last_of_them(idle: I
     await until(lambda: feeds() == 0)
 
 
-async def test_client__that_leaves_frees_its_place(idle: Inside, told: Story) -> None:
-    reader, writer = await idle.site.connect()
-    writer.write(f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
-    await reader.readuntil(b"id: 3")
-    assert idle.api.open_streams == 1
-    writer.close()
-    await until(lambda: idle.api.open_streams == 0)
-
-
 async def test_client__that_leaves_before_its_first_line_is_no_error(idle: Inside, told: Story) -> None:
     told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")
     with captured_logs() as logs:

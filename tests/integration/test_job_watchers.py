@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
@@ -35,6 +36,12 @@ USERS, RUNS, WATCHED = 20, 50, 8
 INTERVAL_SECONDS = 0.2
 
 
+@pytest.fixture(name="here")
+async def here_fixture(tmp_path: Path) -> AsyncIterator[Place]:
+    async with place(tmp_path) as here:
+        yield here
+
+
 def complete(experiment: ExperimentDirectory, *, figures: bool = True) -> None:
     for name in ("heat_map.png", "tree.png") if figures else ():
         (experiment.path / name).write_bytes(b"\x89PNG")
@@ -43,59 +50,53 @@ def complete(experiment: ExperimentDirectory, *, figures: bool = True) -> None:
 
 
 @pytest.mark.parametrize("figures", [True, False])
-async def test_experiment__has_one_card_over_a_restart_and_one_final_message_with_matrix_and_figures(
-    tmp_path: Path, *, figures: bool
+async def test_final_message_of_an_experiment__has_matrix_and_figures(
+    here: Place, tmp_path: Path, *, figures: bool
 ) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        experiment = ExperimentStore(tmp_path).create(experiment_record())
-        name = experiment.experiment_id
+    experiment = ExperimentStore(tmp_path).create(experiment_record())
+    name = experiment.experiment_id
+    async with here.listening() as listener:
+        await listener.watch(experiment, here.ana.id, None)
+        card = await here.message(here.ana, "Queued: experiment small")
+        assert listener.watched_by(here.ana.id) == [name]
+    experiment.logs.touch()
+    async with here.listening():
+        await here.discord.wait_for_edit(card, "Running: experiment small")
+        complete(experiment, figures=figures)
+        final = await here.message(here.ana, f"{name} · result")
+        await until(lambda: not read_ledger(experiment).pending)
+    assert "Completed" in shown_text(card.payload)
+    assert len(here.texts(here.ana)) == 2
+    assert "Excess surprisal" in shown_text(final.payload)
+    names = [str(file["filename"]) for file in final.attachments]
+    assert names == (["heat_map.png", "tree.png"] if figures else [])
+
+
+async def test_experiment_that_begins_again__has_its_messages_again(here: Place, tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
+    for _ in range(2):
+        experiment = store.create(experiment_record())
         async with here.listening() as listener:
-            await listener.watch(experiment, ana.id, None)
-            card = await here.message(ana, "Queued: experiment small")
-            assert listener.watched_by(ana.id) == [name]
-        experiment.logs.touch()
-        async with here.listening():
-            await here.discord.wait_for_edit(card, "Running: experiment small")
-            complete(experiment, figures=figures)
-            final = await here.message(ana, f"{name} · result")
-            await until(lambda: not read_ledger(experiment).pending)
-        assert "Completed" in shown_text(card.payload)
-        assert len(here.texts(ana)) == 2
-        assert "Excess surprisal" in shown_text(final.payload)
-        names = [str(file["filename"]) for file in final.attachments]
-        assert names == (["heat_map.png", "tree.png"] if figures else [])
+            await listener.watch(experiment, here.ana.id, None)
+            experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+            await until(partial(is_told, experiment))
+    assert ["· result" in text for text in here.texts(here.ana)] == [False, True] * 2
 
 
-async def test_experiment_that_begins_again__has_a_card_and_a_final_message_again(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        store = ExperimentStore(tmp_path)
-        for _ in range(2):
-            experiment = store.create(experiment_record())
-            async with here.listening() as listener:
-                await listener.watch(experiment, ana.id, None)
-                experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-                await until(partial(is_told, experiment))
-        assert ["· result" in text for text in here.texts(ana)] == [False, True] * 2
-
-
-async def test_card_of_an_earlier_attempt__is_not_taken_for_one_whose_arrival_is_unknown(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        store = ExperimentStore(tmp_path)
-        first = store.create(experiment_record())
-        async with here.listening() as listener:
-            await listener.watch(first, ana.id, None)
-            card = await here.message(ana, "Queued: experiment small")
-            first.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-            await until(partial(is_told, first))
-        later = store.create(changed(experiment_record(), created_at=now() + timedelta(minutes=5)))
-        await Ledger(later).watch(ana.id, None)
-        lose_card(later)
-        async with here.listening():
-            again = await here.message(ana, "Queued: experiment small")
-        assert again != card and "Failed" in shown_text(card.payload)
+async def test_card_of_an_earlier_attempt__is_not_used_again(here: Place, tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
+    first = store.create(experiment_record())
+    async with here.listening() as listener:
+        await listener.watch(first, here.ana.id, None)
+        card = await here.message(here.ana, "Queued: experiment small")
+        first.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+        await until(partial(is_told, first))
+    later = store.create(changed(experiment_record(), created_at=now() + timedelta(minutes=5)))
+    await Ledger(later).watch(here.ana.id, None)
+    lose_card(later)
+    async with here.listening():
+        again = await here.message(here.ana, "Queued: experiment small")
+    assert again != card and "Failed" in shown_text(card.payload)
 
 
 def lose_card(item: HasLedger) -> None:
@@ -135,7 +136,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_job_of_each_kind__has_one_card_over_a_restart_and_one_final_message(tmp_path: Path, name: str) -> None:
+async def test_job_of_each_kind__has_one_card_and_one_final_message(tmp_path: Path, name: str) -> None:
     before, after, create = KINDS[name]
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
@@ -152,97 +153,89 @@ async def test_job_of_each_kind__has_one_card_over_a_restart_and_one_final_messa
         assert "Memory ran out." in shown_text(final.payload)
 
 
-async def test_completed_tokenizer__has_its_figures_and_the_next_command_in_its_final_message(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        shutil.copytree(TOKENIZER, tmp_path / "tokenizers" / TOKENIZER.name)
-        async with here.listening() as listener:
-            await listener.watch(TokenizerStore(tmp_path).get(TOKENIZER.name), ana.id, None)
-            final = await here.message(ana, "· result")
-        assert len(here.texts(ana)) == 1
-        said = shown_text(final.payload)
-        assert "✅ Completed: tokenizer" in said and "char · 29 tokens" in said
-        assert "0.00% unknown characters · 1.000 tokens/character · 5.61 tokens/word" in said
-        assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
+async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: Place, tmp_path: Path) -> None:
+    shutil.copytree(TOKENIZER, tmp_path / "tokenizers" / TOKENIZER.name)
+    async with here.listening() as listener:
+        await listener.watch(TokenizerStore(tmp_path).get(TOKENIZER.name), here.ana.id, None)
+        final = await here.message(here.ana, "· result")
+    assert len(here.texts(here.ana)) == 1
+    said = shown_text(final.payload)
+    assert "✅ Completed: tokenizer" in said and "char · 29 tokens" in said
+    assert "0.00% unknown characters · 1.000 tokens/character · 5.61 tokens/word" in said
+    assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
 
 
-async def test_unwatched_experiment__says_no_more_and_unknown_ones_are_refused(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        experiment = ExperimentStore(tmp_path).create(experiment_record())
-        async with here.listening() as listener:
-            await listener.watch(experiment, ana.id, None)
-            await listener.unwatch(experiment.experiment_id, ana.id)
-            complete(experiment)
-            await asyncio.sleep(2 * EDIT_INTERVAL_SECONDS)
-            with pytest.raises(AppError, match="There is no job 'other-00000000'"):
-                await listener.unwatch("other-00000000", ana.id)
-        assert len(here.texts(ana)) == 1
+async def test_unwatched_experiment__sends_no_more_messages(here: Place, tmp_path: Path) -> None:
+    experiment = ExperimentStore(tmp_path).create(experiment_record())
+    async with here.listening() as listener:
+        await listener.watch(experiment, here.ana.id, None)
+        await listener.unwatch(experiment.experiment_id, here.ana.id)
+        complete(experiment)
+        await asyncio.sleep(2 * EDIT_INTERVAL_SECONDS)
+        with pytest.raises(AppError, match="There is no job 'other-00000000'"):
+            await listener.unwatch("other-00000000", here.ana.id)
+    assert len(here.texts(here.ana)) == 1
 
 
 # Closed direct messages
 
 
-async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command_then_silence(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana", dms_open=False)
-        hall = here.discord.add_guild("home", [ana]).channels[0]
-        story = here.story(ana)
+async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command(here: Place) -> None:
+    ana = here.discord.add_user("ana", dms_open=False)
+    hall = here.discord.add_guild("home", [ana]).channels[0]
+    story = here.story(ana)
+    async with here.listening() as listener:
+        await listener.watch(story.run, ana.id, None, hall.id)
+        await listener.watch(story.run, ana.id, None, hall.id)
+    story.cancel()
+    async with here.listening() as listener:
+        listener.follow(story.record.run_id)
+        async with listener.deliver_pending(ana.id) as results:
+            assert [result.card.footer.text for result in results] == [story.record.run_id]
+    (mention,) = here.discord.messages(hall)
+    assert mention.payload["content"] == f"<@{ana.id}>"
+    assert "Direct messages are closed" in shown_text(mention.payload)
+
+
+async def test_mention_that_fails__is_tried_again_and_sent_once(here: Place) -> None:
+    ana = here.discord.add_user("ana", dms_open=False)
+    hall = here.discord.add_guild("home", [ana]).channels[0]
+    story = here.story(None)
+    for refusal in (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(400, 50035, "Invalid")):
+        here.discord.fail_next("POST", MESSAGES, refusal)
+    with captured_logs() as logs:
         async with here.listening() as listener:
-            await listener.watch(story.run, ana.id, None, hall.id)
-            await listener.watch(story.run, ana.id, None, hall.id)
-        story.cancel()
-        async with here.listening() as listener:
-            listener.follow(story.record.run_id)
-            async with listener.deliver_pending(ana.id) as results:
-                assert [result.card.footer.text for result in results] == [story.record.run_id]
-        (mention,) = here.discord.messages(hall)
-        assert mention.payload["content"] == f"<@{ana.id}>"
-        assert "Direct messages are closed" in shown_text(mention.payload)
+            await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
+            await until(lambda: not read_ledger(story.run).pending)
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
+    assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
 
 
-async def test_mention__that_fails_is_tried_again_and_sent_once(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana", dms_open=False)
-        hall = here.discord.add_guild("home", [ana]).channels[0]
-        story = here.story(None)
-        for refusal in (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(400, 50035, "Invalid")):
-            here.discord.fail_next("POST", MESSAGES, refusal)
-        with captured_logs() as logs:
-            async with here.listening() as listener:
-                await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
-                await until(lambda: not read_ledger(story.run).pending)
-        assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
-        assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
+async def test_undelivered_result__of_a_deleted_run_is_not_shown(here: Place) -> None:
+    ana = here.discord.add_user("ana", dms_open=False)
+    deleted, other = (here.story(ana, f"char_lstm-{name}").cancel() for name in ("deleted", "other"))
+    async with here.listening() as listener:
+        await until(lambda: all(not read_ledger(story.run).pending for story in (deleted, other)))
+        await until(lambda: not listener.watched_by(ana.id))  # a refusal is on disk before its delivery has ended
+        shutil.rmtree(deleted.run.path)
+        async with listener.deliver_pending(ana.id) as results:
+            assert [result.card.footer.text for result in results] == ["char_lstm-other"]
 
 
-async def test_undelivered_result__of_a_deleted_run_is_not_shown(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana", dms_open=False)
-        deleted, other = (here.story(ana, f"char_lstm-{name}").cancel() for name in ("deleted", "other"))
-        async with here.listening() as listener:
-            await until(lambda: all(not read_ledger(story.run).pending for story in (deleted, other)))
-            await until(lambda: not listener.watched_by(ana.id))  # a refusal is on disk before its delivery has ended
-            shutil.rmtree(deleted.run.path)
-            async with listener.deliver_pending(ana.id) as results:
-                assert [result.card.footer.text for result in results] == ["char_lstm-other"]
-
-
-async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana", dms_open=False)
-        away = here.discord.add_guild("away", [ana], bot_present=False).channels[0]
-        story = here.story(ana)
-        async with here.listening() as listener:
-            watcher = await listener.watch(story.run, ana.id, None, away.id)
-        assert watcher.closed_place == "dm"
-        assert here.discord.messages(away) == []
+async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(here: Place) -> None:
+    ana = here.discord.add_user("ana", dms_open=False)
+    away = here.discord.add_guild("away", [ana], bot_present=False).channels[0]
+    story = here.story(ana)
+    async with here.listening() as listener:
+        watcher = await listener.watch(story.run, ana.id, None, away.id)
+    assert watcher.closed_place == "dm"
+    assert here.discord.messages(away) == []
 
 
 # Many runs
 
 
-async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_have_ended(tmp_path: Path) -> None:
+async def test_many_runs__are_one_digest_until_all_have_ended(tmp_path: Path) -> None:
     async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
         ana = here.discord.add_user("ana")
         stories = [here.story(ana, f"char_lstm-{number}").start().step(10, 2.0) for number in range(MAX_CARDS)]
@@ -268,7 +261,7 @@ async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_hav
         assert sorted("· result" in text for text in here.texts(ana)) == [False] + [True] * len(stories)
 
 
-async def test_refused_digest__is_mentioned_once_for_each_run_and_a_later_watch_begins_again(tmp_path: Path) -> None:
+async def test_refused_digest__is_mentioned_once_for_each_run(tmp_path: Path) -> None:
     async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
         ana = here.discord.add_user("ana")
         hall = here.discord.add_guild("home", [ana]).channels[0]
@@ -289,7 +282,7 @@ async def test_refused_digest__is_mentioned_once_for_each_run_and_a_later_watch_
         assert places == [[None]] + [["dm"]] * MAX_CARDS
 
 
-async def test_digest__says_that_workers_do_not_respond_by_itself_and_recovers(tmp_path: Path) -> None:
+async def test_digest__says_that_workers_do_not_respond_and_recovers(tmp_path: Path) -> None:
     async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
         ana = here.discord.add_user("ana")
         for number in range(MAX_CARDS + 1):
@@ -302,19 +295,17 @@ async def test_digest__says_that_workers_do_not_respond_by_itself_and_recovers(t
             await until(lambda: shown_text(digest.payload).count("🏃") == MAX_CARDS + 1)
 
 
-async def test_digest__whose_end_was_shown_by_a_killed_bot_is_removed_at_the_start(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        (tmp_path / "digests").mkdir()
-        ended = MessageLedger(watchers=(Watcher(user_id=ana.id, acknowledged=True),))
-        (tmp_path / "digests" / "digest-1-1.json").write_text(ended.model_dump_json(), encoding="utf-8")
-        here.story(ana).start()
-        async with here.listening():
-            await here.message(ana, "Training: kk-ipa")
-        assert not list((tmp_path / "digests").iterdir())
+async def test_digest_that_a_killed_bot_ended__is_removed_at_the_start(here: Place, tmp_path: Path) -> None:
+    (tmp_path / "digests").mkdir()
+    ended = MessageLedger(watchers=(Watcher(user_id=here.ana.id, acknowledged=True),))
+    (tmp_path / "digests" / "digest-1-1.json").write_text(ended.model_dump_json(), encoding="utf-8")
+    here.story(here.ana).start()
+    async with here.listening():
+        await here.message(here.ana, "Training: kk-ipa")
+    assert not list((tmp_path / "digests").iterdir())
 
 
-async def test_digest__that_is_refused_or_damaged_keeps_no_run_from_its_end(tmp_path: Path) -> None:
+async def test_refused_or_damaged_digest__delays_no_final_message(tmp_path: Path) -> None:
     async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
         ana = here.discord.add_user("ana")
         (tmp_path / "digests").mkdir()
@@ -330,7 +321,7 @@ async def test_digest__that_is_refused_or_damaged_keeps_no_run_from_its_end(tmp_
         assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
 
 
-async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel_and_end_once_for_each(
+async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(
     tmp_path: Path,
 ) -> None:
     """With Discord's limits for an interval of a second.

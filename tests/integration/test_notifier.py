@@ -1,8 +1,10 @@
 """From a run's event log to its watchers: one card, edited, and one message at the end, whatever goes wrong."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -21,270 +23,229 @@ from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.files import write_atomically
 
 
-async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_chart(tmp_path: Path) -> None:
+@pytest.fixture(name="here")
+async def here_fixture(tmp_path: Path) -> AsyncIterator[Place]:
     async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        async with here.listening() as listener:
-            listener.follow(story.record.run_id)
-            card = await here.message(ana, "Queued: kk-ipa")
-            story.start()
-            for step in range(1, 100):
-                story.step(step, 3.0 - step / 100)
-                await here.queue.signals.put(story.record.run_id)
-                await asyncio.sleep(0.05)
-                if len(card.edit_seconds) == 3:
-                    break
-            story.step(100, 1.9).complete(train_loss=1.9)
+        yield here
+
+
+async def test_run__has_one_card_that_is_edited_and_one_final_message(here: Place) -> None:
+    story = here.story(here.ana)
+    async with here.listening() as listener:
+        listener.follow(story.record.run_id)
+        card = await here.message(here.ana, "Queued: kk-ipa")
+        story.start()
+        for step in range(1, 100):
+            story.step(step, 3.0 - step / 100)
             await here.queue.signals.put(story.record.run_id)
-            final = await here.message(ana, "· result")
-            await until_delivered(story)
-        assert len(here.texts(ana)) == 2
-        assert final.id > card.id
-        gaps = [later - earlier for earlier, later in pairwise(card.edit_seconds)]
-        assert min(gaps) >= EDIT_INTERVAL_SECONDS
-        assert shown_text(card.payload).startswith("\n✅ Completed: kk-ipa in 11 min 8 s")
-        (chart,) = card.attachments
-        assert mapping(card.embeds[0]["image"])["url"] == chart["url"]
-        assert "training loss 1.900 nats per token" in str(chart["description"])
-        assert here.discord.read(chart).startswith(b"\x89PNG")
-        assert final.attachments == [], "the chart stands in the card"
-        assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config"]
-        assert "cancel" in custom_ids(card) and "mt:cancel" not in str(card.components)
+            await asyncio.sleep(0.05)
+            if len(card.edit_seconds) == 3:
+                break
+        story.step(100, 1.9).complete(train_loss=1.9)
+        await here.queue.signals.put(story.record.run_id)
+        final = await here.message(here.ana, "· result")
+        await until_delivered(story)
+    assert len(here.texts(here.ana)) == 2
+    assert final.id > card.id
+    gaps = [later - earlier for earlier, later in pairwise(card.edit_seconds)]
+    assert min(gaps) >= EDIT_INTERVAL_SECONDS
+    assert shown_text(card.payload).startswith("\n✅ Completed: kk-ipa in 11 min 8 s")
+    (chart,) = card.attachments
+    assert mapping(card.embeds[0]["image"])["url"] == chart["url"]
+    assert "training loss 1.900 nats per token" in str(chart["description"])
+    assert here.discord.read(chart).startswith(b"\x89PNG")
+    assert final.attachments == [], "the chart stands in the card"
+    assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config"]
+    assert "cancel" in custom_ids(card) and "mt:cancel" not in str(card.components)
 
 
-async def test_two_people__are_told_of_their_own_runs_only(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
-        of_ana, of_bob = here.story(ana, "char_lstm-ana"), here.story(bob, "char_lstm-bob")
-        here.story(None, "char_lstm-nobody").cancel()
-        async with here.listening() as listener:
-            listener.follow("char_lstm-nobody")
-            await here.message(ana, "char_lstm-ana")
-            await here.message(bob, "char_lstm-bob")
-            of_ana.cancel()
-            of_bob.fail()
-            await here.message(ana, "char_lstm-ana · result")
-            await here.message(bob, "char_lstm-bob · result")
-        assert [("char_lstm-ana" in text, "char_lstm-bob" in text) for text in here.texts(ana)] == [(True, False)] * 2
-        assert [("char_lstm-ana" in text, "char_lstm-bob" in text) for text in here.texts(bob)] == [(False, True)] * 2
+async def test_two_people__get_messages_of_their_own_runs_only(here: Place) -> None:
+    ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
+    of_ana, of_bob = here.story(ana, "char_lstm-ana"), here.story(bob, "char_lstm-bob")
+    here.story(None, "char_lstm-nobody").cancel()
+    async with here.listening() as listener:
+        listener.follow("char_lstm-nobody")
+        await here.message(ana, "char_lstm-ana")
+        await here.message(bob, "char_lstm-bob")
+        of_ana.cancel()
+        of_bob.fail()
+        await here.message(ana, "char_lstm-ana · result")
+        await here.message(bob, "char_lstm-bob · result")
+    assert [("char_lstm-ana" in text, "char_lstm-bob" in text) for text in here.texts(ana)] == [(True, False)] * 2
+    assert [("char_lstm-ana" in text, "char_lstm-bob" in text) for text in here.texts(bob)] == [(False, True)] * 2
 
 
-async def test_run_that_has_ended_before__is_told_by_one_message(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.story(ana).start().step(10, 3.0).step(20, 2.0).checkpoint(20).cancel()
+async def test_run_that_has_ended_before__has_one_message(here: Place) -> None:
+    here.story(here.ana).start().step(10, 3.0).step(20, 2.0).checkpoint(20).cancel()
+    async with here.listening():
+        final = await here.message(here.ana, "· result")
+    assert len(here.texts(here.ana)) == 1
+    assert len(final.attachments) == 1, "there is no card that shows the chart"
+    assert custom_ids(final) == ["resume", "retry", "logs"]
+
+
+async def test_restart__continues_with_the_same_card(here: Place) -> None:
+    story = here.story(here.ana).start()
+    async with here.listening():
+        card = await here.message(here.ana, "Training")
+    story.step(50, 2.0).complete()
+    async with here.listening():
+        await here.message(here.ana, "· result")
+    async with here.listening():  # which ends the card, where the one before had no time for that
+        await until_delivered(story)
+    assert len(here.texts(here.ana)) == 2
+    assert "Completed" in shown_text(card.payload)
+
+
+async def test_restarts__keep_the_interval_between_edits(here: Place) -> None:
+    story = here.story(here.ana).start()
+    async with here.listening():
+        card = await here.message(here.ana, "Training")
+    for step in range(1, 6):
+        story.step(step, 2.0)
         async with here.listening():
-            final = await here.message(ana, "· result")
-        assert len(here.texts(ana)) == 1
-        assert len(final.attachments) == 1, "there is no card that shows the chart"
-        assert custom_ids(final) == ["resume", "retry", "logs"]
+            await here.discord.wait_for_edit(card, f"step {step} ")
+    assert len(card.edit_seconds) == 5
+    assert min(later - earlier for earlier, later in pairwise(card.edit_seconds)) >= EDIT_INTERVAL_SECONDS
 
 
-async def test_restart__goes_on_with_the_same_card(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana).start()
-        async with here.listening():
-            card = await here.message(ana, "Training")
-        story.step(50, 2.0).complete()
-        async with here.listening():
-            await here.message(ana, "· result")
-        async with here.listening():  # which ends the card, where the one before had no time for that
-            await until_delivered(story)
-        assert len(here.texts(ana)) == 2
-        assert "Completed" in shown_text(card.payload)
+async def test_lost_signal__is_made_up_by_polling(here: Place) -> None:
+    story = here.story(here.ana)
+    async with here.listening():
+        card = await here.message(here.ana, "Queued")
+        await until(lambda: card.id in told_ids(story))
+        readings = here.queue.readings
+        await until(lambda: here.queue.readings > readings + 2)  # each after a wait for the signal
+        story.cancel()
+        await here.message(here.ana, "· result")
 
 
-async def test_restarts__keep_the_edits_of_a_card_as_far_apart(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana).start()
-        async with here.listening():
-            card = await here.message(ana, "Training")
-        for step in range(1, 6):
-            story.step(step, 2.0)
-            async with here.listening():
-                await here.discord.wait_for_edit(card, f"step {step} ")
-        assert len(card.edit_seconds) == 5
-        assert min(later - earlier for earlier, later in pairwise(card.edit_seconds)) >= EDIT_INTERVAL_SECONDS
-
-
-async def test_lost_bell__is_made_up_by_looking(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        async with here.listening():
-            await here.message(ana, "Queued")
-            await asyncio.sleep(0.5)  # by now the delivery waits for its bell
-            story.cancel()
-            await here.message(ana, "· result")
-
-
-async def test_bell__wakes_at_once_and_may_name_runs_that_are_not_there(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        async with here.listening(poll_seconds=60):
+async def test_signal__wakes_at_once_after_an_error_and_an_unknown_run(here: Place) -> None:
+    here.queue.broken = 1
+    async with here.listening(poll_seconds=60):
+        for _ in range(2):
             await here.queue.signals.put("char_lstm-unknown")
-            story = here.story(ana)
-            await here.queue.signals.put(story.record.run_id)
-            await here.message(ana, "Queued")
-            story.cancel()
-            await here.queue.signals.put(story.record.run_id)
-            await here.message(ana, "· result")
+        story = here.story(here.ana)
+        await here.queue.signals.put(story.record.run_id)
+        await here.message(here.ana, "Queued")
+        story.cancel()
+        await here.queue.signals.put(story.record.run_id)
+        await here.message(here.ana, "· result")
 
 
-async def test_new_run__waits_while_any_command_holds_the_notifier_and_the_others_go_on(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        hall = here.discord.add_guild("home", [ana]).channels[0]
-        known = here.story(ana, "char_lstm-known")
-        async with here.listening(poll_seconds=60) as listener:
-            card = await here.message(ana, "Queued")
+async def test_new_run__waits_while_a_command_holds_the_notifier(here: Place) -> None:
+    hall = here.discord.add_guild("home", [here.ana]).channels[0]
+    known = here.story(here.ana, "char_lstm-known")
+    async with here.listening(poll_seconds=60) as listener:
+        card = await here.message(here.ana, "Queued")
+        with listener.hold():
             with listener.hold():
-                with listener.hold():
-                    held, other = here.story(ana, "char_lstm-held"), here.story(ana, "char_lstm-other")
-                    known.start()
-                    for story in (held, other, known):
-                        await here.queue.signals.put(story.record.run_id)
-                    await here.discord.wait_for_edit(card, "Training")  # the signal after those of the new runs
-                assert listener.watched_by(ana.id) == ["char_lstm-known"]
-                await listener.begin_watch("char_lstm-held", ana.id, hall.id, None)
-            await here.message(ana, "char_lstm-other")
-            await here.discord.wait_for_message(hall, "char_lstm-held")
-        assert len(here.texts(ana)) == 2
-
-
-async def test_bell__that_breaks_is_listened_to_again(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.queue.broken = 1
-        async with here.listening(poll_seconds=60):
-            await here.queue.signals.put("char_lstm-any")
-            story = here.story(ana)
-            await here.queue.signals.put(story.record.run_id)
-            await here.message(ana, "Queued")
+                held, other = here.story(here.ana, "char_lstm-held"), here.story(here.ana, "char_lstm-other")
+                known.start()
+                for story in (held, other, known):
+                    await here.queue.signals.put(story.record.run_id)
+                await here.discord.wait_for_edit(card, "Training")  # the signal after those of the new runs
+            assert listener.watched_by(here.ana.id) == ["char_lstm-known"]
+            await listener.begin_watch("char_lstm-held", here.ana.id, hall.id, None)
+        await here.message(here.ana, "char_lstm-other")
+        await here.discord.wait_for_message(hall, "char_lstm-held")
+    assert len(here.texts(here.ana)) == 2
 
 
 @pytest.mark.parametrize(("steady_seconds", "waits"), [(60.0, [0.1, 0.2, 0.4]), (0.0, [0.1, 0.1, 0.1])])
-async def test_task_that_fails_again__waits_longer_unless_it_has_gone_on_well(
-    tmp_path: Path, steady_seconds: float, waits: list[float]
+async def test_task_that_fails_again__waits_longer_unless_it_was_steady(
+    here: Place, steady_seconds: float, waits: list[float]
 ) -> None:
-    async with place(tmp_path) as here:
-        here.queue.broken = 3
-        for _ in range(3):
-            here.queue.signals.put_nowait("char_lstm-any")
-        with captured_logs() as logs:
-            async with here.listening(steady_seconds=steady_seconds):
-                await until(lambda: len(logs) == 3)
+    here.queue.broken = 3
+    for _ in range(3):
+        here.queue.signals.put_nowait("char_lstm-any")
+    with captured_logs() as logs:
+        async with here.listening(steady_seconds=steady_seconds):
+            await until(lambda: len(logs) == 3)
     assert [line["retry_seconds"] for line in logs] == pytest.approx(waits)
 
 
-@pytest.mark.parametrize("lost", ["card", "final"])
-async def test_lost_reply__makes_no_second_message(tmp_path: Path, lost: str) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        if lost == "card":
-            here.discord.fail_next("POST", MESSAGES, "reply_lost")
-        async with here.listening() as listener:
-            listener.follow(story.record.run_id)
-            await here.message(ana, "Queued")
-            if lost == "final":
-                here.discord.fail_next("POST", MESSAGES, "reply_lost")
-            story.cancel()
-            await until_delivered(story)
-        assert [text.split("\n")[1] for text in here.texts(ana)] == ["⏹ Cancelled: kk-ipa"] * 2
-
-
-async def test_crash_between_message_and_ledger__makes_no_second_message(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        async with here.listening():
-            await here.message(ana, "Queued")
-        (known,) = read_ledger(story.run).watchers
-        assert known.card is not None
-        unsure: dict[str, object] = {"card": SentMessage(nonce=known.card.nonce)}
-        put_watchers(story, known.model_copy(update=unsure))
+@pytest.mark.parametrize("fault", ["reply_lost", 503])
+@pytest.mark.parametrize("slot", ["card", "final"])
+async def test_message__of_unknown_arrival_is_there_once(
+    here: Place, slot: str, fault: Literal["reply_lost", 503]
+) -> None:
+    story = here.story(here.ana)
+    if slot == "card":
+        here.discord.fail_next("POST", MESSAGES, fault)
+    async with here.listening():
+        await here.message(here.ana, "Queued")
+        if slot == "final":
+            here.discord.fail_next("POST", MESSAGES, fault)
         story.cancel()
+        await until_delivered(story)
+    assert [text.split("\n")[1] for text in here.texts(here.ana)] == ["⏹ Cancelled: kk-ipa"] * 2
+
+
+async def test_crash_between_message_and_ledger__makes_no_second_message(here: Place) -> None:
+    story = here.story(here.ana)
+    async with here.listening():
+        await here.message(here.ana, "Queued")
+    (known,) = read_ledger(story.run).watchers
+    assert known.card is not None
+    unsure: dict[str, object] = {"card": SentMessage(nonce=known.card.nonce)}
+    put_watchers(story, known.model_copy(update=unsure))
+    story.cancel()
+    async with here.listening():
+        await until_delivered(story)
+    assert [text.split("\n")[1] for text in here.texts(here.ana)] == ["⏹ Cancelled: kk-ipa"] * 2
+
+
+async def test_discord_unavailable__delays_the_newest_state(here: Place) -> None:
+    story = here.story(here.ana)
+    async with here.listening():
+        card = await here.message(here.ana, "Queued")
+        here.discord.fail_next("PATCH", MESSAGE, "reset")
+        story.start().step(50, 2.0).cancel()
+        await until_delivered(story)
+    assert "Cancelled" in shown_text(card.payload)
+
+
+async def test_closed_dms__are_stored_and_delay_nobody_else(here: Place) -> None:
+    ana, bob = here.discord.add_user("ana", dms_open=False), here.discord.add_user("bob")
+    closed, open_ = here.story(ana, "char_lstm-closed"), here.story(bob, "char_lstm-open").cancel()
+    with captured_logs() as logs:
         async with here.listening():
-            await until_delivered(story)
-        assert [text.split("\n")[1] for text in here.texts(ana)] == ["⏹ Cancelled: kk-ipa"] * 2
+            await until(lambda: any(line["event"] == "channel_closed" for line in logs))
+            await until_delivered(open_)
+        tried = len(here.discord.requests)
+        async with here.listening() as listener:
+            listener.follow(closed.record.run_id)
+            assert listener.watched_by(ana.id) == []
+    assert [watcher.closed_place for watcher in read_ledger(closed.run).watchers] == ["dm"]
+    assert len(here.discord.requests) == tried
+    assert [line["run_id"] for line in logs if line["event"] == "channel_closed"] == ["char_lstm-closed"]
 
 
-@pytest.mark.parametrize("refused", ["card", "final"])
-async def test_intent_without_message__is_sent_after_looking(tmp_path: Path, refused: str) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        if refused == "card":
-            here.discord.fail_next("POST", MESSAGES, 503)
-        async with here.listening():
-            await here.message(ana, "Queued")
-            if refused == "final":
-                here.discord.fail_next("POST", MESSAGES, 503)
-            story.cancel()
-            await until_delivered(story)
-        assert len(here.texts(ana)) == 2
+async def test_deleted_card__is_sent_again_once(here: Place) -> None:
+    story = here.story(here.ana)
+    async with here.listening():
+        await delete(here, await here.message(here.ana, "Queued"))
+        story.start()
+        second = await here.message(here.ana, "Training")
+        await until(lambda: second.id in told_ids(story))
+        await delete(here, second)
+        story.step(10, 2.0)
+        await until(lambda: [request.status for request in here.discord.requests].count(404) == 2)
+        story.cancel()
+        await here.message(here.ana, "· result")
+        await until_delivered(story)
+    assert len(here.texts(here.ana)) == 1
 
 
-async def test_discord_away__is_waited_for_and_the_newest_state_arrives(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        async with here.listening():
-            card = await here.message(ana, "Queued")
-            here.discord.fail_next("PATCH", MESSAGE, "reset")
-            story.start().step(50, 2.0).cancel()
-            await until_delivered(story)
-        assert "Cancelled" in shown_text(card.payload)
-
-
-async def test_closed_dms__are_remembered_and_hold_up_nobody_else(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana, bob = here.discord.add_user("ana", dms_open=False), here.discord.add_user("bob")
-        closed, open_ = here.story(ana, "char_lstm-closed"), here.story(bob, "char_lstm-open").cancel()
-        with captured_logs() as logs:
-            async with here.listening():
-                await until(lambda: any(line["event"] == "channel_closed" for line in logs))
-                await until_delivered(open_)
-            tried = len(here.discord.requests)
-            async with here.listening() as listener:
-                listener.follow(closed.record.run_id)
-                await asyncio.sleep(0.2)
-        assert [watcher.closed_place for watcher in read_ledger(closed.run).watchers] == ["dm"]
-        assert len(here.discord.requests) == tried
-        assert [line["run_id"] for line in logs if line["event"] == "channel_closed"] == ["char_lstm-closed"]
-
-
-async def test_card_that_was_deleted__is_made_again_once(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        async with here.listening():
-            await delete(here, await here.message(ana, "Queued"))
-            story.start()
-            second = await here.message(ana, "Training")
-            await until(lambda: second.id in told_ids(story))
-            await delete(here, second)
-            story.step(10, 2.0)
-            await asyncio.sleep(2 * EDIT_INTERVAL_SECONDS)
-            story.cancel()
-            await here.message(ana, "· result")
-            await until_delivered(story)
-        assert len(here.texts(ana)) == 1
-
-
-async def test_card_that_was_deleted__is_not_made_again_for_the_end_which_has_a_message(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        async with here.listening():
-            await delete(here, await here.message(ana, "Queued"))
-            story.cancel()
-            await here.message(ana, "· result")
-        assert len(here.texts(ana)) == 1
+async def test_card_deleted_before_the_end__is_not_sent_again(here: Place) -> None:
+    story = here.story(here.ana)
+    async with here.listening():
+        await delete(here, await here.message(here.ana, "Queued"))
+        story.cancel()
+        await here.message(here.ana, "· result")
+        await until_delivered(story)
+    assert len(here.texts(here.ana)) == 1
 
 
 async def delete(here: Place, message: StoredMessage) -> None:
@@ -292,261 +253,215 @@ async def delete(here: Place, message: StoredMessage) -> None:
     await channel.get_partial_message(message.id).delete()
 
 
-async def test_malformed_and_unknown_events__are_each_one_line_of_the_log(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
-        with captured_logs() as logs:
-            async with here.listening():
-                card = await here.message(ana, "Queued")
-                with (story.run.path / "events.jsonl").open("ab") as file:
-                    file.write(b'no event\n{"type":"trainer.job.started.v2"}\n')
-                story.start().step(10, 2.0)
-                await here.discord.wait_for_edit(card, "step 10 ")
-        # the follower and whoever opens the log to write see them
-        said = [line["event"] for line in logs if line["log_level"] == "warning"]
-        assert {*said[:2]} == {"event_unknown", "event_malformed"}
+async def test_malformed_and_unknown_events__are_logged(here: Place) -> None:
+    story = here.story(here.ana)
+    with captured_logs() as logs:
+        async with here.listening():
+            card = await here.message(here.ana, "Queued")
+            with (story.run.path / "events.jsonl").open("ab") as file:
+                file.write(b'no event\n{"type":"trainer.job.started.v2"}\n')
+            story.start().step(10, 2.0)
+            await here.discord.wait_for_edit(card, "step 10 ")
+    # the follower and whoever opens the log to write see them
+    said = [line["event"] for line in logs if line["log_level"] == "warning"]
+    assert {*said[:2]} == {"event_unknown", "event_malformed"}
 
 
-async def test_delivery_that_fails__is_said_tried_again_and_holds_up_nobody_else(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        broken = here.story(ana, "char_lstm-broken")
-        here.story(ana, "char_lstm-whole").cancel()
-        log = broken.run.path / "events.jsonl"
-        log.rename(tmp_path / "away")
-        with captured_logs() as logs:
-            async with here.listening():
-                await here.message(ana, "char_lstm-whole · result")
-                await until(lambda: any(line["event"] == "task_failed" for line in logs))
-                (tmp_path / "away").rename(log)
-                await here.message(ana, "char_lstm-broken")
-        failures = [line for line in logs if line["event"] == "task_failed"]
-        assert failures[0]["task"] == f"char_lstm-broken for {ana.id}"
-        assert isinstance(failures[0]["exc_info"], FileNotFoundError)
+async def test_delivery_that_fails__is_logged_restarted_and_delays_nobody(here: Place, tmp_path: Path) -> None:
+    broken = here.story(here.ana, "char_lstm-broken")
+    here.story(here.ana, "char_lstm-whole").cancel()
+    log = broken.run.path / "events.jsonl"
+    log.rename(tmp_path / "away")
+    with captured_logs() as logs:
+        async with here.listening():
+            await here.message(here.ana, "char_lstm-whole · result")
+            await until(lambda: any(line["event"] == "task_failed" for line in logs))
+            (tmp_path / "away").rename(log)
+            await here.message(here.ana, "char_lstm-broken")
+    failures = [line for line in logs if line["event"] == "task_failed"]
+    assert failures[0]["task"] == f"char_lstm-broken for {here.ana.id}"
+    assert isinstance(failures[0]["exc_info"], FileNotFoundError)
 
 
-async def test_refusal_that_is_not_of_the_channel__is_an_error_that_is_logged(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        here.story(here.discord.add_user("ana"))
-        here.discord.fail_next("POST", MESSAGES, Refusal(400, 50035, "Invalid Form Body"))
-        with captured_logs() as logs:
-            async with here.listening():
-                await until(lambda: len(logs) > 0)
-        assert logs[0]["event"] == "task_failed"
+async def test_other_refusal__is_logged_as_an_error(here: Place) -> None:
+    here.story(here.discord.add_user("ana"))
+    here.discord.fail_next("POST", MESSAGES, Refusal(400, 50035, "Invalid Form Body"))
+    with captured_logs() as logs:
+        async with here.listening():
+            await until(lambda: len(logs) > 0)
+    assert logs[0]["event"] == "task_failed"
 
 
-async def test_broken_ledger__is_said_and_holds_up_nobody_else(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        broken = here.story(ana, "char_lstm-broken")
-        broken.run.message_ledger.write_bytes(b"{")
-        here.story(ana, "char_lstm-whole").cancel()
-        with captured_logs() as logs:
-            async with here.listening() as listener:
-                listener.follow("char_lstm-broken")
-                await here.message(ana, "char_lstm-whole · result")
-        said = [line["run_id"] for line in logs if line["event"] == "run_unreadable"]
-        assert said == ["char_lstm-broken"] * 2
+async def test_broken_ledger__is_logged_and_delays_nobody_else(here: Place) -> None:
+    broken = here.story(here.ana, "char_lstm-broken")
+    broken.run.message_ledger.write_bytes(b"{")
+    here.story(here.ana, "char_lstm-whole").cancel()
+    with captured_logs() as logs:
+        async with here.listening() as listener:
+            listener.follow("char_lstm-broken")
+            await here.message(here.ana, "char_lstm-whole · result")
+    said = [line["run_id"] for line in logs if line["event"] == "run_unreadable"]
+    assert said == ["char_lstm-broken"] * 2
 
 
 @pytest.mark.parametrize("ending", ["arrived", "lost"])
-async def test_killed_between_the_final_message_and_the_card__ends_the_card_later(tmp_path: Path, ending: str) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana).start()
-        async with here.listening():
-            card = await here.message(ana, "Training")
-            await until(lambda: card.id in told_ids(story))
+async def test_bot_killed_before_the_last_edit__ends_the_card_later(here: Place, ending: str) -> None:
+    story = here.story(here.ana).start()
+    async with here.listening():
+        card = await here.message(here.ana, "Training")
+        await until(lambda: card.id in told_ids(story))
+    story.cancel()
+    async with here.listening():
+        await until_delivered(story)
+    (known,) = read_ledger(story.run).watchers
+    assert known.card is not None
+    was_sent = known.card if ending == "arrived" else SentMessage(nonce=known.card.nonce)
+    stale: dict[str, object] = {"card_is_stale": True, "card": was_sent}
+    edits = len(card.edit_seconds)
+    put_watchers(story, known.model_copy(update=stale))
+    async with here.listening():
+        await until_delivered(story)
+    assert len(card.edit_seconds) == edits + 1 and len(here.texts(here.ana)) == 2
+
+
+async def test_card_that_never_arrived__is_not_sent_after_the_end(here: Place) -> None:
+    story = here.story(here.ana).cancel()
+    put_watchers(story, Watcher(user_id=here.ana.id, card=SentMessage(nonce="1")))
+    async with here.listening():
+        await until_delivered(story)
+    assert len(here.texts(here.ana)) == 1
+
+
+async def test_queued_run__shows_its_position_and_a_missing_worker(here: Place) -> None:
+    here.queue.known = {"queue_position": 2, "waits_for": "worker"}
+    here.story(here.ana)
+    async with here.listening():
+        card = await here.message(here.ana, "Position 2 in the queue")
+        assert WAIT_MESSAGES["worker"] in shown_text(card.payload)
+        here.queue.known = {"queue_position": 1}
+        await here.discord.wait_for_edit(card, "Position 1 in the queue")
+    assert "Waiting for a worker." in shown_text(card.payload)
+
+
+async def test_card__says_that_the_worker_does_not_respond_and_recovers(here: Place) -> None:
+    here.story(here.ana).start().step(10, 3.0)
+    async with here.listening():
+        card = await here.message(here.ana, "Training")
+        assert "ETA" in shown_text(card.payload)
+        here.queue.known = {"reachable": False}
+        await here.discord.wait_for_edit(card, "Worker not responding")
+        assert "ETA" not in shown_text(card.payload)
+        here.queue.known = {}
+        await here.discord.wait_for_edit(card, "Training")
+    colours = [rows(version.payload["embeds"])[0]["color"] for version in card.versions]
+    assert colours == [BLURPLE, AMBER, BLURPLE]
+
+
+async def test_last_lines_of_a_crash__are_sent_to_the_starter_only(here: Place) -> None:
+    ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
+    hall = here.discord.add_guild("home", [ana]).channels[0]
+    story, public = here.story(ana), here.story(ana, "char_lstm-public")
+    for crashed in (story, public):
+        error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
+        update: dict[str, object] = {"last_lines": ("Fatal Python error: Aborted\n",)}
+        crashed.run.write_manifest(manifest_of(crashed.record, "failed", error=error).model_copy(update=update))
+        crashed.fail("It crashed.")
+    put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id))
+    put_watchers(public, in_channel(hall, ana))
+    async with here.listening():
+        await until_delivered(story)
+        await until_delivered(public)
+    (in_hall,) = here.discord.messages(hall)
+    assert ["Fatal Python error" in text for text in (*here.texts(ana), *here.texts(bob))] == [True, False]
+    assert "Fatal Python error" not in shown_text(in_hall.payload)
+    assert [custom_ids(one) for one in (*here.messages(ana), *here.messages(bob), in_hall)] == [
+        ["logs"],
+        [],
+        ["logs"],
+    ]
+
+
+async def test_watcher_in_a_channel__is_mentioned_in_the_final_message_only(here: Place) -> None:
+    cy = here.discord.add_user("cy")
+    hall = here.discord.add_guild("home", [cy]).channels[0]
+    story = here.story(None)
+    put_watchers(story, in_channel(hall, cy))
+    async with here.listening():
+        await here.discord.wait_for_message(hall, "Queued")
         story.cancel()
-        async with here.listening():
-            await until_delivered(story)
-        (known,) = read_ledger(story.run).watchers
-        assert known.card is not None
-        was_sent = known.card if ending == "arrived" else SentMessage(nonce=known.card.nonce)
-        stale: dict[str, object] = {"card_is_stale": True, "card": was_sent}
-        edits = len(card.edit_seconds)
-        put_watchers(story, known.model_copy(update=stale))
-        async with here.listening():
-            await until_delivered(story)
-        assert len(card.edit_seconds) == edits + 1 and len(here.texts(ana)) == 2
-
-
-async def test_card_that_never_arrived__is_not_made_after_the_end(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana).cancel()
-        put_watchers(story, Watcher(user_id=ana.id, card=SentMessage(nonce="1")))
-        async with here.listening():
-            await until_delivered(story)
-        assert len(here.texts(ana)) == 1
-
-
-async def test_queued_run__shows_its_position_and_that_there_is_no_worker_without_any_event(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.queue.known = {"queue_position": 2, "waits_for": "worker"}
-        here.story(ana)
-        async with here.listening():
-            card = await here.message(ana, "Position 2 in the queue")
-            assert WAIT_MESSAGES["worker"] in shown_text(card.payload)
-            here.queue.known = {"queue_position": 1}
-            await here.discord.wait_for_edit(card, "Position 1 in the queue")
-        assert "Waiting for a worker." in shown_text(card.payload)
-
-
-async def test_run_whose_worker_is_gone__says_so_in_its_card_by_itself_and_recovers(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.story(ana).start().step(10, 3.0)
-        async with here.listening():
-            card = await here.message(ana, "Training")
-            assert "ETA" in shown_text(card.payload)
-            here.queue.known = {"reachable": False}
-            await here.discord.wait_for_edit(card, "Worker not responding")
-            assert "ETA" not in shown_text(card.payload)
-            here.queue.known = {}
-            await here.discord.wait_for_edit(card, "Training")
-        colours = [rows(version.payload["embeds"])[0]["color"] for version in card.versions]
-        assert colours == [BLURPLE, AMBER, BLURPLE]
-
-
-async def test_four_runs_of_one_person__share_the_pace_of_their_channel_and_lose_no_final_message(
-    tmp_path: Path,
-) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        stories = [here.story(ana, f"char_lstm-{number}").start() for number in range(4)]
-        async with here.listening():
-            await until(lambda: len(here.messages(ana)) == 4)
-            for story in stories:
-                story.step(10, 3.0)
-                await here.queue.signals.put(story.record.run_id)
-            await until(lambda: any(message.edit_seconds for message in here.messages(ana)))
-            for story in stories:
-                story.cancel()
-            for story in stories:
-                await until_delivered(story)
-        messages = here.messages(ana)
-        written = sorted(version.at_seconds for message in messages for version in message.versions)
-        assert min(later - earlier for earlier, later in pairwise(written)) >= EDIT_INTERVAL_SECONDS
-        texts = here.texts(ana)
-        assert [sum(f"char_lstm-{number} · result" in text for text in texts) for number in range(4)] == [1] * 4
-        assert all("Cancelled" in text for text in texts) and len(texts) == 8
-
-
-async def test_last_lines_of_a_crash__are_in_the_direct_message_of_who_started_the_run_only(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
-        hall = here.discord.add_guild("home", [ana]).channels[0]
-        story, public = here.story(ana), here.story(ana, "char_lstm-public")
-        for crashed in (story, public):
-            error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
-            update: dict[str, object] = {"last_lines": ("Fatal Python error: Aborted\n",)}
-            crashed.run.write_manifest(manifest_of(crashed.record, "failed", error=error).model_copy(update=update))
-            crashed.fail("It crashed.")
-        put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id))
-        put_watchers(public, told_in(hall, ana))
-        async with here.listening():
-            await until_delivered(story)
-            await until_delivered(public)
-        (in_hall,) = here.discord.messages(hall)
-        assert ["Fatal Python error" in text for text in (*here.texts(ana), *here.texts(bob))] == [True, False]
-        assert "Fatal Python error" not in shown_text(in_hall.payload)
-        assert [custom_ids(one) for one in (*here.messages(ana), *here.messages(bob), in_hall)] == [
-            ["logs"],
-            [],
-            ["logs"],
-        ]
-
-
-async def test_watcher_in_a_channel__is_mentioned_in_the_final_message_only(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        cy = here.discord.add_user("cy")
-        hall = here.discord.add_guild("home", [cy]).channels[0]
-        story = here.story(None)
-        put_watchers(story, told_in(hall, cy))
-        async with here.listening():
-            await here.discord.wait_for_message(hall, "Queued")
-            story.cancel()
-            await until_delivered(story)
-        card, final = here.discord.messages(hall)
-        assert (card.payload["content"], final.payload["content"]) == ("", f"<@{cy.id}>")
-        (sent,) = [body.body for body in here.discord.bodies if "<@" in str(body.body.get("content"))]
-        assert mapping(sent["allowed_mentions"])["users"] == [cy.id]
+        await until_delivered(story)
+    card, final = here.discord.messages(hall)
+    assert (card.payload["content"], final.payload["content"]) == ("", f"<@{cy.id}>")
+    (sent,) = [body.body for body in here.discord.bodies if "<@" in str(body.body.get("content"))]
+    assert mapping(sent["allowed_mentions"])["users"] == [cy.id]
 
 
 # Several watchers
 
 
-async def test_watchers__have_a_card_and_a_final_message_each_and_one_chart_a_state(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana, bob, cy = (here.discord.add_user(name) for name in ("ana", "bob", "cy"))
-        hall = here.discord.add_guild("home", [cy]).channels[0]
-        story = here.story(ana).start().step(10, 3.0).step(20, 2.0)
-        put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id), told_in(hall, cy))
-        async with here.listening():
-            for channel in (here.discord.dm_channel(ana), here.discord.dm_channel(bob), hall):
-                await here.discord.wait_for_message(channel, "step 20 ")
-            story.complete()
-            await until_delivered(story)
-        told = [here.messages(ana), here.messages(bob), here.discord.messages(hall)]
-        assert [["· result" in shown_text(message.payload) for message in one] for one in told] == [[False, True]] * 3
-        assert all("Completed" in shown_text(message.payload) for one in told for message in one)
-        assert here.charts.drawn == 2
-        assert [custom_ids(one[0]) for one in told] == [
-            ["cancel", "logs", "unwatch", "status"],
-            ["unwatch", "status"],
-            ["unwatch", "status"],
-        ]
+async def test_watchers__have_a_card_and_a_final_message_each(here: Place) -> None:
+    ana, bob, cy = (here.discord.add_user(name) for name in ("ana", "bob", "cy"))
+    hall = here.discord.add_guild("home", [cy]).channels[0]
+    story = here.story(ana).start().step(10, 3.0).step(20, 2.0)
+    put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id), in_channel(hall, cy))
+    async with here.listening():
+        for channel in (here.discord.dm_channel(ana), here.discord.dm_channel(bob), hall):
+            await here.discord.wait_for_message(channel, "step 20 ")
+        story.complete()
+        await until_delivered(story)
+    told = [here.messages(ana), here.messages(bob), here.discord.messages(hall)]
+    assert [["· result" in shown_text(message.payload) for message in one] for one in told] == [[False, True]] * 3
+    assert all("Completed" in shown_text(message.payload) for one in told for message in one)
+    assert here.charts.drawn == 2
+    assert [custom_ids(one[0]) for one in told] == [
+        ["cancel", "logs", "unwatch", "status"],
+        ["unwatch", "status"],
+        ["unwatch", "status"],
+    ]
 
 
-async def test_watchers_in_one_channel__do_not_take_each_other_s_messages(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        bob, cy = here.discord.add_user("bob"), here.discord.add_user("cy")
-        hall = here.discord.add_guild("home", [bob, cy]).channels[0]
-        story = here.story(None)
-        put_watchers(story, told_in(hall, bob), told_in(hall, cy))
+async def test_watchers_in_one_channel__do_not_take_each_other_s_messages(here: Place) -> None:
+    bob, cy = here.discord.add_user("bob"), here.discord.add_user("cy")
+    hall = here.discord.add_guild("home", [bob, cy]).channels[0]
+    story = here.story(None)
+    put_watchers(story, in_channel(hall, bob), in_channel(hall, cy))
+    here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
+    async with here.listening():
+        await until(lambda: len(told_ids(story)) == 2)
         here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
-        async with here.listening():
-            await until(lambda: len(told_ids(story)) == 2)
-            here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
-            story.cancel()
-            await until_delivered(story)
-        texts = [shown_text(message.payload) for message in here.discord.messages(hall)]
-        assert ["· result" in text for text in texts] == [False, False, True, True]
-        assert len(told_ids(story)) == 4
+        story.cancel()
+        await until_delivered(story)
+    texts = [shown_text(message.payload) for message in here.discord.messages(hall)]
+    assert ["· result" in text for text in texts] == [False, False, True, True]
+    assert len(told_ids(story)) == 4
 
 
 @pytest.mark.parametrize("trouble", ["closed", "no access", "deleted", "deleted under its card"])
-async def test_watcher_who_cannot_be_reached__is_remembered_and_the_others_are_told(
-    tmp_path: Path, trouble: str
-) -> None:
-    async with place(tmp_path) as here:
-        ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
-        away = here.discord.add_guild("away", [bob], bot_present=False).channels[0]
-        here.discord.set_dms(bob, is_open=trouble != "closed")
-        gone = Channel(1234567890, "gone")
-        lost = {
-            "closed": Watcher(user_id=bob.id),
-            "no access": told_in(away, bob),
-            "deleted": told_in(gone, bob),
-            "deleted under its card": told_in(gone, bob, card=SentMessage(nonce="1", message_id=1234567891)),
-        }[trouble]
-        story = here.story(ana)
-        put_watchers(story, lost, Watcher(user_id=ana.id))
-        async with here.listening():
-            await here.message(ana, "Queued")
-            await until(lambda: any(watcher.is_closed for watcher in read_ledger(story.run).watchers))
-            story.cancel()
-            await here.message(ana, "· result")
-            await until_delivered(story)
-            told = len(here.discord.requests)
-            await here.queue.signals.put(story.record.run_id)
-            await asyncio.sleep(0.2)
-        assert len(here.discord.requests) == told
-        (bobs,) = [watcher for watcher in read_ledger(story.run).watchers if watcher.user_id == bob.id]
-        assert bobs.closed_place == ("dm" if trouble == "closed" else "channel")
+async def test_watcher_who_cannot_be_reached__is_stored_and_delays_nobody(here: Place, trouble: str) -> None:
+    ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
+    away = here.discord.add_guild("away", [bob], bot_present=False).channels[0]
+    here.discord.set_dms(bob, is_open=trouble != "closed")
+    gone = Channel(1234567890, "gone")
+    lost = {
+        "closed": Watcher(user_id=bob.id),
+        "no access": in_channel(away, bob),
+        "deleted": in_channel(gone, bob),
+        "deleted under its card": in_channel(gone, bob, card=SentMessage(nonce="1", message_id=1234567891)),
+    }[trouble]
+    story = here.story(ana)
+    put_watchers(story, lost, Watcher(user_id=ana.id))
+    async with here.listening():
+        await here.message(ana, "Queued")
+        await until(lambda: any(watcher.is_closed for watcher in read_ledger(story.run).watchers))
+        story.cancel()
+        await here.message(ana, "· result")
+        await until_delivered(story)
+        told = len(here.discord.requests)
+        await here.queue.signals.put(story.record.run_id)
+        await until(here.queue.signals.empty)
+    assert len(here.discord.requests) == told
+    (bobs,) = [watcher for watcher in read_ledger(story.run).watchers if watcher.user_id == bob.id]
+    assert bobs.closed_place == ("dm" if trouble == "closed" else "channel")
 
 
 async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> None:
@@ -567,32 +482,29 @@ async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> 
         await asyncio.gather(*sending)
 
 
-async def test_rate_limit_that_lasts__is_waited_for(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.story(ana).cancel()
-        here.discord.fail_next("POST", MESSAGES, 429, times=6, retry_after_seconds=0.01)
-        async with here.listening():
-            await here.message(ana, "· result")
-        assert len(here.texts(ana)) == 1
+async def test_rate_limit_that_lasts__is_waited_for(here: Place) -> None:
+    here.story(here.ana).cancel()
+    here.discord.fail_next("POST", MESSAGES, 429, times=6, retry_after_seconds=0.01)
+    async with here.listening():
+        await here.message(here.ana, "· result")
+    assert len(here.texts(here.ana)) == 1
 
 
-async def test_run_that_has_become_private__is_told_to_nobody_else(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
-        story = here.story(ana).cancel()
-        put_watchers(story, Watcher(user_id=bob.id), Watcher(user_id=ana.id))
-        here.private_to = ana
-        async with here.listening():
-            await here.message(ana, "· result")
-        assert here.texts(bob) == []
+async def test_run_that_has_become_private__has_messages_for_nobody_else(here: Place) -> None:
+    ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
+    story = here.story(ana).cancel()
+    put_watchers(story, Watcher(user_id=bob.id), Watcher(user_id=ana.id))
+    here.private_to = ana
+    async with here.listening():
+        await here.message(ana, "· result")
+    assert here.texts(bob) == []
 
 
 def put_watchers(story: Story, *watchers: Watcher) -> None:
     write_atomically(story.run.message_ledger, MessageLedger(watchers=watchers).model_dump_json().encode())
 
 
-def told_in(channel: Channel, user: User, card: SentMessage | None = None) -> Watcher:
+def in_channel(channel: Channel, user: User, card: SentMessage | None = None) -> Watcher:
     return Watcher(user_id=user.id, in_dm=False, channel_id=channel.id, card=card)
 
 

@@ -10,7 +10,7 @@ from trainer.queue.run_feeds import RunFeeds
 from trainer.store.store import connect
 
 
-async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queue(tmp_path: Path) -> None:
+async def test_status__without_redis_has_the_last_known_state_of_the_queue(tmp_path: Path) -> None:
     async with served(tmp_path) as server:
         store = await connect(server.url)
         feeds = RunFeeds(JobQueue(settings_in(tmp_path), store))

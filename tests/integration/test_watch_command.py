@@ -1,7 +1,10 @@
 """`/mt watch`, `/mt unwatch` and their buttons, with the real bot: recipients, channels and permissions."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import pytest
 
 from bot.people.watchers import Watcher, read_ledger
 from local_discord.driver import shown_text
@@ -15,120 +18,119 @@ RUN = {"run": "char_lstm-1"}
 CLOSED = "This bot cannot send you direct messages. Use `/mt status` here"
 
 
-async def test_watcher__is_told_by_direct_message_and_only_from_the_answer_on_disk(tmp_path: Path) -> None:
+@pytest.fixture(name="here")
+async def here_fixture(tmp_path: Path) -> AsyncIterator[Place]:
     async with place(tmp_path) as here:
-        story = followed(here, here.ana)
-        answer = await here.ask(here.bob, "watch", RUN)
-        on_disk = [watcher.user_id for watcher in read_ledger(story.run).watchers]
-        card = await message(here, here.bob, "Queued")
-        await here.bot.queue.cancel("char_lstm-1")
-        await message(here, here.bob, "· result")
-        await message(here, here.ana, "· result")
-        await here.discord.wait_for_edit(card, "Cancelled")
-        assert "👁 Watching: kk-ipa" in answer.text and "by direct message" in answer.text and answer.is_ephemeral
-        assert on_disk == [here.ana.id, here.bob.id]
-        assert [len(told(here, user)) for user in (here.ana, here.bob, here.eve)] == [2, 2, 0]
+        yield here
 
 
-async def test_buttons__of_status_of_answers_and_of_the_card(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        story = followed(here, here.ana)
-        status = await answered(await here.discord.slash(here.bob, "mt status", RUN))
-        watching = await answered(await here.discord.click(here.bob, status, WATCH))
-        card = await message(here, here.bob, "Queued")
-        again = await answered(await here.discord.slash(here.bob, "mt status", RUN))
-        not_watching = await answered(await here.discord.click(here.bob, card, UNWATCH))
-        assert not watches(story, here.bob)
-        await here.discord.click(here.bob, not_watching, WATCH)
-        await until(lambda: watches(story, here.bob))
-        await here.discord.click(here.bob, watching, UNWATCH)
-        await until(lambda: not watches(story, here.bob))
-        await here.discord.click(here.bob, again, UNWATCH)
-        await here.bot.queue.cancel("char_lstm-1")
-        await message(here, here.ana, "· result")
-        ended = await answered(await here.discord.slash(here.bob, "mt status", RUN))
-        assert "🔕 Not watching: kk-ipa" in shown_text(not_watching.payload)
-        assert told(here, here.bob) == [card]
-        assert not any("unwatch" in str(row) or "watch" in str(row) for row in ended.components)
+async def test_watcher__gets_direct_messages_once_the_answer_is_on_disk(here: Place) -> None:
+    story = followed(here, here.ana)
+    answer = await here.ask(here.bob, "watch", RUN)
+    on_disk = [watcher.user_id for watcher in read_ledger(story.run).watchers]
+    card = await message(here, here.bob, "Queued")
+    await here.bot.queue.cancel("char_lstm-1")
+    await message(here, here.bob, "· result")
+    await message(here, here.ana, "· result")
+    await here.discord.wait_for_edit(card, "Cancelled")
+    assert "👁 Watching: kk-ipa" in answer.text and "by direct message" in answer.text and answer.is_ephemeral
+    assert on_disk == [here.ana.id, here.bob.id]
+    assert [len(told(here, user)) for user in (here.ana, here.bob, here.eve)] == [2, 2, 0]
 
 
-async def test_unwatch__ends_edits_and_the_final_message_for_the_starter_too(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        followed(here, here.ana)
-        card = await message(here, here.ana, "Queued")
-        await here.ask(here.bob, "watch", RUN)
-        answer = await here.ask(here.ana, "unwatch", RUN)
-        await here.ask(here.ana, "unwatch", RUN)
-        await here.bot.queue.cancel("char_lstm-1")
-        await message(here, here.bob, "· result")
-        assert "no final message is sent" in answer.text
-        assert told(here, here.ana) == [card] and card.edit_seconds == []
-        await here.ask(here.ana, "watch", RUN)
-        await message(here, here.ana, "· result")
-        await here.discord.wait_for_edit(card, "Cancelled")
-        assert len(told(here, here.ana)) == 2
+async def test_buttons__of_status_of_answers_and_of_the_card(here: Place) -> None:
+    story = followed(here, here.ana)
+    status = await answered(await here.discord.slash(here.bob, "mt status", RUN))
+    watching = await answered(await here.discord.click(here.bob, status, WATCH))
+    card = await message(here, here.bob, "Queued")
+    again = await answered(await here.discord.slash(here.bob, "mt status", RUN))
+    not_watching = await answered(await here.discord.click(here.bob, card, UNWATCH))
+    assert not watches(story, here.bob)
+    await here.discord.click(here.bob, not_watching, WATCH)
+    await until(lambda: watches(story, here.bob))
+    await here.discord.click(here.bob, watching, UNWATCH)
+    await until(lambda: not watches(story, here.bob))
+    await here.discord.click(here.bob, again, UNWATCH)
+    await here.bot.queue.cancel("char_lstm-1")
+    await message(here, here.ana, "· result")
+    ended = await answered(await here.discord.slash(here.bob, "mt status", RUN))
+    assert "🔕 Not watching: kk-ipa" in shown_text(not_watching.payload)
+    assert told(here, here.bob) == [card]
+    assert not any("unwatch" in str(row) or "watch" in str(row) for row in ended.components)
 
 
-async def test_unwatch__of_all(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stories = [followed(here, here.bob, f"char_lstm-{number}") for number in (1, 2)]
-        other = followed(here, here.ana, "char_lstm-3")
-        answer = await here.ask(here.bob, "unwatch", {"run": "all"})
-        again = await here.ask(here.bob, "unwatch", {"run": "all"})
-        never = await here.ask(here.bob, "unwatch", {"run": "char_lstm-3"})
-        assert "`char_lstm-1`" in answer.text and "`char_lstm-2`" in answer.text
-        assert "You were not watching any run" in again.text
-        assert "🔕 Not watching" in never.text
-        assert [watcher.user_id for watcher in read_ledger(other.run).pending] == [here.ana.id]
-        assert [watches(story, here.bob) for story in stories] == [False, False]
+async def test_unwatch__ends_edits_and_the_final_message_for_the_starter_too(here: Place) -> None:
+    followed(here, here.ana)
+    card = await message(here, here.ana, "Queued")
+    await here.ask(here.bob, "watch", RUN)
+    answer = await here.ask(here.ana, "unwatch", RUN)
+    await here.ask(here.ana, "unwatch", RUN)
+    await here.bot.queue.cancel("char_lstm-1")
+    await message(here, here.bob, "· result")
+    assert "no final message is sent" in answer.text
+    assert told(here, here.ana) == [card] and card.edit_seconds == []
+    await here.ask(here.ana, "watch", RUN)
+    await message(here, here.ana, "· result")
+    await here.discord.wait_for_edit(card, "Cancelled")
+    assert len(told(here, here.ana)) == 2
 
 
-async def test_run_that_has_ended__is_told_at_once_and_once(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        story = here.story(here.ana)
-        await here.bot.queue.cancel("char_lstm-1")
-        answer = await here.ask(here.bob, "watch", RUN)
-        await message(here, here.bob, "· result")
-        await until(lambda: entry(story, here.bob).has_final)
-        again = await here.ask(here.bob, "watch", RUN)
-        await asyncio.sleep(0.2)
-        assert all("The run has ended. Its result was sent by direct message." in one.text for one in (answer, again))
-        assert len(told(here, here.bob)) == 1
+async def test_unwatch__of_all(here: Place) -> None:
+    stories = [followed(here, here.bob, f"char_lstm-{number}") for number in (1, 2)]
+    other = followed(here, here.ana, "char_lstm-3")
+    answer = await here.ask(here.bob, "unwatch", {"run": "all"})
+    again = await here.ask(here.bob, "unwatch", {"run": "all"})
+    never = await here.ask(here.bob, "unwatch", {"run": "char_lstm-3"})
+    assert "`char_lstm-1`" in answer.text and "`char_lstm-2`" in answer.text
+    assert "You were not watching any run" in again.text
+    assert "🔕 Not watching" in never.text
+    assert [watcher.user_id for watcher in read_ledger(other.run).pending] == [here.ana.id]
+    assert [watches(story, here.bob) for story in stories] == [False, False]
 
 
-async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        home = here.discord.add_guild("home", [here.bob])
-        away = here.discord.add_guild("away", [here.bob], bot_present=False)
-        followed(here, here.ana)
-        refused = await ask_in(here, here.bob, away)
-        watching = await ask_in(here, here.bob, home)
-        card = await here.discord.wait_for_message(home.channels[0], "Queued")
-        in_dm = await here.ask(here.ana, "watch", {**RUN, "where": "here"})
-        await here.bot.queue.cancel("char_lstm-1")
-        await here.discord.wait_for_message(home.channels[0], "· result")
-        await message(here, here.ana, "· result")
-        await here.discord.wait_for_edit(card, "Cancelled")
-        assert f"to <#{home.channels[0].id}>" in shown_text(watching.payload)
-        assert "may not post in this channel" in shown_text(refused.payload)
-        assert "by direct message" in in_dm.text
-        assert [len(told(here, here.bob)), len(messages(here, away.channels[0]))] == [0, 0]
+async def test_run_that_has_ended__has_its_result_sent_once(here: Place) -> None:
+    story = here.story(here.ana)
+    await here.bot.queue.cancel("char_lstm-1")
+    answer = await here.ask(here.bob, "watch", RUN)
+    await message(here, here.bob, "· result")
+    await until(lambda: entry(story, here.bob).has_final)
+    again = await here.ask(here.bob, "watch", RUN)
+    await asyncio.sleep(0.2)
+    assert all("The run has ended. Its result was sent by direct message." in one.text for one in (answer, again))
+    assert len(told(here, here.bob)) == 1
 
 
-async def test_closed_dms_of_a_watcher__are_told_in_status_until_watching_is_asked_for_again(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        guild = here.discord.add_guild("home", [here.ana, here.bob])
-        here.discord.set_dms(here.bob, is_open=False)
-        story = followed(here, here.ana)
-        watching = await answered(await here.discord.slash(here.bob, "mt watch", RUN, guild=guild))
-        assert closed_place(story, here.bob) == "dm"
-        of_bob = await answered(await here.discord.slash(here.bob, "mt status", RUN, guild=guild))
-        of_ana = await answered(await here.discord.slash(here.ana, "mt status", RUN, guild=guild))
-        here.discord.set_dms(here.bob, is_open=True)
-        await here.discord.click(here.bob, of_bob, WATCH)
-        await message(here, here.bob, "Queued")
-        assert all(CLOSED in shown_text(one.payload) for one in (watching, of_bob))
-        assert "cannot send you" not in shown_text(of_ana.payload)
+async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(here: Place) -> None:
+    home = here.discord.add_guild("home", [here.bob])
+    away = here.discord.add_guild("away", [here.bob], bot_present=False)
+    followed(here, here.ana)
+    refused = await ask_in(here, here.bob, away)
+    watching = await ask_in(here, here.bob, home)
+    card = await here.discord.wait_for_message(home.channels[0], "Queued")
+    in_dm = await here.ask(here.ana, "watch", {**RUN, "where": "here"})
+    await here.bot.queue.cancel("char_lstm-1")
+    await here.discord.wait_for_message(home.channels[0], "· result")
+    await message(here, here.ana, "· result")
+    await here.discord.wait_for_edit(card, "Cancelled")
+    assert f"to <#{home.channels[0].id}>" in shown_text(watching.payload)
+    assert "may not post in this channel" in shown_text(refused.payload)
+    assert "by direct message" in in_dm.text
+    assert [len(told(here, here.bob)), len(messages(here, away.channels[0]))] == [0, 0]
+
+
+async def test_closed_dms_of_a_watcher__are_shown_in_status_until_the_next_watch(here: Place) -> None:
+    guild = here.discord.add_guild("home", [here.ana, here.bob])
+    here.discord.set_dms(here.bob, is_open=False)
+    story = followed(here, here.ana)
+    watching = await answered(await here.discord.slash(here.bob, "mt watch", RUN, guild=guild))
+    assert closed_place(story, here.bob) == "dm"
+    of_bob = await answered(await here.discord.slash(here.bob, "mt status", RUN, guild=guild))
+    of_ana = await answered(await here.discord.slash(here.ana, "mt status", RUN, guild=guild))
+    here.discord.set_dms(here.bob, is_open=True)
+    await here.discord.click(here.bob, of_bob, WATCH)
+    await message(here, here.bob, "Queued")
+    assert all(CLOSED in shown_text(one.payload) for one in (watching, of_bob))
+    assert "cannot send you" not in shown_text(of_ana.payload)
 
 
 async def test_private_runs__are_watched_by_nobody_else(tmp_path: Path) -> None:
@@ -140,14 +142,13 @@ async def test_private_runs__are_watched_by_nobody_else(tmp_path: Path) -> None:
         assert read_ledger(story.run).of(here.bob.id) is None
 
 
-async def test_stranger__watches_nothing_by_command_and_by_button(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        story = followed(here, here.ana)
-        card = await message(here, here.ana, "Queued")
-        answers = [await here.ask(here.eve, command, RUN) for command in ("watch", "unwatch")]
-        answers.append(await read(await here.discord.click(here.eve, card, UNWATCH)))
-        assert [(answer.colour, answer.is_ephemeral) for answer in answers] == [(AMBER, True)] * 3
-        assert [watcher.user_id for watcher in read_ledger(story.run).watchers] == [here.ana.id]
+async def test_stranger__watches_nothing_by_command_and_by_button(here: Place) -> None:
+    story = followed(here, here.ana)
+    card = await message(here, here.ana, "Queued")
+    answers = [await here.ask(here.eve, command, RUN) for command in ("watch", "unwatch")]
+    answers.append(await read(await here.discord.click(here.eve, card, UNWATCH)))
+    assert [(answer.colour, answer.is_ephemeral) for answer in answers] == [(AMBER, True)] * 3
+    assert [watcher.user_id for watcher in read_ledger(story.run).watchers] == [here.ana.id]
 
 
 def followed(here: Place, user: User, name: str = "char_lstm-1") -> Story:

@@ -14,10 +14,13 @@ class HandQueue:
         self.runs = runs
         self.signals: asyncio.Queue[str] = asyncio.Queue()
         self.broken = 0
+        self.readings = 0
+        """How often statuses were read."""
         self.known: dict[str, object] = {}
         """The state of the queue for every run."""
 
     async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+        self.readings += 1
         return [status.model_copy(update=self.known) for status in statuses]
 
     def steady(self, status: RunStatus) -> RunStatus:

@@ -62,6 +62,7 @@ class Place:
 
     def __init__(self, discord_server: LocalDiscord, client: discord.Client, root: Path) -> None:
         self.discord = discord_server
+        self.ana = discord_server.add_user("ana")
         self.client = client
         self.root = root
         self.queue = HandQueue(RunStore(root))

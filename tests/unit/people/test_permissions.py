@@ -153,3 +153,10 @@ def test_cancel__of_a_run_of_the_command_line_is_for_admins() -> None:
 def test_cancel__names_the_starter_to_who_may_not() -> None:
     with pytest.raises(AppError, match=f"Ask <@{STARTER}>"):
         permissions().check_run("cancel", PEOPLE["user"], run_record())
+
+
+@pytest.mark.parametrize("private_runs", [False, True])
+def test_private_run__sends_messages_to_its_starter_and_admins_only(private_runs: bool) -> None:
+    rights = permissions(private_runs=private_runs)
+    receivers = [user_id for user_id in (OWNER, ADMIN, OTHER, STARTER) if rights.can_receive(user_id, run_record())]
+    assert receivers == ([OWNER, ADMIN, STARTER] if private_runs else [OWNER, ADMIN, OTHER, STARTER])

@@ -43,7 +43,7 @@ def completed(one: Story) -> RunManifest:
     return manifest_of(one.record, "completed").model_copy(update=facts)
 
 
-async def test_runs__are_told_newest_first_as_they_stand(tmp_path: Path) -> None:
+async def test_runs__are_listed_newest_first_with_their_states(tmp_path: Path) -> None:
     index = index_of(tmp_path)
     await index.refresh()
     assert not index.runs
@@ -88,7 +88,7 @@ async def test_runs__that_cannot_be_read_are_logged_once_and_hide_no_other(tmp_p
     assert [line["run_id"] for line in logs] == ["lstm-2"]
 
 
-async def test_attached_text__is_told_from_a_named_one(tmp_path: Path) -> None:
+async def test_attached_text__differs_from_a_named_corpus(tmp_path: Path) -> None:
     record = run_record("lstm-1")
     content: dict[str, object] = {"name": "c" * 64}
     attached: dict[str, object] = {"corpus": record.effective.corpus.model_copy(update=content)}
@@ -147,7 +147,7 @@ def counted_index_of(folder: Path) -> Counted:
     return Counted(queue, RunFeeds(queue), folder / "artifacts")
 
 
-async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_nothing(tmp_path: Path) -> None:
+async def test_refresh__by_many_at_once_reads_at_most_twice(tmp_path: Path) -> None:
     index = counted_index_of(tmp_path)
     first = asyncio.create_task(index.refresh())
     await asyncio.sleep(0)
@@ -158,7 +158,7 @@ async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_not
     assert len(index.runs) == 1
 
 
-async def test_catch_up__of_two_people_at_once_is_one_refresh_and_a_later_one_sees_what_is_new(tmp_path: Path) -> None:
+async def test_catch_up__of_two_people_at_once_is_one_refresh(tmp_path: Path) -> None:
     index = counted_index_of(tmp_path)
     await asyncio.gather(index.catch_up(), index.catch_up())
     await index.refresh()  # which ends after the one in the background
@@ -169,7 +169,7 @@ async def test_catch_up__of_two_people_at_once_is_one_refresh_and_a_later_one_se
 
 
 @pytest.mark.slow
-async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_allowed(tmp_path: Path) -> None:
+async def test_suggestions__of_two_thousand_runs_come_in_time(tmp_path: Path) -> None:
     model = story(tmp_path, "lstm-0000")
     request = (model.run.path / "request.json").read_text(encoding="utf-8")
     manifest = completed(model).model_dump_json()
@@ -192,7 +192,7 @@ async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_all
     assert found[0].run_id == "lstm-1999"
 
 
-async def test_index__that_is_stopped_looks_no_more(tmp_path: Path) -> None:
+async def test_stopped_index__reads_no_more(tmp_path: Path) -> None:
     index = index_of(tmp_path)
     await index.stop()
     index.start()
@@ -229,7 +229,7 @@ def test_matching__finds_a_thing_by_each_part_of_its_name(before: str, part: str
         assert before + part in matching(part, ["other", before + part], lambda name: (name,), exactly=True)
 
 
-async def test_look__that_fails_is_said_and_the_next_one_is_as_ever(tmp_path: Path) -> None:
+async def test_refresh_that_fails__is_logged_and_the_next_one_works(tmp_path: Path) -> None:
     index = index_of(tmp_path)
     models = tmp_path / "artifacts" / "models"
     models.parent.mkdir()

@@ -35,7 +35,7 @@ def test_signature__covers_id_time_and_every_byte_of_the_body() -> None:
     assert signature == "v1," + base64.b64encode(digest).decode()
 
 
-def test_id__is_the_same_for_an_event_that_is_read_again_and_another_for_another(tmp_path: Path) -> None:
+def test_message_id__is_the_same_for_the_same_event_only(tmp_path: Path) -> None:
     event, other = last_event(tmp_path / "a"), last_event(tmp_path / "a", "char_lstm-2")
     assert message_id(event) == message_id(last_event(tmp_path / "b"))
     assert message_id(event) != message_id(other)

@@ -48,13 +48,13 @@ def test_address_of_another_kind__may_not_be_reached(host: str) -> None:
         "64:ff9b:1::/48",
     ],
 )
-def test_network_of_special_purpose__is_refused_from_its_first_to_its_last_address(network: str) -> None:
+def test_network_of_special_purpose__is_refused_at_both_ends(network: str) -> None:
     addresses = ip_network(network)
     assert not is_public(str(addresses[0])) and not is_public(str(addresses[-1]))
 
 
 @pytest.mark.parametrize("host", ["0x7f.1", "2130706433", "0177.0.0.1", "127.1"])
-def test_odd_spellings__are_refused_as_the_address_that_the_system_makes_of_them(host: str) -> None:
+def test_odd_spellings_of_private_addresses__are_refused(host: str) -> None:
     [(family, kind, protocol, name, address), *_] = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
     assert address[0] == "127.0.0.1"
     with pytest.raises(PermissionError, match="WEBHOOKS__ALLOW_PRIVATE"):
