@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from aiohttp import ClientPayloadError
 
 from tests.support import tiny_request, twin, wait_for_status
 from tests.support.http import ADMIN, ALL_KEYS, ANA, BOB, Inside, Site, inside, lab_site, with_api
@@ -25,12 +26,12 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
     PredictResponse,
+    ScoreRecord,
     ScoreRequest,
     ScoreResponse,
 )
 from trainer.contracts.inference_fields import Response
-from trainer.contracts.runs import Accepted
-from trainer.contracts.tokenizer_jobs import TokenizerAccepted
+from trainer.contracts.runs import Accepted, RunStatus
 from trainer.store import keys
 from trainer.store.store import Store
 
@@ -139,13 +140,6 @@ async def test_request__that_cannot_be_answered_is_refused_before_it_is_queued(l
     assert [key for key in set(after) - set(before) if run_id.encode() not in key] == []
 
 
-async def test_request__of_an_unknown_id_has_expired(here: Site, run: RunDirectory) -> None:
-    for kind in ("score", "generate", "predict", "evaluate", "chat/s"):
-        expired = await here.get(f"/runs/{run.run_id}/{kind}/none?wait=1")
-        assert expired.outcome == (404, "DATA_NOT_FOUND"), kind
-    assert (await here.get(f"/runs/{run.run_id}/chat/none")).outcome == (404, "DATA_NOT_FOUND")
-
-
 async def test_request__that_fails_says_so_in_its_answer(here: Site, run: RunDirectory) -> None:
     await here.get("/runs")
     broken = twin(run, "broken-1")
@@ -191,27 +185,6 @@ async def test_chats__never_mix(here: Site, run: RunDirectory) -> None:
     assert (await here.get(f"{address}/{other.session_id}")).record(ChatHistory) == histories[1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_key__runs_a_request_once(lab: Lab, run: RunDirectory, kind: str) -> None:
-    body, model = KINDS[kind]
-    path, once = f"/runs/{run.run_id}/{kind}?wait=60", {"Idempotency-Key": f"once-{kind}"}
-    other = {"text": "b", "prompt_text": "b", "message": "b", "split": "validation"}
-    field = next(name for name in other if name in type(body).model_fields)
-    async with lab_site(lab) as here:
-        at_once = await asyncio.gather(*(here.post(path, body, headers=once) for _ in range(4)))
-        again = await here.post(path, body, headers=once)
-    async with lab_site(lab, surprisals="all") as here:
-        restarted = await here.post(path, body, headers=once)
-        another = await here.post(path, {field: other[field]}, headers=once)
-        of_another = await here.post(path, body, headers=once, key=ANA)
-
-    ids = {answer.record(model).request_id for answer in (*at_once, again, restarted)}
-    assert len(ids) == 1
-    assert {answer.body for answer in (*at_once, again, restarted)} == {again.body}
-    assert another.outcome == (409, "CONFLICT")
-    assert of_another.record(model).request_id not in ids
-
-
 async def test_key__of_a_chat_starts_one_chat_with_one_turn(here: Site, run: RunDirectory) -> None:
     path, once = f"/runs/{run.run_id}/chat", {"Idempotency-Key": "one-chat"}
     for _ in range(3):
@@ -229,47 +202,18 @@ async def test_key__of_a_client_is_no_id_that_others_can_compute(lab: Lab, here:
     assert len(set(map(str, ids))) == 4
 
 
-@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä", "\t"])
-async def test_key__that_is_malformed_is_refused(here: Site, run: RunDirectory, key: str) -> None:
-    for path, body in ((f"/runs/{run.run_id}/score", SCORE), (f"/runs/{run.run_id}/cancel", None)):
-        refused = await here.post(path, body, headers={"Idempotency-Key": key})
-        assert refused.outcome == (422, "INVALID_INPUT")
-
-
-async def test_key__of_a_training_starts_one_run(lab: Lab) -> None:
-    once = {"Idempotency-Key": "one-run"}
-    async with lab_site(lab) as here:
-        at_once = await asyncio.gather(
-            *(here.post("/runs/train", tiny_request(**LONG), headers=once) for _ in range(4))
-        )
-        [run_id] = {answer.record(Accepted).run_id for answer in at_once}
-        another = await here.post("/runs/train", tiny_request(), headers=once)
-        other_client = await here.post("/runs/train", tiny_request(**LONG), headers=once, key=ANA)
-        await wait_for_status(here.queue, run_id, training)
-    async with lab_site(lab) as here:
-        restarted = await here.post("/runs/train", tiny_request(**LONG), headers=once)
-        resumed = [
-            await here.post(f"/runs/{run_id}/resume", headers={"Idempotency-Key": "one-resume"}) for _ in range(2)
-        ]
-
-    assert another.outcome == (409, "CONFLICT")
-    assert other_client.record(Accepted).run_id != run_id
-    assert restarted.record(Accepted).run_id == run_id
-    assert restarted.headers["Location"] == f"/runs/{run_id}"
-    assert resumed[0].record(Accepted).run_id == resumed[1].record(Accepted).run_id != run_id
-
-
-async def test_key__of_a_training_that_resumes_is_known_again(here: Site) -> None:
+async def test_key__of_a_resumption_starts_one_run(here: Site) -> None:
     """The run that it starts has the request of the one that it resumes."""
     request = tiny_request(**LONG, label="resumed-once", resume=True)
     first = (await here.post("/runs/train", request)).record(Accepted).run_id
     await wait_for_status(here.queue, first, lambda status: status.last_checkpoint_step is not None)
     await here.post(f"/runs/{first}/cancel")
     await here.get(f"/runs/{first}?wait=60")
-    once = {"Idempotency-Key": "resumed-once"}
-    answers = [await here.post("/runs/train", request, headers=once) for _ in range(2)]
-    [run_id] = {answer.record(Accepted).run_id for answer in answers}
-    assert here.queue.runs.get(run_id).record().resumed_from_run_id == first
+    for path, body in (("/runs/train", request), (f"/runs/{first}/resume", None)):
+        once = {"Idempotency-Key": "resumed-once"}
+        answers = [await here.post(path, body, headers=once) for _ in range(2)]
+        [run_id] = {answer.record(Accepted).run_id for answer in answers}
+        assert here.queue.runs.get(run_id).record().resumed_from_run_id == first
 
 
 async def test_key__of_a_cancellation_makes_it_succeed_again(here: Site) -> None:
@@ -297,13 +241,45 @@ async def test_key__of_a_prediction_keeps_its_run(here: Site, run: RunDirectory)
     assert (await here.post("/predict?run_id=another", PREDICT, headers=once)).outcome == (409, "CONFLICT")
 
 
-async def test_key__of_a_tokenizer_stands_for_one_tokenizer(here: Site) -> None:
-    once = {"Idempotency-Key": "one-tokenizer"}
-    request: dict[str, object] = {"method": "char", "corpora": ["text"]}
-    answers = [await here.post("/tokenizers/train", request, headers=once) for _ in range(2)]
-    assert len({answer.record(TokenizerAccepted).tokenizer_id for answer in answers}) == 1
-    other = await here.post("/tokenizers/train", {**request, "method": "bpe", "vocab_size": 60}, headers=once)
-    assert other.outcome == (409, "CONFLICT")
+async def test_answer__that_waits_begins_with_blanks(lab: Lab, here: Site, run: RunDirectory) -> None:
+    async def pending(request_id: str) -> str:
+        """Store a request that no worker knows; return its address."""
+        response = ScoreResponse(request_id=request_id, run_id=run.run_id, status="queued")
+        record = ScoreRecord(request=SCORE, response=response)
+        await store.put(keys.inference("score", run.run_id, request_id), record.model_dump_json(), ttl_seconds=60)
+        return f"/runs/{run.run_id}/score/{request_id}"
+
+    async def run_that_ends() -> None:
+        run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+        async with here.stream(f"/runs/{run_id}?wait=60") as answer:
+            assert await answer.content.readany() == b" "
+            await here.post(f"/runs/{run_id}/cancel")
+            rest = await answer.content.read()
+        assert answer.status == 200
+        assert RunStatus.model_validate_json(rest).status == "cancelled"
+
+    async def request_without_a_result() -> None:
+        answer = await here.get(f"{await pending('never-done')}?wait=9")
+        assert answer.body.startswith(b" ")
+        assert (answer.status, answer.record(ScoreResponse).status) == (200, "queued")
+
+    async def request_that_expires_late() -> None:
+        async with here.stream(f"{await pending('gone-late')}?wait=60") as answer:
+            assert await answer.content.readany() == b" "
+            await store.delete(keys.inference("score", run.run_id, "gone-late"))
+            with pytest.raises(ClientPayloadError):
+                await answer.content.read()
+
+    async def request_that_expires_soon() -> None:
+        waiting = asyncio.create_task(here.get(f"{await pending('gone-soon')}?wait=60"))
+        await asyncio.sleep(0.5)
+        await store.delete(keys.inference("score", run.run_id, "gone-soon"))
+        assert (await waiting).outcome == (404, "DATA_NOT_FOUND")
+
+    async with lab.store() as store:
+        await asyncio.gather(
+            *(run_that_ends(), request_without_a_result(), request_that_expires_late(), request_that_expires_soon())
+        )
 
 
 @pytest.fixture(name="idle")

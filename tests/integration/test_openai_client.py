@@ -171,19 +171,6 @@ async def test_stream__adds_up_to_the_complete_text(lab: Lab) -> None:
     assert [len(chunk.choices) for chunk in without_usage] == [1]
 
 
-async def test_idempotency_key__returns_the_first_completion(lab: Lab) -> None:
-    async with lab_site(lab) as site, client_of(site) as client:
-        run = await lab.finished_run(site.queue)
-        headers = {"Idempotency-Key": "once"}
-        first, again = [
-            await client.completions.create(model=run.run_id, prompt="cab", max_tokens=12, extra_headers=headers)
-            for _ in range(2)
-        ]
-        with pytest.raises(openai.ConflictError):
-            await client.completions.create(model=run.run_id, prompt="b", extra_headers=headers)
-    assert (first.id, texts(first)) == (again.id, texts(again))
-
-
 async def test_error__has_its_code_and_message_in_python(lab: Lab) -> None:
     async with refusing_site(lab) as (site, fields):
         for one in REFUSED:

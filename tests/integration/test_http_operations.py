@@ -1,0 +1,151 @@
+"""What every operation of the HTTP API promises: keys, ids, methods, bodies, times to wait and repeated requests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp.hdrs import METH_ALL
+
+from tests.support import tiny_request
+from tests.support.http import ADMIN, ANA, Site, lab_site
+from tests.support.lab import Lab
+from tests.support.worker_runs import LONG
+from trainer.http.operations import RUN, Operation
+from trainer.http.table import OPERATIONS
+
+UNKNOWN = {
+    "run_id": "RUN_NOT_FOUND",
+    "model": "RUN_NOT_FOUND",
+    "item_id": "RUN_NOT_FOUND",
+    "tokenizer_id": "TOKENIZER_NOT_FOUND",
+    "experiment_id": "DATA_NOT_FOUND",
+}
+"""The code of the error for an unknown id, by the first parameter of a path that is an id."""
+OPEN_PATHS = {"/healthz", "/health", "/readyz"}
+BODIES = [one for one in OPERATIONS if one.body_model is not None]
+STARTS = {one.name: one for one in BODIES if one.name != "start_experiment"}
+"""Operations that start something; experiments have a test of their own."""
+OTHER_FIELDS = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b", "vocab_size": 301}
+NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+def address(operation: Operation, **values: str) -> str:
+    """The address of an operation, with names of nothing for the ids without a value."""
+    ids = dict.fromkeys(operation.path_model.model_fields, "no-such-thing") | {"kind": "models"} | values
+    query = "&".join(f"{name}={value}" for name, value in operation.query_example.items())
+    return operation.path.format(**ids) + (f"?{query}" if query else "")
+
+
+async def test_operation__needs_a_key_unless_it_checks_health(here: Site) -> None:
+    for one in OPERATIONS:
+        is_open = one.path in OPEN_PATHS
+        assert (one.access == "open") is is_open
+        for method in (one.method, "HEAD") if one.method == "GET" else (one.method,):
+            answer = await here.ask(method, address(one), b"{}", key=None)
+            assert answer.status == (200 if is_open else 401), (method, one.name)
+
+
+@pytest.mark.parametrize("key", [ADMIN, ANA])
+async def test_operation__finds_no_unknown_run_tokenizer_or_experiment(here: Site, key: str) -> None:
+    for one in OPERATIONS:
+        found = [code for name, code in UNKNOWN.items() if name in one.path_model.model_fields]
+        answer = await here.ask(one.method, address(one), one.example if found else b"{}", key=key)
+        if found:
+            assert answer.outcome == (404, found[0]), one.name
+        assert answer.status not in (401, 403, 500), one.name
+
+
+async def test_operation__finds_no_unknown_request_or_chat_of_a_run(here: Site, lab: Lab) -> None:
+    run_id = (await lab.finished_run(here.queue)).run_id
+    for one in OPERATIONS:
+        if {"request_id", "session_id"} & set(one.path_model.model_fields):
+            answer = await here.ask(one.method, address(one, run_id=run_id))
+            assert answer.outcome == (404, "DATA_NOT_FOUND"), one.name
+
+
+async def test_operation__refuses_an_id_that_could_be_a_path(here: Site) -> None:
+    reading = [one for one in OPERATIONS if one.method == "GET" and one.path_model.model_fields]
+    for one in reading:
+        for name in ("..", "%2e%2e", "%2e%2e%2f%2e%2e", "a%2fb", "%00", "A", "a%0a", "x" * 65):
+            answer = await here.get(address(one, **dict.fromkeys(one.path_model.model_fields, name)))
+            assert answer.status in (404, 422) and answer.error.code in ("INVALID_INPUT", "NOT_FOUND"), one.name
+
+
+async def test_address__names_the_methods_that_it_takes(here: Site) -> None:
+    for method in ("GET", "OPTIONS", "DELETE"):  # another path with a parameter takes the first and the last
+        refused = await here.ask(method, "/runs/train")
+        assert refused.outcome == (405, "METHOD_NOT_ALLOWED")
+        assert refused.headers["Allow"] == "POST"
+        assert refused.error.message == f"This address does not take {method}: use POST."
+    of_page = await here.post("/", {})
+    assert of_page.outcome == (405, "METHOD_NOT_ALLOWED")
+    assert set(of_page.headers["Allow"].split(",")) == {"GET", "HEAD"}
+    for one in OPERATIONS:
+        allowed = (await here.ask("PATCH", address(one))).headers["Allow"].split(", ")
+        assert one.method in allowed
+        assert ("HEAD" in allowed) is ("GET" in allowed)
+        assert set(allowed) <= METH_ALL
+
+
+async def test_operation__refuses_a_body_that_is_no_json_or_no_record(here: Site) -> None:
+    for one in BODIES:
+        for content_type in ("text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""):
+            refused = await here.post(address(one), b"{}", headers={"Content-Type": content_type})
+            assert refused.outcome == (415, "UNSUPPORTED_MEDIA_TYPE"), (one.name, content_type)
+        for body in NO_JSON:
+            assert (await here.post(address(one), body)).outcome == (400, "INVALID_JSON"), (one.name, body)
+        for body in (b"[]", b"null", b"1", b'"text"', b"true", b'{"no_such_field": 1}'):
+            assert (await here.post(address(one), body)).outcome == (422, "INVALID_INPUT"), one.name
+
+
+async def test_operation__waits_for_a_minute_at_most(here: Site) -> None:
+    for one in OPERATIONS:
+        for wait in ("-1", "61", "nan", "inf", "1e9", "", "0x1", "1,5", "%D9%A3"):
+            if "wait" in one.query_model.model_fields:
+                refused = await here.ask(one.method, f"{address(one)}?wait={wait}", one.example)
+                assert refused.outcome == (422, "INVALID_INPUT"), (one.name, wait)
+
+
+async def test_operation__refuses_a_malformed_idempotency_key(here: Site) -> None:
+    for one in OPERATIONS:
+        for key in ("", "a b", "x" * 256, "ä", "\t"):
+            if one.method == "POST":
+                refused = await here.post(address(one), one.example, headers={"Idempotency-Key": key})
+                assert refused.outcome == (422, "INVALID_INPUT"), (one.name, key)
+
+
+@pytest.mark.parametrize("name", STARTS)
+async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
+    operation, once = STARTS[name], {"Idempotency-Key": f"once-{name}"}
+    async with lab_site(lab, surprisals="all") as here:
+        run_id = (await lab.finished_run(here.queue)).run_id
+        example = {field: run_id if value == RUN else value for field, value in (operation.example or {}).items()}
+        body: dict[str, object] = example
+        other = {field: value for field, value in OTHER_FIELDS.items() if field in example}
+        if name == "train":
+            body = tiny_request(**LONG).model_dump(mode="json", exclude_unset=True)
+            other = {"seed": 99}
+        path = address(operation, run_id=run_id)
+        if operation.tag == "inference":
+            path += "?wait=60"
+        at_once = await asyncio.gather(*(here.post(path, body, headers=once) for _ in range(4)))
+        again = await here.post(path, body, headers=once)
+    async with lab_site(lab, surprisals="all") as here:
+        restarted = await here.post(path, body, headers=once)
+        another = await here.post(path, body | other, headers=once)
+        of_another = await here.post(path, body, headers=once, key=ANA)
+
+    id_field = next(field for field in ("request_id", "tokenizer_id", "run_id", "id") if field in again.fields)
+    ids = {answer.fields[id_field] for answer in (*at_once, again, restarted)}
+    assert len(ids) == 1
+    assert another.outcome == (409, "CONFLICT")
+    assert of_another.status in (200, 202)
+    assert (of_another.fields[id_field] in ids) is (id_field == "tokenizer_id"), "all may use a tokenizer"
+    if id_field == "request_id":
+        assert {answer.body for answer in (*at_once, again, restarted)} == {again.body}
