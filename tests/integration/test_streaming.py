@@ -7,16 +7,14 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from arq import Retry
 
-from tests.support import processes, settings_in
-from tests.support.inference import RUN, finished_run
+from tests.support import processes
+from tests.support.inference import RUN, Place
+from tests.support.inference import place as instant_place
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from trainer.artifacts.artifacts_id import artifacts_id
-from trainer.config.settings import QueueSettings, Settings
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
@@ -26,69 +24,26 @@ from trainer.contracts.inference import (
     GenerateRecord,
     GenerateRequest,
     GenerateResponse,
-    PredictRequest,
 )
 from trainer.contracts.inference_fields import InferenceRecord
-from trainer.contracts.jobs import JobDefinition
-from trainer.queue.queue import JobQueue
-from trainer.services.embedded import Services
 from trainer.store import keys
-from trainer.store.store import Store, connect
 from trainer.worker.children.inference_server import Requests
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
 
 
-class Place(NamedTuple):
-    queue: JobQueue
-    store: Store
-    services: Services
-    folder: Path
-
-    async def keys(self, pattern: str) -> list[str]:
-        found: list[bytes] = await self.store.redis.keys(pattern)
-        return [key.decode() for key in found]
-
-
-async def work(store: Store, jobs: InferenceJobs, artifacts_root: Path) -> None:
-    """Be a worker: begin each job in the moment in which it is seen."""
-    position, begun = "0-0", set[asyncio.Task[None]]()
-
-    async def do(payload: object) -> None:
-        with contextlib.suppress(Retry):
-            await jobs.infer({}, payload)
-
-    while True:
-        position = await store.wait_for_job(position, wait_seconds=5)
-        own = await asyncio.to_thread(artifacts_id, artifacts_root)
-        for job_id, _ in await store.claim_jobs(keys.INTERACTIVE_QUEUE, 32, "me", lease_seconds=60, artifacts=own):
-            definition = JobDefinition.model_validate_json(await store.get(keys.definition(job_id)) or b"")
-            begun.add(asyncio.create_task(do(definition.a[0])))
-            await store.dequeue(keys.INTERACTIVE_QUEUE, job_id)
-
-
 @asynccontextmanager
-async def place(
-    folder: Path, child_of: Callable[[Settings], InferenceChild] = InferenceChild, **changes: object
-) -> AsyncIterator[Place]:
-    values: dict[str, object] = {"embedded_workers": 0, **changes}
-    queue_settings: dict[str, object] = {"queue": QueueSettings.model_validate(values)}
-    settings = settings_in(folder, embedded_workers=0).model_copy(update=queue_settings)
-    finished_run(folder)
-    services = Services(settings)
-    url = await services.start()
-    queue, store, child = await JobQueue.connect(settings, url), await connect(url), child_of(settings)
-    working = asyncio.create_task(
-        work(store, InferenceJobs(settings, store, child, child), settings.app.artifacts_root)
-    )
-    try:
-        yield Place(queue, store, services, folder)
-    finally:
-        working.cancel()
-        await child.stop()
-        await queue.close()
-        await store.close()
-        await services.stop()
+async def place(folder: Path, child_of: Callable[[Settings], InferenceChild] = InferenceChild) -> AsyncIterator[Place]:
+    """A finished run, and a worker with a child of this kind."""
+    async with instant_place(folder) as here:
+        child = child_of(here.settings)
+        jobs = InferenceJobs(here.settings, here.store, child, child)
+        working = asyncio.create_task(here._replace(jobs=jobs).work())
+        try:
+            yield here
+        finally:
+            working.cancel()
+            await child.stop()
 
 
 async def code_of(ask: Awaitable[object]) -> ErrorCode:
@@ -121,7 +76,7 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
         told = [piece async for piece in here.queue.inference.stream(RUN, request)]
         kept = (keys.JOB_NOTIFICATIONS, keys.DELETED, keys.WORKER)
         left = [key for key in await here.keys("trainer:*") if "answered" not in key and key not in kept]
-        await reader_who_goes_away__ends_the_writing_and_not_the_process(here)
+        await reader_who_goes_away__ends_the_writing_and_not_the_process(here, tmp_path)
 
     *pieces, response = told
     assert isinstance(response, GenerateResponse) and whole.outputs is not None
@@ -136,13 +91,13 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
     assert left == [keys.EVENT_STREAM]
 
 
-async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place) -> None:
-    [process] = processes(here.folder, "answer-requests")
+async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place, folder: Path) -> None:
+    [process] = processes(folder, "answer-requests")
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (left := await response_without_reader(here, process.pid)).status == "completed":
             pass  # all was written before the reader went away
     after = await here.queue.inference.ask(RUN, long_text(max_new_tokens=1))
-    assert [one.pid for one in processes(here.folder, "answer-requests")] == [process.pid]
+    assert [one.pid for one in processes(folder, "answer-requests")] == [process.pid]
     assert left.error is not None and left.error.code is ErrorCode.CANCELLED
     assert after.status == "completed"
 
@@ -232,7 +187,6 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
         ]
         unwritable = ChatRequest(message="the sun", alphabet="Ж")
         assert await code_of(here.queue.inference.ask(RUN, unwritable)) is ErrorCode.INVALID_INPUT
-        await prediction__of_a_blank_prefix_is_refused(here)
 
     assert first.session_id != second.session_id
     assert [(turn.message, turn.answer) for turn in history.turns] == [
@@ -244,14 +198,6 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
     assert again.turns_dropped == 0 and again.seed_used == 1 and again.steps == (alone.steps or ())[0]
     assert len(lives) == 5 and all(3590 < life <= 3600 for life in lives)
     assert gone == [ErrorCode.DATA_NOT_FOUND] * 2
-
-
-async def prediction__of_a_blank_prefix_is_refused(here: Place) -> None:
-    found = await here.queue.inference.ask(RUN, PredictRequest(text="the s", k=4))
-    with pytest.raises(AppError, match="Prefix is empty") as caught:
-        await here.queue.inference.ask(RUN, PredictRequest(text=""))
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert found.suggestions is not None and len(found.suggestions) == 4
 
 
 class Echo(InferenceChild):

@@ -69,6 +69,7 @@ class Place(NamedTuple):
     jobs: InferenceJobs
     child: InstantChild
     settings: Settings
+    services: Services
 
     async def work(self) -> None:
         """Be a worker without any delay: each job is done in the moment in which it is seen."""
@@ -104,7 +105,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
     url = await services.start()
     queue, store, child = await JobQueue.connect(settings, url), await connect(url), InstantChild(settings)
     try:
-        yield Place(queue, store, InferenceJobs(settings, store, child, child), child, settings)
+        yield Place(queue, store, InferenceJobs(settings, store, child, child), child, settings, services)
     finally:
         await queue.close()
         await store.close()
