@@ -121,7 +121,6 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
         warm = tiny_request(init_from_run_id=run_id)
         assert (await here.post("/runs/train", warm, key=BOB)).outcome == (403, "FORBIDDEN")
         own = await here.post("/predict", {"text": "a"}, key=BOB)
-
     assert {key: run_id in text for key, text in listed.items()} == {ADMIN: True, ANA: True, BOB: False}
     assert {key: run_id in text for key, text in models.items()} == {ADMIN: True, ANA: True, BOB: False}
     assert own.outcome == (404, "RUN_NOT_FOUND")
@@ -176,7 +175,6 @@ async def test_tokenizer__of_a_run_is_for_those_of_the_run(lab: Lab, private_run
         shown = {key: (await here.get(f"/tokenizers/{facts.id}", key=key)).status for key in KEYS}
         reused = tiny_request(max_steps=1, tokenizer_id=facts.id, **own)
         started = await here.post("/runs/train", reused, key=BOB)
-
     assert {key: facts.id in text for key, text in listed.items()} == {ANA: True, ADMIN: True, BOB: not private_runs}
     assert shown == {ANA: 200, ADMIN: 200, BOB: 403 if private_runs else 200}
     assert started.status == (403 if private_runs else 202)

@@ -81,14 +81,13 @@ async def test_list__is_the_manifest_with_its_own_file(lab: Lab, here: Site) -> 
         assert re.fullmatch(r'attachment; filename="[A-Za-z0-9._-]+"', got.headers["Content-Disposition"])
 
 
-async def test_sizes__of_a_run_are_those_of_its_files_on_disk_wherever_they_are_shown(here: Site) -> None:
+async def test_sizes__of_a_run_are_those_of_its_files_wherever_they_are_shown(here: Site) -> None:
     run_id = (await here.post("/runs/train", tiny_request())).record(Accepted).run_id
     status = await wait_for_status(here.queue, run_id, ended)
     run = here.queue.runs.get(run_id)
     folder = run.path
     named = [file.path for file in run.completed_manifest().files]
     result = [os.stat(folder / path).st_size for path in ("manifest.json", *named)]
-
     assert status.artifact_bytes == os.stat(folder / "model.safetensors").st_size
     assert (await here.get(f"/runs/{run_id}")).fields["artifact_bytes"] == status.artifact_bytes
     completed = (await here.events(f"/runs/{run_id}/events"))[-1].data

@@ -40,7 +40,6 @@ async def test_smoke__runs_to_its_report(here: Site) -> None:
     done = accepted.record(ExperimentStatus)
     while done.status in ("queued", "running"):
         done = (await here.get(f"{address}?wait=60", key=ANA)).record(ExperimentStatus)
-
     assert (accepted.status, done.status, done.error) == (202, "completed", None)
     assert done.cells_done == len(done.cells) == 4
     listed = (await here.get("/experiments", key=ANA)).record(ExperimentList).experiments

@@ -70,7 +70,6 @@ def same(first: ResponseT, second: ResponseT) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_request__is_queued_and_then_completed(here: Site, run: RunDirectory, kind: str) -> None:
     body, model = KINDS[kind]
-
     accepted = await here.post(f"/runs/{run.run_id}/{kind}?wait=0", body)
     answers = [accepted]
     while answers[-1].status == 202:
@@ -78,7 +77,6 @@ async def test_request__is_queued_and_then_completed(here: Site, run: RunDirecto
         answers.append(await here.get(accepted.headers["Location"]))
         await asyncio.sleep(0.01)
     waited = await here.post(f"/runs/{run.run_id}/{kind}?wait=60", body)
-
     assert accepted.status == 202
     assert answers[-1].record(model).status == "completed"
     assert answers[-1].record(model).request_id == accepted.fields["request_id"]
@@ -135,7 +133,6 @@ async def test_request__that_cannot_be_answered_is_refused_before_it_is_queued(l
                 assert refused.error.message.endswith(("it is blank.", "at least one word."))
         waiting = await queued(store)
         after: list[bytes] = await store.redis.keys("runs:*")
-
     assert waiting == 0
     assert [key for key in set(after) - set(before) if run_id.encode() not in key] == []
 
@@ -167,14 +164,12 @@ async def test_chats__never_mix(here: Site, run: RunDirectory) -> None:
     first = await asyncio.gather(*(say(f"chat {number}", None) for number in range(4)))
     await asyncio.gather(*(say(f"more {number}", one.session_id) for number, one in enumerate(first)))
     histories = [(await here.get(f"{address}/{one.session_id}")).record(ChatHistory) for one in first]
-
     assert len({one.session_id for one in first}) == 4
     for number, history in enumerate(histories):
         assert [turn.message for turn in history.turns] == [f"chat {number}", f"more {number}"]
     one, other = first[:2]
     assert (await here.get(f"{address}/{other.session_id}/{one.request_id}")).outcome == (404, "DATA_NOT_FOUND")
     assert (await here.get(f"{address}/{one.session_id}/{one.request_id}")).record(ChatResponse) == one
-
     deleted = await here.ask("DELETE", f"{address}/{one.session_id}")
     assert (deleted.status, deleted.body) == (204, b"")
     assert (await here.get(f"{address}/{one.session_id}")).outcome == (404, "DATA_NOT_FOUND")

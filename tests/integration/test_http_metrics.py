@@ -53,7 +53,6 @@ async def test_service__without_redis_says_so(tmp_path: Path) -> None:
             (tmp_path / "data" / "corpus" / "text.txt").write_text("a b c\n" * 20)
             Story(tmp_path / "artifacts", run_record("char_lstm-1", user_id=None))
             await server.kill()
-
             degraded = await here.get("/readyz", key=None)
             status = await here.get("/runs/char_lstm-1")
             tokenizer = {"method": "char", "corpora": ["text"]}
@@ -61,7 +60,6 @@ async def test_service__without_redis_says_so(tmp_path: Path) -> None:
             after = figures(await here.get("/metrics"))
             assert (await here.get("/healthz", key=None)).status == 200
         await queue.close()
-
     assert (degraded.status, degraded.fields) == (503, {"status": "degraded", "reason": "redis-unavailable"})
     assert (status.status, status.fields["reachable"]) == (200, False)
     assert refused.outcome == (503, "SERVICE_UNAVAILABLE")
@@ -86,7 +84,6 @@ async def test_figures__count_requests_runs_and_jobs(lab: Lab) -> None:
         await wait_for_status(here.queue, running, lambda status: (status.tokens_per_second or 0) > 0)
         async with here.stream(f"/runs/{running}/events"):
             after = figures(await here.get("/metrics"))
-
     moved = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name)}
     requests = {name: count for name, count in moved.items() if name.startswith("mt_http_requests_total")}
     assert requests == {

@@ -140,7 +140,6 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
         restarted = await here.post(path, body, headers=once)
         another = await here.post(path, body | other, headers=once)
         of_another = await here.post(path, body, headers=once, key=ANA)
-
     id_field = next(field for field in ("request_id", "tokenizer_id", "run_id", "id") if field in again.fields)
     ids = {answer.fields[id_field] for answer in (*at_once, again, restarted)}
     assert len(ids) == 1

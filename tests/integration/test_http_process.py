@@ -83,7 +83,6 @@ async def test_process__that_can_open_no_more_files_says_so(tmp_path: Path) -> N
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
         process.terminate()
         code, _ = await ended(process)
-
     assert before.status == 200
     assert (failed.status, error.code) == (503, ErrorCode.SERVICE_UNAVAILABLE)
     assert code == 0

@@ -72,7 +72,6 @@ async def test_list__is_filtered_by_state_family_and_words(idle: Site, tmp_path:
     story(idle, tmp_path, 2, label="kazakh LARGE").start()
     story(idle, tmp_path, 3, family="gpt2", label="turkish").start().step(1, 2.0).complete()
     story(idle, tmp_path, 4, family="gpt2").fail()
-
     assert await listed(idle, "status=queued") == ["char_lstm-1"]
     assert await listed(idle, "status=running") == ["char_lstm-2"]
     assert await listed(idle, "status=completed") == ["gpt2-3"]
@@ -262,7 +261,6 @@ async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, 
     other = twin(run, "compared-1")
     manifest = other.completed_manifest()
     other.write_manifest(changed(manifest, eval=tuple(one for one in manifest.eval if one.split == "test")))
-
     try:
         answers = {
             names: await here.get(f"/compare?runs={run.run_id}{names}")
@@ -270,7 +268,6 @@ async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, 
         }
     finally:
         shutil.rmtree(other.path)
-
     compared, same, alone, missing, other_split = answers.values()
     assert {run.run_id, "compared-1"} == {one.run_id for one in compared.record(Comparison).runs}
     assert (same.outcome, alone.outcome) == ((422, "INVALID_INPUT"), (422, "INVALID_INPUT"))

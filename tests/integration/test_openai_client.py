@@ -118,7 +118,6 @@ async def test_echo__scores_token_ids_as_the_model_does(lab: Lab, max_tokens: in
         scored = await client.completions.create(
             model=run.run_id, prompt=prompts, max_tokens=max_tokens, logprobs=3, echo=True, temperature=0
         )
-
     for ids, choice in zip(prompts, scored.choices, strict=True):
         with torch.inference_mode():
             log_p = model.forward(tensor_of([ids]))[0].log_softmax(-1)
@@ -161,7 +160,6 @@ async def test_stream__adds_up_to_the_complete_text(lab: Lab) -> None:
         without_usage = [chunk async for chunk in unused]
         with pytest.raises(openai.NotFoundError):
             await client.completions.create(model="no-such-run", prompt="a", stream=True)
-
     *chunks, last = pieces
     assert "".join(chunk.choices[0].text for chunk in chunks) == texts(whole)[0]
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
@@ -213,7 +211,6 @@ async def test_error__has_its_code_and_message_in_javascript(lab: Lab) -> None:
         )
         asked: dict[str, object] = {"baseURL": f"http://127.0.0.1:{site.port}/v1", "requests": requests}
         printed, _ = await node.communicate(to_json(asked))
-
     for one, error in zip(REFUSED, _seen.validate_json(printed), strict=True):
         assert (error.status, error.type, error.code, error.param) == (one.status, one.type, one.code, one.param)
         assert error.message.startswith(f"{one.status} ") and one.says in error.message

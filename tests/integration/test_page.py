@@ -67,7 +67,6 @@ async def test_page__is_served_without_a_key_under_a_strict_policy(lab: Lab) -> 
         got = {address: await site.get(address, key=None) for address in FILES}
         openapi = await site.get("/openapi.json", key=None)
         head = await site.ask("HEAD", "/", key=None)
-
     for address, name in FILES.items():
         assert got[address].status == 200
         assert got[address].text == SOURCES[name]

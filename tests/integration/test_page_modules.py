@@ -95,7 +95,6 @@ async def test_events__continue_behind_the_last_one_after_a_lost_connection(modu
             console.log(found.join());
         """
         printed = await asyncio.to_thread(output_of, modules, program)
-
     assert printed == "a,b,c\n"
     assert asked == [(None, "a-key"), ("2", "a-key")]
 
@@ -128,7 +127,6 @@ def test_tokens__cover_their_lines_and_unknown_ones_are_marked(modules: Path) ->
         "topk": [[["x", 0.5]], [], []],
     }
     expression = f"tokenLines('ab\\tcd\\n\\ne\\u0301', {json.dumps(score)})"
-
     first, second = TypeAdapter(list[list[dict[str, object]]]).validate_python(
         value_of(modules, "tokenLines", "scored_text.js", expression)
     )
@@ -139,7 +137,7 @@ def test_tokens__cover_their_lines_and_unknown_ones_are_marked(modules: Path) ->
     assert first[0]["expected"] == [["x", 0.5]] and first[0]["rank"] == 3
 
 
-def test_bytes_of_a_character__are_one_token_with_the_sum_of_their_surprisals(modules: Path) -> None:
+def test_bytes_of_a_character__are_one_token_with_the_sum_of_surprisals(modules: Path) -> None:
     score = {
         "lines": [{"span": [0, 3], "n_tokens": 5}],
         "char_spans": [[0, 0], [0, 1], [1, 2], [2, 2], [2, 3]],
@@ -149,11 +147,9 @@ def test_bytes_of_a_character__are_one_token_with_the_sum_of_their_surprisals(mo
         "rank": [None, 1, 2, 3, 4],
         "topk": [[], [], [], [["<0xC3>", 0.5]], []],
     }
-
     [tokens] = TypeAdapter(list[list[dict[str, object]]]).validate_python(
         value_of(modules, "tokenLines", "scored_text.js", f"tokenLines('Жaé', {json.dumps(score)})")
     )
-
     assert [(token["text"], token["nats"], token["rank"]) for token in tokens] == [
         ("Ж", None, None),
         ("a", 1.0, 2),

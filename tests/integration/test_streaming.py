@@ -69,7 +69,7 @@ def long_text(**values: object) -> GenerateRequest:
     return GenerateRequest.model_validate(fields)
 
 
-async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_reader(tmp_path: Path) -> None:
+async def test_stream__is_the_text_written_without_it_and_ends_with_its_reader(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         request = long_text(seed=3, num_return_sequences=3, stop_sequences=("th", "e\ns"))
         whole = await here.queue.inference.ask(RUN, request)
@@ -77,7 +77,6 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
         kept = (keys.JOB_NOTIFICATIONS, keys.DELETED, keys.WORKER)
         left = [key for key in await here.keys("trainer:*") if "answered" not in key and key not in kept]
         await reader_who_goes_away__ends_the_writing_and_not_the_process(here, tmp_path)
-
     *pieces, response = told
     assert isinstance(response, GenerateResponse) and whole.outputs is not None
     assert (response.outputs, response.stop_reason) == (whole.outputs, whole.stop_reason)
@@ -187,7 +186,6 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
         ]
         unwritable = ChatRequest(message="the sun", alphabet="Ж")
         assert await code_of(here.queue.inference.ask(RUN, unwritable)) is ErrorCode.INVALID_INPUT
-
     assert first.session_id != second.session_id
     assert [(turn.message, turn.answer) for turn in history.turns] == [
         ("the sun", first.answer),
@@ -226,7 +224,6 @@ async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_pat
             await here.store.delete(*begun)
             await asyncio.wait([asking])
         left = await here.keys(keys.chat(RUN, "*"))
-
     assert (first.answer, again.answer) == ("0 a", "1 b")
     assert expired is ErrorCode.DATA_NOT_FOUND
     assert left == []
@@ -239,7 +236,6 @@ def test_lines_between_requests__are_those_that_nobody_waits_for() -> None:
     requests = Requests(reading)
     os.write(writing, b"old\n[1]\ngone\n[")
     batches = requests.batches()
-
     assert next(batches) == b"[1]"
     assert requests.withdrawn() == {"old", "gone"}
     os.write(writing, b"2]\n")

@@ -39,7 +39,6 @@ def test_loaded_run__scores_and_continues_as_mt_does(tmp_path: Path) -> None:
     assert [len(expected) for expected in scored.topk or ()] == [2] * 7
     with pytest.raises(AppError, match="for masked models only"):
         loaded.score("the", pll_within_word=True)
-
     request = GenerateRequest(prompt_text="the", max_new_tokens=5, num_return_sequences=2, seed=3)
     answer = generate(*load_run(run), request, run_id="run", request_id="request")
     assert loaded.generate("the", max_new_tokens=5, num_return_sequences=2, seed=3) == list(answer.outputs or ())
