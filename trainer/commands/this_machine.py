@@ -11,11 +11,12 @@ import structlog
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentStore, delete_run
-from trainer.artifacts.kinds import KindName
+from trainer.artifacts.job_folder import FolderT
+from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
-from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -74,7 +75,6 @@ class ThisMachine:
         self._settings = settings
         self._queue = queue
         self._runs = RunStore(settings.app.artifacts_root)
-        self._tokenizers = TokenizerStore(settings.app.artifacts_root)
         self._replication = Replication(settings)
 
     async def runs(self, status: RunState | None, limit: int) -> list[RunStatus]:
@@ -90,7 +90,7 @@ class ThisMachine:
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run; without a queue, no worker of a running run can be reached."""
-        run = await self._run(run_id)
+        run = await self._folder(RUNS, run_id)
         if self._queue is not None:
             return await self._queue.status(run_id)
         async with running_queue(self._settings) as queue:
@@ -98,7 +98,7 @@ class ThisMachine:
 
     async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
         """Yield the status on disk until the run has ended; its message says what a run waits for."""
-        run = await self._run(run_id)
+        run = await self._folder(RUNS, run_id)
         follower = run.follow()
         while True:
             status = follower.refresh()
@@ -107,14 +107,14 @@ class ThisMachine:
             yield with_disk(run.path, status)
             if status.has_ended:
                 return
-            await self._wait("models", run_id)
+            await self._wait(RUNS.name, run_id)
 
     async def saved_step(self, status: RunStatus) -> int | None:
         saved = newest_whole(self._runs.get(status.run_id).checkpoints)
         return None if saved is None else saved.step
 
     async def cancel(self, run_id: str) -> RunStatus:
-        run = await self._run(run_id)
+        run = await self._folder(RUNS, run_id)
         async with running_queue(self._settings) as queue:
             if queue is not None:
                 await queue.cancel(run_id)
@@ -122,70 +122,67 @@ class ThisMachine:
         if run.manifest() is not None:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         run.request_cancel()
-        await self._replication.request_cancel("models", run_id)
+        await self._replication.request_cancel(RUNS.name, run_id)
         if not self._replication.is_on:
             cancel_idle_run(run)
         return _stored_status(run)
 
     async def delete(self, run_id: str) -> None:
-        run = await self._run(run_id)
+        run = await self._folder(RUNS, run_id)
         async with running_queue(self._settings) as queue:
             if queue is not None:
                 await queue.delete(run_id)
                 return
         delete_run(run, self._runs, ExperimentStore(self._settings.app.artifacts_root))
-        await self._replication.delete("models", run_id)
+        await self._replication.delete(RUNS.name, run_id)
 
     async def completed_manifest(self, run_id: str) -> RunManifest:
-        return (await self._run(run_id)).completed_manifest()
+        return (await self._folder(RUNS, run_id)).completed_manifest()
 
     async def experiment_file(self, run_id: str) -> str:
         from trainer.config.experiment_file import experiment_yaml  # loads the YAML parser
 
-        return experiment_yaml((await self._run(run_id)).record())
+        return experiment_yaml((await self._folder(RUNS, run_id)).record())
 
     async def files(self, run_id: str) -> RunFiles:
-        return run_files(await self._run(run_id))
+        return run_files(await self._folder(RUNS, run_id))
 
     async def evaluation(self, run_id: str) -> EvalMetrics:
-        return (await self._run(run_id)).evaluation()
+        return (await self._folder(RUNS, run_id)).evaluation()
 
     async def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
-        run = await self._run(run_id)
+        run = await self._folder(RUNS, run_id)
         reader, follower = LogReader(run.logs), run.follow()
         for line in reader.last(tail):
             yield line
         while follow and not follower.ended:
             follower.refresh()
-            await self._wait("models", run_id)  # the last lines come just after the end
+            await self._wait(RUNS.name, run_id)  # the last lines come just after the end
             for line in reader.read_new():
                 yield line
 
     async def last_lines(self, run_id: str) -> tuple[str, ...]:
-        manifest = (await self._run(run_id)).manifest()
+        manifest = (await self._folder(RUNS, run_id)).manifest()
         return () if manifest is None else manifest.last_lines
 
     async def tokenizers(self) -> TokenizerList:
-        return TokenizerList(tokenizers=tuple(tokenizer.status() for tokenizer in self._tokenizers.all()))
+        stored = TokenizerStore(self._settings.app.artifacts_root).all()
+        return TokenizerList(tokenizers=tuple(tokenizer.status() for tokenizer in stored))
 
     async def tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
-        return (await self._tokenizer(tokenizer_id)).status()
+        return (await self._folder(TOKENIZERS, tokenizer_id)).status()
 
     async def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
         """Yield the status until the training has ended, with the message that the disk is full while it is."""
-        tokenizer = await self._tokenizer(tokenizer_id)
+        tokenizer = await self._folder(TOKENIZERS, tokenizer_id)
         while (status := tokenizer.status()).status in ("queued", "running"):
             yield with_disk(tokenizer.path, status)
-            await self._wait("tokenizers", tokenizer_id)
+            await self._wait(TOKENIZERS.name, tokenizer_id)
         yield status
 
-    async def _run(self, run_id: str) -> RunDirectory:
-        await self._replication.fetch("models", run_id)
-        return self._runs.get(run_id)
-
-    async def _tokenizer(self, tokenizer_id: str) -> TokenizerDirectory:
-        await self._replication.fetch("tokenizers", tokenizer_id)
-        return self._tokenizers.get(tokenizer_id)
+    async def _folder(self, kind: JobKind[FolderT], item_id: str) -> FolderT:
+        await self._replication.fetch(kind.name, item_id)
+        return kind.store(self._settings.app.artifacts_root).get(item_id)
 
     async def _wait(self, kind: KindName, item_id: str) -> None:
         """Wait until the next look at a folder, and fetch it; a store that does not answer now may do so later."""
