@@ -1,22 +1,21 @@
 """`mt` with MT_URL: the commands work on the server and show what they show there."""
 
 import asyncio
-import json
 import shutil
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT, environment_in, tiny_request
 from tests.support.api_server import KEY, USER_KEY, LabServer, server_fixture
+from tests.support.run_shell import TINY, Shell
 from tests.support.runs import record
-from tests.support.shell import TINY, Shell
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.worker_runs import LONG
-from trainer.artifacts.runs import RunStore, finish_run, manifest_of
+from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.client.client import Client
 from trainer.client.server import Server
 from trainer.config.settings import ClientSettings
@@ -38,7 +37,7 @@ class Laptop(Shell):
     def __init__(
         self, folder: Path, server: LabServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        super().__init__(folder, server.lab, capsys)
+        super().__init__(folder, capsys, server.lab.folder)
         self.server = server
         self._monkeypatch = monkeypatch
         self.work_on(server.url)
@@ -47,24 +46,28 @@ class Laptop(Shell):
         for name, value in {**environment_in(self.folder), "MT_URL": url, "MT_KEY": key}.items():
             self._monkeypatch.setenv(name, value)
 
-    def show(self, *words: str) -> str:
-        """Run a command that succeeds and return its standard output."""
-        code, out, err = self.type(*words)
-        assert code == 0, err
-        return out
-
-    def refusal(self, *words: str, code: int = 2) -> str:
-        found, out, err = self.type(*words)
-        assert (found, out) == (code, ""), err
-        return err
-
     def locally(self, *words: str) -> tuple[int, str, str]:
-        for name, value in environment_in(self.lab.folder, QUEUE__EMBEDDED_WORKERS="0", MT_URL="").items():
+        for name, value in environment_in(self.root, QUEUE__EMBEDDED_WORKERS="0", MT_URL="").items():
             self._monkeypatch.setenv(name, value)
         try:
-            return self.type(*words)
+            return self.run(*words)
         finally:
             self.work_on(self.server.url)
+
+
+@contextmanager
+def once(holds: Callable[[], bool], *actions: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread once something holds, while the block runs."""
+
+    def act() -> None:
+        wait_until(holds)
+        for action in actions:
+            action()
+
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        yield
+        acting.result()
 
 
 @pytest.fixture(name="laptop")
@@ -89,6 +92,7 @@ def other_fixture(server: LabServer) -> str:
     [
         ("status", "RUN"),
         ("status", "RUN", "--json"),
+        ("runs", "--limit", "3"),
         ("runs", "--status", "failed"),
         ("logs", "RUN", "--tail", "3"),
         ("logs", "RUN", "--tail", "2", "--json"),
@@ -126,24 +130,17 @@ def test_command__shows_what_it_shows_on_the_machine_of_the_server(
     names = {"RUN": laptop.server.run.run_id, "OTHER": other}
     typed = [names.get(word, word) for word in words]
     there = laptop.locally(*typed)
-    assert laptop.type(*typed) == there
+    assert laptop.run(*typed) == there
     assert not (laptop.folder / "artifacts").exists()
-
-
-def test_runs__are_those_of_the_server(laptop: Laptop, other: str) -> None:
-    newest = laptop.show("runs", "--limit", "1").splitlines()[1]
-    assert newest.startswith(other) and newest.endswith("other")
-    assert laptop.locally("runs", "--limit", "3")[1] == laptop.show("runs", "--limit", "3")
 
 
 def test_train__shows_the_progress_and_the_result_of_a_run_of_the_server(laptop: Laptop) -> None:
     (laptop.folder / "run.yaml").write_text("corpus: text\nlabel: from a laptop\n", encoding="utf-8")
-    code, out, err = laptop.type("train", "run.yaml", *TINY, "--json")
-    status = RunStatus.model_validate_json(out)
-    assert (code, status.status, status.label) == (0, "completed", "from a laptop")
-    assert f"run {status.run_id}" in err
-    assert laptop.lab.settings.app.artifacts_root.joinpath("models", status.run_id).is_dir()
-    again = laptop.show("train", *TINY, "--corpus", "text", "--init-from", status.run_id, "--set", "num_epochs=1")
+    status = laptop.read(RunStatus, "train", "run.yaml", *TINY)
+    assert (status.status, status.label) == ("completed", "from a laptop")
+    assert f"run {status.run_id}" in laptop.err
+    assert laptop.runs.get(status.run_id).path.is_dir()
+    again = laptop.type("train", *TINY, "--corpus", "text", "--init-from", status.run_id, "--set", "num_epochs=1")
     assert "next: mt generate" in again
 
 
@@ -151,15 +148,14 @@ def test_train__with_a_problem_names_the_field_as_it_was_given(laptop: Laptop) -
     (laptop.folder / "mine.txt").write_text("abc\n" * 50, encoding="utf-8")
     upload = "is a file of this machine, and corpora are not uploaded: put it into the corpus folder of the server"
     for name in ("mine.txt", str(laptop.folder / "mine.txt")):
-        assert upload in laptop.refusal("train", "--corpus", name)
-    assert "'nothing'" in laptop.refusal("train", "--corpus", "nothing")
-    assert "max_seq_len" in laptop.refusal("train", "--corpus", "text", "--set", "max_seq_len=1")
+        assert upload in laptop.refuse("train", "--corpus", name)
+    assert "'nothing'" in laptop.refuse("train", "--corpus", "nothing")
+    assert "max_seq_len" in laptop.refuse("train", "--corpus", "text", "--set", "max_seq_len=1")
     (laptop.folder / "file.yaml").write_text("corpus: text\nepochs: 3\n", encoding="utf-8")
-    wrong: dict[str, object] = json.loads(laptop.type("train", "file.yaml", "--json")[1])
-    assert wrong["code"] == ErrorCode.CONFIG_INVALID
-    assert upload in laptop.refusal("tokenizer", "train", "--method", "char", "--corpus", "mine.txt")
+    assert laptop.error("train", "file.yaml").code is ErrorCode.CONFIG_INVALID
+    assert upload in laptop.refuse("tokenizer", "train", "--method", "char", "--corpus", "mine.txt")
     for words in (("eval", laptop.server.run.run_id), ("compare", laptop.server.run.run_id, "x-1")):
-        found = laptop.refusal(*words, "--path", "mine.txt")
+        found = laptop.refuse(*words, "--path", "mine.txt")
         assert upload in found or "There is no run" in found
 
 
@@ -170,63 +166,51 @@ def test_train__names_ignored_settings_and_takes_a_labelled_tokenizer(laptop: La
         .replace("corpus: demo", "corpus: text")
     )
     (laptop.folder / "blocks.yaml").write_text(config, encoding="utf-8")
-    words = ("train", "blocks.yaml", *TINY, "--set", "split_seed=975", "--json")  # no other run has this tokenizer
-    _, out, err = laptop.type(*words)
-    own = RunStatus.model_validate_json(out)
-    assert err.startswith("mt: Ignored settings: `training.output_dir`")
+    words = ("train", "blocks.yaml", *TINY, "--set", "split_seed=975")  # no other run has this tokenizer
+    own = laptop.read(RunStatus, *words)
+    assert laptop.err.startswith("mt: Ignored settings: `training.output_dir`")
     label = "label=tokenizers/char-lstm-ipa"
-    trained = laptop.show(
-        "tokenizer", "train", "--method", "char", "--corpus", "text", "--set", label, "--set", "seed=977", "--json"
-    )
-    stored = TokenizerStatus.model_validate_json(trained)
-    status = RunStatus.model_validate_json(laptop.show(*words))
+    training = ("tokenizer", "train", "--method", "char", "--corpus", "text", "--set", label, "--set", "seed=977")
+    stored = laptop.read(TokenizerStatus, *training)
+    status = laptop.read(RunStatus, *words)
     assert stored.status == "completed"
     assert status.tokenizer_id == stored.tokenizer_id != own.tokenizer_id
-    assert "vocabulary" in laptop.show("tokenizer", "show", stored.tokenizer_id)
+    assert "vocabulary" in laptop.type("tokenizer", "show", stored.tokenizer_id)
     words = ("train", "blocks.yaml", *TINY, "--set", "tokenizer.normalization.lowercase=true")
-    assert laptop.type(*words) == laptop.locally(*words)
-    assert "`tokenizer.normalization" in laptop.refusal(*words)
+    assert laptop.run(*words) == laptop.locally(*words)
+    assert "`tokenizer.normalization" in laptop.refuse(*words)
     (laptop.folder / "blocks.yaml").write_text(config.replace("tokenizers/char-lstm-ipa", "text"), encoding="utf-8")
     assert own.tokenizer_id is not None
-    shown = TokenizerStatus.model_validate_json(laptop.show("tokenizer", "show", own.tokenizer_id, "--json"))
+    shown = laptop.read(TokenizerStatus, "tokenizer", "show", own.tokenizer_id)
     assert (shown.label, shown.is_of_run) == ("text", True)
-    assert laptop.type(*words)[0] == 0, "a run's tokenizer with the label of the folder is for equal runs only"
+    assert laptop.run(*words)[0] == 0, "a run's tokenizer with the label of the folder is for equal runs only"
 
 
 def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG | {"checkpoint_every_steps": 5})).run_id
-        threading.Thread(target=_cancel_after_a_checkpoint, args=(client, run_id)).start()
-        code, out, _ = laptop.type("resume", run_id, "--json")
-        followed = RunStatus.model_validate_json(out)
-        assert (code, followed.status) == (1, "cancelled")
-        resumed = threading.Thread(target=_cancel_the_next_run, args=(client, run_id))
-        resumed.start()
-        code, out, _ = laptop.type("resume", run_id, "--json")
-        resumed.join()
-        status = RunStatus.model_validate_json(out)
-    assert (code, status.status) == (1, "cancelled") and status.run_id != run_id
+        with once(lambda: client.status(run_id).last_checkpoint_step is not None, lambda: client.cancel(run_id)):
+            assert laptop.read(RunStatus, "resume", run_id, code=1).status == "cancelled"
+
+        def newest() -> str:
+            return next(client.runs()).run_id
+
+        with once(lambda: newest() != run_id, lambda: client.cancel(newest())):
+            status = laptop.read(RunStatus, "resume", run_id, code=1)
+    assert status.status == "cancelled" and status.run_id != run_id
 
 
 def test_paused_run__is_listed_and_resumed_on_the_server(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG)).run_id
-        _until(lambda: client.status(run_id).last_checkpoint_step is not None)
+        wait_until(lambda: client.status(run_id).last_checkpoint_step is not None)
         laptop.runs.get(run_id).request_pause()
-        _until(lambda: client.status(run_id).status == "paused")
-        for shown in (laptop.show("queue"), laptop.locally("queue")[1]):
+        wait_until(lambda: client.status(run_id).status == "paused")
+        for shown in (laptop.type("queue"), laptop.locally("queue")[1]):
             assert f"continues with: mt resume {run_id}" in shown
-
-        def cancel_when_it_trains() -> None:
-            _until(lambda: client.status(run_id).status == "running")
-            client.cancel(run_id)
-
-        cancelling = threading.Thread(target=cancel_when_it_trains)
-        cancelling.start()
-        code, out, _ = laptop.type("resume", run_id, "--json")
-        cancelling.join()
-        status = RunStatus.model_validate_json(out)
-    assert (code, status.status, status.run_id) == (1, "cancelled", run_id)
+        with once(lambda: client.status(run_id).status == "running", lambda: client.cancel(run_id)):
+            status = laptop.read(RunStatus, "resume", run_id, code=1)
+    assert (status.status, status.run_id) == ("cancelled", run_id)
 
 
 def test_delete__removes_a_run_that_has_ended_once_its_name_is_typed(laptop: Laptop) -> None:
@@ -234,59 +218,42 @@ def test_delete__removes_a_run_that_has_ended_once_its_name_is_typed(laptop: Lap
         runs = [client.train(tiny_request(max_steps=1, label=f"run {number}")).run_id for number in range(4)]
         assert {client.wait(run_id).status for run_id in runs} == {"completed"}
         warm = client.train(tiny_request(max_steps=1, init_from_run_id=runs[0])).run_id
-        code, _, err = laptop.type("delete", runs[0], typed="another\n")
+        code, _, err = laptop.run("delete", runs[0], typed="another\n")
         assert code == 2 and f"The name does not match, so {runs[0]} was not deleted." in err
-        assert f"'{warm}' starts from '{runs[0]}': delete it first" in laptop.type("delete", runs[0], "--yes")[2]
-        code, out, err = laptop.type("delete", runs[1], typed="run 1\n")
+        assert f"'{warm}' starts from '{runs[0]}': delete it first" in laptop.run("delete", runs[0], "--yes")[2]
+        code, out, err = laptop.run("delete", runs[1], typed="run 1\n")
         assert (code, out) == (0, "") and err.endswith(f"{runs[1]} is deleted.\n")
         client.delete(runs[2])
         assert laptop.locally("delete", runs[3], "--yes", "--json")[1] == f'{{"deleted":["{runs[3]}"]}}\n'
         for run_id in runs[1:]:
             assert not laptop.runs.directory(run_id).path.exists()
-            assert laptop.refusal("delete", run_id, "--yes").startswith(f"mt: There is no run '{run_id}'")
+            assert laptop.refuse("delete", run_id, "--yes").startswith(f"mt: There is no run '{run_id}'")
         client.wait(warm)
-
-
-def _cancel_after_a_checkpoint(client: Client, run_id: str) -> None:
-    _until(lambda: client.status(run_id).last_checkpoint_step is not None)
-    client.cancel(run_id)
-
-
-def _cancel_the_next_run(client: Client, run_id: str) -> None:
-    _until(lambda: next(client.runs()).run_id != run_id)
-    client.cancel(next(client.runs()).run_id)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_running_run__is_cancelled(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG)).run_id
-        _until(lambda: client.status(run_id).status == "running")
-        assert laptop.show("cancel", run_id).startswith(f"{run_id} ")
-        assert laptop.refusal("logs", "none").startswith("mt: There is no run 'none'")
+        wait_until(lambda: client.status(run_id).status == "running")
+        assert laptop.type("cancel", run_id).startswith(f"{run_id} ")
+        assert laptop.refuse("logs", "none").startswith("mt: There is no run 'none'")
         assert client.wait(run_id).status == "cancelled"
 
 
 def test_run__is_named_by_a_beginning_of_its_id(laptop: Laptop, other: str) -> None:
-    assert laptop.show("status", other[:-1]).startswith(f"{other}: ")
-    assert laptop.refusal("status", f"{other}x").startswith(f"mt: There is no run '{other}x'; did you mean `")
+    assert laptop.type("status", other[:-1]).startswith(f"{other}: ")
+    assert laptop.refuse("status", f"{other}x").startswith(f"mt: There is no run '{other}x'; did you mean `")
 
 
 @pytest.mark.parametrize("is_remote", [True, False])
 def test_log__is_followed_to_the_end_of_the_run(is_remote: bool, laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG)).run_id
-        _until(lambda: client.status(run_id).step > 0)
-        threading.Timer(1.0, client.cancel, (run_id,)).start()
-        words = ("logs", run_id, "--follow", "--tail", "1", "--json")
-        code, out, _ = laptop.type(*words) if is_remote else laptop.locally(*words)
-        logged = LogReader(laptop.lab.settings.app.artifacts_root / "models" / run_id / "logs.jsonl").last(10_000)
+        wait_until(lambda: client.status(run_id).step > 0)
+        words, seen = ("logs", run_id, "--follow", "--tail", "1", "--json"), client.status(run_id).step
+        with once(lambda: client.status(run_id).step > seen + 20, lambda: client.cancel(run_id)):
+            code, out, _ = laptop.run(*words) if is_remote else laptop.locally(*words)
+        logged = LogReader(laptop.artifacts / "models" / run_id / "logs.jsonl").last(10_000)
         shown = out.splitlines()
         assert code == 0 and 1 < len(shown) < len(logged) and shown == logged[-len(shown) :]
 
@@ -295,15 +262,15 @@ def test_run_that_has_not_started__has_no_log(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         busy = client.train(tiny_request(**LONG)).run_id
         waiting = client.train(tiny_request()).run_id
-        code, out, err = laptop.type("logs", waiting)
+        code, out, err = laptop.run("logs", waiting)
         assert (code, out) == (0, "") and "The run has no log yet" in err
-        assert "is cancelled" in laptop.show("cancel", waiting)
+        assert "is cancelled" in laptop.type("cancel", waiting)
         client.cancel(busy)
         assert client.wait(busy).has_ended
 
 
 def test_crashed_run__shows_the_end_of_its_error_output_and_a_remedy(laptop: Laptop) -> None:
-    store = RunStore(laptop.lab.settings.app.artifacts_root)
+    store = laptop.runs
     crashed = record("char_lstm-crashed")
     run = store.create(crashed)
     error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
@@ -311,13 +278,13 @@ def test_crashed_run__shows_the_end_of_its_error_output_and_a_remedy(laptop: Lap
     with run.wait_for_lock(PATIENCE_SECONDS), run.open_log() as events:
         events.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
         finish_run(run, events, manifest)
-    assert laptop.show("logs", run.run_id).endswith("The last lines of its error output:\nfirst\nlast\n")
-    assert laptop.show("logs", run.run_id, "--json") == ""
+    assert laptop.type("logs", run.run_id).endswith("The last lines of its error output:\nfirst\nlast\n")
+    assert laptop.type("logs", run.run_id, "--json") == ""
     for words in (("logs", run.run_id), ("status", run.run_id)):
-        assert laptop.type(*words) == laptop.locally(*words)
-    assert "start it again with `mt train`" in laptop.show("status", run.run_id)
+        assert laptop.run(*words) == laptop.locally(*words)
+    assert "start it again with `mt train`" in laptop.type("status", run.run_id)
     laptop.work_on(laptop.server.url, USER_KEY)
-    assert laptop.refusal("logs", run.run_id).startswith("mt: ")
+    assert laptop.refuse("logs", run.run_id).startswith("mt: ")
     shutil.rmtree(run.path)
 
 
@@ -333,12 +300,12 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
         ("score", run_id, "--pairs", "pairs.tsv"),
         ("generate", run_id, "--prompt-path", "prompt.txt", "--seed", "1", "--max-new-tokens", "3"),
     ):
-        assert laptop.type(*words) == laptop.locally(*words)
-    laptop.show("score", run_id, "abc", "--heatmap", "map.html")
+        assert laptop.run(*words) == laptop.locally(*words)
+    laptop.type("score", run_id, "abc", "--heatmap", "map.html")
     assert "<html" in (laptop.folder / "map.html").read_text(encoding="utf-8")
-    assert "There is no file 'text'" in laptop.refusal("score", run_id, "--path", "text")
-    assert "There is no corpus 'nothing'" in laptop.refusal("generate", run_id, "--prompt-path", "nothing")
-    assert "seed 2)" in laptop.type("generate", run_id, "--prompt-path", "text", "--seed", "2")[2]
+    assert "There is no file 'text'" in laptop.refuse("score", run_id, "--path", "text")
+    assert "There is no corpus 'nothing'" in laptop.refuse("generate", run_id, "--prompt-path", "nothing")
+    assert "seed 2)" in laptop.run("generate", run_id, "--prompt-path", "text", "--seed", "2")[2]
 
 
 async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(server: LabServer) -> None:
@@ -368,24 +335,24 @@ async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(s
 def test_stream__shows_the_complete_text(laptop: Laptop) -> None:
     run_id = laptop.server.run.run_id
     words = ("generate", run_id, "ab", "--seed", "3", "--max-new-tokens", "5")
-    assert laptop.show(*words, "--stream") == laptop.show(*words)
-    assert laptop.show(*words, "--stream", "--samples", "2").startswith("0: ")
+    assert laptop.type(*words, "--stream") == laptop.type(*words)
+    assert laptop.type(*words, "--stream", "--samples", "2").startswith("0: ")
 
 
 def test_chat__goes_on_with_a_session(laptop: Laptop) -> None:
-    code, out, err = laptop.type("chat", laptop.server.run.run_id, "--seed", "1", typed="ab\n\nabc\n")
+    code, out, err = laptop.run("chat", laptop.server.run.run_id, "--seed", "1", typed="ab\n\nabc\n")
     assert code == 0 and out.count("\n") == 2
     session = err.partition("(session ")[2].partition(")")[0]
-    assert laptop.type("chat", laptop.server.run.run_id, "--session", session, typed="ab\n")[0] == 0
-    code, _, err = laptop.type("chat", laptop.server.run.run_id, "--session", "gone", typed="ab\n")
+    assert laptop.run("chat", laptop.server.run.run_id, "--session", session, typed="ab\n")[0] == 0
+    code, _, err = laptop.run("chat", laptop.server.run.run_id, "--session", "gone", typed="ab\n")
     assert (code, err) == (2, "mt: This chat has expired: start a new one.\n")
 
 
 def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
-    shown = laptop.show("eval", other, "--split", "test")
+    shown = laptop.type("eval", other, "--split", "test")
     assert shown.startswith(f"{other}: test")
     assert laptop.locally("eval", other, "--latest")[1].splitlines()[1:] == shown.splitlines()[1:]
-    assert laptop.show("eval", other, "--path", "text").startswith(f"{other}: text")
+    assert laptop.type("eval", other, "--path", "text").startswith(f"{other}: text")
 
 
 @pytest.mark.parametrize(
@@ -399,37 +366,29 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
 )
 def test_command_of_one_machine__says_so(words: Sequence[str], laptop: Laptop) -> None:
     sentence = "mt: This command does not work on the server of MT_URL: run it there, or unset MT_URL to run it here.\n"
-    assert laptop.refusal(*words) == sentence
+    assert laptop.refuse(*words) == sentence
 
 
 def test_doctor__says_that_its_checks_are_about_this_machine(laptop: Laptop) -> None:
-    assert "MT_URL is set, so runs are on that server" in laptop.type("doctor")[1]
-    assert "#compdef mt" in laptop.show("completion", "zsh")
+    assert "MT_URL is set, so runs are on that server" in laptop.run("doctor")[1]
+    assert "#compdef mt" in laptop.type("completion", "zsh")
 
 
 def test_wrong_key_or_no_server__is_one_sentence(laptop: Laptop) -> None:
     laptop.work_on(laptop.server.url, "a-wrong-key-of-nobody")
-    assert laptop.refusal("runs") == "mt: Send a valid API key in the header X-Api-Key.\n"
+    assert laptop.refuse("runs") == "mt: Send a valid API key in the header X-Api-Key.\n"
     laptop.work_on("http://127.0.0.1:1")
     sentence = "mt: No server answers at http://127.0.0.1:1. Check MT_URL, and that the server is running.\n"
-    assert laptop.refusal("train", "--corpus", "text", code=1) == sentence
+    assert laptop.refuse("train", "--corpus", "text", code=1) == sentence
     laptop.work_on("lab")
-    assert "`CLIENT__URL`" in laptop.refusal("runs")
+    assert "`CLIENT__URL`" in laptop.refuse("runs")
 
 
 def test_follow__continues_after_a_restart_of_the_server(laptop: Laptop) -> None:
     with Client(laptop.server.url, KEY) as client:
         run_id = client.train(tiny_request(**LONG)).run_id
-        _until(lambda: client.status(run_id).step > 0)
-        restart = threading.Thread(target=_restart_and_cancel, args=(laptop.server, client, run_id))
-        restart.start()
-        code, out, _ = laptop.type("resume", run_id, "--json")
-        restart.join()
-    assert (code, RunStatus.model_validate_json(out).status) == (1, "cancelled")
-
-
-def _restart_and_cancel(server: LabServer, client: Client, run_id: str) -> None:
-    _until(lambda: "mt_http_streams 1.0" in server.metrics())  # the command waits for news of the run
-    server.stop()
-    server.start()
-    client.cancel(run_id)
+        wait_until(lambda: client.status(run_id).step > 0)
+        server = laptop.server
+        actions = (server.stop, server.start, lambda: client.cancel(run_id))
+        with once(lambda: "mt_http_streams 1.0" in server.metrics(), *actions):
+            assert laptop.read(RunStatus, "resume", run_id, code=1).status == "cancelled"
