@@ -12,22 +12,10 @@ from tests.support import environment_in, settings_in
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
-from trainer.commands.doctor import (
-    DISTRIBUTION,
-    check_installation,
-    check_libraries,
-    check_machine,
-    check_package,
-)
+from trainer.commands.doctor import DISTRIBUTION, check_installation, check_libraries, check_machine, check_package
 from trainer.config.settings import RedisSettings
 from trainer.services.embedded import answering_server, find_server
-from trainer.services.health import (
-    Finding,
-    Torch,
-    check_folder,
-    check_torch,
-    describe_torch,
-)
+from trainer.services.health import Finding, Torch, check_folder, check_torch, describe_torch
 from trainer.system.hardware import memory_bytes
 
 QUICK_TORCH = """

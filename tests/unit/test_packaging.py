@@ -172,8 +172,7 @@ def make_plan(*words: str) -> list[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "target",
-    "demo up test unit check lint bench browser constraints mutations scale-test slurm-test".split(),
+    "target", "demo up test unit check lint bench browser constraints mutations scale-test slurm-test".split()
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]

@@ -55,8 +55,7 @@ class CorpusBuildOptions(Options):
         f"at most N characters per language; default: {STREAM_CHARACTERS:,} of a data set, all of a folder",
     )
     keep = repeatable(
-        "--keep FILTER",
-        f"leave out a filter, so that the text keeps what it would remove: {', '.join(FILTERS)}",
+        "--keep FILTER", f"leave out a filter, so that the text keeps what it would remove: {', '.join(FILTERS)}"
     )
     from_ipa = flag("--from-ipa", "the source is in IPA: no language identification, no conversion")
     check_ipa = flag("--check-ipa", "report where the IPA of epitran differs from that of turkic-translit")

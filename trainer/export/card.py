@@ -187,10 +187,7 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
 
 
 def _limits(
-    manifest: RunManifest,
-    tokenizer: TokenizerManifest,
-    context_tokens: int | None,
-    licence: str | None,
+    manifest: RunManifest, tokenizer: TokenizerManifest, context_tokens: int | None, licence: str | None
 ) -> Iterator[str]:
     if tokenizer.documents == "stream":
         yield (

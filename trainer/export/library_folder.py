@@ -15,15 +15,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from torch import Tensor
 
 from trainer.artifacts.tokenizer_files import RESERVED, tokenizer_file
-from trainer.contracts.models import (
-    BertConfig,
-    Gpt2Config,
-    LlamaConfig,
-    ModelConfig,
-    Objective,
-    QwenConfig,
-    RnnConfig,
-)
+from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, Objective, QwenConfig, RnnConfig
 from trainer.contracts.tokenizers import BYTE_NAMES, SentencePieceTokenizerConfig, TokenizerManifest
 from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
@@ -241,8 +233,7 @@ def _from_sentencepiece(
             models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=has_bytes)
         )
     library.normalizer = normalizer_of(
-        config.normalization,
-        normalizers.Replace(Regex(f"[{SPACE if has_bytes else RESERVED}]"), "\0"),
+        config.normalization, normalizers.Replace(Regex(f"[{SPACE if has_bytes else RESERVED}]"), "\0")
     )
     spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     cuts: list[pre_tokenizers.PreTokenizer] = [spaces, _SPELLED_BYTE] if has_bytes else [spaces]

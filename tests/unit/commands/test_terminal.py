@@ -63,11 +63,7 @@ def test_line__is_written_as_it_is(text: str, capsys: pytest.CaptureFixture[str]
 def test_columns__are_as_wide_as_they_need_and_nothing_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("run", "label"), ("x" * 100, "[red]:smile:"), ("文字", "")]
     Terminal(as_json=False).show(ErrorBody(code=ErrorCode.CONFLICT, message="", request_id=""), columns(rows))
-    assert capsys.readouterr().out.splitlines() == [
-        f"run{' ' * 97}  label",
-        f"{'x' * 100}  [red]:smile:",
-        "文字",
-    ]
+    assert capsys.readouterr().out.splitlines() == [f"run{' ' * 97}  label", f"{'x' * 100}  [red]:smile:", "文字"]
 
 
 def test_duration__is_shown_in_its_two_largest_units() -> None:

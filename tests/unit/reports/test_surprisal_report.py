@@ -55,13 +55,7 @@ def test_summary_and_heat_map__leave_out_a_token_without_a_score() -> None:
 
 def whole_token(token: str) -> dict[str, object]:
     """A score of one token, as a subword model gives it."""
-    return {
-        "surprisal": (1.0,),
-        "rank": (1,),
-        "entropy": (1.0,),
-        "tokens": (token,),
-        "char_spans": ((0, len(token)),),
-    }
+    return {"surprisal": (1.0,), "rank": (1,), "entropy": (1.0,), "tokens": (token,), "char_spans": ((0, len(token)),)}
 
 
 def test_summary__is_what_the_rows_say() -> None:
