@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
-_WIDTH_INCHES, _HEIGHT_INCHES, _DOTS_PER_INCH = 8.0, 4.0, 100  # 800 x 400 pixels
+_DOTS_PER_INCH = 100
 _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark theme
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Okabe and Ito
 _MANY = ("#56b4e9", "#e69f00", "#2bb98b", "#f0e442", "#cc79a7", "#d55e00", "#dbdee1", "#7b8cff")
@@ -47,10 +47,7 @@ def loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None = Non
 
 def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> Figure:
     """Return the figure of `loss_chart`."""
-    figure = Figure(
-        figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained"
-    )
-    axes = figure.add_subplot()
+    figure, axes = _empty_chart()
     shown = _thinned(train)
     if shown:
         steps = [step for step, _ in shown]
@@ -80,8 +77,7 @@ def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
 
 def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> bytes:
     """Draw the training losses of several models over steps, smoothed, as a PNG of 1000 x 600."""
-    figure = Figure(figsize=(10.0, 6.0), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _empty_chart(10.0, 6.0)
     for number, (name, curve) in enumerate(curves.items()):
         shown = _thinned(curve)
         axes.plot(
@@ -104,10 +100,7 @@ def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
 
     `unit` is the unit of the losses. A picture has 800 x 400 pixels.
     """
-    figure = Figure(
-        figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained"
-    )
-    axes = figure.add_subplot()
+    figure, axes = _empty_chart()
     shown = {name: _thinned(curve) for name, curve in curves.items()}
     for (name, curve), colour, style in zip(shown.items(), _MANY, _LINE_STYLES, strict=False):
         losses = [loss for _, loss in curve]
@@ -169,6 +162,11 @@ def smoothed(losses: Sequence[float]) -> list[float]:
         near = min(reach, index, len(losses) - 1 - index)
         values.append((sums[index + near + 1] - sums[index - near]) / (2 * near + 1))
     return values
+
+
+def _empty_chart(width_inches: float = 8.0, height_inches: float = 4.0) -> tuple[Figure, Axes]:
+    figure = Figure((width_inches, height_inches), _DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _png(figure: Figure) -> bytes:
