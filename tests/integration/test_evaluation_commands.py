@@ -10,11 +10,12 @@ from tests.support.bot import AMBER, ORIGINAL, read
 from tests.support.inference import RUN
 from tests.support.inference_bot import Place, answer, buttons, is_hidden, place, said
 from tests.support.lab import Lab
+from tests.support.messages import MASKED_EVALUATION
 from trainer.commands.terminal import loss_figures
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted
-from trainer.contracts.inference import EvalMetrics, EvalRecord, EvalRequest, SequenceLengths
+from trainer.contracts.inference import EvalRecord, EvalRequest
 from trainer.store import keys
 from trainer.store.store import connect
 
@@ -45,7 +46,6 @@ async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
         ]
         both = await here.ask(here.bob, "eval", run=run_id, corpus="text", split="test")
         nowhere = await here.ask(here.bob, "eval", run=run_id, corpus="nowhere")
-
     for message, metrics, measured in ((of_split, own, "validation split"), (of_corpus, whole, "corpus text")):
         shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
         assert str(loss_figures(metrics.loss, metrics.bits_per_char)) in shown
@@ -60,30 +60,6 @@ async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
     assert said(of_list[1]).split(run_id)[0] == said(of_corpus).split(run_id)[0]
     assert "Give `corpus` or `split`, not both" in said(both) and number(both.embeds[0]["color"]) == AMBER
     assert "There is no corpus 'nowhere'" in said(nowhere)
-
-
-METRICS = EvalMetrics(
-    run_id=RUN,
-    split="validation",
-    dataset="text",
-    loss=2.0,
-    perplexity=7.389,
-    bits_per_char=None,
-    objective="masked_lm",
-    top1_accuracy=0.25,
-    top5_accuracy=0.5,
-    n_tokens=1,
-    n_chars=1,
-    tokens_per_char=1.0,
-    tokens_per_word=1.0,
-    seq_len=SequenceLengths(min=1, p50=1, p95=1, max=1),
-    distinct_1=0.0,
-    distinct_2=0.0,
-    repetition_rate=0.0,
-    seed=1,
-    checkpoint="model",
-    created_at=now(),
-)
 
 
 async def finish(here: Place, note: StoredMessage, **outcome: object) -> None:
@@ -113,7 +89,7 @@ async def test_result__replaces_the_note_also_for_a_pressed_button(tmp_path: Pat
         note = await answer(first)
         waiting = await here.press(here.bob, note, "Show result")
         await here.discord.wait_for_edit(note, "Evaluating…")
-        await finish(here, note, status="completed", metrics=METRICS)
+        await finish(here, note, status="completed", metrics=MASKED_EVALUATION)
         await result(waiting)
     figures = said(note).replace("**", "")
     assert "📐 Evaluation of" in figures and "2.0000 nats per masked token · perplexity 7.389" in figures
@@ -131,17 +107,14 @@ async def test_result__after_15_minutes_is_a_direct_message_and_so_is_an_error(t
                 call.created_seconds -= 15 * 60
             dm = here.discord.dm_channel(here.bob)
             here.discord.fail_next("POST", "/channels/{channel_id}/messages", "reply_lost")
-            await finish(here, notes[0], status="completed", metrics=METRICS)
+            await finish(here, notes[0], status="completed", metrics=MASKED_EVALUATION)
             sent = await here.discord.wait_for_message(dm, "📐 Evaluation of")
             error = RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone."))
             await finish(here, notes[1], status="failed", error=error)
             failed = await here.discord.wait_for_message(dm, "Its weights are gone.")
-
             shown = await result(await here.press(here.bob, notes[0], "Show result"))
-
         kinds = {(violation.kind, violation.where) for violation in here.discord.violations}
         here.discord.violations.clear()
-
     assert not is_hidden(sent) and "· request" in said(sent)
     assert failed.id > sent.id and "📐 Evaluation of" in said(shown)
     assert len([one for one in here.discord.messages(dm) if one.visible_to is None]) == 2  # each once

@@ -1,11 +1,13 @@
-"""Permissions: the table of rights, tried by every role."""
+"""Permissions: the table of rights, tried by every role, and the stored access."""
+
+from pathlib import Path
 
 import pytest
 
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.permissions import RULES, Caller, Permissions, no_member
+from trainer.people.permissions import RULES, AccessList, Caller, Permissions, is_limited, no_member
 
 OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
 GUILD = 90
@@ -84,48 +86,24 @@ PEOPLE = {
     "user": Caller(OTHER),
     "admin": Caller(ADMIN, is_admin=True),
 }
+USERS, OWNERS, ADMINS = {"starter", "user", "admin"}, {"starter", "admin"}, {"admin"}
 MAY = {
-    "train": {"starter", "user", "admin"},
-    "status": {"starter", "user", "admin"},
-    "runs": {"starter", "user", "admin"},
-    "compare": {"starter", "user", "admin"},
-    "watch": {"starter", "user", "admin"},
-    "unwatch": {"starter", "user", "admin"},
-    "cancel": {"starter", "admin"},
-    "resume": {"starter", "admin"},
-    "logs": {"starter", "admin"},
-    "generate": {"starter", "user", "admin"},
-    "predict": {"starter", "user", "admin"},
-    "chat": {"starter", "user", "admin"},
-    "score": {"starter", "user", "admin"},
-    "score detail:per_char": {"admin"},
-    "eval": {"starter", "user", "admin"},
-    "export": {"starter", "admin"},
-    "queue": {"starter", "user", "admin"},
-    "settings": {"starter", "user", "admin"},
-    "corpus list": {"starter", "user", "admin"},
-    "corpus show": {"starter", "user", "admin"},
-    "corpus add": {"starter", "user", "admin"},
-    "corpus build": {"admin"},
-    "tokenizer train": {"starter", "user", "admin"},
-    "tokenizer list": {"starter", "user", "admin"},
-    "tokenizer show": {"starter", "user", "admin"},
-    "experiment start": {"admin"},
-    "experiment list": {"starter", "user", "admin"},
-    "experiment show": {"starter", "user", "admin"},
-    "experiment export": {"starter", "user", "admin"},
-    "experiment cancel": {"admin"},
-    "help": {"starter", "user", "admin"},
-    "mt-admin workers": {"admin"},
-    "mt-admin access": {"admin"},
-    "mt-admin delete": {"admin"},
-    "mt-admin doctor": {"admin"},
+    **dict.fromkeys(("train", "status", "runs", "compare", "watch", "unwatch", "queue", "settings", "help"), USERS),
+    **dict.fromkeys(("generate", "predict", "chat", "score", "eval"), USERS),
+    **dict.fromkeys(("corpus list", "corpus show", "corpus add"), USERS),
+    **dict.fromkeys(("tokenizer train", "tokenizer list", "tokenizer show"), USERS),
+    **dict.fromkeys(("experiment list", "experiment show", "experiment export"), USERS),
+    **dict.fromkeys(("cancel", "resume", "logs", "export"), OWNERS),
+    **dict.fromkeys(("score detail:per_char", "corpus build", "experiment start", "experiment cancel"), ADMINS),
+    **dict.fromkeys(("mt-admin workers", "mt-admin access", "mt-admin delete", "mt-admin doctor"), ADMINS),
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
+LIMITED = {"generate", "predict", "chat", "score", "score detail:per_char", "eval"}
 
 
 def test_table__names_every_command() -> None:
     assert set(RULES) == set(MAY)
+    assert {command for command in RULES if is_limited(command)} == LIMITED
 
 
 @pytest.mark.parametrize("command", MAY)
@@ -160,3 +138,21 @@ def test_private_run__sends_messages_to_its_starter_and_admins_only(private_runs
     rights = permissions(private_runs=private_runs)
     receivers = [user_id for user_id in (OWNER, ADMIN, OTHER, STARTER) if rights.can_receive(user_id, run_record())]
     assert receivers == ([OWNER, ADMIN, STARTER] if private_runs else [OWNER, ADMIN, OTHER, STARTER])
+
+
+async def test_levels__are_stored_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    access = AccessList(path)
+    await access.set(7, "user")
+    await access.set(5, "user")
+    await access.set(7, "none")
+    stored = AccessList(path)
+    assert [stored.of(user_id) for user_id in (5, 7, 9)] == ["user", "none", None]
+
+
+def test_damaged_file__is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    path.write_text('{"members": [{"user_id": 1, "level": "admin"}]}', encoding="utf-8")
+    with pytest.raises(AppError, match="Restore or delete it") as refused:
+        AccessList(path)
+    assert refused.value.code is ErrorCode.CONFIG_INVALID and str(tmp_path) not in refused.value.message

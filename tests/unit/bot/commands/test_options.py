@@ -51,7 +51,6 @@ def test_generate__every_option_reaches_the_request() -> None:
         "stop": ".",
         "seed": 5,
     }
-
     assert parse(GenerateOptions, values).request() == GenerateRequest(
         prompt_text="men ",
         max_new_tokens=7,

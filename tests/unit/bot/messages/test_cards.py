@@ -41,8 +41,10 @@ from tests.support.messages import (
     CANCELLED,
     COMPLETED,
     ENTRY,
+    EVALUATION,
     FAILED,
     HASH,
+    MASKED_EVALUATION,
     MESSAGES,
     OVERVIEW,
     QUEUED,
@@ -53,7 +55,7 @@ from tests.support.messages import (
     tokenizer,
 )
 from tests.support.scores import report_of
-from tests.support.stories import BEGIN, run_record
+from tests.support.stories import run_record
 from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, RunState, changed
@@ -61,7 +63,7 @@ from trainer.contracts.corpora import BuildProgress, BuiltLanguage, CorpusManife
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
-from trainer.contracts.inference import ChatResponse, EvalMetrics, Sample, SequenceLengths
+from trainer.contracts.inference import ChatResponse, Sample
 from trainer.contracts.leaks import Leak, Leaks
 from trainer.contracts.runs import EarlyStopping, RunRecord, RunStatus
 from trainer.people.language import LANGUAGE_NAMES, Language, use_language
@@ -136,28 +138,6 @@ SAMPLES = [
 ]
 FILES = [FileRecord(path=path, bytes=1_500_000, sha256=HASH) for path in ("model.safetensors", "x", "y")]
 LINES = [*("x" * 200 for _ in range(9)), "Fatal Python error: Aborted"]
-METRIC = EvalMetrics(
-    run_id=RUN,
-    split="validation",
-    dataset="text",
-    loss=2.0,
-    perplexity=7.389,
-    bits_per_char=1.5,
-    top1_accuracy=0.25,
-    top5_accuracy=0.5,
-    n_tokens=1234,
-    n_chars=1,
-    unknown_char_share=0.25,
-    tokens_per_char=1.0,
-    tokens_per_word=1.0,
-    seq_len=SequenceLengths(min=1, p50=1, p95=1, max=1),
-    distinct_1=0.0,
-    distinct_2=0.0,
-    repetition_rate=0.0,
-    seed=1,
-    checkpoint="model",
-    created_at=BEGIN,
-)
 BUILD = BuildStatus(request=BuildRequest(source="local", languages=("kk", "tr"), characters=1000))
 REMOVED = (
     Removal(step="language_identification", characters=5, share=0.2),
@@ -205,7 +185,6 @@ UNKNOWN_SIGNS = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2, "a": 1, "b": 1}
 PART = report_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
 PIECES = PART._replace(summary=PART.summary._replace(n_characters=5, bits_per_char=None, perplexity=None, n_unknown=2))
 SAID: dict[str, object] = {"answer": "```\n@everyone", "steps": 3, "stop_reason": "eos", "turns_dropped": 2}
-MASKED_METRIC: dict[str, object] = {"objective": "masked_lm", "bits_per_char": None, "unknown_char_share": None}
 LOW: dict[str, object] = {"loss": 1.9, "top1_accuracy": None}
 LISTED = [
     (RECORD, status)
@@ -284,8 +263,8 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "table": lambda: table_answer(RECORD, PART),
     "chat": lambda: chat_answer(RECORD, "hm", changed(CHAT, **SAID)),
     "chat unanswered": lambda: chat_answer(RECORD, "hm", CHAT),
-    "evaluation": lambda: evaluation_answer(RECORD, "its own test split", METRIC),
-    "masked evaluation": lambda: evaluation_answer(RECORD, "text", changed(METRIC, **MASKED_METRIC)),
+    "evaluation": lambda: evaluation_answer(RECORD, "its own test split", EVALUATION),
+    "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
     "regression": lambda: compare_answer(compare([measured("old"), measured("new", summary=LOW)], split="test")),
     "equal": lambda: compare_answer(compare([measured("new"), measured("old")], split="test")),

@@ -23,7 +23,6 @@ def shown(status: RunState, *states: RunState, result: ExperimentResult | None =
 
 def test_completed_card__has_the_matrix_and_the_checks() -> None:
     title, text = shown("completed", result=finished_experiment())
-
     assert title == "🧪 Completed: experiment turkic"
     rows = [line.split() for line in text.splitlines()]
     assert list(LANGUAGES) in rows

@@ -27,7 +27,6 @@ LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
 def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colour: int, said: str) -> None:
     accuracies: dict[str, object] = {"loss": loss, "top1_accuracy": None}
     shown = Read(compare_answer(compare([measured("new", summary=accuracies), measured("old")], split="test")))
-
     assert (shown.colour, shown.title) == (colour, "⚖ new against old")
     assert shown.footer == "new · old"
     assert shown.text.startswith(f"**{said}")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
@@ -34,64 +35,34 @@ def _server_without_the_modules_of_the_worker() -> None:
     multiprocessing.set_forkserver_preload([])
 
 
-async def test_chart_of_a_comparison__needs_a_curve() -> None:
+@pytest.fixture(name="charts")
+async def charts_fixture() -> AsyncIterator[ChartProcess]:
     charts = ChartProcess()
-    try:
-        png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
-        none = await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token")
-    finally:
-        charts.close()
-    assert png is not None and png.startswith(PNG) and none is None
-
-
-async def test_chart__is_drawn_in_another_process() -> None:
-    charts = ChartProcess()
-    try:
-        png = await charts.loss_chart(CURVE, [])
-        children = multiprocessing.active_children()
-    finally:
-        charts.close()
-    assert png is not None and png.startswith(PNG)
-    assert len(children) == 1
-    await until(lambda: not multiprocessing.active_children())
-
-
-async def test_chart__has_a_second_axis_of_bits_if_they_are_known() -> None:
-    charts = ChartProcess()
-    try:
-        plain, with_bits = await asyncio.gather(charts.loss_chart(CURVE, []), charts.loss_chart(CURVE, [], 0.5))
-    finally:
-        charts.close()
-    assert None not in (plain, with_bits) and plain != with_bits
-    await until(lambda: not multiprocessing.active_children())
-
-
-async def test_chart__that_several_wait_for_is_drawn_once() -> None:
-    charts = ChartProcess()
-    try:
-        drawn = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(3)))
-        later = await charts.loss_chart(CURVE, [])
-    finally:
-        charts.close()
-    assert drawn[0] is not None
-    assert drawn[1] is drawn[0] and drawn[2] is drawn[0]
-    assert later == drawn[0] and later is not drawn[0]  # it is not kept
-    await until(lambda: not multiprocessing.active_children())
-
-
-async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> None:
-    charts = ChartProcess()
-    assert await charts.loss_chart([(1, 3.0)], []) is None
-    assert multiprocessing.active_children() == []
+    yield charts
     charts.close()
+    await until(lambda: not multiprocessing.active_children())
 
 
-async def test_report__is_made_whole_in_the_other_process() -> None:
-    charts = ChartProcess()
-    try:
-        made = await charts.report(RECORD.model_dump_json().encode(), TEXT, "nats")
-    finally:
-        charts.close()
+async def test_charts__need_two_losses_of_a_run(charts: ChartProcess) -> None:
+    assert await charts.loss_chart(CURVE[:1], []) is None
+    assert await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token") is None
+    assert multiprocessing.active_children() == []
+    png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
+    assert png is not None and png.startswith(PNG)
+    assert len(multiprocessing.active_children()) == 1, "drawn in another process"
+
+
+async def test_chart__that_several_wait_for_is_drawn_once(charts: ChartProcess) -> None:
+    drawn = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(3)))
+    later, with_bits = await charts.loss_chart(CURVE, []), await charts.loss_chart(CURVE, [], 0.5)
+    assert drawn[0] is not None and drawn[0].startswith(PNG)
+    assert drawn[1] is drawn[0] and drawn[2] is drawn[0]
+    assert later == drawn[0] and later is not drawn[0], "it is not kept"
+    assert with_bits is not None and with_bits != drawn[0], "it has a second axis"
+
+
+async def test_report__is_built_in_the_other_process(charts: ChartProcess) -> None:
+    made = await charts.report(RECORD.model_dump_json().encode(), TEXT, "nats")
     assert made is not None and made.files["surprisal.png"].startswith(PNG)
     page, numbers = heatmap_html(SCORED, TEXT).encode(), SCORED.model_dump_json().encode()
     summary = summarize(SCORED, TEXT, "nats")
@@ -108,17 +79,14 @@ async def test_process__ends_when_idle_and_starts_again() -> None:
     assert again is not None
 
 
-async def test_process__killed_while_drawing_costs_one_chart() -> None:
-    charts = ChartProcess()
+async def test_process__killed_while_drawing_costs_one_chart(charts: ChartProcess) -> None:
     assert await charts.loss_chart(CURVE, []) is not None
     for child in multiprocessing.active_children():
         child.kill()
     longer = [*CURVE, (3, 1.0)]
     lost = await charts.loss_chart(longer, [])
-    drawn = await charts.loss_chart(longer, [])
-    charts.close()
     assert lost is None
-    assert drawn is not None
+    assert await charts.loss_chart(longer, []) is not None
 
 
 async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> None:
@@ -133,7 +101,6 @@ async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> N
     starting = asyncio.create_task(charts.loss_chart(CURVE, []))
     await until(lambda: connections_to_server() > known)
     os.kill(server, signal.SIGKILL)
-
     assert await starting is None
     await until(lambda: not is_running(server))  # while it is dying, no other one is started
     assert await charts.loss_chart(CURVE, []) is not None
@@ -166,6 +133,5 @@ asyncio.run(main())
     bot.kill()
     bot.wait()
     bot.stdout.close()
-
     assert has_matplotlib == "False"
     asyncio.run(until(lambda: not is_running(int(child))))
