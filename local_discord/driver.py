@@ -39,14 +39,13 @@ class LocalDiscord(World):
         *,
         token: str,
         answer_seconds: float = limits.ANSWER_SECONDS,
-        token_seconds: float = limits.TOKEN_SECONDS,
         message_limit: Limit = MESSAGES,
         overall_limit: Limit = OVERALL,
     ) -> None:
         super().__init__(token)
-        self._answer_seconds, self._token_seconds = answer_seconds, token_seconds
+        self._answer_seconds = answer_seconds
         self._gateway = Gateway(self)
-        self._rest = Rest(self, Routes(self, token_seconds), RateLimiter(message_limit, overall_limit))
+        self._rest = Rest(self, Routes(self), RateLimiter(message_limit, overall_limit))
         self.requests, self.bodies, self.faults = self._rest.requests, self._rest.bodies, self._rest.faults
         app = web.Application(client_max_size=256 * 1024 * 1024)
         app.router.add_route("*", "/api/v10/{rest:.*}", self._rest.handle)
@@ -247,7 +246,7 @@ class LocalDiscord(World):
         loop = asyncio.get_running_loop()
         self._timers += [
             loop.call_later(self._answer_seconds, self._check_answered, call),
-            loop.call_later(self._token_seconds, self._check_resolved, call),
+            loop.call_later(limits.TOKEN_SECONDS, self._check_resolved, call),
         ]
         self._gateway.dispatch("INTERACTION_CREATE", self._payload(call))
         return call
@@ -286,7 +285,7 @@ class LocalDiscord(World):
 
     def _check_resolved(self, call: Call) -> None:
         if call.is_unresolved:
-            self.violate("unresolved", call.name, f"Still deferred after {self._token_seconds} s.")
+            self.violate("unresolved", call.name, f"Still deferred after {limits.TOKEN_SECONDS} s.")
 
 
 def shown_text(payload: Json) -> str:

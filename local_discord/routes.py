@@ -28,8 +28,8 @@ class Request(NamedTuple):
 class Routes:
     """Handlers of the operations that the bot uses, by operation id."""
 
-    def __init__(self, world: World, token_seconds: float) -> None:
-        self._world, self._token_seconds = world, token_seconds
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._handlers: dict[str, Callable[[Request], JsonValue]] = {
             "get_my_user": self._my_user,
             "get_my_oauth2_application": self._my_application,
@@ -174,7 +174,7 @@ class Routes:
         call = self._world.calls.get(request.ids["webhook_token"])
         if call is None or request.id("webhook_id") != self._world.application_id or call.answered_seconds is None:
             raise Refusal(404, 10015, "Unknown Webhook")
-        if time.monotonic() - call.created_seconds > self._token_seconds:
+        if time.monotonic() - call.created_seconds > limits.TOKEN_SECONDS:
             raise Refusal(401, 50027, "Invalid Webhook Token", violation="interaction")
         return call
 

@@ -8,7 +8,6 @@ import pytest
 from bot.commands import message_menus
 from local_discord import Upload
 from local_discord.client import ClientRefusal
-from local_discord.limits import command_problems
 from local_discord.wire import text
 from tests.support.bot import AMBER, TEXT, read
 from tests.support.bot import place as training_place
@@ -54,7 +53,6 @@ async def test_train_on_attachment__starts_a_run_with_what_its_form_says(
         await (await discord.choose(here.bob, message, TRAIN)).form()
         late = await read(await discord.submit_modal(opened, {}))
         runs = [run.record() for run in RunStore(tmp_path / "artifacts").all()]
-
     assert text(form["title"]) == "Train on cats_on_mats.txt"
     assert all("⏳ Queued: " in one.text and one.is_ephemeral for one in (accepted, named, unnamed))
     found = {one.effective.label: (one.effective.model_family, one.effective.num_epochs) for one in runs}
@@ -63,10 +61,3 @@ async def test_train_on_attachment__starts_a_run_with_what_its_form_says(
         assert one.colour == AMBER and told in one.text
     assert "This message has no text file." in bare.text
     assert re.search("This form has expired", late.text)
-
-
-def test_local_discord__refuses_a_menu_with_a_description() -> None:
-    assert list(command_problems([{"name": "Dance", "type": 3}])) == []
-    assert [one.path for one in command_problems([{"name": "Dance", "type": 3, "description": "x"}])] == [
-        (0, "description")
-    ]
