@@ -70,7 +70,6 @@ async def test_access__is_given_and_taken_at_once_and_survives_a_restart(tmp_pat
             (line["admin_id"], line["user_id"], line["level"]) for line in logs if line["event"] == "access_changed"
         ] == [(here.ana.id, here.eve.id, "user")]
         assert "Your runs" in (await here.ask(here.eve, "runs")).text
-
         assert "no longer" in (await hall.ask("access", {"member": here.bob, "level": "none"})).text
         assert "Forbidden" in (await here.ask(here.bob, "runs")).text
         here.story(here.ana).start()
@@ -138,7 +137,6 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
         async with store.transaction() as pipe:
             pipe.hset(keys.WORKERS, "broken", "{")
         await store.put(keys.in_progress("lstm-1"), b"box:7", ttl_seconds=60)
-
         shown = (await hall.ask("workers")).text
         assert (
             "1 worker" in shown
@@ -149,7 +147,6 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
         assert [worker.name for worker in await store.workers(seconds=0)] == ["box:7"]
         await store.release(["lstm-1"])
         assert "No run." in (await hall.ask("workers")).text
-
         assert "Paused" in (await hall.ask("workers", {"action": "pause"})).text
         assert "An admin has paused the queue" in (await here.ask(here.bob, "queue")).text
         await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"))
@@ -173,12 +170,10 @@ async def test_workers__that_take_no_job_say_why_and_are_drained_by_name_or_host
     for name, more in (("box:1", gpu), ("box:2", wrong), ("lab:1", {})):
         fields: dict[str, object] = {"name": name, "version": "1.2", "slots": 1, "seen_at": seen_at}
         await store.renew_worker(seconds=60, worker=WorkerInfo.model_validate(fields | more))
-
     shown = await hall.ask("workers")
     assert "cuda:0 NVIDIA H100 (runs for GPUs only) · 0.0 GiB, GPU 80 GiB" in shown.text
     assert "refuses · started" in shown.text and shown.colour == AMBER
     assert "its artifacts folder is not" in shown.text and "its version is not" in shown.text
-
     names = ["box", "box:1", "box:2", "lab", "lab:1"]
     assert [choice.value for choice in await suggested(hall, here.ana, "")] == names
     assert [choice.value for choice in await suggested(hall, here.ana, "lab")] == ["lab", "lab:1"]
@@ -189,7 +184,6 @@ async def test_workers__that_take_no_job_say_why_and_are_drained_by_name_or_host
     assert await store.claim_jobs("training", 1, "box:1", lease_seconds=9) == []
     assert "ready" in (await hall.ask("workers", {"action": "undrain", "worker": "box:1"})).text
     assert len(await store.claim_jobs("training", 1, "box:1", lease_seconds=9)) == 1
-
     assert (
         "'nobody'; running: box:1, box:2, lab:1."
         in (await hall.ask("workers", {"action": "drain", "worker": "nobody"})).text

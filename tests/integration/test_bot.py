@@ -3,7 +3,8 @@
 import asyncio
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -22,11 +23,27 @@ from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Refusal
 from local_discord.wire import rows, text
-from tests.support.bot import AMBER, GREY, RED, TEXT, TOKEN, ended, left, log_of, place, read, settings, start_bot
+from tests.support.bot import (
+    AMBER,
+    GREY,
+    RED,
+    TEXT,
+    TOKEN,
+    Read,
+    ended,
+    left,
+    log_of,
+    place,
+    read,
+    running_bot,
+    settings,
+    start_bot,
+)
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.queue.inference_kinds import KINDS
 
 
 class HasBase(Protocol):
@@ -38,7 +55,6 @@ class HasBase(Protocol):
 async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -> None:
     async with place(tmp_path, workers=1) as here:
         channel = here.discord.dm_channel(here.bob)
-
         accepted = await here.ask(here.bob, "train", {"file": Upload("My_cats.txt", TEXT)})
         card = await here.discord.wait_for_message(channel, "My cats")
         await here.discord.wait_for_edit(card, "Training")
@@ -52,7 +68,6 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         (run,) = here.runs()
         late = await here.ask(here.bob, "cancel", {"run": run.name})
         asked_by = await here.asked_by()
-
         assert accepted.is_ephemeral and "⏳ Queued: My cats" in accepted.text
         assert told == [card, final]
         assert "✅ Completed: My cats" in shown_text(card.payload)
@@ -73,63 +88,65 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         assert asked_by == [(run.name, user.id) for user in (here.ana, here.bob, here.bob)]
 
 
-async def test_train__by_a_corpus_name(tmp_path: Path) -> None:
-    folder = tmp_path / "data" / "corpus"
-    folder.mkdir(parents=True)
-    (folder / "cats.txt").write_bytes(TEXT)
-    async with place(tmp_path) as here:
-        accepted = await here.ask(here.ana, "train", {"corpus": "cats"})
-        assert "Corpus: cats" in accepted.text
-        assert len(here.runs()) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"file": Upload("cats.txt", b"caf\xe9 \xff" * 9)}, "not UTF-8"),
-        ({"file": Upload("cats.pdf", TEXT)}, "ends in .txt"),
-        ({"file": Upload("cats.txt", b"x" * 5001)}, "at most 5,000 bytes"),
-        ({"file": Upload("cats.txt", b" \n\n")}, "empty"),
-        ({"file": Upload("cats.txt", b"one\ntwo\n")}, "needs at least 3"),
-        ({"corpus": "no_such_corpus"}, "no corpus"),
-        ({"corpus": "../secret"}, "corpus"),
-        ({"corpus": "cats", "file": Upload("cats.txt", TEXT)}, "exactly one"),
-        ({}, "exactly one"),
-    ],
-)
-async def test_train__of_a_bad_text_says_why_and_leaves_nothing(
-    tmp_path: Path, options: Mapping[str, str | Upload], said: str
-) -> None:
-    async with place(tmp_path) as here:
-        answer = await here.ask(here.ana, "train", options)
-        assert answer.colour == AMBER and answer.is_ephemeral
-        assert said in answer.text
-        assert str(tmp_path) not in answer.text
-        await until(lambda: left(tmp_path) == [])
-
-
-COMMANDS: list[tuple[str, Mapping[str, str | Upload]]] = [
-    ("train", {"file": Upload("cats.txt", TEXT)}),
-    ("status", {}),
-    ("score", {"text": "cat"}),
-    ("generate", {"prompt": "cat"}),
-    ("cancel", {"run": "char_lstm-1"}),
-    ("resume", {"run": "char_lstm-1"}),
+BAD_TEXTS: Sequence[tuple[Mapping[str, str | Upload], str]] = [
+    ({"file": Upload("cats.txt", b"caf\xe9 \xff" * 9)}, "not UTF-8"),
+    ({"file": Upload("cats.pdf", TEXT)}, "ends in .txt"),
+    ({"file": Upload("cats.txt", b"x" * 5001)}, "at most 5,000 bytes"),
+    ({"file": Upload("cats.txt", b" \n\n")}, "empty"),
+    ({"file": Upload("cats.txt", b"one\ntwo\n")}, "needs at least 3"),
+    ({"corpus": "no_such_corpus"}, "no corpus"),
+    ({"corpus": "../secret"}, "corpus"),
+    ({"corpus": "cats", "file": Upload("cats.txt", TEXT)}, "exactly one"),
+    ({}, "exactly one"),
 ]
 
 
-@pytest.mark.parametrize(("command", "options"), COMMANDS, ids=[name for name, _ in COMMANDS])
-async def test_stranger__is_refused_and_nothing_happens(
-    tmp_path: Path, command: str, options: Mapping[str, str | Upload]
-) -> None:
+async def test_train__of_a_bad_text_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
+        for options, reason in BAD_TEXTS:
+            answer = await here.ask(here.ana, "train", options)
+            assert answer.colour == AMBER and answer.is_ephemeral
+            assert reason in answer.text and str(tmp_path) not in answer.text
+            await until(lambda: left(tmp_path) == [])
+
+
+INFERENCE: Mapping[str, Mapping[str, str | int]] = {
+    "score": {"text": "a"},
+    "generate": {"prompt": "a"},
+    "predict": {"text": "a"},
+    "chat": {"message": "a"},
+    "eval": {},
+}
+
+
+async def test_inference__without_a_finished_run_or_a_worker_is_refused(tmp_path: Path) -> None:
+    assert set(INFERENCE) == {kind.route.command for kind in KINDS.values() if kind.route}
+    async with place(tmp_path) as here:
+
+        async def refused(run: str | None = None) -> list[Read]:
+            answers = [
+                await here.ask(here.bob, command, options if run is None else {**options, "run": run})
+                for command, options in INFERENCE.items()
+            ]
+            assert all(answer.is_ephemeral for answer in answers)
+            return answers
+
+        async def answer_all(sentence: str, run: str | None = None) -> None:
+            assert [one.text for one in await refused(run) if sentence not in one.text] == []
+
+        await answer_all("no completed run")
+        for unknown in ("nope", "../../etc", "NOPE " * 30):
+            await answer_all("There is no run", unknown)
         story = here.story(here.ana)
-        answer = await here.ask(here.eve, command, options)
-        assert answer.colour == AMBER and answer.is_ephemeral
-        assert f"Ask <@{here.ana.id}>" in answer.text
-        assert here.runs() == [story.run.path]
-        assert not story.run.cancel_requested()
-        assert not (tmp_path / "artifacts" / "corpora").exists()
+        await answer_all("not finished training", story.record.run_id)
+        story.run.write_manifest(manifest_of(story.record, "completed"))
+        await answer_all("No worker is running. Ask the operator of this bot to start one.")
+        assert [one.colour for one in await refused()] == [GREY] * len(INFERENCE)
+        long = await here.ask(here.ana, "generate", {"prompt": "a", "max_new_tokens": 21})
+        queued = await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
+    assert "`max_new_tokens` may be at most 20 here, you gave 21" in long.text
+    assert "⏳ Queued: cats" in queued.text
+    assert "⚠ No worker is running. The job stays in the queue until one starts." in queued.text
 
 
 async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tmp_path: Path) -> None:
@@ -138,12 +155,10 @@ async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tm
         await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
         card = await here.discord.wait_for_message(channel, "Queued")
         (run,) = here.runs()
-
         by_other = await here.ask(here.bob, "cancel", {"run": run.name})
         by_stranger = await read(await here.discord.click(here.eve, card, f"mt:cancel:{run.name}"))
         assert by_other.colour == by_stranger.colour == AMBER
         assert not (run / "cancel").exists()
-
         by_starter = await read(await here.discord.click(here.ana, card, f"mt:cancel:{run.name}"))
         assert "Cancelled: cats" in by_starter.text and by_starter.is_ephemeral
         assert "The run had not started" in by_starter.text
@@ -166,18 +181,10 @@ async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(t
             await read(await here.discord.click(user, final, "mt:resume:char_lstm-1")) for user in (here.ana, here.bob)
         ]
         logs = await read(await here.discord.click(here.ana, final, "mt:logs:char_lstm-1"))
-
         assert "Fatal Python error: Aborted" in shown_text(final.payload)
         assert "has no complete checkpoint to resume from" in resumed.text
         assert "`/mt resume` is only for" in by_other.text
         assert 'File "…/x.py", line 7\nFatal Python error: Aborted' in logs.text
-
-
-async def test_cancel__of_an_unknown_run(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        for name in ("nope", "../../etc", "NOPE " * 30):
-            answer = await here.ask(here.ana, "cancel", {"run": name})
-            assert answer.colour == AMBER and "There is no run" in answer.text
 
 
 async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> N
         partial = here.bot.get_partial_messageable(channel.id).get_partial_message(card.id)
         await partial.edit(view=view)
         call = await here.discord.click(here.ana, card, "other:1")
-        await asyncio.sleep(0.2)
+        await here.ask(here.ana, "queue")
         assert call.answered_seconds is None
 
 
@@ -211,18 +218,6 @@ async def test_status__without_a_run_is_of_the_newest_own_or_visible_one(tmp_pat
         assert "char_lstm-ana · request" in named.text
 
 
-async def test_private_runs__are_seen_by_their_starter_and_admins_only(tmp_path: Path) -> None:
-    async with place(tmp_path, private_runs=True) as here:
-        here.story(here.ana)
-        newest = await here.ask(here.bob, "status")
-        named = await here.ask(here.bob, "status", {"run": "char_lstm-1"})
-        score = await here.ask(here.bob, "score", {"text": "cat", "run": "char_lstm-1"})
-        by_admin = await here.ask(here.ana, "status")
-        assert "There is no run yet" in newest.text
-        assert "private" in named.text and "private" in score.text
-        assert "char_lstm-1 · request" in by_admin.text
-
-
 async def test_closed_dms__are_told_in_status(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.discord.set_dms(here.ana, is_open=False)
@@ -235,56 +230,19 @@ async def test_closed_dms__are_told_in_status(tmp_path: Path) -> None:
         assert "This bot cannot send you direct messages." in status.text
 
 
-async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        here.story(here.ana)
-        none = await here.ask(here.ana, "score", {"text": "cat"})
-        named = await here.ask(here.ana, "generate", {"prompt": "a", "run": "char_lstm-1"})
-        too_many = await here.ask(here.ana, "generate", {"prompt": "a", "max_new_tokens": 21})
-        assert "no completed run" in none.text
-        assert "not finished training" in named.text and named.is_ephemeral
-        assert "`max_new_tokens` may be at most 20 here, you gave 21" in too_many.text
-
-
-async def test_no_worker__is_said_at_once_by_train_generate_chat_and_score(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        story = here.story(here.ana)
-        story.run.write_manifest(manifest_of(story.record, "completed"))
-        options = {
-            "generate": {"prompt": "a"},
-            "chat": {"message": "a"},
-            "score": {"text": "a"},
-            "predict": {"text": "a"},
-            "eval": {},
-        }
-        refused = [await here.ask(here.ana, command, typed) for command, typed in options.items()]
-        queued = await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
-
-    assert all(answer.colour == GREY and answer.is_ephemeral for answer in refused)
-    sentence = "No worker is running. Ask the operator of this bot to start one."
-    assert all(sentence in answer.text for answer in refused)
-    assert "⏳ Queued: cats" in queued.text
-    assert "⚠ No worker is running. The job stays in the queue until one starts." in queued.text
-
-
 async def test_members_of_an_allowed_guild__are_users_wherever_they_call_from(tmp_path: Path) -> None:
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
         home = server.add_guild("home", [bob])
         away = server.add_guild("away", [eve], bot_present=False)
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_guild_ids=(home.id, away.id))
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
+        async with running_bot(chosen, server):
             in_guild = await read(await server.slash(bob, "mt status", {}, guild=home))
             in_dm = await read(await server.slash(bob, "mt status", {}))
             stranger = await read(await server.slash(eve, "mt status", {}))
             server.fail_next("GET", "/guilds/{guild_id}/members/{user_id}", 503)
             busy = await read(await server.slash(server.add_user("new"), "mt status", {}))
-        await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
-
     assert "There is no run yet" in in_guild.text and in_guild.is_ephemeral
     assert "There is no run yet" in in_dm.text
     assert "Forbidden" in stranger.text
@@ -344,124 +302,6 @@ async def test_addresses__that_are_not_set_are_discord_s_own() -> None:
         assert (route.BASE, DiscordWebSocket.DEFAULT_GATEWAY) == own
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_process__ends_all_and_exits_0_when_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        ana = server.add_user("ana")
-        bot = await start_bot(
-            tmp_path,
-            {
-                "DISCORD__TOKEN": TOKEN,
-                "DISCORD__OWNER_ID": str(ana.id),
-                "DISCORD__API_BASE_URL": server.api_base_url,
-                "DISCORD__GATEWAY_URL": server.gateway_url,
-            },
-        )
-        await server.connected()
-        await server.synced()
-        call = await server.slash(ana, "mt status", {})
-        answer = await read(call)
-        bot.send_signal(number)
-        code, said = await ended(bot)
-
-        assert "There is no run yet" in answer.text
-        assert code == 0, said
-        assert server.violations == []
-
-
-async def test_process__told_to_end_while_it_connects_ends_all_the_same(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        bot = await start_bot(
-            tmp_path,
-            {
-                "DISCORD__TOKEN": TOKEN,
-                "DISCORD__OWNER_ID": "7",
-                "DISCORD__API_BASE_URL": server.api_base_url,
-                "DISCORD__GATEWAY_URL": server.gateway_url,
-            },
-        )
-        await server.synced()
-        bot.send_signal(signal.SIGTERM)
-        code, said = await ended(bot)
-    assert code == 0, said
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({}, "DISCORD__TOKEN is not set"),
-        ({"DISCORD__TOKEN": TOKEN}, "Set DISCORD__OWNER_ID"),
-        ({"DISCORD__TOKEN": TOKEN, "DISCORD__OWNER": "7"}, "did you mean `DISCORD__OWNER_ID`"),
-    ],
-)
-async def test_process__with_bad_settings_says_one_sentence_and_exits_2(
-    tmp_path: Path, environment: Mapping[str, str], said: str
-) -> None:
-    bot = await start_bot(tmp_path, environment)
-    code, errors = await ended(bot)
-    assert code == 2
-    assert said in errors
-    assert errors.count("\n") == 1
-
-
-async def test_process__with_a_wrong_token_exits_2_and_leaves_nothing_running(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        wrong = {"DISCORD__TOKEN": "wrong", "DISCORD__OWNER_ID": "7", "DISCORD__API_BASE_URL": server.api_base_url}
-        bot = await start_bot(tmp_path, wrong)
-        code, errors = await ended(bot)
-    assert code == 2
-    assert errors == "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n"
-
-
-async def test_process__told_to_end_while_discord_is_away_ends_all_the_same(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        server.fail_next("GET", "/users/@me", "reset", times=99)
-        bot = await start_bot(tmp_path, environment_on(server))
-        await until(lambda: len(server.requests) >= 2)
-        bot.send_signal(signal.SIGTERM)
-        code, said = await ended(bot)
-    assert code == 0, said
-    assert "Unclosed" not in said
-    assert "Discord is not reachable from this machine." in log_of(tmp_path).read_text(encoding="utf-8")
-
-
-async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        server.fail_next("GET", "/users/@me", Refusal(403, 40002, "You need to verify your account"))
-        bot = await start_bot(tmp_path, environment_on(server))
-        code, said = await ended(bot)
-    assert code == 1
-    assert said.startswith("Discord is unavailable: 403") and said.count("\n") == 1
-
-
-async def test_process__waits_for_discord_and_ends_when_refused_for_good(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        server.fail_next("GET", "/users/@me", "reset")
-        server.fail_next("GET", "/applications/@me", 503)
-        server.fail_next("PUT", "/applications/{application_id}/commands", 503)
-        bot = await start_bot(tmp_path, environment_on(server))
-        await until(lambda: len(server.requests) > 0)
-        twin = await start_bot(tmp_path, environment_on(server))
-        twin_code, twin_said = await ended(twin)
-        await server.synced()
-        await server.connected()
-        server.drop_gateway(4014)
-        code, said = await ended(bot)
-        third = await start_bot(tmp_path, environment_on(server))
-        await server.connected()
-        server.drop_gateway(4004)
-        third_code, third_said = await ended(third)
-        assert server.violations == []
-
-    assert (twin_code, twin_said.count("\n")) == (1, 1) and "Another bot uses the same" in twin_said
-    assert code == 1 and "refuses the bot's connection (code 4014)" in said
-    assert (third_code, third_said) == (
-        2,
-        "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n",
-    )
-    assert "Unclosed" not in said + twin_said + third_said
-
-
 async def test_gateway__that_is_refused_at_first_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -501,26 +341,103 @@ async def test_fault__while_it_is_connected_ends_the_bot(tmp_path: Path) -> None
             await bot.start(TOKEN)
 
 
-def environment_on(server: LocalDiscord) -> dict[str, str]:
+@asynccontextmanager
+async def discord_alone() -> AsyncIterator[LocalDiscord]:
+    """A Discord for bots of processes of their own."""
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+        yield server
+        assert server.violations == []
+
+
+def environment_on(server: LocalDiscord, **changes: str) -> dict[str, str]:
     return {
         "DISCORD__TOKEN": TOKEN,
         "DISCORD__OWNER_ID": "7",
         "DISCORD__API_BASE_URL": server.api_base_url,
         "DISCORD__GATEWAY_URL": server.gateway_url,
         "QUEUE__EMBEDDED_WORKERS": "0",
+        **changes,
     }
 
 
-async def test_process__that_cannot_start_its_services_exits_1(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        no_redis = {
-            "DISCORD__TOKEN": TOKEN,
-            "DISCORD__OWNER_ID": "7",
-            "DISCORD__API_BASE_URL": server.api_base_url,
-            "REDIS__URL": "redis://127.0.0.1:9",
-            "QUEUE__EMBEDDED_WORKERS": "0",
-        }
-        bot = await start_bot(tmp_path, no_redis)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_process__ends_all_and_exits_0_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    async with discord_alone() as server:
+        ana = server.add_user("ana")
+        changes = {"DISCORD__OWNER_ID": str(ana.id), "QUEUE__EMBEDDED_WORKERS": "1"}
+        bot = await start_bot(tmp_path, environment_on(server, **changes))
+        await server.connected()
+        await server.synced()
+        answer = await read(await server.slash(ana, "mt status", {}))
+        bot.send_signal(number)
         code, errors = await ended(bot)
+    assert "There is no run yet" in answer.text
+    assert code == 0, errors
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_process__ends_on_a_signal_while_it_connects(tmp_path: Path, is_away: bool) -> None:
+    async with discord_alone() as server:
+        if is_away:
+            server.fail_next("GET", "/users/@me", "reset", times=99)
+        bot = await start_bot(tmp_path, environment_on(server))
+        await (until(lambda: len(server.requests) >= 2) if is_away else server.synced())
+        bot.send_signal(signal.SIGTERM)
+        code, errors = await ended(bot)
+    assert code == 0, errors
+    assert "Unclosed" not in errors
+    log = log_of(tmp_path).read_text(encoding="utf-8")
+    assert ("Discord is not reachable from this machine." in log) == is_away
+
+
+_REFUSED = "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "sentence"),
+    [
+        ({"DISCORD__TOKEN": "wrong"}, 2, _REFUSED),
+        ({"REDIS__URL": "redis://127.0.0.1:9"}, 1, ""),
+        ({"DISCORD__OWNER": "7"}, 2, "did you mean `DISCORD__OWNER_ID`"),
+        ({"DISCORD__TOKEN": ""}, 2, "DISCORD__TOKEN is not set"),
+        ({"DISCORD__OWNER_ID": ""}, 2, "Set DISCORD__OWNER_ID"),
+    ],
+)
+async def test_process__that_cannot_start_says_one_sentence(
+    tmp_path: Path, changes: dict[str, str], exit_code: int, sentence: str
+) -> None:
+    async with discord_alone() as server:
+        environment = {name: value for name, value in environment_on(server, **changes).items() if value}
+        code, errors = await ended(await start_bot(tmp_path, environment))
+    assert (code, errors.count("\n")) == (exit_code, 1)
+    assert sentence in errors
+
+
+async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path) -> None:
+    async with discord_alone() as server:
+        server.fail_next("GET", "/users/@me", Refusal(403, 40002, "You need to verify your account"))
+        code, errors = await ended(await start_bot(tmp_path, environment_on(server)))
     assert code == 1
-    assert errors.count("\n") == 1
+    assert errors.startswith("Discord is unavailable: 403") and errors.count("\n") == 1
+
+
+async def test_process__waits_for_discord_and_ends_when_refused_for_good(tmp_path: Path) -> None:
+    async with discord_alone() as server:
+        server.fail_next("GET", "/users/@me", "reset")
+        server.fail_next("GET", "/applications/@me", 503)
+        server.fail_next("PUT", "/applications/{application_id}/commands", 503)
+        bot = await start_bot(tmp_path, environment_on(server))
+        await until(lambda: len(server.requests) > 0)
+        twin = await ended(await start_bot(tmp_path, environment_on(server)))
+        await server.synced()
+        await server.connected()
+        server.drop_gateway(4014)
+        code, errors = await ended(bot)
+        third = await start_bot(tmp_path, environment_on(server))
+        await server.connected()
+        server.drop_gateway(4004)
+        refused = await ended(third)
+    assert (twin[0], twin[1].count("\n")) == (1, 1) and "Another bot uses the same" in twin[1]
+    assert code == 1 and "refuses the bot's connection (code 4014)" in errors
+    assert refused == (2, _REFUSED)
+    assert "Unclosed" not in errors + twin[1]

@@ -47,7 +47,6 @@ async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
         finally:
             await installation.close()
             await installation.stop_services()
-
     assert (load.is_reachable, load.has_worker) == (True, False)
 
 

@@ -1,6 +1,5 @@
 """Permissions: every command, button, menu and form, tried by every role, against the table in docs/commands.md."""
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.app import BUTTONS, FORMS, build
+from bot.app import BUTTONS, FORMS
 from bot.commands.help import all_commands, command_name
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
@@ -21,7 +20,7 @@ from local_discord.state import Call, User
 from local_discord.wire import mapping, rows, text
 from scripts.commands_page import LABELS
 from tests.support import ROOT
-from tests.support.bot import TOKEN, settings
+from tests.support.bot import TOKEN, running_bot, settings
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.contracts.base import now
@@ -110,10 +109,7 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
         just_now: dict[str, object] = {"created_at": now()}
         story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
+        async with running_bot(chosen, server) as bot:
             told = rights()
             for command, may in told.items():
                 if private and command.startswith("experiment "):  # which show many runs
@@ -134,7 +130,6 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                     assert story.run.cancel_requested() == (
                         command == "cancel" and who in ("the run's owner", "admins")
                     )
-        await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.app import build
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from tests.support.bot import AMBER, TOKEN, Place, place, settings
+from tests.support.bot import AMBER, TOKEN, Place, place, running_bot, settings
 from tests.support.waiting import ANSWER_SECONDS, until
 from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
 from trainer.contracts.base import now
@@ -55,7 +54,6 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
         started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 1000})
         final = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "· result")
         listed = await here.ask(here.bob, "corpus list")
-
     text = shown_text(final.payload)
     assert "✅ Corpora built: local" in text
     assert "orpora: local" in started.text and "direct messages" in started.text and started.is_ephemeral
@@ -76,37 +74,25 @@ async def test_build__runs_alone_and_continues_after_a_restart(tmp_path: Path, m
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
         chosen = settings(tmp_path, server, owner_id=ana.id)
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
+        async with running_bot(chosen, server) as bot:
             here = Place(server, bot, tmp_path, ana, ana, ana)
             started = await here.ask(ana, "corpus build", BUILD | {"chars": 20})
             second = await here.ask(ana, "corpus build", BUILD)
             current = bot.corpus_builder.current
             assert current is not None
             pid = current.pid
-        await asyncio.gather(running, return_exceptions=True)
-        await server.disconnected()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
         before = texts(here)
         gate.touch()
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
+        async with running_bot(chosen, server) as bot:
             here = Place(server, bot, tmp_path, ana, ana, ana)
             await server.wait_for_message(server.dm_channel(ana), "· result")
             await until(lambda: bot.notifier.watched_by(ana.id) == [])
             after = texts(here)
-        await asyncio.gather(running, return_exceptions=True)
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
+        async with running_bot(chosen, server) as bot:
             assert bot.corpus_builder.current is None, "an ended build is not continued"
-        await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
-
     assert "🏗 Building corpora: local" in started.text and "**tr** · waiting" in started.text
     assert "▰▰▰▰▰▰▰▰▰▰" in started.text and "1 document, 0 rejected · kept 1 line" in started.text
     assert "A build is running: local, kk 1 document." in second.text and second.colour == AMBER

@@ -36,7 +36,6 @@ async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
         opened = await here.discord.click(here.bob, message, f"{LIST.replace('corpora', 'corporapage')}:1")
         await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
         again = shown_text(message.payload)
-
         assert "page 1 of 2" in again
         assert "📚 15 corpora · page 1 of 2" in first.text and first.is_ephemeral
         assert "**demo** · 203.9 kB" in first.text
@@ -56,7 +55,6 @@ async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_pat
             effective = changed(record.effective, corpus=corpus, label=f"of {user.name}")
             (story.run.path / "request.json").write_text(changed(record, effective=effective).model_dump_json())
         answer = await here.ask(here.bob, "corpus show", {"corpus": "text"})
-
     assert "📄 Corpus text" in answer.text and "2 lines" in answer.text
     assert "9 characters, 5 distinct" in answer.text
     assert "a U+0061   4 44.44%\nb U+0062   2 22.22%\n  U+0020   1 11.11%" in answer.text

@@ -1,23 +1,21 @@
 """Commands that a killed bot had deferred: the next bot answers each of them once."""
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 
-from bot.app import build
 from bot.session.client import Bot
 from bot.session.deferred import Deferred
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, Refusal, User
 from tests.support import settings_in
-from tests.support.bot import EPHEMERAL, ORIGINAL, TOKEN, settings, start_bot
+from tests.support.bot import EPHEMERAL, ORIGINAL, TOKEN, running_bot, settings, start_bot
 from tests.support.inference import finished_run
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.services.embedded import Services
@@ -53,15 +51,8 @@ class Place(NamedTuple):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{call.id}.json").write_text(record.model_dump_json(), encoding="utf-8")
 
-    @asynccontextmanager
-    async def bot(self) -> AsyncIterator[Bot]:
-        async with build(settings(self.root, self.discord, owner_id=self.ana.id)) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await self.discord.connected()
-            await self.discord.synced()
-            yield bot
-        await asyncio.gather(running, return_exceptions=True)
-        await self.discord.disconnected()
+    def bot(self) -> AbstractAsyncContextManager[Bot]:
+        return running_bot(settings(self.root, self.discord, owner_id=self.ana.id), self.discord)
 
     def sent_for(self, call: Call) -> list[str]:
         """The requests about a call's answer."""
@@ -111,7 +102,6 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) ->
         await until(lambda: here.records() == [], 60)
         next_bot.terminate()
         _, next_log = await next_bot.communicate()
-
         assert kept == sorted(str(call.id) for call in (hidden, public))
         assert modes == {0o600}
         assert all(AGAIN in shown_text(answer.payload) for answer in answers)

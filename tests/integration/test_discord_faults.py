@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 
-from bot.app import build
 from bot.notifications.inbox import MAX_CARDS
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
@@ -20,7 +19,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import FaultAction
 from local_discord.state import Call, Refusal, StoredMessage, User
 from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
-from tests.support.bot import GREY, TOKEN, Read, read, settings
+from tests.support.bot import GREY, TOKEN, Read, read, running_bot, settings
 from tests.support.inference import finished_run
 from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.support.log_secrets import address, has_secret, worker
@@ -75,7 +74,6 @@ async def test_each_fault__at_each_call_leaves_one_card_and_one_last_message(tmp
             for story in stories:
                 story.cancel()
             await until(lambda: not any(read_ledger(story.run).pending for story in stories))
-
         for user in users:
             card, final = here.messages(user)
             assert "⏹ Cancelled" in shown_text(card.payload) and "· result" not in shown_text(card.payload)
@@ -161,13 +159,9 @@ class Home(NamedTuple):
         fields = {"url": self.url}
         own: dict[str, object] = {"redis": RedisSettings.model_validate(fields)}
         chosen = settings(self.root, self.discord, owner_id=self.ana.id).model_copy(update=own)
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await self.discord.connected()
+        async with running_bot(chosen, self.discord) as bot:
             await bot.wait_until_ready()
             yield bot
-        await asyncio.gather(running, return_exceptions=True)
-        await self.discord.disconnected()
 
     @property
     def queue(self) -> JobQueue:
@@ -239,7 +233,6 @@ async def test_undelivered_results__are_shown_once_at_the_next_command(
             end(later, completed=False)
             await here.message("char_lstm-later · result")
             watched = await here.ask("watch", {"run": "char_lstm-0"})
-
         notes = [[str(embed["title"]) for embed in one.embeds[1:]] for one in (early, first, second)]
         assert notes == [[], ["📪 Undelivered results"], []]
         note = str(first.embeds[1]["description"])
@@ -290,7 +283,6 @@ async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path:
                 assert call.original is not None
                 call.original.deleted = True
                 again = await here.answered("help")
-
         assert len(again.embeds) == 2
 
 
@@ -298,9 +290,7 @@ def told_here(stories: Sequence[Story]) -> list[bool]:
     return [watcher.acknowledged for story in stories[:4] for watcher in read_ledger(story.run).watchers]
 
 
-async def test_redis__that_stops_or_loses_its_keys_loses_no_message(
-    tmp_path: Path,
-) -> None:
+async def test_redis__that_stops_or_loses_its_keys_loses_no_message(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with home(tmp_path) as here:
         running, finished = here.story("char_lstm-1").start().step(10, 2.0), here.story("char_lstm-2")
@@ -310,21 +300,24 @@ async def test_redis__that_stops_or_loses_its_keys_loses_no_message(
             await here.message("Worker not responding")
             await here.services.stop()
             clock = asyncio.get_running_loop().time
-            said: dict[str, tuple[Read, float]] = {}
-            for command, options in (
-                ("status", {"run": "char_lstm-1"}),
-                ("score", {"text": "abc"}),
-                ("generate", {"prompt": "a"}),
-                ("train", {"corpus": "text", "name": "kept"}),
-            ):
+
+            async def timed(command: str, options: dict[str, str]) -> tuple[Read, float]:
                 begun = clock()
-                said[command] = (await here.ask(command, options), clock() - begun)
+                return await here.ask(command, options), clock() - begun
+
+            asked = {
+                "status": {"run": "char_lstm-1"},
+                "score": {"text": "abc"},
+                "generate": {"prompt": "a"},
+                "train": {"corpus": "text", "name": "kept"},
+            }
+            answers = await asyncio.gather(*(timed(command, options) for command, options in asked.items()))
+            said = dict(zip(asked, answers, strict=True))
             running.cancel()
             await here.message("char_lstm-1 · result")  # from the disk
             await here.services.start()
             kept = (await here.queue.train(tiny_request(label="heard"), user_id=here.ana.id)).run_id
             await here.message(kept)  # by the stream
-
             await forget(here.store)
             after = (await here.queue.train(tiny_request(label="again"), user_id=here.ana.id)).run_id
             await here.message(after)
@@ -334,7 +327,6 @@ async def test_redis__that_stops_or_loses_its_keys_loses_no_message(
         async with here.bot():
             for run_id in (kept, after):
                 await here.message(f"{run_id} · result")
-
         assert max(seconds for _, seconds in said.values()) < 60  # not as long as an answer may take
         assert "⚠ Worker not responding: kk-ipa" in said["status"][0].text
         assert [(said[name][0].colour, said[name][0].text.split("\n")[1]) for name in ("score", "generate")] == [
@@ -396,7 +388,6 @@ async def test_user_text__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path:
                 bot.terminate()
                 await bot.wait()
         shown = [one for one in server.messages(server.dm_channel(ana), seen_by=ana)]
-
     assert all(message.content == "" for message in shown)
     mentions = [one.body["allowed_mentions"] for one in server.bodies if "allowed_mentions" in one.body]
     assert mentions and all(allowed == {"parse": []} for allowed in mentions)

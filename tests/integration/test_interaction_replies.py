@@ -9,11 +9,11 @@ import discord
 import pytest
 from discord import app_commands
 
-from bot.app import build
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
+from local_discord.rest import FaultAction
 from local_discord.state import Refusal, User
-from tests.support.bot import AMBER, ORIGINAL, RED, TOKEN, left, place, read, settings
+from tests.support.bot import AMBER, ORIGINAL, RED, TOKEN, left, place, read, running_bot, settings
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 
@@ -26,30 +26,32 @@ async def fragile(root: Path, *, answer_seconds: float = 3) -> AsyncIterator[tup
     """A bot and its owner on a Discord that may be hurt by what a test does."""
     async with LocalDiscord(token=TOKEN, answer_seconds=answer_seconds) as server:
         ana = server.add_user("ana")
-        async with build(settings(root, server, owner_id=ana.id)) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
+        async with running_bot(settings(root, server, owner_id=ana.id), server):
             yield server, ana
-        await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_first_answer__whose_reply_is_lost_is_not_given_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["reply_lost", "reset"])
+async def test_first_answer__is_given_until_it_arrives_and_once(tmp_path: Path, fault: FaultAction) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
-        here.discord.fail_next("POST", CALLBACK, "reply_lost")
-        call = await here.discord.slash(here.ana, "mt status", {})
-        answer = await read(call)
+        here.discord.fail_next("POST", CALLBACK, fault)
+        answer = await read(await here.discord.slash(here.ana, "mt status", {}))
         assert "⏳ Queued" in answer.text and answer.is_ephemeral
-        assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 1
+        calls = [one.operation_id for one in here.discord.requests].count("create_interaction_response")
+        assert calls == (1 if fault == "reply_lost" else 2)
         assert here.discord.unresolved == []
 
 
-async def test_first_answer__that_did_not_arrive_is_given_again(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        here.story(here.ana)
-        here.discord.fail_next("POST", CALLBACK, "reset")
-        assert "⏳ Queued" in (await here.ask(here.ana, "status")).text
+@pytest.mark.parametrize(("answer_seconds", "times"), [(0.1, 1), (3.0, 20)])
+async def test_interaction__that_is_answered_too_late_does_nothing(
+    tmp_path: Path, answer_seconds: float, times: int
+) -> None:
+    async with fragile(tmp_path, answer_seconds=answer_seconds) as (server, ana):
+        server.fail_next("POST", CALLBACK, "reset", times=times)
+        with captured_logs() as logs:
+            await server.slash(ana, "mt train", {"corpus": "demo"})
+            await until(lambda: any(line["event"] == "interaction_expired" for line in logs))
+            await until(lambda: left(tmp_path) == [])
 
 
 async def test_first_answer__that_discord_has_already_counts(tmp_path: Path) -> None:
@@ -58,24 +60,6 @@ async def test_first_answer__that_discord_has_already_counts(tmp_path: Path) -> 
         server.fail_next("GET", ORIGINAL, "reset")  # so that it is given again: "already acknowledged"
         answer = await read(await server.slash(ana, "mt status", {}))
     assert "There is no run yet" in answer.text
-
-
-async def test_interaction__that_discord_has_forgotten_does_nothing(tmp_path: Path) -> None:
-    async with fragile(tmp_path, answer_seconds=0.1) as (server, ana):
-        server.fail_next("POST", CALLBACK, "reset")
-        with captured_logs() as logs:
-            await server.slash(ana, "mt train", {"corpus": "demo"})
-            await until(lambda: any(line["event"] == "interaction_expired" for line in logs))
-            await until(lambda: left(tmp_path) == [])
-
-
-async def test_interaction__that_cannot_be_answered_in_time_does_nothing(tmp_path: Path) -> None:
-    async with fragile(tmp_path) as (server, ana):
-        server.fail_next("POST", CALLBACK, "reset", times=20)
-        with captured_logs() as logs:
-            await server.slash(ana, "mt train", {"corpus": "demo"})
-            await until(lambda: any(line["event"] == "interaction_expired" for line in logs))
-            await until(lambda: left(tmp_path) == [])
 
 
 async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:

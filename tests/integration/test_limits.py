@@ -1,11 +1,9 @@
 """Limits in the chat: a refused command answers in grey and queues nothing."""
 
-import asyncio
 from pathlib import Path
 
-from bot.app import build
 from local_discord import LocalDiscord, Upload
-from tests.support.bot import GREY, TEXT, TOKEN, Place, settings
+from tests.support.bot import GREY, TEXT, TOKEN, Place, running_bot, settings
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import LimitSettings
 
@@ -16,17 +14,13 @@ async def test_chat__above_a_limit_is_told_in_grey_and_nothing_is_queued(tmp_pat
         ana, bob = server.add_user("ana"), server.add_user("bob")
         limited: dict[str, object] = {"limits": few}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id,)).model_copy(update=limited)
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
+        async with running_bot(chosen, server) as bot:
             here = Place(server, bot, tmp_path, ana, bob, bob)
             said = [await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT)}) for _ in range(3)]
             by_admin = [await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)}) for _ in range(3)]
             asked = [await here.ask(here.bob, "score", {"text": "cat"}) for _ in range(4)]
             public = await here.ask(here.bob, "generate", {"prompt": "a"})
 
-        await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
         assert ["Queued" in one.text for one in said] == [True, True, False]
         assert "⏳ Rate limit exceeded" in said[2].text and said[2].colour == GREY and said[2].is_ephemeral

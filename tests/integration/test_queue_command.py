@@ -21,9 +21,7 @@ async def test_queue__shows_the_order_of_turns(tmp_path: Path, private_runs: boo
             here.story(user, name)
             owner = "" if user is None else str(user.id)
             await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), owner=owner)
-
         shown = (await here.ask(here.bob, "queue")).text
-
         names = [line for line in shown.splitlines() if line[:1].isdigit()]
         hidden = "a private run"
         ana = hidden if private_runs else f"**kk-ipa** · <@{here.ana.id}>"

@@ -68,7 +68,6 @@ async def test_files__are_listed_with_hashes_and_taken_through_a_list(tmp_path: 
         nothing: dict[str, object] = {"files": ()}
         run.write_manifest(manifest.model_copy(update=nothing))
         none = await here.discord.click(here.bob, status, f"mt:files:{DONE}")
-
         found = sha256(sent).hexdigest()
         assert f"`config.json` 341 bytes · sha256 `{found[:12]}…`" in shown.text and shown.is_ephemeral
         assert sent == (FINISHED / DONE / "config.json").read_bytes()
@@ -92,7 +91,6 @@ async def test_settings__are_shown_and_attached_and_train_again_when_edited(tmp_
         again = await read(await here.discord.submit_modal(opened, {"config": changed}))
         wrong = await here.discord.click(here.bob, status, f"mt:change:{path.name}")
         refused = await read(await here.discord.submit_modal(wrong, {"config": "num_epochs: many"}))
-
         assert "num_epochs: 2" in text_shown and "corpus: cats" in attached and "```" in text_shown
         assert "3 epochs" in again.text and "Queued" in again.text
         assert refused.colour == AMBER and "num_epochs" in refused.text
@@ -137,7 +135,6 @@ async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) 
         plain = await read(await here.discord.click(here.bob, cancelled, f"mt:retry:{path.name}"))
         accepted = [RunDirectory(one).record().effective for one in here.runs()]
         batches = sorted((str(one.batch_size), one.gradient_accumulation) for one in accepted)
-
         assert early.status == "queued" and "Retry" not in buttons(status)
         assert "Retry with batch 32" in buttons(message) and "Queued" in again.text
         assert "Retry" in buttons(cancelled) and "Queued" in plain.text
@@ -195,7 +192,6 @@ async def test_refresh__of_a_card_keeps_its_buttons_also_after_the_end(tmp_path:
         await here.discord.wait_for_message(channel, "· result")
         ended = buttons(card)
         await (await here.discord.click(here.bob, card, "mt:status:char_lstm-1:own")).reply()
-
         assert set(before) == set(after) == {"Cancel", "Logs", "Unwatch", "Refresh", "Watch here", "Copy config"}
         assert set(ended) == set(buttons(card)) == {"Refresh"}
         assert "Cancelled" in shown_text(card.payload)

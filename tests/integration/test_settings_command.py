@@ -32,9 +32,7 @@ async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path)
         assert form["notify"] == {"dm": True, "here": False, "off": False}
         assert form["default_run"] == {"default": True, "char_lstm-1": False}
         assert form["unit"] == {"bits": True, "nats": False}
-
         saved = await read(await here.discord.submit_modal(call, {"unit": "nats", "notify": "off", "language": "tr"}))
-
         assert "Ayarlar kaydedildi" in saved.text and "Nat" in saved.text
         expected = UserSettings(language="tr", notify="off", unit="nats")
         assert here.bot.user_settings.of(here.bob.id) == expected
@@ -61,16 +59,6 @@ async def test_commands__have_texts_but_no_names_in_other_languages(tmp_path: Pa
         assert mapping(action["description_localizations"])["tr"] != action["description"]
 
 
-async def test_answers__are_in_the_language_of_the_readers_discord(tmp_path: Path) -> None:
-    async with place(tmp_path, allowed_guild_ids=()) as here:
-        dan = here.discord.add_user("dan", locale="ru")
-        await here.bot.access.set(dan.id, "user")
-        assert "Очередь пуста." in (await here.ask(dan, "queue")).text
-        assert "No run waits." in (await here.ask(here.bob, "queue")).text
-        await here.bot.user_settings.save(dan.id, UserSettings(language="en"))
-        assert "No run waits." in (await here.ask(dan, "queue")).text
-
-
 async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path) -> None:
     for name in ("lstm-1", "lstm-2"):
         finished_run(tmp_path, name)
@@ -89,7 +77,6 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
         assert text(before["custom_id"]).endswith(":summary-bits-5")
         assert text(after["custom_id"]) == f"mt:score:{other}:summary-nats-5"
         assert "Default run: **" in saved.text
-
         call, again = await form_of("settings")
         assert lists(again)["default_run"] == {
             "default": False,
@@ -126,22 +113,15 @@ async def test_notify__of_the_settings_is_that_of_each_way_to_start_a_run(tmp_pa
         shown = await (await here.discord.slash(here.bob, "mt status", {"run": old.run_id})).reply()
         retried = await read(await here.discord.click(here.bob, shown, f"mt:retry:{old.run_id}"))
         silent = here.bot.notifier.watched_by(here.bob.id)
+        await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": 1})
+        await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": 2, "notify": "dm"})
+        [watched] = here.bot.notifier.watched_by(here.bob.id)
         await here.bot.user_settings.save(here.bob.id, UserSettings(notify="here"))
         opened = await here.discord.choose(here.bob, text_message, "Train on attachment")
         loud = await read(await here.discord.submit_modal(opened, {"epochs": "2"}))
         card = await here.discord.wait_for_message(hall, "Queued")
-
     assert all("⏳ Queued" in one.text for one in (attached, resumed, retried, loud))
     assert all("`/mt status` shows the progress." in one.text for one in (attached, resumed, retried))
-    assert silent == [] and card.visible_to is None
+    assert silent == [] and here.bot.queue.runs.get(watched).record().effective.seed == 2
+    assert card.visible_to is None
     assert "A card in this channel shows the progress." in loud.text
-
-
-async def test_notify__of_the_settings_is_the_default_of_new_runs(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        await here.bot.user_settings.save(here.bob.id, UserSettings(notify="off"))
-        for seed, options in ((1, {}), (2, {"notify": "dm"})):
-            await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": seed, **options})
-        seeds = {path.name: here.bot.queue.runs.get(path.name).record().effective.seed for path in here.runs()}
-        assert sorted(seeds.values()) == [1, 2]
-        assert [seeds[run_id] for run_id in here.bot.notifier.watched_by(here.bob.id)] == [2]

@@ -36,7 +36,6 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
         shown = await here.ask(here.bob, "tokenizer show", name)
         [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "two")
         again = await here.ask(here.bob, "tokenizer train", {**options})
-
     assert "✅ Tokenizer two texts: completed" in again.text
     assert "direct messages" in accepted.text and "direct messages" not in again.text
     stats = tokenizer.completed_manifest().stats

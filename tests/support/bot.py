@@ -124,14 +124,21 @@ async def place(
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
         rights: dict[str, object] = {"owner_id": ana.id, "allowed_user_ids": (bob.id,), **changes}
-        chosen = settings(root, server, workers=workers, **rights)
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
+        async with running_bot(settings(root, server, workers=workers, **rights), server) as bot:
             yield Place(server, bot, root, ana, bob, eve)
-        await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
+
+
+@asynccontextmanager
+async def running_bot(chosen: Settings, server: LocalDiscord) -> AsyncIterator[Bot]:
+    """A bot that is connected and has sent its commands; it ends with the block."""
+    async with build(chosen) as bot:
+        running = asyncio.create_task(bot.start(TOKEN))
+        await server.connected()
+        await server.synced()
+        yield bot
+    await asyncio.gather(running, return_exceptions=True)
+    await server.disconnected()
 
 
 def log_of(root: Path) -> Path:

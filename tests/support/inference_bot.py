@@ -1,6 +1,5 @@
 """A bot with a finished run that answers inference requests, for tests of its commands."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import NamedTuple
 
 import pytest
 
-from bot.app import build
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.limits import walk
 from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import number, text
-from tests.support.bot import EPHEMERAL, TOKEN, read, settings
+from tests.support.bot import EPHEMERAL, TOKEN, read, running_bot, settings
 from tests.support.inference import finished_run
 from tests.support.lab import running_worker
 from tests.support.waiting import ANSWER_SECONDS
@@ -41,13 +39,8 @@ class Place(NamedTuple):
         chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(
             update=limits | dict(groups or {})
         )
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await self.discord.connected()
-            await self.discord.synced()
+        async with running_bot(chosen, self.discord) as bot:
             yield bot
-        await asyncio.gather(running, return_exceptions=True)
-        await self.discord.disconnected()
 
     async def ask(self, user: User, command: str, **options: str | int | float | Upload) -> StoredMessage:
         return await answer(await self.discord.slash(user, f"mt {command}", options))
