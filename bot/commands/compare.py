@@ -114,8 +114,8 @@ async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: E
 async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _Compared:
     run = await find_run(context, "compare", run_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    follower = await asyncio.to_thread(run.directory.follow)
-    status = await asyncio.to_thread(follower.refresh)
+    follower = (await context.bot.backend.feeds.read(manifest.run_id)).follower
+    status = follower.status
     try:
         summary = summary_on(manifest, split)
     except AppError as error:

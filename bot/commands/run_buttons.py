@@ -87,7 +87,7 @@ async def _train_changed(context: CommandContext, press: ButtonPress, interactio
 async def _retry(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
     """Start a new run with the request of an ended one; with half its batch in steps as large if memory ran out."""
     run = await find_run(context, "resume", press.run_id)
-    status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
+    status = (await context.bot.backend.feeds.read(run.record.run_id)).follower.status
     if status.status not in ("failed", "cancelled"):
         raise AppError(ErrorCode.CONFLICT, _("Only a failed or cancelled run can be tried again."))
     batch = retry_batch(status)

@@ -90,8 +90,8 @@ async def logs(
 async def _status(context: CommandContext, run_id: str | None, detail: str | None = None) -> Answer:
     """Answer with a run's status; with the detail of a card's Refresh button, with the card itself."""
     run = await find_run(context, "status", run_id)
-    follower = await asyncio.to_thread(run.directory.follow)
-    status = await context.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
+    follower = (await context.bot.backend.feeds.read(run.record.run_id)).follower
+    status = await context.bot.queue.steady_status(follower.status)
     losses = [loss for _, loss in follower.train_losses]
     if detail in (CARD, OWN_CARD):
         embed = run_card(run.record, status, losses)
@@ -147,7 +147,7 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
     if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and run.directory.manifest() is None:
         confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=_CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
-    status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
+    status = (await context.bot.backend.feeds.read(record.run_id)).follower.status
     has_ended = await context.bot.queue.cancel(record.run_id)
     return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 

@@ -7,8 +7,9 @@ from threading import Lock
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from trainer.artifacts.job_folder import REQUEST_FILE
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.contracts.base import changed
+from trainer.contracts.base import RunState, changed
 from trainer.contracts.events import Event
 from trainer.contracts.runs import RunStatus
 from trainer.system.shared_calls import SharedCalls
@@ -39,15 +40,16 @@ class RunFeed:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+        self.version = _version(run)
         self.follower = run.follow()
         self._reading = Lock()
         self._shared: SharedCalls[RunStatus] = SharedCalls()
         self._recent: deque[Event] = deque()
         self._forgotten_seq = 0
         """Number of the last event that is not in memory any more."""
-        self._asked: RunStatus | None = None
-        self._answered: dict[str, object] | None = None
-        """The fields of a status that the queue has last changed; `_asked` is the status that it was asked about."""
+        self._queue_state: dict[str, object] | None = None
+        """The fields that the queue has changed in the last status, in the state `_asked`, that it was asked about."""
+        self._asked: RunState | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -55,7 +57,7 @@ class RunFeed:
 
     @property
     def has_queue_state(self) -> bool:
-        return self._asked is not None
+        return self._queue_state is not None
 
     def read(self) -> RunStatus:
         """Read the new events, and return the status after them."""
@@ -83,15 +85,15 @@ class RunFeed:
         """Remember what the queue adds to a status."""
         before: dict[str, object] = asked.model_dump()
         after: dict[str, object] = answered.model_dump()
-        self._asked = asked
-        self._answered = {name: value for name, value in after.items() if value != before[name]}
+        self._asked = asked.status
+        self._queue_state = {name: value for name, value in after.items() if value != before[name]}
 
     def live(self) -> RunStatus:
         """Return the status after the events that were read, with the last known state of the queue."""
-        status, asked, answered = self.follower.status, self._asked, self._answered
-        if asked is None or answered is None or asked.status != status.status:
+        status, state = self.follower.status, self._queue_state
+        if state is None or self._asked != status.status:
             return status
-        live = changed(status, **answered)
+        live = changed(status, **state)
         beats = (status.last_heartbeat_ts or 0.0, live.last_heartbeat_ts or 0.0)
         return changed(live, last_heartbeat_ts=max(beats) or None)
 
@@ -113,17 +115,14 @@ class RunFeeds:
         """Return the feed of a run; any thread may call this. Raises OSError, or ValueError for a damaged request."""
         with self._opening:
             feed = self._feeds.get(run.run_id)
-            if feed is None:
+            if feed is None or feed.version != _version(run):
                 feed = self._feeds[run.run_id] = RunFeed(run)
             return feed
 
     async def read(self, run_id: str) -> RunFeed:
         """Return the feed of a run, with all its events read; raises RUN_NOT_FOUND."""
-        feed = self._last.get(run_id)
-        if feed is None or not feed.has_ended:
-            run = self.queue.runs.get(run_id)
-            if feed is None:
-                feed = await asyncio.to_thread(self.of, run)
+        feed = await asyncio.to_thread(self.of, self.queue.runs.get(run_id))
+        if not feed.has_ended:
             await feed.read_shared()
         self._last[run_id] = feed
         self._last.move_to_end(run_id)
@@ -147,3 +146,9 @@ class RunFeeds:
         answered = await self.queue.recent_states(asked)
         for feed, before, after in zip(due, asked, answered, strict=True):
             feed.take_queue_state(before, after)
+
+
+def _version(run: RunDirectory) -> tuple[int, int]:
+    """Return what differs for a run that was deleted and created again under its id."""
+    request = (run.path / REQUEST_FILE).stat()
+    return request.st_ino, request.st_ctime_ns

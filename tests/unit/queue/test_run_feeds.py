@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import ref
@@ -98,3 +99,14 @@ async def test_run__that_nobody_follows_is_read_anew(tmp_path: Path) -> None:
     assert feeds.of(story.run) is known.pop()
     story.start()
     assert feeds.of(story.run).read().status == "running"
+
+
+async def test_run__that_was_created_again_under_its_id_is_another_one(tmp_path: Path) -> None:
+    feeds = RunFeeds(HandQueue(RunStore(tmp_path)))
+    story = Story(tmp_path, run_record()).start().complete()
+    assert (await feeds.status(story.run.run_id)).status == "completed"
+    shutil.rmtree(story.run.path)
+    with pytest.raises(AppError, match="no run"):
+        await feeds.status(story.run.run_id)
+    Story(tmp_path, run_record())
+    assert (await feeds.status(story.run.run_id)).status == "queued"
