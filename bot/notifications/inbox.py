@@ -53,16 +53,6 @@ class DigestState(NamedTuple):
         return None
 
 
-class DigestView(View):
-    def __init__(self, state: DigestState, digest_id: str) -> None:
-        super().__init__(state)
-        self._lines = state.lines
-        self._digest_id = digest_id
-
-    def card(self, user_id: int) -> Message:
-        return Message(digest_card(self._lines, self._digest_id), no_files, button_row())
-
-
 class Digest(Subject):
     """The digest of an inbox; it ends with its card, without a final message."""
 
@@ -82,7 +72,7 @@ class Digest(Subject):
         return Reading(state, partial(self._draw, state))
 
     async def _draw(self, state: DigestState) -> View:
-        return DigestView(state, self.subject_id)
+        return View(state, lambda user_id: Message(digest_card(state.lines, self.subject_id), no_files, button_row()))
 
 
 class Inbox:

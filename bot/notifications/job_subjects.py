@@ -91,16 +91,6 @@ class JobState(NamedTuple, Generic[StatusT]):
         return None
 
 
-class JobView(View, Generic[StatusT]):
-    def __init__(self, state: State, status: StatusT, card: Callable[[StatusT], Message]) -> None:
-        super().__init__(state)
-        self._status = status
-        self._card = card
-
-    def card(self, user_id: int) -> Message:
-        return self._card(self._status)
-
-
 class JobSubject(Subject, Generic[StatusT]):
     """A job that everybody may see, and whose card shows its status."""
 
@@ -128,12 +118,13 @@ class JobSubject(Subject, Generic[StatusT]):
         return JobState(status)
 
     async def _draw(self, state: State, status: StatusT) -> View:
-        return JobView(state, status, self._card)
+        return View(state, lambda user_id: self._card(status))
 
 
-class ExperimentView(JobView[ExperimentStatus]):
+class ExperimentView(View):
     def __init__(self, state: State, status: ExperimentStatus, experiment: ExperimentDirectory) -> None:
-        super().__init__(state, status, _experiment_message)
+        super().__init__(state, lambda user_id: _experiment_message(status))
+        self._status = status
         self._experiment = experiment
 
     async def final(self, watcher: Watcher) -> Message:

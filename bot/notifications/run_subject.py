@@ -46,13 +46,13 @@ class RunView(View):
         chart: bytes | None,
         heartbeat_ts: float | None,
     ) -> None:
-        super().__init__(state)
+        super().__init__(state, self._card_for)
         self._run = run
         self._record, self._status = state.record, state.status
         self._losses, self._chart = losses, chart
         self._heartbeat_ts = heartbeat_ts if state.heartbeat is not None else None
 
-    def card(self, user_id: int) -> Message:
+    def _card_for(self, user_id: int) -> Message:
         embed = run_card(self._record, self._status, self._losses)
         if self._heartbeat_ts is not None:
             embed.description = f"{embed.description}\n{_('Heartbeat {time}', time=relative_time(self._heartbeat_ts))}"

@@ -37,15 +37,13 @@ class State(Protocol):
         """Line in a digest; None for a subject that always has a card."""
 
 
-class View(ABC):
+class View:
     """A state of a subject as messages show it."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, card: Callable[[int], Message]) -> None:
         self.state = state
-
-    @abstractmethod
-    def card(self, user_id: int) -> Message:
-        """Return the card for a watcher."""
+        self.card = card
+        """Returns the card for a watcher by user id."""
 
     async def final(self, watcher: Watcher) -> Message:
         """Return the message that notifies a watcher of the end; by default it looks like the card."""
