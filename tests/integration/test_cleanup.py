@@ -100,7 +100,7 @@ async def test_end_of_the_worker__ends_its_cleanup(tmp_path: Path, monkeypatch: 
     assert not is_running(process.pid)
 
 
-async def test_worker__without_memory_for_a_cleanup_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker__continues_without_memory_for_a_cleanup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with captured_logs() as logs:
         cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))

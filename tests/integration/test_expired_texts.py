@@ -75,7 +75,7 @@ async def test_server_that_keeps_no_file__is_not_made_to(tmp_path: Path) -> None
         assert kept_on_disk(tmp_path) == []
 
 
-async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp_path: Path) -> None:
+async def test_redis_down_or_refusing_a_rewrite__is_logged_and_retried(tmp_path: Path) -> None:
     async with served(tmp_path, "--appendonly", "yes") as server:
         store = await connect(server.url, retries=0)
         await told_server(store, "ACL", "SETUSER", "default", "-bgrewriteaof")

@@ -90,7 +90,7 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
             assert here.response.error == there.response.error is not None
 
 
-async def test_nobody_asks__process_ends_and_the_next_question_starts_another(tmp_path: Path) -> None:
+async def test_idle_process__ends_and_the_next_request_starts_another(tmp_path: Path) -> None:
     child = child_in(tmp_path, model_cache_seconds=0.5)
     try:
         first = await child.answer(to_score("first", "abc"))
@@ -102,7 +102,7 @@ async def test_nobody_asks__process_ends_and_the_next_question_starts_another(tm
     assert not processes(tmp_path, "answer-requests")
 
 
-async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) -> None:
+async def test_withdrawn_request__ends_no_other_answer(tmp_path: Path) -> None:
     child = child_in(tmp_path)
     try:
         tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("gone", "stays", "waits")]
@@ -126,7 +126,7 @@ async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) ->
     assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
 
 
-async def test_process_that_dies__is_told_to_all_whom_it_was_answering(tmp_path: Path) -> None:
+async def test_process_that_dies__fails_all_requests_of_its_batch(tmp_path: Path) -> None:
     child = child_in(tmp_path)
     try:
         await child.answer(to_score("first", "abc"))

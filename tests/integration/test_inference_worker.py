@@ -24,7 +24,7 @@ LINE = "cab bac abc acb"
 _STAYS_FOR_EVER = -1  # as Redis says it; -2 is a key that went away meanwhile
 
 
-async def test_finished_run__is_asked_by_name_by_windows_and_again(
+async def test_finished_run__answers_by_corpus_name_in_windows_and_repeatedly(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     add_corpus(tmp_path, some_text())

@@ -232,7 +232,7 @@ async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site:
     assert (status.status, {end.status for end in ends}) == ("cancelled", {"cancelled"})
 
 
-async def test_mt_without_redis__asks_the_worker_of_another_machine_to_cancel(site: Site) -> None:
+async def test_mt_without_redis__cancels_a_run_of_another_machine(site: Site) -> None:
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         while (await queue.status(run_id)).step == 0:
@@ -270,7 +270,7 @@ async def _lines(installation: ThisMachine, run_id: str) -> list[str]:
     return [line async for line in installation.log_lines(run_id, 200, follow=True)]
 
 
-async def test_mt__follows_a_run_while_the_object_store_is_away(tmp_path: Path) -> None:
+async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) -> None:
     with s3_server() as server, captured_logs() as logs:
         here = machine(tmp_path / "bot", bucket := server.bucket())
         run = RunStore(here.app.artifacts_root).create(record("char_lstm-1"))

@@ -231,7 +231,7 @@ async def test_clock_an_hour_off__keeps_no_job_waiting(
         assert position == now_ms + 20_000  # it waits for a reason
 
 
-async def test_reconciler__mends_whatever_of_a_job_is_lost_or_stale(tmp_path: Path) -> None:
+async def test_reconciler__repairs_what_is_lost_or_stale_of_a_job(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
@@ -272,7 +272,7 @@ async def definitions(store: Store, *job_ids: str) -> list[bytes | None]:
     return [await store.get(keys.definition(job_id)) for job_id in job_ids]
 
 
-async def test_wiped_index__of_ended_runs_is_told_again_in_order(tmp_path: Path) -> None:
+async def test_events_of_ended_runs__are_published_again_after_a_wipe(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
         runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
@@ -299,7 +299,7 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
         assert (await store.queue_order("training"))[0] == accepted.run_id
 
 
-async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redis_down__requests_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
     monkeypatch.setattr("trainer.store.connection.LIMIT_SECONDS", 0.2)
     async with served(tmp_path) as server:
@@ -314,7 +314,7 @@ async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monke
         await queue.close()
 
 
-async def test_server_that_could_lose_something__is_said_at_the_start(tmp_path: Path) -> None:
+async def test_redis_that_could_lose_data__is_logged_at_the_start(tmp_path: Path) -> None:
     options = ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru")
     async with served(tmp_path, *options, "--requirepass", "quiet-word") as server:
         url = server.url.replace("//", "//:quiet-word@")
@@ -376,7 +376,7 @@ async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) ->
     assert "worker_loop_failed" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
 
 
-async def test_worker_told_to_end_while_the_queue_is_away__ends_with_0(tmp_path: Path) -> None:
+async def test_worker_terminated_without_redis__ends_with_0(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
         async with worker_in(tmp_path, REDIS__URL=server.url) as worker:
@@ -397,7 +397,7 @@ async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> No
             assert stored == left
 
 
-async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:
+async def test_malformed_jobs__are_rejected_in_a_line_of_the_log(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, _, store):
         jobs, child = Jobs(settings, store), InferenceChild(settings)
         functions: list[JobFunction] = [
@@ -413,7 +413,7 @@ async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path)
     assert Counter(line["event"] for line in logs) == dict.fromkeys(refused, 5) | {"inference_request_expired": 1}
 
 
-async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path) -> None:
+async def test_ends_that_cannot_be_published__are_published_by_a_retry(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
@@ -441,7 +441,7 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
     assert "answer_storage_failed" in said and "event_publication_failed" in said
 
 
-async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> None:
+async def test_event_stream__wakes_the_bot_again_after_redis_was_down(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))

@@ -100,7 +100,7 @@ def test_writer_that_was_cut_off__changes_nothing_and_takes_what_is_stored(tmp_p
     assert content(run.path) == content(second.path)
 
 
-def test_writer_of_the_same_machine__goes_on_with_what_it_had_not_stored(tmp_path: Path, bucket: Bucket) -> None:
+def test_writer_of_the_same_machine__continues_with_what_was_not_stored(tmp_path: Path, bucket: Bucket) -> None:
     run, _ = claimed(bucket, tmp_path)
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
     again = replica(bucket, tmp_path)
@@ -331,7 +331,7 @@ def test_artifacts_folders__of_a_store_have_one_id_and_others_are_refused(tmp_pa
     assert own_artifacts_id(tmp_path / "other") == other != own
 
 
-def test_store_that_does_not_answer__is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_store_that_does_not_answer__is_one_sentence(tmp_path: Path) -> None:
     with s3_server() as server:
         bucket = server.bucket()
         accepted(tmp_path)

@@ -179,7 +179,7 @@ ANSWERS = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2p1\r\n", AL
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-async def test_what_is_no_redis__is_named_in_one_sentence(answer: bytes) -> None:
+async def test_server_that_is_not_redis__is_named_in_one_sentence(answer: bytes) -> None:
     async with something_else(answer) as address:
         with pytest.raises(AppError, match="Another program than Redis answers at `REDIS__URL`") as plain:
             await connect(f"redis://{address}")
@@ -189,7 +189,7 @@ async def test_what_is_no_redis__is_named_in_one_sentence(answer: bytes) -> None
 
 
 @pytest.mark.parametrize("command", ["-m trainer worker", "-m trainer train --corpus text", "-m bot"])
-async def test_process__says_one_sentence_of_what_is_no_redis_and_ends_with_1(tmp_path: Path, command: str) -> None:
+async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_path: Path, command: str) -> None:
     add_corpus(tmp_path, some_text())
     async with something_else(ANSWERS[0]) as address, LocalDiscord(token="t") as server:  # noqa: S106
         process = await asyncio.create_subprocess_exec(
@@ -213,7 +213,7 @@ async def test_process__says_one_sentence_of_what_is_no_redis_and_ends_with_1(tm
     assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
 
 
-async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_server_that_cannot_start__is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof.manifest").write_text("broken", encoding="utf-8")
@@ -222,7 +222,7 @@ async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Pa
     assert servers(tmp_path) == []
 
 
-async def test_server_that_never_answers__is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_server_that_never_answers__is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "valkey-server"
     program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     program.chmod(0o755)

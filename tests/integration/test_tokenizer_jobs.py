@@ -106,7 +106,7 @@ async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_pat
         assert (await end_of(queue, accepted)).status == "completed"
 
 
-async def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
+async def test_threads__change_nothing_in_a_tokenizer(tmp_path: Path) -> None:
     codes: list[int] = []
     for threads in (1, 2):
         settings = settings_in(tmp_path / str(threads))
@@ -134,7 +134,7 @@ async def held(lab: Lab, asked: TokenizerTrainRequest) -> AsyncIterator[Tokenize
         yield tokenizer
 
 
-async def test_text_removed_while_queued__fails_and_can_be_asked_for_again(lab: Lab) -> None:
+async def test_corpus_removed_while_queued__fails_and_can_be_requested_again(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(62), "removed")
     asked = request(corpora=["removed"])
     async with lab.queue() as queue:

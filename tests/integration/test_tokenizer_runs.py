@@ -27,7 +27,7 @@ async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
 
 
 @pytest.mark.parametrize("method", slow_except(METHODS, "bpe"))
-async def test_run__of_every_tokenizer_is_trained_and_asked(lab: Lab, method: str) -> None:
+async def test_run__of_every_tokenizer_is_trained_and_answers(lab: Lab, method: str) -> None:
     add_corpus(lab.folder, TEXT, CORPUS)
     async with lab.queue() as queue:
         run = await finished(queue, tokenizer=block_of(method))

@@ -88,7 +88,7 @@ async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp
         assert (await wait(queue, run_id, ended)).status == "cancelled"
 
 
-async def test_cancel__running_run_stops_with_its_checkpoint_kept(lab: Lab) -> None:
+async def test_cancel__running_run_stops_and_keeps_its_checkpoint(lab: Lab) -> None:
     async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
@@ -154,7 +154,7 @@ async def test_paused_run__is_started_by_no_worker_whatever_was_killed_or_lost(
     assert kinds == ["JobQueued", "JobPaused", "JobQueued", "JobStarted"]
 
 
-async def test_pause_that_comes_while_the_child_starts__is_kept_by_the_child(lab: Lab) -> None:
+async def test_pause_requested_while_the_child_starts__pauses_the_run(lab: Lab) -> None:
     async with lab.queue() as queue, lab.worker_busy(queue):
         run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)
         run.request_pause()
@@ -164,7 +164,7 @@ async def test_pause_that_comes_while_the_child_starts__is_kept_by_the_child(lab
         assert await queue.cancel(run.run_id)
 
 
-async def test_stop__saves_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
+async def test_stop__saves_a_checkpoint_and_the_next_worker_continues(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
@@ -194,7 +194,7 @@ async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp
                 await asyncio.sleep(0.02)
 
 
-async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(lab: Lab) -> None:
+async def test_corpus_deleted_while_queued__fails_the_run_as_a_user_error(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(), "lost")
     async with lab.queue() as queue:
         async with lab.worker_busy(queue):
@@ -226,7 +226,7 @@ async def test_inference_child_killed__fails_its_request_and_no_later_one(lab: L
         assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
 
 
-async def test_request_over_which_two_workers_ended__fails_and_says_so(tmp_path: Path) -> None:
+async def test_request_over_which_two_workers_ended__fails(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with embedded(tmp_path) as (_, queue, store):
         request_id = (await queue.inference.submit(RUN, ScoreRequest(text="a"))).request_id
@@ -249,7 +249,7 @@ async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
             )
 
 
-async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
+async def test_unanswered_request__fails_after_the_timeout(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     finished_run(tmp_path)
     async with embedded(tmp_path) as (_, queue, store):
@@ -374,7 +374,7 @@ async def test_fault_of_the_program__ends_the_run_with_its_stack_in_the_log(lab:
     assert "Traceback" in queue.runs.get(run_id).logs.read_text(encoding="utf-8")
 
 
-async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) -> None:
+async def test_redis_down__supervised_child_trains_on(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     settings = settings_in(tmp_path, embedded_workers=0)
     async with running(settings) as queue:
@@ -398,7 +398,7 @@ async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) ->
     assert await gone(tmp_path)
 
 
-async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path: Path) -> None:
+async def test_events__published_by_many_at_once_are_there_once_in_order(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, store):
         run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)

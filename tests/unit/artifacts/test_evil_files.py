@@ -134,7 +134,7 @@ def test_file_elsewhere__counts_as_changed_and_a_device_is_no_file(tmp_path: Pat
         read_regular(Path("/dev/zero"))
 
 
-def test_command__tells_of_a_broken_record_in_one_sentence(
+def test_command__names_a_broken_record_in_one_sentence(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(run.path.parents[1]))

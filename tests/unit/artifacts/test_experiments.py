@@ -91,7 +91,7 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert (without_details(status).files, without_details(status).cells) == ((), ())
 
 
-def test_runs_and_records__that_are_gone_or_damaged_are_made_again(
+def test_runs_and_records__that_are_missing_or_damaged_are_made_again(
     experiment: ExperimentDirectory, tmp_path: Path
 ) -> None:
     experiment.write_runs([cell_run(KK, "lstm-1")])

@@ -73,7 +73,7 @@ REFUSALS: dict[str, tuple[FinalState | None, Change, ErrorCode, str]] = {
 
 
 @pytest.mark.parametrize("why", REFUSALS)
-async def test_run_that_cannot_go_on__is_refused_and_nothing_changes(tmp_path: Path, why: str) -> None:
+async def test_run_that_cannot_be_resumed__is_refused_and_nothing_changes(tmp_path: Path, why: str) -> None:
     end, change, code, words = REFUSALS[why]
     run = await stopped_run(tmp_path, end)
     change(run, tmp_path)
@@ -85,7 +85,7 @@ async def test_run_that_cannot_go_on__is_refused_and_nothing_changes(tmp_path: P
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-async def test_stopped_run__goes_on_from_its_newest_whole_checkpoint(tmp_path: Path, end: FinalState) -> None:
+async def test_stopped_run__resumes_from_its_newest_whole_checkpoint(tmp_path: Path, end: FinalState) -> None:
     run = await stopped_run(tmp_path, end, steps=(3, 5, 8))
     newest = run.checkpoints / "step-8" / "state.json"
     newest.write_bytes(newest.read_bytes() + b" ")

@@ -99,7 +99,7 @@ def test_lock__has_one_holder_and_ends_with_it(run: RunDirectory) -> None:
     third.close()
 
 
-def test_cancel_wish__is_durable_and_a_run_that_nobody_pauses_stays(run: RunDirectory) -> None:
+def test_cancel_request__is_durable_and_an_unrequested_pause_does_nothing(run: RunDirectory) -> None:
     before = run.reader().read_new()
     assert pause_idle_run(run)
     unpause_run(run)

@@ -95,7 +95,7 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
     assert contents(tokenizer.path) == finished
 
 
-def test_failed_one__says_why_and_begins_anew_with_its_new_label(lab: Lab) -> None:
+def test_failed_tokenizer__has_its_error_and_can_be_trained_again(lab: Lab) -> None:
     record = lab.record(label="first")
     lab.store.create(record).fail(BROKE)
     failed = lab.status(record.tokenizer_id)
@@ -134,7 +134,7 @@ def test_manifest__with_a_figure_missing_is_broken(lab: Lab) -> None:
         lab.refused(tokenizer.tokenizer_id, ErrorCode.TOKENIZER_LOAD_FAILED, f"`stats.{figure}` is required")
 
 
-def test_tokenizer_of_a_run__is_kept_by_its_id_complete_and_once(lab: Lab) -> None:
+def test_tokenizer_of_a_run__is_stored_by_its_id_complete_and_once(lab: Lab) -> None:
     own, path = char_tokenizer(["ab", "c"]), lab.folder / "run" / "tokenizer"
     own.save(path)
     name = own.manifest.tokenizer_id

@@ -43,7 +43,7 @@ FOLDERS = {"APP__DATA_ROOT": Path("/a/data"), "APP__ARTIFACTS_ROOT": Path("/a/ar
         (errno.EIO, "/a/data/x", ErrorCode.SERVICE_UNAVAILABLE, "The disk failed (Input/output error):"),
     ],
 )
-def test_error_of_the_disk__is_told_by_its_reason(number: int, path: str | None, code: ErrorCode, said: str) -> None:
+def test_error_of_the_disk__is_named_by_its_reason(number: int, path: str | None, code: ErrorCode, said: str) -> None:
     told = to_app_error(OSError(number, os.strerror(number), path), FOLDERS)
     assert told.code is code
     assert told.message.startswith(said)
@@ -100,7 +100,7 @@ def test_unusable_folder_of_the_settings__is_one_sentence_everywhere(
 
 @pytest.mark.process
 @pytest.mark.parametrize("word", ["train", "worker"])
-def test_full_disk__is_one_sentence_before_anything_is_begun(
+def test_full_disk__is_one_sentence_before_anything_starts(
     word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file can be longer than 1,000 bytes, which the system reports as it reports a full disk."""
@@ -122,7 +122,7 @@ def test_full_disk__is_one_sentence_before_anything_is_begun(
     assert not (tmp_path / "artifacts" / "models").exists()
 
 
-def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_waiting_for_the_disk__is_printed_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start()
     training = story.follower().refresh()
     record_end(story.run, "disk_full", ())

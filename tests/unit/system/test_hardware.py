@@ -11,7 +11,7 @@ import pytest
 from trainer.system import hardware
 
 
-def test_physical_cores__are_all_where_the_system_does_not_tell(
+def test_physical_cores__are_all_cores_where_the_system_names_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def two_unknown_cpus(pid: int) -> set[int]:
@@ -79,7 +79,7 @@ def test_other_programs__are_those_that_use_cores_beside_this_one(tmp_path: Path
     assert hardware.OtherPrograms(times).cores() == 0
 
 
-def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_cores__restricts_to_at_most_the_cores_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.sched_getaffinity(0)
     try:
         for count, left in ((0, len(before)), (len(before) + 5, len(before)), (1, 1)):
@@ -125,7 +125,7 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(
 
 
 @pytest.mark.process
-def test_process__is_dead_if_it_was_on_this_machine_and_is_gone() -> None:
+def test_is_dead__is_true_for_an_ended_process_of_this_machine() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     here = hardware.process_name().rpartition(":")[0]
@@ -148,7 +148,7 @@ def test_memory__is_at_most_what_a_container_may_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "has"), [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("avx512f sse", False), ("", False)]
 )
-def test_bf16__is_what_linux_says_of_the_processor_unless_it_is_limited(
+def test_bf16__follows_the_flags_of_the_processor_unless_it_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, has: bool
 ) -> None:
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):

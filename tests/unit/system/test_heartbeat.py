@@ -48,7 +48,7 @@ def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
 
 
 @pytest.mark.parametrize(("mark", "ends"), [(STEP, True), (ALIVE, True), (PHASE, True), (b"x", False)])
-def test_any_mark__ends_the_silence_and_what_is_none_does_not(mark: bytes, ends: bool) -> None:
+def test_heartbeat__ends_the_silence_and_other_bytes_do_not(mark: bytes, ends: bool) -> None:
     watch = watch_of_steps(0.1)
     assert not any(watch.is_stalled(1.0) for _ in range(10))
     watch.receive(mark, 11.0)
@@ -65,7 +65,7 @@ def test_use_of_the_processor__excuses_a_phase_but_not_an_endless_step() -> None
     assert silence(endless) == 11
 
 
-def test_processor_time__is_told_or_passes_for_ever() -> None:
+def test_processor_time__is_read_or_grows_for_ever() -> None:
     before = processor_ticks(os.getpid())
     while processor_ticks(os.getpid()) == before:
         sum(range(10_000))
@@ -73,7 +73,7 @@ def test_processor_time__is_told_or_passes_for_ever() -> None:
     assert processor_ticks(0) < processor_ticks(0)
 
 
-def test_beat__writes_few_marks_and_each_phase_and_waits_for_nobody() -> None:
+def test_beat__writes_few_marks_and_each_phase_and_never_waits() -> None:
     """Neither for a worker that is stopped, whose pipe is full, nor for one that is gone."""
     reading, writing = os.pipe()
     beat = Heartbeat(writing)

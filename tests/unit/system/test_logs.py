@@ -120,7 +120,7 @@ def test_libraries__only_warn_even_where_we_debug(library: str) -> None:
 
 @pytest.mark.parametrize(("level", "kept"), [("DEBUG", 3), ("INFO", 2), ("WARNING", 1), ("CRITICAL", 0)])
 @pytest.mark.parametrize("shown", ["WARNING", "ERROR"])
-def test_run_log__keeps_what_its_own_level_says_whatever_is_shown(
+def test_run_log__has_its_own_level_whatever_is_shown(
     tmp_path: Path, level: str, kept: int, shown: Literal["WARNING", "ERROR"]
 ) -> None:
     """`mt` shows warnings only, but the logs of the runs that it starts hold how they went."""
@@ -178,7 +178,7 @@ def test_last__takes_so_many_finished_lines_and_reads_no_more(tmp_path: Path) ->
     assert LogReader(path).last(2) == ["last but one", "é" * 100_000]
 
 
-def test_log_that_has_just_begun__is_read_after_the_one_before(tmp_path: Path) -> None:
+def test_new_log__is_read_after_the_rotated_one(tmp_path: Path) -> None:
     path = tmp_path / "logs.jsonl"
     reader = LogReader(path)
     assert (reader.last(5), reader.read_new()) == ([], [])

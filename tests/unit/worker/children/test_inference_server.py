@@ -169,7 +169,7 @@ def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Fi
     assert changed(after, eval=before.eval, files=before.files) == before
 
 
-def test_evaluation__does_not_mend_a_seal_that_was_broken_or_is_missing(finished: Finished) -> None:
+def test_evaluation__does_not_repair_a_broken_or_missing_seal(finished: Finished) -> None:
     with finished.run.path.joinpath("manifest.json").open("a", encoding="utf-8") as file:
         file.write(" ")
     finished.measure()
@@ -220,7 +220,7 @@ def text_of(pieces: list[InferenceRecord | GenerateChunk], index: int = 0) -> st
     return "".join(piece.text for piece in pieces if isinstance(piece, GenerateChunk) and piece.index == index)
 
 
-def test_streamed_text__comes_before_its_answer_and_ends_when_nobody_waits(finished: Finished) -> None:
+def test_streamed_text__comes_before_its_answer_and_ends_without_a_reader(finished: Finished) -> None:
     request: dict[str, object] = {"prompt_text": "the s", "seed": 5, "stop_on_eos": False}
     streamed = asked(GenerateRecord, request, is_streamed=True)
     [whole] = finished.answers(asked(GenerateRecord, request))
@@ -257,7 +257,7 @@ def test_prediction__is_the_likeliest_by_hand(finished: Finished) -> None:
     assert [one.logp for one in found] == pytest.approx([by_hand[i] for i in best], abs=1e-4)
 
 
-def test_chat__goes_on_from_all_that_was_said(finished: Finished) -> None:
+def test_chat__continues_from_all_earlier_turns(finished: Finished) -> None:
     options: dict[str, object] = {"seed": 5, "max_new_tokens": 9}
     turns = [{"request_id": "p", "message": "the sun", "answer": "was shining"}]
     chat = asked(ChatRecord, {"message": "on the sea", "session_id": "s", **options}, turns=turns)

@@ -79,7 +79,7 @@ async def test_equal_requests__make_equal_tokenizers_under_the_id_of_the_request
     assert one.encode("LINE") == one.encode("line")
 
 
-async def test_text_that_is_gone_or_another_one__is_not_found(tmp_path: Path) -> None:
+async def test_corpus_that_is_deleted_or_changed__is_not_found(tmp_path: Path) -> None:
     record = await record_of(tmp_path, {"text": ["ab", "cd", "ef"]})
     text = tmp_path / "data" / "corpus" / "text.txt"
     for change, sentence in (
