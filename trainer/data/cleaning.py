@@ -7,6 +7,7 @@ keeps them, in every language.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from string import ascii_lowercase, digits, punctuation
@@ -53,38 +54,31 @@ class StepCounts:
 
     def __init__(self, steps: Iterable[BuildStep] = ()) -> None:
         names: tuple[StepName, ...] = get_args(StepName)
-        self._steps = {name: _Step(BuildStep(step=name)) for name in names} | {each.step: _Step(each) for each in steps}
+        self._steps: dict[StepName, Counter[str]] = {name: Counter() for name in names}
+        for each in steps:
+            counts: dict[str, int] = each.model_dump(exclude={"step"})
+            self._steps[each.step].update(counts)
 
     def count(self, step: StepName, before: str, after: str | None, changes: int = 0) -> None:
         """Count a line before a step and after it; None: the step dropped the line."""
         counted = self._steps[step]
-        counted.lines_in += 1
-        counted.characters_in += len(before) + 1
-        counted.changes += changes
+        counted["lines_in"] += 1
+        counted["characters_in"] += len(before) + 1
+        counted["changes"] += changes
         if after is not None:
-            counted.lines_out += 1
-            counted.characters_out += len(after) + 1
+            counted["lines_out"] += 1
+            counted["characters_out"] += len(after) + 1
 
     @property
     def kept_lines(self) -> int:
-        return self._steps["repeated_lines"].lines_out
+        return self._steps["repeated_lines"]["lines_out"]
 
     @property
     def kept_characters(self) -> int:
-        return self._steps["repeated_lines"].characters_out
+        return self._steps["repeated_lines"]["characters_out"]
 
     def records(self) -> tuple[BuildStep, ...]:
-        return tuple(
-            BuildStep(
-                step=name,
-                lines_in=step.lines_in,
-                characters_in=step.characters_in,
-                lines_out=step.lines_out,
-                characters_out=step.characters_out,
-                changes=step.changes,
-            )
-            for name, step in self._steps.items()
-        )
+        return tuple(BuildStep(step=name, **counts) for name, counts in self._steps.items())
 
     def removals(self) -> Iterator[Removal]:
         """Yield the steps that removed characters; the conversions to IPA and to other symbols remove none."""
@@ -92,15 +86,6 @@ class StepCounts:
             characters = step.characters_in - step.characters_out
             if characters > 0 and step.step not in ("blank_lines", "ipa", "symbol_map"):
                 yield Removal(step=step.step, characters=characters, share=characters / step.characters_in)
-
-
-class _Step:
-    """A BuildStep that is being counted."""
-
-    def __init__(self, start: BuildStep) -> None:
-        self.lines_in, self.characters_in = start.lines_in, start.characters_in
-        self.lines_out, self.characters_out = start.lines_out, start.characters_out
-        self.changes = start.changes
 
 
 class Cleaner:

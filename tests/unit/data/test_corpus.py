@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from xxhash import xxh3_64_digest
 
 from tests.support.properties import for_all, for_all_pairs
@@ -18,8 +20,18 @@ from tests.support.strategies import any_line_lists, line_lists, rules, texts
 from tests.support.tiny_models import NFC, lines_in, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization, SplitBy
-from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule, line_digests, read_lines, split_labels
+from trainer.data.corpus import (
+    SPLITS,
+    Split,
+    SplitCorpus,
+    SplitRule,
+    StoredLines,
+    line_digests,
+    read_lines,
+    split_labels,
+)
 from trainer.data.normalization import documents, normalized, normalized_lines
+from trainer.data.text import TextBlock
 
 RULE = SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7)
 
@@ -114,13 +126,6 @@ def test_split__is_that_of_the_sorted_digests(lines: list[str], rule: SplitRule)
         labels = labels_of(many, rule)
         assert labels == labels_by_sorting(many, rule)
         assert set(labels) == ({0, 1, 2} if rule.test_fraction else {0, 1})
-
-
-def test_split__with_many_equal_lines_is_that_of_the_sorted_digests() -> None:
-    lines = ["often"] * 50 + [f"line {i}" for i in range(50)]
-    for seed in range(30):
-        rule = RULE._replace(seed=seed)
-        assert labels_of(lines, rule) == labels_by_sorting(lines, rule)
 
 
 @pytest.mark.parametrize("lines", [["a"] * 30, ["a", "b"] * 15])
@@ -252,3 +257,35 @@ def test_split_corpus__given_texts_replace_the_cut(tmp_path: Path) -> None:
     assert [len(half["train"]), half["validation"], len(half["test"])] == [16, ["v"], 4]
     with refused(ErrorCode.CORPUS_EMPTY, "validation corpus has only empty lines"):
         SplitCorpus(corpus, NFC, RULE, validation=write(tmp_path, [" "], "empty.txt"))
+
+
+def blocks_of(lines: list[str]) -> list[TextBlock]:
+    texts = ["\n".join(lines), "ascii\nonly", "\n".join(reversed(lines))]
+    return [TextBlock(text, text.encode()) for text in texts]
+
+
+@for_all(any_line_lists)
+def test_lines__are_read_as_they_were_stored(lines: list[str]) -> None:
+    blocks = blocks_of(lines)
+    stored = StoredLines()
+    assert stored.add_all(blocks[:1]) + stored.add_all(blocks[1:]) == stored.add_all(blocks)
+    assert stored.count == 2 * sum(block.text.count("\n") + 1 for block in blocks)
+    expected = [block.text for block in blocks * 2]
+    for _ in range(2):
+        assert list(stored.blocks()) == expected
+
+
+@for_all_pairs(any_line_lists, st.lists(st.integers(0, 2), min_size=1, max_size=9))
+def test_lines__of_some_labels_are_those_that_a_loop_finds(lines: list[str], pattern: list[int]) -> None:
+    blocks = blocks_of(lines)
+    stored = StoredLines()
+    stored.add_all(blocks)
+    expected = lines_in(block.text for block in blocks)
+    values = [pattern[number % len(pattern)] for number in range(len(expected))]
+    labels: NDArray[np.uint8] = np.array(values, dtype=np.uint8)
+    for wanted in ([0], [1, 2], [0, 1, 2]):
+        found: dict[int, list[str]] = {label: [] for label in wanted}
+        for label, block in stored.labelled_blocks(labels, wanted):
+            found[label] += block.split("\n")
+        for label in wanted:
+            assert found[label] == [line for line, other in zip(expected, values, strict=True) if other == label]
