@@ -29,17 +29,17 @@ from trainer.contracts.experiments import (
     TextKind,
 )
 from trainer.experiments.correlation import ExcessTable, correlations
-from trainer.experiments.masks import (
+from trainer.experiments.quantities import Scores, SeedTables, Table, all_tables, excesses, symmetric_distances
+from trainer.experiments.sections import (
     Sections,
+    TextLosses,
     are_among,
     frequent_characters,
     known_characters,
     scored_by_all,
     section_scores,
 )
-from trainer.experiments.quantities import Scores, SeedTables, Table, all_tables, excesses, symmetric_distances
 from trainer.experiments.segments import Assimilator
-from trainer.experiments.text_losses import TextLosses
 from trainer.experiments.trigram import Trigram
 from trainer.experiments.validity import Family, Measured, average_linkage, gap, validity
 

@@ -5,7 +5,7 @@ never a mean of means. The excess is the part above the cross-entropy of the tex
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -219,20 +219,10 @@ def _scores_of(rows: Sequence[SectionScore], kept: Sequence[int]) -> Scores:
     )
 
 
-def _cells(table: Table) -> Iterator[tuple[str, str]]:
-    """Yield listener and text of each cell of the matrix, listener by listener."""
-    yield from ((listener, text) for listener in table for text in table)
-
-
 def _comparisons(table: Table) -> Iterator[tuple[str, str, str]]:
     """Yield text and two listeners, in alphabetical order; the text's own model is none of them."""
     for text in sorted(table):
         yield from ((text, a, b) for a, b in combinations(sorted(other for other in table if other != text), 2))
-
-
-def _pairs(table: Table) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of languages in alphabetical order."""
-    yield from combinations(sorted(table), 2)
 
 
 def _statistics(scored: SeedTables) -> Iterator[Statistic]:
@@ -241,13 +231,13 @@ def _statistics(scored: SeedTables) -> Iterator[Statistic]:
     The cross-entropy of the text's own model cancels in the difference of two listeners' excess.
     """
     table, are_linked = scored.seeds[0], scored.are_seeds_linked
-    pooled = {cell: _pooled([seed[cell[0]][cell[1]] for seed in scored.seeds]) for cell in _cells(table)}
-    for listener, text in _cells(table):
+    pooled = {cell: _pooled([seed[cell[0]][cell[1]] for seed in scored.seeds]) for cell in product(table, repeat=2)}
+    for listener, text in product(table, repeat=2):
         if listener != text:
             yield Statistic(0, (Difference(pooled[listener, text], pooled[text, text]),), are_linked)
     for seed, (text, a, b) in enumerate(_comparisons(table)):
         yield Statistic(seed, (Difference(pooled[a, text], pooled[b, text]),), are_linked)
-    for seed, (a, b) in enumerate(_pairs(table)):
+    for seed, (a, b) in enumerate(combinations(sorted(table), 2)):
         on_b, on_a = Difference(pooled[a, b], pooled[b, b]), Difference(pooled[a, a], pooled[b, a])
         yield Statistic(seed, (on_b, on_a), are_linked)
 
@@ -264,7 +254,7 @@ def _tables(scored: SeedTables, found: Iterator[Interval]) -> Tables:
     }
     excess = {(a, b): nats - cross_entropy[b, b] for (a, b), nats in cross_entropy.items()}
     matrix: list[MatrixRow] = []
-    for listener, text in _cells(table):
+    for listener, text in product(table, repeat=2):
         interval = Interval(low=0.0, high=0.0) if listener == text else next(found)
         scores = table[listener][text]
         matrix.append(
@@ -298,7 +288,7 @@ def _tables(scored: SeedTables, found: Iterator[Interval]) -> Tables:
             )
         )
     asymmetry: list[AsymmetryRow] = []
-    for a, b in _pairs(table):
+    for a, b in combinations(sorted(table), 2):
         interval = next(found)
         asymmetry.append(
             AsymmetryRow(

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.experiments.masks import Sections
-from trainer.experiments.text_losses import TextLosses
+from trainer.experiments.sections import Sections, TextLosses
 
 MAX_CHARACTERS = 4_000_000
 _WEIGHTS = (0.05, 0.25, 0.70)  # of unigrams, bigrams and trigrams

@@ -11,8 +11,8 @@ from trainer.artifacts.experiments import ExperimentDirectory, encodings_of, los
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import Encoding
 from trainer.data.normalization import normalized
+from trainer.experiments.sections import TextLosses
 from trainer.experiments.segments import SEGMENTS, Assimilator
-from trainer.experiments.text_losses import TextLosses
 from trainer.inference.scoring import sequence_surprisals
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer

@@ -12,9 +12,8 @@ from tests.support.refusals import refused
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import SectionScore, SectionsFile, SectionTable
-from trainer.experiments.masks import Sections, section_scores
 from trainer.experiments.quantities import recompute, symmetric_distances, tables
-from trainer.experiments.text_losses import TextLosses
+from trainer.experiments.sections import Sections, TextLosses, section_scores
 
 A_CHAIN = {("a", "a"): 3 / 4, ("a", "b"): 1 / 4, ("b", "a"): 1 / 2, ("b", "b"): 1 / 2}
 B_CHAIN = {("a", "a"): 1 / 2, ("a", "b"): 1 / 2, ("b", "a"): 1 / 2, ("b", "b"): 1 / 2}

@@ -20,7 +20,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import Encoding, ExperimentRecord, ExperimentText, ExperimentTexts, ScoringMode
 from trainer.contracts.tokenizers import Normalization
-from trainer.experiments.text_losses import TextLosses
+from trainer.experiments.sections import TextLosses
 from trainer.inference import section_scores
 from trainer.inference.section_scores import known_characters, score_experiment_texts
 from trainer.models.base import LanguageModel

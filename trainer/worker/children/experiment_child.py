@@ -29,9 +29,8 @@ from trainer.data.text import corpus_sha256
 from trainer.experiments.analysis import KINDS, Listener, analyse
 from trainer.experiments.ratings_file import read_ratings
 from trainer.experiments.report import write_report
-from trainer.experiments.sections import cut_sections, shuffle_sections
+from trainer.experiments.sections import TextLosses, cut_sections, shuffle_sections
 from trainer.experiments.segments import Assimilator
-from trainer.experiments.text_losses import TextLosses
 from trainer.inference.section_scores import known_characters
 from trainer.queue.experiments import held_out_request
 from trainer.system.files import to_app_error
