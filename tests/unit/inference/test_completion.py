@@ -1,8 +1,4 @@
-"""Completions: echoes against references and scores, offsets, ends, seeds, chunks and refusals.
-
-lm-evaluation-harness 0.4.13 (`local-completions`) sends batches of token ids with `echo`, one greedy token and one
-likeliest token, and sums the log probabilities from the end of the context to the last but one.
-"""
+"""Completions: echoes against references and scores, offsets, ends, seeds, chunks and refusals."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -114,32 +110,6 @@ def test_echo__has_the_log_probabilities_of_the_reference(name: str, max_tokens:
         assert choice.prompt_tokens == len(prompt)
         assert len(choice.tokens) == choice.prompt_tokens + choice.completion_tokens
         assert choice.completion_tokens <= max_tokens
-
-
-def read_by_harness(choice: CompletionChoice, context_length: int) -> tuple[float, bool]:
-    """The likelihood of what follows a context, and whether it is the greedy continuation."""
-    logprobs = [value or 0 for value in (choice.token_logprobs or ())[context_length:-1]]
-    tops = (choice.top_logprobs or ())[context_length:-1]
-    return sum(logprobs), all(value == max((top or {}).values()) for value, top in zip(logprobs, tops, strict=True))
-
-
-@pytest.mark.parametrize("name", ["gpt2", "lstm"])
-def test_harness__finds_each_ends_likelihood_and_if_it_is_greedy(name: str) -> None:
-    model, after = reference_of(name)
-    best = {prompt: [max(range(13), key=log_p.__getitem__) for log_p in after[prompt]] for prompt in PROMPTS}
-    values: dict[str, object] = {"echo": True, "temperature": 0, "logprobs": 1, "max_tokens": 1}
-    found = choices(model, WITH_MASK, prompts=PROMPTS, **values)
-    likely = choices(model, WITH_MASK, prompts=[(*prompt, best[prompt][-1]) for prompt in PROMPTS[:3]], **values)
-    for prompt, length, choice in zip(PROMPTS, [3, 1, 5, 20], found, strict=True):
-        total, is_greedy = read_by_harness(choice, length)
-        places = range(length, len(prompt))
-        assert total == pytest.approx(sum(after[prompt][place - 1][prompt[place]] for place in places), abs=1e-4)
-        assert is_greedy == all(prompt[place] == best[prompt][place - 1] for place in places)
-    for prompt, choice in zip(PROMPTS, likely, strict=False):
-        total, is_greedy = read_by_harness(choice, len(prompt))
-        assert total == pytest.approx(max(after[prompt][-1]), abs=1e-4)
-        assert is_greedy
-    assert [choice.index for choice in found] == [0, 1, 2, 3]
 
 
 def test_echo__of_a_full_context_has_one_more_token_and_no_further_one() -> None:

@@ -6,10 +6,8 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tests.support.families import effective_of, vocabulary
-from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import small_model, tensor_of
 from trainer.config.validation import parse
@@ -187,18 +185,3 @@ def test_training__computes_the_layers_of_torch_with_dropout_between_them(
     assert torch.allclose(ours, model.logits(hidden.transpose(0, 1)), atol=1e-6)
     torch.autograd.backward([ours.square().mean()])
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in model.parameters())
-
-
-@pytest.mark.parametrize("architecture", slow_except(ARCHITECTURES, "rnn"))
-def test_tied_model__learns_one_batch_by_heart(architecture: RnnArchitecture) -> None:
-    torch.manual_seed(2)
-    model, losses = model_of(config_of(architecture, tied=True, embedding_size=16, hidden_size=32), 12), list[float]()
-    ids = torch.randint(12, (4, 13))
-    optimizer = torch.optim.Adam(list(model.parameters()), lr=0.02)
-    for _ in range(120):
-        loss = functional.cross_entropy(model.forward(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
-        optimizer.zero_grad()
-        torch.autograd.backward([loss])
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5

@@ -217,30 +217,28 @@ def test_unknown_characters__are_all_that_unknown_tokens_stand_for(kind: str, tm
         assert found == (0 if kind in LOSSLESS else expected)
 
 
-@for_all_pairs(trained_on, anything)
-def test_any_text__loses_unknown_characters_and_nothing_else(known_text: str, text: str) -> None:
-    learned = normalize("NFC", f"x {known_text}").rstrip("\r")  # of SentencePiece no line ends in it
-    normal = normalize("NFC", text)
-    for kind in LEARNED:
-        tokenizer = made(kind, [learned])
-        known = set(learned) - set(RESERVED if kind.startswith("sentencepiece") else "")
-        ids, spans, unknown = tokenizer.encode(text), tokenizer.spans(text), sum(c not in known for c in normal)
-        assert tokenizer.decode(ids) == "".join(c for c in normal if c in known)
-        assert tiles(spans, normal) and len(spans) == len(ids)
-        if kind.startswith("sentencepiece"):
-            assert (tokenizer.special_ids.unk in ids) == (unknown > 0)
-        else:
-            assert ids.count(tokenizer.special_ids.unk) == unknown
-        if kind == "char":
-            assert [i != tokenizer.special_ids.unk for i in ids] == [c in known for c in normal]
-            assert spans == [(i, i + 1) for i in range(len(normal))]
-            with TemporaryDirectory() as folder:
-                tokenizer.save(Path(folder))
-                loaded = load_tokenizer(Path(folder))
-            manifest = TokenizerManifest.model_validate_json(tokenizer.manifest.model_dump_json())
-            assert loaded.manifest == tokenizer.manifest == manifest
-            lines = [learned, "x", learned]
-            assert ids_of(loaded, lines) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
+@for_all_pairs(st.sampled_from(LEARNED), st.tuples(trained_on, anything))
+def test_any_text__loses_unknown_characters_and_nothing_else(kind: str, given: tuple[str, str]) -> None:
+    learned = normalize("NFC", f"x {given[0]}").rstrip("\r")  # of SentencePiece no line ends in it
+    text, normal, tokenizer = given[1], normalize("NFC", given[1]), made(kind, [learned])
+    known = set(learned) - set(RESERVED if kind.startswith("sentencepiece") else "")
+    ids, spans, unknown = tokenizer.encode(text), tokenizer.spans(text), sum(c not in known for c in normal)
+    assert tokenizer.decode(ids) == "".join(c for c in normal if c in known)
+    assert tiles(spans, normal) and len(spans) == len(ids)
+    if kind.startswith("sentencepiece"):
+        assert (tokenizer.special_ids.unk in ids) == (unknown > 0)
+    else:
+        assert ids.count(tokenizer.special_ids.unk) == unknown
+    if kind == "char":
+        assert [i != tokenizer.special_ids.unk for i in ids] == [c in known for c in normal]
+        assert spans == [(i, i + 1) for i in range(len(normal))]
+        with TemporaryDirectory() as folder:
+            tokenizer.save(Path(folder))
+            loaded = load_tokenizer(Path(folder))
+        manifest = TokenizerManifest.model_validate_json(tokenizer.manifest.model_dump_json())
+        assert loaded.manifest == tokenizer.manifest == manifest
+        lines = [learned, "x", learned]
+        assert ids_of(loaded, lines) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
 
 
 @for_all(any_lines)
@@ -261,14 +259,14 @@ def test_any_text__comes_back_from_bytes(text: str) -> None:
             assert tokenizer.unknown_characters(line, documents) == (line.count("\u2581") if of_package else 0)
 
 
-@for_all_pairs(specials_and_text, specials_and_text)
-def test_special_tokens_in_a_text__are_text_though_learned_from(known: str, text: str) -> None:
-    for kind in SUBWORD:
-        tokenizer = made(kind, [f"{known} {known} <s>[PAD]##"] * 3)
-        specials = set(tokenizer.manifest.special_tokens.values()) - {tokenizer.special_ids.unk}
-        ids = tokenizer.encode(text)
-        assert not specials & set(ids)
-        assert tokenizer.decode(ids) == "".join(c for c in text if c in f"{known} <s>[PAD]##")
+@for_all_pairs(st.sampled_from(SUBWORD), st.tuples(specials_and_text, specials_and_text))
+def test_special_tokens_in_a_text__are_text_though_learned_from(kind: str, given: tuple[str, str]) -> None:
+    known, text = given
+    tokenizer = made(kind, [f"{known} {known} <s>[PAD]##"] * 3)
+    specials = set(tokenizer.manifest.special_tokens.values()) - {tokenizer.special_ids.unk}
+    ids = tokenizer.encode(text)
+    assert not specials & set(ids)
+    assert tokenizer.decode(ids) == "".join(c for c in text if c in f"{known} <s>[PAD]##")
 
 
 _odd = st.lists(
@@ -276,19 +274,21 @@ _odd = st.lists(
 )
 
 
-@for_all_pairs(st.tuples(texts, st.booleans()), st.one_of(specials_and_text, _odd.map("".join), any_lines))
-def test_library_file__gives_equal_ids(made_from: tuple[str, bool], odd: str) -> None:
-    text, lowercase = made_from
-    for kind in ("char", "word", "byte", "bpe", "wordpiece", "bpe with bytes"):
-        lines = [*LINES, text, "##a # ## the 'quoted' king ΑΣ İ"]
-        ours = made(kind, lines, normalization={"lowercase": lowercase})
-        library = library_tokenizer(ours)
-        for shown in (text, odd, text + odd, "[BOS] e\u0301 ΑΣ İ"):
-            encoding = library.encode(normalize("NFC", shown), add_special_tokens=False)
-            assert encoding.ids == ours.encode(shown)
-            if kind in SUBWORD:
-                assert ours.tokens(encoding.ids) == encoding.tokens
-                assert ours.decode(encoding.ids) == library.decode(encoding.ids)
+_of_library = st.sampled_from(["char", "word", "byte", "bpe", "wordpiece", "bpe with bytes"])
+
+
+@for_all_pairs(st.tuples(_of_library, texts, st.booleans()), st.one_of(specials_and_text, _odd.map("".join), any_lines))
+def test_library_file__gives_equal_ids(made_from: tuple[str, str, bool], odd: str) -> None:
+    kind, text, lowercase = made_from
+    lines = [*LINES, text, "##a # ## the 'quoted' king ΑΣ İ"]
+    ours = made(kind, lines, normalization={"lowercase": lowercase})
+    library = library_tokenizer(ours)
+    for shown in (text, odd, text + odd, "[BOS] e\u0301 ΑΣ İ"):
+        encoding = library.encode(normalize("NFC", shown), add_special_tokens=False)
+        assert encoding.ids == ours.encode(shown)
+        if kind in SUBWORD:
+            assert ours.tokens(encoding.ids) == encoding.tokens
+            assert ours.decode(encoding.ids) == library.decode(encoding.ids)
 
 
 def sized(kind: str, lines: Sequence[str]) -> Tokenizer:
