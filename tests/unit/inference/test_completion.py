@@ -347,11 +347,3 @@ def test_requests_together__are_answered_as_alone_or_withdrawn() -> None:
         for one, other in zip(ended[f"q{number}"].choices or (), alone, strict=True):
             assert (one.text, one.tokens, one.text_offset) == (other.text, other.tokens, other.text_offset)
             assert logprobs_of(one) == pytest.approx(logprobs_of(other), abs=1e-5)
-    together = choices(model_of("gpt2"), WITH_MASK, prompts=PROMPTS, echo=True, logprobs=2, seed=0, temperature=0)
-    alone = tuple(
-        choices(model_of("gpt2"), WITH_MASK, prompts=[p], echo=True, logprobs=2, seed=0, temperature=0)[0]
-        for p in PROMPTS
-    )
-    for one, other in zip(together, alone, strict=True):
-        assert (one.text, one.tokens, one.finish_reason) == (other.text, other.tokens, other.finish_reason)
-        assert logprobs_of(one) == pytest.approx(logprobs_of(other), abs=1e-5)

@@ -16,7 +16,6 @@ from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitect
 from trainer.models import build
 from trainer.models.dropout import dropout
 from trainer.models.recurrent import RecurrentModel
-from trainer.reports.comparison import model_name
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))
@@ -76,15 +75,6 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
     head = h * e + e + v if tied else h * v + v
     assert model.parameter_count() == v * e + recurrent + head
     assert model.input_embedding().weight.shape == (v, e)
-
-
-@pytest.mark.parametrize("tokens", [10, 1000])
-def test_word_model__has_the_layers_and_parameters_of_the_results_table(tokens: int) -> None:
-    config = effective_of("lstm", model=None).model
-    model = build(config, vocabulary(tokens))
-    assert model_name(config) == "LSTM-2x512"
-    assert model.parameter_count() == 3_678_208 + 769 * tokens
-    assert [type(part).__name__ for part in model.children()] == ["Embedding", "LSTM", "Linear"]
 
 
 @pytest.mark.parametrize("family", ["lstm", "char_lstm"])

@@ -1,8 +1,6 @@
 """Subword tokenizers: the merges of each method, sizes, and special tokens in every style and under other names."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from time import process_time
 
 import numpy as np
 import pytest
@@ -84,27 +82,6 @@ def test_rare_pairs__become_no_tokens(method: str) -> None:
 def test_word_of_a_hundred_thousand_letters__is_encoded_and_decoded(method: str) -> None:
     text = "king" * 25_000
     assert KINGS[method].decode(KINGS[method].encode(text)) == text
-
-
-@pytest.mark.slow
-@every_library_method
-def test_word_of_a_million_letters__costs_as_much_a_letter_as_shorter_ones(method: str) -> None:
-    text = "king" * 250_000
-    short_ids, short_seconds = encode_timed(method, text[:62_500])
-    ids, seconds = encode_timed(method, text)
-    assert seconds < 128 * short_seconds  # 16 times as long: 16 times as much, not 256 times
-    assert KINGS[method].decode(ids) == text
-    assert KINGS[method].decode(short_ids) == text[:62_500]
-
-
-def encode_timed(method: str, text: str) -> tuple[Sequence[int], float]:
-    """The ids, and the processor's seconds for them at best."""
-    seconds: list[float] = []
-    for _ in range(3):
-        begun = process_time()
-        KINGS[method].encode(text)
-        seconds.append(process_time() - begun)
-    return KINGS[method].encode(text), min(seconds)
 
 
 NAMES = {

@@ -213,17 +213,6 @@ def test_score__is_that_of_one_pass_over_the_text(family: str) -> None:
     assert (alone.n_scored, alone.n_chars) == (size - 1, size - 1)
 
 
-@pytest.mark.parametrize("family", ["lstm", "gpt2"])
-@every_method
-def test_score__of_a_text_is_its_evaluation(family: str, method: str) -> None:
-    tokenizer = TOKENIZERS[method]
-    model = model_of(family, vocabulary_of(tokenizer))
-    scored = score(model, tokenizer, TEXT * 2, detail_level="summary")
-    found = evaluate(model, documents_of(tokenizer, TEXT * 2), resolve(effective_of(family)))
-    assert scored.n_scored == found.tokens
-    assert scored.loss == pytest.approx(found.loss_nats, abs=1e-6)
-
-
 def test_score__of_newlines_is_theirs_and_of_no_tokens_refused() -> None:
     assert score(MODEL, CHARACTERS, "\n\n").surprisal == pytest.approx(surprisals(MODEL, [NEWLINE] * 3), abs=1e-5)
     with pytest.raises(AppError, match=r"^`text` has nothing to score: it is blank\.$"):
