@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from bot.people.watchers import Ledger, read_ledger
 from tests.support.checkpoints import checkpoint, same
@@ -61,6 +62,25 @@ def fault_of_checkpoints(folder: Path, promised: int) -> str | None:
         return f"{step} is another"
     store.save(CHECKPOINTS[step + 1])
     return None if same(CHECKPOINTS[step + 1], store.recover().checkpoint) else "the next save is not found"
+
+
+def save_scheduled(folder: Path, disk: Disk) -> Iterator[Step]:
+    store = CheckpointStore(folder / "checkpoints", disk)
+    for step in (1, 2):
+        yield partial(store.save_scheduled, CHECKPOINTS[step].state, CHECKPOINTS[step].weights)
+
+
+def fault_of_scheduled(folder: Path, promised: int) -> str | None:
+    store = CheckpointStore(folder / "checkpoints", UnsyncedDisk())
+    assert store.recover().checkpoint is None
+    kept = len(store.scheduled_steps())
+    for step in store.scheduled_steps():
+        try:
+            assert torch.equal(store.scheduled_weights(step)["weight"], CHECKPOINTS[step].weights["weight"])
+        except AppError as error:
+            return error.message
+    store.save_scheduled(CHECKPOINTS[4].state, CHECKPOINTS[4].weights)
+    return None if promised <= kept and store.scheduled_steps()[-1] == 4 else f"{kept} are kept"
 
 
 def accept_and_end(folder: Path, disk: Disk) -> Iterator[Step]:
@@ -169,6 +189,7 @@ def fault_of_record(folder: Path, promised: int) -> str | None:
 
 KEPT = {
     "checkpoints": Kept(save_checkpoints, fault_of_checkpoints, ("file", ".tmp-", "parent"), 39, states=100),
+    "scheduled checkpoints": Kept(save_scheduled, fault_of_scheduled, ("file", ".tmp-", "parent"), 16),
     "run": Kept(accept_and_end, fault_of_run, ("file", "parent"), 24),
     "events": Kept(append_events, fault_of_log, ("file",), 12),
     "ledger": Kept(note_watchers, fault_of_ledger, ("parent",), 18),

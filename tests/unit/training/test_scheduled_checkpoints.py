@@ -1,7 +1,6 @@
-"""Checkpoints of a schedule: kept by trainings, interrupted or not, beside failing disks and power cuts."""
+"""Checkpoints of a schedule: kept by trainings, interrupted or not, beside later checkpoints and flipped bits."""
 
 from collections.abc import Callable
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,15 +9,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tests.support.checkpoints import checkpoint, names
-from tests.support.crash_states import RecordingDisk, lay_out
-from tests.support.disk_failures import CODES, failing, told
 from tests.support.refusals import refused
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, after, digest, observed
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import Progress
-from trainer.system.files import Disk, read_record
+from trainer.system.files import read_record
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.loop import SavedCheckpoint, TrainingCallbacks
 
@@ -123,56 +120,3 @@ def test_kept_weights__are_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     (tmp_path / "scheduled" / "step-3").rename(tmp_path / "step-3")
     found = CheckpointStore(tmp_path).recover()
     assert found.checkpoint is None and len(found.quarantined) == 1
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_keep__that_fails_anywhere_leaves_nothing_half_and_works_later(tmp_path: Path, code: int) -> None:
-    for number, disk in enumerate(failing(code, at_least=8)):
-        folder = tmp_path / str(number)
-        store = CheckpointStore(folder, disk)
-        told(partial(keep, store, 3), disk, code)
-        disk.mend()
-        weights = keep(store, 3)
-        assert CheckpointStore(folder).recover().checkpoint is None
-        assert names(folder / "scheduled") == ["step-3"]
-        assert _digest(store.scheduled_weights(3)) == _digest(weights)
-
-
-def lost_states(folder: Path, without: str | None = None) -> tuple[int, int]:
-    """The number of states that a power cut may leave, and in how many what was acknowledged is not there whole."""
-    (folder / "run").mkdir()
-    disk = RecordingDisk(folder / "run", without)
-    weights = keep(CheckpointStore(folder / "run" / "checkpoints", disk), 3)
-    disk.acknowledge()
-    count = wrong = 0
-    for tree, acknowledged in disk.states():
-        count += 1
-        lay_out(tree, folder / "state")
-        store = CheckpointStore(folder / "state" / "checkpoints", _Unsynced())
-        store.recover()
-        steps = store.scheduled_steps()
-        if acknowledged and not steps:
-            wrong += 1
-        for step in steps:
-            try:
-                wrong += _digest(store.scheduled_weights(step)) != _digest(weights)
-            except AppError:
-                wrong += 1
-        if wrong and without:
-            break
-    return count, wrong
-
-
-class _Unsynced(Disk):
-    def flush(self, descriptor: int) -> None:
-        pass
-
-
-def test_keep__is_complete_or_absent_after_any_crash(tmp_path: Path) -> None:
-    count, wrong = lost_states(tmp_path)
-    assert (count > 20, wrong) == (True, 0)
-
-
-@pytest.mark.parametrize("kind", ["file", ".tmp-", "parent"])
-def test_keep__with_one_kind_of_sync_left_out_is_found_wanting(tmp_path: Path, kind: str) -> None:
-    assert lost_states(tmp_path, kind)[1] > 0
