@@ -22,7 +22,8 @@ from bot.session.client import Bot
 from trainer.artifacts.outcome import last_lines
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
-from trainer.contracts.runs import Accepted, LogLevel
+from trainer.contracts.runs import Accepted
+from trainer.contracts.training_options import LogLevel
 from trainer.people.language import _
 
 _Level = Literal["debug", "info", "warning", "error"]

@@ -31,8 +31,7 @@ from bot.messages.text import (
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.inference import Sample, perplexity
-from trainer.contracts.leaks import Leaks
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import _, numeral, plural
 

@@ -9,8 +9,7 @@ import pytest
 from tests.support import ROOT, add_corpus, processes, some_text
 from tests.support.libraries import stand_ins
 from tests.support.run_shell import Shell, enter
-from trainer.contracts.leaks import Leak
-from trainer.contracts.runs import SplitSizes
+from trainer.contracts.runs import Leak, SplitSizes
 from trainer.training.inspect_corpus import CorpusInspection
 
 STORED = ROOT / "tests" / "fixtures" / "tokenizers"

@@ -26,7 +26,7 @@ from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.presets import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
-from trainer.contracts.runs import CheckpointRule
+from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.training.checkpoint import CheckpointStore
 

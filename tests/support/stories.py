@@ -22,8 +22,7 @@ from trainer.contracts.events import (
     MetricsConfig,
     MetricsProgress,
 )
-from trainer.contracts.leaks import Leaks
-from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
+from trainer.contracts.runs import CorpusRef, Leaks, RunRecord, TrainRequest
 
 BEGIN = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 STARTER = 700

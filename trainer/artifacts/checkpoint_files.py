@@ -7,7 +7,7 @@ from typing import Literal
 
 from trainer.contracts.base import FileRecord, Frozen, Sha256
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import EarlyStopping
+from trainer.contracts.training_options import EarlyStopping
 from trainer.system.files import changed_files, read_record, read_regular
 
 MANIFEST, STATE, WEIGHTS, OPTIMIZER_STATE = "manifest.json", "state.json", "model.safetensors", "optimizer.pt"

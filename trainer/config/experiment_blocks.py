@@ -18,8 +18,9 @@ from trainer.config.validation import block, format_value, has_path, merged, par
 from trainer.contracts import models
 from trainer.contracts.base import Count, Frozen, Positive, Probability, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
-from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps, Setting, TrainRequest
+from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
+from trainer.contracts.training_options import CheckpointRule, LogLevel, ScheduledSteps
 
 
 def _is_relative(path: str) -> bool:

@@ -10,16 +10,9 @@ from trainer.contracts import models, tokenizers
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import (
-    DEFAULT_MLM_PROBABILITY,
-    CheckpointRule,
-    CorpusRef,
-    EffectiveRequest,
-    OptimizerConfig,
-    RunManifest,
-    TrainRequest,
-)
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
+from trainer.contracts.training_options import DEFAULT_MLM_PROBABILITY, CheckpointRule, OptimizerConfig
 from trainer.contracts.wording import counted
 
 _NOT_HASHED = {

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from trainer.contracts.base import Frozen, Identifier, Phase, Sha256, StopCause, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.inference import KindName
-from trainer.contracts.leaks import Leaks
 from trainer.contracts.models import ModelFamily
+from trainer.contracts.runs import Leaks
 
 
 class EventBase(Frozen):

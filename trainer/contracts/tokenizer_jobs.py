@@ -9,7 +9,8 @@ from trainer.contracts import tokenizers
 from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp, WaitReason
 from trainer.contracts.errors import RunError
 from trainer.contracts.rules import json_schema_rule, requires_field
-from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, Label
+from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef
+from trainer.contracts.training_options import Label
 
 _METHODS: list[JsonValue] = [*tokenizers.METHODS]
 _NONE: JsonDict = {"type": "null"}

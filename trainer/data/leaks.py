@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contracts.leaks import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
+from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import SplitCorpus
 

@@ -34,9 +34,8 @@ from trainer.config.train_request import with_stored_tokenizer
 from trainer.contracts.base import changed
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
-from trainer.contracts.leaks import Leaks
 from trainer.contracts.models import Architecture
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunManifest, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig, has_byte_fallback
 from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.normalization import normalized

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from trainer.config.validation import parse_json
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
+from trainer.contracts.runs import HELD_OUT_SPLITS, CorpusRef, EffectiveRequest, Leaks, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.leaks import measure_leaks

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.contracts.runs import Strategy
+from trainer.contracts.training_options import Strategy
 from trainer.training.batches import Batch
 from trainer.training.processes import LossSum, Processes, Weights
 

@@ -7,8 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.leaks import HELD_OUT_SPLITS, Leaks
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes, leaks_of
+from trainer.contracts.runs import HELD_OUT_SPLITS, CorpusRef, EffectiveRequest, Leaks, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.data.corpus import Split, read_lines
 from trainer.tokenizers.base import Tokenizer

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
+from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.training_options import DecayFree, OptimizerConfig
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import OptimizerState
 from trainer.training.device import Compute, random_state, restore_random_state

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.contracts.runs import Strategy
+from trainer.contracts.training_options import Strategy
 from trainer.models.base import LanguageModel
 from trainer.training.batches import NO_TARGET, Batch
 from trainer.training.device import Compute, autocast

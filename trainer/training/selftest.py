@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from trainer.contracts.base import Frozen, changed
-from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
+from trainer.contracts.runs import EffectiveRequest, SplitSizes
+from trainer.contracts.training_options import EarlyStopping
 from trainer.contracts.wording import counted
 from trainer.data.corpus import Split, SplitRule, read_blocks
 from trainer.models import build

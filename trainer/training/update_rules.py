@@ -14,7 +14,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from trainer.config.presets import TORCH_BETAS, TORCH_EPS, TORCH_WEIGHT_DECAY
-from trainer.contracts.runs import OptimizerConfig
+from trainer.contracts.training_options import OptimizerConfig
 
 moments_adapter: TypeAdapter[dict[int, dict[str, Tensor]]] = TypeAdapter(
     dict[int, dict[str, Tensor]], config=ConfigDict(arbitrary_types_allowed=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.artifacts.checkpoint_files import ValidationHistory
-from trainer.contracts.runs import EarlyStopping
+from trainer.contracts.training_options import EarlyStopping
 
 
 def history_of(losses: list[float], rule: EarlyStopping) -> ValidationHistory:

@@ -13,7 +13,8 @@ from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import Sample
-from trainer.contracts.runs import FinalState, LogLevel
+from trainer.contracts.runs import FinalState
+from trainer.contracts.training_options import LogLevel
 from trainer.system.files import file_records
 from trainer.system.logs import readable_line
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all
 from trainer.config.presets import scheduled_steps
-from trainer.contracts.runs import CheckpointRule
+from trainer.contracts.training_options import CheckpointRule
 
 NOTHING: list[int] = []
 EPOCH: list[int] = list(range(50, 1001, 50))

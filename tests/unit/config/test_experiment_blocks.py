@@ -13,7 +13,7 @@ from trainer.config.presets import check_parts, request_hash
 from trainer.config.train_request import train_request
 from trainer.config.validation import value_at
 from trainer.contracts.errors import AppError, ErrorCode, field_error
-from trainer.contracts.runs import CheckpointRule, OptimizerConfig
+from trainer.contracts.training_options import CheckpointRule, OptimizerConfig
 
 Values = Mapping[str, object]
 AUTO = "training.auto_generate_checkpoints"

@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.contracts.base import changed
-from trainer.contracts.runs import EarlyStopping
+from trainer.contracts.training_options import EarlyStopping
 from trainer.contracts.wording import counted
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import NFC, write
-from trainer.contracts.leaks import Leak, Leaks
+from trainer.contracts.runs import Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.leaks import MAX_SAMPLE, measure_leaks

@@ -14,8 +14,7 @@ from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import changed
-from trainer.contracts.leaks import Leak
-from trainer.contracts.runs import DataFacts, Environment, SplitSizes
+from trainer.contracts.runs import DataFacts, Environment, Leak, SplitSizes
 from trainer.contracts.tokenizers import Normalization
 from trainer.export.card import FolderFormat, model_card
 from trainer.export.folders import export_folder

@@ -9,8 +9,7 @@ from tests.support.families import effective_of
 from tests.support.refusals import refused
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.leaks import Leak
-from trainer.contracts.runs import SplitSizes, leaks_of
+from trainer.contracts.runs import Leak, SplitSizes, leaks_of
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import TrainingPreview, preview_training
 from trainer.training.dataset import CorpusPaths, prepare

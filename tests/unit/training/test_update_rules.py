@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.support.tiny_models import make_run
-from trainer.contracts.runs import OptimizerConfig
+from trainer.contracts.training_options import OptimizerConfig
 from trainer.training.device import Precision
 from trainer.training.optimizer import Optimizer
 from trainer.training.update_rules import LossScale, UpdateRule, WeightGroup
@@ -144,7 +144,7 @@ def test_fp16__scales_the_loss_and_skips_a_step_with_infinite_gradients(tmp_path
 def test_steps__do_not_load_the_compiler_of_torch() -> None:
     program = """
 import sys, torch
-from trainer.contracts.runs import OptimizerConfig
+from trainer.contracts.training_options import OptimizerConfig
 from trainer.training.update_rules import UpdateRule, WeightGroup
 for name in ("adamw", "adam", "sgd"):
     weight = torch.ones(2, requires_grad=True)

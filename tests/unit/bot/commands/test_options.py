@@ -21,8 +21,9 @@ from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
-from trainer.contracts.runs import EarlyStopping, TrainRequest
+from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig
+from trainer.contracts.training_options import EarlyStopping
 
 DEFAULTS: dict[str, object] = {
     "prompt": "",

@@ -1,0 +1,225 @@
+"""Options of a training: the fields that a train request and a resolved request share."""
+
+import re
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeFloat, Tag, model_validator
+from pydantic.config import JsonDict, JsonValue
+
+from trainer.contracts.base import Count, Frozen, Identifier, Positive, Probability, describe_fields, requires
+from trainer.contracts.models import PRESETS, ModelFamily, Objective
+from trainer.contracts.tokenizers import DocumentMode, SplitBy
+
+
+def _is_ascending(steps: tuple[int, ...]) -> bool:
+    return all(step < later for step, later in pairwise(steps))
+
+
+def _sort_unique(names: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
+    return tuple(sorted(set(names)))
+
+
+def _schedule_tag(value: object) -> str:
+    return "steps" if isinstance(value, (list, tuple)) else "rule"
+
+
+_DEVICE = "^(auto|cpu|cuda(:[0-9]{1,2})?)$"
+_Device = requires(re.compile(_DEVICE).fullmatch, "'auto', 'cpu', 'cuda' or 'cuda:N'")
+_Ascending = requires(_is_ascending, "in ascending order, each step once")
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Strategy = Literal["ddp", "fsdp"]
+_PRINTABLE = (
+    r"^[^\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]*$"
+)
+"""No control characters, line separators and invisible characters, and none that change the direction of a line."""
+_Printable = requires(re.compile(_PRINTABLE).fullmatch, "printable characters only", "must hold")
+Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
+_sizes: list[JsonValue] = [*sorted({size for sizes in PRESETS.values() for size in sizes})]
+_AnySize: JsonDict = {"x-enum": _sizes}
+ModelSize = Annotated[str, Field(json_schema_extra=_AnySize)]
+DecayFree = Literal["bias", "embedding", "norm"]
+DEFAULT_MLM_PROBABILITY = 0.15
+_MAX_SCHEDULED_STEPS = 10_000
+
+
+class Options(Frozen, json_schema_extra=describe_fields):
+    """A block of a request; the docstring of each field is its description in `mt train --help`."""
+
+
+class OptimizerConfig(Options):
+    """The optimizer and its settings."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
+    betas: tuple[Probability, Probability] | None = None
+    """Decay rates of the moments of adamw and adam; default: those of torch."""
+    eps: Positive | None = None
+    """Epsilon of adamw and adam; default: that of torch."""
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay; default: that of torch for this optimizer."""
+    weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_sort_unique)] = ("bias", "norm")
+    """Parameters without weight decay: biases, normalization weights, token and position embeddings."""
+
+
+class EarlyStopping(Options):
+    """Early stopping on the validation loss."""
+
+    enabled: bool = False
+    """Stop the training when the validation loss no longer improves."""
+    patience: Annotated[int, Field(ge=1, le=100)] = 2
+    """Evaluations without improvement before the training stops."""
+    min_delta: NonNegativeFloat = 0.0
+    """Smallest decrease of the validation loss, in nats, that counts as an improvement."""
+
+
+class Provenance(Options):
+    """Origin of the corpus; recorded, without effect on the training."""
+
+    source_corpus: str
+    """Source of the corpus, as free text."""
+
+
+class ComputeOptions(Options):
+    """Options of the computation; the numbers of the training stay the same but for rounding."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory; transformers only."""
+    tf32: bool = True
+    """Allow TF32 for fp32 matrix products on CUDA."""
+
+
+class LoggingOptions(Options):
+    """Options of the run's log file."""
+
+    level: LogLevel = "INFO"
+    """Lowest level that the run's log records."""
+
+
+class CheckpointRule(Options):
+    """Rule for a checkpoint schedule: dense in the first epoch, sparse in later ones."""
+
+    first_epoch_checkpoints: Annotated[int, Field(gt=0, le=_MAX_SCHEDULED_STEPS)] = 20
+    """Checkpoints in the first epoch, evenly spaced; at most one per step."""
+    subsequent_epochs_spacing: Literal["linear", "log"] = "log"
+    """Spacing after the first epoch: every `linear_interval` steps, or at powers of `log_base`."""
+    log_base: Annotated[int, Field(ge=2, le=1_000_000)] = 2
+    """With log spacing, checkpoints at the steps that are powers of this base."""
+    linear_interval: Count | None = None
+    """With linear spacing, steps between checkpoints; default: the spacing of the first epoch."""
+    min_checkpoint_interval: Count = 100
+    """Fewest steps between two checkpoints after the first epoch, except before the last step."""
+    min_checkpoints_per_epoch: Annotated[int, Field(ge=0, le=_MAX_SCHEDULED_STEPS)] = 5
+    """Fewest checkpoints in each later epoch, as far as `min_checkpoint_interval` allows."""
+
+
+_Steps = tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]
+ScheduledSteps = Annotated[_Steps, Field(max_length=_MAX_SCHEDULED_STEPS), _Ascending]
+CheckpointSchedule = Annotated[
+    Annotated[_Steps, Field(min_length=1, max_length=_MAX_SCHEDULED_STEPS), _Ascending, Tag("steps")]
+    | Annotated[CheckpointRule, Tag("rule")],
+    Discriminator(_schedule_tag),
+]
+
+
+class TrainingOptions(Options):
+    """The fields that a train request and a resolved request share."""
+
+    model_family: ModelFamily
+    """Model family; char_lstm is an LSTM of characters with a tied output layer."""
+    model_size: ModelSize | None = None
+    """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
+    split_by: SplitBy = "line"
+    """Unit drawn for the validation and test splits: lines, complete files, or (position) the last lines of the corpus.
+
+    The default with `documents` stream is position.
+    """
+    documents: DocumentMode = "line"
+    """Each line by itself (line), or each split as one text with its newlines as tokens (stream; causal_lm only)."""
+    objective: Objective = "causal_lm"
+    """Training objective: predict the next token (causal_lm) or masked tokens (masked_lm)."""
+    mlm_probability: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MLM_PROBABILITY
+    """Share of tokens masked by masked_lm; at least one per row."""
+    max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
+    """Tokens per training row."""
+    num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Passes over the training split."""
+    max_steps: Count | None = None
+    """Stop after this many optimizer steps."""
+    max_seconds: Positive | None = None
+    """Stop after this many seconds of training."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    """Rows per batch; auto: 8 on the CPU, by model family with CUDA."""
+    gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Batches per optimizer step."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and its settings."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    """Learning rate at its highest, after the warm-up."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate schedule after the warm-up."""
+    min_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Learning rate at the end of a linear or cosine schedule."""
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
+    """Steps of linear warm-up; not together with `warmup_ratio`."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of all steps used for warm-up; not together with `warmup_steps`."""
+    gradient_clipping: Positive | None = 1.0
+    """Largest gradient norm; null: no clipping."""
+    holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the lines of the corpus for the validation split."""
+    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Share of the lines of the corpus for the test split."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of the splits and of the masks in evaluations: runs that differ in `seed` only are measured on one text."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of every other random choice: initial weights, order of rows, dropout, masks in training, samples."""
+    tokenizer_id: Identifier | None = None
+    """Trained tokenizer to use; not together with `tokenizer`."""
+    init_from_run_id: Identifier | None = None
+    """Completed run to take the initial weights and the tokenizer from."""
+    freeze_embeddings: bool = False
+    """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """Early stopping on the validation loss."""
+    device: Annotated[str, Field(json_schema_extra={"x-pattern": _DEVICE}), _Device] = "auto"
+    """Device: auto, cpu, cuda or cuda:N; auto: CUDA where there is one."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that train together, each on its own GPU or with its share of the CPU threads."""
+    strategy: Strategy = "ddp"
+    """With several `devices`: a copy of the model on each (ddp), or a shard of it on each (fsdp; transformers only)."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of training steps; evaluation is always fp32. auto: fp16 with CUDA, fp32 on the CPU."""
+    compute: ComputeOptions = ComputeOptions()
+    """Options of the computation."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads; 0: the worker that trains chooses them for its machine and the model."""
+    data_num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Threads that prepare batches; default: up to 4 with CUDA, 0 on the CPU."""
+    data_pin_memory: bool | None = None
+    """Copy batches to the GPU from pinned memory; default: with CUDA only."""
+    checkpoint_every_steps: Count | None = None
+    """Steps between the checkpoints that a run resumes from; default: after each epoch."""
+    checkpoint_schedule: CheckpointSchedule | None = None
+    """Steps whose weights are stored permanently, as a list or a rule; 0: the initial weights."""
+    eval_every_steps: Count | None = None
+    """Steps between evaluations; default: after each epoch."""
+    log_every_steps: Count = 10
+    """Steps between rows of the loss curve."""
+    logging: LoggingOptions = LoggingOptions()
+    """Options of the run's log file."""
+    sample_every_steps: Count | None = None
+    """Steps between samples of generated text in `training_samples.jsonl`; default: none."""
+    provenance: Provenance | None = None
+    """Origin of the corpus; recorded only."""
+    label: Label | None = None
+    """Name of the run; default: the name of the corpus."""
+    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
+    """Tags; recorded only."""
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "TrainingOptions":
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("give `warmup_steps` or `warmup_ratio`, not both")
+        return self
