@@ -81,7 +81,6 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         chosen = await read(await here.discord.click(here.bob, message, f"mt:expmetric:{experiment_id}", ["auc"]))
         csv = await answered_file(here, message, f"mt:expcsv:{experiment_id}")
         latex = await answered_file(here, message, f"mt:exptex:{experiment_id}")
-
         folder = experiments(tmp_path)[0].path
         assert labels(message) == ["Metric", "CSV", "LaTeX"]
         assert suggested.value == experiment_id
@@ -143,7 +142,6 @@ async def test_experiment__is_cancelled_and_started_again_by_buttons(tmp_path: P
         )
         last = await here.ask(here.ana, "experiment cancel", named(experiment))
         ended = await here.ask(here.ana, "experiment cancel", named(experiment))
-
     assert (list(request.languages), request.seeds) == (["tr", "kk"], (1, 2))
     assert "⏳ Queued: experiment smoke" in started.text and "No worker is running" in started.text
     assert labels(message) == ["Refresh", "Cancel"]

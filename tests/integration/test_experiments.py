@@ -82,14 +82,12 @@ async def test_worker_killed__no_finished_cell_is_repeated_and_the_matrix_is_the
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
         status = await end_of(queue, experiment.experiment_id)
-
         assert status.status == "completed", status.message
         assert finished in [run.run_id for run in runs_of(queue, experiment)]
         assert len(queue.runs.all()) == 2
         assert attempts(queue, queue.runs.get(finished)) == 1
     async with lab.queue() as queue:
         undisturbed = await completed(queue, request)
-
     assert undisturbed.experiment_id == experiment.experiment_id
     assert (undisturbed.path / "matrix.csv").read_bytes() == (experiment.path / "matrix.csv").read_bytes()
 
@@ -108,7 +106,6 @@ async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: 
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.queue_length(EXPERIMENT_QUEUE):
                 await asyncio.sleep(0.02)
-
         assert experiment.result.stat().st_mtime_ns == written
         with pytest.raises(AppError) as refused:
             await queue.experiments.cancel(experiment.experiment_id)
@@ -126,14 +123,12 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, m
             ):
                 await asyncio.sleep(0.02)
         status = await queue.experiments.cancel(experiment.experiment_id)
-
         assert (status.status, status.message) == ("cancelled", "Cancelled.")
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not all(run.manifest() for run in runs_of(queue, experiment)):
                 await asyncio.sleep(0.02)
         ends = [run.manifest() for run in runs_of(queue, experiment)]
         assert [end and end.status for end in ends] == ["cancelled", "cancelled"]
-
         first = runs_of(queue, experiment)[0].run_id
         again = await started(queue, request)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -157,7 +152,6 @@ async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started
                 await asyncio.sleep(0.02)
         await queue.cancel(runs[0].run_id)
         status = await end_of(queue, experiment.experiment_id)
-
         await queue.cancel(before)
         named = f"The training of lstm kk, seed 3 ({runs[0].run_id}) has ended: it was cancelled."
         assert (status.status, status.message) == ("failed", named)
@@ -252,7 +246,6 @@ async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_f
         by_language = {key.language: queue.runs.get(cell.run_id) for key, cell in experiment.runs().items()}
     tr, kk = by_language["tr"].completed_manifest(), by_language["kk"].completed_manifest()
     result = read_record(experiment.result, ExperimentResult)
-
     assert tr.tokenizer is not None and kk.tokenizer is not None
     assert tr.tokenizer.id == kk.tokenizer.id
     assert (tr.parent_run_id, kk.parent_run_id) == (None, tr.run_id)

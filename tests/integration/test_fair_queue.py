@@ -112,7 +112,6 @@ async def test_turns__are_restored_from_disk_after_a_wipe(tmp_path: Path) -> Non
         await store.redis.flushall()
         await reconcile(settings, store)
         await reconcile(settings, store)
-
         own = await asyncio.to_thread(artifacts_id, settings.app.artifacts_root)
         order = await store.queue_order(QUEUE)
         assert [job_id for job_id in order if job_id in ids] == [ids[2], *ids[:2]]

@@ -54,7 +54,6 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
         ]
         with pytest.raises(AppError, match="There is no run"):
             await queue.resume("no-run", user_id=8)
-
         first.training_samples.rmdir()
         (tmp_path / "samples").rename(first.training_samples)
         second = queue.runs.get((await queue.resume(first.run_id, user_id=8)).run_id)
@@ -63,11 +62,9 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
         await wait(queue, second.run_id, lambda s: (s.last_checkpoint_step or 0) > newest or ended(s))
         await queue.cancel(second.run_id)
         assert (await wait(queue, second.run_id, ended)).status == "cancelled"
-
         third = queue.runs.get((await queue.resume(second.run_id, user_id=None)).run_id)
         calm = queue.runs.get((await queue.train(request(), user_id=None)).run_id)
         assert [(await wait(queue, run.run_id, ended)).status for run in (third, calm)] == ["completed"] * 2
-
     assert outcome(third) == outcome(calm)
     assert third.training_samples.read_bytes() == calm.training_samples.read_bytes()
     runs = (first, second, third)

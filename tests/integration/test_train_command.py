@@ -66,7 +66,6 @@ async def test_notify__chooses_the_channel_of_the_card_or_none(tmp_path: Path) -
 
         refused = await train("here", 1, away)
         assert "The bot may not post in this channel. Use `notify:dm`" in refused.text and here.runs() == []
-
         await train("off", 2, home)
         (silent,) = here.runs()
         await train("here", 3, home)
@@ -76,7 +75,6 @@ async def test_notify__chooses_the_channel_of_the_card_or_none(tmp_path: Path) -
             await here.bot.queue.cancel(run.name)
         await here.discord.wait_for_message(home.channels[0], f"{public.name} · result")
         await here.discord.wait_for_edit(card, "Cancelled")
-
         told = here.discord.messages(home.channels[0])
         assert [silent.name in shown_text(one.payload) for one in told] == [False, False]
         assert here.discord.messages(here.discord.dm_channel(here.bob)) == []

@@ -28,7 +28,6 @@ def test_options__set_the_fields_that_they_are_named_for(capsys: pytest.CaptureF
         "--corpus text --model lstm --size tiny --epochs 3 --max-steps 9 --batch-size 4 --learning-rate 0.01 --seed 7"
     )
     more = " --seed 7 --tokenizer bpe --set tokenizer.vocab_size=60 --name first --early-stopping 4"
-
     assert request_of(line + more, capsys) == {
         "corpus": "text",
         "model_family": "lstm",

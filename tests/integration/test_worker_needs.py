@@ -154,7 +154,6 @@ async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for
         assert (await queue.status(run_id)).waits_for == "worker"
         await store.renew_worker(seconds=60, worker=GPU_ONLY)
         assert (await queue.status(run_id)).waits_for == "cpu"
-
         await store.renew_worker(seconds=60, worker=machine(memory_bytes=1 << 20))
         assert (await queue.status(run_id)).waits_for == "memory"
         with pytest.raises(AppError, match=r"the largest running worker has 0\.0") as memory:
@@ -163,7 +162,6 @@ async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for
         assert (await queue.status(run_id)).waits_for == "turn"
         await store.delete(keys.definition(run_id))
         assert (await queue.status(run_id)).waits_for == "turn"
-
     assert memory.value.code is ErrorCode.MODEL_INCOMPATIBLE
     assert len(queue.runs.all()) == 1
 
@@ -265,7 +263,6 @@ async def test_drained_worker__finishes_its_run_takes_no_other_and_outlasts_a_wi
             await queue.drain(info.host, is_draining=False)
             done = await wait_for_status(queue, waiting, ended)
         await queue.close()
-
     assert done.status == "completed"
     assert "worker_drained" in (said := log_of_worker(tmp_path)) and "worker_undrained" in said
 
@@ -315,7 +312,6 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
             task.cancel()
         await asyncio.wait([working, showing])
         await worker.pool.aclose()
-
         assert presence.is_draining
         assert await store.holders(["job-1"]) == {}
         assert await store.queue_order("training") == ["job-1"]
@@ -408,12 +404,10 @@ async def test_mt_workers__lists_pauses_and_drains(tmp_path: Path) -> None:
         for worker in (changed(GPU_ONLY, started_at=now().timestamp() - 3700), refusing):
             await store.renew_worker(seconds=60, worker=worker)
         await store.put(keys.in_progress(story.run.run_id), b"gpu:1", ttl_seconds=60)
-
         listed = (await asyncio.to_thread(workers, "drain", "gpu:1"))[1].splitlines()
         paused = (await asyncio.to_thread(workers, "pause"))[1]
         as_json = (await asyncio.to_thread(workers, "resume", "--json"))[1]
         unknown = await asyncio.to_thread(workers, "drain")
-
     titles = "worker pid version devices memory slots runs state up"
     gpu = "gpu 1 1 cuda:0 H100 (gpu runs only) 64.0 GiB, GPU 80 GiB 1 lstm-1 draining 1 h 1 min"
     assert [" ".join(line.split()) for line in listed] == [

@@ -61,9 +61,7 @@ def test_config__trains_and_its_model_scores_every_odd_line(architecture: Archit
     tokenizer, corpus = prepare(effective, CorpusPaths(SEQUENCES), tmp_path / "cache")
     seed_everything(effective.seed)
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
-
     result = train(model, corpus, effective, resolve(effective), CheckpointStore(tmp_path / "checkpoints"))
-
     sizes = effective.model
     assert (sizes.hidden_size, sizes.num_layers) == (64, 2)
     assert isinstance(sizes, RnnConfig) or sizes.num_attention_heads == 2

@@ -66,7 +66,6 @@ def test_interval__covers_the_true_difference_in_95_percent_of_pairs(lines: int,
         weight = 1 if divisor == "tokens" else 2  # characters per token
         found = (sum(mine.nats) - sum(its.nats)) / sum(pair[0][1])
         covered += abs(found - gain / weight) <= half
-
     assert 0.93 <= covered / 400 <= 0.97
 
 

@@ -237,10 +237,8 @@ async def test_time__is_that_of_the_run_here_that_is_nearest_in_size(tmp_path: P
     _add_run(tmp_path, manifest, "char_lstm-20261120-0", seconds=40)
     known = await previewed(tmp_path, num_epochs=50)
     bounded = await previewed(tmp_path, num_epochs=50, max_seconds=3)
-
     assert (unknown.seconds, bounded.seconds) == (None, 3)
     assert known.seconds == pytest.approx(known.steps * 40 / manifest.steps * known.params / 810, rel=0.1)
-
     effective = await resolve_request(tiny_request(), CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
     store = RunStore(tmp_path / "artifacts")
     epochs = len(manifest.timings.epoch_seconds)
@@ -292,9 +290,7 @@ async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: st
     lines = DEMO.read_text(encoding="utf-8").splitlines()
     tokenizer = tokenizer_of(method, lines, lines[:9], **fields)
     tokens = len(tokenizer.encode_documents("\n".join(lines)))
-
     found = estimate_vocabulary(effective, *sample_text(DEMO))
-
     assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
     assert found.min_size <= found.size
     assert found.tokens_per_byte * DEMO.stat().st_size == pytest.approx(tokens, rel=0.35)
@@ -354,7 +350,6 @@ def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
 
 def test_refusal__names_needed_and_available_memory_and_disk() -> None:
     cost = Cost(params=1, memory_bytes=6 * GIB, disk_bytes=3 * GIB, steps=1)
-
     check_fits(cost, CPU)
     check_fits(cost, CPU._replace(memory_bytes=4 * GIB, free_disk_bytes=2 * GIB))
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "at least 4.0 GiB of memory, and this machine has 3.0: make"):
