@@ -20,6 +20,7 @@ from trainer.http.operations import (
     QueryT,
     ResponseSpec,
     WaitQuery,
+    job_answers,
     operation,
     reply,
 )
@@ -103,14 +104,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "POST /experiments",
         start_experiment,
-        {
-            202: ResponseSpec(
-                "Without `wait`: the experiment is queued, and Location has its address", ExperimentStatus, _LINKS
-            ),
-            200: ResponseSpec(
-                "With `wait`: its status at its end, or after this time", ExperimentStatus, (*_LINKS, _FILES)
-            ),
-        },
+        job_answers(ExperimentStatus, ExperimentStatus, _LINKS, _FILES),
         tag="experiments",
         example={
             "name": "try",

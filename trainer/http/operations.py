@@ -133,6 +133,15 @@ class ResponseSpec(NamedTuple):
     """The answer may be server-sent events instead."""
 
 
+def job_answers(
+    accepted: type[BaseModel], status: type[BaseModel], links: tuple[Link, ...], *links_at_end: Link
+) -> dict[int, ResponseSpec]:
+    """Return the answers of an operation that starts a job: when it is queued and, with `wait`, when it has ended."""
+    queued = "Without `wait`: the job is queued, and the header Location has its address"
+    ended = "With `wait`: its status at its end, or after this time"
+    return {202: ResponseSpec(queued, accepted, links), 200: ResponseSpec(ended, status, (*links, *links_at_end))}
+
+
 class Operation(NamedTuple):
     """An operation of the API."""
 

@@ -39,6 +39,7 @@ from trainer.http.operations import (
     ResponseSpec,
     RunPath,
     WaitQuery,
+    job_answers,
     operation,
     reply,
 )
@@ -293,11 +294,7 @@ _LINKS = (
     Link("list_files", {"kind": "models", "item_id": "$response.body#/run_id"}),
 )
 _NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$response.body#/runs/1/run_id}"})
-_STATUS = ResponseSpec("The status of the run", RunStatus)
-_ACCEPTED = ResponseSpec(
-    "Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS
-)
-_ENDED = ResponseSpec("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
+_STARTED = job_answers(Accepted, RunStatus, _LINKS)
 _STREAM = {
     200: ResponseSpec("Server-sent events", "text/event-stream"),
     204: ResponseSpec(
@@ -310,19 +307,19 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "POST /runs/train",
         train,
-        {202: _ACCEPTED, 200: _ENDED},
+        _STARTED,
         tag="runs",
         read=train_request,
         example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},
     ),
-    operation("GET /runs/{run_id}", get_run, {200: _STATUS}, tag="runs"),
+    operation("GET /runs/{run_id}", get_run, {200: ResponseSpec("The status of the run", RunStatus)}, tag="runs"),
     operation(
         "POST /runs/{run_id}/cancel",
         cancel_run,
         {200: ResponseSpec("The run is cancelled, or will be after its current step", CancelAnswer)},
         tag="runs",
     ),
-    operation("POST /runs/{run_id}/resume", resume_run, {202: _ACCEPTED, 200: _ENDED}, tag="runs"),
+    operation("POST /runs/{run_id}/resume", resume_run, _STARTED, tag="runs"),
     operation("DELETE /runs/{run_id}", delete_run, {204: ResponseSpec("The run is deleted")}, tag="runs"),
     operation(
         "GET /runs/{run_id}/manifest", get_manifest, {200: ResponseSpec("The manifest", RunManifest)}, tag="runs"

@@ -18,6 +18,7 @@ from trainer.http.operations import (
     Query,
     ResponseSpec,
     WaitQuery,
+    job_answers,
     operation,
     reply,
 )
@@ -71,14 +72,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(
         "POST /tokenizers/train",
         train_tokenizer,
-        {
-            202: ResponseSpec(
-                "Without `wait`: the tokenizer is queued, and Location has its address",
-                TokenizerAccepted,
-                _LINKS,
-            ),
-            200: ResponseSpec("With `wait`: its status at its end, or after this time", TokenizerStatus, _LINKS),
-        },
+        job_answers(TokenizerAccepted, TokenizerStatus, _LINKS),
         tag="tokenizers",
         example={"method": "bpe", "corpora": ["demo"], "vocab_size": 300},
     ),
