@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
         if operation.name == "delete_run":
             run = train(self.api, **LONG).run_id
             cancel(self.api, run)
-            assert self.api.get(f"/runs/{run}?wait=60", RunStatus).has_ended
+            ended(self.api, run)
         if operation.name == "resume_run":
             run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
@@ -76,11 +76,11 @@ def prepare(api: ApiProcess) -> Prepared:
     """Train two runs and a tokenizer, interrupt a run, and send one request of each kind."""
     runs = [train(api, seed=seed).run_id for seed in (1, 2)]
     for run in runs:
-        assert api.get(f"/runs/{run}?wait=60", RunStatus).status == "completed"
+        assert ended(api, run).status == "completed"
     interrupted = train(api, **LONG).run_id
     wait_until(lambda: api.get(f"/runs/{interrupted}", RunStatus).last_checkpoint_step is not None)
     cancel(api, interrupted)
-    assert api.get(f"/runs/{interrupted}?wait=60", RunStatus).status == "cancelled"
+    assert ended(api, interrupted).status == "cancelled"
     wanted = {"method": "char", "corpora": ["text"]}
     tokenizer = api.post("/tokenizers/train?wait=60", TokenizerStatus, wanted)
     sent = {
@@ -109,6 +109,13 @@ def start_experiment(api: ApiProcess, *, is_long: bool) -> str:
         "modes": ["skip"],
     }
     return api.post("/experiments", ExperimentStatus, plan).experiment_id
+
+
+def ended(api: ApiProcess, run_id: str) -> RunStatus:
+    """Wait for the end of a run, however busy the machine is."""
+    while not (status := api.get(f"/runs/{run_id}?wait=60", RunStatus)).has_ended:
+        pass
+    return status
 
 
 def cancel(api: ApiProcess, run_id: str) -> None:
