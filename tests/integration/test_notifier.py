@@ -14,7 +14,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import Limit
 from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
-from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, told_ids, until_delivered
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGES, Place, place, told_ids, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
@@ -194,32 +194,6 @@ async def test_crash_between_message_and_ledger__makes_no_second_message(here: P
     async with here.listening():
         await until_delivered(story)
     assert [text.split("\n")[1] for text in here.texts(here.ana)] == ["⏹ Cancelled: kk-ipa"] * 2
-
-
-async def test_discord_unavailable__delays_the_newest_state(here: Place) -> None:
-    story = here.story(here.ana)
-    async with here.listening():
-        card = await here.message(here.ana, "Queued")
-        here.discord.fail_next("PATCH", MESSAGE, "reset")
-        story.start().step(50, 2.0).cancel()
-        await until_delivered(story)
-    assert "Cancelled" in shown_text(card.payload)
-
-
-async def test_closed_dms__are_stored_and_delay_nobody_else(here: Place) -> None:
-    ana, bob = here.discord.add_user("ana", dms_open=False), here.discord.add_user("bob")
-    closed, open_ = here.story(ana, "char_lstm-closed"), here.story(bob, "char_lstm-open").cancel()
-    with captured_logs() as logs:
-        async with here.listening():
-            await until(lambda: any(line["event"] == "channel_closed" for line in logs))
-            await until_delivered(open_)
-        tried = len(here.discord.requests)
-        async with here.listening() as listener:
-            listener.follow(closed.record.run_id)
-            assert listener.watched_by(ana.id) == []
-    assert [watcher.closed_place for watcher in read_ledger(closed.run).watchers] == ["dm"]
-    assert len(here.discord.requests) == tried
-    assert [line["run_id"] for line in logs if line["event"] == "channel_closed"] == ["char_lstm-closed"]
 
 
 async def test_deleted_card__is_sent_again_once(here: Place) -> None:
@@ -480,14 +454,6 @@ async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> 
             await here.message(ana, "· result")
             await until_delivered(story)
         await asyncio.gather(*sending)
-
-
-async def test_rate_limit_that_lasts__is_waited_for(here: Place) -> None:
-    here.story(here.ana).cancel()
-    here.discord.fail_next("POST", MESSAGES, 429, times=6, retry_after_seconds=0.01)
-    async with here.listening():
-        await here.message(here.ana, "· result")
-    assert len(here.texts(here.ana)) == 1
 
 
 async def test_run_that_has_become_private__has_messages_for_nobody_else(here: Place) -> None:

@@ -198,7 +198,6 @@ async def test_stopped_index__reads_no_more(tmp_path: Path) -> None:
     index.start()
     await index.stop()
     story(tmp_path, "lstm-1")
-    await asyncio.sleep(0.05)
     assert not index.runs
 
 
