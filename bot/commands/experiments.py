@@ -95,7 +95,7 @@ async def _start(
 
 
 def _read_plan(plan: str | Path, options: dict[str, object], codes: list[str]) -> ExperimentRequest:
-    from trainer.config.experiment_plan import plan_path, read_plan  # slow: not at the start
+    from trainer.config.experiment_file import plan_path, read_plan  # slow: not at the start
 
     return read_plan(plan_path(plan) if isinstance(plan, str) else plan, options, codes)
 

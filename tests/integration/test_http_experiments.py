@@ -9,7 +9,7 @@ import pytest
 from tests.support import ROOT
 from tests.support.http import ADMIN, ANA, Site, lab_site
 from tests.support.lab import Lab
-from trainer.config.experiment_plan import read_plan
+from trainer.config.experiment_file import read_plan
 from trainer.config.validation import parse
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.http_answers import ArtifactFiles

@@ -207,11 +207,7 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
         (Upload("kk.txt", YAML), "`config` must be a YAML file whose name ends in .yaml or .yml"),
         (Upload("kk.yaml", b"x" * 5001), "`config` is too large: at most 5,000 bytes"),
         (Upload("kk.yaml", b"a: [1"), "'kk.yaml' is not YAML: line 1"),
-        (Upload("kk.yaml", b"- a\n"), "'kk.yaml' must hold lines of `name: value`"),
-        (Upload("kk.yaml", b"\xff"), "'kk.yaml' is not UTF-8"),
         (Upload("kk.yaml", YAML.replace(b"epochs: 5", b"epochs: 0")), "`training.epochs` must be"),
-        (Upload("kk.yaml", b"model_family: t5\n"), "`model_family` 't5' is not available"),
-        (Upload("kk.yaml", b"num_epochs: 0\n"), "`num_epochs` must be"),
         (Upload("kk.yaml", b"model_famly: gru\n"), "unknown field `model_famly`; did you mean `model_family`?"),
     ],
 )

@@ -19,7 +19,7 @@ from trainer.commands.arguments import Commands, Options, flag
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
-from trainer.config.experiment_plan import recipes
+from trainer.config.experiment_file import recipes
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.wording import counted

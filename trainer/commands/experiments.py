@@ -18,7 +18,7 @@ from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import running_queue
 from trainer.commands.training import exit_code
-from trainer.config.experiment_plan import plan_path, read_plan, recipes
+from trainer.config.experiment_file import plan_path, read_plan, recipes
 from trainer.config.settings import Settings
 from trainer.config.validation import parse_json, safe_name, unreadable
 from trainer.contracts.base import Frozen, Identifier, RunState, changed

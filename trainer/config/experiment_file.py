@@ -1,18 +1,22 @@
-"""Experiment files: YAML with fields of the train request, read, and written for any run."""
+"""Experiment files: YAML with fields of the train request, read, and written for any run; plans of experiments."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import normpath
 
 from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_stated, read_blocks
 from trainer.config.presets import CHAR_LSTM_DEFAULTS
 from trainer.config.train_request import CORPORA, RequestDraft, override
-from trainer.config.validation import block, decoded, safe_name, unreadable
+from trainer.config.validation import block, decoded, did_you_mean, merged, parse, safe_name, unreadable
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentRequest
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_PREFIX = "experiment_"
 
 
 def read_yaml(path: Path) -> dict[str, object]:
@@ -77,3 +81,31 @@ def _value(value: object) -> str:
         return value
     escaped = (s if s.isprintable() and s not in '"\\' else f"\\U{ord(s):08x}" for s in value)
     return f'"{"".join(escaped)}"'
+
+
+def recipes() -> list[str]:
+    """Return the names of the plans that the program ships."""
+    return sorted(path.stem.removeprefix(_PREFIX) for path in _CONFIGS.glob(f"{_PREFIX}*.yaml"))
+
+
+def plan_path(plan: str) -> Path:
+    """Return the file of a plan, given by its path or as the name of a recipe; raises CONFIG_INVALID."""
+    if plan in recipes():
+        return _CONFIGS / f"{_PREFIX}{plan}.yaml"
+    if Path(plan).is_file():
+        return Path(plan)
+    known = recipes()
+    near = did_you_mean(plan, known) or f"; the recipes are {', '.join(known)}."
+    raise AppError(ErrorCode.CONFIG_INVALID, f"There is no plan '{safe_name(plan)}'{near}")
+
+
+def read_plan(path: Path, options: Mapping[str, object], languages: Sequence[str] = ()) -> ExperimentRequest:
+    """Read a plan, of which options replace values, and `languages` all languages.
+
+    Raises CONFIG_INVALID naming every wrong field.
+    """
+    plan = merged(read_yaml(path), options)
+    if languages:
+        planned = block(plan, "languages")
+        plan["languages"] = {code: planned.get(code, {}) for code in languages}
+    return parse(ExperimentRequest, plan, ErrorCode.CONFIG_INVALID)

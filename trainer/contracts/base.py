@@ -69,6 +69,31 @@ def _docs(record: type[object]) -> Iterator[tuple[str, str]]:
                 pass
 
 
+def json_schema_rule(*rules: JsonDict) -> Callable[[JsonDict, type[BaseModel]], None]:
+    """Return a `json_schema_extra` that adds the docstrings of a record's fields, and rules between its fields."""
+
+    def describe(schema: JsonDict, record: type[BaseModel]) -> None:
+        describe_fields(schema, record)
+        schema["allOf"] = list(rules)
+
+    return describe
+
+
+def exactly_one(first: str, second: str) -> JsonDict:
+    """Return the rule that a record has exactly one of two texts."""
+    return {"oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in (first, second)]}
+
+
+def not_both(first: str, second: str) -> JsonDict:
+    """Return the rule that a record has at most one of two fields."""
+    return {"anyOf": [{"properties": {name: {"type": "null"}}} for name in (first, second)]}
+
+
+def requires_field(field: str, without: JsonDict, other: str, value: JsonDict) -> JsonDict:
+    """Return the rule that a field has a value `without` need, or another field has another value."""
+    return {"anyOf": [{"properties": {field: without}}, {"required": [other], "properties": {other: value}}]}
+
+
 class FileRecord(Frozen):
     """A file of an artifact; the path is relative to the artifact."""
 
@@ -91,6 +116,10 @@ def requires(is_right: Callable[[T], object], allowed: str, must: str = "must be
         return value
 
     return AfterValidator(check)
+
+
+def is_ascending(numbers: tuple[int, ...]) -> bool:
+    return all(number < later for number, later in pairwise(numbers))
 
 
 def changed(record: R, **fields: object) -> R:

@@ -1,7 +1,6 @@
 """Records of a cross-language experiment: a model per language, and every language scored by every model."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, JsonValue
@@ -17,6 +16,7 @@ from trainer.contracts.base import (
     Sha256,
     Timestamp,
     describe_fields,
+    is_ascending,
     requires,
 )
 from trainer.contracts.errors import RunError
@@ -107,10 +107,6 @@ class PrimaryTest(ExperimentOptions):
     """All rated pairs of languages, or those that are not two languages of one branch."""
 
 
-def _are_ascending(seeds: tuple[int, ...]) -> bool:
-    return all(seed < later for seed, later in pairwise(seeds))
-
-
 def _are_different(modes: tuple[ScoringMode, ...]) -> bool:
     return len({*modes}) == len(modes)
 
@@ -123,7 +119,7 @@ Modes = Annotated[
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
     Field(min_length=1, max_length=20),
-    requires(_are_ascending, "in ascending order, each seed once"),
+    requires(is_ascending, "in ascending order, each seed once"),
 ]
 
 

@@ -6,7 +6,16 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
-from trainer.contracts.base import Frozen, Identifier, Positive, Timestamp, changed, describe_fields
+from trainer.contracts.base import (
+    Frozen,
+    Identifier,
+    Positive,
+    Timestamp,
+    changed,
+    describe_fields,
+    exactly_one,
+    json_schema_rule,
+)
 from trainer.contracts.completions import CompletionEnd, CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference_fields import (
@@ -21,7 +30,6 @@ from trainer.contracts.inference_fields import (
 )
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
-from trainer.contracts.rules import exactly_one, json_schema_rule
 from trainer.contracts.runs import CorpusName, EvalSummary
 
 CHAT_EXPIRED = "This chat has expired: start a new one."

@@ -22,12 +22,14 @@ from trainer.contracts.base import (
     Timestamp,
     WaitReason,
     describe_fields,
+    json_schema_rule,
+    not_both,
+    requires_field,
 )
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
-from trainer.contracts.rules import json_schema_rule, not_both, requires_field
 from trainer.contracts.tokenizers import TokenizerConfig
 from trainer.contracts.training_options import TrainingOptions
 

@@ -6,9 +6,19 @@ from pydantic import Field
 from pydantic.config import JsonDict, JsonValue
 
 from trainer.contracts import tokenizers
-from trainer.contracts.base import Count, Frozen, Identifier, JobRecord, JobState, Sha256, Timestamp, WaitReason
+from trainer.contracts.base import (
+    Count,
+    Frozen,
+    Identifier,
+    JobRecord,
+    JobState,
+    Sha256,
+    Timestamp,
+    WaitReason,
+    json_schema_rule,
+    requires_field,
+)
 from trainer.contracts.errors import RunError
-from trainer.contracts.rules import json_schema_rule, requires_field
 from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef
 from trainer.contracts.training_options import Label
 

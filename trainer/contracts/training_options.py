@@ -1,19 +1,23 @@
 """Options of a training: the fields that a train request and a resolved request share."""
 
 import re
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, NonNegativeFloat, Tag, model_validator
 from pydantic.config import JsonDict, JsonValue
 
-from trainer.contracts.base import Count, Frozen, Identifier, Positive, Probability, describe_fields, requires
+from trainer.contracts.base import (
+    Count,
+    Frozen,
+    Identifier,
+    Positive,
+    Probability,
+    describe_fields,
+    is_ascending,
+    requires,
+)
 from trainer.contracts.models import PRESETS, ModelFamily, Objective
 from trainer.contracts.tokenizers import DocumentMode, SplitBy
-
-
-def _is_ascending(steps: tuple[int, ...]) -> bool:
-    return all(step < later for step, later in pairwise(steps))
 
 
 def _sort_unique(names: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
@@ -26,7 +30,7 @@ def _schedule_tag(value: object) -> str:
 
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,2})?)$"
 _Device = requires(re.compile(_DEVICE).fullmatch, "'auto', 'cpu', 'cuda' or 'cuda:N'")
-_Ascending = requires(_is_ascending, "in ascending order, each step once")
+_Ascending = requires(is_ascending, "in ascending order, each step once")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Strategy = Literal["ddp", "fsdp"]
 _PRINTABLE = (

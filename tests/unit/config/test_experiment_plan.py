@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.refusals import refused
-from trainer.config.experiment_plan import plan_path, read_plan, recipes
+from trainer.config.experiment_file import plan_path, read_plan, recipes
 from trainer.contracts.errors import ErrorCode
 
 MINE = "name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n"
