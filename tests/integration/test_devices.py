@@ -70,7 +70,7 @@ def _far(one: list[CurveRow], two: list[CurveRow]) -> float:
     return max(abs(a - b) for a, b in pairs if a is not None and b is not None)
 
 
-def test_devices__two_processes_have_the_losses_of_one_and_resume_each_other(tmp_path: Path) -> None:
+def test_devices__two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     """Over 50 steps, their validation and the test; a pause of one training is resumed by the other number."""
     one = {family: trained(tmp_path, Case(family, fields)) for family, fields in _FAMILIES.items()}
     names = {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}
@@ -114,7 +114,7 @@ async def test_devices__rank_killed_resumes_by_itself_to_the_same_curve(tmp_path
     assert max(abs(float.fromhex(curves[0][step]) - float.fromhex(curves[1][step])) for step in curves[0]) < 1e-5
 
 
-async def test_devices__cancel_ends_all_processes_and_so_does_the_end_of_their_parent(tmp_path: Path) -> None:
+async def test_devices__cancel_or_the_end_of_their_parent_ends_all_processes(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = await _started(queue)
@@ -133,7 +133,7 @@ async def test_devices__cancel_ends_all_processes_and_so_does_the_end_of_their_p
     assert await gone(tmp_path)
 
 
-async def test_devices__stop_of_the_worker_saves_a_checkpoint_and_the_next_one_resumes(tmp_path: Path) -> None:
+async def test_devices__stop_of_the_worker_saves_a_checkpoint(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = await _started(queue, checkpoint_every_steps=10**6)
