@@ -117,16 +117,11 @@ def make_plan(seed: int, seconds: float, requests: int) -> Plan:
         for moment, kind in zip(moments, kinds, strict=True)
     ]
     runs = max(4, round(seconds / _SECONDS_A_RUN))
-    between = _SUBMITTING_SHARE * seconds / runs
-    submissions = [
-        Submission(
-            at_seconds=(place + chance.random() / 2) * between,
-            request=chance.randrange(requests),
-            user=None if chance.random() < 0.2 else chance.randrange(USERS),
-        )
-        for place in range(runs)
-    ]
-    return Plan(faults, submissions)
+    moments = [(place + chance.random() / 2) * _SUBMITTING_SHARE * seconds / runs for place in range(runs)]
+    users = [None if chance.random() < 0.2 else chance.randrange(USERS) for _ in moments]
+    return Plan(
+        faults, [Submission(at, chance.randrange(requests), user) for at, user in zip(moments, users, strict=True)]
+    )
 
 
 def requests(number: int) -> list[TrainRequest]:
@@ -177,7 +172,7 @@ class System(driver.System):
         for process in (*self.workers, self.bot):
             process.start()
         sampling = asyncio.create_task(self._sample())
-        self.undo.push_async_callback(_cancelled, sampling)
+        self.undo.callback(lambda: sampling.cancel())
         await self.server.synced(_START_SECONDS)
         await self.server.connected(_START_SECONDS)
 
@@ -185,8 +180,8 @@ class System(driver.System):
         """Ask all to end; return what did not end well, and helper processes that remain some seconds later."""
         users = (self.bot, *self.workers)
         codes = [*await asyncio.gather(*(process.stop() for process in users)), await self.valkey.stop()]
-        names = [process.name for process in (*users, self.valkey)]
-        faults = [f"{name} exited with {code}" for name, code in zip(names, codes, strict=True) if code != 0]
+        ended = zip((*users, self.valkey), codes, strict=True)
+        faults = [f"{process.name} exited with {code}" for process, code in ended if code != 0]
         is_gone = await gone(self.folder, _LINGER_SECONDS)
         return faults if is_gone else [*faults, *(process.command for process in processes(self.folder))]
 
@@ -218,11 +213,6 @@ class System(driver.System):
                 await self.server.connected(_SAMPLE_SECONDS)
                 self.connected_seconds.append(time.monotonic())
             await asyncio.sleep(_SAMPLE_SECONDS)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 @contextlib.asynccontextmanager
@@ -265,11 +255,12 @@ class Campaign(driver.Campaign):
         self.to_be_cancelled: set[str] = set()
         self._requests = requests
         self._records: list[RunRecord] = []
+        redis, stream = system.store.redis, keys.EVENT_STREAM
         self._do: dict[str, Callable[[float], Awaitable[bool]]] = {
             "child SIGKILL": self._kill_child,
             "cancel": self._cancel,
-            "stream trimmed": self._trim_stream,
-            "group destroyed": self._destroy_group,
+            "stream trimmed": lambda _: _has_answered(redis.xtrim(stream, maxlen=0, approximate=False)),
+            "group destroyed": lambda _: _has_answered(redis.xgroup_destroy(stream, keys.EVENT_GROUP)),
             "stale marks planted": self._plant_marks,
         }
 
@@ -327,11 +318,11 @@ class Campaign(driver.Campaign):
         if run is None:
             return False
         self.to_be_cancelled.add(run.run_id)
-        server = self.system.server
         user = next((user for user in self.system.users if user.id == run.record().user_id), None)
         if user is None:
             await self.system.queue.cancel(run.run_id)
             return True
+        server = self.system.server
         own_id = custom_id("cancel", run.run_id)
         channel = server.messages(server.dm_channel(user))
         card = next((message for message in channel if own_id in json.dumps(message.components)), None)
@@ -381,14 +372,6 @@ class Campaign(driver.Campaign):
                 name, signal_name = kind.split()
         return {"worker": worker, "bot": system.bot, "Valkey": system.valkey}[name].send(signal.Signals[signal_name])
 
-    async def _trim_stream(self, chance: float) -> bool:
-        trimmed: Awaitable[object] = self.system.store.redis.xtrim(keys.EVENT_STREAM, maxlen=0, approximate=False)
-        return await _has_answered(trimmed)
-
-    async def _destroy_group(self, chance: float) -> bool:
-        destroyed: Awaitable[object] = self.system.store.redis.xgroup_destroy(keys.EVENT_STREAM, keys.EVENT_GROUP)
-        return await _has_answered(destroyed)
-
     async def _kill_child(self, chance: float) -> bool:
         """Kill a training child, as far as one comes in time of which that is no end by right."""
         deadline = time.monotonic() + _VICTIM_SECONDS
@@ -430,9 +413,8 @@ class Campaign(driver.Campaign):
         if run is None:
             return False
         redis = self.system.store.redis
-        marked: Awaitable[object] = redis.zadd("arq:abort", {run.run_id: time.time() * 1000})
-        kept: Awaitable[object] = redis.set(f"arq:result:{run.run_id}", b"stale", ex=60)
-        return await _has_answered(marked) and await _has_answered(kept)
+        is_marked = await _has_answered(redis.zadd("arq:abort", {run.run_id: time.time() * 1000}))
+        return is_marked and await _has_answered(redis.set(f"arq:result:{run.run_id}", b"stale", ex=60))
 
     def _unfinished(self, chance: float) -> RunDirectory | None:
         return _pick([run for run in self.runs if run.manifest() is None], chance)
@@ -444,11 +426,10 @@ def _pick(among: Sequence[T], chance: float) -> T | None:
 
 async def _has_answered(command: Awaitable[object]) -> bool:
     """Return True if the server answered a command."""
-    try:
+    with contextlib.suppress(RedisError, OSError):
         await command
-    except (RedisError, OSError):
-        return False
-    return True
+        return True
+    return False
 
 
 async def judge(campaign: Campaign) -> Verdict:
@@ -577,8 +558,8 @@ def _pause_after(runs: Sequence[RunDirectory], killed: Kill) -> float | None:
 
 async def hold(folder: Path, seed: int, seconds: float, console: Console, number_of_requests: int) -> Verdict:
     """Hold one campaign in a folder of its own, and print what came of it."""
-    plan = make_plan(seed, seconds, number_of_requests)
     async with started(folder, USERS) as system:
+        plan = make_plan(seed, seconds, number_of_requests)
         campaign = Campaign(system, requests(number_of_requests), plan)
         await campaign.run()
         verdict = await judge(campaign)
