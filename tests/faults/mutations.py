@@ -21,6 +21,8 @@ from tests.faults import driver
 from tests.support import ROOT
 
 _ALL_SECONDS, _SOME_SECONDS = 3600.0, 1200.0
+_PATIENCE = "PATIENCE_SECONDS = 300.0", "PATIENCE_SECONDS = 60.0"
+"""What the copy changes, since a test that waits in vain for what a safeguard would bring has noticed sooner then."""
 _FAILED, _PASSED = 1, 0
 
 
@@ -59,6 +61,8 @@ def _hold(folder: Path, numbers: Mapping[str, float], console: Console) -> bool:
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
+    waiting = folder / "tests" / "support" / "waiting.py"
+    waiting.write_text(waiting.read_text(encoding="utf-8").replace(*_PATIENCE), encoding="utf-8")
     if _run(folder, sorted({one.test for one in mutations()}), _ALL_SECONDS) != _PASSED:
         console.print((folder / "pytest.log").read_text(encoding="utf-8"), markup=False)
         console.print("The tests fail already without any mutation.", style="bold red")
