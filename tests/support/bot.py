@@ -27,14 +27,8 @@ from trainer.store import keys
 from trainer.store.store import connect
 
 TOKEN = "test-token"  # noqa: S105
-
-
 EPHEMERAL = 1 << 6
-
-
 AMBER, GREY, RED = 0xFAA61A, 0x95A5A6, 0xED4245
-
-
 TEXT = "\n".join(f"the cat sat on mat {index % 7}" for index in range(120)).encode()
 
 

@@ -25,17 +25,9 @@ from trainer.queue.run_feeds import RunFeeds
 from trainer.reports.score_table import Curve
 
 TOKEN = "test-token"  # noqa: S105
-
-
 EDIT_INTERVAL_SECONDS = 0.3
-
-
 MESSAGES_LIMIT = Limit(5, 5.0)
-
-
 MESSAGES = "/channels/{channel_id}/messages"
-
-
 MESSAGE = "/channels/{channel_id}/messages/{message_id}"
 
 
