@@ -8,7 +8,7 @@ from discord import app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.started_jobs import watch_job
-from bot.messages.corpus_build_card import corpus_build_card
+from bot.messages.job_cards import corpus_build_card
 from bot.session.client import Bot
 from trainer.artifacts.corpus_builds import BuildRequest, SourceName
 from trainer.config.validation import parse

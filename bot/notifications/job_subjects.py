@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bot.messages.buttons import button_row
-from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.experiment_answers import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from bot.messages.tokenizer_card import tokenizer_card
+from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
 from bot.people.watchers import Ledger, Watcher

@@ -28,13 +28,12 @@ from bot.messages.answers import (
     undelivered_note,
     watch_answer,
 )
-from bot.messages.corpus_build_card import corpus_build_card
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_card import experiment_card
 from bot.messages.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
+from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.messages.run_card import final_message, run_card
 from bot.messages.text import plain
-from bot.messages.tokenizer_card import tokenizer_card
 from bot.people.user_settings import UserSettings
 from tests.support.experiment_results import experiment_status, finished_experiment
 from tests.support.measured_runs import measured
