@@ -145,8 +145,6 @@ async def test_training__shorter_than_an_epoch_has_no_training_loss_and_no_area(
 
 
 async def test_wait__returns_when_its_time_is_up(idle: Site, tmp_path: Path) -> None:
-    started = await idle.post("/runs/train?wait=0.3", tiny_request(corpus="none"))
-    assert started.outcome == (404, "DATA_NOT_FOUND")
     run = story(idle, tmp_path, 1).start().run
     assert (await idle.get(f"/runs/{run.run_id}?wait=0.3")).record(RunStatus).status == "running"
 
@@ -157,12 +155,6 @@ async def test_wait__returns_when_the_run_ends(idle: Site, tmp_path: Path) -> No
     await asyncio.sleep(0)
     told.fail("It broke.")
     assert {(await one).record(RunStatus).message for one in waiting} == {"It broke."}
-
-
-async def test_training_with_wait__of_a_long_run_answers_when_the_time_is_up(here: Site) -> None:
-    answer = await here.post("/runs/train?wait=0.3", tiny_request(**LONG))
-    assert answer.status == 200
-    assert not answer.record(RunStatus).has_ended
 
 
 REFUSED: list[tuple[dict[str, object], int, str]] = [
