@@ -62,7 +62,7 @@ async def test_bf16__is_tried_by_nobody_who_does_not_ask_for_it(
     assert not (settings.app.data_root / "bf16_trials").exists()
 
 
-async def test_bf16__is_left_to_the_worker_where_it_is_elsewhere_or_the_trial_fails(
+async def test_bf16__is_left_to_a_worker_elsewhere_or_if_the_trial_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere: dict[str, object] = {"url": "redis://another-machine:6379/0"}
@@ -91,7 +91,7 @@ async def test_resume_of_a_run_in_bf16__is_refused_alike(settings: Settings, tmp
 
 
 @pytest.mark.slow
-async def test_worker__refuses_bf16_in_the_same_words_and_records_the_precision_that_ran(settings: Settings) -> None:
+async def test_worker__refuses_bf16_in_the_same_words_and_records_its_precision(settings: Settings) -> None:
     """As where a run was accepted on a machine that cannot try it for the worker's."""
     async with running(settings) as queue:
         preview = await preview_training(tiny_request(), queue.corpora, settings)

@@ -45,7 +45,7 @@ async def put(store: Store, member: str, score: float) -> None:
     await done
 
 
-async def test_jobs__are_begun_in_their_order_as_many_as_there_is_room_for_and_each_once(tmp_path: Path) -> None:
+async def test_jobs__begin_in_their_order_each_once_as_far_as_there_is_room(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (one, other):
         names = [f"job-{number:03}" for number in range(250)]
         await enqueue(one, *names)
@@ -57,7 +57,7 @@ async def test_jobs__are_begun_in_their_order_as_many_as_there_is_room_for_and_e
         assert await begun(one, 5) == []
 
 
-async def test_jobs__whose_time_has_not_come_wait_and_whose_beginner_is_silent_are_begun_again(tmp_path: Path) -> None:
+async def test_jobs__wait_for_their_time_and_begin_again_after_a_silent_worker(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (store, _):
         await enqueue(store, "first", "second", "third")
         await put(store, "first", (time.time() + 60) * 1000)

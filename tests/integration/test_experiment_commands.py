@@ -214,7 +214,7 @@ async def test_experiments__are_started_and_cancelled_by_admins_only(tmp_path: P
     assert "is only for admins" in cancelled.text and experiments(tmp_path) == []
 
 
-async def test_completed_experiment__that_is_started_again_shows_its_result_and_no_card(tmp_path: Path) -> None:
+async def test_completed_experiment__shows_its_result_if_it_is_started_again(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         await completed(here)
         again = await here.ask(here.ana, "experiment start", {"recipe": "smoke", "languages": "kk,tr"})

@@ -71,7 +71,7 @@ def attempts(queue: JobQueue, run: RunDirectory) -> int:
     return sum(isinstance(event, JobStarted) for event in events_of(queue, run.run_id))
 
 
-async def test_worker_killed__no_finished_cell_is_repeated_and_the_matrix_is_the_same(tmp_path: Path, lab: Lab) -> None:
+async def test_worker_killed__repeats_no_finished_cell_and_its_matrix_is_equal(tmp_path: Path, lab: Lab) -> None:
     add_languages(tmp_path)
     add_languages(lab.folder)
     request = plan_with({"num_epochs": 3})
@@ -141,7 +141,7 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, m
         assert (await queue.experiments.status(again.experiment_id)).status == "cancelled"
 
 
-async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started_again(lab: Lab) -> None:
+async def test_cancelled_run__fails_its_experiment_which_retries_it_if_restarted(lab: Lab) -> None:
     add_languages(lab.folder)
     request = plan(name="retried", seeds=[3])
     async with lab.queue() as queue:
@@ -183,7 +183,7 @@ async def test_run_that_is_just_ending__is_waited_for(lab: Lab) -> None:
         assert status.status == "completed", status.message
 
 
-async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cancelled(tmp_path: Path, lab: Lab) -> None:
+async def test_experiment__waits_without_a_worker_until_it_is_cancelled(tmp_path: Path, lab: Lab) -> None:
     add_languages(tmp_path)
     async with lab.store() as store:
         elsewhere = JobQueue(settings_in(tmp_path), store)
@@ -234,7 +234,7 @@ async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
         assert stored.is_unfinished()
 
 
-async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_first(lab: Lab) -> None:
+async def test_two_phases__share_a_tokenizer_and_the_weights_of_the_first(lab: Lab) -> None:
     add_languages(lab.folder)
     second: dict[str, object] = {"first": "tr", "train": {"num_epochs": 2, "freeze_embeddings": True}}
     models: dict[str, object] = {"lstm": {"has_shared_tokenizer": True, "train": TINY, "transfer": second}}

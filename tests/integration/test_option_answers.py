@@ -151,14 +151,14 @@ def answer_of(call: Call) -> StoredMessage | None:
     return None if original is None or original.is_loading else original
 
 
-async def test_options__of_reading_commands_are_answered_or_refused_at_their_edges(answers: Path) -> None:
+async def test_reading_commands__answer_or_refuse_extreme_options(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0) as bot:
         guild = here.discord.add_guild("lab", [here.ana, here.bob])
         person = Person(here.discord, here.ana, guild, {"run": RUN})
         assert await person.try_all(bot, are_reading=True) > 100
 
 
-async def test_options__of_changing_commands_are_answered_or_refused_at_their_edges(tmp_path: Path) -> None:
+async def test_changing_commands__answer_or_refuse_extreme_options(tmp_path: Path) -> None:
     async with training_place(tmp_path) as here:
         add_corpus(tmp_path, some_text(), CORPUS)
         here.story(here.ana, STARTED).start()

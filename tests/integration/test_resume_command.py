@@ -34,9 +34,7 @@ def ended_manifest(run: RunDirectory) -> RunManifest:
     return manifest
 
 
-async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_had_happened(
-    lab: Lab, tmp_path: Path
-) -> None:
+async def test_failed_and_cancelled_runs__are_resumed_and_end_like_others(lab: Lab, tmp_path: Path) -> None:
     def far(status: RunStatus) -> bool:
         return (status.last_checkpoint_step or 0) >= 20 or ended(status)
 
@@ -73,7 +71,7 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
     assert [run.record().user_id for run in runs] == [7, 8, None]
 
 
-async def test_cancelled_run__is_resumed_with_more_epochs_and_ends_after_the_last_of_them(lab: Lab) -> None:
+async def test_cancelled_run__is_resumed_with_more_epochs(lab: Lab) -> None:
     async with lab.queue() as queue:
         first = queue.runs.get(
             (await queue.train(request(checkpoint_every_steps=1, label="extended"), user_id=7)).run_id
@@ -90,7 +88,7 @@ async def test_cancelled_run__is_resumed_with_more_epochs_and_ends_after_the_las
     assert second.record().effective.num_epochs == second.record().request.num_epochs == 14
 
 
-async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_of_its_own(tmp_path: Path) -> None:
+async def test_resume__is_for_the_starter_and_admins_and_has_its_own_card(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         old = await stopped_run(tmp_path, "failed", user_id=here.ana.id)
 
@@ -118,7 +116,7 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         assert late.colour == AMBER and "start another run that takes its initial weights from it" in late.text
 
 
-async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experiment_or_begins_anew(
+async def test_request_that_resumes__takes_the_newest_equal_run_or_begins_anew(
     tmp_path: Path,
 ) -> None:
     async def accepted(queue: JobQueue, user_id: int | None = 7, **fields: object) -> str | None:

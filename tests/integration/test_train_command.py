@@ -80,7 +80,7 @@ async def test_notify__chooses_the_channel_of_the_card_or_none(tmp_path: Path) -
         assert here.discord.messages(here.discord.dm_channel(here.bob)) == []
 
 
-async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_training__that_cannot_fit_into_memory_is_refused_without_traces(tmp_path: Path) -> None:
     if may_have_cuda():
         pytest.skip("what a GPU here would have is not known")
     async with place(tmp_path) as here:
@@ -101,7 +101,7 @@ async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> N
         assert "Corpus: cats" in again.text and "3 epochs" in again.text
 
 
-async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_name(tmp_path: Path) -> None:
+async def test_text__with_a_non_latin_name_gives_its_run_and_corpus_that_name(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.discord.fail_next("GET", FILES, 503)
         files = {"мәтін": Upload("мәтін.txt", TEXT), "мәтін 2": Upload("мәтін 2.txt", TEXT + b"a\n")}
@@ -144,7 +144,7 @@ async def test_warm_start__from_what_is_none_or_private_leaves_nothing(tmp_path:
         assert len(here.runs()) == 1 and texts(here) == []
 
 
-async def test_tokenizer__that_is_there_is_taken_and_another_one_is_named_by_its_option(tmp_path: Path) -> None:
+async def test_tokenizer__that_exists_is_taken_unless_an_option_names_another(tmp_path: Path) -> None:
     shutil.copytree(TOKENIZER, tmp_path / "artifacts" / "tokenizers" / TOKENIZER.name)
     async with place(tmp_path) as here:
         unfit = await here.ask(

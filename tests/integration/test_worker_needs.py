@@ -91,7 +91,7 @@ async def claimed(store: Store, worker: WorkerInfo, count: int = 9) -> list[str]
     return [job_id for job_id, _ in jobs]
 
 
-def test_needs__follow_from_device_precision_and_two_thirds_of_the_estimated_memory(tmp_path: Path) -> None:
+def test_needs__are_device_precision_and_two_thirds_of_the_memory_estimate(tmp_path: Path) -> None:
     effective = run_record("lstm-1", user_id=None).effective
     cost = Cost(params=1, memory_bytes=3 * GIB, disk_bytes=1, steps=1)
     expected = {
@@ -176,7 +176,7 @@ def test_device_cuda__is_refused_where_a_worker_runs_and_none_has_a_gpu() -> Non
     check_workers(NEEDS["cpu"], [GPU_ONLY])
 
 
-async def test_worker_of_another_version__says_so_takes_no_job_and_starts_when_the_version_is_its_own(
+async def test_worker_of_another_version__takes_no_job_until_it_is_its_own(
     tmp_path: Path,
 ) -> None:
     add_corpus(tmp_path, some_text())
@@ -225,7 +225,7 @@ async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(
     assert [[job_id for job_id, _ in claimed] for claimed in jobs] == [[], ["job-2"], ["job-1"]]
 
 
-async def test_bot_and_commands__publish_their_version_for_the_folder_once_it_has_an_id(tmp_path: Path) -> None:
+async def test_bot_and_commands__publish_their_version_for_a_folder_with_an_id(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, queue, store):
         publishing = asyncio.create_task(queue.publish_version(replaces=False))
         await until_set(store, keys.version(""))
@@ -240,7 +240,7 @@ async def until_set(store: Store, key: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_drained_worker__finishes_its_run_takes_no_other_and_outlasts_a_wipe(tmp_path: Path) -> None:
+async def test_drained_worker__finishes_its_run_and_takes_no_other_after_a_wipe(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with served(tmp_path) as server:
         queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
