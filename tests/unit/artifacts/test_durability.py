@@ -198,7 +198,7 @@ KEPT = {
 
 
 def wrong_states(kept: Kept, folder: Path, *, without: str | None = None) -> list[str]:
-    """What is wrong with the states that a crash may leave; with syncs left out, which multiplies them, the first."""
+    """The first of the states that a crash may leave that is wrong, if any; syncs left out multiply the states."""
     (folder / "disk").mkdir()
     disk = RecordingDisk(folder / "disk", without)
     for step in kept.steps(folder / "disk", disk):
@@ -206,16 +206,13 @@ def wrong_states(kept: Kept, folder: Path, *, without: str | None = None) -> lis
         disk.acknowledge()
         if without == ".tmp-":
             break
-    wrong: list[str] = []
     count = 0
     for count, (tree, promised) in enumerate(disk.states(), 1):
         lay_out(tree, folder / "state")
         if fault := kept.fault(folder / "state", promised):
-            wrong.append(f"state {count}, after {promised}: {fault}")
-            if without:
-                return wrong
+            return [f"state {count}, after {promised}: {fault}"]
     assert count > kept.states
-    return wrong
+    return []
 
 
 @pytest.mark.parametrize("kind", KEPT)
