@@ -117,11 +117,9 @@ class ObjectStore:
 
 @contextmanager
 def _store_errors(key: str) -> Iterator[None]:
-    """Raise SERVICE_UNAVAILABLE for errors of the store, except those that tell of missing or changed objects."""
+    """Raise SERVICE_UNAVAILABLE for errors of the store; a missing object is a FileNotFoundError, which is none."""
     try:
         yield
-    except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-        raise
     except BaseError as error:
         log.warning("object_store_failed", key=key, error=type(error).__name__)
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from error

@@ -143,7 +143,8 @@ class Replica:
         files = self._store_files(counter)
         head = Head(counter=counter, writer=self._machine, has_ended=self._has_ended(), files=files)
         is_open = stored is not None and stored.key == self._open
-        if not self._replace_head(head, self._open, stored.etag if stored is not None and is_open else None):
+        copy = self._replace_head(head, self._open, stored.etag if stored is not None and is_open else None)
+        if copy is None:
             again = self._stored_head()
             if again is not None and (again.head.writer, again.head.counter) == (self._machine, counter):
                 return  # another process or thread of this machine was faster
@@ -152,7 +153,7 @@ class Replica:
         if stored is not None and not is_open:
             self._objects.delete([self._ended])
         if head.has_ended:
-            self._settle()
+            self._keep_copy(self._settle_stored(copy))
 
     def claim(self) -> None:
         """Make this machine the writer, with everything that is stored on its disk.
@@ -179,12 +180,12 @@ class Replica:
         has_ended = self._has_ended()
         files = self._store_files(copy.head.counter, is_last=has_ended)
         head = changed(copy.head, files=files, has_ended=has_ended)
-        if head != copy.head:
-            if not self._replace_head(head, copy.key, copy.etag):
-                raise WriterChanged
-            self._objects.delete({file.key for file in copy.head.files} - {file.key for file in files})
+        new = copy if head == copy.head else self._replace_head(head, copy.key, copy.etag)
+        if new is None:
+            raise WriterChanged
+        self._objects.delete({file.key for file in copy.head.files} - {file.key for file in files})
         if has_ended and copy.key == self._open:
-            self._settle()
+            self._keep_copy(self._settle_stored(new))
         return head != copy.head
 
     def pull(self, *, with_weights: bool = False) -> None:
@@ -243,8 +244,8 @@ class Replica:
                 return _Copy(key=key, etag=found.etag, head=Head.model_validate_json(found.data))
         return None
 
-    def _replace_head(self, head: Head, key: str, etag: str | None) -> bool:
-        """Write the head if its version has a tag, or if there is none; return False if another machine was faster.
+    def _replace_head(self, head: Head, key: str, etag: str | None) -> _Copy | None:
+        """Write the head if its version has a tag, or if there is none; return None if another machine was faster.
 
         A write whose answer was lost counts as ours: the head says so.
         """
@@ -253,17 +254,14 @@ class Replica:
         if new is None:
             found = self._objects.get(key)
             if found is None or found.data != data:
-                return False
+                return None
             new = found.etag
-        self._keep_copy(_Copy(key=key, etag=new, head=head))
-        return True
-
-    def _settle(self) -> None:
-        """Move the head of an ended folder from the open ones to the ended ones."""
-        if self._copy is not None:
-            self._keep_copy(self._settle_stored(self._copy))
+        copy = _Copy(key=key, etag=new, head=head)
+        self._keep_copy(copy)
+        return copy
 
     def _settle_stored(self, stored: _Copy) -> _Copy:
+        """Move the head of an ended folder from the open ones to the ended ones."""
         etag = self._objects.put_new(self._ended, stored.head.model_dump_json().encode())
         self._objects.delete([self._open, self._cancel])
         return changed(stored, key=self._ended, etag=stored.etag if etag is None else etag)

@@ -76,7 +76,7 @@ class Replication:
         if self._objects is None:
             await work()
             return
-        replica = await asyncio.to_thread(self._replica, kind, item_id)
+        replica = await asyncio.to_thread(Replica, self._objects, self._root, kind, item_id)
         await asyncio.to_thread(replica.claim)
         working, has_ended = asyncio.ensure_future(work()), asyncio.Event()
         working.add_done_callback(lambda _: has_ended.set())
@@ -91,7 +91,9 @@ class Replication:
 
     async def is_open(self, kind: KindName, item_id: str) -> bool:
         """Return True if this machine has not seen the end of a folder in the store yet."""
-        return self.is_on and (await asyncio.to_thread(self._replica, kind, item_id)).is_open
+        if self._objects is None:
+            return False
+        return (await asyncio.to_thread(Replica, self._objects, self._root, kind, item_id)).is_open
 
     async def request_cancel(self, kind: KindName, item_id: str) -> None:
         await self._with(kind, item_id, Replica.request_cancel)
@@ -144,7 +146,7 @@ class Replication:
         if with_ended and time.monotonic() > self._all_at + _ALL_SECONDS:
             await self._publish_missing()
             stored = await asyncio.to_thread(objects.tags, ENDED)
-            changed_keys += [key for key, tag in stored.items() if await self._tag_here(key) != tag]
+            changed_keys += [key for key, tag in stored.items() if await self._tag_here(objects, key) != tag]
             self._all_at = time.monotonic()
         ids: list[str] = []
         for key in changed_keys:
@@ -170,8 +172,8 @@ class Replication:
         if manifest is not None and manifest.tokenizer is not None:
             await self.fetch("tokenizers", manifest.tokenizer.id)
 
-    async def _tag_here(self, key: str) -> str | None:
-        return (await asyncio.to_thread(self._replica, *_kind_and_id(key))).etag
+    async def _tag_here(self, objects: "ObjectStore", key: str) -> str | None:
+        return (await asyncio.to_thread(Replica, objects, self._root, *_kind_and_id(key))).etag
 
     async def _publish_missing(self) -> None:
         """Store the folders of this machine that were made without the store, or by a process that was killed."""
@@ -181,13 +183,9 @@ class Replication:
                 await self.publish(kind, item_id)
 
     async def _with(self, kind: KindName, item_id: str, call: Callable[[Replica], None]) -> None:
-        if self._objects is not None:
-            await asyncio.to_thread(lambda: call(self._replica(kind, item_id)))
-
-    def _replica(self, kind: KindName, item_id: str) -> Replica:
-        if self._objects is None:
-            raise ValueError("there is no object store")
-        return Replica(self._objects, self._root, kind, item_id)
+        objects = self._objects
+        if objects is not None:
+            await asyncio.to_thread(lambda: call(Replica(objects, self._root, kind, item_id)))
 
 
 def full_run_id(settings: Settings, given: str, place: str = "") -> str:

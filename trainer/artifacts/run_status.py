@@ -165,7 +165,7 @@ def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[st
         case JobFailed():
             error = RunError(code=event.code, error_class=event.error_class, message=event.message)
             return _end("failed", event.message, event.ts) | {"error": error}
-        case JobCancelled():
+        case _:
             return _end("cancelled", "Cancelled.", event.ts)
 
 
