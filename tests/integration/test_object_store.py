@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from arq import Retry
+from arq.connections import ArqRedis
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
 from tests.support.cross_language import add_languages, plan, plan_with
@@ -20,6 +21,7 @@ from tests.support.redis_servers import served
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, with_redis
+from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id
 from trainer.artifacts.runs import RunStore
 from trainer.commands.this_machine import ThisMachine
@@ -33,7 +35,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
-from trainer.store.store import connect
+from trainer.store.store import Store, connect
 from trainer.worker.jobs import Jobs
 
 
@@ -174,6 +176,32 @@ async def test_request_without_the_object_store__is_refused_and_leaves_nothing(s
             await queue.train(tiny_request(), user_id=7)
         assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert [run.run_id for run in queue.runs.all()] == before
+
+
+async def test_request_whose_run_cannot_be_stored__leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object store fails after it has taken the corpus."""
+    with s3_server() as server:
+        bucket = server.bucket()
+        settings = machine(tmp_path, bucket)
+        add_corpus(tmp_path, some_text())
+        queue = JobQueue(settings, Store(ArqRedis(unix_socket_path=str(tmp_path / "no.sock"))))
+        get = ObjectStore.get
+
+        def stop_and_get(self: ObjectStore, key: str) -> Stored | None:
+            server.stop()
+            return get(self, key)
+
+        assert bucket.objects.tags("corpora/") == {}
+        with monkeypatch.context() as patched, pytest.raises(AppError) as refused:
+            patched.setattr(ObjectStore, "get", stop_and_get)
+            await queue.train(tiny_request(), user_id=7)
+        assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+        assert queue.runs.all() == []
+        server.start_again()
+        assert bucket.objects.tags("corpora/") != {}
+        assert bucket.objects.tags("open/") == {}
 
 
 async def test_run_of_a_lost_machine__continues_on_another_from_its_checkpoint(tmp_path: Path) -> None:

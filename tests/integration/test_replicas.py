@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import FileIO
 from itertools import count
 from pathlib import Path
+from random import Random
+from typing import BinaryIO
 
 import pytest
 from hypothesis import strategies
@@ -29,9 +32,11 @@ from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged,
 from trainer.artifacts.replication import Replication, stored_check
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
+from trainer.config.settings import ObjectStoreSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.text import corpus_sha256
+from trainer.system.files import open_regular
 
 __all__ = ["bucket_fixture", "server_fixture"]
 
@@ -365,6 +370,90 @@ class LostAnswers(ObjectStore):
     def replace(self, key: str, data: bytes, etag: str) -> str | None:
         super().replace(key, data, etag)
         return None
+
+
+class GoneMeanwhile(ObjectStore):
+    """The store of a machine; another one deletes a folder right before each of its downloads."""
+
+    def __init__(self, bucket: Bucket, folder: Replica) -> None:
+        super().__init__(bucket.settings)
+        self._folder = folder
+
+    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
+        self._folder.delete()
+        super().download(key, target, most_bytes)
+
+
+def test_run_that_is_deleted_during_its_download__is_not_stored(tmp_path: Path, bucket: Bucket) -> None:
+    accepted(tmp_path / "a")
+    first = replica(bucket, tmp_path / "a")
+    first.publish()
+    reader = Replica(GoneMeanwhile(bucket, first), tmp_path / "b", "models", RUN)
+    with pytest.raises(AppError, match=f"The object store has no '{RUN}'") as refused:
+        reader.pull()
+    assert refused.value.code is ErrorCode.NOT_FOUND
+    assert content(reader.path) == {}
+
+
+def test_checkpoint_that_vanishes_while_it_is_stored__is_left_out(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, writer = claimed(bucket, tmp_path)
+    run.checkpoints.mkdir()
+    for name in ("old.pt", "new.pt"):
+        (run.checkpoints / name).write_bytes(b"w")
+
+    def remove_and_open(path: Path) -> FileIO:
+        (run.checkpoints / "old.pt").unlink(missing_ok=True)
+        return open_regular(path)
+
+    monkeypatch.setattr("trainer.artifacts.replicas.open_regular", remove_and_open)
+    writer.push()
+    assert [file.path for file in stored_head(bucket).files if file.path.endswith(".pt")] == ["checkpoints/new.pt"]
+
+
+def test_folder_that_gains_files_all_the_time__is_refused_whole(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, writer = claimed(bucket, tmp_path)
+    (run.path / "new-0").write_bytes(b"0")
+    before, numbers = stored_head(bucket), count(1)
+
+    def open_and_add(path: Path) -> FileIO:
+        (run.path / f"new-{next(numbers)}").write_bytes(b"0")
+        return open_regular(path)
+
+    monkeypatch.setattr("trainer.artifacts.replicas.open_regular", open_and_add)
+    with pytest.raises(AppError, match="change too fast") as refused:
+        writer.push()
+    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+    assert stored_head(bucket) == before
+
+
+def test_file_of_several_parts__arrives_whole(tmp_path: Path, bucket: Bucket) -> None:
+    weights = Random(0).randbytes(20 << 20)
+    run = accepted(tmp_path / "a")
+    run.weights.write_bytes(weights)
+    replica(bucket, tmp_path / "a").publish()
+    reader = replica(bucket, tmp_path / "b")
+    reader.pull(with_weights=True)
+    assert (reader.path / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("is_amazon", [False, True])
+def test_store_without_keys_and_address__takes_those_of_the_aws_variables(
+    is_amazon: bool, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address of a bucket at Amazon has its name; here it is the last part of the path."""
+    url, endpoint = bucket.environment["OBJECT_STORE__URL"], bucket.environment["OBJECT_STORE__ENDPOINT"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    if is_amazon:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"{endpoint}/{url.split('/')[2]}")
+    given = {"url": url} if is_amazon else {"url": url, "endpoint": endpoint}
+    ObjectStore(ObjectStoreSettings.model_validate(given)).put("greeting", b"hello")
+    stored = bucket.objects.get("greeting")
+    assert stored is not None and stored.data == b"hello"
 
 
 def test_machine_that_always_comes_second__does_not_become_the_writer(tmp_path: Path, bucket: Bucket) -> None:
