@@ -3,6 +3,7 @@
 import os
 import random
 import secrets
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -29,8 +30,10 @@ from trainer.artifacts.runs import (
 from trainer.contracts.base import RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobFailed, JobStarted, stamp
+from trainer.contracts.runs import RunManifest
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
+from trainer.system.files import read_record
 
 RUNS = 30
 
@@ -90,6 +93,26 @@ async def test_id_that_another_run_has__is_drawn_again(tmp_path: Path, monkeypat
     assert [run.run_id[-8:] for run in accepted] == ["aaaaaaaa", "bbbbbbbb"]
 
 
+async def test_run_that_waits__is_resumed_as_it_is(tmp_path: Path, run: RunDirectory) -> None:
+    queue = JobQueue(settings_in(tmp_path), Store(ArqRedis(unix_socket_path=str(tmp_path / "no.sock"))))
+    resumed = await queue.resume_unfinished(run)
+    assert (resumed.run_id, resumed.status) == (run.run_id, "queued")
+    assert [event.type for event in run.reader().read_new()] == ["trainer.job.queued.v1"]
+
+
+def test_manifest_that_is_deleted_while_it_is_looked_for__is_none(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(run, "cancelled")
+
+    def delete_and_read(path: Path, model: type[RunManifest]) -> RunManifest:
+        shutil.rmtree(run.path)
+        return read_record(path, model)
+
+    monkeypatch.setattr("trainer.artifacts.runs.read_record", delete_and_read)
+    assert run.manifest() is None
+
+
 def test_lock__has_one_holder_and_ends_with_it(run: RunDirectory) -> None:
     first = run.lock()
     assert first is not None and run.lock() is None
@@ -112,6 +135,7 @@ def test_end__is_written_once_with_its_error_and_sealed(run: RunDirectory, store
     """The seal has the form that `sha256sum --check` reads."""
     complete_end(run)
     assert run.follow().refresh().status == "queued", "a run that has not ended is left alone"
+    assert run.ended_at() is None
     ended(run, "failed", code=ErrorCode.CRASH_LOOP)
     sealed = run.seal.read_text(encoding="ascii")
     names = ("request.json", "manifest.json", "events.jsonl")
