@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+from redis.exceptions import NoPermissionError, ResponseError
+
 from tests.support import settings_in
 from tests.support.waiting import captured_logs
 from trainer.contracts.jobs import FolderJobPayload
@@ -66,6 +69,14 @@ async def test_jobs__wait_for_their_time_and_begin_again_after_a_silent_worker(t
         forgotten: Awaitable[object] = store.redis.delete(keys.in_progress("second"))
         await forgotten
         assert await begun(store, 9) == ["second"]
+
+
+async def test_queue_key_with_a_text__is_not_taken_for_a_missing_permission(tmp_path: Path) -> None:
+    async with two_stores(tmp_path) as (store, _):
+        await store.put(QUEUE, "a text", ttl_seconds=60)
+        with pytest.raises(ResponseError, match="WRONGTYPE") as refused:
+            await begun(store, 1)
+        assert not isinstance(refused.value, NoPermissionError)
 
 
 async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ async def test_results__are_deleted_unreadable_or_expired(here: Place) -> None:
         await here.store.put(keys.inference(kind, RUN, response.request_id), "{}", ttl_seconds=9)
         with pytest.raises(AppError, match="cannot be read") as unreadable:
             await client.get(model, RUN, response.request_id)
+        with pytest.raises(AppError, match="cannot be read"):
+            await client.wait(response)
         deleted = await client.submit(RUN, request)
         await client.delete(model, RUN, deleted.request_id)
         gone = await asyncio.gather(
