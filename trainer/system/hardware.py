@@ -65,9 +65,7 @@ def granted_cpus(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int | No
         root = cgroups / controllers
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
-            grants += _granted(folder)
-            if folder == root:
-                break
+            grants += _granted(folder) if folder.is_relative_to(root) else []
     return None if not grants else max(1, math.ceil(min(grants)))
 
 
