@@ -29,6 +29,7 @@ from trainer.store import keys
 from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files
+from trainer.worker import process
 from trainer.worker.process import clean_for_ever
 from trainer.worker.reconciler import reconcile
 
@@ -76,11 +77,15 @@ def regular(folder: Path, *, enabled: bool = True) -> Settings:
     return changed(settings, app=app, logging=LoggingSettings(level="INFO"))
 
 
-async def test_worker__cleans_with_a_service_name_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_worker__cleans_again_and_again_under_a_service_name_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_CLEANUP_SECONDS", 0.0)
     run = add_run(tmp_path, "lstm-1", steps=(1,))
     cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
     await until(lambda: not (run.checkpoints / "step-1").exists())
-    await until(lambda: not processes(tmp_path, "gc"))
+    [first] = processes(tmp_path, "gc")
+    await until(lambda: any(cleanup.pid != first.pid for cleanup in processes(tmp_path, "gc")))
     cleaning.cancel()
     await asyncio.wait([cleaning])
     [line] = [_line.validate_json(text) for text in capfd.readouterr().err.splitlines()]
@@ -93,11 +98,11 @@ async def test_end_of_the_worker__ends_its_cleanup(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("APP__CONFIG_FILE", str(tmp_path / "mt.toml"))
     cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
     await until(lambda: bool(processes(tmp_path, "gc")))
-    [process] = processes(tmp_path, "gc")
-    await until(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) >= 10)  # jobs come first
+    [cleanup] = processes(tmp_path, "gc")
+    await until(lambda: os.getpriority(os.PRIO_PROCESS, cleanup.pid) >= 10)  # jobs come first
     cleaning.cancel()
     await asyncio.wait([cleaning])
-    assert not is_running(process.pid)
+    assert not is_running(cleanup.pid)
 
 
 async def test_worker__continues_without_memory_for_a_cleanup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +48,9 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
             presence = Presence(settings, store, await own_info(settings))
             showing = asyncio.create_task(presence.show(lambda: False, lambda: None))
             await until(lambda: BLIND in [line["event"] for line in logs])
+            seen_at = time.time()  # the next two records are those of the same refusal
+            await until(lambda: presence.info.seen_at > seen_at + settings.queue.lease_seconds * 0.2)
+            assert [line["event"] for line in logs].count(BLIND) == 1
             assert not await store.has_worker()
             await store.enqueue("training", "train", "job-2", FolderJobPayload(job_id="job-2"), artifacts=own)
             await until(lambda: MATCHED in [line["event"] for line in logs])
