@@ -22,7 +22,15 @@ from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import with_redis
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.services.embedded import Services, answering_server, die_with_parent, end, find_server, pipe
+from trainer.services.embedded import (
+    Services,
+    answering_server,
+    die_with_parent,
+    embedded_worker_lives,
+    end,
+    find_server,
+    pipe,
+)
 from trainer.store.store import connect
 
 STARTER = """
@@ -104,16 +112,19 @@ async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_
 
 
 async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_path: Path) -> None:
-    one, two = Services(settings_in(tmp_path)), Services(settings_in(tmp_path))
+    settings = settings_in(tmp_path)
+    one, two = Services(settings), Services(settings)
     await one.start()
     await two.start()
     [worker] = processes(tmp_path, "trainer worker --embedded")
     kill(worker.pid)
     await until(lambda: processes(tmp_path, "trainer worker --embedded") not in ([], [worker]))
     assert len(processes(tmp_path, "trainer worker --embedded")) == 1
+    assert embedded_worker_lives(settings)
     await one.stop()
     await two.stop()
     assert await gone(tmp_path)
+    assert not embedded_worker_lives(settings)
 
 
 async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
