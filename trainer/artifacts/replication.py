@@ -91,9 +91,8 @@ class Replication:
 
     async def is_open(self, kind: KindName, item_id: str) -> bool:
         """Return True if this machine has not seen the end of a folder in the store yet."""
-        if self._objects is None:
-            return False
-        return (await asyncio.to_thread(Replica, self._objects, self._root, kind, item_id)).is_open
+        objects = self._objects
+        return objects is not None and (await asyncio.to_thread(Replica, objects, self._root, kind, item_id)).is_open
 
     async def request_cancel(self, kind: KindName, item_id: str) -> None:
         await self._with(kind, item_id, Replica.request_cancel)
