@@ -32,7 +32,7 @@ _PARENT_SECONDS = 0.2
 
 def run_rank(run_id: str, parent: int) -> int:
     """Do this process's share of a training; return its exit code."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     set_oom_score()
     settings = load_settings()
     setup_logging(settings, "model-trainer-worker", sys.stderr)
@@ -74,7 +74,7 @@ def report(error: AppError) -> None:
     Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(report), encoding="utf-8")
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Kill this process and those that it has started when its parent has ended."""
     while os.getppid() == parent:
         time.sleep(_PARENT_SECONDS)

@@ -43,7 +43,7 @@ def launch_ranks(settings: Settings, run: RunDirectory, devices: int) -> int:
         check_devices(run.record().effective.device, devices)
     except AppError as error:
         return _record(run, RunError.of(error))
-    threading.Thread(target=_end_after, args=(run,), daemon=True).start()
+    threading.Thread(target=end_after, args=(run,), daemon=True).start()
     os.environ |= tuned_environment(settings)
     config = LaunchConfig(
         min_nodes=1,
@@ -84,7 +84,7 @@ def _record(run: RunDirectory, error: RunError) -> int:
     return 0
 
 
-def _end_after(run: RunDirectory) -> None:
+def end_after(run: RunDirectory) -> None:
     """End all processes some seconds after the end of the run."""
     while run.manifest() is None:
         time.sleep(_POLL_SECONDS)

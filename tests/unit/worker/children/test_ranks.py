@@ -1,5 +1,6 @@
 """Trainings in several processes: the requests that are refused, and the end that torchrun reports."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from tests.support.families import effective_of
 from tests.support.runs import record
 from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.attempts import DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE, cause_of
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.worker.children.rank import report
-from trainer.worker.children.ranks import end_of, launch_ranks
+from trainer.worker.children import ranks
+from trainer.worker.children.rank import end_with, report
+from trainer.worker.children.ranks import end_after, end_of, launch_ranks
 
 
 @pytest.fixture(name="run")
@@ -87,3 +89,33 @@ def test_run_without_the_gpus__fails_with_the_reason(tmp_path: Path) -> None:
     run = RunStore(tmp_path).create(record(effective=changed(record().effective, device="cuda")))
     assert launch_ranks(Settings(), run, 64) == 0
     assert error_of(run)[0] is ErrorCode.CUDA_NOT_AVAILABLE
+
+
+def test_process_whose_parent_has_ended__kills_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[tuple[int, int]] = []
+
+    def kill(group: int, number: int) -> None:
+        killed.append((group, number))
+
+    monkeypatch.setattr(os, "killpg", kill)
+    end_with(os.getpid())  # no process is its own parent
+    assert killed == [(0, signal.SIGKILL)]  # its own group
+
+
+def test_processes_that_outlast_the_end_of_their_run__are_terminated(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "_TEARDOWN_SECONDS", 0.0)
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+    caught: list[int] = []
+
+    def catch(number: int, _: object) -> None:
+        caught.append(number)
+
+    handler = signal.signal(signal.SIGTERM, catch)
+    try:
+        end_after(run)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert caught == [signal.SIGTERM]
