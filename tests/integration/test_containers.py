@@ -423,7 +423,9 @@ async def test_health_check__answers_for_the_worker_of_this_host_only(tmp_path: 
         code, reason = await health(server.url)
         assert (code, reason) == (1, "Redis refuses the user name or the password of `REDIS__URL`.\n")
     gone: dict[str, object] = with_redis(url)
-    assert await trouble(settings_in(tmp_path).model_copy(update=gone)) == "Redis does not respond."
+    without_server = settings_in(tmp_path / "new")
+    for settings in (without_server, without_server.model_copy(update=gone)):
+        assert await trouble(settings) == "Redis does not respond."
 
 
 def record(name: str) -> WorkerInfo:
