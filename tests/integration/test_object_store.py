@@ -36,6 +36,7 @@ from trainer.export.verification import verify_run
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
 from trainer.store.store import Store, connect
+from trainer.worker import jobs
 from trainer.worker.jobs import Jobs
 
 
@@ -374,3 +375,43 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
         await queue.cancel(run_id)
         await queue.pause(is_paused=False)
     assert "run_job_rejected" in [line["event"] for line in logs]
+
+
+async def test_end_that_the_store_does_not_take__is_stored_by_the_next_try(tmp_path: Path) -> None:
+    with s3_server() as server:
+        bucket = server.bucket()
+        async with served(tmp_path) as redis:
+            here = machine(tmp_path / "bot", bucket, redis.url)
+            add_corpus(tmp_path / "bot", some_text())
+            queue, store = await JobQueue.connect(here, redis.url), await connect(redis.url)
+            request = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
+            tokenizer_id = (await queue.train_tokenizer(request)).tokenizer_id
+            tokenizer = queue.tokenizers.get(tokenizer_id)
+            payload: dict[str, str] = {"job_id": tokenizer_id}
+            function = Jobs(here, store).functions()["train_tokenizer"]
+
+            async def end_without_store(*_: object) -> None:
+                server.stop()
+                tokenizer.request_cancel()
+
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Retry), captured_logs() as logs:
+                patch.setattr(jobs, "supervise_tokenizer", end_without_store)
+                await function({}, payload)
+            server.start_again()
+            await function({}, payload)
+            await store.close()
+            await queue.close()
+            assert "job_postponed" in [line["event"] for line in logs]
+            assert bucket.objects.tags("open/") == {}
+            assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer_id}"]
+
+
+async def test_job_whose_folder_is_not_stored__ends_with_a_sentence(tmp_path: Path) -> None:
+    with s3_server() as server:
+        async with served(tmp_path) as redis:
+            here = machine(tmp_path / "gpu", server.bucket(), redis.url)
+            run = RunStore(here.app.artifacts_root).create(record("char_lstm-1"))
+            store = await connect(redis.url)
+            with pytest.raises(AppError, match="The object store has no 'char_lstm-1'"):
+                await Jobs(here, store).functions()["train"]({}, {"job_id": run.run_id})
+            await store.close()

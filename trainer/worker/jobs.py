@@ -109,10 +109,8 @@ class Jobs:
         """Bring what a job names to its stored state; raises Retry while the object store does not answer."""
         try:
             await self._replication.fetch(kind, item_id)
-        except AppError as error:
-            if error.code is ErrorCode.SERVICE_UNAVAILABLE:
-                raise Retry(defer=_STORE_RETRY_SECONDS) from None
-            raise
+        except AppError:
+            raise Retry(defer=_STORE_RETRY_SECONDS) from None
 
     async def _write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work of a job that writes a folder; raises Retry while another machine writes it.
