@@ -16,6 +16,7 @@ from arq.connections import ArqRedis
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
 from tests.support.cross_language import add_languages, plan, plan_with
+from tests.support.inference import RUN, InstantChild, finished_run
 from tests.support.object_stores import Bucket, machine, s3_server, worker_of
 from tests.support.redis_servers import served
 from tests.support.runs import record
@@ -29,14 +30,17 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.inference import EvalRequest, ScoreRequest
+from trainer.contracts.inference import EvalRequest, ScoreRequest, inference_adapter
+from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
+from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker import jobs
+from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.jobs import Jobs
 
 
@@ -415,3 +419,31 @@ async def test_job_whose_folder_is_not_stored__ends_with_a_sentence(tmp_path: Pa
             with pytest.raises(AppError, match="The object store has no 'char_lstm-1'"):
                 await Jobs(here, store).functions()["train"]({}, {"job_id": run.run_id})
             await store.close()
+
+
+async def test_request__fetches_its_weights_and_names_a_run_in_use(tmp_path: Path) -> None:
+    with s3_server() as server:
+        bucket = server.bucket()
+        async with served(tmp_path) as redis:
+            here, there = (machine(tmp_path / name, bucket, redis.url) for name in ("bot", "gpu"))
+            finished_run(tmp_path / "bot")
+            await Replication(here).publish("models", RUN)
+            queue, store = await JobQueue.connect(here, redis.url), await connect(redis.url)
+            child = InstantChild(there)
+
+            async def answer(request: InferenceRequest, kind: str) -> tuple[str, str]:
+                request_id = (await queue.inference.submit(RUN, request)).request_id
+                payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
+                await InferenceJobs(there, store, child, child).infer({}, payload)
+                stored = await store.get(keys.inference(kind, RUN, request_id))
+                response = inference_adapter.validate_json(stored or b"").response
+                return response.status, "" if response.error is None else response.error.message
+
+            scored = await answer(ScoreRequest(text="abc"), "score")
+            run = RunStore(there.app.artifacts_root).get(RUN)
+            assert (scored, run.weights.exists()) == (("completed", ""), True)
+            with run.wait_for_lock(1):
+                status, reason = await answer(EvalRequest(), "evaluate")
+            assert (status, "Another machine adds an evaluation" in reason) == ("failed", True)
+            await store.close()
+            await queue.close()
