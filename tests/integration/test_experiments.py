@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
 from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
+from tests.support.runs import record as run_record
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
@@ -21,7 +22,13 @@ from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
-from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
+from trainer.contracts.experiments import (
+    CellRun,
+    ExperimentRequest,
+    ExperimentResult,
+    ExperimentStatus,
+    ExperimentTexts,
+)
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
@@ -139,6 +146,28 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, m
             monkeypatch.setenv(name, value)
         assert await asyncio.to_thread(main, ["experiment", "cancel", again.experiment_id]) == 0
         assert (await queue.experiments.status(again.experiment_id)).status == "cancelled"
+
+
+async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    settings = settings_in(tmp_path)
+    runs = RunStore(settings.app.artifacts_root)
+    own, others = (runs.create(run_record(f"char_lstm-{number}")) for number in (1, 2))
+    record = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(settings.app.artifacts_root).create(record)
+    cells = [("kk", own, False), ("tr", others, True)]
+    experiment.write_runs(
+        [
+            CellRun(model="lstm", language=language, seed=1, run_id=run.run_id, is_reused=is_reused)
+            for language, run, is_reused in cells
+        ]
+    )
+    experiment.request_cancel()
+    async with lab.store() as store:
+        await drive(experiment, settings, store)
+    end = own.manifest()
+    assert end is not None and end.status == "cancelled"
+    assert others.is_unfinished() and not others.cancel_requested()
 
 
 async def test_cancelled_run__fails_its_experiment_which_retries_it_if_restarted(lab: Lab) -> None:
