@@ -49,6 +49,7 @@ class Backend:
         self._started.push_async_callback(_end, publishing)
         self.limits = UsageLimits(self.settings.limits)
         self.feeds = RunFeeds(self.queue)
+        self._started.push_async_callback(self.feeds.stop)
         self.index = RunIndex(self.queue, self.feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()

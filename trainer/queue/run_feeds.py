@@ -139,6 +139,10 @@ class RunFeeds:
             await asyncio.wait([asking], timeout=_PATIENCE_SECONDS if feed.has_queue_state else None)
         return feed.live()
 
+    async def stop(self) -> None:
+        """End the requests to Redis."""
+        await self._asking.stop()
+
     async def _ask(self) -> None:
         """Ask Redis for the state of the queue, once for all runs and readers."""
         due, self._due = [*self._due.values()], {}

@@ -13,16 +13,25 @@ class SharedCalls(Generic[T]):
     def __init__(self) -> None:
         self._next: asyncio.Task[T] | None = None
         self._turn = asyncio.Lock()
+        self._unfinished: set[asyncio.Task[T]] = set()
 
     def start(self, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
         """Return a call that has not begun to work; cancel it only if nobody else waits for it."""
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._call(work))
+            self._unfinished.add(self._next)
+            self._next.add_done_callback(self._unfinished.discard)
         return self._next
 
     async def result(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
         """Wait for a call; it goes on for the others if the caller is cancelled."""
         return await asyncio.shield(self.start(work))
+
+    async def stop(self) -> None:
+        """End the calls that nobody waits for any more."""
+        for call in self._unfinished:
+            call.cancel()
+        await asyncio.gather(*self._unfinished, return_exceptions=True)
 
     async def _call(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
         async with self._turn:

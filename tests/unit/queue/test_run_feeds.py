@@ -31,8 +31,10 @@ class SlowQueue(HandQueue):
         self.asked.append([status.run_id for status in statuses])
         self.open += 1
         assert self.open == 1, "one request at a time"
-        await self.may_answer.wait()
-        self.open -= 1
+        try:
+            await self.may_answer.wait()
+        finally:
+            self.open -= 1
         return await super().recent_states(statuses)
 
 
@@ -62,6 +64,18 @@ async def test_events__are_the_same_for_readers_near_and_far_behind(tmp_path: Pa
     for after in (0, 1, 38, 39, 40, 102, 103, 104):
         assert [event.seq for event in feed.events_after(after)] == list(range(after + 1, 104))
     assert feed.follower.train_losses == [(step, 2.0) for step in range(1, 101)]
+
+
+async def test_end_of_the_feeds__leaves_no_request_to_redis(tmp_path: Path) -> None:
+    queue, story = SlowQueue(RunStore(tmp_path)), Story(tmp_path, run_record()).start()
+    feeds = RunFeeds(queue)
+    asking = asyncio.create_task(feeds.status(story.run.run_id))
+    await until(lambda: queue.open == 1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert queue.open == 1
+    await feeds.stop()
+    assert queue.open == 0
 
 
 async def test_status__has_everything_that_the_queue_adds_and_newer_events(tmp_path: Path) -> None:
