@@ -137,6 +137,8 @@ class RunFeeds:
             self._due[run_id] = feed
             asking = self._asking.start(self._ask)
             await asyncio.wait([asking], timeout=_PATIENCE_SECONDS if feed.has_queue_state else None)
+            if asking.done():
+                asking.result()
         return feed.live()
 
     async def stop(self) -> None:

@@ -66,6 +66,21 @@ async def test_events__are_the_same_for_readers_near_and_far_behind(tmp_path: Pa
     assert feed.follower.train_losses == [(step, 2.0) for step in range(1, 101)]
 
 
+class FailingQueue(HandQueue):
+    """A queue whose state cannot be read."""
+
+    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+        raise ValueError("the state of the queue is damaged")
+
+
+async def test_failure_of_the_queue__reaches_all_who_asked(tmp_path: Path) -> None:
+    feeds, story = RunFeeds(FailingQueue(RunStore(tmp_path))), Story(tmp_path, run_record()).start()
+    asked = [asyncio.create_task(feeds.status(story.run.run_id)) for _ in range(2)]
+    for one in asked:
+        with pytest.raises(ValueError, match="the state of the queue is damaged"):
+            await one
+
+
 async def test_end_of_the_feeds__leaves_no_request_to_redis(tmp_path: Path) -> None:
     queue, story = SlowQueue(RunStore(tmp_path)), Story(tmp_path, run_record()).start()
     feeds = RunFeeds(queue)
