@@ -214,9 +214,10 @@ def operation(
 def _inputs(handler: Handler[PathT, QueryT, BodyT]) -> Inputs[PathT, QueryT, BodyT]:
     """Return the classes of path, query and body that the parameter of a handler is annotated with."""
     annotations: dict[str, object] = handler.__annotations__
-    found: object = get_args(annotations["call"])
-    [inputs] = [one for one in (found,) if _are_inputs(one, handler)]
-    return inputs
+    found: object = get_args(annotations.get("call"))
+    if not _are_inputs(found, handler):
+        raise TypeError(f"`call` of the handler {handler.__name__} must be an ApiRequest[path, query, body].")
+    return found
 
 
 def _are_inputs(found: object, handler: Handler[PathT, QueryT, BodyT]) -> TypeGuard[Inputs[PathT, QueryT, BodyT]]:
