@@ -98,9 +98,7 @@ class RunIndex:
         return self._background
 
     async def stop(self) -> None:
-        if self._background is not None:
-            self._background.cancel()
-            await asyncio.gather(self._background, return_exceptions=True)
+        await self._refreshes.stop()
 
     async def refresh(self) -> None:
         """Read changes from the disk; callers during a refresh share the next one."""

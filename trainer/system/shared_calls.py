@@ -16,7 +16,7 @@ class SharedCalls(Generic[T]):
         self._unfinished: set[asyncio.Task[T]] = set()
 
     def start(self, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
-        """Return a call that has not begun to work; cancel it only if nobody else waits for it."""
+        """Return the next call as a task that others may wait for, too; it has not begun to work."""
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._call(work))
             self._unfinished.add(self._next)
@@ -24,11 +24,11 @@ class SharedCalls(Generic[T]):
         return self._next
 
     async def result(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
-        """Wait for a call; it goes on for the others if the caller is cancelled."""
+        """Return the result of the next call. A caller that is cancelled leaves the call to the others."""
         return await asyncio.shield(self.start(work))
 
     async def stop(self) -> None:
-        """End the calls that nobody waits for any more."""
+        """Cancel all calls and wait for their ends."""
         for call in self._unfinished:
             call.cancel()
         await asyncio.gather(*self._unfinished, return_exceptions=True)
