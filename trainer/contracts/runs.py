@@ -4,11 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import (
-    Field,
-    PlainSerializer,
-    model_validator,
-)
+from pydantic import Field, PlainSerializer, model_validator
 
 from trainer.contracts.base import (
     FileRecord,

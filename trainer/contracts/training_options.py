@@ -115,7 +115,7 @@ class CheckpointRule(Options):
     min_checkpoint_interval: Count = 100
     """Fewest steps between two checkpoints after the first epoch, except before the last step."""
     min_checkpoints_per_epoch: Annotated[int, Field(ge=0, le=_MAX_SCHEDULED_STEPS)] = 5
-    """Fewest checkpoints in each later epoch, as far as `min_checkpoint_interval` allows."""
+    """Fewest checkpoints in each later epoch; fewer where `min_checkpoint_interval` leaves no room for them."""
 
 
 _Steps = tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]

@@ -109,7 +109,7 @@ class Jobs:
         """Bring what a job names to its stored state; raises Retry while the object store does not answer."""
         try:
             await self._replication.fetch(kind, item_id)
-        except AppError:
+        except AppError:  # SERVICE_UNAVAILABLE; `fetch` has no other
             raise Retry(defer=_STORE_RETRY_SECONDS) from None
 
     async def _write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[None]]) -> None:
