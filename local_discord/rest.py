@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from local_discord import limits
 from local_discord.routes import Request, Routes
 from local_discord.state import Refusal, Upload, World, invalid_form
-from local_discord.validation import Operation, Problem, form_errors
+from local_discord.validation import DISCORD, Operation, Problem, form_errors
 from local_discord.wire import Json, decode, encode, mapping, number, rows
 
 
@@ -124,7 +124,7 @@ class Rest:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer a request under /api/v10 and record it; a fault can reset the connection instead."""
         path = request.path.removeprefix("/api/v10")
-        found = self._world.description.match(request.method, path)
+        found = DISCORD.match(request.method, path)
         answer: web.Response | None
         if found is None:
             self._world.violate("request", f"{request.method} {path}", "The description has no such route.")
@@ -156,7 +156,7 @@ class Rest:
         if wait_seconds is not None:
             return _limited(wait_seconds, headers)
         status, body = await self._answer(request, operation, ids)
-        for problem in self._world.description.answer_problems(operation, status, body):
+        for problem in DISCORD.answer_problems(operation, status, body):
             self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
         return None if fault is not None else _answer_of(status, body, headers)
 
@@ -180,7 +180,7 @@ class Rest:
 
     async def _read(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Request:
         """Parse and validate query, body and files; raises Refusal for an error answer."""
-        query, problems = self._world.description.read_query(operation, request.query)
+        query, problems = DISCORD.read_query(operation, request.query)
         body: JsonValue = None
         uploads: dict[int, Upload] = {}
         if request.content_type == "multipart/form-data":
@@ -196,7 +196,7 @@ class Rest:
             body = decode(await request.read())
         if any(len(upload.data) > limits.ATTACHMENT_BYTES for upload in uploads.values()):
             raise Refusal(413, 40005, "Request entity too large", violation="request")
-        problems += self._world.description.body_problems(operation, body)
+        problems += DISCORD.body_problems(operation, body)
         is_callback = operation.id == "create_interaction_response"
         message = mapping(mapping(body).get("data") if is_callback else body)
         if not problems and ("messages" in operation.template or operation.has_token):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from local_discord import limits
-from local_discord.validation import Description, Problem
+from local_discord.validation import DISCORD, Problem
 from local_discord.wire import Json, items, mapping, now_iso, number, rows, text, without_nulls
 
 T = TypeVar("T")
@@ -254,7 +254,6 @@ class World:
 
     def __init__(self, token: str) -> None:
         self.token = token
-        self.description = Description()
         self._last_id = 0
         self.changes = Changes()
         self.violations: list[Violation] = []
@@ -283,7 +282,7 @@ class World:
 
     def check(self, schema: str, value: JsonValue) -> None:
         """Record differences between an object and its schema in the API description."""
-        for problem in self.description.object_problems(schema, value):
+        for problem in DISCORD.object_problems(schema, value):
             self.violate("payload", schema, f"{problem.path}: {problem.message}")
 
     def guild_of(self, channel: Channel) -> Guild | None:

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from bot.messages.buttons import Field, form
 from local_discord.limits import message_problems
-from local_discord.validation import Description
+from local_discord.validation import DISCORD
 from local_discord.wire import Json, decode, mapping
 from tests.support.cards import within_limits
 from tests.support.messages import MESSAGES, RUN
 from tests.support.properties import for_all
 
-DISCORD = Description()
 _MARKS = [
     *("@everyone", "@here", "<@1>", "<@!1>", "<@&1>", "<#2>", "</mt train:3>", "<t:0:R>", "<:a:1>", "https://x.y"),
     *("`", "``", "```", "```ansi\n", "\n```\n", "**", "__", "~~", "||", "[a](https://x.y)", "\n> ", "\n# ", "\n-# "),
