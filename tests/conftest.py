@@ -10,6 +10,7 @@ from itertools import cycle
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.support.bot import no_bot_is_left_fixture
 from tests.support.inference_bot import answers_fixture
@@ -19,6 +20,8 @@ __all__ = ["answers_fixture", "lab_fixture", "no_bot_is_left_fixture"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HTTP__PORT"] = ""  # bots of the tests run beside each other; a test of the HTTP API chooses a free port
+# rich's tracebacks, the default, take a twentieth of the time of the bot's tests
+structlog.configure([structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
 
 _SUPPRESSED: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]
