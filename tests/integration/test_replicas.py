@@ -26,6 +26,7 @@ from tests.support.object_stores import (
     server_fixture,
 )
 from tests.support.properties import for_all
+from tests.support.refusals import refused
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
@@ -53,12 +54,22 @@ def end(run: RunDirectory) -> None:
     assert cancel_idle_run(run)
 
 
-def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
-    run = accepted(root)
-    writer = replica(bucket, root)
+def published(bucket: Bucket, root: Path, run_id: str = RUN) -> tuple[RunDirectory, Replica]:
+    run, writer = accepted(root, run_id), replica(bucket, root, run_id)
     writer.publish()
+    return run, writer
+
+
+def claimed(bucket: Bucket, root: Path) -> tuple[RunDirectory, Replica]:
+    run, writer = published(bucket, root)
     writer.claim()
     return run, writer
+
+
+def pulled(bucket: Bucket, root: Path) -> Replica:
+    reader = replica(bucket, root)
+    reader.pull()
+    return reader
 
 
 def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucket: Bucket) -> None:
@@ -67,8 +78,7 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     (run.checkpoints / "step-5").mkdir(parents=True)
     (run.checkpoints / "step-5" / "weights.safetensors").write_bytes(b"w" * 1000)
     replica(bucket, here).publish()
-    other = replica(bucket, there)
-    other.pull()
+    other = pulled(bucket, there)
     light = content(other.path)
     other.claim()
     whole = content(other.path)
@@ -96,12 +106,11 @@ def test_writer_that_was_cut_off__changes_nothing_and_takes_what_is_stored(tmp_p
     stored = bucket.objects.get(HEAD)
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n2 of a\n3\n")
     (run.path / "manifest.json").write_bytes(b"an end that nobody knows of")
-    with pytest.raises(WriterChanged):
-        first.push()
-    with pytest.raises(WriterChanged):
-        replica(bucket, here).push()
+    for one in (first, replica(bucket, here)):
+        with pytest.raises(WriterChanged):
+            one.push()
     assert bucket.objects.get(HEAD) == stored
-    replica(bucket, here).pull()
+    pulled(bucket, here)
     assert content(run.path) == content(second.path)
 
 
@@ -112,28 +121,22 @@ def test_writer_of_the_same_machine__continues_with_what_was_not_stored(tmp_path
     again.claim()
     again.push()
     assert content(run.path)["loss_curve.jsonl"] == b"1\n"
-    fetched = replica(bucket, tmp_path / "b")
-    fetched.pull()
-    assert content(fetched.path) == content(run.path)
+    assert content(pulled(bucket, tmp_path / "b").path) == content(run.path)
 
 
 def test_claim__of_a_folder_that_a_process_still_writes_is_refused(tmp_path: Path, bucket: Bucket) -> None:
-    run = accepted(tmp_path / "a")
-    replica(bucket, tmp_path / "a").publish()
+    run, _ = published(bucket, tmp_path / "a")
     replica(bucket, tmp_path / "b").claim()
     with run.wait_for_lock(1):
         with pytest.raises(WriterChanged):
             replica(bucket, tmp_path / "a").claim()
         before = content(run.path)
-        replica(bucket, tmp_path / "a").pull()
-        assert content(run.path) == before
+        assert content(pulled(bucket, tmp_path / "a").path) == before
 
 
 def test_ended_run__leaves_the_open_ones_and_takes_later_evaluations(tmp_path: Path, bucket: Bucket) -> None:
     here, there = tmp_path / "a", tmp_path / "b"
-    run = accepted(here)
-    writer = replica(bucket, here)
-    writer.publish()
+    run, writer = published(bucket, here)
     writer.request_cancel()
     writer.take_cancel()
     writer.claim()
@@ -150,15 +153,13 @@ def test_ended_run__leaves_the_open_ones_and_takes_later_evaluations(tmp_path: P
     (other.path / "eval").mkdir()
     (other.path / "eval" / "metrics.json").write_bytes(b"{}")
     other.push()
-    replica(bucket, here).pull()
-    assert content(run.path) == content(other.path)
+    assert content(pulled(bucket, here).path) == content(other.path)
     assert bucket.objects.tags("open/") == {}
     other.delete()
     assert bucket.objects.tags("files/") == {}
-    with pytest.raises(AppError, match="has no 'char_lstm-1'"):
-        other.pull()
-    with pytest.raises(AppError, match="has no 'char_lstm-1'"):
-        other.claim()
+    for act in (other.pull, other.claim):
+        with pytest.raises(AppError, match="has no 'char_lstm-1'"):
+            act()
 
 
 def test_end_whose_writer_was_killed__is_completed_by_the_next_reader(tmp_path: Path, bucket: Bucket) -> None:
@@ -168,24 +169,18 @@ def test_end_whose_writer_was_killed__is_completed_by_the_next_reader(tmp_path: 
     ended = bucket.objects.get(f"ended/models/{RUN}")
     assert ended is not None
     bucket.objects.put(HEAD, ended.data)
-    reader = replica(bucket, tmp_path / "b")
-    reader.pull()
+    assert content(pulled(bucket, tmp_path / "b").path) == content(run.path)
     assert bucket.objects.tags("open/") == {}
-    assert content(reader.path) == content(run.path)
 
 
 def test_growing_file__is_stored_again_under_its_key_until_it_is_cut(tmp_path: Path, bucket: Bucket) -> None:
-    run = accepted(tmp_path)
-    writer = replica(bucket, tmp_path)
-    writer.publish()
+    run, writer = published(bucket, tmp_path)
     keys: list[set[str]] = []
     for curve in (b"1\n", b"1\n2\n", b"1\n", b"1\n3\n"):
         run.loss_curve.write_bytes(curve)
         writer.push()
         keys.append({file.key for file in stored_head(bucket).files if file.path == "loss_curve.jsonl"})
-        fetched = replica(bucket, tmp_path / "b")
-        fetched.pull()
-        assert (fetched.path / "loss_curve.jsonl").read_bytes() == curve
+        assert (pulled(bucket, tmp_path / "b").path / "loss_curve.jsonl").read_bytes() == curve
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -211,19 +206,16 @@ def test_damaged_object__is_refused_and_the_file_on_disk_stays(tmp_path: Path, b
     run = accepted(tmp_path / "a")
     run.loss_curve.write_bytes(b"1\n")
     replica(bucket, tmp_path / "a").publish()
-    reader = replica(bucket, tmp_path / "b")
-    reader.pull()
+    reader = pulled(bucket, tmp_path / "b")
     run.loss_curve.write_bytes(b"1\n2\n")
-    writer = replica(bucket, tmp_path / "a")
-    writer.push()
-    with damaged(bucket, RUN), pytest.raises(AppError, match="damaged or changes all the time") as refused:
+    replica(bucket, tmp_path / "a").push()
+    with damaged(bucket, RUN), refused(ErrorCode.SERVICE_UNAVAILABLE, "damaged or changes all the time"):
         reader.pull()
-    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert (reader.path / "loss_curve.jsonl").read_bytes() == b"1\n"
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a/../../b", ".head.json", "a//b", "", "a\0b"])
-def test_head_with_a_path_outside_of_the_folder__is_refused(tmp_path: Path, bucket: Bucket, path: str) -> None:
+def test_head_with_a_path_outside_of_the_folder__is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="within its folder"):
         StoredFile(path=path, bytes=1, sha256="0" * 64, key="files/models/x/1/0")
 
@@ -342,9 +334,8 @@ def test_store_that_does_not_answer__is_one_sentence(tmp_path: Path) -> None:
         accepted(tmp_path)
     one = replica(bucket, tmp_path)
     for call in (one.publish, one.pull, one.claim, one.is_stored, one.delete, one.request_cancel):
-        with pytest.raises(AppError, match="object store of `OBJECT_STORE__URL` does not answer") as refused:
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, "object store of `OBJECT_STORE__URL` does not answer"):
             call()
-        assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert unstored(tmp_path, "models") == [RUN]
 
 
@@ -385,13 +376,10 @@ class GoneMeanwhile(ObjectStore):
 
 
 def test_run_that_is_deleted_during_its_download__is_not_stored(tmp_path: Path, bucket: Bucket) -> None:
-    accepted(tmp_path / "a")
-    first = replica(bucket, tmp_path / "a")
-    first.publish()
+    _, first = published(bucket, tmp_path / "a")
     reader = Replica(GoneMeanwhile(bucket, first), tmp_path / "b", "models", RUN)
-    with pytest.raises(AppError, match=f"The object store has no '{RUN}'") as refused:
+    with refused(ErrorCode.NOT_FOUND, f"The object store has no '{RUN}'"):
         reader.pull()
-    assert refused.value.code is ErrorCode.NOT_FOUND
     assert content(reader.path) == {}
 
 
@@ -424,9 +412,8 @@ def test_folder_that_gains_files_all_the_time__is_refused_whole(
         return open_regular(path)
 
     monkeypatch.setattr("trainer.artifacts.replicas.open_regular", open_and_add)
-    with pytest.raises(AppError, match="change too fast") as refused:
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "change too fast"):
         writer.push()
-    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert stored_head(bucket) == before
 
 
@@ -457,9 +444,7 @@ def test_store_without_keys_and_address__takes_those_of_the_aws_variables(
 
 
 def test_machine_that_always_comes_second__does_not_become_the_writer(tmp_path: Path, bucket: Bucket) -> None:
-    accepted(tmp_path / "a")
-    first = replica(bucket, tmp_path / "a")
-    first.publish()
+    _, first = published(bucket, tmp_path / "a")
     second = Replica(ShortlyBefore(bucket, first.claim), tmp_path / "b", "models", RUN)
     with pytest.raises(WriterChanged):
         second.claim()
@@ -472,17 +457,15 @@ def test_run_that_two_machines_publish__belongs_to_the_first(tmp_path: Path, buc
         accepted(tmp_path / name)
     first = replica(bucket, tmp_path / "a")
     second = Replica(ShortlyBefore(bucket, first.publish), tmp_path / "b", "models", RUN)
-    with pytest.raises(AppError, match="Another machine has just stored the same") as refused:
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "Another machine has just stored the same"):
         second.publish()
-    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
     before = stored_head(bucket)
     first.publish()
     assert stored_head(bucket) == before
 
 
 def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> None:
-    run = accepted(tmp_path)
-    replica(bucket, tmp_path).publish()
+    run, _ = published(bucket, tmp_path)
     writer = Replica(LostAnswers(bucket.settings), tmp_path, "models", RUN)
     writer.claim()
     (run.path / "new.txt").write_text("new", encoding="utf-8")
@@ -493,11 +476,9 @@ def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> 
 
 def test_copy__is_complete_only_if_the_store_has_every_file_as_it_is_here(tmp_path: Path, bucket: Bucket) -> None:
     settings = machine(tmp_path, bucket)
-    run = accepted(settings.app.artifacts_root)
+    run, one = published(bucket, settings.app.artifacts_root)
     is_stored = stored_check(settings)
     assert is_stored is not None
-    one = replica(bucket, settings.app.artifacts_root)
-    one.publish()
     assert not is_stored(run), "it has not ended"
     cancel_idle_run(run)
     one.push()
@@ -522,9 +503,8 @@ async def test_run_that_was_accepted_without_the_store__is_stored_later(tmp_path
 
 
 def test_id_that_cannot_be_a_folder__is_not_stored(tmp_path: Path, bucket: Bucket) -> None:
-    with pytest.raises(AppError) as refused:
+    with refused(ErrorCode.NOT_FOUND):
         Replica(bucket.objects, tmp_path, "models", "../models")
-    assert refused.value.code is ErrorCode.NOT_FOUND
 
 
 ROW = b'{"step": 1}\n'
@@ -561,8 +541,7 @@ async def test_damaged_folder__does_not_keep_a_machine_from_the_others(tmp_path:
     here = machine(tmp_path / "a", bucket)
     run_ids = [f"char_lstm-{number}" for number in range(3)]
     for run_id in run_ids:
-        accepted(here.app.artifacts_root, run_id)
-        replica(bucket, here.app.artifacts_root, run_id).publish()
+        published(bucket, here.app.artifacts_root, run_id)
     reader = Replication(machine(tmp_path / "b", bucket))
     with damaged(bucket, run_ids[1]):
         assert await reader.refresh() == [run_ids[0], run_ids[2]]
