@@ -1,20 +1,15 @@
 """`mt doctor`: each trouble is one finding that says what to do, and is never a crash."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support import environment_in, settings_in
+from tests.support import environment_in
+from tests.support.redis_servers import served
 from tests.support.runs import record
-from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.doctor import DISTRIBUTION, check_installation, check_libraries, check_machine, check_package
-from trainer.config.settings import RedisSettings
-from trainer.services.embedded import answering_server, find_server
 from trainer.services.health import Finding, Torch, check_folder, check_torch, describe_torch
 from trainer.system.hardware import memory_bytes
 
@@ -50,16 +45,9 @@ async def found(name: str) -> Finding:
     return (await check_installation())[name]
 
 
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: str, more: str = "") -> None:
-    """Put a package on the path that asks for these."""
-    place = folder / "some_program-1.0.dist-info"
-    place.mkdir()
-    (place / "METADATA").write_text(METADATA.format(python=python, numpy=numpy, more=more).strip() + "\n")
-    monkeypatch.syspath_prepend(folder)
-
-
 def test_libraries__of_this_program_are_as_it_asks() -> None:
     assert check_libraries(DISTRIBUTION).state == "ok"
+    assert check_libraries("no-such-program").message.startswith("The package no-such-program is not installed")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +63,10 @@ def test_libraries__of_this_program_are_as_it_asks() -> None:
 def test_library__that_is_too_old_too_new_or_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: str, more: str, trouble: str | None
 ) -> None:
-    install(tmp_path, monkeypatch, python, numpy, more)
+    place = tmp_path / "some_program-1.0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(METADATA.format(python=python, numpy=numpy, more=more).strip() + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
     finding = check_libraries("some-program")
     assert finding.state == ("ok" if trouble is None else "failure")
     assert (trouble or "2 libraries as needed") in finding.message
@@ -92,10 +83,6 @@ def test_package_that_is_a_copy__is_told_with_what_repairs_it(tmp_path: Path) ->
         "without the demo corpus and the recipes of `mt experiment run`, as `pip install .` makes it" in copied.message
     )
     assert copied.message.endswith(": run `python scripts/setup.py` in the project's folder.")
-
-
-def test_package_that_is_not_installed__is_told() -> None:
-    assert check_libraries("no-such-program").message.startswith("The package no-such-program is not installed")
 
 
 async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> None:
@@ -129,19 +116,13 @@ def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, stat
     assert finding.state == state or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 2 << 30
 
 
-def test_folder__that_cannot_be_written_or_is_none_is_a_failure(tmp_path: Path) -> None:
+def test_folder__must_be_one_that_can_be_written_and_should_have_room(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finding = check_folder("data", tmp_path / "file" / "inside")
-    assert finding.state == "failure"
-    assert "set APP__DATA_ROOT to another folder" in finding.message
-    assert check_folder("artifacts", tmp_path).state == "ok"
+    none, full = check_folder("data", tmp_path / "file" / "inside"), check_folder("data", tmp_path, min_free=1 << 62)
+    assert (none.state, full.state, check_folder("artifacts", tmp_path).state) == ("failure", "warning", "ok")
+    assert "set APP__DATA_ROOT to another folder" in none.message
+    assert "free some space, or set APP__DATA_ROOT to another disk" in full.message
     assert not check_folder("data", tmp_path).message.endswith("when needed.")
-
-
-def test_folder__with_little_room_is_a_warning(tmp_path: Path) -> None:
-    finding = check_folder("data", tmp_path, min_free=1 << 62)
-    assert finding.state == "warning"
-    assert "free some space, or set APP__DATA_ROOT to another disk" in finding.message
 
 
 async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,77 +134,48 @@ async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monk
     assert "DISCORD__TOKEN" in settings.message
     assert discord.message == "Token and owner are set."
     assert (worker.state, "start one with `mt worker`" in worker.message) == ("warning", True)
-    assert "very-secret" not in str(await check_installation())
-    assert "424242424242424242" not in str(await check_installation())
+    told = str(await check_installation())
+    assert "very-secret" not in told and "424242424242424242" not in told
 
 
 async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:
     runs = [RunStore(tmp_path / "artifacts").create(record(name)) for name in "abcdef"]
     assert (await found("runs")).message == "Queued or running: a, b, c, d, e, …."
     (runs[0].path / "request.json").write_text("{")
-    finding = await found("runs")
-    assert (finding.state, finding.message) == (
-        "failure",
-        "The request of a cannot be read: move its folder elsewhere.",
-    )
+    assert await found("runs") == ("failure", "The request of a cannot be read: move its folder elsewhere.")
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "what?"])
 async def test_redis__that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("REDIS__URL", url)
     finding = await found("redis")
-    assert finding.state == "failure"
-    assert "REDIS__URL" in finding.message
-
-
-@asynccontextmanager
-async def server(folder: Path, *options: str) -> AsyncIterator[str]:
-    """A server of our own with these options; yields its address."""
-    socket = folder / "own.sock"
-    process = await asyncio.create_subprocess_exec(
-        *(find_server(), "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", "", *options),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        settings = settings_in(folder).model_copy(update=_redis(f"unix://{socket}"))
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while await answering_server(settings) is None:
-                await asyncio.sleep(0.01)
-        yield f"unix://{socket}"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-def _redis(url: str) -> dict[str, object]:
-    fields = {"url": url}
-    return {"redis": RedisSettings.model_validate(fields)}
+    assert (finding.state, "REDIS__URL" in finding.message) == ("failure", True)
 
 
 @pytest.mark.parametrize(
     ("options", "state", "message"),
     [
-        (("--appendonly", "yes"), "ok", "It responds; AOF is on (appendfsync everysec), eviction off."),
-        ((), "warning", "It responds, but it keeps nothing over a restart (`appendonly yes` would)."),
+        ("--appendfsync everysec", "ok", "It responds; AOF is on (appendfsync everysec), eviction off."),
+        ("--appendonly no", "warning", "It responds, but it keeps nothing over a restart (`appendonly yes` would)."),
         (
-            ("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"),
+            "--maxmemory-policy allkeys-lru",
             "warning",
             "It responds, but it may drop queued jobs (`maxmemory-policy` is allkeys-lru, not noeviction).",
         ),
         (
-            ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info"),
+            "--user default on nopass ~* &* +@all -info",
             "warning",
             "The server hides its settings (NoPermissionError): make sure AOF is on and eviction off.",
         ),
     ],
 )
 async def test_redis__that_could_lose_what_is_queued_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], state: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, state: str, message: str
 ) -> None:
-    async with server(tmp_path, *options) as url:
-        monkeypatch.setenv("REDIS__URL", url)
+    async with served(tmp_path, *options.split()) as server:
+        monkeypatch.setenv("REDIS__URL", server.url)
         finding = await found("redis")
-    assert (finding.state, finding.message) == (state, message)
+    assert finding == (state, message)
 
 
 async def test_server_program__that_is_missing_or_does_not_run_is_a_failure(
