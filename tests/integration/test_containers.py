@@ -19,7 +19,7 @@ import pytest
 from aiohttp import ClientSession
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 from ruamel.yaml import YAML
 
@@ -28,6 +28,8 @@ from tests.support.http import ADMIN, ALL_KEYS
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
+from trainer.config.validation import block, merged, value_at
+from trainer.contracts.base import changed
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.store.store import connect
@@ -40,38 +42,24 @@ SECRETS = {"DISCORD__TOKEN", "DISCORD_TOKEN", "SECURITY__API_KEY", "SECURITY__AP
 JSON = {"Content-Type": "application/json"}
 Table = dict[str, object]
 _table = TypeAdapter(Table)
-_list: TypeAdapter[list[object]] = TypeAdapter(list[object])
 _OVERRIDES = pytest.mark.parametrize("overrides", [(), ("docker-compose.gpu.yml",)], ids=["base", "gpu"])
 _PROFILES = pytest.mark.parametrize("profile", ["dev", "prod"])
 
 
 def loaded(path: Path) -> list[Table]:
     """The documents of a YAML file."""
-    yaml = YAML(typ="safe")
-    documents: object = yaml.load_all(path)
+    documents: object = YAML(typ="safe").load_all(path)
     return TypeAdapter(list[Table]).validate_python(documents)
-
-
-def merged(base: Table, override: Table) -> Table:
-    """Two compose files as one: tables are merged, lists are joined, other values replaced."""
-    found = dict(base)
-    for name, value in override.items():
-        old = found.get(name)
-        if isinstance(old, dict) and isinstance(value, dict):
-            found[name] = merged(_table.validate_python(old), _table.validate_python(value))
-        elif isinstance(old, list) and isinstance(value, list):
-            found[name] = [*_list.validate_python(old), *_list.validate_python(value)]
-        else:
-            found[name] = value
-    return found
 
 
 def compose(profile: str, overrides: tuple[str, ...]) -> Table:
     [project] = loaded(ROOT / "docker-compose.yml")
-    for name in overrides:
+    for name in overrides:  # whose lists are in no other file
         project = merged(project, loaded(ROOT / name)[0])
-    services = TypeAdapter(dict[str, Table]).validate_python(project["services"])
-    of_profile: Table = {name: service for name, service in services.items() if profile in str(service["profiles"])}
+    services = block(project, "services")
+    of_profile: Table = {
+        name: service for name in services if profile in str((service := block(services, name))["profiles"])
+    }
     return project | {"services": of_profile}
 
 
@@ -91,10 +79,9 @@ def test_dockerfile__passes_hadolint() -> None:
 @_PROFILES
 def test_compose__follows_the_schema_in_every_profile(profile: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
     project = compose(profile, overrides)
-    services = _table.validate_python(project["services"])
     file = tmp_path / "docker-compose.yml"
     YAML(typ="safe").dump(project, file)
-    assert list(services) == ["redis", "bot", "worker"]
+    assert list(block(project, "services")) == ["redis", "bot", "worker"]
     assert "ok" in checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
 
@@ -106,42 +93,25 @@ def test_compose__is_accepted_by_docker(profile: str, overrides: tuple[str, ...]
         client = ["docker-compose"]
     if shutil.which(client[0]) is None:
         pytest.skip("Docker Compose is not installed")
-    for name in ("docker-compose.yml", *overrides):
+    names = ("docker-compose.yml", *overrides)
+    for name in names:
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".env").touch()
-    files = [word for name in ("docker-compose.yml", *overrides) for word in ("-f", name)]
-    done = subprocess.run(
-        [*client, *files, "--profile", profile, "config", "--services"],
-        cwd=tmp_path,
-        env={**os.environ, "REDIS_PASSWORD": "own"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [*client, *(word for name in names for word in ("-f", name)), "--profile", profile, "config", "--services"]
+    environment = {**os.environ, "REDIS_PASSWORD": "own"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"redis", "bot", "worker"}
 
 
-class Build(BaseModel):
-    target: str
-    args: dict[str, str] = {}
-
-
-class Service(BaseModel):
-    build: Build | None = None
-    deploy: Table | None = None
-
-
 def test_compose__only_the_worker_has_torch_and_reserves_a_gpu() -> None:
-    def services(*overrides: str) -> dict[str, Service]:
-        return TypeAdapter(dict[str, Service]).validate_python(compose("prod", overrides)["services"])
-
-    on_cpu, on_gpu = services(), services("docker-compose.gpu.yml")
-    assert on_cpu["bot"].build == Build(target="bot")
-    assert on_cpu["worker"].build == Build(target="worker", args={"TORCH_BACKEND": "${TORCH_BACKEND:-cpu}"})
-    assert on_gpu["worker"].build == Build(target="worker", args={"TORCH_BACKEND": "${TORCH_BACKEND:-cu130}"})
-    assert [name for name, service in on_cpu.items() if service.deploy is not None] == []
-    assert [name for name, service in on_gpu.items() if "gpu" in str(service.deploy)] == ["worker"]
+    on_cpu, on_gpu = (block(compose("prod", names), "services") for names in ((), ("docker-compose.gpu.yml",)))
+    assert value_at(on_cpu, "bot.build.target") == "bot" and value_at(on_cpu, "bot.build.args") is None
+    assert value_at(on_cpu, "worker.build.target") == "worker"
+    for services, backend in ((on_cpu, "cpu"), (on_gpu, "cu130")):
+        assert value_at(services, "worker.build.args") == {"TORCH_BACKEND": f"${{TORCH_BACKEND:-{backend}}}"}
+    assert [name for name in on_cpu if value_at(on_cpu, f"{name}.deploy") is not None] == []
+    assert [name for name in on_gpu if "gpu" in str(value_at(on_gpu, f"{name}.deploy"))] == ["worker"]
 
 
 def not_in_bot() -> list[str]:
@@ -150,9 +120,8 @@ def not_in_bot() -> list[str]:
 
 
 def test_dockerfile__leaves_out_of_the_bot_what_only_a_worker_imports() -> None:
-    content: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    pyproject = _table.validate_python(content)
-    lines = TypeAdapter(list[str]).validate_python(_table.validate_python(pyproject["project"])["dependencies"])
+    pyproject: Table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = TypeAdapter(list[str]).validate_python(value_at(pyproject, "project.dependencies"))
     left_out = {canonicalize_name(name) for name in not_in_bot()}
     names = {canonicalize_name(requirement.name) for requirement in map(Requirement, lines)}
     kept = {name for name in names - left_out if "torch" in {needed.name for needed in needs(name)}}
@@ -169,9 +138,8 @@ def needs(name: str) -> list[Requirement]:
 def stages() -> dict[str, list[str]]:
     """The lines of each stage of the Dockerfile, with those of the stage that it is made from."""
     found: dict[str, list[str]] = {}
-    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     name = ""
-    for line in lines:
+    for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if line.startswith("FROM "):
             _, base, _, name = line.split()
             found[name] = list(found.get(base, []))
@@ -189,36 +157,19 @@ def test_dockerfile__images_have_no_compiler_no_root_and_a_health_check(name: st
     assert f"COPY --from=build-{name} /opt/venv /opt/venv" in lines
 
 
-class Security(BaseModel):
-    run_as_non_root: bool = Field(default=False, alias="runAsNonRoot")
-    run_as_user: int = Field(default=0, alias="runAsUser")
-    read_only_root_filesystem: bool = Field(default=False, alias="readOnlyRootFilesystem")
-    allow_privilege_escalation: bool = Field(default=True, alias="allowPrivilegeEscalation")
-    capabilities: dict[str, list[str]] = {}
+def deployed() -> list[tuple[str, Table]]:
+    """The manifests of Kubernetes, with the names of their files."""
+    return [(path.stem, one) for path in sorted((KUBERNETES / "base").glob("*.yaml")) for one in loaded(path)]
 
 
-class Container(BaseModel):
-    name: str
-    image: str
-    security_context: Security = Field(alias="securityContext")
-    env_from: list[dict[str, dict[str, str]]] = Field(default=[], alias="envFrom")
-    readiness_probe: Table = Field(alias="readinessProbe")
-
-
-class Pod(BaseModel):
-    containers: list[Container]
-    security_context: Security = Field(alias="securityContext")
-    termination_grace_period_seconds: int = Field(alias="terminationGracePeriodSeconds")
-    automount_service_account_token: bool = Field(alias="automountServiceAccountToken")
-
-
-def pods() -> dict[str, Pod]:
-    found: dict[str, Pod] = {}
-    for path in sorted((KUBERNETES / "base").glob("*.yaml")):
-        for document in loaded(path):
-            if document["kind"] in ("Deployment", "StatefulSet"):
-                template = _table.validate_python(_table.validate_python(document["spec"])["template"])
-                found[path.stem] = Pod.model_validate(template["spec"])
+def pods() -> dict[str, tuple[Table, Table]]:
+    """Each pod with its one container."""
+    found: dict[str, tuple[Table, Table]] = {}
+    for name, document in deployed():
+        if document["kind"] in ("Deployment", "StatefulSet"):
+            pod = _table.validate_python(value_at(document, "spec.template.spec"))
+            [container] = TypeAdapter(list[Table]).validate_python(pod["containers"])
+            found[name] = pod, container
     return found
 
 
@@ -232,56 +183,43 @@ def test_kubernetes__manifests_follow_their_schemas() -> None:
 
 
 def test_kubernetes__pods_have_no_more_rights_than_they_need() -> None:
-    assert set(pods()) == {"bot", "worker", "valkey"}
-    for pod in pods().values():
-        [container] = pod.containers
-        assert pod.security_context.run_as_non_root and pod.security_context.run_as_user >= 999
-        assert container.security_context.read_only_root_filesystem
-        assert not container.security_context.allow_privilege_escalation
-        assert container.security_context.capabilities == {"drop": ["ALL"]}
-        assert not pod.automount_service_account_token
+    assert {name: value_at(pod, "securityContext.runAsUser") for name, (pod, _) in pods().items()} == {
+        **{"bot": 1000, "worker": 1000, "valkey": 999}
+    }
+    for pod, container in pods().values():
+        assert value_at(pod, "securityContext.runAsNonRoot") is True and pod["automountServiceAccountToken"] is False
+        assert container["securityContext"] == {
+            **{"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        }
+        assert "readinessProbe" in container
 
 
 def test_kubernetes__the_worker_has_secrets_of_its_own() -> None:
-    def secrets(name: str) -> list[str]:
-        return [source["secretRef"]["name"] for source in pods()[name].containers[0].env_from]
-
-    assert (secrets("bot"), secrets("worker")) == (["bot"], ["worker"])
+    for name in ("bot", "worker"):
+        assert pods()[name][1]["envFrom"] == [{"secretRef": {"name": name}}]
     text = "".join(path.read_text(encoding="utf-8") for path in KUBERNETES.rglob("*.yaml"))
-    assert [name for name in SECRETS if name in text] == []
-    assert "kind: Secret" not in text
+    assert [name for name in (*SECRETS, "kind: Secret") if name in text] == []
 
 
 def test_stopping__leaves_time_for_a_checkpoint() -> None:
     [project] = loaded(ROOT / "docker-compose.yml")
-    worker = _table.validate_python(_table.validate_python(project["services"])["worker"])
-    assert float(str(worker["stop_grace_period"]).removesuffix("s")) > 2 * CHECKPOINT_SECONDS
-    assert pods()["worker"].termination_grace_period_seconds > 2 * CHECKPOINT_SECONDS
+    in_compose = str(value_at(project, "services.worker.stop_grace_period")).removesuffix("s")
+    in_kubernetes = str(pods()["worker"][0]["terminationGracePeriodSeconds"])
+    assert min(float(in_compose), float(in_kubernetes)) > 2 * CHECKPOINT_SECONDS
 
 
-class Trigger(BaseModel):
-    type: str
-    metadata: dict[str, str]
-
-
-class Scaled(BaseModel):
-    scale_target_ref: dict[str, str] = Field(alias="scaleTargetRef")
-    min_replica_count: int = Field(alias="minReplicaCount")
-    triggers: list[Trigger]
-
-
-def scaled() -> Scaled:
-    [document] = loaded(KUBERNETES / "autoscaler.yaml")
-    return Scaled.model_validate(document["spec"])
+def triggers() -> list[dict[str, str]]:
+    """The figures that tell the autoscaler how many workers there are to be."""
+    [scaled] = loaded(KUBERNETES / "autoscaler.yaml")
+    assert (value_at(scaled, "spec.scaleTargetRef.name"), value_at(scaled, "spec.minReplicaCount")) == ("worker", 1)
+    found = TypeAdapter(list[Table]).validate_python(value_at(scaled, "spec.triggers"))
+    return [TypeAdapter(dict[str, str]).validate_python(trigger["metadata"]) for trigger in found]
 
 
 def test_kubernetes__the_autoscaler_changes_the_workers() -> None:
-    deployments = [one for path in (KUBERNETES / "base").glob("*.yaml") for one in loaded(path)]
-    names = [_table.validate_python(one["metadata"])["name"] for one in deployments if one["kind"] == "Deployment"]
-    assert scaled().scale_target_ref["name"] == "worker"
-    assert sorted(map(str, names)) == ["bot", "worker"]
-    assert scaled().min_replica_count == 1
-    assert [trigger.metadata["threshold"] for trigger in scaled().triggers] == ["1"]
+    names = [str(value_at(one, "metadata.name")) for _, one in deployed() if one["kind"] == "Deployment"]
+    assert sorted(names) == ["bot", "worker"]
+    assert [trigger["threshold"] for trigger in triggers()] == ["1"]
 
 
 _READ_ONLY = """
@@ -374,7 +312,7 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
                 await asyncio.sleep(0.05)
             async with session.get("/metrics") as answer:
                 figures = await answer.text()
-        [query] = [trigger.metadata["query"] for trigger in scaled().triggers]
+        [query] = [trigger["query"] for trigger in triggers()]
         assert (status.status, status.error) == ("completed", None)
         assert (volumes / "artifacts" / "models" / accepted.run_id / "model.safetensors").exists()
         assert f"\n{query.removeprefix('max(').removesuffix(')')} " in figures  # the autoscaler's
@@ -400,33 +338,29 @@ async def run_of(session: ClientSession, run_id: str) -> RunStatus:
 
 
 async def test_health_check__answers_for_the_worker_of_this_host_only(tmp_path: Path) -> None:
+    def worker(name: str) -> WorkerInfo:
+        return WorkerInfo(name=name, version="1", slots=1, seen_at=time.time())
+
     async with served(tmp_path, "--requirepass", "word") as server:
         url = server.url.replace("redis://", "redis://:word@")
-
-        async def health(address: str) -> tuple[int | None, str]:
-            environment = environment_in(tmp_path, REDIS__URL=address)
+        here = changed(settings_in(tmp_path), **with_redis(url))
+        store = await connect(url)
+        await store.renew_worker(seconds=60, worker=worker("elsewhere:7"))
+        assert "No worker of this host" in str(await trouble(here))
+        await store.renew_worker(seconds=60, worker=worker(process_name()))
+        assert await trouble(here) is None
+        await store.close()
+        for address, code, said in (
+            (url, 0, ""),
+            (server.url, 1, "Redis refuses the user name or the password of `REDIS__URL`.\n"),
+        ):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer.worker.health_check"), cwd=ROOT, env=environment, stderr=PIPE
+                *(sys.executable, "-m", "trainer.worker.health_check"),
+                cwd=ROOT,
+                env=environment_in(tmp_path, REDIS__URL=address),
+                stderr=PIPE,
             )
             _, errors = await process.communicate()
-            return process.returncode, errors.decode()
-
-        store = await connect(url)
-        try:
-            await store.renew_worker(seconds=60, worker=record("elsewhere:7"))
-            code, reason = await health(url)
-            assert (code, "No worker of this host" in reason) == (1, True)
-            await store.renew_worker(seconds=60, worker=record(process_name()))
-            assert await health(url) == (0, "")
-        finally:
-            await store.close()
-        code, reason = await health(server.url)
-        assert (code, reason) == (1, "Redis refuses the user name or the password of `REDIS__URL`.\n")
-    gone: dict[str, object] = with_redis(url)
-    without_server = settings_in(tmp_path / "new")
-    for settings in (without_server, without_server.model_copy(update=gone)):
+            assert (process.returncode, errors.decode()) == (code, said)
+    for settings in (here, settings_in(tmp_path / "new")):
         assert await trouble(settings) == "Redis does not respond."
-
-
-def record(name: str) -> WorkerInfo:
-    return WorkerInfo(name=name, version="1", slots=1, seen_at=time.time())
