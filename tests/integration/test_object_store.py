@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from arq import Retry
@@ -17,11 +18,12 @@ from arq.connections import ArqRedis
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
 from tests.support.cross_language import add_languages, plan, plan_with
 from tests.support.inference import RUN, InstantChild, finished_run
-from tests.support.object_stores import Bucket, machine, s3_server, worker_of
+from tests.support.object_stores import Bucket, S3Server, machine, s3_server, worker_of
 from tests.support.redis_servers import served
+from tests.support.refusals import refused
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from tests.support.worker_runs import LONG, events_of, losses, with_redis
+from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, with_redis
 from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id
 from trainer.artifacts.runs import RunStore
@@ -61,6 +63,31 @@ class Site:
         try:
             yield queue
         finally:
+            await queue.close()
+
+
+class Machines(NamedTuple):
+    """The machine of the bot, and another one; they share servers of their own."""
+
+    s3: S3Server
+    bucket: Bucket
+    redis_url: str
+    here: Settings
+    there: Settings
+    queue: JobQueue
+    store: Store
+
+
+@asynccontextmanager
+async def machines(folder: Path) -> AsyncIterator[Machines]:
+    with s3_server() as s3:
+        bucket = s3.bucket()
+        async with served(folder) as redis:
+            here, there = (machine(folder / name, bucket, redis.url) for name in ("bot", "gpu"))
+            add_corpus(folder / "bot", some_text())
+            queue, store = await JobQueue.connect(here, redis.url), await connect(redis.url)
+            yield Machines(s3, bucket, redis.url, here, there, queue, store)
+            await store.close()
             await queue.close()
 
 
@@ -136,19 +163,19 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
 async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: Site) -> None:
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
-        while (status := await queue.status(run_id)).last_checkpoint_step is None:
+        while (await queue.status(run_id)).last_checkpoint_step is None:
             await queue.replication.refresh()
         assert not await queue.cancel(run_id)
         cancelled = await told(queue, run_id)
-        saved = cancelled.last_checkpoint_step
-        resumed = await queue.resume(run_id, user_id=7)
-        while (status := await queue.status(resumed.run_id)).status == "queued":
+        resumed = (await queue.resume(run_id, user_id=7)).run_id
+        while (await queue.status(resumed)).status == "queued":
             await queue.replication.refresh()
-        await queue.cancel(resumed.run_id)
-        last = await told(queue, resumed.run_id)
-    assert (cancelled.status, last.status, status.status) == ("cancelled", "cancelled", "running")
-    assert saved is not None
-    assert last.step >= saved
+        without_redis = ThisMachine(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
+        asked = await without_redis.cancel(resumed)
+        statuses = [status.status async for status in without_redis.follow(resumed)]
+        last = await told(queue, resumed)
+    assert (cancelled.status, asked.status, statuses[-1], last.status) == ("cancelled", "running", *["cancelled"] * 2)
+    assert cancelled.last_checkpoint_step is not None and last.step >= cancelled.last_checkpoint_step
 
 
 async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
@@ -177,9 +204,8 @@ async def test_request_without_the_object_store__is_refused_and_leaves_nothing(s
     async with site.queue() as queue:
         before = [run.run_id for run in queue.runs.all()]
         queue.replication = Replication(here)
-        with pytest.raises(AppError) as refused:
+        with refused(ErrorCode.SERVICE_UNAVAILABLE):
             await queue.train(tiny_request(), user_id=7)
-        assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert [run.run_id for run in queue.runs.all()] == before
 
 
@@ -199,40 +225,45 @@ async def test_request_whose_run_cannot_be_stored__leaves_no_run(
             return get(self, key)
 
         assert bucket.objects.tags("corpora/") == {}
-        with monkeypatch.context() as patched, pytest.raises(AppError) as refused:
+        with monkeypatch.context() as patched, refused(ErrorCode.SERVICE_UNAVAILABLE):
             patched.setattr(ObjectStore, "get", stop_and_get)
             await queue.train(tiny_request(), user_id=7)
-        assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert queue.runs.all() == []
         server.start_again()
         assert bucket.objects.tags("corpora/") != {}
         assert bucket.objects.tags("open/") == {}
 
 
-async def test_run_of_a_lost_machine__continues_on_another_from_its_checkpoint(tmp_path: Path) -> None:
+async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(tmp_path: Path) -> None:
     request = tiny_request(num_epochs=40, checkpoint_every_steps=10)
-    with s3_server() as server:
-        bucket = server.bucket()
-        async with served(tmp_path) as redis:
-            here = machine(tmp_path / "bot", bucket, redis.url)
-            add_corpus(tmp_path / "bot", some_text())
-            queue = await JobQueue.connect(here, redis.url)
-            for name in ("first", "second"):
-                machine(tmp_path / name, bucket, redis.url)
-            async with worker_of(tmp_path / "first", bucket, redis.url) as first:
-                run_id = (await queue.train(request, user_id=7)).run_id
-                while (await queue.status(run_id)).last_checkpoint_step is None:
-                    await queue.replication.refresh()
-                os.kill(first.pid, signal.SIGKILL)
-            async with worker_of(tmp_path / "second", bucket, redis.url):
-                moved = await told(queue, run_id)
-                undisturbed = (await queue.train(request, user_id=7)).run_id
-                await told(queue, undisturbed)
-            starts = [event for event in events_of(queue, run_id) if isinstance(event, JobStarted)]
-            runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
-            weights = [(await asyncio.to_thread(complete_run, here, run.run_id)).weights.read_bytes() for run in runs]
-            await queue.close()
+    async with machines(tmp_path) as (s3, bucket, redis_url, here, _, queue, _):
+        machine(tmp_path / "second", bucket, redis_url)
+        async with worker_of(tmp_path / "gpu", bucket, redis_url) as first:
+            run_id = (await queue.train(request, user_id=7)).run_id
+            while (await queue.status(run_id)).last_checkpoint_step is None:
+                await queue.replication.refresh()
+            os.kill(first.pid, signal.SIGKILL)
+        async with worker_of(tmp_path / "second", bucket, redis_url):
+            moved = await told(queue, run_id)
+            undisturbed = (await queue.train(request, user_id=7)).run_id
+            await told(queue, undisturbed)
+            offline = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
+            while (await queue.status(offline)).step == 0:
+                await queue.replication.refresh()
+            s3.stop()
+            failures = {"push_failed", "refresh_failed"}
+            await until(lambda: all(failure in log_of_worker(tmp_path / "second") for failure in failures))
+            with captured_logs() as logs:
+                following = asyncio.create_task(told(queue, offline))
+                await until(lambda: "refresh_failed" in [line["event"] for line in logs])
+            s3.start_again()
+            await queue.cancel(offline)
+            cancelled = await following
+        starts = [event for event in events_of(queue, run_id) if isinstance(event, JobStarted)]
+        runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
+        weights = [(await asyncio.to_thread(complete_run, here, run.run_id)).weights.read_bytes() for run in runs]
     assert (moved.status, len(starts)) == ("completed", 2)
+    assert (cancelled.status, cancelled.attempt) == ("cancelled", 1)
     assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
     assert weights[0] == weights[1]
 
@@ -265,17 +296,6 @@ async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site:
     assert (status.status, {end.status for end in ends}) == ("cancelled", {"cancelled"})
 
 
-async def test_mt_without_redis__cancels_a_run_of_another_machine(site: Site) -> None:
-    async with site.queue() as queue:
-        run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
-        while (await queue.status(run_id)).step == 0:
-            await queue.replication.refresh()
-        installation = ThisMachine(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
-        asked = await installation.cancel(run_id)
-        statuses = [status.status async for status in installation.follow(run_id)]
-    assert (asked.status, statuses[-1]) == ("running", "cancelled")
-
-
 async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site) -> None:
     laptop = machine(site.folder / "laptop", site.bucket, site.url)
     async with site.queue() as queue:
@@ -286,10 +306,10 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
             await queue.replication.refresh()
         installation = ThisMachine(laptop)
         with captured_logs():
-            before = [line async for line in installation.log_lines(ended_id, 200, follow=False)]
+            before = await all_lines(installation.log_lines(ended_id, 200, follow=False))
             status, files = await installation.status(ended_id), await installation.files(ended_id)
             running = await installation.status(run_id)
-            following = asyncio.create_task(_lines(installation, run_id))
+            following = asyncio.create_task(all_lines(installation.log_lines(run_id, 200, follow=True)))
             asked = await installation.cancel(run_id)
             lines = await following
     assert (status.status, status.test_loss) == ("completed", there.test_loss)
@@ -299,8 +319,8 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
     assert "run_ended" in lines[-1]
 
 
-async def _lines(installation: ThisMachine, run_id: str) -> list[str]:
-    return [line async for line in installation.log_lines(run_id, 200, follow=True)]
+async def all_lines(lines: AsyncIterator[str]) -> list[str]:
+    return [line async for line in lines]
 
 
 async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) -> None:
@@ -315,48 +335,20 @@ async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) 
         await Replication(here).publish("models", run.run_id)
         installation = ThisMachine(machine(tmp_path / "laptop", bucket))
         statuses: list[RunState] = []
-        codes: list[ErrorCode] = []
         async with aclosing(installation.follow(run.run_id)) as following:
             async for status in following:
                 statuses.append(status.status)
                 if len(statuses) == 1:
                     server.stop()
                 elif len(statuses) == 2:
-                    with pytest.raises(AppError, match="object store") as refused:
+                    with refused(ErrorCode.SERVICE_UNAVAILABLE, "object store"):
                         await installation.status(run.run_id)
-                    codes.append(refused.value.code)
                     server.start_again()
                     await Replication(here).write("models", run.run_id, start)
                 else:
                     break
     assert statuses == ["queued", "queued", "running"]
     assert {row["event"] for row in logs} == {"fetch_failed", "object_store_failed"}
-    assert codes == [ErrorCode.SERVICE_UNAVAILABLE]
-
-
-async def test_training__continues_without_the_object_store_and_is_stored_later(tmp_path: Path) -> None:
-    with s3_server() as server:
-        bucket = server.bucket()
-        async with served(tmp_path) as redis:
-            here = machine(tmp_path / "bot", bucket, redis.url)
-            machine(tmp_path / "gpu", bucket, redis.url)
-            add_corpus(tmp_path / "bot", some_text())
-            queue = await JobQueue.connect(here, redis.url)
-            log = tmp_path / "gpu" / "worker.log"
-            async with worker_of(tmp_path / "gpu", bucket, redis.url):
-                run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
-                while (await queue.status(run_id)).step == 0:
-                    await queue.replication.refresh()
-                server.stop()
-                await until(lambda: all(word in log.read_text("utf-8") for word in ("push_failed", "refresh_failed")))
-                with captured_logs() as logs:
-                    following = asyncio.create_task(told(queue, run_id))
-                    await until(lambda: "refresh_failed" in [line["event"] for line in logs])
-                server.start_again()
-                await queue.cancel(run_id)
-                status = await following
-            await queue.close()
-    assert (status.status, status.attempt) == ("cancelled", 1)
 
 
 async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> None:
@@ -382,68 +374,46 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
 
 
 async def test_end_that_the_store_does_not_take__is_stored_by_the_next_try(tmp_path: Path) -> None:
-    with s3_server() as server:
-        bucket = server.bucket()
-        async with served(tmp_path) as redis:
-            here = machine(tmp_path / "bot", bucket, redis.url)
-            add_corpus(tmp_path / "bot", some_text())
-            queue, store = await JobQueue.connect(here, redis.url), await connect(redis.url)
-            request = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
-            tokenizer_id = (await queue.train_tokenizer(request)).tokenizer_id
-            tokenizer = queue.tokenizers.get(tokenizer_id)
-            payload: dict[str, str] = {"job_id": tokenizer_id}
-            function = Jobs(here, store).functions()["train_tokenizer"]
+    async with machines(tmp_path) as (s3, bucket, _, here, _, queue, store):
+        request = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
+        tokenizer_id = (await queue.train_tokenizer(request)).tokenizer_id
+        payload: dict[str, str] = {"job_id": tokenizer_id}
+        function = Jobs(here, store).functions()["train_tokenizer"]
 
-            async def end_without_store(*_: object) -> None:
-                server.stop()
-                tokenizer.request_cancel()
+        async def end_without_store(*_: object) -> None:
+            s3.stop()
+            queue.tokenizers.get(tokenizer_id).request_cancel()
 
-            with pytest.MonkeyPatch.context() as patch, pytest.raises(Retry), captured_logs() as logs:
-                patch.setattr(jobs, "supervise_tokenizer", end_without_store)
-                await function({}, payload)
-            server.start_again()
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Retry), captured_logs() as logs:
+            patch.setattr(jobs, "supervise_tokenizer", end_without_store)
             await function({}, payload)
-            await store.close()
-            await queue.close()
-            assert "job_postponed" in [line["event"] for line in logs]
-            assert bucket.objects.tags("open/") == {}
-            assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer_id}"]
+        s3.start_again()
+        await function({}, payload)
+        assert "job_postponed" in [line["event"] for line in logs]
+        assert bucket.objects.tags("open/") == {}
+        assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer_id}"]
 
 
-async def test_job_whose_folder_is_not_stored__ends_with_a_sentence(tmp_path: Path) -> None:
-    with s3_server() as server:
-        async with served(tmp_path) as redis:
-            here = machine(tmp_path / "gpu", server.bucket(), redis.url)
-            run = RunStore(here.app.artifacts_root).create(record("char_lstm-1"))
-            store = await connect(redis.url)
-            with pytest.raises(AppError, match="The object store has no 'char_lstm-1'"):
-                await Jobs(here, store).functions()["train"]({}, {"job_id": run.run_id})
-            await store.close()
+async def test_job__whose_folder_is_not_stored_ends_and_a_request_fetches_weights(tmp_path: Path) -> None:
+    async with machines(tmp_path) as (_, _, _, here, there, queue, store):
+        run = RunStore(there.app.artifacts_root).create(record("char_lstm-2"))
+        with pytest.raises(AppError, match="The object store has no 'char_lstm-2'"):
+            await Jobs(there, store).functions()["train"]({}, {"job_id": run.run_id})
+        finished_run(tmp_path / "bot")
+        await Replication(here).publish("models", RUN)
+        child = InstantChild(there)
 
+        async def answer(request: InferenceRequest, kind: str) -> tuple[str, str]:
+            request_id = (await queue.inference.submit(RUN, request)).request_id
+            payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
+            await InferenceJobs(there, store, child, child).infer({}, payload)
+            stored = await store.get(keys.inference(kind, RUN, request_id))
+            response = inference_adapter.validate_json(stored or b"").response
+            return response.status, "" if response.error is None else response.error.message
 
-async def test_request__fetches_its_weights_and_names_a_run_in_use(tmp_path: Path) -> None:
-    with s3_server() as server:
-        bucket = server.bucket()
-        async with served(tmp_path) as redis:
-            here, there = (machine(tmp_path / name, bucket, redis.url) for name in ("bot", "gpu"))
-            finished_run(tmp_path / "bot")
-            await Replication(here).publish("models", RUN)
-            queue, store = await JobQueue.connect(here, redis.url), await connect(redis.url)
-            child = InstantChild(there)
-
-            async def answer(request: InferenceRequest, kind: str) -> tuple[str, str]:
-                request_id = (await queue.inference.submit(RUN, request)).request_id
-                payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
-                await InferenceJobs(there, store, child, child).infer({}, payload)
-                stored = await store.get(keys.inference(kind, RUN, request_id))
-                response = inference_adapter.validate_json(stored or b"").response
-                return response.status, "" if response.error is None else response.error.message
-
-            scored = await answer(ScoreRequest(text="abc"), "score")
-            run = RunStore(there.app.artifacts_root).get(RUN)
-            assert (scored, run.weights.exists()) == (("completed", ""), True)
-            with run.wait_for_lock(1):
-                status, reason = await answer(EvalRequest(), "evaluate")
-            assert (status, "Another machine adds an evaluation" in reason) == ("failed", True)
-            await store.close()
-            await queue.close()
+        assert await answer(ScoreRequest(text="abc"), "score") == ("completed", "")
+        run = RunStore(there.app.artifacts_root).get(RUN)
+        assert run.weights.exists()
+        with run.wait_for_lock(1):
+            status, reason = await answer(EvalRequest(), "evaluate")
+        assert (status, "Another machine adds an evaluation" in reason) == ("failed", True)
