@@ -13,14 +13,15 @@ from safetensors.torch import load_file
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
 from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
+from tests.support.refusals import refused
 from tests.support.runs import record as run_record
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import (
     CellRun,
@@ -50,14 +51,6 @@ async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:
     return status
 
 
-async def until_done(queue: JobQueue, experiment_id: str, cells: int) -> ExperimentStatus:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (status := await queue.experiments.status(experiment_id)).cells_done < cells:
-            assert status.status in ("queued", "running"), status.message
-            await asyncio.sleep(0.02)
-    return status
-
-
 async def started(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
     status = await queue.experiments.start(request, user_id=None)
     return queue.experiments.stored.get(status.experiment_id)
@@ -74,49 +67,44 @@ def runs_of(queue: JobQueue, experiment: ExperimentDirectory) -> list[RunDirecto
     return [queue.runs.get(cell.run_id) for cell in experiment.runs().values()]
 
 
-def attempts(queue: JobQueue, run: RunDirectory) -> int:
-    return sum(isinstance(event, JobStarted) for event in events_of(queue, run.run_id))
+async def two_runs_of(queue: JobQueue, experiment: ExperimentDirectory) -> list[RunDirectory]:
+    """Wait until both runs of an experiment have been accepted."""
+    await until(lambda: len(experiment.runs()) == 2)
+    return runs_of(queue, experiment)
 
 
-async def test_worker_killed__repeats_no_finished_cell_and_its_matrix_is_equal(tmp_path: Path, lab: Lab) -> None:
+async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path: Path, lab: Lab) -> None:
     add_languages(tmp_path)
     add_languages(lab.folder)
     request = plan_with({"num_epochs": 3})
     async with running(settings_in(tmp_path)) as queue:
         experiment = await started(queue, request)
-        before = await until_done(queue, experiment.experiment_id, 1)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (before := await queue.experiments.status(experiment.experiment_id)).cells_done:
+                assert before.status in ("queued", "running"), before.message
+                await asyncio.sleep(0.02)
         [finished] = [cell.run_id for cell in before.cells if cell.kind == "train" and cell.status == "completed"]
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
         status = await end_of(queue, experiment.experiment_id)
         assert status.status == "completed", status.message
-        assert finished in [run.run_id for run in runs_of(queue, experiment)]
-        assert len(queue.runs.all()) == 2
-        assert attempts(queue, queue.runs.get(finished)) == 1
-    async with lab.queue() as queue:
-        undisturbed = await completed(queue, request)
-    assert undisturbed.experiment_id == experiment.experiment_id
-    assert (undisturbed.path / "matrix.csv").read_bytes() == (experiment.path / "matrix.csv").read_bytes()
-
-
-async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: Lab) -> None:
-    add_languages(lab.folder)
-    request = plan(name="again", texts={"shuffled": False})
+        assert finished in [run.run_id for run in runs_of(queue, experiment)] and len(queue.runs.all()) == 2
+        assert [type(event) for event in events_of(queue, finished)].count(JobStarted) == 1
     async with lab.queue() as queue, lab.store() as store:
-        experiment = await completed(queue, request)
-        written = experiment.result.stat().st_mtime_ns
+        undisturbed = await completed(queue, request)
+        assert undisturbed.experiment_id == experiment.experiment_id
+        assert (undisturbed.path / "matrix.csv").read_bytes() == (experiment.path / "matrix.csv").read_bytes()
+        written = undisturbed.result.stat().st_mtime_ns
         assert (await queue.experiments.start(request, user_id=None)).status == "completed"
-        payload = FolderJobPayload(job_id=experiment.experiment_id)
-        await store.enqueue(EXPERIMENT_QUEUE, "run_experiment", "told-twice", payload)
-        unknown = FolderJobPayload(job_id="none-01234567")
-        await store.enqueue(EXPERIMENT_QUEUE, "run_experiment", "unknown", unknown)
+        for number, job_id in enumerate((undisturbed.experiment_id, "none-01234567")):
+            payload = FolderJobPayload(job_id=job_id)
+            await store.enqueue(EXPERIMENT_QUEUE, "run_experiment", f"told-again-{number}", payload)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.queue_length(EXPERIMENT_QUEUE):
                 await asyncio.sleep(0.02)
-        assert experiment.result.stat().st_mtime_ns == written
-        with pytest.raises(AppError) as refused:
-            await queue.experiments.cancel(experiment.experiment_id)
-        assert refused.value.code is ErrorCode.CONFLICT
+        assert undisturbed.result.stat().st_mtime_ns == written
+        with refused(ErrorCode.CONFLICT):
+            await queue.experiments.cancel(undisturbed.experiment_id)
 
 
 async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,24 +112,15 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, m
     request = plan_with({"num_epochs": 1000}, name="cancelled")
     async with lab.queue() as queue:
         experiment = await started(queue, request)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(experiment.runs()) < 2 or not any(
-                isinstance(event, CheckpointSaved) for event in events_of(queue, runs_of(queue, experiment)[0].run_id)
-            ):
-                await asyncio.sleep(0.02)
+        kk, _ = await two_runs_of(queue, experiment)
+        await until(lambda: any(isinstance(event, CheckpointSaved) for event in events_of(queue, kk.run_id)))
         status = await queue.experiments.cancel(experiment.experiment_id)
         assert (status.status, status.message) == ("cancelled", "Cancelled.")
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not all(run.manifest() for run in runs_of(queue, experiment)):
-                await asyncio.sleep(0.02)
+        await until(lambda: all(run.manifest() for run in runs_of(queue, experiment)))
         ends = [run.manifest() for run in runs_of(queue, experiment)]
         assert [end and end.status for end in ends] == ["cancelled", "cancelled"]
-        first = runs_of(queue, experiment)[0].run_id
         again = await started(queue, request)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(again.runs()) < 2:
-                await asyncio.sleep(0.02)
-        assert runs_of(queue, again)[0].record().resumed_from_run_id == first
+        assert (await two_runs_of(queue, again))[0].record().resumed_from_run_id == kk.run_id
         for name, value in environment_in(lab.folder).items():
             monkeypatch.setenv(name, value)
         assert await asyncio.to_thread(main, ["experiment", "cancel", again.experiment_id]) == 0
@@ -157,10 +136,7 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     experiment = ExperimentStore(settings.app.artifacts_root).create(record)
     cells = [("kk", own, False), ("tr", others, True)]
     experiment.write_runs(
-        [
-            CellRun(model="lstm", language=language, seed=1, run_id=run.run_id, is_reused=is_reused)
-            for language, run, is_reused in cells
-        ]
+        [CellRun(model="lstm", language=code, seed=1, run_id=run.run_id, is_reused=old) for code, run, old in cells]
     )
     experiment.request_cancel()
     async with lab.store() as store:
@@ -170,46 +146,31 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     assert others.is_unfinished() and not others.cancel_requested()
 
 
-async def test_cancelled_run__fails_its_experiment_which_retries_it_if_restarted(lab: Lab) -> None:
+async def test_run_that_ends__is_waited_for_and_fails_its_experiment_until_a_restart(lab: Lab) -> None:
     add_languages(lab.folder)
-    request = plan(name="retried", seeds=[3])
+    request = plan(name="ending", seeds=[3])
     async with lab.queue() as queue:
         before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         experiment = await started(queue, request)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not (runs := runs_of(queue, experiment)):
-                await asyncio.sleep(0.02)
-        await queue.cancel(runs[0].run_id)
-        status = await end_of(queue, experiment.experiment_id)
-        await queue.cancel(before)
-        named = f"The training of lstm kk, seed 3 ({runs[0].run_id}) has ended: it was cancelled."
-        assert (status.status, status.message) == ("failed", named)
-        assert status.error is not None and status.error.code is ErrorCode.CANCELLED
-        assert runs[0].run_id not in [run.run_id for run in runs_of(queue, await completed(queue, request))]
-
-
-async def test_run_that_is_just_ending__is_waited_for(lab: Lab) -> None:
-    add_languages(lab.folder)
-    request = plan(name="ending", seeds=[4])
-    async with lab.queue() as queue:
-        before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-        experiment = await started(queue, request)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(runs := runs_of(queue, experiment)) < 2:
-                await asyncio.sleep(0.02)
-        lock = runs[0].lock()
+        kk, _ = await two_runs_of(queue, experiment)
+        lock = kk.lock()
         assert lock is not None
         with lock:  # as the child that trains it has it
             await queue.experiments.cancel(experiment.experiment_id)
             again = await started(queue, request)
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while not again.runs():
-                    await asyncio.sleep(0.02)
+            await until(lambda: bool(again.runs()))
             assert [key.language for key in again.runs()] == ["tr"]
-        assert cancel_idle_run(runs[0])
-        await queue.cancel(before)
+        assert cancel_idle_run(kk)
+        await two_runs_of(queue, again)
+        [renewed] = [cell.run_id for key, cell in again.runs().items() if key.language == "kk"]
+        await queue.cancel(renewed)
         status = await end_of(queue, again.experiment_id)
-        assert status.status == "completed", status.message
+        await queue.cancel(before)
+        named = f"The training of lstm kk, seed 3 ({renewed}) has ended: it was cancelled."
+        assert (status.status, status.message) == ("failed", named)
+        assert status.error is not None and status.error.code is ErrorCode.CANCELLED
+        last = {run.run_id for run in runs_of(queue, await completed(queue, request))}
+        assert not last & {kk.run_id, renewed}
 
 
 async def test_experiment__waits_without_a_worker_until_it_is_cancelled(tmp_path: Path, lab: Lab) -> None:
@@ -225,17 +186,18 @@ async def test_experiment__waits_without_a_worker_until_it_is_cancelled(tmp_path
 
 async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
     add_languages(lab.folder)
-    async with lab.queue() as queue:
+    async with lab.queue() as queue, lab.store() as store:
         request = plan(name="locked", texts={"min_characters": 31})
         record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
         experiment = queue.experiments.stored.create(record)
         lock = experiment.lock()
         assert lock is not None
-        async with lab.store() as store:
-            with lock, pytest.raises(Retry):
-                await drive(experiment, lab.settings, store)
+        with lock, pytest.raises(Retry):
+            await drive(experiment, lab.settings, store)
         await queue.experiments.accept(record)
-        assert (await end_of(queue, experiment.experiment_id)).status == "failed"
+        status = await end_of(queue, experiment.experiment_id)
+    sentence = "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
+    assert (status.status, status.message) == ("failed", sentence)
 
 
 async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, lab: Lab) -> None:
@@ -313,26 +275,19 @@ async def test_damaged_text__fails_the_scores_that_read_it(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-async def test_missing_or_damaged_losses__fail_the_report_with_a_sentence(lab: Lab) -> None:
+async def test_missing_or_damaged_files__fail_the_report_with_a_sentence(lab: Lab) -> None:
     add_languages(lab.folder)
     async with lab.queue() as queue:
         experiment = await completed(queue, plan(name="losses"))
         texts = experiment.texts()
         assert texts is not None
-        run, text = runs_of(queue, experiment)[0], texts.texts[0]
-        losses_path(run.path, text.sha256, "raw").write_bytes(b"short")
+        losses = losses_path(runs_of(queue, experiment)[0].path, texts.texts[0].sha256, "raw")
+        losses.write_bytes(b"short")
         experiment.result.unlink()
         status = await end_of(queue, experiment.experiment_id)
         assert status.message == "Stored losses of an experiment are damaged: run it again."
-        losses_path(run.path, text.sha256, "raw").unlink()
+        losses.unlink()
         await completed(queue, plan(name="losses"))
-
-
-@pytest.mark.slow
-async def test_child_that_crashes_again_and_again__fails_the_experiment(lab: Lab) -> None:
-    add_languages(lab.folder)
-    async with lab.queue() as queue:
-        experiment = await completed(queue, plan(name="crashes"))
         (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
         experiment.result.unlink()
         status = await end_of(queue, experiment.experiment_id)
@@ -352,11 +307,3 @@ async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> 
         status = await end_of(queue, record.experiment_id)
     assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
-
-
-async def test_text_without_sections__is_named(lab: Lab) -> None:
-    add_languages(lab.folder)
-    async with lab.queue() as queue:
-        experiment = await started(queue, plan(name="short", texts={"min_characters": 31}))
-        status = await end_of(queue, experiment.experiment_id)
-    assert status.message == "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
