@@ -2,30 +2,20 @@
 
 from pathlib import Path
 
-import pytest
 from safetensors.torch import load_file
 
-from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, wait_for_status
+from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, twin, wait_for_status
 from tests.support.lab import Lab
-from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.errors import AppError, ErrorCode
+from tests.support.refusals import refused
+from tests.support.worker_runs import finished, with_redis
+from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import CorpusStore
-from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import resolve_request
 from trainer.training.evaluation import TrainingSample
 from trainer.training.progress import CurveRow
-
-
-async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
-    accepted = await queue.train(tiny_request(**fields), user_id=None)
-    await wait_for_status(queue, accepted.run_id, ended)
-    return queue.runs.get(accepted.run_id)
-
-
-def curve(run: RunDirectory) -> list[CurveRow]:
-    return [CurveRow.model_validate_json(line) for line in run.loss_curve.read_bytes().splitlines()]
 
 
 async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab: Lab) -> None:
@@ -36,8 +26,8 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab:
         )
     told = parent.completed_manifest()
     manifest = child.completed_manifest()
-    rows = curve(child)
-    assert (rows[0].step, rows[0].val_loss) == (0, told.metrics.best)
+    first_row = CurveRow.model_validate_json(child.loss_curve.read_bytes().splitlines()[0])
+    assert (first_row.step, first_row.val_loss) == (0, told.metrics.best)
     assert manifest.metrics.initial == told.metrics.best
     assert (manifest.parent_run_id, manifest.effective.learning_rate) == (parent.run_id, 0.01)
     assert manifest.tokenizer == told.tokenizer
@@ -60,7 +50,7 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab:
 async def test_tokenizer_of_another_run__is_shared_by_its_id(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(80).replace("c", "z"), "other")
     async with lab.queue() as queue:
-        first = (await finished(queue)).completed_manifest()
+        first = (await lab.finished_run(queue)).completed_manifest()
         assert first.tokenizer is not None
         second = (await finished(queue, corpus="other", tokenizer_id=first.tokenizer.id)).completed_manifest()
     assert second.tokenizer == first.tokenizer
@@ -78,37 +68,32 @@ def unknown_tokens(manifest: RunManifest) -> int:
 async def test_what_a_run_cannot_start_from__is_refused_and_nothing_is_queued(lab: Lab) -> None:
     add_corpus(lab.folder, "мама мыла раму\n" * 9 + "и ушла\nдомой\n", "cyrillic")
     async with lab.queue() as queue:
-        parent = await finished(queue)
+        parent = await lab.finished_run(queue)
         cancelled = await queue.train(tiny_request(num_epochs=1000), user_id=None)
         await queue.cancel(cancelled.run_id)
         await wait_for_status(queue, cancelled.run_id, ended)
+        other_letters: dict[str, object] = {"init_from_run_id": parent.run_id, "corpus": "cyrillic"}
         asked: list[tuple[dict[str, object], ErrorCode, str]] = [
             ({"init_from_run_id": "no-run"}, ErrorCode.RUN_NOT_FOUND, "`init_from_run_id` names no completed run."),
             ({"init_from_run_id": cancelled.run_id}, ErrorCode.RUN_NOT_READY, "has been cancelled"),
             ({"init_from_run_id": parent.run_id, "model": {"hidden_size": 9}}, ErrorCode.MODEL_INCOMPATIBLE, "has 8"),
             ({"tokenizer_id": "char-0123456789abcdef"}, ErrorCode.TOKENIZER_NOT_FOUND, "no tokenizer"),
-            (
-                {"init_from_run_id": parent.run_id, "corpus": "cyrillic"},
-                ErrorCode.MODEL_INCOMPATIBLE,
-                "does not know 86% of the characters of 'cyrillic'",
-            ),
+            (other_letters, ErrorCode.MODEL_INCOMPATIBLE, "does not know 86% of the characters of 'cyrillic'"),
             ({"device": "cuda"}, ErrorCode.CUDA_NOT_AVAILABLE, "this machine has no CUDA"),
         ]
         runs = {run.run_id for run in queue.runs.all()}
         for fields, code, sentence in asked:
-            with pytest.raises(AppError) as caught:
+            with refused(code, sentence):
                 await queue.train(tiny_request(**fields), user_id=None)
-            assert (caught.value.code, sentence in caught.value.message) == (code, True), caught.value.message
         assert {run.run_id for run in queue.runs.all()} == runs
 
 
 async def test_parent_with_a_flipped_bit__is_not_started_from(lab: Lab) -> None:
     async with lab.queue() as queue:
-        parent = await finished(queue)
-        weights = parent.path / "model.safetensors"
-        content = bytearray(weights.read_bytes())
+        parent = twin(await lab.finished_run(queue), "char_lstm-flipped")
+        content = bytearray(parent.weights.read_bytes())
         content[-1] ^= 1
-        weights.write_bytes(content)
+        parent.weights.write_bytes(content)
         child = (await finished(queue, init_from_run_id=parent.run_id)).manifest()
     assert child is not None and child.error is not None
     assert (child.status, child.error.code) == ("failed", ErrorCode.MODEL_LOAD_FAILED)
@@ -118,8 +103,6 @@ async def test_parent_with_a_flipped_bit__is_not_started_from(lab: Lab) -> None:
 async def test_cuda__is_left_to_a_worker_on_another_machine(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     here = settings_in(tmp_path)
-    elsewhere: dict[str, object] = {"url": "redis://gpu-box:6379/0"}
-    remote: dict[str, object] = {"redis": here.redis.model_validate(elsewhere)}
-    settings = here.model_copy(update=remote)
+    settings = changed(here, **with_redis("redis://gpu-box:6379/0"))
     effective = await resolve_request(tiny_request(device="cuda:0"), CorpusStore(settings), settings)
     assert effective.device == "cuda:0"

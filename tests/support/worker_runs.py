@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support import ended, environment_in
+from tests.support import ended, environment_in, tiny_request, wait_for_status
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import RedisSettings
 from trainer.contracts.events import Event
 from trainer.contracts.runs import RunStatus
@@ -42,6 +43,13 @@ def log_of_worker(folder: Path) -> str:
 
 def events_of(queue: JobQueue, run_id: str) -> list[Event]:
     return queue.runs.get(run_id).reader().read_new()
+
+
+async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
+    """Train a tiny run to its end."""
+    run_id = (await queue.train(tiny_request(**fields), user_id=None)).run_id
+    await wait_for_status(queue, run_id, ended)
+    return queue.runs.get(run_id)
 
 
 def training(status: RunStatus) -> bool:
