@@ -331,10 +331,10 @@ async def test_guardian__stands_in_for_a_parent_death_signal(tmp_path: Path, mon
     """It passes a signal on; one that comes while it starts its program leaves nothing."""
     monkeypatch.setattr("sys.platform", "darwin")
     _, *guardian = die_with_parent()
+    monkeypatch.undo()
     assert guardian == ["-m", "trainer.system.parent_watch"]
-    starting = [
-        await start_python(tmp_path, *guardian, "sh", "-c", "kill -TERM $PPID; exec sleep 60") for _ in range(4)
-    ]
+    hasty = ("sh", "-c", "kill -TERM $PPID; exec sleep 60")
+    starting = [await start_python(tmp_path, *guardian, *hasty) for _ in range(4)]
     assert 0 not in [await process.wait() for process in starting]
     assert await gone(tmp_path)
     guard = await start_python(tmp_path, *guardian, "sleep", "60")
