@@ -146,7 +146,7 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     assert others.is_unfinished() and not others.cancel_requested()
 
 
-async def test_run_that_ends__is_waited_for_and_fails_its_experiment_until_a_restart(lab: Lab) -> None:
+async def test_run_that_ends__is_waited_for_and_fails_its_experiment_once(lab: Lab) -> None:
     add_languages(lab.folder)
     request = plan(name="ending", seeds=[3])
     async with lab.queue() as queue:

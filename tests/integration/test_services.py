@@ -228,7 +228,7 @@ async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_pat
     assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
 
 
-async def test_server_that_does_not_start_or_answer__is_an_error_and_leaves_nothing(
+async def test_server_that_does_not_start__is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
