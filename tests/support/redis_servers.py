@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from tests.support import (
-    settings_in,
-)
+from tests.support import settings_in
 from tests.support.faulty_proxy import free_port
 from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.worker_runs import with_redis
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.events import event_adapter
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services, find_server
@@ -63,6 +63,18 @@ class Server:
         await self.kill()
         shutil.rmtree(self._folder)
         await self.start()
+
+    def settings(self, folder: Path) -> Settings:
+        """Settings of a folder whose queue is here; nothing is embedded."""
+        return changed(settings_in(folder, embedded_workers=0), **with_redis(self.url))
+
+    @asynccontextmanager
+    async def queue(self, folder: Path) -> AsyncIterator[JobQueue]:
+        queue = await JobQueue.connect(self.settings(folder), self.url)
+        try:
+            yield queue
+        finally:
+            await queue.close()
 
 
 @asynccontextmanager
