@@ -115,20 +115,32 @@ async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_
     await starter.communicate()
 
 
-async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path)
+async def test_given_redis__is_used_by_one_worker_that_is_started_again(tmp_path: Path) -> None:
+    elsewhere, here = alone(tmp_path / "a"), tmp_path / "b"
+    url = await elsewhere.start()
+    given = changed(settings_in(here, embedded_workers=0), **with_redis(url))
+    services = Services(given)
+    assert await services.start() == await answering_server(given) == url
+    assert not here.exists(), "nothing is started"
+    await services.stop()
+    settings = changed(given, queue=changed(given.queue, embedded_workers=1))
     one, two = Services(settings), Services(settings)
     await one.start()
     await two.start()
-    [worker] = processes(tmp_path, "trainer worker --embedded")
+    # the kernel shows the command line of a new process a moment later
+    await until(lambda: len(processes(here, "trainer worker --embedded")) == 1)
+    [worker] = processes(here, "trainer worker --embedded")
     kill(worker.pid)
-    await until(lambda: processes(tmp_path, "trainer worker --embedded") not in ([], [worker]))
-    assert len(processes(tmp_path, "trainer worker --embedded")) == 1
-    assert embedded_worker_lives(settings)
+    await until(lambda: processes(here, "trainer worker --embedded") not in ([], [worker]))
+    assert len(processes(here, "trainer worker --embedded")) == 1
+    assert embedded_worker_lives(settings) and servers(here) == []
     await one.stop()
     await two.stop()
-    assert await gone(tmp_path)
+    assert await gone(here)
     assert not embedded_worker_lives(settings)
+    await elsewhere.stop()
+    for gone_url in (url, "redis://127.0.0.1:1/0"):
+        assert await answering_server(changed(given, **with_redis(gone_url))) is None
 
 
 async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
@@ -145,25 +157,6 @@ async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> No
         with pytest.raises(AppError, match="belongs to another user"):
             await find()
     shutil.rmtree(path.parent)
-
-
-async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> None:
-    elsewhere = alone(tmp_path / "a")
-    url = await elsewhere.start()
-    given = changed(settings_in(tmp_path / "b", embedded_workers=0), **with_redis(url))
-    services = Services(given)
-    assert await services.start() == await answering_server(given) == url
-    assert not (tmp_path / "b").exists()
-    await services.stop()
-    services = Services(changed(given, queue=changed(given.queue, embedded_workers=1)))
-    await services.start()
-    # the kernel shows the command line of a new process a moment later
-    await until(lambda: len(processes(tmp_path / "b", "trainer worker --embedded")) == 1)
-    assert servers(tmp_path / "b") == []
-    await services.stop()
-    await elsewhere.stop()
-    for gone_url in (url, "redis://127.0.0.1:1/0"):
-        assert await answering_server(changed(given, **with_redis(gone_url))) is None
 
 
 @pytest.mark.parametrize("url", ["http://x", "redis://127.0.0.1:1/0", "redis://h:port"])
