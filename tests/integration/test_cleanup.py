@@ -5,21 +5,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import pytest
 from pydantic import TypeAdapter
 
-from tests.support import environment_in, is_running, mt, processes
+from tests.support import environment_in, is_running, processes
 from tests.support.bot import place
 from tests.support.cleanups import DAY_SECONDS, add_run, make_old, settings_of
 from tests.support.http import Inside, inside, with_api
 from tests.support.redis_servers import embedded, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, sealed_files, step_folder
+from trainer.artifacts.cleanup import clean_up
 from trainer.artifacts.runs import RunDirectory
-from trainer.config.settings import CleanupSettings, LoggingSettings, Settings
+from trainer.config.settings import CleanupSettings, LoggingSettings
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import FinalState
@@ -33,48 +36,43 @@ from trainer.worker import process
 from trainer.worker.process import clean_for_ever
 from trainer.worker.reconciler import reconcile
 
-RUNS = 300
+RUNS = 60
 _line: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
-@pytest.mark.parametrize("removals", [1, 4, 9])
-def test_killed_cleanup__leaves_whole_checkpoints_for_the_next_one(tmp_path: Path, removals: int) -> None:
+def test_killed_cleanup__leaves_whole_checkpoints_for_the_next_one(tmp_path: Path) -> None:
     ends: list[FinalState] = ["completed", "failed", "cancelled"]
-    runs = [
-        add_run(tmp_path, f"lstm-{number}", end, steps=tuple(range(1, 6)), best_step=2)
-        for number, end in enumerate(ends)
-    ]
+    steps = tuple(range(1, 9))
+    runs = [add_run(tmp_path, f"lstm-{number}", end, steps=steps, best_step=2) for number, end in enumerate(ends)]
     resumable = [newest_whole(run.checkpoints) for run in runs[1:]]
     environment = environment_in(tmp_path, APP__CLEANUP__GRACE_PERIOD_SECONDS=str(DAY_SECONDS), LOGGING__LEVEL="INFO")
-    cleanup = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "gc"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    with cleanup:
-        assert cleanup.stderr is not None
-        for _ in range(removals):
-            assert b"cleanup_completed" in cleanup.stderr.readline()
-        cleanup.kill()
-    for run in runs:
-        for step in checkpoint_steps(run.checkpoints):
-            folder = step_folder(run.checkpoints, step)
-            assert changed_files(folder, sealed_files(folder)) == []
-    assert [newest_whole(run.checkpoints) for run in runs[1:]] == resumable
-    finished = mt(tmp_path, "gc", APP__CLEANUP__GRACE_PERIOD_SECONDS=str(DAY_SECONDS))
-    assert finished.returncode == 0, finished.stderr
-    assert [checkpoint_steps(run.checkpoints) for run in runs] == [[], [2, 5], [2, 5]]
+    words = [sys.executable, "-m", "trainer", "gc"]
+    for removals in (1, 3, 5):
+        with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=DEVNULL, stderr=PIPE) as cleanup:
+            assert cleanup.stderr is not None
+            for _ in range(removals):
+                assert b"cleanup_completed" in cleanup.stderr.readline()
+            cleanup.kill()
+        for run in runs:
+            folders = [step_folder(run.checkpoints, step) for step in checkpoint_steps(run.checkpoints)]
+            assert [changed_files(folder, sealed_files(folder)) for folder in folders] == [[]] * len(folders)
+        assert [newest_whole(run.checkpoints) for run in runs[1:]] == resumable
+    clean_up(settings_of(tmp_path))
+    assert [checkpoint_steps(run.checkpoints) for run in runs] == [[], [2, 8], [2, 8]]
     assert [*(tmp_path / "artifacts").glob(".removed/*")] == []  # the folder itself is there if one was killed in time
 
 
-def regular(folder: Path, *, enabled: bool = True) -> Settings:
-    """Settings of a worker that writes its log as JSON."""
+@asynccontextmanager
+async def cleaning(folder: Path, *, enabled: bool = True) -> AsyncIterator[asyncio.Task[None]]:
+    """The cleanups of a worker that writes its log as JSON; they end with the block."""
     settings = settings_of(folder)
     cleanup = CleanupSettings(enabled=enabled, grace_period_seconds=DAY_SECONDS)
     app = changed(settings.app, cleanup=cleanup, env="prod")
-    return changed(settings, app=app, logging=LoggingSettings(level="INFO"))
+    task = asyncio.create_task(clean_for_ever(changed(settings, app=app, logging=LoggingSettings(level="INFO"))))
+    yield task
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_worker__cleans_again_and_again_under_a_service_name_of_its_own(
@@ -82,16 +80,14 @@ async def test_worker__cleans_again_and_again_under_a_service_name_of_its_own(
 ) -> None:
     monkeypatch.setattr(process, "_CLEANUP_SECONDS", 0.0)
     run = add_run(tmp_path, "lstm-1", steps=(1,))
-    cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
     seen = set[int]()
 
     def has_begun_again() -> bool:
         seen.update(cleanup.pid for cleanup in processes(tmp_path, "gc"))
         return len(seen) > 1
 
-    await until(has_begun_again)
-    cleaning.cancel()
-    await asyncio.wait([cleaning])
+    async with cleaning(tmp_path):
+        await until(has_begun_again)
     assert not (run.checkpoints / "step-1").exists()
     [line] = [_line.validate_json(text) for text in capfd.readouterr().err.splitlines()]
     assert (line["message"], line["service"]) == ("cleanup_completed", "model-trainer-cleanup")
@@ -101,33 +97,25 @@ async def test_worker__cleans_again_and_again_under_a_service_name_of_its_own(
 async def test_end_of_the_worker__ends_its_cleanup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "mt.toml")  # the cleanup waits for somebody who writes its settings
     monkeypatch.setenv("APP__CONFIG_FILE", str(tmp_path / "mt.toml"))
-    cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
-    await until(lambda: bool(processes(tmp_path, "gc")))
-    [cleanup] = processes(tmp_path, "gc")
-    await until(lambda: os.getpriority(os.PRIO_PROCESS, cleanup.pid) >= 10)  # jobs come first
-    cleaning.cancel()
-    await asyncio.wait([cleaning])
+    async with cleaning(tmp_path):
+        await until(lambda: bool(processes(tmp_path, "gc")))
+        [cleanup] = processes(tmp_path, "gc")
+        await until(lambda: os.getpriority(os.PRIO_PROCESS, cleanup.pid) >= 10)  # jobs come first
     assert not is_running(cleanup.pid)
 
 
-async def test_worker__continues_without_memory_for_a_cleanup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker__continues_without_memory_for_a_cleanup_or_a_wish_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cleaning(tmp_path, enabled=False):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not processes(tmp_path, "gc")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with captured_logs() as logs:
-        cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path)))
-        await until(lambda: bool(logs))
+        async with cleaning(tmp_path):
+            await until(lambda: bool(logs))
     assert [(line["event"], line["reason"]) for line in logs] == [("cleanup_not_started", "No such file or directory")]
-    assert not cleaning.done()
-    cleaning.cancel()
-    await asyncio.wait([cleaning])
-
-
-async def test_worker__cleans_only_where_the_settings_say_so(tmp_path: Path) -> None:
-    cleaning = asyncio.create_task(clean_for_ever(regular(tmp_path, enabled=False)))
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert not cleaning.done() and not processes(tmp_path, "gc")
-    cleaning.cancel()
-    await asyncio.wait([cleaning])
 
 
 async def answers(here: Inside, runs: list[RunDirectory]) -> list[object]:
