@@ -25,28 +25,17 @@ from tests.support.waiting import until
 from tests.support.worker_runs import events_of, losses, training
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobProgress
-from trainer.queue.queue import JobQueue
 from trainer.training.progress import CurveRow
 
 pytestmark = pytest.mark.process
 
 _TOLERANCE = 1e-5
 _STEPS = 50
-_SIZES: dict[str, object] = {
-    "hidden_size": 16,
-    "num_layers": 2,
-    "num_attention_heads": 2,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-}
-_SHARED: dict[str, object] = {
-    "max_steps": _STEPS,
-    "num_epochs": 20,
-    "batch_size": 5,  # no process has as many rows as the other
-    "log_every_steps": 1,
-    "checkpoint_every_steps": 20,
-    "checkpoint_schedule": [3],
-}
+_SIZES: dict[str, object] = {"hidden_size": 16, "num_layers": 2, "num_attention_heads": 2}
+_SIZES |= {"dropout": 0.0, "attention_dropout": 0.0}
+_SHARED: dict[str, object] = {"max_steps": _STEPS, "num_epochs": 20, "log_every_steps": 1}
+_SHARED |= {"batch_size": 5, "checkpoint_every_steps": 20, "checkpoint_schedule": [3]}
+"""With 5 rows in a batch, no process has as many rows as the other."""
 _TRANSFORMER: dict[str, object] = {**_SHARED, "model": _SIZES}
 _FAMILIES: dict[str, dict[str, object]] = {
     "lstm": {**_SHARED, "gradient_accumulation": 2, "gradient_clipping": 0.5},
@@ -90,10 +79,11 @@ def test_devices__two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
         assert _far(one["gpt2"], first[name] + two[f"{name}-later"]) < _TOLERANCE, name
 
 
-_LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20, "devices": 2, "threads": 2}
+_LONG: dict[str, object] = {"num_epochs": 1000, "devices": 2, "threads": 2}
 
 
-async def test_devices__rank_killed_resumes_by_itself_to_the_same_curve(tmp_path: Path) -> None:
+async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path: Path) -> None:
+    """A rank is killed, then the parent of all ranks; a run is cancelled; at last the worker is stopped."""
     add_corpus(tmp_path, some_text())
     fields: dict[str, object] = {"num_epochs": 30, "checkpoint_every_steps": 20, "log_every_steps": 5, "threads": 2}
     async with running(settings_in(tmp_path)) as queue:
@@ -101,45 +91,49 @@ async def test_devices__rank_killed_resumes_by_itself_to_the_same_curve(tmp_path
         await wait_for_status(queue, one, ended)
         two = (await queue.train(tiny_request(**fields, devices=2), user_id=None)).run_id
         await wait_for_status(queue, two, lambda s: (s.last_checkpoint_step or 0) >= 20 or ended(s))
-        kill(_rank_pid(tmp_path, "1"))
+        kill(_rank_pid(tmp_path, 1))
         status = await wait_for_status(queue, two, ended)
         curves = [dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")) for run_id in (one, two)]
-        events = events_of(queue, two)
-        manifest = queue.runs.get(two).completed_manifest()
-    assert (status.status, status.attempt) == ("completed", 2)
-    assert any(isinstance(event, JobProgress) and "was killed" in event.message for event in events)
-    assert manifest.environment is not None
-    assert (manifest.environment.devices, manifest.environment.backend, manifest.environment.threads) == (2, "gloo", 1)
-    assert curves[0].keys() == curves[1].keys()
-    assert max(abs(float.fromhex(curves[0][step]) - float.fromhex(curves[1][step])) for step in curves[0]) < 1e-5
+        told, environment = events_of(queue, two), queue.runs.get(two).completed_manifest().environment
+        assert (status.status, status.attempt) == ("completed", 2)
+        assert any(isinstance(event, JobProgress) and "was killed" in event.message for event in told)
+        assert environment is not None
+        assert (environment.devices, environment.backend, environment.threads) == (2, "gloo", 1)
+        assert _apart(*curves) < 1e-5
 
-
-async def test_devices__cancel_or_the_end_of_their_parent_ends_all_processes(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = await _started(queue)
-        ranks = [_rank_pid(tmp_path, rank) for rank in ("0", "1")]
-        parent = parent_of(ranks[0])
-        kill(parent)
+        cancelled = (await queue.train(tiny_request(**_LONG, checkpoint_every_steps=20), user_id=None)).run_id
+        await wait_for_status(queue, cancelled, training)
+        ranks = [_rank_pid(tmp_path, rank) for rank in (0, 1)]
+        kill(parent_of(ranks[0]))
         await until(lambda: not any(is_running(rank) for rank in ranks))
         status = await wait_for_status(
-            queue, run_id, lambda s: (s.attempt == 2 and bool(s.last_checkpoint_step)) or ended(s)
+            queue, cancelled, lambda s: (s.attempt == 2 and bool(s.last_checkpoint_step)) or ended(s)
         )
         assert not ended(status)
-        await queue.cancel(run_id)
-        status = await wait_for_status(queue, run_id, ended)
-        assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
-    assert status.status == "cancelled"
+        await queue.cancel(cancelled)
+        assert (await wait_for_status(queue, cancelled, ended)).status == "cancelled"
+
+        stopped = (await queue.train(tiny_request(**_LONG, checkpoint_every_steps=10**6), user_id=None)).run_id
+        await wait_for_status(queue, stopped, training)
     assert await gone(tmp_path)
+    assert all(any(queue.runs.get(run_id).checkpoints.glob("step-*")) for run_id in (cancelled, stopped))
+    assert isinstance(events_of(queue, stopped)[-1], JobProgress)
 
 
-async def test_devices__stop_of_the_worker_saves_a_checkpoint(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = await _started(queue, checkpoint_every_steps=10**6)
-    assert await gone(tmp_path)
-    assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
-    assert isinstance(events_of(queue, run_id)[-1], JobProgress)
+def _rank_pid(folder: Path, rank: int) -> int:
+    """Return the process with a rank."""
+    [pid] = [
+        process.pid
+        for process in processes(folder, "trainer.worker.children.rank")
+        if f"RANK={rank}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    ]
+    return pid
+
+
+def _apart(one: dict[int, str], two: dict[int, str]) -> float:
+    """Return the largest difference of losses at the same steps."""
+    assert one.keys() == two.keys()
+    return max(abs(float.fromhex(one[step]) - float.fromhex(two[step])) for step in one)
 
 
 @pytest.mark.slow
@@ -148,21 +142,15 @@ async def test_devices__error_of_a_process_is_the_end_of_the_run(
 ) -> None:
     """An error of all processes, and a fault of the second process's device, which Python is told at its start."""
     add_corpus(tmp_path, some_text())
-    diverging: dict[str, object] = {
-        "model_family": "gpt2",
-        "model": _SIZES,
-        "optimizer": {"name": "adamw"},
-        "learning_rate": 1.0,
-        "gradient_clipping": None,
-    }
+    diverging: dict[str, object] = {"model_family": "gpt2", "model": _SIZES, "optimizer": {"name": "adamw"}}
+    diverging |= {"learning_rate": 1.0, "gradient_clipping": None}
     (tmp_path / "python").mkdir()
     (tmp_path / "python" / "sitecustomize.py").write_text(_FAULT_OF_THE_SECOND, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "python"), prepend=os.pathsep)
     codes: list[ErrorCode] = []
     async with running(settings_in(tmp_path)) as queue:
         for fields in (diverging, {"label": "a fault"}):
-            options: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1, "devices": 2, "threads": 2}
-            run_id = (await queue.train(tiny_request(**fields | options), user_id=None)).run_id
+            run_id = (await queue.train(tiny_request(**fields | _LONG, log_every_steps=1), user_id=None)).run_id
             status = await wait_for_status(queue, run_id, ended)
             assert status.error is not None
             codes.append(status.error.code)
@@ -208,7 +196,7 @@ async def test_devices__two_gpus_have_the_losses_of_one(tmp_path: Path, strategy
             memory = queue.runs.get(run_id).follow().refresh().gpu_memory_bytes
             assert memory is not None and len(memory) == devices and min(memory) > 0
             curves.append(dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")))
-    assert max(abs(float.fromhex(curves[0][step]) - float.fromhex(curves[1][step])) for step in curves[0]) < 1e-4
+    assert _apart(*curves) < 1e-4
 
 
 @pytest.mark.slow
@@ -221,23 +209,3 @@ async def test_devices__twenty_runs_in_a_row_end_cleanly(tmp_path: Path) -> None
             status = await wait_for_status(queue, run_id, ended)
             assert (status.status, status.step, status.attempt) == ("completed", _STEPS, 1)
             await until(lambda: not processes(tmp_path, "trainer.worker.children.rank"))
-
-
-async def _started(queue: JobQueue, **more: object) -> str:
-    run_id = (await queue.train(tiny_request(**{**_LONG, **more}), user_id=None)).run_id
-    await wait_for_status(queue, run_id, training)
-    return run_id
-
-
-def _rank_pid(folder: Path, rank: str) -> int:
-    """Return the process with a rank."""
-    [pid] = [
-        process.pid
-        for process in processes(folder, "trainer.worker.children.rank")
-        if f"RANK={rank}" in _environment(process.pid)
-    ]
-    return pid
-
-
-def _environment(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")

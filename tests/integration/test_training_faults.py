@@ -25,6 +25,7 @@ from tests.support import (
 )
 from tests.support.faulty_runs import LARGE, Outcome, outcome
 from tests.support.lab import Lab
+from tests.support.redis_servers import embedded
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import events_of, log_of_worker, worker_in
 from trainer.config.settings import Settings
@@ -34,8 +35,6 @@ from trainer.contracts.events import CheckpointSaved, JobCancelled, JobCompleted
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import preview_training, resolve_request
-from trainer.services.embedded import Services
-from trainer.store.store import connect
 from trainer.worker.supervisor import supervise
 
 STALL_SECONDS = 8.0
@@ -48,8 +47,8 @@ def request(**fields: object) -> TrainRequest:
     return tiny_request(model=LARGE, num_epochs=15, **fields)
 
 
-def settings(folder: Path, *, lease_seconds: float = 3) -> Settings:
-    chosen = settings_in(folder, lease_seconds=lease_seconds)
+def settings(folder: Path) -> Settings:
+    chosen = settings_in(folder, lease_seconds=1)
     return changed(chosen, queue=changed(chosen.queue, stall_seconds=STALL_SECONDS, retry_seconds=0.2))
 
 
@@ -92,22 +91,36 @@ def about(process: Process, name: str) -> str:
     return Path(f"/proc/{process.pid}/{name}").read_text(encoding="ascii")
 
 
-async def test_kills_and_a_stall_without_a_checkpoint__change_no_loss(tmp_path: Path, calm: Outcome) -> None:
+async def test_stopped_worker_kills_and_a_stall__change_no_loss(tmp_path: Path, calm: Outcome) -> None:
+    """A worker that is stopped beyond its lease, for whose run another one waits; then the end of one child after the
+    other, before any checkpoint."""
     add_corpus(tmp_path, some_text())
     async with running(settings(tmp_path)) as queue:
-        run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
+        run_id = (await queue.train(request(), user_id=None)).run_id
+        await wait_for_status(queue, run_id, partial(trains_in_attempt, 1))
+        [first] = processes(tmp_path, "trainer worker --embedded")
+        stopped = (child_of(tmp_path, run_id), first)
+        for process in stopped:
+            os.kill(process.pid, signal.SIGSTOP)
+        async with worker_in(tmp_path, QUEUE__LEASE_SECONDS="1", QUEUE__EMBEDDED_WORKERS="0"):
+            await until(lambda: "exit_code=75" in log_of_worker(tmp_path))
+            for process in stopped:
+                os.kill(process.pid, signal.SIGCONT)
+            status = await wait_for_status(queue, run_id, ended)
+        assert (status.status, status.attempt, outcome(queue.runs.get(run_id))) == ("completed", 1, calm)
+        assert ends(queue, run_id) == ["JobCompleted"]
+        killed = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
         for attempt in (1, 2, 3):
-            await wait_for_status(queue, run_id, partial(has_attempt, attempt))
-            kill(child_of(tmp_path, run_id).pid)
-        await wait_for_status(queue, run_id, partial(trains_in_attempt, 4))
-        os.kill(child_of(tmp_path, run_id).pid, signal.SIGSTOP)
-        status = await wait_for_status(queue, run_id, ended)
-        assert (status.status, status.attempt) == ("completed", 5)
-        assert outcome(queue.runs.get(run_id)) == calm
-        told = messages(queue, run_id)
+            await wait_for_status(queue, killed, partial(has_attempt, attempt))
+            kill(child_of(tmp_path, killed).pid)
+        await wait_for_status(queue, killed, partial(trains_in_attempt, 4))
+        os.kill(child_of(tmp_path, killed).pid, signal.SIGSTOP)
+        status = await wait_for_status(queue, killed, ended)
+        assert (status.status, status.attempt, outcome(queue.runs.get(killed))) == ("completed", 5, calm)
+        assert ends(queue, killed) == ["JobCompleted"]
+        told = messages(queue, killed)
         assert told.count("The training was killed from outside; it restarts.") == 3
         assert told.count("The training stalled and was stopped; it restarts.") == 1
-        assert ends(queue, run_id) == ["JobCompleted"]
 
 
 async def test_crash_loop__ends_after_three_crashes_and_keeps_the_last_lines(lab: Lab) -> None:
@@ -125,25 +138,6 @@ async def test_crash_loop__ends_after_three_crashes_and_keeps_the_last_lines(lab
         manifest = queue.runs.get(run_id).manifest()
         assert manifest is not None
         assert "Fatal Python error: Aborted\n" in manifest.last_lines
-
-
-async def test_worker_stopped_beyond_its_lease__another_one_waits_for_the_lock(tmp_path: Path, calm: Outcome) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings(tmp_path, lease_seconds=1)) as queue:
-        run_id = (await queue.train(request(), user_id=None)).run_id
-        await wait_for_status(queue, run_id, partial(trains_in_attempt, 1))
-        [first] = processes(tmp_path, "trainer worker --embedded")
-        stopped = (child_of(tmp_path, run_id), first)
-        for process in stopped:
-            os.kill(process.pid, signal.SIGSTOP)
-        async with worker_in(tmp_path, QUEUE__LEASE_SECONDS="1", QUEUE__EMBEDDED_WORKERS="0"):
-            await until(lambda: "exit_code=75" in log_of_worker(tmp_path))
-            for process in stopped:
-                os.kill(process.pid, signal.SIGCONT)
-            status = await wait_for_status(queue, run_id, ended)
-        assert (status.status, status.attempt) == ("completed", 1)
-        assert outcome(queue.runs.get(run_id)) == calm
-        assert ends(queue, run_id) == ["JobCompleted"]
 
 
 def limit_files(process: Process, largest_bytes: int) -> None:
@@ -225,15 +219,10 @@ async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(lab: Lab) -> 
 async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path) -> None:
     """The request is lost, so there is nobody to tell; the run is not forgotten either."""
     add_corpus(tmp_path, some_text())
-    alone = settings_in(tmp_path, embedded_workers=0)
-    async with running(alone) as queue:
+    async with embedded(tmp_path) as (alone, queue, store):
         run = queue.runs.get((await queue.train(request(), user_id=None)).run_id)
-    (run.path / "request.json").unlink()
-    services = Services(alone)
-    store = await connect(await services.start())
-    with captured_logs() as logs, pytest.raises(Retry) as later:
-        await supervise(run, alone, store)
-    await store.close()
-    await services.stop()
+        (run.path / "request.json").unlink()
+        with captured_logs() as logs, pytest.raises(Retry) as later:
+            await supervise(run, alone, store)
     assert later.value.defer_score == 60_000
     assert "attempt_end_unrecorded" in [line["event"] for line in logs]
