@@ -44,8 +44,7 @@ async def begun(store: Store, most: int) -> list[str]:
 
 
 async def put(store: Store, member: str, score: float) -> None:
-    done: Awaitable[object] = store.redis.zadd(QUEUE, {member.encode("latin-1"): score})
-    await done
+    await store.redis.zadd(QUEUE, {member.encode("latin-1"): score})
 
 
 async def test_jobs__begin_in_their_order_each_once_as_far_as_there_is_room(tmp_path: Path) -> None:
@@ -66,8 +65,7 @@ async def test_jobs__wait_for_their_time_and_begin_again_after_a_silent_worker(t
         await put(store, "first", (time.time() + 60) * 1000)
         await put(store, "second", (time.time() - 1) * 1000)
         assert await begun(store, 9) == ["third", "second"]
-        forgotten: Awaitable[object] = store.redis.delete(keys.in_progress("second"))
-        await forgotten
+        await store.delete(keys.in_progress("second"))
         assert await begun(store, 9) == ["second"]
 
 
@@ -98,17 +96,14 @@ async def test_lost_jobs__are_those_that_do_not_wait_as_they_were_enqueued(tmp_p
         names = ["waits", "claimed", "deferred", "undefined", "other-job", "unqueued", "infinite"]
         await enqueue(store, *names)
         assert await lost_jobs(store, *names) == []
-
         assert await begun(store, 2) == ["waits", "claimed"]
         await store.release(["waits"])
         await put(store, "deferred", (time.time() + 60) * 1000)
         await put(store, "infinite", -math.inf)
-        removed: Awaitable[object] = store.redis.delete(keys.definition("undefined"), keys.definition("other-job"))
-        await removed
+        for name in ("undefined", "other-job"):
+            await store.delete(keys.definition(name))
         await store.enqueue("elsewhere", "infer", "other-job", FolderJobPayload(job_id="other-job"))
-        unqueued: Awaitable[object] = store.redis.zrem(QUEUE, "unqueued")
-        await unqueued
-
+        await store.redis.zrem(QUEUE, "unqueued")
         assert await lost_jobs(store, *names) == names[1:]
         assert await lost_jobs(store, "waits", "never-enqueued") == ["never-enqueued"]
 

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from tests.integration.test_claimed_jobs import QUEUE, begun, two_stores
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.properties import for_all
-from tests.support.redis_servers import Server
+from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.queue.queue import JobQueue
-from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.reconciler import reconcile
@@ -41,20 +40,16 @@ async def test_first_run_of_a_user__waits_for_one_of_fifty_runs_of_another(tmp_p
         assert await begun(store, 3) == expected[3:]
 
 
-async def test_started_run_whose_worker_died__starts_before_all_that_wait(tmp_path: Path) -> None:
+async def test_run_of_a_dead_worker__is_first_and_a_cancelled_one_is_forgotten(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (store, _):
+        await add(store, "ana-0", "ana")
+        await store.dequeue(QUEUE, "ana-0")
+        assert await store.exists(keys.owners(QUEUE)) is False
         await add(store, "ana-0", "ana")
         await add(store, "bob-0", "bob")
         assert await begun(store, 1) == ["ana-0"]
         await store.release(["ana-0"])
         assert await begun(store, 9) == ["ana-0", "bob-0"]
-
-
-async def test_cancelled_run__leaves_no_owner_behind(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (store, _):
-        await add(store, "ana-0", "ana")
-        await store.dequeue(QUEUE, "ana-0")
-        assert await store.exists(keys.owners(QUEUE)) is False
 
 
 START = "start"
@@ -98,39 +93,28 @@ async def play(store: Store, actions: Sequence[str]) -> None:
 
 async def test_turns__are_restored_from_disk_after_a_wipe(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    settings = settings_in(tmp_path, embedded_workers=0)
-    for user_id, name in ((1, "char_lstm-1"), (None, "char_lstm-2")):
-        record = changed(run_record(name, user_id=user_id), created_at=now())
-        Story(settings.app.artifacts_root, record, now()).start()
-    models = settings.app.artifacts_root / "models"
-    (models / "char_lstm-2" / "manifest.json").write_bytes(b"{")
-    services = Services(settings)
-    store = await connect(await services.start())
-    try:
-        queue = JobQueue(settings, store)
+    async with embedded(tmp_path) as (settings, queue, store):
+        root = settings.app.artifacts_root
+        for user_id, name in ((1, "char_lstm-1"), (None, "char_lstm-2")):
+            Story(root, changed(run_record(name, user_id=user_id), created_at=now()), now()).start()
+        (root / "models" / "char_lstm-2" / "manifest.json").write_bytes(b"{")
         ids = [(await queue.train(tiny_request(seed=user), user_id=user)).run_id for user in (1, 1, 2)]
         await store.redis.flushall()
-        await reconcile(settings, store)
-        await reconcile(settings, store)
-        own = await asyncio.to_thread(artifacts_id, settings.app.artifacts_root)
+        for _ in range(2):
+            await reconcile(settings, store)
         order = await store.queue_order(QUEUE)
         assert [job_id for job_id in order if job_id in ids] == [ids[2], *ids[:2]]
         assert order[0] == "char_lstm-1"  # it has started before
-        claimed = await store.claim_jobs(QUEUE, 9, "me", lease_seconds=30, artifacts=own)
+        claimed = await store.claim_jobs(QUEUE, 9, "me", lease_seconds=30, artifacts=artifacts_id(root))
         assert [job_id for job_id, _ in claimed] == order
-    finally:
-        await store.close()
-        await services.stop()
 
 
 async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_path: Path) -> None:
-    server = Server(tmp_path / "redis")
-    await server.start()
-    queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
-    await server.kill()
-    assert await queue.order() == [] and not await queue.is_paused()
-    assert await queue.worker_names() == []
-    for work in (queue.pause(is_paused=True), queue.workers([]), queue.drain("box", is_draining=True)):
-        with pytest.raises(AppError, match="Redis is unavailable"):
-            await work
-    await queue.close()
+    async with served(tmp_path) as server:
+        queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
+        await server.kill()
+        assert (await queue.order(), await queue.is_paused(), await queue.worker_names()) == ([], False, [])
+        for work in (queue.pause(is_paused=True), queue.workers([]), queue.drain("box", is_draining=True)):
+            with pytest.raises(AppError, match="Redis is unavailable"):
+                await work
+        await queue.close()
