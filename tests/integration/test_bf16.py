@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
+from tests.support.refusals import refused
 from tests.support.stopped_runs import stopped_run
+from tests.support.worker_runs import with_redis
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.data.corpora import CorpusStore
@@ -39,55 +42,40 @@ def trials(settings: Settings) -> int:
 
 
 async def test_bf16__is_tried_once_and_refused_with_what_works(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The second time, no process can start, and none is needed; a resume is refused alike."""
+    run = await stopped_run(tmp_path)
     assert (await resolved(GRU, settings)).precision == "bf16"
     assert trials(settings) == 1
     for _ in range(2):
-        with pytest.raises(AppError) as caught:
+        with refused(ErrorCode.INVALID_INPUT) as refusal:
             await resolved(LSTM, settings)
-        assert (caught.value.code, caught.value.message) == (ErrorCode.INVALID_INPUT, REFUSED)
-        assert trials(settings) == 2
-        monkeypatch.setattr(sys, "executable", "/none")  # the second time no process can start, and none is needed
+        assert (refusal.value.message, trials(settings)) == (REFUSED, 2)
+        monkeypatch.setattr(sys, "executable", "/none")
+    request = run.record().request.model_copy(update=IN_BF16)
+    (run.path / "request.json").write_text(changed(run.record(), request=request).model_dump_json(), encoding="utf-8")
+    with refused(ErrorCode.INVALID_INPUT) as refusal:
+        await resolve_origin(run, CorpusStore(settings), settings)
+    assert refusal.value.message.endswith(REFUSED)
 
 
-async def test_bf16__is_tried_by_nobody_who_does_not_ask_for_it(
+async def test_bf16__is_tried_by_nobody_who_does_not_ask_or_cannot_try(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Then it is left to the worker, as if it were elsewhere."""
+    elsewhere = changed(settings, **with_redis("redis://another-machine:6379/0"))
+    assert (await resolved(LSTM, elsewhere)).precision == "bf16"
     monkeypatch.setattr(sys, "executable", "/none")
-    assert [(await resolved(tiny_request(precision=name), settings)).precision for name in ("auto", "fp32")] == [
-        "auto",
-        "fp32",
-    ]
-    assert not (settings.app.data_root / "bf16_trials").exists()
-
-
-async def test_bf16__is_left_to_a_worker_elsewhere_or_if_the_trial_fails(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere: dict[str, object] = {"url": "redis://another-machine:6379/0"}
-    remote: dict[str, object] = {"redis": settings.redis.model_validate(elsewhere)}
-    assert (await resolved(LSTM, settings.model_copy(update=remote))).precision == "bf16"
-    monkeypatch.setattr(sys, "executable", "/none")
-    assert (await resolved(LSTM, settings)).precision == "bf16"
+    for precision in ("auto", "fp32", "bf16"):
+        assert (await resolved(tiny_request(precision=precision), settings)).precision == precision
     assert trials(settings) == 0
 
 
 async def test_bf16__is_refused_where_the_trial_cannot_be_stored(settings: Settings) -> None:
     (settings.app.data_root / "bf16_trials").write_text("", encoding="utf-8")
-    with pytest.raises(AppError, match="cannot train LSTM models in bf16"):
+    with refused(ErrorCode.INVALID_INPUT, "cannot train LSTM models in bf16"):
         await resolved(LSTM, settings)
-
-
-async def test_resume_of_a_run_in_bf16__is_refused_alike(settings: Settings, tmp_path: Path) -> None:
-    run = await stopped_run(tmp_path)
-    in_bf16: dict[str, object] = {"request": run.record().request.model_copy(update=IN_BF16)}
-    record = run.record().model_copy(update=in_bf16)
-    (run.path / "request.json").write_text(record.model_dump_json(), encoding="utf-8")
-    with pytest.raises(AppError) as caught:
-        await resolve_origin(run, CorpusStore(settings), settings)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert caught.value.message.endswith(REFUSED)
 
 
 @pytest.mark.slow

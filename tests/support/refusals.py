@@ -9,10 +9,10 @@ from trainer.contracts.errors import AppError, ErrorCode
 
 
 @contextmanager
-def refused(code: ErrorCode, said: str = "", *fields: str) -> Iterator[None]:
+def refused(code: ErrorCode, said: str = "", *fields: str) -> Iterator[pytest.ExceptionInfo[AppError]]:
     """Expect an AppError with this code and these words; `fields`, if any, are the paths of all its problems."""
     with pytest.raises(AppError) as caught:
-        yield
+        yield caught
     assert caught.value.code is code, caught.value.message
     assert said in caught.value.message
     assert not fields or sorted(problem.path for problem in caught.value.details) == sorted(fields)
