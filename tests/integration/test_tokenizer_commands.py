@@ -20,12 +20,8 @@ def tokenizers(root: Path) -> list[TokenizerDirectory]:
 async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(80) + "\nz", "more")
     async with place(lab.folder) as here:
-        options: dict[str, str | int] = {
-            "corpora": "text, more,",
-            "method": "bpe",
-            "vocab_size": 60,
-            "name": "two texts",
-        }
+        options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60}
+        options |= {"name": "two texts"}
         accepted = await here.ask(here.bob, "tokenizer train", {**options})
         [tokenizer] = [one for one in tokenizers(lab.folder) if one.status().label == "two texts"]
         await until(lambda: tokenizer.status().status == "completed")
@@ -45,26 +41,14 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
-async def test_training__names_a_command_if_direct_messages_are_closed(tmp_path: Path) -> None:
-    add_corpus(tmp_path, "a\nb\nc\n", "kk")
-    async with place(tmp_path) as here:
-        here.discord.set_dms(here.bob, is_open=False)
-        answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
-    assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
-
-
-async def test_corpora__are_suggested_for_the_last_name(tmp_path: Path) -> None:
-    add_corpus(tmp_path, "a\nb\nc\n", "kk")
-    add_corpus(tmp_path, "a\nb\nc\n", "ky")
+async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(tmp_path: Path) -> None:
+    for name in ("kk", "ky"):
+        add_corpus(tmp_path, "a\nb\nc\n", name)
     async with place(tmp_path) as here:
         first = await here.suggested(here.bob, "tokenizer train", "corpora", "k")
         second = await here.suggested(here.bob, "tokenizer train", "corpora", "kk,k")
-    assert {"kk", "ky"} <= {choice.value for choice in first}
-    assert "kk,ky" in {choice.value for choice in second} and "kk,kk" not in {choice.value for choice in second}
-
-
-async def test_train__refuses_and_stores_nothing(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
+        assert {"kk", "ky"} <= {choice.value for choice in first}
+        assert "kk,ky" in {choice.value for choice in second} and "kk,kk" not in {choice.value for choice in second}
         for corpora, refusal in (
             ("nothing", "There is no corpus 'nothing'"),
             (" , ", "`corpora` must have at least 1 item"),
@@ -73,24 +57,21 @@ async def test_train__refuses_and_stores_nothing(tmp_path: Path) -> None:
             answer = await here.ask(here.bob, "tokenizer train", {"corpora": corpora})
             assert refusal in answer.text and answer.colour == AMBER
             assert tokenizers(tmp_path) == []
-
-
-async def test_train__without_a_worker_says_so(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "demo"})
-    assert "⏳ Tokenizer" in answer.text and "char · corpus demo" in answer.text
-    assert "No worker is running" in answer.text
+        assert "⏳ Tokenizer" in answer.text and "char · corpus demo" in answer.text
+        assert "No worker is running" in answer.text
+        here.discord.set_dms(here.bob, is_open=False)
+        answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
+        assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
 
 
 async def test_tokenizer__of_private_runs_is_hidden(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
         await here.ask(here.ana, "tokenizer train", {"corpora": "demo", "name": "secret"})
         [tokenizer] = tokenizers(tmp_path)
-        story = here.story(here.ana, "lstm-1")
-        record = story.run.record()
-        effective = changed(record.effective, tokenizer_id=tokenizer.tokenizer_id)
-        stored = changed(record, effective=effective).model_dump_json()
-        (story.run.path / "request.json").write_text(stored)
+        run = here.story(here.ana, "lstm-1").run
+        effective = changed(run.record().effective, tokenizer_id=tokenizer.tokenizer_id)
+        (run.path / "request.json").write_text(changed(run.record(), effective=effective).model_dump_json())
         listed = await here.ask(here.bob, "tokenizer list")
         shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})
         own = await here.ask(here.ana, "tokenizer list")
