@@ -6,38 +6,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.support import add_corpus, ended, some_text, tiny_request, wait_for_status
-from tests.support.redis_servers import address, embedded
+from tests.support.redis_servers import embedded
 from tests.support.waiting import captured_logs, until
-from tests.support.worker_runs import log_of_worker, worker_in
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.store.store import Store
 from trainer.worker.presence import Presence, own_info
 
-MATCHED = "artifacts_folder_matched"
 BLIND = "artifacts_folder_mismatch"
-
-
-async def test_worker_with_another_folder__takes_nothing_until_it_has_its_own(
-    tmp_path: Path,
-) -> None:
-    add_corpus(tmp_path, some_text())
-    (mount := tmp_path / "mount").mkdir()
-    async with embedded(tmp_path) as (settings, queue, _):
-        run_id = (await queue.train(tiny_request(), user_id=7)).run_id
-        async with worker_in(tmp_path, REDIS__URL=address(tmp_path), APP__ARTIFACTS_ROOT=str(mount)):
-            await until(lambda: BLIND in log_of_worker(tmp_path))
-            waiting = await queue.status(run_id)
-            assert not await queue.has_worker()
-            mount.rmdir()
-            mount.symlink_to(settings.app.artifacts_root)
-            done = await wait_for_status(queue, run_id, ended)
-            await until(lambda: MATCHED in log_of_worker(tmp_path))
-    told = log_of_worker(tmp_path)
-    assert (waiting.status, waiting.queue_position, done.status) == ("queued", 1, "completed")
-    assert told.count(BLIND) == 1
-    assert "refused" not in told
 
 
 async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_path: Path) -> None:
@@ -53,7 +29,7 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
             assert [line["event"] for line in logs].count(BLIND) == 1
             assert not await store.has_worker()
             await store.enqueue("training", "train", "job-2", FolderJobPayload(job_id="job-2"), artifacts=own)
-            await until(lambda: MATCHED in [line["event"] for line in logs])
+            await until(lambda: "artifacts_folder_matched" in [line["event"] for line in logs])
             while not await store.has_worker():
                 await asyncio.sleep(0.05)
             showing.cancel()

@@ -7,31 +7,23 @@ from pathlib import Path
 import pytest
 from arq.worker import func
 
-from tests.support import add_corpus, settings_in, some_text, tiny_request, wait_for_status
-from tests.support.redis_servers import Server, address, embedded, served
+from tests.support import add_corpus, some_text, tiny_request
+from tests.support.redis_servers import address, embedded, served
 from tests.support.waiting import PATIENCE_SECONDS, until
-from tests.support.worker_runs import log_of_worker, training, with_redis, worker_in
+from tests.support.worker_runs import log_of_worker, worker_in
 from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
-from trainer.config.settings import Settings
 from trainer.contracts.jobs import FolderJobPayload
-from trainer.queue.queue import JobQueue
 from trainer.store import keys
-from trainer.store.store import connect
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, wait_until_idle
-
-
-def settings_of(folder: Path, server: Server) -> Settings:
-    return settings_in(folder, embedded_workers=0).model_copy(update=with_redis(server.url))
 
 
 async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     large = {"embedding_size": 64, "hidden_size": 160, "num_layers": 1}  # not too small for them
     requests = (tiny_request(seed=1), tiny_request(model=large, batch_size=16, max_steps=1, threads=0))
-    async with served(tmp_path) as server:
-        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
         run_ids = [(await queue.train(request, user_id=None)).run_id for request in requests]
         async with (
             worker_in(tmp_path, "--until-idle", "1s", REDIS__URL=server.url, OMP_NUM_THREADS="3") as worker,
@@ -40,35 +32,10 @@ async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Pa
             await worker.wait()
         states = [(await queue.status(run_id)).status for run_id in run_ids]
         manifests = [queue.runs.get(run_id).manifest() for run_id in run_ids]
-        await queue.close()
-    assert worker.returncode == 0
-    assert states == ["completed", "completed"]
+    assert (worker.returncode, states) == (0, ["completed", "completed"])
     assert "worker_idle" in log_of_worker(tmp_path)
     ran = [manifest.environment for manifest in manifests if manifest is not None and manifest.environment is not None]
     assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
-
-
-async def test_polite_end__saves_a_checkpoint_and_releases_the_run_at_once(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with served(tmp_path) as server:
-        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
-        store = await connect(server.url)
-        run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
-        async with (
-            worker_in(tmp_path, "--until-idle", "1h", REDIS__URL=server.url, QUEUE__LEASE_SECONDS="600") as worker,
-            asyncio.timeout(PATIENCE_SECONDS),
-        ):
-            await wait_for_status(queue, run_id, training)
-            assert await store.get(keys.lease(run_id)) is not None
-            assert len((await queue.workers([])).workers) == 1
-            worker.terminate()
-            await worker.wait()
-        left = await store.get_all(keys.in_progress(run_id), keys.lease(run_id))
-        assert (await queue.workers([])).workers == []
-        await store.close()
-        await queue.close()
-    assert (worker.returncode, left) == (0, [None, None])
-    assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
 
 
 async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) -> None:

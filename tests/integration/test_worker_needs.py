@@ -7,27 +7,29 @@ from pathlib import Path
 import pytest
 from arq.worker import func
 
-from tests.integration.test_polite_end import settings_of
-from tests.support import add_corpus, ended, mt, running, settings_in, some_text, tiny_request, wait_for_status
-from tests.support.redis_servers import embedded, served
+from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, wait_for_status
+from tests.support.redis_servers import address, embedded, served
+from tests.support.refusals import refused
+from tests.support.run_shell import Shell, shell_fixture
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, log_of_worker, training, worker_in
-from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed, now
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import FolderJobPayload, JobNeeds, WorkerInfo
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.jobs import FolderJobPayload, JobNeeds, WorkerInfo, WorkerState
 from trainer.queue.cost import check_workers, needs_of, unmet, waiting_for
-from trainer.queue.queue import JobQueue
 from trainer.services.health import check_data
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import Gpu, find_gpus, package_version
 from trainer.worker.presence import Presence, own_info
-from trainer.worker.process import WakingWorker, restore_pause
+from trainer.worker.process import WakingWorker, restore_pause, wait_until_idle
+
+__all__ = ["shell_fixture"]
 
 GIB = 1 << 30
 
@@ -115,14 +117,6 @@ def test_reason__names_what_the_running_workers_lack() -> None:
     assert unmet(NEEDS["cuda"], [changed(CPU, state="refuses")]) is None
 
 
-async def test_queued_run__has_no_warning_while_the_embedded_worker_starts(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert (await queue.status(run_id)).waits_for != "worker"
-        assert await queue.has_worker()
-
-
 @pytest.mark.parametrize(
     ("training", "ahead", "message"),
     [
@@ -156,66 +150,37 @@ async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for
         assert (await queue.status(run_id)).waits_for == "cpu"
         await store.renew_worker(seconds=60, worker=machine(memory_bytes=1 << 20))
         assert (await queue.status(run_id)).waits_for == "memory"
-        with pytest.raises(AppError, match=r"the largest running worker has 0\.0") as memory:
+        with refused(ErrorCode.MODEL_INCOMPATIBLE, "the largest running worker has 0.0"):
             await queue.train(tiny_request(seed=2), user_id=None)
         await store.renew_worker(seconds=60, worker=CPU)
         assert (await queue.status(run_id)).waits_for == "turn"
         await store.delete(keys.definition(run_id))
         assert (await queue.status(run_id)).waits_for == "turn"
-    assert memory.value.code is ErrorCode.MODEL_INCOMPATIBLE
     assert len(queue.runs.all()) == 1
 
 
 def test_device_cuda__is_refused_where_a_worker_runs_and_none_has_a_gpu() -> None:
     for needs, sentence in ((NEEDS["cuda"], "needs 1 GPU, and"), (NEEDS["two"], "needs 2 GPUs, and")):
-        with pytest.raises(AppError, match=sentence) as caught:
+        with refused(ErrorCode.CUDA_NOT_AVAILABLE, sentence):
             check_workers(needs, [CPU])
-        assert caught.value.code is ErrorCode.CUDA_NOT_AVAILABLE
     check_workers(NEEDS["cuda"], [])
     check_workers(NEEDS["cuda"], [CPU, GPU])
     check_workers(NEEDS["cpu"], [GPU_ONLY])
 
 
-async def test_worker_of_another_version__takes_no_job_until_it_is_its_own(
-    tmp_path: Path,
-) -> None:
-    add_corpus(tmp_path, some_text())
-    async with served(tmp_path) as server:
-        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
-        store = await connect(server.url)
-        own = own_artifacts_id(tmp_path / "artifacts")
-        await store.publish_version("0.0.1", own, seconds=600, replaces=True)
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        until_idle = worker_in(tmp_path, "--until-idle", "1h", REDIS__URL=server.url)
-        async with until_idle as worker, asyncio.timeout(PATIENCE_SECONDS):
-            while not (shown := (await queue.workers([])).workers) or shown[0].state != "refuses":
-                await asyncio.sleep(0.05)
-            waiting, has_worker = await queue.status(run_id), await queue.has_worker()
-            await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
-            done = await wait_for_status(queue, run_id, ended)
-            await queue.drain(shown[0].host, is_draining=True)  # with --until-idle, it ends
-            await worker.wait()
-        await store.close()
-        await queue.close()
-
-    said = log_of_worker(tmp_path)
-    assert "version 0.0.1: install that version and" in said
-    assert "version 0.0.1" in (shown[0].reason or "")
-    assert (waiting.status, waiting.waits_for, has_worker) == ("queued", "worker", False)
-    assert (done.status, worker.returncode) == ("completed", 0)
-    assert "version_mismatch" in said and "version_matched" in said and "worker_drains" in said
-
-
-async def test_version_of_the_bot__is_not_replaced_by_that_of_a_command(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as (_, _, store):
-        for version, replaces, expected in (("1", False, b"1"), ("2", False, b"1"), ("2", True, b"2")):
-            await store.publish_version(version, "folder", seconds=60, replaces=replaces)
-            assert await store.get(keys.version("folder")) == expected
-
-
-async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as (_, _, store):
-        await store.publish_version("2", "a1", seconds=60, replaces=True)
+async def test_version__of_the_bot_binds_the_workers_of_its_folder(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, queue, store):
+        publishing = asyncio.create_task(queue.publish_version(replaces=False))
+        for find_id in (artifacts_id, own_artifacts_id):  # the second one gives it an id
+            key = keys.version(find_id(tmp_path / "artifacts"))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await store.get(key) != package_version("model-trainer").encode():
+                    await asyncio.sleep(0.05)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        for version, replaces, expected in (("1", False, b"1"), ("3", False, b"1"), ("2", True, b"2")):
+            await store.publish_version(version, "a1", seconds=60, replaces=replaces)
+            assert await store.get(keys.version("a1")) == expected, "a command does not replace that of the bot"
         for name, folder in (("job-1", "a1"), ("job-2", "b2")):
             await store.enqueue("training", "train", name, FolderJobPayload(job_id=name), artifacts=folder)
         jobs = [
@@ -225,55 +190,53 @@ async def test_version_of_an_installation__binds_the_workers_of_its_folder_only(
     assert [[job_id for job_id, _ in claimed] for claimed in jobs] == [[], ["job-2"], ["job-1"]]
 
 
-async def test_bot_and_commands__publish_their_version_for_a_folder_with_an_id(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as (_, queue, store):
-        publishing = asyncio.create_task(queue.publish_version(replaces=False))
-        await until_set(store, keys.version(""))
-        await until_set(store, keys.version(own_artifacts_id(tmp_path / "artifacts")))
-        publishing.cancel()
-        await asyncio.wait([publishing])
-
-
-async def until_set(store: Store, key: str) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await store.get(key) != package_version("model-trainer").encode():
-            await asyncio.sleep(0.05)
-
-
-async def test_drained_worker__finishes_its_run_and_takes_no_other_after_a_wipe(tmp_path: Path) -> None:
+async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    async with served(tmp_path) as server:
-        queue = await JobQueue.connect(settings_of(tmp_path, server), server.url)
+    own = own_artifacts_id(tmp_path / "artifacts")
+    (mount := tmp_path / "mount").mkdir()
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
+        store = await connect(server.url)
+
+        async def shown(state: WorkerState) -> WorkerInfo:
+            """Wait until the worker shows itself in a state."""
+            while not (found := await store.workers(seconds=60)) or found[0].state != state:
+                await asyncio.sleep(0.05)
+            return found[0]
+
+        await store.publish_version("0.0.1", own, seconds=600, replaces=True)
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-        async with worker_in(tmp_path, REDIS__URL=server.url), asyncio.timeout(PATIENCE_SECONDS):
+        worker = worker_in(tmp_path, REDIS__URL=server.url, APP__ARTIFACTS_ROOT=str(mount))
+        async with worker, asyncio.timeout(PATIENCE_SECONDS):
+            for refusal in ("artifacts_folder_mismatch", "version_mismatch"):
+                while refusal not in log_of_worker(tmp_path):
+                    await asyncio.sleep(0.05)
+                await shown("refuses")
+                waiting = await queue.status(run_id)
+                assert (waiting.status, waiting.waits_for, waiting.queue_position) == ("queued", "worker", 1)
+                assert not await queue.has_worker()
+                if not mount.is_symlink():
+                    mount.rmdir()
+                    mount.symlink_to(tmp_path / "artifacts")
+            info = await shown("refuses")
+            await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
             await wait_for_status(queue, run_id, training)
-            [info] = (await queue.workers([run_id])).workers
             await queue.drain(info.name, is_draining=True)
-            waiting = (await queue.train(tiny_request(), user_id=None)).run_id
-            while [one.state for one in await stored(queue, server.url)] != ["draining"]:
-                await asyncio.sleep(0.05)
+            later = (await queue.train(tiny_request(), user_id=None)).run_id
+            await shown("draining")
             await server.wipe()
-            while [one.state for one in await stored(queue, server.url)] != ["draining"]:
-                await asyncio.sleep(0.05)
+            await shown("draining")
             assert (await queue.status(run_id)).status == "running"
             await queue.cancel(run_id)
-            while [one.state for one in await stored(queue, server.url)] != ["drained"]:
-                await asyncio.sleep(0.05)
-            assert (await queue.status(waiting)).status == "queued"
+            await shown("drained")
+            assert (await queue.status(later)).status == "queued"
             await queue.drain(info.host, is_draining=False)
-            done = await wait_for_status(queue, waiting, ended)
-        await queue.close()
-    assert done.status == "completed"
-    assert "worker_drained" in (said := log_of_worker(tmp_path)) and "worker_undrained" in said
-
-
-async def stored(queue: JobQueue, url: str) -> list[WorkerInfo]:
-    """The workers as they publish themselves."""
-    store = await connect(url)
-    try:
-        return await store.workers(seconds=60)
-    finally:
+            assert (await wait_for_status(queue, later, ended)).status == "completed"
         await store.close()
+    said = log_of_worker(tmp_path)
+    assert "version 0.0.1: install that version and" in said and "version 0.0.1" in (info.reason or "")
+    changes = ("artifacts_folder_matched", "version_matched", "worker_drains", "worker_drained", "worker_undrained")
+    assert [change for change in changes if change not in said] == []
+    assert said.count("artifacts_folder_mismatch") == 1 and "refused" not in said
 
 
 async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: Path) -> None:
@@ -291,7 +254,7 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
     async with embedded(tmp_path) as (settings, _, store):
         presence = Presence(settings, store, await own_info(settings))
         worker = WakingWorker(
-            f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}",
+            address(tmp_path),
             [func(wait_for_runs, name="train")],
             queue="training",
             artifacts_root=tmp_path,
@@ -308,6 +271,7 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
         worker.hand_back()  # again, which leaves the end of its child alone
         ended.set()
         await until(lambda: not worker.running)
+        await asyncio.wait_for(wait_until_idle([worker], 3600, presence), PATIENCE_SECONDS)  # at once
         for task in (working, showing):
             task.cancel()
         await asyncio.wait([working, showing])
@@ -346,9 +310,6 @@ async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) ->
         assert not await queue.is_paused()
 
 
-SMI = """#!/bin/sh
-{}
-"""
 H100S = "echo 'NVIDIA H100 80GB HBM3, 81559 MiB'; echo 'NVIDIA GRID, [N/A]'"
 
 
@@ -368,7 +329,7 @@ def test_gpus__are_those_of_the_driver_that_this_process_may_use(
     program: str, visible: str | None, expected: list[Gpu], tmp_path: Path
 ) -> None:
     path = tmp_path / "nvidia-smi"
-    path.write_text(SMI.format(program))
+    path.write_text(f"#!/bin/sh\n{program}\n")
     path.chmod(0o755)
     chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert find_gpus({"PATH": str(tmp_path), **chosen}) == expected
@@ -390,35 +351,31 @@ def test_worker_for_the_cpu__hides_gpus_from_its_trainings(tmp_path: Path) -> No
     assert tuned_environment(settings).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-async def test_mt_workers__lists_pauses_and_drains(tmp_path: Path) -> None:
-    def workers(*words: str) -> tuple[int, str, str]:
-        done = mt(tmp_path, "workers", *words, QUEUE__EMBEDDED_WORKERS="0")
-        code: int = done.returncode
-        return code, done.stdout, done.stderr
+async def test_mt_workers__lists_pauses_and_drains(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUEUE__EMBEDDED_WORKERS", "0")
+    nobody = "mt: No worker is running, nor its server: start one with `mt worker`.\n"
+    assert await asyncio.to_thread(shell.refuse, "workers", code=1) == nobody
+    story = Story(shell.artifacts, run_record("lstm-1", user_id=None), now())
+    async with embedded(shell.folder) as (_, _, store):
 
-    assert workers() == (1, "", "mt: No worker is running, nor its server: start one with `mt worker`.\n")
-    story = Story(tmp_path / "artifacts", run_record("lstm-1", user_id=None), now())
-    async with embedded(tmp_path) as (_, _, store):
-        assert (await asyncio.to_thread(workers))[1] == "No worker is running. Start one with: mt worker\n"
+        async def workers(*words: str) -> str:
+            return await asyncio.to_thread(shell.type, "workers", *words)
+
+        assert await workers() == "No worker is running. Start one with: mt worker\n"
         refusing = changed(CPU, name="old:2", state="refuses", reason="Its version differs.")
         for worker in (changed(GPU_ONLY, started_at=now().timestamp() - 3700), refusing):
             await store.renew_worker(seconds=60, worker=worker)
         await store.put(keys.in_progress(story.run.run_id), b"gpu:1", ttl_seconds=60)
-        listed = (await asyncio.to_thread(workers, "drain", "gpu:1"))[1].splitlines()
-        paused = (await asyncio.to_thread(workers, "pause"))[1]
-        as_json = (await asyncio.to_thread(workers, "resume", "--json"))[1]
-        unknown = await asyncio.to_thread(workers, "drain")
+        listed, paused = (await workers("drain", "gpu:1")).splitlines(), await workers("pause")
+        as_json = await workers("resume", "--json")
+        unknown = await asyncio.to_thread(shell.refuse, "workers", "drain")
     titles = "worker pid version devices memory slots runs state up"
     gpu = "gpu 1 1 cuda:0 H100 (gpu runs only) 64.0 GiB, GPU 80 GiB 1 lstm-1 draining 1 h 1 min"
-    assert [" ".join(line.split()) for line in listed] == [
-        titles,
-        gpu,
-        "old 2 1 cpu 8.0 GiB 1 none refuses",
-        "old:2 takes no job: Its version differs.",
-    ]
+    old = ["old 2 1 cpu 8.0 GiB 1 none refuses", "old:2 takes no job: Its version differs."]
+    assert [" ".join(line.split()) for line in listed] == [titles, gpu, *old]
     assert paused.endswith("The queue is paused: no further run starts until `mt workers resume`.\n")
     assert '"paused":false' in as_json and '"runs":{"lstm-1":"gpu:1"}' in as_json
-    assert unknown[0] == 2 and "Name a worker with `drain` and `undrain`" in unknown[2]
+    assert "Name a worker with `drain` and `undrain`" in unknown
 
 
 async def test_doctor__names_a_worker_that_refuses_all_jobs(tmp_path: Path) -> None:
