@@ -13,10 +13,11 @@ import pytest
 import structlog
 
 from tests.support.bot import no_bot_is_left_fixture
+from tests.support.http import copied_fixture, here_fixture, run_fixture
 from tests.support.inference_bot import answers_fixture
 from tests.support.lab import lab_fixture
 
-__all__ = ["answers_fixture", "lab_fixture", "no_bot_is_left_fixture"]
+__all__ = ["answers_fixture", "copied_fixture", "here_fixture", "lab_fixture", "no_bot_is_left_fixture", "run_fixture"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HTTP__PORT"] = ""  # bots of the tests run beside each other; a test of the HTTP API chooses a free port

@@ -1,6 +1,5 @@
 """Access to the HTTP API: each route needs a key, and a key opens what its role and its runs allow."""
 
-from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
@@ -32,12 +31,6 @@ SEEN = [
     "/v1/models/{run}",
     "/compare?runs={run},{run}",
 ]
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
 
 
 async def ended_run(here: Site, key: str, **fields: object) -> str:
@@ -191,19 +184,18 @@ async def test_key_with_the_name_of_a_discord_user__starts_runs_of_that_user(her
     assert (await here.get(f"/runs/{accepted.run_id}/logs", key=ANA)).status == 403
 
 
-async def test_resumed_training__is_one_of_the_same_client(lab: Lab) -> None:
+async def test_resumed_training__is_one_of_the_same_client(here: Site) -> None:
     """`resume` looks for an equal request, which may be somebody else's."""
     request = tiny_request(**LONG, label="resumed-by-whom", resume=True)
-    async with lab_site(lab) as here:
-        first = (await here.post("/runs/train", request, key=ANA)).record(Accepted).run_id
-        await wait_for_status(here.queue, first, lambda status: status.last_checkpoint_step is not None)
-        await here.post(f"/runs/{first}/cancel", key=ANA)
-        await wait_for_status(here.queue, first, ended)
-        origins = {}
-        for key in (BOB, PERSON, ADMIN, ANA):
-            run_id = (await here.post("/runs/train", request, key=key)).record(Accepted).run_id
-            origins[key] = here.queue.runs.get(run_id).record().resumed_from_run_id
-            await here.post(f"/runs/{run_id}/cancel", key=key)
+    first = (await here.post("/runs/train", request, key=ANA)).record(Accepted).run_id
+    await wait_for_status(here.queue, first, lambda status: status.last_checkpoint_step is not None)
+    await here.post(f"/runs/{first}/cancel", key=ANA)
+    await wait_for_status(here.queue, first, ended)
+    origins = {}
+    for key in (BOB, PERSON, ADMIN, ANA):
+        run_id = (await here.post("/runs/train", request, key=key)).record(Accepted).run_id
+        origins[key] = here.queue.runs.get(run_id).record().resumed_from_run_id
+        await here.post(f"/runs/{run_id}/cancel", key=key)
     assert origins == {BOB: None, PERSON: None, ADMIN: None, ANA: first}
 
 

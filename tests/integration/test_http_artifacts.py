@@ -4,8 +4,6 @@ import asyncio
 import os
 import random
 import re
-import shutil
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,9 +12,9 @@ from aiohttp import ClientPayloadError
 
 from bot.messages.answers import files_answer
 from bot.messages.run_card import final_message
-from tests.support import ended, tiny_request, twin, wait_for_status
+from tests.support import ended, tiny_request, wait_for_status
 from tests.support.cards import Read
-from tests.support.http import ADMIN, BOB, Got, Site, inside, lab_site, with_api
+from tests.support.http import ADMIN, BOB, Got, Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import LONG
@@ -31,21 +29,6 @@ from trainer.http.api import HttpTimeouts
 from trainer.system.files import file_records
 
 LARGE = 20 << 20
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
-
-
-@pytest.fixture(name="run")
-async def run_fixture(lab: Lab, here: Site) -> AsyncIterator[RunDirectory]:
-    """A copy of the finished run, which tests may damage."""
-    await here.get("/runs")
-    run = twin(await lab.finished_run(here.queue), "copied-1")
-    yield run
-    shutil.rmtree(run.path)
 
 
 def add_file(run: RunDirectory, name: str, content: bytes) -> FileRecord:
@@ -65,8 +48,7 @@ def address(run: RunDirectory, path: str) -> str:
     return f"/artifacts/models/{run.run_id}/download?path={path}"
 
 
-async def test_list__is_the_manifest_with_its_own_file(lab: Lab, here: Site) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_list__is_the_manifest_with_its_own_file(run: RunDirectory, here: Site) -> None:
     listed = (await here.get(f"/artifacts/models/{run.run_id}")).record(ArtifactFiles)
     own = file_records(run.path, [run.path / "manifest.json"])
     assert (listed.kind, listed.id) == ("models", run.run_id)
@@ -151,11 +133,11 @@ RANGES: list[tuple[str, str | None]] = [
 ]
 
 
-async def test_range__is_answered_as_rfc_9110_says(here: Site, run: RunDirectory) -> None:
+async def test_range__is_answered_as_rfc_9110_says(here: Site, copied: RunDirectory) -> None:
     content = bytes(range(100))
-    add_file(run, "hundred.bin", content)
+    add_file(copied, "hundred.bin", content)
     for given, answered in RANGES:
-        got = await here.get(address(run, "hundred.bin"), headers={"Range": given})
+        got = await here.get(address(copied, "hundred.bin"), headers={"Range": given})
         if answered is None:
             assert (got.status, got.body) == (200, content), given
             assert "Content-Range" not in got.headers
@@ -166,18 +148,18 @@ async def test_range__is_answered_as_rfc_9110_says(here: Site, run: RunDirectory
             first, last = map(int, answered.split("-"))
             assert (got.status, got.body) == (206, content[first : last + 1]), given
             assert got.headers["Content-Range"] == f"bytes {answered}/100"
-    add_file(run, "empty.bin", b"")
-    assert (await here.get(address(run, "empty.bin"))).body == b""
-    assert (await here.get(address(run, "empty.bin"), headers={"Range": "bytes=0-"})).status == 416
+    add_file(copied, "empty.bin", b"")
+    assert (await here.get(address(copied, "empty.bin"))).body == b""
+    assert (await here.get(address(copied, "empty.bin"), headers={"Range": "bytes=0-"})).status == 416
 
 
-async def test_condition__decides_between_nothing_a_range_and_the_complete_file(here: Site, run: RunDirectory) -> None:
-    record = add_file(run, "hundred.bin", bytes(100))
+async def test_condition__decides_between_nothing_a_range_and_the_whole_file(here: Site, copied: RunDirectory) -> None:
+    record = add_file(copied, "hundred.bin", bytes(100))
     etag, wrong = f'"{record.sha256}"', f'"{"0" * 64}"'
 
     async def status(**headers: str) -> int:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return (await here.get(address(run, "hundred.bin"), headers=named)).status
+        return (await here.get(address(copied, "hundred.bin"), headers=named)).status
 
     assert await status(If_None_Match=etag) == 304
     assert await status(If_None_Match=f"W/{etag}") == 304
@@ -191,42 +173,42 @@ async def test_condition__decides_between_nothing_a_range_and_the_complete_file(
     assert await status(If_Range=f"W/{etag}", Range="bytes=0-1") == 200
     assert await status(If_Range="Wed, 21 Oct 2015 07:28:00 GMT", Range="bytes=0-1") == 200
     assert await status(If_Range=wrong, Range="bytes=200-") == 200
-    unchanged = await here.get(address(run, "hundred.bin"), headers={"If-None-Match": etag})
+    unchanged = await here.get(address(copied, "hundred.bin"), headers={"If-None-Match": etag})
     assert (unchanged.body, unchanged.headers["ETag"]) == (b"", etag)
 
 
-async def test_head__has_the_headers_and_no_content(here: Site, run: RunDirectory) -> None:
-    record = add_file(run, "hundred.bin", bytes(100))
+async def test_head__has_the_headers_and_no_content(here: Site, copied: RunDirectory) -> None:
+    record = add_file(copied, "hundred.bin", bytes(100))
     for headers in ({}, {"Range": "bytes=0-1"}):
-        got = await here.ask("HEAD", address(run, "hundred.bin"), headers=headers)
+        got = await here.ask("HEAD", address(copied, "hundred.bin"), headers=headers)
         assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "100")
         assert got.headers["ETag"] == f'"{record.sha256}"'
-    assert (await here.ask("HEAD", address(run, "none"))).status == 404
-    assert (await here.ask("HEAD", f"/artifacts/models/{run.run_id}")).status == 200
-    (run.path / "hundred.bin").unlink()
-    assert (await here.ask("HEAD", address(run, "hundred.bin"))).status == 500
+    assert (await here.ask("HEAD", address(copied, "none"))).status == 404
+    assert (await here.ask("HEAD", f"/artifacts/models/{copied.run_id}")).status == 200
+    (copied.path / "hundred.bin").unlink()
+    assert (await here.ask("HEAD", address(copied, "hundred.bin"))).status == 500
 
 
 @pytest.fixture(name="large")
-def large_fixture(run: RunDirectory) -> FileRecord:
-    return add_file(run, "large.bin", random.Random(1).randbytes(LARGE))
+def large_fixture(copied: RunDirectory) -> FileRecord:
+    return add_file(copied, "large.bin", random.Random(1).randbytes(LARGE))
 
 
-async def test_large_file__in_parallel_ranges_is_the_file(here: Site, run: RunDirectory, large: FileRecord) -> None:
+async def test_large_file__in_parallel_ranges_is_the_file(here: Site, copied: RunDirectory, large: FileRecord) -> None:
     size = 1_999_999  # no divisor of the file or of a buffer
     headers = [{"Range": f"bytes={start}-{start + size - 1}"} for start in range(0, LARGE, size)]
-    parts: list[Got] = await asyncio.gather(*(here.get(address(run, large.path), headers=one) for one in headers))
+    parts: list[Got] = await asyncio.gather(*(here.get(address(copied, large.path), headers=one) for one in headers))
     assert {part.status for part in parts} == {206}
     assert sha256(b"".join(part.body for part in parts)).hexdigest() == large.sha256
 
 
 async def test_large_file__continues_where_its_download_was_killed(
-    here: Site, run: RunDirectory, large: FileRecord
+    here: Site, copied: RunDirectory, large: FileRecord
 ) -> None:
     got = b""
     for most in (1, 7 << 20, LARGE):
         headers = {"X-Api-Key": ADMIN, "Range": f"bytes={len(got)}-", "If-Range": f'"{large.sha256}"'}
-        async with here.session.get(here.url(address(run, large.path)), headers=headers) as response:
+        async with here.session.get(here.url(address(copied, large.path)), headers=headers) as response:
             assert response.status == 206
             read = 0
             while read < most and (chunk := await response.content.read(most - read)):
@@ -236,10 +218,12 @@ async def test_large_file__continues_where_its_download_was_killed(
     assert sha256(got).hexdigest() == large.sha256
 
 
-async def test_download__of_a_client_that_does_not_read_is_cut(lab: Lab, run: RunDirectory, large: FileRecord) -> None:
+async def test_download__of_a_client_that_reads_nothing_is_cut(
+    lab: Lab, copied: RunDirectory, large: FileRecord
+) -> None:
     async with lab.queue() as queue, inside(queue, with_api(lab.settings), HttpTimeouts(send_seconds=0.2)) as slow:
         _, writer = await slow.site.connect()
-        path = address(run, large.path)
+        path = address(copied, large.path)
         with captured_logs() as logs:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
             await until(lambda: bool(logs))
@@ -249,12 +233,12 @@ async def test_download__of_a_client_that_does_not_read_is_cut(lab: Lab, run: Ru
 
 
 async def test_download__of_a_file_that_becomes_shorter_is_cut(
-    here: Site, run: RunDirectory, large: FileRecord
+    here: Site, copied: RunDirectory, large: FileRecord
 ) -> None:
     with captured_logs() as logs, pytest.raises(ClientPayloadError):
-        async with here.session.get(here.url(address(run, large.path)), headers={"X-Api-Key": ADMIN}) as response:
+        async with here.session.get(here.url(address(copied, large.path)), headers={"X-Api-Key": ADMIN}) as response:
             await response.content.readany()
-            os.truncate(run.path / large.path, 1000)
+            os.truncate(copied.path / large.path, 1000)
             await response.read()
     assert "http_request_failed" in [entry["event"] for entry in logs]
 
@@ -286,50 +270,50 @@ OUTSIDE = [
 ]
 
 
-async def test_path__that_is_not_listed_or_too_long_is_refused(here: Site, run: RunDirectory) -> None:
+async def test_path__that_is_not_listed_or_too_long_is_refused(here: Site, copied: RunDirectory) -> None:
     for path in OUTSIDE:
-        assert (await here.get(address(run, path))).outcome == (404, "NOT_FOUND"), path
+        assert (await here.get(address(copied, path))).outcome == (404, "NOT_FOUND"), path
         assert (await here.get(f"/artifacts/models/{path}")).status in (404, 422), path
         assert (await here.get(f"/artifacts/models/{path}/download?path=config.json")).status in (404, 422), path
     for query in ("", "?path=", f"?path={'x' * 513}", "?path=a&path=b"):
-        refused = await here.get(f"/artifacts/models/{run.run_id}/download{query}")
+        refused = await here.get(f"/artifacts/models/{copied.run_id}/download{query}")
         assert refused.outcome == (422, "INVALID_INPUT"), query
 
 
-async def test_file__that_leads_out_of_its_folder_or_is_none_is_refused(here: Site, run: RunDirectory) -> None:
+async def test_file__that_leads_out_of_its_folder_or_is_none_is_refused(here: Site, copied: RunDirectory) -> None:
     """Even if a manifest names it, which may come from an archive of somebody else."""
-    secret = run.path.parent / "secret.txt"
+    secret = copied.path.parent / "secret.txt"
     secret.write_text("secret")
-    (run.path / "link.txt").symlink_to(secret)
-    (run.path / "folder").symlink_to(run.path.parent)
-    os.mkfifo(run.path / "pipe")
+    (copied.path / "link.txt").symlink_to(secret)
+    (copied.path / "folder").symlink_to(copied.path.parent)
+    os.mkfifo(copied.path / "pipe")
     outside = ["../secret.txt", "link.txt", "folder/secret.txt", "/secret.txt", "gone.txt", "pipe"]
     for path in outside:
-        list_file(run, FileRecord(path=path, bytes=6, sha256=sha256(b"secret").hexdigest()))
+        list_file(copied, FileRecord(path=path, bytes=6, sha256=sha256(b"secret").hexdigest()))
     try:
-        refused = [await here.get(address(run, path)) for path in outside]
+        refused = [await here.get(address(copied, path)) for path in outside]
     finally:
         secret.unlink()
     assert {one.outcome for one in refused} == {(500, "MODEL_LOAD_FAILED")}
     assert not any("secret" in one.text for one in refused)
 
 
-async def test_file__of_another_size_is_damaged(here: Site, run: RunDirectory) -> None:
-    record = add_file(run, "hundred.bin", bytes(100))
-    (run.path / record.path).write_bytes(bytes(99))
-    damaged = await here.get(address(run, record.path))
+async def test_file__of_another_size_is_damaged(here: Site, copied: RunDirectory) -> None:
+    record = add_file(copied, "hundred.bin", bytes(100))
+    (copied.path / record.path).write_bytes(bytes(99))
+    damaged = await here.get(address(copied, record.path))
     assert damaged.outcome == (500, "MODEL_LOAD_FAILED")
     assert damaged.error.message == "The file is damaged. Check the run with `mt verify`."
 
 
-async def test_downloads__are_limited_like_streams(lab: Lab, run: RunDirectory, large: FileRecord) -> None:
+async def test_downloads__are_limited_like_streams(lab: Lab, copied: RunDirectory, large: FileRecord) -> None:
     settings = with_api(lab.settings, http={"max_streams": 2})
     async with lab.queue() as queue, inside(queue, settings) as (site, api):
         _, writer = await site.connect()
-        writer.write(f"GET {address(run, large.path)} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+        writer.write(f"GET {address(copied, large.path)} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
         await until(lambda: api.open_streams == 1)
-        refused = await site.get(address(run, "config.json"))
+        refused = await site.get(address(copied, "config.json"))
         writer.transport.abort()
         await until(lambda: api.open_streams == 0)
-        assert (await site.get(address(run, "config.json"))).status == 200
+        assert (await site.get(address(copied, "config.json"))).status == 200
     assert refused.outcome == (429, "RATE_LIMIT_EXCEEDED")

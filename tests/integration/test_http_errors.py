@@ -2,32 +2,24 @@
 
 import logging
 import re
-import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tests.support import twin
-from tests.support.http import ADMIN, ANA, Site, inside, lab_site, with_api
+from tests.support.http import ADMIN, ANA, Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs
+from trainer.artifacts.runs import RunDirectory
 from trainer.http.operations import MAX_BODY_BYTES
 
 EIGHT_DIGITS = re.compile("[0-9a-f]{8}")
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
 
 
 def events_of(logs: Sequence[Mapping[str, object]], field: str) -> list[tuple[object, object]]:
     return [(log["event"], log.get(field)) for log in logs]
 
 
-async def test_id__of_a_request_comes_back_on_every_answer(here: Site, lab: Lab) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_id__of_a_request_comes_back_on_every_answer(here: Site, run: RunDirectory) -> None:
     answers = [
         await here.get("/healthz", headers={"X-Request-ID": "my.id-1_A"}),
         await here.get("/no-such-page", headers={"X-Request-ID": "my.id-1_A"}),
@@ -106,9 +98,8 @@ async def test_body__of_the_wrong_form_names_each_field(here: Site) -> None:
     assert {problem.path for problem in refused.error.details} == {"corpus", "no_such"}
 
 
-async def test_integer__may_be_written_with_a_point(here: Site, lab: Lab) -> None:
+async def test_integer__may_be_written_with_a_point(here: Site, run: RunDirectory) -> None:
     """For JSON, 2.0 and 2 are the same number."""
-    run = await lab.finished_run(here.queue)
     for k, status in ((b"2.0", 200), (b"2", 200), (b"2e0", 200), (b"2.5", 422), (b"1e300", 422), (b'"2"', 422)):
         body = b'{"text": "abc", "k": ' + k + b"}"
         assert (await here.post(f"/runs/{run.run_id}/predict", body)).status == status, k
@@ -144,48 +135,38 @@ async def test_body__that_is_too_large_is_refused(here: Site) -> None:
     assert refused.error.message == "The body has more than 16,777,216 bytes. Send less at a time."
 
 
-async def test_text__of_the_largest_size_is_accepted_in_its_longest_form(here: Site, lab: Lab) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_text__of_the_largest_size_is_accepted_in_its_longest_form(here: Site, run: RunDirectory) -> None:
     body = b'{"text": "' + rb"\u0061" * 2_000_000 + b'", "detail_level": "none_such"}'
     assert len(body) < MAX_BODY_BYTES
     refused = await here.post(f"/runs/{run.run_id}/score", body)
     assert [problem.path for problem in refused.error.details] == ["detail_level"]
 
 
-async def test_damaged_file__is_an_error_without_a_word_of_the_server(here: Site, lab: Lab) -> None:
-    await here.get("/runs")
-    run = twin(await lab.finished_run(here.queue), "damaged-1")
-    try:
-        (run.path / "events.jsonl").unlink()
-        (run.path / "events.jsonl").mkdir()
-        (run.path / "eval" / "metrics.json").write_text("{")
-        for path in ("", "/events", "/curve", "/eval"):
-            with captured_logs() as logs:
-                failed = await here.get(f"/runs/{run.run_id}{path}")
-            assert failed.outcome == (500, "INTERNAL_ERROR"), path
-            assert failed.error.message == "The server failed to answer this request."
-            assert ("http_request_failed", failed.error.request_id) in events_of(logs, "request_id")
-        (run.path / "request.json").write_text("{")
-        assert (await here.get(f"/runs/{run.run_id}", key=ANA)).outcome == (500, "INTERNAL_ERROR")
-        assert (await here.get(f"/runs/{run.run_id}/config.yaml")).outcome == (500, "INTERNAL_ERROR")
-    finally:
-        shutil.rmtree(run.path)
-
-
-async def test_damaged_run__does_not_hide_the_others(here: Site, lab: Lab) -> None:
-    whole = await lab.finished_run(here.queue)
-    await here.get("/runs")  # the index has been read
-    run = twin(whole, "damaged-2")
-    try:
-        assert "damaged-2" in (await here.get("/runs?limit=200")).text  # the lab may have many newer runs
-        (run.path / "events.jsonl").unlink()
+async def test_damaged_file__is_an_error_without_a_word_of_the_server(here: Site, copied: RunDirectory) -> None:
+    (copied.path / "events.jsonl").unlink()
+    (copied.path / "events.jsonl").mkdir()
+    (copied.path / "eval" / "metrics.json").write_text("{")
+    for path in ("", "/events", "/curve", "/eval"):
         with captured_logs() as logs:
-            async with inside(here.queue, with_api(lab.settings)) as (other, _):
-                listed = await other.get("/runs?limit=200")
-        assert whole.run_id in listed.text and "damaged-2" not in listed.text
-        assert ("run_unreadable", "damaged-2") in events_of(logs, "run_id")
-    finally:
-        shutil.rmtree(run.path)
+            failed = await here.get(f"/runs/{copied.run_id}{path}")
+        assert failed.outcome == (500, "INTERNAL_ERROR"), path
+        assert failed.error.message == "The server failed to answer this request."
+        assert ("http_request_failed", failed.error.request_id) in events_of(logs, "request_id")
+    (copied.path / "request.json").write_text("{")
+    assert (await here.get(f"/runs/{copied.run_id}", key=ANA)).outcome == (500, "INTERNAL_ERROR")
+    assert (await here.get(f"/runs/{copied.run_id}/config.yaml")).outcome == (500, "INTERNAL_ERROR")
+
+
+async def test_damaged_run__does_not_hide_the_others(
+    here: Site, lab: Lab, run: RunDirectory, copied: RunDirectory
+) -> None:
+    assert copied.run_id in (await here.get("/runs?limit=200")).text  # the lab may have many newer runs
+    (copied.path / "events.jsonl").unlink()
+    with captured_logs() as logs:
+        async with inside(here.queue, with_api(lab.settings)) as (other, _):
+            listed = await other.get("/runs?limit=200")
+    assert run.run_id in listed.text and copied.run_id not in listed.text
+    assert ("run_unreadable", copied.run_id) in events_of(logs, "run_id")
 
 
 MALFORMED = [
@@ -228,8 +209,7 @@ async def test_expectation__that_nobody_knows_is_refused_with_an_id(here: Site) 
     assert re.search(rb"X-Request-ID: [0-9a-f]{8}\r\n", answer)
 
 
-async def test_client__that_leaves_is_no_error(here: Site, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_client__that_leaves_is_no_error(here: Site, run: RunDirectory, caplog: pytest.LogCaptureFixture) -> None:
     with captured_logs() as logs:
         for path in (f"/runs/{run.run_id}/events", f"/artifacts/models/{run.run_id}/download?path=config.json"):
             _, writer = await here.connect()

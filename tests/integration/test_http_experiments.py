@@ -1,10 +1,7 @@
 """Experiments over HTTP: started, followed to the end, and their files downloaded."""
 
 import csv
-from collections.abc import AsyncIterator
 from io import StringIO
-
-import pytest
 
 from tests.support import ROOT
 from tests.support.http import ADMIN, ANA, Site, lab_site
@@ -26,12 +23,6 @@ def long_plan(name: str) -> ExperimentRequest:
     train |= {"split_by": "position", "num_epochs": 1000}
     fields: dict[str, object] = {**(START.example or {}), "name": name, "models": {"lstm": {"train": train}}}
     return parse(ExperimentRequest, fields)
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
 
 
 async def test_smoke__runs_to_its_report(here: Site) -> None:

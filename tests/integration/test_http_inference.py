@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 from aiohttp import ClientPayloadError
 
-from tests.support import tiny_request, twin, wait_for_status
+from tests.support import tiny_request, wait_for_status
 from tests.support.http import ADMIN, ALL_KEYS, ANA, BOB, Inside, Site, inside, lab_site, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
@@ -48,17 +48,6 @@ KINDS: dict[str, tuple[ScoreRequest | GenerateRequest | PredictRequest | ChatReq
     "chat": (CHAT, ChatResponse),
     "evaluate": (EvalRequest(split="test"), EvalResponse),
 }
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
-
-
-@pytest.fixture(name="run")
-async def run_fixture(lab: Lab, here: Site) -> RunDirectory:
-    return await lab.finished_run(here.queue)
 
 
 def same(first: ResponseT, second: ResponseT) -> bool:
@@ -137,21 +126,16 @@ async def test_request__that_cannot_be_answered_is_refused_before_it_is_queued(l
     assert [key for key in set(after) - set(before) if run_id.encode() not in key] == []
 
 
-async def test_request__that_fails_says_so_in_its_answer(here: Site, run: RunDirectory) -> None:
-    await here.get("/runs")
-    broken = twin(run, "broken-1")
-    (broken.path / "model.safetensors").write_bytes(b"no model")
-    try:
-        failed = await here.post("/runs/broken-1/score?wait=60", SCORE)
-        (broken.path / "manifest.json").write_text("{")
-        damaged = await here.post("/runs/broken-1/score", SCORE)
-    finally:
-        shutil.rmtree(broken.path)
+async def test_request__that_fails_says_so_in_its_answer(here: Site, copied: RunDirectory) -> None:
+    (copied.path / "model.safetensors").write_bytes(b"no model")
+    failed = await here.post(f"/runs/{copied.run_id}/score?wait=60", SCORE)
+    (copied.path / "manifest.json").write_text("{")
+    damaged = await here.post(f"/runs/{copied.run_id}/score", SCORE)
     response = failed.record(ScoreResponse)
     assert (failed.status, response.status) == (200, "failed")
     assert response.error is not None and response.error.code == "MODEL_LOAD_FAILED"
     assert damaged.outcome == (500, "MODEL_LOAD_FAILED")
-    assert str(broken.path) not in failed.text + damaged.text
+    assert str(copied.path) not in failed.text + damaged.text
 
 
 async def test_chats__never_mix(here: Site, run: RunDirectory) -> None:

@@ -6,11 +6,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import settings_in, tiny_request, wait_for_status
-from tests.support.http import Got, inside, lab_site, with_api
-from tests.support.lab import Lab
+from tests.support.http import Got, Site, inside, with_api
 from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
 from tests.support.worker_runs import LONG, with_redis
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.runs import Accepted
 from trainer.queue.queue import JobQueue
 from trainer.store.store import connect
@@ -28,11 +28,10 @@ def figures(answer: Got) -> dict[str, float]:
     return found
 
 
-async def test_service__with_a_worker_is_ready(lab: Lab) -> None:
-    async with lab_site(lab) as here:
-        for path in ("/healthz", "/health"):
-            assert (await here.get(path, key=None)).text == '{"status":"ok"}'
-        ready = await here.get("/readyz", key=None)
+async def test_service__with_a_worker_is_ready(here: Site) -> None:
+    for path in ("/healthz", "/health"):
+        assert (await here.get(path, key=None)).text == '{"status":"ok"}'
+    ready = await here.get("/readyz", key=None)
     assert (ready.status, ready.fields) == (200, {"status": "ready", "reason": None})
 
 
@@ -67,23 +66,21 @@ async def test_service__without_redis_says_so(tmp_path: Path) -> None:
     assert [name for name in after if "queue_depth" in name] == []
 
 
-async def test_figures__count_requests_runs_and_jobs(lab: Lab) -> None:
-    async with lab_site(lab) as here:
-        run = await lab.finished_run(here.queue)
-        before = figures(await here.get("/metrics"))
-        for _ in range(3):
-            await here.get(f"/runs/{run.run_id}")
-        await here.get("/runs/none")
-        await here.ask("HEAD", "/healthz")
-        for number in range(5):
-            await here.get(f"/nowhere/{number}")
-            await here.ask("PATCH", f"/runs/{number}")
-        await here.events(f"/runs/{run.run_id}/events")
-        running = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
-        await here.post("/runs/train", tiny_request(**LONG))
-        await wait_for_status(here.queue, running, lambda status: (status.tokens_per_second or 0) > 0)
-        async with here.stream(f"/runs/{running}/events"):
-            after = figures(await here.get("/metrics"))
+async def test_figures__count_requests_runs_and_jobs(here: Site, run: RunDirectory) -> None:
+    before = figures(await here.get("/metrics"))
+    for _ in range(3):
+        await here.get(f"/runs/{run.run_id}")
+    await here.get("/runs/none")
+    await here.ask("HEAD", "/healthz")
+    for number in range(5):
+        await here.get(f"/nowhere/{number}")
+        await here.ask("PATCH", f"/runs/{number}")
+    await here.events(f"/runs/{run.run_id}/events")
+    running = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+    await here.post("/runs/train", tiny_request(**LONG))
+    await wait_for_status(here.queue, running, lambda status: (status.tokens_per_second or 0) > 0)
+    async with here.stream(f"/runs/{running}/events"):
+        after = figures(await here.get("/metrics"))
     moved = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name)}
     requests = {name: count for name, count in moved.items() if name.startswith("mt_http_requests_total")}
     assert requests == {
@@ -107,6 +104,5 @@ async def test_figures__count_requests_runs_and_jobs(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "wrong-key-0123456789"])
-async def test_figures__need_a_key(lab: Lab, key: str | None) -> None:
-    async with lab_site(lab) as here:
-        assert (await here.get("/metrics", key=key)).status == 401
+async def test_figures__need_a_key(here: Site, key: str | None) -> None:
+    assert (await here.get("/metrics", key=key)).status == 401

@@ -1,7 +1,6 @@
 """What every operation of the HTTP API promises: keys, ids, methods, bodies, times to wait and repeated requests."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp.hdrs import METH_ALL
@@ -10,6 +9,7 @@ from tests.support import tiny_request
 from tests.support.http import ADMIN, ANA, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.worker_runs import LONG
+from trainer.artifacts.runs import RunDirectory
 from trainer.http.operations import RUN, Operation
 from trainer.http.table import OPERATIONS
 
@@ -27,12 +27,6 @@ STARTS = {one.name: one for one in BODIES if one.name != "start_experiment"}
 """Operations that start something; experiments have a test of their own."""
 OTHER_FIELDS = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b", "vocab_size": 301}
 NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
 
 
 def address(operation: Operation, **values: str) -> str:
@@ -61,11 +55,10 @@ async def test_operation__finds_no_unknown_run_tokenizer_or_experiment(here: Sit
         assert answer.status not in (401, 403, 500), one.name
 
 
-async def test_operation__finds_no_unknown_request_or_chat_of_a_run(here: Site, lab: Lab) -> None:
-    run_id = (await lab.finished_run(here.queue)).run_id
+async def test_operation__finds_no_unknown_request_or_chat_of_a_run(here: Site, run: RunDirectory) -> None:
     for one in OPERATIONS:
         if {"request_id", "session_id"} & set(one.path_model.model_fields):
-            answer = await here.ask(one.method, address(one, run_id=run_id))
+            answer = await here.ask(one.method, address(one, run_id=run.run_id))
             assert answer.outcome == (404, "DATA_NOT_FOUND"), one.name
 
 

@@ -2,19 +2,19 @@
 
 import asyncio
 import math
-import shutil
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.support import ended, tiny_request, twin, wait_for_status
-from tests.support.http import Site, inside, lab_site, with_api
+from tests.support import ended, tiny_request, wait_for_status
+from tests.support.http import Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.worker_runs import LONG, events_of, training
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
@@ -28,12 +28,6 @@ from trainer.queue.resolve import resolve_request
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader, readable_line
 from trainer.training.progress import CurveRow
-
-
-@pytest.fixture(name="here")
-async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
-    async with lab_site(lab) as here:
-        yield here
 
 
 @pytest.fixture(name="idle")
@@ -174,11 +168,9 @@ REFUSED: list[tuple[dict[str, object], int, str]] = [
 ]
 
 
-async def test_training__that_is_refused_leaves_no_run(here: Site, lab: Lab) -> None:
-    parent = (await lab.finished_run(here.queue)).run_id
+async def test_training__that_is_refused_leaves_no_run(here: Site, run: RunDirectory) -> None:
     before = await listed(here)
-    of_parent: list[tuple[dict[str, object], int, str]] = [({"init_from_run_id": parent}, 422, "MODEL_INCOMPATIBLE")]
-    for fields, status, code in REFUSED + of_parent:
+    for fields, status, code in (*REFUSED, ({"init_from_run_id": run.run_id}, 422, "MODEL_INCOMPATIBLE")):
         body = {"corpus": "text", "model_family": "gru", **fields}
         assert (await here.post("/runs/train", body)).outcome == (status, code), fields
     assert await listed(here) == before
@@ -209,8 +201,7 @@ async def test_cancelled_run__is_resumed_as_a_new_one(here: Site) -> None:
     assert record.resumed_from_run_id == run_id
 
 
-async def test_logs__are_the_last_lines_as_people_read_them(here: Site, lab: Lab) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_logs__are_the_last_lines_as_people_read_them(here: Site, run: RunDirectory) -> None:
     lines = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
     answer = await here.get(f"/runs/{run.run_id}/logs?tail=5")
     assert answer.headers["Content-Type"].startswith("text/plain")
@@ -221,8 +212,7 @@ async def test_logs__are_the_last_lines_as_people_read_them(here: Site, lab: Lab
     assert (await here.get(f"/runs/{run.run_id}/logs?tail=10001")).outcome == (422, "INVALID_INPUT")
 
 
-async def test_curve__is_that_of_the_event_log(here: Site, lab: Lab) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_curve__is_that_of_the_event_log(here: Site, run: RunDirectory) -> None:
     told = [event for event in events_of(here.queue, run.run_id) if isinstance(event, MetricsProgress)]
     curve = (await here.get(f"/runs/{run.run_id}/curve")).record(Curve)
     assert curve.train == tuple((event.step, event.train_loss) for event in told)
@@ -230,8 +220,9 @@ async def test_curve__is_that_of_the_event_log(here: Site, lab: Lab) -> None:
     assert curve.train and curve.validation
 
 
-async def test_configuration__is_an_experiment_of_the_same_training(here: Site, lab: Lab, tmp_path: Path) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_configuration__is_an_experiment_of_the_same_training(
+    here: Site, lab: Lab, run: RunDirectory, tmp_path: Path
+) -> None:
     answer = await here.get(f"/runs/{run.run_id}/config.yaml")
     file = tmp_path / "config.yaml"
     file.write_bytes(answer.body)
@@ -243,25 +234,20 @@ async def test_configuration__is_an_experiment_of_the_same_training(here: Site, 
     assert request_hash(effective) == run.record().request_hash
 
 
-async def test_evaluation__of_the_end_of_a_training_is_the_latest(here: Site, lab: Lab) -> None:
-    run = await lab.finished_run(here.queue)
+async def test_evaluation__of_the_end_of_a_training_is_the_latest(here: Site, run: RunDirectory) -> None:
     assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
 
 
-async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, lab: Lab) -> None:
-    run = await lab.finished_run(here.queue)
-    other = twin(run, "compared-1")
-    manifest = other.completed_manifest()
-    other.write_manifest(changed(manifest, eval=tuple(one for one in manifest.eval if one.split == "test")))
-    try:
-        answers = {
-            names: await here.get(f"/compare?runs={run.run_id}{names}")
-            for names in (",compared-1", f",{run.run_id}", "", ",none", ",compared-1&split=validation")
-        }
-    finally:
-        shutil.rmtree(other.path)
-    compared, same, alone, missing, other_split = answers.values()
-    assert {run.run_id, "compared-1"} == {one.run_id for one in compared.record(Comparison).runs}
+async def test_comparison__is_that_of_the_first_run_with_the_others(
+    here: Site, run: RunDirectory, copied: RunDirectory
+) -> None:
+    manifest = copied.completed_manifest()
+    copied.write_manifest(changed(manifest, eval=tuple(one for one in manifest.eval if one.split == "test")))
+    compared, same, alone, missing, other_split = [
+        await here.get(f"/compare?runs={run.run_id}{names}")
+        for names in (f",{copied.run_id}", f",{run.run_id}", "", ",none", f",{copied.run_id}&split=validation")
+    ]
+    assert {run.run_id, copied.run_id} == {one.run_id for one in compared.record(Comparison).runs}
     assert (same.outcome, alone.outcome) == ((422, "INVALID_INPUT"), (422, "INVALID_INPUT"))
     assert missing.outcome == (404, "RUN_NOT_FOUND")
     assert other_split.outcome == (404, "EVAL_NOT_FOUND")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientPayloadError
 
-from tests.support.http import ADMIN, ANA, BOB, Inside, Sent, inside, lab_site, sent_events, with_api
-from tests.support.lab import Lab
+from tests.support.http import ADMIN, ANA, BOB, Inside, Sent, Site, inside, sent_events, with_api
 from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import events_of
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import Event
 from trainer.http.api import HttpTimeouts
 from trainer.http.tails import MAX_LINES
@@ -51,20 +51,18 @@ def sent(events: list[Event]) -> list[Sent]:
     return [Sent(str(event.seq), event.type, event.model_dump_json()) for event in events]
 
 
-async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(lab: Lab) -> None:
-    async with lab_site(lab) as here:
-        run = await lab.finished_run(here.queue)
-        expected = sent(events_of(here.queue, run.run_id))
-        path = f"/runs/{run.run_id}/events"
-        assert await here.events(path) == expected
-        for last in range(len(expected)):
-            assert await here.events(path, last_id=str(last)) == expected[last:]
-        for last in (len(expected), len(expected) + 1):
-            async with here.stream(path, last_id=str(last)) as answer:
-                assert (answer.status, await answer.read()) == (204, b"")  # after which EventSource stops
-        for last_id in ("", "x", "-1", "1.0", "9" * 16, "٣"):
-            assert await here.events(path, last_id=last_id.encode().decode("latin-1")) == expected
-        head = await here.ask("HEAD", path)
+async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(here: Site, run: RunDirectory) -> None:
+    expected = sent(events_of(here.queue, run.run_id))
+    path = f"/runs/{run.run_id}/events"
+    assert await here.events(path) == expected
+    for last in range(len(expected)):
+        assert await here.events(path, last_id=str(last)) == expected[last:]
+    for last in (len(expected), len(expected) + 1):
+        async with here.stream(path, last_id=str(last)) as answer:
+            assert (answer.status, await answer.read()) == (204, b"")  # after which EventSource stops
+    for last_id in ("", "x", "-1", "1.0", "9" * 16, "٣"):
+        assert await here.events(path, last_id=last_id.encode().decode("latin-1")) == expected
+    head = await here.ask("HEAD", path)
     assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
 
 
@@ -207,19 +205,17 @@ async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, told: Stor
     assert rest == ["half of a line", "last"]
 
 
-async def test_log__of_an_ended_run_is_as_people_read_it(lab: Lab) -> None:
-    async with lab_site(lab) as here:
-        run = await lab.finished_run(here.queue)
-        expected = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
-        assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream")] == expected
-        assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream?tail=1")] == expected[-1:]
-        assert await here.events(f"/runs/{run.run_id}/logs/stream?tail=0") == []
-        for tail in (0, 1):  # also without lines, the stream has an id, with which EventSource asks once more and stops
-            path = f"/runs/{run.run_id}/logs/stream?tail={tail}"
-            async with here.stream(path) as answer:
-                last = (await answer.read()).decode().split()[-1]
-            async with here.stream(path, last_id=last) as answer:
-                assert (answer.status, await answer.read()) == (204, b"")
+async def test_log__of_an_ended_run_is_as_people_read_it(here: Site, run: RunDirectory) -> None:
+    expected = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
+    assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream")] == expected
+    assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream?tail=1")] == expected[-1:]
+    assert await here.events(f"/runs/{run.run_id}/logs/stream?tail=0") == []
+    for tail in (0, 1):  # also without lines, the stream has an id, with which EventSource asks once more and stops
+        path = f"/runs/{run.run_id}/logs/stream?tail={tail}"
+        async with here.stream(path) as answer:
+            last = (await answer.read()).decode().split()[-1]
+        async with here.stream(path, last_id=last) as answer:
+            assert (answer.status, await answer.read()) == (204, b"")
 
 
 async def test_log__of_a_run_that_has_none_yet_is_empty(idle: Inside, told: Story) -> None:

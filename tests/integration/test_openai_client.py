@@ -20,6 +20,7 @@ from tests.support import ROOT, twin
 from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.tiny_models import tensor_of
+from trainer.artifacts.runs import RunDirectory
 from trainer.http.operations import MAX_BODY_BYTES
 from trainer.inference.model_files import load_run
 
@@ -93,9 +94,8 @@ async def client_of(site: Site, key: str = ADMIN) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-async def test_client__lists_models_and_completes(lab: Lab) -> None:
-    async with lab_site(lab) as site, client_of(site) as client:
-        run = await lab.finished_run(site.queue)
+async def test_client__lists_models_and_completes(here: Site, run: RunDirectory) -> None:
+    async with client_of(here) as client:
         listed = [model.id async for model in client.models.list()]
         found = await client.models.retrieve(run.run_id)
         whole = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=8, n=2, seed=3, stop=["zz"])
@@ -110,9 +110,8 @@ async def test_client__lists_models_and_completes(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
-async def test_echo__scores_token_ids_as_the_model_does(lab: Lab, max_tokens: int) -> None:
-    async with lab_site(lab) as site, client_of(site) as client:
-        run = await lab.finished_run(site.queue)
+async def test_echo__scores_token_ids_as_the_model_does(here: Site, run: RunDirectory, max_tokens: int) -> None:
+    async with client_of(here) as client:
         model, tokenizer = load_run(run)
         prompts = [[2, *tokenizer.encode(text)] for text in ("cab bac", "a", "abc acb")]
         scored = await client.completions.create(
@@ -132,9 +131,8 @@ async def test_echo__scores_token_ids_as_the_model_does(lab: Lab, max_tokens: in
         assert choice.text.startswith(tokenizer.decode(ids))
 
 
-async def test_stream__adds_up_to_the_complete_text(lab: Lab) -> None:
-    async with lab_site(lab) as site, client_of(site) as client:
-        run = await lab.finished_run(site.queue)
+async def test_stream__adds_up_to_the_complete_text(here: Site, run: RunDirectory) -> None:
+    async with client_of(here) as client:
         whole = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=12, seed=5)
         scored = await client.completions.create(model=run.run_id, prompt="cab", max_tokens=12, seed=5, logprobs=1)
         plain = await client.completions.create(

@@ -9,8 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support import ROOT
-from tests.support.http import lab_site
-from tests.support.lab import Lab
+from tests.support.http import Site
 from trainer.contracts import events, inference, intervals, runs
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
@@ -62,11 +61,10 @@ class _Project(BaseModel):
     tool: _Tool
 
 
-async def test_page__is_served_without_a_key_under_a_strict_policy(lab: Lab) -> None:
-    async with lab_site(lab) as site:
-        got = {address: await site.get(address, key=None) for address in FILES}
-        openapi = await site.get("/openapi.json", key=None)
-        head = await site.ask("HEAD", "/", key=None)
+async def test_page__is_served_without_a_key_under_a_strict_policy(here: Site) -> None:
+    got = {address: await here.get(address, key=None) for address in FILES}
+    openapi = await here.get("/openapi.json", key=None)
+    head = await here.ask("HEAD", "/", key=None)
     for address, name in FILES.items():
         assert got[address].status == 200
         assert got[address].text == SOURCES[name]
@@ -85,22 +83,20 @@ async def test_page__is_served_without_a_key_under_a_strict_policy(lab: Lab) -> 
     assert head.body == b"" and openapi.headers["Content-Type"].startswith("application/json")
 
 
-async def test_page__that_a_browser_has_is_not_sent_again(lab: Lab) -> None:
-    async with lab_site(lab) as site:
-        for address in ("/", "/page/main.js", "/openapi.json"):
-            first = await site.get(address, key=None)
-            etag = first.headers["ETag"]
-            again = await site.get(address, key=None, headers={"If-None-Match": f'"other", W/{etag}'})
-            other = await site.get(address, key=None, headers={"If-None-Match": '"other"'})
-            assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
-            assert (other.status, other.body) == (200, first.body)
+async def test_page__that_a_browser_has_is_not_sent_again(here: Site) -> None:
+    for address in ("/", "/page/main.js", "/openapi.json"):
+        first = await here.get(address, key=None)
+        etag = first.headers["ETag"]
+        again = await here.get(address, key=None, headers={"If-None-Match": f'"other", W/{etag}'})
+        other = await here.get(address, key=None, headers={"If-None-Match": '"other"'})
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
+        assert (other.status, other.body) == (200, first.body)
 
 
-async def test_page__has_no_other_files(lab: Lab) -> None:
-    async with lab_site(lab) as site:
-        for path in ("/page/", "/page/jsconfig.json", "/page/..%2fserver.py", "/page/../server.py", "/page//main.js"):
-            refused = await site.get(path, key=None)
-            assert refused.outcome == (404, "NOT_FOUND")
+async def test_page__has_no_other_files(here: Site) -> None:
+    for path in ("/page/", "/page/jsconfig.json", "/page/..%2fserver.py", "/page/../server.py", "/page//main.js"):
+        refused = await here.get(path, key=None)
+        assert refused.outcome == (404, "NOT_FOUND")
 
 
 def test_files__of_the_folder_are_served_and_name_only_each_other() -> None:

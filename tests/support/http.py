@@ -2,20 +2,23 @@
 
 import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Literal, NamedTuple, TypeVar
 
+import pytest
 from aiohttp import ClientResponse, ClientSession, TCPConnector
 from multidict import CIMultiDictProxy
 from pydantic import BaseModel, SecretStr, TypeAdapter
 from pydantic_core import to_json
 from yarl import URL
 
-from tests.support import ROOT
+from tests.support import ROOT, twin
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody
@@ -218,6 +221,28 @@ async def lab_site(
     settings = with_api(lab.settings, keys, private_runs=private_runs, http=http, limits=limits, surprisals=surprisals)
     async with lab.queue(), site(settings) as here:
         yield here
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    """The API of the shared lab for clients of every role."""
+    async with lab_site(lab) as here:
+        yield here
+
+
+@pytest.fixture(name="run")
+async def run_fixture(lab: Lab, here: Site) -> RunDirectory:
+    """The completed run of the lab."""
+    return await lab.finished_run(here.queue)
+
+
+@pytest.fixture(name="copied")
+async def copied_fixture(here: Site, run: RunDirectory) -> AsyncIterator[RunDirectory]:
+    """A copy of the completed run, which tests may damage, on a site that has read its list of runs."""
+    await here.get("/runs")
+    copied = twin(run, "copied-1")
+    yield copied
+    shutil.rmtree(copied.path)
 
 
 class Inside(NamedTuple):
