@@ -55,76 +55,44 @@ async def port_of(process: Process) -> int:
 async def test_process__answers_until_it_is_terminated_and_leaves_nothing(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    process = await started(tmp_path, *words)
-    port = await port_of(process)
-    async with ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{port}/healthz") as health:
-            assert (health.status, await health.text()) == (200, '{"status":"ok"}')
-        async with session.get(f"http://127.0.0.1:{port}/runs", headers={"X-Api-Key": ADMIN}) as runs:
-            assert runs.status == 200
-        assert processes(tmp_path, "valkey-server") or processes(tmp_path, "redis-server")
-        process.terminate()
-        code, errors = await ended(process)
-    assert (code, errors) == (0, "")
-    assert await gone(tmp_path)
-
-
-async def test_process__that_can_open_no_more_files_says_so(tmp_path: Path) -> None:
+    """While it can open no more files, it says so."""
     run = finished_run(tmp_path, "lstm")
-    process = await started(tmp_path, "bot", "--no-discord")
-    address = f"http://127.0.0.1:{await port_of(process)}/runs/{run.run_id}/config.yaml"
+    process = await started(tmp_path, *words)
+    url, address = f"http://127.0.0.1:{await port_of(process)}", f"/runs/{run.run_id}/config.yaml"
     limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-    async with ClientSession(headers={"X-Api-Key": ADMIN}) as session:
+    async with ClientSession(url, headers={"X-Api-Key": ADMIN}) as session:
+        async with session.get("/healthz") as health:
+            assert (health.status, await health.text()) == (200, '{"status":"ok"}')
         async with session.get(address) as before:
             await before.read()  # so that the next request takes the same connection
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         async with session.get(address) as failed:
             error = ErrorBody.model_validate_json(await failed.read())
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        assert processes(tmp_path, "valkey-server") or processes(tmp_path, "redis-server")
         process.terminate()
-        code, _ = await ended(process)
-    assert before.status == 200
-    assert (failed.status, error.code) == (503, ErrorCode.SERVICE_UNAVAILABLE)
-    assert code == 0
+        code, errors = await ended(process)
+    assert (before.status, failed.status, error.code) == (200, 503, ErrorCode.SERVICE_UNAVAILABLE)
+    assert (code, errors) == (0, "")
+    assert await gone(tmp_path)
 
 
-async def test_process__whose_port_is_taken_says_so(tmp_path: Path) -> None:
+async def test_process__that_cannot_start_says_why(tmp_path: Path) -> None:
+    words = ("--no-discord", "--no-discord", "--without-discord")
+    folders = [tmp_path / name for name in ("taken", "empty", "unknown")]
+    for folder in folders:
+        folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
-        process = await started(tmp_path, "bot", "--no-discord", HTTP__PORT=str(port))
-        code, errors = await ended(process)
-    assert code == 2
-    assert errors == (
-        "HTTP__HOST and HTTP__PORT cannot be used (Address already in use). Set another port, or 0 for any.\n"
-    )
+        starting = [
+            await started(folder, "bot", word, HTTP__PORT=given)
+            for folder, word, given in zip(folders, words, (str(port), "", ""), strict=True)
+        ]
+        ends = await asyncio.gather(*map(ended, starting))
+    in_use = "HTTP__HOST and HTTP__PORT cannot be used (Address already in use). Set another port, or 0 for any.\n"
+    empty = "HTTP__PORT is empty: without Discord, there is nothing to run.\n"
+    assert ends == [(2, in_use), (2, empty), (2, "Usage: python -m bot [--no-discord]\n")]
     assert await gone(tmp_path)
-
-
-MISTAKES = [
-    ({"HTTP__PORT": ""}, "HTTP__PORT is empty: without Discord, there is nothing to run.\n"),
-    (
-        {"SECURITY__API_KEYS": "ana:boss:secret-0123456789"},
-        "`SECURITY__API_KEYS` must be NAME:ROLE:KEY, with the role user or admin and a KEY of at least 16 characters.",
-    ),
-    ({"SECURITY__API_KEYS": "", "HTTP__HOST": "0.0.0.0"}, "HTTP__HOST is '0.0.0.0', which other machines can reach"),  # noqa: S104
-]
-
-
-@pytest.mark.parametrize(("environment", "message"), MISTAKES, ids=["port", "keys", "host"])
-async def test_process__with_a_wrong_setting_says_what_is_wrong(
-    tmp_path: Path, environment: dict[str, str], message: str
-) -> None:
-    code, errors = await ended(await started(tmp_path, "bot", "--no-discord", **environment))
-    assert code == 2
-    assert errors.startswith(message)
-    assert errors.count("\n") == 1
-    assert "secret" not in errors
-    assert await gone(tmp_path)
-
-
-async def test_process__with_an_unknown_option_says_how_it_is_called(tmp_path: Path) -> None:
-    code, errors = await ended(await started(tmp_path, "bot", "--without-discord"))
-    assert (code, errors) == (2, "Usage: python -m bot [--no-discord]\n")
 
 
 async def figure(site: Site, name: str) -> float:
