@@ -6,29 +6,24 @@ from pathlib import Path
 
 from redis.typing import EncodableT, FieldT
 
-from tests.support import settings_in
+from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import cancel_idle_run
 from trainer.contracts.runs import RunStatus
 from trainer.queue.enqueue import EventPublisher, publish_events
-from trainer.queue.queue import JobQueue
-from trainer.services.embedded import Services
 from trainer.store import keys
-from trainer.store.store import connect
 
 
 async def test_status_key__follows_the_run_and_cancel_key_lasts_until_its_end(tmp_path: Path) -> None:
-    services = Services(settings_in(tmp_path, embedded_workers=0))
-    store = await connect(await services.start())
     story = Story(tmp_path / "artifacts", run_record()).start()
     run_id = story.run.run_id
     seen: list[tuple[bytes | None, bytes | None]] = []
+    async with embedded(tmp_path) as (_, _, store):
 
-    async def see() -> None:
-        seen.append((await store.get(f"runs:status:{run_id}"), await store.get(f"runs:{run_id}:cancelled")))
+        async def see() -> None:
+            seen.append((await store.get(f"runs:status:{run_id}"), await store.get(f"runs:{run_id}:cancelled")))
 
-    try:
         await publish_events(store, story.run)
         await see()
         story.run.request_cancel()
@@ -40,69 +35,48 @@ async def test_status_key__follows_the_run_and_cancel_key_lasts_until_its_end(tm
         await see()
         await store.publish(run_id, earlier, "of somebody who is late", is_cancelled=True)
         await see()
-    finally:
-        await store.close()
-        await services.stop()
     statuses = [RunStatus.model_validate_json(status or b"").status for status, _ in seen]
     assert statuses == ["running", "running", "cancelled", "cancelled"]
     assert [flag for _, flag in seen] == [None, b"1", None, None]
 
 
 async def test_garbage_on_the_stream__is_logged_and_skipped(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, embedded_workers=0)
     story = Story(tmp_path / "artifacts", run_record()).start()
-    services = Services(settings)
-    store = await connect(await services.start())
-    try:
-        rings = JobQueue(settings, store).next_run_ids()
+    garbage: list[dict[FieldT, EncodableT]] = [{"junk": b"\xff"}, {"run_id": b"\xff\xfe"}]
+    async with embedded(tmp_path) as (_, queue, store):
+        rings = queue.next_run_ids()
         with captured_logs() as logs:
-            garbage: list[dict[FieldT, EncodableT]] = [{"junk": b"\xff"}, {"run_id": b"\xff\xfe"}]
             for fields in garbage:
                 put: Awaitable[object] = store.redis.xadd(keys.EVENT_STREAM, fields)
                 await put
             await publish_events(store, story.run)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 rung = [await anext(rings) for _ in range(4)]
-    finally:
-        await store.close()
-        await services.stop()
     assert rung[1:] == [story.record.run_id] * 3
     assert [line["event"] for line in logs] == ["malformed_event"]
 
 
-async def test_publisher__reads_each_event_once_and_refills_an_emptied_server(
-    tmp_path: Path,
-) -> None:
-    services = Services(settings_in(tmp_path, embedded_workers=0))
-    store = await connect(await services.start())
+async def test_publisher__reads_each_event_once_and_refills_an_emptied_server(tmp_path: Path) -> None:
     story = Story(tmp_path / "artifacts", run_record()).start()
     path = story.run.path / "events.jsonl"
     lengths: list[list[int]] = []
+    async with embedded(tmp_path) as (_, _, store):
+        publisher, streams = EventPublisher(store, story.run), (keys.run_events(story.run.run_id), keys.EVENT_STREAM)
 
-    async def publish(publisher: EventPublisher) -> None:
-        await publisher.publish()
-        lengths.append([await store.redis.xlen(key) for key in (keys.run_events(story.run.run_id), keys.EVENT_STREAM)])
+        async def publish() -> None:
+            await publisher.publish()
+            lengths.append([await store.redis.xlen(key) for key in streams])
 
-    try:
-        publisher = EventPublisher(store, story.run)
-        await publish(publisher)
+        await publish()
         story.step(1, 3.0)
         whole = path.read_bytes()
-        path.write_bytes(garbled(whole))
+        *earlier, last = whole.splitlines(keepends=True)  # the earlier ones become as long and no events
+        path.write_bytes(b"".join(b"?" * (len(line) - 1) + b"\n" for line in earlier) + last)
         with captured_logs() as logs:
-            await publish(publisher)
+            await publish()
         path.write_bytes(whole)
         story.step(2, 2.9)
         await store.redis.flushall()
-        await publish(publisher)
-    finally:
-        await store.close()
-        await services.stop()
+        await publish()
     assert lengths == [[3, 3], [4, 4], [5, 5]]
     assert logs == [], "the earlier lines were not read again"
-
-
-def garbled(lines: bytes) -> bytes:
-    """Replace all lines but the last by others of the same length that are no events."""
-    *earlier, last = lines.splitlines(keepends=True)
-    return b"".join(b"?" * (len(line) - 1) + b"\n" for line in earlier) + last

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import shutil
 import subprocess
 import unicodedata
@@ -35,6 +36,11 @@ def value_of(modules: Path, names: str, module: str, expression: str) -> object:
     return TypeAdapter(object).validate_json(output_of(modules, program))
 
 
+def token_lines(modules: Path, expression: str) -> list[list[dict[str, object]]]:
+    found = value_of(modules, "tokenLines", "scored_text.js", expression)
+    return TypeAdapter(list[list[dict[str, object]]]).validate_python(found)
+
+
 def output_of(modules: Path, program: str) -> str:
     """The output of a program beside the modules."""
     assert NODE is not None
@@ -48,29 +54,23 @@ def test_ticks__are_round_numbers_inside_the_range(modules: Path) -> None:
 
 
 def test_scales__of_no_point_and_of_one(modules: Path) -> None:
-    assert value_of(modules, "extent", "scale.js", "[extent([]), extent([3]), extent([4, 1, 2])]") == [
-        [0, 1],
-        [2.5, 3.5],
-        [1, 4],
+    extents = "[extent([]), extent([3]), extent([4, 1, 2])]"
+    thinned = "[thinned([1, 2, 3], 5), thinned([...Array(10).keys()], 4)]"
+    expression = f"[{extents}, {thinned}, apart([50, 10, 12], 14)]"
+    assert value_of(modules, "extent, thinned, apart", "scale.js", expression) == [
+        [[0, 1], [2.5, 3.5], [1, 4]],
+        [[1, 2, 3], [0, 3, 6, 9]],
+        [50, 10, 24],
     ]
-    assert value_of(modules, "thinned", "scale.js", "[thinned([1, 2, 3], 5), thinned([...Array(10).keys()], 4)]") == [
-        [1, 2, 3],
-        [0, 3, 6, 9],
-    ]
-    assert value_of(modules, "apart", "scale.js", "apart([50, 10, 12], 14)") == [50, 10, 24]
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_events__however_the_stream_is_cut(modules: Path, line_end: str) -> None:
-    stream = line_end.join(
-        ["id: 7", "event: a.v1", 'data: {"x":', 'data: "é"}', "", ": ping", "", "data:b", "", "id: 9"]
-    )
+    lines = ["id: 7", "event: a.v1", 'data: {"x":', 'data: "é"}', "", ": ping", "", "data:b", "", "id: 9"]
+    stream = line_end.join(lines)
     expression = f"Array.from({{length: 12}}, (_, n) => {{ const p = new EventParser(); const s = {json.dumps(stream)};"
     expression += " return (s.match(new RegExp(`[^]{1,${n + 1}}`, 'g')) ?? []).flatMap((piece) => p.push(piece)); })"
-    wanted = [
-        {"id": "7", "event": "a.v1", "data": '{"x":\n"é"}'},
-        {"id": "", "event": "message", "data": "b"},
-    ]
+    wanted = [{"id": "7", "event": "a.v1", "data": '{"x":\n"é"}'}, {"id": "", "event": "message", "data": "b"}]
     assert value_of(modules, "EventParser", "event_stream.js", expression) == [wanted] * 12
 
 
@@ -107,10 +107,7 @@ def test_text__counts_as_the_server_counts(modules: Path, text: str, lowercase: 
     wanted = unicodedata.normalize("NFC", text)
     if lowercase:
         wanted = unicodedata.normalize("NFC", "".join(char.lower() for char in wanted))
-    position, words = 0, []
-    for word in wanted.split(" "):
-        words.append({"text": word, "span": [position, position + len(word)]})
-        position += len(word) + 1
+    words = [{"text": word[0], "span": word.span()} for word in re.finditer(r"[^ ]+", wanted)]
     expression = f"normalized({json.dumps(text)}, {json.dumps(words)})"
     assert value_of(modules, "normalized", "scored_text.js", expression) == list(wanted)
 
@@ -127,13 +124,12 @@ def test_tokens__cover_their_lines_and_unknown_ones_are_marked(modules: Path) ->
         "topk": [[["x", 0.5]], [], []],
     }
     expression = f"tokenLines('ab\\tcd\\n\\ne\\u0301', {json.dumps(score)})"
-    first, second = TypeAdapter(list[list[dict[str, object]]]).validate_python(
-        value_of(modules, "tokenLines", "scored_text.js", expression)
-    )
-    assert [token["text"] for token in first + second] == ["ab", "cd", "é"]
-    assert [token["before"] for token in first + second] == ["", "→\u200b", ""]
-    assert [token["isKnown"] for token in first + second] == [True, False, True]
-    assert [token["nats"] for token in first + second] == [1.5, None, 0.25]
+    first, second = token_lines(modules, expression)
+    assert [(token["text"], token["before"], token["isKnown"], token["nats"]) for token in first + second] == [
+        ("ab", "", True, 1.5),
+        ("cd", "→\u200b", False, None),
+        ("é", "", True, 0.25),
+    ]
     assert first[0]["expected"] == [["x", 0.5]] and first[0]["rank"] == 3
 
 
@@ -147,44 +143,33 @@ def test_bytes_of_a_character__are_one_token_with_the_sum_of_surprisals(modules:
         "rank": [None, 1, 2, 3, 4],
         "topk": [[], [], [], [["<0xC3>", 0.5]], []],
     }
-    [tokens] = TypeAdapter(list[list[dict[str, object]]]).validate_python(
-        value_of(modules, "tokenLines", "scored_text.js", f"tokenLines('Жaé', {json.dumps(score)})")
-    )
-    assert [(token["text"], token["nats"], token["rank"]) for token in tokens] == [
-        ("Ж", None, None),
-        ("a", 1.0, 2),
-        ("é", 2.25, None),
+    [tokens] = token_lines(modules, f"tokenLines('Жaé', {json.dumps(score)})")
+    assert [(token["text"], token["name"], token["nats"], token["rank"]) for token in tokens] == [
+        ("Ж", "<0xD0><0x96>", None, None),
+        ("a", "a", 1.0, 2),
+        ("é", "<0xC3><0xA9>", 2.25, None),
     ]
-    assert [token["name"] for token in tokens] == ["<0xD0><0x96>", "a", "<0xC3><0xA9>"]
     assert tokens[2]["expected"] == [["<0xC3>", 0.5]]
 
 
 def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
     names = "visible, spoken, heat"
     expression = r"[visible(' a\u00a0'), visible('\u0301'), spoken(' '), spoken('\t'), spoken('\u0301'), spoken('é')]"
-    assert value_of(modules, names, "scored_text.js", expression) == [
-        "·\u200ba⍽",
-        "◌\u0301",
-        "space",
-        "tab",
-        "◌\u0301 (U+0301)",
-        "é",
-    ]
+    signs = ["·\u200ba⍽", "◌\u0301", "space", "tab", "◌\u0301 (U+0301)", "é"]
+    assert value_of(modules, names, "scored_text.js", expression) == signs
     nats = [bits * math.log(2) for bits in (0, 0.99, 1.01, 6.5, 7.5, 90)]
     assert value_of(modules, names, "scored_text.js", f"{nats}.map(heat)") == [0, 0, 1, 6, 7, 7]
 
 
 def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
-    names = "decimal, percent, size, duration"
-    expression = (
-        "[decimal(null), decimal(1234.5, 1), percent(0.345), size(999), size(1.25e6), duration(null), duration(3725)]"
-    )
-    assert value_of(modules, names, "numbers.js", expression) == [
-        "–",
-        "1,234.5",
-        "34.5 %",
-        "999 bytes",
-        "1.3 MB",
-        "–",
-        "1 h 2 min 5 s",
-    ]
+    written = {
+        "decimal(null)": "–",
+        "decimal(1234.5, 1)": "1,234.5",
+        "percent(0.345)": "34.5 %",
+        "size(999)": "999 bytes",
+        "size(1.25e6)": "1.3 MB",
+        "duration(null)": "–",
+        "duration(3725)": "1 h 2 min 5 s",
+    }
+    names, expression = "decimal, percent, size, duration", f"[{', '.join(written)}]"
+    assert value_of(modules, names, "numbers.js", expression) == [*written.values()]
