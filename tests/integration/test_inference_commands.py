@@ -2,11 +2,13 @@
 
 import multiprocessing
 import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.limits import walk
 from local_discord.state import StoredMessage
@@ -14,12 +16,14 @@ from local_discord.wire import number, text
 from tests.support.bot import AMBER, GREY, TOKEN, ended, start_bot
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import answer, buttons, is_hidden, place, said
+from tests.support.redis_servers import address
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS
 from trainer.store import keys
-from trainer.store.store import connect
+from trainer.store.store import Store, connect
+from trainer.system.files import try_lock
 
 PURPLE = 0x9B59B6
 VERSE = "the sun was shining on the sea"
@@ -45,12 +49,8 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         assert "📏 Score of" in said(refused) and refused.attachments == []
         assert f"`/mt score detail:per_char` is only for admins. Ask <@{here.ana.id}>." in said(refused)
         assert is_hidden(report) and number(report.embeds[0]["color"]) == PURPLE
-        assert [text(file["filename"]) for file in report.attachments] == [
-            "surprisal.png",
-            "surprisal.html",
-            "surprisal.csv",
-            "surprisal.json",
-        ]
+        suffixes = ("png", "html", "csv", "json")
+        assert [text(file["filename"]) for file in report.attachments] == [f"surprisal.{one}" for one in suffixes]
         picture, page, table, numbers = (here.discord.read(file) for file in report.attachments)
         assert page.startswith(b"<!DOCTYPE html>")
         parsed = ScoreResponse.model_validate_json(numbers)
@@ -86,20 +86,19 @@ async def test_report__of_a_long_text_says_what_is_left_out(answers: Path) -> No
         assert number(lost.embeds[0]["color"]) == GREY and "could not be created" in said(lost)
 
 
-async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        async with here.bot():
-            store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-            await store.delete(keys.WORKER)  # as where it has not started yet
-            await store.close()
-            first = await here.ask(here.bob, "chat", message="the sun")
-        async with here.bot():
+async def test_chat__goes_on_by_its_button_until_it_has_expired(answers: Path) -> None:
+    async with place(answers) as here, connected(address(answers)) as store:
+        starting = try_lock(answers / "data" / "services" / "worker.lock")
+        assert starting is not None
+        with starting:  # as a worker of this folder that has not told anybody of itself yet
+            async with here.bot(workers=0):
+                await store.delete(keys.WORKER)
+                first = await here.ask(here.bob, "chat", message="the sun")
+        async with here.bot(workers=0):
             opened = await here.press(here.bob, first, "Reply…")
             form = await opened.form()
             second = await answer(await here.discord.submit_modal(opened, {"message": "the sea"}))
-            store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-            await store.redis.flushall()
-            await store.close()
+            await store.delete(keys.chat(RUN, session(second)))
             expired = await answer(await here.press(here.bob, second, "Reply…"))
         assert is_hidden(first) and "the sun" in said(first) and "token" in said(first)
         assert text(form["title"]).startswith("Reply to")
@@ -164,38 +163,36 @@ async def test_score_form__takes_long_texts_and_keeps_the_options(answers: Path)
         assert f"of {len(VERSE)} characters" in said(second) and "nats · median" in said(second)
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"file": Upload("verse.pdf", b"x")}, "ends in .txt"),
-        ({"file": Upload("verse.txt", b"x" * 90_001)}, "at most 90,000 bytes"),
-        ({"file": Upload("verse.txt", b"caf\xe9")}, "`file` is not UTF-8: byte 3 cannot be decoded"),
-        ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give either `text` or `file`"),
-        ({"text": "x", "run": "no-run"}, "There is no run"),
-        ({"run": "no-run"}, "There is no run"),
-        ({"run": "unfinished-1"}, "not finished training"),
-    ],
-)
-async def test_score__of_what_cannot_be_scored_says_why(
-    tmp_path: Path, options: dict[str, str | Upload], told: str
-) -> None:
+UNSCORABLE: list[tuple[dict[str, str | Upload], str]] = [
+    ({"file": Upload("verse.pdf", b"x")}, "ends in .txt"),
+    ({"file": Upload("verse.txt", b"x" * 90_001)}, "at most 90,000 bytes"),
+    ({"file": Upload("verse.txt", b"caf\xe9")}, "`file` is not UTF-8: byte 3 cannot be decoded"),
+    ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give either `text` or `file`"),
+    ({"text": "x", "run": "no-run"}, "There is no run"),
+    ({"run": "no-run"}, "There is no run"),
+    ({"run": "unfinished-1"}, "not finished training"),
+]
+
+
+async def test_score__of_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
+    Story(tmp_path / "artifacts", run_record("unfinished-1"))
+    finished_run(tmp_path)
     async with place(tmp_path) as here, here.bot(workers=0):
-        Story(tmp_path / "artifacts", run_record("unfinished-1"))
-        message = await here.ask(here.bob, "score", **options)
-        assert told in said(message)
-        assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
+        for options, told in UNSCORABLE:
+            message = await here.ask(here.bob, "score", **options)
+            assert told in said(message)
+            assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
 
 
 async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path) -> None:
-    async with place(answers) as here:
+    options: dict[str, str | float] = {"prompt": "the ", "seed": 5, "temperature": 0.1, "samples": 2}
+    async with place(answers) as here, connected(address(answers)) as store:
         async with here.bot(workers=0):
-            first = await here.ask(
-                here.bob, "generate", prompt="the ", seed=5, temperature=0.1, samples=2, max_new_tokens=9
-            )
+            first = await here.ask(here.bob, "generate", **options, max_new_tokens=9)
             again = await here.click(here.bob, first, "Again")
             edited_form = await here.press(here.bob, again, "Edit…")
             form = await edited_form.form()
-        async with here.bot(workers=0) as bot:  # another process, the same buttons
+        async with here.bot(workers=0):  # another process, the same buttons
             hotter = await here.click(here.ana, first, "Hotter")
             cooler = await here.click(here.bob, first, "Cooler")
             scored = await here.click(here.bob, first, "Score this")
@@ -205,7 +202,8 @@ async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path
             wrong = await answer(await here.discord.submit_modal(wrong_form, {"settings": "max_new_tokens: 101"}))
             by_stranger = await here.click(here.eve, first, "Again")
             form_for_stranger = await here.click(here.eve, first, "Edit…")
-            await forget(bot, first)
+            request_id = buttons(first)["Again"].rsplit(":", 1)[1]
+            await store.delete(keys.inference("generate", RUN, request_id))  # as when its time has passed
             for label in ("Again", "Hotter", "Score this", "Edit…"):
                 late = await here.click(here.bob, first, label)
                 assert "have expired: send the request again." in said(late)
@@ -228,18 +226,16 @@ async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path
             assert "Forbidden" in said(refused) and is_hidden(refused)
 
 
-async def forget(bot: Bot, generation: StoredMessage) -> None:
-    """Let the time pass after which a question and its answer are no longer kept."""
-    request_id = buttons(generation)["Again"].rsplit(":", 1)[1]
-    store = await connect(f"unix://{bot.settings.app.data_root / 'services' / 'valkey.sock'}")
-    deleted: int = await store.redis.delete(keys.inference("generate", RUN, request_id))
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Store]:
+    store = await connect(url)
+    yield store
     await store.close()
-    assert deleted == 1
 
 
-async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(tmp_path: Path) -> None:
-    async with place(tmp_path) as here, here.bot(private_runs=True) as bot:
-        finished_run(tmp_path, "char_lstm-2", here.bob.id)
+async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0, private_runs=True) as bot:
+        finished_run(answers, "char_lstm-2", here.bob.id)
         bot.notifier.follow("char_lstm-2")
         final = await here.discord.wait_for_message(here.discord.dm_channel(here.bob), "· result")
         made = await here.click(here.bob, final, "Generate")
@@ -249,6 +245,7 @@ async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(tmp_pat
         assert "T 1 · seed" in said(made) and "char_lstm-2" in said(made)
         assert f"Score of {len(VERSE)} characters" in said(scored)
         assert "private" in said(refused) and is_hidden(refused)
+    shutil.rmtree(answers / "artifacts" / "models" / "char_lstm-2")
 
 
 @pytest.mark.slow
@@ -260,16 +257,10 @@ async def test_bot_process__stays_small_while_it_shows_a_hundred_charts(
         ana = server.add_user("ana")
         story = Story(tmp_path / "artifacts", run_record("char_lstm-1", user_id=ana.id)).start()
         story.step(10, 3.0).step(20, 2.0).complete()
-        bot = await start_bot(
-            tmp_path,
-            {
-                "DISCORD__TOKEN": TOKEN,
-                "DISCORD__OWNER_ID": str(ana.id),
-                "DISCORD__API_BASE_URL": server.api_base_url,
-                "DISCORD__GATEWAY_URL": server.gateway_url,
-                "QUEUE__EMBEDDED_WORKERS": "0",
-            },
-        )
+        environment = {"TOKEN": TOKEN, "OWNER_ID": str(ana.id)}
+        environment |= {"API_BASE_URL": server.api_base_url, "GATEWAY_URL": server.gateway_url}
+        environment = {f"DISCORD__{name}": value for name, value in environment.items()}
+        bot = await start_bot(tmp_path, environment | {"QUEUE__EMBEDDED_WORKERS": "0"})
         await server.connected()
         await server.synced()
         idle = anonymous_mb(bot.pid)

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -35,9 +37,14 @@ from trainer.worker.inference_process import InferenceChild
 LINE = "the quick brown fox\n"
 
 
-def child_in(folder: Path, **changes: float) -> InferenceChild:
+@asynccontextmanager
+async def child_in(folder: Path, **changes: float) -> AsyncIterator[InferenceChild]:
     finished_run(folder)
-    return InferenceChild(changed(settings_in(folder), queue=QueueSettings.model_validate(changes)))
+    child = InferenceChild(changed(settings_in(folder), queue=QueueSettings.model_validate(changes)))
+    try:
+        yield child
+    finally:
+        await child.stop()
 
 
 def asking(name: str, request: InferenceRequest, run_id: str = RUN) -> InferenceRecord:
@@ -52,28 +59,23 @@ def to_score(name: str, text: str, run_id: str = RUN) -> InferenceRecord:
 async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: Path) -> None:
     asked: list[InferenceRecord] = [
         *(to_score(f"score-{number}", LINE[: 3 + number % 15] * (1 + number % 3)) for number in range(20)),
-        *(
-            asking(f"generate-{seed}", GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9))
-            for seed in range(5)
-        ),
         to_score("long", LINE * 1_500),
         to_score("nowhere", "abc", "no-such-run"),
         *(asking(f"measure-{number}", EvalRequest()) for number in range(2)),
         to_score("last", "the end"),
-        *(asking(f"chat-{seed}", ChatRequest(message="the sun", seed=seed, max_new_tokens=9)) for seed in range(3)),
-        *(
-            asking(f"complete-{seed}", CompletionRequest(prompts=("the ", (5, 6)), seed=seed, max_tokens=9, n=2))
-            for seed in range(3)
-        ),
     ]
-    child = child_in(tmp_path)
-    try:
+    for seed in range(4):
+        of_kinds: dict[str, InferenceRequest] = {
+            "generate": GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9),
+            "chat": ChatRequest(message="the sun", seed=seed, max_new_tokens=9),
+            "complete": CompletionRequest(prompts=("the ", (5, 6)), seed=seed, max_tokens=9, n=2),
+        }
+        asked += [asking(f"{kind}-{seed}", request) for kind, request in of_kinds.items()]
+    async with child_in(tmp_path) as child:
         together = await asyncio.gather(*(child.answer(record) for record in asked))
         pids = [process.pid for process in processes(tmp_path, "answer-requests")]
         alone = [await child.answer(record) for record in asked]
         assert [process.pid for process in processes(tmp_path, "answer-requests")] == pids
-    finally:
-        await child.stop()
     assert len(pids) == 1
     for record, here, there in zip(asked, together, alone, strict=True):
         assert here.response.request_id == there.response.request_id == record.response.request_id
@@ -91,20 +93,16 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
 
 
 async def test_idle_process__ends_and_the_next_request_starts_another(tmp_path: Path) -> None:
-    child = child_in(tmp_path, model_cache_seconds=0.5)
-    try:
+    async with child_in(tmp_path, model_cache_seconds=0.5) as child:
         first = await child.answer(to_score("first", "abc"))
         await until(lambda: not processes(tmp_path, "answer-requests"))
         second = await child.answer(to_score("second", "abc"))
-    finally:
-        await child.stop()
     assert first.response.status == second.response.status == "completed"
     assert not processes(tmp_path, "answer-requests")
 
 
-async def test_withdrawn_request__ends_no_other_answer(tmp_path: Path) -> None:
-    child = child_in(tmp_path)
-    try:
+async def test_withdrawn_request_or_death__ends_its_own_batch_only(tmp_path: Path) -> None:
+    async with child_in(tmp_path) as child:
         tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("gone", "stays", "waits")]
         await until(lambda: len(processes(tmp_path, "answer-requests")) == 1)
         tasks[0].cancel()
@@ -120,17 +118,6 @@ async def test_withdrawn_request__ends_no_other_answer(tmp_path: Path) -> None:
         alone.cancel()
         after = await queued
         [process] = processes(tmp_path, "answer-requests")
-    finally:
-        await child.stop()
-    assert (stays.response.status, after.response.status) == ("completed", "completed")
-    assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
-
-
-async def test_process_that_dies__fails_all_requests_of_its_batch(tmp_path: Path) -> None:
-    child = child_in(tmp_path)
-    try:
-        await child.answer(to_score("first", "abc"))
-        [process] = processes(tmp_path, "answer-requests")
         os.kill(process.pid, signal.SIGSTOP)
         names = ("0", "1", "2", "withdrawn")
         tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in names]
@@ -139,14 +126,13 @@ async def test_process_that_dies__fails_all_requests_of_its_batch(tmp_path: Path
         tasks[3].cancel()
         os.kill(process.pid, signal.SIGKILL)
         ends = await asyncio.gather(*tasks[:3], return_exceptions=True)
-    finally:
-        await child.stop()
+    assert (stays.response.status, after.response.status) == ("completed", "completed")
+    assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
     assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
 
 
 async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(tmp_path: Path) -> None:
-    child = child_in(tmp_path)
-    try:
+    async with child_in(tmp_path) as child:
         await child.answer(to_score("short", "abc"))
         [process] = processes(tmp_path, "answer-requests")
         status = Path(f"/proc/{process.pid}/status")
@@ -156,32 +142,21 @@ async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(t
         answered = await child.answer(to_score("long", "abc").model_copy(update=asked))
         await until(lambda: memory_held_bytes(status) < before + (100 << 20))
         most = most_memory_bytes(status)
-    finally:
-        await child.stop()
     assert answered.response.status == "completed"
     assert most > before + (100 << 20)  # which it would have kept
 
 
-@pytest.mark.parametrize(
-    ("environment", "threads"),
-    [({"OMP_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2", "QUEUE__INFERENCE_THREADS": "3"}, 3)],
-)
-def test_threads__are_those_of_the_setting_or_of_the_environment(
-    tmp_path: Path, environment: dict[str, str], threads: int
-) -> None:
+def test_threads__are_those_of_the_setting_or_of_the_environment(tmp_path: Path) -> None:
     code = """
-import sys, torch
+import os, sys, torch
 from trainer.config.settings import load_settings
 from trainer.worker.children.inference_server import answer_requests
-answer_requests(load_settings())
-print(torch.get_num_threads(), file=sys.stderr)
+for environment in ({}, {"QUEUE__INFERENCE_THREADS": "3"}):
+    os.environ.update(environment)
+    answer_requests(load_settings())
+    print(torch.get_num_threads(), file=sys.stderr)
 """
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**environment_in(tmp_path), "MKL_NUM_THREADS": "", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert child.stderr == f"{threads}\n"
+    environ = {**environment_in(tmp_path), "MKL_NUM_THREADS": "", "OMP_NUM_THREADS": "2"}
+    words, nothing = [sys.executable, "-c", code], subprocess.DEVNULL
+    child = subprocess.run(words, env=environ, stdin=nothing, capture_output=True, text=True, check=True)
+    assert child.stderr == "2\n3\n"

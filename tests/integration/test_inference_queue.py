@@ -11,8 +11,8 @@ import pytest
 from pydantic import Field, TypeAdapter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.support import processes, settings_in
-from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, Place, finished_run, place
+from tests.support import processes
+from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, Place, place
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import RunStore
@@ -24,7 +24,6 @@ from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, 
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
 from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.queue.queue import JobQueue
-from trainer.services.embedded import Services
 from trainer.store import keys
 from trainer.store.store import Store
 from trainer.worker.inference_jobs import InferenceJobs
@@ -124,19 +123,12 @@ async def test_records__never_go_back_beside_an_instant_worker(here: Place) -> N
             seen.append(stored.response.status)
             await asyncio.sleep(0.01)
 
+    asked = [*REQUESTS.values(), ScoreRequest(text='"status":"queued" "status":"failed"')] * 10
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await asyncio.gather(*(ask(request) for _ in range(20) for request in REQUESTS.values()))
+        await asyncio.gather(*map(ask, asked))
     working.cancel()
-    assert len(watched) == here.child.answers == 20 * len(REQUESTS)
+    assert len(watched) == here.child.answers == len(asked)
     assert all(seen == sorted(seen, key=ORDER.index) for seen in watched.values())
-
-
-async def test_text__that_looks_like_a_record_is_answered_like_any_other(here: Place) -> None:
-    working = asyncio.create_task(here.work())
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        scored = await here.queue.inference.ask(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
-    working.cancel()
-    assert scored.status == "completed"
 
 
 async def test_texts__are_under_keys_that_expire_and_nowhere_else(here: Place) -> None:
@@ -203,22 +195,6 @@ async def test_run__without_a_model_is_refused_before_anything_is_queued(
     refused = await asyncio.gather(*submitted, return_exceptions=True)
     assert {*map(code_of, refused)} == {code}
     assert (await here.waiting(), await here.keys("runs:*")) == ([], [])
-
-
-async def test_server__that_is_away_is_unavailable(tmp_path: Path) -> None:
-    finished_run(tmp_path)
-    settings = settings_in(tmp_path, embedded_workers=0)
-    services = Services(settings)
-    queue = await JobQueue.connect(settings, await services.start())
-    asked = await queue.inference.submit(RUN, ScoreRequest(text="a"))
-    await services.stop()
-    outcomes = await asyncio.gather(
-        queue.inference.get(ScoreRecord, RUN, asked.request_id),
-        queue.inference.submit(RUN, ScoreRequest(text="a")),
-        return_exceptions=True,
-    )
-    await queue.close()
-    assert [*map(code_of, outcomes)] == [ErrorCode.SERVICE_UNAVAILABLE] * 2
 
 
 async def test_text_as_read__is_the_form_that_spans_of_a_score_are_of(here: Place) -> None:
@@ -369,7 +345,7 @@ async def test_evaluation__lasts_while_it_progresses_and_ends_when_it_stalls(her
 async def test_wait__lasts_while_a_worker_has_an_evaluation_and_no_longer(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience_seconds = 5.0  # long for a busy machine
+    patience_seconds = 3.0  # long for a busy machine
     monkeypatch.setattr("trainer.queue.inference_client._MARGIN_SECONDS", patience_seconds - LIMIT_SECONDS)
     monkeypatch.setattr("trainer.queue.inference_client._POLL_SECONDS", 0.1)
     queue = JobQueue(hasty(here.settings), here.store)
