@@ -50,28 +50,18 @@ async def test_smoke__runs_to_its_report(here: Site) -> None:
     assert (await here.post(f"{address}/cancel")).outcome == (409, "CONFLICT")
 
 
-async def test_experiment__is_cancelled_once(here: Site) -> None:
-    once = {"Idempotency-Key": "one-experiment"}
-    plan = long_plan("cancelled-once")
+async def test_experiment__is_started_and_cancelled_once_and_by_admins_only(here: Site) -> None:
+    once, plan = {"Idempotency-Key": "one-experiment"}, long_plan("cancelled-once")
+    assert (await here.post("/experiments", plan, key=ANA)).outcome == (403, "FORBIDDEN")
     answers = [await here.post("/experiments", plan, headers=once) for _ in range(2)]
-    other = await here.post("/experiments", SMOKE, headers=once)
     [experiment_id] = {answer.record(ExperimentStatus).experiment_id for answer in answers}
     path = f"/experiments/{experiment_id}"
-    unfinished = await here.get(f"/artifacts{path}")
+    assert (await here.post("/experiments", SMOKE, headers=once)).outcome == (409, "CONFLICT")
+    assert (await here.get(f"/artifacts{path}")).outcome == (409, "CONFLICT"), "it is unfinished"
+    assert (await here.post(f"{path}/cancel", key=ANA)).outcome == (403, "FORBIDDEN")
     cancelled = [await here.post(f"{path}/cancel", headers=once) for _ in range(2)]
-    refused = await here.post(f"{path}/cancel")
-    assert other.outcome == (409, "CONFLICT")
-    assert unfinished.outcome == (409, "CONFLICT")
     assert [answer.record(ExperimentStatus).status for answer in cancelled] == ["cancelled"] * 2
-    assert refused.outcome == (409, "CONFLICT")
-
-
-async def test_experiments__are_started_and_cancelled_by_admins_only(here: Site) -> None:
-    plan = long_plan("of-an-admin")
-    assert (await here.post("/experiments", plan, key=ANA)).outcome == (403, "FORBIDDEN")
-    path = f"/experiments/{(await here.post('/experiments', plan)).record(ExperimentStatus).experiment_id}/cancel"
-    assert (await here.post(path, key=ANA)).outcome == (403, "FORBIDDEN")
-    assert (await here.post(path)).status == 200
+    assert (await here.post(f"{path}/cancel")).outcome == (409, "CONFLICT")
     assert (await here.post("/experiments/try-00000000/cancel", key=ANA)).outcome == (404, "DATA_NOT_FOUND")
 
 

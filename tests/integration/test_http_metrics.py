@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import settings_in, tiny_request, wait_for_status
@@ -101,8 +100,3 @@ async def test_figures__count_requests_runs_and_jobs(here: Site, run: RunDirecto
     assert after["mt_workers"] == 1
     assert after["mt_http_streams"] == 1
     assert after["mt_training_tokens_per_second"] > 0
-
-
-@pytest.mark.parametrize("key", [None, "wrong-key-0123456789"])
-async def test_figures__need_a_key(here: Site, key: str | None) -> None:
-    assert (await here.get("/metrics", key=key)).status == 401

@@ -20,7 +20,7 @@ from trainer.http.tails import MAX_LINES
 from trainer.system.logs import LogReader, readable_line
 
 RUN = "char_lstm-1"
-STREAM = f"/runs/{RUN}/events"
+STREAM, LOG = f"/runs/{RUN}/events", f"/runs/{RUN}/logs/stream"
 
 
 @pytest.fixture(name="idle")
@@ -67,6 +67,7 @@ async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(here: Si
 
 
 async def test_events__come_while_the_run_goes_on(idle: Inside, told: Story) -> None:
+    """It has no log meanwhile."""
     async with idle.site.stream(STREAM) as response:
         events = sent_events(response)
         assert [(await anext(events)).id for _ in range(3)] == ["1", "2", "3"]
@@ -75,13 +76,12 @@ async def test_events__come_while_the_run_goes_on(idle: Inside, told: Story) -> 
         told.step(2, 1.5)
         end(told)
         rest = [event async for event in events]
+    assert await idle.site.events(LOG) == []
+    assert (await idle.site.get(f"/runs/{RUN}/logs")).text == ""
     assert response.headers["Content-Type"] == "text/event-stream"
     assert response.headers["X-Request-ID"]
-    assert [(event.id, event.event.split(".")[-2]) for event in rest] == [
-        ("5", "progress"),
-        ("6", "completed"),
-        ("7", "completed"),
-    ]
+    names = [(event.id, event.event.split(".")[-2]) for event in rest]
+    assert names == [("5", "progress"), ("6", "completed"), ("7", "completed")]
 
 
 async def test_events__continue_after_each_disconnection_without_loss_or_repeat(idle: Inside, told: Story) -> None:
@@ -112,15 +112,15 @@ async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, tol
         ]
 
 
-async def test_clients__share_one_reader_that_ends_with_the_last_of_them(idle: Inside, told: Story) -> None:
+async def test_two_hundred_clients__share_one_reader_that_ends_with_the_last(idle: Inside, told: Story) -> None:
     async with AsyncExitStack() as stack:
-        readers = []
-        for _ in range(20):
-            events = sent_events(await stack.enter_async_context(idle.site.stream(STREAM)))
-            readers.append(events)
+        streams = [await stack.enter_async_context(idle.site.stream(STREAM, key=key)) for key in (ADMIN, ANA) * 100]
+        readers = [sent_events(stream) for stream in streams]
+        for events in readers:
             await anext(events)
-        assert feeds() == 1
-        assert idle.api.open_streams == 20
+        assert (feeds(), idle.api.open_streams) == (1, 200)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert (await idle.site.get("/runs")).status == 200
         told.step(1, 2.0)
         for events in readers:
             assert [(await anext(events)).id for _ in range(3)] == ["2", "3", "4"]
@@ -128,31 +128,21 @@ async def test_clients__share_one_reader_that_ends_with_the_last_of_them(idle: I
     await until(lambda: feeds() == 0)
 
 
-async def test_client__that_leaves_before_its_first_line_is_no_error(idle: Inside, told: Story) -> None:
-    told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")
-    with captured_logs() as logs:
-        _, writer = await idle.site.connect()
-        path = f"/runs/{RUN}/logs/stream?tail={MAX_LINES}"
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
-        while not feeds():
-            await asyncio.sleep(0)
-        writer.transport.abort()  # while the log is read
-        await until(lambda: bool(logs))
-    assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
-
-
-async def test_client__that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
+async def test_client__that_leaves_or_reads_nothing_is_disconnected(tmp_path: Path) -> None:
     timeouts = HttpTimeouts(send_seconds=0.2)
     async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings), timeouts) as idle:
         told = Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
         told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")  # more than buffers have room for
-        _, writer = await idle.site.connect()
-        path = f"/runs/{RUN}/logs/stream?tail={MAX_LINES}"
         with captured_logs() as logs:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+            _, leaving = await idle.site.begin(f"{LOG}?tail={MAX_LINES}")
+            while not feeds():
+                await asyncio.sleep(0)
+            leaving.transport.abort()  # while the log is read
             await until(lambda: bool(logs))
-        writer.close()
-    assert [entry["http_status"] for entry in logs] == [499]
+            _, silent = await idle.site.begin(f"{LOG}?tail={MAX_LINES}")
+            await until(lambda: len(logs) == 2)
+        silent.close()
+    assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)] * 2
     assert idle.api.open_streams == 0
 
 
@@ -192,7 +182,7 @@ async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, told: Stor
     """The lines of the end are written just after the run has ended."""
     log = told.run.logs
     log.write_text("first\nsecond\nthird\n", encoding="utf-8")
-    async with idle.site.stream(f"/runs/{RUN}/logs/stream?tail=2") as response:
+    async with idle.site.stream(f"{LOG}?tail=2") as response:
         lines = sent_events(response)
         assert [(await anext(lines)).data for _ in range(2)] == ["second", "third"]
         with log.open("a", encoding="utf-8") as file:
@@ -218,15 +208,9 @@ async def test_log__of_an_ended_run_is_as_people_read_it(here: Site, run: RunDir
             assert (answer.status, await answer.read()) == (204, b"")
 
 
-async def test_log__of_a_run_that_has_none_yet_is_empty(idle: Inside, told: Story) -> None:
-    end(told)
-    assert await idle.site.events(f"/runs/{RUN}/logs/stream") == []
-    assert (await idle.site.get(f"/runs/{RUN}/logs")).text == ""
-
-
 async def test_log__is_held_as_far_as_a_client_may_ask(idle: Inside, told: Story) -> None:
     told.run.logs.write_text("".join(f"{number}\n" for number in range(MAX_LINES + 5)), encoding="utf-8")
-    async with idle.site.stream(f"/runs/{RUN}/logs/stream?tail=1") as response:
+    async with idle.site.stream(f"{LOG}?tail=1") as response:
         lines = sent_events(response)
         assert (await anext(lines)).data == str(MAX_LINES + 4)
         with told.run.logs.open("a", encoding="utf-8") as file:
@@ -239,38 +223,20 @@ async def test_log__is_held_as_far_as_a_client_may_ask(idle: Inside, told: Story
 async def test_log__with_control_characters_forges_no_event(idle: Inside, told: Story, sign: str) -> None:
     told.run.logs.write_bytes(f"x{sign}event: forged\nlast\n".encode())
     end(told)
-    events = await idle.site.events(f"/runs/{RUN}/logs/stream")
+    events = await idle.site.events(LOG)
     assert {event.event for event in events} == {""}
     assert events[-1].data == "last"
 
 
-async def test_two_hundred_idle_streams__cost_almost_nothing(idle: Inside, told: Story) -> None:
-    async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(idle.site.stream(STREAM, key=key)) for key in (ADMIN, ANA) * 100]
-        assert {one.status for one in streams} == {200}
-        assert idle.api.open_streams == 200
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            assert (await idle.site.get("/runs")).status == 200
-        end(told)
-        counts = [len([event async for event in sent_events(one)]) for one in streams]
-    assert counts == [5] * 200
-
-
 async def test_server__that_stops_ends_its_streams(tmp_path: Path) -> None:
-    readers: list[asyncio.StreamReader] = []
-    writers: list[asyncio.StreamWriter] = []
     async with embedded(tmp_path) as (settings, queue, _):
         Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
         async with inside(queue, with_api(settings), HttpTimeouts(stop_seconds=0.1)) as idle:
-            for path in (STREAM, f"{STREAM[:-7]}?wait=60"):
-                reader, writer = await idle.site.connect()
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
-                readers.append(reader)
-                writers.append(writer)
+            begun = [await idle.site.begin(path) for path in (STREAM, f"/runs/{RUN}?wait=60")]
             await until(lambda: idle.api.open_streams == 2)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            streamed, answered = [await reader.read() for reader in readers]
-        for writer in writers:
+            streamed, answered = [await reader.read() for reader, _ in begun]
+        for _, writer in begun:
             writer.close()
     assert streamed.startswith(b"HTTP/1.1 200 ") and b"id: 3" in streamed
     assert answered == b""

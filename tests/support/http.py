@@ -148,6 +148,12 @@ class Site:
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
+    async def begin(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Send a request on a connection of its own, and leave its answer where it is."""
+        reader, writer = await self.connect()
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+        return reader, writer
+
     async def say(self, data: bytes) -> bytes:
         """Send bytes on a connection of their own, and return all that comes back until it is closed."""
         reader, writer = await self.connect()
