@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support import processes
-from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, Place, place
+from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, OnChunk, Place, place
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import RunStore
@@ -20,7 +20,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
-from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, ScoreRecord, ScoreRequest
+from trainer.contracts.inference import EvalRecord, EvalRequest, ScoreRecord, ScoreRequest
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
 from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.queue.queue import JobQueue
@@ -246,9 +246,7 @@ class EndlessChild(InferenceChild):
 
     stopped = 0
 
-    async def answer(
-        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = print
-    ) -> InferenceRecord:
+    async def answer(self, record: InferenceRecord, on_chunk: OnChunk | None = None) -> InferenceRecord:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -317,9 +315,7 @@ class SlowChild(InferenceChild):
             self._looked_at.set()
         return float(self._looks if self._works else 1)
 
-    async def answer(
-        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = print
-    ) -> InferenceRecord:
+    async def answer(self, record: InferenceRecord, on_chunk: OnChunk | None = None) -> InferenceRecord:
         await self._looked_at.wait()
         return changed(record, response=changed(record.response, status="completed"))
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
-from tests.support.inference import RUN, Place
+from tests.support.inference import RUN, OnChunk, Place
 from tests.support.inference import place as instant_place
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
@@ -24,6 +25,8 @@ from trainer.contracts.inference import (
     GenerateRecord,
     GenerateRequest,
     GenerateResponse,
+    ScoreRecord,
+    ScoreRequest,
 )
 from trainer.contracts.inference_fields import InferenceRecord
 from trainer.store import keys
@@ -116,9 +119,7 @@ async def response_without_reader(here: Place, pid: int) -> GenerateResponse:
 class Patchy(InferenceChild):
     """Tells pieces twice, with gaps, and not all; or fails."""
 
-    async def answer(
-        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
-    ) -> InferenceRecord:
+    async def answer(self, record: InferenceRecord, on_chunk: OnChunk | None = None) -> InferenceRecord:
         assert isinstance(record, GenerateRecord) and on_chunk is not None
         request_id = record.response.request_id
         if record.request.prompt_text == "bad":
@@ -126,21 +127,20 @@ class Patchy(InferenceChild):
         for index, start, text in ((0, 0, "ab"), (1, 0, "x"), (0, 0, "ab"), (0, 5, "fg"), (0, 1, "bc"), (0, 0, "")):
             on_chunk(GenerateChunk(request_id=request_id, index=index, start=start, text=text))
         on_chunk(GenerateChunk(request_id=request_id, index=1, start=1, text="", stop_reason="eos"))
-        if record.request.prompt_text == "silent":
-            await asyncio.sleep(3)
+        if pause := {"quiet": 0.5, "silent": 3.0}.get(record.request.prompt_text or ""):
+            await asyncio.sleep(pause)
             on_chunk(GenerateChunk(request_id=request_id, index=0, start=3, text="d"))
-        update: dict[str, object] = {
-            "status": "completed",
-            "outputs": ("abcdefg", "x"),
-            "stop_reason": ("max_new_tokens", "eos"),
-        }
-        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
-        return record.model_copy(update=response)
+        reasons = ("max_new_tokens", "eos")
+        response = changed(record.response, status="completed", outputs=("abcdefg", "x"), stop_reason=reasons)
+        return changed(record, response=response)
 
 
-async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tmp_path: Path) -> None:
+async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.queue.inference_client._POLL_SECONDS", 0.1)  # so that it looks during the pause
     async with place(tmp_path, Patchy) as here:
-        told = await all_of(here.queue.inference.stream(RUN, long_text(prompt_text="silent")))
+        told = await all_of(here.queue.inference.stream(RUN, long_text(prompt_text="quiet")))
         with pytest.raises(AppError, match="Its weights are gone"):
             await all_of(here.queue.inference.stream(RUN, long_text(prompt_text="bad")))
     pieces = [(piece.index, piece.start, piece.text) for piece in told if isinstance(piece, GenerateChunk)]
@@ -148,7 +148,7 @@ async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tm
     assert isinstance(told[-1], GenerateResponse)
 
 
-async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Path) -> None:
+async def test_server_that_goes_away__is_told_to_who_asks_for_anything(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
         reading = here.queue.inference.stream(RUN, long_text(prompt_text="silent"))
         await first_of(reading)
@@ -158,9 +158,11 @@ async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Pa
                 await code_of(all_of(reading)),
                 await code_of(here.queue.inference.ask(RUN, ChatRequest(message="a"))),
                 await code_of(here.queue.inference.get_chat(RUN, "a")),
+                await code_of(here.queue.inference.submit(RUN, ScoreRequest(text="a"))),
+                await code_of(here.queue.inference.get(ScoreRecord, RUN, "a")),
             ]
             await until(lambda: any(line["event"] == "chunk_publication_failed" for line in logs))
-    assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 3
+    assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 5
 
 
 async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> None:
@@ -201,13 +203,10 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
 class Echo(InferenceChild):
     """Says what was said, and how many turns there were before."""
 
-    async def answer(
-        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
-    ) -> InferenceRecord:
+    async def answer(self, record: InferenceRecord, on_chunk: OnChunk | None = None) -> InferenceRecord:
         assert isinstance(record, ChatRecord)
-        update: dict[str, object] = {"status": "completed", "answer": f"{len(record.turns)} {record.request.message}"}
-        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
-        return record.model_copy(update=response)
+        answer = f"{len(record.turns)} {record.request.message}"
+        return changed(record, response=changed(record.response, status="completed", answer=answer))
 
 
 async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_path: Path) -> None:

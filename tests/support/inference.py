@@ -33,6 +33,7 @@ from trainer.store.store import Store, connect
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
 
+OnChunk = Callable[[GenerateChunk], None]
 RUN = "char_lstm-1"
 TEXT = "a secret text of somebody"
 REQUESTS: dict[str, InferenceRequest] = {
@@ -54,9 +55,7 @@ class InstantChild(InferenceChild):
 
     answers = 0
 
-    async def answer(
-        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
-    ) -> InferenceRecord:
+    async def answer(self, record: InferenceRecord, on_chunk: OnChunk | None = None) -> InferenceRecord:
         self.answers += 1
         if record.user_id == SPOILT:
             return failed_record(record, RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")))

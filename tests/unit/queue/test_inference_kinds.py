@@ -2,18 +2,20 @@
 
 import pytest
 
+from tests.support.inference import REQUESTS
 from tests.support.refusals import refused
 from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.models import Objective
-from trainer.queue.inference_kinds import check_generates, check_scores
+from trainer.queue.inference_kinds import KINDS, check_scores
 
 
-def test_generation__is_refused_for_a_model_that_fills_gaps() -> None:
-    check_generates("causal_lm")
+@pytest.mark.parametrize("kind", ["generate", "complete", "predict", "chat"])
+def test_generation__is_refused_for_a_model_that_fills_gaps(kind: str) -> None:
+    KINDS[kind].supports(REQUESTS[kind], "causal_lm")
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "cannot generate text"):
-        check_generates("masked_lm")
+        KINDS[kind].supports(REQUESTS[kind], "masked_lm")
 
 
 @pytest.mark.parametrize(
