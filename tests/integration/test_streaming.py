@@ -154,13 +154,12 @@ async def test_server_that_goes_away__is_told_to_who_asks_for_anything(tmp_path:
         await first_of(reading)
         with captured_logs() as logs:
             await here.services.stop()
-            codes = [
-                await code_of(all_of(reading)),
-                await code_of(here.queue.inference.ask(RUN, ChatRequest(message="a"))),
-                await code_of(here.queue.inference.get_chat(RUN, "a")),
-                await code_of(here.queue.inference.submit(RUN, ScoreRequest(text="a"))),
-                await code_of(here.queue.inference.get(ScoreRecord, RUN, "a")),
-            ]
+            client = here.queue.inference
+            asked: tuple[Awaitable[object], ...] = (
+                *(all_of(reading), client.ask(RUN, ChatRequest(message="a")), client.get_chat(RUN, "a")),
+                *(client.submit(RUN, ScoreRequest(text="a")), client.get(ScoreRecord, RUN, "a")),
+            )
+            codes = await asyncio.gather(*map(code_of, asked))
             await until(lambda: any(line["event"] == "chunk_publication_failed" for line in logs))
     assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 5
 
