@@ -3,16 +3,16 @@
 import errno
 import math
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from tests.support.markers import slow_except
 from tests.support.resumed import EVERYTHING, assert_continued, run_in
 from tests.support.tiny_models import Run
+from tests.support.torch_calls import TorchCalls
 from tests.support.trainings import Told, observed
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
@@ -139,35 +139,14 @@ def test_fault_after_the_numbers_went_wrong__saves_nothing(rare: Run, fault: Fau
     assert saved_state(rare) is None
 
 
-WEIGHT_GROUPS = 2
-"""With weight decay and without."""
-
-
-class Function(Protocol):
-    __name__: str
-
-    def __call__(self, *args: object, **kwargs: object) -> object: ...
-
-
-class FailingUpdate(TorchFunctionMode):
-    """Fails when AdamW moves the last group of weights of a step."""
-
-    def __init__(self, updates: int) -> None:
-        super().__init__()
-        self._updates_left = updates
-
-    def __torch_function__(
-        self, func: Function, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
-    ) -> object:
-        if func.__name__ == "_fused_adamw_":
-            self._updates_left -= 1
-            if self._updates_left == 0:
-                raise LookupError("the optimizer's bug")
-        return func(*args, **(kwargs or {}))
-
-
 def test_fault_while_the_weights_move__leaves_the_older_checkpoint(run: Run, whole: Told) -> None:
-    with FailingUpdate(7 * WEIGHT_GROUPS):
+    updates = iter(range(1, 100))
+
+    def fail(function: str, _: tuple[object, ...]) -> None:
+        if function == "_fused_adamw_" and next(updates) == 14:  # a step moves two groups of weights
+            raise LookupError("the optimizer's bug")
+
+    with TorchCalls(fail):
         rows = failed(run, run.fresh_model())
     state = saved_state(run)
     assert state is not None and state.step == 5, "validated every 5 steps, and the best so far"
