@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer
 from trainer.contracts.base import changed
@@ -27,17 +28,33 @@ def save(folder: Path, config: RnnConfig = CONFIG, written: RnnConfig | None = N
 
 
 @pytest.mark.process
-def test_load__does_not_load_the_compiler_of_torch(tmp_path: Path) -> None:
+def test_process__loads_no_compiler_and_the_library_of_transformers_late(tmp_path: Path) -> None:
+    """Neither a step of the optimizers nor a model that is loaded needs torch's compiler."""
     initializations: list[Initialization] = ["torch", "keyboard"]
     for initialization in initializations:
         save(tmp_path / initialization, changed(CONFIG, initialization=initialization))
-    program = (
-        "import pathlib, sys; from trainer.inference.model_files import load_model;"
-        f" [load_model(pathlib.Path({str(tmp_path)!r}, name)) for name in {initializations}];"
-        " print('torch._dynamo' in sys.modules)"
+    program = """
+import os, pathlib, sys; before = dict(os.environ)
+import torch, trainer.worker.children.inference_server, trainer.worker.children.train_child
+from tests.support.families import model_of
+from trainer.contracts.training_options import OptimizerConfig
+from trainer.inference.model_files import load_model
+from trainer.training.update_rules import UpdateRule, WeightGroup
+for folder in pathlib.Path(sys.argv[1]).iterdir():
+    load_model(folder)
+for name in ("adamw", "adam", "sgd"):
+    weight = torch.ones(2, requires_grad=True)
+    weight.grad = torch.ones(2)
+    UpdateRule(OptimizerConfig(name=name), [WeightGroup([weight], None)]).step(0.1)
+model_of("lstm both")
+assert not {"torch._dynamo", "transformers"} & set(sys.modules)
+model_of("gpt2")
+assert "transformers" in sys.modules and os.environ == before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, check=False, capture_output=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])

@@ -1,8 +1,6 @@
 """The transformers against the models of the library itself, with the same weights."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
@@ -66,19 +64,6 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
         found: object = getattr(made, f"{token}_token_id")
         assert found == expected
     assert sorted(VOCABULARY.special_ids.all) == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.process
-def test_import_of_the_library__is_late_and_leaves_the_environment() -> None:
-    program = (
-        "import os, sys; before = dict(os.environ); "
-        "import trainer.worker.children.inference_server, trainer.worker.children.train_child;"
-        "from tests.support.families import model_of; model_of('lstm both');"
-        "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules;"
-        "assert os.environ == before"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("name", "count"), [("gpt2", 5), ("bert", 5)])  # two of each layer, and the embedding's

@@ -1,8 +1,6 @@
 """The update rules and the loss scale move weights as torch's classes do, bit for bit."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -138,19 +136,3 @@ def test_fp16__scales_the_loss_and_skips_a_step_with_infinite_gradients(tmp_path
         assert torch.equal(ours, theirs)
     assert again.state()["scaler"] == optimizers[1].state()["scaler"] != {}
     assert optimizers[0].state()["scaler"] == {}
-
-
-@pytest.mark.process
-def test_steps__do_not_load_the_compiler_of_torch() -> None:
-    program = """
-import sys, torch
-from trainer.contracts.training_options import OptimizerConfig
-from trainer.training.update_rules import UpdateRule, WeightGroup
-for name in ("adamw", "adam", "sgd"):
-    weight = torch.ones(2, requires_grad=True)
-    weight.grad = torch.ones(2)
-    UpdateRule(OptimizerConfig(name=name), [WeightGroup([weight], None)]).step(0.1)
-print("torch._dynamo" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
