@@ -29,8 +29,9 @@ from tests.support.families import (
     with_vocabulary,
 )
 from tests.support.markers import slow_except
+from tests.support.resumed import assert_continued
 from tests.support.tiny_models import Run, make_run, tensor_of
-from tests.support.trainings import TEXT, after, digest, figures, observed, timeless
+from tests.support.trainings import TEXT, after, digest, observed
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build
 from trainer.models.base import concatenate_states, select_rows
@@ -77,7 +78,7 @@ def test_padding_and_neighbours__change_nothing(name: str) -> None:
 
 
 @every_causal_family
-def test_state__in_steps_the_answer_is_that_of_the_complete_sequence(name: str) -> None:
+def test_states__in_steps_alone_or_together_answer_as_the_complete_sequence(name: str) -> None:
     model = model_of(name)
     ids = torch.randint(VOCABULARY.size, (3, 12))
     with torch.inference_mode():
@@ -86,15 +87,7 @@ def test_state__in_steps_the_answer_is_that_of_the_complete_sequence(name: str) 
         for first, end in pairwise([0, 5, 8, 9, 10, 11, 12]):
             answer, state = model.forward_with_state(ids[:, first:end], state)
             answers.append(answer)
-    assert float((complete - torch.cat(answers, dim=1)).abs().max()) < 1e-5
-
-
-@every_causal_family
-def test_states__of_sequences_of_different_lengths_go_on_together(name: str) -> None:
-    model = model_of(name)
-    ids = torch.randint(VOCABULARY.size, (2, 12))
-    with torch.inference_mode():
-        complete = model.forward(ids)
+        assert float((complete - torch.cat(answers, dim=1)).abs().max()) < 1e-5
         states = [model.forward_with_state(ids[i : i + 1, :n], model.initial_state(1))[1] for i, n in ((0, 3), (1, 8))]
         state = select_rows(concatenate_states(states), [1, 0])
         for k in range(3):
@@ -132,21 +125,16 @@ def test_model__of_no_vocabulary_or_nothing_to_checkpoint_is_refused() -> None:
 
 
 @every_family
-def test_evaluation__draws_nothing_and_training_does(name: str) -> None:
-    model = model_of(name)
-    assert torch.equal(model.forward(IDS), model.forward(IDS))
-    if name not in ("gpt2", "bert", *OTHERS):  # of which the small ones have no dropout
-        model.train()
-        assert not torch.equal(model.forward(IDS), model.forward(IDS))
-
-
-@every_family
-def test_fresh_model__is_nearly_uniform_and_that_of_its_seed(name: str) -> None:
+def test_fresh_model__is_nearly_uniform_and_draws_in_training_only(name: str) -> None:
     model, again = (model_of(name, vocabulary(67, mask=4), lively=False) for _ in range(2))
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
     assert math.isclose(-float(log_p.mean()), math.log(67), rel_tol=0.05)
-    assert digest(model) == digest(again)
+    assert digest(model) == digest(again), "its seed decides all of it"
+    assert torch.equal(model.forward(IDS), model.forward(IDS))
+    if name not in ("gpt2", "bert", *OTHERS):  # of which the small ones have no dropout
+        model.train()
+        assert not torch.equal(model.forward(IDS), model.forward(IDS))
 
 
 @every_family
@@ -223,9 +211,7 @@ def test_resume__goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     then = observed(run, resume=True)
     assert first.result.stopped == "pause"
     kept = [row for row in first.rows if row.step <= first.result.state.curve.step]
-    assert timeless(kept + then.rows) == timeless(complete.rows)
-    assert digest(then.model) == digest(complete.model)
-    assert figures(then.result) == figures(complete.result)
+    assert_continued(complete, kept, then)
 
 
 @every_family

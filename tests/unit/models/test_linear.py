@@ -104,11 +104,7 @@ def test_packed_linear__is_the_product_of_matrices(dtype: torch.dtype, error: fl
 # the last two shapes are multiplied by torch, on some CPUs by oneDNN
 @pytest.mark.parametrize("shape", [(1, 64, 65), (3, 64, 65), (2100, 64, 65), (16, 512, 1024)], ids=str)
 def test_product_into__gives_the_product(
-    shape: tuple[int, int, int],
-    is_intel: bool,
-    is_onednn: bool,
-    is_contiguous: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, int, int], is_intel: bool, is_onednn: bool, is_contiguous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear_module, "IS_INTEL", is_intel)
     monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", is_onednn)
