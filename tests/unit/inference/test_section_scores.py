@@ -91,7 +91,11 @@ def textbook(sections: Sequence[str], model: LanguageModel = MODEL) -> object:
     return pytest.approx(found, rel=1e-5, nan_ok=True)
 
 
-def test_losses__are_those_of_each_section_from_a_zero_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_tokens", [8, 1 << 17])
+def test_losses__are_those_of_each_section_from_a_zero_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
+) -> None:
+    monkeypatch.setattr(section_scores, "_BATCH_TOKENS", batch_tokens)
     losses = Losses(tmp_path).compute()
     assert losses.nats() == textbook(SECTIONS)
     assert losses.column("section") == [number for number, text in enumerate(SECTIONS) for _ in text]
@@ -145,13 +149,6 @@ def test_transformer__scores_every_token_of_a_section_beyond_its_context(tmp_pat
     assert len(found) == len(section) == 99
     assert found[1:POSITIONS] == pytest.approx(surprisals(model, CHAR.encode(section)[:POSITIONS]), rel=1e-4)
     assert not any(map(math.isnan, found[1:]))
-
-
-def test_long_text__is_scored_in_batches_of_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(section_scores, "_BATCH_TOKENS", 8)
-    losses = Losses(tmp_path, modes=UNK).compute()
-    assert losses.column("section") == [number for number, text in enumerate(SECTIONS) for _ in text]
-    assert losses.nats() == textbook(SECTIONS)
 
 
 def test_run__that_normalizes_differently_is_refused(tmp_path: Path) -> None:
