@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import tokenizers
 from pydantic import JsonValue
 
 from tests.support import ROOT
-from tests.support.tiny_models import char_tokenizer
+from tests.support.tiny_models import char_tokenizer, library_tokenizer
 from trainer.artifacts.runs import RunStore
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.char import SPECIAL_TOKENS
@@ -38,10 +37,9 @@ def test_documents__take_the_smallest_type(characters: int, bytes_per_id: int) -
     assert ids[1:-1] == list(range(4, characters + 4))
 
 
-def test_library_file__decodes_equally_and_skips_special_tokens(tmp_path: Path) -> None:
+def test_library_file__decodes_equally_and_skips_special_tokens() -> None:
     ours = char_tokenizer(IPA)
-    ours.save(tmp_path)
-    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library = library_tokenizer(ours)
     vocabulary: dict[str, int] = library.get_vocab()
     assert vocabulary == {name: token_id for token_id, name in enumerate(ours.names)}
     assert ours.names == [*SPECIAL_TOKENS, *sorted(set("".join(IPA)))]

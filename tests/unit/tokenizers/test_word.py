@@ -1,6 +1,5 @@
 """The word tokenizer: its order, its spaces, its file."""
 
-from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
@@ -9,11 +8,9 @@ import tokenizers
 
 from tests.support.properties import for_all_pairs
 from tests.support.strategies import texts
-from tests.support.tiny_models import library_tokenizer, make_run, tokenizer_of, write
-from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import read_lines
+from tests.support.tiny_models import library_tokenizer, tokenizer_of
 from trainer.tokenizers.word import with_spaces
-from trainer.training.batches import NO_TARGET
+from trainer.training.batches import NO_TARGET, Rows
 
 
 def test_ids__are_the_unknown_word_the_end_and_words_as_they_came() -> None:
@@ -34,12 +31,6 @@ def test_name_of_an_unknown_token__in_a_text_counts_as_unknown(name: str) -> Non
     assert library_tokenizer(tokenizer).encode(f"the {name} sat", add_special_tokens=False).ids == [2, 0, 3]
 
 
-def test_documents__are_words_and_an_end_of_each_line_that_is_not_blank(tmp_path: Path) -> None:
-    tokenizer, lines = tokenizer_of("word", ["a b"]), read_lines(write(tmp_path, ["a x b", "", "b"]), Normalization())
-    ids: list[int] = tokenizer.encode_documents("\n".join(lines)).tolist()
-    assert ids == [2, 0, 3, 1, 3, 1]
-
-
 def test_vocabulary__keeps_the_most_frequent_in_the_order_of_the_text() -> None:
     lines = ["c a a", "b b c", "d a"]
     assert tokenizer_of("word", lines, min_frequency=2).encode("c a b d") == [2, 3, 4, 0]
@@ -48,18 +39,17 @@ def test_vocabulary__keeps_the_most_frequent_in_the_order_of_the_text() -> None:
     assert tokenizer_of("word", lines, vocab_size=1).vocab_size == 2
 
 
-def test_rows__begin_at_the_end_of_a_line_and_predict_every_id(tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path, [f"a b{i % 3} c" for i in range(20)], model_family="lstm", tokenizer={"method": "word"}, max_seq_len=8
-    )
-    ids: list[int] = run.corpus.ids["train"].tolist()
-    rows = run.corpus.rows("train", 8)
+def test_rows__begin_at_the_end_of_a_line_and_predict_every_id() -> None:
+    tokenizer = tokenizer_of("word", ["a b c"])
+    documents = tokenizer.encode_documents("\n".join(["a b c", "a x c"] * 10))
+    ids: list[int] = documents.tolist()
+    rows = Rows(documents, 8, tokenizer.special_ids)
     batch = rows.batch(np.arange(len(rows)))
     inputs: list[int] = batch.inputs.flatten().tolist()
     targets: list[int] = batch.targets.flatten().tolist()
     assert inputs[: len(ids)] == [1, *ids[:-1]]
     assert targets == [*ids, *[NO_TARGET] * (len(targets) - len(ids))]
-    assert batch.tokens == run.corpus.sizes["train"].tokens == len(ids)
+    assert batch.tokens == len(ids) == 80
     assert set(inputs[len(ids) :]) <= {1}
 
 
