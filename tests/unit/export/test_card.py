@@ -14,21 +14,11 @@ from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import changed
-from trainer.contracts.runs import DataFacts, Environment, Leak, SplitSizes
+from trainer.contracts.runs import Leak
 from trainer.contracts.tokenizers import Normalization
+from trainer.contracts.training_options import Provenance
 from trainer.export.card import FolderFormat, model_card
 from trainer.export.folders import export_folder
-
-ENVIRONMENT = Environment(
-    python="3.11",
-    libraries={"torch": "2"},
-    cpu="x",
-    gpu=None,
-    threads=2,
-    cpu_capability="AVX2",
-    device="cpu",
-    git_commit=None,
-)
 
 
 def without_hash(card: str) -> str:
@@ -60,21 +50,18 @@ def test_card_of_a_graph__says_its_inputs(
     assert without_hash(card) == snapshot
 
 
-def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+def test_card_of_a_trained_run__says_all_that_is_known(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
     [run] = RunStore(tmp_path / "artifacts").all()
-    assert without_hash(exported(run, tmp_path / "out", "hf")) == snapshot
-
-
-def test_card__says_all_that_is_known_of_a_run(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    run = finished_run(tmp_path, "gru", provenance={"source_corpus": "a fairy tale"})
+    assert "| CPU | AMD EPYC, 1 thread |" in exported(run, tmp_path / "out", "hf")
     manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
-    size = SplitSizes(lines=1, chars=1, tokens=1)
-    leaking = changed(size, leak=Leak(lines=0.5, words=0.25))
+    assert manifest.data is not None and manifest.data.test is not None and manifest.environment is not None
+    leaking = changed(manifest.data.test, leak=Leak(lines=0.5, words=0.25))
     known = changed(
         manifest,
-        data=DataFacts(corpus=manifest.effective.corpus, train=size, validation=size, test=leaking),
-        environment=ENVIRONMENT,
+        effective=changed(manifest.effective, provenance=Provenance(source_corpus="a fairy tale")),
+        data=changed(manifest.data, test=leaking),
+        environment=changed(manifest.environment, cpu_capability="AVX2"),
         metrics=changed(manifest.metrics, best_margin=0.0625),
     )
     lower = changed(tokenizer, normalization=Normalization(lowercase=True))
