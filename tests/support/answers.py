@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support.families import vocabulary
-from tests.support.tiny_models import POEM, char_tokenizer, tensor_of, tokenizer_of
+from tests.support.tiny_models import POEM, TableModel, char_tokenizer, tensor_of, tokenizer_of
 from trainer.config.validation import parse
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.scoring import ScoringJob, score_texts
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 
 LETTERS = char_tokenizer(["abcdefgh"])
@@ -104,30 +104,17 @@ def continue_greedily(model: LanguageModel, tokenizer: Tokenizer, ids: Sequence[
     return written
 
 
-class Script(LanguageModel):
-    """A model whose next token after each one is given; the state is the last token."""
+class Script(TableModel):
+    """A model whose next token after each one is given."""
 
     def __init__(self, follows: Mapping[int, int], size: int = LETTERS.vocab_size) -> None:
-        super().__init__(vocabulary(size), "causal_lm")
-        self._embedding = nn.Embedding(size, 1)
+        super().__init__(vocabulary(size))
         self.table = torch.full((size, size), -100.0)
         for token in range(size):
             self.table[token, follows.get(token, EOS)] = 100.0
 
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.table[ids]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden
-
-    def initial_state(self, batch: int) -> ModelState:
-        return (torch.zeros(1, batch, 1),)
-
-    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        return self.table[ids], state
-
-    def input_embedding(self) -> nn.Embedding:
-        return self._embedding
 
 
 def spelling(text: str) -> Script:

@@ -42,6 +42,8 @@ CAUSAL += [name for name in OTHERS if "causal_lm" in CONFIGS[name].objectives]
 MASKED += [name for name in OTHERS if "causal_lm" not in CONFIGS[name].objectives]
 TRANSFORMERS = ["gpt2", "llama", "qwen", "bert"]
 TRANSFORMERS += [name for name in OTHERS if issubclass(CONFIGS[name], TransformerConfig)]
+READ_ONCE = [name for name in TRANSFORMERS if name in CAUSAL]
+"""Those whose context is limited, though they read from left to right."""
 POSITIONS = 24
 CHAR_IDS = SpecialIds(pad=0, unk=1, bos=2, eos=3)
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
 import tokenizers
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tests.support.families import vocabulary
 from trainer.config.presets import resolve
@@ -16,13 +19,13 @@ from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
-from trainer.data.corpus import SplitRule
+from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.inference.sampling import Doubles
 from trainer.models import build
-from trainer.models.base import LanguageModel
+from trainer.models.base import LanguageModel, ModelState
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Text, Tokenizer, Vocabulary, vocabulary_of
+from trainer.tokenizers.base import Ids, Text, Tokenizer, Vocabulary, vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
 from trainer.training.device import Compute, seed_everything
@@ -66,6 +69,12 @@ class Run(NamedTuple):
     def fresh_model(self) -> LanguageModel:
         seed_everything(self.effective.seed)
         return build(self.effective.model, vocabulary_of(self.tokenizer), self.effective.objective)
+
+    def lines(self, split: Split) -> list[str]:
+        """The normalized lines of a split, from the corpus itself."""
+        request = self.effective
+        rule = SplitRule(request.holdout_fraction, request.test_fraction, request.split_seed, request.split_by)
+        return lines_in(SplitCorpus(self.folder / "corpus.txt", self.tokenizer.normalization, rule).lines(split))
 
     def train(
         self,
@@ -163,15 +172,44 @@ def small_model(
     return model.eval()
 
 
-def tensor_of(rows: list[list[int]]) -> torch.Tensor:
+class TableModel(LanguageModel):
+    """A model without a state, whose logits are what `hidden_states` gives; a row of its embedding for each token."""
+
+    def __init__(self, tokens: Vocabulary) -> None:
+        super().__init__(tokens, "causal_lm")
+        self.embedding = nn.Embedding(tokens.size, tokens.size)
+
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        rows: Tensor = self.embedding(ids)
+        return rows
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+    def initial_state(self, batch: int) -> ModelState:
+        return (torch.zeros(1, batch, 1),)
+
+    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        return self.forward(ids), state
+
+    def input_embedding(self) -> nn.Embedding:
+        return self.embedding
+
+
+def tensor_of(rows: list[list[int]]) -> Tensor:
     return torch.tensor(rows)
 
 
-def doubles(tensor: torch.Tensor) -> Doubles:
+def doubles(tensor: Tensor) -> Doubles:
     array: Doubles = tensor.numpy()
     return array
 
 
-def floats(tensor: torch.Tensor) -> list[float]:
+def integers(array: "Ids | NDArray[np.int64] | Tensor") -> list[int]:
+    values: list[int] = array.flatten().tolist()
+    return values
+
+
+def floats(tensor: Tensor) -> list[float]:
     values: list[float] = tensor.tolist()
     return values

@@ -10,11 +10,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tests.support.families import vocabulary
-from tests.support.tiny_models import POEM, Run
+from tests.support.tiny_models import POEM, Run, TableModel
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.events import Progress
-from trainer.models.base import LanguageModel, ModelState
-from trainer.training.checkpoint import CheckpointStore
+from trainer.models.base import LanguageModel
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult
 from trainer.training.progress import CurveRow
 
@@ -34,19 +34,25 @@ class Told(NamedTuple):
     saved: list[SavedCheckpoint]
 
 
-def observed(run: Run, *, should_stop: Callable[[], StopReason | None] = lambda: None, resume: bool = False) -> Told:
+def observed(
+    run: Run,
+    *,
+    should_stop: Callable[[], StopReason | None] = lambda: None,
+    resume: Checkpoint | bool = False,
+    store: CheckpointStore | None = None,
+    parent: LanguageModel | None = None,
+) -> Told:
+    """Train, if wished on from a checkpoint or the last one; without one, from the weights of a parent if given."""
     rows: list[CurveRow] = []
     progress: list[Progress] = []
     saved: list[SavedCheckpoint] = []
-    store = CheckpointStore(run.folder / "checkpoints")
-    model = run.fresh_model()
-    result = run.train(
-        model,
-        store=store,
-        resume=store.recover().checkpoint if resume else None,
-        callbacks=TrainingCallbacks(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
-    )
-    return Told(result, model, rows, progress, saved)
+    store, model = store or CheckpointStore(run.folder / "checkpoints"), run.fresh_model()
+    checkpoint = resume if isinstance(resume, Checkpoint) else store.recover().checkpoint if resume else None
+    if checkpoint is None and parent is not None:
+        weights: dict[str, Tensor] = parent.state_dict()
+        model.load_state_dict(weights)
+    told = TrainingCallbacks(rows.append, lambda make: progress.append(make()), saved.append, should_stop)
+    return Told(run.train(model, store=store, resume=checkpoint, callbacks=told), model, rows, progress, saved)
 
 
 def losses(rows: list[CurveRow]) -> list[float]:
@@ -54,7 +60,10 @@ def losses(rows: list[CurveRow]) -> list[float]:
 
 
 def digest(model: LanguageModel) -> str:
-    weights: dict[str, Tensor] = model.state_dict()
+    return digest_of(model.state_dict())
+
+
+def digest_of(weights: dict[str, Tensor]) -> str:
     return sha256(save(weights)).hexdigest()
 
 
@@ -81,16 +90,15 @@ def after(calls: int, reason: StopReason) -> Callable[[], StopReason | None]:
     return lambda: reason if next(asked) >= calls else None
 
 
-class Bad(LanguageModel):
+class Bad(TableModel):
     """A model that fails in the way that it is told."""
 
     def __init__(self, failure: str) -> None:
-        super().__init__(vocabulary(40), "causal_lm")
+        super().__init__(vocabulary(40))
         self._failure = failure
-        self.embedding = torch.nn.Embedding(40, 40)
 
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.embedding(ids)
+        logits = super().hidden_states(ids)
         if self._failure == "nan":
             return logits * math.nan
         if self._failure == "nan in validation" and not self.training:
@@ -102,15 +110,3 @@ class Bad(LanguageModel):
         if self._failure == "bug":
             raise RuntimeError("bug")
         return logits
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden
-
-    def initial_state(self, batch: int) -> ModelState:
-        return (torch.zeros(1, batch, 1),)
-
-    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        return self.forward(ids), state
-
-    def input_embedding(self) -> torch.nn.Embedding:
-        return self.embedding

@@ -1,8 +1,7 @@
-"""Checkpoints are loaded complete or refused, run no code, and an earlier checkpoint remains."""
+"""Checkpoints are loaded complete or refused, run no code, and an earlier or a scheduled one remains."""
 
 import zipfile
 from collections.abc import Callable
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -14,12 +13,16 @@ from torch import Tensor
 
 from tests.support.checkpoints import Evil, checkpoint, names, same
 from tests.support.refusals import refused
+from tests.support.tiny_models import Run, make_run
+from tests.support.trainings import DROPOUT, TEXT, after, digest, digest_of, observed
 from tests.support.waiting import captured_logs
-from trainer.artifacts.checkpoint_files import CheckpointManifest
-from trainer.contracts.base import FileRecord, changed
+from trainer.artifacts.checkpoint_files import CheckpointManifest, TrainingState
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.system.files import Disk
+from trainer.contracts.events import Progress
+from trainer.system.files import Disk, file_records, read_record
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
+from trainer.training.loop import TrainingCallbacks
 
 FILES = ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"]
 
@@ -151,11 +154,8 @@ BOMBS: dict[str, Callable[[Checkpoint], bytes]] = {
 def seal(folder: Path) -> None:
     """Make a checkpoint's manifest fit its files, as somebody would who wants them to be believed."""
     (folder / "manifest.json").unlink(missing_ok=True)
-    files = tuple(
-        FileRecord(path=path.name, bytes=path.stat().st_size, sha256=sha256(path.read_bytes()).hexdigest())
-        for path in sorted(folder.iterdir())
-    )
-    (folder / "manifest.json").write_text(CheckpointManifest(files=files).model_dump_json(), encoding="utf-8")
+    manifest = CheckpointManifest(files=file_records(folder, folder.iterdir()))
+    (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -243,3 +243,96 @@ def test_first_save_of_an_attempt__is_the_only_one_that_is_read_back(tmp_path: P
     save(store, 2)
     assert names(tmp_path) == ["step-1", "step-2"]
     assert same(checkpoint(1), store.recover().checkpoint)
+
+
+SCHEDULED: dict[str, object] = {"model": DROPOUT, "num_epochs": 1, "batch_size": 8, "checkpoint_schedule": [0, 2, 5]}
+
+
+def digests_of(run: Run) -> dict[int, str]:
+    store = CheckpointStore(run.folder / "checkpoints")
+    return {step: digest_of(store.scheduled_weights(step)) for step in store.scheduled_steps()}
+
+
+def seen(run: Run) -> dict[int, str]:
+    """The weights after each step, as they are looked at from outside."""
+    model = run.fresh_model()
+    found = {0: digest(model)}
+
+    def look(read: Callable[[], Progress]) -> None:
+        found[read().step] = digest(model)
+
+    run.train(model, store=CheckpointStore(run.folder / "elsewhere"), callbacks=TrainingCallbacks(on_step=look))
+    return found
+
+
+def test_training__keeps_the_weights_of_scheduled_steps_and_tells_of_each(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT, **SCHEDULED)
+    after_step = seen(run)
+    told = observed(run)
+    last = told.result.state.step
+    assert last > 5
+    assert digests_of(run) == {step: after_step[step] for step in (0, 2, 5, last)}
+    assert {0, 2, 5, last} <= {saved.step for saved in told.saved}
+    kept = tmp_path / "checkpoints" / "scheduled" / "step-5"
+    assert names(kept) == ["manifest.json", "model.safetensors", "state.json"]
+    assert read_record(kept / "state.json", TrainingState).step == 5
+
+
+def test_training__interrupted_anywhere_keeps_the_same(tmp_path: Path) -> None:
+    for name in ("whole", "0", "3", "5", "8"):
+        (tmp_path / name).mkdir()
+    whole = make_run(tmp_path / "whole", TEXT, **SCHEDULED)
+    observed(whole)
+    for calls in (0, 3, 5, 8):
+        run = make_run(tmp_path / str(calls), TEXT, **SCHEDULED)
+        observed(run, should_stop=after(calls, "pause"))
+        observed(run, resume=True)
+        assert digests_of(run) == digests_of(whole), calls
+
+
+def test_training_that_ends_early__keeps_its_last_step_and_nothing_without_a_schedule(tmp_path: Path) -> None:
+    early: dict[str, object] = {"enabled": True, "patience": 1, "min_delta": 100.0}
+    for schedule, expected in (([0, 2, 5], [0, 2, 5]), (None, [])):
+        changes: dict[str, object] = {"early_stopping": early, "num_epochs": 9, "checkpoint_schedule": schedule}
+        run = make_run(tmp_path, TEXT, **SCHEDULED | changes)
+        result = run.train(run.fresh_model())
+        assert result.early_stopped
+        assert list(digests_of(run)) == [*expected, result.state.step]
+
+
+def keep(store: CheckpointStore, step: int, *, seed: int = 0) -> dict[str, Tensor]:
+    state, weights, _ = checkpoint(step, seed=seed)
+    store.save_scheduled(state, weights)
+    return weights
+
+
+def test_kept_weights__outlive_later_checkpoints_and_are_written_once(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    first = keep(store, 1)
+    for step in range(2, 7):
+        store.save(checkpoint(step, step))
+    keep(store, 1, seed=9)
+    (tmp_path / "scheduled" / ".tmp-step-4").mkdir()
+    assert store.recover().checkpoint is not None
+    assert names(tmp_path / "scheduled") == ["step-1"]
+    assert names(tmp_path) == ["scheduled", "step-5", "step-6"]
+    assert digest_of(store.scheduled_weights(1)) == digest_of(first)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors"])
+def test_kept_weights__with_a_flipped_bit_are_refused(tmp_path: Path, file: str) -> None:
+    store = CheckpointStore(tmp_path)
+    keep(store, 3)
+    path = tmp_path / "scheduled" / "step-3" / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with refused(ErrorCode.CHECKPOINT_CORRUPT):
+        store.scheduled_weights(3)
+
+
+def test_kept_weights__are_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    keep(CheckpointStore(tmp_path), 3)
+    (tmp_path / "scheduled" / "step-3").rename(tmp_path / "step-3")
+    found = CheckpointStore(tmp_path).recover()
+    assert found.checkpoint is None and len(found.quarantined) == 1

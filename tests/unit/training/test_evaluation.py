@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.support.answers import surprisals
 from tests.support.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel, losses_by_hand, windows_by_hand
 from tests.support.refusals import refused
-from tests.support.tiny_models import POEM, Run, char_tokenizer, floats, lines_in, make_run, small_model
+from tests.support.tiny_models import POEM, Run, char_tokenizer, integers, make_run, small_model
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.inference.windows import windows
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -48,16 +48,6 @@ def _run(tmp_path: Path) -> Run:
     return make_run(tmp_path, test_fraction=0.3, holdout_fraction=0.2)
 
 
-def texts_of(run: Run) -> list[str]:
-    rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.split_seed)
-    corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    return lines_in(corpus.lines("test"))
-
-
-def lines_of(run: Run) -> list[list[int]]:
-    return [run.tokenizer.encode(line) for line in texts_of(run)]
-
-
 def evaluated(model: LanguageModel, run: Run) -> Evaluation:
     return evaluate(model, run.corpus.documents("test"), run.compute)
 
@@ -77,7 +67,8 @@ def measured(run: Run, model: LanguageModel, effective: EffectiveRequest | None 
 @pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
 def test_loss_and_accuracy__are_those_by_hand_over_whole_lines(run: Run, architecture: str) -> None:
     model = small_model(run.tokenizer.vocab_size, architecture)
-    lines, reference = lines_of(run), ReferenceModel(model, architecture)
+    lines = [run.tokenizer.encode(line) for line in run.lines("test")]
+    reference = ReferenceModel(model, architecture)
     by_line = [losses_by_hand(reference, [line], len(line) + 1) for line in lines]
     expected = [loss for losses in by_line for loss in losses]
     ranks: list[int] = []
@@ -112,7 +103,7 @@ def test_losses_of_lines__are_sums_over_groups_of_a_long_text(tmp_path: Path, fa
     fields: dict[str, object] = {"tokenizer": {"method": "char"}, **FAMILIES[family], "max_seq_len": 16}
     run = make_run(tmp_path, text, test_fraction=0.45, holdout_fraction=0.1, **fields)
     metrics, _ = measured(run, run.fresh_model())
-    lines = texts_of(run)
+    lines = run.lines("test")
     bounds = [number * len(lines) // 200 for number in range(201)]
     groups = [lines[first:last] for first, last in pairwise(bounds)]
     found = metrics.lines
@@ -125,11 +116,6 @@ def test_losses_of_lines__are_sums_over_groups_of_a_long_text(tmp_path: Path, fa
         first = run.corpus.ids["test"][: sum(found.tokens[:1]) + len(groups[0])]
         alone = evaluate(run.fresh_model(), Documents(first, run.tokenizer.special_ids), run.compute)
         assert found.nats[0] == pytest.approx(alone.loss_sum_nats, abs=1e-4)
-
-
-def integers(values: NDArray[np.int64]) -> list[int]:
-    found: list[int] = values.tolist()
-    return found
 
 
 @for_all_pairs(st.lists(st.integers(1, 90), min_size=1, max_size=6), st.tuples(st.integers(1, 40), st.booleans()))
@@ -174,7 +160,7 @@ def test_loss__of_every_family_is_brute_force_over_lines_and_windows(family: str
                 candidates = is_scored[np.newaxis]
                 batch = masks.apply(ids[:, begin:end], numbers[0], 0, begins=numbers[1], candidates=candidates)
             inputs, targets = batch
-            expected: list[int] = targets[0].tolist()
+            expected = integers(targets)
             with torch.inference_mode():
                 log_p: list[list[float]] = model.forward(inputs)[0].double().log_softmax(-1).tolist()
             losses += [
@@ -190,16 +176,10 @@ def test_long_lines__are_read_in_chunks_beside_short_ones() -> None:
     lines = ["ab" * 6000, "b", "abba" * 40, *["aab"] * 200]
     tokenizer = char_tokenizer(lines)
     model = small_model(tokenizer.vocab_size)
-    log_p: list[float] = []
-    for line in lines:
-        stored: NDArray[np.int64] = tokenizer.encode_documents(line).astype(np.int64)
-        ids = torch.from_numpy(stored).unsqueeze(0)
-        with torch.inference_mode():
-            answers = model.forward(ids[:, :-1]).double().log_softmax(-1)
-        log_p += floats(answers.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten())
+    expected = [nats for line in lines for nats in surprisals(model, [2, *tokenizer.encode(line), 3])]
     found = of_texts(model, tokenizer, lines)
-    assert found.tokens == len(log_p)
-    assert found.loss_nats == pytest.approx(-sum(log_p) / len(log_p), abs=1e-5)
+    assert found.tokens == len(expected)
+    assert found.loss_nats == pytest.approx(sum(expected) / len(expected), abs=1e-5)
 
 
 def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
@@ -249,7 +229,8 @@ def test_uniform_model__has_the_vocabulary_as_perplexity(run: Run) -> None:
 
 def test_measure__tells_what_the_lines_are(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
-    lines, texts = lines_of(run), texts_of(run)
+    texts = run.lines("test")
+    lines = [run.tokenizer.encode(text) for text in texts]
     metrics, samples = measured(run, model)
     first, again, other = (draw_samples(model, run.tokenizer, ["", "sea"], seed, "r") for seed in (1, 1, 2))
     assert first == again
@@ -293,9 +274,7 @@ def test_prompts__are_empty_or_first_words_of_the_validation_split(tmp_path: Pat
     tokenizer: dict[str, object] = {"method": method, **({} if method in ("char", "word") else {"vocab_size": 60})}
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "holdout_fraction": 0.3}
     run = make_run(tmp_path, CYRILLIC, **fields)
-    rule = SplitRule(0.3, run.effective.test_fraction, run.effective.split_seed)
-    split = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    known = {line.split()[0] for line in lines_in(split.lines("validation"))}
+    known = {line.split()[0] for line in run.lines("validation")}
     prompts = sample_prompts(run.corpus, run.tokenizer, 7)
     assert prompts == sample_prompts(run.corpus, run.tokenizer, 7)
     assert prompts[0] == "" and len(set(prompts)) == 3

@@ -1,10 +1,11 @@
-"""The training loop: losses, callbacks, its end, and resuming as if it had never stopped."""
+"""The training loop: losses, also against theory, callbacks, its end, resuming, warm starts and frozen embeddings."""
 
 import math
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,22 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tests.support.markers import slow_except
 from tests.support.resumed import assert_continued, run_in
 from tests.support.tiny_models import Run, make_run
-from tests.support.trainings import TEXT, Bad, Told, after, losses, observed
+from tests.support.trainings import DROPOUT, TEXT, Bad, Told, after, digest, losses, observed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.inference.model_files import load_model, save_model
+from trainer.models.base import LanguageModel
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import steps_per_epoch
+from trainer.training.loop import TrainingCallbacks, steps_per_epoch
 
 
 def validations(told: Told) -> list[float]:
     return [row.val_loss for row in told.rows if row.val_loss is not None]
-
-
-def weights(told: Told) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = told.model.state_dict()
-    return found
 
 
 @pytest.fixture(name="plain", scope="module")
@@ -56,19 +54,17 @@ def test_saved_artifact__has_the_test_loss_and_the_best_validation(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_two_fresh_processes__give_the_same_weights(tmp_path: Path) -> None:
+def test_fresh_process__gives_the_same_weights(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.support.tiny_models import make_run;"
         "from tests.support.trainings import observed, digest, losses, TEXT, DROPOUT;"
         "told = observed(make_run(Path(sys.argv[1]), TEXT, model=DROPOUT, max_steps=6));"
         "print(digest(told.model), [float.hex(loss) for loss in losses(told.rows)])"
     )
-    answers: list[str] = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        command = [sys.executable, "-c", code, str(tmp_path / name)]
-        answers.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert answers[0] == answers[1] and "0x1." in answers[0]
+    here, there = observed(make_run(tmp_path, TEXT, model=DROPOUT, max_steps=6)), tmp_path / "there"
+    there.mkdir()
+    done = subprocess.run([sys.executable, "-c", code, there], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{digest(here.model)} {[float.hex(loss) for loss in losses(here.rows)]}\n"
 
 
 def test_training_stopped_within_its_test__has_saved_its_last_weights(tmp_path: Path) -> None:
@@ -215,6 +211,131 @@ def test_clipping__limits_the_step_to_the_norm(tmp_path: Path, clip: float) -> N
     run = make_run(tmp_path, TEXT, optimizer={"name": "sgd"}, learning_rate=1.0, gradient_clipping=clip, max_steps=1)
     old: dict[str, Tensor] = run.fresh_model().state_dict()
     told = observed(run)
-    moved = math.sqrt(sum(float((weights(told)[name] - old[name]).square().sum()) for name in old))
+    new: dict[str, Tensor] = told.model.state_dict()
+    moved = math.sqrt(sum(float((new[name] - old[name]).square().sum()) for name in old))
     norm = told.rows[0].grad_norm
     assert norm is not None and math.isclose(moved, min(clip, norm), rel_tol=1e-3)
+
+
+LINE = 2000
+
+
+def trained(folder: Path, lines: list[str], epochs: int) -> float:
+    """The loss on the test split."""
+    run = make_run(
+        folder,
+        lines,
+        model={"embedding_size": 16, "hidden_size": 32, "num_layers": 1, "dropout": 0.0},
+        **{"max_seq_len": 64, "batch_size": 16, "learning_rate": 0.02, "lr_schedule": "cosine", "num_epochs": epochs},
+        **{"holdout_fraction": 0.1, "test_fraction": 0.3},
+    )
+    test = run.train(run.fresh_model()).test
+    assert test is not None
+    return test.loss_nats
+
+
+@pytest.mark.parametrize("stay", [0.9, 0.7, 0.5])
+def test_two_state_chain__loss_is_its_entropy_rate_and_never_below(tmp_path: Path, stay: float) -> None:
+    """That of a half is a text of independent symbols, with a loss of ln 2."""
+    random, lines = Random(4), list[str]()
+    for _ in range(20):
+        symbols = ["a"]
+        while len(symbols) < LINE:
+            symbols.append(symbols[-1] if random.random() < stay else "ba"[symbols[-1] == "b"])
+        lines.append("".join(symbols))
+    entropy_rate = -stay * math.log(stay) - (1 - stay) * math.log(1 - stay)
+    assert entropy_rate - 0.02 <= trained(tmp_path, lines, 3) <= entropy_rate + 0.05
+
+
+@pytest.mark.parametrize("identical", slow_except([True, False], False))
+def test_periodic_text__loss_goes_under_two_hundredths(tmp_path: Path, identical: bool) -> None:
+    lines = ["abcde" * (LINE // 5 + (0 if identical else i)) for i in range(12)]
+    assert trained(tmp_path, lines, 15) < 0.02
+
+
+def child_in(folder: Path, **values: object) -> Run:
+    """A run that starts from the weights of another on the same text."""
+    return run_in(folder, {"init_from_run_id": "parent", "model": DROPOUT, **values})
+
+
+@pytest.fixture(name="parent", scope="module")
+def parent_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, LanguageModel]:
+    run = run_in(tmp_path_factory.mktemp("parent") / "run", {"model": DROPOUT})
+    return run, observed(run).model
+
+
+def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, LanguageModel]) -> None:
+    run, model = parent
+    told = observed(child_in(tmp_path / "child"), parent=model)
+    first = told.rows[0]
+    expected = evaluate(model, run.corpus.documents("validation"), run.compute).loss_nats
+    assert (first.step, first.epoch, first.train_loss, first.tokens) == (0, 0, None, 0)
+    assert first.val_loss == expected == told.result.state.initial_loss_nats
+    assert [row.step for row in told.rows[1:3]] == [3, 6]
+    assert told.result.state.curve.rows == len(told.rows)
+
+
+def test_best__stays_the_parents_weights_where_training_only_harms(
+    tmp_path: Path, parent: tuple[Run, LanguageModel]
+) -> None:
+    harmful: dict[str, object] = {"learning_rate": 1.0, "optimizer": {"name": "sgd"}, "gradient_clipping": 50.0}
+    told = observed(child_in(tmp_path / "child", max_steps=6, **harmful), parent=parent[1])
+    assert (told.result.state.history.best_step, told.result.state.history.best_epoch) == (0, 0)
+    assert digest(told.model) == digest(parent[1])
+
+
+@pytest.mark.parametrize("stop_after", slow_except([1, 3, 9], 9))
+def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
+    tmp_path: Path, parent: tuple[Run, LanguageModel], stop_after: int
+) -> None:
+    """Within the first validation (nothing is saved then), and after it; a resumed one does not validate it again."""
+    whole, parts = observed(child_in(tmp_path / "whole"), parent=parent[1]), child_in(tmp_path / "parts")
+    first = observed(parts, should_stop=after(stop_after, "pause"), parent=parent[1])
+    torch.manual_seed(99)
+    second = observed(parts, resume=True, parent=parent[1])
+    assert (first.result.stopped, second.result.stopped) == ("pause", None)
+    assert_continued(whole, first.rows, second)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
+    tmp_path: Path, *, tied: bool, name: str
+) -> None:
+    sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "tie_word_embeddings": tied}
+    decay: dict[str, object] = {"name": name, "weight_decay": 0.5}
+    warm: dict[str, object] = {"init_from_run_id": "parent", "freeze_embeddings": True}
+    run = make_run(tmp_path, TEXT, model=sizes, optimizer=decay, max_steps=8, **warm)
+    before: dict[str, Tensor] = run.fresh_model().state_dict()
+    after_training: dict[str, Tensor] = observed(run).model.state_dict()
+    same = {key for key in before if before[key].equal(after_training[key])}
+    assert same == {"embedding.weight"}
+    assert ("head_bias" in before) == tied, "a tied head has the embedding as its weights: those stay, its bias learns"
+
+
+def test_divergence__ends_the_run_and_is_measured_from_where_it_begins(tmp_path: Path) -> None:
+    """A parent that is far off on the new text is no divergence, as long as it does not get much worse."""
+    with pytest.raises(AppError, match=r"diverged: at step 3 the loss is .* `learning_rate`") as caught:
+        make_run(tmp_path, TEXT).train(Bad("far off"))
+    assert caught.value.code == ErrorCode.TRAINING_NAN_LOSS
+    run = run_in(tmp_path / "warm", {"init_from_run_id": "parent", "max_steps": 4, "learning_rate": 1e-6})
+    state = run.train(Bad("far off")).state
+    assert state.initial_loss_nats is not None and state.initial_loss_nats > 5 * math.log(40)
+    assert state.step == 4
+
+
+def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path) -> None:
+    asked: list[tuple[int, bool]] = []
+    models: list[LanguageModel] = []
+    for name, every in (("with", 5), ("without", None)):
+        run = run_in(tmp_path / name, {"model": DROPOUT, "max_steps": 16, "sample_every_steps": every})
+        model = run.fresh_model()
+
+        def sample(step: int, drawn_from: LanguageModel = model) -> None:
+            asked.append((step, drawn_from.training))
+            drawn_from.eval()
+
+        run.train(model, callbacks=TrainingCallbacks(on_sample=sample))
+        models.append(model)
+    assert [step for step, _ in asked] == [5, 10, 15]
+    assert digest(models[0]) == digest(models[1])
