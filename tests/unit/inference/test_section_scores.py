@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tests.support.answers import log_probabilities, surprisals
-from tests.support.cross_language import plan
+from tests.support.cross_language import experiment_record
 from tests.support.families import POSITIONS, model_of
 from tests.support.reference import ReferenceModel
 from tests.support.refusals import refused
-from tests.support.tiny_models import NFC, char_tokenizer, small_model, tokenizer_of
+from tests.support.tiny_models import NFC, char_tokenizer, floats, integers, small_model, tokenizer_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
-from trainer.contracts.base import now
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.experiments import Encoding, ExperimentRecord, ExperimentText, ExperimentTexts, ScoringMode
+from trainer.contracts.experiments import Encoding, ExperimentText, ExperimentTexts, ScoringMode
 from trainer.contracts.tokenizers import Normalization
 from trainer.experiments.sections import TextLosses
 from trainer.inference import section_scores
@@ -45,14 +45,7 @@ class Losses:
     ) -> None:
         content = "\n".join(sections).encode()
         self.run, self.hash = folder, sha256(content).hexdigest()
-        record = ExperimentRecord(
-            experiment_id="small-01234567",
-            user_id=None,
-            created_at=now(),
-            request=plan(modes=modes),
-            request_hash="0" * 64,
-            corpora={},
-        )
+        record = experiment_record(modes=modes)
         self.experiment: ExperimentDirectory = ExperimentStore(folder / "_".join(modes)).create(record)
         self.experiment.write_text("passages-kk", content)
         text = ExperimentText(
@@ -74,12 +67,10 @@ class Losses:
 
     def column(self, name: str, encoding: Encoding = "raw") -> list[int]:
         column: NDArray[np.int64] | NDArray[np.bool_] = getattr(self.of(encoding), name)
-        values: list[int] = column.astype(np.int64).tolist()
-        return values
+        return integers(column.astype(np.int64))
 
     def nats(self, encoding: Encoding = "raw") -> list[float]:
-        values: list[float] = self.of(encoding).loss_nats.tolist()
-        return values
+        return floats(torch.from_numpy(self.of(encoding).loss_nats))
 
 
 def textbook(sections: Sequence[str], model: LanguageModel = MODEL) -> object:
