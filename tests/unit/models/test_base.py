@@ -31,6 +31,7 @@ from tests.support.families import (
 from tests.support.markers import slow_except
 from tests.support.resumed import assert_continued
 from tests.support.tiny_models import Run, make_run, tensor_of
+from tests.support.torch_calls import TorchCalls
 from tests.support.trainings import TEXT, after, digest, observed
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build
@@ -246,3 +247,26 @@ def test_documentation__counts_the_parameters_of_every_preset() -> None:
                 model = build(effective.model, vocabulary(100, mask=4), effective.objective)
             counts.append(f"{model.parameter_count():,}")
         assert f"| {family} | {' | '.join(counts)} |" in text
+
+
+FUNCTIONS = "acos asin atan cos erf erfc erfinv exp lgamma log log10 log2 sin sqrt tan tanh".split()
+"""Those that torch takes from MKL for numbers in a row (ATen/cpu/vml.h)."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_first_call__of_each_function_has_one_number(name: str) -> None:
+    config, objective = config_of(name)
+    sizes: dict[str, int] = {}
+    """The number of numbers in the first call of each function."""
+
+    def note(function: str, args: tuple[object, ...]) -> None:
+        if function in FUNCTIONS:
+            shape: tuple[int, ...] = getattr(args[0], "shape")  # noqa: B009  (of any tensor)
+            sizes.setdefault(function, math.prod(shape))
+
+    with TorchCalls(note):
+        model = build(config, VOCABULARY, objective)
+        logits = model.forward(torch.randint(5, VOCABULARY.size, (3, POSITIONS)))
+        torch.autograd.backward([logits.log_softmax(-1).exp().sum()])
+    assert sizes.keys() >= {"cos", "exp", "sin", "tanh"}
+    assert set(sizes.values()) == {1}
