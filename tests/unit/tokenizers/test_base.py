@@ -1,4 +1,4 @@
-"""The contract of every tokenizer, on known, unknown and arbitrary text."""
+"""The contract of every tokenizer, on known, unknown and arbitrary text, and the size of a text."""
 
 import json
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ from tests.support.any_text import anything, trained_on
 from tests.support.languages import LANGUAGES, texts_in
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.refusals import refused
-from tests.support.strategies import texts
+from tests.support.strategies import line_lists, texts
 from tests.support.subword import specials_and_text, tiles
-from tests.support.tiny_models import library_tokenizer, tokenizer_of
+from tests.support.tiny_models import integers, library_tokenizer, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import Normalization, TokenizerManifest
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.counting import CODE_POINTS, TextSize, text_size
 
 LINES = [normalize("NFC", line) for line in ("the sun shines on the sea", "ˈqɑzɑq tɪlɪ ʃɑːr", "e\u0301tude [BOS] 😀")]
 KNOWN = ["the sea", "ˈqɑzɑq ʃɑːr", "\u00e9tude", "[BOS]", "the 😀"]
@@ -35,8 +36,6 @@ RESERVED = "\0\t\x1f\u2581\u2585"
 """Characters that SentencePiece cannot have in its vocabulary."""
 any_lines = st.text(st.characters(exclude_categories=["Cs"]))
 every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
 OPTIONS: dict[str, dict[str, object]] = {"with bytes": {"byte_fallback": True}, "bpe": {"model_type": "bpe"}, "": {}}
 
 
@@ -52,26 +51,18 @@ BYTES, STREAM = TOKENIZERS["byte"], tokenizer_of("byte", LINES, documents="strea
 
 
 def ids_of(tokenizer: Tokenizer, lines: Sequence[str]) -> list[int]:
-    ids: list[int] = tokenizer.encode_documents("\n".join(lines)).tolist()
-    return ids
+    return integers(tokenizer.encode_documents("\n".join(lines)))
 
 
 @every_kind
-def test_known_text__comes_back_in_its_normal_form(kind: str) -> None:
-    tokenizer = TOKENIZERS[kind]
+def test_known_text__comes_back_and_unknown_text_or_special_tokens_are_text(kind: str) -> None:
+    tokenizer, specials = TOKENIZERS[kind], TOKENIZERS[kind].manifest.special_tokens
     for text in [*KNOWN, "e\u0301tude"]:
         assert tokenizer.decode(tokenizer.encode(text)) == normalize("NFC", text)
     assert tokenizer.encode("e\u0301tude") == tokenizer.encode("\u00e9tude")
     assert tokenizer.encode("") == []
-    specials = list(tokenizer.manifest.special_tokens.values())
-    ids = [*specials, *tokenizer.encode("the sea"), 99_999, -1, tokenizer.vocab_size]
+    ids = [*specials.values(), *tokenizer.encode("the sea"), 99_999, -1, tokenizer.vocab_size]
     assert tokenizer.decode(ids) == "the sea", "special tokens and unknown ids have no text"
-
-
-@every_kind
-def test_unknown_text__is_the_unknown_token_and_a_special_token_is_text(kind: str) -> None:
-    tokenizer = TOKENIZERS[kind]
-    specials = tokenizer.manifest.special_tokens
     assert (tokenizer.special_ids.unk in tokenizer.encode("Ж")) == (kind not in LOSSLESS)
     for name in specials:
         assert set(tokenizer.encode(name)) & set(specials.values()) <= {tokenizer.special_ids.unk}
@@ -272,8 +263,6 @@ def test_special_tokens_in_a_text__are_text_though_learned_from(kind: str, given
 _odd = st.lists(
     st.sampled_from(["<eos>", "<UNK>", "<unk>", "<eos>x", "ﬁ", "\x1c", "\x85", "\u3000", " ", "\t", "\u0301"])
 )
-
-
 _of_library = st.sampled_from(["char", "word", "byte", "bpe", "wordpiece", "bpe with bytes"])
 
 
@@ -326,3 +315,19 @@ def test_subwords__are_fewer_than_characters_and_lead_to_them(kind: str) -> None
         assert len(spans) < 0.6 * len(line)
         assert tiles(spans, line)
         assert not any(line[start:end].rstrip(" ").count(" ") > 1 for start, end in spans)
+
+
+def size_by_str(lines: list[str]) -> TextSize:
+    text = "".join(lines)
+    return TextSize(len(lines), len(text), sum(len(line.split()) for line in lines), len(text.encode()))
+
+
+@for_all(line_lists)
+def test_size__is_what_str_counts(lines: list[str]) -> None:
+    assert text_size("\n".join(lines)) == size_by_str(lines or [""])
+
+
+def test_size__of_every_character_is_what_str_counts() -> None:
+    characters = [chr(i) for i in range(CODE_POINTS) if not 0xD800 <= i < 0xE000 and chr(i) != "\n"]
+    for between in ("", "a", " "):
+        assert text_size(between.join(characters)) == size_by_str([between.join(characters)])
