@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.families import effective_of, vocabulary
+from tests.support.families import vocabulary
 from tests.support.reference import ReferenceModel
 from tests.support.refusals import refused
 from tests.support.tiny_models import integers, small_model, tensor_of
@@ -76,16 +76,6 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
     head = h * e + e + v if tied else h * v + v
     assert model.parameter_count() == v * e + recurrent + head
     assert model.input_embedding().weight.shape == (v, e)
-
-
-@pytest.mark.parametrize("family", ["lstm", "char_lstm"])
-def test_paper_preset__drops_between_its_two_layers_only(family: str) -> None:
-    config = effective_of(family, model_size="paper", model=None).model
-    assert isinstance(config, RnnConfig)
-    assert (config.dropout, config.dropout_places) == (0.1, "between_layers")
-    head = dict(model_of(config, 40).named_children())["projection"]
-    assert [tuple(weight.shape) for weight in head.parameters()] == [(40, 256), (40,)]
-    assert model_of(config, 40).parameter_count() == 40 * 128 + 4 * 256 * (128 + 3 * 256 + 4) + 257 * 40
 
 
 @pytest.mark.parametrize("field", ["embedding_size", "num_layers", "dropout"])

@@ -8,14 +8,12 @@ import pytest
 import torch
 
 from tests.support.answers import score, scored_nats, write
-from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import POEM, Run, make_run, small_model
 from trainer.contracts.tokenizers import METHODS
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.evaluation import evaluate, measure
-from trainer.training.selftest import overfit_one_batch
 
 END_BIAS = {"char": 4.0, "byte": 5.0, "sentencepiece": 2.25, "sentencepiece with other special tokens": 2.25}
 """Output bias of the end of a line with which the model of a tokenizer ends lines; for others 2."""
@@ -110,18 +108,6 @@ def test_score__counts_unknown_characters_not_tokens(tmp_path: Path, method: str
     assert unstarted.unknown_chars == 8 - sum(first)  # the first token of each line has no score
 
 
-def test_score__of_unseen_letters_in_bytes_is_that_of_a_uniform_model(tmp_path: Path) -> None:
-    run, model = run_with(tmp_path, "byte")
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.zero_()  # so that each of the 260 tokens has the same probability
-    text = "the ЖшбдЖшбд\nЖшбдцйЖшбЖшбдЖш"  # 23 of 27 characters were not in the training text, each of two bytes
-    found = score(model, run.tokenizer, text, detail_level="summary")
-    assert (found.n_chars, found.n_bytes, found.unknown_chars) == (27, 4 + 2 * 23, 0)
-    tokens = 4 + 2 * 23 + 2  # and the end of each line
-    assert found.bits_per_char == pytest.approx(tokens * math.log2(260) / 27, rel=1e-6)
-
-
 @pytest.mark.parametrize("method", ALL)
 def test_continuation__follows_the_prompt_and_begins_lines_anew(tmp_path: Path, method: str) -> None:
     run, model = run_with(tmp_path, method)
@@ -142,10 +128,3 @@ def test_continuation__follows_the_prompt_and_begins_lines_anew(tmp_path: Path, 
     assert len(written) > 1, "a line has ended"
     assert found.outputs == ("\n".join(map(tokenizer.decode, written))[len("the moon") :],)
     assert found.prompt_tokens == len(before) + len(open_line)
-
-
-@pytest.mark.parametrize("method", slow_except(METHODS, "sentencepiece"))
-def test_one_batch__is_learned_by_heart(tmp_path: Path, method: str) -> None:
-    run, _ = run_with(tmp_path, method, learning_rate=0.02)
-    found = overfit_one_batch(run.effective, tmp_path / "corpus.txt")
-    assert found.ok and found.rows <= 8

@@ -27,12 +27,10 @@ from tests.support.reference import rows_by_hand
 from tests.support.refusals import refused
 from tests.support.strategies import any_line_lists, rules
 from tests.support.tiny_models import (
-    NFC,
     POEM,
     SMALL,
     char_tokenizer,
     integers,
-    lines_in,
     make_run,
     reference,
     tensor_of,
@@ -43,7 +41,7 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
-from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule, line_digests, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitRule, line_digests, split_labels
 from trainer.system.files import claim_folder
 from trainer.tokenizers.base import Ids
 from trainer.training.batches import NO_TARGET, BatchReader, Masking, Rows, epoch_order, id_chunks, masking
@@ -151,19 +149,6 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
                 unknown_chars=expected.count(1),
                 bytes=sum(len(line.encode()) for line in of_split),
             )
-
-
-def test_split_by_file__keeps_files_together(tmp_path: Path) -> None:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for number in range(5):
-        write(folder, POEM[number * 2 : number * 2 + 2], f"{number}.txt")
-    paths = CorpusPaths(folder)
-    effective = resolved(paths, split_by="file", test_fraction=0.2, holdout_fraction=0.2)
-    tokenizer, corpus = prepare(effective, paths, tmp_path / "cache")
-    lines = SplitCorpus(folder, NFC, SplitRule(0.2, 0.2, effective.split_seed, "file"))
-    for split, ids in corpus.ids.items():
-        assert integers(ids) == [i for line in lines_in(lines.lines(split)) for i in (2, *tokenizer.encode(line), 3)]
 
 
 def test_cache__is_used_again_for_the_same_and_not_for_another(poem: Poem) -> None:

@@ -62,10 +62,6 @@ def stream_of(tokenizer: Tokenizer, text: str) -> list[int]:
     return [tokenizer.special_ids.start, *tokenizer.encode(text)]
 
 
-def documents_of(tokenizer: Tokenizer, text: str) -> Documents:
-    return Documents(tokenizer.encode_documents(text.removesuffix("\n")), tokenizer.special_ids)
-
-
 def resolved(path: Path, **values: object) -> EffectiveRequest:
     """The request of a run on a file."""
     request = parse(TrainRequest, {"corpus": path.name, "model_family": "lstm", **STREAM, **values})
@@ -159,7 +155,8 @@ def test_ids_and_rows__are_the_text_of_each_split_shifted_by_one(run: Run) -> No
 @pytest.mark.parametrize("family", CAUSAL)
 def test_evaluation__reads_the_split_as_one_text(family: str) -> None:
     text, model = TEXT * 3, model_of(family, vocabulary_of(CHARACTERS))
-    found = evaluate(model, documents_of(CHARACTERS, text), resolve(effective_of(family)))
+    documents = Documents(CHARACTERS.encode_documents(text.removesuffix("\n")), CHARACTERS.special_ids)
+    found = evaluate(model, documents, resolve(effective_of(family)))
     ids, expected, begin = stream_of(CHARACTERS, text), list[float](), 0
     window = model.context_tokens or len(text)
     while len(expected) < len(text):

@@ -208,15 +208,12 @@ def test_loss_scale__adapts_as_that_of_torch() -> None:
     assert loaded.state() == scale.state() and scale.scale != LossScale().scale
 
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-
-
 def test_fp16__scales_the_loss_and_skips_a_step_with_infinite_gradients(tmp_path: Path) -> None:
-    run = make_run(tmp_path, TEXT)
+    run, precisions = make_run(tmp_path, TEXT), list[Precision](("fp32", "fp16"))
     plain, scaled = run.fresh_model(), run.fresh_model()
     optimizers = [
         Optimizer(model, run.effective, run.compute._replace(precision=precision), 10)
-        for model, precision in zip((plain, scaled), PRECISIONS, strict=True)
+        for model, precision in zip((plain, scaled), precisions, strict=True)
     ]
     for factor in (1.0, math.inf, 1.0):
         for model, optimizer in zip((plain, scaled), optimizers, strict=True):
