@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import experiment_numbers
+from tests.support.cross_language import experiment_record
 from trainer.config.validation import parse
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import changed
 from trainer.contracts.experiments import (
     AsymmetryRow,
     CurveRow,
@@ -66,16 +67,13 @@ TRAINING = {language: lines_of(language, 40, 0) for language in ALPHABETS}
 
 def curve(model: str, language: str, seed: int) -> CurveRow:
     names = "initial_val_loss best_val_loss test_loss test_perplexity bits_per_char auc"
-    unknown: dict[str, object] = dict.fromkeys(names.split(), None)
     run: dict[str, object] = {"model": model, "language": language, "seed": seed, "run_id": f"{model}-1"}
+    unknown: dict[str, object] = dict.fromkeys(names.split(), None)
     return parse(CurveRow, {**run, "phase": "single", "steps": 10, "epochs": 1, "early_stopped": False, **unknown})
 
 
 def record_of(request: ExperimentRequest) -> ExperimentRecord:
-    identity = f"{request.name}-12345678"
-    return ExperimentRecord(
-        experiment_id=identity, user_id=None, created_at=now(), request=request, request_hash="0" * 64, corpora={}
-    )
+    return changed(experiment_record(), experiment_id=f"{request.name}-12345678", request=request)
 
 
 def texts_of(kinds: Sequence[TextKind]) -> Texts:
@@ -97,16 +95,14 @@ def listener_of(model: str, language: str, seed: int, texts: Texts, *, is_char: 
     assimilator = Assimilator(trigram.characters)
     losses: dict[tuple[str, Encoding], TextLosses] = {}
     for text, sections in texts:
-        for encoding, lines in encoded(sections, assimilator).items():
+        assimilated = [assimilator.replace(section) for section in sections]
+        both: list[tuple[Encoding, list[str]]] = [("raw", sections), ("assimilated", assimilated)]
+        for encoding, lines in both:
             own = trigram.losses(lines)
             more: list[float] = [(number % 7) * seed / 50 for number in range(len(own.loss_nats))]
             losses[text.text_id, encoding] = own._replace(loss_nats=own.loss_nats + np.array(more, dtype=np.float64))
     replacements = assimilator.replacements(["q"], model=model, language=language, seed=seed)
     return Listener(model, language, seed, curve(model, language, seed), losses, replacements, is_char)
-
-
-def encoded(sections: list[str], assimilator: Assimilator) -> dict[Encoding, list[str]]:
-    return {"raw": sections, "assimilated": [assimilator.replace(section) for section in sections]}
 
 
 @pytest.fixture(scope="module", name="analysed")
@@ -188,10 +184,8 @@ def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[Exper
     replacements = analysed[0].replacements
     characters = "".join(section for _, sections in texts_of(KINDS) for section in sections)
     of_runs = [row for row in replacements if row.model == "gpt" and row.seed == 5]
-    assert [(row.listener_language, row.character, row.replacement) for row in of_runs] == [
-        ("fi", "q", "k"),
-        ("tr", "q", "k"),
-    ]
+    found = [(row.listener_language, row.character, row.replacement) for row in of_runs]
+    assert found == [("fi", "q", "k"), ("tr", "q", "k")]
     by_hand = {"f": ("b", 8), "h": ("q", 8), "i": ("e", 4), "l": ("b", 13), "o": ("e", 5), "t": ("b", 4), "ʋ": ("b", 9)}
     of_baseline = [row for row in replacements if row.model == "trigram" and row.listener_language == "ky"]
     assert {row.character: (row.replacement, row.distance) for row in of_baseline} == by_hand
@@ -203,27 +197,21 @@ def test_correlations__are_of_every_table(analysed: tuple[ExperimentResult, Sect
     correlations = analysed[0].correlations
     # models x kinds x modes x statistics x pairs; tr and kk are rated by the other three each
     assert len(correlations) == 3 * 3 * 2 * 2 * 2
-    assert {(row.pairs, row.n_pairs, row.n_permutations) for row in correlations} == {
-        ("all", 6, 24),
-        ("across_branches", 5, 4),
-    }
+    sizes = {(row.pairs, row.n_pairs, row.n_permutations) for row in correlations}
+    assert sizes == {("all", 6, 24), ("across_branches", 5, 4)}
     assert all(row.r is not None and -1 <= row.r <= 1 for row in correlations)
     [primary] = [row for row in correlations if row.is_primary]
     assert (primary.model, primary.kind, primary.mode) == ("lstm", "passages", "skip")
     assert (primary.statistic, primary.pairs) == ("spearman", "all")
 
 
-def test_language_without_a_model__has_perplexities_and_no_excess(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_language_without_a_model__has_perplexities_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = {**REQUEST.languages, "fi": LanguageOptions(is_control=True, is_trained=False)}
     two_phases = ModelOptions(train={}, transfer=TransferOptions(first="kk"))
     request = changed(REQUEST, languages=others, models={**REQUEST.models, "lstm": two_phases})
     texts, trained = texts_of(KINDS), ("kk", "tr", "ky")
-    runs = product(request.models, trained, request.seeds)
-    result, sections = analyse(
-        record_of(request), texts, [listener_of(*run, texts) for run in runs], TRAINING.__getitem__, []
-    )
+    listeners = [listener_of(*run, texts) for run in product(request.models, trained, request.seeds)]
+    result, sections = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
     write_files(tmp_path, result, sections)
     assert (result.languages, result.text_languages) == (trained, ("kk", "tr", "fi", "ky"))
     assert result.controls == ()
@@ -247,11 +235,8 @@ def test_analysis__of_larger_tokens_and_one_seed() -> None:
     texts = texts_of(["shuffled"])
     listeners = [listener_of("bpe", language, 1, texts, is_char=False) for language in ALPHABETS]
     result, sections = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
-    assert result.headline == ("bpe", "shuffled")
-    assert result.common_characters is None
-    assert result.correlations == ()
-    assert result.validity.passed is None
-    assert result.models[0].gap is None
+    assert (result.headline, result.common_characters, result.correlations) == (("bpe", "shuffled"), None, ())
+    assert (result.validity.passed, result.models[0].gap) == (None, None)
     assert {(row.n_seeds, row.cross_entropy_sd, row.excess_sd) for row in result.seed_rows} == {(1, None, None)}
     frequent = {c for c in "ak " if all("".join(lines).count(c) >= 30 for lines in TRAINING.values())}
     for row in result.models[0].tables.matrix:

@@ -78,20 +78,13 @@ def test_bootstrap__gives_the_intervals_of_plain_python(
     monkeypatch.setattr(bootstrap, "_NUMBERS_AT_ONCE", at_once)
     a, b, c = (random_scores(7, number, n_seeds) for number in (1, 2, 3))
     d, e = (random_scores(9, number, n_seeds) for number in (4, 5))
-    cases: list[tuple[int, list[tuple[Seeds, Seeds]]]] = [
-        (0, [(a, b)]),
-        (3, [(a, c)]),
-        (0, [(d, e)]),
-        (0, [(c, b)]),
-        (1, [(a, b), (d, e)]),
-        (1, [(a, b), (c, b)]),
+    cases: list[tuple[int, list[tuple[Seeds, Seeds]]]] = [(0, [(a, b)]), (3, [(a, c)]), (0, [(d, e)]), (0, [(c, b)])]
+    cases += [(1, [(a, b), (d, e)]), (1, [(a, b), (c, b)])]
+    statistics = [
+        Statistic(seed, tuple(Difference(pooled(plus), pooled(minus)) for plus, minus in differences), are_linked)
+        for seed, differences in cases
     ]
-    found = intervals(
-        [
-            Statistic(seed, tuple(Difference(pooled(plus), pooled(minus)) for plus, minus in differences), are_linked)
-            for seed, differences in cases
-        ]
-    )
+    found = intervals(statistics)
     for interval, (seed, differences) in zip(found, cases, strict=True):
         expected = interval_by_hand(seed, differences, are_linked=are_linked)
         assert interval.low == pytest.approx(expected.low, abs=1e-9)

@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from math import exp
 from pathlib import Path
@@ -38,6 +37,7 @@ CURVES = tuple(changed(row, phase=PHASES.get(row.language, "single")) for row in
 WITH_PHASES = changed(FINISHED, curves=CURVES)
 VOID = {"meta", "img", "br", "link"}
 ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
+TWO_SEEDS = "2 seeds per language: the intervals cover seeds and sections of the text."
 IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
 
 
@@ -113,23 +113,19 @@ def test_figures__of_equal_numbers_are_equal_to_the_byte(folder: Path) -> None:
     assert figure_bytes(heat_map, "png") == (folder / "heat_map.png").read_bytes()
     assert figure_bytes(heat_map, "pdf") == (folder / "heat_map.pdf").read_bytes()
     assert figure_bytes(curves, "png") == (folder / "curves.png").read_bytes()
+    first, _, other, *_ = FINISHED.curves
+    without_figures = changed(FINISHED, curves=(changed(first, best_val_loss=None, auc=None), other))
+    assert figure_bytes(curves_figure(without_figures), "png").startswith(b"\x89PNG")
 
 
 def test_heat_map__of_many_languages_has_smaller_cells() -> None:
-    many = tuple(f"{first}{second}" for first in "abcd" for second in "abcd")
-    matrix = tuple(
-        changed(FINISHED.models[0].tables.matrix[1], listener_language=a, text_language=b) for a in many for b in many
-    )
-    tables = changed(FINISHED.models[0], tables=changed(FINISHED.models[0].tables, matrix=matrix))
+    many, first = tuple(f"{a}{b}" for a in "abcd" for b in "abcd"), FINISHED.models[0]
+    row = first.tables.matrix[1]
+    matrix = tuple(changed(row, listener_language=a, text_language=b) for a in many for b in many)
+    tables = changed(first, tables=changed(first.tables, matrix=matrix))
     few = heat_map_figure(FINISHED).get_figwidth()
     more = heat_map_figure(changed(FINISHED, languages=many, models=(tables,))).get_figwidth()
     assert more / len(many) < few / len(LANGUAGES)
-
-
-def test_curves__of_a_training_without_figures_are_drawn_without_it() -> None:
-    first, _, other, *_ = FINISHED.curves
-    rows = changed(first, best_val_loss=None, auc=None), other
-    assert figure_bytes(curves_figure(changed(FINISHED, curves=rows)), "png").startswith(b"\x89PNG")
 
 
 def test_leaves__of_each_cluster_stand_side_by_side() -> None:
@@ -149,15 +145,10 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
         assert text in read.text
     assert f"{excess('tr', 'az'):.3f} ±0.012" in read.text
     assert "<" in read.text, "a character of the models is escaped in the page"
+    assert "<script>" not in experiment_html(changed(FINISHED, experiment_id="<script>alert(1)</script>"), IMAGES)
 
 
-@pytest.mark.parametrize(
-    ("result", "note"),
-    [
-        (with_one_seed(), ONE_SEED),
-        (FINISHED, "2 seeds per language: the intervals cover seeds and sections of the text."),
-    ],
-)
+@pytest.mark.parametrize(("result", "note"), [(with_one_seed(), ONE_SEED), (FINISHED, TWO_SEEDS)])
 def test_caption__of_every_table_and_figure_explains_intervals(result: ExperimentResult, note: str) -> None:
     page = Page(experiment_html(result, IMAGES))
     assert len(page.captions) == page.tables + len(page.alts) > 20
@@ -176,7 +167,7 @@ def test_caption__of_every_table_and_figure_explains_intervals(result: Experimen
 
 
 def test_note__in_a_figure_overlaps_no_other_text() -> None:
-    for figure in (heat_map_figure(with_one_seed()), tree_figure(with_one_seed()), curves_figure(with_one_seed())):
+    for figure in (draw(with_one_seed()) for draw in (heat_map_figure, tree_figure, curves_figure)):
         figure_bytes(figure, "png")  # lays it out
         [note] = figure.texts
         left, low, right, high = note.get_window_extent().extents
@@ -188,17 +179,10 @@ def test_note__in_a_figure_overlaps_no_other_text() -> None:
 
 
 def test_report__names_missing_branches_seeds_and_ratings(tmp_path: Path) -> None:
-    result: ExperimentResult = changed(
-        FINISHED,
-        validity=Validity(passed=None),
-        seed_rows=(),
-        perplexities=(),
-        curves=tuple(changed(row, auc=None) for row in FINISHED.curves),
-        replacements=(),
-        correlations=(),
-        common_characters=None,
-        models=tuple(changed(tables, gap=None) for tables in FINISHED.models[:1]),
-    )
+    curves = tuple(changed(row, auc=None) for row in FINISHED.curves)
+    missing: dict[str, object] = dict.fromkeys(["seed_rows", "perplexities", "replacements", "correlations"], ())
+    missing |= {"validity": Validity(passed=None), "common_characters": None, "curves": curves}
+    result = changed(FINISHED, models=(changed(FINISHED.models[0], gap=None),), **missing)
     write_report(tmp_path, result, section_scores())
     read = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert (tmp_path / "result.json").exists() and not (tmp_path / "correlations.csv").exists()
@@ -217,25 +201,19 @@ def test_ratings__stand_in_the_page_with_adjusted_p() -> None:
     assert [row[0] for row in rows] == ["test", "primary", "exploratory", "exploratory"]
     assert [row[-1] for row in rows[1:]] == ["0.0833", "0.0833 (Holm)", "–"]
     assert p_text(0.000025) == "2.5e-05"
-
-
-def test_ratings_without_a_correlation__say_so() -> None:
     alone = changed(FINISHED, correlations=tuple(changed(row, r=None, p=None) for row in FINISHED.correlations))
     assert "no correlation, 12 pairs of 4 languages, all rated pairs." in (correlation_line(alone) or "")
     assert correlation_line(changed(FINISHED, correlations=())) is None
 
 
-def test_names__cannot_become_elements_of_the_page() -> None:
-    result = changed(FINISHED, experiment_id="<script>alert(1)</script>")
-    assert "<script>" not in experiment_html(result, IMAGES)
-
-
-@pytest.mark.parametrize("table_of", [latex_table, latex_perplexities])
-def test_latex__is_balanced_and_escaped(table_of: Callable[[ExperimentResult], str]) -> None:
-    table = table_of(FINISHED)
-    assert table.count("{") == table.count("}")
-    assert table.count(r"\begin{") == table.count(r"\end{") == 2
+def test_latex__is_balanced_and_escaped_and_shows_gaps() -> None:
+    for table in (latex_table(FINISHED), latex_perplexities(FINISHED)):
+        assert table.count("{") == table.count("}")
+        assert table.count(r"\begin{") == table.count(r"\end{") == 2
     assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
+    first = FINISHED.models[0]
+    incomplete = changed(first, tables=changed(first.tables, matrix=()))
+    assert "–" in latex_table(changed(FINISHED, models=(incomplete,)))
 
 
 def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) -> None:
@@ -250,9 +228,3 @@ def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) 
     keys = ("model", "kind", "scoring_mode", "listener_language", "text_language")
     found = {tuple(row[key] for key in keys): row["perplexity"] for row in rows_of(folder / "perplexity.csv")}
     assert found["lstm", "passages", "skip", "kk", "fi"] == f"{exp(1.64 + 1.6 - 0.08):.6f}"
-
-
-def test_table_in_latex__of_an_incomplete_matrix_shows_the_gaps() -> None:
-    first = FINISHED.models[0]
-    tables = changed(first, tables=changed(first.tables, matrix=()))
-    assert "–" in latex_table(changed(FINISHED, models=(tables,)))

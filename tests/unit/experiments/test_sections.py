@@ -5,11 +5,11 @@ from random import Random
 
 import numpy as np
 from hypothesis import strategies
-from hypothesis.strategies import SearchStrategy
 from numpy.typing import NDArray
 
 from tests.support.properties import for_all
 from tests.support.refusals import refused
+from tests.support.section_losses import losses_of
 from tests.support.tiny_models import NFC
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import TextOptions
@@ -26,39 +26,11 @@ from trainer.experiments.sections import (
     shuffle_sections,
 )
 
-Token = tuple[int, int, int, float, bool]
-"""Section, start, end, loss, unknown."""
-
-
-def losses_of(tokens: list[Token]) -> TextLosses:
-    section = [token[0] for token in tokens]
-    start, end = [token[1] for token in tokens], [token[2] for token in tokens]
-    nats, is_unknown = [token[3] for token in tokens], [token[4] for token in tokens]
-    return TextLosses(
-        np.array(section, dtype=np.int64),
-        np.array(start, dtype=np.int64),
-        np.array(end, dtype=np.int64),
-        np.array(nats, dtype=np.float64),
-        np.array(is_unknown, dtype=np.bool_),
-    )
-
-
 NAN = float("nan")
 TEXT = Sections.of(["kedi", "xa", "q", "aʃq"])
-BY_CHARACTER = losses_of(
-    [
-        (0, 0, 1, NAN, False),
-        (0, 1, 2, 1.0, False),
-        (0, 2, 3, 2.0, True),
-        (0, 3, 4, 4.0, False),
-        (1, 0, 1, NAN, True),
-        (1, 1, 2, 8.0, False),
-        (2, 0, 1, NAN, False),
-        (3, 0, 1, NAN, False),
-        (3, 1, 2, 16.0, False),
-        (3, 2, 3, 32.0, False),
-    ]
-)
+FIRST = [(0, 0, 1, NAN, False), (0, 1, 2, 1.0, False), (0, 2, 3, 2.0, True), (0, 3, 4, 4.0, False)]
+OTHERS = [(1, 0, 1, NAN, True), (1, 1, 2, 8.0, False), (2, 0, 1, NAN, False), (3, 0, 1, NAN, False)]
+BY_CHARACTER = losses_of([*FIRST, *OTHERS, (3, 1, 2, 16.0, False), (3, 2, 3, 32.0, False)])
 BY_PIECE = losses_of(
     [
         (0, 0, 2, NAN, False),  # ke
@@ -127,9 +99,6 @@ def test_stored_losses__that_were_cut_are_refused(tmp_path: Path) -> None:
         TextLosses.load(path)
 
 
-_sections: SearchStrategy[list[str]] = strategies.lists(strategies.text("abcɑʃ ", max_size=30))
-
-
 def test_cut__drops_short_lines_and_ends_before_the_maximum() -> None:
     lines = ["abcd", "abc", "abcdef", "abcd", "abcdefgh"]
     assert cut_sections(lines, TextOptions(min_characters=4)) == ["abcd", "abcdef", "abcd", "abcdefgh"]
@@ -144,15 +113,11 @@ def test_shuffle__draws_from_pythons_random_by_language_and_number() -> None:
     Random("kk:1").shuffle(expected)
     assert shuffle_sections(["abc", "bcdefgh"], "kk", NFC)[1] == "".join(expected)
     assert shuffle_sections(["abc", "bcdefgh"], "ky", NFC)[1] != "".join(expected)
+    [shuffled] = shuffle_sections(["u\u0308" * 30], "kk", NFC)
+    assert "u\u0308" not in shuffled and "\u00fc" in shuffled, "it is normalized"
 
 
-def test_shuffle__gives_normalized_text() -> None:
-    shuffled = shuffle_sections(["u\u0308" * 30], "kk", NFC)[0]
-    assert "u\u0308" not in shuffled
-    assert "\u00fc" in shuffled
-
-
-@for_all(_sections)
+@for_all(strategies.lists(strategies.text("abcɑʃ ", max_size=30)))
 def test_shuffle__keeps_the_characters_of_each_section(sections: list[str]) -> None:
     shuffled = shuffle_sections(sections, "kk", NFC)
     assert [sorted(section) for section in shuffled] == [sorted(section) for section in sections]

@@ -15,13 +15,8 @@ from trainer.experiments.trigram import Trigram
 def test_trigram__of_a_short_text_is_that_by_hand() -> None:
     # "abab\nac": a 3, b 2, newline 1, c 1 of 7; after a: b 2, c 1; after b: a 1, newline 1; after ab: a 1, newline 1
     losses = Trigram(["abab", "ac"]).losses(["aba", "ca"])
-    expected = [
-        None,
-        0.05 * 2 / 7 + 0.25 * 2 / 3,
-        0.05 * 3 / 7 + 0.25 * 1 / 2 + 0.70 * 1 / 2,
-        None,
-        0.05 * 3 / 7,  # nothing follows c
-    ]
+    after_a, after_ab, after_c = 0.05 * 2 / 7 + 0.25 * 2 / 3, 0.05 * 3 / 7 + 0.25 * 1 / 2 + 0.70 * 1 / 2, 0.05 * 3 / 7
+    expected = [None, after_a, after_ab, None, after_c]
     found: list[float] = losses.loss_nats.tolist()
     for loss, p in zip(found, expected, strict=True):
         assert isnan(loss) if p is None else loss == pytest.approx(-log(0.999 * p + 0.001 / 100))
