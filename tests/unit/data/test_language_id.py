@@ -26,17 +26,13 @@ class fasttext:
 }
 
 
-def test_document__is_one_line_for_the_model(tmp_path: Path) -> None:
+def test_document__is_one_line_for_the_model_which_has_to_be_one(tmp_path: Path) -> None:
     with stand_ins(tmp_path, LIBRARIES):
         identify = load_identifier()
+        with refused(ErrorCode.INVALID_INPUT, "'model.txt' is not a fastText model."):
+            load_identifier(Path("folder/model.txt"))
     assert identify("kk a\nb\r\n c") == ("kk", 0.75)
     assert identify("") == ("", 0.0), "the model knows nothing of an empty text"
-
-
-def test_file_that_is_no_model__is_refused_by_its_name(tmp_path: Path) -> None:
-    not_a_model = refused(ErrorCode.INVALID_INPUT, "'model.txt' is not a fastText model.")
-    with stand_ins(tmp_path, LIBRARIES), not_a_model:
-        load_identifier(Path("folder/model.txt"))
 
 
 def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

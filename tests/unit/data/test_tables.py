@@ -10,16 +10,12 @@ from trainer.data.tables import as_text
 
 
 def text_of(folder: Path, name: str, content: str) -> str:
-    path = folder / name
+    path, plain = folder / name, folder / "plain"
     path.write_bytes(content.encode())
-    plain = folder / "plain"
     plain.mkdir()
-    return as_text(path, plain).read_text(encoding="utf-8")
-
-
-def test_plain_text__is_taken_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("{}\tx\n", encoding="utf-8")
-    assert as_text(tmp_path / "a.txt", tmp_path) == tmp_path / "a.txt"
+    found = as_text(path, plain)
+    assert (found == path) == (path.suffix == ".txt"), "a plain text is taken as it is"
+    return found.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +26,7 @@ def test_plain_text__is_taken_as_it_is(tmp_path: Path) -> None:
         ("a.tsv", "id\ttext\r\n1\tone\r\n\r\n2\ttwo\r\n", "one\ntwo\n"),
         ("a.tsv", "text\none\n", "one\n"),
         ("a.TSV", "one\ntwo", "one\ntwo\n"),
+        ("a.txt", "{}\tx\n", "{}\tx\n"),
     ],
 )
 def test_table__is_read_by_its_field(tmp_path: Path, name: str, content: str, text: str) -> None:

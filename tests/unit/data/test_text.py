@@ -47,22 +47,14 @@ class Endless(BytesIO):
 @pytest.mark.parametrize(
     ("content", "lines"),
     [
-        (b"", []),
-        (b"a\nb", ["a", "b"]),
-        (b"a\r\nb\r\n", ["a", "b"]),
-        (b"a\r\r\nb\r", ["a\r", "b"]),
-        (b"\n\n \t\n\xc2\xa0\na\n\n", ["a"]),
-        (b"a\rb\n", ["a\rb"]),
+        *((b"", []), (b"a\nb", ["a", "b"]), (b"a\r\nb\r\n", ["a", "b"]), (b"a\r\r\nb\r", ["a\r", "b"])),
+        *((b"\n\n \t\n\xc2\xa0\na\n\n", ["a"]), (b"a\rb\n", ["a\rb"])),
         ("a\u2028b\u0085c\x0bd\x1ce\n".encode(), ["a\u2028b\u0085c\x0bd\x1ce"]),
-        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", ["a", "\ufeffb"]),
-        (b"\xef\xbb\xbf\nb", ["b"]),
-        (b" a \n", [" a "]),
+        *((b"\xef\xbb\xbfa\n\xef\xbb\xbfb", ["a", "\ufeffb"]), (b"\xef\xbb\xbf\nb", ["b"]), (b" a \n", [" a "])),
         ("𐓀\U0001f600".encode(), ["𐓀😀"]),
     ],
 )
-def test_lines__end_at_newlines_only_and_blank_ones_are_dropped(
-    tmp_path: Path, content: bytes, lines: list[str]
-) -> None:
+def test_lines__end_at_newlines_only_and_blank_ones_go(tmp_path: Path, content: bytes, lines: list[str]) -> None:
     assert lines_of(tmp_path, content) == lines
 
 
@@ -129,9 +121,8 @@ def test_line__without_an_end_is_not_read_to_its_end() -> None:
 
 def test_blocks__are_small_parts_of_a_large_text(tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(300_000)]
-    path = tmp_path / "corpus.txt"
-    path.write_text("\n".join(lines))
-    found = list(line_blocks(path))
+    (tmp_path / "corpus.txt").write_text("\n".join(lines))
+    found = list(line_blocks(tmp_path / "corpus.txt"))
     assert list(chain.from_iterable(found)) == lines
     assert max(sum(map(len, block)) for block in found) <= 2**20
 
