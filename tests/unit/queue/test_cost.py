@@ -16,7 +16,6 @@ from tests.support.families import effective_of, vocabulary
 from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
-from trainer.config.presets import batch_rows
 from trainer.config.settings import RedisSettings
 from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
@@ -71,9 +70,7 @@ CASES += [(family, {}, size) for family in sorted(PRESETS) for size in ("tiny", 
 
 
 @pytest.mark.parametrize(("family", "changes", "size"), CASES)
-def test_parameters__are_those_of_the_model_with_any_head(
-    family: str, changes: Mapping[str, object], size: str
-) -> None:
+def test_parameters__are_those_of_a_model_with_any_head(family: str, changes: Mapping[str, object], size: str) -> None:
     is_masked = family == "bert" or changes.get("bidirectional") is True
     objective = "masked_lm" if is_masked else "causal_lm"
     effective = effective_of(family, model=changes or None, model_size=size, objective=objective)
@@ -116,11 +113,8 @@ def cost_of(**values: object) -> Cost:
 @pytest.mark.parametrize(
     ("values", "checkpoints"),
     [
-        ({"num_epochs": 1}, 1),
-        ({"num_epochs": 2}, 2),
-        ({"num_epochs": 9}, 3),
-        ({"num_epochs": 1, "checkpoint_every_steps": 2}, 3),
-        ({"num_epochs": 9, "max_steps": 1}, 1),
+        *(({"num_epochs": 1}, 1), ({"num_epochs": 2}, 2), ({"num_epochs": 9}, 3)),
+        *(({"num_epochs": 1, "checkpoint_every_steps": 2}, 3), ({"num_epochs": 9, "max_steps": 1}, 1)),
         ({"num_epochs": 1, "checkpoint_schedule": [0, 1]}, 2),  # the weights of three steps
     ],
 )
@@ -136,19 +130,11 @@ def test_steps__are_whole_batches_of_all_epochs_up_to_the_maximum() -> None:
     assert cost_of(batch_size=8, num_epochs=3, max_steps=20).steps == 20
 
 
-def test_batch__auto_is_by_device() -> None:
-    automatic = effective_with("gpt2", "tiny", batch_size="auto")
-    assert [batch_rows(automatic, on_cuda=on_cuda) for on_cuda in (False, True)] == [8, 32]
-    assert batch_rows(effective_with("gpt2", "tiny", batch_size=5), on_cuda=True) == 5
-
-
 @pytest.mark.parametrize(
     ("size", "machine", "precision", "steps", "pays"),
     [
-        ("small", CPU, "auto", 10_000, True),
-        ("small", CPU, "fp32", 10_000, True),
-        ("tiny", CPU, "auto", 10_000, False),
-        ("small", CPU._replace(has_bf16=False), "auto", 10_000, False),
+        *(("small", CPU, "auto", 10_000, True), ("small", CPU, "fp32", 10_000, True)),
+        *(("tiny", CPU, "auto", 10_000, False), ("small", CPU._replace(has_bf16=False), "auto", 10_000, False)),
         ("small", GPU, "auto", 10_000, False),  # has half the width already
         ("small", GPU, "fp32", 10_000, True),
         ("small", CPU, "auto", 10, False),
@@ -159,8 +145,7 @@ def test_bf16__pays_for_wide_models_and_long_trainings_where_there_is_bf16(
 ) -> None:
     request = effective_with("qwen", size, precision=precision, max_steps=steps, num_epochs=1000)
     cost = estimate(request, 100, TOKENS, machine)
-    assert cost.bf16_pays is pays
-    assert ("bf16" in cost.lines()[-1]) is pays
+    assert cost.bf16_pays is ("bf16" in cost.lines()[-1]) is pays
 
 
 def test_lines__name_estimated_and_unknown_figures() -> None:
@@ -201,8 +186,7 @@ print(cost.memory_bytes / taken, cost.disk_bytes / saved)
 @pytest.mark.process
 @pytest.mark.slow
 def test_estimate__is_near_the_use_of_a_training(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", TRAINING, str(tmp_path)]
-    environment = tuned_environment(settings_in(tmp_path))
+    command, environment = [sys.executable, "-c", TRAINING, str(tmp_path)], tuned_environment(settings_in(tmp_path))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     memory, disk = map(float, done.stdout.split())
@@ -221,8 +205,7 @@ async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path
     [tokenizer] = {manifest.tokenizer.id for run in store.all() if (manifest := run.manifest()) and manifest.tokenizer}
     shutil.copytree(store.get(PARENT).tokenizer, tmp_path / "artifacts" / "tokenizers" / tokenizer)
     warm = await previewed(tmp_path, init_from_run_id=PARENT, model=None)
-    given = await previewed(tmp_path, tokenizer_id=tokenizer)
-    guess = await previewed(tmp_path)
+    given, guess = await previewed(tmp_path, tokenizer_id=tokenizer), await previewed(tmp_path)
     assert warm.is_exact and given.is_exact and not guess.is_exact
     assert warm.params == given.params == 810
     assert abs(guess.params - 810) < 100
@@ -273,7 +256,6 @@ def _add_run(
     (target / "manifest.json").write_text(copy.model_dump_json())
 
 
-@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece", "char stream", "bpe stream"])
 async def demo(folder: Path, **fields: object) -> EffectiveRequest:
     settings = settings_in(folder)
     request = tiny_request(**{"corpus": "demo", "model_family": "lstm", **fields})
@@ -325,11 +307,9 @@ def test_kinds__grow_as_the_halves_of_a_text_show() -> None:
 
 
 def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
-    folder = tmp_path / "texts"
-    folder.mkdir()
     for name in "abc":
-        (folder / f"{name}.txt").write_text(f"{name} " * 200_000)
-    text, size = sample_text(folder)
+        (tmp_path / f"{name}.txt").write_text(f"{name} " * 200_000)
+    text, size = sample_text(tmp_path)
     assert size < 900_000
     assert {"a", "b", "c"} <= set(text.split())
     assert sample_text(DEMO)[1] == DEMO.stat().st_size

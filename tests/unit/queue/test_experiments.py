@@ -16,10 +16,16 @@ from trainer.queue.experiments import Start, corpus_of, resolve_experiment, shar
 Fields = dict[str, object]
 
 
-@pytest.fixture(name="folder", autouse=True)
+@pytest.fixture(name="folder")
 def folder_fixture(tmp_path: Path) -> Path:
     add_languages(tmp_path)
     return tmp_path
+
+
+def add_ratings(folder: Path) -> Path:
+    ratings = folder / "data" / "corpus" / "ratings.csv"
+    ratings.write_text("listener,language,mean_rating\nkk,tr,0.5\n", encoding="utf-8")
+    return ratings
 
 
 async def resolved(folder: Path, request: ExperimentRequest) -> ExperimentRecord:
@@ -42,12 +48,10 @@ def primary(**test: str) -> ExperimentRequest:
 
 
 async def test_primary_test__across_branches_needs_two_languages_of_one(folder: Path) -> None:
-    ratings = folder / "data" / "corpus" / "ratings.csv"
-    ratings.write_text("listener,language,mean_rating\nkk,tr,0.5\n", encoding="utf-8")
     add_corpus(folder, some_text(), "ky")
     languages = {"kk": {"branch": "kipchak"}, "ky": {"branch": "kipchak"}, "tr": {}}
     test = {"pairs": "across_branches", "model": "lstm", "kind": "held_out", "mode": "unk"}
-    record = await resolved(folder, plan(languages=languages, ratings="ratings.csv", primary_test=test))
+    record = await resolved(folder, plan(languages=languages, ratings=add_ratings(folder).name, primary_test=test))
     assert record.request.primary_test.pairs == "across_branches"
 
 
@@ -57,14 +61,12 @@ def transfer(**fields: object) -> ExperimentRequest:
 
 
 async def test_record__has_the_corpora_by_content_and_an_id_of_it(folder: Path) -> None:
-    record = await resolved(folder, plan())
-    assert record.user_id == 7
-    assert record.experiment_id == f"small-{record.request_hash[:8]}"
+    record, corpora = await resolved(folder, plan()), folder / "data" / "corpus"
+    assert (record.user_id, record.experiment_id, record.passages) == (7, f"small-{record.request_hash[:8]}", {})
     assert {code: corpus.name for code, corpus in record.corpora.items()} == {"kk": "kk", "tr": "tr"}
-    assert record.passages == {}
-    (folder / "data" / "corpus" / "all").mkdir()
+    (corpora / "all").mkdir()
     for code in ("kk", "tr"):
-        (folder / "data" / "corpus" / f"{code}.txt").rename(folder / "data" / "corpus" / "all" / f"{code}.txt")
+        (corpora / f"{code}.txt").rename(corpora / "all" / f"{code}.txt")
     elsewhere = await resolved(folder, plan(corpora="all"))
     assert elsewhere.experiment_id == record.experiment_id, "names of corpora do not count"
     several = [await resolved(folder, plan(corpora="all", seeds=seeds)) for seeds in ([1, 2], [1, 2, 3, 4, 5])]
@@ -77,9 +79,7 @@ async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> Non
     (folder / "data" / "corpus" / "stories").mkdir()
     for code in ("kk", "tr"):
         add_corpus(folder, some_text(), f"stories/{code}")
-    ratings = folder / "data" / "corpus" / "ratings.csv"
-    ratings.write_text("listener,language,mean_rating\nkk,tr,0.5\n", encoding="utf-8")
-    request = plan(texts={"passages": "stories"}, ratings="ratings.csv")
+    ratings, request = add_ratings(folder), plan(texts={"passages": "stories"}, ratings="ratings.csv")
     record = await resolved(folder, request)
     assert [passages.name for passages in record.passages.values()] == ["stories/kk", "stories/tr"]
     assert record.ratings is not None and record.ratings.name == "ratings.csv"
@@ -124,13 +124,10 @@ MISTAKES: dict[ErrorCode, list[tuple[ExperimentRequest, str]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("code", "request_", "told"), [(code, *mistake) for code, mistakes in MISTAKES.items() for mistake in mistakes]
-)
-async def test_mistake__is_refused_before_anything_starts(
-    folder: Path, code: ErrorCode, request_: ExperimentRequest, told: str
-) -> None:
-    await refuses(folder, request_, code, told)
+@pytest.mark.parametrize("code", MISTAKES)
+async def test_mistake__is_refused_before_anything_starts(folder: Path, code: ErrorCode) -> None:
+    for request, told in MISTAKES[code]:
+        await refuses(folder, request, code, told)
 
 
 async def test_corpus_with_one_line__is_named(folder: Path) -> None:

@@ -18,11 +18,10 @@ def test_generation__is_refused_for_a_model_that_fills_gaps(kind: str) -> None:
         KINDS[kind].supports(REQUESTS[kind], "masked_lm")
 
 
-@pytest.mark.parametrize(
-    ("values", "objective"), [({"context": "none"}, "masked_lm"), ({"pll_within_word": True}, "causal_lm")]
-)
-def test_scores__of_options_that_the_objective_has_not_are_refused(
-    values: dict[str, object], objective: Objective
-) -> None:
+WRONG = [({"context": "none"}, "masked_lm"), ({"pll_within_word": True}, "causal_lm")]
+
+
+@pytest.mark.parametrize(("values", "objective"), WRONG)
+def test_scores__of_options_of_another_objective_are_refused(values: dict[str, object], objective: Objective) -> None:
     with refused(ErrorCode.MODEL_INCOMPATIBLE, f"trained with {objective}"):
         check_scores(parse(ScoreRequest, {"text": "a", **values}), objective)

@@ -23,22 +23,18 @@ async def preview(folder: Path, **fields: object) -> TrainingPreview:
     return await preview_training(tiny_request(**fields), CorpusStore(settings), settings)
 
 
-@pytest.mark.parametrize(
-    ("fields", "first", "second"),
-    [
+async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
+        add_corpus(tmp_path, text, name)
+    same: list[tuple[dict[str, object], str, str]] = [
         ({"test_corpus": "copy"}, "corpus", "test_corpus"),
         ({"validation_corpus": "copy", "test_corpus": "other"}, "corpus", "validation_corpus"),
         ({"validation_corpus": "other", "test_corpus": "other"}, "validation_corpus", "test_corpus"),
-    ],
-)
-async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(
-    tmp_path: Path, fields: dict[str, object], first: str, second: str
-) -> None:
-    for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
-        add_corpus(tmp_path, text, name)
-    with refused(ErrorCode.SAME_CORPUS, f"`{second}` has the same text as `{first}`", second):
-        await preview(tmp_path, **fields)
-    assert (await preview(tmp_path, **fields, allow_same_corpus=True)).request.allow_same_corpus
+    ]
+    for fields, first, second in same:
+        with refused(ErrorCode.SAME_CORPUS, f"`{second}` has the same text as `{first}`", second):
+            await preview(tmp_path, **fields)
+        assert (await preview(tmp_path, **fields, allow_same_corpus=True)).request.allow_same_corpus
 
 
 async def test_preview__measures_leaks_of_a_short_corpus_only(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,36 +10,44 @@ import pytest
 from arq.connections import ArqRedis
 from hypothesis import strategies as st
 
-from tests.support import add_corpus, settings_in
+from tests.support import ROOT, add_corpus, settings_in
 from tests.support.properties import for_all_pairs
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.artifacts.tokenizers import resolve_tokenizer
+from trainer.contracts.base import changed
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
-from trainer.queue.run_index import RunEntry, RunIndex, matching
+from trainer.queue.run_index import RunIndex, matching
 from trainer.store.store import Store
 
 
-def index_of(folder: Path) -> RunIndex:
+class Counted(RunIndex):
+    """Counts how often it reads the disk."""
+
+    looks = 0
+
+    def _read(self) -> None:
+        self.looks += 1
+        super()._read()
+
+
+def index_of(folder: Path) -> Counted:
     queue = JobQueue(settings_in(folder), Store(ArqRedis()))
-    return RunIndex(queue, RunFeeds(queue), folder / "artifacts")
+    return Counted(queue, RunFeeds(queue), folder / "artifacts")
 
 
-def story(folder: Path, name: str, *, user_id: int | None = 700, minutes: int = 0) -> Story:
-    changed: dict[str, object] = {"created_at": BEGIN + timedelta(minutes=minutes)}
-    return Story(folder / "artifacts", run_record(name, user_id=user_id).model_copy(update=changed))
+def story(folder: Path, name: str, *, minutes: int = 0) -> Story:
+    return Story(folder / "artifacts", changed(run_record(name), created_at=BEGIN + timedelta(minutes=minutes)))
 
 
 def completed(one: Story) -> RunManifest:
-    facts: dict[str, object] = {
-        "metrics": RunMetrics(test=1.25, bits_per_char=1.8),
-        "tokenizer": TokenizerFacts(id="char-0123456789abcdef", sha256="a" * 64),
-    }
-    return manifest_of(one.record, "completed").model_copy(update=facts)
+    metrics = RunMetrics(test=1.25, bits_per_char=1.8)
+    tokenizer = TokenizerFacts(id="char-0123456789abcdef", sha256="a" * 64)
+    return changed(manifest_of(one.record, "completed"), metrics=metrics, tokenizer=tokenizer)
 
 
 async def test_runs__are_listed_newest_first_with_their_states(tmp_path: Path) -> None:
@@ -50,10 +57,8 @@ async def test_runs__are_listed_newest_first_with_their_states(tmp_path: Path) -
     old, new = story(tmp_path, "lstm-1"), story(tmp_path, "lstm-2", minutes=5)
     new.start().step(40, 2.5)
     await index.refresh()
-    assert [(run.run_id, run.state, run.progress, run.loss_nats) for run in index.runs] == [
-        ("lstm-2", "running", 40.0, 2.5),
-        ("lstm-1", "queued", 0.0, None),
-    ]
+    found = [(run.run_id, run.state, run.progress, run.loss_nats) for run in index.runs]
+    assert found == [("lstm-2", "running", 40.0, 2.5), ("lstm-1", "queued", 0.0, None)]
     assert index.runs[0].ends_at == BEGIN.timestamp() + 60
     new.run.write_manifest(completed(new))
     old.start()
@@ -90,31 +95,26 @@ async def test_runs__that_cannot_be_read_are_logged_once_and_hide_no_other(tmp_p
 
 async def test_attached_text__differs_from_a_named_corpus(tmp_path: Path) -> None:
     record = run_record("lstm-1")
-    content: dict[str, object] = {"name": "c" * 64}
-    attached: dict[str, object] = {"corpus": record.effective.corpus.model_copy(update=content)}
-    effective: dict[str, object] = {"effective": record.effective.model_copy(update=attached)}
-    Story(tmp_path / "artifacts", record.model_copy(update=effective))
+    attached = changed(record.effective, corpus=changed(record.effective.corpus, name="c" * 64))
+    Story(tmp_path / "artifacts", changed(record, effective=attached))
     story(tmp_path, "lstm-2", minutes=1)
     index = index_of(tmp_path)
     await index.refresh()
     assert [(run.corpus, run.has_attached_text) for run in index.runs] == [("kk_ipa", False), ("c" * 64, True)]
 
 
-async def test_tokenizers__appear_when_they_are_done(tmp_path: Path) -> None:
+async def test_tokenizers__appear_when_they_are_done_and_corpora_at_once(tmp_path: Path) -> None:
     add_corpus(tmp_path, "ab\nba\nabba\n")
-    index = index_of(tmp_path)
-    settings = settings_in(tmp_path)
-    queue = JobQueue(settings, Store(ArqRedis()))
+    index, queue = index_of(tmp_path), JobQueue(settings_in(tmp_path), Store(ArqRedis()))
     request = TokenizerTrainRequest(method="char", corpora=("text",), label="letters")
     made = queue.tokenizers.create(await resolve_tokenizer(request, queue.corpora))
     (tmp_path / "artifacts" / "tokenizers" / "char-nothing").mkdir()
     await index.refresh()
-    assert not index.tokenizers
-    fixture = Path(__file__).parents[2] / "fixtures" / "tokenizers" / "char-222eba1359b17193"
-    other = tmp_path / "artifacts" / "tokenizers" / "char-222eba1359b17193"
-    shutil.copytree(fixture, other)
+    assert not index.tokenizers and {"text", "demo"} <= set(index.corpora)
+    name, other = "char-222eba1359b17193", tmp_path / "artifacts" / "tokenizers" / "char-222eba1359b17193"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "tokenizers" / name, other)
     await index.refresh()
-    assert [one.tokenizer_id for one in index.tokenizers] == ["char-222eba1359b17193"]
+    assert [one.tokenizer_id for one in index.tokenizers] == [name]
     assert (index.tokenizers[0].vocab_size or 0) > 4
     shutil.rmtree(other)
     (made.path / "request.json").write_bytes(b"{}")
@@ -125,30 +125,8 @@ async def test_tokenizers__appear_when_they_are_done(tmp_path: Path) -> None:
     assert [line["tokenizer_id"] for line in logs] == [made.tokenizer_id]
 
 
-async def test_corpora__are_those_that_have_names(tmp_path: Path) -> None:
-    add_corpus(tmp_path, "a\nb\nc\n", "my_text")
-    index = index_of(tmp_path)
-    await index.refresh()
-    assert {"my_text", "demo"} <= set(index.corpora)
-
-
-class Counted(RunIndex):
-    """Counts how often it reads the disk."""
-
-    looks = 0
-
-    def _read(self) -> None:
-        self.looks += 1
-        super()._read()
-
-
-def counted_index_of(folder: Path) -> Counted:
-    queue = JobQueue(settings_in(folder), Store(ArqRedis()))
-    return Counted(queue, RunFeeds(queue), folder / "artifacts")
-
-
 async def test_refresh__by_many_at_once_reads_at_most_twice(tmp_path: Path) -> None:
-    index = counted_index_of(tmp_path)
+    index = index_of(tmp_path)
     first = asyncio.create_task(index.refresh())
     await asyncio.sleep(0)
     story(tmp_path, "lstm-1")
@@ -159,7 +137,7 @@ async def test_refresh__by_many_at_once_reads_at_most_twice(tmp_path: Path) -> N
 
 
 async def test_catch_up__of_two_people_at_once_is_one_refresh(tmp_path: Path) -> None:
-    index = counted_index_of(tmp_path)
+    index = index_of(tmp_path)
     await asyncio.gather(index.catch_up(), index.catch_up())
     await index.refresh()  # which ends after the one in the background
     assert index.looks == 2
@@ -184,7 +162,7 @@ async def test_suggestions__of_two_thousand_runs_come_in_time(tmp_path: Path) ->
     await until(lambda: len(index.runs) == 2000)
     started = time.process_time()
     await index.catch_up()
-    found = matching("lstm-1999", index.runs, names)
+    found = matching("lstm-1999", index.runs, lambda run: (run.name, run.run_id, run.corpus))
     seconds = time.process_time() - started
     await index.stop()
     assert before == 0, "nobody waits until all of them are in memory"
@@ -199,10 +177,6 @@ async def test_stopped_index__reads_no_more(tmp_path: Path) -> None:
     await index.stop()
     story(tmp_path, "lstm-1")
     assert not index.runs
-
-
-def names(run: RunEntry) -> Sequence[str]:
-    return run.name, run.run_id, run.corpus
 
 
 WORDS = ("kk-ipa small", "ky-ipa small", "Kazakh news", "lm")

@@ -6,10 +6,8 @@ from trainer.store.connection import dumps, loads
 
 
 def test_job__with_an_exception_is_written_as_its_type_and_read_again() -> None:
-    assert loads(dumps({"r": ValueError("a secret"), "a": [{"run_id": "a"}]})) == {
-        "r": "ValueError",
-        "a": [{"run_id": "a"}],
-    }
+    arguments = [{"run_id": "a"}]
+    assert loads(dumps({"r": ValueError("a secret"), "a": arguments})) == {"r": "ValueError", "a": arguments}
 
 
 @pytest.mark.parametrize("data", [b"[1]", b"null", b"\x80\x04K\x01.", b"{"])
