@@ -50,12 +50,12 @@ def test_error_of_the_disk__is_named_by_its_reason(number: int, path: str | None
 
 
 def test_other_errors__stay_what_they_are() -> None:
-    foreseen, fault = AppError(ErrorCode.CONFLICT, "x"), FileNotFoundError(errno.ENOENT, "x", "/b/c")
+    foreseen, missing = AppError(ErrorCode.CONFLICT, "x"), FileNotFoundError(errno.ENOENT, "x", "/b/c")
+    spoilt = IsADirectoryError(errno.EISDIR, "x", "/a/artifacts/tokenizers/a/tokenizer.json")  # nobody is kept from it
     assert to_app_error(foreseen, FOLDERS) is foreseen
-    with pytest.raises(FileNotFoundError):
-        to_app_error(fault, FOLDERS)
-    with pytest.raises(IsADirectoryError):  # nobody is kept from the folder: one of its files is spoiled
-        to_app_error(IsADirectoryError(errno.EISDIR, "x", "/a/artifacts/tokenizers/a/tokenizer.json"), FOLDERS)
+    for fault in (missing, spoilt):
+        with pytest.raises(type(fault)):
+            to_app_error(fault, FOLDERS)
 
 
 def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> None:
@@ -64,22 +64,15 @@ def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> N
     assert not is_full(tmp_path)
 
 
-@pytest.fixture(name="place", params=["a-file", "a-file/below", "/proc/none/below"])
-def place_fixture(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder that cannot be used, from the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a-file").touch()
-    place: str = request.param
-    return place
-
-
+@pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/none/below"])
 @pytest.mark.parametrize("name", ["APP__DATA_ROOT", "APP__ARTIFACTS_ROOT"])
 def test_unusable_folder_of_the_settings__is_one_sentence_everywhere(
     name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
     (tmp_path / "text").write_text("ab ba\n" * 20, encoding="utf-8")
-    settings = {"DISCORD__TOKEN": "a", "DISCORD__OWNER_ID": "1", name: place}
-    for setting, value in settings.items():
+    for setting, value in {"DISCORD__TOKEN": "a", "DISCORD__OWNER_ID": "1", name: place}.items():
         monkeypatch.setenv(setting, value)
     commands = [["worker"]]
     if name == "APP__DATA_ROOT":
@@ -99,15 +92,11 @@ def test_unusable_folder_of_the_settings__is_one_sentence_everywhere(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("word", ["train", "worker"])
-def test_full_disk__is_one_sentence_before_anything_starts(
-    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk__is_one_sentence_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file can be longer than 1,000 bytes, which the system reports as it reports a full disk."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # its files can be longer
-    words = ["--corpus", "demo"] if word == "train" else []
     done = subprocess.run(
-        [sys.executable, "-m", "trainer", word, *words],
+        [sys.executable, "-m", "trainer", "train", "--corpus", "demo"],
         cwd=tmp_path,
         env=environment_in(tmp_path, PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1"),
         preexec_fn=partial(setrlimit, RLIMIT_FSIZE, (1000, RLIM_INFINITY)),

@@ -11,9 +11,7 @@ import pytest
 from trainer.system import hardware
 
 
-def test_physical_cores__are_all_cores_where_the_system_names_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_physical_cores__are_all_cores_where_the_system_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def two_unknown_cpus(pid: int) -> set[int]:
         return {pid + 99_998, pid + 99_999}
 
@@ -34,9 +32,7 @@ OWN_THREADS = min(hardware.physical_cores(), hardware.granted_cpus() or 1024)
         *(("0", "many", OWN_THREADS), ("", None, OWN_THREADS), (None, None, OWN_THREADS)),
     ],
 )
-def test_default_threads__are_those_of_the_environment_or_the_cores(
-    omp: str | None, mkl: str | None, threads: int
-) -> None:
+def test_default_threads__are_of_the_environment_or_the_cores(omp: str | None, mkl: str | None, threads: int) -> None:
     given = {"OMP_NUM_THREADS": omp, "MKL_NUM_THREADS": mkl}
     assert hardware.default_threads({name: value for name, value in given.items() if value is not None}) == threads
 

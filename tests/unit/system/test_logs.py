@@ -55,10 +55,6 @@ def product_logger() -> structlog.stdlib.BoundLogger:
     return log
 
 
-def written(path: Path) -> list[str]:
-    return LogReader(path).last(99)
-
-
 def test_line__has_the_standard_fields_and_its_values() -> None:
     stream = logged()
     product_logger().info("inference_request_ended", run_id="r-1", request_id="q-1")
@@ -67,13 +63,8 @@ def test_line__has_the_standard_fields_and_its_values() -> None:
     assert moment.tzinfo is not None
     assert str(line.pop("instance_id")).endswith(f":{os.getpid()}")
     assert line == {
-        "level": "info",
-        "logger": "trainer.something",
-        "message": "inference_request_ended",
-        "event": "inference_request_ended",
-        "category": "trainer",
-        "service": "model-trainer",
-        "run_id": "r-1",
+        **{"level": "info", "logger": "trainer.something", "message": "inference_request_ended"},
+        **{"event": "inference_request_ended", "category": "trainer", "service": "model-trainer", "run_id": "r-1"},
         "request_id": "q-1",
     }
 
@@ -129,7 +120,7 @@ def test_run_log__has_its_own_level_whatever_is_shown(
     product_logger().debug("how")
     product_logger().info("what")
     product_logger().warning("what else")
-    assert len(written(tmp_path / "logs.jsonl")) == kept
+    assert len(LogReader(tmp_path / "logs.jsonl").last(99)) == kept
     assert [line["message"] for line in lines(stream)] == ["what else"][: shown == "WARNING"]
 
 
@@ -140,7 +131,7 @@ def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path)
         raise ValueError("what happened")
     except ValueError:
         product_logger().exception("run_failed", error_code="MODEL_TRAIN_FAILED")
-    [text] = written(tmp_path / "logs.jsonl")
+    [text] = LogReader(tmp_path / "logs.jsonl").last(99)
     line = _line.validate_json(text)
     assert (line["level"], line["service"], line["error_code"]) == ("error", "model-trainer", "MODEL_TRAIN_FAILED")
     assert "ValueError: what happened" in str(line["exception"])
@@ -231,18 +222,9 @@ def test_reader__sees_each_line_once_in_order_while_files_rotate(lengths: list[i
 
 def test_readable_line__has_time_level_event_and_values() -> None:
     line: dict[str, object] = {
-        "timestamp": "2026-11-20T12:34:56.789012+00:00",
-        "level": "warning",
-        "logger": "trainer.training.loop",
-        "service": "trainer-child",
-        "instance_id": "my-host:4711",
-        "message": "validation",
-        "event": "validation",
-        "category": "training",
-        "run_id": "lstm-1",
-        "user_id": 7,
-        "loss": 1.5,
-        "device": None,
+        **{"timestamp": "2026-11-20T12:34:56.789012+00:00", "level": "warning", "logger": "trainer.training.loop"},
+        **{"service": "trainer-child", "instance_id": "my-host:4711", "message": "validation", "event": "validation"},
+        **{"category": "training", "run_id": "lstm-1", "user_id": 7, "loss": 1.5, "device": None},
     }
     assert readable_line(json.dumps(line)) == "2026-11-20 12:34:56 warning  validation loss=1.5"
 
