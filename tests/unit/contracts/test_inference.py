@@ -79,12 +79,10 @@ def test_bounds__a_value_on_them_is_taken_and_read_again(kind: Request, values: 
     assert kind.model_validate_json(request.model_dump_json()) == request
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "path"), [(ScoreRequest, "text", "path"), (GenerateRequest, "prompt_text", "prompt_path")]
-)
-def test_source__is_exactly_one(kind: Request, text: str, path: str) -> None:
-    for given in ([], [text, path]):
-        with refused(ErrorCode.INVALID_INPUT, f"give `{text}` or `{path}`, one of both."):
+@pytest.mark.parametrize(("kind", "prefix"), [(ScoreRequest, ""), (GenerateRequest, "prompt_")])
+def test_source__is_exactly_one(kind: Request, prefix: str) -> None:
+    for given in ([], [f"{prefix}text", f"{prefix}path"]):
+        with refused(ErrorCode.INVALID_INPUT, f"give `{prefix}text` or `{prefix}path`, one of both."):
             parse(kind, dict.fromkeys(given, "a"))
 
 
@@ -111,35 +109,22 @@ def test_long_texts__are_taken_up_to_the_limit_and_refused_from_python_too() -> 
 
 
 QUEUED: dict[str, object] = {"request_id": "r", "run_id": "a", "status": "queued"}
+TEXT, TWO_PROMPTS = ScoreRequest(text="a secret text"), CompletionRequest(prompts=("a secret text", (1, 2)))
 RECORDS: list[tuple[BaseModel, str, str]] = [
-    (
-        ScoreRecord(request=ScoreRequest(text="a secret text"), response=parse(ScoreResponse, QUEUED)),
-        '"top_k":null',
-        '"top_k":"a secret text"',
-    ),
-    (
-        CompletionRecord(
-            request=CompletionRequest(prompts=("a secret text", (1, 2))), response=parse(CompletionResponse, QUEUED)
-        ),
-        '"n":1',
-        '"n":"a secret text"',
-    ),
+    (ScoreRecord(request=TEXT, response=parse(ScoreResponse, QUEUED)), "top_k", "null"),
+    (CompletionRecord(request=TWO_PROMPTS, response=parse(CompletionResponse, QUEUED)), "n", "1"),
 ]
 
 
-@pytest.mark.parametrize(("record", "written", "damaged"), RECORDS)
-def test_record__is_read_again_and_a_damaged_one_shows_no_text(record: BaseModel, written: str, damaged: str) -> None:
+@pytest.mark.parametrize(("record", "field", "value"), RECORDS)
+def test_record__is_read_again_and_a_damaged_one_shows_no_text(record: BaseModel, field: str, value: str) -> None:
     stored = record.model_dump_json()
     assert inference_adapter.validate_json(stored) == record
-    field = written.split('"')[1]
+    damaged = stored.replace(f'"{field}":{value}', f'"{field}":"a secret text"')
     for is_any in (True, False):
         with pytest.raises(ValidationError, match=f"{field}\n") as caught:
-            _read(stored.replace(written, damaged), None if is_any else type(record))
+            inference_adapter.validate_json(damaged) if is_any else type(record).model_validate_json(damaged)
         assert "secret" not in str(caught.value)
-
-
-def _read(text: str, kind: Request | None) -> BaseModel:
-    return inference_adapter.validate_json(text) if kind is None else kind.model_validate_json(text)
 
 
 OLD_RECORD = (
@@ -158,12 +143,9 @@ def test_record__of_the_release_before_is_read() -> None:
     assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
 
 
+OF_GENERATION = "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs precision"
 RESPONSES: list[tuple[Request, dict[str, object], str]] = [
-    (
-        GenerateResponse,
-        {},
-        "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs precision",
-    ),
+    (GenerateResponse, {}, OF_GENERATION),
     (
         ScoreResponse,
         {"unit": "nats", "method": "causal"},
@@ -176,9 +158,7 @@ RESPONSES: list[tuple[Request, dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "constants", "nulls"), RESPONSES)
-def test_response__is_flat_with_nulls_until_it_is_completed(
-    kind: Request, constants: dict[str, object], nulls: str
-) -> None:
+def test_response__is_flat_with_nulls_until_completed(kind: Request, constants: dict[str, object], nulls: str) -> None:
     written: dict[str, object] = json.loads(parse(kind, QUEUED).model_dump_json())
     unknown: dict[str, object] = dict.fromkeys([*nulls.split(), "error"], None)
     assert written == QUEUED | constants | unknown

@@ -1,7 +1,7 @@
 """95 % intervals of losses: closed forms, and how often they cover the true difference."""
 
 import math
-from collections.abc import Sequence
+from statistics import stdev
 
 import numpy as np
 import pytest
@@ -9,11 +9,6 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from trainer.contracts.intervals import LineLosses, Ratio, margin, t_quantile
-
-
-def deviation(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def quantile(degrees: float) -> float:
@@ -29,27 +24,22 @@ def test_interval_of_equally_long_lines__is_the_paired_t_interval() -> None:
     mine, its = [21.0, 18.5, 20.0, 22.5, 19.0, 17.0, 23.0, 20.5], [20.0, 18.0, 21.0, 21.0, 18.0, 17.5, 21.0, 20.0]
     tokens, n = [10] * 8, 8
     differences = [(one - other) / 10 for one, other in zip(mine, its, strict=True)]
-    found = margin((mine, tokens), (its, tokens))
-    alone = margin((mine, tokens))
-    assert found == pytest.approx(quantile(n - 1) * deviation(differences) / math.sqrt(n), rel=1e-4)
-    assert alone == pytest.approx(quantile(n - 1) * deviation(mine) / 10 / math.sqrt(n), rel=1e-4)
+    found, alone = margin((mine, tokens), (its, tokens)), margin((mine, tokens))
+    assert found == pytest.approx(quantile(n - 1) * stdev(differences) / math.sqrt(n), rel=1e-4)
+    assert alone == pytest.approx(quantile(n - 1) * stdev(mine) / 10 / math.sqrt(n), rel=1e-4)
 
 
-def test_interval_of_a_model_and_itself__is_a_point() -> None:
+def test_interval__is_a_point_without_differences_and_none_of_few_lines() -> None:
     same: Ratio = [3.0, 2.0, 5.0, 9.0, 1.0, 4.0, 4.5, 5.5], [2, 2, 3, 3, 2, 2, 3, 3]
-    assert margin(same, same) == 0.0
+    assert margin(same, same) == margin(([1.0] * 6, [1] * 6)) == 0.0
+    assert margin(([1.0] * 5, [1] * 5)) is None, "too few"
+    assert margin(([1.0] * 20, [1000, *[1] * 19])) is None, "too unequal"
 
 
-def test_lines_too_few_or_too_unequal__have_no_interval() -> None:
-    assert margin(([1.0] * 5, [1] * 5)) is None
-    assert margin(([1.0] * 20, [1000, *[1] * 19])) is None
-    assert margin(([1.0] * 6, [1] * 6)) == 0.0
+COVERED = [(50, 0.0, "tokens"), (50, 0.7, "tokens"), (50, 0.7, "chars"), (1000, 0.7, "tokens")]
 
 
-@pytest.mark.parametrize(
-    ("lines", "spread", "divisor"),
-    [(50, 0.0, "tokens"), (50, 0.7, "tokens"), (50, 0.7, "chars"), (1000, 0.7, "tokens")],
-)
+@pytest.mark.parametrize(("lines", "spread", "divisor"), COVERED)
 def test_interval__covers_the_true_difference_in_95_percent_of_pairs(lines: int, spread: float, divisor: str) -> None:
     """Lines differ in length (log-normal), in difficulty, which both models share, and in what one model gains."""
     random = np.random.Generator(np.random.PCG64(7))
@@ -61,7 +51,7 @@ def test_interval__covers_the_true_difference_in_95_percent_of_pairs(lines: int,
         gains += np.sqrt(tokens) * random.normal(0, 0.2, lines)
         mine, its = (grouped(nats, tokens) for nats in (shared + gains, shared))
         pair: list[Ratio] = [(one.nats, one.tokens if divisor == "tokens" else one.chars) for one in (mine, its)]
-        half = margin(pair[0], pair[1])
+        half = margin(*pair)
         assert half is not None
         weight = 1 if divisor == "tokens" else 2  # characters per token
         found = (sum(mine.nats) - sum(its.nats)) / sum(pair[0][1])
