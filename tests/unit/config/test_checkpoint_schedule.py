@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all
 from trainer.config.presets import scheduled_steps
+from trainer.contracts.base import changed
 from trainer.contracts.training_options import CheckpointRule
 
 NOTHING: list[int] = []
 EPOCH: list[int] = list(range(50, 1001, 50))
+LINEAR = CheckpointRule(subsequent_epochs_spacing="linear", linear_interval=300)
 BY_HAND: list[tuple[CheckpointRule | tuple[int, ...] | None, int, int, list[int]]] = [
     (None, 10, 4, NOTHING),
     # a list is taken as far as the training goes, with its last step
@@ -26,18 +28,8 @@ BY_HAND: list[tuple[CheckpointRule | tuple[int, ...] | None, int, int, list[int]
     (CheckpointRule(first_epoch_checkpoints=3, min_checkpoints_per_epoch=0, log_base=10), 20, 10, [4, 7, 10, 20]),
     # an epoch of 250 steps has room for two that are 100 apart
     (CheckpointRule(first_epoch_checkpoints=2), 600, 250, [125, 250, 375, 500, 600]),
-    (
-        CheckpointRule(subsequent_epochs_spacing="linear", linear_interval=300, first_epoch_checkpoints=1),
-        2500,
-        1000,
-        [1000, 1200, 1400, 1600, 1800, 2000, 2100, 2200, 2300, 2400, 2500],
-    ),
-    (
-        CheckpointRule(subsequent_epochs_spacing="linear", linear_interval=300, min_checkpoints_per_epoch=3),
-        2500,
-        1000,
-        [*EPOCH, 1300, 1600, 1900, 2167, 2334, 2500],
-    ),
+    (changed(LINEAR, first_epoch_checkpoints=1), 2500, 1000, [*range(1000, 2000, 200), *range(2000, 2501, 100)]),
+    (changed(LINEAR, min_checkpoints_per_epoch=3), 2500, 1000, [*EPOCH, 1300, 1600, 1900, 2167, 2334, 2500]),
     # without an interval as in the first epoch: 50, of which every second is 100 apart
     (CheckpointRule(subsequent_epochs_spacing="linear"), 1250, 1000, [*EPOCH, 1100, 1200, 1250]),
     # an epoch of fewer steps than checkpoints, and a training of less than an epoch

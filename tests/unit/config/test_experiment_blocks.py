@@ -18,11 +18,12 @@ from trainer.contracts.training_options import CheckpointRule, OptimizerConfig
 Values = Mapping[str, object]
 AUTO = "training.auto_generate_checkpoints"
 KEYS: Fields = {"first_epoch_checkpoints": 7, "subsequent_epochs_spacing": "linear", "linear_interval": 9}
+BPE: Fields = {"tokenizer.tokenizer_type": "bpe"}
 RENAMED: Fields = {"bos_token": "<|a|>", "pad_token": "[P]"}
 OF_RULE: Fields = {f"training.{name}": value for name, value in KEYS.items()}
 BERT = transformer("bert", activation_function="relu") | {"bert": {"type_vocab_size": 3}}
-OF_BERT: Fields = {"model": BERT, "training.objective": "masked_lm", "training.mlm_probability": 0.2}
-OF_BERT |= {"training.use_gradient_checkpointing": True}
+MASKED: Fields = {"training.objective": "masked_lm"}
+OF_BERT = {"model": BERT, **MASKED, "training.mlm_probability": 0.2, "training.use_gradient_checkpointing": True}
 BERT_SIZES: Fields = {"num_layers": 2, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
 BERT_SIZES |= {"dropout": 0.1, "attention_dropout": 0.2, "activation_function": "relu", "type_vocab_size": 3}
 
@@ -49,11 +50,7 @@ MAPPED: list[tuple[Values, Values, Values]] = [
             **{"checkpoint_schedule": None, "resume": False, "logging.level": "INFO"},
         },
     ),
-    (
-        {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens": RENAMED},
-        {},
-        {"tokenizer.method": "bpe", "tokenizer.special_tokens": RENAMED},
-    ),
+    (BPE | {"tokenizer.special_tokens": RENAMED}, {}, {"tokenizer.method": "bpe", "tokenizer.special_tokens": RENAMED}),
     ({"training.warmup_steps": 9}, {}, {"warmup_steps": 9, "warmup_ratio": None}),
     ({"training.use_amp": True, "training.use_tf32": False}, {}, {"precision": "auto", "compute.tf32": False}),
     ({"training.use_amp": True, "run.precision": "bf16"}, {}, {"precision": "bf16"}),
@@ -73,7 +70,7 @@ MAPPED: list[tuple[Values, Values, Values]] = [
         },
     ),
     *(
-        ({"tokenizer.tokenizer_type": "bpe", **in_file}, typed, {"tokenizer": None, field: "there"})
+        (BPE | in_file, typed, {"tokenizer": None, field: "there"})
         for field in ("tokenizer_id", "init_from_run_id")
         for in_file, typed in (({}, {field: "there"}), ({"run": {field: "there"}}, {}))
     ),
@@ -84,16 +81,14 @@ MAPPED: list[tuple[Values, Values, Values]] = [
     ({AUTO: True, "run": {"checkpoint_schedule": {"log_base": 3}}}, {}, rule(log_base=3)),
     ({AUTO: True}, {"checkpoint_schedule": [4]}, {"checkpoint_schedule": (4,)}),
     ({AUTO: True}, {"checkpoint_schedule": None}, {"checkpoint_schedule": None}),
-    ({"model.rnn.bidirectional": True, "training.objective": "masked_lm"}, {}, {"model.bidirectional": True}),
+    ({"model.rnn.bidirectional": True, **MASKED}, {}, {"model.bidirectional": True}),
     (OF_BERT, {}, {"model_family": "bert", "objective": "masked_lm", "mlm_probability": 0.2, "model": BERT_SIZES}),
     (OF_BERT, {}, {"compute.gradient_checkpointing": True}),
 ]
 
 
 @pytest.mark.parametrize(("changes", "typed", "expected"), MAPPED)
-def test_blocks__reach_their_fields_run_wins_and_typed_values_win(
-    changes: Values, typed: Values, expected: Values
-) -> None:
+def test_blocks__reach_their_fields_run_and_typed_values_win(changes: Values, typed: Values, expected: Values) -> None:
     request = dumped(request_of(changes, **typed))
     assert {path: value_at(request, path) for path in expected} == expected
 
@@ -155,8 +150,7 @@ def model(architecture: object, **sizes: object) -> Fields:
 
 def renamed(**tokens: str) -> Fields:
     """Special tokens of bpe with other names."""
-    names = {f"{role}_token": token for role, token in tokens.items()}
-    return {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens": names}
+    return BPE | {"tokenizer.special_tokens": {f"{role}_token": token for role, token in tokens.items()}}
 
 
 ABSENT: list[object] = [...]
@@ -193,11 +187,7 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
         (model("gru", hidden_size=8, num_layers=1), "model.hidden_size", f"must be in the block `model.rnn`: {NESTED}"),
         ({"model.rnn": ...}, "model.rnn", f"is missing: {NESTED}"),
         (model("llama"), "model.transformer", f"is missing: {NESTED_TRANSFORMER}"),
-        (
-            model("llama", **TRANSFORMER),
-            "model.embedding_size",
-            f"block `model.transformer`: {NESTED_TRANSFORMER}",
-        ),
+        (model("llama", **TRANSFORMER), "model.embedding_size", f"block `model.transformer`: {NESTED_TRANSFORMER}"),
         ({"model.rnn.rnn_type": "lstm"}, "model.rnn.rnn_type", "must equal `model.architecture`, 'gru', you gave"),
         ({"model.transformer": {}}, "model.transformer", OTHER_BLOCK),
         ({"model.bert": {}}, "model.bert", OTHER_BLOCK),
@@ -213,21 +203,11 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
         ({AUTO: True, "training.checkpoint_schedule": [1]}, AUTO, "contradicts `training.checkpoint_schedule`"),
         ({AUTO: True, "training.log_base": 1}, "training.log_base", "greater than or equal to 2, you gave 1"),
         ({"run.checkpoint_schedule": {"log_base": 1}}, "run.checkpoint_schedule.log_base", "than or equal to 2, you "),
-        (
-            {"run.precision": "fp32", "training.use_amp": True},
-            "run.precision",
-            "contradicts `training.use_amp` true",
-        ),
+        ({"run.precision": "fp32", "training.use_amp": True}, "run.precision", "contradicts `training.use_amp` true"),
         ({"run.precision": "bf16", "training.use_amp": False}, "run.precision", "contradicts `training.use_amp` false"),
         (renamed(bos="begin"), "tokenizer.special_tokens.bos_token", "must be letters (a-z, A-Z), digits, '_', '.' or"),
-        (renamed(bos="<a>", cls="<b>"), "tokenizer.special_tokens", "must name `bos_token` or `cls_token`, not both"),
-        (renamed(pad="<a>", unk="<a>"), "tokenizer.special_tokens", "must have different names: one is given twice"),
         (renamed(pad="</s>"), "tokenizer.special_tokens", "</s> is already the `eos_token`; rename that one, too"),
-        (
-            {"tokenizer.tokenizer_type": "bpe", "tokenizer.special_tokens.bos": "<a>"},
-            "tokenizer.special_tokens.bos",
-            "did you mean `bos_token`",
-        ),
+        (BPE | {"tokenizer.special_tokens.bos": "<a>"}, "tokenizer.special_tokens.bos", "did you mean `bos_token`"),
     ],
     ErrorCode.UNSUPPORTED_BACKEND: [
         (model("t5", transformer={}), "model.architecture", f"'t5' {AVAILABLE} {FAMILIES}"),
@@ -237,11 +217,7 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
         ({"model.rnn.bidirectional": True}, "model.rnn.bidirectional", "would see what it is to predict"),
         ({"training.use_gradient_checkpointing": True}, "training.use_gradient_checkpointing", "is for transformers:"),
         ({"model": transformer("bert")}, "training.objective", "must be 'masked_lm' for bert"),
-        (
-            {"model": transformer("qwen"), "training.objective": "masked_lm"},
-            "training.objective",
-            "must be 'causal_lm' for qwen",
-        ),
+        ({"model": transformer("qwen"), **MASKED}, "training.objective", "must be 'causal_lm' for qwen"),
     ],
 }
 
@@ -262,19 +238,17 @@ def test_one_mistake__is_one_problem_at_its_path(code: ErrorCode, changes: Value
 def test_refusal__is_told_at_the_place_of_its_field() -> None:
     experiment = read_experiment(document({"run.model_size": "huge"}), {"seed": 1})
 
-    def odd(path: str) -> AppError:
-        return field_error(ErrorCode.INVALID_INPUT, path, "is odd.")
-
-    for error, field, expected in (
-        (odd("model_size"), "", ("run.model_size", "`run.model_size` is odd", "'huge'")),
-        (odd("learning_rate"), "", ("training.learning_rate", "`training.learning_rate` is odd", "0.001")),
-        (odd("seed"), "", ("seed", "`seed` is odd", "1")),
-        (
-            AppError(ErrorCode.CORPUS_EMPTY, "'kk' is empty"),
-            "corpus",
-            ("data.training_corpus", "`data.training_corpus`: 'kk' is empty", "'kk'"),
-        ),
-        (AppError(ErrorCode.INVALID_INPUT, "`seed` is odd"), "", ("", "`seed` is odd", None)),
-    ):
+    def located(error: AppError, field: str = "") -> tuple[str, str, str | None]:
         [problem] = experiment.located(error, field).details
-        assert (problem.path, problem.message, problem.value) == expected
+        return problem.path, problem.message, problem.value
+
+    for field, path, value in (
+        ("model_size", "run.model_size", "'huge'"),
+        ("learning_rate", "training.learning_rate", "0.001"),
+        ("seed", "seed", "1"),
+    ):
+        odd = field_error(ErrorCode.INVALID_INPUT, field, "is odd.")
+        assert located(odd) == (path, f"`{path}` is odd", value)
+    assert located(AppError(ErrorCode.INVALID_INPUT, "`seed` is odd")) == ("", "`seed` is odd", None)
+    empty = located(AppError(ErrorCode.CORPUS_EMPTY, "'kk' is empty"), "corpus")
+    assert empty == ("data.training_corpus", "`data.training_corpus`: 'kk' is empty", "'kk'")

@@ -28,12 +28,11 @@ def request_of(file: Fields, typed: Fields) -> TrainRequest:
     return read_experiment(file, typed).with_family(None).request()
 
 
-@pytest.mark.parametrize(
-    "file", [{"num_epochs": 2}, {"model": {"hidden_size": 9}}, {"tokenizer": {"min_frequency": 2}}]
-)
-def test_file_with_some_fields__takes_the_rest_from_typed_options(file: Fields) -> None:
+def test_file_with_some_fields__takes_the_rest_from_typed_options() -> None:
     typed: Fields = {"corpus": "kk", "model_family": "char_lstm"}
-    assert request_of(file, typed) == request_of({**typed, **file}, {}) == train_request({**typed, **file})
+    files: list[Fields] = [{"num_epochs": 2}, {"model": {"hidden_size": 9}}, {"tokenizer": {"min_frequency": 2}}]
+    for file in files:
+        assert request_of(file, typed) == request_of({**typed, **file}, {}) == train_request({**typed, **file})
 
 
 WINS: list[tuple[Fields, Fields, Fields]] = [
@@ -59,9 +58,7 @@ WINS: list[tuple[Fields, Fields, Fields]] = [
 
 
 @pytest.mark.parametrize(("file", "typed", "expected"), WINS, ids=str)
-def test_typed_value__wins_over_a_file_that_has_it_by_another_name(
-    file: Fields, typed: Fields, expected: Fields
-) -> None:
+def test_typed_value__wins_over_a_file_with_it_by_another_name(file: Fields, typed: Fields, expected: Fields) -> None:
     common: Fields = {"corpus": "kk"} if "model_family" in typed else {"corpus": "kk", "model_family": "lstm"}
     assert request_of({**common, **file}, typed) == train_request({**common, **expected})
 
@@ -79,17 +76,12 @@ def test_typed_sizes_and_presets__leave_the_rest_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("fields", "parent", "family"),
     [
-        ({}, None, "char_lstm"),
-        ({"model_family": "gru"}, None, "gru"),
-        ({"model": {"architecture": "gru"}}, None, "gru"),
-        ({"model": {"hidden_size": 9}}, None, "char_lstm"),
-        ({"init_from_run_id": "first"}, "gpt2", "gpt2"),
-        ({"init_from_run_id": "first"}, None, "char_lstm"),
+        *(({}, None, "char_lstm"), ({"model_family": "gru"}, None, "gru")),
+        *(({"model": {"architecture": "gru"}}, None, "gru"), ({"model": {"hidden_size": 9}}, None, "char_lstm")),
+        *(({"init_from_run_id": "first"}, "gpt2", "gpt2"), ({"init_from_run_id": "first"}, None, "char_lstm")),
     ],
 )
-def test_family__is_the_one_named_or_the_architectures_or_the_parents(
-    fields: Fields, parent: ModelFamily | None, family: str
-) -> None:
+def test_family__is_named_or_of_architecture_or_parent(fields: Fields, parent: ModelFamily | None, family: str) -> None:
     draft = read_experiment({"corpus": "kk", **fields}, {})
     assert draft.with_family(parent).request().model_family == family
 
@@ -124,16 +116,14 @@ FILES: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "sentence"), FILES)
-def test_file__that_holds_no_fields_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
-    (tmp_path / "f.yaml").write_bytes(content)
-    with refused(ErrorCode.CONFIG_INVALID, sentence):
-        read_yaml(tmp_path / "f.yaml")
-
-
-def test_file__may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "f.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
-    assert read_yaml(tmp_path / "f.yaml") == {"a": 1}
+def test_file__that_holds_no_fields_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert read_yaml(file) == {"a": 1}, "it may begin with a byte order mark"
+    for content, sentence in FILES:
+        file.write_bytes(content)
+        with refused(ErrorCode.CONFIG_INVALID, sentence):
+            read_yaml(file)
 
 
 Strategies = dict[str, st.SearchStrategy[object]]

@@ -1,21 +1,17 @@
 """One tiny config per architecture on a text of 100 sequences: each is trained, kept, and scores the odd lines."""
 
-import asyncio
 import math
-import shutil
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, add_corpus, settings_in
 from tests.support.families import OTHERS
 from tests.support.markers import slow_except
 from trainer.config.experiment_file import read_experiment, read_yaml
-from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig
-from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models import build
@@ -34,30 +30,21 @@ ARCHITECTURES = [name for name in _ALL if name not in OTHERS]
 LONGEST = 64
 
 
-def effective_of(architecture: str, folder: Path) -> EffectiveRequest:
-    corpora = folder / "data" / "corpus"
-    corpora.mkdir(parents=True)
-    shutil.copy(SEQUENCES, corpora)
-    settings = Settings(app=AppSettings(data_root=folder / "data", artifacts_root=folder / "artifacts"))
-    request = read_experiment(read_yaml(FIXTURES / "configs" / f"{architecture}.yaml"), {}).request()
-    return asyncio.run(resolve_request(request, CorpusStore(settings), settings))
-
-
-def test_sequences__are_a_hundred_of_fifty_words_and_the_odd_ones() -> None:
+def test_fixtures__are_a_hundred_sequences_and_a_config_per_architecture() -> None:
     words = [len(line.split()) for line in LINES]
     assert 95 <= sum(map(bool, words)) <= 105
     assert 45 <= sum(words) / sum(map(bool, words)) <= 55
     assert "" in LINES and any(line.isspace() for line in LINES)
     assert (min(filter(None, words)), max(words)) == (1, LONGEST)
-
-
-def test_configs__are_there_for_every_architecture_alone() -> None:
     assert {path.stem for path in (FIXTURES / "configs").iterdir()} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("architecture", slow_except(ARCHITECTURES, "lstm", "gpt2", "bert"))
-def test_config__trains_and_its_model_scores_every_odd_line(architecture: Architecture, tmp_path: Path) -> None:
-    effective = effective_of(architecture, tmp_path)
+async def test_config__trains_and_its_model_scores_every_odd_line(architecture: Architecture, tmp_path: Path) -> None:
+    add_corpus(tmp_path, SEQUENCES.read_text(encoding="utf-8"), "sequences")
+    settings = settings_in(tmp_path)
+    request = read_experiment(read_yaml(FIXTURES / "configs" / f"{architecture}.yaml"), {}).request()
+    effective = await resolve_request(request, CorpusStore(settings), settings)
     tokenizer, corpus = prepare(effective, CorpusPaths(SEQUENCES), tmp_path / "cache")
     seed_everything(effective.seed)
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)

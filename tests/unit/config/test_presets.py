@@ -23,6 +23,8 @@ from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 Values = Mapping[str, object]
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
 CHAR: Values = {"method": "char"}
+BOTH_SIDES: dict[str, object] = {"model": {"bidirectional": True}}
+MASKED: dict[str, object] = {"objective": "masked_lm"}
 
 
 def request_of(fields: Values) -> TrainRequest:
@@ -46,6 +48,7 @@ WORDS: Values = {
     **{"max_seq_len": 30, "batch_size": 64, "learning_rate": 1e-3, "optimizer.name": "adam"},
     **{"tokenizer.method": "word", "gradient_clipping": 1.0, "model.tie_word_embeddings": False},
 }
+TWICE = ["norm", "embedding", "norm"]
 DEFAULTS: list[tuple[Values, Values]] = [
     (
         {},
@@ -67,17 +70,12 @@ DEFAULTS: list[tuple[Values, Values]] = [
             **{"holdout_fraction": 0.1, "test_fraction": 0.1},
         },
     ),
-    (
-        {"gradient_clipping": None, "model": {"hidden_size": 64}, "batch_size": 8},
-        {"gradient_clipping": None, "batch_size": 8, "model.hidden_size": 64, "model.embedding_size": 128},
-    ),
+    ({"gradient_clipping": None, "batch_size": 8}, {"gradient_clipping": None, "batch_size": 8}),
+    ({"model": {"hidden_size": 64}}, {"model.hidden_size": 64, "model.embedding_size": 128}),
     ({"optimizer": {"name": "sgd"}}, {"optimizer.eps": None, "optimizer.weight_decay_exclude": ("bias", "norm")}),
     ({"optimizer": {"name": "adam", "eps": 1e-6}}, {"optimizer.eps": 1e-6}),
     ({"optimizer": {"weight_decay_exclude": []}}, {"optimizer.weight_decay_exclude": ()}),
-    (
-        {"optimizer": {"weight_decay_exclude": ["norm", "embedding", "norm"]}},
-        {"optimizer.weight_decay_exclude": ("embedding", "norm")},
-    ),
+    ({"optimizer": {"weight_decay_exclude": TWICE}}, {"optimizer.weight_decay_exclude": ("embedding", "norm")}),
     ({"model_family": "bert"}, {"objective": "masked_lm", "mlm_probability": 0.15}),
     ({"model_family": "gpt2"}, {"tokenizer.method": "bpe", "tokenizer.special_style": "gpt2"}),
     ({"model_family": "bert"}, {"tokenizer.method": "wordpiece", "tokenizer.special_style": "bert"}),
@@ -124,9 +122,7 @@ def test_defaults__are_the_familys_and_given_values_win_also_null(fields: Values
         (of("char_lstm", initialization="torch", dropout_places="all"), ("torch", "all", True)),
     ],
 )
-def test_first_weights_and_dropout__are_as_each_preset_has_them(
-    fields: Values, expected: tuple[str, str, bool]
-) -> None:
+def test_first_weights_and_dropout__are_those_of_each_preset(fields: Values, expected: tuple[str, str, bool]) -> None:
     model: Values = dict(effective(**{**fields, "tokenizer": CHAR}).model)
     assert (model["initialization"], model["dropout_places"], model["tie_word_embeddings"]) == expected
 
@@ -143,8 +139,8 @@ def test_presets__every_family_has_every_size() -> None:
 
 def test_configs__know_their_defaults() -> None:
     sizes = {"num_layers": 1, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-    one = parse(Gpt2Config, sizes | {"max_position_embeddings": 8})
-    other = parse(LlamaConfig, sizes | {"max_position_embeddings": 8, "num_key_value_heads": 2})
+    sizes["max_position_embeddings"] = 8
+    one, other = parse(Gpt2Config, sizes), parse(LlamaConfig, sizes | {"num_key_value_heads": 2})
     assert (one.tie_word_embeddings, other.tie_word_embeddings, one.sizes()) == (True, False, "8/8/1, 2 heads")
 
 
@@ -156,9 +152,7 @@ def inner_size(family: str, **fields: object) -> object:
     ("family", "hidden_size", "expected"),
     [("gpt2", 128, 512), ("bert", 64, 256), ("llama", 128, 384), ("llama", 96, 256), ("qwen", 64, 192)],
 )
-def test_intermediate_size__that_is_not_given_follows_from_the_hidden_size(
-    family: str, hidden_size: int, expected: int
-) -> None:
+def test_intermediate_size__follows_from_the_hidden_size(family: str, hidden_size: int, expected: int) -> None:
     """4 x the hidden size; llama and qwen 8/3 of it, rounded up to a multiple of 64: 341.3 to 384, 256.0 stays."""
     sizes: dict[str, object] = {"hidden_size": hidden_size, "num_attention_heads": 2}
     if family in ("llama", "qwen"):
@@ -174,6 +168,9 @@ def test_intermediate_size__of_a_preset_stays_where_its_width_is_repeated(family
 
 
 OTHER_WEIGHTS: Values = {"initialization": "torch", "dropout_places": "all"}
+ODD_HEADS = of("llama", hidden_size=6, num_attention_heads=2, num_key_value_heads=2)
+BY_GROUPS = "`num_attention_heads` must be divisible by `num_key_value_heads`; 4 is not by 3"
+TOO_LONG = "`max_seq_len` is 64, but `model.max_position_embeddings` is 32: make"
 REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
     ErrorCode.INVALID_INPUT: [
         ({"min_learning_rate": 1e-4}, "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out,"),
@@ -188,33 +185,18 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave"),
         ({"tokenizer": CHAR, "tokenizer_id": "char-0"}, "give `tokenizer` or `tokenizer_id`, not both"),
         (of("gpt2", hidden_size=64, num_attention_heads=3), "divisible by `num_attention_heads`; 64 is not by 3"),
-        (
-            of("bert", hidden_size=64, embedding_size=32),
-            "`model.embedding_size` is not a size of bert, which has arch",
-        ),
-        (
-            of("qwen", hidden_size=64, num_attention_heads=4, num_key_value_heads=3),
-            "`num_attention_heads` must be divisible by `num_key_value_heads`; 4 is not by 3",
-        ),
-        (
-            of("llama", hidden_size=6, num_attention_heads=2, num_key_value_heads=2),
-            "must be even, as positions turn pairs of numbers; it is 3",
-        ),
+        (of("bert", hidden_size=64, embedding_size=32), "`model.embedding_size` is not a size of bert, which has arch"),
+        (of("qwen", hidden_size=64, num_attention_heads=4, num_key_value_heads=3), BY_GROUPS),
+        (ODD_HEADS, "must be even, as positions turn pairs of numbers; it is 3"),
         (of("llama", dropout=0.1), "has `attention_dropout` only; you gave 0.1"),
         (of("gpt2", tie_word_embeddings=False), "`model.tie_word_embeddings` must be True"),
         (of("gpt2", initialization="torch"), "is not a size of gpt2, which has"),
         (of("lstm", num_attention_heads=2), "is not a size of lstm, which has archit"),
     ],
     ErrorCode.MODEL_INCOMPATIBLE: [
-        (
-            {**of("gpt2", max_position_embeddings=32), "max_seq_len": 64},
-            "`max_seq_len` is 64, but `model.max_position_embeddings` is 32: make",
-        ),
+        ({**of("gpt2", max_position_embeddings=32), "max_seq_len": 64}, TOO_LONG),
         (of_tokenizer("bert", "char", mask_token=False), "`tokenizer.mask_token` must be true: masked_lm needs the t"),
-        (
-            {**of_tokenizer("lstm", "word"), "objective": "masked_lm"},
-            "must not be 'word': masked_lm needs a mask t",
-        ),
+        ({**of_tokenizer("lstm", "word"), "objective": "masked_lm"}, "must not be 'word': masked_lm needs a mask t"),
         (of_tokenizer("bert", "bpe", special_style="gpt2"), "must be 'gpt2_mask' or 'bert': masked_lm needs a mask to"),
     ],
 }
@@ -232,9 +214,8 @@ def test_stored_tokenizer__that_fits_no_family_or_objective_is_refused() -> None
         named = changed(manifest, tokenizer_id="stored-1")
         return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=named)
 
-    words = tokenizer_of("word", ["a b", "b c"]).manifest
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "a 'char' tokenizer only, and 'stored-1' is a 'word' tokenizer: take"):
-        take("char_lstm", words)
+        take("char_lstm", tokenizer_of("word", ["a b", "b c"]).manifest)
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "mask token, which 'stored-1' has not"):
         take("bert", char_tokenizer(["ab"]).manifest)
     assert take("bert", char_tokenizer(["ab"], mask_token=True).manifest).tokenizer_id == "stored-1"
@@ -275,10 +256,7 @@ def test_warm_start__has_the_sizes_and_the_tokenizer_of_its_parent() -> None:
     ("fields", "sentence"),
     [
         ({"model_family": "gru"}, "`model_family` is 'gru', but its parent run 'parent' has"),
-        (
-            {"model": {"bidirectional": True}, "objective": "masked_lm"},
-            "`model.bidirectional` would be True, but its parent run 'parent' has False",
-        ),
+        (MASKED | BOTH_SIDES, "`model.bidirectional` would be True, but its parent run 'parent' has False"),
         ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but its parent run 'parent'"),
         ({"model": {"tie_word_embeddings": True}}, "`model.tie_word_embeddings` would be True"),
         ({"model_size": "tiny"}, "`model.embedding_size` would be 32"),
@@ -313,8 +291,6 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
 
 NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"
 IN_SIGHT = "must be false: with causal_lm the model would see what it is to predict"
-BOTH_SIDES: dict[str, object] = {"model": {"bidirectional": True}}
-MASKED: dict[str, object] = {"objective": "masked_lm"}
 MATRIX: list[tuple[str, dict[str, object], str, str]] = [
     ("bert", {"objective": "causal_lm"}, "objective", "must be 'masked_lm' for bert: it reads both"),
     *((family, MASKED, "objective", NOT_BEHIND.format(family)) for family in ("gpt2", "llama", "qwen")),
@@ -327,9 +303,7 @@ MATRIX: list[tuple[str, dict[str, object], str, str]] = [
 
 
 @pytest.mark.parametrize(("family", "fields", "path", "said"), MATRIX)
-def test_parts__that_cannot_be_trained_together_are_refused(
-    family: str, fields: dict[str, object], path: str, said: str
-) -> None:
+def test_parts__that_cannot_be_trained_together_are_refused(family: str, fields: Values, path: str, said: str) -> None:
     with refused(ErrorCode.MODEL_INCOMPATIBLE, f"`{path}` {said}", path):
         check_parts(train_request({"corpus": "kk", "tokenizer": CHAR, "model_family": family, **fields}))
 

@@ -71,17 +71,11 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"WEBHOOKS__SECRET": "t0ken"}, "`WEBHOOKS__SECRET` must have at least 16 bytes."),
     ({"WEBHOOKS__SECRET": "whsec_MDEyMzQ1Njc4OWFiY2Rl"}, "`WEBHOOKS__SECRET` must have at least 16 bytes."),
     ({"WEBHOOKS__SECRET": "whsec_t0ken, no base64"}, "`WEBHOOKS__SECRET` must be base64 after `whsec_`."),
-    (
-        WITH_SECRET | {"WEBHOOKS__URL": "http://one/t0ken"},
-        "`WEBHOOKS__URL` must be https addresses, unless `WEBHOOK",
-    ),
+    (WITH_SECRET | {"WEBHOOKS__URL": "http://one/t0ken"}, "`WEBHOOKS__URL` must be https addresses, unless `WEBHOOK"),
     (WITH_SECRET | {"WEBHOOKS__URL": "https://one.example,t0ken"}, "`WEBHOOKS__URL` must be https addresses."),
     (PRIVATE | {"WEBHOOKS__URL": "ftp://one/t0ken"}, "`WEBHOOKS__URL` must be http and https addresses."),
     ({"WEBHOOKS__EVENTS": "trainer.jo"}, "`WEBHOOKS__EVENTS` must be types of events, such as trainer.job.failed, or"),
-    (
-        {"WEBHOOKS__EVENTS": ""},
-        "`WEBHOOKS__EVENTS` must be types of events, such as trainer.job.failed, or their",
-    ),
+    ({"WEBHOOKS__EVENTS": ""}, "`WEBHOOKS__EVENTS` must be types of events, such as trainer.job.failed, or their"),
     *(
         ({"SECURITY__API_KEY": key}, "`SECURITY__API_KEY` must have at least 16 characters, without spaces.")
         for key in (KEY[1:], f"{KEY} ", f"ä{KEY}", "x" * 513)
@@ -90,9 +84,7 @@ REFUSED: list[tuple[dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("given", "sentence"), REFUSED)
-def test_refusal__names_setting_and_remedy_and_shows_no_secret(
-    given: dict[str, str], sentence: str, tmp_path: Path
-) -> None:
+def test_refusal__names_setting_and_remedy_but_no_secret(given: dict[str, str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(AppError) as caught:
         load(tmp_path, **given)
     assert caught.value.code is ErrorCode.CONFIG_INVALID
@@ -123,11 +115,8 @@ def test_broken_toml__is_named_and_a_key_in_it_is_not_shown(tmp_path: Path) -> N
 def test_api_keys__are_read_with_names_and_roles(tmp_path: Path) -> None:
     given = {"SECURITY__API_KEYS": f" ana:user:{KEY}1, 700:admin:{KEY}:2,, ", "SECURITY__API_KEY": KEY}
     settings = load(tmp_path, **given)
-    assert [(key.name, key.role, key.secret.get_secret_value()) for key in settings.security.keys] == [
-        ("admin", "admin", KEY),
-        ("ana", "user", f"{KEY}1"),
-        ("700", "admin", f"{KEY}:2"),
-    ]
+    keys = [("admin", "admin", KEY), ("ana", "user", f"{KEY}1"), ("700", "admin", f"{KEY}:2")]
+    assert [(key.name, key.role, key.secret.get_secret_value()) for key in settings.security.keys] == keys
     assert KEY not in repr(settings) + str(settings.security.keys)
     assert load(tmp_path, **dict.fromkeys(given, "")).security.keys == ()
 
@@ -139,9 +128,7 @@ def test_hugging_face_token__of_dotenv_reaches_the_children_unshown(tmp_path: Pa
     assert "t0ken" not in repr(settings) + settings.model_dump_json()
 
 
-def test_children__learn_nothing_of_discord_the_api_and_webhooks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_children__learn_nothing_of_discord_api_and_webhooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They refuse no half of the settings whose other half they would read in `.env`."""
     (tmp_path / ".env").write_text("WEBHOOKS__URL=https://one.example\n", encoding="utf-8")
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -154,10 +141,8 @@ def test_children__learn_nothing_of_discord_the_api_and_webhooks(
     assert kept == {""}, "in place of those of `.env`"
     assert KEY not in str(children) and SECRET not in str(children)
     assert load(tmp_path, **children).webhooks == Settings().webhooks
-
-
-def test_log_level_that_is_empty__is_empty_for_children_too(tmp_path: Path) -> None:
-    assert load(tmp_path, **child_environment(load(tmp_path, LOGGING__LEVEL=""))).logging.level is None
+    empty = child_environment(load(tmp_path, LOGGING__LEVEL="", WEBHOOKS__URL=""))
+    assert load(tmp_path, **empty).logging.level is None, "they keep what is empty"
 
 
 def test_redis_and_host__are_known_to_be_of_this_machine_only(tmp_path: Path) -> None:
@@ -186,16 +171,13 @@ def test_webhooks__take_several_addresses_and_never_show_them(tmp_path: Path) ->
 def test_webhooks__events_are_types_or_beginnings_up_to_a_dot(tmp_path: Path) -> None:
     for names in ("trainer", "trainer.job", "trainer.metrics.progress.v1, trainer.eval"):
         assert load(tmp_path, WEBHOOKS__EVENTS=names).webhooks.events == tuple(names.split(", "))
-    default = Settings().webhooks.events
-    assert [kind for kind in event_types() if any(is_event_of(kind, name) for name in default)] == [
-        f"trainer.job.{end}.v1" for end in ("completed", "failed", "cancelled")
-    ]
+    ends, default = ("completed", "failed", "cancelled"), Settings().webhooks.events
+    found = [kind for kind in event_types() if any(is_event_of(kind, name) for name in default)]
+    assert found == [f"trainer.job.{end}.v1" for end in ends]
 
 
 @pytest.mark.parametrize("name", ["CLIENT__URL", "MT_URL", "MODEL_TRAINER_API_URL", "API_BASE_URL"])
-def test_server__has_several_names_and_is_not_that_of_children(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server__has_names_and_none_is_for_children(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = "a-key-of-16-characters"
     monkeypatch.setenv(name, "http://lab:8000")
     monkeypatch.setenv("MT_KEY" if name == "MT_URL" else "MODEL_TRAINER_API_KEY", key)

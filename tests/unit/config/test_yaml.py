@@ -10,22 +10,9 @@ from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 
 READ: list[tuple[str, object]] = [
-    ("1e-3", 0.001),
-    ("1.0E3", 1000.0),
-    ("0x1F", 31),
-    ("010", 10),
-    ("no", "no"),
-    ("yes", "yes"),
-    ("on", "on"),
-    ("true", True),
-    ("null", None),
-    ("~", None),
-    ("", None),
-    ("'5'", "5"),
-    ("2024-12-24", "2024-12-24"),
-    ("{1: a}", {"1": "a"}),
-    ("[1, {a: b}]", [1, {"a": "b"}]),
-    ("a: |\n  x\n", {"a": "x\n"}),
+    *(("1e-3", 0.001), ("1.0E3", 1000.0), ("0x1F", 31), ("010", 10), ("no", "no"), ("yes", "yes"), ("on", "on")),
+    *(("true", True), ("null", None), ("~", None), ("", None), ("'5'", "5"), ("2024-12-24", "2024-12-24")),
+    *(("{1: a}", {"1": "a"}), ("[1, {a: b}]", [1, {"a": "b"}]), ("a: |\n  x\n", {"a": "x\n"})),
 ]
 
 
@@ -45,8 +32,7 @@ REFUSED: list[tuple[str, str]] = [
     ('a: 1\nb: "\\ud800"', "'f' holds a value that cannot be read."),
     (f"a: {'9' * 5000}", "'f' holds a value that cannot be read."),
     ("2024-13-45", "'f' holds a value that cannot be read."),
-    ("[" * 9000, "'f', line 1: values are nested deeper than 32 levels."),
-    ("- " * 9000, "'f', line 1: values are nested deeper than 32 levels."),
+    *((deep, "'f', line 1: values are nested deeper than 32 levels.") for deep in ("[" * 2000, "- " * 2000)),
     ("\n".join(" " * i + "a:" for i in range(60)), "'f', line 33: values are nested deeper than 32 levels."),
     ("a: 1\nb: \x07", "'f', line 2: it holds a control character."),
     ("%YAML 1.1\n---\na: yes", "'f', line 1: directives that begin with % are not taken."),
