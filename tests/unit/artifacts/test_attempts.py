@@ -15,7 +15,7 @@ from trainer.commands.training import recovery_hint
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
-from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
+from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.contracts.runs import RunManifest
 from trainer.training.checkpoint import CheckpointStore
 
@@ -27,18 +27,15 @@ def run_fixture(tmp_path: Path) -> RunDirectory:
     return RunStore(tmp_path).create(record())
 
 
-def append(run: RunDirectory, event: Event) -> None:
-    with run.open_log() as events:
-        events.append(event)
-
-
 def begin(run: RunDirectory, attempt: int) -> None:
-    append(run, JobStarted(**stamp(run.run_id, 7, f"started:{attempt}"), queue="training", attempt=attempt))
+    with run.open_log() as events:
+        events.append(JobStarted(**stamp(run.run_id, 7, f"started:{attempt}"), queue="training", attempt=attempt))
 
 
 def save(run: RunDirectory, step: int) -> None:
     saved = stamp(run.run_id, 7, f"checkpoint:{step}:None")
-    append(run, CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
+    with run.open_log() as events:
+        events.append(CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
 
 
 def attempts(run: RunDirectory, *ends: StopCause | int) -> list[float | None]:
@@ -75,9 +72,7 @@ NEWER: list[StopCause | int] = [1, "crashed", "crashed", "crashed", 2, "stalled"
         (["crashed", "crashed", *["killed"] * 50], None),
     ],
 )
-def test_three_faults_without_a_new_checkpoint__end_the_run(
-    run: RunDirectory, ends: list[StopCause | int], advice: str | None
-) -> None:
+def test_three_faults_in_a_row__end_the_run(run: RunDirectory, ends: list[StopCause | int], advice: str | None) -> None:
     """An attempt that reached a newer checkpoint is free, and kills from outside never count."""
     waited = attempts(run, *ends)
     assert waited[:-1] == [1.0] * (len(waited) - 1)
@@ -125,9 +120,7 @@ def test_attempts__are_counted_by_the_settings_and_a_pause_frees_none(run: RunDi
 
 
 def test_timeout__ends_a_run_that_no_other_process_has(run: RunDirectory) -> None:
-    lock = run.lock()
-    assert lock is not None
-    with lock:
+    with run.wait_for_lock(0):
         record_timeout(run, 60)
     assert run.manifest() is None
     record_timeout(run, 60)

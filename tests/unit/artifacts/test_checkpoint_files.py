@@ -16,21 +16,12 @@ def history_of(losses: list[float], rule: EarlyStopping) -> ValidationHistory:
 @pytest.mark.parametrize(
     ("losses", "min_delta", "stops"),
     [
-        ([3.0], 0.0, False),
-        ([3.0, 2.0, 1.0], 0.0, False),
-        ([3.0, 3.0], 0.0, False),
-        ([3.0, 3.0, 3.0], 0.0, True),
-        ([1.0, 2.0, 3.0], 0.0, True),
-        ([1.0, 2.0, 0.9, 2.0], 0.0, False),
-        ([1.0, 2.0, 0.9, 2.0, 2.0], 0.0, True),
-        ([3.0, 2.9, 2.8], 0.5, True),
-        ([3.0, 2.75, 2.25], 0.5, False),
-        ([3.0, 2.5, 2.5], 0.5, True),
+        *(([3.0], 0.0, False), ([3.0, 2.0, 1.0], 0.0, False), ([3.0, 3.0], 0.0, False), ([3.0, 3.0, 3.0], 0.0, True)),
+        *(([1.0, 2.0, 3.0], 0.0, True), ([1.0, 2.0, 0.9, 2.0], 0.0, False), ([1.0, 2.0, 0.9, 2.0, 2.0], 0.0, True)),
+        *(([3.0, 2.9, 2.8], 0.5, True), ([3.0, 2.75, 2.25], 0.5, False), ([3.0, 2.5, 2.5], 0.5, True)),
     ],
 )
-def test_early_stopping__after_two_evaluations_without_a_fall(
-    losses: list[float], min_delta: float, stops: bool
-) -> None:
+def test_early_stopping__after_two_losses_without_a_fall(losses: list[float], min_delta: float, stops: bool) -> None:
     rule = EarlyStopping(enabled=True, patience=2, min_delta=min_delta)
     assert history_of(losses, rule).stops(rule) == stops
     off = EarlyStopping(patience=1)

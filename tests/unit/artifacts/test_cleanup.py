@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +17,7 @@ from hypothesis.strategies import SearchStrategy
 from tests.support.cleanups import DAY_SECONDS, add_checkpoint, add_run, contents, make_old, settings_of
 from tests.support.cross_language import cell_run, experiment_record, plan, plan_with
 from tests.support.properties import for_all_pairs
+from tests.support.refusals import refused
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.tiny_models import char_tokenizer
 from tests.support.unsynced_disk import UnsyncedDisk
@@ -26,11 +27,7 @@ from trainer.artifacts.cleanup import CleanupReport, clean_up
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.settings import (
-    CorpusCacheCleanupSettings,
-    Settings,
-    TokenizerCleanupSettings,
-)
+from trainer.config.settings import CorpusCacheCleanupSettings, Settings, TokenizerCleanupSettings
 from trainer.config.tokenizer_request import tokenizer_id_of
 from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
@@ -46,7 +43,7 @@ from trainer.system.files import changed_files, claim_folder, try_lock, use_fold
 __all__ = ["shell_fixture"]
 
 ENDS: tuple[FinalState | None, ...] = (None, "completed", "failed", "cancelled")
-_BEST: tuple[int | None, ...] = (None, 1, 2, 3)
+BEST: tuple[int | None, ...] = (None, 1, 2, 3)
 
 
 class Planned(NamedTuple):
@@ -60,28 +57,21 @@ class Planned(NamedTuple):
     is_stored: bool
 
 
-_flags: SearchStrategy[tuple[bool, bool, bool]] = st.tuples(st.booleans(), st.booleans(), st.booleans())
-_planned: SearchStrategy[Planned] = st.tuples(
-    st.sampled_from(ENDS), st.integers(0, 5), st.sampled_from(_BEST), _flags
+flags: SearchStrategy[tuple[bool, bool, bool]] = st.tuples(st.booleans(), st.booleans(), st.booleans())
+planned_runs: SearchStrategy[Planned] = st.tuples(
+    st.sampled_from(ENDS), st.integers(0, 3), st.sampled_from(BEST), flags
 ).map(lambda values: Planned(values[0], values[1], values[2], *values[3]))
-_plans: SearchStrategy[list[Planned]] = st.lists(_planned, max_size=6)
 
 
-@for_all_pairs(_plans, st.booleans())
+@for_all_pairs(st.lists(planned_runs, max_size=4), st.booleans())
 def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: list[Planned], is_over: bool) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        runs = [
-            add_run(
-                folder,
-                f"lstm-{number}",
-                one.end,
-                days=2.0 if one.is_old else 0.5,
-                best_step=one.best_step,
-                init_from_run_id=f"lstm-{one.parent}",
-            )
-            for number, one in enumerate(planned)
-        ]
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(own)
+        runs: list[RunDirectory] = []
+        for number, one in enumerate(planned):
+            name, parent, days = f"lstm-{number}", f"lstm-{one.parent}", 2.0 if one.is_old else 0.5
+            run = add_run(folder, name, one.end, days=days, best_step=one.best_step, init_from_run_id=parent)
+            runs.append(run)
         cells = [run for run, one in zip(runs, planned, strict=True) if one.is_cell]
         experiment = add_experiment(folder, plan(), cells)
         if is_over:
@@ -101,7 +91,7 @@ def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: lis
         after = contents(folder)
         assert report.removals == listed.removals
         assert after.items() <= before.items()
-        assert report.bytes_freed == size(before) - size(after)
+        assert report.bytes_freed == sum(map(len, before.values())) - sum(map(len, after.values()))
         assert report.files_deleted == len(before) - len(after)
         for run, one, state in zip(runs, planned, resumable, strict=True):
             lost = {path for path in before.keys() - after.keys() if f"/{run.run_id}/" in path}
@@ -114,10 +104,6 @@ def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: lis
                 gone = changed_files(run.path, run.completed_manifest().files)
                 assert bool(gone) == one.is_stored == (not (run.path / "model.safetensors").exists())
         assert clean(dry_run=False).removals == ()
-
-
-def size(files: Mapping[str, bytes]) -> int:
-    return sum(map(len, files.values()))
 
 
 def add_experiment(folder: Path, request: ExperimentRequest, cells: list[RunDirectory]) -> ExperimentDirectory:
@@ -254,23 +240,20 @@ def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> N
     cancelled = add_run(tmp_path, "lstm-2", "cancelled", steps=(1,))
     asked: list[str] = []
 
-    def clean(*, is_stored: bool) -> dict[str, str]:
-        def check(checked: RunDirectory) -> bool:
-            asked.append(checked.run_id)
-            return is_stored
+    def is_stored(checked: RunDirectory) -> bool:
+        asked.append(checked.run_id)
+        return len(asked) > 1
 
-        return removed(settings_of(tmp_path), check)
-
-    assert removed(settings_of(tmp_path)) == clean(is_stored=False) == {}
-    weights = {"model.safetensors", "checkpoints/scheduled/step-1/model.safetensors"}
-    assert clean(is_stored=True) == {f"models/lstm-1/{name}": "The object store has it." for name in weights}
+    settings, weights = settings_of(tmp_path), {"model.safetensors", "checkpoints/scheduled/step-1/model.safetensors"}
+    assert removed(settings) == removed(settings, is_stored) == {}
+    assert removed(settings, is_stored) == {f"models/lstm-1/{name}": "The object store has it." for name in weights}
     assert set(changed_files(run.path, run.completed_manifest().files)) == weights
-    assert clean(is_stored=True) == {}
+    assert removed(settings, is_stored) == {}
     assert asked == ["lstm-1", "lstm-1"]  # a run without local weights is not looked up
     assert newest_whole(cancelled.checkpoints) is not None
     make_old(run.seal, 0.9)  # measured once more
     add_checkpoint(run.checkpoints / "step-9", 9, None)
-    assert clean(is_stored=True) == {}
+    assert removed(settings, is_stored) == {}
 
 
 def test_errors__are_reported_and_leave_the_rest(tmp_path: Path) -> None:
@@ -323,9 +306,8 @@ def test_second_cleanup__at_the_same_time_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
     lock = try_lock(tmp_path / "artifacts" / "cleanup.lock")
     assert lock is not None
-    with lock, pytest.raises(AppError, match="Another cleanup is running") as caught:
+    with lock, refused(ErrorCode.CONFLICT, "Another cleanup is running"):
         clean_up(settings_of(tmp_path))
-    assert caught.value.code is ErrorCode.CONFLICT
     empty = CleanupReport(dry_run=False, bytes_freed=0, files_deleted=0, removals=())
     assert clean_up(settings_of(tmp_path / "new")) == empty
 

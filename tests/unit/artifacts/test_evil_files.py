@@ -15,11 +15,11 @@ import torch
 from bot.people.watchers import read_ledger
 from tests.support import settings_in
 from tests.support.checkpoints import Evil
-from tests.support.run_shell import FINISHED_RUN
+from tests.support.refusals import refused
+from tests.support.run_shell import FINISHED_RUN, Shell, shell_fixture
 from tests.support.waiting import captured_logs
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.commands.main import main
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.verification import verify_run
@@ -27,6 +27,8 @@ from trainer.http.webhooks.ledger import read_webhooks
 from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.training.checkpoint import CheckpointStore
+
+__all__ = ["shell_fixture"]
 
 
 @pytest.fixture(name="run")
@@ -47,9 +49,7 @@ def refusals(run: RunDirectory) -> list[Exception]:
     store = RunStore(root / "artifacts")
     ways: list[Callable[[], object]] = [
         *(partial(store.get, run.run_id), store.all, run.record, run.manifest),
-        lambda: run.follow().refresh(),
-        lambda: run.open_log().__exit__(),
-        lambda: (run.lock() or BytesIO()).close(),
+        *(lambda: run.follow().refresh(), lambda: run.open_log().__exit__(), lambda: (run.lock() or BytesIO()).close()),
         *(partial(way, run) for way in (load_run, recover_whole, read_ledger, read_webhooks, verify_whole)),
         TokenizerStore(root / "artifacts").all,
     ]
@@ -90,19 +90,8 @@ def put_evil(path: Path, kind: str, folder: Path) -> None:
             path.mkdir()
 
 
-def restore(run: RunDirectory, path: Path, data: bytes) -> None:
-    for broken in run.checkpoints.glob("broken-*"):
-        broken.rename(run.checkpoints / "-".join(broken.name.split("-")[1:3]))
-    if path.is_dir():
-        path.rmdir()
-    path.unlink(missing_ok=True)
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize("kind", ["pickle", "archive", "link", "pipe", "folder"])
-def test_evil_in_place_of_any_file__runs_nothing_and_is_refused_at_once(
-    run: RunDirectory, tmp_path: Path, kind: str
-) -> None:
+def test_evil_in_place_of_any_file__runs_nothing_and_is_refused(run: RunDirectory, tmp_path: Path, kind: str) -> None:
     assert refusals(run) == [], "the run as it was left"
     files = sorted(path for path in run.path.rglob("*") if path.is_file())
     unread = {"logs.jsonl", "lock"} if kind in ("pickle", "archive") else {"logs.jsonl"}
@@ -113,7 +102,12 @@ def test_evil_in_place_of_any_file__runs_nothing_and_is_refused_at_once(
         assert refusals(run) or path.name in unread, path
         assert not (tmp_path / "ran").exists(), path
         assert kind != "link" or (tmp_path / "outside").read_bytes() == was
-        restore(run, path, was)
+        for broken in run.checkpoints.glob("broken-*"):
+            broken.rename(run.checkpoints / "-".join(broken.name.split("-")[1:3]))
+        if path.is_dir():
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        path.write_bytes(was)
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "eval", "checkpoints/step-34"])
@@ -125,23 +119,18 @@ def test_folder_that_is_a_link__is_no_part_of_the_run(run: RunDirectory, tmp_pat
 
 def test_file_elsewhere__counts_as_changed_and_a_device_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"x")
-    for path in ("../secret", str(secret)):
-        record = FileRecord(path=path, bytes=1, sha256=sha256_of(secret))
+    (tmp_path / "secret").write_bytes(b"x")
+    for path in ("../secret", str(tmp_path / "secret")):
+        record = FileRecord(path=path, bytes=1, sha256=sha256_of(tmp_path / "secret"))
         assert changed_files(tmp_path / "run", [record]) == [path]
     with pytest.raises(BrokenFile, match="no regular file"):
         read_regular(Path("/dev/zero"))
 
 
-def test_command__names_a_broken_record_in_one_sentence(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(run.path.parents[1]))
+def test_command__names_a_broken_record_in_one_sentence(shell: Shell) -> None:
+    run = shell.add_finished_run()
     (run.path / "request.json").write_bytes(b"\x80\x04garbage")
-    assert main(["config", run.run_id]) == 1
-    said = capsys.readouterr().err
-    assert "cannot be read" in said and "Traceback" not in said
+    assert "cannot be read" in shell.refuse("config", run.run_id, code=1)
 
 
 def test_flipped_bit_or_cut__in_a_model_is_refused(run: RunDirectory) -> None:
@@ -154,9 +143,8 @@ def test_flipped_bit_or_cut__in_a_model_is_refused(run: RunDirectory) -> None:
         data = bytearray(whole[path])
         data[byte] ^= 1 << draw.randrange(8)
         path.write_bytes(data if number < 20 else data[:byte])
-        with pytest.raises(AppError, match="changed or deleted") as caught:
+        with refused(ErrorCode.MODEL_LOAD_FAILED, "changed or deleted"):
             load_run(run)
-        assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
         path.write_bytes(whole[path])
     load_run(run)
 
@@ -164,15 +152,14 @@ def test_flipped_bit_or_cut__in_a_model_is_refused(run: RunDirectory) -> None:
 def test_model_that_its_manifest_does_not_vouch_for__is_not_read(run: RunDirectory) -> None:
     manifest = run.completed_manifest()
     run.write_manifest(changed(manifest, files=tuple(f for f in manifest.files if f.path != "config.json")))
-    with pytest.raises(AppError, match=r"changed or deleted after its training: config\.json"):
+    with refused(ErrorCode.MODEL_LOAD_FAILED, "changed or deleted after its training: config.json"):
         load_run(run)
     run.write_manifest(manifest)
     with (run.path / "model.safetensors").open("r+b") as file:
         file.truncate(1 << 40)  # larger than it can be
     for load in (partial(load_run, run), partial(load_model, run.path)):
-        with pytest.raises(AppError) as caught:
+        with refused(ErrorCode.MODEL_LOAD_FAILED):
             load()
-        assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
 
 
 def test_tokenizer_whose_request_is_broken__hides_no_other(tmp_path: Path) -> None:

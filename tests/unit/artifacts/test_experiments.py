@@ -5,36 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.cross_language import SHA, cell_run, experiment_record, plan
+from tests.support.runs import ended
 from tests.support.runs import record as run_record
-from trainer.artifacts.experiments import (
-    ExperimentDirectory,
-    ExperimentStore,
-    cell_keys,
-    losses_path,
-    without_details,
-)
-from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, losses_path, without_details
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import (
-    CellKey,
-    ExperimentText,
-    ExperimentTexts,
-    Validity,
-)
-from trainer.contracts.runs import FinalState
+from trainer.contracts.experiments import CellKey, ExperimentText, ExperimentTexts, Validity
 from trainer.contracts.tokenizers import Normalization
 
 KK, TR = CellKey("lstm", "kk", 1), CellKey("lstm", "tr", 1)
-
-
-def run_of(folder: Path, run_id: str, end: FinalState | None = None) -> RunDirectory:
-    """A run that is queued, or has ended if `end` is given."""
-    run = RunStore(folder).create(run_record(run_id))
-    with run.open_log() as events:
-        if end is not None:
-            finish_run(run, events, manifest_of(run.record(), end))
-    return run
 
 
 def add_text(experiment: ExperimentDirectory) -> None:
@@ -47,29 +27,23 @@ def states(experiment: ExperimentDirectory, folder: Path) -> list[RunState]:
     return [cell.status for cell in experiment.status(RunStore(folder)).cells]
 
 
-@pytest.fixture(name="store")
-def store_fixture(tmp_path: Path) -> ExperimentStore:
-    return ExperimentStore(tmp_path)
-
-
 @pytest.fixture(name="experiment")
-def experiment_fixture(store: ExperimentStore) -> ExperimentDirectory:
-    return store.create(experiment_record())
+def experiment_fixture(tmp_path: Path) -> ExperimentDirectory:
+    return ExperimentStore(tmp_path).create(experiment_record())
 
 
 def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_path: Path) -> None:
     runs = RunStore(tmp_path)
     status = experiment.status(runs)
     assert (status.status, status.message, status.cells_done) == ("queued", "Waiting for a worker.", 0)
-    assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == [
-        *(("train", "kk", None), ("score", "kk", None), ("train", "tr", None), ("score", "tr", None))
-    ]
+    cells = [(kind, language, None) for language in ("kk", "tr") for kind in ("train", "score")]
+    assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == cells
     experiment.logs.touch()
     add_text(experiment)
     texts = experiment.texts()
     assert texts is not None and experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
-    kk = run_of(tmp_path, "lstm-1", "completed")
-    tr = run_of(tmp_path, "lstm-2")
+    kk, tr = (runs.create(run_record(name)) for name in ("lstm-1", "lstm-2"))
+    ended(kk, "completed")
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-2")])
     assert experiment.status(runs).message == "1 of 4 cells done."
     assert states(experiment, tmp_path) == ["completed", "running", "queued", "queued"]
@@ -91,9 +65,7 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert (without_details(status).files, without_details(status).cells) == ((), ())
 
 
-def test_runs_and_records__that_are_missing_or_damaged_are_made_again(
-    experiment: ExperimentDirectory, tmp_path: Path
-) -> None:
+def test_missing_or_damaged_runs_and_records__are_made_again(experiment: ExperimentDirectory, tmp_path: Path) -> None:
     experiment.write_runs([cell_run(KK, "lstm-1")])
     cell = experiment.status(RunStore(tmp_path)).cells[0]
     assert (cell.status, cell.run_id) == ("queued", None)
@@ -102,9 +74,8 @@ def test_runs_and_records__that_are_missing_or_damaged_are_made_again(
     assert (experiment.texts(), experiment.runs()) == (None, {})
 
 
-def test_failed_experiment__begins_again_without_its_runs(
-    store: ExperimentStore, experiment: ExperimentDirectory, tmp_path: Path
-) -> None:
+def test_failed_experiment__begins_again_without_its_runs(experiment: ExperimentDirectory, tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
     experiment.write_runs([cell_run(KK, "lstm-1")])
     add_text(experiment)
     experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
@@ -117,6 +88,5 @@ def test_failed_experiment__begins_again_without_its_runs(
 
 
 def test_cells__are_ordered_by_model_then_seed_then_language() -> None:
-    request = plan(seeds=[1, 5])
-    assert cell_keys(request) == [KK, TR, KK._replace(seed=5), TR._replace(seed=5)]
+    assert cell_keys(plan(seeds=[1, 5])) == [KK, TR, KK._replace(seed=5), TR._replace(seed=5)]
     assert str(KK) == "lstm kk, seed 1"

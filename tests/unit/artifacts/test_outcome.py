@@ -36,13 +36,10 @@ def ended(folder: Path, status: FinalState, *samples: tuple[str, str]) -> RunDir
 
 def test_outcome__of_a_completed_run_is_its_files_and_two_own_samples(tmp_path: Path) -> None:
     run = ended(tmp_path, "completed", ("a", "bc"), ("", "one"), ("", " "), ("", "two"), ("", "three"))
-    outcome = read_outcome(run)
+    outcome, prompted = read_outcome(run), read_outcome(ended(tmp_path / "other", "completed", ("a", "bc")))
     assert outcome.files == (*file_records(run.path, [run.path / "manifest.json"]), FILE)
     assert [sample.text for sample in outcome.samples] == ["one", "two"]
-
-
-def test_outcome__without_samples_of_its_own_takes_those_with_a_prompt(tmp_path: Path) -> None:
-    assert [sample.prompt for sample in read_outcome(ended(tmp_path, "completed", ("a", "bc"))).samples] == ["a"]
+    assert [sample.prompt for sample in prompted.samples] == ["a"], "it has no samples of its own"
 
 
 def test_outcome__leaves_out_what_is_missing_or_broken(tmp_path: Path) -> None:
@@ -68,15 +65,10 @@ def test_last_lines__of_a_crash_come_after_the_log_and_name_no_folders(tmp_path:
     assert last_lines(run, 20) == ["attempt_started", "no json"]
 
 
-def test_stored_line__that_is_damaged_still_shows_no_path() -> None:
-    assert shown_line('{"event": "cut off at /srv/app/runs', stored=True) == '{"event": "cut off at …'
-
-
 def test_last_lines__from_a_level_keep_crashes_and_lines_without_one(tmp_path: Path) -> None:
     run = ended(tmp_path, "failed")
-    lines = [
-        f'{{"level": "{level}", "message": "m-{level}"}}' for level in ("debug", "info", "warning", "error", "odd")
-    ]
+    levels = ("debug", "info", "warning", "error", "odd")
+    lines = [f'{{"level": "{level}", "message": "m-{level}"}}' for level in levels]
     run.logs.write_text("\n".join([*lines, "no json\n"]), encoding="utf-8")
     shown = {level: [line.split()[-1] for line in last_lines(run, 20, level)[:-2]] for level in LEVELS}
     assert shown["DEBUG"] == ["m-debug", "m-info", "m-warning", "m-error", "m-odd", "json"]
@@ -89,11 +81,12 @@ PARTS = st.text(st.characters(categories=["L", "N"], include_characters="-_"), m
 FOLDERS = st.lists(PARTS, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
 
 
-def test_line__with_an_exception_keeps_it_without_paths() -> None:
+def test_line__with_an_exception_or_damaged_shows_no_path() -> None:
     trace = 'Traceback:\n  File "/home/me/trainer/training.py", line 7, in run\nOSError: [Errno 28] /mnt/disk/run.bin'
     line: dict[str, object] = {"level": "error", "message": "failed", "exception": trace}
     told = without_paths(readable_line(json.dumps(line)))
     assert told.endswith('File "…/training.py", line 7, in run\nOSError: [Errno 28] …/run.bin')
+    assert shown_line('{"event": "cut off at /srv/app/runs', stored=True) == '{"event": "cut off at …'
 
 
 @pytest.mark.parametrize(

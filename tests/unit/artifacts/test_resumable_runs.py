@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tests.support.checkpoints import checkpoint, same
 from tests.support.cleanups import contents
 from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.disk_failures import FailingDisk
+from tests.support.refusals import refused
 from tests.support.stopped_runs import stopped_run
 from tests.support.unsynced_disk import UnsyncedDisk
 from trainer.artifacts.checkpoint_files import newest_whole
@@ -42,45 +42,29 @@ def change_learning_rate(run: RunDirectory, folder: Path) -> None:
     (run.path / "request.json").write_text(other.model_dump_json(), encoding="utf-8")
 
 
-def remove_checkpoints(run: RunDirectory, folder: Path) -> None:
-    shutil.rmtree(run.checkpoints)
-
-
-def remove_text(run: RunDirectory, folder: Path) -> None:
-    (folder / "data/corpus/text.txt").unlink()
-
-
-def change_text(run: RunDirectory, folder: Path, name: str) -> None:
-    add_corpus(folder, some_text(61), name)
-
-
 Change = Callable[[RunDirectory, Path], object]
-REFUSALS: dict[str, tuple[FinalState | None, Change, ErrorCode, str]] = {
-    "has not ended": (None, lambda run, folder: None, ErrorCode.RUN_NOT_READY, "continues by itself"),
-    "is completed": (
-        "completed",
-        lambda run, folder: None,
-        ErrorCode.RUN_FINISHED,
-        "its initial weights from it",
-    ),
-    "no checkpoint": ("cancelled", remove_checkpoints, ErrorCode.CONFLICT, "no complete checkpoint"),
-    "no whole checkpoint": ("failed", spoil, ErrorCode.CONFLICT, "no complete checkpoint"),
-    "text is gone": ("failed", remove_text, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'text'"),
-    "text has changed": ("failed", partial(change_text, name="text"), ErrorCode.CONFLICT, "corpus has changed"),
-    "other text": ("cancelled", partial(change_text, name="other"), ErrorCode.CONFLICT, "corpus has changed"),
-    "means something else": ("cancelled", change_learning_rate, ErrorCode.CONFLICT, "to different settings"),
-}
+"""What happens to a run in a folder before it is to be resumed."""
+REFUSALS: list[tuple[FinalState | None, Change, ErrorCode, str]] = [
+    (None, lambda run, _: None, ErrorCode.RUN_NOT_READY, "continues by itself"),
+    ("completed", lambda run, _: None, ErrorCode.RUN_FINISHED, "its initial weights from it"),
+    ("cancelled", lambda run, _: shutil.rmtree(run.checkpoints), ErrorCode.CONFLICT, "no complete checkpoint"),
+    ("failed", spoil, ErrorCode.CONFLICT, "no complete checkpoint"),
+    ("failed", lambda _, folder: (folder / "data/corpus/text.txt").unlink(), ErrorCode.DATA_NOT_FOUND, "corpus 'text'"),
+    ("failed", lambda _, folder: add_corpus(folder, some_text(61), "text"), ErrorCode.CONFLICT, "corpus has changed"),
+    ("cancelled", lambda _, folder: add_corpus(folder, "a", "other"), ErrorCode.CONFLICT, "corpus has changed"),
+    ("cancelled", change_learning_rate, ErrorCode.CONFLICT, "to different settings"),
+]
 
 
-@pytest.mark.parametrize("why", REFUSALS)
-async def test_run_that_cannot_be_resumed__is_refused_and_nothing_changes(tmp_path: Path, why: str) -> None:
-    end, change, code, words = REFUSALS[why]
+@pytest.mark.parametrize(("end", "change", "code", "words"), REFUSALS)
+async def test_run_that_cannot_be_resumed__is_refused_and_nothing_changes(
+    end: FinalState | None, change: Change, code: ErrorCode, words: str, tmp_path: Path
+) -> None:
     run = await stopped_run(tmp_path, end)
     change(run, tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(AppError, match=words) as caught:
+    with refused(code, words):
         await resolve_origin(run, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
-    assert caught.value.code is code
     assert contents(tmp_path) == before
 
 
@@ -178,17 +162,14 @@ def left_after_a_start(artifacts_root: Path) -> list[Path]:
 
 
 def test_run_that_is_being_made__is_left_alone(tmp_path: Path) -> None:
-    being_made = tmp_path / "models" / ".char_lstm-1.new"
+    being_made, store = tmp_path / "models" / ".char_lstm-1.new", RunStore(tmp_path)
     being_made.mkdir(parents=True)
-    store = RunStore(tmp_path)
     store.clear_leftovers()
     assert being_made.exists()
-    lock = RunDirectory(being_made).lock()
-    assert lock is not None
-    os.utime(being_made, (0, 0))
-    store.clear_leftovers()
-    assert being_made.exists()
-    lock.close()
-    (tmp_path / "models" / "somebody's folder").mkdir()
+    with RunDirectory(being_made).wait_for_lock(0):
+        os.utime(being_made, (0, 0))
+        store.clear_leftovers()
+        assert being_made.exists()
+    being_made.with_name("somebody's folder").mkdir()
     store.clear_leftovers()
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["somebody's folder"]
