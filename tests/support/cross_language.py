@@ -9,17 +9,9 @@ from trainer.contracts.base import now
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentRecord, ExperimentRequest
 
 TINY: dict[str, object] = {
-    "model_family": "lstm",
-    "model": {"embedding_size": 8, "hidden_size": 8, "num_layers": 1},
-    "tokenizer": {"method": "char"},
-    "max_seq_len": 16,
-    "batch_size": 4,
-    "num_epochs": 1,
-    "split_by": "position",
-    "holdout_fraction": 0.2,
-    "test_fraction": 0.2,
-    "threads": 1,
-    "device": "cpu",
+    **{"model_family": "lstm", "model": {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}, "device": "cpu"},
+    **{"tokenizer": {"method": "char"}, "max_seq_len": 16, "batch_size": 4, "num_epochs": 1, "threads": 1},
+    **{"split_by": "position", "holdout_fraction": 0.2, "test_fraction": 0.2},
 }
 SHA = "0123456789abcdef" * 4
 ALPHABETS = {"kk": "ɑbdʃe ", "tr": "abdʒe "}

@@ -1,11 +1,11 @@
 """A finished experiment made by hand: seven languages, two models with the baseline, two seeds."""
 
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, cycle, product
 from math import exp
 
 from trainer.contracts.base import FileRecord, RunState, changed
-from trainer.contracts.errors import ErrorClass, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     TRIGRAM,
     AsymmetryRow,
@@ -32,6 +32,7 @@ from trainer.contracts.experiments import (
     ValidityCheck,
 )
 
+Fields = dict[str, object]
 LANGUAGES = ("tr", "az", "kk", "ky", "uz", "ug", "fi")
 BRANCHES = {"tr": "oghuz", "az": "oghuz", "kk": "kipchak", "ky": "kipchak", "uz": "karluk", "ug": "karluk"}
 TRAINED = ("lstm", "gru")
@@ -75,185 +76,96 @@ def excess(listener: str, text: str) -> float:
 
 
 def matrix_row(listener: str, text: str, mode: ScoringMode, factor: float = 1.0) -> MatrixRow:
-    value = factor * excess(listener, text)
-    half = 0.0 if listener == text else _HALF_WIDTH
-    return MatrixRow(
-        listener_language=listener,
-        text_language=text,
-        scoring_mode=mode,
-        cross_entropy=_NATIVE[text] + value,
-        native_cross_entropy=_NATIVE[text],
-        excess_cross_entropy=value,
-        interval_low=value - half,
-        interval_high=value + half,
-        fraction_scored=0.9125,
-        n_scored=14_600,
-    )
+    value, native = factor * excess(listener, text), _NATIVE[text]
+    fields = _cell(listener, text, mode) | _interval(value, 0.0 if listener == text else _HALF_WIDTH)
+    fields |= {"cross_entropy": native + value, "native_cross_entropy": native, "excess_cross_entropy": value}
+    return MatrixRow.model_validate({**fields, "fraction_scored": 0.9125, "n_scored": 14_600})
+
+
+def _cell(listener: str, text: str, mode: ScoringMode) -> Fields:
+    return {"listener_language": listener, "text_language": text, "scoring_mode": mode}
+
+
+def _interval(value: float, half: float = _HALF_WIDTH) -> Fields:
+    return {"interval_low": value - half, "interval_high": value + half}
+
+
+def listeners_row(text: str, mode: ScoringMode, a: str, b: str, factor: float) -> ListenersRow:
+    difference = factor * (excess(a, text) - excess(b, text))
+    fields: Fields = {"text_language": text, "listener_a": a, "listener_b": b, "scoring_mode": mode}
+    return ListenersRow.model_validate({**fields, "difference": difference, **_interval(difference)})
+
+
+def asymmetry_row(mode: ScoringMode, a: str, b: str, factor: float) -> AsymmetryRow:
+    asymmetry = factor * (excess(a, b) - excess(b, a))
+    fields: Fields = {"language_a": a, "language_b": b, "scoring_mode": mode, **_interval(asymmetry)}
+    fields |= {"excess_a_on_b": factor * excess(a, b), "excess_b_on_a": factor * excess(b, a)}
+    return AsymmetryRow.model_validate({**fields, "asymmetry": asymmetry})
 
 
 def model_tables(model: str, kind: TextKind) -> ModelTables:
-    factor = _FACTORS[model]
-    pairs = [(mode, a, b) for mode in MODES for a, b in combinations(sorted(LANGUAGES), 2)]
-    return ModelTables(
-        model=model,
-        kind=kind,
-        tables=Tables(
-            matrix=tuple(matrix_row(a, b, mode, factor) for mode in MODES for a in LANGUAGES for b in LANGUAGES),
-            listeners=tuple(
-                ListenersRow(
-                    text_language=text,
-                    listener_a=a,
-                    listener_b=b,
-                    scoring_mode=mode,
-                    difference=factor * (excess(a, text) - excess(b, text)),
-                    interval_low=factor * (excess(a, text) - excess(b, text)) - _HALF_WIDTH,
-                    interval_high=factor * (excess(a, text) - excess(b, text)) + _HALF_WIDTH,
-                )
-                for text in sorted(LANGUAGES)
-                for mode, a, b in pairs
-                if text not in (a, b)
-            ),
-            asymmetry=tuple(
-                AsymmetryRow(
-                    language_a=a,
-                    language_b=b,
-                    scoring_mode=mode,
-                    excess_a_on_b=factor * excess(a, b),
-                    excess_b_on_a=factor * excess(b, a),
-                    asymmetry=factor * (excess(a, b) - excess(b, a)),
-                    interval_low=factor * (excess(a, b) - excess(b, a)) - _HALF_WIDTH,
-                    interval_high=factor * (excess(a, b) - excess(b, a)) + _HALF_WIDTH,
-                )
-                for mode, a, b in pairs
-            ),
+    factor, ordered = _FACTORS[model], sorted(LANGUAGES)
+    pairs = [(mode, a, b) for mode in MODES for a, b in combinations(ordered, 2)]
+    tables = Tables(
+        matrix=tuple(matrix_row(a, b, mode, factor) for mode, a, b in product(MODES, LANGUAGES, LANGUAGES)),
+        listeners=tuple(
+            listeners_row(text, *pair, factor) for text, pair in product(ordered, pairs) if text not in pair[1:]
         ),
-        tree=tuple(TreeJoin(left=join.left, right=join.right, height=factor * join.height) for join in JOINS),
-        gap=GAP,
+        asymmetry=tuple(asymmetry_row(*pair, factor) for pair in pairs),
     )
+    tree = tuple(TreeJoin(left=join.left, right=join.right, height=factor * join.height) for join in JOINS)
+    return ModelTables(model=model, kind=kind, tables=tables, tree=tree, gap=GAP)
 
 
-def seed_row(model: str, kind: TextKind, listener: str, text: str, mode: ScoringMode) -> SeedRow:
-    value = _FACTORS[model] * excess(listener, text)
-    is_random = model != TRIGRAM
-    return SeedRow(
-        model=model,
-        kind=kind,
-        listener_language=listener,
-        text_language=text,
-        scoring_mode=mode,
-        n_seeds=len(SEEDS) if is_random else 1,
-        cross_entropy_mean=_NATIVE[text] + value,
-        cross_entropy_sd=_SD if is_random else None,
-        excess_mean=value,
-        excess_sd=(0.0 if listener == text else _SD) if is_random else None,
-    )
+def seed_row(model: str, kind: TextKind, mode: ScoringMode, listener: str, text: str) -> SeedRow:
+    value, is_random = _FACTORS[model] * excess(listener, text), model != TRIGRAM
+    fields = {"model": model, "kind": kind, "n_seeds": len(SEEDS) if is_random else 1, **_cell(listener, text, mode)}
+    fields |= {"cross_entropy_mean": _NATIVE[text] + value, "cross_entropy_sd": _SD if is_random else None}
+    fields |= {"excess_mean": value, "excess_sd": (0.0 if listener == text else _SD) if is_random else None}
+    return SeedRow.model_validate(fields)
 
 
 def perplexity_row(model: str, kind: TextKind, mode: ScoringMode, listener: str, text: str) -> PerplexityRow:
-    nats = _NATIVE[text] + _FACTORS[model] * excess(listener, text)
-    return PerplexityRow(
-        model=model,
-        kind=kind,
-        listener_language=listener,
-        text_language=text,
-        scoring_mode=mode,
-        n_seeds=1 if model == TRIGRAM else len(SEEDS),
-        cross_entropy=nats,
-        perplexity=exp(nats),
-        perplexity_sd=None if model == TRIGRAM else _PERPLEXITY_SD,
-        n_scored=14_600,
-    )
+    nats, is_random = _NATIVE[text] + _FACTORS[model] * excess(listener, text), model != TRIGRAM
+    fields = {"model": model, "kind": kind, "n_seeds": len(SEEDS) if is_random else 1, **_cell(listener, text, mode)}
+    fields |= {"perplexity_sd": _PERPLEXITY_SD if is_random else None, "n_scored": 14_600}
+    return PerplexityRow.model_validate({**fields, "cross_entropy": nats, "perplexity": exp(nats)})
 
 
 def curve_row(model: str, language: str, seed: int) -> CurveRow:
     best = _NATIVE[language] + 0.05 * MODELS.index(model) + 0.01 * seed
-    return CurveRow(
-        model=model,
-        language=language,
-        seed=seed,
-        run_id=f"char_lstm-20261120-{model}{language}{seed}",
-        phase="single",
-        steps=3020,
-        epochs=5,
-        early_stopped=seed == 2,
-        initial_val_loss=3.55,
-        best_val_loss=best,
-        test_loss=best + 0.02,
-        test_perplexity=6.2,
-        bits_per_char=2.5,
-        auc=best + 0.3,
-    )
+    fields: Fields = {"model": model, "language": language, "seed": seed, "phase": "single", "steps": 3020}
+    fields |= {"run_id": f"char_lstm-20261120-{model}{language}{seed}", "epochs": 5, "early_stopped": seed == 2}
+    fields |= {"initial_val_loss": 3.55, "best_val_loss": best, "test_loss": best + 0.02, "auc": best + 0.3}
+    return CurveRow.model_validate({**fields, "test_perplexity": 6.2, "bits_per_char": 2.5})
 
 
+_JOINED = "Passages: the gap is 0.440 nats, and the tree joins every branch first."
+_SHUFFLED = "Shuffled: the gap is 0.300 nats, which is not below half of 0.440 nats."
 VALIDITY = Validity(
     passed=False,
     checks=(
-        ValidityCheck(
-            name="passages",
-            passed=True,
-            message="Passages: the gap is 0.440 nats, and the tree joins every branch first.",
-            gap=GAP,
-            joins_branches_first=True,
-        ),
-        ValidityCheck(
-            name="shuffled",
-            passed=False,
-            message="Shuffled: the gap is 0.300 nats, which is not below half of 0.440 nats.",
-            gap=GAP,
-        ),
+        ValidityCheck(name="passages", passed=True, message=_JOINED, gap=GAP, joins_branches_first=True),
+        ValidityCheck(name="shuffled", passed=False, message=_SHUFFLED, gap=GAP),
     ),
 )
-
-
+_TEST: Fields = {"model": "lstm", "kind": "passages", "mode": "skip", "statistic": "spearman", "pairs": "all"}
+_TEST |= {"n_languages": 4, "n_pairs": 12, "n_permutations": 24, "p_holm": None, "is_primary": True}
+_PRIMARY = Correlation.model_validate({**_TEST, "r": -0.79, "p": 1 / 12})
+_FEW: Fields = {"model": "gru", "pairs": "across_branches", "n_languages": 2, "n_pairs": 2, "n_permutations": 2}
 CORRELATIONS = (
-    Correlation(
-        model="lstm",
-        kind="passages",
-        mode="skip",
-        statistic="pearson",
-        pairs="all",
-        n_languages=4,
-        n_pairs=12,
-        n_permutations=24,
-        r=-0.812345,
-        p=1 / 24,
-        p_holm=1 / 12,
-        is_primary=False,
-    ),
-    Correlation(
-        model="lstm",
-        kind="passages",
-        mode="skip",
-        statistic="spearman",
-        pairs="all",
-        n_languages=4,
-        n_pairs=12,
-        n_permutations=24,
-        r=-0.79,
-        p=1 / 12,
-        p_holm=None,
-        is_primary=True,
-    ),
-    Correlation(
-        model="gru",
-        kind="passages",
-        mode="skip",
-        statistic="spearman",
-        pairs="across_branches",
-        n_languages=2,
-        n_pairs=2,
-        n_permutations=2,
-        r=None,
-        p=None,
-        p_holm=None,
-        is_primary=False,
-    ),
+    changed(_PRIMARY, statistic="pearson", r=-0.812345, p=1 / 24, p_holm=1 / 12, is_primary=False),
+    _PRIMARY,
+    changed(_PRIMARY, r=None, p=None, is_primary=False, **_FEW),
 )
 """The tests of the human ratings: one of them primary, one without a correlation."""
 
 
 def finished_experiment() -> ExperimentResult:
     kinds: tuple[TextKind, ...] = ("passages", "held_out")
+    cells = list(product(MODELS, kinds, MODES, LANGUAGES, LANGUAGES))
+    fields: Fields = {"model": "lstm", "listener_language": "fi", "seed": 1, "character": "ɯ", "count": 120}
+    replacement = Replacement.model_validate({**fields, "replacement": "u", "distance": 2.0})
     return ExperimentResult(
         experiment_id=EXPERIMENT,
         name="turkic",
@@ -265,31 +177,13 @@ def finished_experiment() -> ExperimentResult:
         modes=MODES,
         common_characters=("a", "b", "ɯ", "<"),
         headline=("lstm", "passages"),
-        models=tuple(model_tables(model, kind) for model in MODELS for kind in kinds),
-        seed_rows=tuple(
-            seed_row(model, kind, a, b, mode)
-            for model in MODELS
-            for kind in kinds
-            for mode in MODES
-            for a in LANGUAGES
-            for b in LANGUAGES
-        ),
-        perplexities=tuple(
-            perplexity_row(model, kind, mode, a, b)
-            for model in MODELS
-            for kind in kinds
-            for mode in MODES
-            for a in LANGUAGES
-            for b in LANGUAGES
-        ),
-        curves=tuple(curve_row(model, a, seed) for model in TRAINED for a in LANGUAGES for seed in SEEDS),
+        models=tuple(model_tables(model, kind) for model, kind in product(MODELS, kinds)),
+        seed_rows=tuple(seed_row(*cell) for cell in cells),
+        perplexities=tuple(perplexity_row(*cell) for cell in cells),
+        curves=tuple(curve_row(*training) for training in product(TRAINED, LANGUAGES, SEEDS)),
         replacements=(
-            Replacement(
-                model="lstm", listener_language="fi", seed=1, character="ɯ", replacement="u", distance=2.0, count=120
-            ),
-            Replacement(
-                model="lstm", listener_language="fi", seed=2, character="<", replacement=None, distance=None, count=1
-            ),
+            replacement,
+            changed(replacement, seed=2, character="<", replacement=None, distance=None, count=1),
         ),
         correlations=CORRELATIONS,
         validity=VALIDITY,
@@ -321,24 +215,21 @@ def section_scores() -> SectionsFile:
 
 def experiment_status(status: RunState, *states: RunState) -> ExperimentStatus:
     """Return the status of an experiment whose trainings have some states, language by language."""
-    languages = [LANGUAGES[number % len(LANGUAGES)] for number in range(len(states))]
+    cells = tuple(
+        Cell(kind="train", model="lstm", language=language, seed=1, status=state)
+        for language, state in zip(cycle(LANGUAGES), states, strict=False)
+    )
+    failed = RunError.of(AppError(ErrorCode.OUT_OF_MEMORY, "The model of `kk` did not fit."))
     return ExperimentStatus(
         experiment_id=EXPERIMENT,
         name="turkic",
         status=status,
         message="A model per language is trained.",
-        cells=tuple(
-            Cell(kind="train", model="lstm", language=language, seed=1, status=state)
-            for language, state in zip(languages, states, strict=True)
-        ),
+        cells=cells,
         cells_done=states.count("completed"),
         created_at=datetime(2026, 11, 20, 12, tzinfo=UTC),
         elapsed_seconds=754.0,
-        error=RunError(
-            code=ErrorCode.OUT_OF_MEMORY, error_class=ErrorClass.FATAL, message="The model of `kk` did not fit."
-        )
-        if status == "failed"
-        else None,
+        error=failed if status == "failed" else None,
         is_valid=False if status == "completed" else None,
         files=(FileRecord(path="report.html", bytes=120_000, sha256="0" * 64),) if status == "completed" else (),
     )
