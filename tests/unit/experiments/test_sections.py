@@ -31,18 +31,9 @@ TEXT = Sections.of(["kedi", "xa", "q", "aʃq"])
 FIRST = [(0, 0, 1, NAN, False), (0, 1, 2, 1.0, False), (0, 2, 3, 2.0, True), (0, 3, 4, 4.0, False)]
 OTHERS = [(1, 0, 1, NAN, True), (1, 1, 2, 8.0, False), (2, 0, 1, NAN, False), (3, 0, 1, NAN, False)]
 BY_CHARACTER = losses_of([*FIRST, *OTHERS, (3, 1, 2, 16.0, False), (3, 2, 3, 32.0, False)])
-BY_PIECE = losses_of(
-    [
-        (0, 0, 2, NAN, False),  # ke
-        (0, 2, 4, 1.5, False),  # di
-        (1, 0, 2, NAN, False),  # xa
-        (2, 0, 1, NAN, False),  # q
-        (3, 0, 1, NAN, False),  # a
-        (3, 1, 2, 0.5, True),  # a byte of ʃ
-        (3, 1, 2, 0.25, True),  # another byte of ʃ
-        (3, 2, 3, 0.125, False),  # q
-    ]
-)
+PIECES = [(0, 0, 2, NAN, False), (0, 2, 4, 1.5, False), (1, 0, 2, NAN, False), (2, 0, 1, NAN, False)]  # ke di, xa, q
+BYTES = [(3, 0, 1, NAN, False), (3, 1, 2, 0.5, True), (3, 1, 2, 0.25, True)]  # a and two bytes of ʃ
+BY_PIECE = losses_of([*PIECES, *BYTES, (3, 2, 3, 0.125, False)])
 
 
 def numbers(scores: Scores) -> list[tuple[float, int, int]]:

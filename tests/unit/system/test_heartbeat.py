@@ -10,17 +10,13 @@ from trainer.system.child_environment import memory_kills
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat, StallDetector, processor_ticks
 
 
-def idle() -> float:
-    return 0.0
-
-
 def silence(watch: StallDetector) -> int:
     """The whole seconds without a mark after which a child counts as standing still."""
     return next(seconds for seconds in count(1) if watch.is_stalled(1.0))
 
 
 def watch_of_steps(step_seconds: float, *, stall_seconds: float = 10) -> StallDetector:
-    watch = StallDetector(stall_seconds, idle)
+    watch = StallDetector(stall_seconds, lambda: 0.0)
     watch.receive(ALIVE, 0.0)
     for number in range(1, 6):
         watch.receive(STEP, number * step_seconds)
@@ -59,7 +55,7 @@ def test_use_of_the_processor__excuses_a_phase_but_not_an_endless_step() -> None
     used = count()
     working, endless = (StallDetector(10, lambda: float(next(used))) for _ in range(2))
     assert not any(working.is_stalled(1.0) for _ in range(1000))
-    assert silence(StallDetector(10, idle)) == 11
+    assert silence(StallDetector(10, lambda: 0.0)) == 11
     endless.receive(ALIVE, 0.0)
     endless.receive(STEP, 0.1)
     assert silence(endless) == 11
