@@ -6,10 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support import (
-    environment_in,
-    settings_in,
-)
+from tests.support import environment_in, settings_in
 from trainer.config.settings import RedisSettings, Settings
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import answering_server, find_server
@@ -40,10 +37,7 @@ async def worker(folder: Path, out: int, err: int) -> AsyncIterator[JobQueue]:
     settings = with_redis(settings_in(folder), url)
     while await answering_server(settings) is None:
         await asyncio.sleep(0.01)
-    secrets = {
-        "REDIS__URL": url,
-        "DISCORD__TOKEN": TOKEN,
-    }
+    secrets = {"REDIS__URL": url, "DISCORD__TOKEN": TOKEN}
     environment = environment_in(folder, APP__ENV="prod", LOGGING__LEVEL="DEBUG", **secrets)
     (folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n", encoding="utf-8")
     process = await asyncio.create_subprocess_exec(

@@ -10,9 +10,7 @@ from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import resolve
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, TokenizerFacts
-from trainer.reports.comparison import (
-    Measurement,
-)
+from trainer.reports.comparison import Measurement
 
 
 def line_losses(loss: float, spread: float = 0.0, lines: int = 40) -> LineLosses:

@@ -120,10 +120,7 @@ def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **co
     values = parse(CharTokenizerConfig, config)
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     return train_tokenizer(
-        values,
-        [Text(corpus, lambda: ["\n".join(lines)])],
-        ["\n".join(holdout)],
-        rule=SplitRule(0.1, 0.1, 1),
+        values, [Text(corpus, lambda: ["\n".join(lines)])], ["\n".join(holdout)], rule=SplitRule(0.1, 0.1, 1)
     )
 
 

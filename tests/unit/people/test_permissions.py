@@ -81,11 +81,7 @@ async def test_membership__is_asked_once_in_some_minutes(user_id: int) -> None:
     assert guilds.asked == [(80, user_id), (GUILD, user_id)]
 
 
-PEOPLE = {
-    "starter": Caller(STARTER),
-    "user": Caller(OTHER),
-    "admin": Caller(ADMIN, is_admin=True),
-}
+PEOPLE = {"starter": Caller(STARTER), "user": Caller(OTHER), "admin": Caller(ADMIN, is_admin=True)}
 USERS, OWNERS, ADMINS = {"starter", "user", "admin"}, {"starter", "admin"}, {"admin"}
 MAY = {
     **dict.fromkeys(("train", "status", "runs", "compare", "watch", "unwatch", "queue", "settings", "help"), USERS),

@@ -97,10 +97,7 @@ SET = [
     ({"epochs": 7}, {"num_epochs": 7}),
     ({"name": "kk"}, {"label": "kk"}),
     ({"init_from": "lstm-1"}, {"init_from_run_id": "lstm-1"}),
-    (
-        {"init_from": "lstm-1", "freeze_embeddings": True},
-        {"init_from_run_id": "lstm-1", "freeze_embeddings": True},
-    ),
+    ({"init_from": "lstm-1", "freeze_embeddings": True}, {"init_from_run_id": "lstm-1", "freeze_embeddings": True}),
     ({"early_stopping": 3}, {"early_stopping": EarlyStopping(enabled=True, patience=3)}),
     ({"seed": 0}, {"seed": 0}),
     ({"max_steps": 9, "batch_size": 8}, {"max_steps": 9, "batch_size": 8}),

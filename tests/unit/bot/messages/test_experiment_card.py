@@ -5,12 +5,7 @@ from typing import Literal
 
 from bot.messages.experiment_answers import metric_answer
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from tests.support.experiment_results import (
-    LANGUAGES,
-    experiment_status,
-    finished_experiment,
-    model_tables,
-)
+from tests.support.experiment_results import LANGUAGES, experiment_status, finished_experiment, model_tables
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.experiments import ExperimentResult, ModelTables
 

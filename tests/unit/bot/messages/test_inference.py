@@ -12,13 +12,7 @@ from tests.support.messages import RUN, SCORE
 from tests.support.scores import report_of
 from tests.support.stories import run_record
 from trainer.contracts.base import changed
-from trainer.contracts.inference import (
-    FinishReason,
-    GenerateRequest,
-    GenerateResponse,
-    PredictResponse,
-    Suggestion,
-)
+from trainer.contracts.inference import FinishReason, GenerateRequest, GenerateResponse, PredictResponse, Suggestion
 from trainer.reports.score_table import Unit
 
 REASONS: tuple[FinishReason, ...] = ("eos", "stop_sequence", "max_new_tokens", "context_full")
