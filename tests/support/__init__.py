@@ -154,18 +154,18 @@ _JOBS: tuple[str, ...] = get_args(Job)
 
 def child_of(folder: Path, run_id: str) -> Process:
     """Return the child that trains a run, or a tokenizer: the one that has opened files of it."""
-    [child] = [
-        process
-        for process in processes(folder, "train-")
-        if any(run_id in str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir())
-    ]
+    children = processes(folder, "train-")
+    [child] = [child for child in children if any(run_id in path for path in _open_files(child))]
     return child
 
 
 def run_of(child: Process) -> str | None:
     """Return the id of the run that a child trains, None if the child has opened none; raises OSError if it is gone."""
-    files = [str(file.readlink()) for file in Path(f"/proc/{child.pid}/fd").iterdir()]
-    return next((file.split("/models/")[1].split("/")[0] for file in files if "/models/" in file), None)
+    return next((path.split("/models/")[1].split("/")[0] for path in _open_files(child) if "/models/" in path), None)
+
+
+def _open_files(process: Process) -> list[str]:
+    return [str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir()]
 
 
 def parent_of(pid: int) -> int:

@@ -17,7 +17,7 @@ from trainer.client.client import BackgroundLoop
 from trainer.config.settings import HttpSettings, LoggingSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.http.backend import Backend
-from trainer.people.permissions import Permissions
+from trainer.people.permissions import Permissions, no_member
 from trainer.system.logs import setup_logging
 
 KEY, USER_KEY = "the-key-of-the-lab", "the-key-of-a-user"
@@ -63,14 +63,10 @@ class LabServer:
 
 
 async def _started(settings: Settings) -> tuple[Backend, int]:
-    installation = Backend(settings, Permissions(settings.discord, _is_no_member))
+    installation = Backend(settings, Permissions(settings.discord, no_member))
     await installation.start()
     assert installation.port is not None
     return installation, installation.port
-
-
-async def _is_no_member(guild_id: int, user_id: int) -> bool:
-    return False
 
 
 @pytest.fixture(scope="module", name="server")

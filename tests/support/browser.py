@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import base64
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -142,11 +141,6 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
-
-    async def screenshot(self) -> bytes:
-        """Return the visible page as PNG."""
-        result = await self.call("Page.captureScreenshot")
-        return base64.b64decode(str(result["data"]))
 
     async def close(self) -> None:
         self._reading.cancel()

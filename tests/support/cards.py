@@ -3,9 +3,6 @@
 import discord
 from hypothesis import strategies as st
 
-from tests.support.stories import run_record
-from trainer.contracts.runs import RunRecord
-
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
@@ -25,10 +22,3 @@ def within_limits(embed: discord.Embed) -> bool:
     sizes = [len(part.encode("utf-16-le")) // 2 for part in parts]
     fits = all(size <= limit for size, limit in zip(sizes, (256, 4096, 2048), strict=True))
     return fits and sum(sizes) <= 6000 and not embed.fields
-
-
-def labelled(label: str) -> RunRecord:
-    record = run_record()
-    named: dict[str, object] = {"label": label}
-    effective: dict[str, object] = {"effective": record.effective.model_copy(update=named)}
-    return record.model_copy(update=effective)

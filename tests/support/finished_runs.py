@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from tests.support.families import MASKED, effective_of, model_of, request_of
+from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.config.presets import request_hash
-from trainer.contracts.base import now
-from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics, RunRecord
+from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics
 from trainer.inference.model_files import save_model
 from trainer.system.files import file_records
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -21,15 +20,8 @@ def finished_run(folder: Path, family: str, method: str = "char", **fields: obje
     model = model_of(family, vocabulary_of(tokenizer))
     update: dict[str, object] = {"tokenizer": tokenizer.manifest.config}
     effective = effective_of(family, **fields).model_copy(update=update)
-    record = RunRecord(
-        run_id=f"{family}-{method}".replace(" ", "-"),
-        user_id=None,
-        created_at=now(),
-        request=request_of(family),
-        effective=effective,
-        request_hash=request_hash(effective),
-    )
-    run = RunStore(folder / "artifacts").create(record)
+    accepted = record(f"{family}-{method}".replace(" ", "-"), None, request=request_of(family), effective=effective)
+    run = RunStore(folder / "artifacts").create(accepted)
     save_model(run.path, model, effective.model)
     tokenizer.save(run.tokenizer)
     written = [run.path / "config.json", run.path / "model.safetensors", *run.tokenizer.iterdir()]
@@ -47,7 +39,7 @@ def finished_run(folder: Path, family: str, method: str = "char", **fields: obje
         "metrics": RunMetrics(train=2.5, best=2.25, test=2.125, test_perplexity=8.373, bits_per_char=3.066),
         "files": file_records(run.path, written),
     }
-    manifest: RunManifest = manifest_of(record, "failed").model_copy(update=done)
+    manifest: RunManifest = manifest_of(accepted, "failed").model_copy(update=done)
     with run.open_log() as events:
         finish_run(run, events, manifest)
     return run

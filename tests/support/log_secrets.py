@@ -7,18 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support import environment_in, settings_in
-from trainer.config.settings import RedisSettings, Settings
+from tests.support.worker_runs import with_redis
+from trainer.contracts.base import changed
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import answering_server, find_server
 
 TOKEN, PASSWORD, CORPUS, PROMPT, TEXT = "tokenqxwz", "passwordqxwz", "corpusqxwz", "promptqxwz", "textqxwz"
 
 
-SECRETS = (TOKEN, PASSWORD, CORPUS, PROMPT, TEXT)
-
-
 def has_secret(line: str) -> bool:
-    return any(secret in line.lower() for secret in SECRETS)
+    return any(secret in line.lower() for secret in (TOKEN, PASSWORD, CORPUS, PROMPT, TEXT))
 
 
 def address(folder: Path) -> str:
@@ -34,11 +32,10 @@ async def worker(folder: Path, out: int, err: int) -> AsyncIterator[JobQueue]:
         *("--save", ""),
         stdout=asyncio.subprocess.DEVNULL,
     )
-    settings = with_redis(settings_in(folder), url)
+    settings = changed(settings_in(folder), **with_redis(url))
     while await answering_server(settings) is None:
         await asyncio.sleep(0.01)
-    secrets = {"REDIS__URL": url, "DISCORD__TOKEN": TOKEN}
-    environment = environment_in(folder, APP__ENV="prod", LOGGING__LEVEL="DEBUG", **secrets)
+    environment = environment_in(folder, APP__ENV="prod", LOGGING__LEVEL="DEBUG", REDIS__URL=url, DISCORD__TOKEN=TOKEN)
     (folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n", encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "trainer", "worker"), cwd=folder, env=environment, stdout=out, stderr=err
@@ -52,9 +49,3 @@ async def worker(folder: Path, out: int, err: int) -> AsyncIterator[JobQueue]:
         await process.wait()
         server.terminate()
         await server.wait()
-
-
-def with_redis(settings: Settings, url: str) -> Settings:
-    fields = {"url": url}
-    given: dict[str, object] = {"redis": RedisSettings.model_validate(fields)}
-    return settings.model_copy(update=given)

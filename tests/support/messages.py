@@ -41,6 +41,7 @@ from tests.support.scores import score_of
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
+from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import ExperimentStatus
@@ -52,7 +53,6 @@ from trainer.contracts.inference import (
     PredictResponse,
     Sample,
     ScoreResponse,
-    SequenceLengths,
     Suggestion,
 )
 from trainer.contracts.jobs import WorkerInfo
@@ -112,14 +112,12 @@ def report(given: str) -> discord.Embed:
 
 
 def generated(given: str) -> discord.Embed:
-    response = GenerateResponse(
-        request_id="f",
-        run_id=RUN,
-        status="completed",
-        outputs=(given, "", given, "x"),
-        steps=(1,) * 4,
-        eos_terminated=(True,) * 4,
-        stop_reason=("eos",) * 4,
+    response = parse(
+        GenerateResponse,
+        {
+            **{"request_id": "f", "run_id": RUN, "status": "completed", "outputs": (given, "", given, "x")},
+            **{"steps": (1,) * 4, "eos_terminated": (True,) * 4, "stop_reason": ("eos",) * 4},
+        },
     )
     return generate_answer(record_of(given), GenerateRequest(prompt_text=given[:4000]), response)
 
@@ -174,27 +172,15 @@ def busy_worker(given: str) -> discord.Embed:
     return workers_answer(state, {"lstm-1": entry(given)}, {"lstm-1": given})
 
 
-EVALUATION = EvalMetrics(
-    run_id=RUN,
-    split="validation",
-    dataset="text",
-    loss=2.0,
-    perplexity=7.389,
-    bits_per_char=1.5,
-    top1_accuracy=0.25,
-    top5_accuracy=0.5,
-    n_tokens=1234,
-    n_chars=1,
-    unknown_char_share=0.25,
-    tokens_per_char=1.0,
-    tokens_per_word=1.0,
-    seq_len=SequenceLengths(min=1, p50=1, p95=1, max=1),
-    distinct_1=0.0,
-    distinct_2=0.0,
-    repetition_rate=0.0,
-    seed=1,
-    checkpoint="model",
-    created_at=BEGIN,
+EVALUATION = parse(
+    EvalMetrics,
+    {
+        **{"run_id": RUN, "split": "validation", "dataset": "text", "checkpoint": "model", "created_at": BEGIN},
+        **{"loss": 2.0, "perplexity": 7.389, "bits_per_char": 1.5, "top1_accuracy": 0.25, "top5_accuracy": 0.5},
+        **{"n_tokens": 1234, "n_chars": 1, "unknown_char_share": 0.25, "tokens_per_char": 1.0, "tokens_per_word": 1.0},
+        **{"distinct_1": 0.0, "distinct_2": 0.0, "repetition_rate": 0.0, "seed": 1},
+        "seq_len": {"min": 1, "p50": 1, "p95": 1, "max": 1},
+    },
 )
 MASKED_EVALUATION = changed(EVALUATION, objective="masked_lm", bits_per_char=None, unknown_char_share=None)
 OVERVIEW = CorpusOverview("x", 1, 1, (), None)

@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from math import log
 from pathlib import Path
 
+from tests.support.runs import record
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.config.presets import request_hash, resolve
+from trainer.config.presets import resolve
+from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.events import (
     ArtifactRef,
@@ -35,14 +37,7 @@ def run_record(
     request = TrainRequest(model_family="char_lstm", corpus="kk_ipa", label=label)
     corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=1_234_567)
     effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
-    return RunRecord(
-        run_id=run_id,
-        user_id=user_id,
-        created_at=BEGIN,
-        request=request,
-        effective=effective,
-        request_hash=request_hash(effective),
-    )
+    return changed(record(run_id, user_id, request=request, effective=effective), created_at=BEGIN)
 
 
 class Story:

@@ -18,7 +18,7 @@ from trainer.config.validation import parse
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
+from trainer.contracts.tokenizers import CharTokenizerConfig, DocumentMode, Normalization, TokenizerConfig
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.inference.sampling import Doubles
@@ -117,25 +117,21 @@ def lines_in(blocks: Iterable[str]) -> list[str]:
 
 
 def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **config: object) -> Tokenizer:
-    values = parse(CharTokenizerConfig, config)
-    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    return train_tokenizer(
-        values, [Text(corpus, lambda: ["\n".join(lines)])], ["\n".join(holdout)], rule=SplitRule(0.1, 0.1, 1)
-    )
+    return _trained(parse(CharTokenizerConfig, config), lines, holdout)
 
 
 def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a b",), **fields: object) -> Tokenizer:
     """A tokenizer of any method, made from lines that are normalized already."""
     request = parse(TokenizerTrainRequest, {"method": method, "corpora": ("text",), **fields})
-    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    rule = SplitRule(0.1, 0.1, 1)
-    return train_tokenizer(
-        config_of(request),
-        [Text(corpus, lambda: ["\n".join(lines)])],
-        ["\n".join(holdout)],
-        rule=rule,
-        documents=request.documents,
-    )
+    return _trained(config_of(request), lines, holdout, request.documents)
+
+
+def _trained(
+    config: TokenizerConfig, lines: Iterable[str], holdout: Iterable[str], documents: DocumentMode = "line"
+) -> Tokenizer:
+    corpus, rule = CorpusRef(name="text", sha256="0" * 64, bytes=1), SplitRule(0.1, 0.1, 1)
+    texts = [Text(corpus, lambda: ["\n".join(lines)])]
+    return train_tokenizer(config, texts, ["\n".join(holdout)], rule=rule, documents=documents)
 
 
 def library_tokenizer(ours: Tokenizer) -> tokenizers.Tokenizer:
@@ -152,16 +148,9 @@ def small_model(
 ) -> LanguageModel:
     """A model with random weights that are large enough for its answers to differ."""
     torch.manual_seed(5)
-    config: ModelConfig = parse(
-        RnnConfig,
-        {
-            "architecture": architecture,
-            "embedding_size": 6,
-            "hidden_size": 7,
-            "num_layers": layers,
-            "tie_word_embeddings": tied,
-        },
-    )
+    fields: dict[str, object] = {"architecture": architecture, "embedding_size": 6, "hidden_size": 7}
+    fields |= {"num_layers": layers, "tie_word_embeddings": tied}
+    config: ModelConfig = parse(RnnConfig, fields)
     model = build(config, vocabulary(tokens) if isinstance(tokens, int) else tokens)
     with torch.no_grad():
         for weight in model.parameters():

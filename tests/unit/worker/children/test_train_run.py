@@ -7,12 +7,11 @@ import pytest
 
 from tests.support import add_corpus, settings_in, tiny_request
 from tests.support.families import CAUSAL, FAMILIES, effective_of
+from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.config.presets import request_hash
-from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord
+from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
 from trainer.worker.children.train_run import TrainingAttempt, is_unidirectional
@@ -33,18 +32,10 @@ async def resolved(folder: Path, text: bytes = TEXT, /, **fields: object) -> Eff
 async def trained(folder: Path, **fields: object) -> RunManifest:
     """Run a training in this process and return its end."""
     effective, settings = await resolved(folder, **fields), settings_in(folder)
-    record = RunRecord(
-        run_id="short",
-        user_id=None,
-        created_at=now(),
-        request=tiny_request(**fields),
-        effective=effective,
-        request_hash=request_hash(effective),
-    )
-    run = RunStore(settings.app.artifacts_root).create(record)
+    accepted = record("short", None, request=tiny_request(**fields), effective=effective)
+    run = RunStore(settings.app.artifacts_root).create(accepted)
     with run.open_log() as events:
-        started = JobStarted(**stamp("short", None, "started:1"), queue="training", attempt=1)
-        events.append(started)
+        events.append(started := JobStarted(**stamp("short", None, "started:1"), queue="training", attempt=1))
         TrainingAttempt(settings, run, events, [started], threading.Event()).run()
     manifest = run.manifest()
     assert manifest is not None
