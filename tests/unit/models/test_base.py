@@ -79,7 +79,7 @@ def test_padding_and_neighbours__change_nothing(name: str) -> None:
 
 
 @every_causal_family
-def test_states__in_steps_alone_or_together_answer_as_the_complete_sequence(name: str) -> None:
+def test_states__alone_or_together_answer_as_the_complete_sequence(name: str) -> None:
     model = model_of(name)
     ids = torch.randint(VOCABULARY.size, (3, 12))
     with torch.inference_mode():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.support.checkpoints import Evil, checkpoint, names, same
 from tests.support.refusals import refused
+from tests.support.resumed import run_in
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, after, digest, digest_of, observed
 from tests.support.waiting import captured_logs
@@ -279,25 +280,23 @@ def test_training__keeps_the_weights_of_scheduled_steps_and_tells_of_each(tmp_pa
 
 
 def test_training__interrupted_anywhere_keeps_the_same(tmp_path: Path) -> None:
-    for name in ("whole", "0", "3", "5", "8"):
-        (tmp_path / name).mkdir()
-    whole = make_run(tmp_path / "whole", TEXT, **SCHEDULED)
+    whole = run_in(tmp_path / "whole", SCHEDULED)
     observed(whole)
     for calls in (0, 3, 5, 8):
-        run = make_run(tmp_path / str(calls), TEXT, **SCHEDULED)
+        run = run_in(tmp_path / str(calls), SCHEDULED)
         observed(run, should_stop=after(calls, "pause"))
         observed(run, resume=True)
         assert digests_of(run) == digests_of(whole), calls
 
 
-def test_training_that_ends_early__keeps_its_last_step_and_nothing_without_a_schedule(tmp_path: Path) -> None:
+def test_training_that_ends_early__keeps_its_last_step_if_scheduled(tmp_path: Path) -> None:
     early: dict[str, object] = {"enabled": True, "patience": 1, "min_delta": 100.0}
-    for schedule, expected in (([0, 2, 5], [0, 2, 5]), (None, [])):
+    for schedule in ([0, 2, 5], None):
         changes: dict[str, object] = {"early_stopping": early, "num_epochs": 9, "checkpoint_schedule": schedule}
-        run = make_run(tmp_path, TEXT, **SCHEDULED | changes)
+        run = run_in(tmp_path / str(schedule), SCHEDULED | changes)
         result = run.train(run.fresh_model())
         assert result.early_stopped
-        assert list(digests_of(run)) == [*expected, result.state.step]
+        assert list(digests_of(run)) == ([*schedule, result.state.step] if schedule else [])
 
 
 def keep(store: CheckpointStore, step: int, *, seed: int = 0) -> dict[str, Tensor]:
