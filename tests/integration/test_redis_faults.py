@@ -7,7 +7,8 @@ import pickle
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.support import (
     ROOT,
     Process,
     add_corpus,
+    child_of,
     ended,
     processes,
     running,
@@ -31,7 +33,7 @@ from tests.support import (
 from tests.support.checkpoints import Evil
 from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.inference import RUN, finished_run
-from tests.support.redis_servers import address, embedded, served, told, told_server
+from tests.support.redis_servers import Server, address, embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, training, with_redis, worker_in
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE, TOKENIZER_QUEUE
@@ -45,7 +47,6 @@ from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.worker.child_process import start_child
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import JobFunction, Jobs
@@ -67,10 +68,6 @@ def further(step: int, status: RunStatus) -> bool:
     return status.step > step or ended(status)
 
 
-def is_gone(folder: Path, process: Process) -> bool:
-    return process not in processes(folder)
-
-
 async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
     """Wait until every event was published once and in order, later events included."""
     written = [event.seq for event in events_of(queue, run_id)]
@@ -87,43 +84,84 @@ async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
         await store.close()
 
 
+@asynccontextmanager
+async def restricted(folder: Path, rights: str) -> AsyncIterator[tuple[Server, str]]:
+    """A server with a user who has these rights, and a test that may watch all; gives it with the user's address."""
+    users = ("default off", f"trainer on >PASSWORD {rights}", "test on >PASSWORD ~* &* +@all")
+    rules = folder / "users.acl"
+    rules.write_text("".join(f"user {user}\n" for user in users), encoding="utf-8")
+    async with served(folder, "--aclfile", str(rules)) as server:
+        yield server, server.url.replace("//", "//trainer:PASSWORD@")
+
+
 async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp_path: Path) -> None:
+    """The rights that the manual gives are enough for all of it, and are all there are."""
     add_corpus(tmp_path, some_text())
-    async with served(tmp_path) as server:
+    manual = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
+    [rights] = [line for line in manual.splitlines() if line.startswith("user trainer on >PASSWORD ")]
+    async with restricted(tmp_path, rights.removeprefix("user trainer on >PASSWORD ")) as (server, url):
         proxy = FaultyProxy(server.port)
         await proxy.start()
-        settings = settings_in(tmp_path).model_copy(update=with_redis(f"redis://127.0.0.1:{proxy.port}/0"))
-        async with running(settings) as queue:
+        proxied, watched = url.replace(f":{server.port}/", f":{proxy.port}/"), url.replace("trainer:", "test:")
+        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(proxied))
+        queue, store = await JobQueue.connect(settings, proxied), await connect(url)
+        async with worker_in(tmp_path, REDIS__URL=proxied) as worker:
             run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
             await wait_for_status(queue, run_id, training)
-            before = working(tmp_path)
+            before, follower = child_of(tmp_path, run_id), queue.runs.get(run_id).follow()
             faults: list[Fault] = ["refused", "reset", "silent"]
             for fault in faults:
                 await proxy.break_for(fault, OUTAGE_SECONDS)
-                assert await everything_is_told(server.url, queue, run_id), fault
+                assert await everything_is_told(watched, queue, run_id), fault
             await server.kill()
+            step = follower.refresh().step
+            await until(lambda: follower.refresh().step > step)
             await asyncio.sleep(OUTAGE_SECONDS)
             await server.start()
-            assert await everything_is_told(server.url, queue, run_id)
+            assert await everything_is_told(watched, queue, run_id)
             server.process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(max(2.5, OUTAGE_SECONDS))
             server.process.send_signal(signal.SIGCONT)
-            assert await everything_is_told(server.url, queue, run_id)
+            assert await everything_is_told(watched, queue, run_id)
             await server.wipe()
             await wait_for_status(queue, run_id, lambda status: status.reachable)
-            assert await everything_is_told(server.url, queue, run_id)
-            store = await connect(server.url)
+            assert await everything_is_told(watched, queue, run_id)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not await store.get(keys.definition(run_id)):
                     await asyncio.sleep(0.1)
-            await store.close()
-            assert working(tmp_path) == before
+            assert (worker.returncode, child_of(tmp_path, run_id)) == (None, before)
             accepted = (await queue.train(tiny_request(), user_id=None)).run_id
             await queue.cancel(run_id)
             assert (await wait_for_status(queue, run_id, ended)).attempt == 1
             assert (await wait_for_status(queue, accepted, ended)).status == "completed"
-            assert await everything_is_told(server.url, queue, run_id)
+            assert await everything_is_told(watched, queue, run_id)
+            assert (await queue.inference.ask(accepted, ScoreRequest(text="abc"))).n_scored == 3
+            assert await anext(queue.next_run_ids()) in (run_id, accepted)
+            assert (await store.durability()).troubles() == []
+            assert await store.unpublished([accepted, "no-run"]) == ["no-run"]
+            for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):
+                with pytest.raises(NoPermissionError):
+                    await told_server(store, *command.split())
+            await store.close()
+            await server.kill()
+            failures = log_of_worker(tmp_path).count("reconciliation_failed")
+            await until(lambda: log_of_worker(tmp_path).count("reconciliation_failed") > failures)
+        await queue.close()
         await proxy.stop()
+    assert worker.returncode == 0, "it was terminated"
+    assert "worker_closed_without_redis" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
+
+
+async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) -> None:
+    """R14: a loop that cannot go on is not left deaf; whoever supervises the worker starts it again."""
+    async with restricted(tmp_path, "~* &* +@all -zrangebyscore") as (_, url):
+        store = await connect(url)
+        await store.enqueue("training", "train", "a-run", FolderJobPayload(job_id="a-run"))
+        await store.close()
+        async with worker_in(tmp_path, REDIS__URL=url) as worker, asyncio.timeout(PATIENCE_SECONDS):
+            await worker.wait()
+    assert worker.returncode == 1
+    assert "worker_loop_failed" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
 
 
 @pytest.mark.slow
@@ -139,7 +177,8 @@ async def test_worker_restarted_again_and_again__changes_no_loss(tmp_path: Path)
             assert status.status == "running"
             [worker] = processes(tmp_path, "trainer worker --embedded")
             os.kill(worker.pid, signal.SIGTERM)
-            await until(partial(is_gone, tmp_path, worker))
+            while worker in processes(tmp_path):
+                await asyncio.sleep(0.05)
         status = await wait_for_status(queue, disturbed, ended)
         assert (status.status, status.attempt) == ("completed", RESTARTS + 1)
         assert losses(queue.runs.get(calm).loss_curve) == losses(queue.runs.get(disturbed).loss_curve)
@@ -302,16 +341,13 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
 async def test_redis_down__requests_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
     monkeypatch.setattr("trainer.store.connection.LIMIT_SECONDS", 0.2)
-    async with served(tmp_path) as server:
-        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
-        queue = await JobQueue.connect(settings, server.url)
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
         server.process.send_signal(signal.SIGSTOP)
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         assert not (await queue.status(run_id)).reachable
         assert await queue.has_worker(), "nobody can know that there is none"
         await queue.cancel(run_id)
         server.process.send_signal(signal.SIGCONT)
-        await queue.close()
 
 
 async def test_redis_that_could_lose_data__is_logged_at_the_start(tmp_path: Path) -> None:
@@ -337,56 +373,6 @@ async def test_redis_that_could_lose_data__is_logged_at_the_start(tmp_path: Path
             assert "word@" not in str(caught.value) and caught.value.__cause__ is None
 
 
-async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    manual = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
-    [line] = [line for line in manual.splitlines() if line.startswith("user trainer on >PASSWORD ")]
-    rules = tmp_path / "users.acl"
-    rules.write_text(f"user default off\n{line}\n", encoding="utf-8")
-    async with served(tmp_path, "--aclfile", str(rules)) as server:
-        url = server.url.replace("//", "//trainer:PASSWORD@")
-        settings = settings_in(tmp_path).model_copy(update=with_redis(url))
-        async with running(settings) as queue:
-            run_id = (await queue.train(tiny_request(), user_id=7)).run_id
-            assert (await wait_for_status(queue, run_id, ended)).status == "completed"
-            assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
-            assert await anext(queue.next_run_ids()) == run_id
-            store = await connect(url)
-            assert (await store.durability()).troubles() == []
-            assert await store.unpublished([run_id, "no-run"]) == ["no-run"]
-            for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):
-                with pytest.raises(NoPermissionError):
-                    await told_server(store, *command.split())
-            await store.close()
-
-
-async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) -> None:
-    """R14: a loop that cannot go on is not left deaf; whoever supervises the worker starts it again."""
-    add_corpus(tmp_path, some_text())
-    rules = tmp_path / "users.acl"
-    rules.write_text("user default off\nuser trainer on >PASSWORD ~* &* +@all -zrangebyscore\n", encoding="utf-8")
-    async with served(tmp_path, "--aclfile", str(rules)) as server:
-        url = server.url.replace("//", "//trainer:PASSWORD@")
-        store = await connect(url)
-        await store.enqueue("training", "train", "a-run", FolderJobPayload(job_id="a-run"))
-        await store.close()
-        async with worker_in(tmp_path, REDIS__URL=url) as worker, asyncio.timeout(PATIENCE_SECONDS):
-            await worker.wait()
-    assert worker.returncode == 1
-    assert "worker_loop_failed" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
-
-
-async def test_worker_terminated_without_redis__ends_with_0(tmp_path: Path) -> None:
-    finished_run(tmp_path)
-    async with served(tmp_path) as server:
-        async with worker_in(tmp_path, REDIS__URL=server.url) as worker:
-            await until(lambda: "worker_ready" in log_of_worker(tmp_path))
-            await server.kill()
-            await until(lambda: "reconciliation_failed" in log_of_worker(tmp_path))
-    assert worker.returncode == 0
-    assert "worker_closed_without_redis" in log_of_worker(tmp_path)
-
-
 async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         for number, (tries, left) in enumerate({b"1e9": 0, b"9" * 10: 0, b"evil": 0, b"7": 1}.items()):
@@ -400,10 +386,7 @@ async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> No
 async def test_malformed_jobs__are_rejected_in_a_line_of_the_log(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, _, store):
         jobs, child = Jobs(settings, store), InferenceChild(settings)
-        functions: list[JobFunction] = [
-            *jobs.functions().values(),
-            InferenceJobs(settings, store, child, child).infer,
-        ]
+        functions: list[JobFunction] = [*jobs.functions().values(), InferenceJobs(settings, store, child, child).infer]
         with captured_logs() as logs:
             for payload in ({"job_id": "../x"}, {"job_id": "no-such"}, {"run_id": "no-such-run"}, [1], "\x80"):
                 for function in functions:
@@ -416,7 +399,7 @@ async def test_malformed_jobs__are_rejected_in_a_line_of_the_log(tmp_path: Path)
 async def test_ends_that_cannot_be_published__are_published_by_a_retry(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
-        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
+        settings = server.settings(tmp_path)
         store = await connect(server.url, retries=0)
 
         class LosesTheServer(InferenceChild):
@@ -444,7 +427,7 @@ async def test_ends_that_cannot_be_published__are_published_by_a_retry(tmp_path:
 async def test_event_stream__wakes_the_bot_again_after_redis_was_down(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
-        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
+        settings = server.settings(tmp_path)
         store, listening = await connect(server.url), await connect(server.url, retries=0)
         with captured_logs() as logs:
             rung = asyncio.ensure_future(anext(JobQueue(settings, listening).next_run_ids()))
@@ -455,15 +438,3 @@ async def test_event_stream__wakes_the_bot_again_after_redis_was_down(tmp_path: 
         assert await asyncio.wait_for(rung, PATIENCE_SECONDS) == RUN
         await store.close()
         await listening.close()
-
-
-async def test_child_of_a_run_that_has_ended__changes_nothing(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (settings, queue, _):
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        await queue.cancel(run_id)
-        ended_as = queue.runs.get(run_id).manifest()
-        child = await start_child("train-child", settings, run_id)
-        assert await child.wait() == 0
-        assert ended_as is not None and ended_as.status == "cancelled"
-        assert queue.runs.get(run_id).manifest() == ended_as
