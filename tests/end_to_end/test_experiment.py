@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -11,6 +11,7 @@ from tests.support import add_corpus, settings_in, some_text
 from tests.support.cross_language import TINY, add_languages, plan_with
 from tests.support.run_shell import Shell, enter
 from tests.support.runs import record as run_record
+from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.commands.experiments import ExperimentSummary, with_slots
 from trainer.config.settings import QueueSettings, Settings
@@ -26,6 +27,8 @@ from trainer.contracts.experiments import (
 )
 from trainer.system.files import read_record
 
+__all__ = ["lab_shell_fixture"]
+
 
 @pytest.fixture(name="folder", scope="module")
 def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,6 +39,25 @@ def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(name="shell")
 def shell_fixture(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     return enter(monkeypatch, capsys, folder, folder)
+
+
+class Smoke(NamedTuple):
+    """The recipe `smoke` once it has run, and what was told meanwhile."""
+
+    summary: ExperimentSummary
+    told: str
+
+
+@pytest.fixture(name="smokes", scope="module")
+def smokes_fixture() -> list[Smoke]:
+    return []
+
+
+@pytest.fixture(name="smoke")
+def smoke_fixture(shell: Shell, smokes: list[Smoke]) -> Smoke:
+    if not smokes:
+        smokes.append(Smoke(run(shell, "smoke"), shell.err))
+    return smokes[0]
 
 
 def run(shell: Shell, *words: str) -> ExperimentSummary:
@@ -60,15 +82,12 @@ def files_of(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
-    found = run(shell, "smoke")
+def test_smoke__trains_scores_and_reports(shell: Shell, smoke: Smoke) -> None:
+    found, told = smoke
     assert (found.status, found.name, found.cells_done, found.cells) == ("completed", "smoke", 4, 4)
     assert found.validity is not None and found.validity.passed is None
-    assert shell.err.count(" trained in ") == shell.err.count(" texts scored") == 2
-    assert shell.err.splitlines()[:2] == [
-        f"experiment {found.experiment_id}",
-        "2 trainings: 2 languages x 1 model x 1 seed",
-    ]
+    assert told.count(" trained in ") == told.count(" texts scored") == 2
+    assert told.splitlines()[:2] == [f"experiment {found.experiment_id}", "2 trainings: 2 languages x 1 model x 1 seed"]
     matrix = {(row.listener_language, row.text_language): row.excess_cross_entropy for row in found.matrix or ()}
     assert matrix["kk", "kk"] == matrix["tr", "tr"] == 0
     assert min(matrix["kk", "tr"], matrix["tr", "kk"]) > 0.1
@@ -83,7 +102,7 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     note = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
     assert again.count(note) == 1 + 3, "with the matrix and with the perplexities of each mode"
     perplexities = {
-        (row.scoring_mode, row.listener_language, row.text_language): row.perplexity for row in found.perplexities or ()
+        (r.scoring_mode, r.listener_language, r.text_language): r.perplexity for r in found.perplexities or ()
     }
     [area] = [row.auc for row in found.curves or () if row.language == "kk"]
     assert area is not None
@@ -93,8 +112,8 @@ def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
     assert "report.html" in again
 
 
+@pytest.mark.usefixtures("smoke")
 def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
-    run(shell, "smoke")
     before = files_of(shell.artifacts / "models")
     extended = run(shell, "smoke", "--set", "seeds=[1,2]")
     assert (extended.cells, extended.cells_done) == (8, 8)
@@ -105,8 +124,8 @@ def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
     assert {row.n_seeds for row in seed_rows} == {row.n_seeds for row in extended.matrix or ()} == {2}
 
 
-def test_recompute__gives_the_numbers_of_the_tables(shell: Shell) -> None:
-    found = run(shell, "smoke")
+def test_recompute__gives_the_numbers_of_the_tables(shell: Shell, smoke: Smoke) -> None:
+    found = smoke.summary
     sections = shell.artifacts / "experiments" / found.experiment_id / "sections.json"
     tables = shell.read(Tables, "experiment", "recompute", str(sections))
     rows = [(row.listener_language, row.text_language, round(row.interval_low, 6)) for row in found.matrix or ()]
@@ -125,8 +144,8 @@ def test_recompute__refuses_other_files(shell: Shell, text: str | None, told: st
     assert told in shell.refuse("experiment", "recompute", "other.json")
 
 
-def test_show_list_and_export__give_the_same_experiment(shell: Shell) -> None:
-    found = run(shell, "smoke")
+def test_show_list_and_export__give_the_same_experiment(shell: Shell, smoke: Smoke) -> None:
+    found = smoke.summary
     assert shell.read(ExperimentSummary, "experiment", "show", found.experiment_id) == found
     listed = shell.read(ExperimentList, "experiment", "list").experiments
     assert found.experiment_id in [one.experiment_id for one in listed]
@@ -140,9 +159,8 @@ def test_show_list_and_export__give_the_same_experiment(shell: Shell) -> None:
     assert again == "mt: 'report' exists and is not an empty folder: give another name.\n"
 
 
-def test_show__has_a_line_for_each_validity_check(shell: Shell) -> None:
-    found = run(shell, "smoke")
-    original = ExperimentStore(shell.artifacts).get(found.experiment_id).path
+def test_show__has_a_line_for_each_validity_check(shell: Shell, smoke: Smoke) -> None:
+    original = ExperimentStore(shell.artifacts).get(smoke.summary.experiment_id).path
     twin = shutil.copytree(original, original.with_name("smoke-89abcdef"))
     checks = (
         ValidityCheck(name="held_out", passed=True, message="The gap is 0.25."),
@@ -163,12 +181,8 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
     experiment = ExperimentStore(shell.artifacts).create(ExperimentRecord.model_validate(fields))
     for run_id in ("lstm-1", "lstm-2"):
         shell.runs.create(run_record(run_id))
-    experiment.write_runs(
-        [
-            CellRun(model="lstm", language="kk", seed=1, run_id="lstm-1", is_reused=False),
-            CellRun(model="lstm", language="tr", seed=1, run_id="lstm-2", is_reused=True),
-        ]
-    )
+    own = CellRun(model="lstm", language="kk", seed=1, run_id="lstm-1", is_reused=False)
+    experiment.write_runs([own, changed(own, language="tr", run_id="lstm-2", is_reused=True)])
     shown = shell.type("experiment", "show", experiment_id).splitlines()
     assert shown[0] == f"{experiment_id}: queued"
     assert [line.split() for line in shown[2:4]] == [
@@ -190,8 +204,9 @@ def test_no_experiments__list_says_how_to_start_one(shell: Shell, monkeypatch: p
     assert shell.type("experiment", "list") == "No experiments yet. Start one with: mt experiment run smoke\n"
 
 
-def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
+def test_files_of_this_machine__are_stored_by_content(lab_shell: Shell) -> None:
     """Corpora from a folder, passages and ratings beside the plan."""
+    shell = lab_shell
     add_languages(shell.folder)
     given = shell.folder / "given"
     stored = shell.folder / "data" / "corpus"
@@ -214,38 +229,25 @@ def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
-    [
-        (("kk.txt",), "'texts' has no text for 'tr': put it there as 'tr.txt'."),
-        (("kk.txt", "tr.txt", "a_tr_ipa.txt"), "'texts' has several texts for 'tr': tr.txt, a_tr_ipa.txt."),
-    ],
-)
-def test_folder__without_one_text_per_language_is_refused(
-    shell: Shell, tmp_path: Path, names: Sequence[str], told: str
-) -> None:
-    (tmp_path / "texts").mkdir()
-    for name in names:
-        (tmp_path / "texts" / name).write_text(some_text(), encoding="utf-8")
-    words = ("experiment", "run", plan_file(shell.folder, "mine"), "--corpora", str(tmp_path / "texts"))
-    assert shell.refuse(*words) == f"mt: {told}\n"
-
-
-@pytest.mark.parametrize(
     ("words", "begin", "end"),
     [
-        (("turkic",), "There is no corpus 'tr'", " `--corpora FOLDER` takes the texts of a folder.\n"),
-        (("smoke", "--set", "texts.held_out=false"), "`texts` names nothing to score", "\n"),
+        ("turkic", "There is no corpus 'tr'", " `--corpora FOLDER` takes the texts of a folder.\n"),
+        ("smoke --set texts.held_out=false", "`texts` names nothing to score", "\n"),
+        ("mine.yaml --corpora one", "'one' has no text for 'tr': put it there as 'tr.txt'.", "\n"),
+        ("mine.yaml --corpora several", "'several' has several texts for 'tr': tr.txt, a_tr_ipa.txt.", "\n"),
     ],
 )
-def test_plan_that_cannot_be_run__says_what_is_missing(
-    shell: Shell, words: Sequence[str], begin: str, end: str
-) -> None:
-    refusal = shell.refuse("experiment", "run", *words)
+def test_plan_that_cannot_be_run__says_what_is_missing(shell: Shell, words: str, begin: str, end: str) -> None:
+    plan_file(shell.folder, "mine")
+    for name in ("one/kk.txt", "several/kk.txt", "several/tr.txt", "several/a_tr_ipa.txt"):
+        shell.write(name, some_text())
+    refusal = shell.refuse("experiment", "run", *words.split())
     assert refusal.startswith(f"mt: {begin}") and refusal.endswith(end)
 
 
-def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: Shell) -> None:
-    add_corpus(shell.folder, some_text(), "tr")
+def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(lab_shell: Shell) -> None:
+    shell = lab_shell
+    add_corpus(shell.root, some_text(), "tr")
     shell.write("kk-text.txt", some_text(90))
     languages: dict[str, object] = {"kk": {"corpus": "kk-text.txt"}, "tr": {}}
     name = plan_file(shell.folder, "short", languages=languages, texts={"min_characters": 1000})
