@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,33 +9,33 @@ import pytest
 from tests.support import (
     SERVER,
     Process,
-    add_corpus,
     child_of,
     children_of_this_test,
     ended,
     gone,
     is_running,
     kill,
+    parent_of,
     processes,
-    running,
     servers_of_this_test,
     settings_in,
-    some_text,
     tiny_request,
     wait_for_status,
 )
+from tests.support.lab import Lab
+from tests.support.refusals import refused
 from tests.support.waiting import until
-from tests.support.worker_runs import worker_in
-from trainer.contracts.errors import AppError, ErrorCode
+from tests.support.worker_runs import training, worker_in
+from trainer.contracts.errors import ErrorCode
 from trainer.worker.child_process import start_child
 
 
-def is_alone(process: Process) -> bool:
-    return len([*Path(f"/proc/{process.pid}/task").iterdir()]) == 1
+def servers(folder: Path) -> list[Process]:
+    return processes(folder, SERVER)
 
 
-def has_loaded(module: str) -> Callable[[Process], bool]:
-    return lambda process: module in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+def about(process: Process, name: str) -> Path:
+    return Path(f"/proc/{process.pid}/{name}")
 
 
 async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
@@ -51,21 +50,19 @@ async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
 
 async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     async with worker_in(tmp_path) as worker:
-        await until(lambda: any(map(has_loaded("libtorch"), processes(tmp_path, SERVER))))
-        [server] = processes(tmp_path, SERVER)
-        assert is_alone(server)
+        await until(lambda: any("libtorch" in about(server, "maps").read_text() for server in servers(tmp_path)))
+        [server] = servers(tmp_path)
+        assert len([*about(server, "task").iterdir()]) == 1
         os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
         worker.kill()
     assert await gone(tmp_path)
 
 
-async def test_fork_server_killed__its_child_trains_on_and_a_new_one_starts(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
+async def test_fork_server_killed__its_child_trains_on_and_a_new_one_starts(lab: Lab) -> None:
+    async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(num_epochs=100), user_id=None)).run_id
-        await wait_for_status(queue, run_id, lambda status: status.step > 0)
-        [server] = [process for process in processes(tmp_path, SERVER) if process.pid != child_of(tmp_path, run_id).pid]
-        kill(server.pid)
+        await wait_for_status(queue, run_id, training)
+        kill(parent_of(child_of(lab.folder, run_id).pid))
         first = await wait_for_status(queue, run_id, ended)
         next_id = (await queue.train(tiny_request(), user_id=None)).run_id
         second = await wait_for_status(queue, next_id, ended)
@@ -82,11 +79,10 @@ async def test_child_that_cannot_start__is_an_error_and_the_next_one_starts(
     await until(lambda: not is_running(server))
     known = children_of_this_test()
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # Python does not start with it
-    with pytest.raises(AppError) as caught:
+    with refused(ErrorCode.SERVICE_UNAVAILABLE):
         await start_child("benchmark", settings_in(tmp_path))
     started = children_of_this_test() - known
     await until(lambda: not any(map(is_running, started)))  # until then no other server is started
     monkeypatch.undo()
     second = await start_child("benchmark", settings_in(tmp_path), "none", "none")
-    assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert await second.wait() == await first.wait() == 1
