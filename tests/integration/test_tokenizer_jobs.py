@@ -48,11 +48,6 @@ async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatu
     return queue.tokenizers.get(accepted.tokenizer_id).status()
 
 
-def add_large_corpus(folder: Path) -> None:
-    """A text that takes some seconds."""
-    add_corpus(folder, "\n".join(f"{some_text(40)}\n{number}" for number in range(32_000)))
-
-
 async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab) -> None:
     add_corpus(lab.folder, "ˈʃɑːr\nˈqɑzɑq\nqɑz ˈʃɑːr", "ipa")
     async with lab.queue() as queue:
@@ -61,12 +56,8 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         accepted = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="shared"))
         assert (accepted.status, accepted.job_id) == ("queued", accepted.tokenizer_id)
         status = await end_of(queue, accepted)
-        assert (status.status, status.message, status.label, status.error) == (
-            "completed",
-            "Completed.",
-            "shared",
-            None,
-        )
+        assert (status.status, status.message, status.label) == ("completed", "Completed.", "shared")
+        assert status.error is None
         assert (await queue.status(run_id)).status == "running"
         await queue.cancel(run_id)
         folder = queue.tokenizers.get(accepted.tokenizer_id).path
@@ -92,7 +83,8 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
 
 
 async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
-    add_large_corpus(tmp_path)
+    # a text that takes some seconds
+    add_corpus(tmp_path, "\n".join(f"{some_text(40)}\n{number}" for number in range(12_000)))
     async with running(settings_in(tmp_path)) as queue:
         accepted = await queue.train_tokenizer(request(threads=1))
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
