@@ -87,7 +87,8 @@ def test_train__takes_fields_a_request_an_experiment_file_or_a_run(
         listed = list(client.runs())
         assert {run.run_id for run in runs} <= {run.run_id for run in listed}
         assert len({run.run_id for run in listed}) == len(listed)
-        assert listed == sorted(listed, key=lambda run: run.created_at, reverse=True)
+        times = [run.created_at for run in listed]
+        assert times == sorted(times, reverse=True)
         with refused(ErrorCode.DATA_NOT_FOUND, "no-such-corpus"):
             client.train(given, corpus="no-such-corpus")
         with refused(ErrorCode.INVALID_INPUT, "hiden_size", "model.hiden_size"):

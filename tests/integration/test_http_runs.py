@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ended, tiny_request, wait_for_status
+from tests.support import tiny_request
 from tests.support.http import Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
 from tests.support.stories import BEGIN, Story, run_record
-from tests.support.worker_runs import LONG, events_of, training
+from tests.support.worker_runs import events_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
@@ -37,14 +37,11 @@ async def idle_fixture(tmp_path: Path) -> AsyncIterator[Site]:
         yield site
 
 
-def story(idle: Site, root: Path, number: int, family: str = "char_lstm", label: str | None = None) -> Story:
-    """A queued run, one minute younger than the one with the number before."""
-    record = run_record(f"{family}-{number}", label=label)
-    created_at = BEGIN + timedelta(minutes=number // 2)  # pairs of the same moment
-    return Story(
-        root / "artifacts",
-        changed(record, created_at=created_at, effective=changed(record.effective, model_family=family)),
-    )
+def story(root: Path, number: int, family: str = "char_lstm", label: str | None = None) -> Story:
+    """A queued run, younger than those of smaller numbers; two numbers have the same moment."""
+    record, created_at = run_record(f"{family}-{number}", label=label), BEGIN + timedelta(minutes=number // 2)
+    effective = changed(record.effective, model_family=family)
+    return Story(root / "artifacts", changed(record, created_at=created_at, effective=effective))
 
 
 async def listed(site: Site, query: str = "") -> list[str]:
@@ -54,7 +51,7 @@ async def listed(site: Site, query: str = "") -> list[str]:
 async def test_list__has_all_runs_newest_first(idle: Site, tmp_path: Path) -> None:
     assert (await idle.get("/runs")).record(RunPage) == RunPage(runs=(), next_cursor=None)
     for number in (3, 1, 7, 5):
-        story(idle, tmp_path, number)
+        story(tmp_path, number)
     page = (await idle.get("/runs")).record(RunPage)
     assert [run.run_id for run in page.runs] == ["char_lstm-7", "char_lstm-5", "char_lstm-3", "char_lstm-1"]
     assert page.next_cursor is None
@@ -62,33 +59,36 @@ async def test_list__has_all_runs_newest_first(idle: Site, tmp_path: Path) -> No
 
 
 async def test_list__is_filtered_by_state_family_and_words(idle: Site, tmp_path: Path) -> None:
-    story(idle, tmp_path, 1, label="Kazakh small")
-    story(idle, tmp_path, 2, label="kazakh LARGE").start()
-    story(idle, tmp_path, 3, family="gpt2", label="turkish").start().step(1, 2.0).complete()
-    story(idle, tmp_path, 4, family="gpt2").fail()
-    assert await listed(idle, "status=queued") == ["char_lstm-1"]
-    assert await listed(idle, "status=running") == ["char_lstm-2"]
-    assert await listed(idle, "status=completed") == ["gpt2-3"]
-    assert await listed(idle, "status=failed&family=gpt2") == ["gpt2-4"]
-    assert await listed(idle, "status=cancelled") == []
-    assert await listed(idle, "family=char_lstm") == ["char_lstm-2", "char_lstm-1"]
-    assert await listed(idle, "search=KAZAKH") == ["char_lstm-2", "char_lstm-1"]
-    assert await listed(idle, "search=small%20kaz") == ["char_lstm-1"]
-    assert await listed(idle, "search=gpt2-4") == ["gpt2-4"]
-    assert await listed(idle, "search=kk_ipa&limit=2") == ["gpt2-4", "gpt2-3"]
-    assert await listed(idle, "search=%20") == await listed(idle)
-    assert await listed(idle, "search=none") == []
+    story(tmp_path, 1, label="Kazakh small")
+    story(tmp_path, 2, label="kazakh LARGE").start()
+    story(tmp_path, 3, family="gpt2", label="turkish").start().step(1, 2.0).complete()
+    story(tmp_path, 4, family="gpt2").fail()
+    found = {
+        "status=queued": ["char_lstm-1"],
+        "status=running": ["char_lstm-2"],
+        "status=completed": ["gpt2-3"],
+        "status=failed&family=gpt2": ["gpt2-4"],
+        "status=cancelled": [],
+        "family=char_lstm": ["char_lstm-2", "char_lstm-1"],
+        "search=KAZAKH": ["char_lstm-2", "char_lstm-1"],
+        "search=small%20kaz": ["char_lstm-1"],
+        "search=gpt2-4": ["gpt2-4"],
+        "search=kk_ipa&limit=2": ["gpt2-4", "gpt2-3"],
+        "search=%20": ["gpt2-4", "gpt2-3", "char_lstm-2", "char_lstm-1"],
+        "search=none": [],
+    }
+    assert {query: await listed(idle, query) for query in found} == found
 
 
 async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tmp_path: Path) -> None:
-    stories = [story(idle, tmp_path, number).start() for number in range(1, 8)]
+    stories = [story(tmp_path, number).start() for number in range(1, 8)]
     found: list[str] = []
     address: str | None = "/runs?status=running&limit=2"
     while address is not None:
         page = (await idle.get(address)).record(RunPage)
         found += [run.run_id for run in page.runs]
         address = page.next_cursor and f"/runs?status=running&limit=2&cursor={page.next_cursor}"
-        story(idle, tmp_path, 20 + len(found)).start()
+        story(tmp_path, 20 + len(found)).start()
         next(one for one in stories if one.run.run_id == page.runs[-1].run_id).fail()
     assert found == [f"char_lstm-{number}" for number in (7, 6, 5, 4, 3, 2, 1)]
     refused = await idle.get("/runs?cursor=char_lstm-99")
@@ -113,17 +113,12 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
     assert seen[-1] == await here.queue.status(run_id)
 
 
-async def test_training__with_wait_is_answered_with_its_end(here: Site) -> None:
-    answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=2))
-    status = answer.record(RunStatus)
-    assert (status.label, status.owner) == ("text", "root"), "the name of its corpus, and that of the key"
-    assert (answer.status, status.status, status.step) == (200, "completed", 2)
-    assert answer.headers["Location"] == f"/runs/{status.run_id}"
-    assert (await here.get(f"/runs/{status.run_id}?wait=60")).record(RunStatus) == status
-
-
-async def test_training__shorter_than_an_epoch_has_no_training_loss_and_no_area(here: Site) -> None:
-    short = (await here.post("/runs/train?wait=60", tiny_request(max_steps=1, batch_size=1))).record(RunStatus)
+async def test_training__with_wait_is_answered_with_its_end_and_losses_of_its_epochs(here: Site) -> None:
+    answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1, batch_size=1))
+    short = answer.record(RunStatus)
+    assert (short.label, short.owner) == ("text", "root"), "the name of its corpus, and that of the key"
+    assert (answer.status, short.status, answer.headers["Location"]) == (200, "completed", f"/runs/{short.run_id}")
+    assert (await here.get(f"/runs/{short.run_id}?wait=60")).record(RunStatus) == short
     complete = (await here.post("/runs/train?wait=60", tiny_request(num_epochs=2, seed=7))).record(RunStatus)
     manifests = [here.queue.runs.get(status.run_id).completed_manifest() for status in (short, complete)]
     lines = here.queue.runs.get(complete.run_id).loss_curve.read_text(encoding="utf-8").splitlines()
@@ -138,13 +133,9 @@ async def test_training__shorter_than_an_epoch_has_no_training_loss_and_no_area(
     assert complete.train_bits_per_char == pytest.approx(bits, rel=1e-12)
 
 
-async def test_wait__returns_when_its_time_is_up(idle: Site, tmp_path: Path) -> None:
-    run = story(idle, tmp_path, 1).start().run
-    assert (await idle.get(f"/runs/{run.run_id}?wait=0.3")).record(RunStatus).status == "running"
-
-
-async def test_wait__returns_when_the_run_ends(idle: Site, tmp_path: Path) -> None:
-    told = story(idle, tmp_path, 1).start()
+async def test_wait__returns_when_its_time_is_up_or_the_run_ends(idle: Site, tmp_path: Path) -> None:
+    told = story(tmp_path, 1).start()
+    assert (await idle.get(f"/runs/{told.run.run_id}?wait=0.3")).record(RunStatus).status == "running"
     waiting = [asyncio.create_task(idle.get(f"/runs/{told.run.run_id}?wait=60")) for _ in range(5)]
     await asyncio.sleep(0)
     told.fail("It broke.")
@@ -170,35 +161,11 @@ REFUSED: list[tuple[dict[str, object], int, str]] = [
 
 async def test_training__that_is_refused_leaves_no_run(here: Site, run: RunDirectory) -> None:
     before = await listed(here)
-    for fields, status, code in (*REFUSED, ({"init_from_run_id": run.run_id}, 422, "MODEL_INCOMPATIBLE")):
+    of_parent: tuple[dict[str, object], int, str] = ({"init_from_run_id": run.run_id}, 422, "MODEL_INCOMPATIBLE")
+    for fields, status, code in (*REFUSED, of_parent):
         body = {"corpus": "text", "model_family": "gru", **fields}
         assert (await here.post("/runs/train", body)).outcome == (status, code), fields
     assert await listed(here) == before
-
-
-async def test_run__is_cancelled_once_and_then_has_ended(here: Site) -> None:
-    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
-    await wait_for_status(here.queue, run_id, training)
-    for _ in range(2):
-        cancelled = await here.post(f"/runs/{run_id}/cancel")
-        assert (cancelled.status, cancelled.fields) == (200, {"status": "cancellation-requested"})
-    status = (await here.get(f"/runs/{run_id}?wait=60")).record(RunStatus)
-    assert status.status == "cancelled"
-    assert (await here.post(f"/runs/{run_id}/cancel")).outcome == (409, "RUN_FINISHED")
-
-
-async def test_cancelled_run__is_resumed_as_a_new_one(here: Site) -> None:
-    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
-    assert (await here.post(f"/runs/{run_id}/resume")).outcome == (409, "RUN_NOT_READY")
-    await wait_for_status(here.queue, run_id, lambda status: status.last_checkpoint_step is not None)
-    await here.post(f"/runs/{run_id}/cancel")
-    await wait_for_status(here.queue, run_id, ended)
-    resumed = await here.post(f"/runs/{run_id}/resume")
-    accepted = resumed.record(Accepted)
-    assert (resumed.status, resumed.headers["Location"]) == (202, f"/runs/{accepted.run_id}")
-    record = here.queue.runs.get(accepted.run_id).record()
-    assert (record.resumed_from_run_id, record.http) != (None, None)
-    assert record.resumed_from_run_id == run_id
 
 
 async def test_logs__are_the_last_lines_as_people_read_them(here: Site, run: RunDirectory) -> None:
@@ -212,12 +179,13 @@ async def test_logs__are_the_last_lines_as_people_read_them(here: Site, run: Run
     assert (await here.get(f"/runs/{run.run_id}/logs?tail=10001")).outcome == (422, "INVALID_INPUT")
 
 
-async def test_curve__is_that_of_the_event_log(here: Site, run: RunDirectory) -> None:
+async def test_curve_and_evaluation__are_those_of_the_run(here: Site, run: RunDirectory) -> None:
     told = [event for event in events_of(here.queue, run.run_id) if isinstance(event, MetricsProgress)]
     curve = (await here.get(f"/runs/{run.run_id}/curve")).record(Curve)
     assert curve.train == tuple((event.step, event.train_loss) for event in told)
     assert curve.validation == tuple((event.step, event.val_loss) for event in told if event.val_loss is not None)
     assert curve.train and curve.validation
+    assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
 
 
 async def test_configuration__is_an_experiment_of_the_same_training(
@@ -232,10 +200,6 @@ async def test_configuration__is_an_experiment_of_the_same_training(
     assert here.queue.runs.get(again).record().request_hash == run.record().request_hash
     effective = await resolve_request(request, here.queue.corpora, lab.settings)
     assert request_hash(effective) == run.record().request_hash
-
-
-async def test_evaluation__of_the_end_of_a_training_is_the_latest(here: Site, run: RunDirectory) -> None:
-    assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
 
 
 async def test_comparison__is_that_of_the_first_run_with_the_others(

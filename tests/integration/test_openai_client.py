@@ -134,15 +134,17 @@ async def test_echo__scores_token_ids_as_the_model_does(here: Site, run: RunDire
 
 async def test_stream__adds_up_to_the_complete_text(here: Site, run: RunDirectory) -> None:
     async with client_of(here) as client:
-        create, given = client.completions.create, {"model": run.run_id, "prompt": "cab"}
-        with_usage: ChatCompletionStreamOptionsParam = {"include_usage": True}
-        whole = await create(**given, max_tokens=12, seed=5)
-        scored = await create(**given, max_tokens=12, seed=5, logprobs=1)
-        plain = await create(**given, max_tokens=12, seed=5, stream=True, stream_options=with_usage)
+        create, name = client.completions.create, run.run_id
+        usage: ChatCompletionStreamOptionsParam = {"include_usage": True}
+        whole = await create(model=name, prompt="cab", max_tokens=9, seed=5)
+        scored = await create(model=name, prompt="cab", max_tokens=9, seed=5, logprobs=1)
+        plain = await create(model=name, prompt="cab", max_tokens=9, seed=5, stream=True, stream_options=usage)
         pieces = [chunk async for chunk in plain]
-        logprobs = await create(**given, max_tokens=12, seed=5, logprobs=1, stream=True, stream_options=with_usage)
-        complete = [chunk async for chunk in logprobs]
-        unused = await create(**given, logprobs=1, stream=True)
+        told = await create(
+            model=name, prompt="cab", max_tokens=9, seed=5, logprobs=1, stream=True, stream_options=usage
+        )
+        complete = [chunk async for chunk in told]
+        unused = await create(model=name, prompt="cab", logprobs=1, stream=True)
         without_usage = [chunk async for chunk in unused]
         with pytest.raises(openai.NotFoundError):
             await client.completions.create(model="no-such-run", prompt="a", stream=True)
@@ -162,10 +164,12 @@ async def test_error__has_its_code_and_message_in_python(lab: Lab) -> None:
             headers = {"Content-Type": one.content_type}
             async with client_of(site, one.key) as client:
                 with pytest.raises(openai.APIStatusError) as caught:
-                    if body is None:
-                        await (client.get if one.method == "get" else client.delete)(one.path, cast_to=Completion)
-                    else:
+                    if body is not None:
                         await client.post(one.path, cast_to=Completion, body=body, options={"headers": headers})
+                    elif one.method == "get":
+                        await client.get(one.path, cast_to=Completion)
+                    else:
+                        await client.delete(one.path, cast_to=Completion)
             error = caught.value
             assert (error.status_code, error.code) == (one.status, one.code)
             assert (error.type, error.param) == (one.type, one.param), one.code
