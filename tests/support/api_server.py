@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
-import httpx2
 import pytest
 
 from tests.support.lab import Lab
@@ -53,9 +52,6 @@ class LabServer:
     def close(self) -> None:
         self.stop()
         self._loop.stop(asyncio.sleep(0))
-
-    def metrics(self) -> str:
-        return httpx2.get(f"{self.url}/metrics", headers={"X-Api-Key": KEY}).text
 
     async def _finished_run(self) -> RunDirectory:
         async with self.lab.queue() as queue:
