@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,19 @@ from bot.app import build
 from local_discord import LocalDiscord
 from tests.support.bot import TOKEN, settings
 from tests.support.disk_failures import FailingDisk
-from tests.support.hand_queue import HandQueue
 from tests.support.stories import Story
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
-from tests.support.webhooks import QUICK, Body, Received, receiver, sending, story, webhook_settings
-from trainer.artifacts.runs import RunStore, manifest_of
+from tests.support.webhooks import QUICK, Body, Received, Receiver, receiver, sending, story, webhook_settings
+from trainer.artifacts.runs import manifest_of
 from trainer.http.webhooks.ledger import read_webhooks
-from trainer.http.webhooks.sender import WebhookSender
-from trainer.queue.run_feeds import RunFeeds
 
 END = "trainer.job.cancelled.v1"
+
+
+@pytest.fixture(name="here")
+async def here_fixture() -> AsyncIterator[Receiver]:
+    async with receiver() as here:
+        yield here
 
 
 def has_ended(told: Story) -> bool:
@@ -37,8 +41,8 @@ def last_confirmed(told: Story) -> int:
     return max((address.seq for address in read_webhooks(told.run).addresses), default=0)
 
 
-async def test_end_of_a_run__is_sent_once(tmp_path: Path) -> None:
-    async with receiver() as here, sending(tmp_path, here.url) as sender:
+async def test_end_of_a_run__is_sent_once(here: Receiver, tmp_path: Path) -> None:
+    async with sending(tmp_path, here.url) as sender:
         told = story(tmp_path).start().step(1, 2.0)
         sender.wake("char_lstm-1")
         told.step(2, 1.9).cancel()
@@ -50,7 +54,7 @@ async def test_end_of_a_run__is_sent_once(tmp_path: Path) -> None:
     assert received.body == Body(run_id="char_lstm-1", type=END, seq=6, event_id="char_lstm-1:cancelled")
 
 
-async def test_failed_requests__are_sent_again_with_the_same_id(tmp_path: Path) -> None:
+async def test_failed_requests__are_sent_again_with_the_same_id(here: Receiver, tmp_path: Path) -> None:
     answers = [
         web.Response(status=500),
         web.Response(status=503, headers={"Retry-After": "0"}),
@@ -58,7 +62,7 @@ async def test_failed_requests__are_sent_again_with_the_same_id(tmp_path: Path) 
         web.Response(status=307, headers={"Location": "/elsewhere"}),
         web.Response(status=204),
     ]
-    async with receiver() as here, sending(tmp_path, here.url) as sender:
+    async with sending(tmp_path, here.url) as sender:
         here.answer = lambda received: answers.pop(0)
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -71,11 +75,11 @@ async def test_failed_requests__are_sent_again_with_the_same_id(tmp_path: Path) 
     assert read_webhooks(told.run).addresses[0].failing_since is None
 
 
-async def test_receiver_that_is_down__gets_the_event_later_and_delays_no_other(tmp_path: Path) -> None:
+async def test_receiver_that_is_down__gets_the_event_later_and_delays_no_other(here: Receiver, tmp_path: Path) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # refuses connections until it listens
         port: int = bound.getsockname()[1]
-        async with receiver() as here, sending(tmp_path, f"http://127.0.0.1:{port}/", here.url) as sender:
+        async with sending(tmp_path, f"http://127.0.0.1:{port}/", here.url) as sender:
             told = story(tmp_path).cancel()
             with captured_logs() as lines:
                 sender.wake("char_lstm-1")
@@ -90,7 +94,7 @@ async def test_receiver_that_is_down__gets_the_event_later_and_delays_no_other(t
     assert "Connect call failed" in str(lines[0]["error"])
 
 
-async def test_events_of_a_run__come_in_order_and_those_of_others_meanwhile(tmp_path: Path) -> None:
+async def test_events_of_a_run__come_in_order_and_those_of_others_meanwhile(here: Receiver, tmp_path: Path) -> None:
     refused = 0
 
     def answer(received: Received) -> web.Response:
@@ -100,7 +104,7 @@ async def test_events_of_a_run__come_in_order_and_those_of_others_meanwhile(tmp_
             return web.Response(status=500)
         return web.Response()
 
-    async with receiver() as here, sending(tmp_path, here.url, events="trainer") as sender:
+    async with sending(tmp_path, here.url, events="trainer") as sender:
         here.answer = answer
         told, other = story(tmp_path), story(tmp_path, "char_lstm-2")
         told.start().step(1, 2.0).cancel()
@@ -114,70 +118,66 @@ async def test_events_of_a_run__come_in_order_and_those_of_others_meanwhile(tmp_
     assert [seq for run_id, seq in here.told if run_id == "char_lstm-2"] == [1, 2, 3, 4]
 
 
-async def test_restart__sends_what_is_left_and_nothing_twice(tmp_path: Path) -> None:
-    async with receiver() as here:
-        async with sending(tmp_path, here.url, events="trainer") as sender:
-            told = story(tmp_path).start()
-            sender.wake("char_lstm-1")
-            await until(lambda: last_confirmed(told) == 3)
-        told.step(1, 2.0)
-        async with sending(tmp_path, here.url, events="trainer"):
-            await until(lambda: last_confirmed(told) == 4)
-        told.cancel()
-        async with sending(tmp_path, here.url, events="trainer"):
-            await until(lambda: has_ended(told))
-        async with sending(tmp_path, here.url, events="trainer"):
-            other = story(tmp_path, "char_lstm-2").cancel()
-            await until(lambda: has_ended(other))
+async def test_restart__sends_what_is_left_and_nothing_twice(here: Receiver, tmp_path: Path) -> None:
+    async with sending(tmp_path, here.url, events="trainer") as sender:
+        told = story(tmp_path).start()
+        sender.wake("char_lstm-1")
+        await until(lambda: last_confirmed(told) == 3)
+    told.step(1, 2.0)
+    async with sending(tmp_path, here.url, events="trainer"):
+        await until(lambda: last_confirmed(told) == 4)
+    told.cancel()
+    async with sending(tmp_path, here.url, events="trainer"):
+        await until(lambda: has_ended(told))
+    async with sending(tmp_path, here.url, events="trainer"):
+        other = story(tmp_path, "char_lstm-2").cancel()
+        await until(lambda: has_ended(other))
     assert here.told == [*(("char_lstm-1", seq) for seq in range(1, 6)), ("char_lstm-2", 1), ("char_lstm-2", 2)]
 
 
-async def test_restart_during_failures__sends_the_event_until_it_is_confirmed(tmp_path: Path) -> None:
-    async with receiver() as here:
-        here.answer = lambda received: web.Response(status=502)
-        async with sending(tmp_path, here.url) as sender:
-            told = story(tmp_path).cancel()
-            sender.wake("char_lstm-1")
-            await until(lambda: len(here.received) > 1)
-        failing_since = read_webhooks(told.run).addresses[0].failing_since
-        sent = len(here.received)
-        here.answer = lambda received: web.Response()
-        async with sending(tmp_path, here.url):
-            await until(lambda: has_ended(told))
+async def test_restart_during_failures__sends_the_event_until_it_is_confirmed(here: Receiver, tmp_path: Path) -> None:
+    here.answer = lambda received: web.Response(status=502)
+    async with sending(tmp_path, here.url) as sender:
+        told = story(tmp_path).cancel()
+        sender.wake("char_lstm-1")
+        await until(lambda: len(here.received) > 1)
+    failing_since = read_webhooks(told.run).addresses[0].failing_since
+    sent = len(here.received)
+    here.answer = lambda received: web.Response()
+    async with sending(tmp_path, here.url):
+        await until(lambda: has_ended(told))
     assert failing_since is not None
     assert len(here.received) == sent + 1
 
 
-async def test_stop__waits_for_an_answer_that_is_under_way(tmp_path: Path) -> None:
-    async with receiver() as here:
-        here.may_answer.clear()
-        async with sending(tmp_path, here.url, timeouts=QUICK._replace(stop=300.0)) as sender:
-            told = story(tmp_path).cancel()
-            sender.wake("char_lstm-1")
-            await until(lambda: bool(here.received))
-            stopping = asyncio.create_task(sender.stop())
-            await asyncio.sleep(0)
-            here.may_answer.set()
-            await stopping
+async def test_stop__waits_for_an_answer_that_is_under_way(here: Receiver, tmp_path: Path) -> None:
+    here.may_answer.clear()
+    async with sending(tmp_path, here.url, timeouts=QUICK._replace(stop=300.0)) as sender:
+        told = story(tmp_path).cancel()
+        sender.wake("char_lstm-1")
+        await until(lambda: bool(here.received))
+        stopping = asyncio.create_task(sender.stop())
+        await asyncio.sleep(0)
+        here.may_answer.set()
+        await stopping
     assert has_ended(told)
 
 
-async def test_stop__does_not_wait_long_and_the_next_bot_sends_the_same_message(tmp_path: Path) -> None:
-    async with receiver() as here:
-        here.may_answer.clear()
-        async with sending(tmp_path, here.url, timeouts=QUICK._replace(stop=0.01)) as sender:
-            told = story(tmp_path).cancel()
-            sender.wake("char_lstm-1")
-            await until(lambda: bool(here.received))
-        here.may_answer.set()
-        async with sending(tmp_path, here.url):
-            await until(lambda: has_ended(told))
+async def test_stop__does_not_wait_long_and_the_next_bot_sends_the_same_message(here: Receiver, tmp_path: Path) -> None:
+    here.may_answer.clear()
+    async with sending(tmp_path, here.url, timeouts=QUICK._replace(stop=0.01)) as sender:
+        told = story(tmp_path).cancel()
+        sender.wake("char_lstm-1")
+        await until(lambda: bool(here.received))
+    here.may_answer.set()
+    async with sending(tmp_path, here.url):
+        await until(lambda: has_ended(told))
     assert len(here.received) == 2
     assert len({received.message_id for received in here.received}) == 1
 
 
-async def test_slow_receiver__is_tried_again(tmp_path: Path) -> None:
-    async with receiver() as here, sending(tmp_path, here.url, timeouts=QUICK._replace(request=0.2)) as sender:
+async def test_slow_receiver__is_tried_again(here: Receiver, tmp_path: Path) -> None:
+    async with sending(tmp_path, here.url, timeouts=QUICK._replace(request=0.2)) as sender:
         here.may_answer.clear()
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -189,8 +189,8 @@ async def test_slow_receiver__is_tried_again(tmp_path: Path) -> None:
     assert not any("127.0.0.1:" in str(line) for line in lines), "the address may be a secret"
 
 
-async def test_gone__ends_webhooks_to_this_address_until_the_next_start(tmp_path: Path) -> None:
-    async with receiver() as here, receiver() as other:
+async def test_gone__ends_webhooks_to_this_address_until_the_next_start(here: Receiver, tmp_path: Path) -> None:
+    async with receiver() as other:
         here.answer = lambda received: web.Response(status=410)
         async with sending(tmp_path, here.url, other.url, events="trainer") as sender:
             told = story(tmp_path).start()
@@ -211,19 +211,18 @@ async def test_gone__ends_webhooks_to_this_address_until_the_next_start(tmp_path
     assert len(other.received) == 6
 
 
-async def test_receiver__gets_four_requests_at_a_time(tmp_path: Path) -> None:
+async def test_receiver__gets_four_requests_at_a_time(here: Receiver, tmp_path: Path) -> None:
     names = [f"char_lstm-{number}" for number in range(6)]
-    async with receiver() as here:
-        here.may_answer.clear()
-        here.answer = lambda received: web.Response(status=410)
-        async with sending(tmp_path, here.url) as sender:
-            for name in names:
-                story(tmp_path, name).cancel()
-                sender.wake(name)
-            await until(lambda: len(here.received) == 4)
-            with captured_logs() as lines:
-                here.may_answer.set()
-                await until(lambda: here.answered == 4 and bool(lines))
+    here.may_answer.clear()
+    here.answer = lambda received: web.Response(status=410)
+    async with sending(tmp_path, here.url) as sender:
+        for name in names:
+            story(tmp_path, name).cancel()
+            sender.wake(name)
+        await until(lambda: len(here.received) == 4)
+        with captured_logs() as lines:
+            here.may_answer.set()
+            await until(lambda: here.answered == 4 and bool(lines))
     assert [line["event"] for line in lines] == ["webhook_address_gone"]
     assert len(here.received) == 4
 
@@ -250,26 +249,25 @@ async def test_address_of_this_machine__is_refused_before_any_connection(host: s
     assert "WEBHOOKS__ALLOW_PRIVATE is false" in str(lines[0]["error"])
 
 
-async def test_new_address__gets_no_events_of_before(tmp_path: Path) -> None:
-    async with receiver() as here:
-        ended, running = story(tmp_path).cancel(), story(tmp_path, "char_lstm-2").start()
-        sealed = story(tmp_path, "char_lstm-3").cancel().run
-        sealed.write_manifest(manifest_of(sealed.record(), "cancelled"))
-        sealed.write_seal()
-        os.utime(sealed.seal, (0, 0))
-        async with sending(tmp_path, here.url, events="trainer"):
-            await until(lambda: has_ended(ended))
-            later = story(tmp_path, "char_lstm-4").cancel()
-        async with sending(tmp_path, here.url, events="trainer"):
-            await until(lambda: has_ended(later))
+async def test_new_address__gets_no_events_of_before(here: Receiver, tmp_path: Path) -> None:
+    ended, running = story(tmp_path).cancel(), story(tmp_path, "char_lstm-2").start()
+    sealed = story(tmp_path, "char_lstm-3").cancel().run
+    sealed.write_manifest(manifest_of(sealed.record(), "cancelled"))
+    sealed.write_seal()
+    os.utime(sealed.seal, (0, 0))
+    async with sending(tmp_path, here.url, events="trainer"):
+        await until(lambda: has_ended(ended))
+        later = story(tmp_path, "char_lstm-4").cancel()
+    async with sending(tmp_path, here.url, events="trainer"):
+        await until(lambda: has_ended(later))
     assert here.told == [("char_lstm-4", 1), ("char_lstm-4", 2)]
     assert not sealed.webhook_ledger.exists()
     assert not has_ended(running)
 
 
-async def test_receiver_that_fails_for_a_day__loses_the_event_and_gets_the_next(tmp_path: Path) -> None:
+async def test_receiver_that_fails_for_a_day__loses_the_event_and_gets_the_next(here: Receiver, tmp_path: Path) -> None:
     times = QUICK._replace(give_up=0)
-    async with receiver() as here, sending(tmp_path, here.url, events="trainer", timeouts=times) as sender:
+    async with sending(tmp_path, here.url, events="trainer", timeouts=times) as sender:
         here.answer = lambda received: web.Response(status=500 if received.body.seq == 1 else 200)
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -281,56 +279,39 @@ async def test_receiver_that_fails_for_a_day__loses_the_event_and_gets_the_next(
     assert (progress.given_up, progress.failing_since) == (1, None)
 
 
-async def test_lost_notification__is_made_up_by_a_scan(tmp_path: Path) -> None:
-    times = QUICK._replace(scan=0.05)
-    async with receiver() as here, sending(tmp_path, here.url, events="trainer", timeouts=times):
-        told = story(tmp_path).start()
-        await until(lambda: last_confirmed(told) == 3)
-        told.cancel()
-        await until(lambda: has_ended(told))
-    assert [seq for _, seq in here.told] == [1, 2, 3, 4]
-
-
-async def test_full_disk__sends_nothing_twice(tmp_path: Path) -> None:
+async def test_full_disk__sends_nothing_twice(here: Receiver, tmp_path: Path) -> None:
     disk = FailingDisk(1, errno.ENOSPC)
-    async with receiver() as here, sending(tmp_path, here.url):
+    async with sending(tmp_path, here.url):
         pass  # the address is known
-    async with receiver() as here:
-        sender = WebhookSender(
-            webhook_settings(here.url), RunFeeds(HandQueue(RunStore(tmp_path, disk))), tmp_path, timeouts=QUICK
-        )
-        await sender.start()
+    async with sending(tmp_path, here.url, disk=disk) as sender:
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
             sender.wake("char_lstm-1")
             await until(lambda: has_ended(told))
-        await sender.stop()
     assert [line["event"] for line in lines] == ["webhook_ledger_failed"]
     assert "The disk is full" in str(lines[0]["error"])
     assert len(here.received) == 1
 
 
-async def test_runs_that_cannot_be_read__are_logged_once_and_hold_up_no_other(tmp_path: Path) -> None:
+async def test_runs_that_cannot_be_read__are_logged_once_and_hold_up_no_other(here: Receiver, tmp_path: Path) -> None:
     damaged, replaced = story(tmp_path).cancel(), story(tmp_path, "char_lstm-2").cancel()
     damaged.run.webhook_ledger.write_bytes(b"{")
     (replaced.run.path / "events.jsonl").unlink()
     (replaced.run.path / "events.jsonl").mkdir()
     with captured_logs() as lines:
-        async with receiver() as here, sending(tmp_path, here.url, timeouts=QUICK._replace(scan=0.05)) as sender:
+        async with sending(tmp_path, here.url, timeouts=QUICK._replace(scan=0.05)) as sender:
             sender.wake("../char_lstm-1")
             sender.wake("char_lstm-99")
             await until(lambda: len(lines) == 2)
             told = story(tmp_path, "char_lstm-3").cancel()
             await until(lambda: has_ended(told))
-    assert sorted((line["event"], line["run_id"]) for line in lines) == [
-        ("run_unreadable", "char_lstm-1"),
-        ("run_unreadable", "char_lstm-2"),
-    ]
+    unreadable = [("run_unreadable", "char_lstm-1"), ("run_unreadable", "char_lstm-2")]
+    assert sorted((line["event"], line["run_id"]) for line in lines) == unreadable
     assert here.told == [("char_lstm-3", 2)]
 
 
-async def test_deleted_run__is_left_alone(tmp_path: Path) -> None:
-    async with receiver() as here, sending(tmp_path, here.url) as sender:
+async def test_deleted_run__is_left_alone(here: Receiver, tmp_path: Path) -> None:
+    async with sending(tmp_path, here.url) as sender:
         here.may_answer.clear()
         told = story(tmp_path).cancel()
         with captured_logs() as lines:
@@ -344,11 +325,21 @@ async def test_deleted_run__is_left_alone(tmp_path: Path) -> None:
     assert len(here.received) == 1
 
 
-async def test_ledger_that_cannot_be_opened__is_tried_again(tmp_path: Path) -> None:
+async def test_lost_notification__is_made_up_by_a_scan(here: Receiver, tmp_path: Path) -> None:
+    times = QUICK._replace(scan=0.05)
+    async with sending(tmp_path, here.url, events="trainer", timeouts=times):
+        told = story(tmp_path).start()
+        await until(lambda: last_confirmed(told) == 3)
+        told.cancel()
+        await until(lambda: has_ended(told))
+    assert [seq for _, seq in here.told] == [1, 2, 3, 4]
+
+
+async def test_ledger_that_cannot_be_opened__is_tried_again(here: Receiver, tmp_path: Path) -> None:
     told = story(tmp_path).start()
     leftover = told.run.path / ".webhooks.json.0.tmp"
     leftover.mkdir()
-    async with receiver() as here, sending(tmp_path, here.url, timeouts=QUICK._replace(scan=0.05)):
+    async with sending(tmp_path, here.url, timeouts=QUICK._replace(scan=0.05)):
         with captured_logs() as lines:
             await until(lambda: bool(lines))
         leftover.rmdir()
@@ -364,8 +355,8 @@ async def test_without_an_address__nothing_is_sent_or_stored(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["models"]
 
 
-async def test_bot__sends_the_end_of_a_run_that_is_cancelled(tmp_path: Path) -> None:
-    async with receiver() as here, LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+async def test_bot__sends_the_end_of_a_run_that_is_cancelled(here: Receiver, tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         webhooks: dict[str, object] = {"webhooks": webhook_settings(here.url)}
         async with build(settings(tmp_path, server, owner_id=7).model_copy(update=webhooks)) as bot:
             running = asyncio.create_task(bot.start(TOKEN))

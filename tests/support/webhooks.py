@@ -19,6 +19,7 @@ from trainer.contracts.base import changed, now
 from trainer.http.webhooks.delivery import WebhookTimeouts
 from trainer.http.webhooks.sender import WebhookSender
 from trainer.queue.run_feeds import RunFeeds
+from trainer.system.files import Disk
 
 SECRET = "a-secret-of-more-than-16-bytes"  # noqa: S105
 QUICK = WebhookTimeouts(first_retry=0.05, max_retry=0.2, scan=60.0)
@@ -97,10 +98,15 @@ def webhook_settings(*urls: str, events: str | None = None, allow_private: bool 
 
 @asynccontextmanager
 async def sending(
-    root: Path, *urls: str, events: str | None = None, allow_private: bool = True, timeouts: WebhookTimeouts = QUICK
+    root: Path,
+    *urls: str,
+    events: str | None = None,
+    allow_private: bool = True,
+    timeouts: WebhookTimeouts = QUICK,
+    disk: Disk | None = None,
 ) -> AsyncIterator[WebhookSender]:
     settings = webhook_settings(*urls, events=events, allow_private=allow_private)
-    sender = WebhookSender(settings, RunFeeds(HandQueue(RunStore(root))), root, timeouts=timeouts)
+    sender = WebhookSender(settings, RunFeeds(HandQueue(RunStore(root, disk or Disk()))), root, timeouts=timeouts)
     await sender.start()
     try:
         yield sender
