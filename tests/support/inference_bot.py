@@ -10,14 +10,15 @@ import pytest
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
-from local_discord.limits import walk
 from local_discord.state import Call, StoredMessage, User
-from local_discord.wire import number, text
-from tests.support.bot import EPHEMERAL, TOKEN, read, running_bot, settings
+from local_discord.wire import number
+from tests.support.bot import EPHEMERAL, buttons, discord_alone, read, running_bot, settings
 from tests.support.inference import finished_run
 from tests.support.lab import running_worker
-from tests.support.waiting import ANSWER_SECONDS
+from tests.support.redis_servers import address
 from trainer.config.settings import LimitSettings
+from trainer.contracts.base import changed
+from trainer.store.store import Store, connect
 
 
 class Place(NamedTuple):
@@ -35,12 +36,20 @@ class Place(NamedTuple):
     ) -> AsyncIterator[Bot]:
         """A bot with changed settings of Discord, and other groups of settings."""
         rights: dict[str, object] = {"owner_id": self.ana.id, "allowed_user_ids": (self.bob.id,), **changes}
-        limits: dict[str, object] = {"limits": LimitSettings(attachment_bytes=90_000, generate_max_new_tokens=100)}
-        chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(
-            update=limits | dict(groups or {})
-        )
+        limits = LimitSettings(attachment_bytes=90_000, generate_max_new_tokens=100)
+        chosen = settings(self.root, self.discord, workers=workers, **rights)
+        chosen = changed(chosen, **{"limits": limits, **(groups or {})})
         async with running_bot(chosen, self.discord) as bot:
             yield bot
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[Store]:
+        """The server of the bot."""
+        store = await connect(address(self.root))
+        try:
+            yield store
+        finally:
+            await store.close()
 
     async def ask(self, user: User, command: str, **options: str | int | float | Upload) -> StoredMessage:
         return await answer(await self.discord.slash(user, f"mt {command}", options))
@@ -56,9 +65,8 @@ class Place(NamedTuple):
 async def place(root: Path) -> AsyncIterator[Place]:
     if not (root / "artifacts").exists():
         finished_run(root)
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+    async with discord_alone() as server:
         yield Place(server, root, *(server.add_user(name) for name in ("ana", "bob", "eve")))
-        assert server.violations == []
 
 
 async def answer(call: Call) -> StoredMessage:
@@ -66,12 +74,6 @@ async def answer(call: Call) -> StoredMessage:
     await call.answered()
     await read(call)
     return call.followups[0] if call.followups else await call.reply()
-
-
-def buttons(message: StoredMessage) -> dict[str, str]:
-    """The custom ids of the buttons that can be pressed, by what stands on them."""
-    found = (component for _, component in walk([*message.components]) if "label" in component)
-    return {text(one["label"]): text(one["custom_id"]) for one in found if one.get("disabled") is not True}
 
 
 def said(message: StoredMessage) -> str:
