@@ -1,6 +1,7 @@
 """`/mt train` with all that it takes: options, warm starts, tokenizers, and an attached YAML file."""
 
 import shutil
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
@@ -10,10 +11,9 @@ import pytest
 from local_discord import Upload
 from local_discord.driver import shown_text
 from local_discord.rest import FILES
-from local_discord.state import Guild
+from local_discord.state import Guild, User
 from tests.support import ROOT, add_corpus
-from tests.support.bot import AMBER, TEXT, Place, Read, left, place, read
-from tests.support.stories import Story, run_record
+from tests.support.bot import AMBER, TEXT, Place, left, place
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import now
@@ -24,6 +24,8 @@ YAML = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_bytes()
 FINISHED = ROOT / "tests" / "fixtures" / "finished_run"
 PARENT = "char_lstm-20261122-74f34df5"
 Options: TypeAlias = dict[str, str | int | float | Upload]
+CATS: Options = {"file": Upload("cats.txt", TEXT)}
+ENDINGS = "whose name ends in .txt or .jsonl or .tsv."
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 
 
@@ -60,12 +62,12 @@ async def test_notify__chooses_the_channel_of_the_card_or_none(tmp_path: Path) -
         home = here.discord.add_guild("home", [here.bob])
         away = here.discord.add_guild("away", [here.bob], bot_present=False)
 
-        async def train(notify: str, seed: int, guild: Guild | None) -> Read:
+        async def train(notify: str, seed: int, guild: Guild | None) -> str:
             options: Options = {"file": Upload("cats.txt", TEXT), "seed": seed, "notify": notify}
-            return await read(await here.discord.slash(here.bob, "mt train", options, guild=guild))
+            return shown_text((await here.reply(here.bob, "train", options, guild)).payload)
 
-        refused = await train("here", 1, away)
-        assert "The bot may not post in this channel. Use `notify:dm`" in refused.text and here.runs() == []
+        assert "The bot may not post in this channel. Use `notify:dm`" in await train("here", 1, away)
+        assert here.runs() == []
         await train("off", 2, home)
         (silent,) = here.runs()
         await train("here", 3, home)
@@ -84,8 +86,7 @@ async def test_training__that_cannot_fit_into_memory_is_refused_without_traces(t
     if may_have_cuda():
         pytest.skip("what a GPU here would have is not known")
     async with place(tmp_path) as here:
-        options: Options = {"file": Upload("cats.txt", TEXT), "model": "llama", "size": "paper"}
-        answer = await here.ask(here.bob, "train", options)
+        answer = await here.ask(here.bob, "train", CATS | {"model": "llama", "size": "paper"})
         assert answer.colour == AMBER and "This training needs at least" in answer.text
         assert "`batch_size`, `max_seq_len` or the model smaller" in answer.text
         await until(lambda: left(tmp_path) == [])
@@ -95,8 +96,7 @@ async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> N
     add_corpus(tmp_path, TEXT.decode(), "cats")
     async with place(tmp_path) as here:
         await here.ask(here.bob, "train", {"corpus": "cats", "epochs": 2})
-        newer: dict[str, object] = {"created_at": now()}
-        Story(tmp_path / "artifacts", run_record("lstm-ana", user_id=here.ana.id).model_copy(update=newer))
+        here.story(here.ana, "lstm-ana", created_at=now())
         again = await here.ask(here.bob, "train", {"epochs": 3})
         assert "Corpus: cats" in again.text and "3 epochs" in again.text
 
@@ -104,15 +104,14 @@ async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> N
 async def test_text__with_a_non_latin_name_gives_its_run_and_corpus_that_name(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.discord.fail_next("GET", FILES, 503)
-        files = {"мәтін": Upload("мәтін.txt", TEXT), "мәтін 2": Upload("мәтін 2.txt", TEXT + b"a\n")}
-        answers = {name: await here.ask(here.bob, "train", {"file": file}) for name, file in files.items()}
+        for name, data in (("мәтін", TEXT), ("мәтін 2", TEXT + b"a\n")):
+            answer = await here.ask(here.bob, "train", {"file": Upload(f"{name}.txt", data)})
+            assert f"⏳ Queued: {name}\n" in answer.text
         offered = await here.suggested(here.bob, "train", "corpus", "мәт")
-        settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}
-        with_config = await here.ask(here.bob, "train", settings)
-        scored = await here.ask(here.bob, "score", {"file": Upload("мәтін.txt", b"\xff")})
-        assert all(f"⏳ Queued: {name}\n" in answer.text for name, answer in answers.items())
         assert {choice.name for choice in offered} == {"мәтін (attached)", "мәтін 2 (attached)"}
-        assert "⏳ Queued: char-lstm-ipa" in with_config.text
+        settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}
+        assert "⏳ Queued: char-lstm-ipa" in (await here.ask(here.bob, "train", settings)).text
+        scored = await here.ask(here.bob, "score", {"file": Upload("мәтін.txt", b"\xff")})
         assert "no completed run" in scored.text
 
 
@@ -130,33 +129,29 @@ async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run
 
 async def test_warm_start__from_what_is_none_or_private_leaves_nothing(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
-        Story(tmp_path / "artifacts", run_record("lstm-ana", user_id=here.ana.id))
-        file = Upload("cats.txt", TEXT)
-        private = await here.ask(here.bob, "train", {"file": file, "init_from": "lstm-ana"})
-        by_file = await here.ask(
-            here.bob, "train", {"file": file, "config": Upload("a.yaml", YAML + b"  init_from_run_id: lstm-ana\n")}
-        )
-        unfinished = await here.ask(here.ana, "train", {"file": file, "init_from": "lstm-ana"})
-        unknown = await here.ask(here.ana, "train", {"file": file, "init_from": "../x"})
-        assert "🔒" in private.text and "🔒" in by_file.text
-        assert "`init_from` names no completed run" in unfinished.text
-        assert "There is no run" in unknown.text
+        here.story(here.ana, "lstm-ana")
+        config = Upload("a.yaml", YAML + b"  init_from_run_id: lstm-ana\n")
+        refusals: list[tuple[User, Options, str]] = [
+            (here.bob, {"init_from": "lstm-ana"}, "🔒"),
+            (here.bob, {"config": config}, "🔒"),
+            (here.ana, {"init_from": "lstm-ana"}, "`init_from` names no completed run"),
+            (here.ana, {"init_from": "../x"}, "There is no run"),
+        ]
+        for user, options, said in refusals:
+            answer = await here.ask(user, "train", CATS | options)
+            assert said in answer.text
         assert len(here.runs()) == 1 and texts(here) == []
 
 
 async def test_tokenizer__that_exists_is_taken_unless_an_option_names_another(tmp_path: Path) -> None:
     shutil.copytree(TOKENIZER, tmp_path / "artifacts" / "tokenizers" / TOKENIZER.name)
+    unfit: Options = {"file": Upload("x.txt", b"###\n%%%\n$$$\n"), "tokenizer": TOKENIZER.name}
     async with place(tmp_path) as here:
-        unfit = await here.ask(
-            here.bob, "train", {"file": Upload("x.txt", b"###\n%%%\n$$$\n"), "tokenizer": TOKENIZER.name}
-        )
-        unknown = await here.ask(
-            here.bob, "train", {"file": Upload("cats.txt", TEXT), "tokenizer": "char-0123456789abcdef"}
-        )
-        assert "does not know" in unfit.text
+        assert "does not know" in (await here.ask(here.bob, "train", unfit)).text
+        unknown = await here.ask(here.bob, "train", CATS | {"tokenizer": "char-0123456789abcdef"})
         assert "`tokenizer`" in unknown.text and "There is no tokenizer" in unknown.text
         assert here.runs() == [] and texts(here) == []
-        await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "tokenizer": TOKENIZER.name})
+        await here.ask(here.bob, "train", CATS | {"tokenizer": TOKENIZER.name})
         assert accepted(here).effective.tokenizer_id == TOKENIZER.name
 
 
@@ -201,55 +196,49 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
         assert "⏳ Queued: again" in again.text and "Corpus: cats" in again.text
 
 
-@pytest.mark.parametrize(
-    ("file", "said"),
-    [
-        (Upload("kk.txt", YAML), "`config` must be a YAML file whose name ends in .yaml or .yml"),
-        (Upload("kk.yaml", b"x" * 5001), "`config` is too large: at most 5,000 bytes"),
-        (Upload("kk.yaml", b"a: [1"), "'kk.yaml' is not YAML: line 1"),
-        (Upload("kk.yaml", YAML.replace(b"epochs: 5", b"epochs: 0")), "`training.epochs` must be"),
-        (Upload("kk.yaml", b"model_famly: gru\n"), "unknown field `model_famly`; did you mean `model_family`?"),
-    ],
-)
-async def test_config__that_is_wrong_says_where_and_leaves_nothing(tmp_path: Path, file: Upload, said: str) -> None:
+MISTAKES: Sequence[tuple[Options, str]] = [
+    ({**CATS, "config": Upload("kk.txt", YAML)}, "`config` must be a YAML file whose name ends in .yaml or .yml"),
+    ({**CATS, "config": Upload("kk.yaml", b"x" * 5001)}, "`config` is too large: at most 5,000 bytes"),
+    ({**CATS, "config": Upload("kk.yaml", b"a: [1")}, "'kk.yaml' is not YAML: line 1"),
+    ({**CATS, "config": Upload("kk.yaml", YAML.replace(b"epochs: 5", b"epochs: 0"))}, "`training.epochs` must be"),
+    ({**CATS, "config": Upload("kk.yaml", b"model_famly: gru\n")}, "`model_famly`; did you mean `model_family`?"),
+    ({"file": Upload("cats.txt", b"caf\xe9 \xff" * 9)}, "not UTF-8"),
+    ({"file": Upload("cats.txt", b"x" * 5001)}, "at most 5,000 bytes"),
+    ({"file": Upload("cats.txt", b" \n\n")}, "empty"),
+    ({"file": Upload("cats.txt", b"one\ntwo\n")}, "needs at least 3"),
+    ({"file": Upload("cats.zip", b"x")}, f"`file` is an archive. Unpack it and attach a file {ENDINGS}"),
+    ({"file": Upload("cats.docx", b"x")}, f"`file` must be a plain text or a table {ENDINGS}"),
+    ({"file": Upload("cats.jsonl", b"x")}, "'cats.jsonl' is not a table of texts: line 1 is not JSON."),
+    ({"corpus": "no_such_corpus"}, "no corpus"),
+    ({"corpus": "../secret"}, "corpus"),
+    ({"corpus": "cats", **CATS}, "exactly one"),
+    ({}, "exactly one"),
+]
+
+
+async def test_wrong_text_or_config__is_told_in_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        answer = await here.ask(here.bob, "train", {"config": file, "file": Upload("cats.txt", TEXT)})
-        assert answer.colour == AMBER and said in answer.text
-        assert str(tmp_path) not in answer.text
-        await until(lambda: left(tmp_path) == [])
+        for options, said in MISTAKES:
+            answer = await here.ask(here.bob, "train", options)
+            assert answer.colour == AMBER and answer.is_ephemeral
+            assert said in answer.text and str(tmp_path) not in answer.text
+            await until(lambda: left(tmp_path) == [])
+        wrong = YAML.replace(b"epochs: 5", b"epochs: 0").replace(b"batch_size: 64", b"batch_size: 0")
+        several = await here.ask(here.bob, "train", {"config": Upload("kk.yaml", wrong)})
+        told = [line.split("`")[1] for line in several.text.splitlines() if line.startswith("• ")]
+        assert sorted(told) == ["data.batch_size", "training.epochs"]
 
 
-async def test_config__with_several_mistakes_tells_each_on_a_line(tmp_path: Path) -> None:
-    wrong = YAML.replace(b"epochs: 5", b"epochs: 0").replace(b"batch_size: 64", b"batch_size: 0")
-    async with place(tmp_path) as here:
-        answer = await here.ask(here.bob, "train", {"config": Upload("kk.yaml", wrong)})
-        assert {line.split("`")[1] for line in answer.text.splitlines() if line.startswith("• ")} == {
-            "data.batch_size",
-            "training.epochs",
-        }
-
-
-@pytest.mark.parametrize(("name", "row"), [("cats.jsonl", '{{"text": "{line}"}}'), ("cats.tsv", "{line}\t1")])
-async def test_table__is_trained_on_by_its_texts(tmp_path: Path, name: str, row: str) -> None:
+async def test_table__is_trained_on_by_its_texts(tmp_path: Path) -> None:
     lines = TEXT.decode().splitlines()
-    head = "text\tid\n" if name.endswith("tsv") else ""
-    table = head + "\n".join(row.format(line=line) for line in lines)
+    tables = {
+        "cats.jsonl": "\n".join(f'{{"text": "{line}"}}' for line in lines),
+        "cats.tsv": "text\tid\n" + "\n".join(f"{line}\t1" for line in lines),
+    }
     async with place(tmp_path) as here:
-        answer = await here.ask(here.bob, "train", {"file": Upload(name, table.encode()), "size": "tiny"})
-        corpus = accepted(here).effective.corpus
-        assert "⏳ Queued: cats" in answer.text
-        assert corpus.sha256 == sha256(TEXT + b"\n").hexdigest(), "the plain text has the same name"
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("cats.zip", "`file` is an archive. Unpack it and attach a file whose name ends in .txt or .jsonl or .tsv."),
-        ("cats.docx", "`file` must be a plain text or a table whose name ends in .txt or .jsonl or .tsv."),
-        ("cats.jsonl", "'cats.jsonl' is not a table of texts: line 1 is not JSON."),
-    ],
-)
-async def test_attachment__that_is_no_text_is_refused_in_one_sentence(tmp_path: Path, name: str, said: str) -> None:
-    async with place(tmp_path) as here:
-        answer = await here.ask(here.bob, "train", {"file": Upload(name, b"x")})
-        assert answer.colour == AMBER and said in answer.text
+        for seed, (name, table) in enumerate(tables.items()):
+            file = Upload(name, table.encode())
+            answer = await here.ask(here.bob, "train", {"file": file, "size": "tiny", "seed": seed})
+            assert "⏳ Queued: cats" in answer.text
+        corpora = [RunDirectory(path).record().effective.corpus.sha256 for path in here.runs()]
+        assert corpora == [sha256(TEXT + b"\n").hexdigest()] * 2, "the plain text has the same name"

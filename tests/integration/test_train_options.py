@@ -24,21 +24,12 @@ def request_of(line: str, capsys: pytest.CaptureFixture[str]) -> dict[str, objec
 
 
 def test_options__set_the_fields_that_they_are_named_for(capsys: pytest.CaptureFixture[str]) -> None:
-    line = (
-        "--corpus text --model lstm --size tiny --epochs 3 --max-steps 9 --batch-size 4 --learning-rate 0.01 --seed 7"
-    )
+    line = "--corpus text --model lstm --size tiny --epochs 3 --max-steps 9 --batch-size 4 --learning-rate 0.01"
     more = " --seed 7 --tokenizer bpe --set tokenizer.vocab_size=60 --name first --early-stopping 4"
     assert request_of(line + more, capsys) == {
-        "corpus": "text",
-        "model_family": "lstm",
-        "model_size": "tiny",
-        "num_epochs": 3,
-        "max_steps": 9,
-        "batch_size": 4,
-        "learning_rate": 0.01,
-        "seed": 7,
+        **{"corpus": "text", "model_family": "lstm", "model_size": "tiny", "label": "first", "seed": 7},
+        **{"num_epochs": 3, "max_steps": 9, "batch_size": 4, "learning_rate": 0.01},
         "tokenizer": {"method": "bpe", "vocab_size": 60},
-        "label": "first",
         "early_stopping": {"enabled": True, "patience": 4},
     }
 
@@ -48,18 +39,3 @@ def test_options__replace_the_values_of_a_file(capsys: pytest.CaptureFixture[str
     request = request_of(f"{file} --corpus text --epochs 2 --batch-size auto --early-stopping 0", capsys)
     assert (request["corpus"], request["num_epochs"], request["batch_size"]) == ("text", 2, "auto")
     assert request["early_stopping"] == {"enabled": False}
-
-
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ("--corpus text --epochs 0", "`num_epochs` must be greater than or equal to 1, you gave 0"),
-        ("--corpus text --batch-size -1", "`batch_size` must be"),
-        ("--corpus text --tokenizer nothing", "nothing"),
-        ("--corpus text --freeze-embeddings", "`freeze_embeddings` needs a run to start from"),
-        ("--corpus text --epochs few", "Argument --epochs: invalid int value: 'few'"),
-    ],
-)
-def test_wrong_value__is_one_sentence(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", *line.split()]) == 2
-    assert sentence in capsys.readouterr().err
