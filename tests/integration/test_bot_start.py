@@ -5,23 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
-from pydantic import SecretStr
-
 from tests.support import settings_in
-from trainer.config.settings import HttpSettings, RedisSettings, Settings
+from trainer.config.settings import HttpSettings
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.backend import Backend
-from trainer.people.permissions import Permissions
-
-
-async def _is_member(guild_id: int, user_id: int) -> bool:
-    return False
-
-
-def installation_of(settings: Settings) -> Backend:
-    return Backend(changed(settings, http=HttpSettings(port=None)), Permissions(settings.discord, _is_member))
+from trainer.people.permissions import Permissions, no_member
 
 
 async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
@@ -40,7 +28,8 @@ async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
             writer.close()
 
         dying = await asyncio.start_unix_server(answer_and_end, socket)
-        installation = installation_of(settings_in(folder, embedded_workers=0))
+        settings = changed(settings_in(folder, embedded_workers=0), http=HttpSettings(port=None))
+        installation = Backend(settings, Permissions(settings.discord, no_member))
         try:
             await installation.start()
             load = await installation.queue.load()
@@ -48,13 +37,3 @@ async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
             await installation.close()
             await installation.stop_services()
     assert (load.is_reachable, load.has_worker) == (True, False)
-
-
-async def test_server__of_the_settings_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
-    elsewhere = RedisSettings(url=SecretStr(f"unix://{tmp_path}/nothing.sock"))
-    installation = installation_of(changed(settings_in(tmp_path, embedded_workers=0), redis=elsewhere))
-    with pytest.raises(AppError) as refused:
-        await installation.start()
-    await installation.close()
-    await installation.stop_services()
-    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
