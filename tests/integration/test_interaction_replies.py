@@ -1,13 +1,10 @@
 """Each interaction gets one answer, even if calls to Discord fail."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import discord
 import pytest
-from discord import app_commands
 
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
@@ -30,16 +27,19 @@ async def fragile(root: Path, *, answer_seconds: float = 3) -> AsyncIterator[tup
             yield server, ana
 
 
-@pytest.mark.parametrize("fault", ["reply_lost", "reset"])
-async def test_first_answer__is_given_until_it_arrives_and_once(tmp_path: Path, fault: FaultAction) -> None:
+def answers_of(server: LocalDiscord) -> int:
+    """How often a first answer was sent."""
+    return [one.operation_id for one in server.requests].count("create_interaction_response")
+
+
+@pytest.mark.parametrize(("fault", "sent"), [("reply_lost", 1), ("reset", 2)])
+async def test_first_answer__is_given_until_it_arrives_and_once(tmp_path: Path, fault: FaultAction, sent: int) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
         here.discord.fail_next("POST", CALLBACK, fault)
-        answer = await read(await here.discord.slash(here.ana, "mt status", {}))
+        answer = await here.ask(here.ana, "status")
         assert "⏳ Queued" in answer.text and answer.is_ephemeral
-        calls = [one.operation_id for one in here.discord.requests].count("create_interaction_response")
-        assert calls == (1 if fault == "reply_lost" else 2)
-        assert here.discord.unresolved == []
+        assert answers_of(here.discord) == sent and here.discord.unresolved == []
 
 
 @pytest.mark.parametrize(("answer_seconds", "times"), [(0.1, 1), (3.0, 20)])
@@ -68,11 +68,9 @@ async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
         story.run.logs.write_bytes(LONG_LOG)
         here.discord.fail_next("PATCH", ORIGINAL, 503, times=2)
         here.discord.fail_next("PATCH", ORIGINAL, "reset")
-        call = await here.discord.slash(here.ana, "mt logs", {"run": story.record.run_id})
-        answer = await call.reply()
+        answer = await here.reply(here.ana, "logs", {"run": story.record.run_id})
         assert here.discord.read(answer.attachments[0]).endswith(b"x" * 3000)
-        assert len(answer.versions) == 2
-        assert here.discord.unresolved == []
+        assert len(answer.versions) == 2 and here.discord.unresolved == []
 
 
 async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_path: Path) -> None:
@@ -95,13 +93,13 @@ async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path
     assert "There is no run yet" in later.text
 
 
-@pytest.mark.parametrize("code", [50027, 10015])
-async def test_answer__whose_token_has_ended_is_a_direct_message(tmp_path: Path, code: int) -> None:
+@pytest.mark.parametrize(("status", "code"), [(401, 50027), (404, 10015)])
+async def test_answer__whose_token_has_ended_is_a_direct_message(tmp_path: Path, status: int, code: int) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
-        here.discord.fail_next("PATCH", ORIGINAL, Refusal(401 if code == 50027 else 404, code, "Gone"))
+        here.discord.fail_next("PATCH", ORIGINAL, Refusal(status, code, "Gone"))
         await here.discord.slash(here.ana, "mt status", {})
-        told = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "kk-ipa(.|\\n)*request")
+        told = await here.message(here.ana, "kk-ipa(.|\\n)*request")
         assert "interaction_metadata" not in told.payload
 
 
@@ -119,22 +117,19 @@ async def test_answer__that_was_deleted_is_one_line_of_the_log(tmp_path: Path) -
 
 async def test_button__that_changes_its_message_tells_errors_beside_it(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        here.story(here.ana)
-        call = await here.discord.slash(here.ana, "mt status", {})
-        message = await call.reply()
-        (here.root / "artifacts" / "models" / "char_lstm-1" / "request.json").unlink()
-        again = await here.discord.click(here.ana, message, "mt:status:char_lstm-1:again")
-        told = await again.followup()
+        story = here.story(here.ana)
+        message = await here.reply(here.ana, "status")
+        (story.run.path / "request.json").unlink()
+        told = await (await here.discord.click(here.ana, message, "mt:status:char_lstm-1:again")).followup()
         assert "There is no run" in shown_text(told.payload) and told.visible_to == here.ana
         assert "⏳ Queued" in shown_text(message.payload)
 
 
 async def test_form__is_not_opened_for_strangers_nor_where_something_is_broken(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        story = here.story(here.ana)
-        stranger = await read(await here.discord.slash(here.eve, "mt score", {}))
-        (story.run.path / "request.json").write_bytes(b"no request")
-        broken = await read(await here.discord.slash(here.ana, "mt score", {"run": story.record.run_id}))
+        stranger = await here.ask(here.eve, "score")
+        (here.story(here.ana).run.path / "request.json").write_bytes(b"no request")
+        broken = await here.ask(here.ana, "score", {"run": "char_lstm-1"})
         assert (stranger.colour, broken.colour) == (AMBER, RED)
         assert stranger.is_ephemeral and broken.is_ephemeral
 
@@ -148,27 +143,3 @@ async def test_form__whose_reply_is_lost_stays_the_one_answer(tmp_path: Path) ->
             call = await here.discord.slash(here.ana, "mt score", {"run": "char_lstm-1"})
             await until(lambda: any(line["event"] == "form_not_confirmed" for line in logs))
         assert (await call.form())["title"] == "Score with kk-ipa"
-
-
-async def test_suggestions__of_an_older_command_are_left_unanswered(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        async with discord.Client(intents=discord.Intents.none()) as older:
-            await older.login(TOKEN)
-            tree = app_commands.CommandTree(older)
-            tree.add_command(ancient)
-            await tree.sync()
-        with captured_logs() as logs:
-            asking = asyncio.create_task(here.discord.autocomplete(here.ana, "ancient", "what", "a", timeout=1))
-            await until(lambda: any(line["event"] == "command_not_started" for line in logs))
-            asking.cancel()
-        assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 0
-
-
-async def _nothing(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
-    return []
-
-
-@app_commands.command(description="A command that is no more.")
-@app_commands.autocomplete(what=_nothing)
-async def ancient(interaction: discord.Interaction, what: str) -> None:
-    await interaction.response.defer()

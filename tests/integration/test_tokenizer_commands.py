@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from local_discord.driver import shown_text
 from tests.support import add_corpus, some_text
-from tests.support.bot import AMBER, place, read
+from tests.support.bot import AMBER, place
 from tests.support.lab import Lab
+from tests.support.stories import run_record
 from tests.support.waiting import until
 from trainer.artifacts.tokenizers import TokenizerDirectory
-from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 
 
 def tokenizers(root: Path) -> list[TokenizerDirectory]:
@@ -19,26 +17,25 @@ def tokenizers(root: Path) -> list[TokenizerDirectory]:
 
 async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(80) + "\nz", "more")
+    options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60, "name": "two texts"}
     async with place(lab.folder) as here:
-        options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60}
-        options |= {"name": "two texts"}
         accepted = await here.ask(here.bob, "tokenizer train", {**options})
+        assert "Tokenizer two texts" in accepted.text and "bpe · corpora text, more" in accepted.text
+        assert "direct messages" in accepted.text
         [tokenizer] = [one for one in tokenizers(lab.folder) if one.status().label == "two texts"]
         await until(lambda: tokenizer.status().status == "completed")
+        stats = tokenizer.completed_manifest().stats
         listed = await here.ask(here.bob, "tokenizer list")
-        name = {"tokenizer": f" {tokenizer.tokenizer_id} "}
-        shown = await here.ask(here.bob, "tokenizer show", name)
+        assert f"✅ **two texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text
+        shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": f" {tokenizer.tokenizer_id} "})
+        assert "✅ Tokenizer two texts: completed" in shown.text and "Vocabulary 60 tokens" in shown.text
+        figures = f"{stats.avg_tokens_per_char:.3f} tokens per char"
+        assert f"{stats.coverage:.2%}" in shown.text and figures in shown.text
         [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "two")
+        assert suggested.value == tokenizer.tokenizer_id
         again = await here.ask(here.bob, "tokenizer train", {**options})
-    assert "✅ Tokenizer two texts: completed" in again.text
-    assert "direct messages" in accepted.text and "direct messages" not in again.text
-    stats = tokenizer.completed_manifest().stats
-    assert "Tokenizer two texts" in accepted.text and "bpe · corpora text, more" in accepted.text
-    assert f"✅ **two texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text
-    assert "✅ Tokenizer two texts: completed" in shown.text and "Vocabulary 60 tokens" in shown.text
-    assert f"{stats.coverage:.2%}" in shown.text and f"{stats.avg_tokens_per_char:.3f} tokens per char" in shown.text
-    assert suggested.value == tokenizer.tokenizer_id
-    assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
+        assert "✅ Tokenizer two texts: completed" in again.text and "direct messages" not in again.text
+        assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
 async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(tmp_path: Path) -> None:
@@ -69,28 +66,9 @@ async def test_tokenizer__of_private_runs_is_hidden(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
         await here.ask(here.ana, "tokenizer train", {"corpora": "demo", "name": "secret"})
         [tokenizer] = tokenizers(tmp_path)
-        run = here.story(here.ana, "lstm-1").run
-        effective = changed(run.record().effective, tokenizer_id=tokenizer.tokenizer_id)
-        (run.path / "request.json").write_text(changed(run.record(), effective=effective).model_dump_json())
-        listed = await here.ask(here.bob, "tokenizer list")
+        effective = changed(run_record().effective, tokenizer_id=tokenizer.tokenizer_id)
+        here.story(here.ana, "lstm-1", effective=effective)
+        assert "No tokenizers yet." in (await here.ask(here.bob, "tokenizer list")).text
         shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})
-        own = await here.ask(here.ana, "tokenizer list")
-    assert "No tokenizers yet." in listed.text and "secret" in own.text
-    assert "only of private runs of other people" in shown.text
-
-
-async def test_list__turns_its_pages(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        for size in range(16, 27):
-            fields: dict[str, object] = {"method": "char", "corpora": ["demo"], "vocab_size": size}
-            await here.bot.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
-        call = await here.discord.slash(here.bob, "mt tokenizer list")
-        first = await read(call)
-        message = await call.reply()
-        await read(await here.discord.click(here.bob, message, "mt:tokenizers:list:1"))
-        assert "11 tokenizers · page 1 of 2" in first.text and first.text.count("⏳") == 10
-        await until(lambda: "page 2 of 2" in shown_text(message.payload))
-        assert shown_text(message.payload).count("⏳") == 1
-        opened = await here.discord.click(here.bob, message, "mt:tokenizerspage:list:1")
-        await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
-        assert "page 1 of 2" in shown_text(message.payload)
+        assert "only of private runs of other people" in shown.text
+        assert "secret" in (await here.ask(here.ana, "tokenizer list")).text
