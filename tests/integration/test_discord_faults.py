@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pydantic import SecretStr
 
 from bot.notifications.inbox import MAX_CARDS
 from bot.people.watchers import read_ledger
@@ -19,7 +20,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import FaultAction
 from local_discord.state import Call, Refusal, StoredMessage, User
 from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
-from tests.support.bot import GREY, TOKEN, Read, read, running_bot, settings
+from tests.support.bot import GREY, ORIGINAL, Read, discord_alone, environment_on, read, running_bot, settings
 from tests.support.inference import finished_run
 from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.support.log_secrets import address, has_secret, worker
@@ -28,6 +29,7 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.config.settings import RedisSettings
+from trainer.contracts.base import changed
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store import keys
@@ -35,16 +37,8 @@ from trainer.store.store import Store, connect
 
 DM_CHANNELS = "/users/@me/channels"
 HISTORY_MESSAGES = 200
-SERVER_FAULTS: Sequence[FaultAction] = (
-    429,
-    "blocked",
-    500,
-    502,
-    503,
-    "reset",
-    "reply_lost",
-    Refusal(403, 40003, "Fast"),
-)
+FAST = Refusal(403, 40003, "Fast")
+SERVER_FAULTS: Sequence[FaultAction] = (429, "blocked", 500, 502, 503, "reset", "reply_lost", FAST)
 CANNOT_WRITE = {
     DM_CHANNELS: (Refusal(400, 50033, "Invalid Recipient(s)"), Refusal(404, 10013, "Unknown User")),
     MESSAGES: (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(403, 50278, "No mutual guilds")),
@@ -84,41 +78,41 @@ async def test_each_fault__at_each_call_leaves_one_card_and_one_last_message(tmp
 
 async def test_rate_limit__that_says_how_long_is_waited_for(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.story(ana).cancel()
+        here.story(here.ana).cancel()
         here.discord.fail_next("POST", MESSAGES, "blocked", retry_after_seconds=3)
         async with here.listening():
-            await here.message(ana, "· result")
-        tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_message"]
-        assert len(tries) == 2 and tries[1] - tries[0] >= 3
+            await here.message(here.ana, "· result")
+        [first, second] = seconds_of(here.discord, "create_message")
+        assert second - first >= 3
 
 
 async def test_discord_away_for_long__is_asked_less_and_less_often(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        here.story(ana).cancel()
+        here.story(here.ana).cancel()
         here.discord.fail_next("POST", DM_CHANNELS, "reset", times=3)
         async with here.listening():
-            await here.message(ana, "· result")
-        tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_dm"]
-        gaps = [later - earlier for earlier, later in pairwise(tries)]
-        assert len(gaps) == 3
+            await here.message(here.ana, "· result")
+        gaps = [later - earlier for earlier, later in pairwise(seconds_of(here.discord, "create_dm"))]
         assert all(longest / 2 <= gap < longest + 10 for gap, longest in zip(gaps, (1, 2, 4), strict=True))
+
+
+def seconds_of(server: LocalDiscord, operation_id: str) -> list[float]:
+    """When an operation was asked for."""
+    return [one.at_seconds for one in server.requests if one.operation_id == operation_id]
 
 
 async def test_lost_reply__out_of_the_history_is_recognized_by_its_nonce(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        story = here.story(ana)
+        story = here.story(here.ana)
         here.discord.fail_next("POST", MESSAGES, "reply_lost")
         async with here.listening():
-            card = await here.message(ana, "Queued")
+            card = await here.message(here.ana, "Queued")
             for number in range(HISTORY_MESSAGES):
-                here.discord.say(ana, card.channel, f"{number}")
+                here.discord.say(here.ana, card.channel, f"{number}")
             await until(lambda: told_ids(story) == {card.id})
         asked = [one.operation_id for one in here.discord.requests]
         assert asked.count("create_message") == 2 and asked.count("list_messages") >= 2
-        assert [one for one in here.messages(ana) if one.embeds] == [card]
+        assert [one for one in here.messages(here.ana) if one.embeds] == [card]
         nonces = {str(sent.body["nonce"]) for sent in here.discord.bodies if sent.operation_id == "create_message"}
         assert [len(nonce) for nonce in nonces] == [25]
 
@@ -126,7 +120,6 @@ async def test_lost_reply__out_of_the_history_is_recognized_by_its_nonce(tmp_pat
 @pytest.mark.parametrize("template", CANNOT_WRITE)
 async def test_unreachable_person__is_tried_once_and_holds_up_nobody(tmp_path: Path, template: str) -> None:
     async with place(tmp_path) as here:
-        bob = here.discord.add_user("bob")
         for number, refusal in enumerate(CANNOT_WRITE[template]):
             lost = here.story(here.discord.add_user(f"lost{number}"), f"char_lstm-lost{number}")
             here.discord.fail_next("POST", template, refusal)
@@ -134,31 +127,30 @@ async def test_unreachable_person__is_tried_once_and_holds_up_nobody(tmp_path: P
                 await until_delivered(lost)
             assert [watcher.closed_place for watcher in read_ledger(lost.run).watchers] == ["dm"]
         tries = len(here.discord.requests)
-        open_ = here.story(bob, "char_lstm-open").cancel()
+        open_ = here.story(here.ana, "char_lstm-open").cancel()
         async with here.listening():
             await until_delivered(open_)
             await asyncio.sleep(0.2)
-        assert [len(here.discord.requests) - tries, len(here.messages(bob))] == [2, 1]
+        assert [len(here.discord.requests) - tries, len(here.messages(here.ana))] == [2, 1]
 
 
 # With the whole bot
 
 
 class Home(NamedTuple):
-    """A Discord with its people, and a Redis that is not the bot's own."""
+    """A Discord with a person, and a Redis that is not the bot's own."""
 
     discord: LocalDiscord
+    ana: User
     root: Path
     services: Services
     store: Store
     url: str
-    ana: User
 
     @asynccontextmanager
     async def bot(self) -> AsyncIterator[Bot]:
-        fields = {"url": self.url}
-        own: dict[str, object] = {"redis": RedisSettings.model_validate(fields)}
-        chosen = settings(self.root, self.discord, owner_id=self.ana.id).model_copy(update=own)
+        chosen = settings(self.root, self.discord, owner_id=self.ana.id)
+        chosen = changed(chosen, redis=RedisSettings(url=SecretStr(self.url)))
         async with running_bot(chosen, self.discord) as bot:
             await bot.wait_until_ready()
             yield bot
@@ -170,12 +162,8 @@ class Home(NamedTuple):
     def story(self, name: str) -> Story:
         return Story(self.root / "artifacts", run_record(name, user_id=self.ana.id))
 
-    async def ask(self, command: str, options: dict[str, str] | None = None) -> Read:
-        return await read(await self.discord.slash(self.ana, f"mt {command}", options or {}))
-
-    async def answered(self, command: str, options: dict[str, str] | None = None) -> StoredMessage:
-        call: Call = await self.discord.slash(self.ana, f"mt {command}", options or {})
-        return await call.reply()
+    async def call(self, command: str, options: dict[str, str] | None = None) -> Call:
+        return await self.discord.slash(self.ana, f"mt {command}", options or {})
 
     async def message(self, pattern: str) -> StoredMessage:
         return await self.discord.wait_for_message(self.discord.dm_channel(self.ana), pattern)
@@ -192,9 +180,9 @@ async def home(root: Path) -> AsyncIterator[Home]:
     url = await services.start()
     store = await connect(url)
     try:
-        async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-            yield Home(server, root, services, store, url, server.add_user("ana"))
-        assert server.violations == []
+        async with discord_alone() as server:
+            yield Home(server, server.add_user("ana"), root, services, store, url)
+        assert server.violations == [], "no answer is missing at the end"
     finally:
         await store.close()
         await services.stop()
@@ -209,30 +197,28 @@ def is_undelivered(story: Story) -> bool:
     return any(watcher.is_undelivered for watcher in read_ledger(story.run).watchers)
 
 
-async def test_undelivered_results__are_shown_once_at_the_next_command(
-    tmp_path: Path,
-) -> None:
+async def test_undelivered_results__are_shown_once_at_the_next_command(tmp_path: Path) -> None:
     async with home(tmp_path) as here:
         here.discord.set_dms(here.ana, is_open=False)
         stories = [here.story(f"char_lstm-{number}") for number in range(MAX_CARDS + 1)]
         async with here.bot():
             await until(lambda: all(is_undelivered(story) for story in stories))
             stories[4].run.message_ledger.write_bytes(b"{")
-            early = await here.answered("status", {"run": "char_lstm-5"})
+            early = await (await here.call("status", {"run": "char_lstm-5"})).reply()
         for story in stories[:5]:
             end(story, completed=story is not stories[0])
         async with here.bot() as bot:
-            here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", "reply_lost")
-            first = await here.answered("status", {"run": "char_lstm-5"})
+            here.discord.fail_next("PATCH", ORIGINAL, "reply_lost")
+            first = await (await here.call("status", {"run": "char_lstm-5"})).reply()
             await until(lambda: told_here(stories) == [True, True, True, True])
-            second = await here.answered("runs")
+            second = await (await here.call("runs")).reply()
             here.discord.set_dms(here.ana, is_open=True)
             later = here.story("char_lstm-later")
             bot.notifier.follow("char_lstm-later")
             await here.message("Queued")
             end(later, completed=False)
             await here.message("char_lstm-later · result")
-            watched = await here.ask("watch", {"run": "char_lstm-0"})
+            watched = await read(await here.call("watch", {"run": "char_lstm-0"}))
         notes = [[str(embed["title"]) for embed in one.embeds[1:]] for one in (early, first, second)]
         assert notes == [[], ["📪 Undelivered results"], []]
         note = str(first.embeds[1]["description"])
@@ -267,22 +253,16 @@ async def test_owner__without_direct_messages_is_shown_by_doctor(
 async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path: Path) -> None:
     async with home(tmp_path) as here:
         here.discord.set_dms(here.ana, is_open=False)
-        story = here.story("char_lstm-1")
-        end(story, completed=False)
+        end(here.story("char_lstm-1"), completed=False)
         with captured_logs() as logs:
-
-            async def logged(words: str) -> None:
-                await until(lambda: any(words in str(line["event"]) for line in logs))
-
             async with here.bot():
-                await logged("channel_closed")
-                gone = Refusal(404, 10008, "Unknown Message")
-                here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", gone)
-                call = await here.discord.slash(here.ana, "mt status", {})
-                await logged("answer_deleted")
+                await until(lambda: any("channel_closed" in str(line["event"]) for line in logs))
+                here.discord.fail_next("PATCH", ORIGINAL, Refusal(404, 10008, "Unknown Message"))
+                call = await here.call("status")
+                await until(lambda: any("answer_deleted" in str(line["event"]) for line in logs))
                 assert call.original is not None
                 call.original.deleted = True
-                again = await here.answered("help")
+                again = await (await here.call("help")).reply()
         assert len(again.embeds) == 2
 
 
@@ -295,24 +275,22 @@ async def test_redis__that_stops_or_loses_its_keys_loses_no_message(tmp_path: Pa
     async with home(tmp_path) as here:
         running, finished = here.story("char_lstm-1").start().step(10, 2.0), here.story("char_lstm-2")
         end(finished, completed=True)
+        clock = asyncio.get_running_loop().time
+
+        async def timed(command: str, options: dict[str, str]) -> tuple[Read, float]:
+            begun = clock()
+            return await read(await here.call(command, options)), clock() - begun
+
         async with here.bot():
             await here.message("char_lstm-2 · result")
             await here.message("Worker not responding")
             await here.services.stop()
-            clock = asyncio.get_running_loop().time
-
-            async def timed(command: str, options: dict[str, str]) -> tuple[Read, float]:
-                begun = clock()
-                return await here.ask(command, options), clock() - begun
-
-            asked = {
-                "status": {"run": "char_lstm-1"},
-                "score": {"text": "abc"},
-                "generate": {"prompt": "a"},
-                "train": {"corpus": "text", "name": "kept"},
-            }
-            answers = await asyncio.gather(*(timed(command, options) for command, options in asked.items()))
-            said = dict(zip(asked, answers, strict=True))
+            answers = await asyncio.gather(
+                timed("status", {"run": "char_lstm-1"}),
+                timed("score", {"text": "abc"}),
+                timed("generate", {"prompt": "a"}),
+                timed("train", {"corpus": "text", "name": "kept"}),
+            )
             running.cancel()
             await here.message("char_lstm-1 · result")  # from the disk
             await here.services.start()
@@ -327,12 +305,11 @@ async def test_redis__that_stops_or_loses_its_keys_loses_no_message(tmp_path: Pa
         async with here.bot():
             for run_id in (kept, after):
                 await here.message(f"{run_id} · result")
-        assert max(seconds for _, seconds in said.values()) < 60  # not as long as an answer may take
-        assert "⚠ Worker not responding: kk-ipa" in said["status"][0].text
-        assert [(said[name][0].colour, said[name][0].text.split("\n")[1]) for name in ("score", "generate")] == [
-            (GREY, "⏳ Service unavailable")
-        ] * 2
-        assert "⏳ Queued: kept" in said["train"][0].text
+        assert max(seconds for _, seconds in answers) < 60  # not as long as an answer may take
+        status, score, sample, training = [answer for answer, _ in answers]
+        assert "⚠ Worker not responding: kk-ipa" in status.text and "⏳ Queued: kept" in training.text
+        for refused in (score, sample):
+            assert (refused.colour, refused.text.split("\n")[1]) == (GREY, "⏳ Service unavailable")
         assert sum("· result" in text for text in here.told()) == 4
         assert len(here.told()) == 4 + 4  # of the one that had ended before, no card
 
@@ -357,37 +334,27 @@ async def test_user_text__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path:
     out, err = tmp_path / "out", tmp_path / "err"
     async with LocalDiscord(token=TOKEN_OF_SECRETS, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
+        channel = server.dm_channel(ana)
         finished_run(tmp_path, user_id=ana.id)
+        of_secrets = {"REDIS__URL": address(tmp_path), "DISCORD__TOKEN": TOKEN_OF_SECRETS}
+        more = environment_on(server, APP__ENV="prod", LOGGING__LEVEL="DEBUG", DISCORD__OWNER_ID=str(ana.id))
+        environment = environment_in(tmp_path, **more | of_secrets)
         with out.open("wb") as to_out, err.open("wb") as to_err:
             async with worker(tmp_path, to_out.fileno(), to_err.fileno()):
                 bot = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "bot"),
-                    cwd=tmp_path,
-                    env=environment_in(
-                        tmp_path,
-                        APP__ENV="prod",
-                        LOGGING__LEVEL="DEBUG",
-                        REDIS__URL=address(tmp_path),
-                        QUEUE__EMBEDDED_WORKERS="0",
-                        DISCORD__TOKEN=TOKEN_OF_SECRETS,
-                        DISCORD__OWNER_ID=str(ana.id),
-                        DISCORD__API_BASE_URL=server.api_base_url,
-                        DISCORD__GATEWAY_URL=server.gateway_url,
-                    ),
-                    stdout=to_out,
-                    stderr=to_err,
+                    *(sys.executable, "-m", "bot"), cwd=tmp_path, env=environment, stdout=to_out, stderr=to_err
                 )
                 await server.connected()
                 await server.synced()
-                told = await server.wait_for_message(server.dm_channel(ana), "· result")
+                told = await server.wait_for_message(channel, "· result")
                 text = Upload(f"{EVIL}.txt".replace("/", ""), f"{EVIL}\n{some_text()}".encode())
                 training: tuple[str, dict[str, str | int | Upload]] = ("train", {"file": text, "epochs": 1})
                 for command, options in (*WRITTEN, training):
                     await read(await server.slash(ana, f"mt {command}", options))
-                await server.wait_for_message(server.dm_channel(ana), "· result", after=told)
+                await server.wait_for_message(channel, "· result", after=told)
                 bot.terminate()
                 await bot.wait()
-        shown = [one for one in server.messages(server.dm_channel(ana), seen_by=ana)]
+        shown = server.messages(channel, seen_by=ana)
     assert all(message.content == "" for message in shown)
     mentions = [one.body["allowed_mentions"] for one in server.bodies if "allowed_mentions" in one.body]
     assert mentions and all(allowed == {"parse": []} for allowed in mentions)

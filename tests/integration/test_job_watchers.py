@@ -4,7 +4,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from trainer.system.files import write_atomically
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 USERS, RUNS, WATCHED = 20, 50, 8
 INTERVAL_SECONDS = 0.2
+CANNOT_SEND = Refusal(403, 50007, "Cannot send messages to this user")
 
 
 @pytest.fixture(name="here")
@@ -42,61 +42,62 @@ async def here_fixture(tmp_path: Path) -> AsyncIterator[Place]:
         yield here
 
 
-def complete(experiment: ExperimentDirectory, *, figures: bool = True) -> None:
-    for name in ("heat_map.png", "tree.png") if figures else ():
+@pytest.fixture(name="lax")
+async def lax_fixture(tmp_path: Path) -> AsyncIterator[Place]:
+    """The same with many messages a second."""
+    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
+        yield here
+
+
+def started(here: Place, number: int, *, is_own: bool = True) -> list[Story]:
+    """Runs that train, of ana or of nobody."""
+    return [here.story(here.ana if is_own else None, f"char_lstm-{index}").start() for index in range(number)]
+
+
+def complete(experiment: ExperimentDirectory, *figures: str) -> None:
+    for name in figures:
         (experiment.path / name).write_bytes(b"\x89PNG")
     (experiment.path / "validity.json").write_text(Validity(passed=True).model_dump_json(), encoding="utf-8")
     experiment.result.write_text(finished_experiment().model_dump_json(), encoding="utf-8")
 
 
-@pytest.mark.parametrize("figures", [True, False])
+@pytest.mark.parametrize("figures", [("heat_map.png", "tree.png"), ()])
 async def test_final_message_of_an_experiment__has_matrix_and_figures(
-    here: Place, tmp_path: Path, *, figures: bool
+    here: Place, tmp_path: Path, figures: tuple[str, ...]
 ) -> None:
-    experiment = ExperimentStore(tmp_path).create(experiment_record())
-    name = experiment.experiment_id
+    job = experiment(tmp_path)
     async with here.listening() as listener:
-        await listener.watch(experiment, here.ana.id, None)
+        await listener.watch(job, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
-        assert listener.watched_by(here.ana.id) == [name]
-    experiment.logs.touch()
+        assert listener.watched_by(here.ana.id) == [job.job_id]
+    job.logs.touch()
     async with here.listening():
         await here.discord.wait_for_edit(card, "Running: experiment small")
-        complete(experiment, figures=figures)
-        final = await here.message(here.ana, f"{name} · result")
-        await until(lambda: not read_ledger(experiment).pending)
-    assert "Completed" in shown_text(card.payload)
-    assert len(here.texts(here.ana)) == 2
-    assert "Excess surprisal" in shown_text(final.payload)
-    names = [str(file["filename"]) for file in final.attachments]
-    assert names == (["heat_map.png", "tree.png"] if figures else [])
+        complete(job, *figures)
+        final = await here.message(here.ana, f"{job.job_id} · result")
+        await until_told(job)
+    assert "Completed" in shown_text(card.payload) and "Excess surprisal" in shown_text(final.payload)
+    assert here.messages(here.ana) == [card, final]
+    assert [str(file["filename"]) for file in final.attachments] == [*figures]
 
 
 async def test_experiment_that_begins_again__has_its_messages_again(here: Place, tmp_path: Path) -> None:
-    store = ExperimentStore(tmp_path)
-    for _ in range(2):
-        experiment = store.create(experiment_record())
-        async with here.listening() as listener:
-            await listener.watch(experiment, here.ana.id, None)
-            experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-            await until(partial(is_told, experiment))
-    assert ["· result" in text for text in here.texts(here.ana)] == [False, True] * 2
-
-
-async def test_card_of_an_earlier_attempt__is_not_used_again(here: Place, tmp_path: Path) -> None:
-    store = ExperimentStore(tmp_path)
-    first = store.create(experiment_record())
+    first = experiment(tmp_path)
     async with here.listening() as listener:
         await listener.watch(first, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
-        first.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-        await until(partial(is_told, first))
-    later = store.create(changed(experiment_record(), created_at=now() + timedelta(minutes=5)))
-    await Ledger(later).watch(here.ana.id, None)
-    lose_card(later)
+        first.fail(NO_MEMORY)
+        await until_told(first)
+    later = changed(experiment_record(), created_at=now() + timedelta(minutes=5))
+    again = ExperimentStore(tmp_path).create(later)
+    await Ledger(again).watch(here.ana.id, None)
+    lose_card(again)
     async with here.listening():
-        again = await here.message(here.ana, "Queued: experiment small")
-    assert again != card and "Failed" in shown_text(card.payload)
+        assert await here.message(here.ana, "Queued: experiment small") != card
+        assert "Failed" in shown_text(card.payload)
+        again.fail(NO_MEMORY)
+        await until_told(again)
+    assert ["· result" in text for text in here.texts(here.ana)] == [False, True] * 2
 
 
 def lose_card(item: HasLedger) -> None:
@@ -106,8 +107,8 @@ def lose_card(item: HasLedger) -> None:
     write_atomically(item.message_ledger, MessageLedger(watchers=(unsure,)).model_dump_json().encode())
 
 
-def is_told(experiment: ExperimentDirectory) -> bool:
-    return not read_ledger(experiment).pending
+async def until_told(item: HasLedger) -> None:
+    await until(lambda: not read_ledger(item).pending)
 
 
 def tokenizer(root: Path) -> TokenizerDirectory:
@@ -119,15 +120,15 @@ def tokenizer(root: Path) -> TokenizerDirectory:
 
 
 def build(root: Path) -> BuildDirectory:
-    return BuildStore(root).create(
-        BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
-    )
+    request = BuildRequest(source="local", languages=("kk",))
+    return BuildStore(root).create(BuildRecord(created_at=now(), request=request))
 
 
 def experiment(root: Path) -> ExperimentDirectory:
     return ExperimentStore(root).create(experiment_record())
 
 
+NO_MEMORY = AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out.")
 KINDS = {
     "experiment small": ("Queued", "Failed", experiment),
     "tokenizer mine": ("Queued", "Failed", tokenizer),
@@ -136,21 +137,19 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_job_of_each_kind__has_one_card_and_one_final_message(tmp_path: Path, name: str) -> None:
+async def test_job_of_each_kind__has_one_card_and_one_final_message(here: Place, tmp_path: Path, name: str) -> None:
     before, after, create = KINDS[name]
-    async with place(tmp_path) as here:
-        ana = here.discord.add_user("ana")
-        job = create(tmp_path)
-        async with here.listening() as listener:
-            await listener.watch(job, ana.id, None)
-            await here.message(ana, f"{before}: {name}")
-            assert listener.watched_by(ana.id) == [job.job_id]
-        async with here.listening():
-            job.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-            final = await here.message(ana, f"{job.job_id} · result")
-            await until(lambda: not read_ledger(job).pending)
-        assert [text.split("\n")[1] for text in here.texts(ana)] == [f"❌ {after}: {name}"] * 2
-        assert "Memory ran out." in shown_text(final.payload)
+    job = create(tmp_path)
+    async with here.listening() as listener:
+        await listener.watch(job, here.ana.id, None)
+        await here.message(here.ana, f"{before}: {name}")
+        assert listener.watched_by(here.ana.id) == [job.job_id]
+    async with here.listening():
+        job.fail(NO_MEMORY)
+        final = await here.message(here.ana, f"{job.job_id} · result")
+        await until_told(job)
+    assert [text.split("\n")[1] for text in here.texts(here.ana)] == [f"❌ {after}: {name}"] * 2
+    assert "Memory ran out." in shown_text(final.payload)
 
 
 async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: Place, tmp_path: Path) -> None:
@@ -166,11 +165,11 @@ async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: 
 
 
 async def test_unwatched_experiment__sends_no_more_messages(here: Place, tmp_path: Path) -> None:
-    experiment = ExperimentStore(tmp_path).create(experiment_record())
+    job = experiment(tmp_path)
     async with here.listening() as listener:
-        await listener.watch(experiment, here.ana.id, None)
-        await listener.unwatch(experiment.experiment_id, here.ana.id)
-        complete(experiment)
+        await listener.watch(job, here.ana.id, None)
+        await listener.unwatch(job.job_id, here.ana.id)
+        complete(job)
         assert listener.watched_by(here.ana.id) == []
         with pytest.raises(AppError, match="There is no job 'other-00000000'"):
             await listener.unwatch("other-00000000", here.ana.id)
@@ -185,8 +184,8 @@ async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command(here
     hall = here.discord.add_guild("home", [ana]).channels[0]
     story = here.story(ana)
     async with here.listening() as listener:
-        await listener.watch(story.run, ana.id, None, hall.id)
-        await listener.watch(story.run, ana.id, None, hall.id)
+        for _ in range(2):
+            await listener.watch(story.run, ana.id, None, hall.id)
     story.cancel()
     async with here.listening() as listener:
         listener.follow(story.record.run_id)
@@ -201,12 +200,12 @@ async def test_mention_that_fails__is_tried_again_and_sent_once(here: Place) -> 
     ana = here.discord.add_user("ana", dms_open=False)
     hall = here.discord.add_guild("home", [ana]).channels[0]
     story = here.story(None)
-    for refusal in (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(400, 50035, "Invalid")):
+    for refusal in (CANNOT_SEND, Refusal(400, 50035, "Invalid")):
         here.discord.fail_next("POST", MESSAGES, refusal)
     with captured_logs() as logs:
         async with here.listening() as listener:
             await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
-            await until(lambda: not read_ledger(story.run).pending)
+            await until_delivered(story)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
     assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
 
@@ -215,7 +214,8 @@ async def test_undelivered_result__of_a_deleted_run_is_not_shown(here: Place) ->
     ana = here.discord.add_user("ana", dms_open=False)
     deleted, other = (here.story(ana, f"char_lstm-{name}").cancel() for name in ("deleted", "other"))
     async with here.listening() as listener:
-        await until(lambda: all(not read_ledger(story.run).pending for story in (deleted, other)))
+        for story in (deleted, other):
+            await until_delivered(story)
         await until(lambda: not listener.watched_by(ana.id))  # a refusal is on disk before its delivery has ended
         shutil.rmtree(deleted.run.path)
         async with listener.deliver_pending(ana.id) as results:
@@ -235,51 +235,50 @@ async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(here: 
 # Many runs
 
 
-async def test_many_runs__are_one_digest_until_all_have_ended(tmp_path: Path) -> None:
-    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
-        ana = here.discord.add_user("ana")
-        stories = [here.story(ana, f"char_lstm-{number}").start().step(10, 2.0) for number in range(MAX_CARDS)]
-        async with here.listening():
-            await until(lambda: len(here.texts(ana)) == MAX_CARDS)
-            stories += [here.story(ana, "char_lstm-more").start(), here.story(ana, "char_lstm-waits")]
-            for story in stories[MAX_CARDS:]:
-                await here.queue.signals.put(story.record.run_id)
-            digest = await here.message(ana, f"Watching {MAX_CARDS + 1} runs|Watching {MAX_CARDS + 2} runs")
-            await until(lambda: "⏳" in shown_text(digest.payload))
-            await until(lambda: len(here.texts(ana)) == 1)
-        lose_card(stories[1].run)
-        async with here.listening():
-            stories[0].complete()
-            await here.message(ana, "char_lstm-0 · result")
-            await here.discord.wait_for_edit(digest, f"Watching {MAX_CARDS + 1} runs")
-            for story in stories[1:]:
-                story.cancel()
-            await here.discord.wait_for_edit(digest, "No unfinished runs")
-            for story in stories:
-                await until_delivered(story)
-            await until(lambda: not list((tmp_path / "digests").iterdir()))
-        assert sorted("· result" in text for text in here.texts(ana)) == [False] + [True] * len(stories)
+async def test_many_runs__are_one_digest_until_all_have_ended(lax: Place, tmp_path: Path) -> None:
+    ana, stories = lax.ana, started(lax, MAX_CARDS)
+    for story in stories:
+        story.step(10, 2.0)
+    async with lax.listening():
+        await until(lambda: len(lax.texts(ana)) == MAX_CARDS)
+        stories += [lax.story(ana, "char_lstm-more").start(), lax.story(ana, "char_lstm-waits")]
+        for story in stories[MAX_CARDS:]:
+            await lax.queue.signals.put(story.record.run_id)
+        digest = await lax.message(ana, f"Watching {MAX_CARDS + 1} runs|Watching {MAX_CARDS + 2} runs")
+        await until(lambda: "⏳" in shown_text(digest.payload))
+        await until(lambda: len(lax.texts(ana)) == 1)
+    lose_card(stories[1].run)
+    async with lax.listening():
+        stories[0].complete()
+        await lax.message(ana, "char_lstm-0 · result")
+        await lax.discord.wait_for_edit(digest, f"Watching {MAX_CARDS + 1} runs")
+        for story in stories[1:]:
+            story.cancel()
+        await lax.discord.wait_for_edit(digest, "No unfinished runs")
+        for story in stories:
+            await until_delivered(story)
+        await until(lambda: not list((tmp_path / "digests").iterdir()))
+    assert sorted("· result" in text for text in lax.texts(ana)) == [False] + [True] * len(stories)
 
 
-async def test_refused_digest__is_mentioned_once_for_each_run(tmp_path: Path) -> None:
-    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
-        ana = here.discord.add_user("ana")
-        hall = here.discord.add_guild("home", [ana]).channels[0]
-        stories = [here.story(None, f"char_lstm-{number}").start() for number in range(MAX_CARDS + 1)]
-        async with here.listening() as listener:
-            for story in stories:
-                await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
-            await here.message(ana, f"Watching {MAX_CARDS + 1} runs")
-            await until(lambda: len(here.texts(ana)) == 1)
-            here.discord.fail_next("PATCH", MESSAGE, Refusal(403, 50007, "Cannot send messages to this user"))
-            stories[0].step(10, 2.0)
-            await until(lambda: all(not read_ledger(story.run).pending for story in stories))
-            await until(lambda: not list((tmp_path / "digests").iterdir()))
-            await listener.watch(stories[0].run, ana.id, None, hall.id)
-            await here.message(ana, "Training: kk-ipa")
-        assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"] * len(stories)
-        places = [[watcher.closed_place for watcher in read_ledger(story.run).watchers] for story in stories]
-        assert places == [[None]] + [["dm"]] * MAX_CARDS
+async def test_refused_digest__is_mentioned_once_for_each_run(lax: Place, tmp_path: Path) -> None:
+    hall = lax.discord.add_guild("home", [lax.ana]).channels[0]
+    stories = started(lax, MAX_CARDS + 1, is_own=False)
+    async with lax.listening() as listener:
+        for story in stories:
+            await listener.begin_watch(story.record.run_id, lax.ana.id, None, hall.id)
+        await lax.message(lax.ana, f"Watching {MAX_CARDS + 1} runs")
+        await until(lambda: len(lax.texts(lax.ana)) == 1)
+        lax.discord.fail_next("PATCH", MESSAGE, CANNOT_SEND)
+        stories[0].step(10, 2.0)
+        for story in stories:
+            await until_delivered(story)
+        await until(lambda: not list((tmp_path / "digests").iterdir()))
+        await listener.watch(stories[0].run, lax.ana.id, None, hall.id)
+        await lax.message(lax.ana, "Training: kk-ipa")
+    assert [mention.content for mention in lax.discord.messages(hall)] == [f"<@{lax.ana.id}>"] * len(stories)
+    places = [[watcher.closed_place for watcher in read_ledger(story.run).watchers] for story in stories]
+    assert places == [[None]] + [["dm"]] * MAX_CARDS
 
 
 async def test_digest_that_a_killed_bot_ended__is_removed_at_the_start(here: Place, tmp_path: Path) -> None:
@@ -292,37 +291,31 @@ async def test_digest_that_a_killed_bot_ended__is_removed_at_the_start(here: Pla
     assert not list((tmp_path / "digests").iterdir())
 
 
-async def test_refused_or_damaged_digest__delays_no_final_message(tmp_path: Path) -> None:
-    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
-        ana = here.discord.add_user("ana")
-        (tmp_path / "digests").mkdir()
-        (tmp_path / "digests" / "digest-1-1.json").write_text("{", encoding="utf-8")
-        stories = [here.story(ana, f"char_lstm-{number}").start() for number in range(MAX_CARDS + 1)]
-        with captured_logs() as logs:
-            async with here.listening():
-                await here.message(ana, "Watching 6 runs")
-                here.discord.set_dms(ana, is_open=False)
-                for story in stories:
-                    story.cancel()
-                await until(lambda: all(not read_ledger(story.run).pending for story in stories))
-        assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
+async def test_refused_or_damaged_digest__delays_no_final_message(lax: Place, tmp_path: Path) -> None:
+    (tmp_path / "digests").mkdir()
+    (tmp_path / "digests" / "digest-1-1.json").write_text("{", encoding="utf-8")
+    stories = started(lax, MAX_CARDS + 1)
+    with captured_logs() as logs:
+        async with lax.listening():
+            await lax.message(lax.ana, "Watching 6 runs")
+            lax.discord.set_dms(lax.ana, is_open=False)
+            for story in stories:
+                story.cancel()
+            for story in stories:
+                await until_delivered(story)
+    assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
 
 
-async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(
-    tmp_path: Path,
-) -> None:
+async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(tmp_path: Path) -> None:
     """With Discord's limits for an interval of a second.
 
     In less than an interval, each of 20 channels is opened once and has one message, and at most 8 cards are deleted.
     """
     messages, overall = Limit(5, 5 * INTERVAL_SECONDS), Limit(2 * USERS + WATCHED, INTERVAL_SECONDS)
     async with place(tmp_path, message_limit=messages, overall_limit=overall) as here:
-        users = [here.discord.add_user(f"user-{number}") for number in range(USERS)]
-        stories = [here.story(None, f"char_lstm-{number}").start() for number in range(RUNS)]
-        watched = {
-            user: stories[:WATCHED] if user is users[0] else stories[number % 10 :: 10]
-            for number, user in enumerate(users)
-        }
+        first, *others = [here.discord.add_user(f"user-{number}") for number in range(USERS)]
+        stories = started(here, RUNS, is_own=False)
+        watched = {first: stories[:WATCHED], **{user: stories[at % 10 :: 10] for at, user in enumerate(others, 1)}}
         async with here.listening(edit_interval_seconds=INTERVAL_SECONDS) as listener:
             watching = [
                 listener.begin_watch(story.record.run_id, user.id, None, None)
@@ -330,26 +323,21 @@ async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(
                 for story in followed
             ]
             await asyncio.gather(*watching)
-            await until(lambda: all(len(here.messages(user)) == len(watched[user]) for user in users[1:]))
+            await until(lambda: all(len(here.messages(user)) == len(watched[user]) for user in others))
             for story in stories:
                 story.step(1, 2.0)
                 await here.queue.signals.put(story.record.run_id)
-            digest = await here.message(users[0], f"Watching {WATCHED} runs")
+            digest = await here.message(first, f"Watching {WATCHED} runs")
             await until(lambda: "loss 2.000" in shown_text(digest.payload))
-            await until(lambda: all(any(card.edit_seconds for card in here.messages(user)) for user in users[1:]))
+            await until(lambda: all(any(card.edit_seconds for card in here.messages(user)) for user in others))
             for story in stories:
                 story.cancel()
                 await here.queue.signals.put(story.record.run_id)
             for story in stories:
                 await until_delivered(story)
         for user, followed in watched.items():
-            check(here, followed, user_texts=here.texts(user))
+            for story in followed:
+                assert sum(f"{story.record.run_id} · result" in text for text in here.texts(user)) == 1
             written = sorted(version.at_seconds for message in here.messages(user) for version in message.versions)
             assert min(later - earlier for earlier, later in pairwise(written)) >= INTERVAL_SECONDS
         assert [request for request in here.discord.requests if request.status == 429] == []
-
-
-def check(here: Place, followed: list[Story], *, user_texts: list[str]) -> None:
-    """Each run of a watcher has ended once."""
-    for story in followed:
-        assert sum(f"{story.record.run_id} · result" in text for text in user_texts) == 1
