@@ -2,8 +2,9 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
 import discord
@@ -13,60 +14,30 @@ from aiohttp import ClientSession
 from discord import app_commands
 from pydantic import JsonValue
 
-from local_discord import ClientRefusal, Drop, Limit, LocalDiscord, OptionValue, Upload, limits
+from local_discord import ClientRefusal, Drop, Limit, LocalDiscord, OptionValue, limits
+from local_discord.state import User
 from local_discord.wire import Json, decode, encode, mapping
+from tests.support.bot import place
 from tests.support.waiting import until
 
 TOKEN = "test-token"  # noqa: S105
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (7).to_bytes(4) + (5).to_bytes(4)
 # discord.py's exceptions take untyped arguments, so they are named once with their plain type.
 HTTP_ERROR: type[Exception] = discord.HTTPException
-FORBIDDEN: type[Exception] = discord.Forbidden
 NOT_FOUND: type[Exception] = discord.NotFound
-SERVER_ERROR: type[Exception] = discord.DiscordServerError
 
 
 class NewGroup(Protocol):
     def __call__(self, *, name: str, description: str) -> app_commands.Group: ...
 
 
-class CancelButton(discord.ui.Button["Panel"]):
-    async def callback(self, interaction: discord.Interaction) -> None:
-        await interaction.response.edit_message(content="cancelled", view=None)
-
-
-class Panel(discord.ui.View):
-    """A button that outlives its message's process: no timeout, a fixed custom_id."""
-
-    def __init__(self) -> None:
-        super().__init__(timeout=None)
-        self.add_item(CancelButton(label="Cancel", custom_id="mt:cancel:run_1"))
-
-
-class NoteModal(discord.ui.Modal, title="Note"):
-    """A form with a text field and a list."""
-
-    def __init__(self) -> None:
-        super().__init__(custom_id="note-form")
-        self.note = discord.ui.TextInput["NoteModal"](custom_id="note", max_length=20)
-        units = [discord.SelectOption(label=unit, default=unit == "bits") for unit in ("bits", "nats")]
-        self.unit = discord.ui.Select["NoteModal"](custom_id="unit", options=units)
-        for part in (self.note, self.unit):
-            self.add_item(discord.ui.Label["NoteModal"](text=part.custom_id, component=part))
-
-    async def on_submit(self, interaction: discord.Interaction) -> None:
-        await interaction.response.send_message(f"{self.note.value} {self.unit.values[0]}", ephemeral=True)
-
-
 class Bot(discord.Client):
-    """A small bot with one of everything that the product uses."""
+    """A small bot whose commands answer, late or never."""
 
     def __init__(self) -> None:
         intents = discord.Intents.none()
         intents.guilds = True
         super().__init__(intents=intents, allowed_mentions=discord.AllowedMentions.none())
         self.tree = app_commands.CommandTree(self)
-        self.corpora: list[bytes] = []
         self.resumes = 0
         self.is_late = asyncio.Event()
 
@@ -74,28 +45,9 @@ class Bot(discord.Client):
         new_group: NewGroup = app_commands.Group
         mt = new_group(name="mt", description="Model Trainer")
 
-        @mt.command(name="train", description="Train a model")
-        @app_commands.describe(file="The corpus", epochs="How often")
-        async def train(
-            interaction: discord.Interaction,
-            file: discord.Attachment,
-            epochs: app_commands.Range[int, 1, 1000] = 5,
-        ) -> None:
-            await interaction.response.defer(ephemeral=True)
-            self.corpora.append(await file.read())
-            embed = discord.Embed(title="Queued", description=f"{file.filename} {file.title} {epochs}")
-            embed.set_image(url="attachment://loss.png")
-            chart = discord.File(io.BytesIO(PNG), "loss.png")
-            await interaction.edit_original_response(embed=embed, attachments=[chart])
-
         @mt.command(name="status", description="Show a run")
         async def status(interaction: discord.Interaction, run: str) -> None:
-            await interaction.response.send_message(f"status of {run}", view=Panel())
-
-        @status.autocomplete("run")
-        async def runs(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
-            names = ["abc-1", "abc-2", "xyz"]
-            return [app_commands.Choice(name=name, value=name) for name in names if name.startswith(typed)]
+            await interaction.response.send_message(f"status of {run}")
 
         @mt.command(name="slow", description="Answers too late")
         async def slow(interaction: discord.Interaction) -> None:
@@ -107,10 +59,6 @@ class Bot(discord.Client):
         async def stuck(interaction: discord.Interaction) -> None:
             await interaction.response.defer()
 
-        @mt.command(name="note", description="Opens a form")
-        async def note(interaction: discord.Interaction) -> None:
-            await interaction.response.send_modal(NoteModal())
-
         @self.tree.command(name="mt-admin", description="Only in guilds")
         @app_commands.guild_only()
         async def admin(interaction: discord.Interaction) -> None:
@@ -118,7 +66,6 @@ class Bot(discord.Client):
 
         self.tree.add_command(mt)
         await self.tree.sync()
-        self.add_view(Panel())
 
     async def on_resumed(self) -> None:
         self.resumes += 1
@@ -139,6 +86,23 @@ async def running_bot(server: LocalDiscord) -> AsyncIterator[Bot]:
             await connection
 
 
+@pytest.fixture(name="server")
+async def server_fixture() -> AsyncIterator[LocalDiscord]:
+    async with LocalDiscord(token=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture(name="bot")
+async def bot_fixture(server: LocalDiscord) -> AsyncIterator[Bot]:
+    async with running_bot(server) as bot:
+        yield bot
+
+
+@pytest.fixture(name="user")
+def user_fixture(server: LocalDiscord) -> User:
+    return server.add_user("ayse")
+
+
 async def send_raw(server: LocalDiscord, method: str, path: str, body: JsonValue) -> tuple[int, Json]:
     """A request as no library would send it: the status and the JSON answer."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bot {TOKEN}"}
@@ -147,108 +111,43 @@ async def send_raw(server: LocalDiscord, method: str, path: str, body: JsonValue
         return answer.status, mapping(decode(await answer.read()))
 
 
-async def test_slash__attachment_is_read_and_defer_is_filled_with_embed_and_file() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
-        user = server.add_user("ayse")
-        guild = server.add_guild("lab", [user])
-        for place in (None, guild):
-            options: dict[str, OptionValue] = {
-                "file": Upload("қазақ 2.txt", "сәлем".encode()),
-                "epochs": 7,
-            }
-            call = await server.slash(user, "mt train", options, guild=place)
-            await call.answered()
-            message = await call.reply()
-            assert ["Queued", "2.txt қазақ 2 7"] == [message.embeds[0]["title"], message.embeds[0]["description"]]
-            assert PNG == server.read(message.attachments[0])
-            assert message.visible_to == user
-            assert [] == server.messages(message.channel)
-            assert [message] == server.messages(message.channel, seen_by=user)
-        assert ["сәлем".encode()] * 2 == bot.corpora
-        assert [] == server.violations
+MISTAKES: Sequence[tuple[str, dict[str, OptionValue], str]] = [
+    ("mt train", {"epochs": 1001}, "at most 1000"),
+    ("mt compare", {"a": "x"}, "b is required"),
+    ("mt train", {"epochs": "7"}, "does not take str"),
+    ("mt train", {"length": 7}, "Unknown options"),
+    ("mt", {}, "is a group"),
+]
 
 
-async def test_slash__client_refuses_what_the_command_tree_forbids() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
-        user = server.add_user("ayse")
-        file = Upload("kk.txt", b"x")
-        with pytest.raises(ClientRefusal, match="at most 1000"):
-            await server.slash(user, "mt train", {"file": file, "epochs": 1001})
-        with pytest.raises(ClientRefusal, match="file is required"):
-            await server.slash(user, "mt train")
-        with pytest.raises(ClientRefusal, match="does not take str"):
-            await server.slash(user, "mt train", {"file": file, "epochs": "7"})
-        with pytest.raises(ClientRefusal, match="Unknown options"):
-            await server.slash(user, "mt train", {"file": file, "size": 7})
-        with pytest.raises(ClientRefusal, match="is a group"):
-            await server.slash(user, "mt")
+async def test_client__refuses_what_no_person_can_type_press_or_fill_in(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for command, options, refusal in MISTAKES:
+            with pytest.raises(ClientRefusal, match=refusal):
+                await here.discord.slash(here.bob, command, options)
+        here.story(here.bob)
+        message = await here.reply(here.bob, "status")
+        with pytest.raises(ClientRefusal, match="no component"):
+            await here.discord.click(here.bob, message, "mt:cancel:run_1")
+        opened = await here.discord.click(here.bob, message, "mt:change:char_lstm-1")
+        with pytest.raises(ClientRefusal, match="4001 characters"):
+            await here.discord.submit_modal(opened, {"config": "x" * 4001})
+        form = await here.discord.slash(here.bob, "mt settings")
+        for name, value, refusal in (("where", "there", "Unknown fields"), ("unit", "hartleys", "is not a selection")):
+            with pytest.raises(ClientRefusal, match=refusal):
+                await here.discord.submit_modal(form, {name: value})
 
 
-async def test_click__persistent_button_edits_its_message() -> None:
-    async with LocalDiscord(token=TOKEN) as server:
-        user = server.add_user("ayse")
-        async with running_bot(server):
-            call = await server.slash(user, "mt status", {"run": "abc-1"})
-            message = await call.reply()
-        await server.disconnected()
-        # A second process of the bot, which has never seen the message.
-        async with running_bot(server):
-            click = await server.click(user, message, "mt:cancel:run_1")
-            assert "cancelled" == (await click.reply()).content
-            assert [] == message.components
-            assert ["status of abc-1", "cancelled"] == [version.payload["content"] for version in message.versions]
-            with pytest.raises(ClientRefusal, match="no component"):
-                await server.click(user, message, "mt:cancel:run_1")
-        assert [] == server.violations
-
-
-async def test_modal__fields_arrive() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
-        call = await server.slash(server.add_user("ayse"), "mt note")
-        assert "Note" == (await call.form())["title"]
-        with pytest.raises(ClientRefusal, match="21 characters"):
-            await server.submit_modal(call, {"note": "x" * 21})
-        with pytest.raises(ClientRefusal, match="Unknown fields"):
-            await server.submit_modal(call, {"where": "there"})
-        with pytest.raises(ClientRefusal, match="is not a selection"):
-            await server.submit_modal(call, {"note": "a", "unit": "hartleys"})
-        sent = await server.submit_modal(call, {"note": "hello"})
-        assert "hello bits" == (await sent.reply()).content
-        again = await server.slash(call.user, "mt note")
-        sent = await server.submit_modal(again, {"note": "a", "unit": "nats"})
-        assert "a nats" == (await sent.reply()).content
-        assert [] == server.violations
-
-
-async def test_direct_message__is_created_edited_with_file_and_read_back() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
-        user = server.add_user("ayse")
-        person = await bot.fetch_user(user.id)
-        sent = await person.send("first")
-        chart = discord.File(io.BytesIO(b"a,b\n"), "loss.csv")
-        edited = await sent.edit(content="second", attachments=[chart])
-        history = [found async for found in sent.channel.history(limit=5)]
-        [stored] = server.messages(server.dm_channel(user))
-        assert b"a,b\n" == await edited.attachments[0].read()
-        assert [sent.id] == [found.id for found in history]
-        assert 2 == len(stored.versions)
-        assert stored.versions[0].at_seconds <= stored.edit_seconds[0]
-        await sent.delete()
-        with pytest.raises(NOT_FOUND, match="10008"):
-            await sent.channel.fetch_message(sent.id)
-        assert [] == server.violations
-
-
-async def test_gateway__interaction_during_a_drop_is_replayed_on_resume() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
-        user = server.add_user("ayse")
-        ways: list[Drop | int] = ["abort", "reconnect", 4000]
-        for seen, how in enumerate(ways, start=1):
-            server.drop_gateway(how)
-            call = await server.slash(user, "mt status", {"run": f"run-{seen}"})
-            assert f"status of run-{seen}" == (await call.reply()).content
-            assert seen == bot.resumes
-        assert [] == server.violations
+async def test_gateway__interaction_during_a_drop_is_replayed_on_resume(
+    server: LocalDiscord, bot: Bot, user: User
+) -> None:
+    ways: list[Drop | int] = ["abort", "reconnect", 4000]
+    for seen, how in enumerate(ways, start=1):
+        server.drop_gateway(how)
+        call = await server.slash(user, "mt status", {"run": f"run-{seen}"})
+        assert f"status of run-{seen}" == (await call.reply()).content
+        assert seen == bot.resumes
+    assert [] == server.violations
 
 
 async def test_gateway__plain_json_refuses_wrong_token_and_unknown_session() -> None:
@@ -307,16 +206,15 @@ async def test_rate_limit__discord_py_waits_and_nothing_is_lost() -> None:
         assert [] == server.violations
 
 
-async def test_rate_limit__ignoring_the_headers_gives_429_in_discords_form() -> None:
-    async with LocalDiscord(token=TOKEN) as server:
-        path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
-        answers = [await send_raw(server, "POST", path, {"content": str(index)}) for index in range(6)]
-        status, error = answers[-1]
-        assert [200] * 5 == [answer[0] for answer in answers[:5]]
-        assert (429, False) == (status, error["global"])
-        assert isinstance(error["retry_after"], float)
-        assert 0 < error["retry_after"] <= 5
-        assert [] == server.violations
+async def test_rate_limit__ignoring_the_headers_gives_429_in_discords_form(server: LocalDiscord) -> None:
+    path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
+    answers = [await send_raw(server, "POST", path, {"content": str(index)}) for index in range(6)]
+    status, error = answers[-1]
+    assert [200] * 5 == [answer[0] for answer in answers[:5]]
+    assert (429, False) == (status, error["global"])
+    assert isinstance(error["retry_after"], float)
+    assert 0 < error["retry_after"] <= 5
+    assert [] == server.violations
 
 
 _OPTIONS: list[JsonValue] = [
@@ -338,59 +236,57 @@ _GROUP: list[JsonValue] = [
         ({"name": "A menu", "type": 3, "description": "x"}, "BASE_TYPE_MAX_LENGTH"),
     ],
 )
-async def test_command_limits__a_tree_that_discord_refuses_is_refused(command: Json, code: str) -> None:
-    async with LocalDiscord(token=TOKEN) as server:
-        status, error = await send_raw(server, "PUT", f"/applications/{server.application_id}/commands", [command])
+async def test_command_limits__a_tree_that_discord_refuses_is_refused(
+    server: LocalDiscord, command: Json, code: str
+) -> None:
+    status, error = await send_raw(server, "PUT", f"/applications/{server.application_id}/commands", [command])
+    assert (400, 50035) == (status, error["code"])
+    assert code in encode(error["errors"]).decode()
+    assert ["request"] == [violation.kind for violation in server.violations]
+
+
+async def test_component_limits__missing_or_equal_custom_ids_are_refused(server: LocalDiscord) -> None:
+    path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
+    button: Json = {"type": 2, "style": 1, "label": "Go", "custom_id": "go"}
+    for buttons in ([button, button], [{**button, "custom_id": "x" * 101}], [{**button, "custom_id": None}]):
+        body: Json = {"components": [{"type": 1, "components": [*buttons]}]}
+        status, error = await send_raw(server, "POST", path, body)
         assert (400, 50035) == (status, error["code"])
-        assert code in encode(error["errors"]).decode()
-        assert ["request"] == [violation.kind for violation in server.violations]
+    where = [violation.detail.split(":")[0] for violation in server.violations]
+    ids = [f"components.0.components.{index}.custom_id" for index in (1, 0, 0)]
+    assert ids == where
 
 
-async def test_component_limits__missing_or_equal_custom_ids_are_refused() -> None:
-    async with LocalDiscord(token=TOKEN) as server:
-        path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
-        button: Json = {"type": 2, "style": 1, "label": "Go", "custom_id": "go"}
-        for buttons in ([button, button], [{**button, "custom_id": "x" * 101}], [{**button, "custom_id": None}]):
-            body: Json = {"components": [{"type": 1, "components": [*buttons]}]}
-            status, error = await send_raw(server, "POST", path, body)
-            assert (400, 50035) == (status, error["code"])
-        where = [violation.detail.split(":")[0] for violation in server.violations]
-        ids = [f"components.0.components.{index}.custom_id" for index in (1, 0, 0)]
-        assert ids == where
+async def test_unknown_things__have_discords_codes(server: LocalDiscord, user: User) -> None:
+    channel = server.dm_channel(user)
+    guild = server.add_guild("elsewhere", [server.add_user("kim")], bot_present=False)
+    for method, path, expected in (
+        ("GET", "/channels/1/messages", (404, 10003)),
+        ("GET", f"/channels/{channel.id}/messages/1", (404, 10008)),
+        ("GET", "/users/1", (404, 10013)),
+        ("POST", "/interactions/1/none/callback", (404, 10062)),
+        ("POST", f"/webhooks/{server.application_id}/none", (404, 10015)),
+        ("POST", f"/channels/{guild.channels[0].id}/messages", (403, 50001)),
+    ):
+        body: JsonValue = {"type": 5} if "callback" in path else {"content": "x"} if method == "POST" else None
+        status, error = await send_raw(server, method, path, body)
+        assert expected == (status, error["code"])
+    assert [] == server.violations
+    assert 404 == (await send_raw(server, "GET", "/no/such/route", None))[0]
+    assert ["request"] == [violation.kind for violation in server.violations]
 
 
-async def test_unknown_things__have_discords_codes() -> None:
-    async with LocalDiscord(token=TOKEN) as server:
-        channel = server.dm_channel(server.add_user("ayse"))
-        guild = server.add_guild("elsewhere", [server.add_user("kim")], bot_present=False)
-        for method, path, expected in (
-            ("GET", "/channels/1/messages", (404, 10003)),
-            ("GET", f"/channels/{channel.id}/messages/1", (404, 10008)),
-            ("GET", "/users/1", (404, 10013)),
-            ("POST", "/interactions/1/none/callback", (404, 10062)),
-            ("POST", f"/webhooks/{server.application_id}/none", (404, 10015)),
-            ("POST", f"/channels/{guild.channels[0].id}/messages", (403, 50001)),
-        ):
-            body: JsonValue = {"type": 5} if "callback" in path else {"content": "x"} if method == "POST" else None
-            status, error = await send_raw(server, method, path, body)
-            assert expected == (status, error["code"])
-        assert [] == server.violations
-        assert 404 == (await send_raw(server, "GET", "/no/such/route", None))[0]
-        assert ["request"] == [violation.kind for violation in server.violations]
-
-
-async def test_guild__a_command_is_offered_only_in_its_contexts() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
-        owner, member = server.add_user("ayse"), server.add_user("kim")
-        guild = server.add_guild("lab", [owner, member])
-        note = server.say(member, guild.channels[0], "read me")
-        assert "read me" == note.content
-        with pytest.raises(ClientRefusal, match="not offered in DMs"):
-            await server.slash(owner, "mt-admin")
-        admin = await (await server.slash(owner, "mt-admin", guild=guild)).reply()
-        assert "ayse" == admin.content
-        assert ["read me", "ayse"] == [shown.content for shown in server.messages(guild.channels[0])]
-        assert [] == server.violations
+async def test_guild__a_command_is_offered_only_in_its_contexts(server: LocalDiscord, bot: Bot) -> None:
+    owner, member = server.add_user("ayse"), server.add_user("kim")
+    guild = server.add_guild("lab", [owner, member])
+    note = server.say(member, guild.channels[0], "read me")
+    assert "read me" == note.content
+    with pytest.raises(ClientRefusal, match="not offered in DMs"):
+        await server.slash(owner, "mt-admin")
+    admin = await (await server.slash(owner, "mt-admin", guild=guild)).reply()
+    assert "ayse" == admin.content
+    assert ["read me", "ayse"] == [shown.content for shown in server.messages(guild.channels[0])]
+    assert [] == server.violations
 
 
 async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
@@ -414,11 +310,12 @@ async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
     assert ["unanswered", "interaction", "unresolved"] == [violation.kind for violation in server.violations]
 
 
-async def test_token__expired_interaction_token_is_refused_with_50027() -> None:
-    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
-        call = await server.slash(server.add_user("ayse"), "mt status", {"run": "x"})
-        await call.reply()
-        call.created_seconds -= limits.TOKEN_SECONDS
-        path = f"/webhooks/{server.application_id}/{call.token}/messages/@original"
-        status, error = await send_raw(server, "PATCH", path, {"content": "y"})
-        assert (401, 50027) == (status, error["code"])
+async def test_token__expired_interaction_token_is_refused_with_50027(
+    server: LocalDiscord, bot: Bot, user: User
+) -> None:
+    call = await server.slash(user, "mt status", {"run": "x"})
+    await call.reply()
+    call.created_seconds -= limits.TOKEN_SECONDS
+    path = f"/webhooks/{server.application_id}/{call.token}/messages/@original"
+    status, error = await send_raw(server, "PATCH", path, {"content": "y"})
+    assert (401, 50027) == (status, error["code"])
