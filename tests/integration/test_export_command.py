@@ -9,7 +9,6 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
 from math import log
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from local_discord import limits
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import number, text
-from tests.support import settings_in
+from tests.support import children_of_this_test, settings_in
 from tests.support.bot import AMBER
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import Place, is_hidden, place, said
+from tests.support.refusals import refused
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from trainer.config.experiment_file import read_experiment, read_yaml
@@ -37,7 +37,6 @@ from trainer.services.exports import LINK_SECONDS, Exports
 
 PUBLIC = "https://models.example/trainer"
 KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
-SERVED: dict[str, object] = {"security": SecuritySettings.model_validate(KEYS)}
 
 
 def attached(here: Place, message: StoredMessage) -> tuple[str, bytes]:
@@ -57,22 +56,27 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
     async with place(answers) as here, here.bot(workers=0):
         story = Story(answers / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
         early = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
-        story.step(10, 3.0).step(20, 2.0, 2.25)
-        files = {name: await exported(here, here.ana, run=RUN, format=name) for name in ("hf", "archive")}
-        curves = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
-        config = await here.ask(here.bob, "export", run="lstm-told", format="config")
-        unfinished = await here.ask(here.bob, "export", run="lstm-told")
-        refused = await here.ask(here.bob, "export", run=RUN)
-        name, data = attached(here, files["hf"])
-        with zipfile.ZipFile(BytesIO(data)) as packed:
-            packed.extractall(tmp_path)
+        assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
+        assert "Run not ready" in said(await here.ask(here.bob, "export", run="lstm-told"))
+        assert "`/mt export` is only for" in said(await here.ask(here.bob, "export", run=RUN))
+        files: dict[str, Path] = {}
+        for form in ("hf", "archive", "torchscript"):
+            message = await exported(here, here.ana, run=RUN, format=form)
+            assert is_hidden(message) and "📦 Export" in said(message)
+            assert ("prefer `format:hf`" in said(message)) == (form == "torchscript")
+            name, data = attached(here, message)
+            files[name] = tmp_path / name
+            files[name].write_bytes(data)
+        assert [*files] == [f"{RUN}-hf.zip", f"{RUN}.tar", f"{RUN}-torchscript.zip"]
+        for name in (f"{RUN}-hf.zip", f"{RUN}-torchscript.zip"):
+            with zipfile.ZipFile(files[name]) as packed:
+                packed.extractall(tmp_path)
         record, _, _ = load_export(tmp_path / f"{RUN}-hf")
-        assert (name, record.run_id) == (f"{RUN}-hf.zip", RUN)
-        name, data = attached(here, files["archive"])
-        (tmp_path / name).write_bytes(data)
-        assert (name, import_archive(tmp_path / name, tmp_path / "other").run_id) == (f"{RUN}.tar", RUN)
-        assert all(is_hidden(message) and "📦 Export" in said(message) for message in files.values())
+        assert (record.run_id, (tmp_path / f"{RUN}-torchscript" / "model.pt").is_file()) == (RUN, True)
+        assert import_archive(files[f"{RUN}.tar"], tmp_path / "other").run_id == RUN
         assert list((answers / "artifacts" / "exports").iterdir()) == []
+        story.step(10, 3.0).step(20, 2.0, 2.25)
+        curves = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         name, data = attached(here, curves)
         assert name == "lstm-told-curves.csv" and data.decode().splitlines() == [
             "step,epoch,train_loss,train_bits_per_char,val_loss,val_bits_per_char,learning_rate,grad_norm,"
@@ -80,29 +84,19 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
             f"10,1,3.0,{2 * 3.0 / log(2)},,,0.002,1.0,2000.0",  # two tokens per character
             f"20,1,2.0,{2 * 2.0 / log(2)},2.25,{2 * 2.25 / log(2)},0.002,1.0,2000.0",
         ]
+        config = await here.ask(here.bob, "export", run="lstm-told", format="config")
         name, data = attached(here, config)
         (tmp_path / name).write_bytes(data)
         request = read_experiment(read_yaml(tmp_path / name), {}).request()
         corpus = story.record.effective.corpus
         again = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
         assert (name, request_hash(again)) == ("lstm-told.yaml", story.record.request_hash)
-    assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
-    assert "Run not ready" in said(unfinished) and "`/mt export` is only for" in said(refused)
-
-
-async def test_torchscript__is_marked_as_deprecated(answers: Path) -> None:
-    async with place(answers) as here, here.bot(workers=0):
-        message = await exported(here, here.ana, run=RUN, format="torchscript")
-        name, data = attached(here, message)
-        with zipfile.ZipFile(BytesIO(data)) as packed:
-            assert f"{RUN}-torchscript/model.pt" in packed.namelist()
-    assert "prefer `format:hf`" in said(message) and name == f"{RUN}-torchscript.zip"
 
 
 @asynccontextmanager
 async def served(here: Place, **http: object) -> AsyncIterator[Bot]:
     values: dict[str, object] = {"port": 0, **http}
-    groups: dict[str, object] = {**SERVED, "http": HttpSettings.model_validate(values)}
+    groups = {"security": SecuritySettings.model_validate(KEYS), "http": HttpSettings.model_validate(values)}
     async with here.bot(workers=0, groups=groups) as bot:
         yield bot
 
@@ -164,29 +158,27 @@ async def test_large_export__without_a_public_address_says_how_to_get_it(
 
 def children() -> list[int]:
     """The processes of this one that export."""
-    found = Path("/proc/self/task").glob("*/children")
-    every = [int(pid) for path in found for pid in path.read_text(encoding="ascii").split()]
+    every = children_of_this_test()
     return [pid for pid in every if b"\0export\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 async def test_export__that_is_killed_cancelled_or_too_slow_leaves_nothing(tmp_path: Path) -> None:
     finished_run(tmp_path)
     chosen = settings_in(tmp_path)
-    killed = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
+    working = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
     await until(lambda: bool(children()))
     os.kill(children()[0], signal.SIGKILL)
-    with pytest.raises(AppError, match="The export failed") as failed:
-        await killed
-    cancelled = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "The export failed"):
+        await working
+    working = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
     await until(lambda: bool(children()))
-    cancelled.cancel()
+    working.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await cancelled
-    with pytest.raises(AppError, match="The export failed"):
+        await working
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "The export failed"):
         await Exports(chosen, export_seconds=0.01).export(RUN, "hf")
     with pytest.raises(AppError, match="There is no run 'nowhere'"):
         await Exports(chosen).export("nowhere", "hf")
-    assert failed.value.code is ErrorCode.SERVICE_UNAVAILABLE
     assert children() == [] and list((tmp_path / "artifacts" / "exports").iterdir()) == []
 
 

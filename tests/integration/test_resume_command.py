@@ -6,6 +6,7 @@ from shutil import rmtree
 
 import pytest
 
+from local_discord.state import User
 from tests.support import ended, running, settings_in, tiny_request
 from tests.support import wait_for_status as wait
 from tests.support.bot import AMBER, place
@@ -19,19 +20,13 @@ from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import recovery_hint
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.runs import FinalState, RunStatus, TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.training.checkpoint import CheckpointStore
 
 
 def request(**fields: object) -> TrainRequest:
     return tiny_request(model=LARGE, num_epochs=12, sample_every_steps=9, **fields)
-
-
-def ended_manifest(run: RunDirectory) -> RunManifest:
-    manifest = run.manifest()
-    assert manifest is not None
-    return manifest
 
 
 async def test_failed_and_cancelled_runs__are_resumed_and_end_like_others(lab: Lab, tmp_path: Path) -> None:
@@ -65,18 +60,17 @@ async def test_failed_and_cancelled_runs__are_resumed_and_end_like_others(lab: L
         assert [(await wait(queue, run.run_id, ended)).status for run in (third, calm)] == ["completed"] * 2
     assert outcome(third) == outcome(calm)
     assert third.training_samples.read_bytes() == calm.training_samples.read_bytes()
-    runs = (first, second, third)
-    assert [ended_manifest(run).resumed_from_run_id for run in runs] == [None, first.run_id, second.run_id]
-    assert len({ended_manifest(run).request_hash for run in (*runs, calm)}) == 2, "checkpoints more and less often"
-    assert [run.record().user_id for run in runs] == [7, 8, None]
+    manifests = [manifest for run in (first, second, third, calm) if (manifest := run.manifest()) is not None]
+    assert [one.resumed_from_run_id for one in manifests] == [None, first.run_id, second.run_id, None]
+    assert len({one.request_hash for one in manifests}) == 2, "checkpoints more and less often"
+    assert [run.record().user_id for run in (first, second, third)] == [7, 8, None]
 
 
 async def test_cancelled_run__is_resumed_with_more_epochs(lab: Lab) -> None:
     async with lab.queue() as queue:
-        first = queue.runs.get(
-            (await queue.train(request(checkpoint_every_steps=1, label="extended"), user_id=7)).run_id
-        )
-        await wait(queue, first.run_id, lambda s: (s.epoch or 0) > 2 or ended(s))
+        asked = request(checkpoint_every_steps=10, label="extended")
+        first = queue.runs.get((await queue.train(asked, user_id=7)).run_id)
+        await wait(queue, first.run_id, lambda s: (s.epoch or 0) > 3 or ended(s))
         await queue.cancel(first.run_id)
         assert (await wait(queue, first.run_id, ended)).status == "cancelled"
         with pytest.raises(AppError, match=r"`num_epochs` must be \d or more, you gave 1: the run has come to epoch"):
@@ -92,33 +86,32 @@ async def test_resume__is_for_the_starter_and_admins_and_has_its_own_card(tmp_pa
     async with place(tmp_path) as here:
         old = await stopped_run(tmp_path, "failed", user_id=here.ana.id)
 
-        async def suggested() -> list[str | int | float]:
-            return [one.value for one in await here.suggested(here.ana, "resume", "run", "")]
+        async def suggested() -> list[str]:
+            return [one.value for one in await here.suggested(here.ana, "resume", "run")]
+
+        async def refused(user: User, said: str, run: str = old.run_id, **options: int) -> None:
+            answer = await here.ask(user, "resume", {"run": run, **options})
+            assert answer.colour == AMBER and said in answer.text
 
         assert await suggested() == [old.run_id]
-        by_other = await here.ask(here.bob, "resume", {"run": old.run_id})
-        assert by_other.colour == AMBER and f"Ask <@{here.ana.id}>" in by_other.text and len(here.runs()) == 1
+        await refused(here.bob, f"Ask <@{here.ana.id}>")
         newest = checkpoint(7, 3)
         state = changed(newest.state, epochs=newest.state.epochs * 2)
         CheckpointStore(old.checkpoints).save(newest._replace(state=state))
-        few = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 1})
-        assert few.colour == AMBER and "`epochs` must be 2 or more, you gave 1" in few.text and len(here.runs()) == 1
+        await refused(here.ana, "`epochs` must be 2 or more, you gave 1", epochs=1)
+        assert len(here.runs()) == 1
         answer = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 9})
         assert answer.is_ephemeral and "⏳ Queued" in answer.text and "9 epochs" in answer.text
         [new] = [RunDirectory(path) for path in here.runs() if path.name != old.run_id]
         assert (new.record().user_id, new.record().resumed_from_run_id) == (here.ana.id, old.run_id)
-        await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "Queued")
+        await here.message(here.ana, "Queued")
         assert await suggested() == [old.run_id]
-        early = await here.ask(here.ana, "resume", {"run": new.run_id})
-        assert early.colour == AMBER and "it continues by itself" in early.text
+        await refused(here.ana, "it continues by itself", new.run_id)
         done = await stopped_run(tmp_path, "completed", run_id="char_lstm-2", user_id=here.ana.id)
-        late = await here.ask(here.ana, "resume", {"run": done.run_id})
-        assert late.colour == AMBER and "start another run that takes its initial weights from it" in late.text
+        await refused(here.ana, "start another run that takes its initial weights from it", done.run_id)
 
 
-async def test_request_that_resumes__takes_the_newest_equal_run_or_begins_anew(
-    tmp_path: Path,
-) -> None:
+async def test_request_that_resumes__takes_the_newest_equal_run_or_begins_anew(tmp_path: Path) -> None:
     async def accepted(queue: JobQueue, user_id: int | None = 7, **fields: object) -> str | None:
         """Return the state that the accepted run resumes from, and delete the run."""
         same: dict[str, object] = {"validation_corpus": "other", "label": "one", "resume": True}
