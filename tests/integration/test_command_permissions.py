@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import discord
 import pytest
 
 from bot.app import BUTTONS, FORMS
@@ -20,52 +19,35 @@ from local_discord.state import Call, User
 from local_discord.wire import mapping, rows, text
 from scripts.commands_page import LABELS
 from tests.support import ROOT
-from tests.support.bot import TOKEN, running_bot, settings
+from tests.support.bot import discord_alone, running_bot, settings, with_buttons
 from tests.support.stories import Story, run_record
-from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
-from trainer.contracts.base import now
+from tests.support.waiting import PATIENCE_SECONDS
+from trainer.contracts.base import changed, now
 from trainer.people.permissions import bare_command, typed_command
 
 PAGE = ROOT / "docs" / "commands.md"
 RUN = "lstm-1"
-NO_EXPERIMENT = {"experiment": "smoke-00000000"}
+NO_TEXT, NO_EXPERIMENT = {"corpus": "no_such_text"}, {"experiment": "smoke-00000000"}
 OPTIONS: dict[str, Mapping[str, OptionValue]] = {
-    "train": {"corpus": "no_such_text"},
-    "runs": {},
-    "help": {},
-    "score": {"run": RUN, "text": "abc"},
+    **{name: {} for name in ("runs", "help", "queue", "settings", "mt-admin workers", "mt-admin doctor")},
+    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "experiment")},
+    **{name: NO_TEXT for name in ("train", "corpus show")},
+    **{name: {"run": RUN, "text": "abc"} for name in ("score", "predict")},
+    **{f"experiment {action}": NO_EXPERIMENT for action in ("show", "export", "cancel")},
     "compare": {"a": RUN, "b": RUN},
-    "predict": {"run": RUN, "text": "abc"},
     "chat": {"run": RUN, "message": "abc"},
-    "queue": {},
-    "settings": {},
-    "mt-admin workers": {},
-    "mt-admin doctor": {},
-    "corpus list": {},
-    "corpus show": {"corpus": "no_such_text"},
     "corpus add": {"file": Upload("a.txt", b""), "name": "empty"},
     "corpus build": {"source": "local", "languages": "xx"},
     "tokenizer train": {"corpora": "no_such_text"},
-    "tokenizer list": {},
     "tokenizer show": {"tokenizer": "char-0000000000000000"},
     "experiment start": {"languages": "xx"},
-    "experiment list": {},
-    "experiment show": NO_EXPERIMENT,
-    "experiment export": NO_EXPERIMENT,
-    "experiment cancel": NO_EXPERIMENT,
 }
 """Options of the command besides the run."""
 MAX_BUTTONS = 25  # of a message, by Discord
 FORM = 9  # the type of an answer that opens a form
-DETAILS = {
-    "runs": "0-0-0-0",
-    "runspage": "0-0-0-0",
-    "again": "nothing",
-    "edit": "nothing",
-    "hotter": "nothing",
-    "cooler": "nothing",
-}
-DETAILS |= {"scorethis": "nothing", "detail": "nothing", "csv": "nothing", "chat": "nothing", "evaluated": "nothing"}
+DETAILS = dict.fromkeys(("runs", "runspage"), "0-0-0-0") | dict.fromkeys(
+    ("again", "edit", "hotter", "cooler", "scorethis", "detail", "csv", "chat", "evaluated"), "nothing"
+)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -87,9 +69,8 @@ def rights() -> dict[str, dict[str, bool]]:
 def test_page__is_what_the_code_says() -> None:
     program = [sys.executable, "-m", "scripts.commands_page"]
     made = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
-    assert made.stdout == PAGE.read_text(encoding="utf-8"), (
-        "make it anew: python -m scripts.commands_page > docs/commands.md"
-    )
+    hint = "make it anew: python -m scripts.commands_page > docs/commands.md"
+    assert made.stdout == PAGE.read_text(encoding="utf-8"), hint
 
 
 def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None:
@@ -100,15 +81,14 @@ def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None
 
 @pytest.mark.parametrize("private", [False, True])
 async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: Path, private: bool) -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+    async with discord_alone() as server:
         ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))
         users = "users, private runs" if private else "users"
         people = {"strangers": eve, users: cid, "the run's owner": bob, "admins": ana}
         guild = server.add_guild("lab", [ana, bob, cid, eve])
         access: dict[str, str | User] = {"member": server.add_user("dan"), "level": "user"}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
-        just_now: dict[str, object] = {"created_at": now()}
-        story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
+        story = Story(tmp_path / "artifacts", changed(run_record(RUN, user_id=bob.id), created_at=now()))
         async with running_bot(chosen, server) as bot:
             told = rights()
             for command, may in told.items():
@@ -130,7 +110,6 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                     assert story.run.cancel_requested() == (
                         command == "cancel" and who in ("the run's owner", "admins")
                     )
-        assert server.violations == []
 
 
 async def try_buttons(
@@ -144,12 +123,7 @@ async def try_buttons(
     left = list(custom_ids.items())
     while left:
         here, left = left[:MAX_BUTTONS], left[MAX_BUTTONS:]
-        view = discord.ui.View()
-        for _, custom_id in here:
-            one: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id, custom_id=custom_id)
-            view.add_item(one)
-        sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
-        message = next(one for one in server.messages(channel) if one.id == sent.id)
+        message = await with_buttons(server, bot, channel, *(custom_id for _, custom_id in here))
         first = message.payload
         for action, custom_id in here:
             for who, user in people.items():
@@ -192,15 +166,11 @@ async def is_allowed(call: Call) -> bool:
     """Return True unless the answer is a refusal for missing permissions; a form counts as allowed."""
 
     def is_answered() -> bool:
-        if call.followups or call.callback_type == FORM:
-            return True
-        original = call.original
-        return (
-            original is not None and not original.is_loading and original.versions[-1].at_seconds > call.created_seconds
-        )
+        one = call.original
+        is_new = one is not None and not one.is_loading and one.versions[-1].at_seconds > call.created_seconds
+        return is_new or bool(call.followups) or call.callback_type == FORM
 
-    await call.changes.until(
-        is_answered, PATIENCE_SECONDS, f"An answer to {call.name}"
-    )  # at once: many calls wait here
+    # at once: many calls wait here
+    await call.changes.until(is_answered, PATIENCE_SECONDS, f"An answer to {call.name}")
     message = call.followups[0] if call.followups else call.original
     return message is None or "🔒 Forbidden" not in shown_text(message.payload)

@@ -5,7 +5,8 @@ from pathlib import Path
 from local_discord import Upload
 from local_discord.driver import shown_text
 from tests.support import add_corpus
-from tests.support.bot import AMBER, TEXT, Place, place, read
+from tests.support.bot import AMBER, TEXT, Place, place
+from tests.support.stories import run_record
 from trainer.contracts.base import changed
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.runs import CorpusRef
@@ -26,60 +27,45 @@ async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
     (folder / "away.txt").symlink_to(folder / "deleted.txt")
     (folder / "other_manifest.json").write_text("{", encoding="utf-8")
     async with place(tmp_path) as here:
-        call = await here.discord.slash(here.bob, "mt corpus list")
-        first = await read(call)
-        message = await call.reply()
-        second = await read(await here.discord.click(here.bob, message, f"{LIST}:1"))
-        last = shown_text(message.payload)
+        message = await here.reply(here.bob, "corpus list")
+        first = shown_text(message.payload)
+        assert "📚 15 corpora · page 1 of 2" in first and message.visible_to == here.bob
+        assert "**demo** · 203.9 kB" in first and "**long\\_kk\\_ipa** · 2.1 MB · kk · IPA" in first
+        assert "**many\\_00** · 1 byte\n" in first and "**many\\_01** · 9 bytes · 3 lines" in first
+        last = (await here.click(here.bob, message, f"{LIST}:1")).text
+        assert "page 2 of 2" in last
+        assert "**udhr\\_ipa** · 87.6 kB" in last and "az, fi, kk, ky, tr, ug, uz · IPA" in last
         opened = await here.discord.click(here.bob, message, f"{LIST.replace('corpora', 'corporapage')}:1")
         await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
-        again = shown_text(message.payload)
-        assert "page 1 of 2" in again
-        assert "📚 15 corpora · page 1 of 2" in first.text and first.is_ephemeral
-        assert "**demo** · 203.9 kB" in first.text
-        assert "**long\\_kk\\_ipa** · 2.1 MB · kk · IPA" in first.text
-        assert "**many\\_00** · 1 byte\n" in first.text and "**many\\_01** · 9 bytes · 3 lines" in first.text
-        assert "page 2 of 2" in second.text
-        assert "**udhr\\_ipa** · 87.6 kB" in last and "az, fi, kk, ky, tr, ug, uz · IPA" in last
+        assert "page 1 of 2" in shown_text(message.payload)
 
 
 async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_path: Path) -> None:
     add_corpus(tmp_path, "abba a\n\naé\u0301\n", "text")
+    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     async with place(tmp_path, private_runs=True) as here:
         for user, name in ((here.ana, "lstm-1"), (here.bob, "lstm-2")):
-            story = here.story(user, name)
-            record = story.run.record()
-            corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-            effective = changed(record.effective, corpus=corpus, label=f"of {user.name}")
-            (story.run.path / "request.json").write_text(changed(record, effective=effective).model_dump_json())
+            effective = changed(run_record().effective, corpus=corpus, label=f"of {user.name}")
+            here.story(user, name, effective=effective)
         answer = await here.ask(here.bob, "corpus show", {"corpus": "text"})
     assert "📄 Corpus text" in answer.text and "2 lines" in answer.text
     assert "9 characters, 5 distinct" in answer.text
     assert "a U+0061   4 44.44%\nb U+0062   2 22.22%\n  U+0020   1 11.11%" in answer.text
     assert "  U+0301   1 11.11%" in answer.text
-    assert "1 run trained on it: of bob" in answer.text
-    assert answer.is_ephemeral
+    assert "1 run trained on it: of bob" in answer.text and answer.is_ephemeral
 
 
-async def test_show__names_an_attached_text_after_its_run(tmp_path: Path) -> None:
+async def test_show__names_texts_attached_by_the_caller_and_refuses_others(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "name": "felines"})
         [run] = here.bot.queue.runs.all()
-        shown = await here.ask(here.bob, "corpus show", {"corpus": run.record().effective.corpus.name})
-    assert "felines (attached)" in shown.text and "1 run trained on it: felines" in shown.text
-
-
-async def test_show__refuses_attached_texts_of_others_and_unknown_names(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stored = tmp_path / "artifacts" / "corpora" / HASH
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        stored.write_text("secret\n")
-        attached = await here.ask(here.bob, "corpus show", {"corpus": HASH})
-        unknown = await here.ask(here.bob, "corpus show", {"corpus": "nothing"})
-        demo = await here.ask(here.bob, "corpus show", {"corpus": "demo"})
-    assert "no run on an attached text" in attached.text and "There is no corpus 'nothing'" in unknown.text
-    assert "No run was trained on it." in demo.text
-    assert attached.colour == unknown.colour == AMBER
+        (tmp_path / "artifacts" / "corpora" / HASH).write_text("secret\n")
+        own = await here.ask(here.bob, "corpus show", {"corpus": run.record().effective.corpus.name})
+        assert "felines (attached)" in own.text and "1 run trained on it: felines" in own.text
+        for name, said in ((HASH, "no run on an attached text"), ("nothing", "There is no corpus 'nothing'")):
+            refused = await here.ask(here.bob, "corpus show", {"corpus": name})
+            assert said in refused.text and refused.colour == AMBER
+        assert "No run was trained on it." in (await here.ask(here.bob, "corpus show", {"corpus": "demo"})).text
 
 
 async def add(here: Place, text: bytes, name: str, **options: str | bool) -> str:
@@ -90,26 +76,22 @@ async def add(here: Place, text: bytes, name: str, **options: str | bool) -> str
 async def test_add__stores_a_text_once_and_never_replaces_another(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         new = await add(here, b"men bol\nsen bol\n", "Kazakh: verses/1.txt", language="kk", ipa=False)
-        listed = await here.ask(here.bob, "corpus list")
-        again = await add(here, b"men bol\nsen bol\n", "Kazakh verses 1")
-        other = await add(here, b"men\n", "Kazakh_verses_1")
-        bundled = await add(here, b"men\n", "demo")
-    assert "✅ Added: corpus Kazakh\\_verses\\_1" in new
-    assert "16 bytes · 2 lines · kk · usual spelling" in new and "16 bytes · 2 lines · kk" in listed.text
-    assert "📄 Already there: corpus Kazakh\\_verses\\_1" in again
-    assert "There is another corpus 'Kazakh_verses_1': give another `name`." in other
-    assert "There is another corpus 'demo'" in bundled
-    assert corpus_files(tmp_path) == ["Kazakh_verses_1.json", "Kazakh_verses_1.txt"]
-    note = CorpusNote.model_validate_json((tmp_path / "data" / "corpus" / "Kazakh_verses_1.json").read_bytes())
+        assert "✅ Added: corpus Kazakh\\_verses\\_1" in new and "16 bytes · 2 lines · kk · usual spelling" in new
+        assert "16 bytes · 2 lines · kk" in (await here.ask(here.bob, "corpus list")).text
+        for text, name, said in (
+            (b"men bol\nsen bol\n", "Kazakh verses 1", "📄 Already there: corpus Kazakh\\_verses\\_1"),
+            (b"men\n", "Kazakh_verses_1", "There is another corpus 'Kazakh_verses_1': give another `name`."),
+            (b"men\n", "demo", "There is another corpus 'demo'"),
+        ):
+            assert said in await add(here, text, name)
+        table = Upload("a.jsonl", b'{"text": "men bol"}\n{"text": "sen bol"}\n')
+        of_table = await here.ask(here.bob, "corpus add", {"file": table, "name": "verses.txt"})
+        assert "✅ Added: corpus verses\n16 bytes · 2 lines" in of_table.text
+    assert corpus_files(tmp_path) == ["Kazakh_verses_1.json", "Kazakh_verses_1.txt", "verses.json", "verses.txt"]
+    folder = tmp_path / "data" / "corpus"
+    note = CorpusNote.model_validate_json((folder / "Kazakh_verses_1.json").read_bytes())
     assert note == CorpusNote(language="kk", is_ipa=False, lines=2, bytes=16)
-
-
-async def test_add__takes_tables_of_texts(tmp_path: Path) -> None:
-    table = b'{"text": "men bol"}\n{"text": "sen bol"}\n'
-    async with place(tmp_path) as here:
-        answer = await here.ask(here.bob, "corpus add", {"file": Upload("a.jsonl", table), "name": "verses.txt"})
-    assert "✅ Added: corpus verses\n16 bytes · 2 lines" in answer.text
-    assert (tmp_path / "data" / "corpus" / "verses.txt").read_bytes() == b"men bol\nsen bol\n"
+    assert (folder / "verses.txt").read_bytes() == b"men bol\nsen bol\n"
 
 
 async def test_add__refuses_and_stores_nothing(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,10 @@ from bot.session.deferred import Deferred
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, Refusal, User
-from tests.support import settings_in
-from tests.support.bot import EPHEMERAL, ORIGINAL, TOKEN, running_bot, settings, start_bot
+from tests.support.bot import EPHEMERAL, ORIGINAL, discord_alone, environment_on, running_bot, settings, start_bot
 from tests.support.inference import finished_run
-from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
-from trainer.services.embedded import Services
-from trainer.store.store import connect
+from tests.support.redis_servers import address, embedded
+from tests.support.waiting import captured_logs, until
 
 AGAIN = "The bot restarted before it could answer. Run the command again."
 
@@ -37,6 +35,16 @@ class Place(NamedTuple):
 
     def records(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*"))
+
+    async def thinking(self) -> Call:
+        """A command whose first answer was given by a bot that is gone."""
+        async with self.bot():
+            pass
+        call = await self.discord.slash(self.ana, "mt status", {})
+        await self.send(
+            "POST", f"interactions/{call.id}/{call.token}/callback", {"type": 5, "data": {"flags": EPHEMERAL}}
+        )
+        return call
 
     def leave(self, call: Call, *, seconds_ago: float = 0.0, command: str = "status") -> None:
         """Leave a record as a bot does that is killed after its first answer."""
@@ -58,42 +66,32 @@ class Place(NamedTuple):
         """The requests about a call's answer."""
         return [one.operation_id for one in self.discord.requests if f"/{call.token}/messages" in one.path]
 
+    async def send(self, method: str, path: str, body: Mapping[str, object]) -> None:
+        address = f"{self.discord.api_base_url}/{path}"
+        async with aiohttp.ClientSession() as session, session.request(method, address, json=body) as response:
+            assert response.ok
+
 
 @asynccontextmanager
 async def place(root: Path) -> AsyncIterator[Place]:
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+    async with discord_alone() as server:
         yield Place(server, server.add_user("ana"), root)
-        assert server.violations == []
 
 
 async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    async with AsyncExitStack() as stack:
-        services = Services(settings_in(tmp_path, embedded_workers=0))
-        url = await services.start()
-        stack.push_async_callback(services.stop)
-        store = await connect(url)
-        stack.push_async_callback(store.close)
+    async with embedded(tmp_path) as (_, _, store), place(tmp_path) as here:
         await store.renew_worker(seconds=600)  # so the models are asked, and nobody answers
-        here = await stack.enter_async_context(place(tmp_path))
-        environment = {
-            "DISCORD__TOKEN": TOKEN,
-            "DISCORD__OWNER_ID": str(here.ana.id),
-            "DISCORD__API_BASE_URL": here.discord.api_base_url,
-            "DISCORD__GATEWAY_URL": here.discord.gateway_url,
-            "REDIS__URL": url,
-            "QUEUE__EMBEDDED_WORKERS": "0",
-            "APP__DATA_ROOT": str(tmp_path / "data"),
-            "APP__ARTIFACTS_ROOT": str(tmp_path / "artifacts"),
-        }
+        own = {"DISCORD__OWNER_ID": str(here.ana.id), "REDIS__URL": address(tmp_path)}
+        environment = environment_on(here.discord, **own)
         killed = await start_bot(tmp_path, environment)
         await here.discord.connected(60)
         await here.discord.synced(60)
         hidden = await here.discord.slash(here.ana, "mt score", {"text": "the sun"})
         public = await here.discord.slash(here.ana, "mt generate", {"prompt": "a"})
         await until(lambda: len(here.discord.unresolved) == 2, 60)
-        kept = here.records()
-        modes = {os.stat(path).st_mode & 0o777 for path in here.folder.iterdir()}
+        assert here.records() == sorted(str(call.id) for call in (hidden, public))
+        assert {os.stat(path).st_mode & 0o777 for path in here.folder.iterdir()} == {0o600}
         killed.kill()
         _, first_log = await killed.communicate()
         await here.discord.disconnected()
@@ -102,8 +100,6 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) ->
         await until(lambda: here.records() == [], 60)
         next_bot.terminate()
         _, next_log = await next_bot.communicate()
-        assert kept == sorted(str(call.id) for call in (hidden, public))
-        assert modes == {0o600}
         assert all(AGAIN in shown_text(answer.payload) for answer in answers)
         assert answers[0].payload["flags"] == EPHEMERAL
         assert all(call.token not in (first_log + next_log).decode() for call in (hidden, public))
@@ -111,10 +107,10 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) ->
 
 async def test_command__that_was_answered_or_has_expired_is_left_alone(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        answered, old = await thinking(here), await thinking(here)
+        answered, old = await here.thinking(), await here.thinking()
         for call in (answered, old):
-            address = f"{here.discord.api_base_url}/webhooks/{here.discord.application_id}/{call.token}"
-            await post(f"{address}/messages/@original", {"content": "It is done."}, method="PATCH")
+            path = f"webhooks/{here.discord.application_id}/{call.token}/messages/@original"
+            await here.send("PATCH", path, {"content": "It is done."})
         here.leave(answered)
         here.leave(old, seconds_ago=901)
         (here.folder / "7.json").write_bytes(b'{"token": "half')
@@ -128,7 +124,7 @@ async def test_command__that_was_answered_or_has_expired_is_left_alone(tmp_path:
 
 async def test_answer__after_a_restart_is_sent_until_it_arrives(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        call = await thinking(here)
+        call = await here.thinking()
         here.leave(call, command="train")
         here.discord.fail_next("GET", ORIGINAL, 503)
         here.discord.fail_next("PATCH", ORIGINAL, 429)
@@ -144,7 +140,7 @@ async def test_answer__after_a_restart_is_sent_until_it_arrives(tmp_path: Path) 
 
 async def test_answer__that_discord_takes_no_more_is_forgotten(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        call = await thinking(here)
+        call = await here.thinking()
         here.leave(call)
         here.discord.fail_next("GET", ORIGINAL, Refusal(401, 50027, "Invalid Webhook Token"))
         async with here.bot():
@@ -156,7 +152,7 @@ async def test_answer__that_discord_takes_no_more_is_forgotten(tmp_path: Path) -
 
 async def test_bot__that_ends_meanwhile_leaves_it_to_the_next(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        call = await thinking(here)
+        call = await here.thinking()
         here.leave(call)
         here.discord.fail_next("GET", ORIGINAL, "reset", times=1000)  # as long as the bot lives
         async with here.bot():
@@ -175,18 +171,3 @@ async def test_command__is_answered_also_where_nothing_can_be_written(tmp_path: 
             assert "There is no run yet" in shown_text((await call.reply()).payload)
             await until(lambda: any(line["event"] == "interaction_not_stored" for line in logs))
         here.folder.mkdir()
-
-
-async def thinking(here: Place) -> Call:
-    """A command whose first answer was given by a bot that is gone."""
-    async with here.bot():
-        pass
-    call = await here.discord.slash(here.ana, "mt status", {})
-    address = f"{here.discord.api_base_url}/interactions/{call.id}/{call.token}/callback"
-    await post(address, {"type": 5, "data": {"flags": EPHEMERAL}})
-    return call
-
-
-async def post(address: str, body: dict[str, object], *, method: str = "POST") -> None:
-    async with aiohttp.ClientSession() as session, session.request(method, address, json=body) as response:
-        assert response.ok

@@ -9,6 +9,7 @@ from tests.support.inference import RUN, finished_run
 from tests.support.redis_servers import served, told_server
 from tests.support.waiting import captured_logs, until
 from trainer.config.settings import QueueSettings
+from trainer.contracts.base import changed
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
@@ -36,8 +37,8 @@ async def test_texts__are_on_the_disk_until_they_expire_and_no_longer(tmp_path: 
     finished_run(tmp_path)
     settings = settings_in(tmp_path)
     short: dict[str, object] = {"embedded_workers": 1, "result_ttl_seconds": 3, "chat_ttl_seconds": 3}
-    of_worker: dict[str, object] = {"queue": QueueSettings.model_validate(short)}
-    services = Services(settings.model_copy(update=of_worker))  # which says how long an answer is kept
+    # the worker says how long an answer is kept
+    services = Services(changed(settings, queue=QueueSettings.model_validate(short)))
     queue = await JobQueue.connect(settings, await services.start())
     await queue.inference.ask(RUN, ScoreRequest(text=SCORED))
     assert SCORED in kept_on_disk(tmp_path)
@@ -86,9 +87,7 @@ async def test_redis_down_or_refusing_a_rewrite__is_logged_and_retried(tmp_path:
         presence = Presence(settings, store, await own_info(settings))
         unseen = await logged_by(presence.show(lambda: False, lambda: None))
         await store.close()
-    assert refused == "aof_rewrite_forbidden"
-    assert away == "aof_rewrite_failed"
-    assert unseen == "worker_presence_failed"
+    assert (refused, away, unseen) == ("aof_rewrite_forbidden", "aof_rewrite_failed", "worker_presence_failed")
 
 
 async def logged_by(work: Coroutine[None, None, None]) -> str:

@@ -13,11 +13,10 @@ async def train_and_cancel(here: Place, user: User, epochs: int, final: str) -> 
     known = set(here.runs())
     answer = await here.ask(user, "train", {"corpus": "languages", "epochs": epochs})
     (run,) = set(here.runs()) - known
-    channel = here.discord.dm_channel(user)
-    card = await here.discord.wait_for_message(channel, run.name)
+    card = await here.message(user, run.name)
     shown = shown_text(card.payload)
     await here.ask(user, "cancel", {"run": run.name})
-    await here.discord.wait_for_message(channel, final, after=card)
+    await here.discord.wait_for_message(card.channel, final, after=card)
     return answer.text, shown
 
 
@@ -41,5 +40,4 @@ async def test_messages__are_in_the_language_of_their_reader(tmp_path: Path) -> 
             (reader, "Тест **1,000** нат/токен · 1,50 бит/символ · перплексия 2,72"),
             (here.bob, "Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72"),
         ):
-            ended = await here.discord.wait_for_message(here.discord.dm_channel(user), "languages-ru · result")
-            assert figures in shown_text(ended.payload)
+            assert figures in shown_text((await here.message(user, "languages-ru · result")).payload)

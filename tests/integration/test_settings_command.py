@@ -7,7 +7,7 @@ from bot.people.user_settings import UserSettings, UserSettingsStore
 from local_discord import Upload
 from local_discord.state import Call
 from local_discord.wire import Json, mapping, rows, text
-from tests.support.bot import TEXT, place, read
+from tests.support.bot import TEXT, place
 from tests.support.inference import finished_run
 from tests.support.stopped_runs import stopped_run
 from tests.support.waiting import captured_logs
@@ -16,23 +16,23 @@ from tests.support.waiting import captured_logs
 def lists(form: Json) -> dict[str, dict[str, bool]]:
     """The options of each list of a form, and whether they are selected."""
     found = [mapping(part["component"]) for part in rows(form["components"])]
-    return {text(one["custom_id"]): selected(rows(one["options"])) for one in found}
-
-
-def selected(options: list[Json]) -> dict[str, bool]:
-    return {text(option["value"]): option.get("default") is True for option in options}
+    return {
+        text(one["custom_id"]): {text(row["value"]): row.get("default") is True for row in rows(one["options"])}
+        for one in found
+    }
 
 
 async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.story(here.bob).start().complete()
         call = await here.discord.slash(here.bob, "mt settings")
-        form = lists(await call.form())
-        assert form["language"] == {"default": True, "en": False, "tr": False, "ru": False}
-        assert form["notify"] == {"dm": True, "here": False, "off": False}
-        assert form["default_run"] == {"default": True, "char_lstm-1": False}
-        assert form["unit"] == {"bits": True, "nats": False}
-        saved = await read(await here.discord.submit_modal(call, {"unit": "nats", "notify": "off", "language": "tr"}))
+        assert lists(await call.form()) == {
+            "language": {"default": True, "en": False, "tr": False, "ru": False},
+            "notify": {"dm": True, "here": False, "off": False},
+            "default_run": {"default": True, "char_lstm-1": False},
+            "unit": {"bits": True, "nats": False},
+        }
+        saved = await here.submit(call, {"unit": "nats", "notify": "off", "language": "tr"})
         assert "Ayarlar kaydedildi" in saved.text and "Nat" in saved.text
         expected = UserSettings(language="tr", notify="off", unit="nats")
         assert here.bot.user_settings.of(here.bob.id) == expected
@@ -68,28 +68,21 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
             call = await here.discord.slash(here.bob, f"mt {command}")
             return call, await call.form()
 
-        _, before = await form_of("score")
-        other = "lstm-1" if "lstm-2" in text(before["custom_id"]) else "lstm-2"
+        before = text((await form_of("score"))[1]["custom_id"])
+        assert before.endswith(":summary-bits-5")
+        other = "lstm-1" if "lstm-2" in before else "lstm-2"
         await here.bot.index.refresh()
         call, _ = await form_of("settings")
-        saved = await read(await here.discord.submit_modal(call, {"default_run": other, "unit": "nats"}))
-        _, after = await form_of("score")
-        assert text(before["custom_id"]).endswith(":summary-bits-5")
-        assert text(after["custom_id"]) == f"mt:score:{other}:summary-nats-5"
+        saved = await here.submit(call, {"default_run": other, "unit": "nats"})
         assert "Default run: **" in saved.text
+        assert (await form_of("score"))[1]["custom_id"] == f"mt:score:{other}:summary-nats-5"
         call, again = await form_of("settings")
-        assert lists(again)["default_run"] == {
-            "default": False,
-            "lstm-1": other == "lstm-1",
-            "lstm-2": other == "lstm-2",
-        }
-        gone = here.bot.queue.runs.get(other)
-        await here.bot.queue.delete(gone.run_id)
+        chosen = {name: name == other for name in ("default", "lstm-1", "lstm-2")}
+        assert lists(again)["default_run"] == chosen
+        await here.bot.queue.delete(other)
         await here.bot.index.refresh()
-        _, without = await form_of("score")
-        assert other not in text(without["custom_id"])
-        refused = await read(await here.discord.submit_modal(call, {}))
-        assert "There is no run" in refused.text
+        assert other not in text((await form_of("score"))[1]["custom_id"])
+        assert "There is no run" in (await here.submit(call, {})).text
 
 
 async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path) -> None:
@@ -108,20 +101,18 @@ async def test_notify__of_the_settings_is_that_of_each_way_to_start_a_run(tmp_pa
         old = await stopped_run(tmp_path, "failed", user_id=here.bob.id)
         text_message = here.discord.say(here.bob, hall, "Look!", Upload("cats.txt", TEXT))
         opened = await here.discord.choose(here.bob, text_message, "Train on attachment")
-        attached = await read(await here.discord.submit_modal(opened, {}))
+        attached = await here.submit(opened, {})
         resumed = await here.ask(here.bob, "resume", {"run": old.run_id})
-        shown = await (await here.discord.slash(here.bob, "mt status", {"run": old.run_id})).reply()
-        retried = await read(await here.discord.click(here.bob, shown, f"mt:retry:{old.run_id}"))
-        silent = here.bot.notifier.watched_by(here.bob.id)
+        shown = await here.reply(here.bob, "status", {"run": old.run_id})
+        for one in (attached, resumed, await here.click(here.bob, shown, f"mt:retry:{old.run_id}")):
+            assert "⏳ Queued" in one.text and "`/mt status` shows the progress." in one.text
+        assert here.bot.notifier.watched_by(here.bob.id) == []
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": 1})
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": 2, "notify": "dm"})
         [watched] = here.bot.notifier.watched_by(here.bob.id)
+        assert here.bot.queue.runs.get(watched).record().effective.seed == 2
         await here.bot.user_settings.save(here.bob.id, UserSettings(notify="here"))
         opened = await here.discord.choose(here.bob, text_message, "Train on attachment")
-        loud = await read(await here.discord.submit_modal(opened, {"epochs": "2"}))
-        card = await here.discord.wait_for_message(hall, "Queued")
-    assert all("⏳ Queued" in one.text for one in (attached, resumed, retried, loud))
-    assert all("`/mt status` shows the progress." in one.text for one in (attached, resumed, retried))
-    assert silent == [] and here.bot.queue.runs.get(watched).record().effective.seed == 2
-    assert card.visible_to is None
-    assert "A card in this channel shows the progress." in loud.text
+        loud = await here.submit(opened, {"epochs": "2"})
+        assert "⏳ Queued" in loud.text and "A card in this channel shows the progress." in loud.text
+        assert (await here.discord.wait_for_message(hall, "Queued")).visible_to is None
