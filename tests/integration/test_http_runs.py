@@ -113,7 +113,7 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
     assert seen[-1] == await here.queue.status(run_id)
 
 
-async def test_training__with_wait_is_answered_with_its_end_and_losses_of_its_epochs(here: Site) -> None:
+async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here: Site) -> None:
     answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1, batch_size=1))
     short = answer.record(RunStatus)
     assert (short.label, short.owner) == ("text", "root"), "the name of its corpus, and that of the key"
