@@ -79,7 +79,8 @@ def matrix_row(listener: str, text: str, mode: ScoringMode, factor: float = 1.0)
     value, native = factor * excess(listener, text), _NATIVE[text]
     fields = _cell(listener, text, mode) | _interval(value, 0.0 if listener == text else _HALF_WIDTH)
     fields |= {"cross_entropy": native + value, "native_cross_entropy": native, "excess_cross_entropy": value}
-    return MatrixRow.model_validate({**fields, "fraction_scored": 0.9125, "n_scored": 14_600})
+    fields |= {"fraction_scored": 0.9125, "n_scored": 14_600}
+    return MatrixRow.model_validate(fields)
 
 
 def _cell(listener: str, text: str, mode: ScoringMode) -> Fields:
@@ -93,24 +94,24 @@ def _interval(value: float, half: float = _HALF_WIDTH) -> Fields:
 def listeners_row(text: str, mode: ScoringMode, a: str, b: str, factor: float) -> ListenersRow:
     difference = factor * (excess(a, text) - excess(b, text))
     fields: Fields = {"text_language": text, "listener_a": a, "listener_b": b, "scoring_mode": mode}
-    return ListenersRow.model_validate({**fields, "difference": difference, **_interval(difference)})
+    fields |= {"difference": difference, **_interval(difference)}
+    return ListenersRow.model_validate(fields)
 
 
 def asymmetry_row(mode: ScoringMode, a: str, b: str, factor: float) -> AsymmetryRow:
     asymmetry = factor * (excess(a, b) - excess(b, a))
-    fields: Fields = {"language_a": a, "language_b": b, "scoring_mode": mode, **_interval(asymmetry)}
-    fields |= {"excess_a_on_b": factor * excess(a, b), "excess_b_on_a": factor * excess(b, a)}
-    return AsymmetryRow.model_validate({**fields, "asymmetry": asymmetry})
+    fields: Fields = {"language_a": a, "language_b": b, "scoring_mode": mode, "asymmetry": asymmetry}
+    fields |= {"excess_a_on_b": factor * excess(a, b), "excess_b_on_a": factor * excess(b, a), **_interval(asymmetry)}
+    return AsymmetryRow.model_validate(fields)
 
 
 def model_tables(model: str, kind: TextKind) -> ModelTables:
     factor, ordered = _FACTORS[model], sorted(LANGUAGES)
     pairs = [(mode, a, b) for mode in MODES for a, b in combinations(ordered, 2)]
+    triples = [(text, mode, a, b) for text in ordered for mode, a, b in pairs if text not in (a, b)]
     tables = Tables(
         matrix=tuple(matrix_row(a, b, mode, factor) for mode, a, b in product(MODES, LANGUAGES, LANGUAGES)),
-        listeners=tuple(
-            listeners_row(text, *pair, factor) for text, pair in product(ordered, pairs) if text not in pair[1:]
-        ),
+        listeners=tuple(listeners_row(*triple, factor) for triple in triples),
         asymmetry=tuple(asymmetry_row(*pair, factor) for pair in pairs),
     )
     tree = tuple(TreeJoin(left=join.left, right=join.right, height=factor * join.height) for join in JOINS)
@@ -119,17 +120,19 @@ def model_tables(model: str, kind: TextKind) -> ModelTables:
 
 def seed_row(model: str, kind: TextKind, mode: ScoringMode, listener: str, text: str) -> SeedRow:
     value, is_random = _FACTORS[model] * excess(listener, text), model != TRIGRAM
-    fields = {"model": model, "kind": kind, "n_seeds": len(SEEDS) if is_random else 1, **_cell(listener, text, mode)}
+    fields: Fields = {"model": model, "kind": kind, "n_seeds": len(SEEDS) if is_random else 1}
+    fields |= {**_cell(listener, text, mode), "excess_mean": value}
     fields |= {"cross_entropy_mean": _NATIVE[text] + value, "cross_entropy_sd": _SD if is_random else None}
-    fields |= {"excess_mean": value, "excess_sd": (0.0 if listener == text else _SD) if is_random else None}
+    fields |= {"excess_sd": (0.0 if listener == text else _SD) if is_random else None}
     return SeedRow.model_validate(fields)
 
 
 def perplexity_row(model: str, kind: TextKind, mode: ScoringMode, listener: str, text: str) -> PerplexityRow:
     nats, is_random = _NATIVE[text] + _FACTORS[model] * excess(listener, text), model != TRIGRAM
-    fields = {"model": model, "kind": kind, "n_seeds": len(SEEDS) if is_random else 1, **_cell(listener, text, mode)}
-    fields |= {"perplexity_sd": _PERPLEXITY_SD if is_random else None, "n_scored": 14_600}
-    return PerplexityRow.model_validate({**fields, "cross_entropy": nats, "perplexity": exp(nats)})
+    fields: Fields = {"model": model, "kind": kind, "n_seeds": len(SEEDS) if is_random else 1, "n_scored": 14_600}
+    fields |= {**_cell(listener, text, mode), "perplexity_sd": _PERPLEXITY_SD if is_random else None}
+    fields |= {"cross_entropy": nats, "perplexity": exp(nats)}
+    return PerplexityRow.model_validate(fields)
 
 
 def curve_row(model: str, language: str, seed: int) -> CurveRow:
@@ -137,7 +140,8 @@ def curve_row(model: str, language: str, seed: int) -> CurveRow:
     fields: Fields = {"model": model, "language": language, "seed": seed, "phase": "single", "steps": 3020}
     fields |= {"run_id": f"char_lstm-20261120-{model}{language}{seed}", "epochs": 5, "early_stopped": seed == 2}
     fields |= {"initial_val_loss": 3.55, "best_val_loss": best, "test_loss": best + 0.02, "auc": best + 0.3}
-    return CurveRow.model_validate({**fields, "test_perplexity": 6.2, "bits_per_char": 2.5})
+    fields |= {"test_perplexity": 6.2, "bits_per_char": 2.5}
+    return CurveRow.model_validate(fields)
 
 
 _JOINED = "Passages: the gap is 0.440 nats, and the tree joins every branch first."
@@ -151,7 +155,8 @@ VALIDITY = Validity(
 )
 _TEST: Fields = {"model": "lstm", "kind": "passages", "mode": "skip", "statistic": "spearman", "pairs": "all"}
 _TEST |= {"n_languages": 4, "n_pairs": 12, "n_permutations": 24, "p_holm": None, "is_primary": True}
-_PRIMARY = Correlation.model_validate({**_TEST, "r": -0.79, "p": 1 / 12})
+_TEST |= {"r": -0.79, "p": 1 / 12}
+_PRIMARY = Correlation.model_validate(_TEST)
 _FEW: Fields = {"model": "gru", "pairs": "across_branches", "n_languages": 2, "n_pairs": 2, "n_permutations": 2}
 CORRELATIONS = (
     changed(_PRIMARY, statistic="pearson", r=-0.812345, p=1 / 24, p_holm=1 / 12, is_primary=False),
@@ -165,7 +170,8 @@ def finished_experiment() -> ExperimentResult:
     kinds: tuple[TextKind, ...] = ("passages", "held_out")
     cells = list(product(MODELS, kinds, MODES, LANGUAGES, LANGUAGES))
     fields: Fields = {"model": "lstm", "listener_language": "fi", "seed": 1, "character": "ɯ", "count": 120}
-    replacement = Replacement.model_validate({**fields, "replacement": "u", "distance": 2.0})
+    fields |= {"replacement": "u", "distance": 2.0}
+    replacement = Replacement.model_validate(fields)
     return ExperimentResult(
         experiment_id=EXPERIMENT,
         name="turkic",
