@@ -112,7 +112,7 @@ def test_validity__fails_where_it_is_not() -> None:
     assert "does not join" in found["held_out"].message
 
 
-def test_validity__of_a_positive_gap_needs_the_tree_and_controls_are_optional() -> None:
+def test_validity__of_a_positive_gap_needs_the_tree_and_no_controls() -> None:
     distances = {**measured(0.5, 1.0, 2.0).distances, ("az", "kk"): 0.1, ("kk", "az"): 0.1}
     tree = average_linkage(LANGUAGES, distances)
     [passages, _] = validity({"passages": Measured(distances, tree)}, "passages", FAMILY).checks
