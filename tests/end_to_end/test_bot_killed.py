@@ -26,14 +26,13 @@ EDIT_INTERVAL_SECONDS = 1.0
 MESSAGES = "/channels/{channel_id}/messages"
 
 
-@pytest.mark.parametrize(("kills", "kills_before_the_end"), [(5, 3), pytest.param(10, 8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "kills_before_the_end"), [(4, 2), pytest.param(10, 8, marks=pytest.mark.slow)])
 async def test_bot_killed_repeatedly__keeps_one_card_and_one_final_message(
     tmp_path: Path, kills: int, kills_before_the_end: int
 ) -> None:
     text, chance = some_text(3000), random.Random(7)
     add_corpus(tmp_path, text)
-    settings = settings_in(tmp_path)
-    services = Services(settings)
+    services = Services(settings := settings_in(tmp_path))
     url = await services.start()
     store = await connect(url)
     try:
@@ -94,9 +93,8 @@ async def test_bot_killed_repeatedly__keeps_one_card_and_one_final_message(
             assert told(server, server.dm_channel(bob)) == []
             mentions = [one for one in all_told(server, home.channels[0]) if CLOSED in shown_text(one.payload)]
             assert [one.content for one in mentions] == [f"<@{bob.id}>"]
-            assert [watcher.closed_place for watcher in read_ledger(run).watchers if watcher.user_id == bob.id] == [
-                "dm"
-            ]
+            of_bob = [watcher for watcher in read_ledger(run).watchers if watcher.user_id == bob.id]
+            assert [watcher.closed_place for watcher in of_bob] == ["dm"]
         assert server.violations == []
         stream: Awaitable[object] = store.redis.xrange(keys.EVENT_STREAM)
         events = (run.path / "events.jsonl").read_text(encoding="utf-8") + repr(await stream)
