@@ -16,16 +16,17 @@ from tests.support import ROOT, add_corpus, some_text, twin
 from tests.support.lab import running_worker
 from tests.support.measured_runs import line_losses
 from tests.support.run_shell import Shell, sets, shell_fixture
+from tests.support.runs import ended as end
 from tests.support.runs import record
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.unit.export.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
-from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed, now
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import FinalState, RunStatus, TrainRequest
+from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.export.verification import Verification
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader
@@ -47,9 +48,6 @@ class Report(BaseModel):
     ok: bool
     checks: list[Check]
 
-    def named(self) -> dict[str, Check]:
-        return {check.name: check for check in self.checks}
-
 
 class Listed(BaseModel):
     """The answer of `mt runs --json`."""
@@ -57,25 +55,7 @@ class Listed(BaseModel):
     runs: list[RunStatus]
 
 
-def finish(run: RunDirectory, end: FinalState, error: RunError | None = None, **fields: object) -> RunDirectory:
-    with run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), end, error=error).model_copy(update=fields))
-    return run
-
-
-def test_runs__newest_first_by_status_and_so_many(shell: Shell) -> None:
-    *_, last = [shell.runs.create(record(name)) for name in ("a", "b", "c")]
-    finish(last, "cancelled")
-    for words, expected in {
-        (): [("c", "cancelled"), ("b", "queued"), ("a", "queued")],
-        ("--status", "queued", "--limit", "1"): [("b", "queued")],
-        ("--status", "failed"): [],
-    }.items():
-        assert [(one.run_id, one.status) for one in shell.read(Listed, "runs", *words).runs] == expected
-    assert shell.type("runs", "--status", "failed") == "No run has this status.\n"
-
-
-def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
+def test_runs__are_listed_newest_first_with_loss_and_label(shell: Shell) -> None:
     assert f"No runs yet in '{shell.folder}/artifacts'. Start one with: mt train --corpus demo" in shell.type("runs")
     done, waiting = shell.add_finished_run(), record("waiting")
     effective = changed(waiting.effective, label="[red]a :smile: name")
@@ -83,9 +63,17 @@ def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
     head, first, second = shell.type("runs").splitlines()
     assert head.split() == ["run", "status", "family", "progress", "best", "validation", "created", "label"]
     assert first.startswith("waiting ") and first.endswith("  [red]a :smile: name")
-    assert second.startswith(
-        f"{done.run_id}  completed  char_lstm  100 %     {done.completed_manifest().metrics.best:.3f}"
-    )
+    best = f"{done.completed_manifest().metrics.best:.3f}"
+    assert second.startswith(f"{done.run_id}  completed  char_lstm  100 %     {best}")
+    end(shell.runs.create(changed(waiting, run_id="last", created_at=now())), "cancelled")
+    for words, expected in {
+        (): [("last", "cancelled"), ("waiting", "queued"), (done.run_id, "completed")],
+        ("--limit", "2"): [("last", "cancelled"), ("waiting", "queued")],
+        ("--status", "queued", "--limit", "1"): [("waiting", "queued")],
+        ("--status", "failed"): [],
+    }.items():
+        assert [(one.run_id, one.status) for one in shell.read(Listed, "runs", *words).runs] == expected
+    assert shell.type("runs", "--status", "failed") == "No run has this status.\n"
 
 
 def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None:
@@ -120,14 +108,6 @@ def test_status__without_a_worker_or_a_server_reads_the_disk(shell: Shell, monke
     assert shell.error("status", run.run_id).code is ErrorCode.CONFIG_INVALID
 
 
-def test_status__of_a_failed_run_has_its_code(shell: Shell) -> None:
-    error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
-    run = finish(shell.runs.create(record()), "failed", error)
-    assert shell.status(run).error == error
-    table = shell.type("status", run.run_id)
-    assert "It crashed." in table and "CRASH_LOOP" in table
-
-
 def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) -> None:
     run = shell.runs.create(record())
     assert shell.type("logs", run.run_id) == "" and "no log yet" in shell.err
@@ -148,13 +128,16 @@ def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) ->
     ]
     assert shell.type("logs", run.run_id, "--json").splitlines() == lines
     assert shell.type("logs", run.run_id, "--json", "--tail", "1").splitlines() == lines[-1:]
-    finish(run, "completed")
+    end(run, "completed")
     assert shell.type("logs", run.run_id, "--follow", "--json", "--tail", "1").splitlines() == lines[-1:]
 
 
-def test_logs__of_a_run_that_crashed_end_with_its_last_lines(shell: Shell) -> None:
+def test_failed_run__shows_its_code_and_the_last_lines_of_its_process(shell: Shell) -> None:
     last = ("Fatal Python error: Aborted\n", "\x1b[2J\n")
-    run = finish(shell.runs.create(record()), "failed", last_lines=last)
+    run = end(shell.runs.create(record()), "failed", code=ErrorCode.CRASH_LOOP, last_lines=last)
+    error, table = shell.status(run).error, shell.type("status", run.run_id)
+    assert error is not None and (error.code, error.message) == (ErrorCode.CRASH_LOOP, "It failed.")
+    assert "It failed." in table and "CRASH_LOOP" in table
     title, *shown = shell.type("logs", run.run_id).splitlines()
     assert title == "The last lines of its error output:"
     assert shown == ["Fatal Python error: Aborted", '"\\u001b[2J"']
@@ -271,11 +254,11 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert "last heartbeat" in shell.type("status", first.run_id)
         assert (waiting.status, waiting.queue_position) == ("queued", 2)  # behind the one that trains
         assert "(position 2 in the queue)" in shell.type("status", second.run_id)
-        checks = shell.read(Report, "doctor").named()
-        assert checks["worker"].message == "At least one is running."
-        assert checks["redis"].message == "It responds; AOF is on (appendfsync always), eviction off."
-        assert checks["server"].message.endswith("; it is running.")
-        assert first.run_id in checks["runs"].message and second.run_id in checks["runs"].message
+        checks = {check.name: check.message for check in shell.read(Report, "doctor").checks}
+        assert checks["worker"] == "At least one is running."
+        assert checks["redis"] == "It responds; AOF is on (appendfsync always), eviction off."
+        assert checks["server"].endswith("; it is running.")
+        assert first.run_id in checks["runs"] and second.run_id in checks["runs"]
         assert f"{second.run_id} is cancelled." in shell.type("cancel", second.run_id)
         with shell.start("logs", first.run_id, "--follow", "--json", "--tail", "100000") as follow:
             assert shell.read(RunStatus, "cancel", first.run_id).run_id == first.run_id

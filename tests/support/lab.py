@@ -112,7 +112,7 @@ def running_worker(folder: Path) -> Iterator[None]:
         yield
     finally:
         worker.terminate()
-        worker.wait(PATIENCE_SECONDS)
+        assert worker.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.fixture(scope="session", name="lab")
