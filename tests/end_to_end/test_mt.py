@@ -52,19 +52,20 @@ RUNS = {
 }
 
 
-@pytest.fixture(name="shown_run", scope="module")
-def shown_run_fixture() -> list[str]:
-    """The id of the run that several tests ask, once the first has trained it."""
-    return []
+@pytest.fixture(name="shown", scope="module")
+def shown_fixture() -> dict[str, str]:
+    """What was shown of the training of the run that several tests ask, by its id, once the first has trained it."""
+    return {}
 
 
 @pytest.fixture(name="run_id")
-def run_id_fixture(lab_shell: Shell, shown_run: list[str]) -> str:
-    if not shown_run:
+def run_id_fixture(lab_shell: Shell, shown: dict[str, str]) -> str:
+    if not shown:
         lab_shell.write("mine.txt", some_text(80))
         config = str(ROOT / "configs" / "char_lstm_ipa.yaml")
-        shown_run.append(lab_shell.train(config, "--corpus", "mine.txt").run_id)
-    return shown_run[0]
+        out = lab_shell.type("train", *TINY, config, "--corpus", "mine.txt")
+        shown[lab_shell.runs.all()[0].run_id] = out
+    return next(iter(shown))
 
 
 def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id: str) -> None:
@@ -95,10 +96,11 @@ def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id:
 
 def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shell: Shell) -> None:
     shell = lab_shell
-    config = BLOCKS.replace("corpus: demo", "corpus: text").replace("logging: {}\nrun:\n", EXPERIMENT)
-    shell.write("x.yaml", config)
+    config = BLOCKS.replace("training_corpus: demo", "training_corpus: own.txt")  # which is beside the file
+    file = str(shell.write("folder/x.yaml", config.replace("logging: {}\nrun:\n", EXPERIMENT)))
+    shell.write("folder/own.txt", some_text())
     unused = "mt: Ignored settings: `training.output_dir`, `logging.max_log_files`, `logging.profile_performance`. "
-    first = shell.train("x.yaml")
+    first = shell.train(file)
     assert shell.err.startswith(unused)
     manifest = first.completed_manifest()
     steps = scheduled_steps(RULE, total_steps=manifest.steps, steps_per_epoch=manifest.steps // 2)
@@ -110,7 +112,7 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
     assert first.logs.read_bytes() == b"", "nothing was worth a warning"
     assert {f"checkpoints/scheduled/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
     stop_before_its_end(first, steps)
-    second = shell.train("x.yaml")
+    second = shell.train(file)
     assert f" resumes {first.run_id}." in shell.err
     kept = {file.path: file for file in manifest.files if file.path.endswith(".safetensors")}
     assert {f.path: f for f in second.completed_manifest().files if f.path in kept} == kept
@@ -132,10 +134,8 @@ def stop_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:
             finish_run(run, events, manifest_of(run.record(), "cancelled"))
 
 
-def test_people__read_tables_and_what_to_do_next(lab_shell: Shell) -> None:
-    shell = lab_shell
-    out = shell.type("train", *TINY, "--corpus", "text")
-    run_id = shell.runs.all()[0].run_id
+def test_people__read_tables_and_what_to_do_next(lab_shell: Shell, run_id: str, shown: dict[str, str]) -> None:
+    shell, out = lab_shell, shown[run_id]
     assert "bits per character" in out and f"next: mt generate {run_id}" in out
     assert "top-1, top-5" in shell.type("eval", run_id)
     assert "perplexity" in shell.type("score", run_id, "abc", "--detail-level", "per_char")
@@ -193,12 +193,6 @@ def test_failed_run__exit_code_says_whose_fault_it_was(lab_shell: Shell) -> None
     assert "diverged" in lab_shell.type("train", *TINY, "--corpus", "text", *wild, code=1)
 
 
-def test_yaml_beside_its_text__is_found_from_anywhere(lab_shell: Shell) -> None:
-    lab_shell.write("folder/own.txt", some_text())
-    file = lab_shell.write("folder/x.yaml", BLOCKS.replace("training_corpus: demo", "training_corpus: own.txt"))
-    lab_shell.train(str(file))
-
-
 def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     add_corpus(shell.folder, some_text())
     err = interrupt(shell, signal.SIGINT, "train", *LONG)
@@ -207,8 +201,6 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     assert err.endswith(paused)
     before = run.follow().refresh()
     assert (before.status, before.message) == ("paused", "Paused until it is resumed.")
-    shell.train("--corpus", "text")  # a later run does not wait for a paused one
-    assert run.follow().refresh() == before, "no worker starts it again"
     assert f"{run.run_id}  paused" in shell.type("queue")
     assert f"{run.run_id}  paused" in shell.type("runs", "--status", "paused")
     assert interrupt(shell, signal.SIGTERM, "resume", run.run_id).endswith(paused)
@@ -295,25 +287,6 @@ def test_up_without_a_token__says_what_is_missing(shell: Shell) -> None:
     out, err = up.communicate(timeout=PATIENCE_SECONDS)
     assert (up.wait(), out, "DISCORD__TOKEN is not set" in err) == (2, "", True)
     assert "`.env`" in err and "`mt up --no-discord`" in err
-
-
-def test_worker__with_a_wrong_redis_says_so(shell: Shell) -> None:
-    worker = shell.start("worker", REDIS__URL="redis://127.0.0.1:1/0")
-    _, err = worker.communicate(timeout=PATIENCE_SECONDS)
-    assert worker.wait() == 1 and "No Redis answers at `REDIS__URL`" in err
-
-
-def test_worker__alone_serves_the_data_root_until_it_is_told_to_end(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_corpus(shell.folder, some_text())
-    worker = shell.start("worker")
-    monkeypatch.setenv("QUEUE__EMBEDDED_WORKERS", "0")
-    shell.train("--corpus", "text")
-    worker.send_signal(signal.SIGTERM)
-    _, err = worker.communicate(timeout=PATIENCE_SECONDS)
-    assert worker.wait() == 0 and "worker_ready" in err
-    assert asyncio.run(gone(shell.folder))
 
 
 def test_loss__of_a_split_is_one_number_wherever_it_is_shown(lab_shell: Shell) -> None:
