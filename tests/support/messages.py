@@ -68,15 +68,20 @@ RUN = "char_lstm-20261120-0a1b2c"
 HASH = "a" * 64
 
 Make = Callable[[str], discord.Embed]
+_RECORD, _FINISHED = run_record(), finished_experiment()
+_COMPARED = [measured(name) for name in "abcd"]
+_ONE, _OTHER = (
+    measured(sign, corpus=CorpusRef(name=sign, sha256=sign * 64, bytes=1)).manifest.effective for sign in "12"
+)
+_DIFFERENCES = tuple(differences(_ONE, _OTHER))
 
 
 def record_of(given: str) -> RunRecord:
     """A run with a text in place of every name that a user chooses."""
-    record = run_record()
     corpus: dict[str, object] = {"name": given or "x"}
-    named: dict[str, object] = {"label": given, "corpus": record.effective.corpus.model_copy(update=corpus)}
-    values: dict[str, object] = {"effective": record.effective.model_copy(update=named)}
-    return record.model_copy(update=values)
+    named: dict[str, object] = {"label": given, "corpus": _RECORD.effective.corpus.model_copy(update=corpus)}
+    values: dict[str, object] = {"effective": _RECORD.effective.model_copy(update=named)}
+    return _RECORD.model_copy(update=values)
 
 
 def status_of(tell: Callable[[Story], Story]) -> RunStatus:
@@ -141,15 +146,8 @@ def final(given: str) -> discord.Embed:
 
 def compared(given: str) -> discord.Embed:
     named: dict[str, object] = {"effective": record_of(given[:64]).effective}
-    one, *others = (measured(name) for name in "abcd")
-    labelled = [one._replace(manifest=one.manifest.model_copy(update=named)) for one in (one, *others)]
+    labelled = [each._replace(manifest=each.manifest.model_copy(update=named)) for each in _COMPARED]
     return compare_answer(compare(labelled, split="test"))
-
-
-def differing(given: str) -> discord.Embed:
-    one = measured("a", corpus=CorpusRef(name="one", sha256="1" * 64, bytes=1)).manifest.effective
-    other = measured("b", corpus=CorpusRef(name="two", sha256="2" * 64, bytes=1)).manifest.effective
-    return differences_answer(record_of(given), record_of(given), differences(one, other), lambda name: given)
 
 
 def tokenizer(given: str, state: str) -> TokenizerStatus:
@@ -213,7 +211,9 @@ MESSAGES: Mapping[str, Make] = {
     "chat": chatted,
     "predict": predicted,
     "compare": compared,
-    "differences": differing,
+    "differences": lambda given: differences_answer(
+        record_of(given), record_of(given), _DIFFERENCES, lambda name: given
+    ),
     "evaluating": lambda given: evaluating_answer(record_of(given), f"corpus {plain(given)}"),
     "corpora": lambda given: corpora_page([OVERVIEW._replace(name=given, languages=(given,))], total=1, page=""),
     "corpus": lambda given: corpus_answer(
@@ -244,6 +244,6 @@ MESSAGES: Mapping[str, Make] = {
         named_experiment(experiment_status("running", "completed", "running", "queued"), given)
     ),
     "finished experiment": lambda given: experiment_card(
-        named_experiment(experiment_status("completed"), given), finished_experiment()
+        named_experiment(experiment_status("completed"), given), _FINISHED
     ),
 }
