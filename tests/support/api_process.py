@@ -18,7 +18,6 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.services.embedded import die_with_parent
 
 KEY = "key-of-the-tests-0123456789"
-_UNLIMITED = "1000000"
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
@@ -46,7 +45,7 @@ def api_process(folder: Path, **environment: str) -> Iterator[ApiProcess]:
     settings = {
         "HTTP__PORT": "0",
         "SECURITY__API_KEYS": f"tests:admin:{KEY}",
-        "LIMITS__MAX_CONCURRENT_REQUESTS": _UNLIMITED,
+        "LIMITS__MAX_CONCURRENT_REQUESTS": "1000000",
         **environment,
     }
     log = folder / "api.log"

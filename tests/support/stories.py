@@ -58,19 +58,9 @@ class Story:
         return self._append(
             MetricsConfig,
             "config",
-            model_family="char_lstm",
-            model_size=None,
-            total_epochs=5,
-            total_steps=TOTAL_STEPS,
-            batch_size=64,
-            learning_rate=2e-3,
-            params=1000,
-            vocab_size=43,
-            device="cpu",
-            precision="fp32",
-            threads=1,
-            tokenizer_id="tok",
-            leaks=leaks or {},
+            **{"model_family": "char_lstm", "model_size": None, "total_epochs": 5, "total_steps": TOTAL_STEPS},
+            **{"batch_size": 64, "learning_rate": 2e-3, "params": 1000, "vocab_size": 43, "device": "cpu"},
+            **{"precision": "fp32", "threads": 1, "tokenizer_id": "tok", "leaks": leaks or {}},
         )
 
     def read_corpus(self) -> "Story":
@@ -79,27 +69,16 @@ class Story:
 
     def step(self, step: int, train_loss: float, val_loss: float | None = None, margin: float | None = None) -> "Story":
         """A step of a run with two tokens per character, so bits/char = 2 loss / ln 2."""
+        val_bits = None if val_loss is None else 2 * val_loss / log(2)
         return self._append(
             MetricsProgress,
             f"progress-{step}",
-            epoch=1 + step * 5 // (TOTAL_STEPS + 1),
-            total_epochs=5,
-            step=step,
-            total_steps=TOTAL_STEPS,
-            progress=100 * step / TOTAL_STEPS,
-            train_loss=train_loss,
-            train_perplexity=1.0,
-            learning_rate=2e-3,
-            grad_norm=1.0,
-            tokens_per_second=2000.0,
-            chars_per_second=1000.0,
-            eta_seconds=60.0,
-            val_loss=val_loss,
-            best_val_loss=val_loss,
-            best_val_margin=margin,
-            train_bits_per_char=2 * train_loss / log(2),
-            val_bits_per_char=None if val_loss is None else 2 * val_loss / log(2),
-            best_val_bits_per_char=None if val_loss is None else 2 * val_loss / log(2),
+            **{"epoch": 1 + step * 5 // (TOTAL_STEPS + 1), "total_epochs": 5, "step": step, "total_steps": TOTAL_STEPS},
+            **{"progress": 100 * step / TOTAL_STEPS, "train_loss": train_loss, "train_perplexity": 1.0},
+            **{"learning_rate": 2e-3, "grad_norm": 1.0, "tokens_per_second": 2000.0, "chars_per_second": 1000.0},
+            **{"eta_seconds": 60.0, "val_loss": val_loss, "best_val_loss": val_loss, "best_val_margin": margin},
+            **{"train_bits_per_char": 2 * train_loss / log(2), "val_bits_per_char": val_bits},
+            best_val_bits_per_char=val_bits,
         )
 
     def checkpoint(self, step: int) -> "Story":

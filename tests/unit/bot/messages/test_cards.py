@@ -57,8 +57,9 @@ from tests.support.scores import report_of
 from tests.support.stories import run_record
 from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
+from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, RunState, changed
-from trainer.contracts.corpora import BuildProgress, BuiltLanguage, CorpusManifest, Removal
+from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
@@ -138,34 +139,18 @@ SAMPLES = [
 FILES = [FileRecord(path=path, bytes=1_500_000, sha256=HASH) for path in ("model.safetensors", "x", "y")]
 LINES = [*("x" * 200 for _ in range(9)), "Fatal Python error: Aborted"]
 BUILD = BuildStatus(request=BuildRequest(source="local", languages=("kk", "tr"), characters=1000))
-REMOVED = (
-    Removal(step="language_identification", characters=5, share=0.2),
-    Removal(step="short_lines", characters=5, share=0.5),
-    Removal(step="cut", characters=5, share=0.5),
-)
-BUILT = BuiltLanguage(
-    file=FileRecord(path="local_kk_ipa.txt", bytes=86, sha256=HASH),
-    source_sha256=None,
-    lines=2,
-    characters=86,
-    threshold=0.9,
-    documents=3,
-    rejected_documents=1,
-    rejected_share=1 / 3,
-    steps=(),
-    removed=REMOVED,
-)
-MANIFEST = CorpusManifest(
-    source="local",
-    dataset=None,
-    is_ipa=False,
-    min_ipa_share=0.9,
-    min_line_characters=20,
-    off=(),
-    budget_characters=None,
-    languages={"kk": BUILT},
-    versions={},
-)
+REMOVED = {"language_identification": 0.2, "short_lines": 0.5, "cut": 0.5}
+BUILT: dict[str, object] = {
+    "file": FileRecord(path="local_kk_ipa.txt", bytes=86, sha256=HASH),
+    **{"source_sha256": None, "lines": 2, "characters": 86, "threshold": 0.9, "documents": 3, "rejected_documents": 1},
+    **{"rejected_share": 1 / 3, "steps": ()},
+    "removed": [{"step": step, "characters": 5, "share": share} for step, share in REMOVED.items()],
+}
+BUILD_FIELDS: dict[str, object] = {
+    **{"source": "local", "dataset": None, "is_ipa": False, "min_ipa_share": 0.9, "min_line_characters": 20},
+    **{"off": (), "budget_characters": None, "languages": {"kk": BUILT}, "versions": {}},
+}
+MANIFEST = parse(CorpusManifest, BUILD_FIELDS)
 HALF = BuildProgress(language="kk", documents=3, rejected_documents=1, lines=2, characters=500)
 PROBLEMS = tuple(FieldProblem(path=name, message=f"`{name}` must be text") for name in "ab")
 FINDINGS = {state: Finding(state, "Found.") for state in ("ok", "warning", "failure")}

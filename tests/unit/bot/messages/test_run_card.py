@@ -79,9 +79,8 @@ def test_chart__is_attached_with_a_text_for_those_who_do_not_see_it() -> None:
     embed = discord.Embed()
     (file,) = attach_chart(embed, b"png", RUNNING)
     assert embed.image.url == "attachment://loss.png" and file.filename == "loss.png"
-    assert file.description == (
-        "Loss over steps up to step 25: training loss 2.000 nats per token, validation loss 2.100."
-    )
+    losses = "training loss 2.000 nats per token, validation loss 2.100"
+    assert file.description == f"Loss over steps up to step 25: {losses}."
     (file,) = attach_chart(embed, b"png", QUEUED)
     assert file.description == "Loss over steps up to step 0."
 
