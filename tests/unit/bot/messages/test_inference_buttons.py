@@ -7,6 +7,7 @@ from bot.commands.generate import GenerateOptions
 from bot.commands.score import Detail, ScoreOptions
 from bot.messages.buttons import ButtonPress, Field, custom_id, form, inference_buttons, parse_press
 from tests.support.properties import for_all
+from tests.support.refusals import refused
 from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.reports.score_table import Unit
@@ -57,9 +58,8 @@ def test_settings__of_a_form_are_read_line_by_line() -> None:
     ],
 )
 def test_settings__that_are_wrong_are_named(lines: str, said: str) -> None:
-    with pytest.raises(AppError, match=said) as refused:
+    with refused(ErrorCode.INVALID_INPUT, said):
         GenerateOptions.of_lines("", lines)
-    assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
 @for_all(st.text(max_size=300))

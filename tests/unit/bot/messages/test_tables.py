@@ -1,14 +1,14 @@
-"""Pages of runs and comparisons: their text, within Discord's limits."""
+"""Pages of runs, digests and comparisons: their text, within Discord's limits."""
 
 import re
 
 import discord
-import pytest
 from hypothesis import strategies as st
 
 from bot.commands.compare import attach_comparison, compare_answer, settings_answer
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
+from bot.messages.digest_card import digest_card
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured
 from tests.support.messages import ENTRY
@@ -20,29 +20,22 @@ from trainer.reports.comparison import Measurement, compare, differences
 LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
 
 
-@pytest.mark.parametrize(
-    ("loss", "colour", "said"),
-    [(2.5, 0xFAA61A, "✗ regression: loss +25.00%"), (1.9, 0x57F287, "better: loss -5.00%"), (2.0, 0x5865F2, "equal")],
-)
-def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colour: int, said: str) -> None:
-    accuracies: dict[str, object] = {"loss": loss, "top1_accuracy": None}
-    shown = Read(compare_answer(compare([measured("new", summary=accuracies), measured("old")], split="test")))
-    assert (shown.colour, shown.title) == (colour, "⚖ new against old")
-    assert shown.footer == "new · old"
-    assert shown.text.startswith(f"**{said}")
-    assert shown.text.split("\n\n", 1)[1] == "\n".join(
-        [
-            "**new** · old",
-            "LSTM-2x16 · LSTM-2x16 · test split",
-            f"Loss **{loss:.4f}** · 2.0000 ({loss - 2:+.4f})",
-            "Perplexity **7.39** · 7.39 (+0.00)",
-            "Bits/char **1.5000** · 1.5000 (+0.0000)",
-            "Top-1 **–** · 25.0%",
-            "Top-5 **50.0%** · 50.0% (+0.0%)",
-            "Parameters **100** · 100 (+0)",
-            "Tokens/s **1\u202f000** · 1\u202f000 (+0)",
-        ]
-    )
+def test_compare__has_the_verdict_the_numbers_and_what_differs() -> None:
+    worse: dict[str, object] = {"loss": 2.5, "top1_accuracy": None}
+    shown = Read(compare_answer(compare([measured("new", summary=worse), measured("old")], split="test")))
+    assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ new against old", "new · old")
+    assert shown.text.startswith("**✗ regression: loss +25.00%")
+    assert shown.text.split("\n\n", 1)[1].split("\n") == [
+        "**new** · old",
+        "LSTM-2x16 · LSTM-2x16 · test split",
+        "Loss **2.5000** · 2.0000 (+0.5000)",
+        "Perplexity **7.39** · 7.39 (+0.00)",
+        "Bits/char **1.5000** · 1.5000 (+0.0000)",
+        "Top-1 **–** · 25.0%",
+        "Top-5 **50.0%** · 50.0% (+0.0%)",
+        "Parameters **100** · 100 (+0)",
+        "Tokens/s **1\u202f000** · 1\u202f000 (+0)",
+    ]
 
 
 def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
@@ -59,21 +52,16 @@ def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
 
 
 def test_compare__names_settings_and_texts_as_people_do() -> None:
-    attached = {
-        sign * 64: name
-        for sign, name in (("1", "мәтін (attached)"), ("2", "ئۇيغۇر (attached)"), ("3", "мәтін (attached)"))
-    }
+    attached = {"1" * 64: "мәтін (attached)", "2" * 64: "ئۇيغۇر (attached)", "3" * 64: "мәтін (attached)"}
     mine, other, namesake = (CorpusRef(name=sha256, sha256=sha256, bytes=1) for sha256 in attached)
     early: dict[str, object] = {"enabled": True, "patience": 3}
     new = measured("new", corpus=mine, test_corpus=OWN_TEXT, early_stopping=early, num_epochs=7, precision="fp32")
     renewed = CorpusRef(name="own", sha256="e" * 64, bytes=1)
 
-    def named(corpus: str) -> str:
-        return attached.get(corpus, corpus)
-
     def settings(old: Measurement) -> list[str]:
         found = differences(new.manifest.effective, old.manifest.effective)
-        shown = Read(settings_answer(run_record("new"), run_record("old"), found, named))
+        records = run_record("new"), run_record("old")
+        shown = Read(settings_answer(*records, found, lambda corpus: attached.get(corpus, corpus)))
         assert (shown.title, shown.footer) == ("⚖ Different settings: kk-ipa · kk-ipa", "new · old")
         assert not re.search(r"[0-9a-f]{64}|_|null|true|false|`|--", shown.text)
         return shown.text.split("\n")
@@ -104,3 +92,14 @@ def test_comparison__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
     assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats per token") == []
     assert embed.image.url is None
+
+
+def test_digest__shows_the_lines_that_fit_and_says_how_many_are_missing() -> None:
+    line = "🏃 **a** · 0 %"
+    card = digest_card([line] * 500, "digest-1")
+    description = card.description or ""
+    assert f"… and {500 - description.count(line)} more runs: `/mt runs`" in description
+    assert "The result of each run comes in a message of its own." in description
+    assert "Watching 500 runs" in (card.title or "") and within_limits(card)
+    description = digest_card([f"🏃 **run-{number}** · 41 %" for number in range(20)], "digest-1").description or ""
+    assert description.count("🏃") == 20 and "more run" not in description
