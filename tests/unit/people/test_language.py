@@ -34,27 +34,28 @@ TRANSLATED: tuple[Language, ...] = ("tr", "ru")
 FORMS = {"tr": 1, "ru": 3}
 
 
-def texts_in_code() -> Iterator[tuple[str, bool]]:
-    """Yield every text that the bot's code translates, and whether it has plural forms."""
+def calls_in_code() -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call of a function in the code of the bot and of people, with its name."""
     for path in (*(ROOT / "bot").rglob("*.py"), *(ROOT / "trainer" / "people").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-                continue
-            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-            if node.func.id in ("_", "plural") and texts:
-                yield texts[0], node.func.id == "plural"
-            elif node.func.id == "count" and texts:
-                yield f"{{count}} {texts[0]}", True
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield node.func.id, node
+
+
+def texts_in_code() -> Iterator[tuple[str, bool]]:
+    """Yield every text that the bot's code translates, and whether it has plural forms."""
+    for function, node in calls_in_code():
+        texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        if function in ("_", "plural") and texts:
+            yield texts[0], function == "plural"
+        elif function == "count" and texts:
+            yield f"{{count}} {texts[0]}", True
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
     labels += [*VALUES.values(), *KINDS.values(), *NOUNS.values(), *STATE_SIGNS, *UNIT_LABELS, "run"]
-    labels += [title for title, form, figure in FIGURES]
-    labels += [ONE_SEED, SEVERAL_SEEDS]
-    labels += CARD_PLACES.values()
-    labels += [error_title(code) for code in ErrorCode]
-    labels += [role.value for role in Role]
+    labels += [*(title for title, form, figure in FIGURES), ONE_SEED, SEVERAL_SEEDS, *CARD_PLACES.values()]
+    labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *TAKES.values(), *WORKER_STATES]
-    for label in labels:
-        yield label, False
+    yield from ((label, False) for label in labels)
 
 
 @runtime_checkable
@@ -133,15 +134,12 @@ _LABELS = {"button": 80, "Field": 45, "form": 45, "select": 150, "run_select": 1
 
 def labels_in_code() -> Iterator[tuple[str, int]]:
     """Yield each fixed label of a button, a form or a list in the bot's code, and its limit."""
-    for path in (*(ROOT / "bot").rglob("*.py"), *(ROOT / "trainer" / "people").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _LABELS):
-                continue
-            for inner in node.args:
-                if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == "_":
-                    text = inner.args[0]
-                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                        yield text.value, _LABELS[node.func.id]
+    for function, node in calls_in_code():
+        for inner in node.args if function in _LABELS else ():
+            if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == "_":
+                text = inner.args[0]
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    yield text.value, _LABELS[function]
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
