@@ -1,4 +1,4 @@
-"""The page of a score that no text can break, and the rows of its table."""
+"""The page of a score that no text can break, the rows of its table, and colours on which text can be read."""
 
 from html.parser import HTMLParser
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.scores import score_of
 from trainer.contracts.base import changed
+from trainer.reports.experiment_tables import SCALE_COLOURS, HeatScale, contrast, luminance
 from trainer.reports.heatmap_html import HEAT_COLOURS, heatmap_html
 from trainer.reports.score_table import token_rows
 
@@ -77,3 +78,16 @@ def test_page__has_the_colours_of_its_scale_and_marks_what_has_no_score() -> Non
     page = Page(heatmap_html(unscored, "abc"))
     [span] = [attributes for attributes in page.of("span") if "not scored" in (attributes.get("title") or "")]
     assert span["class"] == "unscored"
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 0.5, 0.77, 1.0, 2.0])
+def test_text__on_each_colour_has_the_contrast_that_can_be_read(value: float) -> None:
+    scale = HeatScale(0.0, 1.0)
+    assert contrast(luminance(scale.colour(value)), luminance(scale.text_colour(value))) >= 4.5
+
+
+def test_scale__runs_from_its_first_to_its_last_colour() -> None:
+    scale = HeatScale(1.0, 3.0)
+    assert [scale.colour(value) for value in (1.0, 2.0, 3.0)] == [SCALE_COLOURS[0], SCALE_COLOURS[4], SCALE_COLOURS[-1]]
+    assert HeatScale(2.0, 2.0).colour(2.0) == SCALE_COLOURS[0]
+    assert contrast(luminance("#ffffff"), luminance("#000000")) == pytest.approx(21.0)

@@ -65,17 +65,11 @@ def test_summary__is_what_the_rows_say() -> None:
     assert summary.median == pytest.approx(4.0)
     assert (summary.n_tokens, summary.n_characters, summary.n_unknown, summary.n_high) == (6, 6, 1, 2)
     assert [row.start for row in summary.most_surprising] == [1, 3, 5, 2, 0, 4]  # the first of equals comes first
-
-
-def test_summary__counts_tokens_above_six_bits_in_either_unit() -> None:
-    score = score_of("abc", [5.9 * log(2), 6.1 * log(2), 9.0])
-    assert [summarize(score, "abc", unit).n_high for unit in UNITS] == [2, 2]
-
-
-def test_summary__names_the_eight_most_surprising_tokens() -> None:
+    above_six = score_of("abc", [5.9 * log(2), 6.1 * log(2), 9.0])
+    assert [summarize(above_six, "abc", unit).n_high for unit in UNITS] == [2, 2]
     text = "abcdefghijkl"
     summary = summarize(score_of(text, [float(k) for k in range(12)]), text, "nats")
-    assert "".join(row.text for row in summary.most_surprising) == "lkjihgfe"
+    assert "".join(row.text for row in summary.most_surprising) == "lkjihgfe", "eight of them"
 
 
 def test_expected_instead__leaves_out_the_token_of_the_text() -> None:
@@ -131,31 +125,19 @@ def test_picture__has_forty_cells_in_a_row_and_begins_a_row_with_each_line() -> 
     rows = cells_of(score_of(text, [1.0] * 88, unknown="ғ"), text)
     assert [(first, len(cells)) for first, cells in rows] == [(1, 40), (41, 40), (81, 5), (88, 3)]
     assert rows[3][1] == [("b", 1.0, True), ("␣", 1.0, True), ("ғ", 1.0, False)]
-
-
-def test_picture__of_a_long_text_shows_its_first_25_rows() -> None:
-    text = "a" * 3000
-    rows = cells_of(score_of(text, [log(2)] * 3000), text, "bits")
-    assert [first for first, _ in rows] == list(range(1, 1000, 40))
+    long = "a" * 3000
+    rows = cells_of(score_of(long, [log(2)] * 3000), long, "bits")
+    assert [first for first, _ in rows] == list(range(1, 1000, 40)), "the first 25 rows"
     assert all(cells == [("a", 1.0, True)] * 40 for _, cells in rows)
-
-
-def test_picture__of_a_token_of_several_characters_has_a_cell_for_each() -> None:
-    score = changed(score_of("ab", [1.0, 1.0]), **whole_token("bal"))
-    assert cells_of(score, "bal") == [(1, [(char, 1.0, True) for char in "bal"])]
+    of_several = changed(score_of("ab", [1.0, 1.0]), **whole_token("bal"))
+    assert cells_of(of_several, "bal") == [(1, [(char, 1.0, True) for char in "bal"])]
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        (" ", "␣"),
-        ("ғ", "ғ"),
-        ("\u0303", "◌\u0303"),
-        ("\u200d", "U+200D"),
-        ("\t", "U+0009"),
-        ("\u00a0", "U+00A0"),
-        ("\u2067ئ", "U+2067ئ"),
-        ("[EOS]", "[EOS]"),
+        *((" ", "␣"), ("ғ", "ғ"), ("\u0303", "◌\u0303"), ("\u200d", "U+200D"), ("\t", "U+0009")),
+        *(("\u00a0", "U+00A0"), ("\u2067ئ", "U+2067ئ"), ("[EOS]", "[EOS]")),
     ],
 )
 def test_visible__shows_what_cannot_be_seen(text: str, shown: str) -> None:
