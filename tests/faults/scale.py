@@ -406,11 +406,8 @@ async def hold(folder: Path, plan: Plan, console: Console) -> Verdict:
         codes = await asyncio.gather(*(machine.worker.stop() for machine in system.machines))
         verdict = await asyncio.to_thread(judge, campaign, references, folder / "fetched")
     left = [f"{process.command} still runs" for process in processes(system.folder)] + network.left()
-    return verdict._replace(broken={**verdict.broken, "workers": [*left, *_unwell(codes)]})
-
-
-def _unwell(codes: Sequence[int | None]) -> list[str]:
-    return [f"one exited with {code}" for code in codes if code != 0]
+    unwell = [f"one exited with {code}" for code in codes if code != 0]
+    return verdict._replace(broken={**verdict.broken, "workers": [*left, *unwell]})
 
 
 def _hold(folder: Path, numbers: Mapping[str, float], console: Console) -> bool:

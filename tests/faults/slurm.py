@@ -165,7 +165,10 @@ async def hold(folder: Path) -> Verdict:
         await campaign.run(system.environment)
         await system.valkey.stop()
     logs = [file.read_text(encoding="utf-8") for file in sorted((folder / "slurm").glob("mt-worker-*.log"))]
-    broken = {run.run_id: _faults_of(run, driver.result_of(other)) for run, other in zip(runs, alone, strict=True)}
+    broken = {
+        run.run_id: completed_faults(run, driver.result_of(other)) + event_faults(run)
+        for run, other in zip(runs, alone, strict=True)
+    }
     jobs = {True: cluster.jobs_in_log(PREEMPTION), False: cluster.jobs_in_log(NODE_LOSS)}
     for one in campaign.interruptions:
         broken[one.run.run_id] += _resume_faults(one)
@@ -181,10 +184,6 @@ async def hold(folder: Path) -> Verdict:
         "jobs on a lost node, by Slurm's log": len(jobs[False]),
     }
     return Verdict({**broken, "workers": tasks, "still running": left}, figures)
-
-
-def _faults_of(run: RunDirectory, reference: driver.Result) -> list[str]:
-    return completed_faults(run, reference) + event_faults(run)
 
 
 def _resume_faults(one: Interruption) -> list[str]:
