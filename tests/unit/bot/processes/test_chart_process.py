@@ -43,30 +43,24 @@ async def charts_fixture() -> AsyncIterator[ChartProcess]:
     await until(lambda: not multiprocessing.active_children())
 
 
-async def test_charts__need_two_losses_of_a_run(charts: ChartProcess) -> None:
+async def test_process__draws_what_several_wait_for_once_and_builds_reports(charts: ChartProcess) -> None:
     assert await charts.loss_chart(CURVE[:1], []) is None
     assert await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token") is None
-    assert multiprocessing.active_children() == []
+    assert multiprocessing.active_children() == [], "a chart needs two losses of a run"
     png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
     assert png is not None and png.startswith(PNG)
     assert len(multiprocessing.active_children()) == 1, "drawn in another process"
-
-
-async def test_chart__that_several_wait_for_is_drawn_once(charts: ChartProcess) -> None:
     drawn = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(3)))
     later, with_bits = await charts.loss_chart(CURVE, []), await charts.loss_chart(CURVE, [], 0.5)
     assert drawn[0] is not None and drawn[0].startswith(PNG)
     assert drawn[1] is drawn[0] and drawn[2] is drawn[0]
     assert later == drawn[0] and later is not drawn[0], "it is not kept"
     assert with_bits is not None and with_bits != drawn[0], "it has a second axis"
-
-
-async def test_report__is_built_in_the_other_process(charts: ChartProcess) -> None:
     made = await charts.report(RECORD.model_dump_json().encode(), TEXT, "nats")
     assert made is not None and made.files["surprisal.png"].startswith(PNG)
     page, numbers = heatmap_html(SCORED, TEXT).encode(), SCORED.model_dump_json().encode()
-    summary = summarize(SCORED, TEXT, "nats")
     files = {"surprisal.html": page, "surprisal.csv": score_csv(SCORED, TEXT), "surprisal.json": numbers}
+    summary = summarize(SCORED, TEXT, "nats")
     assert made == ReportFiles(summary, 4, {"surprisal.png": made.files["surprisal.png"], **files})
 
 
@@ -84,8 +78,7 @@ async def test_process__killed_while_drawing_costs_one_chart(charts: ChartProces
     for child in multiprocessing.active_children():
         child.kill()
     longer = [*CURVE, (3, 1.0)]
-    lost = await charts.loss_chart(longer, [])
-    assert lost is None
+    assert await charts.loss_chart(longer, []) is None
     assert await charts.loss_chart(longer, []) is not None
 
 
