@@ -12,6 +12,7 @@ import torch
 
 from tests.support import settings_in
 from tests.support.reference import ReferenceModel, losses_by_hand
+from tests.support.refusals import refused
 from tests.support.runs import ended, record
 from tests.support.tiny_models import POEM, Run, lines_in, make_run
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -119,9 +120,9 @@ def _finished(tmp_path: Path) -> Finished:
 
 def test_evaluation__gives_the_brute_force_mean_of_each_split_each_time(finished: Finished) -> None:
     finished.run.metrics.unlink()
-    with pytest.raises(AppError) as caught:
+    with refused(ErrorCode.EVAL_NOT_FOUND):
         finished.run.evaluation()
-    assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.EVAL_NOT_FOUND, 404)
+    assert ErrorCode.EVAL_NOT_FOUND.http_status == 404
     samples: list[bytes] = []
     for split in ("validation", "validation", "test"):
         expected, metrics = finished.losses(finished.lines(split)), finished.measure(split)
@@ -182,9 +183,8 @@ def test_evaluation__does_not_repair_a_broken_or_missing_seal(finished: Finished
 def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None:
     lock = finished.run.lock()
     assert lock is not None
-    with pytest.raises(AppError) as caught:
-        finished.run.wait_for_lock(0.1)
-    assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE, "so long and no longer"
+    with refused(ErrorCode.SERVICE_UNAVAILABLE):
+        finished.run.wait_for_lock(0.1)  # so long and no longer
     release = Timer(0.3, lock.close)
     release.start()
     finished.measure("test")

@@ -4,13 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from tests.support import settings_in
 from tests.support.finished_runs import finished_run
+from tests.support.refusals import refused
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
 from trainer.inference.model_files import WEIGHTS_FILE
 from trainer.worker.children.inference_server import answer
@@ -41,9 +40,8 @@ def test_warm_model_alone__stays_until_its_files_change(tmp_path: Path) -> None:
 def test_unfinished_run__has_no_model(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.create(record("a"))
-    with pytest.raises(AppError) as caught:
+    with refused(ErrorCode.RUN_NOT_READY):
         ModelCache(store, 0).get("a")
-    assert caught.value.code is ErrorCode.RUN_NOT_READY
 
 
 def test_requests__of_both_precisions_are_each_answered_as_if_alone(tmp_path: Path) -> None:
@@ -51,7 +49,7 @@ def test_requests__of_both_precisions_are_each_answered_as_if_alone(tmp_path: Pa
     models, settings = ModelCache(RunStore(tmp_path / "artifacts"), 0), settings_in(tmp_path)
 
     def record_of(run_id: str, seed: int, precision: GenerationPrecision) -> GenerateRecord:
-        request = GenerateRequest(prompt_text="the s", seed=seed, precision=precision, logprobs=True)
+        request = GenerateRequest(prompt_text="the s", seed=seed, precision=precision, logprobs=True, max_new_tokens=8)
         queued = GenerateResponse(request_id=f"q{seed}", run_id=run_id, status="queued")
         return GenerateRecord(request=request, response=queued)
 
