@@ -43,13 +43,8 @@ from trainer.store.store import connect
 
 T = TypeVar("T")
 
-DISCORD: dict[str, FaultAction] = {
-    "Discord 429": 429,
-    "Discord 500": 500,
-    "Discord 503": 503,
-    "Discord reset": "reset",
-    "Discord reply lost": "reply_lost",
-}
+DISCORD: dict[str, FaultAction] = {"Discord 429": 429, "Discord 500": 500, "Discord 503": 503}
+DISCORD |= {"Discord reset": "reset", "Discord reply lost": "reply_lost"}
 GATEWAY: dict[str, Literal["abort", "reconnect", "invalidate"]] = {
     "gateway abort": "abort",
     "gateway reconnect": "reconnect",

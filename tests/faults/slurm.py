@@ -21,7 +21,7 @@ from tests.faults.driver import Verdict, attempts_at, completed_faults, event_fa
 from tests.support import ROOT, ended, gone, processes, tiny_request, wait_for_status
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted
-from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.contracts.runs import TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store, connect
 
@@ -121,7 +121,9 @@ class Campaign:
                     run = self.queue.runs.get(run_id)
                     if not holder.startswith(f"{node}:") or attempts_at(run) != 1:
                         continue
-                    if _is_early(await self.queue.status(run_id)):
+                    status = await self.queue.status(run_id)
+                    is_early = bool(status.last_checkpoint_step) and status.progress < _EARLY_PERCENT
+                    if status.status == "running" and is_early:
                         jobs = await self.cluster.jobs()
                         job_id = next((job.job_id for job in jobs if job.node == node), "unknown")
                         self.interruptions.append(Interruption(run, job_id, time.time(), is_preemption))
@@ -133,10 +135,6 @@ class Campaign:
         async with _patience(f"no worker continued the interrupted run {run.run_id}"):
             while attempts_at(run) < 2 and not run.seal.exists():
                 await asyncio.sleep(0.1)
-
-
-def _is_early(status: RunStatus) -> bool:
-    return status.status == "running" and bool(status.last_checkpoint_step) and status.progress < _EARLY_PERCENT
 
 
 @contextlib.asynccontextmanager

@@ -219,12 +219,11 @@ async def lab_site(
     keys: str = ALL_KEYS,
     *,
     private_runs: bool = False,
-    http: Mapping[str, object] | None = None,
     limits: Mapping[str, object] | None = None,
     surprisals: Literal["owner", "all"] = "owner",
 ) -> AsyncIterator[Site]:
     """The API of the shared lab, whose worker answers and trains; its runs have ended before and after."""
-    settings = with_api(lab.settings, keys, private_runs=private_runs, http=http, limits=limits, surprisals=surprisals)
+    settings = with_api(lab.settings, keys, private_runs=private_runs, limits=limits, surprisals=surprisals)
     async with lab.queue(), site(settings) as here:
         yield here
 
