@@ -235,7 +235,7 @@ class Campaign(ABC):
         """Begin each step at its second."""
         begin = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for at_seconds, do in sorted(steps, key=lambda step: step[0]):
+            for at_seconds, do in sorted(steps, key=_second):
                 await asyncio.sleep(begin + at_seconds - time.monotonic())
                 group.create_task(do())
 
@@ -248,6 +248,10 @@ class Campaign(ABC):
                 before, last_moved = left, time.monotonic()
             await asyncio.sleep(0.25)
         self.settled_seconds = None if left else time.monotonic() - begin
+
+
+def _second(step: tuple[float, object]) -> float:
+    return step[0]
 
 
 class Result(NamedTuple):

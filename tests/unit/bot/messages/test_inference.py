@@ -67,9 +67,11 @@ def test_report__describes_its_picture_for_screen_readers() -> None:
 
 def generated(prompt: str, *outputs: str) -> Read:
     count = len(outputs)
-    answer: dict[str, object] = {"request_id": "f", "run_id": RUN, "status": "completed", "outputs": outputs}
-    answer |= {"steps": [*range(1, 1 + count)], "eos_terminated": [False] * count, "stop_reason": REASONS[:count]}
-    response = parse(GenerateResponse, answer | {"seed_used": 1187})
+    answer: dict[str, object] = {
+        **{"request_id": "f", "run_id": RUN, "status": "completed", "outputs": outputs, "seed_used": 1187},
+        **{"steps": tuple(range(1, 1 + count)), "eos_terminated": (False,) * count, "stop_reason": REASONS[:count]},
+    }
+    response = parse(GenerateResponse, answer)
     request = GenerateRequest(prompt_text=prompt, temperature=0.8, top_k=40, top_p=0.9)
     return Read(generate_answer(run_record(), request, response))
 
