@@ -8,7 +8,6 @@ ROWS = [
     for line in (Path(__file__).parents[1] / "fixtures" / "human_rights.tsv").read_text(encoding="utf-8").splitlines()
 ]
 
-
 LANGUAGES = ["en", "fi", "ipa", "kk", "ky", "tr", "ug", "uz"]
 
 

@@ -29,7 +29,6 @@ SUMMARY = EvalSummary(
     unknown_share=0.0,
 )
 
-
 TEXT, OTHER_TEXT, OWN_TEXT = (
     CorpusRef(name=name, sha256=sign * 64, bytes=1) for name, sign in (("text", "0"), ("text", "1"), ("own", "d"))
 )

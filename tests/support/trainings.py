@@ -20,7 +20,6 @@ from trainer.training.progress import CurveRow
 
 TEXT = [f"{line} {i}" for i in range(6) for line in POEM]
 
-
 DROPOUT: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 2, "dropout": 0.3}
 
 

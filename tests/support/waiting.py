@@ -15,7 +15,6 @@ class _CaptureLogs(Protocol):
 
 captured_logs: _CaptureLogs = structlog.testing.capture_logs
 
-
 PATIENCE_SECONDS = 300.0
 """The longest wait of a test for an event: far longer than needed, because the machine may be busy."""
 

@@ -77,7 +77,6 @@ CONTRADICTIONS: list[Case] = [
     (TokenizerTrainRequest, BPE | {"special_tokens": {"mask_token": "</s>"}}),
 ]
 
-
 Described = Callable[[type[BaseModel], object], bool]
 
 

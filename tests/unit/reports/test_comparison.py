@@ -158,7 +158,6 @@ BASES: list[tuple[Fields, Fields, EvalSplit | None, str | None, str]] = [
     ({"objective": "masked_lm"}, {}, None, None, "none of their metrics are comparable"),
 ]
 
-
 BASES += [(fields, {}, "test", None, OTHER_SPLIT) for fields in DIFFERENT]
 
 

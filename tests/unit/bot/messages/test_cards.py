@@ -156,7 +156,6 @@ PROBLEMS = tuple(FieldProblem(path=name, message=f"`{name}` must be text") for n
 FINDINGS = {state: Finding(state, "Found.") for state in ("ok", "warning", "failure")}
 CHAT = ChatResponse(request_id="f", run_id=RUN, session_id="s", status="queued")
 
-
 CODES = (ErrorCode.INVALID_INPUT, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMIT_EXCEEDED, ErrorCode.INTERNAL_ERROR)
 ENTRIES = [
     ENTRY,

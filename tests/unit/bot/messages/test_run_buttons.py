@@ -11,7 +11,6 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 
 RUN = run_record()
 
-
 STATUSES = {
     "queued": QUEUED,
     "running": RUNNING,
