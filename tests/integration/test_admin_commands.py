@@ -89,7 +89,8 @@ async def test_deletion__needs_the_typed_name_and_removes_the_folder(hall: Hall)
     assert "does not match" in (await hall.delete("lstm-1", "another")).text
     assert story.run.path.is_dir()
     assert "deleted" in (await hall.delete("lstm-1", " kk-ipa ")).text
-    assert hall.place.runs() == [*hall.place.bot.index.runs] == []
+    assert hall.place.runs() == []
+    assert [*hall.place.bot.index.runs] == []
     assert "There is no run" in (await hall.ask("delete", {"run": "lstm-1"})).text
 
 
