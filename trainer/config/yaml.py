@@ -50,7 +50,7 @@ def parse_yaml(text: str, name: str) -> object:
         problem, line = found_problems[-1]
         hint = " (indent with spaces, not with tabs)" if "'\\t'" in problem else ""
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is not YAML: line {line}, {problem}{hint}.") from None
-    except (PydanticSerializationError, ValueError):
+    except (PydanticSerializationError, TypeError, ValueError):  # ruamel: TypeError for a list in the name of a field
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' holds a value that cannot be read.") from None
 
 

@@ -32,6 +32,7 @@ REFUSED: list[tuple[str, str]] = [
     ('a: 1\nb: "\\ud800"', "'f' holds a value that cannot be read."),
     (f"a: {'9' * 5000}", "'f' holds a value that cannot be read."),
     ("2024-13-45", "'f' holds a value that cannot be read."),
+    ("? - - ", "'f' holds a value that cannot be read."),
     *((deep, "'f', line 1: values are nested deeper than 32 levels.") for deep in ("[" * 2000, "- " * 2000)),
     ("\n".join(" " * i + "a:" for i in range(60)), "'f', line 33: values are nested deeper than 32 levels."),
     ("a: 1\nb: \x07", "'f', line 2: it holds a control character."),
