@@ -43,7 +43,7 @@ def _threads_as_before() -> Iterator[None]:
 @pytest.mark.parametrize("family", LARGE_ENOUGH)
 def test_two_threads_or_one_or_both_in_turn__change_no_bit(family: str, tmp_path: Path) -> None:
     fields: dict[str, object] = {"model_family": family, "model": LARGE_ENOUGH[family], "tokenizer": {"method": "char"}}
-    fields |= {"max_seq_len": 64, "batch_size": 16, "num_epochs": 1, "max_steps": 2, "holdout_fraction": 0.1}
+    fields |= {"max_seq_len": 64, "batch_size": 16, "num_epochs": 1, "max_steps": 2, "holdout_fraction": 0.3}
     run = make_run(tmp_path, LINES, **fields)
 
     def weights_after(threads: tuple[int, int]) -> tuple[list[Tensor], float | None]:
