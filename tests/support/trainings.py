@@ -59,7 +59,8 @@ def losses(rows: list[CurveRow]) -> list[float]:
 
 
 def digest(model: LanguageModel) -> str:
-    return digest_of(model.state_dict())
+    weights: dict[str, Tensor] = model.state_dict()
+    return digest_of(weights)
 
 
 def digest_of(weights: dict[str, Tensor]) -> str:
