@@ -6,13 +6,11 @@ import pytest
 
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.commands.inference import end_note
 from trainer.commands.listing import next_of
 from trainer.commands.terminal import Terminal, columns, duration, loss_figures
 from trainer.commands.training import busy_note
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
-from trainer.contracts.inference import FinishReason, GenerateResponse
 from trainer.contracts.runs import RunStatus, describe_unknown
 
 
@@ -104,16 +102,3 @@ def test_busy_machine__is_named_where_other_programs_use_half_of_its_cores() -> 
     assert busy_note(0.9, 2) == ""
     assert busy_note(1.44, 2) == " Other programs use 1.4 of 2 cores, so it takes longer now."
     assert busy_note(9.0, 8) == " Other programs use 8.0 of 8 cores, so it takes longer now."
-
-
-@pytest.mark.parametrize(
-    ("reason", "steps", "note"),
-    [
-        ("eos", (3,), "eos"),
-        ("context_full", (3,), "context_full: the model's context is full"),
-        ("context_full", (0, 0), "context_full: the prompt has 1,200 tokens, more than the model's context"),
-    ],
-)
-def test_end__states_that_the_context_is_full(reason: FinishReason, steps: tuple[int, ...], note: str) -> None:
-    response = GenerateResponse(request_id="q", run_id="r", status="completed", steps=steps, prompt_tokens=1200)
-    assert end_note(reason, response) == note

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import jsonschema_rs
 import pytest
-from aiohttp import web
 from pydantic import BaseModel
 
 from trainer.config.validation import parse
@@ -14,7 +13,7 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.http.completions import CompletionBody
 from trainer.http.openapi import describe_api
-from trainer.http.operations import RUN, ApiRequest, NoBody, NoQuery, operation
+from trainer.http.operations import RUN
 from trainer.http.table import OPERATIONS
 
 Case = tuple[type[BaseModel], dict[str, object]]
@@ -145,13 +144,3 @@ def test_description__has_links_to_operations_and_no_placeholders(description: d
     assert all(link.parameters.keys() <= parameters[link.operation] for link in links)
     assert not any("prefixItems" in one or any(name.startswith("x-") for name in one) for one in found)
     assert not any(RUN in one.values() for one in found)
-
-
-async def untyped(call: "ApiRequest[NoQuery, NoQuery, NoBody]") -> web.StreamResponse:
-    """Take an annotation that is a text."""
-    raise NotImplementedError
-
-
-def test_handler__whose_inputs_cannot_be_read_is_refused_by_its_name() -> None:
-    with pytest.raises(TypeError, match="`call` of the handler untyped must be an ApiRequest"):
-        operation("GET /untyped", untyped, {}, tag="service")

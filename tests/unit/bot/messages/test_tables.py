@@ -1,4 +1,4 @@
-"""Pages of runs, digests and comparisons: their text, within Discord's limits."""
+"""Pages of runs and comparisons: their text, within Discord's limits."""
 
 import re
 
@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from bot.commands.compare import attach_comparison, compare_answer, settings_answer
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
-from bot.messages.digest_card import digest_card
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured
 from tests.support.messages import ENTRY
@@ -92,14 +91,3 @@ def test_comparison__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
     assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats per token") == []
     assert embed.image.url is None
-
-
-def test_digest__shows_the_lines_that_fit_and_says_how_many_are_missing() -> None:
-    line = "🏃 **a** · 0 %"
-    card = digest_card([line] * 500, "digest-1")
-    description = card.description or ""
-    assert f"… and {500 - description.count(line)} more runs: `/mt runs`" in description
-    assert "The result of each run comes in a message of its own." in description
-    assert "Watching 500 runs" in (card.title or "") and within_limits(card)
-    description = digest_card([f"🏃 **run-{number}** · 41 %" for number in range(20)], "digest-1").description or ""
-    assert description.count("🏃") == 20 and "more run" not in description

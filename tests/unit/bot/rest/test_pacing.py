@@ -4,10 +4,8 @@ import asyncio
 import time
 from itertools import islice, pairwise
 
-import discord
 import pytest
 
-from bot.rest.errors import retry_after_seconds
 from bot.rest.pacing import Pace
 from trainer.system.retries import back_off
 
@@ -85,7 +83,3 @@ def test_waits__double_up_to_the_longest_and_are_not_all_the_same() -> None:
     for waits in several:
         assert all(most / 2 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8, 16, 32, 60, 60, 60), strict=True))
     assert len({waits[-1] for waits in several}) > 1
-
-
-def test_rate_limit__says_how_long_to_wait_and_nothing_else_does() -> None:
-    assert (retry_after_seconds(discord.RateLimited(70.0)), retry_after_seconds(OSError())) == (70, 0)

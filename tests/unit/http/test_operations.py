@@ -1,0 +1,16 @@
+"""The table of HTTP operations, as handlers declare their inputs."""
+
+import pytest
+from aiohttp import web
+
+from trainer.http.operations import ApiRequest, NoBody, NoQuery, operation
+
+
+async def untyped(call: "ApiRequest[NoQuery, NoQuery, NoBody]") -> web.StreamResponse:
+    """Take an annotation that is a text."""
+    raise NotImplementedError
+
+
+def test_handler__whose_inputs_cannot_be_read_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match="`call` of the handler untyped must be an ApiRequest"):
+        operation("GET /untyped", untyped, {}, tag="service")
