@@ -384,7 +384,7 @@ async def test_watcher_who_cannot_be_reached__is_stored_and_delays_nobody(here: 
 
 
 async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> None:
-    async with place(tmp_path, message_limit=Limit(2, 8)) as here:
+    async with place(tmp_path, message_limit=Limit(2, 20)) as here:
         ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
         busy = here.client.get_partial_messageable(here.discord.dm_channel(ana).id)
         sending = [asyncio.create_task(busy.send("busy")) for _ in range(2)]
