@@ -154,3 +154,7 @@ def finished_copy_fixture(tmp_path: Path) -> RunDirectory:
     [run] = RunStore(tmp_path / "artifacts").all()
     run.write_seal()
     return run
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

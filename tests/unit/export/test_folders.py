@@ -1,40 +1,32 @@
-"""Exported folders and graphs: others load them without our classes, and get our ids, logits and continuations."""
+"""Exported folders: others load them without our classes, and get our ids, our logits and our continuations."""
 
 import os
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import tokenizers
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
-from torch.nn import functional
 
 import trainer
 from tests.support import ROOT
-from tests.support.families import CAUSAL, FAMILIES, MASKED, TRANSFORMERS, model_of
+from tests.support.families import CAUSAL, FAMILIES
 from tests.support.finished_runs import finished_run
 from tests.support.languages import LANGUAGES, texts_in
 from tests.support.refusals import refused
-from tests.support.tiny_models import doubles, tensor_of, tokenizer_of
+from tests.support.tiny_models import tensor_of, tokenizer_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
-from trainer.export import graphs
 from trainer.export.card import RECORD_FILE
 from trainer.export.folders import export_folder, load_export
 from trainer.export.library_folder import library_tokenizer
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
-from trainer.models.base import LanguageModel
 
 TEXTS = ["the sun shines", "  his  best SEA", "quokka on the Жsea", ""]
 ODD_TEXTS = ["", " ", "  two  spaces ", "a\tb\x1fc", "x\u2581y \u2585", "e\u0301tude", "zz\0 q"]
@@ -210,137 +202,4 @@ def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with refused(ErrorCode.MODEL_LOAD_FAILED, "changed or deleted after its training: model.safetensors"):
         export_folder(run, "hf", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-Ask = Callable[[list[Tensor]], list[Tensor]]
-SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]
-"""Batch, length, and how many tokens were read before."""
-
-
-class Scripted(Protocol):
-    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]: ...
-
-
-class Session(Protocol):
-    def run(self, outputs: None, inputs: dict[str, object]) -> list[list[float]]: ...
-    def get_inputs(self) -> "list[Input]": ...
-
-
-class Input(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-def scripted(folder: Path, model: LanguageModel) -> Ask:
-    graphs.write_torchscript(folder, model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        load: Callable[[str], Scripted] = import_module("torch.jit").load
-        loaded = load(str(folder / "model.pt"))
-
-    def ask(inputs: list[Tensor]) -> list[Tensor]:
-        found = loaded(*inputs)
-        return list(found) if isinstance(found, tuple) else [found]
-
-    return ask
-
-
-def graphed(folder: Path, model: LanguageModel) -> Ask:
-    graphs.write_onnx(folder, model)
-    make: Callable[[str], Session] = import_module("onnxruntime").InferenceSession
-    session = make(str(folder / "model.onnx"))
-    names = [given.name for given in session.get_inputs()]
-
-    def ask(inputs: list[Tensor]) -> list[Tensor]:
-        found = session.run(None, {name: doubles(part) for name, part in zip(names, inputs, strict=True)})
-        return [torch.tensor(part) for part in found]
-
-    return ask
-
-
-def check_causal(ask: Ask, model: LanguageModel, *, unread: int = 0) -> None:
-    """The answers are those of the model; a format without empty states gets `unread` positions of zeros instead."""
-    for batch, length, read in SIZES:
-        with torch.inference_mode():
-            ids, state = torch.randint(5, 13, (batch, length)), model.initial_state(batch)
-            if read:
-                _, state = model.forward_with_state(torch.randint(5, 13, (batch, read)), state)
-            expected, after = model.forward_with_state(ids, state)
-            fill = 0 if read else unread
-            given = [functional.pad(part, [0, 0] * (part.dim() - 3) + [0, fill]) if fill else part for part in state]
-            logits, *state_after = ask([ids, *given])
-        assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)
-        for found, own in zip(state_after, after, strict=True):
-            assert torch.allclose(found[:, :, fill:].float(), own.float(), rtol=1e-5, atol=1e-5)
-
-
-def check_masked(ask: Ask, model: LanguageModel) -> None:
-    for batch, length, _ in SIZES:
-        ids, lengths = torch.randint(5, 13, (batch, length)), torch.randint(1, length + 1, (batch,))
-        lengths[0] = length
-        with torch.inference_mode():
-            expected = model.forward(ids, lengths)
-            [logits] = ask([ids, lengths])
-        read = torch.arange(length) < lengths.unsqueeze(-1)
-        assert torch.allclose(logits[read], expected[read], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("form", ["torchscript", "onnx"])
-def test_graph__gives_our_numbers_for_every_size(
-    name: str, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    model = model_of(name)
-    ask = scripted(tmp_path, model) if form == "torchscript" else graphed(tmp_path, model)
-    assert capfd.readouterr() == ("", "")
-    if name in MASKED:
-        check_masked(ask, model)
-    else:
-        check_causal(ask, model, unread=int(form == "onnx" and name in TRANSFORMERS))
-
-
-@pytest.mark.process
-def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_path: Path) -> None:
-    runs = {name: finished_run(tmp_path, name) for name in ("char_lstm", "gpt2")}
-    for name, run in runs.items():
-        assert export_folder(run, "torchscript", tmp_path / name).format == "torchscript"
-    nothing = "torch.zeros(1, 1, 0, dtype=torch.bool), *[torch.zeros(1, 1, 0, 2, 8)] * 4"
-    states = {"char_lstm": "torch.zeros(2, 1, 16), torch.zeros(2, 1, 16)", "gpt2": nothing}
-    lines = [
-        f"print(torch.jit.load('{name}/model.pt')(ids, {state})[0][0, -1].topk(5).indices.tolist())"
-        for name, state in states.items()
-    ]
-    program = "; ".join(["import sys, torch", "ids = torch.tensor([[2, 5, 6, 7]])", *lines])
-    program += "; assert not {'trainer', 'transformers'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with torch.inference_mode():
-        models = [load_run(run)[0] for run in runs.values()]
-        top = [model.forward(tensor_of([[2, 5, 6, 7]]))[0, -1].topk(5).indices for model in models]
-    expected: list[list[int]] = [list(map(int, ids)) for ids in top]
-    assert done.stdout == "".join(f"{ids}\n" for ids in expected)
-    card = (tmp_path / "gpt2" / "README.md").read_text(encoding="utf-8")
-    assert "TorchScript is a legacy format" in card and "license: unknown" in card
-    with pytest.raises(AppError, match="what can be loaded here is `--format hf`"):
-        load_export(tmp_path / "gpt2")
-
-
-@pytest.mark.parametrize("name", [*CAUSAL[1:4], "gru both"])
-def test_onnx_export__holds_model_tokenizer_and_a_card_with_the_inputs(name: str, tmp_path: Path) -> None:
-    export_folder(finished_run(tmp_path, name, "word"), "onnx", tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("model.onnx", "tokenizer.json", "tokenizer_config.json", "tokenizer", "README.md", "export.json")
-    }
-    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert ("`lengths`" in card) == (name in MASKED)
-    assert ("`hidden` and `cell`, each (2, batch, 16)" in card) == (name == "lstm")
-
-
-def test_onnx_without_the_extra__says_which_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = finished_run(tmp_path, "rnn")
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with refused(ErrorCode.UNSUPPORTED_BACKEND, "`python scripts/setup.py --extra onnx`."):
-        export_folder(run, "onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
