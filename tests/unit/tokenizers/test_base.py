@@ -1,4 +1,4 @@
-"""The contract of every tokenizer, on known, unknown and arbitrary text, and the size of a text."""
+"""The contract of every tokenizer, on known, unknown and arbitrary text."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tests.support.any_text import anything, trained_on
 from tests.support.languages import LANGUAGES, texts_in
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.refusals import refused
-from tests.support.strategies import line_lists, texts
+from tests.support.strategies import texts
 from tests.support.subword import specials_and_text, tiles
 from tests.support.tiny_models import integers, library_tokenizer, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
@@ -23,7 +23,6 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import Normalization, TokenizerManifest
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer
-from trainer.tokenizers.counting import CODE_POINTS, TextSize, text_size
 
 LINES = [normalize("NFC", line) for line in ("the sun shines on the sea", "ˈqɑzɑq tɪlɪ ʃɑːr", "e\u0301tude [BOS] 😀")]
 KNOWN = ["the sea", "ˈqɑzɑq ʃɑːr", "\u00e9tude", "[BOS]", "the 😀"]
@@ -315,19 +314,3 @@ def test_subwords__are_fewer_than_characters_and_lead_to_them(kind: str) -> None
         assert len(spans) < 0.6 * len(line)
         assert tiles(spans, line)
         assert not any(line[start:end].rstrip(" ").count(" ") > 1 for start, end in spans)
-
-
-def size_by_str(lines: list[str]) -> TextSize:
-    text = "".join(lines)
-    return TextSize(len(lines), len(text), sum(len(line.split()) for line in lines), len(text.encode()))
-
-
-@for_all(line_lists)
-def test_size__is_what_str_counts(lines: list[str]) -> None:
-    assert text_size("\n".join(lines)) == size_by_str(lines or [""])
-
-
-def test_size__of_every_character_is_what_str_counts() -> None:
-    characters = [chr(i) for i in range(CODE_POINTS) if not 0xD800 <= i < 0xE000 and chr(i) != "\n"]
-    for between in ("", "a", " "):
-        assert text_size(between.join(characters)) == size_by_str([between.join(characters)])

@@ -1,18 +1,14 @@
-"""Subword tokenizers: merges, sizes, special tokens under any name, and equality with the package SentencePiece."""
+"""Subword tokenizers: the merges of each method, sizes, and special tokens in every style and under other names."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
-from tests.support.properties import for_all, for_all_pairs
+from tests.support.properties import for_all
 from tests.support.refusals import refused
-from tests.support.strategies import texts
-from tests.support.subword import specials_and_text
 from tests.support.tiny_models import POEM, integers, library_tokenizer, make_run, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.config.validation import parse
@@ -188,63 +184,3 @@ def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path)
     path.write_text(f'{text[:start]}"config": {{"method": "word"}},\n{text[end:]}', encoding="utf-8")
     with refused(ErrorCode.TOKENIZER_LOAD_FAILED, "does not have the method of its manifest"):
         load_tokenizer(tmp_path)
-
-
-KING_LINES = ["the king and the queen, the king's men", "a king is a king", "ˈqɑzɑq tɪlɪ ˈqɑzɑ"] * 3
-RESERVED = "\0\t\x1f\u2581\u2585"
-every_type = pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-
-
-def sentencepiece(model_type: str, lines: Sequence[str] = KING_LINES) -> Tokenizer:
-    return tokenizer_of("sentencepiece", lines, model_type=model_type)
-
-
-@every_type
-def test_ids_and_tokens__are_those_of_the_package_on_the_saved_file(tmp_path: Path, model_type: str) -> None:
-    ours = sentencepiece(model_type)
-    ours.save(tmp_path)
-    package = SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
-
-    @for_all_pairs(texts, specials_and_text)
-    def equal(text: str, odd: str) -> None:
-        for shown in (text, odd, f"{text} king {odd}"):
-            if not set(shown) & set(RESERVED):
-                ids: list[int] = package.encode_as_ids(normalize("NFC", shown))
-                assert ours.encode(shown) == ids
-                assert integers(ours.encode_documents(normalize("NFC", shown))) == [0, *ids, 1]
-
-    equal()
-    pieces: list[str] = package.encode_as_pieces("the king's queen")
-    assert ours.tokens(ours.encode("the king's queen")) == pieces
-    text: str = package.decode(ours.encode("the  king's queen"))
-    assert text == "the  king's queen"
-
-
-@every_type
-def test_words__are_the_same_tokens_at_the_start_of_a_line(model_type: str) -> None:
-    tokenizer = sentencepiece(model_type)
-    ids = tokenizer.encode("king king")
-    assert ids[: len(ids) // 2] == ids[len(ids) // 2 :]
-    assert tokenizer.tokens(ids)[0].startswith("\u2581")
-    assert tokenizer.spans("king king")[len(ids) // 2][0] == 4
-    assert tokenizer.manifest.special_tokens == {"<s>": 0, "</s>": 1, "<unk>": 2, "<pad>": 3}
-
-
-@every_type
-def test_reserved_characters__are_unknown_though_the_text_has_them(model_type: str) -> None:
-    tokenizer = sentencepiece(model_type, [*KING_LINES, "a\tb\u2581c\u2585d"])
-    ids = tokenizer.encode("a\tb\u2581c\u2585d")
-    assert ids.count(2) == 3
-    assert tokenizer.decode(ids) == "abcd"
-    assert tokenizer.manifest.stats.char_coverage == 1
-
-
-@every_type
-def test_long_lines__are_learned_from_to_their_end(model_type: str) -> None:
-    tokenizer = sentencepiece(model_type, [f"{'the king ' * 3000}ж"])
-    assert tokenizer.special_ids.unk not in tokenizer.encode("the king ж")
-
-
-def test_text_of_which_nothing_can_be_made__is_refused() -> None:
-    with refused(ErrorCode.TOKENIZER_TRAIN_FAILED, "SentencePiece could not train 8,000 tokens on this text"):
-        tokenizer_of("sentencepiece", [])
