@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
-FOLDERS = ("bot", "configs", "tests", "trainer")
+FOLDERS = ("bot", "configs", "docs", "tests", "trainer")
 
 
 class Recipe(NamedTuple):
