@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.data.corpus import SplitCorpus
+from trainer.data.corpus import Split, SplitCorpus
 
 MAX_SAMPLE = 1 << 12
 """Most held-out lines or n-grams of one kind that are looked up, for each split."""
@@ -50,13 +50,13 @@ def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int) -> Le
 
 def _held_out(corpus: SplitCorpus, hasher: "_Hasher", seed: int) -> dict[HeldOutSplit, list[Hashes]]:
     """Draw hashes of lines, of n-grams of words and of n-grams of characters from each held-out split."""
-    samples = {s: [_Sample(seed) for _ in range(_KINDS)] for s in HELD_OUT_SPLITS if s in corpus.splits}
-    for split, lines in corpus.blocks([*samples]):
-        if split != "train":
-            for chunk in _chunks(lines):
-                for sample, hashes in zip(samples[split], hasher.hashes(chunk, is_training=False), strict=True):
-                    sample.add(hashes)
-    drawn = {split: [sample.drawn() for sample in of_split] for split, of_split in samples.items()}
+    held_out = [split for split in HELD_OUT_SPLITS if split in corpus.splits]
+    samples: dict[Split, list[_Sample]] = {split: [_Sample(seed) for _ in range(_KINDS)] for split in held_out}
+    for split, lines in corpus.blocks(held_out):
+        for chunk in _chunks(lines):
+            for sample, hashes in zip(samples[split], hasher.hashes(chunk, is_training=False), strict=True):
+                sample.add(hashes)
+    drawn = {split: [sample.drawn() for sample in samples[split]] for split in held_out}
     if all(len(words) == MAX_SAMPLE for _, words, _ in drawn.values()):
         hasher.has_characters = False
         return {split: [lines, words, _NONE] for split, (lines, words, _) in drawn.items()}
