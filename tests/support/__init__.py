@@ -1,6 +1,7 @@
 """Settings under a temporary folder, tiny requests, texts with known statistics, and processes."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -165,7 +166,12 @@ def run_of(child: Process) -> str | None:
 
 
 def _open_files(process: Process) -> list[str]:
-    return [str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir()]
+    """Return the paths that a process has open; those that it closes meanwhile are left out."""
+    paths: list[str] = []
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(str(file.readlink()))
+    return paths
 
 
 def parent_of(pid: int) -> int:
