@@ -1,6 +1,7 @@
 """Trainings by several processes: the numbers of one process, and an end without leftovers whatever is killed."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tests.support.waiting import until
 from tests.support.worker_runs import events_of, losses, training
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobProgress
+from trainer.contracts.runs import RunStatus
 from trainer.training.progress import CurveRow
 
 pytestmark = pytest.mark.process
@@ -83,19 +85,20 @@ _LONG: dict[str, object] = {"num_epochs": 1000, "devices": 2, "threads": 2}
 
 
 async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path: Path) -> None:
-    """A rank is killed, then the parent of all ranks; a run is cancelled; at last the worker is stopped."""
+    """Each rank is killed, then the parent of all ranks; a run is cancelled; at last the worker is stopped."""
     add_corpus(tmp_path, some_text())
     fields: dict[str, object] = {"num_epochs": 30, "checkpoint_every_steps": 20, "log_every_steps": 5, "threads": 2}
     async with running(settings_in(tmp_path)) as queue:
         one = (await queue.train(tiny_request(**fields), user_id=None)).run_id
         await wait_for_status(queue, one, ended)
         two = (await queue.train(tiny_request(**fields, devices=2), user_id=None)).run_id
-        await wait_for_status(queue, two, lambda s: (s.last_checkpoint_step or 0) >= 20 or ended(s))
-        kill(_rank_pid(tmp_path, 1))
+        for rank, step in ((1, 20), (0, 40)):
+            await wait_for_status(queue, two, partial(_has_saved, step))
+            kill(_rank_pid(tmp_path, rank))
         status = await wait_for_status(queue, two, ended)
         curves = [dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")) for run_id in (one, two)]
         told, environment = events_of(queue, two), queue.runs.get(two).completed_manifest().environment
-        assert (status.status, status.attempt) == ("completed", 2)
+        assert (status.status, status.attempt) == ("completed", 3)
         assert any(isinstance(event, JobProgress) and "was killed" in event.message for event in told)
         assert environment is not None
         assert (environment.devices, environment.backend, environment.threads) == (2, "gloo", 1)
@@ -118,6 +121,11 @@ async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path
     assert await gone(tmp_path)
     assert all(any(queue.runs.get(run_id).checkpoints.glob("step-*")) for run_id in (cancelled, stopped))
     assert isinstance(events_of(queue, stopped)[-1], JobProgress)
+
+
+def _has_saved(step: int, status: RunStatus) -> bool:
+    """Return True if a run has a checkpoint of a step or a later one, or has ended."""
+    return (status.last_checkpoint_step or 0) >= step or ended(status)
 
 
 def _rank_pid(folder: Path, rank: int) -> int:

@@ -148,7 +148,7 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
 
 async def test_run_that_ends__is_waited_for_and_fails_its_experiment_once(lab: Lab) -> None:
     add_languages(lab.folder)
-    request = plan(name="ending", seeds=[3])
+    request = plan(name="ending", seeds=[3], texts={"shuffled": False})
     async with lab.queue() as queue:
         before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         experiment = await started(queue, request)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny_request
-from tests.support.http import Site, inside, with_api
+from tests.support.http import ADMIN, BOB, Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
 from tests.support.stories import BEGIN, Story, run_record
@@ -21,7 +21,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
 from trainer.http.runs import Curve
 from trainer.queue.resolve import resolve_request
@@ -177,6 +177,12 @@ async def test_logs__are_the_last_lines_as_people_read_them(here: Site, run: Run
     assert (await here.get(f"/runs/{run.run_id}/logs")).text.splitlines() == lines
     assert (await here.get(f"/runs/{run.run_id}/logs?tail=0")).text == ""
     assert (await here.get(f"/runs/{run.run_id}/logs?tail=10001")).outcome == (422, "INVALID_INPUT")
+
+
+async def test_manifest__has_last_lines_for_who_may_read_the_log(here: Site, copied: RunDirectory) -> None:
+    copied.write_manifest(changed(copied.completed_manifest(), last_lines=("a line of the log",)))
+    answers = [await here.get(f"/runs/{copied.run_id}/manifest", key=key) for key in (ADMIN, BOB)]
+    assert [answer.record(RunManifest).last_lines for answer in answers] == [("a line of the log",), ()]
 
 
 async def test_curve_and_evaluation__are_those_of_the_run(here: Site, run: RunDirectory) -> None:

@@ -66,7 +66,7 @@ KINDS: dict[KindName, Kind] = {
     "tokenizers": Kind(tokenizer, lambda root, job_id: TokenizerStore(root).get(job_id).fail(FAILURE)),
     "experiments": Kind(
         lambda root, number: ExperimentStore(root).create(experiment_record(f"small-{number}")),
-        lambda root, job_id: ExperimentStore(root).get(job_id).request_cancel(),
+        lambda root, job_id: ExperimentStore(root).get(job_id).fail(FAILURE),
     ),
 }
 NAMES = pytest.mark.parametrize("name", KINDS)

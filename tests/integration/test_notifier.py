@@ -11,7 +11,7 @@ from bot.messages.text import AMBER, BLURPLE
 from bot.people.watchers import MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.rest import Limit
-from local_discord.state import Channel, StoredMessage, User
+from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
 from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGES, Place, place, told_ids, until_delivered
 from tests.support.stories import Story
@@ -231,6 +231,15 @@ async def test_delivery_that_fails__is_logged_restarted_and_delays_nobody(here: 
     failures = [line for line in logs if line["event"] == "task_failed"]
     assert failures[0]["task"] == f"char_lstm-broken for {here.ana.id}"
     assert isinstance(failures[0]["exc_info"], FileNotFoundError)
+
+
+async def test_other_refusal__is_logged_as_an_error(here: Place) -> None:
+    here.story(here.ana)
+    here.discord.fail_next("POST", MESSAGES, Refusal(400, 50035, "Invalid Form Body"))
+    with captured_logs() as logs:
+        async with here.listening():
+            await until(lambda: len(logs) > 0)
+    assert logs[0]["event"] == "task_failed"
 
 
 async def test_broken_ledger__is_logged_and_delays_nobody_else(here: Place) -> None:

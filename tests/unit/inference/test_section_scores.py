@@ -121,6 +121,17 @@ def test_losses__that_exist_are_not_computed_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sections").iterdir()} == before
 
 
+def test_character_of_several_bytes__has_the_sum_of_their_losses(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("bpe", ["abd be"], byte_fallback=True)
+    model, section = small_model(vocabulary_of(tokenizer)), "b€d"
+    first, *euro, last = tokenizer.encode(section)
+    losses = Losses(tmp_path, [section], modes=UNK).compute(model, tokenizer)
+    of_bytes = surprisals(model, [first, *euro, last])
+    assert len(euro) == len("€".encode()) == 3
+    assert losses.column("end") == [1, 2, 3]
+    assert losses.nats()[1:] == pytest.approx([sum(of_bytes[:3]), of_bytes[3]], rel=1e-5)
+
+
 def test_masked_model__gives_each_token_but_the_first_its_score(tmp_path: Path) -> None:
     model, special = model_of("bert", vocabulary_of(MASKED)), MASKED.special_ids
     assert special.mask is not None
