@@ -154,6 +154,7 @@ class Rest:
         channel_id = ids.get("channel_id", "")
         headers, wait_seconds = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
         if wait_seconds is not None:
+            self.faults += [] if fault is None else [fault]  # no work is done, so there is no reply to lose yet
             return _limited(wait_seconds, headers)
         status, body = await self._answer(request, operation, ids)
         for problem in DISCORD.answer_problems(operation, status, body):
