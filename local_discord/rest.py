@@ -138,8 +138,9 @@ class Rest:
 
     async def file(self, request: web.Request) -> web.Response:
         """Serve a stored attachment, as the CDN does; its faults are those of GET `FILES`."""
-        fault = self._fault("GET", FILES)
+        fault = self._next_fault("GET", FILES)
         if fault is not None:
+            self.faults.remove(fault)
             return _faulty(fault) or _reset(request)
         upload = self._world.files.get(number(request.match_info["file_id"]))
         if upload is None or upload.filename != request.match_info["name"]:
@@ -148,18 +149,22 @@ class Rest:
 
     async def _handle(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> web.Response | None:
         """Return the answer, from fault injection to the checked one; None resets the connection."""
-        fault = self._fault(operation.method, operation.template)
+        fault = self._next_fault(operation.method, operation.template)
         if fault is not None and fault.action != "reply_lost":
+            self.faults.remove(fault)
             return _faulty(fault)
         channel_id = ids.get("channel_id", "")
         headers, wait_seconds = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
         if wait_seconds is not None:
-            self.faults += [] if fault is None else [fault]  # no work is done, so there is no reply to lose yet
             return _limited(wait_seconds, headers)
         status, body = await self._answer(request, operation, ids)
         for problem in DISCORD.answer_problems(operation, status, body):
             self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
-        return None if fault is not None else _answer_of(status, body, headers)
+        fault = self._next_fault(operation.method, operation.template)
+        if fault is not None and fault.action == "reply_lost":  # used up here: only work that was done has a reply
+            self.faults.remove(fault)
+            return None
+        return _answer_of(status, body, headers)
 
     async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> tuple[int, JsonValue]:
         try:
@@ -207,11 +212,8 @@ class Rest:
             raise invalid_form(problems)
         return Request(ids, query, mapping(body), rows(body), uploads)
 
-    def _fault(self, method: str, template: str) -> Fault | None:
-        fault = next((one for one in self.faults if (one.method, one.template) == (method, template)), None)
-        if fault is not None:
-            self.faults.remove(fault)
-        return fault
+    def _next_fault(self, method: str, template: str) -> Fault | None:
+        return next((one for one in self.faults if (one.method, one.template) == (method, template)), None)
 
 
 def _faulty(fault: Fault) -> web.Response | None:

@@ -117,7 +117,7 @@ async def some_moment(server: LocalDiscord, chance: random.Random) -> None:
 
 def has_lost(server: LocalDiscord, replies: int) -> bool:
     lost = [request for request in server.requests if (request.operation_id, request.status) == ("create_message", 0)]
-    return len(lost) >= replies
+    return len(lost) == replies
 
 
 def told_requests(server: LocalDiscord) -> int:
