@@ -194,7 +194,7 @@ def test_failed_run__exit_code_says_whose_fault_it_was(lab_shell: Shell) -> None
 
 
 def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
-    add_corpus(shell.folder, some_text())
+    add_corpus(shell.folder, some_text(3000))
     err = interrupt(shell, signal.SIGINT, "train", *LONG)
     [run] = shell.runs.unfinished()
     paused = f"Interrupted; {run.run_id} is paused. Continue with: mt resume {run.run_id}\n"
