@@ -16,7 +16,7 @@ class SharedCalls(Generic[T]):
         self._unfinished: set[asyncio.Task[T]] = set()
 
     def start(self, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
-        """Return the next call as a task that others may wait for, too; it has not begun to work."""
+        """Return the task of the next call, which starts its work after the one in progress."""
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._call(work))
             self._unfinished.add(self._next)
