@@ -23,9 +23,9 @@ from trainer.config.presets import resolve
 from trainer.config.tokenizer_request import config_of
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen
+from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.data.corpora import BUNDLED
 from trainer.data.corpus import SplitRule, read_blocks
 from trainer.data.text import corpus_sha256
 from trainer.models import build
@@ -146,7 +146,7 @@ def corpus_rows(is_quick: bool) -> list[Row]:
 
 def write_corpus(path: Path, size: int) -> None:
     """Write the shipped text, each line with a number, until a file has so many bytes."""
-    lines = (BUNDLED / "demo.txt").read_text(encoding="utf-8").splitlines()
+    lines = (BUNDLED_CORPORA / "demo.txt").read_text(encoding="utf-8").splitlines()
     with path.open("wb") as file:
         for number in count(1):
             file.write("".join(f"{number} {line}\n" for line in lines).encode())
@@ -189,14 +189,14 @@ def _trained(method: str) -> Tokenizer:
     if method != "char":
         fields["vocab_size"] = VOCABULARY
     config = config_of(parse(TokenizerTrainRequest, fields))
-    blocks = list(read_blocks(BUNDLED / "demo.txt", config.normalization))
+    blocks = list(read_blocks(BUNDLED_CORPORA / "demo.txt", config.normalization))
     text = Text(CorpusRef(name="demo", sha256="0" * 64, bytes=1), lambda: blocks)
     return train_tokenizer(config, [text], blocks, rule=SplitRule(0.1, 0.0, 1))
 
 
 def _ratio(tokenizer: Tokenizer, encode: Callable[[str], object]) -> float:
     """Return the speed of the tokenizer relative to that of `encode`, from the shipped text to ids of its lines."""
-    [text] = read_blocks(BUNDLED / "demo.txt", tokenizer.normalization)
+    [text] = read_blocks(BUNDLED_CORPORA / "demo.txt", tokenizer.normalization)
 
     def speed_of(encode_lines: Callable[[str], object]) -> Callable[[], float]:
         def work() -> int:

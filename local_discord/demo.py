@@ -27,17 +27,16 @@ from local_discord.driver import LocalDiscord, shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import number, text
 from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError
-from trainer.data.corpora import BUNDLED
+from trainer.contracts.installation import BUNDLED_CORPORA, CHECKOUT
 from trainer.services.embedded import die_with_parent
 
-OUTPUT = Path("demo-out")
 TOKEN = "demo-token"  # noqa: S105
 CORPUS = "demo"
 MARGIN_NATS = 0.3
 START_SECONDS, TRAIN_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 300.0, 600.0, 300.0, 60.0
 PROMPT, TEXT = "Мен ", "Бүгін ауа райы жақсы."
-MT = os.path.relpath(Path(sys.executable).with_name("mt"))
 _MARKDOWN = re.compile(
     r"```(?:\w*\n)?(?P<block>.*?)\n?```|`(?P<code>[^`]+)`|\*\*(?P<bold>.+?)\*\*|\\(?P<plain>[^\w\s])", re.DOTALL
 )
@@ -51,10 +50,9 @@ class Failed(Exception):
 class Demo:
     """The steps in order, with their output."""
 
-    def __init__(self, discord: LocalDiscord, console: Console) -> None:
-        self._discord, self._console = discord, console
+    def __init__(self, discord: LocalDiscord, console: Console, folder: Path) -> None:
+        self._discord, self._console, self._folder = discord, console, folder
         self._person: User = discord.add_user("you")
-        self._folder = OUTPUT.resolve()
 
     async def run(self) -> None:
         """Run all steps; raises Failed at the first wrong result."""
@@ -76,9 +74,11 @@ class Demo:
             raise Failed(f"Violations of Discord's API: {self._discord.violations[:3]}")
         self._passed(f"{len(self._discord.requests)} requests, all valid by Discord's API description and limits")
         seconds = time.monotonic() - started
-        self._console.print(f"\n[bold green]All checks passed in {seconds:.0f} s.[/] Cards and charts: {OUTPUT}/")
-        self._console.print(f"Next, train on a text of your own:  {MT} train FILE", soft_wrap=True)
-        self._console.print("or put a bot token and your id into .env (see .env.example):  make up", soft_wrap=True)
+        saved = f"Cards and charts: {_shown(self._folder)}/"
+        self._console.print(f"\n[bold green]All checks passed in {seconds:.0f} s.[/] {saved}", soft_wrap=True)
+        mt = "mt" if CHECKOUT is None else _shown(Path(sys.executable).with_name("mt"))
+        self._console.print(f"Next, train on a text of your own:  {mt} train FILE", soft_wrap=True)
+        self._console.print(f"or set DISCORD__TOKEN and DISCORD__OWNER_ID in .env:  {mt} up", soft_wrap=True)
 
     async def _train(self) -> RunDirectory:
         await self._ask("mt train", {"corpus": CORPUS})
@@ -115,7 +115,7 @@ class Demo:
     def _check_loss(self, run: RunDirectory) -> None:
         """Check that the model beats the unigram entropy."""
         manifest = run.completed_manifest()
-        test, unigram = manifest.metrics.test, unigram_entropy_nats(BUNDLED / f"{CORPUS}.txt")
+        test, unigram = manifest.metrics.test, unigram_entropy_nats(BUNDLED_CORPORA / f"{CORPUS}.txt")
         if test is None or unigram - test < MARGIN_NATS:
             raise Failed(f"The test loss {test} is not {MARGIN_NATS} nats under the unigram entropy {unigram:.3f}.")
         self._passed(
@@ -202,20 +202,26 @@ async def _end(bot: Process) -> int:
         return await bot.wait()
 
 
-async def _run(console: Console) -> None:
+def _shown(path: Path) -> str:
+    """Return a path as it is short: below the working folder relative to it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+async def _run(console: Console, folder: Path) -> None:
     async with LocalDiscord(token=TOKEN) as discord:
-        await Demo(discord, console).run()
+        await Demo(discord, console, folder).run()
 
 
 def main() -> int:
     """Run the demo: return 0, 1 for a failed step, 130 after Ctrl-C."""
     console = Console(highlight=False)
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir(parents=True)
+    folder = (load_settings().app.data_root / "demo").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
-        asyncio.run(_run(console))
+        asyncio.run(_run(console, folder))
     except (Failed, TimeoutError, ClientRefusal, AppError) as error:
-        console.print(f"[bold red]✘ {str(error) or 'A step timed out.'}[/]  The bot's log is {OUTPUT}/bot.log")
+        console.print(f"[bold red]✘ {str(error) or 'A step timed out.'}[/]  The bot's log is {_shown(folder)}/bot.log")
         return 1
     except KeyboardInterrupt:
         console.print("Interrupted. The bot and its services have stopped.")

@@ -23,7 +23,7 @@ from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import Json, text
 from scripts.message_picture import draw, form_html, message_html
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.data.corpora import BUNDLED
+from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.services.embedded import die_with_parent
 
 TARGET = Path("docs/pictures")
@@ -93,7 +93,7 @@ class Pictures:
 
     async def _evaluating(self) -> None:
         """Draw the card of a run that is evaluated on a long text."""
-        corpus = (BUNDLED / "demo.txt").read_text(encoding="utf-8")
+        corpus = (BUNDLED_CORPORA / "demo.txt").read_text(encoding="utf-8")
         folder = self._data / "corpus"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "long.txt").write_text(corpus * LONG_TEST_COPIES, encoding="utf-8")

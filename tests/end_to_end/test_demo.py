@@ -21,14 +21,14 @@ def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
         assert step in done.stdout
     for mark in ("⚠", "**", "`", "bf16"):
         assert mark not in done.stdout
-    [chart] = (tmp_path / "demo-out").glob("*.png")
+    [chart] = (tmp_path / "data" / "demo").glob("*.png")
     assert chart.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert asyncio.run(gone(tmp_path))
 
 
 def test_demo__interrupted_leaves_nothing_running(shell: Shell) -> None:
     demo = shell.start("demo", DISCORD__TOKEN="")
-    wait_until(lambda: processes(shell.folder / "demo-out", "train-child") != [])
+    wait_until(lambda: processes(shell.folder / "data" / "demo", "train-child") != [])
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert (demo.wait(), "The bot and its services have stopped." in out) == (130, True)

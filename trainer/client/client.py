@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from trainer.client.http_api import HttpApi, StreamLost, address
 from trainer.client.notebook import NotebookModel
 from trainer.client.server import Server
-from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems
@@ -63,7 +63,8 @@ class Client:
         search: str | None = None,
     ) -> Iterator[RunStatus]:
         """Iterate over all runs, newest first; the server sends a page at a time."""
-        return self._loop.iterate(self._server.all_runs(status, family=family, search=search))
+        # a generator, which keeps the client: its connections close with it
+        yield from self._loop.iterate(self._server.all_runs(status, family=family, search=search))
 
     def train(
         self, request: TrainRequest | Mapping[str, object] | str | Path | None = None, /, **fields: object
@@ -74,7 +75,7 @@ class Client:
         values. The corpora are on the server.
         """
         if isinstance(request, str | Path):
-            draft = read_experiment(read_yaml(Path(request)), fields)
+            draft = read_experiment(read_yaml(request_path(Path(request))), fields)
         elif isinstance(request, TrainRequest):
             given: dict[str, object] = request.model_dump(mode="json", exclude_unset=True)
             draft = RequestDraft(given | fields)
@@ -104,11 +105,11 @@ class Client:
 
     def events(self, run_id: str) -> Iterator[Event]:
         """Iterate over the events of a run, from the first one until it has ended."""
-        return self._loop.iterate(self._server.events(run_id))
+        yield from self._loop.iterate(self._server.events(run_id))
 
     def logs(self, run_id: str, *, tail: int = 200, follow: bool = False) -> Iterator[str]:
         """Iterate over the last lines of a run's log, and with `follow` over each new line until it has ended."""
-        return map(readable_line, self._loop.iterate(self._server.log_lines(run_id, tail, follow=follow)))
+        yield from map(readable_line, self._loop.iterate(self._server.log_lines(run_id, tail, follow=follow)))
 
     def download(self, run_id: str, folder: str | Path) -> Path:
         """Download the files of a completed run to a folder, which `trainer.load` takes; return the folder."""

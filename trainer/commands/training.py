@@ -23,7 +23,7 @@ from trainer.commands.connection import (
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
 from trainer.commands.this_machine import ThisMachine
-from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.presets import request_hash
 from trainer.config.schema import Schema, schema_of
 from trainer.config.settings import Settings
@@ -51,12 +51,12 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import TrainingPreview, count_splits, preview_training
 from trainer.system.hardware import OtherPrograms, physical_cores
 
 if TYPE_CHECKING:
     from trainer.client.server import Server
+    from trainer.queue.queue import JobQueue
 
 
 def _number_or_word(text: str) -> int | str:
@@ -95,7 +95,7 @@ class TrainOptions(Options):
     tokenizer: str | None
     arguments: ClassVar[Arguments] = {
         "file": Argument(
-            "FILE", nargs="?", type=Path, help="experiment file (.yaml) or corpus; options replace its values"
+            "FILE", nargs="?", type=Path, help="experiment file (.yaml), recipe or corpus; options replace its values"
         ),
         **{name: _request_argument(name, option.help) for name, option in TRAIN_OPTIONS.items()},
     }
@@ -129,6 +129,8 @@ def _note_unused(unused_settings: Mapping[str, Setting], terminal: Terminal) -> 
 
 def _draft(options: TrainOptions) -> RequestDraft:
     """Return the draft of the options; a FILE that is no experiment file becomes their corpus."""
+    if options.file is not None:
+        options.file = request_path(options.file)
     if options.file is not None and not _is_experiment_file(options.file):
         if options.corpus is not None:
             message = f"Give one corpus to train on: '{safe_name(str(options.file))}' or `--corpus`."
@@ -235,7 +237,7 @@ async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Serv
 
 
 async def _enqueue(
-    training: TrainingPreview, options: _TrainOptions, settings: Settings, terminal: Terminal, queue: JobQueue
+    training: TrainingPreview, options: _TrainOptions, settings: Settings, terminal: Terminal, queue: "JobQueue"
 ) -> int:
     terminal.pauses = not options.no_pause
     run_id = await accepted_run(queue.accept(training, user_id=None), terminal)

@@ -13,9 +13,9 @@ from trainer.config.validation import block, decoded, did_you_mean, merged, pars
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
+from trainer.contracts.installation import RECIPES
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _PREFIX = "experiment_"
 
 
@@ -85,13 +85,19 @@ def _value(value: object) -> str:
 
 def recipes() -> list[str]:
     """Return the names of the plans that the program ships."""
-    return sorted(path.stem.removeprefix(_PREFIX) for path in _CONFIGS.glob(f"{_PREFIX}*.yaml"))
+    return sorted(path.stem.removeprefix(_PREFIX) for path in RECIPES.glob(f"{_PREFIX}*.yaml"))
+
+
+def request_path(file: Path) -> Path:
+    """Return an experiment file, given by its path or as the name of a recipe such as `word_lstm_keyboard`."""
+    recipe = RECIPES / f"{file.name}.yaml"
+    return recipe if file.name == str(file) and not file.exists() and recipe.is_file() else file
 
 
 def plan_path(plan: str) -> Path:
     """Return the file of a plan, given by its path or as the name of a recipe; raises CONFIG_INVALID."""
     if plan in recipes():
-        return _CONFIGS / f"{_PREFIX}{plan}.yaml"
+        return RECIPES / f"{_PREFIX}{plan}.yaml"
     if Path(plan).is_file():
         return Path(plan)
     known = recipes()

@@ -27,6 +27,7 @@ from pydantic import (
 
 from trainer.config.validation import did_you_mean, field_problems, set_path
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
+from trainer.contracts.installation import default_folder
 
 _NOT_FOR_CHILDREN = (
     *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__", "OBJECT_STORE__"),
@@ -139,9 +140,9 @@ class TokenizerCleanupSettings(Group):
 class AppSettings(Group):
     env: Literal["dev", "prod"] = "dev"
     """dev logs text, prod logs JSON."""
-    data_root: Path = Path("data")
+    data_root: Path = default_folder("data")
     """Corpora (`corpus/`, read-only), caches and the embedded server's files."""
-    artifacts_root: Path = Path("artifacts")
+    artifacts_root: Path = default_folder("artifacts")
     """Runs, tokenizers and stored attachments."""
     cleanup: CleanupSettings = CleanupSettings()
     corpus_cache_cleanup: CorpusCacheCleanupSettings = CorpusCacheCleanupSettings()
@@ -151,6 +152,13 @@ class AppSettings(Group):
     def corpus_cache(self) -> Path:
         """The folder of encoded corpora."""
         return self.data_root / "corpus_cache"
+
+    def new_place(self) -> str | None:
+        """Return a sentence with the place of a user's data, before the first job makes it; None in a checkout."""
+        root = self.artifacts_root
+        if not root.is_absolute() or root != default_folder("artifacts") or root.exists():
+            return None
+        return f"Runs are kept in {root}, corpora in {self.data_root / 'corpus'}."
 
     def folders(self) -> dict[str, Path]:
         """The folders by the environment name of their setting."""

@@ -1,12 +1,8 @@
-"""Words that depend on a number, on what a job waits for, or on how the program was installed."""
+"""Words that depend on a number or on what a job waits for."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from trainer.contracts.base import StopCause, WaitReason
-
-_SETUP = "python scripts/setup.py"
-_SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "setup.py"
 
 WAIT_MESSAGES: Mapping[WaitReason, str] = {
     "turn": "Waiting for a worker.",
@@ -32,8 +28,3 @@ STOP_MESSAGES: Mapping[StopCause, str] = {
 def counted(number: int, noun: str) -> str:
     """Return a count with its noun, in the plural unless it is one: "1 epoch", "2,000 epochs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def command_for_extra(extra: str) -> str:
-    """Return the command that installs an extra: with the checkout's script, which keeps its install editable."""
-    return f"`{_SETUP} --extra {extra}`" if _SCRIPT.is_file() else f"`pip install 'model-trainer[{extra}]'`"

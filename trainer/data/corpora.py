@@ -14,6 +14,7 @@ from weakref import finalize
 from trainer.config.settings import Settings
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode, PathError, at_field
+from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.tables import as_text
@@ -24,7 +25,6 @@ _ADDING = Lock()
 _SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}
 _CONTENT_NAME = re.compile("[0-9a-f]{64}")
 """The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
-BUNDLED = Path(__file__).resolve().parents[2] / "corpora"
 
 
 class CorpusStore:
@@ -48,7 +48,7 @@ class CorpusStore:
 
     def names(self) -> list[str]:
         """Return the names of all corpora except attached ones."""
-        roots = (self._corpora, BUNDLED)
+        roots = (self._corpora, BUNDLED_CORPORA)
         files = {path.stem for root in roots for path in root.glob("*.txt")}
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
         return sorted(files | folders)
@@ -64,7 +64,7 @@ class CorpusStore:
                 found = _find_below(self._offered[offered], within, field) if within else self._offered[offered]
                 if found is not None:
                     return found
-            for root in (self._corpora, BUNDLED, self._stored):
+            for root in (self._corpora, BUNDLED_CORPORA, self._stored):
                 found = _find_below(root, name, field)
                 if found is not None:
                     return found

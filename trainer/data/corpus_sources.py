@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from trainer.config.validation import decoded, safe_name
 from trainer.contracts.errors import AppError, ErrorCode, field_error
-from trainer.contracts.wording import command_for_extra
+from trainer.contracts.installation import command_for_extra
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.text import corpus_sha256
 from trainer.system.files import filled_folder

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from trainer.contracts.corpora import IpaCheck, IpaDifference
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.wording import command_for_extra
+from trainer.contracts.installation import command_for_extra
 
 Convert = Callable[[str], str]
 """Converts a text of one language to IPA."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.wording import command_for_extra
+from trainer.contracts.installation import command_for_extra
 
 Identify = Callable[[str], tuple[str, float]]
 """Returns the likeliest language of a text, as a code such as kk, and its probability."""

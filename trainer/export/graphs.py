@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.contracts.errors import ErrorCode, field_error
-from trainer.contracts.wording import command_for_extra
+from trainer.contracts.installation import command_for_extra
 from trainer.models.base import LanguageModel
 
 SCRIPT_FILE, GRAPH_FILE = "model.pt", "model.onnx"

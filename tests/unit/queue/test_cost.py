@@ -20,9 +20,10 @@ from trainer.config.settings import RedisSettings
 from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.models import PRESETS, ModelConfig, Objective
 from trainer.contracts.runs import EffectiveRequest, RunManifest
-from trainer.data.corpora import BUNDLED, CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.models import build
 from trainer.queue.cost import (
     Machine,
@@ -41,7 +42,7 @@ from trainer.system.hardware import cpu_name
 
 EARLIER = ROOT / "tests" / "fixtures" / "finished_run"
 PARENT = next((EARLIER / "artifacts" / "models").glob("char_lstm-*")).name
-DEMO = next(BUNDLED.glob("demo*"))
+DEMO = next(BUNDLED_CORPORA.glob("demo*"))
 CPU = Machine(on_cuda=False, has_bf16=True, memory_bytes=None, free_disk_bytes=1 << 50)
 GPU = CPU._replace(on_cuda=True)
 TOKENS = 24_000

@@ -1,0 +1,54 @@
+"""Where an installed program keeps data, and what installs an extra."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.config.settings import AppSettings
+from trainer.contracts import installation
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.installation import command_for_extra, default_folder, require_extras
+
+
+@pytest.fixture(name="installed")
+def installed_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The program as a wheel installs it: there is no checkout around it."""
+    monkeypatch.setattr(installation, "CHECKOUT", None)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_data__is_the_users_unless_the_program_runs_from_a_checkout(installed: Path) -> None:
+    root = default_folder("artifacts")
+    assert installed in root.parents and root.parts[-2:] == ("model-trainer", "artifacts")
+    app = AppSettings(artifacts_root=root, data_root=default_folder("data"))
+    assert app.new_place() == f"Runs are kept in {root}, corpora in {root.parent / 'data' / 'corpus'}."
+    root.mkdir(parents=True)
+    assert app.new_place() is None
+
+
+def test_place__of_a_checkout_or_a_setting_is_not_told(tmp_path: Path) -> None:
+    assert default_folder("artifacts") == Path("artifacts")
+    assert AppSettings(artifacts_root=Path("artifacts")).new_place() is None
+    assert AppSettings(artifacts_root=tmp_path / "elsewhere").new_place() is None
+
+
+def test_extra__is_installed_by_what_has_installed_the_program(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command_for_extra("train") == "`pip install 'model-trainer[train]'`"
+    monkeypatch.setattr(sys, "prefix", str(installed))
+    (installed / "uv-receipt.toml").write_text("")
+    assert command_for_extra("train") == "`uv tool install 'model-trainer[train]'`"
+
+
+def test_extra__that_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_extras("train", "server", "discord")
+    monkeypatch.setattr(installation, "EXTRA_MODULES", {"train": "no_such_torch", "server": "aiohttp"})
+    require_extras("server")
+    with pytest.raises(AppError) as refusal:
+        require_extras("server", "train")
+    assert refusal.value.code is ErrorCode.UNSUPPORTED_BACKEND
+    assert refusal.value.message == "This needs the extra `train`: run `python scripts/setup.py --extra train`."

@@ -1,0 +1,52 @@
+"""The installed program: its files of data, where a user's data is kept, and the extras that it may lack."""
+
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from trainer.contracts.errors import AppError, ErrorCode
+
+DISTRIBUTION = "model-trainer"
+_PACKAGE = Path(str(files("trainer")))
+BUNDLED_CORPORA, RECIPES = _PACKAGE / "bundled" / "corpora", _PACKAGE / "bundled" / "recipes"
+CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "scripts" / "setup.py").is_file() else None
+"""The folder of the source that the program runs from; None if it is installed."""
+EXTRA_MODULES: Mapping[str, str] = {"train": "torch", "server": "aiohttp", "discord": "discord"}
+"""A module of each extra that whole commands need."""
+
+
+def default_folder(name: str) -> Path:
+    """Return the default of a folder of data: in a checkout below the working folder, else the user's data folder."""
+    if CHECKOUT is not None:
+        return Path(name)
+    from platformdirs import user_data_path  # a checkout does without
+
+    return user_data_path(DISTRIBUTION, appauthor=False) / name
+
+
+def command_for_extra(extra: str) -> str:
+    """Return the command that installs an extra: with the checkout's script, which keeps its install editable."""
+    if CHECKOUT is not None:
+        return f"`python scripts/setup.py --extra {extra}`"
+    installer = "uv tool install" if (Path(sys.prefix) / "uv-receipt.toml").is_file() else "pip install"
+    return f"`{installer} '{DISTRIBUTION}[{extra}]'`"
+
+
+def require_extras(*extras: str) -> None:
+    """Raise UNSUPPORTED_BACKEND if the libraries of an extra are not installed."""
+    for extra in missing_extras():
+        if extra in extras:
+            raise extra_needed(extra)
+
+
+def missing_extras() -> list[str]:
+    """Return the extras whose libraries are not installed, of those that whole commands need."""
+    return [extra for extra, module in EXTRA_MODULES.items() if find_spec(module) is None]
+
+
+def extra_needed(extra: str) -> AppError:
+    """Return the error of a command that lacks an extra."""
+    message = f"This needs the extra `{extra}`: run {command_for_extra(extra)}."
+    return AppError(ErrorCode.UNSUPPORTED_BACKEND, message)
