@@ -26,11 +26,10 @@ from bot.messages.text import (
 )
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _, plural
 from trainer.people.permissions import AccessLevel
-from trainer.queue.queue import WorkerAction, WorkersState
 from trainer.queue.run_index import RunEntry, matching
 from trainer.services.health import Finding, check_data, check_gpu
 

@@ -55,11 +55,10 @@ from trainer.contracts.inference import (
     ScoreResponse,
     Suggestion,
 )
-from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.jobs import WorkerInfo, WorkersState
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
-from trainer.queue.queue import WorkersState
 from trainer.queue.run_index import RunEntry
 from trainer.reports.comparison import compare, differences
 from trainer.reports.surprisal_report import ReportFiles, summarize

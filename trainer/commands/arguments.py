@@ -20,6 +20,7 @@ from trainer.config.settings import load_settings
 from trainer.config.validation import did_you_mean, safe_name, set_path, takes_any_text
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
+from trainer.contracts.installation import default_folder, extra_needed
 from trainer.system.files import BrokenFile, to_app_error
 
 T = TypeVar("T")
@@ -28,10 +29,13 @@ OptionsT = TypeVar("OptionsT", bound="Options")
 _OPTION = re.compile(r"--[A-Za-z][\w.-]*")
 _PLAIN = "\0"
 """Before a word that follows `--`, so that argparse takes it for a positional argument; no word can contain it."""
+_OWN_PACKAGES = {"bot", "local_discord", "trainer"}
 _Run = Callable[[Sequence[str], Terminal], int]
 
 
-RUN_IDS: Mapping[str, object] = shtab.cmd('ls "${APP__ARTIFACTS_ROOT:-artifacts}/models" 2>/dev/null')
+RUN_IDS: Mapping[str, object] = shtab.cmd(
+    f'ls "${{APP__ARTIFACTS_ROOT:-{default_folder("artifacts")}}}/models" 2>/dev/null'
+)
 """The completion of a run id by the shell."""
 _RUN_HELP = "run id, or a beginning that no other run has"
 
@@ -268,6 +272,11 @@ def run_command(words: Sequence[str]) -> int:
         known = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         terminal.error(ErrorBody.of(known, new_request_id()))
         return EXIT_USER if known.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _OWN_PACKAGES:
+            raise
+        terminal.error(ErrorBody.of(extra_needed("train"), new_request_id()))
+        return EXIT_USER
     except BrokenFile as error:
         terminal.error(ErrorBody.of(AppError(ErrorCode.INTERNAL_ERROR, str(error)), new_request_id()))
         return EXIT_FAILED

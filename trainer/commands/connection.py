@@ -114,6 +114,12 @@ def settings_for_any(service: str = "model-trainer", *, level: Literal["INFO", "
     return settings
 
 
+def note_new_place(settings: Settings, terminal: Terminal) -> None:
+    """Say, before the first job of a user, where data is kept."""
+    if (place := settings.app.new_place()) is not None:
+        terminal.note(f"mt: {place}")
+
+
 def full_run_id(given: str) -> str:
     """Return the id of the only run that begins with a text, on the server of MT_URL or on this machine."""
     settings = settings_for_any()
@@ -134,6 +140,8 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
     from trainer.commands.this_machine import connected
     from trainer.services.embedded import Services
+
+    note_new_place(settings, terminal)
 
     async def connected_command() -> int:
         services = Services(settings)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
@@ -19,17 +19,14 @@ from trainer.commands.arguments import Commands, Options, flag
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
-from trainer.config.experiment_file import recipes
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.errors import AppError
+from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for_extra, missing_extras
 from trainer.contracts.wording import counted
-from trainer.data.corpora import BUNDLED
 from trainer.services.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
 
-DISTRIBUTION = "model-trainer"
 _MIN_MEMORY = 2 * GIB
-_REPAIR = "run `python scripts/setup.py` in the project's folder"
 _REMOTE = "MT_URL is set, so runs are on that server; the other checks are about this machine."
 
 
@@ -68,8 +65,7 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
 
 async def check_installation() -> dict[str, Finding]:
     """Check everything that a training or the bot needs; starts nothing that stays."""
-    findings = {"libraries": check_libraries(DISTRIBUTION), "package": check_package(BUNDLED, recipes())}
-    findings |= {"torch": check_torch(), "machine": check_machine()}
+    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": check_torch(), "machine": check_machine()}
     try:
         settings = load_settings()
     except AppError as error:
@@ -84,13 +80,16 @@ async def check_installation() -> dict[str, Finding]:
 
 
 def check_libraries(distribution: str) -> Finding:
-    """Check the versions of Python and the libraries against the package's requirements."""
+    """Check the versions of Python and the libraries, with those of the installed extras, against the requirements."""
+    repair = f"run {command_for_extra('all')}"
     try:
         needed = {"Python": SpecifierSet(metadata(distribution)["Requires-Python"])}
     except PackageNotFoundError:
-        return Finding("failure", f"The package {distribution} is not installed: {_REPAIR}.")
+        return Finding("failure", f"The package {distribution} is not installed: {repair}.")
+    missing = missing_extras()
+    extras = {"", *EXTRA_MODULES} - {*missing}
     for requirement in map(Requirement, requires(distribution) or []):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.name != distribution and _is_needed(requirement, extras):
             needed[requirement.name] = requirement.specifier
     problems: list[str] = []
     for library, versions in needed.items():
@@ -98,18 +97,13 @@ def check_libraries(distribution: str) -> Finding:
         if installed is None or not versions.contains(installed, prereleases=True):
             problems.append(f"{library} {installed or 'is missing'}, but {versions} is needed")
     if problems:
-        return Finding("failure", f"{'; '.join(problems)}: {_REPAIR}.")
-    return Finding("ok", f"Python {python_version()}, {len(needed) - 1} libraries as needed.")
+        return Finding("failure", f"{'; '.join(problems)}: {repair}.")
+    without = f", without the extras {', '.join(missing)}" if missing else ""
+    return Finding("ok", f"Python {python_version()}, {len(needed) - 1} libraries as needed{without}.")
 
 
-def check_package(bundled: Path, recipes: Sequence[str]) -> Finding:
-    """Check that the demo corpus and the recipes of the checkout are there, which a copy of the package lacks."""
-    missing = [] if bundled.is_dir() else ["the demo corpus"]
-    missing += [] if recipes else ["the recipes of `mt experiment run`"]
-    if missing:
-        where = f"The package in '{bundled.parent}' is a copy without {' and '.join(missing)}"
-        return Finding("warning", f"{where}, as `pip install .` makes it: {_REPAIR}.")
-    return Finding("ok", f"In '{bundled.parent}', with demo corpus and recipes.")
+def _is_needed(requirement: Requirement, extras: Iterable[str]) -> bool:
+    return requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
 
 
 def _installed_version(library: str) -> str | None:

@@ -39,7 +39,6 @@ from trainer.contracts.experiments import (
 )
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.queue.experiments import cancel_experiment, resolve_experiment
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
     correlation_line,
@@ -140,6 +139,8 @@ async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) 
         assign(ExperimentRequest, typed, assignment)
     request = await _with_local_files(read_plan(path, typed), path, options.corpora, corpora)
     try:
+        from trainer.queue.experiments import resolve_experiment  # redis
+
         return await resolve_experiment(request, corpora, settings, user_id=None)
     except AppError as error:
         if error.code is ErrorCode.DATA_NOT_FOUND and options.corpora is None:
@@ -330,6 +331,8 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
         async with running_queue(settings) as queue:
             if queue is not None:
                 return await queue.experiments.cancel(options.experiment)
+        from trainer.queue.experiments import cancel_experiment
+
         root = settings.app.artifacts_root
         experiment, runs = ExperimentStore(root).get(options.experiment), RunStore(root)
         cancel_experiment(experiment, runs)

@@ -27,12 +27,12 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import resolve_origin
 from trainer.system.logs import readable_line
 
 if TYPE_CHECKING:
     from trainer.client.server import Server
+    from trainer.queue.queue import JobQueue
 
 
 _STDIN = 0
@@ -112,7 +112,7 @@ def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
     run = complete_run(settings, options.run)
     origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
 
-    async def resume(queue: JobQueue) -> int:
+    async def resume(queue: "JobQueue") -> int:
         if origin is not None:
             accepting = queue.accept_resumed(origin, user_id=None)
         else:

@@ -9,11 +9,12 @@ import sys
 import shtab
 
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag, option
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import note_new_place, settings_for
 from trainer.commands.terminal import Terminal
 from trainer.config.validation import safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.installation import require_extras
 from trainer.system.files import check_writable
 from trainer.worker.child_process import child_server
 
@@ -62,11 +63,12 @@ def _complete(options: _CompletionOptions, terminal: Terminal) -> int:
 
 def _demo(options: Options, terminal: Terminal) -> int:
     settings_for()
+    require_extras("train", "discord")
     return _replace_process("local_discord.demo")
 
 
 def _up(options: _UpOptions, terminal: Terminal) -> int:
-    settings_for()
+    note_new_place(settings_for(), terminal)
     return _replace_process("bot", *(["--no-discord"] if options.no_discord else []))
 
 
@@ -76,6 +78,7 @@ def _replace_process(module: str, *words: str) -> int:
 
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-worker", level="INFO")
+    require_extras("train")
     for folder in (settings.app.artifacts_root, settings.app.corpus_cache):
         check_writable(folder)
     with child_server(settings):

@@ -22,10 +22,10 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, T
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.queue.queue import JobQueue
 
 if TYPE_CHECKING:
     from trainer.client.server import Server
+    from trainer.queue.queue import JobQueue
 
 
 class _TrainOptions(Options):
@@ -55,7 +55,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     corpora = CorpusStore(settings)
     record = asyncio.run(_read_record(options, corpora))
 
-    async def train(queue: JobQueue) -> int:
+    async def train(queue: "JobQueue") -> int:
         await corpora.store_offered()
         accepted = await queue.accept_tokenizer(record)
         return await _follow_to_end(accepted.tokenizer_id, ThisMachine(settings, queue), terminal)

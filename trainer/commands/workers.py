@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rich.text import Text
 
@@ -12,8 +12,10 @@ from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal, columns, duration
 from trainer.commands.this_machine import running_queue
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import WorkerInfo
-from trainer.queue.queue import JobQueue, WorkerAction, WorkersState
+from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
+
+if TYPE_CHECKING:
+    from trainer.queue.queue import JobQueue
 
 _ACTIONS: tuple[str, ...] = get_args(WorkerAction)
 
@@ -56,7 +58,7 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
     return 0
 
 
-async def _read(queue: JobQueue) -> WorkersState:
+async def _read(queue: "JobQueue") -> WorkersState:
     unfinished = await asyncio.to_thread(queue.runs.unfinished)
     return await queue.workers([run.run_id for run in unfinished])
 

@@ -1,6 +1,7 @@
 """Payloads of queued jobs, requirements of jobs, and records of workers; each reader validates them."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
@@ -12,6 +13,7 @@ JobDevice = Literal["cpu", "any", "cuda"]
 """Device of a job; `any` is a GPU where the worker has one."""
 WorkerDevices = Literal["any", "cpu", "gpu"]
 """Runs that a worker trains: all, those that can do without a GPU, or those that need or may use one."""
+WorkerAction = Literal["pause", "resume", "drain", "undrain"]
 WorkerState = Literal["ready", "paused", "draining", "drained", "refuses"]
 Refusal = Literal["artifacts_folder_mismatch", "version_mismatch"]
 _Bytes = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -114,3 +116,17 @@ class WorkerInfo(Frozen):
 job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)
 
 JobPayload = FolderJobPayload | InferenceJobPayload
+
+
+class WorkersState(NamedTuple):
+    """The workers of all machines."""
+
+    workers: Sequence[WorkerInfo]
+    runs: Mapping[str, str]
+    """The worker of each run that is being trained."""
+    is_paused: bool
+    """True while no worker starts a further run."""
+
+    def runs_of(self, worker: WorkerInfo) -> list[str]:
+        """Return the ids of the runs that a worker trains."""
+        return [run_id for run_id, holder in self.runs.items() if holder == worker.name]

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -33,7 +33,7 @@ from trainer.config.validation import safe_name
 from trainer.contracts.base import WaitReason, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
-from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import (
     Accepted,
     CorpusRef,
@@ -75,9 +75,6 @@ _VERSION_SECONDS = 60.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
 
-WorkerAction = Literal["pause", "resume", "drain", "undrain"]
-
-
 class QueueLoad(NamedTuple):
     """The state of all queues."""
 
@@ -97,20 +94,6 @@ def _as_ordered(worker: WorkerInfo, order: bytes | None, is_paused: bool) -> Wor
     if order == b"1" and worker.state in ("ready", "refuses"):
         return changed(worker, state="draining")
     return changed(worker, state="paused") if is_paused and worker.state == "ready" else worker
-
-
-class WorkersState(NamedTuple):
-    """The workers of all machines."""
-
-    workers: Sequence[WorkerInfo]
-    runs: Mapping[str, str]
-    """The worker of each run that is being trained."""
-    is_paused: bool
-    """True while no worker starts a further run."""
-
-    def runs_of(self, worker: WorkerInfo) -> list[str]:
-        """Return the ids of the runs that a worker trains."""
-        return [run_id for run_id, holder in self.runs.items() if holder == worker.name]
 
 
 class JobQueue:

@@ -17,6 +17,7 @@ import structlog
 
 from trainer.config.settings import Settings, worker_environment
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.installation import require_extras
 from trainer.system.files import check_writable, try_lock
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
@@ -131,6 +132,7 @@ class Services:
         lock = try_lock(self._folder / "worker.lock")
         if lock is None:
             return
+        require_extras("train")
         # the worker inherits the open file and with it the lock, which the kernel releases when the worker ends
         with lock:
             if self._worker is not None:

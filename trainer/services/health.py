@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,9 +13,10 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.services.embedded import answering_server, find_server
-from trainer.store.connection import STORE_ERRORS, Durability
-from trainer.store.store import connect
 from trainer.system.hardware import may_have_cuda
+
+if TYPE_CHECKING:
+    from trainer.store.connection import Durability
 
 GIB = 1 << 30
 _MIN_FREE = 2 * GIB
@@ -110,6 +111,9 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
     address = await answering_server(settings)
     if address is None:
         return _check_without_server(settings)
+    from trainer.store.connection import STORE_ERRORS  # redis, which a client of a server lacks
+    from trainer.store.store import connect
+
     found = {"server": _check_embedded(is_running=True)} if settings.redis.url is None else {}
     store = await connect(address)
     try:
@@ -143,7 +147,7 @@ def _check_embedded(*, is_running: bool) -> Finding:
     return Finding("ok", f"Embedded {' '.join(output.split()[:3])}; {state}.")
 
 
-def _check_durability(durability: Durability) -> Finding:
+def _check_durability(durability: "Durability") -> Finding:
     if problems := durability.troubles():
         return Finding("warning", f"It responds, but {' and '.join(problems)}.")
     return Finding("ok", f"It responds; AOF is on (appendfsync {durability.appendfsync or 'unknown'}), eviction off.")

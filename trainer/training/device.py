@@ -17,13 +17,14 @@ from torch._C._verbose import mkldnn_set_verbose
 
 from trainer.config.presets import batch_rows, check_bf16, check_precision, halved_batch
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.runs import EffectiveRequest, Environment
 from trainer.models.threads import ThreadChoice
 from trainer.system.hardware import cpu_name, default_threads
 from trainer.training.bf16 import try_bf16
 
 Precision = Literal["fp32", "fp16", "bf16"]
-_LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")
+_LIBRARIES = (DISTRIBUTION, "torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")
 _ISA: list[str] = []
 """oneDNN's instruction set, once it is known."""
 

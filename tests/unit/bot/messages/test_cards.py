@@ -64,10 +64,10 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.inference import ChatResponse, Sample
+from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.training_options import EarlyStopping
 from trainer.people.language import LANGUAGE_NAMES, Language, use_language
-from trainer.queue.queue import WorkersState
 from trainer.reports.comparison import compare
 from trainer.services.health import Finding
 
