@@ -4,21 +4,20 @@ FROM python:3.11-slim AS build
 RUN pip install --no-cache-dir uv==0.13.9 && python -m venv --without-pip /opt/venv
 ENV VIRTUAL_ENV=/opt/venv
 WORKDIR /app
-COPY pyproject.toml constraints.txt deploy/not-in-bot.txt ./
+COPY pyproject.toml constraints.txt ./
 
 FROM build AS build-bot
-RUN uv pip install --no-cache --compile-bytecode --excludes not-in-bot.txt \
-    --constraint constraints.txt --requirement pyproject.toml
-# Editable, so that the presets in configs/ and the texts in corpora/ are found beside the code.
+RUN uv pip install --no-cache --compile-bytecode \
+    --constraint constraints.txt --requirement pyproject.toml --extra discord
 COPY . .
-RUN uv pip install --no-cache --no-deps --editable . && python -m compileall -q bot trainer
+RUN uv pip install --no-cache --no-deps --compile-bytecode .
 
 FROM build AS build-worker
 ARG TORCH_BACKEND=cpu
 RUN uv pip install --no-cache --compile-bytecode --torch-backend=${TORCH_BACKEND} \
-    --constraint constraints.txt --requirement pyproject.toml
+    --constraint constraints.txt --requirement pyproject.toml --extra train
 COPY . .
-RUN uv pip install --no-cache --no-deps --editable . && python -m compileall -q bot trainer
+RUN uv pip install --no-cache --no-deps --compile-bytecode .
 
 FROM python:3.11-slim AS app
 # Volumes start with the rights of these folders, so that each user of compose's MT_USER can write to them.
@@ -37,14 +36,12 @@ USER 1000
 
 FROM app AS worker
 COPY --from=build-worker /opt/venv /opt/venv
-COPY --from=build-worker /app /app
 # The worker's own record in Redis, which it renews while its event loop runs.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "trainer.worker.health_check"]
 CMD ["mt", "worker"]
 
 FROM app AS bot
 COPY --from=build-bot /opt/venv /opt/venv
-COPY --from=build-bot /app /app
 ENV QUEUE__EMBEDDED_WORKERS=0
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \

@@ -7,23 +7,20 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from aiohttp import ClientSession
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 from ruamel.yaml import YAML
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text, tiny_request
+from tests.support.extras import link_libraries
 from tests.support.http import ADMIN, ALL_KEYS
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -114,27 +111,6 @@ def test_compose__only_the_worker_has_torch_and_reserves_a_gpu() -> None:
     assert [name for name in on_gpu if "gpu" in str(value_at(on_gpu, f"{name}.deploy"))] == ["worker"]
 
 
-def not_in_bot() -> list[str]:
-    lines = (ROOT / "deploy" / "not-in-bot.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if not line.startswith("#")]
-
-
-def test_dockerfile__leaves_out_of_the_bot_what_only_a_worker_imports() -> None:
-    pyproject: Table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    lines = TypeAdapter(list[str]).validate_python(value_at(pyproject, "project.dependencies"))
-    left_out = {canonicalize_name(name) for name in not_in_bot()}
-    names = {canonicalize_name(requirement.name) for requirement in map(Requirement, lines)}
-    kept = {name for name in names - left_out if "torch" in {needed.name for needed in needs(name)}}
-    assert "torch" in left_out <= names
-    assert kept == set()  # else torch would come with it
-
-
-def needs(name: str) -> list[Requirement]:
-    """Return the requirements of a package, without its extras."""
-    found = map(Requirement, distribution(name).requires or [])
-    return [needed for needed in found if needed.marker is None or needed.marker.evaluate({"extra": ""})]
-
-
 def stages() -> dict[str, list[str]]:
     """The lines of each stage of the Dockerfile, with those of the stage that it is made from."""
     found: dict[str, list[str]] = {}
@@ -145,6 +121,12 @@ def stages() -> dict[str, list[str]]:
             found[name] = list(found.get(base, []))
         elif name:
             found[name].append(line)
+    return found
+
+
+def extras_of(stage: str) -> list[str]:
+    [command] = [line for line in stages()[stage] if "--requirement pyproject.toml" in line]
+    found: list[str] = re.findall(r"--extra (\w+)", command)
     return found
 
 
@@ -253,22 +235,16 @@ def volumes_fixture(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(name="bot_python")
 def bot_python_fixture(tmp_path: Path) -> Path:
-    """The Python of an environment with the packages of the bot's image."""
-    python = python_without(tmp_path / "bot", not_in_bot())
-    find = f"import importlib.util as u; print([name for name in {not_in_bot()} if u.find_spec(name)])"
-    assert subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout == "[]\n"
-    return python
-
-
-def python_without(folder: Path, names: list[str]) -> Path:
-    """An environment with links to all installed packages but some; returns its Python."""
+    """The Python of an environment with the packages of the bot's image, of which torch is none."""
+    folder = tmp_path / "bot"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    left_out = {file.parts[0] for name in names for file in distribution(name).files or []}
-    for entry in Path(str(distribution("pydantic").locate_file(""))).iterdir():
-        if entry.name not in left_out and not (site / entry.name).exists():
-            (site / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    link_libraries(folder / "lib" / version / "site-packages", *extras_of("build-bot"))
+    python = folder / "bin" / "python"
+    find = "import importlib.util as u; print([u.find_spec(name) for name in ('torch', 'transformers', 'scipy')])"
+    printed = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout
+    assert printed == "[None, None, None]\n"
+    return python
 
 
 async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(

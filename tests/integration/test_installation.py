@@ -9,7 +9,8 @@ from tests.support import environment_in
 from tests.support.redis_servers import served
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.commands.doctor import DISTRIBUTION, check_installation, check_libraries, check_machine, check_package
+from trainer.commands.doctor import check_installation, check_libraries, check_machine
+from trainer.contracts.installation import DISTRIBUTION
 from trainer.services.health import Finding, Torch, check_folder, check_torch, describe_torch
 from trainer.system.hardware import memory_bytes
 
@@ -70,19 +71,7 @@ def test_library__that_is_too_old_too_new_or_missing_is_named(
     finding = check_libraries("some-program")
     assert finding.state == ("ok" if trouble is None else "failure")
     assert (trouble or "2 libraries as needed") in finding.message
-    assert trouble is None or "`python scripts/setup.py`" in finding.message
-
-
-def test_package_that_is_a_copy__is_told_with_what_repairs_it(tmp_path: Path) -> None:
-    (tmp_path / "corpora").mkdir()
-    found = check_package(tmp_path / "corpora", [])
-    copied = check_package(tmp_path / "elsewhere" / "corpora", [])
-    assert (found.state, copied.state) == ("warning", "warning")
-    assert f"'{tmp_path}' is a copy without the recipes of `mt experiment run`, as" in found.message
-    assert (
-        "without the demo corpus and the recipes of `mt experiment run`, as `pip install .` makes it" in copied.message
-    )
-    assert copied.message.endswith(": run `python scripts/setup.py` in the project's folder.")
+    assert trouble is None or "`python scripts/setup.py --extra all`" in finding.message
 
 
 async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_constraints__pin_every_direct_dependency_but_torch() -> None:
     project = PyProject.model_validate(content).project
     direct = [*project.dependencies, *(one for extra in project.extras.values() for one in extra)]
     lines = lines_of("constraints.txt")
-    assert {package(one) for one in direct} - {"torch"} <= {package(line) for line in lines if "==" in line}
+    assert {package(one) for one in direct} - {"torch", "model-trainer"} <= {
+        package(line) for line in lines if "==" in line
+    }
     assert [] == [line for line in lines if "://" in line or line.startswith("-") or " @ " in line]
     families = {package(line).split("-")[0] for line in lines}
     assert not families & {"torch", "nvidia", "cuda", "triton", "pytorch"}
@@ -148,7 +150,7 @@ def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
     dockerfile, ignored = lines_of("Dockerfile"), lines_of(".dockerignore")
     assert {line.split()[1] for line in dockerfile if line.startswith("FROM")} == {"python:3.11-slim", "build", "app"}
     assert "ARG TORCH_BACKEND=cpu" in dockerfile
-    assert [] == [line for line in dockerfile if "dev" in line or "--extra" in line]
+    assert [] == [line for line in dockerfile if "dev" in line]
     assert {".*", "/tests"} <= set(ignored)  # .* is .env, .git and .venv
     assert [] == [line for line in ignored if line.startswith("!.env")]
 
