@@ -19,6 +19,7 @@ REDIS_PASSWORD = "${REDIS_PASSWORD:?set it in .env; make start does}"  # noqa: S
 
 
 class Project(BaseModel):
+    classifiers: list[str]
     dependencies: list[str]
     extras: dict[str, list[str]] = Field(alias="optional-dependencies")
 
@@ -67,10 +68,14 @@ def package(requirement: str) -> str:
     return "".join(name).replace(".", "-").replace("_", "-")
 
 
-def test_constraints__pin_every_direct_dependency_but_torch() -> None:
+def project() -> Project:
     content: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    project = PyProject.model_validate(content).project
-    direct = [*project.dependencies, *(one for extra in project.extras.values() for one in extra)]
+    return PyProject.model_validate(content).project
+
+
+def test_constraints__pin_every_direct_dependency_but_torch() -> None:
+    extras = project().extras.values()
+    direct = [*project().dependencies, *(one for extra in extras for one in extra)]
     lines = lines_of("constraints.txt")
     assert {package(one) for one in direct} - {"torch", "model-trainer"} <= {
         package(line) for line in lines if "==" in line
@@ -153,6 +158,27 @@ def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
     assert [] == [line for line in dockerfile if "dev" in line]
     assert {".*", "/tests"} <= set(ignored)  # .* is .env, .git and .venv
     assert [] == [line for line in ignored if line.startswith("!.env")]
+
+
+def test_version__without_tags_is_that_of_the_newest_release() -> None:
+    released: list[str] = re.findall(r"^## \[(\d[^]]*)\]", "\n".join(lines_of("CHANGELOG.md")), re.MULTILINE)
+    newest = released[0] if released else "0.1.0"
+    assert any(line.startswith(f'fallback-version = "{newest}"') for line in lines_of("pyproject.toml"))
+
+
+def test_owner__is_the_same_in_every_link() -> None:
+    link = re.compile(r"(?:github\.com/([\w-]+)|([\w-]+)\.github\.io)/model-trainer\b")
+    patterns = [f"{folder}*.{kind}" for folder in ("", "docs/", ".github/**/") for kind in ("cff", "md", "toml", "yml")]
+    texts = [path.read_text(encoding="utf-8") for pattern in patterns for path in ROOT.glob(pattern)]
+    owners = {match[1] or match[2] for text in texts for match in link.finditer(text)}
+    assert len(owners) == 1
+
+
+def test_workflow__tries_each_python_of_the_classifiers() -> None:
+    [line] = [line for line in lines_of(".github", "workflows", "ci.yml") if line.strip().startswith("python: [")]
+    tried: list[str] = re.findall(r'"(3\.\d+)"', line)
+    versions = [one.rpartition(" :: ")[2] for one in project().classifiers if "Python :: 3." in one]
+    assert tried == versions and len(versions) > 1
 
 
 def test_ci__runs_make_test_and_nothing_else() -> None:
