@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import os
 import platform
@@ -25,7 +26,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +36,11 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".mt-stamp"
 INCOMPLETE = "incomplete"
-EXTRAS = ["dev", "onnx", "parity"]
+PROGRAM = ["discord", "train"]
+"""The extras of the demo and of the bot, with nothing for development."""
+EXTRAS = {"demo": PROGRAM, "up": PROGRAM, "docs": [*PROGRAM, "docs"]}
+"""The extras of commands that do without those of the tests."""
+TESTED = ["dev", "docs", "onnx", "parity"]
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
 TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -74,10 +79,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
     try:
-        set_up(os.environ.get("TORCH") or "cpu", given.extra)
+        is_new = set_up(os.environ.get("TORCH") or "cpu", [*EXTRAS.get(command or "", TESTED), *given.extra])
         if command is None:
             return 0
-        return commands[command]() if command in commands else run(BIN / "mt", command)
+        if command in commands:
+            return commands[command]()
+        with compiling(is_new):
+            return run(BIN / "mt", command)
     except Terminated:
         return 143
     except KeyboardInterrupt:
@@ -240,13 +248,13 @@ def constraints() -> int:
     return code
 
 
-def set_up(torch: str, more_extras: Sequence[str]) -> None:
-    """Make .venv, or bring it up to date; no child process at all where its stamp is the wanted one."""
+def set_up(torch: str, wanted: Sequence[str]) -> bool:
+    """Make .venv, or bring it up to date, with these extras; return False, after no child process, if it is there."""
     demand_access(os.R_OK | os.X_OK)
     saved = STAMP.read_text(encoding="utf-8") if STAMP.is_file() else ""
-    extras = sorted({*EXTRAS, *stamped_extras(saved), *more_extras})
+    extras = sorted({*wanted, *stamped_extras(saved)})
     if PYTHON.exists() and saved == stamp(ROOT, torch, venv_version(), extras) and is_editable():
-        return
+        return False
     demand_access(os.W_OK)
     started = time.monotonic()
     whole = saved == "" or saved.splitlines()[-1] == str(ROOT)  # no stamp: made by hand, so kept; else not moved
@@ -262,9 +270,26 @@ def set_up(torch: str, more_extras: Sequence[str]) -> None:
     STAMP.write_text(INCOMPLETE, encoding="utf-8")
     changed_torch = saved != "" and saved.splitlines()[1:2] != [torch]
     install(torch, extras, ["--reinstall-package", "torch"] if changed_torch else [])
-    demand(PYTHON, "-m", "compileall", "-q", "bot", "trainer", "local_discord")  # a sixth of the bot's start
     STAMP.write_text(stamp(ROOT, torch, venv_version(), extras), encoding="utf-8")
-    print(f".venv is ready ({time.monotonic() - started:.0f} s)")
+    size = sum(file.stat().st_size for file in VENV.rglob("*") if file.is_file() and not file.is_symlink())
+    print(f".venv is ready: {size / 1e9:.2f} GB in {time.monotonic() - started:.0f} s", flush=True)
+    return True
+
+
+@contextlib.contextmanager
+def compiling(is_wanted: bool) -> Iterator[None]:
+    """Compile bytecode beside a command, where set-up has left it out; what is not compiled then, an import compiles."""
+    if not is_wanted:
+        yield
+        return
+    words = [str(PYTHON), "-m", "compileall", "-q", "bot", "trainer", "local_discord", str(VENV)]
+    polite = ["nice", *words] if shutil.which("nice") else words
+    process = subprocess.Popen(polite, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def demand_access(needed: int) -> None:
@@ -316,7 +341,8 @@ def install(torch: str, extras: Sequence[str], options: list[str]) -> None:
     uv, project = find_uv(), f".[{','.join(extras)}]"
     if uv is not None:
         env = uv_settings(pip_config(), os.environ)
-        target = ["--python", str(PYTHON), "--compile-bytecode", "--constraint", "constraints.txt"]
+        target = ["--python", str(PYTHON), "--constraint", "constraints.txt"]
+        target += ["--compile-bytecode"] if "dev" in extras else []  # many processes of the tests share it
         backend = torch_backend(uv, env, torch)
         if not run(uv, "pip", "install", *target, *options, *backend, "--editable", project, env=env):
             return
@@ -375,7 +401,18 @@ def torch_backend(uv: str, env: Mapping[str, str], torch: str) -> list[str]:
     if platform.system() != "Linux":
         return []  # the ordinary wheels of macOS and Windows have no CUDA
     python = ["--python", str(PYTHON), "--constraint", "constraints.txt"]
-    resolve = [uv, "pip", "compile", "pyproject.toml", "--quiet", "--no-annotate", "--no-header", *python]
+    resolve = [
+        uv,
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--extra",
+        "train",
+        "--quiet",
+        "--no-annotate",
+        "--no-header",
+        *python,
+    ]
     plain = output(*resolve, env=env)
     if not plain or re.search(r"^torch==\S+\+cpu", plain, re.MULTILINE):
         return []
