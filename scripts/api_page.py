@@ -1,9 +1,8 @@
-"""Writes the reference of the HTTP API: `python -m scripts.api_page docs/api-reference.md`, or `make docs`."""
+"""Writes the reference of the HTTP API."""
 
-import sys
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import dumps
-from pathlib import Path
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
@@ -11,7 +10,6 @@ from pydantic_core import to_json
 from trainer.config.schema import Schema
 from trainer.http.openapi import describe_api
 from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
-from trainer.http.table import OPERATIONS
 from trainer.people.permissions import RULES, Role
 
 EXPERIMENT, REQUEST, SESSION, TOKENIZER = "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
@@ -70,7 +68,7 @@ def api_page(operations: Sequence[Operation]) -> str:
     lines = [
         "# Reference of the HTTP API",
         "",
-        "What holds for all operations, and the codes of errors: [HTTP API](api.md).",
+        "What holds for all operations, and the codes of errors: [HTTP API](../api.md).",
     ]
     for tag in tags:
         lines += ["", f"## {tag.capitalize()}"]
@@ -96,7 +94,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 def _operation(one: Operation, method: _Method) -> Iterator[str]:
     yield from ("", f"### {one.method} {one.path}", "", one.summary, "", f"Allowed: {_audience(one)}.")
     rows = [
-        (f"`{found.name}`", found.place, "required" if found.required else "optional", found.described.words())
+        (f"`{found.name}`", found.place, "required" if found.required else "optional", _values(found.described))
         for found in method.parameters
     ]
     notes = [found.description.replace("\n", " ") for found in method.parameters]
@@ -186,10 +184,15 @@ def _record(name: str, schema: Schema) -> Iterator[str]:
         yield f"One of {schema.words()}."
         return
     rows = (
-        (f"`{field}`", one.words(), "" if field in schema.required else f"`{_json(one.default)}`", one.description)
+        (f"`{field}`", _values(one), "" if field in schema.required else f"`{_json(one.default)}`", one.description)
         for field, one in schema.properties.items()
     )
     yield from _table(("field", "values", "default", "description"), rows)
+
+
+def _values(schema: Schema) -> str:
+    """Return the allowed values, with patterns as code."""
+    return re.sub(r"(?<= matches )(\S+)", r"`\1`", schema.words())
 
 
 def _body(example: Mapping[str, object]) -> str:
@@ -223,8 +226,10 @@ def _record_link(name: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     for row in (head, ["---"] * len(head), *rows):
-        yield f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in row)} |"
+        yield f"| {' | '.join(map(_cell, row))} |"
 
 
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(api_page(OPERATIONS), encoding="utf-8")
+def _cell(text: str) -> str:
+    """Return a text in one line, with bars escaped outside of code."""
+    parts = " ".join(text.split()).split("`")
+    return "`".join(part if number % 2 else part.replace("|", "&#124;") for number, part in enumerate(parts))

@@ -1,0 +1,112 @@
+"""Hook of MkDocs: adds README, CONTRIBUTING, CHANGELOG and the reference to the pages of docs/, and adapts links.
+
+`make docs` builds the site into `site/`; `.venv/bin/python -m mkdocs serve` shows it while pages change.
+"""
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pydantic import TypeAdapter
+
+from bot.app import build
+from bot.commands.help import all_commands
+from scripts.api_page import api_page
+from scripts.commands_page import commands_page
+from scripts.mt_page import mt_page
+from scripts.python_page import python_page
+from trainer.config.settings import Settings
+from trainer.http.table import OPERATIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = "https://model-trainer.github.io/model-trainer/"
+SOURCE = "https://github.com/model-trainer/model-trainer/blob/main/"
+ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+"""Pages at the root of the repository, with their names on the site."""
+_Entry = str | dict[str, str]
+_Nav: TypeAdapter[list[dict[str, list[_Entry]]]] = TypeAdapter(list[dict[str, list[_Entry]]])
+_IMAGE = re.compile(r'<img src="([^"]+)" alt="([^"]+)" width="(\d+)">')
+_LINK = re.compile(r"(?P<code>^```.*?^```|`[^`\n]+`)|(?<=\]\()(?P<target>[^)\s]+)(?=\))", re.DOTALL | re.MULTILINE)
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Replace each pattern of the navigation, such as `how-to/*.md`, by the pages that it matches."""
+    nav: object = config.nav
+    docs = Path(config.docs_dir)
+    parts: list[dict[str, list[_Entry]]] = [
+        {title: [page for entry in entries for page in _pages(entry, docs)] for title, entries in part.items()}
+        for part in _Nav.validate_python(nav)
+    ]
+    config.nav = parts
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the pages that are not in docs/."""
+    pages = {site: (ROOT / name).read_text(encoding="utf-8") for name, site in ROOT_PAGES.items()}
+    for name, text in {**pages, **reference()}.items():
+        files.append(File.generated(config, name, content=text))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Adapt the links and pictures of a page."""
+    return with_site_links(markdown, page.file.src_uri)
+
+
+def reference() -> Mapping[str, str]:
+    """Return the pages that are written from the code, by their names."""
+    http = api_page(OPERATIONS)
+    records: list[str] = re.findall(r"^### (\w+)$", http, re.MULTILINE)
+    return {
+        "reference/commands.md": commands_page(all_commands(build(Settings()))),
+        "reference/mt.md": mt_page(),
+        "reference/http.md": http,
+        "reference/python.md": python_page(set(records)),
+        "reference/settings.md": settings_page((ROOT / ".env.example").read_text(encoding="utf-8")),
+    }
+
+
+def settings_page(example: str) -> str:
+    """Return the page of settings: .env.example with a heading for each section."""
+    parts: list[str] = re.split(r"^# --- (.+?) -+\n", example, flags=re.MULTILINE)
+    about, *sections = parts
+    lines = ["# Settings", "", about.replace("# ", "").strip()]
+    for title, settings in zip(sections[::2], sections[1::2], strict=True):
+        lines += ["", f"## {title}", "", "```ini", settings.strip(), "```"]
+    return "\n".join([*lines, ""])
+
+
+def with_site_links(markdown: str, name: str) -> str:
+    """Return the text of a page with links that work on the site: to its pages, else to the file on GitHub."""
+    sources = {site: source for source, site in ROOT_PAGES.items()}
+    source = sources.get(name, f"docs/{name}")
+
+    def adapted(found: re.Match[str]) -> str:
+        target: str | None = found["target"]
+        return found[0] if target is None else _site_link(target, source, name)
+
+    return _LINK.sub(adapted, _IMAGE.sub(r"![\2](\1){ width=\3 }", markdown))
+
+
+def _site_link(target: str, source: str, name: str) -> str:
+    address, hash_sign, anchor = target.partition("#")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), address))
+    if address.startswith(SITE):
+        page = f"{address.removeprefix(SITE).strip('/') or 'index'}.md"
+    elif not address or ":" in address:
+        return target
+    elif path in ROOT_PAGES or path.startswith("docs/"):
+        page = ROOT_PAGES.get(path, path.removeprefix("docs/"))
+    else:
+        return f"{SOURCE}{path}" if (ROOT / path).exists() else target
+    return f"{posixpath.relpath(page, posixpath.dirname(name) or '.')}{hash_sign}{anchor}"
+
+
+def _pages(entry: _Entry, docs: Path) -> Sequence[_Entry]:
+    """Return an entry of the navigation, or the pages that its pattern matches."""
+    if not isinstance(entry, str) or "*" not in entry:
+        return [entry]
+    return sorted(page.relative_to(docs).as_posix() for page in docs.glob(entry))

@@ -1,0 +1,98 @@
+"""The documentation site: builds without a warning, has every page once, and its reference is complete."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from scripts.site_pages import SITE, SOURCE, with_site_links
+from tests.support import ROOT
+from trainer.client.client import Client
+from trainer.client.notebook import NotebookModel
+from trainer.commands.catalogue import COMMANDS
+from trainer.config.settings import PLAIN_NAMES, environment_names
+from trainer.http.table import OPERATIONS
+
+PAGES = sorted(file.relative_to(ROOT / "docs").with_suffix("").as_posix() for file in ROOT.glob("docs/**/*.md"))
+REFERENCE = {f"reference/{name}/" for name in ("commands", "mt", "http", "python", "settings")}
+MARKDOWN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in PAGES)]
+FENCED = r"(?ms)^ *```.*?^ *```$"
+SHALLOW = r"(?m)^ {1,3}(?:[-*|] |\d+\. |```).*|(?<=\n\n) {1,3}\S.*"
+
+
+@pytest.fixture(name="site", scope="module")
+def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; mkdocs.yml makes each warning an error."""
+    site = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    return site
+
+
+def found(pattern: str, text: str) -> list[str]:
+    matches: list[str] = re.findall(pattern, text)
+    return matches
+
+
+def page(site: Path, name: str) -> str:
+    return unescape((site / name / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.process
+def test_site__has_every_page_once_in_its_navigation(site: Path) -> None:
+    links = found(r'<a href="([^"#]+)" class="md-nav__link', page(site, ".").split("md-nav--secondary")[0])
+    names = {*(f"{name}/" for name in PAGES), *REFERENCE, "changelog/", "contributing/", "."}
+    assert Counter(links) == Counter(names)
+
+
+@pytest.mark.process
+def test_site__loads_nothing_from_other_servers(site: Path) -> None:
+    for file in site.rglob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        tags = found(r"<(?:script|img|iframe)[^>]*src=\"?https?:[^>]*|<link[^>]*https?:[^>]*", text)
+        assert [tag for tag in tags if 'rel="canonical"' not in tag] == [], file
+
+
+@pytest.mark.process
+def test_reference__names_everything_that_a_user_can_type(site: Path) -> None:
+    titles = {name: set(found(r'<h[23] id="[^"]*">(.*?)<a', page(site, name))) for name in REFERENCE}
+    assert {f"mt {name}" for name in COMMANDS} <= titles["reference/mt/"]
+    assert {f"{one.method} {one.path}" for one in OPERATIONS} <= titles["reference/http/"]
+    methods = [name for shown in (Client, NotebookModel) for name in dir(shown) if not name.startswith("_")]
+    assert {"trainer.load", *methods} <= titles["reference/python/"]
+    settings = re.sub("<[^>]+>", "", page(site, "reference/settings/"))
+    assert all(f"\n{name}=" in settings for name in {*environment_names(), "HF_TOKEN"} - set(PLAIN_NAMES.values()))
+
+
+@pytest.mark.parametrize(
+    ("page_of_site", "written", "adapted"),
+    [
+        ("index.md", "[a](docs/api.md#keys)", "[a](api.md#keys)"),
+        ("index.md", '<img src="docs/a.png" alt="An a" width="420">', "![An a](a.png){ width=420 }"),
+        ("index.md", "[a](.env.example)", f"[a]({SOURCE}.env.example)"),
+        ("api.md", "[a](../README.md)", "[a](index.md)"),
+        ("api.md", "[a](../CHANGELOG.md#unreleased)", "[a](changelog.md#unreleased)"),
+        ("api.md", "[a](../deploy/slurm)", f"[a]({SOURCE}deploy/slurm)"),
+        ("how-to/a.md", "[a](../api.md)", "[a](../api.md)"),
+        ("how-to/a.md", f"[a]({SITE}reference/mt/#train)", "[a](../reference/mt.md#train)"),
+        ("api.md", f"[a]({SITE})", "[a](index.md)"),
+        ("api.md", "[a](https://example.org) [b](#keys)", "[a](https://example.org) [b](#keys)"),
+        ("api.md", "`[a](../README.md)`\n\n```\n[a](../README.md)\n```", None),
+    ],
+)
+def test_links__lead_to_pages_of_the_site_or_to_the_source(
+    page_of_site: str, written: str, adapted: str | None
+) -> None:
+    assert with_site_links(written, page_of_site) == (written if adapted is None else adapted)
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_pages__indent_lists_by_four_spaces_as_the_site_needs(name: str) -> None:
+    assert found(SHALLOW, re.sub(FENCED, "", (ROOT / name).read_text(encoding="utf-8"))) == []
