@@ -70,13 +70,10 @@ def reference() -> Mapping[str, str]:
 
 
 def settings_page(example: str) -> str:
-    """Return the page of settings: .env.example with a heading for each section."""
-    parts: list[str] = re.split(r"^# --- (.+?) -+\n", example, flags=re.MULTILINE)
-    about, *sections = parts
-    lines = ["# Settings", "", about.replace("# ", "").strip()]
-    for title, settings in zip(sections[::2], sections[1::2], strict=True):
-        lines += ["", f"## {title}", "", "```ini", settings.strip(), "```"]
-    return "\n".join([*lines, ""])
+    """Return the page of settings: .env.example with its titles as headings and its comments as text."""
+    titled = re.sub(r"(?m)^# --- (.+?) -+$", r"## \1", example)
+    fenced = re.sub(r"(?m)(?:^[A-Z_]+=.*\n)+", r"\n```ini\n\g<0>```\n\n", titled)
+    return f"# Settings\n\n{re.sub('(?m)^# ', '', fenced)}"
 
 
 def with_site_links(markdown: str, name: str) -> str:

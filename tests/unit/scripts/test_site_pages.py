@@ -61,6 +61,13 @@ def test_site__loads_nothing_from_other_servers(site: Path) -> None:
 
 
 @pytest.mark.process
+def test_site__shows_no_list_and_no_table_as_text(site: Path) -> None:
+    for file in site.rglob("index.html"):
+        text = re.sub(r"(?s)<(pre|code|script)\b.*?</\1>", "", file.read_text(encoding="utf-8"))
+        assert found(r"\n(?:[-*|] |\d+\. ).{9}", text) == [], file
+
+
+@pytest.mark.process
 def test_reference__names_everything_that_a_user_can_type(site: Path) -> None:
     titles = {name: set(found(r'<h[23] id="[^"]*">(.*?)<a', page(site, name))) for name in REFERENCE}
     assert {f"mt {name}" for name in COMMANDS} <= titles["reference/mt/"]
@@ -68,7 +75,9 @@ def test_reference__names_everything_that_a_user_can_type(site: Path) -> None:
     methods = [name for shown in (Client, NotebookModel) for name in dir(shown) if not name.startswith("_")]
     assert {"trainer.load", *methods} <= titles["reference/python/"]
     settings = re.sub("<[^>]+>", "", page(site, "reference/settings/"))
-    assert all(f"\n{name}=" in settings for name in {*environment_names(), "HF_TOKEN"} - set(PLAIN_NAMES.values()))
+    assert all(
+        re.search(rf"\b{name}=", settings) for name in {*environment_names(), "HF_TOKEN"} - set(PLAIN_NAMES.values())
+    )
 
 
 @pytest.mark.parametrize(
