@@ -9,10 +9,12 @@ _TRAINER = Path(__file__).resolve().parent.parent / "trainer"
 _HEAD = """\
 # Python API
 
-`trainer.load` returns a model of this machine. `trainer.Client` uses the runs and the models of a server, as
-[another machine](../remote.md) shows; `close()` or the end of a `with` block closes its connections. Models of both
-have the same methods. All functions raise `trainer.contracts.errors.AppError`: its `code` is an
-[ErrorCode](http.md#errorcode), and its `message` is a sentence."""
+`trainer.load` returns a `trainer.api.Model` of this machine, with a PyTorch module as `model` and its `tokenizer`.
+`trainer.Client` uses the runs and the models of a server, as [another machine](../remote.md) shows; `close()` or the
+end of a `with` block closes its connections. Models of both have the same methods.
+
+All functions raise `trainer.contracts.errors.AppError`: its `code` is an [ErrorCode](http.md#errorcode), and its
+`message` is a sentence. Events are those of [webhooks](../webhooks.md)."""
 _SECTIONS = {
     "trainer.load": ("__init__.py", "load"),
     "trainer.Client": ("client/client.py", "Client"),

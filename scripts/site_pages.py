@@ -29,8 +29,11 @@ ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CH
 """Pages at the root of the repository, with their names on the site."""
 _Entry = str | dict[str, str]
 _Nav: TypeAdapter[list[dict[str, list[_Entry]]]] = TypeAdapter(list[dict[str, list[_Entry]]])
-_IMAGE = re.compile(r'<img src="([^"]+)" alt="([^"]+)" width="(\d+)">')
-_LINK = re.compile(r"(?P<code>^```.*?^```|`[^`\n]+`)|(?<=\]\()(?P<target>[^)\s]+)(?=\))", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(
+    r"(?ms)^```.*?^```|`[^`\n]+`|(?<=\]\()(?P<link>[^)\s]+)"
+    r'|(?:(?<= src=")|(?<=srcset=")|(?<=href="))(?P<attribute>[^"]+)'
+)
+"""Code, which stays as it is, or the target of a link or an attribute of HTML."""
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -82,13 +85,16 @@ def with_site_links(markdown: str, name: str) -> str:
     source = sources.get(name, f"docs/{name}")
 
     def adapted(found: re.Match[str]) -> str:
-        target: str | None = found["target"]
-        return found[0] if target is None else _site_link(target, source, name)
+        link: str | None = found["link"]
+        attribute: str | None = found["attribute"]
+        if link is not None:
+            return _site_link(link, source, name)
+        return found[0] if attribute is None else _site_link(attribute, source, name, is_html=True)
 
-    return _LINK.sub(adapted, _IMAGE.sub(r"![\2](\1){ width=\3 }", markdown))
+    return _LINK.sub(adapted, markdown)
 
 
-def _site_link(target: str, source: str, name: str) -> str:
+def _site_link(target: str, source: str, name: str, *, is_html: bool = False) -> str:
     address, hash_sign, anchor = target.partition("#")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), address))
     if address.startswith(SITE):
@@ -99,7 +105,15 @@ def _site_link(target: str, source: str, name: str) -> str:
         page = ROOT_PAGES.get(path, path.removeprefix("docs/"))
     else:
         return f"{SOURCE}{path}" if (ROOT / path).exists() else target
+    if is_html:  # MkDocs turns names of pages into addresses in links of Markdown only
+        is_page, page, name = page.endswith(".md"), _address(page), _address(name)
+        return f"{posixpath.relpath(page, name)}{'/' if is_page else ''}{hash_sign}{anchor}"
     return f"{posixpath.relpath(page, posixpath.dirname(name) or '.')}{hash_sign}{anchor}"
+
+
+def _address(name: str) -> str:
+    """Return the address of a page or a file of the site."""
+    return "." if name == "index.md" else name.removesuffix(".md")
 
 
 def _pages(entry: _Entry, docs: Path) -> Sequence[_Entry]:

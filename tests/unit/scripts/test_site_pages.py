@@ -47,17 +47,18 @@ def page(site: Path, name: str) -> str:
 
 @pytest.mark.process
 def test_site__has_every_page_once_in_its_navigation(site: Path) -> None:
-    links = found(r'<a href="([^"#]+)" class="md-nav__link', page(site, ".").split("md-nav--secondary")[0])
+    links = found(r'<a href="([^"#]+)" class="md-nav__link', page(site, "."))
     names = {*(f"{name}/" for name in PAGES), *REFERENCE, "changelog/", "contributing/", "."}
     assert Counter(links) == Counter(names)
 
 
 @pytest.mark.process
-def test_site__loads_nothing_from_other_servers(site: Path) -> None:
+def test_site__loads_only_files_of_its_own(site: Path) -> None:
     for file in site.rglob("*.html"):
         text = file.read_text(encoding="utf-8")
         tags = found(r"<(?:script|img|iframe)[^>]*src=\"?https?:[^>]*|<link[^>]*https?:[^>]*", text)
         assert [tag for tag in tags if 'rel="canonical"' not in tag] == [], file
+        assert all((file.parent / name).is_file() for name in found(r'<img [^>]*src="([^":]+)"', text)), file
 
 
 @pytest.mark.process
@@ -84,7 +85,14 @@ def test_reference__names_everything_that_a_user_can_type(site: Path) -> None:
     ("page_of_site", "written", "adapted"),
     [
         ("index.md", "[a](docs/api.md#keys)", "[a](api.md#keys)"),
-        ("index.md", '<img src="docs/a.png" alt="An a" width="420">', "![An a](a.png){ width=420 }"),
+        ("index.md", '<img src="docs/a.png" width="420">', '<img src="a.png" width="420">'),
+        ("api.md", '<img src="pictures/a.png">', '<img src="../pictures/a.png">'),
+        (
+            "index.md",
+            '<a href="docs/api.md#keys"><a href="LICENSE">',
+            f'<a href="api/#keys"><a href="{SOURCE}LICENSE">',
+        ),
+        ("how-to/a.md", '<a href="../../README.md">', '<a href="../../">'),
         ("index.md", "[a](.env.example)", f"[a]({SOURCE}.env.example)"),
         ("api.md", "[a](../README.md)", "[a](index.md)"),
         ("api.md", "[a](../CHANGELOG.md#unreleased)", "[a](changelog.md#unreleased)"),
