@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import math
 import os
-import re
 import shutil
 import signal
 import sys
@@ -24,6 +23,7 @@ from rich.text import Text
 
 from local_discord.client import ClientRefusal
 from local_discord.driver import LocalDiscord, shown_text
+from local_discord.markdown import spans
 from local_discord.state import StoredMessage, User
 from local_discord.wire import number, text
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -37,10 +37,7 @@ CORPUS = "demo"
 MARGIN_NATS = 0.3
 START_SECONDS, TRAIN_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 300.0, 600.0, 300.0, 60.0
 PROMPT, TEXT = "Мен ", "Бүгін ауа райы жақсы."
-_MARKDOWN = re.compile(
-    r"```(?:\w*\n)?(?P<block>.*?)\n?```|`(?P<code>[^`]+)`|\*\*(?P<bold>.+?)\*\*|\\(?P<plain>[^\w\s])", re.DOTALL
-)
-_STYLES = {"block": "italic", "code": "cyan", "bold": "bold", "plain": ""}
+_STYLES = {"block": "italic", "code": "cyan", "mention": "blue"}
 
 
 class Failed(Exception):
@@ -173,14 +170,15 @@ class Demo:
         self._console.print(f"[green]✔[/] {what}", highlight=False, soft_wrap=True)
 
 
-def styled(markdown: str) -> Text:
-    """Return a text with styles instead of the marks of Discord's markdown."""
-    shown, end = Text(), 0
-    for mark in _MARKDOWN.finditer(markdown):
-        name = mark.lastgroup or ""
-        shown.append(markdown[end : mark.start()]).append(mark[name], style=_STYLES[name])
-        end = mark.end()
-    return shown.append(markdown[end:])
+def styled(markdown: str, style: str = "") -> Text:
+    """Return a text with styles instead of the marks of Discord's Markdown."""
+    shown = Text(style=style)
+    for span in spans(markdown):
+        if span.kind == "bold":
+            shown.append_text(styled(span.text, "bold"))
+        else:
+            shown.append(span.text, style=f"link {span.url}" if span.url else _STYLES.get(span.kind, ""))
+    return shown
 
 
 def unigram_entropy_nats(path: Path) -> float:

@@ -1,11 +1,9 @@
 """Pictures of messages as Discord shows them: a message's payload becomes HTML, and Chromium takes the picture."""
 
 import io
-import re
 import shutil
 import subprocess
 import tempfile
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
@@ -14,6 +12,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from local_discord.markdown import Span, spans
 from local_discord.wire import Json, mapping, number, rows, text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -38,6 +37,7 @@ code, pre { background: #1e1f22; border-radius: 3px; font-family: 'DejaVu Sans M
 code { padding: 1px 3px; font-size: 13px }
 pre { padding: 7px; margin: 4px 0; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }
 .mention { background: #3c4270; color: #c9cdfb; border-radius: 3px; padding: 0 2px }
+.link { color: #00a8fc }
 .time { background: #3f4147; border-radius: 3px; padding: 0 2px }
 .row { margin-top: 8px }
 .button { display: inline-block; color: #fff; border-radius: 4px; padding: 5px 14px; margin: 0 8px 4px 0 }
@@ -134,44 +134,22 @@ def _components(row: Json) -> str:
     return f'<div class="row">{"".join(parts)}</div>'
 
 
-_CODE_BLOCK = re.compile(r"```(?:\w*\n)?(.*?)\n?```\n?", re.DOTALL)
-_INLINE = re.compile(
-    r"\\(?P<escaped>[^A-Za-z0-9\s])|`(?P<code>[^`\n]+)`|\*\*(?P<bold>.+?)\*\*|<t:(?P<time>\d+)(?::\w)?>|<[@#](?P<id>\d+)>"
-)
+_TAGS = {
+    "block": ("<pre>", "</pre>"),
+    "code": ("<code>", "</code>"),
+    "link": ('<span class="link">', "</span>"),
+    "time": ('<span class="time">', "</span>"),
+    "mention": ('<span class="mention">', "</span>"),
+}
 
 
 def _markdown(source: str, names: Mapping[str, str]) -> str:
-    """Return the Markdown of an embed as HTML: code, bold text, times and mentions."""
-    parts = _CODE_BLOCK.split(source)
-    return "".join(
-        f"<pre>{escape(part)}</pre>" if index % 2 else _inline(part, names) for index, part in enumerate(parts)
-    )
+    """Return the Markdown of an embed as HTML."""
+    return "".join(_html(span, names) for span in spans(source, names)).replace("</pre>\n", "</pre>")
 
 
-def _inline(source: str, names: Mapping[str, str]) -> str:
-    parts: list[str] = []
-    end = 0
-    for found in _INLINE.finditer(source):
-        parts.append(escape(source[end : found.start()]))
-        end = found.end()
-        groups = {name: value for name, value in found.groupdict().items() if value is not None}
-        if "bold" in groups:
-            parts.append(f"<b>{_inline(groups['bold'], names)}</b>")
-        elif "code" in groups:
-            parts.append(f"<code>{escape(groups['code'])}</code>")
-        elif "time" in groups:
-            parts.append(f'<span class="time">{_relative(int(groups["time"]))}</span>')
-        elif "id" in groups:
-            parts.append(f'<span class="mention">@{escape(names.get(groups["id"], groups["id"]))}</span>')
-        else:
-            parts.append(escape(groups["escaped"]))
-    return "".join([*parts, escape(source[end:])])
-
-
-def _relative(at: int) -> str:
-    """Return a time as Discord shows it to its reader."""
-    seconds = round(at - time.time())
-    size = abs(seconds)
-    number, unit = (size, "second") if size < 60 else (size // 60, "minute") if size < 3600 else (size // 3600, "hour")
-    words = f"{number} {unit}{'' if number == 1 else 's'}"
-    return f"in {words}" if seconds > 0 else f"{words} ago"
+def _html(span: Span, names: Mapping[str, str]) -> str:
+    if span.kind == "bold":
+        return f"<b>{_markdown(span.text, names)}</b>"
+    start, end = _TAGS.get(span.kind, ("", ""))
+    return f"{start}{escape(span.text)}{end}"
