@@ -25,6 +25,7 @@ from trainer.services.health import check_data
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
+from trainer.system.files import try_lock
 from trainer.system.hardware import Gpu, find_gpus, package_version
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, restore_pause, wait_until_idle
@@ -362,6 +363,9 @@ async def test_mt_workers__lists_pauses_and_drains(shell: Shell, monkeypatch: py
             return await asyncio.to_thread(shell.type, "workers", *words)
 
         assert await workers() == "No worker is running. Start one with: mt worker\n"
+        lock = try_lock(shell.folder / "data" / "services" / "worker.lock")
+        assert lock is not None and await workers() == "A worker is starting.\n"
+        lock.close()
         refusing = changed(CPU, name="old:2", state="refuses", reason="Its version differs.")
         for worker in (changed(GPU_ONLY, started_at=now().timestamp() - 3700), refusing):
             await store.renew_worker(seconds=60, worker=worker)

@@ -50,7 +50,8 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
     state = asyncio.run(act())
     rows = [_row(worker, state) for worker in state.workers]
     titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
-    table = columns([titles, *rows]) if rows else Text("No worker is running. Start one with: mt worker")
+    nobody = "A worker is starting." if state.is_starting else "No worker is running. Start one with: mt worker"
+    table = columns([titles, *rows]) if rows else Text(nobody)
     notes = [Text(f"{worker.name} takes no job: {worker.reason}") for worker in state.workers if worker.reason]
     if state.is_paused:
         notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))

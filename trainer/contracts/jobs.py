@@ -126,6 +126,8 @@ class WorkersState(NamedTuple):
     """The worker of each run that is being trained."""
     is_paused: bool
     """True while no worker starts a further run."""
+    is_starting: bool = False
+    """True if no worker runs yet, but the embedded one of this machine is starting."""
 
     def runs_of(self, worker: WorkerInfo) -> list[str]:
         """Return the ids of the runs that a worker trains."""

@@ -271,6 +271,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "access given": lambda: access_answer(1, "user"),
     "access taken": lambda: access_answer(1, "none"),
     "no worker": lambda: workers_answer(WorkersState((), {}, is_paused=False), {}, {}),
+    "worker starting": lambda: workers_answer(WorkersState((), {}, is_paused=False, is_starting=True), {}, {}),
     "doctor well": lambda: doctor_answer({"a": FINDINGS["ok"], "b": FINDINGS["ok"]}),
     "doctor warning": lambda: doctor_answer({"a": FINDINGS["ok"], "b": FINDINGS["warning"]}),
     "doctor failure": lambda: doctor_answer({"a": FINDINGS["failure"], "b": FINDINGS["warning"]}),
