@@ -51,7 +51,7 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
         if options.format == "archive":
             from trainer.export.archive import export_archive  # torch
 
-            export_archive(run, options.out, force=options.force)
+            export_archive(run, options.out, options.license, force=options.force)
         else:
             from trainer.export.folders import export_folder
 

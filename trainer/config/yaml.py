@@ -1,7 +1,8 @@
 """YAML 1.2 with the values of JSON: no anchors, aliases, tags or directives."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from io import StringIO
 from typing import NoReturn
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -52,6 +53,14 @@ def parse_yaml(text: str, name: str) -> object:
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is not YAML: line {line}, {problem}{hint}.") from None
     except (PydanticSerializationError, TypeError, ValueError):  # ruamel: TypeError for a list in the name of a field
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' holds a value that cannot be read.") from None
+
+
+def yaml_text(fields: Mapping[str, object]) -> str:
+    """Write fields as YAML in their order, with each text on one line."""
+    writer, text = YAML(), StringIO()
+    writer.width = 1 << 30
+    writer.dump(fields, text)
+    return text.getvalue()
 
 
 def _refuse(name: str, line: int, problem: str) -> NoReturn:

@@ -1,22 +1,26 @@
 """Export of a finished run to one file, and import of such a file; every byte of it has a checked hash.
 
 The file is a tar without compression, which weights would not profit from, and is equal for equal runs. Its first
-member, `archive.json`, names the others with their sizes and hashes.
+member, `archive.json`, names the others with their sizes and hashes. The last ones are the model card and the citation,
+which describe the archive and are not restored.
 """
 
 import re
 import secrets
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
+from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.config.validation import parse_json, unreadable
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.export.card import PASSPORT_FILES, passport
 from trainer.export.folders import appearing_at, check_free
 from trainer.export.verification import verify_files
 from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_records, open_regular, storage_errors
@@ -35,20 +39,26 @@ class ArchiveRecord(Frozen):
     files: tuple[FileRecord, ...]
 
 
-def export_archive(run: RunDirectory, file: Path, *, force: bool = False) -> ArchiveRecord:
+def export_archive(run: RunDirectory, file: Path, licence: str | None = None, *, force: bool = False) -> ArchiveRecord:
     """Write a completed run to a new file, atomically; with `force` it replaces a file.
 
     The log and the Discord messages are left out.
 
     Raises RUN_NOT_READY, CONFLICT if the file exists, and MODEL_LOAD_FAILED if the run's files have changed.
     """
-    run.completed_manifest()
+    manifest = run.completed_manifest()
     check_free(file, is_earlier=force and file.is_file(), for_folder=False)
     with run.in_use():
         _check_whole(run)
-        record = ArchiveRecord(run_id=run.run_id, files=file_records(run.path, _paths(run)))
+        added = passport(manifest, read_manifest(run.tokenizer), "archive", licence)
+        described = (
+            FileRecord(path=name, bytes=len(content), sha256=sha256(content).hexdigest())
+            for name, content in added.items()
+        )
+        files = (*file_records(run.path, _paths(run)), *described)
+        record = ArchiveRecord(run_id=run.run_id, files=files)
         with appearing_at(file) as temporary, open(temporary, "xb") as stream:
-            _write(stream, record, run.path)
+            _write(stream, record, run.path, added)
             stream.flush()
             DISK.flush(stream.fileno())
     return record
@@ -76,16 +86,17 @@ def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDi
                     disk.remove_folder(staging)
 
 
-def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path) -> None:
+def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path, added: Mapping[str, bytes]) -> None:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        content = record.model_dump_json(indent=1).encode()
+        listed = record.model_dump_json(indent=1).encode()
         member = tarfile.TarInfo(_RECORD_FILE)  # a regular file without owner and time
-        member.size = len(content)
-        tar.addfile(member, BytesIO(content))
+        member.size = len(listed)
+        tar.addfile(member, BytesIO(listed))
         for described in record.files:
             member = tarfile.TarInfo(described.path)
             member.size = described.bytes
-            with BufferedReader(open_regular(folder / described.path)) as source:
+            content = added.get(described.path)
+            with BytesIO(content) if content else BufferedReader(open_regular(folder / described.path)) as source:
                 tar.addfile(member, source)
 
 
@@ -99,6 +110,9 @@ def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, dis
             run = RunDirectory(staging / record.run_id, disk)
             disk.make_folder(run.path)
             _unpack(tar, members, record, run)
+            for path in (run.path / name for name in PASSPORT_FILES):
+                if path.is_file():
+                    disk.remove(path)
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise _refused("it is incomplete or was changed") from error
     _check_whole(run)

@@ -1,4 +1,4 @@
-"""The model card of an exported folder: metrics with units, how to load the model, its limits."""
+"""The model card of an export: metrics with units, how to load the model, its limits and its citation."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -8,10 +8,13 @@ from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
 from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
+from trainer.export.citation import CITATION_FILE, bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 
 FolderFormat = Literal["hf", "torchscript", "onnx"]
-RECORD_FILE = "export.json"
+CardFormat = Literal[FolderFormat, "archive"]
+RECORD_FILE, CARD_FILE = "export.json", "README.md"
+PASSPORT_FILES = (CARD_FILE, CITATION_FILE)
 
 
 class ExportRecord(Frozen):
@@ -52,20 +55,30 @@ session = onnxruntime.InferenceSession("FOLDER/model.onnx")
 {outputs} = session.run(None, {{"ids": ids, {inputs}}})
 ```
 """
+_LOAD_ARCHIVE = """\
+The archive is for Model Trainer: `mt import FILE` checks every file and restores the run with its checkpoints.
+
+```python
+model = trainer.load("{run_id}")
+```
+"""
 
 
-def model_card(
-    manifest: RunManifest,
-    tokenizer: TokenizerManifest,
-    context_tokens: int | None,
-    to: FolderFormat,
-    licence: str | None,
-) -> str:
+def passport(
+    manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None
+) -> dict[str, bytes]:
+    """Return the files that go with a model everywhere, by name: its card and its citation."""
+    texts = (model_card(manifest, tokenizer, to, licence), citation_file(manifest, licence))
+    return {name: text.encode() for name, text in zip(PASSPORT_FILES, texts, strict=True)}
+
+
+def model_card(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None) -> str:
     """Return the card as Markdown, with the metadata that model hubs read."""
     effective = manifest.effective
     is_causal = effective.objective == "causal_lm"
+    libraries = {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx", "archive": "model-trainer"}
     metadata = {
-        "library_name": {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx"}[to],
+        "library_name": libraries[to],
         "pipeline_tag": "text-generation" if is_causal else "fill-mask",
         "license": licence or "unknown",
     }
@@ -78,7 +91,10 @@ def model_card(
         "## Loading",
         *_loading(manifest, to),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in _limits(manifest, tokenizer, context_tokens, licence)),
+        "\n".join(f"- {limit}" for limit in _limits(manifest, tokenizer, to, licence)),
+        "## Citing",
+        f"`{CITATION_FILE}` has the hashes of the request, of the weights and of the corpora.",
+        bibtex(manifest),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
@@ -133,7 +149,7 @@ def _cpu(environment: Environment) -> Iterator[str]:
     yield counted(environment.threads, "thread")
 
 
-def _loading(manifest: RunManifest, to: FolderFormat) -> Iterator[str]:
+def _loading(manifest: RunManifest, to: CardFormat) -> Iterator[str]:
     is_causal = manifest.effective.objective == "causal_lm"
     if to == "hf":
         trust = ", trust_remote_code=True" if isinstance(manifest.effective.model, RnnConfig) else ""
@@ -154,6 +170,8 @@ def _loading(manifest: RunManifest, to: FolderFormat) -> Iterator[str]:
         inputs, outputs = ("*state", "logits, *state") if is_causal else ("lengths", "logits")
         yield _LOAD_SCRIPT.format(inputs=inputs, outputs=outputs)
         yield _inputs(manifest, "no positions")
+    elif to == "archive":
+        yield _LOAD_ARCHIVE.format(run_id=manifest.run_id)
     else:
         inputs, outputs = ("**state", "logits, *state") if is_causal else ('"lengths": lengths', "[logits]")
         yield _LOAD_GRAPH.format(inputs=inputs, outputs=outputs)
@@ -186,9 +204,25 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
     )
 
 
-def _limits(
-    manifest: RunManifest, tokenizer: TokenizerManifest, context_tokens: int | None, licence: str | None
-) -> Iterator[str]:
+def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None) -> Iterator[str]:
+    if to != "archive":
+        yield from _differences(manifest, tokenizer)
+    elif manifest.effective.objective == "masked_lm":
+        yield "It predicts masked tokens and continues no text."
+    if not isinstance(config := manifest.effective.model, RnnConfig):
+        yield f"It reads at most {config.max_position_embeddings:,} tokens, including special ones."
+    if tokenizer.normalization.lowercase:
+        yield "Texts are lower-cased before they are encoded."
+    yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
+    if manifest.data is not None:
+        yield from manifest.effective.leak_warnings(manifest.data.leaks)
+    yield "It learned from one corpus and repeats what that corpus says: use it to measure language, not for advice."
+    if licence is None:
+        yield "Its licence is unknown: it depends on the licence of the corpus."
+
+
+def _differences(manifest: RunManifest, tokenizer: TokenizerManifest) -> Iterator[str]:
+    """Yield what a caller of the exported tokenizer has to do, and where the tokenizer differs."""
     if tokenizer.documents == "stream":
         yield (
             "Start every text with a newline, as in training: the tokenizer does not add it, and scores without it"
@@ -201,19 +235,9 @@ def _limits(
         )
     else:
         yield "It predicts masked tokens and continues no text. The tokenizer adds the special tokens around a text."
-    if context_tokens is not None:
-        yield f"It reads at most {context_tokens:,} tokens, including special ones."
     yield "A special token that is spelled in a text becomes that token here; Model Trainer reads it as plain text."
     if tokenizer.method == "word":
         yield (
             "Words are separated by white space, and a word outside the vocabulary is the unknown token. `decode` puts"
             " a space between all words; Model Trainer attaches punctuation as in print."
         )
-    if tokenizer.normalization.lowercase:
-        yield "Texts are lower-cased before they are encoded."
-    yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
-    if manifest.data is not None:
-        yield from manifest.effective.leak_warnings(manifest.data.leaks)
-    yield "It learned from one corpus and repeats what that corpus says: use it to measure language, not for advice."
-    if licence is None:
-        yield "Its licence is unknown: it depends on the licence of the corpus."

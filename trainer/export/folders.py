@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export import graphs, library_folder
-from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, model_card
+from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
 from trainer.models.base import LanguageModel
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record, storage_errors
@@ -39,8 +39,8 @@ def export_folder(
             graphs.write_torchscript(temporary, model)
         else:
             graphs.write_onnx(temporary, model)
-        card = model_card(manifest, tokenizer.manifest, model.context_tokens, to, licence)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+        for name, content in passport(manifest, tokenizer.manifest, to, licence).items():
+            DISK.write(temporary / name, content)
         written = (path for path in temporary.rglob("*") if path.is_file())
         record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
         DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())

@@ -74,6 +74,17 @@ def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDire
     assert sorted(path.name for path in archive.parent.iterdir()) == ["artifacts", "data", "new", "run.tar"]
 
 
+def test_archive__describes_and_cites_its_model_and_an_older_one_does_not(run: RunDirectory, tmp_path: Path) -> None:
+    export_archive(run, tmp_path / "new.tar", "cc0-1.0")
+    members = unpacked(tmp_path / "new.tar")
+    passport = {member.name: content.decode() for member, content in members[-2:]}
+    assert list(passport) == ["README.md", "CITATION.cff"] and "license: CC0-1.0" in passport["CITATION.cff"]
+    assert f'trainer.load("{run.run_id}")' in passport["README.md"]
+    older = packed(tmp_path, rerecorded(members[:-2]))
+    restored = [contents(import_archive(file, tmp_path / file.stem).path) for file in (older, tmp_path / "new.tar")]
+    assert [*restored[0].values()] == [*restored[1].values()]
+
+
 def test_import__of_a_run_that_is_there_is_refused(run: RunDirectory, archive: Path, tmp_path: Path) -> None:
     with refused(ErrorCode.CONFLICT, "already exists"):
         import_archive(archive, tmp_path / "artifacts")
@@ -171,6 +182,7 @@ EVIL: list[tuple[Callable[[Members], Members], str]] = [
     (lambda m: m[:-1], "files of its record are missing"),
     (lambda m: [*m[:-1], (m[-1][0], b"?" * len(m[-1][1]))], "it is incomplete or was changed"),
     (lambda m: rerecorded([*m, plain("cancel", b"")]), "files that do not belong to a run"),
+    (lambda m: rerecorded([*m[:-1], plain("CITATION.cff/x", b"")]), "files that do not belong to a run"),
     (lambda m: with_request(m, b'"user_id": null', b'"user_id": 1234'), "failed its check of request.json"),
     (lambda m: with_request(m, b"{", b"["), "failed its check of records"),
 ]
