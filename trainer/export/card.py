@@ -18,7 +18,7 @@ PASSPORT_FILES = (CARD_FILE, CITATION_FILE)
 
 
 class ExportRecord(Frozen):
-    """`export.json`: the files of the folder, and the run that it was exported from."""
+    """`export.json`: the files of the folder without card and citation, and the run that it was exported from."""
 
     schema_version: Literal[1] = 1
     format: FolderFormat

@@ -39,10 +39,10 @@ def export_folder(
             graphs.write_torchscript(temporary, model)
         else:
             graphs.write_onnx(temporary, model)
-        for name, content in passport(manifest, tokenizer.manifest, to, licence).items():
-            DISK.write(temporary / name, content)
         written = (path for path in temporary.rglob("*") if path.is_file())
         record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
+        for name, content in passport(manifest, tokenizer.manifest, to, licence).items():
+            DISK.write(temporary / name, content)  # not in the record: people add their names and words
         DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
         for path in (*temporary.rglob("*"), temporary):
             DISK.sync(path)

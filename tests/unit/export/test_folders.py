@@ -142,6 +142,8 @@ def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str,
 def test_exported_folder__is_loaded_back_bit_for_bit(runs: dict[str, RunDirectory], name: str, tmp_path: Path) -> None:
     written = export_folder(runs[name], "hf", tmp_path / "out")
     before, tokenizer = load_run(runs[name])
+    for edited in ("README.md", "CITATION.cff"):
+        (tmp_path / "out" / edited).write_text("names of people", encoding="utf-8")
     record, after, same_tokenizer = load_export(tmp_path / "out")
     ids = tensor_of([tokenizer.encode("the sea")])
     with torch.inference_mode():
