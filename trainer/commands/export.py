@@ -16,7 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
-Format = Literal["hf", "torchscript", "onnx", "archive"]
+Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
 _FORMATS: tuple[str, ...] = get_args(Format)
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
@@ -26,7 +26,7 @@ class _ExportOptions(LocalRunOptions):
         "--format",
         choices=_FORMATS,
         required=True,
-        help="hf: for transformers; archive: for `mt import`; onnx; torchscript: deprecated by PyTorch",
+        help="hf: for transformers; archive: for `mt import`; onnx; ro-crate; torchscript: deprecated",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")

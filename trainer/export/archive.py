@@ -15,14 +15,14 @@ from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.config.validation import parse_json, unreadable
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.card import PASSPORT_FILES, passport
 from trainer.export.folders import appearing_at, check_free
-from trainer.export.verification import verify_files
+from trainer.export.verification import check_whole, portable_files
 from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_records, open_regular, storage_errors
 
 _RECORD_FILE = "archive.json"
@@ -49,13 +49,13 @@ def export_archive(run: RunDirectory, file: Path, licence: str | None = None, *,
     manifest = run.completed_manifest()
     check_free(file, is_earlier=force and file.is_file(), for_folder=False)
     with run.in_use():
-        _check_whole(run)
+        check_whole(run)
         added = passport(manifest, read_manifest(run.tokenizer), "archive", licence)
         described = (
             FileRecord(path=name, bytes=len(content), sha256=sha256(content).hexdigest())
             for name, content in added.items()
         )
-        files = (*file_records(run.path, _paths(run)), *described)
+        files = (*file_records(run.path, portable_files(run)), *described)
         record = ArchiveRecord(run_id=run.run_id, files=files)
         with appearing_at(file) as temporary, open(temporary, "xb") as stream:
             _write(stream, record, run.path, added)
@@ -115,10 +115,10 @@ def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, dis
                     disk.remove(path)
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise _refused("it is incomplete or was changed") from error
-    _check_whole(run)
+    check_whole(run)
     if run.completed_manifest().run_id != record.run_id:
         raise _refused("its run has another id")
-    if _paths(run) != {path for path in run.path.rglob("*") if path.is_file()}:
+    if portable_files(run) != {path for path in run.path.rglob("*") if path.is_file()}:
         raise _refused("it contains files that do not belong to a run")
     target = artifacts_root / "models" / run.run_id
     disk.make_folder(target.parent)
@@ -172,21 +172,6 @@ def _unpack(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], record: Ar
         raise _refused("it is incomplete or was changed")
     for folder in {path.parent for path in run.path.rglob("*")}:
         run.disk.sync(folder)
-
-
-def _paths(run: RunDirectory) -> set[Path]:
-    """Return the files of a completed run: those in its manifest and its seal, and its checkpoints."""
-    sealed = {run.path / name for name in SEALED_FILES} | {path for path in (run.seal,) if path.exists()}
-    of_run = {run.path / record.path for record in run.completed_manifest().files}
-    return sealed | of_run | {path for path in run.checkpoints.rglob("*") if path.is_file()}
-
-
-def _check_whole(run: RunDirectory) -> None:
-    wrong = next((check for check in verify_files(run) if not check.ok), None)
-    if wrong is not None:
-        raise AppError(
-            ErrorCode.MODEL_LOAD_FAILED, f"The run '{run.run_id}' failed its check of {wrong.name}. {wrong.message}"
-        )
 
 
 def _there_already(run_id: str) -> AppError:

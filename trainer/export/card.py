@@ -11,7 +11,7 @@ from trainer.contracts.wording import counted
 from trainer.export.citation import CITATION_FILE, bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 
-FolderFormat = Literal["hf", "torchscript", "onnx"]
+FolderFormat = Literal["hf", "torchscript", "onnx", "ro-crate"]
 CardFormat = Literal[FolderFormat, "archive"]
 RECORD_FILE, CARD_FILE = "export.json", "README.md"
 PASSPORT_FILES = (CARD_FILE, CITATION_FILE)
@@ -62,6 +62,13 @@ The archive is for Model Trainer: `mt import FILE` checks every file and restore
 model = trainer.load("{run_id}")
 ```
 """
+_LOAD_CRATE = """\
+`ro-crate-metadata.json` lists the files of the run with their hashes, and the training that has written them.
+
+```python
+model = trainer.load("FOLDER")
+```
+"""
 
 
 def passport(
@@ -76,9 +83,9 @@ def model_card(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardForm
     """Return the card as Markdown, with the metadata that model hubs read."""
     effective = manifest.effective
     is_causal = effective.objective == "causal_lm"
-    libraries = {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx", "archive": "model-trainer"}
+    libraries = {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx"}
     metadata = {
-        "library_name": libraries[to],
+        "library_name": libraries.get(to, "model-trainer"),
         "pipeline_tag": "text-generation" if is_causal else "fill-mask",
         "license": licence or "unknown",
     }
@@ -172,6 +179,8 @@ def _loading(manifest: RunManifest, to: CardFormat) -> Iterator[str]:
         yield _inputs(manifest, "no positions")
     elif to == "archive":
         yield _LOAD_ARCHIVE.format(run_id=manifest.run_id)
+    elif to == "ro-crate":
+        yield _LOAD_CRATE
     else:
         inputs, outputs = ("**state", "logits, *state") if is_causal else ('"lengths": lengths', "[logits]")
         yield _LOAD_GRAPH.format(inputs=inputs, outputs=outputs)
@@ -205,7 +214,7 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
 
 
 def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None) -> Iterator[str]:
-    if to != "archive":
+    if to not in ("archive", "ro-crate"):
         yield from _differences(manifest, tokenizer)
     elif manifest.effective.objective == "masked_lm":
         yield "It predicts masked tokens and continues no text."

@@ -10,7 +10,7 @@ from trainer.inference.model_files import WEIGHTS_FILE
 
 CITATION_FILE = "CITATION.cff"
 _Fields = dict[str, object]
-_PROGRAM = "Model Trainer"
+PROGRAM = "Model Trainer"
 _BIBTEX = """\
 ```bibtex
 @misc{{{key},
@@ -30,22 +30,25 @@ def citation_file(manifest: RunManifest, licence: str | None) -> str:
         "cff-version": "1.2.0",
         "message": "If you use this model, please cite it as below.",
         "type": "software",
-        "title": _title(manifest),
-        "authors": [{"name": _PROGRAM}],
+        "title": title_of(manifest),
+        "authors": [{"name": PROGRAM}],
         "date-released": manifest.timings.finished.date().isoformat(),
         "identifiers": [_identifier(of, sha256) for of, sha256 in hashes],
         "references": [*_references(manifest)],
     }
-    return "# Name the people who trained this model as its authors.\n" + yaml_text(fields | _license(licence))
+    if spdx := spdx_id(licence):
+        fields["license"] = spdx
+    return "# Name the people who trained this model as its authors.\n" + yaml_text(fields)
 
 
 def bibtex(manifest: RunManifest) -> str:
     """Return the entry for BibTeX as a block of Markdown."""
-    title = _title(manifest).replace("_", r"\_")
+    title = title_of(manifest).replace("_", r"\_")
     return _BIBTEX.format(key=manifest.run_id, title=title, year=manifest.timings.finished.year)
 
 
-def _title(manifest: RunManifest) -> str:
+def title_of(manifest: RunManifest) -> str:
+    """Return the title under which a model is cited."""
     effective = manifest.effective
     return f"{manifest.run_id}, a language model ({effective.model_family}, {effective.objective})"
 
@@ -53,7 +56,7 @@ def _title(manifest: RunManifest) -> str:
 def _references(manifest: RunManifest) -> Iterator[_Fields]:
     """Yield the program with its commit, if known, and each corpus; nobody has recorded a corpus's authors."""
     commit = manifest.environment and manifest.environment.git_commit
-    program: _Fields = {"type": "software", "title": _PROGRAM, "authors": [{"name": _PROGRAM}]}
+    program: _Fields = {"type": "software", "title": PROGRAM, "authors": [{"name": PROGRAM}]}
     yield program | ({"commit": commit} if commit else {})
     source = manifest.effective.provenance and manifest.effective.provenance.source_corpus
     for corpus in {corpus.sha256: corpus for corpus in manifest.effective.corpora}.values():
@@ -66,8 +69,9 @@ def _identifier(of: str, sha256: str) -> _Fields:
     return {"type": "other", "value": f"sha256:{sha256}", "description": f"SHA-256 of {of}"}
 
 
-def _license(licence: str | None) -> _Fields:
+def spdx_id(licence: str | None) -> str | None:
+    """Return a licence as SPDX spells it; None for one that SPDX does not know."""
     try:
-        return {} if licence is None else {"license": str(canonicalize_license_expression(licence))}
+        return None if licence is None else canonicalize_license_expression(licence)
     except InvalidLicenseExpression:
-        return {}
+        return None

@@ -1,4 +1,4 @@
-"""Export of a run's model to a folder in one of three formats, and loading of such a folder."""
+"""Export of a run's model to a folder in one of four formats, and loading of such a folder."""
 
 import secrets
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.export import graphs, library_folder
+from trainer.export import crate, graphs, library_folder
 from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
 from trainer.models.base import LanguageModel
@@ -32,15 +32,20 @@ def export_folder(
     check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
     with appearing_at(folder) as temporary:
         DISK.make_folder(temporary)
-        library_folder.write_tokenizer(temporary, model, tokenizer)
+        if to == "ro-crate":
+            crate.write_run(temporary, run)
+        else:
+            library_folder.write_tokenizer(temporary, model, tokenizer)
         if to == "hf":
             library_folder.write_model(temporary, model, file.model, tokenizer)
         elif to == "torchscript":
             graphs.write_torchscript(temporary, model)
-        else:
+        elif to == "onnx":
             graphs.write_onnx(temporary, model)
         written = (path for path in temporary.rglob("*") if path.is_file())
         record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
+        if to == "ro-crate":
+            crate.write_metadata(temporary, manifest, record.files, licence)
         for name, content in passport(manifest, tokenizer.manifest, to, licence).items():
             DISK.write(temporary / name, content)  # not in the record: people add their names and words
         DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())

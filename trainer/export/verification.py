@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
 from trainer.config.presets import request_hash
@@ -78,6 +79,22 @@ def verify_files(run: RunDirectory) -> Iterator[Check]:
             yield check
     for step in store.scheduled_steps():
         yield _attempt(f"checkpoints/scheduled/step-{step}", _MATCHES, partial(store.scheduled_weights, step))
+
+
+def portable_files(run: RunDirectory) -> set[Path]:
+    """Return the files of a completed run: those in its manifest and its seal, and its checkpoints."""
+    sealed = {run.path / name for name in SEALED_FILES} | {path for path in (run.seal,) if path.exists()}
+    of_run = {run.path / record.path for record in run.completed_manifest().files}
+    return sealed | of_run | {path for path in run.checkpoints.rglob("*") if path.is_file()}
+
+
+def check_whole(run: RunDirectory) -> None:
+    """Raise MODEL_LOAD_FAILED if a file of the run is missing or has changed."""
+    wrong = next((check for check in verify_files(run) if not check.ok), None)
+    if wrong is not None:
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED, f"The run '{run.run_id}' failed its check of {wrong.name}. {wrong.message}"
+        )
 
 
 def _read_record(run: RunDirectory) -> RunRecord | None:

@@ -21,7 +21,7 @@ from trainer.services.embedded import die_with_parent, end
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import BrokenFile, read_regular
 
-ModelFormat = Literal["hf", "torchscript", "onnx", "archive"]
+ModelFormat = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
 
 LINK_SECONDS = 24 * 3600
 _EXPORT_SECONDS = 600.0
