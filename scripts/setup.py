@@ -278,7 +278,7 @@ def set_up(torch: str, wanted: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def compiling(is_wanted: bool) -> Iterator[None]:
-    """Compile bytecode beside a command, where set-up has left it out; what is not compiled then, an import compiles."""
+    """Compile bytecode beside a command, where set-up has left it out; imports compile what is left at the end."""
     if not is_wanted:
         yield
         return
