@@ -31,13 +31,13 @@ folder with the texts of the [sources](#sources). The last digits of a loss depe
 _WIKITEXT = """
 ## Words: WikiText-2
 
-The LSTM of a keyboard (`configs/word_lstm_keyboard.yaml`). The training file of WikiText-2 (10.8 MB, 2 million words)
+The LSTM of a keyboard (the recipe `word_lstm_keyboard`). The training file of WikiText-2 (10.8 MB, 2 million words)
 was not to be had here. So the models are trained on 95 % of `valid.txt` (0.2 million words) and tested on `test.txt`:
 the perplexities cannot be compared with published ones. Five epochs of so little text are far too few steps for a model
 of this size: it learns hardly more than the frequencies of words.
 
 ```sh
-mt train configs/word_lstm_keyboard.yaml --corpus TEXTS/wikitext2/valid.txt \\
+mt train word_lstm_keyboard --corpus TEXTS/wikitext2/valid.txt \\
   --set test_corpus=TEXTS/wikitext2/test.txt --set holdout_fraction=0.05 --set test_fraction=0 \\
   --set threads=1 --batch-size 64 --json > results/wikitext-64.train.json
 mt eval RUN --latest --json > results/wikitext-64.eval.json

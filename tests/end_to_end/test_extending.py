@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
-FOLDERS = ("bot", "configs", "docs", "tests", "trainer")
+FOLDERS = ("bot", "docs", "tests", "trainer")
 
 
 class Recipe(NamedTuple):
@@ -89,7 +89,7 @@ def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> No
 def test_architecture_of_the_page__trains_and_keeps_the_contract(copy: Path) -> None:
     apply(copy, recipes()["An architecture"])
     add_corpus(copy, some_text(300))
-    words = ("configs/test_mingru_tiny.yaml", "--corpus", "text", "--set", "max_steps=3", "--set", "threads=1")
+    words = ("test_mingru_tiny", "--corpus", "text", "--set", "max_steps=3", "--set", "threads=1")
     assert "Valid. Nothing was started." in run(copy, "-m", "trainer", "validate", *words)
     run(copy, "-m", "trainer", "train", *words)
     [manifest] = copy.glob("artifacts/models/*/manifest.json")

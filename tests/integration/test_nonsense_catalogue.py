@@ -85,7 +85,7 @@ def caches(_: str, names: list[str]) -> list[str]:
 def program_fixture(tmp_path: Path) -> Iterator[Path]:
     """A copy of the program."""
     program = tmp_path / "program"
-    for name in ("bot", "trainer", "local_discord", "tests/support", "configs", "corpora", "docs"):
+    for name in ("bot", "trainer", "local_discord", "tests/support", "docs"):
         shutil.copytree(ROOT / name, program / name, ignore=caches)
     (program / "tests" / "__init__.py").touch()
     yield program

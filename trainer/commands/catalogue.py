@@ -163,7 +163,7 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "training",
         "Check",
         "check an experiment file and estimate its cost, without starting anything",
-        "mt validate configs/char_lstm_ipa.yaml",
+        "mt validate char_lstm_ipa",
     ),
     "verify": CommandInfo("runs", "Check", "check every file of a run against its recorded hash", "mt verify RUN"),
 }
