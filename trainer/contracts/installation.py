@@ -1,5 +1,6 @@
 """The installed program: its files of data, where a user's data is kept, and the extras that it may lack."""
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
@@ -24,6 +25,12 @@ def default_folder(name: str) -> Path:
     from platformdirs import user_data_path  # a checkout does without
 
     return user_data_path(DISTRIBUTION, appauthor=False) / name
+
+
+def keep_font_cache() -> None:
+    """Let an installed program keep matplotlib's list of fonts with the user's data, unless MPLCONFIGDIR says where."""
+    if CHECKOUT is None:
+        os.environ.setdefault("MPLCONFIGDIR", str(default_folder("matplotlib")))
 
 
 def command_for_extra(extra: str) -> str:

@@ -1,5 +1,6 @@
 """Where an installed program keeps data, and what installs an extra."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from trainer.config.settings import AppSettings
 from trainer.contracts import installation
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.installation import command_for_extra, default_folder, require_extras
+from trainer.contracts.installation import command_for_extra, default_folder, keep_font_cache, require_extras
 
 
 @pytest.fixture(name="installed")
@@ -27,6 +28,17 @@ def test_data__is_the_users_unless_the_program_runs_from_a_checkout(installed: P
     assert app.new_place() == f"Runs are kept in {root}, corpora in {root.parent / 'data' / 'corpus'}."
     root.mkdir(parents=True)
     assert app.new_place() is None
+
+
+def test_font_cache__is_kept_with_the_data_unless_it_has_a_place(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLCONFIGDIR", "elsewhere")
+    keep_font_cache()
+    assert os.environ["MPLCONFIGDIR"] == "elsewhere"
+    monkeypatch.delenv("MPLCONFIGDIR")
+    keep_font_cache()
+    assert installed in Path(os.environ["MPLCONFIGDIR"]).parents
 
 
 def test_place__of_a_checkout_or_a_setting_is_not_told(tmp_path: Path) -> None:
