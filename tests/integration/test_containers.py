@@ -241,7 +241,7 @@ def bot_python_fixture(tmp_path: Path) -> Path:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     link_libraries(folder / "lib" / version / "site-packages", *extras_of("build-bot"))
     python = folder / "bin" / "python"
-    find = "import importlib.util as u; print([u.find_spec(name) for name in ('torch', 'transformers', 'scipy')])"
+    find = "import importlib.util as u; print([u.find_spec(name) for name in ('torch', 'transformers', 'safetensors')])"
     printed = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout
     assert printed == "[None, None, None]\n"
     return python

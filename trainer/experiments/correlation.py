@@ -169,8 +169,6 @@ def _tested(
     A permutation that puts equal excesses on all rated pairs has no correlation. It counts as one at least as large,
     so that p is never too small.
     """
-    from scipy.stats import rankdata  # takes a second to import
-
     n = len(chosen.languages)
     place = {language: number for number, language in enumerate(chosen.languages)}
     cells: list[float] = [excess.get((a, b), 0.0) for a in chosen.languages for b in chosen.languages]
@@ -184,9 +182,9 @@ def _tested(
     ratings: Values = np.array(chosen.ratings, dtype=np.float64)
     has_ranks = statistic == "spearman"
     if has_ranks:
-        ratings = rankdata(ratings)
+        ratings = _ranks(ratings)
     if has_ranks and chosen.is_complete:
-        ranks: Values = rankdata(observed)
+        ranks: Values = _ranks(np.array(observed, dtype=np.float64))
         matrix[rated_cells] = ranks
     mean: np.float64 = ratings.mean()
     parts: list[Values] = []
@@ -196,12 +194,25 @@ def _tested(
         moved_cells: Indices = n * moved[listeners] + moved[texts]
         values: Values = matrix[moved_cells]
         if has_ranks and not chosen.is_complete:
-            values = rankdata(values, axis=0)
+            values = _ranks(values)
         parts.append(_with_ratings(values, ratings - mean))
     r: Values = np.concatenate(parts)
     found = r.item(0)
     is_smaller: NDArray[np.bool_] = np.abs(r) < abs(found) * (1 - _TOLERANCE)  # not true of not a number
     return found, (len(r) - int(np.count_nonzero(is_smaller))) / len(r)
+
+
+def _ranks(values: Values) -> Values:
+    """Return the ranks along the first axis, from 1; equal values share the mean of their ranks."""
+    ranks: list[Values] = []
+    for place in range(len(values)):
+        row: Values = values[place]
+        is_below: NDArray[np.bool_] = np.less(values, row)
+        is_equal: NDArray[np.bool_] = np.equal(values, row)
+        weights: Values = is_below + is_equal.astype(np.float64) / 2
+        sums: Values = np.sum(weights, axis=0)
+        ranks.append(sums + 0.5)
+    return np.array(ranks)
 
 
 def _with_ratings(values: Values, ratings: Values) -> Values:

@@ -2,28 +2,30 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from math import fsum
 from typing import Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from trainer.contracts.experiments import Gap, TextKind, TreeJoin, Validity, ValidityCheck
 
 
 def average_linkage(languages: Sequence[str], distances: Mapping[tuple[str, str], float]) -> tuple[TreeJoin, ...]:
     """Return the joins of the tree, from the closest to the last; at least two languages."""
-    from scipy.cluster.hierarchy import linkage  # takes 0.3 s to import
-
-    condensed: list[float] = [distances[a, b] for i, a in enumerate(languages) for b in languages[i + 1 :]]
-    joined: NDArray[np.float64] = linkage(np.array(condensed, dtype=np.float64), method="average")
-    rows: list[list[float]] = joined.tolist()
     clusters: list[tuple[str, ...]] = [(language,) for language in languages]
     joins: list[TreeJoin] = []
-    for left, right, height, _ in rows:
-        join = TreeJoin(left=clusters[int(left)], right=clusters[int(right)], height=height)
+    while len(clusters) > 1:
+        possible = [_join(left, right, distances) for left, right in combinations(clusters, 2)]
+        lowest = min(join.height for join in possible)
+        join = next(join for join in possible if join.height == lowest)
+        clusters = [cluster for cluster in clusters if cluster not in (join.left, join.right)]
         clusters.append(join.left + join.right)
         joins.append(join)
     return tuple(joins)
+
+
+def _join(left: tuple[str, ...], right: tuple[str, ...], distances: Mapping[tuple[str, str], float]) -> TreeJoin:
+    """Return the join of two clusters at the mean distance of their languages."""
+    between = [distances[a, b] for a in left for b in right]
+    return TreeJoin(left=left, right=right, height=fsum(between) / len(between))
 
 
 def joins_first(tree: Sequence[TreeJoin], groups: Iterable[Iterable[str]]) -> bool:
