@@ -1,4 +1,4 @@
-"""A Hugging Face hub of this machine: folders of data sets, shown to the real client by the hub's protocol."""
+"""A Hugging Face hub of this machine: folders of data sets and models, for the real client by the hub's protocol."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,9 +8,30 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
+from pydantic import Base64Bytes, BaseModel, JsonValue
 from pydantic_core import to_json
 
 _COMMIT = "a" * 40
+_USER = "ana"
+"""The owner of new repositories."""
+
+
+class _NewRepository(BaseModel):
+    name: str
+
+
+class _File(BaseModel):
+    path: str
+    content: Base64Bytes = b""
+
+
+class _Preupload(BaseModel):
+    files: list[_File]
+
+
+class _CommitLine(BaseModel):
+    key: str
+    value: _File | dict[str, JsonValue]
 
 
 class _Server(ThreadingHTTPServer):
@@ -42,6 +63,47 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(404, b"", {})
 
     do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        """Accept a new repository of the user, and a commit of small files to it."""
+        server = self.server
+        assert isinstance(server, _Server)
+        body = self._body()
+        if self.headers.get("Authorization", "") != f"Bearer {server.token}":
+            self._answer(401, b"", {})
+            return
+        match urlsplit(self.path).path.strip("/").split("/"):
+            case ["api", "repos", "create"]:
+                name = f"{_USER}/{_NewRepository.model_validate_json(body).name}"
+                self._json({"id": name, "url": f"http://{self.headers['Host']}/{name}"})
+            case ["api", "validate-yaml"]:
+                self._json({})
+            case ["api", "models", _, _, "preupload", _]:
+                files = _Preupload.model_validate_json(body).files
+                self._json(
+                    {"files": [{"path": file.path, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+                )
+            case ["api", "models", owner, name, "commit", _]:
+                for line in body.splitlines():
+                    _store(_CommitLine.model_validate_json(line), server.folder / owner / name)
+                self._json(
+                    {
+                        "commitUrl": f"http://{self.headers['Host']}/{owner}/{name}/commit/{_COMMIT}",
+                        "commitOid": _COMMIT,
+                    }
+                )
+            case _:
+                self._answer(404, b"", {})
+
+    def _body(self) -> bytes:
+        if "Content-Length" in self.headers:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
 
     def _list(self, repository: Path, within: list[str]) -> None:
         listed = repository.joinpath(*within)
@@ -96,3 +158,10 @@ def _entry(path: Path, repository: Path) -> dict[str, str | int]:
     kind = "directory" if path.is_dir() else "file"
     size = 0 if path.is_dir() else path.stat().st_size
     return {"type": kind, "path": path.relative_to(repository).as_posix(), "size": size, "oid": "b" * 40}
+
+
+def _store(line: _CommitLine, repository: Path) -> None:
+    if isinstance(line.value, _File):
+        file = repository / line.value.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(line.value.content)
