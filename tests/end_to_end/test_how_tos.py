@@ -9,15 +9,18 @@ A page has a folder and an installation of its own. A block `sh` is a script, an
 """
 
 import os
+import shlex
 import shutil
 import signal
 import sys
-from asyncio import create_subprocess_exec
+import tomllib
+from asyncio import create_subprocess_exec, timeout
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from local_discord import LocalDiscord
 from tests.support import ROOT, environment_in, gone
@@ -25,11 +28,13 @@ from tests.support.hub_server import hub_server
 from tests.support.lab import running_worker
 from tests.support.markers import slow_except
 from tests.support.pages import INTERRUPTED, SHELLS, Block, blocks_of, find, is_printed
-from tests.support.waiting import ANSWER_SECONDS
+from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
+from tests.unit.test_packaging import PyProject
+from trainer.contracts.installation import BUNDLED_CORPORA, DISTRIBUTION
 
 INDEX = ROOT / "docs" / "how-to" / "index.md"
 HOW_TOS = sorted(set(INDEX.parent.glob("*.md")) - {INDEX})
-TUTORIAL = ROOT / "docs" / "tutorial.md"
+README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
 SERVER = "mt up"
 ADDRESSES = ("http://127.0.0.1:8000", "http://gpu-box:8000")
 """Where the pages look for a server; the walker's listens on a free port of this machine."""
@@ -81,7 +86,7 @@ def has_commands(page: Path) -> bool:
     return any(block.language in SHELLS for block in blocks_of(page))
 
 
-PAGES = {page.stem: page for page in (ROOT / "README.md", TUTORIAL, *HOW_TOS) if has_commands(page)}
+PAGES = {page.stem: page for page in (README, TUTORIAL, *HOW_TOS) if has_commands(page)}
 LONG = ("compare-tokenizers", "cross-language", "resume", "second-language")
 
 
@@ -89,8 +94,8 @@ LONG = ("compare-tokenizers", "cross-language", "resume", "second-language")
 async def test_page__its_blocks_run_and_print_what_they_show(name: str, tmp_path: Path) -> None:
     page, folder = PAGES[name], tmp_path / "folder"
     script = script_of(page)
-    shutil.copytree(ROOT / "corpora" / "udhr_ipa", folder / "texts")
-    shutil.copy(ROOT / "corpora" / "demo.txt", folder / "my.txt")
+    shutil.copytree(BUNDLED_CORPORA / "udhr_ipa", folder / "texts")
+    shutil.copy(BUNDLED_CORPORA / "demo.txt", folder / "my.txt")
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as discord:
         with hub_server(tmp_path / "hub", HUB_TOKEN) as hub, worker_for(script, tmp_path):
             environment = {
@@ -131,7 +136,8 @@ async def typed(script: str, folder: Path, environment: Mapping[str, str]) -> As
             *words, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        assert await shell.wait() == 0, log.read_text(encoding="utf-8")
+        async with timeout(2 * PATIENCE_SECONDS):
+            assert await shell.wait() == 0, log.read_text(encoding="utf-8")
         yield
     finally:
         with suppress(ProcessLookupError):
@@ -149,6 +155,15 @@ def test_pages__have_no_block_that_nobody_runs() -> None:
             assert not block.title or block.title.startswith("on ") or block.title in (INSTALL, TERMINAL), page
             assert (block.title == TERMINAL or block.title.startswith("on ")) or SERVER not in block.text, page
         assert page.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks_of(page)), page
+
+
+def test_installations__name_the_project_and_its_extras() -> None:
+    content: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = PyProject.model_validate(content).project.extras
+    blocks = [block for page in (README, TUTORIAL, *HOW_TOS) for block in blocks_of(page) if block.title == INSTALL]
+    words = [word for block in blocks for word in shlex.split(block.text, comments=True)]
+    named = [Requirement(word) for word in words if word.startswith(DISTRIBUTION)]
+    assert named and all(one.name == DISTRIBUTION and one.extras <= extras.keys() for one in named)
 
 
 def test_index__has_every_how_to_with_its_title_and_number_of_commands() -> None:
