@@ -3,7 +3,7 @@
 A page has a folder and an installation of its own. A block `sh` is a script, and a block `python` a program. A block
 `console` has commands after `$ ` and lines that they print. A title says where a block is typed:
 
-- "install": into an environment; `test_installation` installs the wheel.
+- "install": into an environment; `test_wheel` installs the wheel.
 - "in a terminal of its own": it runs until the end of the page.
 - "on …": on another machine, which has an installation of its own; a server there runs until the end of the page.
 """
