@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import hashlib
 import os
 import platform
@@ -26,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,7 +42,7 @@ EXTRAS = {"demo": PROGRAM, "up": PROGRAM, "docs": [*PROGRAM, "docs"]}
 TESTED = ["dev", "docs", "onnx", "parity"]
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
-TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
+WITH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 # most tests wait for processes that they start, so two cores take four tests at a time
 WAITING_TESTS = max(4, os.cpu_count() or 1)
 NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "openai@6"]
@@ -79,13 +78,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
     try:
-        is_new = set_up(os.environ.get("TORCH") or "cpu", [*EXTRAS.get(command or "", TESTED), *given.extra])
+        set_up(os.environ.get("TORCH") or "cpu", [*EXTRAS.get(command or "", TESTED), *given.extra])
         if command is None:
             return 0
-        if command in commands:
-            return commands[command]()
-        with compiling(is_new):
-            return run(BIN / "mt", command)
+        return commands[command]() if command in commands else run(BIN / "mt", command, env=WITH_BYTECODE)
     except Terminated:
         return 143
     except KeyboardInterrupt:
@@ -101,18 +97,18 @@ def known_extras() -> list[str]:
 def unit() -> int:
     """The tests that start no process and open no connection."""
     processes = os.cpu_count() or 1  # these tests compute all the time
-    return run(*pytest_command("quick", "not slow and not process", processes), "tests/unit", env=TEST_ENVIRONMENT)
+    return run(*pytest_command("quick", "not slow and not process", processes), "tests/unit", env=WITH_BYTECODE)
 
 
 def test() -> int:
     """Lint, types and every promise; the tests marked slow are left to `check`."""
-    return run_checks(pytest_command("quick", "not slow", WAITING_TESTS), TEST_ENVIRONMENT)
+    return run_checks(pytest_command("quick", "not slow", WAITING_TESTS), WITH_BYTECODE)
 
 
 def check() -> int:
     """Lint, types and all tests, with the coverage of the product and of its child processes."""
     # an absolute file, so that child processes in other directories are measured too
-    environment = {**TEST_ENVIRONMENT, "COVERAGE_FILE": str(ROOT / ".coverage")}
+    environment = {**WITH_BYTECODE, "COVERAGE_FILE": str(ROOT / ".coverage")}
     command = [*pytest_command("repeatable", "", WAITING_TESTS), "--cov", "--cov-report=", "--cov-fail-under=0"]
     return run_checks(command, environment, coverage=True)
 
@@ -248,13 +244,13 @@ def constraints() -> int:
     return code
 
 
-def set_up(torch: str, wanted: Sequence[str]) -> bool:
-    """Make .venv, or bring it up to date, with these extras; return False, after no child process, if it is there."""
+def set_up(torch: str, wanted: Sequence[str]) -> None:
+    """Make .venv with these extras, or bring it up to date; no child process at all where its stamp fits."""
     demand_access(os.R_OK | os.X_OK)
     saved = STAMP.read_text(encoding="utf-8") if STAMP.is_file() else ""
     extras = sorted({*wanted, *stamped_extras(saved)})
     if PYTHON.exists() and saved == stamp(ROOT, torch, venv_version(), extras) and is_editable():
-        return False
+        return
     demand_access(os.W_OK)
     started = time.monotonic()
     whole = saved == "" or saved.splitlines()[-1] == str(ROOT)  # no stamp: made by hand, so kept; else not moved
@@ -273,23 +269,6 @@ def set_up(torch: str, wanted: Sequence[str]) -> bool:
     STAMP.write_text(stamp(ROOT, torch, venv_version(), extras), encoding="utf-8")
     size = sum(file.stat().st_size for file in VENV.rglob("*") if file.is_file() and not file.is_symlink())
     print(f".venv is ready: {size / 1e9:.2f} GB in {time.monotonic() - started:.0f} s", flush=True)
-    return True
-
-
-@contextlib.contextmanager
-def compiling(is_wanted: bool) -> Iterator[None]:
-    """Compile bytecode beside a command, where set-up has left it out; imports compile what is left at the end."""
-    if not is_wanted:
-        yield
-        return
-    words = [str(PYTHON), "-m", "compileall", "-q", "bot", "trainer", "local_discord", str(VENV)]
-    polite = ["nice", *words] if shutil.which("nice") else words
-    process = subprocess.Popen(polite, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def demand_access(needed: int) -> None:
@@ -342,7 +321,8 @@ def install(torch: str, extras: Sequence[str], options: list[str]) -> None:
     if uv is not None:
         env = uv_settings(pip_config(), os.environ)
         target = ["--python", str(PYTHON), "--constraint", "constraints.txt"]
-        target += ["--compile-bytecode"] if "dev" in extras else []  # many processes of the tests share it
+        # the many processes of the tests share the bytecode; the demo's imports compile what they need as they start
+        target += ["--compile-bytecode"] if "dev" in extras else []
         backend = torch_backend(uv, env, torch)
         if not run(uv, "pip", "install", *target, *options, *backend, "--editable", project, env=env):
             return
