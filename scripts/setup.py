@@ -78,7 +78,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
     try:
-        set_up(os.environ.get("TORCH") or "cpu", [*EXTRAS.get(command or "", TESTED), *given.extra])
+        of_command = PROGRAM if command is None and given.extra else EXTRAS.get(command or "", TESTED)
+        set_up(os.environ.get("TORCH") or "cpu", [*of_command, *given.extra])
         if command is None:
             return 0
         return commands[command]() if command in commands else run(BIN / "mt", command, env=WITH_BYTECODE)
