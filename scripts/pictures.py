@@ -109,19 +109,20 @@ class Pictures:
         options: Options = {
             "corpus": "demo",
             "name": LONG,
-            "epochs": 1000,
+            "size": "tiny",
+            "epochs": 400,
             "early_stopping": 50,
             "config": FEW_CHECKPOINTS,
         }
         await self._ask("", "mt train", options)
         card = await self._message_of(LONG)
-        await self._draw("training", card, r"epoch ([3-9]|\d\d+)/.*checkpoint at step")
+        await self._draw("training", card, r"epoch (1[5-9]|[2-9]\d|\d{3})/.*checkpoint at step")
         await self._crash(bot, self._runs.all()[0])
         failed = await self._message_of(f"Failed: {LONG}", after=card)
         await self._draw("failed", failed)
         await self._press("resume", failed, "Resume")
         card = await self._message_of(LONG, after=failed)
-        await self._version(card, r"epoch \d+/.*checkpoint at step")
+        await self._version(card, r"epoch ([4-9]\d|\d{3})/.*checkpoint at step")
         stopped = [pid for pid, _ in processes_below(bot.pid, "worker") + processes_below(bot.pid, "train-child")]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
