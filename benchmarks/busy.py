@@ -63,7 +63,7 @@ _MODELS: dict[str, dict[str, object]] = {
     "lstm": {"model_family": "char_lstm", "batch_size": 64, "max_seq_len": 32},
     "gpt2": {"model_family": "gpt2", "model": _SIZES, "batch_size": 12, "max_seq_len": 64},
 }
-"""Requests of trainings: README's first one, the paper's LSTM, and nanoGPT's small GPT-2.
+"""Requests of trainings: a tiny GRU, the paper's LSTM, and nanoGPT's small GPT-2.
 
 Rows are short, so that a slice beside four busy processes has some steps.
 """

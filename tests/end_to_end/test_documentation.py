@@ -57,30 +57,27 @@ def commands(name: str) -> list[list[str]]:
 def test_readme__its_blocks_run_and_print_what_they_show(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    setting_up, typed, request, notebook = find(r"^```\w*\n((?:.|\n)*?)^```$", readme)
+    install, *typed, server, request, notebook, in_checkout = find(r"^```.*\n((?:.|\n)*?)^```$", readme)
+    assert (install, server) == ("pip install 'model-trainer[all]'\n", "mt up --no-discord\n")
     offered = subprocess.run([sys.executable, "scripts/setup.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert all(re.search(rf"\b{line.split()[1]}\b", offered.stdout) for line in setting_up.splitlines())
+    assert all(re.search(rf"\b{line.split()[1]}\b", offered.stdout) for line in in_checkout.splitlines())
     with api_process(shell.folder, SECURITY__API_KEYS="") as api:
-        for command, *shown in (part.splitlines() for part in typed.split("$ ")[1:]):
-            words = shlex.split(command.replace("RUN", newest(shell)))[1:]
+        for command, *shown in (part.splitlines() for block in typed for part in block.split("$ ")[1:]):
+            words = shlex.split(command)[1:]
             out = shell.type(*words)
             printed = shell.err + out
             if words[0] == "generate":  # one letter that differs changes all that follow
                 assert printed.count("\n") > len(shown)
                 continue
             assert [] == [line for line in shown if not is_printed(line, printed)], printed
-        [url, body] = find(r"(?<=localhost:8000)\S+|(?<=-d ').*(?=')", request)
+        [url, body] = find(r"(?<=127.0.0.1:8000)\S+|(?<=-d ').*(?=')", request)
         answer = httpx2.post(api.url + url, content=body, headers={"Content-Type": "application/json"})
         assert len(PredictResponse.model_validate_json(answer.content).suggestions or ()) == 5
     light = "import sys, trainer; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
-    words = [sys.executable, "-c", light + notebook.replace("RUN", newest(shell))]
+    words = [sys.executable, "-c", light + notebook]
     done = subprocess.run(words, cwd=shell.folder, env=environment_in(shell.folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(find(r"^\d+-\d+  '.'  \d+\.\d{3} nats$", done.stdout)) == len("Бүгін ауа райы жақсы.")
-
-
-def newest(shell: Shell) -> str:
-    return next((run.run_id for run in shell.runs.all()), "RUN")
 
 
 @pytest.mark.slow
