@@ -1,4 +1,4 @@
-"""README, the tutorial and the how-to pages: a reader who types their blocks gets what they say.
+"""The tutorial and the how-to pages: a reader who types their blocks gets what they say.
 
 A page has a folder and an installation of its own. A block `sh` is a script, and a block `python` a program. A block
 `console` has commands after `$ ` and lines that they print. A title says where a block is typed:
@@ -86,7 +86,7 @@ def has_commands(page: Path) -> bool:
     return any(block.language in SHELLS for block in blocks_of(page))
 
 
-PAGES = {page.stem: page for page in (README, TUTORIAL, *HOW_TOS) if has_commands(page)}
+PAGES = {page.stem: page for page in (TUTORIAL, *HOW_TOS) if has_commands(page)}
 LONG = ("compare-tokenizers", "cross-language", "resume", "second-language")
 
 
