@@ -210,7 +210,7 @@ def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
 def test_doctor__finds_this_installation_well(shell: Shell) -> None:
     found = shell.read(Report, "doctor")
     assert found.ok
-    good = "libraries package machine settings data artifacts server worker runs".split()
+    good = "libraries machine settings folders data artifacts server worker runs".split()
     states = {**dict.fromkeys(good, "ok"), "torch": TORCH_STATE, "discord": "warning"}
     assert {check.name: check.state for check in found.checks} == states
     assert shell.has_started_nothing()

@@ -98,5 +98,5 @@ def test_client__works_with_the_libraries_of_the_base(tmp_path: Path, site: Path
         assert (done.returncode, math.isfinite(float(done.stdout))) == (0, True), done.stderr
     assert needed("train") in user.refusal("trainer", "train", "mine.txt")
     assert needed("server") in user.refusal("bot", "--no-discord")
-    assert "without the extras train, server, discord" in user.run("-m", "trainer", "doctor").stdout
+    assert "without the extras train, server, discord" in user.mt("doctor")
     assert not user.data.exists()

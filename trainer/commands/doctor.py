@@ -21,7 +21,7 @@ from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for_extra, missing_extras
+from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for_extra, extra_needed, missing_extras
 from trainer.contracts.wording import counted
 from trainer.services.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
@@ -65,7 +65,9 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
 
 async def check_installation() -> dict[str, Finding]:
     """Check everything that a training or the bot needs; starts nothing that stays."""
-    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": check_torch(), "machine": check_machine()}
+    missing = missing_extras()
+    torch = Finding("warning", extra_needed("train").message) if "train" in missing else check_torch()
+    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": torch, "machine": check_machine()}
     try:
         settings = load_settings()
     except AppError as error:
@@ -74,7 +76,8 @@ async def check_installation() -> dict[str, Finding]:
         if settings.client.url is not None:
             findings["remote"] = Finding("warning", _REMOTE)
         findings["settings"] = Finding("ok", _sources_of_settings())
-        findings |= await check_data(settings)
+        findings["folders"] = Finding("ok", settings.app.place())
+        findings |= {} if "server" in missing else await check_data(settings)
         findings |= {"discord": _check_discord(settings), "runs": _check_runs(settings)}
     return findings
 

@@ -153,12 +153,15 @@ class AppSettings(Group):
         """The folder of encoded corpora."""
         return self.data_root / "corpus_cache"
 
+    def place(self) -> str:
+        """Return a sentence with the place of a user's data."""
+        return f"Runs are kept in {self.artifacts_root.resolve()}, corpora in {self.data_root.resolve() / 'corpus'}."
+
     def new_place(self) -> str | None:
-        """Return a sentence with the place of a user's data, before the first job makes it; None in a checkout."""
+        """Return the same sentence before the first job makes the user's data folder; None in a checkout."""
         root = self.artifacts_root
-        if not root.is_absolute() or root != default_folder("artifacts") or root.exists():
-            return None
-        return f"Runs are kept in {root}, corpora in {self.data_root / 'corpus'}."
+        is_new = root.is_absolute() and root == default_folder("artifacts") and not root.exists()
+        return self.place() if is_new else None
 
     def folders(self) -> dict[str, Path]:
         """The folders by the environment name of their setting."""
