@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from trainer.config.yaml import yaml_text
+from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.runs import RunManifest
 from trainer.inference.model_files import WEIGHTS_FILE
 
@@ -54,10 +55,11 @@ def title_of(manifest: RunManifest) -> str:
 
 
 def _references(manifest: RunManifest) -> Iterator[_Fields]:
-    """Yield the program with its commit, if known, and each corpus; nobody has recorded a corpus's authors."""
-    commit = manifest.environment and manifest.environment.git_commit
+    """Yield the program with its version and commit, if known, and each corpus, whose authors nobody has recorded."""
+    environment = manifest.environment
+    known = environment and {"version": environment.libraries.get(DISTRIBUTION), "commit": environment.git_commit}
     program: _Fields = {"type": "software", "title": PROGRAM, "authors": [{"name": PROGRAM}]}
-    yield program | ({"commit": commit} if commit else {})
+    yield program | {name: value for name, value in (known or {}).items() if value is not None}
     source = manifest.effective.provenance and manifest.effective.provenance.source_corpus
     for corpus in {corpus.sha256: corpus for corpus in manifest.effective.corpora}.values():
         text: _Fields = {"type": "data", "title": corpus.name, "authors": [{"name": "unknown"}]}

@@ -37,13 +37,17 @@ def hashes(fields: Json) -> list[JsonValue]:
 
 def test_citation__names_the_run_its_program_and_its_corpora(run: RunDirectory) -> None:
     manifest = run.completed_manifest()
+    assert manifest.environment is not None
+    libraries = {**manifest.environment.libraries, "model-trainer": "1.2.3"}
+    manifest = changed(manifest, environment=changed(manifest.environment, libraries=libraries))
     fields = cited(manifest)
     assert fields["title"] == f"{run.run_id}, a language model (char_lstm, causal_lm)"
     assert fields["date-released"] == "2026-11-22"
     weights = sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
     assert hashes(fields) == [f"sha256:{manifest.request_hash}", f"sha256:{weights}"]
     program, corpus = rows(fields["references"])
-    assert (program["title"], program["commit"]) == ("Model Trainer", "24a6dc097c4e02ca409e5d41591a8c0d70d5a04e")
+    assert (program["title"], program["version"]) == ("Model Trainer", "1.2.3")
+    assert program["commit"] == "24a6dc097c4e02ca409e5d41591a8c0d70d5a04e"
     assert (corpus["title"], hashes(corpus)) == ("text", [f"sha256:{manifest.effective.corpus.sha256}"])
 
 
