@@ -1,8 +1,9 @@
-"""The built wheel in an empty folder: the whole program, the client alone, and what says which extra is missing."""
+"""The built wheel in an empty folder: the whole program, the client alone, its types, and messages about extras."""
 
 import math
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -15,6 +16,38 @@ from tests.support.extras import link_libraries
 from trainer.contracts.installation import DISTRIBUTION
 
 _TINY = ("--model", "gru", "--size", "tiny", "--tokenizer", "char", "--set", "max_steps=3", "--set", "threads=1")
+
+_TYPED_PROGRAM = """
+from pathlib import Path
+from typing import assert_type
+
+import bot
+import local_discord
+import trainer
+from trainer.api import Model, Surprisal
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import ScoreRequest, ScoreResponse, Suggestion
+from trainer.contracts.runs import RunStatus, TrainRequest
+
+
+def train(request: TrainRequest) -> RunStatus | ErrorCode:
+    with trainer.Client("http://localhost:8000", key="key") as client:
+        assert_type(list(client.runs(status="completed")), list[RunStatus])
+        run = client.train(request, max_steps=3)
+        assert_type(client.load(run.run_id).score("a text").loss, float | None)
+        try:
+            return client.wait(run.run_id)
+        except AppError as error:
+            return error.code
+
+
+model = trainer.load(Path("run"))
+assert_type(model, Model)
+assert_type(model.surprisal("a text"), list[Surprisal])
+assert_type(model.generate("a prompt", max_new_tokens=5), list[str])
+assert_type(model.predict_next("a prompt"), list[Suggestion])
+assert_type(model.ask(ScoreRequest(text="a text")), ScoreResponse)
+"""
 
 
 @pytest.fixture(name="site", scope="module")
@@ -100,3 +133,16 @@ def test_client__works_with_the_libraries_of_the_base(tmp_path: Path, site: Path
     assert needed("server") in user.refusal("bot", "--no-discord")
     assert "without the extras train, server, discord" in user.mt("doctor")
     assert not user.data.exists()
+
+
+def test_types__hold_in_a_program_with_the_libraries_of_the_base(tmp_path: Path, site: Path) -> None:
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    [packages] = environment.glob("lib/*/site-packages")
+    link_libraries(packages)
+    (packages / "wheel.pth").write_text(str(site))
+    (tmp_path / "program.py").write_text(_TYPED_PROGRAM)
+    options = ["--strict", "--disallow-any-expr", "--config-file=", "--cache-dir=cache"]
+    command = [sys.executable, "-m", "mypy", *options, "--python-executable", environment / "bin/python", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "Success: no issues found in 1 source file\n", done.stderr
