@@ -143,6 +143,6 @@ def test_types__hold_in_a_program_with_the_libraries_of_the_base(tmp_path: Path,
     (packages / "wheel.pth").write_text(str(site))
     (tmp_path / "program.py").write_text(_TYPED_PROGRAM)
     options = ["--strict", "--disallow-any-expr", "--config-file=", "--cache-dir=cache"]
-    command = [sys.executable, "-m", "mypy", *options, "--python-executable", environment / "bin/python", "program.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, "-m", "mypy", *options, "--python-executable", str(environment / "bin/python")]
+    done = subprocess.run([*command, "program.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "Success: no issues found in 1 source file\n", done.stderr

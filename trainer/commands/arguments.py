@@ -20,7 +20,7 @@ from trainer.config.settings import load_settings
 from trainer.config.validation import did_you_mean, safe_name, set_path, takes_any_text
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.contracts.installation import default_folder, extra_needed
+from trainer.contracts.installation import default_folder, extras_needed
 from trainer.system.files import BrokenFile, to_app_error
 
 T = TypeVar("T")
@@ -275,7 +275,7 @@ def run_command(words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in _OWN_PACKAGES:
             raise
-        terminal.error(ErrorBody.of(extra_needed("train"), new_request_id()))
+        terminal.error(ErrorBody.of(extras_needed("train"), new_request_id()))
         return EXIT_USER
     except BrokenFile as error:
         terminal.error(ErrorBody.of(AppError(ErrorCode.INTERNAL_ERROR, str(error)), new_request_id()))

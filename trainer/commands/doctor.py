@@ -21,7 +21,7 @@ from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for_extra, extra_needed, missing_extras
+from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for, extras_needed, missing_extras
 from trainer.contracts.wording import counted
 from trainer.services.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
@@ -66,7 +66,7 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
 async def check_installation() -> dict[str, Finding]:
     """Check everything that a training or the bot needs; starts nothing that stays."""
     missing = missing_extras()
-    torch = Finding("warning", extra_needed("train").message) if "train" in missing else check_torch()
+    torch = Finding("warning", extras_needed("train").message) if "train" in missing else check_torch()
     findings = {"libraries": check_libraries(DISTRIBUTION), "torch": torch, "machine": check_machine()}
     try:
         settings = load_settings()
@@ -84,7 +84,7 @@ async def check_installation() -> dict[str, Finding]:
 
 def check_libraries(distribution: str) -> Finding:
     """Check the versions of Python and the libraries, with those of the installed extras, against the requirements."""
-    repair = f"run {command_for_extra('all')}"
+    repair = f"run {command_for('all')}"
     try:
         needed = {"Python": SpecifierSet(metadata(distribution)["Requires-Python"])}
     except PackageNotFoundError:

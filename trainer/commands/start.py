@@ -68,7 +68,10 @@ def _demo(options: Options, terminal: Terminal) -> int:
 
 
 def _up(options: _UpOptions, terminal: Terminal) -> int:
-    note_new_place(settings_for(), terminal)
+    settings = settings_for()
+    workers = ["train"] if settings.queue.embedded_workers else []
+    require_extras("server", *([] if options.no_discord else ["discord"]), *workers)
+    note_new_place(settings, terminal)
     return _replace_process("bot", *(["--no-discord"] if options.no_discord else []))
 
 

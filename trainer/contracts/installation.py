@@ -33,19 +33,18 @@ def keep_font_cache() -> None:
         os.environ.setdefault("MPLCONFIGDIR", str(default_folder("matplotlib")))
 
 
-def command_for_extra(extra: str) -> str:
-    """Return the command that installs an extra: with the checkout's script, which keeps its install editable."""
+def command_for(*extras: str) -> str:
+    """Return the command that installs extras: with the checkout's script, which keeps its install editable."""
     if CHECKOUT is not None:
-        return f"`python scripts/setup.py --extra {extra}`"
+        return f"`python scripts/setup.py {' '.join(f'--extra {extra}' for extra in extras)}`"
     installer = "uv tool install" if (Path(sys.prefix) / "uv-receipt.toml").is_file() else "pip install"
-    return f"`{installer} '{DISTRIBUTION}[{extra}]'`"
+    return f"`{installer} '{DISTRIBUTION}[{','.join(extras)}]'`"
 
 
 def require_extras(*extras: str) -> None:
-    """Raise UNSUPPORTED_BACKEND if the libraries of an extra are not installed."""
-    for extra in missing_extras():
-        if extra in extras:
-            raise extra_needed(extra)
+    """Raise UNSUPPORTED_BACKEND, naming all that is missing, if the libraries of extras are not installed."""
+    if missing := [extra for extra in missing_extras() if extra in extras]:
+        raise extras_needed(*missing)
 
 
 def missing_extras() -> list[str]:
@@ -53,7 +52,8 @@ def missing_extras() -> list[str]:
     return [extra for extra, module in EXTRA_MODULES.items() if find_spec(module) is None]
 
 
-def extra_needed(extra: str) -> AppError:
-    """Return the error of a command that lacks an extra."""
-    message = f"This needs the extra `{extra}`: run {command_for_extra(extra)}."
+def extras_needed(*extras: str) -> AppError:
+    """Return the error of a command that lacks extras."""
+    names = " and ".join(f"`{extra}`" for extra in extras)
+    message = f"This needs the extra{'' if len(extras) == 1 else 's'} {names}: run {command_for(*extras)}."
     return AppError(ErrorCode.UNSUPPORTED_BACKEND, message)

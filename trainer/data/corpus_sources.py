@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from trainer.config.validation import decoded, safe_name
 from trainer.contracts.errors import AppError, ErrorCode, field_error
-from trainer.contracts.installation import command_for_extra
+from trainer.contracts.installation import command_for
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.text import corpus_sha256
 from trainer.system.files import filled_folder
@@ -93,7 +93,7 @@ def _load_dataset() -> _Load:
     try:
         load: _Load = import_module("datasets").load_dataset
     except ImportError:
-        message = f"Streaming needs datasets: run {command_for_extra('corpora')}, or build from texts of your own."
+        message = f"Streaming needs datasets: run {command_for('corpora')}, or build from texts of your own."
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     return load
 
@@ -172,7 +172,7 @@ def build_corpus(source: str, corpora: Path) -> Path:
     try:
         load: _LoadSplits = import_module("datasets").load_dataset
     except ImportError:
-        message = f"Fetching needs datasets: run {command_for_extra('corpora')}, {by_hand}"
+        message = f"Fetching needs datasets: run {command_for('corpora')}, {by_hand}"
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     try:
         splits = load(*SOURCES[source])

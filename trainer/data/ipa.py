@@ -9,7 +9,7 @@ from typing import Protocol
 
 from trainer.contracts.corpora import IpaCheck, IpaDifference
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.installation import command_for_extra
+from trainer.contracts.installation import command_for
 
 Convert = Callable[[str], str]
 """Converts a text of one language to IPA."""
@@ -101,5 +101,5 @@ def _rank(difference: IpaDifference) -> tuple[int, str, str]:
 
 
 def _missing(what: str, otherwise: str) -> AppError:
-    message = f"{what}: run {command_for_extra('turkic')}, {otherwise}."
+    message = f"{what}: run {command_for('turkic')}, {otherwise}."
     return AppError(ErrorCode.UNSUPPORTED_BACKEND, message)

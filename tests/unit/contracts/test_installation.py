@@ -9,7 +9,7 @@ import pytest
 from trainer.config.settings import AppSettings
 from trainer.contracts import installation
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.installation import command_for_extra, default_folder, keep_font_cache, require_extras
+from trainer.contracts.installation import command_for, default_folder, keep_font_cache, require_extras
 
 
 @pytest.fixture(name="installed")
@@ -50,10 +50,10 @@ def test_place__of_a_checkout_or_a_setting_is_not_told(tmp_path: Path) -> None:
 def test_extra__is_installed_by_what_has_installed_the_program(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command_for_extra("train") == "`pip install 'model-trainer[train]'`"
+    assert command_for("train") == "`pip install 'model-trainer[train]'`"
     monkeypatch.setattr(sys, "prefix", str(installed))
     (installed / "uv-receipt.toml").write_text("")
-    assert command_for_extra("train") == "`uv tool install 'model-trainer[train]'`"
+    assert command_for("train") == "`uv tool install 'model-trainer[train]'`"
 
 
 def test_extra__that_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +64,8 @@ def test_extra__that_is_missing_is_told_with_its_command(monkeypatch: pytest.Mon
         require_extras("server", "train")
     assert refusal.value.code is ErrorCode.UNSUPPORTED_BACKEND
     assert refusal.value.message == "This needs the extra `train`: run `python scripts/setup.py --extra train`."
+    monkeypatch.setattr(installation, "EXTRA_MODULES", {"train": "no_such_torch", "discord": "no_such_discord"})
+    with pytest.raises(AppError) as refusal:
+        require_extras("train", "discord")
+    both = "`python scripts/setup.py --extra train --extra discord`"
+    assert refusal.value.message == f"This needs the extras `train` and `discord`: run {both}."
