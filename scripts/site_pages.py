@@ -5,13 +5,12 @@
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from pydantic import TypeAdapter
 
 from bot.app import build
 from bot.commands.help import all_commands
@@ -27,24 +26,11 @@ SITE = "https://model-trainer.github.io/model-trainer/"
 SOURCE = "https://github.com/model-trainer/model-trainer/blob/main/"
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages at the root of the repository, with their names on the site."""
-_Entry = str | dict[str, str]
-_Nav: TypeAdapter[list[dict[str, list[_Entry]]]] = TypeAdapter(list[dict[str, list[_Entry]]])
 _LINK = re.compile(
     r"(?ms)^```.*?^```|`[^`\n]+`|(?<=\]\()(?P<link>[^)\s]+)"
     r'|(?:(?<= src=")|(?<=srcset=")|(?<=href="))(?P<attribute>[^"]+)'
 )
 """Code, which stays as it is, or the target of a link or an attribute of HTML."""
-
-
-def on_config(config: MkDocsConfig) -> None:
-    """Replace each pattern of the navigation, such as `how-to/*.md`, by the pages that it matches."""
-    nav: object = config.nav
-    docs = Path(config.docs_dir)
-    parts: list[dict[str, list[_Entry]]] = [
-        {title: [page for entry in entries for page in _pages(entry, docs)] for title, entries in part.items()}
-        for part in _Nav.validate_python(nav)
-    ]
-    config.nav = parts
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -114,10 +100,3 @@ def _site_link(target: str, source: str, name: str, *, is_html: bool = False) ->
 def _address(name: str) -> str:
     """Return the address of a page or a file of the site."""
     return "." if name == "index.md" else name.removesuffix(".md")
-
-
-def _pages(entry: _Entry, docs: Path) -> Sequence[_Entry]:
-    """Return an entry of the navigation, or the pages that its pattern matches."""
-    if not isinstance(entry, str) or "*" not in entry:
-        return [entry]
-    return sorted(page.relative_to(docs).as_posix() for page in docs.glob(entry))

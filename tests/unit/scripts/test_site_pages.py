@@ -48,7 +48,7 @@ def page(site: Path, name: str) -> str:
 @pytest.mark.process
 def test_site__has_every_page_once_in_its_navigation(site: Path) -> None:
     links = found(r'<a href="([^"#]+)" class="md-nav__link', page(site, "."))
-    names = {*(f"{name}/" for name in PAGES), *REFERENCE, "changelog/", "contributing/", "."}
+    names = {*(f"{name.removesuffix('/index')}/" for name in PAGES), *REFERENCE, "changelog/", "contributing/", "."}
     assert Counter(links) == Counter(names)
 
 
