@@ -107,7 +107,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
             ids,
             attention_mask=is_read,
             position_ids=positions,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             return_dict=False,
         )
