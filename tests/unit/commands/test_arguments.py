@@ -1,6 +1,7 @@
 """The parser of `mt`: order of words, sections, examples, help for every option, shell completion."""
 
 import argparse
+import importlib.metadata
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, Parser, option, repeatable
@@ -101,7 +101,7 @@ def test_version__is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["--version"]) == 0
     name, version = capsys.readouterr().out.split()
     assert name == "mt"
-    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert version == importlib.metadata.version("model-trainer")
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
