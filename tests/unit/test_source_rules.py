@@ -148,6 +148,7 @@ def gpu_lines(file: Path) -> int:
     measured.clear_exclude()
     measured.exclude(GPU_MARKER.pattern)
     _, _, excluded, _, _ = measured.analysis2(str(file))
+    measured.get_data().close(force=True)  # a database in memory, of which Python 3.13 warns
     return len(excluded)
 
 
