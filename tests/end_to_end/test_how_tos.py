@@ -103,6 +103,7 @@ async def test_page__its_blocks_run_and_print_what_they_show(name: str, tmp_path
                 "HOME": str(tmp_path / "home"),
                 "OTHER": str(tmp_path / "other"),
                 "COLUMNS": "120",
+                "OMP_NUM_THREADS": "1",  # threads that wait for each other take the time of the other tests
                 "HTTP__PORT": "0",
                 "DISCORD__API_BASE_URL": discord.api_base_url,
                 "DISCORD__GATEWAY_URL": discord.gateway_url,
