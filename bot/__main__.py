@@ -9,6 +9,7 @@ def run() -> int:
     if words not in ([], ["--no-discord"]):
         sys.stderr.write("Usage: python -m bot [--no-discord]\n")
         return 2
+    gc.disable()  # it would take a seventh of the time of the imports
     from trainer.contracts.errors import AppError
     from trainer.contracts.installation import require_extras
 
@@ -17,7 +18,6 @@ def run() -> int:
     except AppError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2
-    gc.disable()  # it would take a seventh of the time of the imports
     from bot.main import main
 
     gc.freeze()  # modules stay: later collections need not visit them
