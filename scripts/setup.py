@@ -382,18 +382,8 @@ def torch_backend(uv: str, env: Mapping[str, str], torch: str) -> list[str]:
     if platform.system() != "Linux":
         return []  # the ordinary wheels of macOS and Windows have no CUDA
     python = ["--python", str(PYTHON), "--constraint", "constraints.txt"]
-    resolve = [
-        uv,
-        "pip",
-        "compile",
-        "pyproject.toml",
-        "--extra",
-        "train",
-        "--quiet",
-        "--no-annotate",
-        "--no-header",
-        *python,
-    ]
+    resolve = [uv, "pip", "compile", "pyproject.toml", "--extra=train", "--quiet", "--no-annotate", "--no-header"]
+    resolve += python
     plain = output(*resolve, env=env)
     if not plain or re.search(r"^torch==\S+\+cpu", plain, re.MULTILINE):
         return []
