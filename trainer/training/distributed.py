@@ -112,7 +112,20 @@ class _Sharded(Weights):
         self._whole.cpu()
 
     def full(self, tensor: Tensor) -> Tensor:
-        return _full(tensor)
+        """Gather the shards by `all_gather`; `full_tensor` crashes at times by an operation of gloo with a long name.
+
+        In torch 2.13 the two threads of gloo store the name of their last operation without a lock. A name of more than
+        15 characters is on the heap, and both can free it.
+        """
+        if not tensor.dim():  # a norm: its operation is a sum, with a short name
+            return _full(tensor)
+        shard, count = _local(tensor), distributed.get_world_size()
+        rows = -(-len(tensor) // count)  # of each shard but the last ones, as `torch.chunk` cuts
+        padded = shard.new_zeros(rows, *shard.shape[1:])
+        padded[: len(shard)] = shard
+        shards = [torch.empty_like(padded) for _ in range(count)]
+        distributed.all_gather(shards, padded)
+        return torch.cat(shards)[: len(tensor)]
 
     def local(self, tensor: Tensor) -> Tensor:
         return _local(tensor)
