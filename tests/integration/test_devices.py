@@ -92,8 +92,8 @@ async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path
         one = (await queue.train(tiny_request(**fields), user_id=None)).run_id
         await wait_for_status(queue, one, ended)
         two = (await queue.train(tiny_request(**fields, devices=2), user_id=None)).run_id
-        for rank, step in ((1, 20), (0, 40)):
-            await wait_for_status(queue, two, partial(_has_saved, step))
+        for attempt, rank, step in ((1, 1, 20), (2, 0, 40)):
+            await wait_for_status(queue, two, partial(_has_saved, attempt, step))
             kill(_rank_pid(tmp_path, rank))
         status = await wait_for_status(queue, two, ended)
         curves = [dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")) for run_id in (one, two)]
@@ -123,9 +123,9 @@ async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path
     assert isinstance(events_of(queue, stopped)[-1], JobProgress)
 
 
-def _has_saved(step: int, status: RunStatus) -> bool:
-    """Return True if a run has a checkpoint of a step or a later one, or has ended."""
-    return (status.last_checkpoint_step or 0) >= step or ended(status)
+def _has_saved(attempt: int, step: int, status: RunStatus) -> bool:
+    """Return True if an attempt of a run goes on from a checkpoint of a step or a later one, or the run has ended."""
+    return (status.attempt == attempt and (status.last_checkpoint_step or 0) >= step) or ended(status)
 
 
 def _rank_pid(folder: Path, rank: int) -> int:
