@@ -43,12 +43,13 @@ _line: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 def test_killed_cleanup__leaves_whole_checkpoints_for_the_next_one(tmp_path: Path) -> None:
     ends: list[FinalState] = ["completed", "failed", "cancelled"]
     steps = tuple(range(1, 9))
-    runs = [add_run(tmp_path, f"lstm-{number}", end, steps=steps, best_step=2) for number, end in enumerate(ends)]
-    resumable = [newest_whole(run.checkpoints) for run in runs[1:]]
-    environment = environment_in(tmp_path, APP__CLEANUP__GRACE_PERIOD_SECONDS=str(DAY_SECONDS), LOGGING__LEVEL="INFO")
     words = [sys.executable, "-m", "trainer", "gc"]
     for removals in (1, 3, 5):
-        with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=DEVNULL, stderr=PIPE) as cleanup:
+        folder = tmp_path / str(removals)
+        runs = [add_run(folder, f"lstm-{number}", end, steps=steps, best_step=2) for number, end in enumerate(ends)]
+        resumable = [newest_whole(run.checkpoints) for run in runs[1:]]
+        environment = environment_in(folder, APP__CLEANUP__GRACE_PERIOD_SECONDS=str(DAY_SECONDS), LOGGING__LEVEL="INFO")
+        with subprocess.Popen(words, cwd=folder, env=environment, stdout=DEVNULL, stderr=PIPE) as cleanup:
             assert cleanup.stderr is not None
             for _ in range(removals):
                 assert b"cleanup_completed" in cleanup.stderr.readline()
@@ -57,9 +58,9 @@ def test_killed_cleanup__leaves_whole_checkpoints_for_the_next_one(tmp_path: Pat
             folders = [step_folder(run.checkpoints, step) for step in checkpoint_steps(run.checkpoints)]
             assert [changed_files(folder, sealed_files(folder)) for folder in folders] == [[]] * len(folders)
         assert [newest_whole(run.checkpoints) for run in runs[1:]] == resumable
-    clean_up(settings_of(tmp_path))
-    assert [checkpoint_steps(run.checkpoints) for run in runs] == [[], [2, 8], [2, 8]]
-    assert [*(tmp_path / "artifacts").glob(".removed/*")] == []  # the folder itself is there if one was killed in time
+        clean_up(settings_of(folder))
+        assert [checkpoint_steps(run.checkpoints) for run in runs] == [[], [2, 8], [2, 8]]
+        assert [*(folder / "artifacts").glob(".removed/*")] == []  # the folder is there if one was killed in time
 
 
 @asynccontextmanager

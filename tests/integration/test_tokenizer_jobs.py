@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -83,15 +84,16 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
 
 
 async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
-    # a text that takes some seconds
     add_corpus(tmp_path, "\n".join(f"{some_text(40)}\n{number}" for number in range(12_000)))
     async with running(settings_in(tmp_path)) as queue:
-        accepted = await queue.train_tokenizer(request(threads=1))
+        accepted = await queue.train_tokenizer(request(method="bpe", vocab_size=2000, threads=1))  # takes two seconds
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
-        [worker] = processes(tmp_path, "trainer worker --embedded")
         child = child_of(tmp_path, accepted.tokenizer_id)
+        os.kill(child.pid, signal.SIGSTOP)  # the search for the worker takes long on a busy machine
+        [worker] = processes(tmp_path, "trainer worker --embedded")
         cores = len(os.sched_getaffinity(child.pid))
         kill(worker.pid)
+        os.kill(child.pid, signal.SIGCONT)
         await until(lambda: child not in processes(tmp_path))
         assert cores == 1
         assert is_in(queue, accepted.tokenizer_id, "running")

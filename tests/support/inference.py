@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tests.support import settings_in
 from tests.support.runs import completed, record
 from tests.support.tiny_models import POEM, make_run
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -117,5 +118,5 @@ def finished_run(folder: Path, run_id: str = RUN, user_id: int = 7) -> None:
     run = RunStore(folder / "artifacts").create(record(run_id, user_id))
     made.tokenizer.save(run.tokenizer)
     save_model(run.path, made.fresh_model(), made.effective.model)
-    with run.open_log() as events:
+    with run.wait_for_lock(PATIENCE_SECONDS), run.open_log() as events:  # a worker may look at the folder
         finish_run(run, events, completed(run))
