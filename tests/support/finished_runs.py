@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.support.families import MASKED, effective_of, model_of, request_of
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics
 from trainer.inference.model_files import save_model
@@ -40,7 +41,7 @@ def finished_run(folder: Path, family: str, method: str = "char", **fields: obje
         "files": file_records(run.path, written),
     }
     manifest: RunManifest = manifest_of(accepted, "failed").model_copy(update=done)
-    with run.open_log() as events:
+    with run.wait_for_lock(PATIENCE_SECONDS), run.open_log() as events:  # a worker may look at the folder
         finish_run(run, events, manifest)
     return run
 
