@@ -109,9 +109,7 @@ async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path
         ranks = [_rank_pid(tmp_path, rank) for rank in (0, 1)]
         kill(parent_of(ranks[0]))
         await until(lambda: not any(is_running(rank) for rank in ranks))
-        status = await wait_for_status(
-            queue, cancelled, lambda s: (s.attempt == 2 and bool(s.last_checkpoint_step)) or ended(s)
-        )
+        status = await wait_for_status(queue, cancelled, partial(_has_saved, 2, 1))
         assert not ended(status)
         await queue.cancel(cancelled)
         assert (await wait_for_status(queue, cancelled, ended)).status == "cancelled"
