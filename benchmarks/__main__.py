@@ -3,8 +3,8 @@
     python -m benchmarks [CASES …]
 
 Prints a table and saves it with the facts of the machine below `benchmarks/results`. Exits 1 if a goal is missed that
-the limits of this machine allow. With QUICK=1 in the environment it takes minutes instead of an hour. Needs the extra
-`parity`.
+the limits of this machine allow. With QUICK=1 in the environment it takes minutes instead of an hour. Needs the extras
+`onnx` and `parity`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from rich.console import Console
 from benchmarks.busy import busy_rows
 from benchmarks.cold_start import cold_rows
 from benchmarks.corpora import corpus_rows
+from benchmarks.decode import decode_rows
 from benchmarks.growth import growth_rows
 from benchmarks.inference import inference_rows
 from benchmarks.lab import Lab
@@ -36,6 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 CASES: dict[str, Callable[[Lab, bool], list[Row]]] = {
     "training": training_rows,
     "inference": inference_rows,
+    "decode": decode_rows,
     "busy": busy_rows,
     "queue": lambda lab, is_quick: asyncio.run(queue_rows()),
     "warm": lambda lab, is_quick: asyncio.run(warm_rows(("lstm", "gpt2") if is_quick else FAMILIES)),

@@ -1,6 +1,6 @@
-"""Speed of generation and scoring against `generate`, minicons and plain loops, on runs trained by `mt train`."""
+"""Speed of scoring against minicons and plain loops, on runs trained by `mt train`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -12,18 +12,15 @@ from benchmarks.inference_contestants import (
     MASKED_SENTENCES,
     MINICONS_BATCHES,
     SCORED_SENTENCES,
-    SEQUENCES,
     WINDOW_TOKENS,
     long_line,
-    prompt_ids,
     scored,
 )
 from benchmarks.lab import Lab, sentences, write_text
-from benchmarks.limits import operations, sampling_products
-from benchmarks.parity import greedy_differences, surprisal_difference
-from benchmarks.rows import Row
+from benchmarks.parity import surprisal_difference
+from benchmarks.rows import Row, compared
 from benchmarks.shapes import SHAPES
-from benchmarks.turns import Contestant, Turns, in_turns, is_faster_in_bf16, started_products
+from benchmarks.turns import Contestant, Turns, in_turns
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
@@ -38,7 +35,6 @@ _COMPARED_SENTENCES = 200
 _LAYERS, _WIDTH, _VOCABULARY = 6, 256, 4000
 _BODY_FLOPS, _HEAD_FLOPS = 2 * 12 * _LAYERS * _WIDTH**2, 2 * _WIDTH * _VOCABULARY
 """Operations of a token in the products with the weights of the layers, and with those of the output layer."""
-_FLOAT_BYTES, _BF16_BYTES = 4, 2
 
 
 class _Subject(NamedTuple):
@@ -59,45 +55,7 @@ def inference_rows(lab: Lab, is_quick: bool) -> list[Row]:
     gpt2 = _subject(lab, text, sizes | {"model_family": "gpt2", "tokenizer.method": "bpe"})
     bert = _subject(lab, text, sizes | {"model_family": "bert", "tokenizer.method": "wordpiece"})
     rounds = 2 if is_quick else 5
-    rows = _sampling_rows(lstm, rounds) + _greedy_rows("small", gpt2, rounds, {"our greedy": 1.5})
-    large = {"our greedy": 1.03} | ({"our greedy bf16": 2.0} if _has_bf16(rounds) else {})
-    rows += _greedy_rows("124M", _subject(lab, *_gpt2_124m(lab)), rounds, large)
-    return rows + _score_rows(gpt2, rounds) + _masked_rows(bert, rounds) + _window_rows(lstm, rounds)
-
-
-def _sampling_rows(lstm: _Subject, rounds: int) -> list[Row]:
-    many = f"our {SEQUENCES} samples"
-    turns = _measured(lstm, ["our sample", many, "nn.LSTM loop"], rounds)
-    return [
-        _ratio(
-            "LSTM generation",
-            *(turns, ours, "nn.LSTM loop", goal),
-            limit=rows * _limit(f"sampling-{rows}", rounds) / operations(sampling_products(rows)),
-            limited_by="its own products alone",
-        )
-        for ours, rows, goal in (("our sample", 1, 6.0), (many, SEQUENCES, 20.0))
-    ]
-
-
-def _greedy_rows(size: str, gpt2: _Subject, rounds: int, goals: Mapping[str, float]) -> list[Row]:
-    """Compare greedy continuations; the limit of their speed is to read all weights from memory for each token.
-
-    `goals` are the ratios that our contestants are to reach.
-    """
-    loaded = Model.load(gpt2.run.path)
-    differing = greedy_differences(gpt2.exported, [loaded.tokenizer.decode(prompt_ids(loaded))])
-    turns = _measured(gpt2, [*goals, "library greedy"], rounds)
-    memory, weights = _limit("memory", rounds), loaded.model.parameter_count()
-    ratios = [
-        _ratio(
-            f"GPT-2 {size} generation",
-            *(turns, ours, "library greedy", goal),
-            limit=memory / (weights * (_BF16_BYTES if ours.endswith("bf16") else _FLOAT_BYTES)),
-            limited_by="reads of all weights for each token",
-        )
-        for ours, goal in goals.items()
-    ]
-    return [*ratios, _at_most(f"GPT-2 {size} generation: prompts continued otherwise", differing, "prompts", 0)]
+    return _score_rows(gpt2, rounds) + _masked_rows(bert, rounds) + _window_rows(lstm, rounds)
 
 
 def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
@@ -108,7 +66,7 @@ def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
     tokens = [length + 1 for length in _lengths(gpt2, SCORED_SENTENCES)]  # with [BOS]
     limit = len(tokens) * _limit("gemm", rounds) / (sum(tokens) * (_BODY_FLOPS + _HEAD_FLOPS))
     return [
-        _ratio("GPT-2 scoring", turns, "our scores", best, 1.8, limit=limit, limited_by="the products alone"),
+        compared("GPT-2 scoring", turns, "our scores", best, 1.8, limit=limit, limited_by="the products alone"),
         _at_most("GPT-2 scoring: difference from minicons", difference.token_nats, "nats", _MAX_SCORE_NATS),
     ]
 
@@ -119,7 +77,7 @@ def _masked_rows(bert: _Subject, rounds: int) -> list[Row]:
     flops = sum(n * ((n + 2) * _BODY_FLOPS + _HEAD_FLOPS) for n in lengths)  # a pass for each token, with [CLS], [SEP]
     limit = len(lengths) * _limit("gemm", rounds) / flops
     return [
-        _ratio(
+        compared(
             "BERT pseudo-log-likelihood",
             *(turns, "our masked scores", "masked loop", 4.0),
             limit=limit,
@@ -138,7 +96,7 @@ def _window_rows(lstm: _Subject, rounds: int) -> list[Row]:
     forward_flops = SHAPES["lstm"].flops_per_token(loaded.model.vocab_size) / 3
     differences: list[float] = np.abs(_surprisals(exact) - _surprisals(windows)).tolist()
     return [
-        _ratio(
+        compared(
             "LSTM scoring of a long line",
             *(turns, "windows", "stateful", 2.4),
             limit=_limit("lstm", rounds) / (reads * forward_flops),
@@ -166,12 +124,6 @@ def _measured(subject: _Subject, names: Sequence[str], rounds: int) -> Turns:
         return in_turns(contestants, rounds)
 
 
-def _has_bf16(rounds: int) -> bool:
-    """Return True if this CPU multiplies faster in bf16."""
-    with ExitStack() as running:
-        return is_faster_in_bf16(in_turns(started_products(running), rounds))
-
-
 def _limit(kind: str, rounds: int) -> float:
     """Measure a limit of this machine, per second."""
     with Contestant("benchmarks.limits", [kind]) as limit:
@@ -182,29 +134,6 @@ def _lengths(subject: _Subject, count: int) -> list[int]:
     """Return the tokens of each of the first sentences."""
     tokenizer = Model.load(subject.run.path).tokenizer
     return [len(tokenizer.encode(sentence)) for sentence in sentences(count)]
-
-
-def _ratio(
-    case: str,
-    turns: Turns,
-    ours: str,
-    rival: str,
-    goal: float,
-    *,
-    limit: float | None = None,
-    limited_by: str = "",
-) -> Row:
-    """Compare two contestants; the limit is in the units of their figures."""
-    return Row(
-        case=f"{case}: {ours} / {rival}",
-        value=turns.ratio(ours, rival),
-        unit="x",
-        goal=goal,
-        details={f"{who}, per second": turns.median(who) for who in (ours, rival)},
-        foreign_share=turns.foreign_share,
-        limit=None if limit is None else limit / turns.median(rival),
-        limited_by=limited_by,
-    )
 
 
 def _at_most(case: str, value: float, unit: str, goal: float) -> Row:
@@ -218,23 +147,3 @@ def _surprisals(response: ScoreResponse) -> NDArray[np.float64]:
 def _subject(lab: Lab, corpus: Path, fields: dict[str, object]) -> _Subject:
     run = lab.train(corpus, fields)
     return _Subject(run, lab.export(run))
-
-
-def _gpt2_124m(lab: Lab) -> tuple[Path, dict[str, object]]:
-    """Return a text of 50,000 words and the request of a model of GPT-2's smallest shape, trained for one step."""
-    text = lab.folder / "words.txt"
-    words = [f"w{number}" for number in range(50_250)]
-    text.write_text("\n".join(" ".join(words[i : i + 200]) for i in range(0, len(words), 200)) + "\n", encoding="utf-8")
-    return text, {
-        "model_family": "gpt2",
-        "model.num_layers": 12,
-        "model.hidden_size": 768,
-        "model.num_attention_heads": 12,
-        "model.max_position_embeddings": 128,
-        "tokenizer.method": "word",
-        "tokenizer.vocab_size": 50_257,
-        "tokenizer.min_frequency": 1,
-        "max_seq_len": 16,
-        "batch_size": 1,
-        "max_steps": 1,
-    }

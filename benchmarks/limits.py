@@ -1,7 +1,6 @@
-"""Limits of this machine, measured as a contestant: products of matrices, and reads from memory.
+"""Limits of this machine, measured as a contestant: products of matrices.
 
     python -m benchmarks.limits gemm|SHAPE|sampling-ROWS fp32|bf16
-    python -m benchmarks.limits memory
 
 `gemm` multiplies large matrices. A shape's products are those of a training step in their own sizes, `sampling` has
 those of a step of the LSTM that samples some sequences; both leave out the output layer and attention. Each product is
@@ -23,21 +22,12 @@ from trainer.models.linear import Floats, packed_linear
 from trainer.system.hardware import default_threads
 
 _SIZE = 2048
-_MEMORY_FLOATS = 1 << 26
 _TRIALS = 5
 _dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
 
 
 def main(kind: str, precision: str = "fp32") -> None:
     torch.set_num_threads(default_threads())
-    if kind == "memory":
-        numbers = torch.ones(_MEMORY_FLOATS)
-
-        def read() -> int:
-            numbers.sum()
-            return 4 * _MEMORY_FLOATS
-
-        serve(lambda: repeated(read))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with torch.inference_mode():
         multiply = multiplications(_products(kind), dtype)

@@ -107,10 +107,9 @@ def word_difference(folder: Path, sentences: Sequence[str]) -> float:
     return max(apart)
 
 
-def greedy_differences(folder: Path, prompts: Sequence[str]) -> int:
-    """Count the prompts that the library's `generate` continues otherwise than ours does."""
-    ours = Model.load(folder)
-    model, tokenizer = load_library_model(folder), ours.tokenizer
+def greedy_differences(ours: Model, exported: Path, prompts: Sequence[str]) -> int:
+    """Count the prompts that the library's `generate` continues otherwise with the exported model."""
+    model, tokenizer = load_library_model(exported), ours.tokenizer
     differing = 0
     for prompt in prompts:
         ids = tokenizer.encode(prompt)
@@ -240,7 +239,7 @@ def compare(corpus: Path, folder: Path, sentences: int, draws: int) -> int:
         )
     prompts = [" ".join(text.split()[:3]) for text in texts[:20]]
     for family in CAUSAL:
-        differing = greedy_differences(exported[family], prompts)
+        differing = greedy_differences(Model.load(exported[family]), exported[family], prompts)
         failures += differing > 0
         print(
             f"{family:<10} greedy, {len(prompts)} prompts, {NEW_TOKENS} tokens each: {differing} differ from the"

@@ -11,6 +11,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.turns import Turns
 from trainer.contracts.base import Frozen, Timestamp
 from trainer.system.hardware import cpu_name, instruction_set
 
@@ -52,6 +53,29 @@ class Row(Frozen):
 
     def _reaches(self, value: float, goal: float) -> bool:
         return value >= goal if self.better == "more" else value <= goal
+
+
+def compared(
+    case: str,
+    turns: Turns,
+    ours: str,
+    rival: str,
+    goal: float | None,
+    *,
+    limit: float | None = None,
+    limited_by: str = "",
+) -> Row:
+    """Return the row that compares two contestants; the limit is in the units of their figures."""
+    return Row(
+        case=f"{case}: {ours} / {rival}",
+        value=turns.ratio(ours, rival),
+        unit="x",
+        goal=goal,
+        details={f"{who}, per second": turns.median(who) for who in (ours, rival)},
+        foreign_share=turns.foreign_share,
+        limit=None if limit is None else limit / turns.median(rival),
+        limited_by=limited_by,
+    )
 
 
 class Machine(Frozen):
