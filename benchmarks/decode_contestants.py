@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from trainer.export.graphs import GRAPH_FILE, state_names
 from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.model_files import load_model
 from trainer.models.base import LanguageModel, ModelState
+from trainer.models.linear import Floats
 from trainer.models.recurrent import RecurrentModel
 from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import Tokenizer
@@ -41,7 +42,6 @@ _PROMPT_TOKENS, _FIRST_ID = 8, 8
 _SECONDS = 1.0
 
 Work = Callable[[], int]
-Floats: TypeAlias = "NDArray[np.float32]"
 
 
 class _Sessions(Protocol):
