@@ -157,10 +157,10 @@ def _work(effective: EffectiveRequest, work: str) -> Callable[[], int]:
 
 def _generate(model: LanguageModel, rows: int) -> int:
     """Read random tokens as a generation does."""
-    steps = model.steps(model.initial_state(rows))
+    steps = model.steps(model.initial_state(rows), torch.zeros(rows, model.vocab_size))
     for token in range(_FIRST_ID, _FIRST_ID + _LINE_TOKENS - 1):
         # with fixed threads no context: it would give small products one thread
-        with nullcontext() if model.threads_are_fixed else model.computing("generation", rows, rows):
+        with nullcontext() if model.threads_are_fixed else model.computing("generation", rows, rows, steps.read_bytes):
             steps.read([token] * rows, range(rows))
     return rows * (_LINE_TOKENS - 1)
 

@@ -28,9 +28,9 @@ from trainer.contracts.inference import GenerateRequest, GenerateResponse, Gener
 from trainer.export.graphs import GRAPH_FILE, state_names
 from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.model_files import load_model
-from trainer.models.base import LanguageModel, ModelState
-from trainer.models.linear import Floats
+from trainer.models.base import LanguageModel
 from trainer.models.recurrent import RecurrentModel
+from trainer.models.steps import Floats, ModelState
 from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import Tokenizer
 

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.turns import repeated, serve
-from trainer.models.base import as_floats
-from trainer.models.linear import Floats, packed_linear
+from trainer.models.linear import packed_linear
+from trainer.models.steps import Floats, as_floats
 from trainer.system.hardware import default_threads
 
 _SIZE = 2048

@@ -34,7 +34,7 @@ FLOORS = (
     ("trainer.artifacts",),
     ("trainer.data",),
     ("trainer.store",),
-    ("trainer.system",),
+    ("trainer.system", "trainer.native"),
     ("trainer.config", "trainer.reports"),
     ("trainer.contracts",),
 )
@@ -42,8 +42,8 @@ FLOORS = (
 ROOMS = frozenset(room for floor in FLOORS for room in floor)
 LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
-    for room in "contracts config system store data artifacts experiments services queue client reports people http"
-    " commands".split()
+    for room in "contracts config system native store data artifacts experiments services queue client reports people"
+    " http commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}

@@ -80,6 +80,7 @@ def main() -> int:
     try:
         of_command = PROGRAM if command is None and given.extra else EXTRAS.get(command or "", TESTED)
         set_up(os.environ.get("TORCH") or "cpu", [*of_command, *given.extra])
+        compile_step()
         if command is None:
             return 0
         return commands[command]() if command in commands else run(BIN / "mt", command, env=WITH_BYTECODE)
@@ -270,6 +271,15 @@ def set_up(torch: str, wanted: Sequence[str]) -> None:
     STAMP.write_text(stamp(ROOT, torch, venv_version(), extras), encoding="utf-8")
     size = sum(file.stat().st_size for file in VENV.rglob("*") if file.is_file() and not file.is_symlink())
     print(f".venv is ready: {size / 1e9:.2f} GB in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def compile_step() -> None:
+    """Compile the decode step if its library is missing or older than its source."""
+    library, *sources = (ROOT / "trainer" / "native" / name for name in ("step.so", "step.c", "build.py"))
+    if library.exists() and all(source.stat().st_mtime <= library.stat().st_mtime for source in sources):
+        return
+    if run(PYTHON, sources[-1]):
+        print("Everything works without it, but generation is slower.", flush=True)
 
 
 def demand_access(needed: int) -> None:

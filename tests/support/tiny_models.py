@@ -23,7 +23,8 @@ from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.inference.sampling import Doubles
 from trainer.models import build
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
+from trainer.models.steps import ModelState
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, Vocabulary, vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore

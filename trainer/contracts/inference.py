@@ -278,7 +278,9 @@ class SamplingOptions(InferenceRequest, json_schema_extra=describe_fields):
 
 
 GenerationPrecision = Literal["fp32", "bf16"]
-"""bf16: products with the weights of a transformer round inputs, weights and outputs to bf16."""
+"""bf16: each matrix of the model is rounded to bf16; all else is computed in fp32."""
+DecodeStep = Literal["compiled", "torch"]
+"""The code that reads a token: C, or the forward pass where no compiled step serves."""
 
 
 class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactly_one("prompt_text", "prompt_path"))):
@@ -295,7 +297,7 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
     logprobs: bool = False
     """Return the log probability of each token."""
     precision: GenerationPrecision = "fp32"
-    """bf16 reads half as many bytes for each token after the prompt, on a CPU; recurrent models generate in fp32."""
+    """bf16 reads half as many bytes for each token after the prompt, on a CPU."""
 
     @classmethod
     def response_type(cls) -> "type[GenerateResponse]":
@@ -328,6 +330,8 @@ class GenerateResponse(Response):
     the surprisal of the token in a score. In bf16, those of the model in bf16; scores are always in fp32."""
     precision: GenerationPrecision | None = None
     """The precision that the tokens after the prompt were generated in."""
+    decode_step: DecodeStep | None = None
+    """The code that read the tokens after the prompt; None if there were none."""
 
 
 def completion_end(reason: FinishReason | None) -> CompletionEnd:

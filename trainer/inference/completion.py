@@ -204,7 +204,7 @@ class CompletionJob:
             return  # a token with a lower id may be as likely
         for generation, (value, negative_id), end in zip(self.generations, chosen, ends, strict=True):
             for sequence in generation.sequences:
-                sequence.append(-negative_id)
+                sequence.extend([-negative_id])
                 sequence.logprobs.append(value)
                 sequence.top_logprobs.append(end[: self.request.logprobs])
         self._has_next_token = True

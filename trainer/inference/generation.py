@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from secrets import randbits
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -14,21 +15,22 @@ from torch import Tensor
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
+    DecodeStep,
     FinishReason,
     GenerateChunk,
     GenerateRequest,
     GenerateResponse,
-    GenerationPrecision,
     cancelled_error,
 )
 from trainer.data.normalization import documents, normalized
 from trainer.inference.sampling import Doubles, choose, likeliest, log_softmax, of_ids, penalize_repetition
-from trainer.models.base import LanguageModel, ModelState, Steps, as_floats, concatenate_states
-from trainer.models.linear import Floats
-from trainer.models.transformer_steps import multiply_in_bf16
+from trainer.models.base import LanguageModel
+from trainer.models.compiled_steps import Choices, CompiledSteps
+from trainer.models.steps import Floats, ModelState, Steps, concatenate_states
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 12
+_MAX_STEPS, _CHUNK_SECONDS, _MIN_SECONDS = 1 << 10, 0.05, 1e-6
 _CONTEXT_TOKENS = 256
 """Tokens of the prompt's last line that are decoded with the output: they decide on a space before it, for example."""
 
@@ -90,12 +92,12 @@ def generate_together(
     active = [job for job in active if job.live]
     if not active:
         return
-    logits, steps = _read_prompts(model, active)
-    groups = _groups(active)
+    steps = _read_prompts(model, active)
+    for job in active:
+        job.decode_step = steps.kind
+    groups, pace, last = _groups(active), _Pace(), None
     while active:
-        ids: list[int] = []
-        for group in groups:
-            ids += _sample(group, logits[len(ids) :])
+        ids = _write(model, steps, groups, pace, last)
         cancelled = withdrawn()
         for job in active:
             job.is_cancelled = job.request_id in cancelled
@@ -109,8 +111,22 @@ def generate_together(
             steps.keep(rows)
             active = [job for job in active if job.live]
             groups = _groups(active)
-        if active:
-            logits = _feed(model, steps, ids)
+        last = ids
+
+
+class _Pace:
+    """The number of tokens that C chooses in a call: one at first, then as many as take 50 ms.
+
+    Between two calls, withdrawn requests end.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 1
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Add a call that took so long."""
+        in_time = int(steps * _CHUNK_SECONDS / max(seconds, _MIN_SECONDS))
+        self.steps = max(1, min(_MAX_STEPS, 2 * self.steps, in_time))
 
 
 class _Options(NamedTuple):
@@ -124,6 +140,12 @@ class _Options(NamedTuple):
     logprobs: bool
     top_logprobs: int
     never_sampled: tuple[int, ...]
+
+    @property
+    def are_plain(self) -> bool:
+        """True if C can choose the tokens: by the temperature alone."""
+        is_filtered = self.top_k or self.top_p < 1 or self.repetition_penalty is not None
+        return not (is_filtered or self.logprobs)
 
 
 class GenerationJob:
@@ -146,10 +168,8 @@ class GenerationJob:
         A request with several prompts is several jobs, each with its number. `prompt` replaces the request's text. Each
         sequence has the `top_logprobs` likeliest tokens of each step, if the request has `logprobs`.
 
-        Raises INVALID_INPUT if a banned token is not in the vocabulary, if no token is allowed, or for bf16 where the
-        model or this machine's CPU does not generate in it.
+        Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed.
         """
-        check_precision(model, request.precision)
         self.request_id = response.request_id
         self.tokenizer = tokenizer
         self.request = request
@@ -166,11 +186,13 @@ class GenerationJob:
             top_logprobs,
             tuple(never_sampled(tokenizer, request)),
         )
-        self.is_barred: NDArray[np.bool_] = np.zeros(model.vocab_size, dtype=np.bool_)
+        self.is_barred = torch.zeros(model.vocab_size, dtype=torch.bool)
         """True for a token that is never sampled."""
-        self.is_barred[list(self.options.never_sampled)] = True
+        never: list[int] = [*self.options.never_sampled]
+        self.is_barred[never] = True
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
+        self.decode_step: DecodeStep | None = None
         self.sequences = [
             Continuation(self, prompt_number, number, model.context_tokens)
             for number in range(request.num_return_sequences)
@@ -203,22 +225,8 @@ class GenerationJob:
                 seed_used=self.seed,
                 logprobs=logprobs if self.request.logprobs else None,
                 precision=self.request.precision,
+                decode_step=self.decode_step,
             )
-
-
-def check_precision(
-    model: LanguageModel, precision: GenerationPrecision, *, trial: Callable[[], None] = multiply_in_bf16
-) -> None:
-    """Raise INVALID_INPUT if the model or this machine's CPU does not generate in a precision."""
-    if precision == "fp32":
-        return
-    if not model.generates_in_bf16:
-        raise AppError(ErrorCode.INVALID_INPUT, "`precision` must be 'fp32': recurrent models generate in fp32 only.")
-    try:
-        trial()
-    except RuntimeError:
-        message = "`precision` must be 'fp32': this machine's CPU cannot multiply in bf16."
-        raise AppError(ErrorCode.INVALID_INPUT, message) from None
 
 
 def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
@@ -260,7 +268,8 @@ class Continuation:
         self.job = job
         self._number = prompt_number * job.request.num_return_sequences + number
         self._tokenizer = job.tokenizer
-        self.generator = np.random.Generator(np.random.PCG64([job.seed, number, prompt_number]))
+        self._generator = np.random.Generator(np.random.PCG64([job.seed, number, prompt_number]))
+        self._draws = torch.empty(0, dtype=torch.double)
         self._room = math.inf if context_tokens is None else context_tokens - len(job.prompt.ids)
         self._stops = [normalized(stop, job.tokenizer.normalization) for stop in job.request.stop_sequences]
         self._complete_lines = ""
@@ -290,6 +299,33 @@ class Continuation:
     def sampled(self) -> list[int]:
         return self.context[len(self.job.prompt.ids) :]
 
+    @property
+    def most_steps(self) -> int:
+        """The most tokens that can still be appended."""
+        return min(self.job.request.max_new_tokens - self.steps, int(min(self._room, _MAX_STEPS)) + 1)
+
+    def draws(self, count: int) -> Tensor:
+        """Return the next numbers in [0, 1) of the sequence's stream; those of appended tokens are gone."""
+        missing = count - len(self._draws)
+        if missing > 0:
+            self._draws = torch.cat([self._draws, torch.from_numpy(self._generator.random(missing))])
+        return self._draws[:count]
+
+    def extend(self, token_ids: Sequence[int]) -> None:
+        """Add sampled tokens to a live sequence, up to one that ends it. Only the last one may end a line."""
+        self._draws = self._draws[len(token_ids) :]
+        if self._stops:
+            for token_id in token_ids:
+                if self.stop_reason is None:
+                    self._append(token_id)
+            return
+        *inner, last = token_ids
+        self.steps += len(inner)
+        self._room -= len(inner)
+        self.context += inner
+        self._line += inner
+        self._append(last)
+
     def offsets(self) -> list[int]:
         """Return the position in the output, before it is cut, at which each sampled token begins.
 
@@ -300,8 +336,7 @@ class Continuation:
         starts = list(accumulate(map(len, pieces), initial=-self._prompt_characters))
         return starts[len(before) : -1]
 
-    def append(self, token_id: int) -> None:
-        """Add a sampled token to a live sequence."""
+    def _append(self, token_id: int) -> None:
         self.steps += 1
         self._room -= 1
         self.context.append(token_id)
@@ -367,10 +402,11 @@ def _sample(live: "Sequence[Continuation]", logits: Floats) -> list[int]:
     if options.repetition_penalty is not None:
         seen = [sequence.context[-options.repetition_window :] for sequence in live]
         penalize_repetition(doubles, seen, options.repetition_penalty)
-    np.copyto(doubles, -math.inf, where=job.is_barred)
-    ids = choose(doubles, job.request, [sequence.generator.random() for sequence in live])
+    is_barred: NDArray[np.bool_] = job.is_barred.numpy()
+    np.copyto(doubles, -math.inf, where=is_barred)
+    ids = choose(doubles, job.request, [float(sequence.draws(1)) for sequence in live])
     for sequence, token_id in zip(live, ids, strict=True):
-        sequence.append(token_id)
+        sequence.extend([token_id])
     if log_p is not None:
         for sequence, value in zip(live, of_ids(log_p, ids), strict=True):
             sequence.logprobs.append(value)
@@ -380,19 +416,60 @@ def _sample(live: "Sequence[Continuation]", logits: Floats) -> list[int]:
     return ids
 
 
-def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floats, Steps]:
-    """Return the logits (n, V) after the prompt of each sequence, and the steps from there."""
-    begin = model.bf16_steps if jobs[0].request.precision == "bf16" else model.steps
+def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> Steps:
+    """Return the steps after the prompt of each sequence."""
+    precision = jobs[0].request.precision
     prompts = [tuple(job.prompt.ids) for job in jobs]
     if all(len(prompt) == 1 for prompt in prompts):  # without a text: a step takes less than the first pass
         ids = [prompt[0] for prompt, job in zip(prompts, jobs, strict=True) for _ in job.sequences]
-        steps = begin(model.initial_state(len(ids)))
-        return steps.read(ids, range(len(ids))), steps
+        state = model.initial_state(len(ids))
+        steps = model.steps(state, torch.zeros(len(ids), model.vocab_size, device=state[0].device), precision)
+        steps.read(ids, range(len(ids)))
+        return steps
     read = {prompt: read_on(model, list(prompt), model.initial_state(1)) for prompt in set(prompts)}
     after = [(read[prompt], len(job.sequences)) for prompt, job in zip(prompts, jobs, strict=True)]
     logits = torch.cat([last.repeat(count, 1) for (last, _), count in after])
     states = [tuple(part.repeat_interleave(count, dim=1) for part in state) for (_, state), count in after]
-    return as_floats(logits), begin(concatenate_states(states))
+    return model.steps(concatenate_states(states), logits, precision)
+
+
+def _write(
+    model: LanguageModel, steps: Steps, groups: "list[list[Continuation]]", pace: _Pace, last: list[int] | None
+) -> list[int]:
+    """Read the last ids, if there are any; then choose one or more ids of each sequence, and return the last ones."""
+    sequences = list(chain.from_iterable(groups))
+    special_ids = model.vocabulary.special_ids
+    ended = [row for row, token_id in enumerate(last or ()) if token_id == special_ids.line_end]
+    starts_line = bool(ended) and special_ids.line_start is not None
+    is_compiled = isinstance(steps, CompiledSteps) and all(group[0].job.options.are_plain for group in groups)
+    if last is not None and (starts_line or not is_compiled):
+        with model.computing("generation", len(last), len(last), steps.read_bytes):
+            steps.read(last, range(len(last)))
+        last = None
+    if starts_line and special_ids.line_start is not None:
+        with model.computing("generation", len(ended), len(ended), steps.read_bytes):
+            steps.read([special_ids.line_start] * len(ended), ended)
+    if not (isinstance(steps, CompiledSteps) and is_compiled):
+        logits, ids = steps.logits, list[int]()
+        for group in groups:
+            ids += _sample(group, logits[len(ids) :])
+        return ids
+    is_streamed = any(sequence.job.is_streamed for sequence in sequences)
+    count = 1 if is_streamed else min(pace.steps, *(sequence.most_steps for sequence in sequences))
+    temperatures = [sequence.job.request.temperature for sequence in sequences]
+    choices = Choices(
+        torch.stack([sequence.draws(count) for sequence in sequences]),
+        torch.tensor(temperatures, dtype=torch.double),
+        [sequence.job.is_barred for sequence in sequences],
+        special_ids.line_end,
+    )
+    begin = perf_counter()
+    with model.computing("generation", len(sequences), len(sequences) * count, steps.read_bytes):
+        chosen = steps.write(choices, last)
+    pace.add(len(chosen[0]), perf_counter() - begin)
+    for sequence, token_ids in zip(sequences, chosen, strict=True):
+        sequence.extend(token_ids)
+    return [token_ids[-1] for token_ids in chosen]
 
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
@@ -405,15 +482,3 @@ def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tu
             with model.computing("scoring", model.product_rows(chunk), chunk.numel()):
                 logits, state = model.forward_with_state(chunk, state)
     return logits[:, -1], state
-
-
-def _feed(model: LanguageModel, steps: Steps, ids: list[int]) -> Floats:
-    """Read one more id of each sequence, and the [BOS] that follows [EOS]; return the logits (n, V) after them."""
-    special_ids = model.vocabulary.special_ids
-    ended = [row for row, token_id in enumerate(ids) if token_id == special_ids.line_end]
-    with model.computing("generation", len(ids), len(ids)):
-        logits = steps.read(ids, range(len(ids)))
-    if ended and special_ids.line_start is not None:
-        with model.computing("generation", len(ended), len(ended)):
-            logits[ended] = steps.read([special_ids.line_start] * len(ended), ended)
-    return logits

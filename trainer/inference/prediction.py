@@ -9,7 +9,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
 from trainer.inference.generation import read_on, read_prompt
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
+from trainer.models.steps import ModelState
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_BYTES = 64 << 20

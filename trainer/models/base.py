@@ -1,26 +1,29 @@
 """The interface of language models, the same for every architecture."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from functools import cached_property
+from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import Objective
-from trainer.models.linear import IS_INTEL, Floats
-from trainer.models.threads import MIN_PRODUCTS, MIN_RECURRENT_PRODUCTS, MIN_ROWS, ThreadChoice, Work
+from trainer.models.compiled_steps import CompiledSteps
+from trainer.models.step_program import StepProgram
+from trainer.models.steps import ForwardSteps, ModelState, Steps
+from trainer.models.threads import (
+    MIN_PRODUCTS,
+    MIN_READ_BYTES,
+    MIN_RECURRENT_PRODUCTS,
+    MIN_ROWS,
+    ThreadChoice,
+    Work,
+)
+from trainer.native.library import builds
 from trainer.tokenizers.base import Vocabulary
-
-ModelState = tuple[Tensor, ...]
-"""State that a model carries from one chunk of a sequence to the next; dimension 1 of every tensor is B.
-
-Where a state grows with the tokens read, they are dimension 2, and zeros are padding.
-"""
-
 
 _UNCHANGED: AbstractContextManager[None] = nullcontext()
 
@@ -30,8 +33,6 @@ class LanguageModel(nn.Module, ABC):
 
     context_tokens: int | None = None
     """Maximum number of tokens read at once; None: unlimited."""
-    generates_in_bf16 = False
-    """True for models with `bf16_steps`."""
     threads_are_fixed = False
     """True: all work but the small products of a generation has the threads that torch has."""
 
@@ -43,6 +44,8 @@ class LanguageModel(nn.Module, ABC):
         self.vocab_size = vocabulary.size
         self.objective = objective
         self._thread_choices: dict[Work, ThreadChoice] = {}
+        self._programs: dict[GenerationPrecision, StepProgram] = {}
+        self._rounded: LanguageModel | None = None
 
     @property
     def carries_unlimited_state(self) -> bool:
@@ -73,16 +76,39 @@ class LanguageModel(nn.Module, ABC):
         """Map ids (B, T) to logits (B, T, V) and the state after them. Raises ValueError as `initial_state` does."""
         raise _no_state()
 
-    def steps(self, state: ModelState) -> "Steps":
-        """Return the steps after a state, of one token per sequence. They overwrite the state."""
-        return ForwardSteps(self, state)
+    def steps(self, state: ModelState, logits: Tensor, precision: GenerationPrecision = "fp32") -> Steps:
+        """Return the steps after a state and the logits (B, V) that it came with.
 
-    def bf16_steps(self, state: ModelState) -> "Steps":
-        """Return `steps` whose products with weights round inputs, weights and outputs to bf16; all else is in fp32.
-
-        The first call copies the weights, and the model keeps the copy. Raises ValueError for recurrent models.
+        In bf16 each matrix is rounded to it; all else is in fp32.
         """
-        raise ValueError("recurrent models generate in fp32 only")
+        program = self._program(precision)
+        if program is not None:
+            return CompiledSteps(program, builds()[-1], state, logits)
+        if precision == "fp32":
+            return ForwardSteps(self.forward_with_state, state, logits)
+        if self._rounded is None:
+            self._rounded = _rounded(self)
+        return ForwardSteps(self._rounded.forward_with_state, state, logits)
+
+    def step_program(self, precision: GenerationPrecision) -> StepProgram | None:
+        """Return the operations that read a token; None for a model without a compiled step."""
+        return None
+
+    def _program(self, precision: GenerationPrecision) -> StepProgram | None:
+        """Return the program for this machine, which needs a compiled step and weights in fp32 in its memory."""
+        weight = self.input_embedding().weight
+        if not (builds() and weight.is_cpu and weight.dtype == torch.float32):
+            return None
+        if precision not in self._programs and (program := self.step_program(precision)) is not None:
+            self._programs[precision] = program
+        return self._programs.get(precision)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; training changes the weights, so that their copies for steps are dropped."""
+        if mode:
+            self._programs.clear()
+            self._rounded = None
+        return super().train(mode)
 
     def packed_products(self) -> AbstractContextManager[None]:
         """Return a context in which the products of a transformer have packed weights and no gradients."""
@@ -94,25 +120,27 @@ class LanguageModel(nn.Module, ABC):
             self._thread_choices[work] = ThreadChoice()
         return self._thread_choices[work]
 
-    def computing(self, work: Work, rows: int, tokens: int) -> AbstractContextManager[None]:
+    def computing(
+        self, work: Work, rows: int, tokens: int, read_bytes: int | None = None
+    ) -> AbstractContextManager[None]:
         """Return a context that computes work on `tokens` with the threads that are faster for it.
 
-        `rows` is the number of rows of the smallest product.
+        `rows` is the number of rows of the smallest product, `read_bytes` that of the weights which a compiled step
+        reads.
         """
-        is_generation, is_recurrent = work == "generation", self.context_tokens is None
-        if (is_generation and is_recurrent and rows == 1) or not self.input_embedding().weight.is_cpu:
-            return _UNCHANGED  # by numpy, or by the GPU
+        if not self.input_embedding().weight.is_cpu:
+            return _UNCHANGED
+        if read_bytes is not None:
+            is_small = rows * read_bytes < MIN_READ_BYTES
+            return self.threads(work).computing(tokens, is_small=is_small, is_fixed=self.threads_are_fixed)
         has_few_rows = 1 < rows < MIN_ROWS or 1 < tokens < MIN_ROWS or self.vocab_size < MIN_ROWS
-        if is_recurrent:
+        if self.context_tokens is None:
             is_small = has_few_rows or rows * self._product_weights < MIN_RECURRENT_PRODUCTS
         else:
             is_small = has_few_rows or tokens * self._product_weights < MIN_PRODUCTS
         is_fixed = self.threads_are_fixed
-        needs_threads = is_generation and IS_INTEL  # on Intel's CPUs one core reads memory slowly
         return self.threads(work).computing(
-            tokens,
-            is_small=is_small and not needs_threads and (is_generation or not is_fixed),
-            is_fixed=is_fixed or (needs_threads and has_few_rows),
+            tokens, is_small=is_small and (work == "generation" or not is_fixed), is_fixed=is_fixed
         )
 
     def product_rows(self, ids: Tensor, lengths: Tensor | None = None) -> int:
@@ -128,52 +156,13 @@ class LanguageModel(nn.Module, ABC):
         raise ValueError("gradient checkpointing is for transformers")
 
     def memory_bytes(self) -> int:
-        """Return the size of the parameters and of the copy of them that generation keeps."""
-        return sum(parameter.nbytes for parameter in self.parameters())
+        """Return the size of the parameters and of the copies of them that generation keeps."""
+        copies = sum(program.read_bytes for program in self._programs.values())
+        rounded = 0 if self._rounded is None else self._rounded.memory_bytes()
+        return sum(parameter.nbytes for parameter in self.parameters()) + copies + rounded
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-class Steps(ABC):
-    """Sequences that a model reads token by token, for generation: as `forward_with_state` does, but faster."""
-
-    @abstractmethod
-    def read(self, ids: Sequence[int], rows: Sequence[int]) -> Floats:
-        """Read one token of each given sequence; return the logits (n, V) after it. The rows are in ascending order."""
-
-    @abstractmethod
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drop all sequences but these, which get the rows 0, 1, …"""
-
-
-class ForwardSteps(Steps):
-    """Steps by `forward_with_state`."""
-
-    def __init__(self, model: LanguageModel, state: ModelState) -> None:
-        self._model = model
-        self._state = state
-
-    def read(self, ids: Sequence[int], rows: Sequence[int]) -> Floats:
-        column = torch.tensor(ids, device=self._state[0].device).unsqueeze(-1)
-        with torch.inference_mode():
-            if len(rows) == self._state[0].shape[1]:
-                logits, self._state = self._model.forward_with_state(column, self._state)
-            else:
-                logits, read = self._model.forward_with_state(column, select_rows(self._state, rows))
-                others = sorted(set(range(self._state[0].shape[1])) - set(rows))
-                order: list[int] = np.argsort([*others, *rows]).tolist()
-                self._state = select_rows(concatenate_states([select_rows(self._state, others), read]), order)
-            return as_floats(logits[:, -1])
-
-    def keep(self, rows: Sequence[int]) -> None:
-        self._state = select_rows(self._state, rows)
-
-
-def as_floats(tensor: Tensor) -> Floats:
-    """Return a tensor as an array in 32 bits."""
-    floats: Floats = tensor.float().cpu().numpy()
-    return floats
 
 
 def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:
@@ -186,25 +175,19 @@ def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:
         raise ValueError(f"Expected x with {max_tokens} tokens at most, got {ids.shape[1]}")
 
 
-def concatenate_states(states: Sequence[ModelState]) -> ModelState:
-    """Return one state with the sequences of all states, padded to the longest."""
-    columns = [[state[i] for state in states] for i in range(len(states[0]))]
-    return tuple(torch.cat(_pad_equally(tensors), dim=1) for tensors in columns)
-
-
-def select_rows(state: ModelState, rows: Sequence[int]) -> ModelState:
-    """Return the state of some sequences, in the given order."""
-    return tuple(tensor[:, torch.tensor(rows, dtype=torch.long, device=tensor.device)] for tensor in state)
-
-
 def is_read(lengths: Tensor, ids: Tensor) -> Tensor:
     """Return a mask (B, T) of the ids (B, T) that are tokens and not padding, by the lengths (B,)."""
     return torch.arange(ids.shape[1], device=ids.device) < lengths.to(ids.device).unsqueeze(-1)
 
 
-def _pad_equally(tensors: Sequence[Tensor]) -> list[Tensor]:
-    longest = max(tensor.shape[2] for tensor in tensors)
-    return [functional.pad(tensor, [0, 0] * (tensor.dim() - 3) + [0, longest - tensor.shape[2]]) for tensor in tensors]
+def _rounded(model: LanguageModel) -> LanguageModel:
+    """Return a copy of a model whose matrices are rounded to bf16."""
+    copied = deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(parameter.bfloat16())
+    return copied
 
 
 def _no_state() -> ValueError:

@@ -1,14 +1,16 @@
 """GPT-2 of the transformers library, with its embedding as head."""
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
+from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import Gpt2Config, Objective
+from trainer.models.step_program import StepProgram, function, pad_parts, padded
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
-from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
+
+_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 class Gpt2Model(CausalTransformer[GPT2Model]):
@@ -19,44 +21,39 @@ class Gpt2Model(CausalTransformer[GPT2Model]):
         super().__init__(config, body, vocabulary, objective)
         self.config = config
 
-    def step_body(self) -> StepBody:
-        return _Gpt2Body(self.config, self.body)
+    def step_program(self, precision: GenerationPrecision) -> StepProgram:
+        config, weights = self.config, dict(self.body.named_parameters())
+        size, heads = config.hidden_size, config.num_attention_heads
+        epsilon: float = self.body.config.layer_norm_epsilon
+        program, width = self.empty_program(precision), padded(size // heads)
+        hidden, normal = program.floats(size), program.floats(size)
+        merged, attended = program.floats(3 * heads * width), program.floats(heads * width)
+        inner = program.floats(config.intermediate_size)
+
+        def normalize(name: str) -> None:
+            program.norm(weights[f"{name}.weight"], weights[f"{name}.bias"], hidden, normal, epsilon)
+
+        program.embed(program.matrix(weights["wte.weight"]), hidden, program.matrix(weights["wpe.weight"]))
+        for layer in range(config.num_layers):
+            of_layer = {name.removeprefix(f"h.{layer}."): weight for name, weight in weights.items()}
+            matrices = {name: of_layer[f"{name}.weight"].t() for name in _MATRICES}  # (outputs, inputs)
+            biases = {name: of_layer[f"{name}.bias"] for name in _MATRICES}
+            normalize(f"h.{layer}.ln_1")
+            weight, bias = (pad_parts(part["attn.c_attn"], size // heads) for part in (matrices, biases))
+            program.product(weight, bias, normal, merged)
+            program.attend(layer, heads, merged, attended)
+            of_heads = pad_parts(matrices["attn.c_proj"].t(), size // heads).t()
+            program.product(of_heads, biases["attn.c_proj"], attended, hidden, adds=True)
+            normalize(f"h.{layer}.ln_2")
+            activation = function(config.activation_function)
+            program.product(matrices["mlp.c_fc"], biases["mlp.c_fc"], normal, inner, activation=activation)
+            program.product(matrices["mlp.c_proj"], biases["mlp.c_proj"], inner, hidden, adds=True)
+        normalize("ln_f")
+        program.logits(self.head_weight(), None, normal)
+        return program
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.wte
-
-
-class _Gpt2Body(StepBody):
-    def __init__(self, config: Gpt2Config, body: GPT2Model) -> None:
-        self._epsilon: float = body.config.layer_norm_epsilon
-        weights = dict(body.named_parameters())
-        matrices = {name: weight for name, weight in weights.items() if name.startswith("h.") and weight.dim() == 2}
-        super().__init__(weights, matrices, config.num_layers, config.hidden_size // config.num_attention_heads)
-        self._activation = activation(config.activation_function)
-
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        weights = self._weights
-        return weights["wte.weight"][ids] + weights["wpe.weight"][positions]
-
-    def queries_keys_values(self, layer: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        merged = self._linear(f"h.{layer}.attn.c_attn", self._normalize(f"h.{layer}.ln_1", hidden))
-        query, key, value = merged.chunk(3, dim=-1)
-        return self.heads(query), self.heads(key), self.heads(value)
-
-    def output(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
-        hidden = hidden + self._linear(f"h.{layer}.attn.c_proj", attended)
-        inner = self._linear(f"h.{layer}.mlp.c_fc", self._normalize(f"h.{layer}.ln_2", hidden))
-        return hidden + self._linear(f"h.{layer}.mlp.c_proj", self._activation(inner))
-
-    def normalize(self, hidden: Tensor) -> Tensor:
-        return self._normalize("ln_f", hidden)
-
-    def _normalize(self, name: str, hidden: Tensor) -> Tensor:
-        weight = self._weights[f"{name}.weight"]
-        return functional.layer_norm(hidden, weight.shape, weight, self._weights[f"{name}.bias"], self._epsilon)
-
-    def _linear(self, name: str, inputs: Tensor) -> Tensor:
-        return self.products[f"{name}.weight"](inputs).add_(self._weights[f"{name}.bias"])
 
 
 def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> GPT2Config:

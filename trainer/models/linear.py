@@ -1,36 +1,27 @@
-"""Linear functions: by MKL, which torch takes by default, by oneDNN, or by numpy, whichever is fastest.
+"""Linear functions: by MKL, which torch takes by default, or by oneDNN, whichever is faster.
 
 On AMD's CPUs MKL does without AVX-512, and oneDNN is up to 2.4 times as fast for many rows. With AVX-512, oneDNN
 multiplies packed weights, in the order in which it reads them, 1.2 to 1.7 times as fast as MKL; without, it is slower.
-For the few rows of a generation step numpy starts sooner, but has one thread. On Intel's CPUs torch's threads gain even
-for one row, because a core alone reads memory slowly. On AMD's a core reads fast, and to wake another one takes longer
-than its share of a small product. All was measured, on AMD's CPUs and on Xeons with AMX.
+That was measured on AMD's CPUs and on Xeons with AMX.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import Function, FunctionCtx
 from torch.nn import functional
 
 from trainer.system.hardware import cpu_name
 
-Floats: TypeAlias = "NDArray[np.float32]"
-_dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
 _has_onednn: Callable[[], bool] = torch.backends.mkldnn.is_available
 _is_tracing: Callable[[], bool] = torch._C._is_tracing
-IS_INTEL = "Intel" in cpu_name()
 _HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-MKL_LACKS_AVX512 = _HAS_AVX512 and not IS_INTEL and _has_onednn()
+MKL_LACKS_AVX512 = _HAS_AVX512 and "Intel" not in cpu_name() and _has_onednn()
 _MIN_ROWS, _MIN_MULTIPLICATIONS = 8, 1 << 22
 """Rows and multiplications of a product from which on oneDNN is faster, which reorders the weight each time."""
-_MAX_NUMPY_PRODUCTS, _MAX_INTEL_NUMPY_PRODUCTS = 1 << 17, 1 << 15
-"""Largest number of multiplications for numpy; without Intel also all products with one row."""
 _Multiply: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]"
 _Linear: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
 
@@ -60,7 +51,7 @@ def _onednn_multiplies(inputs: Tensor, weight: Tensor) -> bool:
 
 
 def onednn_pays(rows: int, weights: int) -> bool:
-    """Return True if oneDNN multiplies so many rows by a matrix of so many weights faster than MKL and numpy."""
+    """Return True if oneDNN multiplies so many rows by a matrix of so many weights faster than MKL."""
     return MKL_LACKS_AVX512 and rows >= _MIN_ROWS and rows * weights >= _MIN_MULTIPLICATIONS
 
 
@@ -109,22 +100,3 @@ def packed_linear(weight: Tensor, bias: Tensor | None = None, *, rows: int) -> C
     except (AttributeError, RuntimeError):  # AttributeError: torch without oneDNN
         return partial(functional.linear, weight=weight, bias=bias)
     return lambda inputs: multiply(inputs, packed, bias, "none", [], "")
-
-
-def numpy_is_faster(rows: int, weights: int) -> bool:
-    """Return True if numpy multiplies so many rows by a matrix of so many weights faster than torch."""
-    is_small = rows * weights <= (_MAX_INTEL_NUMPY_PRODUCTS if IS_INTEL else _MAX_NUMPY_PRODUCTS)
-    return is_small or (rows == 1 and not IS_INTEL)
-
-
-def product_into(inputs: Floats, weight: Floats, outputs: Floats) -> Callable[[], object]:
-    """Return a function that multiplies inputs (n, inputs) by a weight (inputs, outputs) into outputs (n, outputs).
-
-    The arrays are read and written at each call; the outputs are contiguous.
-    """
-    if numpy_is_faster(len(inputs), weight.size):
-        return partial(_dot, inputs, weight, outputs)
-    left, right, result = torch.from_numpy(inputs), torch.from_numpy(weight), torch.from_numpy(outputs)
-    if onednn_pays(len(inputs), weight.size):
-        return lambda: result.copy_(linear(left, right.t()))
-    return partial(torch.mm, left, right, out=result)

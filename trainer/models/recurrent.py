@@ -5,20 +5,26 @@ embedding as its head (Press & Wolf 2017, https://arxiv.org/abs/1608.05859).
 """
 
 import math
-from typing import Self, assert_never
+from collections.abc import Mapping
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import init
 from torch.nn.utils import rnn
 
+from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import Objective, RnnConfig
-from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
+from trainer.models.base import LanguageModel, check_ids
 from trainer.models.dropout import dropout
 from trainer.models.linear import Linear, linear
-from trainer.models.recurrent_steps import MergedWeights, RecurrentSteps
+from trainer.models.step_program import StepProgram, pad_parts, padded
+from trainer.models.steps import ModelState
+from trainer.native.library import Kind, Operation
 from trainer.tokenizers.base import Vocabulary
 
+_MAX_GATES = 1 << 22
+"""Numbers in a table of the first layer's gates, a row per token, with which a step reads no weights for its input."""
 _PACKED_ROWS = 2
 """Counts for any number of rows that decreases from one time step to the next."""
 
@@ -32,7 +38,6 @@ class RecurrentModel(LanguageModel):
     def __init__(self, config: RnnConfig, vocabulary: Vocabulary, objective: Objective) -> None:
         super().__init__(vocabulary, objective)
         self.config = config
-        self._merged: MergedWeights | None = None
         vocab_size, directions = vocabulary.size, 1 + config.bidirectional
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.layers = _layers(config)
@@ -76,21 +81,10 @@ class RecurrentModel(LanguageModel):
         hidden, state = self._run(ids, state)
         return self.logits(hidden), state
 
-    def steps(self, state: ModelState) -> Steps:
-        if state[0].device.type != "cpu":
-            return super().steps(state)
-        if self._merged is None:
-            self._merged = MergedWeights(self.config, dict(self.named_parameters()))
-        return RecurrentSteps(self.config, self._merged, state)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; training changes the weights, so that their merged copy is dropped."""
-        if mode:
-            self._merged = None
-        return super().train(mode)
-
-    def memory_bytes(self) -> int:
-        return super().memory_bytes() + (0 if self._merged is None else self._merged.memory_bytes())
+    def step_program(self, precision: GenerationPrecision) -> StepProgram | None:
+        if self.config.bidirectional:
+            return super().step_program(precision)
+        return _step_program(self.config, dict(self.named_parameters()), precision)
 
     def _zeros(self, batch: int) -> ModelState:
         layers = self.config.num_layers * (1 + self.config.bidirectional)
@@ -192,3 +186,45 @@ def _layers(config: RnnConfig) -> nn.RNNBase:
             return nn.RNN(*sizes, batch_first=True, dropout=dropout, bidirectional=config.bidirectional)
         case _:
             assert_never(config.architecture)
+
+
+def _step_program(config: RnnConfig, weights: Mapping[str, Tensor], precision: GenerationPrecision) -> StepProgram:
+    """Return the operations of a unidirectional model; `weights` are its parameters by name."""
+    size, kind = config.hidden_size, Kind[config.architecture.upper()] if config.architecture != "rnn" else Kind.TANH
+    embedding, projection = weights["embedding.weight"], weights["projection.weight"]
+    program = StepProgram(len(embedding), precision)
+    program.states = [[program.floats(size) for _ in range(config.num_layers)] for _ in range(1 + (kind == Kind.LSTM))]
+    outputs, cells = program.states[0], program.states[-1]
+    gates = [program.floats(len(pad_parts(weights["layers.bias_ih_l0"], size))) for _ in range(1 + (kind == Kind.GRU))]
+    source = program.floats(config.embedding_size)
+    for layer in range(config.num_layers):
+        of_input, of_output = (
+            pad_parts(program.matrix(weights[f"layers.weight_{side}_l{layer}"]), size) for side in ("ih", "hh")
+        )
+        input_bias, output_bias = (pad_parts(weights[f"layers.bias_{side}_l{layer}"], size) for side in ("ih", "hh"))
+        if kind != Kind.GRU:  # whose gate of the new state multiplies the part of the last output
+            input_bias = input_bias + output_bias
+        if layer == 0 and len(embedding) * len(of_input) <= _MAX_GATES:
+            program.embed(program.matrix(embedding) @ of_input.t() + input_bias, gates[0])
+        else:
+            if layer == 0:
+                program.embed(program.matrix(embedding), source)
+            program.product(of_input, input_bias, source, gates[0])
+        bias_alone, adds = (output_bias, False) if kind == Kind.GRU else (None, True)
+        program.product(of_output, bias_alone, outputs[layer], gates[-1], adds=adds)
+        other = cells[layer] if kind == Kind.LSTM else gates[-1]
+        program.add(Operation(kind, outputs[layer], padded(size), input=gates[0], other=other))
+        source = outputs[layer]
+    bias = weights["projection.bias"]
+    if not config.tie_word_embeddings:
+        program.logits(projection, bias, source)
+        return program
+    head_bias = weights["head_bias"]
+    is_smaller = len(embedding) * size <= embedding.numel() + projection.numel()
+    if is_smaller and precision == "fp32":  # one product instead of two
+        program.logits(embedding @ projection, embedding @ bias + head_bias, source)
+    else:
+        projected = program.floats(config.embedding_size)
+        program.product(projection, bias, source, projected)
+        program.logits(embedding, head_bias, projected)
+    return program

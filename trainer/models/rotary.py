@@ -4,13 +4,13 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.models.llama import configuration_llama, modeling_llama
 from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
+from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
+from trainer.models.step_program import StepProgram, function, pad_parts, padded
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
-from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
 _LLAMA: type[configuration_llama.LlamaConfig] = configuration_llama.LlamaConfig
@@ -36,57 +36,41 @@ class RotaryModel(CausalTransformer[modeling_llama.LlamaModel | modeling_qwen2.Q
         super().__init__(config, body, vocabulary, objective)
         self.config = config
 
-    def step_body(self) -> StepBody:
-        return _RotaryBody(self.config, self.body)
+    def step_program(self, precision: GenerationPrecision) -> StepProgram:
+        config, weights = self.config, dict(self.body.named_parameters())
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        head_size, epsilon = config.hidden_size // heads, float(self.body.config.rms_norm_eps)
+        program, width = self.empty_program(precision), padded(head_size)
+        hidden, normal = program.floats(config.hidden_size), program.floats(config.hidden_size)
+        merged, attended = program.floats((heads + 2 * groups) * width), program.floats(heads * width)
+        gate, up = program.floats(config.intermediate_size), program.floats(config.intermediate_size)
+        embedding = weights["embed_tokens.weight"]
+        positions = torch.arange(config.max_position_embeddings).unsqueeze(0)
+        table: tuple[Tensor, Tensor] = self.body.rotary_emb(embedding, positions)
+        rotary = table[0].squeeze(0), table[1].squeeze(0)  # each (positions, head_size)
+        program.embed(program.matrix(embedding), hidden)
+        for layer in range(config.num_layers):
+            of_layer = {name.removeprefix(f"layers.{layer}."): weight for name, weight in weights.items()}
+            parts = [f"self_attn.{part}_proj" for part in "qkv"]
+            weight = torch.cat([pad_parts(of_layer[f"{part}.weight"], head_size) for part in parts])
+            biases = [of_layer[name] for part in parts if (name := f"{part}.bias") in of_layer]
+            bias = torch.cat([pad_parts(each, head_size) for each in biases]) if biases else None
+            program.norm(of_layer["input_layernorm.weight"], None, hidden, normal, epsilon)
+            program.product(weight, bias, normal, merged)
+            program.attend(layer, heads, merged, attended, rotary)
+            of_heads = pad_parts(of_layer["self_attn.o_proj.weight"].t(), head_size).t()
+            program.product(of_heads, of_layer.get("self_attn.o_proj.bias"), attended, hidden, adds=True)
+            program.norm(of_layer["post_attention_layernorm.weight"], None, hidden, normal, epsilon)
+            program.product(of_layer["mlp.gate_proj.weight"], None, normal, gate)
+            program.product(of_layer["mlp.up_proj.weight"], None, normal, up)
+            program.gate(gate, up, config.intermediate_size, function(config.activation_function))
+            program.product(of_layer["mlp.down_proj.weight"], None, gate, hidden, adds=True)
+        program.norm(weights["norm.weight"], None, hidden, normal, epsilon)
+        program.logits(self.head_weight(), None, normal)
+        return program
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.embed_tokens
-
-
-class _RotaryBody(StepBody):
-    def __init__(
-        self, config: LlamaConfig | QwenConfig, body: modeling_llama.LlamaModel | modeling_qwen2.Qwen2Model
-    ) -> None:
-        weights = dict(body.named_parameters())
-        self._epsilon: float = body.config.rms_norm_eps
-        matrices = {name: weight.t() for name, weight in weights.items() if name.endswith("_proj.weight")}
-        super().__init__(weights, matrices, config.num_layers, config.hidden_size // config.num_attention_heads)
-        self._activation = activation(config.activation_function)
-        embedding = weights["embed_tokens.weight"]
-        positions = torch.arange(config.max_position_embeddings, device=embedding.device).unsqueeze(0)
-        table: tuple[Tensor, Tensor] = body.rotary_emb(embedding, positions)
-        self._cosines, self._sines = (part.squeeze(0).unsqueeze(1) for part in table)  # each (positions, 1, D)
-
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        return self._weights["embed_tokens.weight"][ids]
-
-    def queries_keys_values(self, layer: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normalized = self._normalize(f"layers.{layer}.input_layernorm", hidden)
-        names = (f"layers.{layer}.self_attn.{part}_proj" for part in "qkv")
-        query, key, value = (self.heads(self._linear(name, normalized)) for name in names)
-        return self._rotate(query, positions), self._rotate(key, positions), value
-
-    def output(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
-        hidden = hidden + self._linear(f"layers.{layer}.self_attn.o_proj", attended)
-        normalized = self._normalize(f"layers.{layer}.post_attention_layernorm", hidden)
-        gate, up = (self._linear(f"layers.{layer}.mlp.{part}_proj", normalized) for part in ("gate", "up"))
-        return hidden + self._linear(f"layers.{layer}.mlp.down_proj", self._activation(gate) * up)
-
-    def normalize(self, hidden: Tensor) -> Tensor:
-        return self._normalize("norm", hidden)
-
-    def _rotate(self, vectors: Tensor, positions: Tensor) -> Tensor:
-        """Rotate vectors (n, heads, D) by their positions (n,) (Su et al. 2021)."""
-        first, second = vectors.chunk(2, dim=-1)
-        return vectors * self._cosines[positions] + torch.cat((-second, first), dim=-1) * self._sines[positions]
-
-    def _normalize(self, name: str, hidden: Tensor) -> Tensor:
-        weight = self._weights[f"{name}.weight"]
-        return functional.rms_norm(hidden, list(weight.shape), weight, self._epsilon)
-
-    def _linear(self, name: str, inputs: Tensor) -> Tensor:
-        outputs, bias = self.products[f"{name}.weight"](inputs), self._weights.get(f"{name}.bias")
-        return outputs if bias is None else outputs.add_(bias)
 
 
 @overload

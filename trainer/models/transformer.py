@@ -4,10 +4,9 @@ The library's models are used without their heads. The library initializes its w
 Nothing is downloaded.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Generic, Self, TypedDict, TypeVar
+from typing import Generic, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,14 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
+from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.attention import use_products
-from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
+from trainer.models.base import LanguageModel, check_ids
 from trainer.models.linear import linear, packed_linear
 from trainer.models.linear_layers import PACKED_ROWS, packed_layers, replace_layers
-from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
+from trainer.models.step_program import KeyValueShape, StepProgram
+from trainer.models.steps import ModelState
 from trainer.tokenizers.base import Vocabulary
 
 _set_verbosity_error: Callable[[], None] = logging.set_verbosity_error
@@ -49,8 +50,6 @@ def library_activation(name: Activation) -> str:
     return "gelu_pytorch_tanh" if name == "gelu_new" else name
 
 
-_HEAD = "head"
-"""The output layer among the matrices in bf16."""
 Body = TypeVar("Body", bound=PreTrainedModel)
 
 
@@ -60,8 +59,6 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     Keys and values have the shape (1, B, P, heads, D). A position that was not read is padding of a shorter sequence.
     """
 
-    generates_in_bf16 = True
-
     def __init__(
         self, config: Gpt2Config | LlamaConfig | QwenConfig, body: Body, vocabulary: Vocabulary, objective: Objective
     ) -> None:
@@ -70,7 +67,6 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         replace_layers(body)
         use_products(body)
         self.body = body
-        self._bf16: Bf16Copy | None = None
         self._num_cache_tensors = 2 * config.num_layers
         heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
         self._cache_shape = heads, config.hidden_size // config.num_attention_heads
@@ -115,29 +111,10 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         grown = [tensor.transpose(1, 2).unsqueeze(0) for keys, values, _ in layers for tensor in (keys, values)]
         return self.logits(hidden), (is_read.unsqueeze(0), *grown)
 
-    @abstractmethod
-    def step_body(self) -> StepBody:
-        """Return the parts of the model that read one token at a time."""
-
-    def steps(self, state: ModelState) -> Steps:
-        head = fp32_product(self.head_weight().detach().t())
-        return TransformerSteps(self.step_body(), head, state, self.context_tokens or 0)
-
-    def bf16_steps(self, state: ModelState) -> Steps:
-        body = self.step_body()
-        if self._bf16 is None:
-            self._bf16 = Bf16Copy(body.matrices | {_HEAD: self.head_weight().detach().t()})
-        body.products = self._bf16.products
-        return TransformerSteps(body, self._bf16.products[_HEAD], state, self.context_tokens or 0)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; training changes the weights, so that their copy in bf16 is dropped."""
-        if mode:
-            self._bf16 = None
-        return super().train(mode)
-
-    def memory_bytes(self) -> int:
-        return super().memory_bytes() + (0 if self._bf16 is None else self._bf16.memory_bytes)
+    def empty_program(self, precision: GenerationPrecision) -> StepProgram:
+        """Return a step program without operations."""
+        key_values = KeyValueShape(self._num_cache_tensors // 2, *self._cache_shape, self.context_tokens or 0)
+        return StepProgram(self.vocab_size, precision, key_values=key_values)
 
     def head_weight(self) -> Tensor:
         """Return the weight (V, H) of the output layer."""

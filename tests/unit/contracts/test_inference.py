@@ -143,7 +143,9 @@ def test_record__of_the_release_before_is_read() -> None:
     assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
 
 
-OF_GENERATION = "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs precision"
+OF_GENERATION = (
+    "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs precision decode_step"
+)
 RESPONSES: list[tuple[Request, dict[str, object], str]] = [
     (GenerateResponse, {}, OF_GENERATION),
     (

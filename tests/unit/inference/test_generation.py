@@ -30,7 +30,8 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.inference.generation import GenerationJob, generate_together
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
+from trainer.models.steps import ModelState
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 SIZE = LETTERS.vocab_size

@@ -35,7 +35,7 @@ from tests.support.torch_calls import TorchCalls
 from tests.support.trainings import TEXT, after, digest, observed
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build
-from trainer.models.base import concatenate_states, select_rows
+from trainer.models.steps import concatenate_states, select_rows
 from trainer.tokenizers.base import Ids
 from trainer.training.batches import Masking, Rows
 

@@ -1,9 +1,8 @@
-"""Linear functions by MKL, oneDNN or numpy, packed or not: the outputs and gradients of double precision."""
+"""Linear functions by MKL or oneDNN, packed or not: the outputs and gradients of double precision."""
 
 from pathlib import Path
 from zipfile import ZipFile
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from tests.support.families import FAMILIES, POSITIONS, model_of, vocabulary
 from trainer.export.graphs import SCRIPT_FILE, write_torchscript
 from trainer.models import linear as linear_module
 from trainer.models.base import LanguageModel
-from trainer.models.linear import linear, packed_linear, product_into
+from trainer.models.linear import linear, packed_linear
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
@@ -96,27 +95,3 @@ def test_packed_linear__is_the_product_of_matrices(dtype: torch.dtype, error: fl
     outputs = packed_linear(weight, rows=1)(inputs)
     assert outputs.dtype == dtype
     assert torch.allclose(outputs.double(), inputs.double() @ weight.double().t(), atol=error)
-
-
-@pytest.mark.parametrize("is_contiguous", [True, False])
-@pytest.mark.parametrize("is_onednn", [True, False])
-@pytest.mark.parametrize("is_intel", [True, False])
-# the last two shapes are multiplied by torch, on some CPUs by oneDNN
-@pytest.mark.parametrize("shape", [(1, 64, 65), (3, 64, 65), (2100, 64, 65), (16, 512, 1024)], ids=str)
-def test_product_into__gives_the_product(
-    shape: tuple[int, int, int], is_intel: bool, is_onednn: bool, is_contiguous: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(linear_module, "IS_INTEL", is_intel)
-    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", is_onednn)
-    rows, inputs, outputs = shape
-    draw = np.random.Generator(np.random.PCG64(1))
-    left = draw.standard_normal((rows, inputs), dtype=np.float32)
-    right = draw.standard_normal((inputs, outputs) if is_contiguous else (outputs, inputs), dtype=np.float32)
-    right = right if is_contiguous else right.T
-    product = np.empty((rows, outputs), dtype=np.float32)
-    multiply = product_into(left, right, product)
-    for factor in (1, 2):  # the arrays are read at each call
-        left *= factor
-        multiply()
-        expected = left.astype(np.float64) @ right.astype(np.float64)
-        np.testing.assert_allclose(product, expected, rtol=1e-4, atol=2e-4)

@@ -17,7 +17,6 @@ from trainer.contracts.models import Activation, BertConfig, Gpt2Config, LlamaCo
 from trainer.models import bert, build, gpt2, rotary
 from trainer.models.dropout import Dropout
 from trainer.models.transformer import library_activation
-from trainer.models.transformer_steps import activation
 
 ACTIVATIONS: list[Activation] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
@@ -45,7 +44,6 @@ def test_activation__is_that_of_the_library_with_its_gradient(name: Activation) 
 
     expected = with_gradient(library[name])
     assert torch.allclose(with_gradient(library[library_activation(name)]), expected, atol=1e-12)
-    assert torch.allclose(with_gradient(activation(name)), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

@@ -23,8 +23,9 @@ from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.contracts.models import RnnConfig
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
 from trainer.models.recurrent import RecurrentModel
+from trainer.models.steps import ModelState
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.device import seed_everything

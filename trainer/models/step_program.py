@@ -1,0 +1,180 @@
+"""The decode step of a model as a program for `trainer.native`: operations with the weights in the order of reading."""
+
+import math
+from typing import assert_never
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.models import Activation
+from trainer.native.library import BLOCK, LOGITS, PANEL, Function, Kind, Operation
+
+
+class KeyValueShape:
+    """Sizes of the keys and values that attention keeps of each token."""
+
+    def __init__(self, layers: int, groups: int, head_size: int, context_tokens: int) -> None:
+        self.layers, self.groups, self.head_size, self.context_tokens = layers, groups, head_size, context_tokens
+        self.width = padded(head_size)
+
+
+class StepProgram:
+    """The operations of one token; each part of a model adds its own.
+
+    The numbers of a sequence lie in a row of memory. First come the parts of the state, which the next token needs.
+    """
+
+    def __init__(
+        self, vocabulary: int, precision: GenerationPrecision = "fp32", *, key_values: KeyValueShape | None = None
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.precision = precision
+        self.key_values = key_values
+        self.operations: list[Operation] = []
+        self.row_floats = 0
+        self.states: list[list[int]] = []
+        """Offsets in a row for each tensor of a recurrent model's state, by layer."""
+        self.read_bytes = 0
+        """The bytes of the matrices that each token reads."""
+        self._tensors: list[Tensor] = []
+
+    def floats(self, size: int) -> int:
+        """Return the offset in a row of so many numbers, from now on reserved."""
+        offset = self.row_floats
+        self.row_floats += padded(size)
+        return offset
+
+    def add(self, operation: Operation) -> None:
+        self.operations.append(operation)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Return a matrix of the model as the precision rounds it, in fp32."""
+        weight = weight.detach()
+        return weight.bfloat16().float() if self.precision == "bf16" else weight
+
+    def embed(self, table: Tensor, output: int, positions: Tensor | None = None) -> None:
+        """Look up a row of a table (V, n) for the id, and add that of the position, if there is such a table."""
+        of_positions = self._address(positions)
+        self.add(Operation(Kind.EMBED, output, table.shape[1], weights=self._address(table), more=of_positions))
+
+    def product(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        source: int,
+        output: int,
+        *,
+        activation: Function = Function.NONE,
+        adds: bool = False,
+    ) -> None:
+        """Multiply the numbers at an offset by a weight (outputs, inputs), after which they may add to the output."""
+        outputs, inputs = weight.shape
+        matrix = packed(weight.bfloat16() if self.precision == "bf16" else weight)
+        self.read_bytes += matrix.nbytes
+        self.add(
+            Operation(
+                Kind.PRODUCT,
+                output,
+                padded(outputs),
+                input=source,
+                size=inputs,
+                weights=self._address(matrix),
+                bias=self._address(None if bias is None else functional.pad(bias, [0, padded(outputs) - outputs])),
+                activation=activation,
+                is_bf16=self.precision == "bf16",
+                adds=adds,
+            )
+        )
+
+    def logits(self, weight: Tensor, bias: Tensor | None, source: int) -> None:
+        """Multiply by the output layer (V, inputs)."""
+        self.product(weight, bias, source, LOGITS)
+
+    def norm(self, weight: Tensor, bias: Tensor | None, source: int, output: int, epsilon: float) -> None:
+        """Normalize: with a bias as a layer normalization, without one by the root of the mean square."""
+        size = len(weight)
+        kind = Kind.RMS_NORM if bias is None else Kind.LAYER_NORM
+        norm = Operation(kind, output, size, input=source, size=size, weights=self._address(weight))
+        self.add(norm._replace(bias=self._address(bias), epsilon=epsilon))
+
+    def attend(
+        self, layer: int, heads: int, source: int, output: int, rotary: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Attend to the tokens read, by queries, keys and values side by side; each head is padded to `width`.
+
+        `rotary` are cosines and sines (positions, head_size) for queries and keys.
+        """
+        shape = self.key_values
+        if shape is None:
+            raise ValueError("a program with attention needs the shape of its keys and values")
+        self.add(
+            Operation(
+                Kind.ATTEND,
+                output,
+                input=source,
+                heads=heads,
+                groups=shape.groups,
+                head_size=shape.head_size,
+                width=shape.width,
+                layer=layer,
+                weights=self._address(None if rotary is None else rotary[0]),
+                more=self._address(None if rotary is None else rotary[1]),
+                scale=1 / math.sqrt(shape.head_size),
+            )
+        )
+
+    def gate(self, gate: int, up: int, size: int, activation: Function) -> None:
+        """Multiply the activated gate by the numbers at `up`, in place."""
+        self.add(Operation(Kind.GATE, gate, padded(size), input=gate, other=up, activation=activation))
+
+    def packed_operations(self) -> Tensor:
+        return torch.frombuffer(bytearray(b"".join(map(Operation.packed, self.operations))), dtype=torch.uint8)
+
+    def _address(self, tensor: Tensor | None) -> int:
+        """Return the address of numbers that lie side by side as long as the program lives."""
+        if tensor is None:
+            return 0
+        self._tensors.append(tensor.detach().contiguous())
+        return self._tensors[-1].data_ptr()
+
+
+def padded(size: int) -> int:
+    """Round up to whole blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def pad_parts(weight: Tensor, size: int) -> Tensor:
+    """Pad each gate or head of a weight or bias (parts * size, …) to whole blocks."""
+    by_part = weight.detach().reshape(-1, size, *weight.shape[1:])
+    missing = padded(size) - size
+    return functional.pad(by_part, [0, 0] * (by_part.dim() - 2) + [0, missing]).flatten(0, 1)
+
+
+def packed(weight: Tensor) -> Tensor:
+    """Return a weight (outputs, inputs) as panels (inputs, outputs of the panel), the last one narrower."""
+    matrix = functional.pad(weight.detach(), [0, 0, 0, padded(len(weight)) - len(weight)])
+    outputs, inputs = matrix.shape
+    whole = outputs // PANEL * PANEL
+    result = torch.empty(outputs * inputs, dtype=matrix.dtype)
+    result[: whole * inputs] = matrix[:whole].reshape(-1, PANEL, inputs).transpose(1, 2).flatten()
+    result[whole * inputs :] = matrix[whole:].t().flatten()
+    return result
+
+
+def function(name: Activation) -> Function:
+    """Return an activation; gelu_new is the chain of operations that gelu with tanh computes at once."""
+    match name:
+        case "gelu":
+            return Function.GELU
+        case "gelu_new" | "gelu_pytorch_tanh":
+            return Function.GELU_TANH
+        case "relu":
+            return Function.RELU
+        case "silu":
+            return Function.SILU
+        case "tanh":
+            return Function.TANH
+        case unknown:
+            assert_never(unknown)

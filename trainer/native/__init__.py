@@ -1,0 +1,1 @@
+"""The decode step in C: its source, its compilation, its loading."""

@@ -1,0 +1,534 @@
+/* The decode step of every model: reads one token of each of n sequences and may choose the next ones.
+
+   A model is a list of operations on floats. Each sequence has a row of memory, in which operations find their inputs
+   by offsets; a transformer also has buffers of keys and values. The caller checks all sizes and allocates all memory.
+
+   This file is compiled once per LEVEL of the CPU. Results are equal, bit for bit, in all builds and for any number of
+   threads and rows: each output of a product adds in the order of its inputs, a sum over a row has 16 lanes whatever
+   the width of a vector, products and sums are not contracted, and exp, tanh and erf are written out here. */
+
+#include <sched.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef LEVEL
+#define LEVEL 0
+#endif
+#define JOINED(a, b) a##b
+#define NAMED(a, b) JOINED(a, b)
+#define EXPORTED __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+#if LEVEL == 2
+#define LANES 16 /* floats of a vector */
+#elif LEVEL == 1
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define PANEL 64 /* most outputs of a product whose weights lie side by side */
+#define SPINS 4000
+
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+enum kind { EMBED, PRODUCT, LSTM, GRU, TANH, LAYER_NORM, RMS_NORM, GATE, ATTEND };
+enum activation { NONE, GELU, GELU_TANH, RELU, SILU, TANH_ACTIVATION };
+
+struct operation {
+    int32_t kind, activation, is_bf16, adds; /* adds: to the numbers at the output */
+    int64_t input, other, output;            /* offsets in a row of memory; an output of -1: the logits */
+    int64_t size, outputs;                   /* numbers of the input and of the output */
+    int64_t heads, groups, head_size, width; /* of attention; width: head_size rounded up to 16 */
+    int64_t layer;
+    const void *weights, *more; /* of ATTEND: cosines and sines, if positions are rotary */
+    const float *bias;
+    float epsilon, scale;
+};
+
+struct task {
+    const struct operation *operations;
+    float *memory, *keys, *values, *logits; /* keys (layer, sequence, group, head_size, room), values (…, room, width);
+                                               logits (sequence, logits_floats) */
+    int64_t *lengths;                       /* tokens read of each sequence */
+    const int64_t *rows;                    /* the n sequences */
+    int64_t *ids;                           /* (1 + steps, n): the ids to read first, then those chosen */
+    const double *draws;                    /* (n, steps) */
+    const double *temperatures;             /* (n) */
+    const uint8_t *const *barred;           /* (n), each (vocabulary) */
+    double *scratch;                        /* (threads, scratch_doubles) */
+    int32_t *arrived;                       /* two numbers for the barrier, 0 at first */
+    int64_t n_operations, row_floats, n, sequences, room, vocabulary, logits_floats, steps, end_id, scratch_doubles;
+    int64_t written; /* steps that chose a token */
+    int32_t threads, reads_first;
+};
+
+/* ---- functions of one number, which the compiler turns into functions of vectors */
+
+INLINE float as_float(uint32_t x) {
+    float y;
+    memcpy(&y, &x, 4);
+    return y;
+}
+
+INLINE uint32_t as_bits(float x) {
+    uint32_t y;
+    memcpy(&y, &x, 4);
+    return y;
+}
+
+/* exp(x) for x up to 88; smaller than the smallest normal number, it is that. After Cephes. */
+INLINE float exponential(float x) {
+    x = x < -87.3f ? -87.3f : x;
+    x = x > 88.0f ? 88.0f : x; /* NaN stays NaN in both */
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    float shifted = x * 1.44269504f + shift;
+    float n = shifted - shift;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = (p * (r * r) + r) + 1.0f;
+    return p * as_float((as_bits(shifted) << 23) + 0x3f800000u);
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+/* After Cephes: a polynomial near 0, where the quotient loses digits. */
+INLINE float hyperbolic_tangent(float x) {
+    float size = as_float(as_bits(x) & 0x7fffffffu);
+    float z = x * x;
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    float near = p * z * x + x;
+    float far = 1.0f - 2.0f / (exponential(size + size) + 1.0f);
+    far = as_float(as_bits(far) | (as_bits(x) & 0x80000000u));
+    return size < 0.625f ? near : far;
+}
+
+/* Abramowitz and Stegun 7.1.26, to 1.5e-7. */
+INLINE float error_function(float x) {
+    float size = as_float(as_bits(x) & 0x7fffffffu);
+    float t = 1.0f / (1.0f + 0.3275911f * size);
+    float p = 1.061405429f;
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    float y = 1.0f - p * t * exponential(-size * size);
+    return as_float(as_bits(y) ^ (as_bits(x) & 0x80000000u));
+}
+
+INLINE float gelu_tanh(float x) {
+    return 0.5f * x * (1.0f + hyperbolic_tangent(0.79788456f * (x + 0.044715f * x * x * x)));
+}
+
+/* exp(x) for x <= 0, to about one unit in the last place; 0 below -708 */
+INLINE double exponential_of_double(double x) {
+    double low = x < -708.0 ? -708.0 : x;
+    const double shift = 6755399441055744.0; /* 1.5 * 2^52 */
+    double shifted = low * 1.4426950408889634 + shift;
+    double n = shifted - shift;
+    double r = (low - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+    double p = 1.0 / 6227020800.0;
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = (p * (r * r) + r) + 1.0;
+    uint64_t exponent;
+    memcpy(&exponent, &shifted, 8);
+    exponent = (exponent << 52) + 0x3ff0000000000000u;
+    double power;
+    memcpy(&power, &exponent, 8);
+    return x < -708.0 ? 0.0 : p * power;
+}
+
+static void activate(float *x, int64_t n, int32_t activation) {
+    switch (activation) {
+    case GELU:
+        for (int64_t i = 0; i < n; i++) x[i] = 0.5f * x[i] * (1.0f + error_function(x[i] * 0.70710678f));
+        break;
+    case GELU_TANH:
+        for (int64_t i = 0; i < n; i++) x[i] = gelu_tanh(x[i]);
+        break;
+    case RELU:
+        for (int64_t i = 0; i < n; i++) x[i] = x[i] < 0.0f ? 0.0f : x[i];
+        break;
+    case SILU:
+        for (int64_t i = 0; i < n; i++) x[i] = x[i] * sigmoid(x[i]);
+        break;
+    case TANH_ACTIVATION:
+        for (int64_t i = 0; i < n; i++) x[i] = hyperbolic_tangent(x[i]);
+        break;
+    }
+}
+
+/* ---- products */
+
+INLINE vector weights_at(const void *weights, int64_t place, int is_bf16) {
+    if (!is_bf16) return *(const vector *)((const float *)weights + place);
+    halves high = *(const halves *)((const uint16_t *)weights + place);
+    return (vector)(__builtin_convertvector(high, bits) << 16);
+}
+
+/* The outputs of so many rows by so many vectors of a panel; both numbers are constants where this is inlined. */
+INLINE void block(const struct operation *op, const void *panel, int64_t panel_width, int64_t first, float *const *inputs,
+                  float *const *outputs, const float *bias, int rows, int vectors, int is_bf16) {
+    vector sums[4][8];
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) sums[row][v] = (vector){0};
+    int64_t place = first, size = op->size;
+    for (int64_t k = 0; k < size; k++, place += panel_width) {
+        vector weights[8];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) weights[v] = weights_at(panel, place + v * LANES, is_bf16);
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+            float x = inputs[row][k];
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++) sums[row][v] = sums[row][v] + weights[v] * x;
+        }
+    }
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) {
+            float *output = outputs[row] + first + v * LANES;
+            vector sum = sums[row][v];
+            if (bias) sum = sum + *(const vector *)(bias + first + v * LANES);
+            if (op->adds) sum = *(vector *)output + sum;
+            *(vector *)output = sum;
+        }
+}
+
+/* A panel for some rows: as many vectors at once as there are registers for their sums. */
+#define ROWS_OF_PANEL(ROWS, MOST)                                                                              \
+    static void NAMED(panel_, ROWS)(const struct operation *op, const void *panel, int64_t width,              \
+                                    float *const *inputs, float *const *outputs, const float *bias) {          \
+        for (int64_t first = 0; first < width;) {                                                              \
+            int64_t left = (width - first) / LANES;                                                            \
+            int vectors = left >= 8 && MOST >= 8 ? 8 : left >= 4 && MOST >= 4 ? 4 : left >= 2 && MOST >= 2 ? 2 : 1; \
+            switch (2 * vectors + (op->is_bf16 != 0)) {                                                        \
+            case 16: if (MOST >= 8) block(op, panel, width, first, inputs, outputs, bias, ROWS, 8, 0); break;  \
+            case 17: if (MOST >= 8) block(op, panel, width, first, inputs, outputs, bias, ROWS, 8, 1); break;  \
+            case 8: block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST >= 4 ? 4 : 1, 0); break;  \
+            case 9: block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST >= 4 ? 4 : 1, 1); break;  \
+            case 4: block(op, panel, width, first, inputs, outputs, bias, ROWS, 2, 0); break;                  \
+            case 5: block(op, panel, width, first, inputs, outputs, bias, ROWS, 2, 1); break;                  \
+            case 2: block(op, panel, width, first, inputs, outputs, bias, ROWS, 1, 0); break;                  \
+            case 3: block(op, panel, width, first, inputs, outputs, bias, ROWS, 1, 1); break;                  \
+            }                                                                                                  \
+            first += vectors * LANES;                                                                          \
+        }                                                                                                      \
+    }
+
+#if LEVEL == 2
+ROWS_OF_PANEL(1, 4)
+ROWS_OF_PANEL(2, 4)
+ROWS_OF_PANEL(4, 4)
+#else
+ROWS_OF_PANEL(1, 8)
+ROWS_OF_PANEL(2, 4)
+ROWS_OF_PANEL(4, 2)
+#endif
+
+INLINE float *row_of(const struct task *task, int64_t i) { return task->memory + task->rows[i] * task->row_floats; }
+
+INLINE float *output_of(const struct task *task, const struct operation *op, int64_t i) {
+    return op->output < 0 ? task->logits + task->rows[i] * task->logits_floats : row_of(task, i) + op->output;
+}
+
+/* Weights are panels of PANEL outputs, the last one narrower: (panel, input, output of the panel). */
+static void product(const struct task *task, const struct operation *op, int thread) {
+    int64_t panels = (op->outputs + PANEL - 1) / PANEL;
+    int64_t begin = panels * thread / task->threads, end = panels * (thread + 1) / task->threads;
+    int64_t number_bytes = op->is_bf16 ? 2 : 4;
+    for (int64_t p = begin; p < end; p++) {
+        int64_t first = p * PANEL, left = op->outputs - first, width = left < PANEL ? left : PANEL;
+        const void *panel = (const char *)op->weights + first * op->size * number_bytes;
+        const float *bias = op->bias ? op->bias + first : 0;
+        for (int64_t i = 0; i < task->n;) {
+            float *inputs[4], *outputs[4];
+            int64_t rows = task->n - i >= 4 ? 4 : task->n - i >= 2 ? 2 : 1;
+            for (int64_t r = 0; r < rows; r++) {
+                inputs[r] = row_of(task, i + r) + op->input;
+                outputs[r] = output_of(task, op, i + r) + first;
+            }
+            if (rows == 4) panel_4(op, panel, width, inputs, outputs, bias);
+            else if (rows == 2) panel_2(op, panel, width, inputs, outputs, bias);
+            else panel_1(op, panel, width, inputs, outputs, bias);
+            if (op->activation)
+                for (int64_t r = 0; r < rows; r++) activate(outputs[r], width, op->activation);
+            i += rows;
+        }
+    }
+}
+
+/* ---- cells, norms, gates: each thread has a range of the numbers, or rows of its own */
+
+static void lstm(float *gates, float *output, float *cell, int64_t size, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+        float in = sigmoid(gates[i]), forget = sigmoid(gates[size + i]);
+        float new = hyperbolic_tangent(gates[2 * size + i]), out = sigmoid(gates[3 * size + i]);
+        float next = forget * cell[i] + in * new;
+        cell[i] = next;
+        output[i] = out * hyperbolic_tangent(next);
+    }
+}
+
+static void gru(const float *of_input, const float *of_output, float *output, int64_t size, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+        float reset = sigmoid(of_input[i] + of_output[i]);
+        float update = sigmoid(of_input[size + i] + of_output[size + i]);
+        float new = hyperbolic_tangent(of_input[2 * size + i] + reset * of_output[2 * size + i]);
+        output[i] = (output[i] - new) * update + new;
+    }
+}
+
+/* The sum of x[i], or of (x[i] - middle)^2, in 16 lanes. */
+INLINE float sum_of(const float *x, int64_t n, float middle, int squares) {
+    float lanes[16] = {0};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int lane = 0; lane < 16; lane++) {
+            float y = x[i + lane] - middle;
+            lanes[lane] += squares ? y * y : y;
+        }
+    for (int lane = 0; lane < n - i; lane++) {
+        float y = x[i + lane] - middle;
+        lanes[lane] += squares ? y * y : y;
+    }
+    for (int half = 8; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
+static void norm(const struct operation *op, const float *x, float *output) {
+    int64_t n = op->size;
+    int has_mean = op->kind == LAYER_NORM;
+    float mean = has_mean ? sum_of(x, n, 0.0f, 0) / (float)n : 0.0f;
+    float factor = 1.0f / __builtin_sqrtf(sum_of(x, n, mean, 1) / (float)n + op->epsilon);
+    const float *weight = op->weights, *bias = op->bias;
+    if (bias)
+        for (int64_t i = 0; i < n; i++) output[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+    else
+        for (int64_t i = 0; i < n; i++) output[i] = (x[i] - mean) * factor * weight[i];
+}
+
+/* ---- attention of one sequence and one group of heads, which have the same keys and values */
+
+static void rotate(float *x, const float *cosines, const float *sines, int64_t size) {
+    int64_t half = size / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float first = x[i], second = x[half + i];
+        x[i] = first * cosines[i] - second * sines[i];
+        x[half + i] = second * cosines[half + i] + first * sines[half + i];
+    }
+}
+
+static void attend(const struct task *task, const struct operation *op, int64_t i, int64_t group, float *scores) {
+    int64_t position = task->lengths[task->rows[i]], room = task->room, width = op->width, size = op->head_size;
+    int64_t place = (op->layer * task->sequences + task->rows[i]) * op->groups + group, shared = op->heads / op->groups;
+    float *keys = task->keys + place * size * room, *values = task->values + place * room * width;
+    float *row = row_of(task, i), *queries = row + op->input + group * shared * width;
+    float *key = row + op->input + (op->heads + group) * width, *value = key + op->groups * width;
+    const float *cosines = op->weights, *sines = op->more;
+    if (cosines) {
+        rotate(key, cosines + position * size, sines + position * size, size);
+        for (int64_t head = 0; head < shared; head++)
+            rotate(queries + head * width, cosines + position * size, sines + position * size, size);
+    }
+    for (int64_t d = 0; d < size; d++) keys[d * room + position] = key[d];
+    memcpy(values + position * width, value, width * sizeof(float));
+    int64_t n = position + 1;
+    for (int64_t head = 0; head < shared; head++) {
+        const float *query = queries + head * width;
+        float *output = row + op->output + (group * shared + head) * width;
+        for (int64_t first = 0; first < n; first += PANEL) { /* room is a multiple of 16 */
+            int64_t left = room - first, vectors = (left < PANEL ? left : PANEL) / LANES;
+            vector sums[PANEL / LANES];
+            for (int64_t v = 0; v < vectors; v++) sums[v] = (vector){0};
+            for (int64_t d = 0; d < size; d++) {
+                const float *of_d = keys + d * room + first;
+                for (int64_t v = 0; v < vectors; v++) sums[v] += *(const vector *)(of_d + v * LANES) * query[d];
+            }
+            for (int64_t v = 0; v < vectors; v++) *(vector *)(scores + first + v * LANES) = sums[v] * op->scale;
+        }
+        float highest = scores[0];
+        for (int64_t p = 1; p < n; p++) highest = scores[p] > highest ? scores[p] : highest;
+        for (int64_t p = 0; p < n; p++) scores[p] = exponential(scores[p] - highest);
+        float total = sum_of(scores, n, 0.0f, 0);
+        for (int64_t first = 0; first < width; first += LANES) *(vector *)(output + first) = (vector){0};
+        int64_t first = 0;
+        for (; first + 4 * LANES <= width; first += 4 * LANES) {
+            vector sums[4] = {{0}};
+            for (int64_t p = 0; p < n; p++)
+                for (int v = 0; v < 4; v++)
+                    sums[v] += *(const vector *)(values + p * width + first + v * LANES) * scores[p];
+            for (int v = 0; v < 4; v++) *(vector *)(output + first + v * LANES) = sums[v] / total;
+        }
+        for (; first < width; first += LANES) {
+            vector sum = {0};
+            for (int64_t p = 0; p < n; p++) sum += *(const vector *)(values + p * width + first) * scores[p];
+            *(vector *)(output + first) = sum / total;
+        }
+    }
+}
+
+/* ---- the choice of a token, in double precision, as trainer.inference.sampling has it */
+
+static int64_t choose(const float *logits, const uint8_t *barred, double temperature, double draw, int64_t n,
+                      double *weights) {
+    int64_t best = 0;
+    double highest = -__builtin_inf();
+    for (int64_t i = 0; i < n; i++) {
+        double x = barred[i] ? -__builtin_inf() : (double)logits[i];
+        weights[i] = x;
+        if (x > highest || (x != x && highest == highest)) highest = x, best = i; /* the first NaN is the highest */
+    }
+    if (temperature == 0.0) return best;
+    if (!(highest - highest == 0.0)) return n - 1;
+    double divisor = temperature < 1e-6 ? 1e-6 : temperature;
+    for (int64_t i = 0; i < n; i++) weights[i] = exponential_of_double((weights[i] - highest) / divisor);
+    double total = 0.0;
+    for (int64_t i = 0; i < n; i++) weights[i] = total += weights[i];
+    double bound = draw * total;
+    int64_t chosen = 0;
+    while (chosen < n - 1 && weights[chosen] <= bound) chosen++;
+    return chosen;
+}
+
+/* ---- a step */
+
+/* Wait until all threads are here; beside other programs the one that waits soon gives its core away. */
+static void wait(const struct task *task) {
+    if (task->threads == 1) return;
+    int32_t *arrived = task->arrived, round = __atomic_load_n(arrived + 1, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(arrived, 1, __ATOMIC_ACQ_REL) == task->threads) {
+        __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
+        __atomic_add_fetch(arrived + 1, 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int64_t spins = 0; __atomic_load_n(arrived + 1, __ATOMIC_ACQUIRE) == round; spins++) {
+#if defined(__x86_64__)
+        __asm__ volatile("pause");
+#endif
+        if (spins >= SPINS) sched_yield();
+    }
+}
+
+static void operate(const struct task *task, const struct operation *op, const int64_t *ids, int thread) {
+    int threads = task->threads;
+    int64_t part = (op->outputs / 16 + threads - 1) / threads * 16; /* of the numbers of a row, for cells and gates */
+    int64_t begin = part * thread < op->outputs ? part * thread : op->outputs;
+    int64_t end = begin + part < op->outputs ? begin + part : op->outputs;
+    if (op->kind == PRODUCT) {
+        product(task, op, thread);
+        return;
+    }
+    if (op->kind == ATTEND) {
+        float *scores = (float *)(task->scratch + thread * task->scratch_doubles);
+        for (int64_t unit = thread; unit < task->n * op->groups; unit += threads)
+            attend(task, op, unit / op->groups, unit % op->groups, scores);
+        return;
+    }
+    for (int64_t i = 0; i < task->n; i++) {
+        float *row = row_of(task, i), *output = row + op->output;
+        int is_mine = i % threads == thread;
+        switch (op->kind) {
+        case EMBED:
+            if (!is_mine) break;
+            memcpy(output, (const float *)op->weights + ids[i] * op->outputs, op->outputs * sizeof(float));
+            if (op->more) {
+                const float *of_position = (const float *)op->more + task->lengths[task->rows[i]] * op->outputs;
+                for (int64_t j = 0; j < op->outputs; j++) output[j] += of_position[j];
+            }
+            break;
+        case LSTM:
+            lstm(row + op->input, output, row + op->other, op->outputs, begin, end);
+            break;
+        case GRU:
+            gru(row + op->input, row + op->other, output, op->outputs, begin, end);
+            break;
+        case TANH:
+            for (int64_t j = begin; j < end; j++) output[j] = hyperbolic_tangent(row[op->input + j]);
+            break;
+        case LAYER_NORM:
+        case RMS_NORM:
+            if (is_mine) norm(op, row + op->input, output);
+            break;
+        case GATE:
+            activate(row + op->input + begin, end - begin, op->activation);
+            for (int64_t j = begin; j < end; j++) output[j] = row[op->input + j] * row[op->other + j];
+            break;
+        }
+    }
+}
+
+static void read_tokens(struct task *task, const int64_t *ids, int thread) {
+    for (int64_t i = 0; i < task->n_operations; i++) {
+        operate(task, task->operations + i, ids, thread);
+        wait(task);
+    }
+    if (thread == 0)
+        for (int64_t i = 0; i < task->n; i++) task->lengths[task->rows[i]]++;
+}
+
+/* Read the first ids if the task says so, then choose up to `steps` tokens of each sequence, and read all but the last
+   ones. Ends after the step in which a sequence chose `end_id`. Each thread makes this call, with a number of its own. */
+EXPORTED void NAMED(step_run_, LEVEL)(struct task *task, int thread) {
+    if (task->reads_first) read_tokens(task, task->ids, thread);
+    for (int64_t step = 0; step < task->steps; step++) {
+        int64_t *chosen = task->ids + (step + 1) * task->n;
+        if (step) read_tokens(task, chosen - task->n, thread);
+        for (int64_t i = thread; i < task->n; i += task->threads)
+            chosen[i] = choose(task->logits + task->rows[i] * task->logits_floats, task->barred[i], task->temperatures[i],
+                               task->draws[i * task->steps + step], task->vocabulary,
+                               task->scratch + thread * task->scratch_doubles);
+        wait(task);
+        int has_ended = 0;
+        for (int64_t i = 0; i < task->n; i++) has_ended |= chosen[i] == task->end_id;
+        if (thread == 0) task->written = step + 1;
+        if (has_ended) break;
+    }
+}
+
+#if LEVEL == 0
+/* The highest level that this CPU and its operating system have. */
+EXPORTED int step_level(void) {
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+#define CPUID(leaf) __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(leaf), "c"(0))
+    CPUID(0);
+    if (a < 7) return 0;
+    CPUID(1);
+    unsigned has_osxsave_avx_fma_f16c_movbe = 1u << 27 | 1u << 28 | 1u << 12 | 1u << 29 | 1u << 22;
+    if ((c & has_osxsave_avx_fma_f16c_movbe) != has_osxsave_avx_fma_f16c_movbe) return 0;
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    CPUID(7);
+    unsigned bmi_avx2 = 1u << 3 | 1u << 5 | 1u << 8, avx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
+    if ((low & 6) != 6 || (b & bmi_avx2) != bmi_avx2) return 0;
+    return (low & 0xe0) == 0xe0 && (b & avx512) == avx512 ? 2 : 1;
+#else
+    return 0;
+#endif
+}
+#endif
