@@ -29,6 +29,7 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.export.verification import Verification
+from trainer.native.library import builds
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader
 from trainer.training.progress import CurveRow
@@ -212,6 +213,7 @@ def test_doctor__finds_this_installation_well(shell: Shell) -> None:
     assert found.ok
     good = "libraries machine settings folders data artifacts server worker runs".split()
     states = {**dict.fromkeys(good, "ok"), "torch": TORCH_STATE, "discord": "warning"}
+    states["generation"] = "ok" if builds() else "warning"
     assert {check.name: check.state for check in found.checks} == states
     assert shell.has_started_nothing()
 
@@ -222,7 +224,7 @@ def test_wrong_setting__is_named_and_doctor_goes_on(shell: Shell, monkeypatch: p
         error = shell.error(command)
         assert (error.code, error.message[:34]) == (ErrorCode.CONFIG_INVALID, "`LOGGING__LEVEL` must be 'DEBUG', ")
     lines = shell.type("doctor", code=1).splitlines()
-    assert any(line.startswith("failure  settings   `LOGGING__LEVEL` must be 'DEBUG'") for line in lines)
+    assert any(line.startswith("failure  settings    `LOGGING__LEVEL` must be 'DEBUG'") for line in lines)
     assert any(line.startswith(f"{TORCH_STATE:<9}torch ") for line in lines)
 
 

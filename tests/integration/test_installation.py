@@ -9,8 +9,9 @@ from tests.support import environment_in
 from tests.support.redis_servers import served
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.commands.doctor import check_installation, check_libraries, check_machine
+from trainer.commands.doctor import check_generation, check_installation, check_libraries, check_machine
 from trainer.contracts.installation import DISTRIBUTION
+from trainer.native.library import Build
 from trainer.services.health import Finding, Torch, check_folder, check_torch, describe_torch
 from trainer.system.hardware import memory_bytes
 
@@ -94,6 +95,13 @@ def test_torch__says_what_can_be_computed_on() -> None:
     assert (gpu.state, gpu.message) == ("ok", "2.13.0 with NVIDIA H200.")
     assert lost.state == "warning"
     assert "built for CUDA 13.0, but no GPU responds" in lost.message
+
+
+def test_generation__without_a_compiled_step_is_a_warning() -> None:
+    compiled = check_generation([Build(name, lambda task, thread: None) for name in ("plain", "AVX2")])
+    assert (compiled.state, "AVX2" in compiled.message) == ("ok", True)
+    missing = check_generation(())
+    assert (missing.state, "then run `python -m trainer.native.build`" in missing.message) == ("warning", True)
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
@@ -23,10 +23,12 @@ from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, lo
 from trainer.contracts.errors import AppError
 from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for, extras_needed, missing_extras
 from trainer.contracts.wording import counted
+from trainer.native.library import Build, builds
 from trainer.services.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
 
 _MIN_MEMORY = 2 * GIB
+_NO_STEP = "There is no compiled step, so PyTorch generates: small models up to ten times, large ones half as fast"
 _REMOTE = "MT_URL is set, so runs are on that server; the other checks are about this machine."
 
 
@@ -68,6 +70,7 @@ async def check_installation() -> dict[str, Finding]:
     missing = missing_extras()
     torch = Finding("warning", extras_needed("train").message) if "train" in missing else check_torch()
     findings = {"libraries": check_libraries(DISTRIBUTION), "torch": torch, "machine": check_machine()}
+    findings["generation"] = check_generation(builds())
     try:
         settings = load_settings()
     except AppError as error:
@@ -124,6 +127,14 @@ def check_machine(memory: int | None = None) -> Finding:
     if memory < _MIN_MEMORY:
         return Finding("warning", f"{message}: enough for small models only.")
     return Finding("ok", f"{message}.")
+
+
+def check_generation(found: Sequence[Build]) -> Finding:
+    """Say which of the builds of the decode step generates, and the cost if there is none."""
+    if found:
+        return Finding("ok", f"The compiled step reads each token, in its build for {found[-1].name} CPUs.")
+    repair = "install a C compiler or `ziglang`, then run `python -m trainer.native.build`"
+    return Finding("warning", f"{_NO_STEP}: {repair}.")
 
 
 def _sources_of_settings() -> str:
