@@ -93,7 +93,8 @@ def main() -> int:
 def known_extras() -> list[str]:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     section = text.split("[project.optional-dependencies]\n")[1].split("\n[project.")[0]
-    return [line.removesuffix(" = [") for line in section.splitlines() if line.endswith(" = [")]
+    names: list[str] = re.findall(r"^([\w-]+) = \[", section, re.MULTILINE)
+    return names
 
 
 def unit() -> int:

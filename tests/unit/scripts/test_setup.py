@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from scripts.setup import stamp, stamped_extras, uv_settings
+from scripts.setup import known_extras, stamp, stamped_extras, uv_settings
 from tests.support import ROOT
 
 FILES = ("pyproject.toml", "constraints.txt")
@@ -69,6 +69,10 @@ def test_unknown_word__is_refused_before_anything_is_done(words: tuple[str, ...]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "invalid choice: 'tset'" in done.stderr
+
+
+def test_extras__are_all_known() -> None:
+    assert {"all", "compiler", "corpora", "server", "train"} <= {*known_extras()}
 
 
 @pytest.mark.process
