@@ -280,7 +280,9 @@ def compile_step() -> None:
     if library.exists() and all(source.stat().st_mtime <= library.stat().st_mtime for source in sources):
         return
     if run(PYTHON, sources[-1]):
-        print("Everything works without it, but generation is slower.", flush=True)
+        print(
+            "Everything works without it, but generation is slower. `--extra compiler` installs a compiler.", flush=True
+        )
 
 
 def demand_access(needed: int) -> None:

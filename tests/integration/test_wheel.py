@@ -5,15 +5,18 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from shutil import unpack_archive
 from zipfile import ZipFile
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from tests.support import ROOT
 from tests.support.api_process import KEY, api_process
 from tests.support.extras import link_libraries
 from trainer.contracts.installation import DISTRIBUTION
+from trainer.native.build import compiler
 
 _TINY = ("--model", "gru", "--size", "tiny", "--tokenizer", "char", "--set", "max_steps=3", "--set", "threads=1")
 
@@ -52,13 +55,16 @@ assert_type(model.ask(ScoreRequest(text="a text")), ScoreResponse)
 
 @pytest.fixture(name="site", scope="module")
 def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the wheel is installed, as pip does: its files as they are."""
+    """A folder into which the wheel is installed, as pip does: its files as they are, made of those of the archive."""
     folder = tmp_path_factory.mktemp("wheel")
-    [wheel] = map(Path, WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"]))
+    [archive] = SdistBuilder(str(ROOT)).build(directory=str(folder))
+    unpack_archive(archive, folder / "source", filter="data")
+    [source] = (folder / "source").iterdir()
+    [wheel] = map(Path, WheelBuilder(str(source)).build(directory=str(folder), versions=["standard"]))
     checked = subprocess.run([sys.executable, "-m", "check_wheel_contents", wheel], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
-    with ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
+    with ZipFile(wheel) as files:
+        files.extractall(folder / "site")
     for path in [folder / "site", *(folder / "site").rglob("*")]:  # of another user
         path.chmod(0o555 if path.is_dir() else 0o444)
     return folder / "site"
@@ -111,6 +117,9 @@ def test_wheel__trains_in_an_empty_folder_and_keeps_data_with_the_user(tmp_path:
     printed = user.mt("train", "test_rnn_tiny", "--corpus", "mine.txt", "--set", "max_steps=3")
     place = f"Runs are kept in {user.data / 'artifacts'}, corpora in {user.data / 'data' / 'corpus'}."
     assert (place in printed, "completed" in printed) == (True, True)
+    [run] = (user.data / "artifacts" / "models").iterdir()
+    answer = user.mt("generate", run.name, "ab", "--max-new-tokens", "3", "--json")
+    assert f'"decode_step":"{"torch" if compiler() is None else "compiled"}"' in answer
     assert place not in user.mt("tokenizer", "train", "--method", "word", "--corpus", "demo")
     assert [path.name for path in user.folder.iterdir()] == ["mine.txt"]
     assert needed("discord") in user.refusal("trainer", "demo") and needed("discord") in user.refusal("bot")

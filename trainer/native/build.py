@@ -48,14 +48,15 @@ def _compile(program: list[str], folder: Path, options: Sequence[str]) -> "subpr
     """Compile an object per level, then link them; return the first command that failed."""
     is_zig = "ziglang" in program
     levels = LEVELS if platform.machine().lower() in ("x86_64", "amd64") else ()
+    oldest = ["-mmacosx-version-min=11.0"] if sys.platform == "darwin" else []
     objects: list[str] = []
     commands: list[list[str]] = []
     for number, level in enumerate(levels or ("baseline",)):
         target = f"-mcpu={level.replace('-', '_')}" if is_zig else f"-march={level}"
         objects.append(str(folder / f"{number}.o"))
-        flags = [*FLAGS, *options, f"-DLEVEL={number}", *([target] if levels or is_zig else [])]
+        flags = [*FLAGS, *oldest, *options, f"-DLEVEL={number}", *([target] if levels or is_zig else [])]
         commands.append([*program, *flags, "-c", str(SOURCE), "-o", objects[-1]])
-    commands.append([*program, "-shared", *options, *objects, "-o", str(folder / "step.so")])
+    commands.append([*program, "-shared", *oldest, *options, *objects, "-o", str(folder / "step.so")])
     results = (subprocess.run(command, capture_output=True, text=True, check=False) for command in commands)
     return next((result for result in results if result.returncode), None)
 
