@@ -3,23 +3,20 @@
 from collections import OrderedDict
 
 import torch
-from torch import Tensor
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
 from trainer.inference.generation import read_on, read_prompt
 from trainer.models.base import LanguageModel
-from trainer.models.steps import ModelState
+from trainer.models.steps import Steps
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_BYTES = 64 << 20
 _MAX_PREFIXES = 256
 _ID_BYTES = 8
-
-
-_Entry = tuple[Tensor, ModelState]
-"""The logits (1, V) and the state after a prefix."""
+_FEW_TOKENS = 8
+"""New tokens that steps read sooner than a pass over the whole text; of a long text a quarter of its tokens."""
 
 
 class PrefixCache:
@@ -30,28 +27,32 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, ...], Steps] = OrderedDict()
         self.memory_bytes = 0
 
-    def logits_after(self, model: LanguageModel, ids: list[int]) -> Tensor:
-        """Return the logits (V,) after the ids, starting from the longest cached prefix.
+    def steps_after(self, model: LanguageModel, ids: list[int]) -> Steps:
+        """Return the steps of one sequence after the ids, starting from the longest cached prefix.
 
         Also caches the ids without the last one, which is the token that people change most often.
         """
         prefix = tuple(ids)
         known = max((len(cached) for cached in self._entries if prefix[: len(cached)] == cached), default=0)
-        entry = self._entries.get(prefix[:known]) or (torch.empty(0), model.initial_state(1))
+        if known:
+            steps = self._entries[prefix[:known]]
+        else:
+            known = max(1, len(ids) - 1)
+            steps = _read(model, ids[:known])
         for end in range(max(known, len(ids) - 1), len(ids) + 1):
             if end > known:
-                entry = read_on(model, ids[known:end], entry[1])
+                steps = _read_on(model, steps, ids[known:end], ids[:end])
                 known = end
-            self._store(prefix[:end], entry)
-        return entry[0][0]
+            self._store(prefix[:end], steps)
+        return steps
 
-    def _store(self, ids: tuple[int, ...], entry: _Entry) -> None:
+    def _store(self, ids: tuple[int, ...], steps: Steps) -> None:
         if ids not in self._entries:
-            self._entries[ids] = entry
-            self.memory_bytes += _bytes(ids, entry)
+            self._entries[ids] = steps
+            self.memory_bytes += _bytes(ids, steps)
         self._entries.move_to_end(ids)
         while len(self._entries) > _MAX_PREFIXES or self.memory_bytes > self._max_bytes:
             self.memory_bytes -= _bytes(*self._entries.popitem(last=False))
@@ -80,7 +81,7 @@ def predict(
     if prompt.n_tokens:
         model.eval()
         special_ids = tokenizer.special_ids.all
-        log_p = prefixes.logits_after(model, prompt.ids).double().cpu().log_softmax(-1)
+        log_p = torch.from_numpy(prefixes.steps_after(model, prompt.ids).logits).double().log_softmax(-1).squeeze(0)
         order: list[int] = log_p.argsort(descending=True, stable=True).tolist()
         best = [token_id for token_id in order[: request.k + len(special_ids)] if token_id not in special_ids]
         suggestions = tuple(
@@ -90,6 +91,21 @@ def predict(
     return changed(response, status="completed", suggestions=suggestions, unk_count=prompt.unk_count(tokenizer))
 
 
-def _bytes(ids: tuple[int, ...], entry: _Entry) -> int:
-    logits, state = entry
-    return len(ids) * _ID_BYTES + logits.nbytes + sum(part.nbytes for part in state)
+def _read(model: LanguageModel, ids: list[int]) -> Steps:
+    logits, state = read_on(model, ids, model.initial_state(1))
+    return model.steps(state, logits)
+
+
+def _read_on(model: LanguageModel, steps: Steps, new_ids: list[int], ids: list[int]) -> Steps:
+    """Return the steps after all ids; they may go on from other steps, which lack the new ids."""
+    if len(new_ids) > max(_FEW_TOKENS, len(ids) // 4):
+        return _read(model, ids)
+    steps = steps.fork()
+    with model.computing("generation", 1, len(new_ids), steps.read_bytes):
+        for token_id in new_ids:
+            steps.read([token_id], [0])
+    return steps
+
+
+def _bytes(ids: tuple[int, ...], steps: Steps) -> int:
+    return len(ids) * _ID_BYTES + steps.memory_bytes()
