@@ -20,6 +20,7 @@ from trainer.contracts.inference import (
     GenerateChunk,
     GenerateRequest,
     GenerateResponse,
+    GenerationPrecision,
     cancelled_error,
 )
 from trainer.data.normalization import documents, normalized
@@ -31,6 +32,8 @@ from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 12
 _MAX_STEPS, _CHUNK_SECONDS, _MIN_SECONDS = 1 << 10, 0.05, 1e-6
+_FEW_TOKENS = 16
+"""Tokens of a transformer's prompt that steps read sooner than a forward pass."""
 _CONTEXT_TOKENS = 256
 """Tokens of the prompt's last line that are decoded with the output: they decide on a space before it, for example."""
 
@@ -86,7 +89,8 @@ def generate_together(
     the number of the prompt and on i. `steps` counts the sampled tokens, [EOS] included. A sequence ends where the
     model's context is full. After each token, the requests whose ids are `withdrawn` end as CANCELLED.
     """
-    model.eval()
+    if model.training:
+        model.eval()
     active = list(jobs)
     yield from (answer for job in active for answer in job.drain())
     active = [job for job in active if job.live]
@@ -254,7 +258,8 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
         never |= {i for i, byte in tokenizer.byte_values.items() if byte not in in_letters}
         if not request.stop_on_eos and "\n" not in letters:
             never.add(ids.line_end)
-    if never.issuperset([*(i for i, text in enumerate(texts) if text), *tokenizer.byte_values]):
+    is_restricted = request.alphabet is not None or bool(request.banned_tokens)
+    if is_restricted and never.issuperset([*(i for i, text in enumerate(texts) if text), *tokenizer.byte_values]):
         raise AppError(
             ErrorCode.INVALID_INPUT, "`alphabet` and `banned_tokens` leave this model no token to write: allow more."
         )
@@ -418,19 +423,30 @@ def _sample(live: "Sequence[Continuation]", logits: Floats) -> list[int]:
 
 def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> Steps:
     """Return the steps after the prompt of each sequence."""
-    precision = jobs[0].request.precision
-    prompts = [tuple(job.prompt.ids) for job in jobs]
-    if all(len(prompt) == 1 for prompt in prompts):  # without a text: a step takes less than the first pass
-        ids = [prompt[0] for prompt, job in zip(prompts, jobs, strict=True) for _ in job.sequences]
-        state = model.initial_state(len(ids))
-        steps = model.steps(state, torch.zeros(len(ids), model.vocab_size, device=state[0].device), precision)
-        steps.read(ids, range(len(ids)))
+    prompts = [tuple(job.prompt.ids) for job in jobs for _ in job.sequences]
+    unequal = sorted(set(prompts))
+    steps = steps_after(model, unequal, jobs[0].request.precision)
+    if unequal != prompts:
+        steps.keep([unequal.index(prompt) for prompt in prompts])
+    return steps
+
+
+def steps_after(model: LanguageModel, prompts: Sequence[Sequence[int]], precision: GenerationPrecision) -> Steps:
+    """Return the steps of some sequences after their prompts, each of at least one token.
+
+    A compiled step reads the tokens of a recurrent model sooner than a forward pass, of a transformer only few tokens.
+    """
+    empty, longest = model.initial_state(len(prompts)), max(map(len, prompts))
+    steps = model.steps(empty, torch.zeros(len(prompts), model.vocab_size, device=empty[0].device), precision)
+    is_short = longest <= _FEW_TOKENS or model.context_tokens is None
+    if isinstance(steps, CompiledSteps) and (longest == 1 or (is_short and precision == "fp32")):
+        with model.computing("generation", 1, sum(map(len, prompts)), steps.read_bytes):
+            for row, prompt in enumerate(prompts):
+                steps.read_line(prompt, row)
         return steps
-    read = {prompt: read_on(model, list(prompt), model.initial_state(1)) for prompt in set(prompts)}
-    after = [(read[prompt], len(job.sequences)) for prompt, job in zip(prompts, jobs, strict=True)]
-    logits = torch.cat([last.repeat(count, 1) for (last, _), count in after])
-    states = [tuple(part.repeat_interleave(count, dim=1) for part in state) for (_, state), count in after]
-    return model.steps(concatenate_states(states), logits, precision)
+    read = [read_on(model, list(prompt), model.initial_state(1)) for prompt in prompts]
+    logits = torch.cat([last for last, _ in read])
+    return model.steps(concatenate_states([state for _, state in read]), logits, precision)
 
 
 def _write(

@@ -7,7 +7,7 @@ import torch
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
-from trainer.inference.generation import read_on, read_prompt
+from trainer.inference.generation import read_prompt, steps_after
 from trainer.models.base import LanguageModel
 from trainer.models.steps import Steps
 from trainer.tokenizers.base import Tokenizer
@@ -41,7 +41,7 @@ class PrefixCache:
             steps = self._entries[prefix[:known]]
         else:
             known = max(1, len(ids) - 1)
-            steps = _read(model, ids[:known])
+            steps = steps_after(model, [ids[:known]], "fp32")
         for end in range(max(known, len(ids) - 1), len(ids) + 1):
             if end > known:
                 steps = _read_on(model, steps, ids[known:end], ids[:end])
@@ -91,15 +91,10 @@ def predict(
     return changed(response, status="completed", suggestions=suggestions, unk_count=prompt.unk_count(tokenizer))
 
 
-def _read(model: LanguageModel, ids: list[int]) -> Steps:
-    logits, state = read_on(model, ids, model.initial_state(1))
-    return model.steps(state, logits)
-
-
 def _read_on(model: LanguageModel, steps: Steps, new_ids: list[int], ids: list[int]) -> Steps:
     """Return the steps after all ids; they may go on from other steps, which lack the new ids."""
     if len(new_ids) > max(_FEW_TOKENS, len(ids) // 4):
-        return _read(model, ids)
+        return steps_after(model, [ids], "fp32")
     steps = steps.fork()
     with model.computing("generation", 1, len(new_ids), steps.read_bytes):
         for token_id in new_ids:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from trainer.contracts.inference import DecodeStep
 from trainer.models.step_program import KeyValueShape, StepProgram, padded
 from trainer.models.steps import Floats, ModelState, Steps, as_floats
-from trainer.native.library import Build, Task
+from trainer.native.library import OUTPUTS, PANEL, Build, Task
 
 _MIN_ROOM_TOKENS = 64
 
@@ -41,7 +41,7 @@ class CompiledSteps(Steps):
         self.read_bytes = program.read_bytes
         n = state[0].shape[1]
         self._memory = torch.zeros(n, program.row_floats)
-        self._logits = functional.pad(logits, [0, padded(program.vocabulary) - program.vocabulary])
+        self._logits = functional.pad(logits, [0, padded(program.vocabulary, OUTPUTS) - program.vocabulary])
         self._lengths = torch.zeros(n, dtype=torch.long)
         self._keys, self._values = torch.empty(0), torch.empty(0)
         self._room = 0
@@ -57,7 +57,11 @@ class CompiledSteps(Steps):
         return as_floats(self._logits[:, : self._program.vocabulary])
 
     def read(self, ids: Sequence[int], rows: Sequence[int]) -> None:
-        self._do(ids, rows, torch.tensor(ids, dtype=torch.long).unsqueeze(0), _NO_CHOICES)
+        self._do(torch.tensor(ids, dtype=torch.long).unsqueeze(0), 1, rows, _NO_CHOICES)
+
+    def read_line(self, ids: Sequence[int], row: int) -> None:
+        """Read tokens of one sequence, at least one."""
+        self._do(torch.tensor(ids, dtype=torch.long).unsqueeze(1), len(ids), [row], _NO_CHOICES)
 
     def write(self, choices: Choices, ids: Sequence[int] | None = None) -> list[list[int]]:
         """Read one token of each sequence, if some are given; then choose tokens (n, steps), reading all but the last.
@@ -65,11 +69,12 @@ class CompiledSteps(Steps):
         There are as many steps as draws, or fewer: after the first in which a sequence ends its line.
         """
         n, steps = choices.draws.shape
-        numbers = torch.zeros(steps + 1, n, dtype=torch.long)
+        reads = int(ids is not None)
+        numbers = torch.zeros(reads + steps, n, dtype=torch.long)
         if ids is not None:
             numbers[0] = torch.tensor(ids)
-        written = self._do(ids or (), range(n), numbers, choices)
-        chosen: list[list[int]] = numbers[1 : written + 1].t().tolist()
+        written = self._do(numbers, reads, range(n), choices)
+        chosen: list[list[int]] = numbers[reads : reads + written].t().tolist()
         return chosen
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -86,13 +91,13 @@ class CompiledSteps(Steps):
     def memory_bytes(self) -> int:
         return sum(part.nbytes for part in (self._memory, self._logits, self._keys, self._values))
 
-    def _do(self, ids: Sequence[int], rows: Sequence[int], numbers: Tensor, choices: Choices) -> int:
-        """Read the ids, if there are any, and choose others; `numbers` (1 + steps, n) begins with the ids."""
-        program, of_rows = self._program, torch.tensor(rows, dtype=torch.long)
-        if ids and not 0 <= min(ids) <= max(ids) < program.vocabulary:
+    def _do(self, ids: Tensor, reads: int, rows: Sequence[int], choices: Choices) -> int:
+        """Read the first ids (reads + steps, n) and choose the others; return the number of steps that chose."""
+        program, of_rows, steps = self._program, torch.tensor(rows, dtype=torch.long), len(ids) - reads
+        if reads and not 0 <= int(ids.min()) <= int(ids.max()) < program.vocabulary:
             raise ValueError(f"Expected ids from 0 to {program.vocabulary - 1}")
         if program.key_values is not None:
-            longest = int(self._lengths[of_rows].max()) + bool(ids) + max(0, len(numbers) - 2)
+            longest = int(self._lengths[of_rows].max()) + reads + max(0, steps - 1)
             if longest > program.key_values.context_tokens:
                 raise ValueError(f"Expected {program.key_values.context_tokens} tokens at most, got {longest}")
             if longest > self._room:
@@ -109,7 +114,7 @@ class CompiledSteps(Steps):
             logits=self._logits.data_ptr(),
             lengths=self._lengths.data_ptr(),
             rows=of_rows.data_ptr(),
-            ids=numbers.data_ptr(),
+            ids=ids.data_ptr(),
             draws=choices.draws.data_ptr(),
             temperatures=choices.temperatures.data_ptr(),
             barred=barred.data_ptr(),
@@ -121,11 +126,11 @@ class CompiledSteps(Steps):
             room=self._room,
             vocabulary=program.vocabulary,
             logits_floats=self._logits.shape[1],
-            steps=len(numbers) - 1,
+            steps=steps,
             end_id=choices.end_id,
             scratch_doubles=scratch_doubles,
             threads=threads,
-            reads_first=bool(ids),
+            reads=reads,
         )
         return self._build.do(task)
 
@@ -135,21 +140,27 @@ class CompiledSteps(Steps):
         self._lengths[:] = is_read.sum(-1)
         longest = int(self._lengths.max())
         self._make_room(shape, longest)
+        if longest == 0:
+            return
         order = is_read.logical_not().int().argsort(dim=-1, stable=True)[:, :longest]  # positions read come first
         rows = torch.arange(len(order)).unsqueeze(-1)
         for layer in range(shape.layers):
             keys, values = (part.squeeze(0)[rows, order] for part in state[1 + 2 * layer : 3 + 2 * layer])
-            self._keys[layer, ..., :longest] = keys.permute(0, 2, 3, 1)  # from (B, P, groups, D)
+            missing = [0, 0, 0, 0, 0, self._room - longest]
+            blocks = functional.pad(keys, missing).view(
+                len(keys), -1, PANEL, *keys.shape[2:]
+            )  # (B, blocks, PANEL, groups, D)
+            self._keys[layer] = blocks.permute(0, 3, 1, 4, 2)
             self._values[layer, :, :, :longest, : shape.head_size] = values.transpose(1, 2)
 
     def _make_room(self, shape: KeyValueShape, tokens: int) -> None:
         """Double the room for keys and values, up to the model's context."""
         n, old, keys, values = len(self._lengths), self._room, self._keys, self._values
-        self._room = padded(min(max(tokens + _MIN_ROOM_TOKENS, 2 * tokens), shape.context_tokens))
-        self._keys = torch.zeros(shape.layers, n, shape.groups, shape.head_size, self._room)
+        self._room = padded(min(max(tokens + _MIN_ROOM_TOKENS, 2 * tokens), shape.context_tokens), PANEL)
+        self._keys = torch.zeros(shape.layers, n, shape.groups, self._room // PANEL, shape.head_size, PANEL)
         self._values = torch.zeros(shape.layers, n, shape.groups, self._room, shape.width)
         if old:
-            self._keys[..., :old], self._values[..., :old, :] = keys, values
+            self._keys[..., : old // PANEL, :, :], self._values[..., :old, :] = keys, values
 
 
 _NO_CHOICES = Choices(torch.empty(0, 0, dtype=torch.double), torch.empty(0, dtype=torch.double), (), -1)

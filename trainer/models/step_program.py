@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import Activation
-from trainer.native.library import BLOCK, LOGITS, PANEL, Function, Kind, Operation
+from trainer.native.library import BLOCK, LOGITS, OUTPUTS, PANEL, Function, Kind, Operation
 
 
 class KeyValueShape:
@@ -43,7 +43,7 @@ class StepProgram:
     def floats(self, size: int) -> int:
         """Return the offset in a row of so many numbers, from now on reserved."""
         offset = self.row_floats
-        self.row_floats += padded(size)
+        self.row_floats += padded(size, OUTPUTS)
         return offset
 
     def add(self, operation: Operation) -> None:
@@ -77,11 +77,13 @@ class StepProgram:
             Operation(
                 Kind.PRODUCT,
                 output,
-                padded(outputs),
+                padded(outputs, OUTPUTS),
                 input=source,
                 size=inputs,
                 weights=self._address(matrix),
-                bias=self._address(None if bias is None else functional.pad(bias, [0, padded(outputs) - outputs])),
+                bias=self._address(
+                    None if bias is None else functional.pad(bias, [0, padded(outputs, OUTPUTS) - outputs])
+                ),
                 activation=activation,
                 is_bf16=self.precision == "bf16",
                 adds=adds,
@@ -140,9 +142,9 @@ class StepProgram:
         return self._tensors[-1].data_ptr()
 
 
-def padded(size: int) -> int:
+def padded(size: int, block: int = BLOCK) -> int:
     """Round up to whole blocks."""
-    return -(-size // BLOCK) * BLOCK
+    return -(-size // block) * block
 
 
 def pad_parts(weight: Tensor, size: int) -> Tensor:
@@ -153,14 +155,17 @@ def pad_parts(weight: Tensor, size: int) -> Tensor:
 
 
 def packed(weight: Tensor) -> Tensor:
-    """Return a weight (outputs, inputs) as panels (inputs, outputs of the panel), the last one narrower."""
-    matrix = functional.pad(weight.detach(), [0, 0, 0, padded(len(weight)) - len(weight)])
+    """Return a weight (outputs, inputs) as panels (inputs, outputs of the panel), the last one narrower.
+
+    In bf16, outputs that are 16 apart lie side by side: 32 bits of both become two floats by a shift and a mask.
+    """
+    matrix = functional.pad(weight.detach(), [0, 0, 0, padded(len(weight), OUTPUTS) - len(weight)])
     outputs, inputs = matrix.shape
     whole = outputs // PANEL * PANEL
     result = torch.empty(outputs * inputs, dtype=matrix.dtype)
     result[: whole * inputs] = matrix[:whole].reshape(-1, PANEL, inputs).transpose(1, 2).flatten()
     result[whole * inputs :] = matrix[whole:].t().flatten()
-    return result
+    return result if result.dtype == torch.float32 else result.view(-1, 2, OUTPUTS // 2).transpose(1, 2).flatten()
 
 
 def function(name: Activation) -> Function:

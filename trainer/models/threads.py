@@ -31,7 +31,7 @@ MIN_RECURRENT_PRODUCTS, MIN_PRODUCTS = 1 << 21, 1 << 27
 
 Below, the second thread gains less than a third on a quiet machine, or loses.
 """
-MIN_READ_BYTES = 4 << 20
+MIN_READ_BYTES = 1 << 20
 """Bytes of weights, times rows, from which on a second thread can pay for a compiled step."""
 _TRIED_PRODUCTS = ((1, 512, 2048), (17, 128, 512), (64, 96, 384), (1000, 250, 60), (1024, 256, 1024))
 """Rows, inputs and outputs."""

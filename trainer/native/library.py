@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 LIBRARY = Path(__file__).parent / "step.so"
 LEVELS = ("plain", "AVX2", "AVX-512")
-BLOCK, PANEL = 16, 64
-"""Numbers of an output are a multiple of a block; most outputs of a product whose weights lie side by side."""
+BLOCK, OUTPUTS, PANEL = 16, 32, 64
+"""Gates and heads have a multiple of BLOCK numbers, products a multiple of OUTPUTS, at most PANEL of them at once."""
 LOGITS = -1
 """The output of the last product."""
 _OPERATION, _TASK = struct.Struct("@4i10q3P2f"), struct.Struct("@13P11q2i")
@@ -112,7 +112,7 @@ class Task(NamedTuple):
     end_id: int
     scratch_doubles: int
     threads: int
-    reads_first: bool
+    reads: int
 
 
 class Build(NamedTuple):
@@ -125,7 +125,7 @@ class Build(NamedTuple):
         """Read and choose tokens; return the number of steps that chose some. The GIL is free meanwhile."""
         addresses, sizes = task[:_ADDRESSES], task[_ADDRESSES:-2]
         arrived = ctypes.create_string_buffer(_ARRIVED_BYTES)
-        fields = *addresses, ctypes.addressof(arrived), *sizes, 0, task.threads, task.reads_first
+        fields = *addresses, ctypes.addressof(arrived), *sizes, 0, task.threads, task.reads
         packed = ctypes.create_string_buffer(_TASK.pack(*fields), _TASK.size)
         address = ctypes.addressof(packed)
         others = [_pool(task.threads - 1).submit(self.run, address, thread) for thread in range(1, task.threads)]

@@ -4,12 +4,17 @@
    by offsets; a transformer also has buffers of keys and values. The caller checks all sizes and allocates all memory.
 
    This file is compiled once per LEVEL of the CPU. Results are equal, bit for bit, in all builds and for any number of
-   threads and rows: each output of a product adds in the order of its inputs, a sum over a row has 16 lanes whatever
-   the width of a vector, products and sums are not contracted, and exp, tanh and erf are written out here. */
+   threads and rows: each output of a product adds in the order of its inputs, each time rounding once, a sum over a row
+   has 16 lanes whatever the width of a vector, the compiler contracts nothing, and exp, tanh and erf are written out. */
 
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #ifndef LEVEL
 #define LEVEL 0
@@ -27,11 +32,14 @@
 #define LANES 4
 #endif
 #define PANEL 64 /* most outputs of a product whose weights lie side by side */
+#define GROUP (32 / LANES) /* vectors of 32 outputs, whose bf16 weights lie in pairs */
 #define SPINS 4000
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef double doubles __attribute__((vector_size(8 * LANES)));
+typedef int64_t long_bits __attribute__((vector_size(8 * LANES)));
 
 enum kind { EMBED, PRODUCT, LSTM, GRU, TANH, LAYER_NORM, RMS_NORM, GATE, ATTEND };
 enum activation { NONE, GELU, GELU_TANH, RELU, SILU, TANH_ACTIVATION };
@@ -49,11 +57,12 @@ struct operation {
 
 struct task {
     const struct operation *operations;
-    float *memory, *keys, *values, *logits; /* keys (layer, sequence, group, head_size, room), values (…, room, width);
+    float *memory, *keys, *values, *logits; /* keys (layer, sequence, group, room / PANEL, head_size, PANEL),
+                                               values (layer, sequence, group, room, width),
                                                logits (sequence, logits_floats) */
     int64_t *lengths;                       /* tokens read of each sequence */
     const int64_t *rows;                    /* the n sequences */
-    int64_t *ids;                           /* (1 + steps, n): the ids to read first, then those chosen */
+    int64_t *ids;                           /* (reads + steps, n): the ids to read first, then those chosen */
     const double *draws;                    /* (n, steps) */
     const double *temperatures;             /* (n) */
     const uint8_t *const *barred;           /* (n), each (vocabulary) */
@@ -61,7 +70,7 @@ struct task {
     int32_t *arrived;                       /* two numbers for the barrier, 0 at first */
     int64_t n_operations, row_floats, n, sequences, room, vocabulary, logits_floats, steps, end_id, scratch_doubles;
     int64_t written; /* steps that chose a token */
-    int32_t threads, reads_first;
+    int32_t threads, reads;
 };
 
 /* ---- functions of one number, which the compiler turns into functions of vectors */
@@ -96,22 +105,26 @@ INLINE float exponential(float x) {
     return p * as_float((as_bits(shifted) << 23) + 0x3f800000u);
 }
 
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
-
-/* After Cephes: a polynomial near 0, where the quotient loses digits. */
+/* A quotient of polynomials, to some units in the last place (of Eigen's `ptanh`). */
 INLINE float hyperbolic_tangent(float x) {
-    float size = as_float(as_bits(x) & 0x7fffffffu);
+    x = x < -7.998811722f ? -7.998811722f : x; /* NaN stays NaN */
+    x = x > 7.998811722f ? 7.998811722f : x;
     float z = x * x;
-    float p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    float near = p * z * x + x;
-    float far = 1.0f - 2.0f / (exponential(size + size) + 1.0f);
-    far = as_float(as_bits(far) | (as_bits(x) & 0x80000000u));
-    return size < 0.625f ? near : far;
+    float p = -2.76076847742355e-16f;
+    p = p * z + 2.00018790482477e-13f;
+    p = p * z - 8.60467152213735e-11f;
+    p = p * z + 5.12229709037114e-08f;
+    p = p * z + 1.48572235717979e-05f;
+    p = p * z + 6.37261928875436e-04f;
+    p = p * z + 4.89352455891786e-03f;
+    float q = 1.19825839466702e-06f;
+    q = q * z + 1.18534705686654e-04f;
+    q = q * z + 2.26843463243900e-03f;
+    q = q * z + 4.89352518554385e-03f;
+    return x * p / q;
 }
+
+INLINE float sigmoid(float x) { return 0.5f * hyperbolic_tangent(0.5f * x) + 0.5f; }
 
 /* Abramowitz and Stegun 7.1.26, to 1.5e-7. */
 INLINE float error_function(float x) {
@@ -180,10 +193,41 @@ static void activate(float *x, int64_t n, int32_t activation) {
 
 /* ---- products */
 
-INLINE vector weights_at(const void *weights, int64_t place, int is_bf16) {
-    if (!is_bf16) return *(const vector *)((const float *)weights + place);
-    halves high = *(const halves *)((const uint16_t *)weights + place);
-    return (vector)(__builtin_convertvector(high, bits) << 16);
+/* a * b + c, rounded once. Without an instruction for it, the product and the sum are those of double precision; the
+   sum is rounded to odd, so that rounding it again does not err (Boldo and Melquiond 2008). */
+INLINE vector multiply_add(vector a, vector b, vector c) {
+#if LEVEL == 2
+    return (vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif LEVEL == 1
+    return (vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (vector)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    doubles product = __builtin_convertvector(a, doubles) * __builtin_convertvector(b, doubles);
+    doubles addend = __builtin_convertvector(c, doubles), sum = product + addend, back = sum - product;
+    doubles error = (product - (sum - back)) + (addend - back);
+    long_bits is_inexact = (error > 0.0) | (error < 0.0), is_beyond = ((long_bits)error ^ (long_bits)sum) < 0;
+    long_bits odd = ((long_bits)sum + (is_inexact & is_beyond)) | (is_inexact & 1);
+    return __builtin_convertvector((doubles)odd, vector);
+#endif
+}
+
+INLINE vector spread(float x) { return x - (vector){0}; }
+
+/* Weights of so many vectors of outputs. In bf16, 32 bits have the weights of two outputs that are 16 apart. */
+INLINE void load_weights(vector *weights, const void *panel, int64_t place, int vectors, int is_bf16) {
+    if (!is_bf16) {
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) weights[v] = *(const vector *)((const float *)panel + place + v * LANES);
+        return;
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+        int pair = v / GROUP * GROUP + v % (GROUP / 2) * 2, is_high = v % GROUP >= GROUP / 2;
+        bits both = *(const bits *)((const uint16_t *)panel + place + pair * LANES);
+        if (is_high) weights[v] = (vector)(both & 0xffff0000u);
+        else weights[v] = (vector)(both << 16);
+    }
 }
 
 /* The outputs of so many rows by so many vectors of a panel; both numbers are constants where this is inlined. */
@@ -197,13 +241,12 @@ INLINE void block(const struct operation *op, const void *panel, int64_t panel_w
     int64_t place = first, size = op->size;
     for (int64_t k = 0; k < size; k++, place += panel_width) {
         vector weights[8];
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) weights[v] = weights_at(panel, place + v * LANES, is_bf16);
+        load_weights(weights, panel, place, vectors, is_bf16);
 #pragma GCC unroll 4
         for (int row = 0; row < rows; row++) {
-            float x = inputs[row][k];
+            vector x = spread(inputs[row][k]);
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; v++) sums[row][v] = sums[row][v] + weights[v] * x;
+            for (int v = 0; v < vectors; v++) sums[row][v] = multiply_add(weights[v], x, sums[row][v]);
         }
     }
 #pragma GCC unroll 4
@@ -218,32 +261,33 @@ INLINE void block(const struct operation *op, const void *panel, int64_t panel_w
         }
 }
 
-/* A panel for some rows: as many vectors at once as there are registers for their sums. */
-#define ROWS_OF_PANEL(ROWS, MOST)                                                                              \
-    static void NAMED(panel_, ROWS)(const struct operation *op, const void *panel, int64_t width,              \
-                                    float *const *inputs, float *const *outputs, const float *bias) {          \
-        for (int64_t first = 0; first < width;) {                                                              \
-            int64_t left = (width - first) / LANES;                                                            \
-            int vectors = left >= 8 && MOST >= 8 ? 8 : left >= 4 && MOST >= 4 ? 4 : left >= 2 && MOST >= 2 ? 2 : 1; \
-            switch (2 * vectors + (op->is_bf16 != 0)) {                                                        \
-            case 16: if (MOST >= 8) block(op, panel, width, first, inputs, outputs, bias, ROWS, 8, 0); break;  \
-            case 17: if (MOST >= 8) block(op, panel, width, first, inputs, outputs, bias, ROWS, 8, 1); break;  \
-            case 8: block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST >= 4 ? 4 : 1, 0); break;  \
-            case 9: block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST >= 4 ? 4 : 1, 1); break;  \
-            case 4: block(op, panel, width, first, inputs, outputs, bias, ROWS, 2, 0); break;                  \
-            case 5: block(op, panel, width, first, inputs, outputs, bias, ROWS, 2, 1); break;                  \
-            case 2: block(op, panel, width, first, inputs, outputs, bias, ROWS, 1, 0); break;                  \
-            case 3: block(op, panel, width, first, inputs, outputs, bias, ROWS, 1, 1); break;                  \
-            }                                                                                                  \
-            first += vectors * LANES;                                                                          \
-        }                                                                                                      \
+/* A panel for some rows: at most so many vectors at once as there are registers for their sums. */
+#define ROWS_OF_PANEL(ROWS, MOST)                                                                             \
+    static void NAMED(panel_, ROWS)(const struct operation *op, const void *panel, int64_t width,             \
+                                    float *const *inputs, float *const *outputs, const float *bias) {         \
+        for (int64_t first = 0; first < width;) {                                                             \
+            int64_t left = (width - first) / LANES;                                                           \
+            int vectors = MOST <= GROUP || left >= MOST ? MOST : GROUP;                                       \
+            if (vectors == MOST && op->is_bf16) block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST, 1); \
+            else if (vectors == MOST) block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST, 0);   \
+            else if (op->is_bf16) block(op, panel, width, first, inputs, outputs, bias, ROWS, GROUP, 1);      \
+            else block(op, panel, width, first, inputs, outputs, bias, ROWS, GROUP, 0);                       \
+            first += vectors * LANES;                                                                         \
+        }                                                                                                     \
     }
 
 #if LEVEL == 2
+#define BF16_ROWS 4
 ROWS_OF_PANEL(1, 4)
 ROWS_OF_PANEL(2, 4)
 ROWS_OF_PANEL(4, 4)
+#elif LEVEL == 1
+#define BF16_ROWS 2 /* for more there are too few registers */
+ROWS_OF_PANEL(1, 8)
+ROWS_OF_PANEL(2, 4)
+ROWS_OF_PANEL(4, 2)
 #else
+#define BF16_ROWS 1
 ROWS_OF_PANEL(1, 8)
 ROWS_OF_PANEL(2, 4)
 ROWS_OF_PANEL(4, 2)
@@ -266,7 +310,8 @@ static void product(const struct task *task, const struct operation *op, int thr
         const float *bias = op->bias ? op->bias + first : 0;
         for (int64_t i = 0; i < task->n;) {
             float *inputs[4], *outputs[4];
-            int64_t rows = task->n - i >= 4 ? 4 : task->n - i >= 2 ? 2 : 1;
+            int64_t left_rows = task->n - i, most = op->is_bf16 ? BF16_ROWS : 4;
+            int64_t rows = left_rows >= 4 && most >= 4 ? 4 : left_rows >= 2 && most >= 2 ? 2 : 1;
             for (int64_t r = 0; r < rows; r++) {
                 inputs[r] = row_of(task, i + r) + op->input;
                 outputs[r] = output_of(task, op, i + r) + first;
@@ -343,6 +388,35 @@ static void rotate(float *x, const float *cosines, const float *sines, int64_t s
     }
 }
 
+/* The scores of a block of PANEL tokens: queries (head_size) times keys (head_size, PANEL). */
+INLINE void score_block(const float *query, const float *keys, float *scores, int64_t size, float scale) {
+    vector sums[PANEL / LANES];
+#pragma GCC unroll 16
+    for (int v = 0; v < PANEL / LANES; v++) sums[v] = (vector){0};
+    for (int64_t d = 0; d < size; d++, keys += PANEL) {
+        vector of_query = spread(query[d]);
+#pragma GCC unroll 16
+        for (int v = 0; v < PANEL / LANES; v++)
+            sums[v] = multiply_add(*(const vector *)(keys + v * LANES), of_query, sums[v]);
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < PANEL / LANES; v++) *(vector *)(scores + v * LANES) = sums[v] * scale;
+}
+
+/* So many vectors of the sum over n tokens of a head's values (n, width), each by its share. */
+INLINE void add_values(const float *values, const float *shares, float *output, int64_t n, int64_t width, float total,
+                       int vectors) {
+    vector sums[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) sums[v] = (vector){0};
+    for (int64_t p = 0; p < n; p++, values += width)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sums[v] = multiply_add(*(const vector *)(values + v * LANES), spread(shares[p]), sums[v]);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) *(vector *)(output + v * LANES) = sums[v] / total;
+}
+
 static void attend(const struct task *task, const struct operation *op, int64_t i, int64_t group, float *scores) {
     int64_t position = task->lengths[task->rows[i]], room = task->room, width = op->width, size = op->head_size;
     int64_t place = (op->layer * task->sequences + task->rows[i]) * op->groups + group, shared = op->heads / op->groups;
@@ -355,64 +429,77 @@ static void attend(const struct task *task, const struct operation *op, int64_t 
         for (int64_t head = 0; head < shared; head++)
             rotate(queries + head * width, cosines + position * size, sines + position * size, size);
     }
-    for (int64_t d = 0; d < size; d++) keys[d * room + position] = key[d];
+    float *of_block = keys + position / PANEL * PANEL * size + position % PANEL;
+    for (int64_t d = 0; d < size; d++) of_block[d * PANEL] = key[d];
     memcpy(values + position * width, value, width * sizeof(float));
     int64_t n = position + 1;
     for (int64_t head = 0; head < shared; head++) {
-        const float *query = queries + head * width;
         float *output = row + op->output + (group * shared + head) * width;
-        for (int64_t first = 0; first < n; first += PANEL) { /* room is a multiple of 16 */
-            int64_t left = room - first, vectors = (left < PANEL ? left : PANEL) / LANES;
-            vector sums[PANEL / LANES];
-            for (int64_t v = 0; v < vectors; v++) sums[v] = (vector){0};
-            for (int64_t d = 0; d < size; d++) {
-                const float *of_d = keys + d * room + first;
-                for (int64_t v = 0; v < vectors; v++) sums[v] += *(const vector *)(of_d + v * LANES) * query[d];
-            }
-            for (int64_t v = 0; v < vectors; v++) *(vector *)(scores + first + v * LANES) = sums[v] * op->scale;
-        }
+        for (int64_t first = 0; first < n; first += PANEL)
+            score_block(queries + head * width, keys + first * size, scores + first, size, op->scale);
         float highest = scores[0];
         for (int64_t p = 1; p < n; p++) highest = scores[p] > highest ? scores[p] : highest;
         for (int64_t p = 0; p < n; p++) scores[p] = exponential(scores[p] - highest);
         float total = sum_of(scores, n, 0.0f, 0);
-        for (int64_t first = 0; first < width; first += LANES) *(vector *)(output + first) = (vector){0};
         int64_t first = 0;
-        for (; first + 4 * LANES <= width; first += 4 * LANES) {
-            vector sums[4] = {{0}};
-            for (int64_t p = 0; p < n; p++)
-                for (int v = 0; v < 4; v++)
-                    sums[v] += *(const vector *)(values + p * width + first + v * LANES) * scores[p];
-            for (int v = 0; v < 4; v++) *(vector *)(output + first + v * LANES) = sums[v] / total;
-        }
-        for (; first < width; first += LANES) {
-            vector sum = {0};
-            for (int64_t p = 0; p < n; p++) sum += *(const vector *)(values + p * width + first) * scores[p];
-            *(vector *)(output + first) = sum / total;
-        }
+        for (; first + 4 * LANES <= width; first += 4 * LANES)
+            add_values(values + first, scores, output + first, n, width, total, 4);
+        for (; first < width; first += LANES) add_values(values + first, scores, output + first, n, width, total, 1);
     }
 }
 
 /* ---- the choice of a token, in double precision, as trainer.inference.sampling has it */
 
+INLINE float allowed(const float *logits, const uint8_t *barred, int64_t i) {
+    return barred[i] ? -__builtin_inff() : logits[i];
+}
+
+/* The first of the highest logits that are not barred; the first NaN is higher than all numbers. */
+static int64_t likeliest(const float *logits, const uint8_t *barred, int64_t n) {
+    vector highest = spread(-__builtin_inff());
+    bits places = {0}, are_nan = {0};
+    int64_t whole = n / LANES * LANES, best = 0;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        bits is_barred = (bits)(__builtin_convertvector(*(const bytes *)(barred + i), bits) != 0);
+        bits x = ((bits)spread(-__builtin_inff()) & is_barred) | (*(const bits *)(logits + i) & ~is_barred);
+        bits is_higher = (bits)((vector)x > highest);
+        highest = (vector)((x & is_higher) | ((bits)highest & ~is_higher));
+        places = ((bits){0} + (uint32_t)i & is_higher) | (places & ~is_higher);
+        are_nan |= (bits)((vector)x != (vector)x);
+    }
+    float high = -__builtin_inff();
+    int has_nan = 0;
+    for (int lane = 0; lane < LANES; lane++) {
+        int64_t place = places[lane] + (uint32_t)lane;
+        if (highest[lane] > high || (highest[lane] == high && place < best)) high = highest[lane], best = place;
+        has_nan |= are_nan[lane] != 0;
+    }
+    for (int64_t i = whole; i < n; i++) {
+        float x = allowed(logits, barred, i);
+        if (x > high) high = x, best = i;
+        has_nan |= x != x;
+    }
+    for (int64_t i = 0; i < n && has_nan; i++)
+        if (allowed(logits, barred, i) != allowed(logits, barred, i)) return i;
+    return high == -__builtin_inff() ? 0 : best;
+}
+
 static int64_t choose(const float *logits, const uint8_t *barred, double temperature, double draw, int64_t n,
                       double *weights) {
-    int64_t best = 0;
-    double highest = -__builtin_inf();
-    for (int64_t i = 0; i < n; i++) {
-        double x = barred[i] ? -__builtin_inf() : (double)logits[i];
-        weights[i] = x;
-        if (x > highest || (x != x && highest == highest)) highest = x, best = i; /* the first NaN is the highest */
-    }
+    int64_t best = likeliest(logits, barred, n);
     if (temperature == 0.0) return best;
+    double highest = allowed(logits, barred, best), divisor = temperature < 1e-6 ? 1e-6 : temperature, total = 0.0;
     if (!(highest - highest == 0.0)) return n - 1;
-    double divisor = temperature < 1e-6 ? 1e-6 : temperature;
-    for (int64_t i = 0; i < n; i++) weights[i] = exponential_of_double((weights[i] - highest) / divisor);
-    double total = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        weights[i] = exponential_of_double(((double)allowed(logits, barred, i) - highest) / divisor);
     for (int64_t i = 0; i < n; i++) weights[i] = total += weights[i];
-    double bound = draw * total;
-    int64_t chosen = 0;
-    while (chosen < n - 1 && weights[chosen] <= bound) chosen++;
-    return chosen;
+    int64_t low = 0, high = n - 1; /* the first whose sum is above the bound, or the last one */
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (weights[middle] > draw * total) high = middle;
+        else low = middle + 1;
+    }
+    return low;
 }
 
 /* ---- a step */
@@ -482,8 +569,9 @@ static void operate(const struct task *task, const struct operation *op, const i
     }
 }
 
-static void read_tokens(struct task *task, const int64_t *ids, int thread) {
+static void read_tokens(struct task *task, const int64_t *ids, int needs_logits, int thread) {
     for (int64_t i = 0; i < task->n_operations; i++) {
+        if (task->operations[i].output < 0 && !needs_logits) continue;
         operate(task, task->operations + i, ids, thread);
         wait(task);
     }
@@ -491,13 +579,13 @@ static void read_tokens(struct task *task, const int64_t *ids, int thread) {
         for (int64_t i = 0; i < task->n; i++) task->lengths[task->rows[i]]++;
 }
 
-/* Read the first ids if the task says so, then choose up to `steps` tokens of each sequence, and read all but the last
-   ones. Ends after the step in which a sequence chose `end_id`. Each thread makes this call, with a number of its own. */
+/* Read the first ids, then choose up to `steps` tokens of each sequence, and read all but the last ones. Ends after the step in which a sequence chose `end_id`. Each thread makes this call, with a number of its own. */
 EXPORTED void NAMED(step_run_, LEVEL)(struct task *task, int thread) {
-    if (task->reads_first) read_tokens(task, task->ids, thread);
+    for (int32_t i = 0; i < task->reads; i++)
+        read_tokens(task, task->ids + i * task->n, i + 1 == task->reads, thread);
     for (int64_t step = 0; step < task->steps; step++) {
-        int64_t *chosen = task->ids + (step + 1) * task->n;
-        if (step) read_tokens(task, chosen - task->n, thread);
+        int64_t *chosen = task->ids + (task->reads + step) * task->n;
+        if (step) read_tokens(task, chosen - task->n, 1, thread);
         for (int64_t i = thread; i < task->n; i += task->threads)
             chosen[i] = choose(task->logits + task->rows[i] * task->logits_floats, task->barred[i], task->temperatures[i],
                                task->draws[i * task->steps + step], task->vocabulary,

@@ -92,19 +92,19 @@ def test_growing_prefix__costs_a_step_for_each_token(name: str, monkeypatch: pyt
     assert read == [1] * (len(text) + 2), "a corrected end costs one step"
 
 
-def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay() -> None:
-    model, nothing, few = model_of("gpt2"), PrefixCache(0), PrefixCache(90_000)
+def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "builds", tuple)  # without a compiled step, each step is a call of the model
+    model, nothing, few = model_of("gpt2"), PrefixCache(0), PrefixCache(40_000)
     read = count_tokens(model)
     for n in range(1, POSITIONS):
         assert suggest(model, "a" * n, cache=nothing) == suggest(model, "a" * n)
         suggest(model, "a" * n, cache=few)
     del read[:]
     suggest(model, "a" * (POSITIONS - 1), cache=few)
-    assert read == [], "the whole was there"
     suggest(model, "a", cache=few)
     assert nothing.memory_bytes == 0
-    assert 0 < few.memory_bytes <= 90_000
-    assert read[:1] == [1], "of the oldest nothing was"
+    assert 0 < few.memory_bytes <= 40_000
+    assert read == [1, 1], "the whole was there; of the oldest nothing was"
     recurrent, many, one = model_of("gru"), PrefixCache(), PrefixCache()
     for n in range(300):
         suggest(recurrent, "abcdefgh"[n % 8] + "abcdefgh"[n // 8 % 8] + "abcdefgh"[n // 64], cache=many)
