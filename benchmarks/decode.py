@@ -30,6 +30,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Gpt2Config, RnnConfig
 from trainer.inference.generation import generate
+from trainer.models.threads import MIN_READ_BYTES
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import default_threads
 
@@ -68,12 +69,20 @@ class _Subject(NamedTuple):
         """Return the bytes of the weights that a token needs, in the precision of one of our contestants."""
         return self.weights * (_BF16_BYTES if ours == "ours bf16" else _FLOAT_BYTES)
 
+    def threads(self, ours: str) -> int:
+        """Return the threads of one of our contestants on a quiet machine."""
+        return 1 if self.read_bytes(ours) < MIN_READ_BYTES else min(2, default_threads())
+
+    def reads(self, ours: str) -> str:
+        """Return the name of the contestant that only reads what one of ours reads, by as many threads."""
+        return f"{ours.replace('ours', 'plain reads')} {self.threads(ours)}"
+
 
 def decode_rows(lab: Lab, is_quick: bool, only: Collection[str] = ()) -> list[Row]:
-    """Measure all models, or only some. A quick measurement has recurrent models of one width."""
+    """Measure all models, or only some. A quick measurement of all has recurrent models of one width."""
     rounds, rows = 2 if is_quick else 7, list[Row]()
     reads = compiled(lab.folder)
-    sizes = {**recurrent_sizes((256,) if is_quick else (128, 256, 512)), **transformer_sizes()}
+    sizes = {**recurrent_sizes((256,) if is_quick and not only else (128, 256, 512)), **transformer_sizes()}
     for name, size in sizes.items():
         if only and name not in only:
             continue
@@ -162,17 +171,11 @@ def _measured(subject: _Subject, names: Collection[str], reads: Path | None, rou
             )
             running.enter_context(contestants[name])
         for ours in ("ours", "ours bf16"):
-            for name, threads in _reads(ours).items() if reads and ours in names else ():
-                words = [str(reads), str(subject.read_bytes(ours)), str(threads)]
-                contestants[name] = Contestant("benchmarks.plain_reads", words)
-                running.enter_context(contestants[name])
+            if reads and ours in names:
+                words = [str(reads), str(subject.read_bytes(ours)), str(subject.threads(ours))]
+                contestants[subject.reads(ours)] = Contestant("benchmarks.plain_reads", words)
+                running.enter_context(contestants[subject.reads(ours)])
         return in_turns(contestants, rounds)
-
-
-def _reads(ours: str) -> dict[str, int]:
-    """Return the contestants that only read what ours reads, with their threads."""
-    kind = ours.replace("ours", "plain reads")
-    return {f"{kind} {threads}": threads for threads in sorted({1, min(2, default_threads())})}
 
 
 def _fastest(turns: Turns, names: Collection[str]) -> str:
@@ -180,10 +183,10 @@ def _fastest(turns: Turns, names: Collection[str]) -> str:
 
 
 def _read_rows(subject: _Subject, turns: Turns, ours: str, goal: float) -> list[Row]:
-    """Compare ours with the faster of its plain reads; without a C compiler there is only its speed."""
-    case = f"decode-{subject.name}"
-    if reads := _reads(ours).keys() & turns.figures.keys():
-        row = compared(case, turns, ours, limit := _fastest(turns, reads), goal)
+    """Compare ours with plain reads by as many threads; without a C compiler there is only its speed."""
+    case, limit = f"decode-{subject.name}", subject.reads(ours)
+    if limit in turns.figures:
+        row = compared(case, turns, ours, limit, goal)
         gigabytes = turns.median(limit) * subject.read_bytes(ours) / 1e9
         return [changed(row, details={**row.details, "GB per second": gigabytes})]
     no_limit = f"{case}: {ours}, no limit without a C compiler"
@@ -191,8 +194,7 @@ def _read_rows(subject: _Subject, turns: Turns, ours: str, goal: float) -> list[
 
 
 def _against(subject: _Subject, turns: Turns, ours: str, rival: str, goal: float | None) -> Row:
-    reads = _reads(ours).keys() & turns.figures.keys()
-    limit = turns.median(_fastest(turns, reads)) if reads else None
+    limit = turns.median(subject.reads(ours)) if subject.reads(ours) in turns.figures else None
     return compared(f"decode-{subject.name}", turns, ours, rival, goal, limit=limit, limited_by="plain reads")
 
 

@@ -31,7 +31,7 @@ from trainer.models.steps import Floats, ModelState, Steps, concatenate_states
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 12
-_MAX_STEPS, _CHUNK_SECONDS, _MIN_SECONDS = 1 << 10, 0.05, 1e-6
+_FIRST_STEPS, _MAX_STEPS, _CHUNK_SECONDS, _MIN_SECONDS = 8, 1 << 10, 0.05, 1e-6
 _FEW_TOKENS = 16
 """Tokens of a transformer's prompt that steps read sooner than a forward pass."""
 _CONTEXT_TOKENS = 256
@@ -119,18 +119,18 @@ def generate_together(
 
 
 class _Pace:
-    """The number of tokens that C chooses in a call: one at first, then as many as take 50 ms.
+    """The number of tokens that C chooses in a call: few at first, then as many as take 50 ms.
 
     Between two calls, withdrawn requests end.
     """
 
     def __init__(self) -> None:
-        self.steps = 1
+        self.steps = _FIRST_STEPS
 
     def add(self, steps: int, seconds: float) -> None:
         """Add a call that took so long."""
         in_time = int(steps * _CHUNK_SECONDS / max(seconds, _MIN_SECONDS))
-        self.steps = max(1, min(_MAX_STEPS, 2 * self.steps, in_time))
+        self.steps = max(1, min(_MAX_STEPS, _FIRST_STEPS * self.steps, in_time))
 
 
 class _Options(NamedTuple):
