@@ -23,7 +23,7 @@ from benchmarks.limits import operations, sampling_products
 from benchmarks.parity import greedy_differences
 from benchmarks.plain_reads import compiled
 from benchmarks.rows import Row, compared, print_rows
-from benchmarks.turns import Contestant, Turns, in_turns
+from benchmarks.turns import Contestant, Turns, in_turns, products_alone
 from trainer.api import Model
 from trainer.config.settings import load_settings
 from trainer.contracts.base import changed
@@ -112,7 +112,7 @@ def _many_row(subject: _Subject, rounds: int) -> Row:
     """Compare many sequences at once with the loop, which samples one after the other."""
     turns = _measured(subject, [_MANY, _LSTM_LOOP], None, rounds)
     products = f"sampling-{SEQUENCES}"
-    with Contestant("benchmarks.limits", [products]) as alone:
+    with products_alone(products) as alone:
         speed = in_turns({products: alone}, rounds).median(products)
     limit = SEQUENCES * speed / operations(sampling_products(SEQUENCES))
     case = f"decode-{subject.name}"

@@ -20,7 +20,7 @@ from benchmarks.lab import Lab, sentences, write_text
 from benchmarks.parity import surprisal_difference
 from benchmarks.rows import Row, compared
 from benchmarks.shapes import SHAPES
-from benchmarks.turns import Contestant, Turns, in_turns
+from benchmarks.turns import Contestant, Turns, in_turns, products_alone
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
@@ -126,7 +126,7 @@ def _measured(subject: _Subject, names: Sequence[str], rounds: int) -> Turns:
 
 def _limit(kind: str, rounds: int) -> float:
     """Measure a limit of this machine, per second."""
-    with Contestant("benchmarks.limits", [kind]) as limit:
+    with products_alone(kind) as limit:
         return in_turns({kind: limit}, rounds).median(kind)
 
 

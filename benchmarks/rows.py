@@ -17,6 +17,9 @@ from trainer.system.hardware import cpu_name, instruction_set
 
 _LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "sentencepiece", "minicons", "accelerate", "arq", "redis")
 
+_MAX_SHARE_OF_LIMIT = 1.05
+"""Measurements vary by some per cent."""
+
 
 class Row(Frozen):
     """A measured figure and its goal."""
@@ -36,13 +39,19 @@ class Row(Frozen):
     limited_by: str = ""
 
     @property
+    def exceeds_limit(self) -> bool:
+        """True if the limit is wrong: nothing is faster than its limit."""
+        return self.share_of_limit > _MAX_SHARE_OF_LIMIT
+
+    @property
     def verdict(self) -> Literal["", "ok", "LIMIT", "MISSED"]:
-        """LIMIT: the goal is beyond the limit of this machine."""
+        """LIMIT: the goal is beyond the limit of this machine. A wrong limit excuses no miss."""
         if self.goal is None:
             return ""
         if self._reaches(self.value, self.goal):
             return "ok"
-        return "MISSED" if self.limit is None or self._reaches(self.limit, self.goal) else "LIMIT"
+        is_excused = self.limit is not None and not self._reaches(self.limit, self.goal) and not self.exceeds_limit
+        return "LIMIT" if is_excused else "MISSED"
 
     @property
     def share_of_limit(self) -> float:
@@ -128,6 +137,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
         details = [f"{name} {_number(value)}" for name, value in row.details.items()]
         details += [f"others used {row.foreign_share:.0%}"] if row.foreign_share > 0.05 else []
         details += [f"{row.share_of_limit:.0%} of the speed of {row.limited_by}"] if row.limit else []
+        details += ["the limit is wrong"] if row.exceeds_limit else []
         table.add_row(row.case, f"{_number(row.value)} {row.unit}", goal, row.verdict, ", ".join(details))
     console.print(table)
 

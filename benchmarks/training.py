@@ -29,7 +29,7 @@ _GOALS: dict[str, tuple[tuple[str, str, float | None], ...]] = {
     ),
     "gpt2": (
         ("ours", "HF", 1.3),
-        ("ours gelu", "plain loop", 0.95),
+        ("ours gelu", "plain loop", 1.0),
         ("ours", "products", None),
         ("ours bf16", "HF", 1.5),
         ("ours bf16", "products bf16", None),
@@ -81,10 +81,13 @@ def _shape_rows(
     used |= {"own products", "own products bf16"} if has_bf16 else {"own products"}
     turns = in_turns({who: run for who, run in contestants.items() if who in used}, 3)
     flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
+    limits = {who for who in used if who.startswith("own products")}
+    if any(turns.ratio(who, _limit_of(who)) * flops > 1 for who in used if who.startswith("ours")):
+        turns = turns.with_faster(in_turns({who: contestants[who] for who in limits}, 3))
     speeds = {f"{who} tokens/s": turns.median(who) for who in turns.figures if who not in products}
     rows: list[Row] = []
     for who, other, goal in goals:
-        limit = "own products bf16" if who.endswith("bf16") else "own products"
+        limit = _limit_of(who)
         is_share = other in products
         rows.append(
             Row(
@@ -99,6 +102,10 @@ def _shape_rows(
             )
         )
     return rows
+
+
+def _limit_of(who: str) -> str:
+    return "own products bf16" if who.endswith("bf16") else "own products"
 
 
 def _our_speed(

@@ -11,6 +11,9 @@ from statistics import median
 from subprocess import PIPE, Popen
 from typing import NamedTuple
 
+from trainer.config.settings import load_settings
+from trainer.system.child_environment import tuned_environment
+
 MAX_FOREIGN_SHARE, MAX_TRIES = 0.12, 4
 """A slice is measured again while other programs use more of the processors, MAX_TRIES times at most."""
 
@@ -32,6 +35,11 @@ class Turns(NamedTuple):
     def ratio(self, name: str, other: str) -> float:
         """Return the median over the rounds of one contestant's figure divided by another's."""
         return median(a / b for a, b in zip(self.figures[name], self.figures[other], strict=True))
+
+    def with_faster(self, again: "Turns") -> "Turns":
+        """Return these turns, with the figures of contestants that were faster when they were measured again."""
+        faster = {name: found for name, found in again.figures.items() if again.median(name) > self.median(name)}
+        return Turns(self.figures | faster, max(self.foreign_share, again.foreign_share))
 
 
 def in_turns(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Turns:
@@ -102,9 +110,14 @@ class Contestant:
 def started_products(running: ExitStack, kind: str = "gemm", name: str = "products") -> dict[str, Contestant]:
     """Start products in fp32 and in bf16: of large matrices, or those of a shape in their own sizes."""
     return {
-        name + suffix: running.enter_context(Contestant("benchmarks.limits", [kind, precision]))
+        name + suffix: running.enter_context(products_alone(kind, precision))
         for suffix, precision in (("", "fp32"), (" bf16", "bf16"))
     }
+
+
+def products_alone(kind: str, precision: str = "fp32") -> Contestant:
+    """Start the products of `benchmarks.limits`, in the environment of the worker's children, as ours run."""
+    return Contestant("benchmarks.limits", [kind, precision], tuned_environment(load_settings()))
 
 
 def is_faster_in_bf16(products: Turns) -> bool:
