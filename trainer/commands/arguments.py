@@ -266,6 +266,7 @@ def run_command(words: Sequence[str]) -> int:
     terminal = Terminal(as_json="--json" in words[: _end_of_options(words)])
     try:
         parser = MtParser(words[0])  # imports the modules of the command
+        gc.freeze()  # a collection of the modules would take a tenth of a second
         gc.enable()
         return parser.commands.run(words, terminal)
     except (AppError, OSError) as error:

@@ -1,5 +1,6 @@
 """The `mt` command: train and use models from a terminal, by the same queue as the bot."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"mt {version('model-trainer')}\n")
         return 0
     gc.disable()  # it would take a tenth of the time of the imports; run_command enables it
+    atexit.register(gc.freeze)  # the interpreter collects at its end, though the system frees all memory at once
     try:
         from trainer.commands.arguments import run_command  # imports pydantic and rich, which the help does without
 
