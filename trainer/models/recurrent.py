@@ -10,7 +10,7 @@ from typing import assert_never
 
 import torch
 from torch import Tensor, nn
-from torch.nn import init
+from torch.nn import functional, init
 from torch.nn.utils import rnn
 
 from trainer.contracts.inference import GenerationPrecision
@@ -194,24 +194,29 @@ def _step_program(config: RnnConfig, weights: Mapping[str, Tensor], precision: G
     embedding, projection = weights["embedding.weight"], weights["projection.weight"]
     program = StepProgram(len(embedding), precision)
     program.states = [[program.floats(size) for _ in range(config.num_layers)] for _ in range(1 + (kind == Kind.LSTM))]
-    outputs, cells = program.states[0], program.states[-1]
-    gates = [program.floats(len(pad_parts(weights["layers.bias_ih_l0"], size))) for _ in range(1 + (kind == Kind.GRU))]
+    outputs, cells, is_gru = program.states[0], program.states[-1], kind == Kind.GRU
+    gates = [program.floats(len(pad_parts(weights["layers.bias_ih_l0"], size))) for _ in range(1 + is_gru)]
     source = program.floats(config.embedding_size)
     for layer in range(config.num_layers):
         of_input, of_output = (
             pad_parts(program.matrix(weights[f"layers.weight_{side}_l{layer}"]), size) for side in ("ih", "hh")
         )
         input_bias, output_bias = (pad_parts(weights[f"layers.bias_{side}_l{layer}"], size) for side in ("ih", "hh"))
-        if kind != Kind.GRU:  # whose gate of the new state multiplies the part of the last output
-            input_bias = input_bias + output_bias
+        # GRU's gate of the new state multiplies the part of the last output, which has its own bias therefore
+        bias = input_bias if is_gru else input_bias + output_bias
         if layer == 0 and len(embedding) * len(of_input) <= _MAX_GATES:
-            program.embed(program.matrix(embedding) @ of_input.t() + input_bias, gates[0])
-        else:
+            program.embed(_product(program.matrix(embedding), of_input.t()) + bias, gates[0])
+        elif is_gru or layer == 0:
             if layer == 0:
                 program.embed(program.matrix(embedding), source)
-            program.product(of_input, input_bias, source, gates[0])
-        bias_alone, adds = (output_bias, False) if kind == Kind.GRU else (None, True)
-        program.product(of_output, bias_alone, outputs[layer], gates[-1], adds=adds)
+            program.product(of_input, bias, source, gates[0])
+        if is_gru:
+            program.product(of_output, output_bias, outputs[layer], gates[1])
+        elif layer == 0:
+            program.product(of_output, None, outputs[0], gates[0], adds=True)
+        else:  # the last outputs of both layers lie side by side
+            of_both = torch.cat([functional.pad(of_input, [0, outputs[layer] - source - size]), of_output], dim=1)
+            program.product(of_both, bias, source, gates[0])
         other = cells[layer] if kind == Kind.LSTM else gates[-1]
         program.add(Operation(kind, outputs[layer], padded(size), input=gates[0], other=other))
         source = outputs[layer]
@@ -222,9 +227,14 @@ def _step_program(config: RnnConfig, weights: Mapping[str, Tensor], precision: G
     head_bias = weights["head_bias"]
     is_smaller = len(embedding) * size <= embedding.numel() + projection.numel()
     if is_smaller and precision == "fp32":  # one product instead of two
-        program.logits(embedding @ projection, embedding @ bias + head_bias, source)
+        program.logits(_product(embedding, projection), embedding @ bias + head_bias, source)
     else:
         projected = program.floats(config.embedding_size)
         program.product(projection, bias, source, projected)
         program.logits(embedding, head_bias, projected)
     return program
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply in double precision: rounded to floats, the products of different machines are almost always equal."""
+    return (left.detach().double() @ right.detach().double()).float()

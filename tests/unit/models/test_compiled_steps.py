@@ -1,7 +1,7 @@
 """The compiled step against the forward pass: any shape and state, any rows, in every build that this CPU runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from random import Random
 
@@ -28,6 +28,13 @@ from trainer.native.library import builds
 
 BUILDS = {each.name: each for each in builds()}
 PRECISIONS: list[GenerationPrecision] = ["fp32", "bf16", "fp32", "bf16"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_fixture() -> Iterator[None]:
+    """Several threads wait for each other in each operation, which takes long beside other tests."""
+    with using_threads(1):
+        yield
 
 
 def after(model: LanguageModel, lengths: Sequence[int], random: Random) -> tuple[ModelState, Tensor]:
@@ -138,8 +145,7 @@ def test_bf16__rounds_each_matrix_and_nothing_else(name: str, is_tied: bool) -> 
     compare(model.steps(state, logits, "bf16"), rounded, state, logits, random)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize(("rows", "threads"), [(1, 2), (2, 1), (7, 3)])
 @pytest.mark.parametrize("name", CAUSAL)
 def test_bits__are_those_of_one_row_and_thread_in_each_build(name: str, rows: int, threads: int) -> None:
     model = model_of(name)
@@ -152,7 +158,7 @@ def test_bits__are_those_of_one_row_and_thread_in_each_build(name: str, rows: in
         steps = CompiledSteps(program, BUILDS[build_name], model.initial_state(n), empty)
         read: list[Floats] = []
         with using_threads(count):
-            for token_id in (2, 5, 9, 8, 6, 5, 12, 11, 3, 2):
+            for token_id in (2, 5, 9, 8, 6):
                 steps.read([token_id] * n, range(n))
                 read.append(steps.logits.copy())
         expected = expected or read
