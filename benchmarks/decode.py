@@ -67,7 +67,7 @@ class _Subject(NamedTuple):
 
     def read_bytes(self, ours: str) -> int:
         """Return the bytes of the weights that a token needs, in the precision of one of our contestants."""
-        return self.weights * (_BF16_BYTES if ours == "ours bf16" else _FLOAT_BYTES)
+        return self.weights * (_BF16_BYTES if ours.endswith("bf16") else _FLOAT_BYTES)
 
     def threads(self, ours: str) -> int:
         """Return the threads of one of our contestants on a quiet machine."""
@@ -75,7 +75,7 @@ class _Subject(NamedTuple):
 
     def reads(self, ours: str) -> str:
         """Return the name of the contestant that only reads what one of ours reads, by as many threads."""
-        return f"{ours.replace('ours', 'plain reads')} {self.threads(ours)}"
+        return f"plain reads{' bf16' if ours.endswith('bf16') else ''} {self.threads(ours)}"
 
 
 def decode_rows(lab: Lab, is_quick: bool, only: Collection[str] = ()) -> list[Row]:
@@ -102,7 +102,7 @@ def _recurrent_rows(subject: _Subject, reads: Path | None, rounds: int) -> list[
     loop = f"nn.{subject.name.partition('-')[0].upper()} loop"
     is_lstm = loop == _LSTM_LOOP
     runtimes = [f"ONNX Runtime {threads}" for threads in RUNTIME_THREADS] if is_lstm else []
-    turns = _measured(subject, ["ours", loop, *runtimes], reads, rounds)
+    turns = _measured(subject, ["ours", *_steps("ours", reads), loop, *runtimes], reads, rounds)
     rows = _read_rows(subject, turns, "ours", _RECURRENT_SHARE)
     rows += [_against(subject, turns, "ours", loop, 12.0 if is_lstm else None)]
     return rows + ([_against(subject, turns, "ours", _fastest(turns, runtimes), 2.0)] if is_lstm else [])
@@ -124,7 +124,8 @@ def _transformer_rows(subject: _Subject, reads: Path | None, rounds: int) -> lis
     if _generates_in_bf16(subject.loaded):
         ours, rivals = [*ours, "ours bf16"], [*rivals, "generate bf16"]
         pairs += [("ours bf16", rival) for rival in rivals]
-    turns = _measured(subject, [*ours, *rivals], reads, rounds)
+    steps = [step for name in ours for step in _steps(name, reads)]
+    turns = _measured(subject, [*ours, *steps, *rivals], reads, rounds)
     rows = [row for name in ours for row in _read_rows(subject, turns, name, _TRANSFORMER_SHARE)]
     rows += [_against(subject, turns, *pair, _GENERATE_GOALS.get((subject.name, *pair))) for pair in pairs]
     model = Model(subject.name, subject.loaded.model, subject.loaded.tokenizer)
@@ -178,15 +179,20 @@ def _measured(subject: _Subject, names: Collection[str], reads: Path | None, rou
         return in_turns(contestants, rounds)
 
 
+def _steps(ours: str, reads: Path | None) -> list[str]:
+    """Return the contestant that chooses tokens without a request around them, if there is a C compiler."""
+    return [ours.replace("ours", "ours, step")] if reads else []
+
+
 def _fastest(turns: Turns, names: Collection[str]) -> str:
     return max(names, key=turns.median)
 
 
 def _read_rows(subject: _Subject, turns: Turns, ours: str, goal: float) -> list[Row]:
-    """Compare ours with plain reads by as many threads; without a C compiler there is only its speed."""
+    """Compare the step with plain reads by as many threads; without a C compiler return the speed of requests."""
     case, limit = f"decode-{subject.name}", subject.reads(ours)
     if limit in turns.figures:
-        row = compared(case, turns, ours, limit, goal)
+        row = compared(case, turns, ours.replace("ours", "ours, step"), limit, goal)
         gigabytes = turns.median(limit) * subject.read_bytes(ours) / 1e9
         return [changed(row, details={**row.details, "GB per second": gigabytes})]
     no_limit = f"{case}: {ours}, no limit without a C compiler"

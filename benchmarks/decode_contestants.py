@@ -26,9 +26,10 @@ from benchmarks.reference_tools import load_library_model, row_of
 from benchmarks.turns import repeated, serve
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, GenerationPrecision
 from trainer.export.graphs import GRAPH_FILE, state_names
-from trainer.inference.generation import GenerationJob, generate, generate_together
+from trainer.inference.generation import GenerationJob, generate, generate_together, read_prompt, steps_after
 from trainer.inference.model_files import load_model
 from trainer.models.base import LanguageModel
+from trainer.models.compiled_steps import Choices, CompiledSteps
 from trainer.models.recurrent import RecurrentModel
 from trainer.models.steps import Floats, ModelState
 from trainer.system.hardware import default_threads
@@ -89,6 +90,28 @@ def ours(precision: GenerationPrecision, folder: Path, new_tokens: int) -> Work:
     loaded = Loaded(*load_model(folder))
     request = loaded.request(new_tokens, precision=precision)
     return lambda: _steps(generate(*loaded, request, run_id="run", request_id="benchmark"))
+
+
+def step(precision: GenerationPrecision, folder: Path, new_tokens: int) -> Work:
+    """Count the tokens that the compiled step chooses, without the request around it."""
+    loaded = Loaded(*load_model(folder))
+    ids = read_prompt(loaded.tokenizer, loaded.prompt).ids
+    begun = steps_after(loaded.model, [ids], precision)
+    if not isinstance(begun, CompiledSteps):
+        raise TypeError("there is no compiled step")
+    draws, barred = (
+        torch.rand(1, new_tokens, dtype=torch.double),
+        torch.zeros(loaded.model.vocab_size, dtype=torch.bool),
+    )
+    temperature = loaded.request(1).temperature
+    choices = Choices(draws, torch.full((1,), temperature, dtype=torch.double), [barred], -1)
+
+    def write() -> int:
+        steps = begun.fork()
+        with loaded.model.computing("generation", 1, new_tokens, steps.read_bytes):
+            return len(steps.write(choices)[0])
+
+    return write
 
 
 def ours_at_once(folder: Path, new_tokens: int) -> Work:
@@ -186,6 +209,8 @@ def _steps(response: GenerateResponse) -> int:
 CONTESTANTS: Mapping[str, Callable[[Path, int], Work]] = {
     "ours": partial(ours, "fp32"),
     "ours bf16": partial(ours, "bf16"),
+    "ours, step": partial(step, "fp32"),
+    "ours, step bf16": partial(step, "bf16"),
     f"ours, {SEQUENCES} at once": ours_at_once,
     **{f"ours, first token after {tokens:,}": partial(first_token, tokens) for tokens in PROMPTS},
     **{f"nn.{layers} loop": loop for layers in ("LSTM", "GRU", "RNN")},

@@ -10,6 +10,7 @@ from benchmarks.parity import greedy_differences
 from trainer.api import Model
 from trainer.config.validation import parse
 from trainer.contracts.models import Gpt2Config, LlamaConfig, QwenConfig, RnnConfig
+from trainer.native.library import builds
 
 RECURRENT: dict[str, object] = {"embedding_size": 4, "hidden_size": 8, "num_layers": 2}
 LSTM = parse(RnnConfig, {**RECURRENT, "architecture": "lstm"})
@@ -22,6 +23,8 @@ GPT2 = Gpt2Config(num_layers=2, hidden_size=8, intermediate_size=32, num_attenti
 def test_recurrent_contestants__count_the_characters_of_a_request(architecture: str, tmp_path: Path) -> None:
     config = parse(RnnConfig, {**RECURRENT, "architecture": architecture})
     write_subject(tmp_path / "model", Size(config, 64))
+    if builds():
+        assert CONTESTANTS["ours, step"](tmp_path / "model", 20)() == 20
     names = ["ours", f"nn.{architecture.upper()} loop", "ONNX Runtime 1"]
     assert [CONTESTANTS[name](tmp_path / "model", 20)() for name in names] == [20, 20, 20]
     assert CONTESTANTS[f"ours, {SEQUENCES} at once"](tmp_path / "model", 3)() == 3 * SEQUENCES
