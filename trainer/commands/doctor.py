@@ -28,7 +28,7 @@ from trainer.services.health import GIB, Finding, check_data, check_torch
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
 
 _MIN_MEMORY = 2 * GIB
-_NO_STEP = "There is no compiled step, so PyTorch generates: small models up to ten times, large ones half as fast"
+_NO_STEP = "There is no compiled step, so PyTorch generates: ten times as long for small models, twice for large ones"
 _REMOTE = "MT_URL is set, so runs are on that server; the other checks are about this machine."
 
 
