@@ -27,6 +27,7 @@ from trainer.models.threads import using_threads
 from trainer.native.library import builds
 
 BUILDS = {each.name: each for each in builds()}
+compiled = pytest.mark.skipif(not BUILDS, reason="there is no compiled step: the set-up found no C compiler")
 PRECISIONS: list[GenerationPrecision] = ["fp32", "bf16", "fp32", "bf16"]
 
 
@@ -195,6 +196,7 @@ def test_choice__is_that_of_the_sampler(tokens: list[tuple[float, bool]], draw: 
             assert steps.write(choices) == [expected]
 
 
+@compiled
 @pytest.mark.parametrize("name", CAUSAL)
 def test_written_tokens__are_those_of_single_steps_up_to_an_end(name: str) -> None:
     model, random = model_of(name), Random(4)
@@ -216,6 +218,7 @@ def test_written_tokens__are_those_of_single_steps_up_to_an_end(name: str) -> No
     np.testing.assert_array_equal(at_once.logits, one_by_one.logits)
 
 
+@compiled
 def test_ids_and_tokens__out_of_bounds_are_refused() -> None:
     model = model_of("gpt2")
     steps = model.steps(*after(model, (POSITIONS,), Random(5)))
