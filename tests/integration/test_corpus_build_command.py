@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -51,7 +52,9 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
     local_texts(tmp_path)
     async with place(tmp_path) as here:
         started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 1000})
-        assert "orpora: local" in started.text and "direct messages" in started.text and started.is_ephemeral
+        # a short build may have ended before the answer is read
+        assert re.search("orpora( built)?: local", started.text)
+        assert "direct messages" in started.text and started.is_ephemeral
         text = shown_text((await here.message(here.ana, "· result")).payload)
         assert "✅ Corpora built: local" in text and "`/mt train corpus:local_kk_ipa`" in text
         assert [line.split() for line in text.splitlines() if line.strip().startswith("kk ")] == [
