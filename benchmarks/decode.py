@@ -27,9 +27,7 @@ from benchmarks.turns import Contestant, Turns, in_turns, products_alone
 from trainer.api import Model
 from trainer.config.settings import load_settings
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError
 from trainer.contracts.models import Gpt2Config, RnnConfig
-from trainer.inference.generation import generate
 from trainer.models.threads import MIN_READ_BYTES
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import default_threads
@@ -120,10 +118,8 @@ def _many_row(subject: _Subject, rounds: int) -> Row:
 
 
 def _transformer_rows(subject: _Subject, reads: Path | None, rounds: int) -> list[Row]:
-    ours, rivals, pairs = ["ours"], ["generate"], [("ours", "generate")]
-    if _generates_in_bf16(subject.loaded):
-        ours, rivals = [*ours, "ours bf16"], [*rivals, "generate bf16"]
-        pairs += [("ours bf16", rival) for rival in rivals]
+    ours, rivals = ["ours", "ours bf16"], ["generate", "generate bf16"]
+    pairs = [("ours", "generate"), *(("ours bf16", rival) for rival in rivals)]
     steps = [step for name in ours for step in _steps(name, reads)]
     turns = _measured(subject, [*ours, *steps, *rivals], reads, rounds)
     rows = [row for name in ours for row in _read_rows(subject, turns, name, _TRANSFORMER_SHARE)]
@@ -147,14 +143,6 @@ def _first_token_rows(subject: _Subject, rounds: int) -> list[Row]:
         )
         for tokens, name in names.items()
     ]
-
-
-def _generates_in_bf16(loaded: Loaded) -> bool:
-    try:
-        generate(*loaded, loaded.request(1, precision="bf16"), run_id="run", request_id="benchmark")
-    except AppError:
-        return False
-    return True
 
 
 def _measured(subject: _Subject, names: Collection[str], reads: Path | None, rounds: int) -> Turns:
