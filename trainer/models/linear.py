@@ -41,18 +41,16 @@ class Linear(nn.Linear):
 
 def _onednn_multiplies(inputs: Tensor, weight: Tensor) -> bool:
     """Return True for large products in 32 bits that are not traced: a traced graph runs on other machines."""
+    rows = inputs.numel() // max(1, inputs.shape[-1])
     return (
-        onednn_pays(inputs.numel() // max(1, inputs.shape[-1]), weight.numel())
+        MKL_LACKS_AVX512
+        and rows >= _MIN_ROWS
+        and rows * weight.numel() >= _MIN_MULTIPLICATIONS
         and inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
         and not _is_tracing()
     )
-
-
-def onednn_pays(rows: int, weights: int) -> bool:
-    """Return True if oneDNN multiplies so many rows by a matrix of so many weights faster than MKL."""
-    return MKL_LACKS_AVX512 and rows >= _MIN_ROWS and rows * weights >= _MIN_MULTIPLICATIONS
 
 
 class _OnednnLinear(Function):
