@@ -456,16 +456,17 @@ def _write(
     sequences = list(chain.from_iterable(groups))
     special_ids = model.vocabulary.special_ids
     ended = [row for row, token_id in enumerate(last or ()) if token_id == special_ids.line_end]
-    starts_line = bool(ended) and special_ids.line_start is not None
-    is_compiled = isinstance(steps, CompiledSteps) and all(group[0].job.options.are_plain for group in groups)
-    if last is not None and (starts_line or not is_compiled):
+    line_start = special_ids.line_start if ended else None
+    are_plain = all(group[0].job.options.are_plain for group in groups)
+    compiled = steps if isinstance(steps, CompiledSteps) and are_plain else None
+    if last is not None and (line_start is not None or compiled is None):
         with model.computing("generation", len(last), len(last), steps.read_bytes):
             steps.read(last, range(len(last)))
         last = None
-    if starts_line and special_ids.line_start is not None:
+    if line_start is not None:
         with model.computing("generation", len(ended), len(ended), steps.read_bytes):
-            steps.read([special_ids.line_start] * len(ended), ended)
-    if not (isinstance(steps, CompiledSteps) and is_compiled):
+            steps.read([line_start] * len(ended), ended)
+    if compiled is None:
         logits, ids = steps.logits, list[int]()
         for group in groups:
             ids += _sample(group, logits[len(ids) :])
@@ -481,7 +482,7 @@ def _write(
     )
     begin = perf_counter()
     with model.computing("generation", len(sequences), len(sequences) * count, steps.read_bytes):
-        chosen = steps.write(choices, last)
+        chosen = compiled.write(choices, last)
     pace.add(len(chosen[0]), perf_counter() - begin)
     for sequence, token_ids in zip(sequences, chosen, strict=True):
         sequence.extend(token_ids)

@@ -17,7 +17,7 @@ _MIN_ROOM_TOKENS = 64
 
 
 class Choices(NamedTuple):
-    """What the compiled step needs to choose the next tokens of n sequences."""
+    """Draws, temperatures and excluded tokens of n sequences, by which the compiled step chooses their next tokens."""
 
     draws: Tensor
     """(n, steps), in [0, 1), in double precision."""
@@ -147,10 +147,8 @@ class CompiledSteps(Steps):
         for layer in range(shape.layers):
             keys, values = (part.squeeze(0)[rows, order] for part in state[1 + 2 * layer : 3 + 2 * layer])
             missing = [0, 0, 0, 0, 0, self._room - longest]
-            blocks = functional.pad(keys, missing).view(
-                len(keys), -1, PANEL, *keys.shape[2:]
-            )  # (B, blocks, PANEL, groups, D)
-            self._keys[layer] = blocks.permute(0, 3, 1, 4, 2)
+            blocks = functional.pad(keys, missing).view(len(keys), -1, PANEL, *keys.shape[2:])
+            self._keys[layer] = blocks.permute(0, 3, 1, 4, 2)  # from (B, blocks, PANEL, groups, D)
             self._values[layer, :, :, :longest, : shape.head_size] = values.transpose(1, 2)
 
     def _make_room(self, shape: KeyValueShape, tokens: int) -> None:

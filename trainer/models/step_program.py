@@ -70,20 +70,18 @@ class StepProgram:
         adds: bool = False,
     ) -> None:
         """Multiply the numbers at an offset by a weight (outputs, inputs), after which they may add to the output."""
-        outputs, inputs = weight.shape
+        outputs, inputs = padded(len(weight), OUTPUTS), weight.shape[1]
         matrix = packed(weight.bfloat16() if self.precision == "bf16" else weight)
         self.read_bytes += matrix.nbytes
         self.add(
             Operation(
                 Kind.PRODUCT,
                 output,
-                padded(outputs, OUTPUTS),
+                outputs,
                 input=source,
                 size=inputs,
                 weights=self._address(matrix),
-                bias=self._address(
-                    None if bias is None else functional.pad(bias, [0, padded(outputs, OUTPUTS) - outputs])
-                ),
+                bias=self._address(None if bias is None else functional.pad(bias, [0, outputs - len(bias)])),
                 activation=activation,
                 is_bf16=self.precision == "bf16",
                 adds=adds,

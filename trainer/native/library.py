@@ -22,7 +22,7 @@ _ADDRESSES, _ARRIVED_BYTES, _WRITTEN_OFFSET = 12, 8, struct.calcsize("@13P10q")
 
 
 class Kind(IntEnum):
-    """What an operation does."""
+    """The computation of an operation."""
 
     EMBED = 0
     PRODUCT = 1
