@@ -261,12 +261,12 @@ INLINE void block(const struct operation *op, const void *panel, int64_t panel_w
         }
 }
 
-/* A panel for some rows: at most so many vectors at once as there are registers for their sums. */
+/* Outputs of a panel for some rows: at most so many vectors at once as there are registers for their sums. */
 #define ROWS_OF_PANEL(ROWS, MOST)                                                                             \
-    static void NAMED(panel_, ROWS)(const struct operation *op, const void *panel, int64_t width,             \
-                                    float *const *inputs, float *const *outputs, const float *bias) {         \
-        for (int64_t first = 0; first < width;) {                                                             \
-            int64_t left = (width - first) / LANES;                                                           \
+    static void NAMED(panel_, ROWS)(const struct operation *op, const void *panel, int64_t width, int64_t first, \
+                                    int64_t end, float *const *inputs, float *const *outputs, const float *bias) { \
+        while (first < end) {                                                                                 \
+            int64_t left = (end - first) / LANES;                                                             \
             int vectors = MOST <= GROUP || left >= MOST ? MOST : GROUP;                                       \
             if (vectors == MOST && op->is_bf16) block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST, 1); \
             else if (vectors == MOST) block(op, panel, width, first, inputs, outputs, bias, ROWS, MOST, 0);   \
@@ -300,12 +300,11 @@ INLINE float *output_of(const struct task *task, const struct operation *op, int
 }
 
 /* Weights are panels of PANEL outputs, the last one narrower: (panel, input, output of the panel). */
-static void product(const struct task *task, const struct operation *op, int thread) {
-    int64_t panels = (op->outputs + PANEL - 1) / PANEL;
-    int64_t begin = panels * thread / task->threads, end = panels * (thread + 1) / task->threads;
+static void product(const struct task *task, const struct operation *op, int64_t begin, int64_t end) {
     int64_t number_bytes = op->is_bf16 ? 2 : 4;
-    for (int64_t p = begin; p < end; p++) {
-        int64_t first = p * PANEL, left = op->outputs - first, width = left < PANEL ? left : PANEL;
+    for (int64_t first = begin / PANEL * PANEL; first < end; first += PANEL) {
+        int64_t left = op->outputs - first, width = left < PANEL ? left : PANEL;
+        int64_t from = begin > first ? begin - first : 0, to = end - first < width ? end - first : width;
         const void *panel = (const char *)op->weights + first * op->size * number_bytes;
         const float *bias = op->bias ? op->bias + first : 0;
         for (int64_t i = 0; i < task->n;) {
@@ -316,11 +315,11 @@ static void product(const struct task *task, const struct operation *op, int thr
                 inputs[r] = row_of(task, i + r) + op->input;
                 outputs[r] = output_of(task, op, i + r) + first;
             }
-            if (rows == 4) panel_4(op, panel, width, inputs, outputs, bias);
-            else if (rows == 2) panel_2(op, panel, width, inputs, outputs, bias);
-            else panel_1(op, panel, width, inputs, outputs, bias);
+            if (rows == 4) panel_4(op, panel, width, from, to, inputs, outputs, bias);
+            else if (rows == 2) panel_2(op, panel, width, from, to, inputs, outputs, bias);
+            else panel_1(op, panel, width, from, to, inputs, outputs, bias);
             if (op->activation)
-                for (int64_t r = 0; r < rows; r++) activate(outputs[r], width, op->activation);
+                for (int64_t r = 0; r < rows; r++) activate(outputs[r] + from, to - from, op->activation);
             i += rows;
         }
     }
@@ -362,6 +361,20 @@ INLINE float sum_of(const float *x, int64_t n, float middle, int squares) {
     }
     for (int half = 8; half; half /= 2)
         for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
+/* The highest of the numbers, in 16 lanes; NaN is no number. */
+INLINE float highest_of(const float *x, int64_t n) {
+    float lanes[16];
+    for (int lane = 0; lane < 16; lane++) lanes[lane] = -__builtin_inff();
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int lane = 0; lane < 16; lane++) lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+    for (int lane = 0; lane < n - i; lane++) lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+    for (int half = 8; half; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
     return lanes[0];
 }
 
@@ -417,8 +430,9 @@ INLINE void add_values(const float *values, const float *shares, float *output, 
     for (int v = 0; v < vectors; v++) *(vector *)(output + v * LANES) = sums[v] / total;
 }
 
-static void attend(const struct task *task, const struct operation *op, int64_t i, int64_t group, float *scores) {
-    int64_t position = task->lengths[task->rows[i]], room = task->room, width = op->width, size = op->head_size;
+static void attend(const struct task *task, const struct operation *op, int64_t i, int64_t group, int64_t read,
+                   float *scores) {
+    int64_t position = task->lengths[task->rows[i]] + read, room = task->room, width = op->width, size = op->head_size;
     int64_t place = (op->layer * task->sequences + task->rows[i]) * op->groups + group, shared = op->heads / op->groups;
     float *keys = task->keys + place * size * room, *values = task->values + place * room * width;
     float *row = row_of(task, i), *queries = row + op->input + group * shared * width;
@@ -437,8 +451,7 @@ static void attend(const struct task *task, const struct operation *op, int64_t 
         float *output = row + op->output + (group * shared + head) * width;
         for (int64_t first = 0; first < n; first += PANEL)
             score_block(queries + head * width, keys + first * size, scores + first, size, op->scale);
-        float highest = scores[0];
-        for (int64_t p = 1; p < n; p++) highest = scores[p] > highest ? scores[p] : highest;
+        float highest = highest_of(scores, n);
         for (int64_t p = 0; p < n; p++) scores[p] = exponential(scores[p] - highest);
         float total = sum_of(scores, n, 0.0f, 0);
         int64_t first = 0;
@@ -521,32 +534,32 @@ static void wait(const struct task *task) {
     }
 }
 
-static void operate(const struct task *task, const struct operation *op, const int64_t *ids, int thread) {
+static void operate(const struct task *task, const struct operation *op, const int64_t *ids, int64_t read, int thread) {
     int threads = task->threads;
-    int64_t part = (op->outputs / 16 + threads - 1) / threads * 16; /* of the numbers of a row, for cells and gates */
-    int64_t begin = part * thread < op->outputs ? part * thread : op->outputs;
-    int64_t end = begin + part < op->outputs ? begin + part : op->outputs;
+    int64_t parts = (op->outputs + 31) / 32; /* the outputs of a row are divided among the threads by parts of 32 */
+    int64_t begin = parts * thread / threads * 32, end = parts * (thread + 1) / threads * 32;
+    end = end < op->outputs ? end : op->outputs;
     if (op->kind == PRODUCT) {
-        product(task, op, thread);
+        product(task, op, begin, end);
         return;
     }
     if (op->kind == ATTEND) {
         float *scores = (float *)(task->scratch + thread * task->scratch_doubles);
         for (int64_t unit = thread; unit < task->n * op->groups; unit += threads)
-            attend(task, op, unit / op->groups, unit % op->groups, scores);
+            attend(task, op, unit / op->groups, unit % op->groups, read, scores);
         return;
     }
     for (int64_t i = 0; i < task->n; i++) {
         float *row = row_of(task, i), *output = row + op->output;
+        const float *of_id, *of_position;
         int is_mine = i % threads == thread;
         switch (op->kind) {
         case EMBED:
-            if (!is_mine) break;
-            memcpy(output, (const float *)op->weights + ids[i] * op->outputs, op->outputs * sizeof(float));
-            if (op->more) {
-                const float *of_position = (const float *)op->more + task->lengths[task->rows[i]] * op->outputs;
-                for (int64_t j = 0; j < op->outputs; j++) output[j] += of_position[j];
-            }
+            of_id = (const float *)op->weights + ids[i] * op->outputs;
+            memcpy(output + begin, of_id + begin, (end - begin) * sizeof(float));
+            if (!op->more) break;
+            of_position = (const float *)op->more + (task->lengths[task->rows[i]] + read) * op->outputs;
+            for (int64_t j = begin; j < end; j++) output[j] += of_position[j];
             break;
         case LSTM:
             lstm(row + op->input, output, row + op->other, op->outputs, begin, end);
@@ -569,23 +582,41 @@ static void operate(const struct task *task, const struct operation *op, const i
     }
 }
 
-static void read_tokens(struct task *task, const int64_t *ids, int needs_logits, int thread) {
-    for (int64_t i = 0; i < task->n_operations; i++) {
-        if (task->operations[i].output < 0 && !needs_logits) continue;
-        operate(task, task->operations + i, ids, thread);
-        wait(task);
-    }
-    if (thread == 0)
-        for (int64_t i = 0; i < task->n; i++) task->lengths[task->rows[i]]++;
+INLINE int overlap(int64_t first, int64_t n, int64_t other, int64_t m) { return first < other + m && other < first + n; }
+
+/* True if no thread needs numbers that another one has in the earlier of two operations: they have the same parts. */
+static int are_apart(const struct operation *op, const struct operation *next) {
+    int64_t read = op->kind == PRODUCT ? op->size : 0;
+    if ((op->kind != PRODUCT && op->kind != EMBED) || overlap(op->input, read, next->output, next->outputs)) return 0;
+    if (next->kind == GATE) return next->input == op->output || next->other == op->output;
+    return next->kind == PRODUCT && !overlap(op->output, op->outputs, next->input, next->size);
 }
 
-/* Read the first ids, then choose up to `steps` tokens of each sequence, and read all but the last ones. Ends after the step in which a sequence chose `end_id`. Each thread makes this call, with a number of its own. */
+/* Read a token of each sequence, after those that this call has read. */
+static void read_tokens(const struct task *task, const int64_t *ids, int64_t read, int needs_logits, int thread) {
+    const struct operation *op = task->operations, *end = op + task->n_operations, *first = op; /* since a wait */
+    for (; op < end; op++) {
+        if (op->output < 0 && !needs_logits) continue;
+        for (const struct operation *before = first; before < op && task->threads > 1; before++)
+            if (!are_apart(before, op)) {
+                wait(task);
+                first = op;
+                break;
+            }
+        operate(task, op, ids, read, thread);
+    }
+    wait(task);
+}
+
+/* Read the first ids, then choose up to `steps` tokens of each sequence, and read all but the last ones. Ends after the
+   step in which a sequence chose `end_id`. Each thread makes this call, with a number of its own. */
 EXPORTED void NAMED(step_run_, LEVEL)(struct task *task, int thread) {
-    for (int32_t i = 0; i < task->reads; i++)
-        read_tokens(task, task->ids + i * task->n, i + 1 == task->reads, thread);
+    int64_t read = 0;
+    for (; read < task->reads; read++)
+        read_tokens(task, task->ids + read * task->n, read, read + 1 == task->reads, thread);
     for (int64_t step = 0; step < task->steps; step++) {
         int64_t *chosen = task->ids + (task->reads + step) * task->n;
-        if (step) read_tokens(task, chosen - task->n, 1, thread);
+        if (step) read_tokens(task, chosen - task->n, read++, 1, thread);
         for (int64_t i = thread; i < task->n; i += task->threads)
             chosen[i] = choose(task->logits + task->rows[i] * task->logits_floats, task->barred[i], task->temperatures[i],
                                task->draws[i * task->steps + step], task->vocabulary,
@@ -596,6 +627,8 @@ EXPORTED void NAMED(step_run_, LEVEL)(struct task *task, int thread) {
         if (thread == 0) task->written = step + 1;
         if (has_ended) break;
     }
+    if (thread == 0)
+        for (int64_t i = 0; i < task->n; i++) task->lengths[task->rows[i]] += read;
 }
 
 #if LEVEL == 0

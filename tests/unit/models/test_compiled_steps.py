@@ -167,6 +167,22 @@ def test_bits__are_those_of_one_row_and_thread_in_each_build(name: str, rows: in
             np.testing.assert_array_equal(found, alone.repeat(n, axis=0))
 
 
+@compiled
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_line__is_read_alike_by_any_number_of_threads(name: str) -> None:
+    config, objective = config_of(name)
+    model = build(changed(config, hidden_size=128), VOCABULARY, objective).eval()  # each thread has some outputs
+    program, read = model.step_program("fp32"), list[Floats]()
+    assert program is not None
+    for threads in (1, 3, *[2] * 8):
+        steps = CompiledSteps(program, builds()[-1], model.initial_state(1), torch.zeros(1, model.vocab_size))
+        with using_threads(threads):
+            steps.read_line([7 * place % model.vocab_size for place in range(POSITIONS)], 0)
+        read.append(steps.logits)
+    for found in read:
+        np.testing.assert_array_equal(found, read[0])
+
+
 def doubles_of(rows: list[list[float]]) -> Tensor:
     return torch.tensor(rows, dtype=torch.double)
 
