@@ -1,4 +1,4 @@
-"""Generation token by token, against loops that a user would write and plain reads of the weights.
+"""Generation token by token, against loops that a user would write and plain reads of the same bytes.
 
     python -m benchmarks.decode MODELS…
 
@@ -16,8 +16,16 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from benchmarks.decode_contestants import PROMPTS, RUNTIME_THREADS, SEQUENCES, Loaded
-from benchmarks.decode_models import Size, exported_in, read_weights, recurrent_sizes, transformer_sizes, write_subject
+from benchmarks.decode_contestants import PROMPT_TOKENS, PROMPTS, RUNTIME_THREADS, SEQUENCES, Loaded
+from benchmarks.decode_models import (
+    Size,
+    exported_in,
+    numbers_of_token,
+    read_weights,
+    recurrent_sizes,
+    transformer_sizes,
+    write_subject,
+)
 from benchmarks.lab import Lab
 from benchmarks.limits import operations, sampling_products
 from benchmarks.parity import greedy_differences
@@ -48,28 +56,37 @@ _READ_CONTEXT = 1024
 
 
 class _Subject(NamedTuple):
-    """A model with its folder, the new tokens of a request, and the weights that each of them needs."""
+    """A model with its folder, the new tokens of a request, and the numbers that each of them needs.
+
+    `keys_and_values` are those of the tokens before it, the mean over a request.
+    """
 
     name: str
     folder: Path
     loaded: Loaded
     new_tokens: int
     weights: int
+    keys_and_values: int
 
     @classmethod
     def write(cls, lab: Lab, name: str, size: Size) -> "_Subject":
         folder = lab.folder / name
         loaded = Loaded(*write_subject(folder, size))
         tokens = _WORDS.get(name.rpartition("-")[2], _SAMPLED_CHARACTERS)
-        return cls(name, folder, loaded, tokens, read_weights(loaded.model, size.config))
+        keys_and_values = numbers_of_token(size.config) * (PROMPT_TOKENS + tokens // 2)
+        return cls(name, folder, loaded, tokens, read_weights(loaded.model, size.config), keys_and_values)
 
-    def read_bytes(self, ours: str) -> int:
+    def weight_bytes(self, ours: str) -> int:
         """Return the bytes of the weights that a token needs, in the precision of one of our contestants."""
         return self.weights * (_BF16_BYTES if ours.endswith("bf16") else _FLOAT_BYTES)
 
+    def read_bytes(self, ours: str) -> int:
+        """Return all bytes that a token needs; keys and values are in fp32."""
+        return self.weight_bytes(ours) + self.keys_and_values * _FLOAT_BYTES
+
     def threads(self, ours: str) -> int:
         """Return the threads of one of our contestants on a quiet machine."""
-        return 1 if self.read_bytes(ours) < MIN_READ_BYTES else min(2, default_threads())
+        return 1 if self.weight_bytes(ours) < MIN_READ_BYTES else min(2, default_threads())
 
     def reads(self, ours: str) -> str:
         """Return the name of the contestant that only reads what one of ours reads, by as many threads."""

@@ -39,7 +39,7 @@ SEQUENCES = 64
 PROMPTS = 1, 100, 1000
 """Tokens of the prompts that are read until the first token."""
 RUNTIME_THREADS = 1, 2
-_PROMPT_TOKENS, _FIRST_ID = 8, 8
+PROMPT_TOKENS, _FIRST_ID = 8, 8
 _SECONDS = 1.0
 
 Work = Callable[[], int]
@@ -70,7 +70,7 @@ class Loaded(NamedTuple):
 
     @property
     def prompt(self) -> str:
-        return self.tokenizer.decode(range(_FIRST_ID, _FIRST_ID + _PROMPT_TOKENS))
+        return self.tokenizer.decode(range(_FIRST_ID, _FIRST_ID + PROMPT_TOKENS))
 
     def request(self, new_tokens: int, **options: object) -> GenerateRequest:
         """Return a request: sampled characters that end no line, or the likeliest words."""

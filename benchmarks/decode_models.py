@@ -99,6 +99,14 @@ def read_weights(model: LanguageModel, config: ModelConfig) -> int:
     return sum(matrices) + (embedding.numel() if config.tie_word_embeddings else 0)
 
 
+def numbers_of_token(config: ModelConfig) -> int:
+    """Return the numbers of the keys and values that attention keeps of a token."""
+    if not isinstance(config, (Gpt2Config, LlamaConfig, QwenConfig)):
+        return 0
+    shared = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
+    return 2 * config.num_layers * shared * (config.hidden_size // config.num_attention_heads)
+
+
 def _tokenizer(size: Size) -> Tokenizer:
     corpus, rule = CorpusRef(name="symbols", sha256="0" * 64, bytes=1), SplitRule(0, 0, 1)
     if isinstance(size.config, RnnConfig):

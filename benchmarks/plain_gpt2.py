@@ -1,7 +1,8 @@
 """The rival of GPT-2 training: the plain loop of nanoGPT's example for CPUs, around a model written as it writes it.
 
-    python -m benchmarks.plain_gpt2 SHAPE STEPS TEXT_FILE
+    python -m benchmarks.plain_gpt2 SHAPE STEPS TEXT_FILE HAS_BIASES
 
+With 1 linear layers and normalizations have biases, as in GPT-2 and ours; with 0 they have none, nanoGPT's default.
 Source of the shape and the loop: https://github.com/karpathy/nanoGPT (train.py, model.py). Prints the tokens per second
 of the median step.
 """
@@ -18,11 +19,11 @@ from benchmarks.step_times import StepTimes
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, bias: bool) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.inputs = nn.Linear(shape.hidden_size, 3 * shape.hidden_size, bias=False)
-        self.output = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        self.inputs = nn.Linear(shape.hidden_size, 3 * shape.hidden_size, bias=bias)
+        self.output = nn.Linear(shape.hidden_size, shape.hidden_size, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         batch, length, width = hidden.shape
@@ -33,13 +34,13 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, bias: bool) -> None:
         super().__init__()
         width = shape.hidden_size
-        self.before_attention, self.attention = nn.LayerNorm(width, bias=False), Attention(shape)
-        self.before_inner = nn.LayerNorm(width, bias=False)
-        self.widen = nn.Linear(width, 4 * width, bias=False)
-        self.narrow = nn.Linear(4 * width, width, bias=False)
+        self.before_attention, self.attention = nn.LayerNorm(width, bias=bias), Attention(shape, bias=bias)
+        self.before_inner = nn.LayerNorm(width, bias=bias)
+        self.widen = nn.Linear(width, 4 * width, bias=bias)
+        self.narrow = nn.Linear(4 * width, width, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = hidden + self.attention.forward(self.before_attention.forward(hidden))
@@ -47,13 +48,13 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    def __init__(self, shape: Shape, vocabulary: int) -> None:
+    def __init__(self, shape: Shape, vocabulary: int, *, bias: bool) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, shape.hidden_size)
         self.positions = nn.Embedding(shape.length, shape.hidden_size)
-        self.blocks = [Block(shape) for _ in range(shape.layers)]
+        self.blocks = [Block(shape, bias=bias) for _ in range(shape.layers)]
         self._registered = nn.ModuleList(self.blocks)
-        self.norm = nn.LayerNorm(shape.hidden_size, bias=False)
+        self.norm = nn.LayerNorm(shape.hidden_size, bias=bias)
         self.head = nn.Linear(shape.hidden_size, vocabulary, bias=False)
         self.tokens.weight = self.head.weight
 
@@ -65,11 +66,11 @@ class Gpt(nn.Module):
         return functional.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
 
 
-def main(name: str, steps: int, text_file: str) -> None:
+def main(name: str, steps: int, text_file: str, has_biases: str) -> None:
     shape = SHAPES[name]
     ids, vocabulary = character_ids(Path(text_file))
     torch.manual_seed(1)
-    model = Gpt(shape, vocabulary)
+    model = Gpt(shape, vocabulary, bias=has_biases == "1")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     times = StepTimes()
     for _ in range(steps):
@@ -86,4 +87,4 @@ def main(name: str, steps: int, text_file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

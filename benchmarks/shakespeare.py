@@ -103,7 +103,7 @@ def train_ours(effective: EffectiveRequest, corpus: TokenizedCorpus, model: Lang
 def train_plain(ids: Tensor, vocabulary: int, steps: int, seed: int) -> Gpt:
     """Train with nanoGPT's initial weights, rows from random positions, weight decay of matrices and its schedule."""
     torch.manual_seed(seed)
-    model = Gpt(SHAPE, vocabulary)
+    model = Gpt(SHAPE, vocabulary, bias=False)
     for name, weight in model.named_parameters():
         if weight.dim() >= 2:
             is_residual = name.endswith(("output.weight", "narrow.weight"))

@@ -30,6 +30,7 @@ _GOALS: dict[str, tuple[tuple[str, str, float | None], ...]] = {
     "gpt2": (
         ("ours", "HF", 1.3),
         ("ours gelu", "plain loop", 1.0),
+        ("ours gelu", "plain loop without biases", None),
         ("ours", "products", None),
         ("ours bf16", "HF", 1.5),
         ("ours bf16", "products bf16", None),
@@ -73,7 +74,8 @@ def _shape_rows(
     contestants["ours"] = partial(_our_speed, lab, name, text, "fp32", steps)
     contestants["ours gelu"] = partial(_our_speed, lab, name, text, "fp32", steps, activation="gelu")
     contestants["HF"] = partial(printed_number, "hf_training", name, "fp32", str(steps), str(text))
-    contestants["plain loop"] = partial(printed_number, "plain_gpt2", name, str(steps), str(text))
+    plain = partial(printed_number, "plain_gpt2", name, str(steps), str(text))
+    contestants["plain loop"], contestants["plain loop without biases"] = partial(plain, "1"), partial(plain, "0")
     contestants["ours bf16"] = partial(_our_speed, lab, name, text, "bf16", steps)
     contestants["HF bf16"] = partial(printed_number, "hf_training", name, "bf16", str(steps), str(text))
     goals = [goal for goal in _GOALS[name] if has_bf16 or "bf16" not in goal[0]]
