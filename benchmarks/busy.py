@@ -30,6 +30,7 @@ from trainer.contracts.wording import counted
 from trainer.inference.scoring import sequence_surprisals
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.models.compiled_steps import Choices, CompiledSteps
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import Vocabulary
@@ -156,13 +157,21 @@ def _work(effective: EffectiveRequest, work: str) -> Callable[[], int]:
 
 
 def _generate(model: LanguageModel, rows: int) -> int:
-    """Read random tokens as a generation does."""
+    """Choose tokens as a generation does: all by one call of the compiled step, else one by one."""
     steps = model.steps(model.initial_state(rows), torch.zeros(rows, model.vocab_size))
-    for token in range(_FIRST_ID, _FIRST_ID + _LINE_TOKENS - 1):
+    tokens = _LINE_TOKENS - 1
+    draws, temperatures = torch.zeros(rows, tokens, dtype=torch.double), torch.zeros(rows, dtype=torch.double)
+    choices = Choices(draws, temperatures, [torch.zeros(model.vocab_size, dtype=torch.bool)] * rows, -1)
+    calls = 1 if isinstance(steps, CompiledSteps) else tokens
+    for _ in range(calls):
+        computing = model.computing("generation", rows, rows * tokens // calls, steps.read_bytes)
         # with fixed threads no context: it would give small products one thread
-        with nullcontext() if model.threads_are_fixed else model.computing("generation", rows, rows, steps.read_bytes):
-            steps.read([token] * rows, range(rows))
-    return rows * (_LINE_TOKENS - 1)
+        with nullcontext() if model.threads_are_fixed else computing:
+            if isinstance(steps, CompiledSteps):
+                steps.write(choices)
+            else:
+                steps.read([_FIRST_ID] * rows, range(rows))
+    return rows * tokens
 
 
 if __name__ == "__main__":
