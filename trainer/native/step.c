@@ -32,7 +32,8 @@
 #define LANES 4
 #endif
 #define PANEL 64 /* most outputs of a product whose weights lie side by side */
-#define GROUP (32 / LANES) /* vectors of 32 outputs, whose bf16 weights lie in pairs */
+#define PART 32  /* fewest outputs of a product; bf16 weights of its halves lie in pairs */
+#define GROUP (PART / LANES) /* vectors of a part */
 #define SPINS 4000
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -364,17 +365,18 @@ INLINE float sum_of(const float *x, int64_t n, float middle, int squares) {
     return lanes[0];
 }
 
+INLINE float higher(float x, float y) { return x > y ? x : y; }
+
 /* The highest of the numbers, in 16 lanes; NaN is no number. */
 INLINE float highest_of(const float *x, int64_t n) {
     float lanes[16];
     for (int lane = 0; lane < 16; lane++) lanes[lane] = -__builtin_inff();
     int64_t i = 0;
     for (; i + 16 <= n; i += 16)
-        for (int lane = 0; lane < 16; lane++) lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
-    for (int lane = 0; lane < n - i; lane++) lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+        for (int lane = 0; lane < 16; lane++) lanes[lane] = higher(x[i + lane], lanes[lane]);
+    for (int lane = 0; lane < n - i; lane++) lanes[lane] = higher(x[i + lane], lanes[lane]);
     for (int half = 8; half; half /= 2)
-        for (int lane = 0; lane < half; lane++)
-            lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
+        for (int lane = 0; lane < half; lane++) lanes[lane] = higher(lanes[lane + half], lanes[lane]);
     return lanes[0];
 }
 
@@ -536,8 +538,8 @@ static void wait(const struct task *task) {
 
 static void operate(const struct task *task, const struct operation *op, const int64_t *ids, int64_t read, int thread) {
     int threads = task->threads;
-    int64_t parts = (op->outputs + 31) / 32; /* the outputs of a row are divided among the threads by parts of 32 */
-    int64_t begin = parts * thread / threads * 32, end = parts * (thread + 1) / threads * 32;
+    int64_t parts = (op->outputs + PART - 1) / PART; /* of a row, divided among the threads */
+    int64_t begin = parts * thread / threads * PART, end = parts * (thread + 1) / threads * PART;
     end = end < op->outputs ? end : op->outputs;
     if (op->kind == PRODUCT) {
         product(task, op, begin, end);
@@ -592,17 +594,22 @@ static int are_apart(const struct operation *op, const struct operation *next) {
     return next->kind == PRODUCT && !overlap(op->output, op->outputs, next->input, next->size);
 }
 
+/* True if a thread must wait before the next operation, after those that have begun since the last wait. */
+static int must_wait(const struct operation *begun, const struct operation *next) {
+    for (; begun < next; begun++)
+        if (!are_apart(begun, next)) return 1;
+    return 0;
+}
+
 /* Read a token of each sequence, after those that this call has read. */
 static void read_tokens(const struct task *task, const int64_t *ids, int64_t read, int needs_logits, int thread) {
-    const struct operation *op = task->operations, *end = op + task->n_operations, *first = op; /* since a wait */
+    const struct operation *op = task->operations, *end = op + task->n_operations, *begun = op;
     for (; op < end; op++) {
         if (op->output < 0 && !needs_logits) continue;
-        for (const struct operation *before = first; before < op && task->threads > 1; before++)
-            if (!are_apart(before, op)) {
-                wait(task);
-                first = op;
-                break;
-            }
+        if (task->threads > 1 && must_wait(begun, op)) {
+            wait(task);
+            begun = op;
+        }
         operate(task, op, ids, read, thread);
     }
     wait(task);
