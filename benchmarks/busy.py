@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from benchmarks.decode_contestants import free_choices
 from benchmarks.lab import Lab
 from benchmarks.rows import Row
 from benchmarks.turns import Contestant, in_turns, repeated, serve
@@ -30,7 +31,7 @@ from trainer.contracts.wording import counted
 from trainer.inference.scoring import sequence_surprisals
 from trainer.models import build
 from trainer.models.base import LanguageModel
-from trainer.models.compiled_steps import Choices, CompiledSteps
+from trainer.models.compiled_steps import CompiledSteps
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import Vocabulary
@@ -160,17 +161,16 @@ def _generate(model: LanguageModel, rows: int) -> int:
     """Choose tokens as a generation does: all by one call of the compiled step, else one by one."""
     steps = model.steps(model.initial_state(rows), torch.zeros(rows, model.vocab_size))
     tokens = _LINE_TOKENS - 1
-    draws, temperatures = torch.zeros(rows, tokens, dtype=torch.double), torch.zeros(rows, dtype=torch.double)
-    choices = Choices(draws, temperatures, [torch.zeros(model.vocab_size, dtype=torch.bool)] * rows, -1)
-    calls = 1 if isinstance(steps, CompiledSteps) else tokens
-    for _ in range(calls):
-        computing = model.computing("generation", rows, rows * tokens // calls, steps.read_bytes)
+    if isinstance(steps, CompiledSteps):
+        calls: list[Callable[[], object]] = [partial(steps.write, free_choices(model, rows, tokens, 0))]
+    else:
+        ids = [_FIRST_ID] * rows
+        calls = [partial(steps.read, ids, range(rows))] * tokens
+    for call in calls:
+        computing = model.computing("generation", rows, rows * tokens // len(calls), steps.read_bytes)
         # with fixed threads no context: it would give small products one thread
         with nullcontext() if model.threads_are_fixed else computing:
-            if isinstance(steps, CompiledSteps):
-                steps.write(choices)
-            else:
-                steps.read([_FIRST_ID] * rows, range(rows))
+            call()
     return rows * tokens
 
 

@@ -20,7 +20,7 @@ from benchmarks.decode_contestants import PROMPT_TOKENS, PROMPTS, RUNTIME_THREAD
 from benchmarks.decode_models import (
     Size,
     exported_in,
-    numbers_of_token,
+    kept_numbers,
     read_weights,
     recurrent_sizes,
     transformer_sizes,
@@ -73,7 +73,7 @@ class _Subject(NamedTuple):
         folder = lab.folder / name
         loaded = Loaded(*write_subject(folder, size))
         tokens = _WORDS.get(name.rpartition("-")[2], _SAMPLED_CHARACTERS)
-        keys_and_values = numbers_of_token(size.config) * (PROMPT_TOKENS + tokens // 2)
+        keys_and_values = kept_numbers(loaded.model) * (PROMPT_TOKENS + tokens // 2)
         return cls(name, folder, loaded, tokens, read_weights(loaded.model, size.config), keys_and_values)
 
     def weight_bytes(self, ours: str) -> int:

@@ -99,12 +99,7 @@ def step(precision: GenerationPrecision, folder: Path, new_tokens: int) -> Work:
     begun = steps_after(loaded.model, [ids], precision)
     if not isinstance(begun, CompiledSteps):
         raise TypeError("there is no compiled step")
-    draws, barred = (
-        torch.rand(1, new_tokens, dtype=torch.double),
-        torch.zeros(loaded.model.vocab_size, dtype=torch.bool),
-    )
-    temperature = loaded.request(1).temperature
-    choices = Choices(draws, torch.full((1,), temperature, dtype=torch.double), [barred], -1)
+    choices = free_choices(loaded.model, 1, new_tokens, loaded.request(1).temperature)
 
     def write() -> int:
         steps = begun.fork()
@@ -112,6 +107,12 @@ def step(precision: GenerationPrecision, folder: Path, new_tokens: int) -> Work:
             return len(steps.write(choices)[0])
 
     return write
+
+
+def free_choices(model: LanguageModel, rows: int, tokens: int, temperature: float) -> Choices:
+    """Let the compiled step choose so many tokens of each row from all tokens; none ends a line."""
+    draws, temperatures = torch.rand(rows, tokens, dtype=torch.double), torch.full((rows,), temperature).double()
+    return Choices(draws, temperatures, [torch.zeros(model.vocab_size, dtype=torch.bool)] * rows, -1)
 
 
 def ours_at_once(folder: Path, new_tokens: int) -> Work:

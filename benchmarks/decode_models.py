@@ -15,6 +15,7 @@ from trainer.export.library_folder import write_model
 from trainer.inference.model_files import TOKENIZER_FOLDER, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.models.transformer import CausalTransformer
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Text, Tokenizer, vocabulary_of
 
@@ -99,12 +100,10 @@ def read_weights(model: LanguageModel, config: ModelConfig) -> int:
     return sum(matrices) + (embedding.numel() if config.tie_word_embeddings else 0)
 
 
-def numbers_of_token(config: ModelConfig) -> int:
-    """Return the numbers of the keys and values that attention keeps of a token."""
-    if not isinstance(config, (Gpt2Config, LlamaConfig, QwenConfig)):
-        return 0
-    shared = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
-    return 2 * config.num_layers * shared * (config.hidden_size // config.num_attention_heads)
+def kept_numbers(model: LanguageModel) -> int:
+    """Return the number of keys and values that attention keeps of each token."""
+    shape = model.empty_program("fp32").key_values if isinstance(model, CausalTransformer) else None
+    return 0 if shape is None else 2 * shape.layers * shape.groups * shape.head_size
 
 
 def _tokenizer(size: Size) -> Tokenizer:

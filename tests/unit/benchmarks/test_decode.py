@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.decode_contestants import CONTESTANTS, SEQUENCES
-from benchmarks.decode_models import Size, exported_in, read_weights, recurrent_sizes, transformer_sizes, write_subject
+from benchmarks.decode_models import (
+    Size,
+    exported_in,
+    kept_numbers,
+    read_weights,
+    recurrent_sizes,
+    transformer_sizes,
+    write_subject,
+)
 from benchmarks.parity import greedy_differences
 from trainer.api import Model
 from trainer.config.validation import parse
@@ -44,6 +52,7 @@ def test_weights_of_a_token__are_all_matrices_without_tables(tmp_path: Path) -> 
     assert read_weights(lstm, LSTM) == 4 * 8 * 8 + 4 * 8 * (8 + 8) + 64 * 8
     gpt2, _ = write_subject(tmp_path / "gpt2", Size(GPT2, 50))
     assert read_weights(gpt2, GPT2) == 2 * 12 * 8**2 + 50 * 8
+    assert (kept_numbers(lstm), kept_numbers(gpt2)) == (0, 2 * 2 * 8)
     llama = parse(LlamaConfig, {**ROTARY, "num_key_value_heads": 2})
     assert read_weights(write_subject(tmp_path / "llama", Size(llama, 50))[0], llama) == 4 * 8**2 + 3 * 8 * 24 + 50 * 8
     qwen = parse(QwenConfig, {**ROTARY, "num_key_value_heads": 1})
