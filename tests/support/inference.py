@@ -26,6 +26,7 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.inference.model_files import save_model
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
@@ -39,6 +40,7 @@ RUN = "char_lstm-1"
 TEXT = "a secret text of somebody"
 REQUESTS: dict[str, InferenceRequest] = {
     "score": ScoreRequest(text=TEXT),
+    "sequences": SequencesRequest(sequences=(SequenceParts(parts=(TEXT,)),)),
     "generate": GenerateRequest(prompt_text=TEXT, seed=1),
     "complete": CompletionRequest(prompts=(TEXT,)),
     "predict": PredictRequest(text=TEXT),

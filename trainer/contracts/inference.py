@@ -25,19 +25,20 @@ from trainer.contracts.inference_fields import (
     InferenceRequest,
     RecordT,
     Response,
+    ScoringMethod,
     Seed,
     limited,
 )
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusName, EvalSummary
+from trainer.contracts.sequences import SequencesRecord
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
 NO_RESULT = "No worker has answered; try again in a minute."
 
 
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
-ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 
 
 class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_one("text", "path"))):
@@ -572,8 +573,17 @@ class SectionsRecord(InferenceRecord):
     response: SectionsResponse
 
 
-KindName = Literal["score", "generate", "complete", "predict", "chat", "evaluate", "sections"]
-AnyRecord = ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord | SectionsRecord
+KindName = Literal["score", "sequences", "generate", "complete", "predict", "chat", "evaluate", "sections"]
+AnyRecord = (
+    ScoreRecord
+    | SequencesRecord
+    | GenerateRecord
+    | CompletionRecord
+    | PredictRecord
+    | ChatRecord
+    | EvalRecord
+    | SectionsRecord
+)
 inference_adapter: TypeAdapter[AnyRecord] = TypeAdapter(
     Annotated[AnyRecord, Field(discriminator="kind")],
     config=ConfigDict(defer_build=True, hide_input_in_errors=True),

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Protocol, Self, TypeVar
+from typing import Annotated, Literal, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -12,6 +12,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 """Limits of the text of one score request, and of a prompt."""
 EMPTY_PREFIX = "Prefix is empty after tokenization. Provide at least one word."
+ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -19,11 +19,13 @@ from trainer.contracts.inference import (
     ScoreRecord,
 )
 from trainer.contracts.inference_fields import InferenceRecord, RecordT, Response
+from trainer.contracts.sequences import SequencesRecord
 from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.completion import CompletionJob, complete_together
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
+from trainer.inference.sequences import score_parts
 from trainer.models.base import LanguageModel
 from trainer.system.files import to_app_error
 from trainer.tokenizers.base import Tokenizer
@@ -94,6 +96,10 @@ def _score(loaded: LoadedModel, jobs: list[ScoringJob], withdrawn: Withdrawn) ->
     yield from score_texts(loaded.model, loaded.tokenizer, jobs)
 
 
+def _sequences(loaded: LoadedModel, record: SequencesRecord) -> Response:
+    return score_parts(loaded.model, loaded.tokenizer, record.request, record.response)
+
+
 def _generation(loaded: LoadedModel, record: GenerateRecord) -> GenerationJob:
     return GenerationJob(
         loaded.model, loaded.tokenizer, record.request, record.response, is_streamed=record.is_streamed
@@ -137,6 +143,7 @@ def _predict(loaded: LoadedModel, record: PredictRecord) -> Response:
 
 COMPUTE: Mapping[str, Compute[LoadedModel]] = {
     "score": together(ScoreRecord, _scoring, _score),
+    "sequences": alone(SequencesRecord, _sequences),
     "generate": together(GenerateRecord, _generation, _generate),
     "complete": together(CompletionRecord, _completion, _complete),
     "predict": alone(PredictRecord, _predict),

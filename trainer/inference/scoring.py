@@ -33,11 +33,11 @@ from trainer.contracts.inference import (
     LineScore,
     ScoreRequest,
     ScoreResponse,
-    ScoringMethod,
     Totals,
     WindowReport,
     WordScore,
 )
+from trainer.contracts.inference_fields import ScoringMethod
 from trainer.data.normalization import Line, documents, normalized
 from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
@@ -123,6 +123,8 @@ class _ScoringInput(NamedTuple):
     """Read [BOS] before the line."""
     word_ends: Sequence[int] | None = None
     """The end of each token's word, up to which a mask hides tokens; None: a mask hides one token."""
+    first: int = 0
+    """The first token that a masked model scores."""
 
 
 def score_texts(
@@ -208,6 +210,30 @@ def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]
     scores = _score(model, inputs, top_k=0, has_ranks=False)
     first = 1 if model.objective == "masked_lm" else 0
     return [score.surprisal[first : first + len(ids) - 1] for score, ids in zip(scores, sequences, strict=True)]
+
+
+class ScoredLine(NamedTuple):
+    """A line to score from its token `first` on, given the tokens before that."""
+
+    ids: Sequence[int]
+    first: int
+    word_ends: Sequence[int] | None
+    """The end of each token's word, up to which a mask hides tokens; None: a mask hides one token."""
+
+
+def line_surprisals(model: LanguageModel, lines: Sequence[ScoredLine]) -> list[list[float]]:
+    """Return the surprisals of the scored tokens of lines, in nats; each line starts from [BOS]."""
+    is_masked = model.objective == "masked_lm"
+    scored = [line for line in lines if line.first < len(line.ids)]
+    inputs = [
+        _ScoringInput(line.ids, model.context_tokens, word_ends=line.word_ends, first=line.first) for line in scored
+    ]
+    scores = iter(_score(model, inputs, top_k=0, has_ranks=False))
+    found: list[list[float]] = []
+    for line in lines:
+        surprisal = next(scores).surprisal if line.first < len(line.ids) else torch.empty(0)
+        found.append(_floats(surprisal if is_masked else surprisal[line.first : len(line.ids)]))
+    return found
 
 
 def _window(model: LanguageModel, requested: int | None) -> int | None:
@@ -356,7 +382,7 @@ def _masked_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
     ids = torch.tensor(line_ids)
     length = min(line.window_tokens or len(ids), len(ids))
     found: list[_Window] = []
-    for position in range(1, len(ids) - 1):
+    for position in range(1 + line.first, len(ids) - 1):
         end = position + 1 if line.word_ends is None else line.word_ends[position - 1] + 1
         first = min(max(position - length // 2, 0), len(ids) - length)
         found.append(_Window(ids[first : first + length], position - first, min(end - first, length)))
@@ -390,8 +416,13 @@ def _truncate(scores: Scores, count: int) -> Scores:
 
 def _cut_lines(model: LanguageModel, job: ScoringJob, window_tokens: int) -> int:
     """Return the number of lines that are longer than a window, counting the special tokens that the model reads."""
-    special = 2 if model.objective == "masked_lm" else 1 - job.n_unscored
+    special = special_tokens(model) - job.n_unscored
     return sum(len(line) + special > window_tokens for line in job.ids)
+
+
+def special_tokens(model: LanguageModel) -> int:
+    """Return the number of special tokens that the model reads with a line."""
+    return 2 if model.objective == "masked_lm" else 1
 
 
 def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) -> WindowReport | None:

@@ -28,6 +28,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.inference_fields import EMPTY_PREFIX, Asks, InferenceRecord, InferenceRequest, ResponseT
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.sequences import SequencesRecord, SequencesRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
 from trainer.data.normalization import documents
@@ -47,7 +48,12 @@ def check_scores(request: ScoreRequest, objective: Objective) -> None:
     if objective == "masked_lm" and request.context == "none":
         message = "'none' is for causal models only; this run was trained with masked_lm."
         raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "context", message)
-    if objective == "causal_lm" and request.pll_within_word:
+    _check_pll(objective, within_word=request.pll_within_word)
+
+
+def _check_pll(objective: Objective, *, within_word: bool) -> None:
+    """Raise MODEL_INCOMPATIBLE if a causal model is to hide the rest of a word."""
+    if objective == "causal_lm" and within_word:
         message = "is for masked models only; this run was trained with causal_lm."
         raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "pll_within_word", message)
 
@@ -146,6 +152,7 @@ def _check_not_blank(effective: EffectiveRequest, message: str, *texts: str | No
 
 
 _SCORE_EXAMPLE: dict[str, object] = {"text": "the sun was shining on the sea", "detail_level": "per_char"}
+_SEQUENCES_EXAMPLE: dict[str, object] = {"sequences": [{"context": "the sun", "parts": [" was", " shining"]}]}
 _GENERATE_EXAMPLE: dict[str, object] = {"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1}
 _CHAT_EXAMPLE: dict[str, object] = {"message": "the sun was", "max_new_tokens": 20}
 _NEW_CHAT = "Send a message of a chat; without a session id it starts a new one."
@@ -158,6 +165,14 @@ _KINDS = (
         supports=check_scores,
         check=_check_score,
         route=HttpRoute("a score", "Score a text, or a corpus by its name.", _SCORE_EXAMPLE, "score"),
+        is_unbounded=True,
+    ),
+    _kind(
+        "sequences",
+        SequencesRequest,
+        SequencesRecord,
+        supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
+        route=HttpRoute("scores", "Score sequences in parts, each given a context.", _SEQUENCES_EXAMPLE, "score"),
         is_unbounded=True,
     ),
     _kind(

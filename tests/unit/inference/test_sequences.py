@@ -1,0 +1,97 @@
+"""Scores of the parts of sequences, against the surprisals of single forward passes."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.answers import score, scored_nats, small_tokenizer, surprisals
+from tests.support.families import MASKED, POSITIONS, QUICK, model_of
+from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
+from trainer.inference.sequences import score_parts
+from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
+
+CONTEXT, PARTS = "The sun was", (" shining", "", " on the sea", ",  ")
+TEXT = CONTEXT + "".join(PARTS)
+METHODS = ["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
+
+
+def parts_of(
+    model: LanguageModel, tokenizer: Tokenizer, *sequences: SequenceParts, pll_within_word: bool = False
+) -> SequencesResponse:
+    request = SequencesRequest(sequences=sequences, pll_within_word=pll_within_word)
+    return score_parts(model, tokenizer, request, SequencesResponse(request_id="r", run_id="run", status="queued"))
+
+
+def only(response: SequencesResponse) -> SequenceScore:
+    [score] = response.scores or ()
+    return score
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_part__has_the_tokens_whose_first_non_space_character_it_has(method: str) -> None:
+    tokenizer = small_tokenizer(method)
+    model = model_of("lstm", vocabulary_of(tokenizer))
+    start, ids = tokenizer.special_ids.start, tokenizer.encode(TEXT)
+    ends = [len(CONTEXT), *(len(CONTEXT) + len("".join(PARTS[: n + 1])) for n in range(len(PARTS)))]
+    expected = [list[float]() for _ in ends]
+    for (first, _), nats in zip(tokenizer.spans(TEXT), surprisals(model, [start, *ids]), strict=True):
+        place = first
+        while TEXT[place : place + 1].isspace():
+            place += 1
+        expected[min(sum(end <= place for end in ends), len(PARTS))].append(nats)
+    found = only(parts_of(model, tokenizer, SequenceParts(context=CONTEXT, parts=PARTS)))
+    assert found.part_nats == pytest.approx([math.fsum(part) for part in expected[1:]], abs=1e-4)
+    assert found.nats == pytest.approx(math.fsum(found.part_nats), abs=1e-9)
+    assert found.n_tokens == sum(map(len, expected[1:]))
+    assert (found.n_chars, found.n_bytes) == (len("shining on the sea,"), len(b"shining on the sea,"))
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_sequence__without_context_has_the_total_of_a_score(family: str) -> None:
+    tokenizer = small_tokenizer("bpe")
+    model = model_of(family, vocabulary_of(tokenizer))
+    for text, is_cut in {
+        "the sun was shining": False,
+        "shining " * POSITIONS + "sea": model.context_tokens is not None,
+    }.items():
+        found = only(parts_of(model, tokenizer, SequenceParts(parts=(text,))))
+        assert found.nats == pytest.approx(score(model, tokenizer, text).nats, abs=1e-9)
+        assert found.is_cut == is_cut
+
+
+@pytest.mark.parametrize("family", MASKED[-1:])
+def test_masked_word__hides_the_rest_of_each_word_on_request(family: str) -> None:
+    tokenizer = small_tokenizer("bpe")
+    model = model_of(family, vocabulary_of(tokenizer))
+    sequence = SequenceParts(context="the sun was", parts=(" quoted",))
+    whole = scored_nats(score(model, tokenizer, sequence.text, pll_within_word=True))
+    found = parts_of(model, tokenizer, sequence, pll_within_word=True)
+    n_tokens = only(found).n_tokens
+    assert found.method == "pseudo_log_likelihood"
+    assert n_tokens > 1
+    assert only(found).nats == pytest.approx(math.fsum(whole[-n_tokens:]), abs=1e-9)
+    assert only(found).nats != pytest.approx(only(parts_of(model, tokenizer, sequence)).nats, abs=1e-3)
+
+
+def test_unknown_characters__count_where_they_are_scored() -> None:
+    tokenizer = small_tokenizer("char")
+    model = model_of("lstm", vocabulary_of(tokenizer))
+    assert only(parts_of(model, tokenizer, SequenceParts(context="₪", parts=("a₪₪",)))).unk_count == 2
+
+
+@pytest.mark.parametrize("family", ["lstm", "bert"])
+def test_parts_without_a_token__have_no_nats(family: str) -> None:
+    tokenizer = small_tokenizer("bpe")
+    model = model_of(family, vocabulary_of(tokenizer))
+    composed = SequenceParts(context="e", parts=("\u0301",))  # in NFC, one character with the context
+    [empty, scored] = parts_of(model, tokenizer, composed, SequenceParts(parts=("sun",))).scores or ()
+    assert (empty.nats, empty.part_nats, empty.n_tokens, empty.n_chars) == (0.0, (0.0,), 0, 0)
+    assert scored.nats > 0
+
+
+@pytest.mark.parametrize("fields", [{"parts": ()}, {"parts": (" ",)}, {"context": "a\n", "parts": ("b",)}])
+def test_sequence__that_is_blank_or_no_line_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SequenceParts.model_validate(fields)

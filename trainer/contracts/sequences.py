@@ -1,0 +1,85 @@
+"""Requests and responses of scores of sequences in parts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.contracts.base import Frozen
+from trainer.contracts.inference_fields import (
+    MAX_TEXT_CHARACTERS,
+    InferenceRecord,
+    InferenceRequest,
+    Response,
+    ScoringMethod,
+    check_text_length,
+)
+
+
+class SequenceParts(Frozen):
+    """A line to score in parts, which together are its text.
+
+    A token belongs to the part in which its first non-space character lies. A token of white space alone belongs to the
+    part of the next character that is none, and to the last part where there is none.
+    """
+
+    context: str = ""
+    """Text before the parts, which is given and not scored; without it the parts start from [BOS]."""
+    parts: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @property
+    def text(self) -> str:
+        return self.context + "".join(self.parts)
+
+    @model_validator(mode="after")
+    def _one_scored_line(self) -> "SequenceParts":
+        if not "".join(self.parts).strip():
+            raise ValueError("`parts` have nothing to score: they are blank")
+        if "\n" in self.text:
+            raise ValueError("a sequence is one line: write a space instead of a newline")
+        return self
+
+
+class SequencesRequest(InferenceRequest):
+    """A request to score sequences, each by itself."""
+
+    sequences: Annotated[tuple[SequenceParts, ...], Field(min_length=1, max_length=10_000)]
+    pll_within_word: bool = False
+    """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
+
+    @classmethod
+    def response_type(cls) -> "type[SequencesResponse]":
+        return SequencesResponse
+
+    @model_validator(mode="after")
+    def _not_too_long(self) -> "SequencesRequest":
+        characters = sum(len(sequence.text) for sequence in self.sequences)
+        check_text_length("`sequences`", characters, MAX_TEXT_CHARACTERS)
+        return self
+
+
+class SequenceScore(Frozen):
+    """The score of the parts of a sequence, without [EOS]."""
+
+    nats: float
+    """The sum of the surprisals of the tokens of all parts."""
+    part_nats: tuple[float, ...]
+    n_tokens: int
+    """Scored tokens; 0 where the tokenizer has no token for the parts."""
+    n_chars: int
+    """Characters of the parts in the normalized text, without white space at both ends; bytes are counted so, too."""
+    n_bytes: int
+    unk_count: int
+    is_cut: bool
+    """True if the sequence is longer than the model's context, so that it is scored by windows."""
+
+
+class SequencesResponse(Response):
+    scores: tuple[SequenceScore, ...] | None = None
+    """In the order of the request."""
+    method: ScoringMethod = "causal"
+
+
+class SequencesRecord(InferenceRecord):
+    kind: Literal["sequences"] = "sequences"
+    request: SequencesRequest
+    response: SequencesResponse

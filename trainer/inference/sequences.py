@@ -1,0 +1,69 @@
+"""Surprisals of the parts of sequences, such as the regions of a sentence, each given all that stands before it."""
+
+import math
+import re
+from bisect import bisect_right
+from itertools import accumulate
+
+from trainer.contracts.base import changed
+from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
+from trainer.data.normalization import normalized
+from trainer.inference.scoring import ScoredLine, line_surprisals, special_tokens
+from trainer.inference.word_boundaries import word_ends
+from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import Tokenizer
+
+_NON_SPACE = re.compile(r"\S")
+
+
+def score_parts(
+    model: LanguageModel, tokenizer: Tokenizer, request: SequencesRequest, response: SequencesResponse
+) -> SequencesResponse:
+    """Score sequences side by side."""
+    texts = [normalized(sequence.text, tokenizer.normalization) for sequence in request.sequences]
+    bounds = [_bounds(tokenizer, sequence) for sequence in request.sequences]
+    lines: list[ScoredLine] = []
+    parts_of_tokens: list[list[int]] = []
+    for text, of_text in zip(texts, bounds, strict=True):
+        # a part ends where the next one starts, and the last one has the white space after it, too
+        parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in _places(tokenizer, text)]
+        n_given = parts.count(0)
+        ends = word_ends(tokenizer, text) if request.pll_within_word else None
+        lines.append(ScoredLine(tokenizer.encode(text), n_given, ends))
+        parts_of_tokens.append(parts[n_given:])
+    scores: list[SequenceScore] = []
+    for index, surprisals in enumerate(line_surprisals(model, lines)):
+        parts_nats: list[list[float]] = [[] for _ in request.sequences[index].parts]
+        for part, nats in zip(parts_of_tokens[index], surprisals, strict=True):
+            parts_nats[part - 1].append(nats)
+        line, scored_text = lines[index], texts[index][bounds[index][0] :].strip()
+        score = SequenceScore(
+            nats=math.fsum(surprisals),
+            part_nats=tuple(map(math.fsum, parts_nats)),
+            n_tokens=len(surprisals),
+            n_chars=len(scored_text),
+            n_bytes=len(scored_text.encode(errors="surrogatepass")),
+            unk_count=line.ids[line.first :].count(tokenizer.special_ids.unk),
+            is_cut=model.context_tokens is not None and len(line.ids) + special_tokens(model) > model.context_tokens,
+        )
+        scores.append(score)
+    method = "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood"
+    return changed(response, status="completed", scores=tuple(scores), method=method)
+
+
+def _bounds(tokenizer: Tokenizer, sequence: SequenceParts) -> list[int]:
+    """Return where the context and each part end in the normalized text."""
+    prefixes = accumulate(sequence.parts, initial=sequence.context)
+    return [len(normalized(prefix, tokenizer.normalization)) for prefix in prefixes]
+
+
+def _places(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return for each token the position of its first non-space character, or else of the next one after it."""
+    places: list[int] = []
+    place = -1
+    for start, _ in tokenizer.spans(text):
+        if start > place:
+            found = _NON_SPACE.search(text, start)
+            place = len(text) if found is None else found.start()
+        places.append(place)
+    return places
