@@ -165,28 +165,32 @@ def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
     report = shell.read(PairReport, "score", RUN, "--pairs", "pairs.tsv")
     for pair, (first, second, group) in zip(report.pairs, pairs, strict=True):
         sums = [response_of(shell, one).nats for one in (first, second)]
-        assert [pair.first_nats, pair.second_nats] == pytest.approx(sums, abs=1e-4)
+        assert [pair.first.nats, pair.second.nats] == pytest.approx(sums, abs=1e-4)
         assert pair.group == (group or None)
-    assert (report.pairs[2].less_surprising, report.pairs[3].less_surprising) == ("tie", "second")
+    assert [pair.choices["sum"] for pair in report.pairs[2:]] == ["tie", "second"]
     assert [found.group for found in report.groups] == ["order", "same"]
-    wins = sum(pair.less_surprising == "first" for pair in report.pairs)
-    assert (report.overall.n_pairs, report.overall.n_ties) == (4, 1)
-    assert report.overall.accuracy == pytest.approx((wins + 0.5) / 4)
+    wins = sum(pair.choices["sum"] == "first" for pair in report.pairs)
+    by_sum = report.overall.accuracies[0]
+    assert (report.overall.n_pairs, by_sum.n_ties, report.overall.n_identical) == (4, 1, 1)
+    assert by_sum.accuracy == pytest.approx(wins / 3)
     rows = cells_of(score(shell, "--pairs pairs.tsv --format tsv"), "\t")
-    assert [row["less_surprising"] for row in rows] == [pair.less_surprising for pair in report.pairs]
+    assert [row["char"] for row in rows] == [pair.choices["char"] for pair in report.pairs]
     assert score(shell, "--pairs pairs.tsv --format jsonl").count("\n") == 4
     assert "95 % interval" in score(shell, "--pairs pairs.tsv")
+    assert "1 pair with two equal sentences" in shell.err and "Mean over 2 groups" in shell.err
     shell.write("many.tsv", f"{'a b' * 500}\t{'b a' * 500}\n" * 20)
     assert shell.read(PairReport, "score", RUN, "--pairs", "many.tsv").overall.n_pairs == 20
-    for text, sentence in (
-        ("a\tb\nab\tba\n", "Line 1 has a sentence without a scored token"),
-        ("a\tb\n", "has nothing"),
-    ):
-        shell.write("short.tsv", text)
-        assert sentence in shell.refuse("score", RUN, "--pairs", "short.tsv", "--no-bos")
+    assert "Mean over" not in shell.err
 
 
-def test_stream__is_scored_as_one_text_and_not_in_pairs(shell: Shell) -> None:
+def test_pairs__with_a_context_are_scored_given_it(shell: Shell) -> None:
+    shell.write("context.csv", "context,good,bad\nthe sun,was shining,shining was\n")
+    [pair] = shell.read(PairReport, "score", RUN, "--pairs", "context.csv").pairs
+    given, *sums = [response_of(shell, text).nats for text in ("the sun", "the sun was shining", "the sun shining was")]
+    assert [pair.first.nats, pair.second.nats] == pytest.approx([(nats or 0) - (given or 0) for nats in sums], abs=1e-4)
+
+
+def test_stream__is_scored_as_one_text(shell: Shell) -> None:
     run = finished_runs.finished_run(shell.root, "lstm", documents="stream").run_id
     text = "the sun was\n\nshining on\n" * 2000
     for name, content in {"stream.txt": text, "empty.txt": "", "pairs.tsv": "a b\tb a\n"}.items():
@@ -198,7 +202,8 @@ def test_stream__is_scored_as_one_text_and_not_in_pairs(shell: Shell) -> None:
     assert whole.bits_per_char == pytest.approx(whole.nats / math.log(2) / len(text))
     assert (response.n_ends, response.bits_per_char) == (0, whole.bits_per_char)
     assert shell.type("score", run, "sun\nsea", "--detail-level", "per_line").startswith("sun\\nsea\t")
-    assert "`--pairs` needs a run with `documents` 'line'" in shell.refuse("score", run, "--pairs", "pairs.tsv")
+    [pair] = shell.read(PairReport, "score", run, "--pairs", "pairs.tsv").pairs
+    assert pair.first.nats == pytest.approx(shell.read(ScoreResponse, "score", run, "a b").nats, abs=1e-4)
     assert "nothing to score: it is empty" in shell.refuse("score", run, "--path", "empty.txt")
 
 

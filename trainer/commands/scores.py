@@ -21,16 +21,19 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
-from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
+from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS, Asks, ResponseT
 from trainer.contracts.runs import describe_unknown
+from trainer.contracts.sequences import SequenceParts, SequencesRequest, SequencesResponse
 from trainer.contracts.tokenizers import DocumentMode
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
+from trainer.data.input_text import BadLine, Portion, read_portions, read_text
 from trainer.data.normalization import normalized
+from trainer.data.pair_files import read_pairs
 from trainer.data.tables import as_text
-from trainer.queue.inference_kinds import check_scores
+from trainer.queue.inference_kinds import check_scores, kind_of
 from trainer.reports.heatmap_html import heatmap_html
-from trainer.reports.minimal_pairs import Pair, PairReport, ScoredPair, pair_report, read_pair, scored_pair
+from trainer.reports.minimal_pairs import MEASURES, Pair, PairGroup, PairReport, ScoredPair, pair_report, scored_pair
 from trainer.reports.score_table import (
     ScoredLine,
     csv_lines,
@@ -49,18 +52,18 @@ Write = Callable[[str], None]
 Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 
 _PORTION_CHARACTERS = 20_000
+_MAX_PORTION_PAIRS = 1000
 _MAX_REQUESTS = 4
 """Requests under way at a time, which bounds the memory for a file of any size."""
 _MAX_HEATMAP_CHARACTERS = 10_000
 _LEVELS: tuple[str, ...] = get_args(DetailLevel)
 _FORMATS: tuple[str, ...] = get_args(Format)
-_ACCURACY_TITLES = ["group", "pairs", "ties", "accuracy", "95 % interval"]
 
 
 class _ScoreOptions(RunOptions):
     text = Argument[str | None]("TEXT", nargs="?", help="text to score")
     path = option("--path F", Path, "score a corpus, or a file of any size")
-    pairs = option("--pairs F", Path, "score minimal pairs: two columns (TSV), or three with a group")
+    pairs = option("--pairs F", Path, "score minimal pairs: a file of BLiMP, MultiBLiMP or TurBLiMP, or your own table")
     detail_level = Argument[DetailLevel](
         "--detail-level",
         choices=_LEVELS,
@@ -196,17 +199,16 @@ def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) 
 
 
 def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
-    if options.detail_level != "summary" or options.heatmap is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "`--pairs` takes neither `--detail-level` nor `--heatmap`.")
-    pairs = _read_pairs(path)
+    others = (options.heatmap, options.context, options.window_tokens, options.top_k)
+    if options.detail_level != "summary" or any(other is not None for other in others):
+        message = "`--pairs` takes no `--detail-level`, `--heatmap`, `--no-bos`, `--max-window` or `--top-k`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    pairs = read_pairs(path)
     manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
-    check_scores(options.request("per_line", "x"), manifest.effective.objective)
-    if manifest.effective.documents == "stream":
-        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "`--pairs` needs a run with `documents` 'line': it scores lines.")
-    parts: Iterator[tuple[Sequence[Pair], ScoreRequest | AppError]] = (
-        (part, options.request("per_line", "\n".join(f"{pair.first}\n{pair.second}" for pair in part)))
-        for part in _pair_portions(pairs)
+    kind_of(_pairs_request(options, pairs[:1])).supports(
+        _pairs_request(options, pairs[:1]), manifest.effective.objective
     )
+    parts = ((part, _pairs_request(options, part)) for part in _pair_portions(pairs))
 
     async def score(inference: Inference) -> int:
         scored: list[ScoredPair] = []
@@ -222,30 +224,55 @@ def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, termina
     return with_inference(settings, terminal, score)
 
 
-def _scored_pairs(pairs: Sequence[Pair], response: ScoreResponse) -> Iterator[ScoredPair]:
-    nats = {line.number: line.nats for line in response.lines or () if line.n_scored}
-    for index, pair in enumerate(pairs):
-        first, second = nats.get(2 * index + 1), nats.get(2 * index + 2)
-        if first is None or second is None:
-            raise AppError(ErrorCode.INVALID_INPUT, f"Line {pair.line:,} has a sentence without a scored token.")
-        yield scored_pair(pair, first, second)
+def _pairs_request(options: _ScoreOptions, pairs: Sequence[Pair]) -> SequencesRequest:
+    sequences = [
+        SequenceParts(context=pair.context, parts=(f" {text}" if pair.context else text,))
+        for pair in pairs
+        for text in (pair.first, pair.second)
+    ]
+    return SequencesRequest(sequences=tuple(sequences), pll_within_word=options.pll_within_word)
+
+
+def _scored_pairs(pairs: Sequence[Pair], response: SequencesResponse) -> Iterator[ScoredPair]:
+    scores = iter(response.scores or ())
+    for pair in pairs:
+        yield scored_pair(pair, next(scores), next(scores))
 
 
 def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
     match options.format:
         case "table":
-            rows = [_ACCURACY_TITLES]
-            for group in (report.overall, *report.groups):
-                accuracy = [f"{group.accuracy:.1%}", f"{group.low:.1%} to {group.high:.1%}"]
-                rows.append([group.group or "all", f"{group.n_pairs:,}", f"{group.n_ties:,}", *accuracy])
+            rows = [["group", "pairs", "ties", "accuracy", "95 % interval", *(f"per {one}" for one in MEASURES[1:])]]
+            rows += [_pairs_row(group) for group in (report.overall, *report.groups)]
             terminal.show(report, columns(rows))
+            if report.mean_over_groups is not None:
+                terminal.note(f"Mean over {counted(len(report.groups), 'group')}: {report.mean_over_groups:.1%}")
+            for n_pairs, what in (
+                (report.overall.n_identical, "two equal sentences, and no right answer"),
+                (report.overall.n_unknown, "a token that the tokenizer does not know"),
+                (report.overall.n_cut, "a sentence longer than the model's context"),
+            ):
+                if n_pairs:
+                    terminal.note(f"{counted(n_pairs, 'pair')} with {what}.")
         case "json":
             write(report.model_dump_json())
         case "jsonl":
             write("\n".join(pair.model_dump_json() for pair in report.pairs))
         case _:
-            lines = [[a.line, a.group, a.first_nats, a.second_nats, a.less_surprising] for a in report.pairs]
-            write(csv_lines([list(ScoredPair.model_fields), *lines], options.delimiter))
+            titles = ["line", "group", "first_nats", "second_nats", *MEASURES]
+            lines = [
+                [a.line, a.group, a.first.nats, a.second.nats, *(a.choices[one] for one in MEASURES)]
+                for a in report.pairs
+            ]
+            write(csv_lines([titles, *lines], options.delimiter))
+
+
+def _pairs_row(group: PairGroup) -> list[str]:
+    """Return a row of the table: the accuracy by sum with its interval, and by the other measures."""
+    accuracy, *others = group.accuracies
+    interval = "" if accuracy.low is None or accuracy.high is None else f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+    shares = ["" if one.accuracy is None else f"{one.accuracy:.1%}" for one in (accuracy, *others)]
+    return [group.group or "all", f"{group.n_pairs:,}", f"{accuracy.n_ties:,}", shares[0], interval, *shares[1:]]
 
 
 class _ScoreWriter:
@@ -334,14 +361,14 @@ def _portions_of(path: Path, options: _ScoreOptions, documents: DocumentMode) ->
 
 
 async def _responses(
-    inference: Inference, run_id: str, parts: Iterable[tuple[PartT, ScoreRequest | AppError]], *, is_kept: bool
-) -> AsyncGenerator[tuple[PartT, ScoreResponse | AppError], None]:
+    inference: Inference, run_id: str, parts: Iterable[tuple[PartT, Asks[ResponseT] | AppError]], *, is_kept: bool
+) -> AsyncGenerator[tuple[PartT, ResponseT | AppError], None]:
     """Yield each part with its scores, in the order of the parts, while the next requests are under way.
 
     A text that cannot be scored has an error in place of its scores. Raises other errors.
     """
 
-    async def response_to(part: PartT, request: ScoreRequest | AppError) -> tuple[PartT, ScoreResponse | AppError]:
+    async def response_to(part: PartT, request: Asks[ResponseT] | AppError) -> tuple[PartT, ResponseT | AppError]:
         if isinstance(request, AppError):
             return part, request
         try:
@@ -351,7 +378,7 @@ async def _responses(
                 raise
             return part, error
 
-    waiting: deque[asyncio.Task[tuple[PartT, ScoreResponse | AppError]]] = deque()
+    waiting: deque[asyncio.Task[tuple[PartT, ResponseT | AppError]]] = deque()
     try:
         for part, request in parts:
             waiting.append(asyncio.create_task(response_to(part, request)))
@@ -460,25 +487,12 @@ def _draw_heatmap(file: Path, response: ScoreResponse, text: str) -> None:
         file.write_bytes(data)
 
 
-def _read_pairs(path: Path) -> list[Pair]:
-    pairs: list[Pair] = []
-    for number, line in enumerate(read_lines(path), 1):
-        if isinstance(line, BadLine):
-            raise AppError(line.error.code, f"Line {number:,}: {line.error.message}")
-        pair = read_pair(number, line)
-        if pair is not None:
-            pairs.append(pair)
-    if not pairs:
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{path.name}' has no pairs.")
-    return pairs
-
-
 def _pair_portions(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
     """Yield pairs in portions of about 20,000 characters."""
     portion: list[Pair] = []
     characters = 0
     for pair in pairs:
-        if portion and characters > _PORTION_CHARACTERS:
+        if portion and (characters > _PORTION_CHARACTERS or len(portion) == _MAX_PORTION_PAIRS):
             yield portion
             portion, characters = [], 0
         portion.append(pair)

@@ -1,15 +1,20 @@
 """Minimal pairs: the less surprising of two sentences, and how often it is the first one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from trainer.contracts.base import Frozen, Identifier
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.base import Frozen, Identifier, changed
+from trainer.contracts.sequences import SequenceScore
 
 TIE_NATS = 1e-4
-"""Sums that differ by less are a tie: scores are not more exact."""
+"""Figures that differ by less are a tie: scores are not more exact."""
 _Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
+
+Measure = Literal["sum", "token", "char", "byte"]
+"""What the surprisal of a sentence is divided by: nothing, or its tokens, characters or bytes."""
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+Choice = Literal["first", "second", "tie"]
 
 
 class Pair(NamedTuple):
@@ -19,86 +24,121 @@ class Pair(NamedTuple):
     first: str
     second: str
     group: str | None
+    context: str = ""
+    """Text before both sentences, which is given and not scored."""
 
 
 class ScoredPair(Frozen):
-    """A pair with the surprisals of its sentences."""
+    """A pair with the scores of its sentences; by each measure, the sentence with fewer nats is the choice."""
 
     line: int
     group: str | None
-    first_nats: float
-    second_nats: float
-    less_surprising: Literal["first", "second", "tie"]
+    first: SequenceScore
+    second: SequenceScore
+    choices: Mapping[Measure, Choice]
+    is_identical: bool
 
 
-class PairAccuracy(Frozen):
-    """The share of pairs whose first sentence is less surprising; a tie counts half."""
+class Accuracy(Frozen):
+    """The share of pairs whose first sentence is less surprising, of those that are no tie."""
+
+    measure: Measure
+    n_right: int
+    n_wrong: int
+    n_ties: int
+    accuracy: float | None = None
+    """None if all pairs are ties, as are the limits of the interval."""
+    low: float | None = None
+    """The lower end of the 95 % interval of Wilson (1927)."""
+    high: float | None = None
+
+
+class PairGroup(Frozen):
+    """The pairs of a group, and their accuracy by every measure."""
 
     group: str | None
     n_pairs: int
-    n_ties: int
-    accuracy: float
-    low: float
-    """The lower end of the 95 % interval of Wilson (1927)."""
-    high: float
+    n_identical: int
+    """Pairs of two equal sentences, which are always a tie."""
+    n_unknown: int
+    """Pairs with an unknown token in a sentence."""
+    n_cut: int
+    """Pairs with a sentence that is longer than the model's context."""
+    accuracies: tuple[Accuracy, ...]
 
 
 class PairReport(Frozen):
     """The pairs of a file, and their accuracy."""
 
     run_id: Identifier
-    overall: PairAccuracy
-    groups: tuple[PairAccuracy, ...]
+    overall: PairGroup
+    groups: tuple[PairGroup, ...]
     """In the order of the file; empty if no pair has a group."""
+    mean_over_groups: float | None = None
+    """The mean of the groups' accuracies by sum, as BLiMP's authors report it; None without groups."""
     pairs: tuple[ScoredPair, ...]
 
 
-def read_pair(number: int, line: str) -> Pair | None:
-    """Read a line of two or three columns between tabs. Returns None for a blank line; raises INVALID_INPUT."""
-    if not line.strip():
-        return None
-    cells = [cell.strip() for cell in line.split("\t")]
-    if len(cells) not in (2, 3) or not all(cells):
-        raise AppError(
-            ErrorCode.INVALID_INPUT,
-            f"Line {number:,} is no pair: write two sentences separated by a tab, and optionally another tab and the"
-            " name of a group.",
-        )
-    return Pair(number, cells[0], cells[1], cells[2] if len(cells) == 3 else None)
-
-
-def scored_pair(pair: Pair, first_nats: float, second_nats: float) -> ScoredPair:
-    difference = second_nats - first_nats
+def scored_pair(pair: Pair, first: SequenceScore, second: SequenceScore) -> ScoredPair:
+    """Compare the scores of two sentences, each of at least one token."""
     return ScoredPair(
         line=pair.line,
         group=pair.group,
-        first_nats=first_nats,
-        second_nats=second_nats,
-        less_surprising="tie" if abs(difference) < TIE_NATS else "first" if difference > 0 else "second",
+        first=first,
+        second=second,
+        choices={measure: _choice(_figure(first, measure), _figure(second, measure)) for measure in MEASURES},
+        is_identical=pair.first == pair.second,
     )
+
+
+def _figure(score: SequenceScore, measure: Measure) -> float:
+    units = {"sum": 1, "token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}
+    return score.nats / units[measure]
+
+
+def _choice(first: float, second: float) -> Choice:
+    if abs(second - first) < TIE_NATS:
+        return "tie"
+    return "first" if first < second else "second"
 
 
 def pair_report(run_id: str, pairs: Sequence[ScoredPair]) -> PairReport:
     """Summarize pairs, at least one, in total and by group."""
-    groups: dict[str, list[ScoredPair]] = {}
+    by_group: dict[str, list[ScoredPair]] = {}
     for pair in pairs:
         if pair.group is not None:
-            groups.setdefault(pair.group, []).append(pair)
+            by_group.setdefault(pair.group, []).append(pair)
+    groups = tuple(_group(group, of_group) for group, of_group in by_group.items())
+    sums = [one.accuracy for group in groups for one in group.accuracies[:1] if one.accuracy is not None]
     return PairReport(
         run_id=run_id,
-        overall=_accuracy(None, pairs),
-        groups=tuple(_accuracy(group, of_group) for group, of_group in groups.items()),
+        overall=_group(None, pairs),
+        groups=groups,
+        mean_over_groups=sum(sums) / len(sums) if sums else None,
         pairs=tuple(pairs),
     )
 
 
-def _accuracy(group: str | None, pairs: Iterable[ScoredPair]) -> PairAccuracy:
-    chosen = [pair.less_surprising for pair in pairs]
-    accuracy = (chosen.count("first") + chosen.count("tie") / 2) / len(chosen)
-    low, high = wilson_interval(accuracy, len(chosen))
-    return PairAccuracy(
-        group=group, n_pairs=len(chosen), n_ties=chosen.count("tie"), accuracy=accuracy, low=low, high=high
+def _group(group: str | None, pairs: Sequence[ScoredPair]) -> PairGroup:
+    return PairGroup(
+        group=group,
+        n_pairs=len(pairs),
+        n_identical=sum(pair.is_identical for pair in pairs),
+        n_unknown=sum(pair.first.unk_count + pair.second.unk_count > 0 for pair in pairs),
+        n_cut=sum(pair.first.is_cut or pair.second.is_cut for pair in pairs),
+        accuracies=tuple(_accuracy(measure, pairs) for measure in MEASURES),
     )
+
+
+def _accuracy(measure: Measure, pairs: Sequence[ScoredPair]) -> Accuracy:
+    choices = [pair.choices[measure] for pair in pairs]
+    right, wrong = choices.count("first"), choices.count("second")
+    accuracy = Accuracy(measure=measure, n_right=right, n_wrong=wrong, n_ties=choices.count("tie"))
+    if not right + wrong:
+        return accuracy
+    share = right / (right + wrong)
+    low, high = wilson_interval(share, right + wrong)
+    return changed(accuracy, accuracy=share, low=low, high=high)
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:

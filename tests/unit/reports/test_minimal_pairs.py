@@ -1,9 +1,9 @@
-"""Minimal pairs: how they are read, compared and counted, with the interval of the accuracy."""
+"""Minimal pairs: how they are compared and counted, with the interval of the accuracy."""
 
 import pytest
 
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.reports.minimal_pairs import Pair, ScoredPair, pair_report, read_pair, scored_pair, wilson_interval
+from trainer.contracts.sequences import SequenceScore
+from trainer.reports.minimal_pairs import Pair, ScoredPair, pair_report, scored_pair, wilson_interval
 
 PAIR = Pair(1, "a", "b", None)
 
@@ -21,28 +21,37 @@ def test_interval__is_that_of_the_published_examples(share: float, count: int, l
     assert wilson_interval(share, count) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_report__counts_a_tie_as_half_and_keeps_the_order_of_groups() -> None:
-    found = [scored_pair(PAIR, 10.0, second).less_surprising for second in (10.0, 10.00009, 10.0002, 9.9998)]
-    assert found == ["tie", "tie", "first", "second"], "scores are not more exact"
-
-    def pair(group: str | None, second: float) -> ScoredPair:
-        return scored_pair(PAIR._replace(group=group), 1.0, second)
-
-    report = pair_report("run", [pair("z", 2.0), pair("a", 1.0), pair("z", 0.5), pair(None, 3.0)])
-    assert (report.overall.accuracy, report.overall.n_ties, report.overall.n_pairs) == (0.625, 1, 4)
-    assert [(found.group, found.accuracy) for found in report.groups] == [("z", 0.5), ("a", 0.5)]
-
-
-@pytest.mark.parametrize(
-    ("line", "pair"),
-    [("a b\t c\r", Pair(7, "a b", "c", None)), ("a\tb\tgroup one", Pair(7, "a", "b", "group one")), (" \t ", None)],
-)
-def test_pair__is_read_of_two_columns_or_three(line: str, pair: Pair | None) -> None:
-    assert read_pair(7, line) == pair
+def scores(nats: float, tokens: int = 1, chars: int = 1, size: int = 1, *, unknown: int = 0) -> SequenceScore:
+    return SequenceScore(
+        nats=nats,
+        part_nats=(nats,),
+        n_tokens=tokens,
+        n_chars=chars,
+        n_bytes=size,
+        unk_count=unknown,
+        is_cut=chars > 9,
+    )
 
 
-@pytest.mark.parametrize("line", ["a b", "a\tb\tc\td", "a\t", "\tb", "a\tb\t"])
-def test_line_that_is_no_pair__is_named(line: str) -> None:
-    with pytest.raises(AppError, match=r"^Line 1,007 is no pair") as caught:
-        read_pair(1007, line)
-    assert caught.value.code is ErrorCode.INVALID_INPUT
+def test_choice__is_of_the_surprisal_by_each_measure() -> None:
+    chosen = scored_pair(PAIR, scores(6.0, 2, 8, 6), scores(5.0, 1, 4, 5)).choices
+    assert chosen == {"sum": "second", "token": "first", "char": "first", "byte": "tie"}
+    near = [scored_pair(PAIR, scores(10.0), scores(second)).choices["sum"] for second in (10.00009, 10.0002, 9.9998)]
+    assert near == ["tie", "first", "second"], "scores are not more exact"
+
+
+def test_report__leaves_ties_out_and_keeps_the_order_of_groups() -> None:
+    def pair(group: str | None, second: float, **others: int) -> ScoredPair:
+        return scored_pair(PAIR._replace(group=group), scores(1.0), scores(second, **others))
+
+    tie = scored_pair(PAIR._replace(group="b", second=PAIR.first), scores(1.0), scores(1.0, chars=10))
+    pairs = [pair("z", 2.0), pair("a", 3.0), pair("z", 0.5), pair("z", 1.0), tie, pair(None, 4.0, unknown=1)]
+    report = pair_report("run", pairs)
+    [overall, *groups] = (report.overall, *report.groups)
+    assert (overall.n_pairs, overall.n_identical, overall.n_unknown, overall.n_cut) == (6, 1, 1, 1)
+    by_sum = overall.accuracies[0]
+    assert (by_sum.n_right, by_sum.n_wrong, by_sum.n_ties, by_sum.accuracy) == (3, 1, 2, 0.75)
+    assert (by_sum.low, by_sum.high) == wilson_interval(0.75, 4)
+    assert [(group.group, group.accuracies[0].accuracy) for group in groups] == [("z", 0.5), ("a", 1.0), ("b", None)]
+    assert report.mean_over_groups == 0.75
+    assert pair_report("run", pairs[-1:]).mean_over_groups is None
