@@ -24,7 +24,7 @@ MEASURED_THREADS = 2
 MIN_ROWS = 16
 """Products with 5 to 11 rows or outputs add in another order if two threads share them: one computes 2 to 15.
 
-Found by random products of MKL on a CPU of AMD; `_are_equal` tries some on each machine.
+Found by random products of MKL on a CPU of AMD; `products_are_equal` tries some on each machine.
 """
 MIN_RECURRENT_PRODUCTS, MIN_PRODUCTS = 1 << 21, 1 << 27
 """Multiplications from which more than one thread can pay: of a time step of a recurrent model, else of a pass.
@@ -66,7 +66,7 @@ class ThreadChoice:
 
     def __init__(self, are_equal: Callable[[], bool] | None = None) -> None:
         """`are_equal` says if one and two threads give equal bits on this machine."""
-        self._are_equal = are_equal or _are_equal
+        self._are_equal = are_equal or products_are_equal
         self._measured = MeasuredCount(MEASURED_THREADS)
         self._seconds: defaultdict[int, float] = defaultdict(float)
 
@@ -154,10 +154,10 @@ class MeasuredCount:
 
 
 _EQUAL: list[bool] = []
-"""The answer of `_are_equal`, once it is known."""
+"""The answer of `products_are_equal`, once it is known."""
 
 
-def _are_equal() -> bool:
+def products_are_equal() -> bool:
     """Return True if products and their gradients are equal, bit for bit, with one and two threads on this machine."""
     if not _EQUAL:
         _EQUAL.append(all(map(torch.equal, _products(1), _products(MEASURED_THREADS))))

@@ -15,7 +15,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.events import Progress
 from trainer.inference.scoring import sequence_surprisals
 from trainer.models import build
-from trainer.models.threads import MeasuredCount, ThreadChoice
+from trainer.models.threads import MeasuredCount, ThreadChoice, products_are_equal
 from trainer.training.loop import TrainingCallbacks
 
 _RNN: dict[str, object] = {"embedding_size": 64, "hidden_size": 96, "num_layers": 2, "dropout": 0.1}
@@ -42,6 +42,8 @@ def _threads_as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("family", LARGE_ENOUGH)
 def test_two_threads_or_one_or_both_in_turn__change_no_bit(family: str, tmp_path: Path) -> None:
+    if not products_are_equal():
+        pytest.skip("products of one and two threads differ on this CPU, so that the number is never changed")
     fields: dict[str, object] = {"model_family": family, "model": LARGE_ENOUGH[family], "tokenizer": {"method": "char"}}
     fields |= {"max_seq_len": 64, "batch_size": 16, "num_epochs": 1, "max_steps": 2, "holdout_fraction": 0.3}
     run = make_run(tmp_path, LINES, **fields)
