@@ -1,6 +1,7 @@
 """README.md and the pages of docs: commands run, examples are valid, and tables are complete."""
 
 import asyncio
+import json
 import re
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ from tests.support.inference import RUN, finished_run
 from tests.support.pages import find, is_printed
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.shell import lab_shell_fixture
+from tests.support.suites import SUITE
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.config import experiment_blocks as blocks
@@ -119,11 +121,12 @@ SCORING = find(r"^mt (.*)$", page("scoring"))
 
 @pytest.mark.parametrize("command", SCORING)
 def test_scoring_page__its_command_runs_as_it_stands(command: str, lab_shell: Shell) -> None:
-    assert len(SCORING) == 8
+    assert len(SCORING) == 9
     if not (lab_shell.artifacts / "models" / RUN).exists():
         finished_run(lab_shell.root)
     lab_shell.write("text.txt", "the sun was\n\nshining on\u0416\r\n")
     lab_shell.write("pairs.tsv", "the sun\tsun the\n")
+    lab_shell.write("suite.json", json.dumps(SUITE))
     lab_shell.type(*shlex.split(command.replace("RUN", RUN)))
     assert lab_shell.err == ""
     for name in find(r"(?:--out|--heatmap) (\S+)", command):

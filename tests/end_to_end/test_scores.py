@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import json
 import math
 import os
 import signal
@@ -19,10 +20,12 @@ from tests.support import environment_in, finished_runs, mt
 from tests.support.inference import RUN, finished_run
 from tests.support.run_shell import Shell
 from tests.support.shell import lab_shell_fixture
+from tests.support.suites import SUITE
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.minimal_pairs import PairReport
 from trainer.reports.score_table import ScoredLine
+from trainer.reports.suites import SuiteReport
 
 __all__ = ["lab_shell_fixture"]
 
@@ -188,6 +191,28 @@ def test_pairs__with_a_context_are_scored_given_it(shell: Shell) -> None:
     [pair] = shell.read(PairReport, "score", RUN, "--pairs", "context.csv").pairs
     given, *sums = [response_of(shell, text).nats for text in ("the sun", "the sun was shining", "the sun shining was")]
     assert [pair.first.nats, pair.second.nats] == pytest.approx([(nats or 0) - (given or 0) for nats in sums], abs=1e-4)
+
+
+def test_suite__has_regions_that_add_up_and_predictions_of_their_sums(shell: Shell) -> None:
+    shell.write("suite.json", json.dumps(SUITE))
+    report = shell.read(SuiteReport, "score", RUN, "--suite", "suite.json")
+    totals = [response_of(shell, text).nats for text in ("the sun was shining", "the sun were shining", "on the sea")]
+    [first, second] = report.items
+    found = [math.fsum(item.nats[name].values()) for item, name in ((first, "good"), (first, "bad"), (second, "good"))]
+    assert found == pytest.approx(totals, abs=1e-4)
+    for item in report.items:
+        assert item.holds[0] == (item.nats["good"][2] < item.nats["bad"][2])
+    assert report.predictions[1].n_items == 2 and report.predictions[1].accuracy == 1.0
+    means = [(first.nats[name][2] + second.nats[name][2]) / 2 for name in ("good", "bad")]
+    assert [report.mean_nats[name][2] for name in ("good", "bad")] == pytest.approx(means)
+    rows = cells_of(score(shell, "--suite suite.json --format csv"))
+    assert [(row["item"], row["condition"], row["name"]) for row in rows[:4]] == [
+        *(("1", "good", name) for name in ("start", "verb", "end")),
+        ("1", "bad", "start"),
+    ]
+    assert score(shell, "--suite suite.json --format jsonl").count("\n") == 2
+    table = score(shell, "--suite suite.json")
+    assert "(2;%good%) < (2;%bad%)" in table and "2 verb" in table
 
 
 def test_stream__is_scored_as_one_text(shell: Shell) -> None:

@@ -25,7 +25,8 @@ OPEN_PATHS = {"/healthz", "/health", "/readyz"}
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
 STARTS = {one.name: one for one in BODIES if one.name != "start_experiment"}
 """Operations that start something; experiments have a test of their own."""
-OTHER_FIELDS = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b", "vocab_size": 301}
+OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}
+OTHER_FIELDS |= {"vocab_size": 301, "sequences": [{"parts": ["b"]}]}
 NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
 
 

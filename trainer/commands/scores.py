@@ -23,17 +23,18 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS, Asks, ResponseT
 from trainer.contracts.runs import describe_unknown
-from trainer.contracts.sequences import SequenceParts, SequencesRequest, SequencesResponse
+from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_portions, read_text
 from trainer.data.normalization import normalized
 from trainer.data.pair_files import read_pairs
+from trainer.data.suite_files import read_suite
 from trainer.data.tables import as_text
 from trainer.queue.inference_kinds import check_scores, kind_of
 from trainer.reports.heatmap_html import heatmap_html
-from trainer.reports.minimal_pairs import MEASURES, Pair, PairGroup, PairReport, ScoredPair, pair_report, scored_pair
+from trainer.reports.minimal_pairs import MEASURES, PairGroup, PairReport, pair_report, scored_pair
 from trainer.reports.score_table import (
     ScoredLine,
     csv_lines,
@@ -44,6 +45,7 @@ from trainer.reports.score_table import (
     token_rows,
     token_scores,
 )
+from trainer.reports.suites import SuiteReport, suite_report
 from trainer.system.files import storage_errors
 
 PartT = TypeVar("PartT")
@@ -52,7 +54,7 @@ Write = Callable[[str], None]
 Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 
 _PORTION_CHARACTERS = 20_000
-_MAX_PORTION_PAIRS = 1000
+_MAX_PORTION_SEQUENCES = 2000
 _MAX_REQUESTS = 4
 """Requests under way at a time, which bounds the memory for a file of any size."""
 _MAX_HEATMAP_CHARACTERS = 10_000
@@ -64,6 +66,7 @@ class _ScoreOptions(RunOptions):
     text = Argument[str | None]("TEXT", nargs="?", help="text to score")
     path = option("--path F", Path, "score a corpus, or a file of any size")
     pairs = option("--pairs F", Path, "score minimal pairs: a file of BLiMP, MultiBLiMP or TurBLiMP, or your own table")
+    suite = option("--suite F", Path, "score a test suite of SyntaxGym by its regions")
     detail_level = Argument[DetailLevel](
         "--detail-level",
         choices=_LEVELS,
@@ -114,16 +117,21 @@ def add_to(commands: Commands) -> None:
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    if [options.text, options.path, options.pairs].count(None) != 2:
-        raise AppError(ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`, or pairs with `--pairs`.")
+    if [options.text, options.path, options.pairs, options.suite].count(None) != 3:
+        message = "Give one of: a TEXT, a file with `--path`, pairs with `--pairs`, or a test suite with `--suite`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     if options.format == "table" and options.out is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
+    if options.pairs is not None or options.suite is not None:
+        _check_sequence_options(options)
     for file in (options.out, options.heatmap):
         if file is not None:
-            _check_output(file, options.path or options.pairs, overwrites=options.force)
+            _check_output(file, options.path or options.pairs or options.suite, overwrites=options.force)
     try:
         if options.pairs is not None:
             return _score_pairs(options, options.pairs, settings, terminal)
+        if options.suite is not None:
+            return _score_suite(options, options.suite, settings, terminal)
         with TemporaryDirectory(prefix="mt-table-") as folder:
             return _score_texts(options, settings, terminal, Path(folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -198,45 +206,85 @@ def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) 
     return "per_line" if options.writes_lines and level == "summary" else level
 
 
-def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
+def _check_sequence_options(options: _ScoreOptions) -> None:
+    """Refuse options of texts, which pairs and suites do not have."""
     others = (options.heatmap, options.context, options.window_tokens, options.top_k)
     if options.detail_level != "summary" or any(other is not None for other in others):
-        message = "`--pairs` takes no `--detail-level`, `--heatmap`, `--no-bos`, `--max-window` or `--top-k`."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+        unfit = "`--detail-level`, `--heatmap`, `--no-bos`, `--max-window` or `--top-k`"
+        raise AppError(ErrorCode.INVALID_INPUT, f"`--pairs` and `--suite` take no {unfit}.")
+
+
+def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
     pairs = read_pairs(path)
-    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
-    kind_of(_pairs_request(options, pairs[:1])).supports(
-        _pairs_request(options, pairs[:1]), manifest.effective.objective
-    )
-    parts = ((part, _pairs_request(options, part)) for part in _pair_portions(pairs))
 
-    async def score(inference: Inference) -> int:
-        scored: list[ScoredPair] = []
-        async with aclosing(_responses(inference, options.run, parts, is_kept=False)) as responses:
-            async for part, response in responses:
-                if isinstance(response, AppError):
-                    raise response
-                scored += _scored_pairs(part, response)
-        with _output(options, terminal) as write:
-            _write_pairs(pair_report(options.run, scored), options, terminal, write)
-        return 0
+    def write_report(scores: Sequence[SequenceScore], write: Write) -> None:
+        both = zip(pairs, scores[::2], scores[1::2], strict=True)
+        _write_pairs(pair_report(options.run, [scored_pair(*one) for one in both]), options, terminal, write)
 
-    return with_inference(settings, terminal, score)
-
-
-def _pairs_request(options: _ScoreOptions, pairs: Sequence[Pair]) -> SequencesRequest:
     sequences = [
         SequenceParts(context=pair.context, parts=(f" {text}" if pair.context else text,))
         for pair in pairs
         for text in (pair.first, pair.second)
     ]
-    return SequencesRequest(sequences=tuple(sequences), pll_within_word=options.pll_within_word)
+    return _score_sequences(options, sequences, settings, terminal, write_report)
 
 
-def _scored_pairs(pairs: Sequence[Pair], response: SequencesResponse) -> Iterator[ScoredPair]:
-    scores = iter(response.scores or ())
-    for pair in pairs:
-        yield scored_pair(pair, next(scores), next(scores))
+def _score_suite(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
+    suite = read_suite(path)
+
+    def write_report(scores: Sequence[SequenceScore], write: Write) -> None:
+        nats: dict[int, dict[str, dict[int, float]]] = {}
+        for condition, score in zip(suite.conditions, scores, strict=True):
+            of_regions = dict(zip(condition.regions, score.part_nats, strict=True))
+            nats.setdefault(condition.item, {})[condition.name] = of_regions
+        report = suite_report(options.run, suite.name, suite.region_names, suite.formulas, nats)
+        _write_suite(report, options, terminal, write)
+
+    sequences = [condition.sequence for condition in suite.conditions]
+    return _score_sequences(options, sequences, settings, terminal, write_report)
+
+
+def _score_sequences(
+    options: _ScoreOptions,
+    sequences: Sequence[SequenceParts],
+    settings: Settings,
+    terminal: Terminal,
+    write_report: Callable[[Sequence[SequenceScore], Write], None],
+) -> int:
+    """Score sequences in portions, and write the report of all."""
+    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
+    requests = [
+        SequencesRequest(sequences=portion, pll_within_word=options.pll_within_word)
+        for portion in _sequence_portions(sequences)
+    ]
+    kind_of(requests[0]).supports(requests[0], manifest.effective.objective)
+
+    async def score(inference: Inference) -> int:
+        scores: list[SequenceScore] = []
+        parts = ((request, request) for request in requests)
+        async with aclosing(_responses(inference, options.run, parts, is_kept=False)) as responses:
+            async for _, response in responses:
+                if isinstance(response, AppError):
+                    raise response
+                scores += response.scores or ()
+        with _output(options, terminal) as write:
+            write_report(scores, write)
+        return 0
+
+    return with_inference(settings, terminal, score)
+
+
+def _sequence_portions(sequences: Sequence[SequenceParts]) -> Iterator[tuple[SequenceParts, ...]]:
+    """Yield sequences in portions of about 20,000 characters."""
+    portion: list[SequenceParts] = []
+    characters = 0
+    for sequence in sequences:
+        if portion and (characters > _PORTION_CHARACTERS or len(portion) == _MAX_PORTION_SEQUENCES):
+            yield tuple(portion)
+            portion, characters = [], 0
+        portion.append(sequence)
+        characters += len(sequence.text)
+    yield tuple(portion)
 
 
 def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
@@ -273,6 +321,36 @@ def _pairs_row(group: PairGroup) -> list[str]:
     interval = "" if accuracy.low is None or accuracy.high is None else f"{accuracy.low:.1%} to {accuracy.high:.1%}"
     shares = ["" if one.accuracy is None else f"{one.accuracy:.1%}" for one in (accuracy, *others)]
     return [group.group or "all", f"{group.n_pairs:,}", f"{accuracy.n_ties:,}", shares[0], interval, *shares[1:]]
+
+
+def _write_suite(report: SuiteReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
+    rows = [
+        [item.item, condition, region, report.regions.get(region, ""), nats]
+        for item in report.items
+        for condition, of_regions in item.nats.items()
+        for region, nats in of_regions.items()
+    ]
+    match options.format:
+        case "table":
+            predictions = [["prediction", "items", "right", "95 % interval"]]
+            for one in report.predictions:
+                interval = f"{one.low:.1%} to {one.high:.1%}"
+                predictions.append([one.formula, f"{one.n_items:,}", f"{one.accuracy:.1%}", interval])
+            numbers = sorted({region for of_regions in report.mean_nats.values() for region in of_regions})
+            means = [["mean nats", *(f"{number} {report.regions.get(number, '')}".strip() for number in numbers)]]
+            for condition, of_regions in report.mean_nats.items():
+                means.append([condition, *(_figure(of_regions.get(number)) for number in numbers)])
+            terminal.show(report, f"{columns(predictions)}\n\n{columns(means)}")
+        case "json":
+            write(report.model_dump_json())
+        case "jsonl":
+            write("\n".join(item.model_dump_json() for item in report.items))
+        case _:
+            write(csv_lines([["item", "condition", "region", "name", "nats"], *rows], options.delimiter))
+
+
+def _figure(nats: float | None) -> str:
+    return "" if nats is None else f"{nats:.2f}"
 
 
 class _ScoreWriter:
@@ -485,16 +563,3 @@ def _draw_heatmap(file: Path, response: ScoreResponse, text: str) -> None:
         data = heat_map(heatmap_rows(token_rows(response, text), text, "nats"), "nats")
     with _write_errors(file):
         file.write_bytes(data)
-
-
-def _pair_portions(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-    """Yield pairs in portions of about 20,000 characters."""
-    portion: list[Pair] = []
-    characters = 0
-    for pair in pairs:
-        if portion and (characters > _PORTION_CHARACTERS or len(portion) == _MAX_PORTION_PAIRS):
-            yield portion
-            portion, characters = [], 0
-        portion.append(pair)
-        characters += len(pair.first) + len(pair.second)
-    yield portion

@@ -14,6 +14,9 @@ from trainer.contracts.inference_fields import (
     check_text_length,
 )
 
+MAX_PARTS = 1000
+"""Parts of a sequence: the time to find where each ends grows with the square of their number."""
+
 
 class SequenceParts(Frozen):
     """A line to score in parts, which together are its text.
@@ -24,7 +27,7 @@ class SequenceParts(Frozen):
 
     context: str = ""
     """Text before the parts, which is given and not scored; without it the parts start from [BOS]."""
-    parts: Annotated[tuple[str, ...], Field(min_length=1)]
+    parts: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_PARTS)]
 
     @property
     def text(self) -> str:
