@@ -9,7 +9,7 @@ most 0.001 plus a hundred thousandth of the second one.
 import re
 from collections.abc import Callable, Mapping
 from math import fsum, isclose
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from trainer.contracts.errors import AppError, ErrorCode
 
@@ -48,6 +48,7 @@ class _Claim(NamedTuple):
 
 
 _Part = _Number | _Claim
+_PartT = TypeVar("_PartT", _Number, _Claim)
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<": lambda one, other: one < other,
     ">": lambda one, other: one > other,
@@ -89,18 +90,27 @@ class _Reader:
         return AppError(ErrorCode.INVALID_INPUT, f"The formula '{self._text[:200]}' cannot be read: {where}.")
 
     def claims(self) -> _Part:
-        return self._joined("|", lambda: self._joined("&", self._comparison, all), any)
+        return self._joined("|", self._claims_of_all, self._claim, _any)
 
-    def _joined(self, sign: str, read: Callable[[], _Part], join: Callable[[list[bool]], bool]) -> _Part:
-        """Read one part, or claims between such signs."""
+    def _claims_of_all(self) -> _Part:
+        return self._joined("&", self._comparison, self._claim, _all)
+
+    def _joined(
+        self,
+        sign: str,
+        read: Callable[[], _Part],
+        check: Callable[[_Part], _PartT],
+        join: Callable[[list[_PartT]], _Part],
+    ) -> _Part:
+        """Read one part, or parts of one type between such signs."""
         first = read()
         if self.next != sign:
             return first
-        claims = [self._claim(first)]
+        parts = [check(first)]
         while self.next == sign:
             self._advance()
-            claims.append(self._claim(read()))
-        return _Claim(lambda values: join([claim.holds(values) for claim in claims]))
+            parts.append(check(read()))
+        return join(parts)
 
     def _comparison(self) -> _Part:
         first = self._difference()
@@ -113,24 +123,10 @@ class _Reader:
         return _Claim(lambda values: compare(one.value(values), other.value(values)))
 
     def _difference(self) -> _Part:
-        first = self._sum()
-        if self.next != "-":
-            return first
-        terms = [self._number(first)]
-        while self.next == "-":
-            self._advance()
-            terms.append(self._number(self._sum()))
-        return _Number(lambda values: terms[0].value(values) - fsum(term.value(values) for term in terms[1:]))
+        return self._joined("-", self._sum, self._number, _difference)
 
     def _sum(self) -> _Part:
-        first = self._operand()
-        if self.next != "+":
-            return first
-        terms = [self._number(first)]
-        while self.next == "+":
-            self._advance()
-            terms.append(self._number(self._operand()))
-        return _Number(lambda values: fsum(term.value(values) for term in terms))
+        return self._joined("+", self._operand, self._number, _sum)
 
     def _operand(self) -> _Part:
         if self._match is None:
@@ -175,3 +171,19 @@ class _Reader:
 
 def _value(regions: Mapping[int, float], number: int | None) -> float:
     return fsum(regions.values()) if number is None else regions[number]
+
+
+def _any(claims: list[_Claim]) -> _Claim:
+    return _Claim(lambda values: any(claim.holds(values) for claim in claims))
+
+
+def _all(claims: list[_Claim]) -> _Claim:
+    return _Claim(lambda values: all(claim.holds(values) for claim in claims))
+
+
+def _difference(terms: list[_Number]) -> _Number:
+    return _Number(lambda values: terms[0].value(values) - fsum(term.value(values) for term in terms[1:]))
+
+
+def _sum(terms: list[_Number]) -> _Number:
+    return _Number(lambda values: fsum(term.value(values) for term in terms))
