@@ -113,7 +113,7 @@ class Scores(NamedTuple):
     """ln p of `top_ids`, (T, K)"""
 
 
-class _ScoringInput(NamedTuple):
+class ScoringInput(NamedTuple):
     """A line to score."""
 
     ids: Sequence[int]
@@ -124,7 +124,7 @@ class _ScoringInput(NamedTuple):
     word_ends: Sequence[int] | None = None
     """The end of each token's word, up to which a mask hides tokens; None: a mask hides one token."""
     first: int = 0
-    """The first token that a masked model scores."""
+    """The first token that is scored; a causal model scores the tokens before it too, at no cost."""
 
 
 def score_texts(
@@ -138,7 +138,7 @@ def score_texts(
     """
     boundaries = WordBoundaries(tokenizer, as_minicons=as_minicons) if any(job.has_words for job in jobs) else None
     inputs = [
-        _ScoringInput(
+        ScoringInput(
             ids,
             _window(model, job.request.window_tokens),
             has_start=not job.n_unscored,
@@ -187,7 +187,7 @@ def score_lines(
 
     Lines longer than `window_tokens`, or than the model's context, are scored by windows.
     """
-    scores = _score(model, [_ScoringInput(line, _window(model, window_tokens)) for line in lines], top_k)
+    scores = _score(model, [ScoringInput(line, _window(model, window_tokens)) for line in lines], top_k)
     return [_truncate(score, len(line)) for score, line in zip(scores, lines, strict=True)]
 
 
@@ -197,7 +197,7 @@ def score_sequences(model: LanguageModel, sequences: Sequence[Sequence[int]], to
     Each has at least one id, and fits into the context of the model. The scores are those of its ids but the first, and
     at the end one of [EOS]; ranks and entropies are 0. The model was trained with causal_lm.
     """
-    return _score(model, [_ScoringInput(ids, None, has_start=False) for ids in sequences], top_k, has_ranks=False)
+    return _score(model, [ScoringInput(ids, None, has_start=False) for ids in sequences], top_k, has_ranks=False)
 
 
 def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -206,29 +206,17 @@ def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]
     A causal model starts from a zero state, or by windows beyond its context; a masked model gives the
     pseudo-log-likelihood. Each sequence has at least one id.
     """
-    inputs = [_ScoringInput(ids, _window(model, None), has_start=False) for ids in sequences]
+    inputs = [ScoringInput(ids, _window(model, None), has_start=False) for ids in sequences]
     scores = _score(model, inputs, top_k=0, has_ranks=False)
     first = 1 if model.objective == "masked_lm" else 0
     return [score.surprisal[first : first + len(ids) - 1] for score, ids in zip(scores, sequences, strict=True)]
 
 
-class ScoredLine(NamedTuple):
-    """A line to score from its token `first` on, given the tokens before that."""
-
-    ids: Sequence[int]
-    first: int
-    word_ends: Sequence[int] | None
-    """The end of each token's word, up to which a mask hides tokens; None: a mask hides one token."""
-
-
-def line_surprisals(model: LanguageModel, lines: Sequence[ScoredLine]) -> list[list[float]]:
-    """Return the surprisals of the scored tokens of lines, in nats; each line starts from [BOS]."""
+def line_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:
+    """Return the surprisals of the tokens of each line from its token `first` on, in nats."""
     is_masked = model.objective == "masked_lm"
     scored = [line for line in lines if line.first < len(line.ids)]
-    inputs = [
-        _ScoringInput(line.ids, model.context_tokens, word_ends=line.word_ends, first=line.first) for line in scored
-    ]
-    scores = iter(_score(model, inputs, top_k=0, has_ranks=False))
+    scores = iter(_score(model, scored, top_k=0, has_ranks=False))
     found: list[list[float]] = []
     for line in lines:
         surprisal = next(scores).surprisal if line.first < len(line.ids) else torch.empty(0)
@@ -243,7 +231,7 @@ def _window(model: LanguageModel, requested: int | None) -> int | None:
 
 def _score(
     model: LanguageModel,
-    inputs: Sequence[_ScoringInput],
+    inputs: Sequence[ScoringInput],
     top_k: int,
     boundary_ids: Sequence[int] | None = None,
     *,
@@ -326,7 +314,7 @@ class _Window(NamedTuple):
     end: int
 
 
-def _causal_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
+def _causal_windows(model: LanguageModel, line: ScoringInput) -> list[_Window]:
     """Cut a line into windows that together score every token, and the end of the line, once."""
     special_ids = model.vocabulary.special_ids
     line_ids: list[int] = [*([special_ids.start] if line.has_start else []), *line.ids, special_ids.line_end]
@@ -375,7 +363,7 @@ def _max_positions(model: LanguageModel) -> int:
     return min(_MAX_POSITIONS, _MAX_LOGITS // model.vocab_size)
 
 
-def _masked_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
+def _masked_windows(model: LanguageModel, line: ScoringInput) -> list[_Window]:
     """Return a window for each token of a line, with the token as near to the middle as the line allows."""
     special_ids = model.vocabulary.special_ids
     line_ids: list[int] = [special_ids.start, *line.ids, special_ids.eos]
@@ -439,7 +427,7 @@ def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) 
     is_causal = model.objective == "causal_lm"  # a masked model would need the time that windows save
     limit = min(max(_MAX_COMPARED_TOKENS, 2 * window_tokens), model.context_tokens or len(ids))
     if is_causal and min(len(ids), limit) > window_tokens:
-        exact_input = _ScoringInput(ids[:limit], model.context_tokens, has_start=not job.n_unscored)
+        exact_input = ScoringInput(ids[:limit], model.context_tokens, has_start=not job.n_unscored)
         exact = _score(model, [exact_input], 1)[0].surprisal[: len(exact_input.ids) - job.n_unscored]
         compared = len(exact)
         difference = float((exact - scores[longest].surprisal[:compared]).abs().max())
@@ -535,7 +523,7 @@ def _contexts(model: LanguageModel, job: ScoringJob) -> tuple[int, ...] | None:
         if model.objective == "masked_lm":
             contexts += [min(window_tokens, len(ids) + 2) - 1] * len(ids)
         else:
-            cut = _causal_windows(model, _ScoringInput(ids, window_tokens, has_start=not job.n_unscored))
+            cut = _causal_windows(model, ScoringInput(ids, window_tokens, has_start=not job.n_unscored))
             given = [position + 1 for window in cut for position in range(window.first, window.end)]
             contexts += [0] * job.n_unscored + given[:-1]
     return tuple(contexts)

@@ -8,7 +8,7 @@ from itertools import accumulate
 from trainer.contracts.base import changed
 from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.normalization import normalized
-from trainer.inference.scoring import ScoredLine, line_surprisals, special_tokens
+from trainer.inference.scoring import ScoringInput, line_surprisals, special_tokens
 from trainer.inference.word_boundaries import word_ends
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
@@ -22,14 +22,14 @@ def score_parts(
     """Score sequences side by side."""
     texts = [normalized(sequence.text, tokenizer.normalization) for sequence in request.sequences]
     bounds = [_bounds(tokenizer, sequence) for sequence in request.sequences]
-    lines: list[ScoredLine] = []
+    lines: list[ScoringInput] = []
     parts_of_tokens: list[list[int]] = []
     for text, of_text in zip(texts, bounds, strict=True):
         # a part ends where the next one starts, and the last one has the white space after it, too
         parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in _places(tokenizer, text)]
         n_given = parts.count(0)
         ends = word_ends(tokenizer, text) if request.pll_within_word else None
-        lines.append(ScoredLine(tokenizer.encode(text), n_given, ends))
+        lines.append(ScoringInput(tokenizer.encode(text), model.context_tokens, word_ends=ends, first=n_given))
         parts_of_tokens.append(parts[n_given:])
     scores: list[SequenceScore] = []
     for index, surprisals in enumerate(line_surprisals(model, lines)):
