@@ -324,12 +324,6 @@ def _pairs_row(group: PairGroup) -> list[str]:
 
 
 def _write_suite(report: SuiteReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
-    rows = [
-        [item.item, condition, region, report.regions.get(region, ""), nats]
-        for item in report.items
-        for condition, of_regions in item.nats.items()
-        for region, nats in of_regions.items()
-    ]
     match options.format:
         case "table":
             predictions = [["prediction", "items", "right", "95 % interval"]]
@@ -346,6 +340,12 @@ def _write_suite(report: SuiteReport, options: _ScoreOptions, terminal: Terminal
         case "jsonl":
             write("\n".join(item.model_dump_json() for item in report.items))
         case _:
+            rows = [
+                [item.item, condition, region, report.regions.get(region, ""), nats]
+                for item in report.items
+                for condition, of_regions in item.nats.items()
+                for region, nats in of_regions.items()
+            ]
             write(csv_lines([["item", "condition", "region", "name", "nats"], *rows], options.delimiter))
 
 

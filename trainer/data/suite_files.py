@@ -17,7 +17,7 @@ _MAX_CHARACTERS = 50_000_000
 
 
 class Condition(NamedTuple):
-    """A sentence of an item, and the numbers of its regions; a region belongs to each part of the sequence."""
+    """A sentence of an item, and the numbers of its regions; each region is a part of the sequence."""
 
     item: int
     name: str
@@ -32,7 +32,7 @@ class Suite(NamedTuple):
     region_names: dict[int, str]
     formulas: tuple[Formula, ...]
     conditions: tuple[Condition, ...]
-    """Of all items, in the order of the file."""
+    """The conditions of all items, in the order of the file."""
 
 
 class _Published(BaseModel):

@@ -12,7 +12,7 @@ TIE_NATS = 1e-4
 _Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
 
 Measure = Literal["sum", "token", "char", "byte"]
-"""What the surprisal of a sentence is divided by: nothing, or its tokens, characters or bytes."""
+"""The divisor of a sentence's surprisal: 1, or its number of tokens, characters or bytes."""
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 Choice = Literal["first", "second", "tie"]
 
