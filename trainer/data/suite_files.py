@@ -1,6 +1,6 @@
 """Test suites in the JSON form of SyntaxGym: items in conditions, whose regions formulas compare."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -118,11 +118,21 @@ def _problems(suite: Suite, found: _Suite) -> Iterator[str]:
     for condition in suite.conditions:
         if len(set(condition.regions)) < len(condition.regions):
             yield f"has two regions with the same number in condition '{condition.name}' of item {condition.item:,}"
-        regions.setdefault(condition.item, {})[condition.name] = condition.regions
-    for formula in suite.formulas:
+        of_item = regions.setdefault(condition.item, {})
+        if condition.name in of_item:
+            yield f"has two conditions '{condition.name}' in item {condition.item:,}"
+        of_item[condition.name] = condition.regions
+    yield from _wrong_references(suite.formulas, regions)
+
+
+def _wrong_references(
+    formulas: Iterable[Formula], regions: Mapping[int, Mapping[str, tuple[int, ...]]]
+) -> Iterator[str]:
+    """Yield the problem of each condition or region that a formula names and an item lacks."""
+    for formula in formulas:
         for region, name in formula.references:
-            for item, of_item in regions.items():
-                if name not in of_item:
+            for item, conditions in regions.items():
+                if name not in conditions:
                     yield f"has no condition '{name}' in item {item:,}, which a formula names"
-                elif region is not None and region not in of_item[name]:
+                elif region is not None and region not in conditions[name]:
                     yield f"has no region {region:,} in condition '{name}' of item {item:,}, which a formula names"

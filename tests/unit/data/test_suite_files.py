@@ -36,6 +36,7 @@ def test_regions__are_joined_as_by_syntax_gym(tmp_path: Path) -> None:
             "Item 1, condition 'good': a sentence is one line of text in at most 1,000",
         ),
         ('"content": "was"}', f'"content": "was"}}{MANY_REGIONS}', "Item 1, condition 'good': a sentence is one line"),
+        ('"condition_name": "bad"', '"condition_name": "good"', "has two conditions 'good' in item 1."),
         ('"item_number": 2', '"item_number": 1', "has two items with the same number"),
         ('"region_number": 2', '"region_number": 1', "two regions with the same number in condition 'good' of item 1"),
         ("(2;%bad%)", "(2;%worse%)", "has no condition 'worse' in item 1, which a formula names"),
