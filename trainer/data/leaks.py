@@ -5,7 +5,8 @@ drawn by seed. The training split is read once, in chunks of about 32,000 charac
 stream in one chunk. N-grams of characters are for text with few n-grams of words: they take twice the time.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ _CHUNK_CHARACTERS = 1 << 15
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1342543DE82EF95)
 """Odd, so that they have inverses modulo 2^64: of characters, and of words."""
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
+_PUNCTUATION = re.compile(r"[^\w\s]+")
 _SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 
 Hashes: TypeAlias = "NDArray[np.uint64]"
@@ -152,6 +154,11 @@ class _Search:
         if 2 * self._filtered < self._filled:
             self._fill_filter()
 
+    def found(self) -> Hashes:
+        """Return the hashes of the table that were found."""
+        of_table: Hashes = self._table[~self.is_missing]
+        return of_table
+
     def _fill_filter(self) -> None:
         self._filter: _Flags = np.zeros(1 << self._filter_bits, dtype=np.bool_)
         missing: Hashes = self._table[self.is_missing]
@@ -209,6 +216,30 @@ def _powers(multiplier: int, count: int) -> _Powers:
     return _Powers(*of_both)
 
 
+class _Words(NamedTuple):
+    """The words of a block of lines."""
+
+    prefixes: Hashes
+    """Hashes of the first 0, 1, … words of the block."""
+    first: _Places
+    """The first word of each line."""
+    past: _Places
+    """The word after the last one of each line."""
+    powers: _Powers
+
+    def ngrams(self, length: int) -> Hashes:
+        """Return the hashes of the n-grams of words that lie in one line."""
+        return _within_lines(self.powers.windows(self.prefixes, length), self.first, self.past, length)
+
+
+class _Block(NamedTuple):
+    prefixes: Hashes
+    """Hashes of the first 0, 1, … characters."""
+    starts: _Places
+    ends: _Places
+    words: _Words
+
+
 class _Hasher:
     """Hashes of the lines and n-grams of blocks of lines."""
 
@@ -224,6 +255,20 @@ class _Hasher:
 
         Training lines have 50-grams with newlines, too, which no held-out line has.
         """
+        prefixes, starts, ends, words_of = self.read(block)
+        of_characters, _ = self._powers_for(len(prefixes))
+        has_words: _Flags = words_of.past > words_of.first
+        lines = of_characters.ranges(prefixes, starts[has_words], ends[has_words])
+        words = (
+            words_of.powers.windows(words_of.prefixes, LEAK_WORDS) if self._is_stream else words_of.ngrams(LEAK_WORDS)
+        )
+        characters = of_characters.windows(prefixes, LEAK_CHARACTERS) if self.has_characters else _NONE
+        if not self._is_stream and not is_training:
+            characters = _within_lines(characters, starts, ends, LEAK_CHARACTERS)
+        return lines, words, characters
+
+    def read(self, block: str) -> "_Block":
+        """Find the lines and the words of a block."""
         units: NDArray[np.uint32] = np.frombuffer(block.encode("utf-32-le"), dtype="<u4")
         of_characters, of_words = self._powers_for(len(units) + 1)
         prefixes = of_characters.prefixes(units.astype(np.uint64))
@@ -240,16 +285,8 @@ class _Hasher:
         word_ends: _Places = edges[1::2]
         first_words: _Places = np.searchsorted(word_starts, starts)
         past_words: _Places = np.append(first_words[1:], len(word_starts))
-        has_words: _Flags = past_words > first_words
-        lines = of_characters.ranges(prefixes, starts[has_words], ends[has_words])
         word_prefixes = of_words.prefixes(of_characters.ranges(prefixes, word_starts, word_ends))
-        words = of_words.windows(word_prefixes, LEAK_WORDS)
-        characters = of_characters.windows(prefixes, LEAK_CHARACTERS) if self.has_characters else _NONE
-        if not self._is_stream:
-            words = _within_lines(words, first_words, past_words, LEAK_WORDS)
-            if not is_training:
-                characters = _within_lines(characters, starts, ends, LEAK_CHARACTERS)
-        return lines, words, characters
+        return _Block(prefixes, starts, ends, _Words(word_prefixes, first_words, past_words, of_words))
 
     def _powers_for(self, count: int) -> tuple[_Powers, _Powers]:
         if self._powers is None or len(self._powers[0].up) < count:
@@ -270,3 +307,63 @@ def _within_lines(hashes: Hashes, starts: _Places, ends: _Places, length: int) -
     changes[past] -= 1
     is_inside: _Flags = np.cumsum(changes[:-1], dtype=np.int8).astype(np.bool_)
     return hashes[is_inside]
+
+
+class Leaked(NamedTuple):
+    """Tells of each text if all of its words stand side by side in a training line, and if one of its n-grams does."""
+
+    whole: list[bool]
+    ngram: list[bool]
+
+
+def find_leaked(texts: Sequence[str], training: Iterable[str], n_words: int) -> Leaked:
+    """Look for texts of one line, and their n-grams of words, in blocks of training lines.
+
+    Words are compared without case and punctuation.
+    """
+    hasher = _Hasher("line")
+    wholes: list[tuple[int, int]] = []  # the number of words of each text, and their hash
+    ngrams: list[list[int]] = []
+    for text in texts:
+        words = hasher.read(_plain(text)).words
+        past: list[int] = words.past.tolist()
+        count = past[0]
+        whole: list[int] = words.ngrams(max(1, count)).tolist()
+        wholes.append((count, sum(whole)))
+        of_text: list[int] = words.ngrams(n_words).tolist()
+        ngrams.append(of_text)
+    by_length: dict[int, set[int]] = {n_words: {one for of_text in ngrams for one in of_text}}
+    for count, whole_hash in wholes:
+        if count:
+            by_length.setdefault(count, set()).add(whole_hash)
+    found = _found_ngrams(by_length, training, hasher)
+    return Leaked(
+        [count > 0 and whole_hash in found[count] for count, whole_hash in wholes],
+        [not found[n_words].isdisjoint(of_text) for of_text in ngrams],
+    )
+
+
+def _found_ngrams(
+    by_length: Mapping[int, Set[int]], training: Iterable[str], hasher: _Hasher
+) -> Mapping[int, Set[int]]:
+    """Return those hashes of n-grams that training lines have, by their number of words."""
+    searches: dict[int, _Search] = {}
+    for length, hashes in by_length.items():
+        if hashes:
+            table: Hashes = np.fromiter(hashes, dtype=np.uint64)
+            table.sort()
+            searches[length] = _Search(table)
+    for lines in training:
+        for chunk in _chunks(lines):
+            words = hasher.read(_plain(chunk)).words
+            for length, search in searches.items():
+                search.look_up(words.ngrams(length))
+    found: dict[int, Set[int]] = {length: set() for length in by_length}
+    for length, search in searches.items():
+        in_training: list[int] = search.found().tolist()
+        found[length] = set(in_training)
+    return found
+
+
+def _plain(text: str) -> str:
+    return _PUNCTUATION.sub(" ", text.casefold())

@@ -1,6 +1,7 @@
 """Leaks between splits: shares of held-out lines and n-grams in the training split, compared with sets of strings."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from tests.support.tiny_models import NFC, write
 from trainer.contracts.runs import Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.data.leaks import MAX_SAMPLE, measure_leaks
+from trainer.data.leaks import MAX_SAMPLE, find_leaked, measure_leaks
 
 RULE = SplitRule(holdout_fraction=0.2, test_fraction=0.3, seed=7, by="position")
 WORDS, CHARACTERS = 13, 50
@@ -99,3 +100,29 @@ def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Pa
     enough = [" ".join(f"w{n}" for n in range(line, line + WORDS)) for line in range(MAX_SAMPLE)]
     many_leak, few_leak = (leaks_of(tmp_path, enough, test)["test"] for test in (enough, enough[1:]))
     assert (many_leak, few_leak) == (Leak(lines=1, words=1), Leak(lines=1, words=1, characters=1))
+
+
+def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:
+    text_lists = st.lists(line.map(lambda text: text.replace("\u3000", "x, ")), min_size=1, max_size=6)
+
+    @for_all_pairs(text_lists, text_lists)
+    def check(texts: list[str], training: list[str]) -> None:
+        planted = [f"{training[0].upper()}!", "; ".join(training[-1].split()[:3])]
+        lines = [words_of(text) for text in training]
+        found = find_leaked([*texts, *planted], ["\n".join(training), "zz"], 4)
+        wanted = [words_of(text) for text in [*texts, *planted]]
+        assert found.whole == [any(contains(of_line, words) for of_line in lines) for words in wanted]
+        for has_ngram, words in zip(found.ngram, wanted, strict=True):
+            ngrams = [words[n : n + 4] for n in range(len(words) - 3)]
+            assert has_ngram == any(contains(of_line, ngram) for of_line in lines for ngram in ngrams)
+
+    check()
+
+
+def words_of(text: str) -> list[str]:
+    return re.sub(r"[^\w\s]+", " ", text.casefold()).split()
+
+
+def contains(line: Sequence[str], words: Sequence[str]) -> bool:
+    size = len(words)
+    return size > 0 and any([*line[n : n + size]] == [*words] for n in range(len(line) - size + 1))
