@@ -16,6 +16,7 @@ MAX_LINE_GROUPS = 200
 _MIN_EFFECTIVE_LINES = 6.0
 _NORMAL = 1.959963984540054
 """The quantile 0.975 of the normal distribution."""
+_FEW_DEGREES = {1.0: 12.706205, 2.0: 4.302653, 3.0: 3.182446, 4.0: 2.776445}
 
 
 class Interval(Frozen):
@@ -67,10 +68,12 @@ def margin(plus: Ratio, minus: Ratio | None = None) -> float | None:
 
 
 def t_quantile(degrees: float) -> float:
-    """Return the quantile 0.975 of Student's t, to four digits from five degrees of freedom on.
+    """Return the quantile 0.975 of Student's t, to four digits for whole degrees of freedom and for more than five.
 
-    Source: the expansion of Abramowitz and Stegun 1964, 26.7.5.
+    Source: the expansion of Abramowitz and Stegun 1964, 26.7.5, and their table 26.10 for up to four degrees.
     """
+    if degrees in _FEW_DEGREES:
+        return _FEW_DEGREES[degrees]
     z = _NORMAL
     terms = (
         (z**3 + z) / 4,
