@@ -48,6 +48,8 @@ class SequencesRequest(InferenceRequest):
     sequences: Annotated[tuple[SequenceParts, ...], Field(min_length=1, max_length=10_000)]
     pll_within_word: bool = False
     """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
+    untrained_seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    """Score by the architecture of the run with random weights, drawn from this seed."""
 
     @classmethod
     def response_type(cls) -> "type[SequencesResponse]":

@@ -26,6 +26,7 @@ from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.inference.sequences import score_parts
+from trainer.models import untrained
 from trainer.models.base import LanguageModel
 from trainer.system.files import to_app_error
 from trainer.tokenizers.base import Tokenizer
@@ -97,7 +98,9 @@ def _score(loaded: LoadedModel, jobs: list[ScoringJob], withdrawn: Withdrawn) ->
 
 
 def _sequences(loaded: LoadedModel, record: SequencesRecord) -> Response:
-    return score_parts(loaded.model, loaded.tokenizer, record.request, record.response)
+    seed = record.request.untrained_seed
+    model = loaded.model if seed is None else untrained(loaded.model, seed)
+    return score_parts(model, loaded.tokenizer, record.request, record.response)
 
 
 def _generation(loaded: LoadedModel, record: GenerateRecord) -> GenerationJob:

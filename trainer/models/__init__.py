@@ -20,7 +20,20 @@ def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "c
     """
     _choose_code()
     with using_threads(1):  # orthogonal weights depend on the number of threads
-        return _build(config, vocabulary, objective)
+        model = _build(config, vocabulary, objective)
+    model.built_from = config
+    return model
+
+
+def untrained(model: LanguageModel, seed: int) -> LanguageModel:
+    """Build the architecture of a model on its device, in evaluation mode, with weights drawn from a seed."""
+    state = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        fresh = build(model.built_from, model.vocabulary, model.objective)
+    finally:
+        torch.set_rng_state(state)
+    return fresh.eval().to(model.input_embedding().weight.device)
 
 
 def _choose_code() -> None:

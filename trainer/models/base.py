@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.contracts.inference import GenerationPrecision
-from trainer.contracts.models import Objective
+from trainer.contracts.models import ModelConfig, Objective
 from trainer.models.compiled_steps import CompiledSteps
 from trainer.models.step_program import StepProgram
 from trainer.models.steps import ForwardSteps, ModelState, Steps
@@ -33,6 +33,8 @@ class LanguageModel(nn.Module, ABC):
 
     context_tokens: int | None = None
     """Maximum number of tokens read at once; None: unlimited."""
+    built_from: ModelConfig
+    """The config that `build` has built it from."""
     threads_are_fixed = False
     """True: all work but the small products of a generation has the threads that torch has."""
 

@@ -3,12 +3,15 @@
 import math
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from tests.support.answers import score, scored_nats, small_tokenizer, surprisals
-from tests.support.families import MASKED, POSITIONS, QUICK, model_of
+from tests.support.families import MASKED, POSITIONS, QUICK, model_of, with_vocabulary
+from trainer.api import Model
 from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
 from trainer.inference.sequences import score_parts
+from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -95,3 +98,21 @@ def test_parts_without_a_token__have_no_nats(family: str) -> None:
 def test_sequence__that_is_blank_or_no_line_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SequenceParts.model_validate(fields)
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_untrained_seed__draws_the_weights_of_the_architecture(family: str) -> None:
+    tokenizer = small_tokenizer("bpe")
+    model = Model("run", model_of(family, vocabulary_of(tokenizer)), tokenizer)
+    sequences = (SequenceParts(parts=("the sun was shining",)),)
+    state = torch.get_rng_state()
+    found = [
+        only(model.ask(SequencesRequest(sequences=sequences, untrained_seed=seed))).nats for seed in (None, 1, 2, 1)
+    ]
+    assert len({*found}) == 3 and found[1] == found[3]
+    torch.manual_seed(1)
+    fresh = build(*with_vocabulary(family, vocabulary_of(tokenizer))).eval()
+    torch.set_rng_state(state)
+    assert only(parts_of(fresh, tokenizer, *sequences)).nats == pytest.approx(found[1], abs=1e-9)
+    uniform = math.log(tokenizer.vocab_size) * only(parts_of(fresh, tokenizer, *sequences)).n_tokens
+    assert found[1] == pytest.approx(uniform, rel=0.2), "an untrained model knows nothing"
