@@ -6,58 +6,35 @@ Everything that has been done is read from the disk, so that a worker that was k
 import asyncio
 from contextlib import suppress
 
-import structlog
-from arq import Retry
-
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
-from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import preview_training
 from trainer.store.store import Store
-from trainer.worker.supervisor import supervise_child
-
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
-
-_POLL_SECONDS = 0.25
-_TRANSIENT_SECONDS = 10.0
+from trainer.worker.steps import POLL_SECONDS, Cancelled, Steps
 
 
 async def drive(experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
     """Run an experiment until it ends; raises Retry while another process runs it, or if the disk is full."""
-    lock = experiment.lock()
-    if lock is None:
-        raise Retry(defer=settings.queue.retry_seconds)
-    with lock:
-        try:
-            await _Experiment(experiment, settings, store).run()
-        except AppError as error:
-            if error.code.error_class is ErrorClass.TRANSIENT:
-                log.warning("experiment_waits", experiment_id=experiment.experiment_id, error_code=error.code)
-                raise Retry(defer=_TRANSIENT_SECONDS) from None
-            log.error("experiment_failed", experiment_id=experiment.experiment_id, error_code=error.code)
-            experiment.fail(error)
-
-
-class _Cancelled(Exception):
-    """The experiment was cancelled."""
+    steps = Steps(experiment, settings, store)
+    await steps.run(lambda: _Experiment(experiment, steps).run())
 
 
 class _Experiment:
     """The steps of one experiment."""
 
-    def __init__(self, experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
+    def __init__(self, experiment: ExperimentDirectory, steps: Steps) -> None:
         self._experiment = experiment
-        self._settings = settings
-        self._store = store
-        self._queue = JobQueue(settings, store)
+        self._steps = steps
+        self._settings = steps.settings
+        self._queue = steps.queue
         self._record = experiment.record()
         self._keys = cell_keys(self._record.request)
         self._runs = experiment.runs()
@@ -66,44 +43,23 @@ class _Experiment:
         self._http = None if http is None else HttpOrigin(api_key=http.api_key)
         self._tokenizers: dict[str, str] = {}
         """The id of the tokenizer that the languages of a model share, by model."""
-        self._log = log.bind(experiment_id=experiment.experiment_id)
 
     async def run(self) -> None:
         """Do all steps that have not been done yet."""
         try:
-            self._check_cancelled()
+            self._steps.check_cancelled()
             if self._experiment.texts() is None:
-                await self._run_child()
+                await self._steps.run_child("experiment")
             texts = self._experiment.texts()
             if texts is not None:
                 await self._train_tokenizers()
                 await self._train_and_score(texts)
-                await self._run_child()
-        except _Cancelled:
+                await self._steps.run_child("experiment")
+        except Cancelled:
             for cell in self._runs.values():
                 if not cell.is_reused:
                     with suppress(AppError):  # it has just ended
                         await self._queue.cancel(cell.run_id)
-
-    async def _run_child(self) -> None:
-        """Run the child for its next step: prepare the texts, or compute the report. A child that crashes restarts."""
-        arguments = self._experiment.experiment_id, self._settings, self._store, self._log
-        attempts = self._settings.queue.max_attempts
-        for _ in range(attempts):
-            child = asyncio.create_task(supervise_child("experiment", *arguments))
-            try:
-                while not child.done():
-                    await asyncio.wait([child], timeout=_POLL_SECONDS)
-                    self._check_cancelled()
-            finally:
-                child.cancel()
-                await asyncio.wait([child])
-            end = child.result()
-            if end.exit_code == 0:
-                return
-            self._log.error("experiment_child_failed", **end.description())
-        message = f"A step of the experiment crashed {attempts} times. See the worker's log for its last lines."
-        raise AppError(ErrorCode.INTERNAL_ERROR, message)
 
     async def _train_tokenizers(self) -> None:
         """Train the tokenizers that languages share, and wait for them."""
@@ -112,8 +68,8 @@ class _Experiment:
                 accepted = await self._queue.train_tokenizer(shared_tokenizer(self._record.request, model))
                 tokenizer = self._queue.tokenizers.get(accepted.tokenizer_id)
                 while tokenizer.is_unfinished():
-                    self._check_cancelled()
-                    await asyncio.sleep(_POLL_SECONDS)
+                    self._steps.check_cancelled()
+                    await asyncio.sleep(POLL_SECONDS)
                 tokenizer.completed_manifest()
                 self._tokenizers[model] = accepted.tokenizer_id
 
@@ -123,7 +79,7 @@ class _Experiment:
         scoring: asyncio.Task[None] | None = None
         try:
             while True:
-                self._check_cancelled()
+                self._steps.check_cancelled()
                 if scoring is not None and scoring.done():
                     scoring.result()
                     scoring = None
@@ -135,7 +91,7 @@ class _Experiment:
                         scoring = asyncio.create_task(self._score(ready))
                 if scoring is None and not unscored:
                     return
-                await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
         finally:
             if scoring is not None:
                 scoring.cancel()
@@ -196,28 +152,13 @@ class _Experiment:
             if error.code is ErrorCode.RUN_NOT_READY:
                 return None
             raise AppError(error.code, f"The training of {key} cannot start: {error.message}") from error
-        self._log.info("experiment_run_started", run_id=run_id, is_reused=is_reused)
+        self._steps.log.info("experiment_run_started", run_id=run_id, is_reused=is_reused)
         return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=is_reused)
 
     async def _score(self, key: CellKey) -> None:
-        """Let a run score all texts; scores that fail without Redis being unavailable fail the experiment."""
+        """Let a run score all texts."""
         request = SectionsRequest(experiment_id=self._experiment.experiment_id)
-        failures = 0
-        while True:
-            try:
-                await self._queue.inference.ask(self._runs[key].run_id, request)
-                return
-            except AppError as error:
-                is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
-                failures += is_final or (await self._queue.load()).is_reachable
-                if is_final or failures == self._settings.queue.max_attempts:
-                    code = error.code if is_final else ErrorCode.INTERNAL_ERROR
-                    raise AppError(code, f"The scores of {key} failed: {error.message}") from error
-            await asyncio.sleep(self._settings.queue.retry_seconds)
-
-    def _check_cancelled(self) -> None:
-        if self._experiment.cancel_requested():
-            raise _Cancelled
+        await self._steps.ask(self._runs[key].run_id, request, f"{key}")
 
 
 def _find_run(runs: RunStore, wanted_hash: str) -> str | None:

@@ -9,6 +9,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.inference import EvalMetrics, EvalRequest, summary_of
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
+from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.system.files import write_atomically
 from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
 from trainer.training.device import resolve
@@ -31,6 +32,19 @@ def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPat
 
     return CorpusPaths(
         corpora.find_exact(effective.corpus), find(effective.validation_corpus), find(effective.test_corpus)
+    )
+
+
+def split_corpus(corpora: CorpusStore, effective: EffectiveRequest) -> SplitCorpus:
+    """Read the corpora of a training as its splits, without its tokenizer; raises DATA_NOT_FOUND."""
+    paths = corpus_paths(corpora, effective)
+    return SplitCorpus(
+        paths.corpus,
+        effective.tokenizer.normalization,
+        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by),
+        validation=paths.validation,
+        test=paths.test,
+        documents=effective.documents,
     )
 
 

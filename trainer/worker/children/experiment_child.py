@@ -24,7 +24,7 @@ from trainer.contracts.experiments import (
 )
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.corpus import Split, SplitCorpus, SplitRule, read_lines
+from trainer.data.corpus import Split, read_lines
 from trainer.data.text import corpus_sha256
 from trainer.experiments.analysis import KINDS, Listener, analyse
 from trainer.experiments.ratings_file import read_ratings
@@ -36,7 +36,7 @@ from trainer.queue.experiments import held_out_request
 from trainer.system.files import to_app_error
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import load_tokenizer
-from trainer.worker.children.evaluate_run import corpus_paths
+from trainer.worker.children.evaluate_run import split_corpus
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -162,18 +162,7 @@ def _held_out_request(
 
 def split_lines(training: EffectiveRequest, corpora: CorpusStore, split: Split) -> Iterator[str]:
     """Yield the lines of one split of a training, without reading its tokenizer or encoding them."""
-    paths = corpus_paths(corpora, training)
-    rule = SplitRule(training.holdout_fraction, training.test_fraction, training.split_seed, training.split_by)
-    normalization = training.tokenizer.normalization
-    corpus = SplitCorpus(
-        paths.corpus,
-        normalization,
-        rule,
-        validation=paths.validation,
-        test=paths.test,
-        documents=training.documents,
-    )
-    return chain.from_iterable(block.split("\n") for block in corpus.lines(split))
+    return chain.from_iterable(block.split("\n") for block in split_corpus(corpora, training).lines(split))
 
 
 def _store(experiment: ExperimentDirectory, kind: TextKind, language: str, sections: list[str]) -> ExperimentText:

@@ -1,0 +1,97 @@
+"""Jobs that a worker does in steps: children, and requests to models. All that has been done is read from the disk."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from arq import Retry
+
+from trainer.artifacts.job_folder import AnyJob
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.queue.queue import JobQueue
+from trainer.store.store import Store
+from trainer.worker.child_process import Job
+from trainer.worker.supervisor import supervise_child
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+POLL_SECONDS = 0.25
+_TRANSIENT_SECONDS = 10.0
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """The job was cancelled."""
+
+
+class Steps:
+    """What the steps of a job have in common."""
+
+    def __init__(self, job: AnyJob, settings: Settings, store: Store) -> None:
+        self.job = job
+        self.settings = settings
+        self.queue = JobQueue(settings, store)
+        self.log = log.bind(**job.log_id)
+        self._store = store
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a job; an error ends it. Raises Retry while another process does it, or if the disk is full."""
+        lock = self.job.lock()
+        if lock is None:
+            raise Retry(defer=self.settings.queue.retry_seconds)
+        with lock:
+            try:
+                await work()
+            except AppError as error:
+                if error.code.error_class is ErrorClass.TRANSIENT:
+                    self.log.warning(f"{self.job.word}_waits", error_code=error.code)
+                    raise Retry(defer=_TRANSIENT_SECONDS) from None
+                self.log.error(f"{self.job.word}_failed", error_code=error.code)
+                self.job.fail(error)
+
+    async def run_child(self, name: Job) -> None:
+        """Run the child for the next step. A child that crashes restarts."""
+        attempts = self.settings.queue.max_attempts
+        for _ in range(attempts):
+            child = asyncio.create_task(supervise_child(name, self.job.job_id, self.settings, self._store, self.log))
+            try:
+                await self.wait_for(child)
+            finally:
+                child.cancel()
+                await asyncio.wait([child])
+            end = child.result()
+            if end.exit_code == 0:
+                return
+            self.log.error(f"{self.job.word}_child_failed", **end.description())
+        message = f"A step of the {self.job.word} crashed {attempts} times. See the worker's log for its last lines."
+        raise AppError(ErrorCode.INTERNAL_ERROR, message)
+
+    async def ask(self, run_id: str, request: Asks[ResponseT], who: str, *, is_kept: bool = True) -> ResponseT:
+        """Return the answer of a run, also after the store or a worker was away.
+
+        An answer that fails while Redis is there, some times in a row, fails the job.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self.queue.inference.ask(run_id, request, is_kept=is_kept)
+            except AppError as error:
+                is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
+                failures += is_final or (await self.queue.load()).is_reachable
+                if is_final or failures == self.settings.queue.max_attempts:
+                    code = error.code if is_final else ErrorCode.INTERNAL_ERROR
+                    raise AppError(code, f"The scores of {who} failed: {error.message}") from error
+            await asyncio.sleep(self.settings.queue.retry_seconds)
+
+    async def wait_for(self, task: asyncio.Task[T]) -> None:
+        """Wait for the end of a task; raises Cancelled if the job is cancelled before."""
+        while not task.done():
+            await asyncio.wait([task], timeout=POLL_SECONDS)
+            self.check_cancelled()
+
+    def check_cancelled(self) -> None:
+        if self.job.cancel_requested():
+            raise Cancelled
