@@ -169,11 +169,6 @@ class ExperimentStore(JobStore[ExperimentDirectory]):
         """Create the folder of an experiment, as `create_or_continue` does."""
         return self.create_or_continue(record.experiment_id, record)
 
-    def names(self) -> list[str]:
-        """Return the ids of all experiments, the one that was started last first, without reading any."""
-        requests = {path.parent.name: path.stat().st_mtime for path in self._folder.glob("*-*/request.json")}
-        return sorted(requests, key=requests.__getitem__, reverse=True)
-
     def using(self, run_id: str) -> ExperimentDirectory | None:
         """Return an experiment that has a run as one of its cells, if there is one."""
         experiments = (experiment for experiment in self.all())

@@ -38,6 +38,8 @@ class JobFolder(Generic[RecordT_co]):
 
     word: str
     """The noun for a job of the kind, from which messages, events of the log and the name of its id are made."""
+    words: str | None = None
+    """The plural of the noun, unless it only adds an s."""
     record_type: type[RecordT_co]
     result_name = "result.json"
 
@@ -94,14 +96,14 @@ class JobFolder(Generic[RecordT_co]):
         return False
 
     def state(self) -> RunState:
-        """Return the state as the files tell it; a job that has started has a log."""
+        """Return the state as the files tell it."""
         ends: tuple[tuple[Path, RunState], ...] = (
             (self.result, "completed"),
             (self._error, "failed"),
             (self._cancel, "cancelled"),
-            (self.logs, "running"),
         )
-        return next((state for file, state in ends if file.exists()), "queued")
+        unfinished: RunState = "running" if self.has_begun() else "queued"
+        return next((state for file, state in ends if file.exists()), unfinished)
 
     def lock(self) -> BinaryIO | None:
         """Take the lock for work on the job, or return None if another process has it; closing the file releases it."""
@@ -174,13 +176,19 @@ class JobStore(Generic[FolderT_co]):
         if job is None:
             shown = f" '{job_id}'" if len(job_id) <= 64 and job_id.isprintable() else ""
             word = self.folder_type.word
-            raise AppError(self.not_found, f"There is no {word}{shown}: check its id, or list the {word}s.")
+            words = self.folder_type.words or f"{word}s"
+            raise AppError(self.not_found, f"There is no {word}{shown}: check its id, or list the {words}.")
         return job
 
     def ids(self) -> list[str]:
         """Return the ids of all jobs, in no order, without reading them."""
         found = (path.name for path in self._folder.glob("*"))
         return [name for name in found if self.find(name) is not None]
+
+    def names(self) -> list[str]:
+        """Return the ids of all jobs, the one that was started last first, without reading any."""
+        requests = {path.parent.name: path.stat().st_mtime for path in self._folder.glob(f"*/{REQUEST_FILE}")}
+        return sorted(requests, key=requests.__getitem__, reverse=True)
 
     def all(self) -> list[FolderT_co]:
         """Return all jobs, newest first; one with an unreadable request is logged and skipped."""

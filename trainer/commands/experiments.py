@@ -1,7 +1,6 @@
 """`mt experiment run`, `show`, `list`, `cancel`, `export` and `recompute`: a cross-language experiment as one job."""
 
 import asyncio
-import shutil
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -14,6 +13,7 @@ from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, 
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.copies import copy_files
 from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import running_queue
@@ -347,13 +347,7 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
     names = [file.path for file in experiment.result_files()]
-    if options.folder.exists() and (not options.folder.is_dir() or any(options.folder.iterdir())):
-        shown = safe_name(options.folder.name)
-        raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")
-    for name in names:
-        copy = options.folder / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(experiment.path / name, copy)
+    copy_files(experiment.path, names, options.folder)
     exported: dict[str, object] = {"experiment_id": experiment.experiment_id, "files": names}
     terminal.show(exported, Text(f"{experiment.experiment_id} is in {options.folder} ({counted(len(names), 'file')})."))
     return 0

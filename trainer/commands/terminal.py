@@ -53,11 +53,15 @@ class Terminal:
 
     def progress(self, status: "RunStatus") -> None:
         """Show the progress of a run in one line that is redrawn."""
-        if status.run_id not in self._tasks:
-            self.note(f"run {status.run_id}")
+        self.progress_of(f"run {status.run_id}", status.run_id, status.progress, _figures(status))
+
+    def progress_of(self, title: str, job_id: str, percent: float, figures: str) -> None:
+        """Show the progress of a job in one line that is redrawn, after a line with its title."""
+        if job_id not in self._tasks:
+            self.note(title)
             self._bar.start()
-            self._tasks[status.run_id] = self._bar.add_task("", total=100)
-        self._bar.update(self._tasks[status.run_id], completed=status.progress, description=_figures(status))
+            self._tasks[job_id] = self._bar.add_task("", total=100)
+        self._bar.update(self._tasks[job_id], completed=percent, description=figures)
 
     def show(self, record: BaseModel | dict[str, object], *for_people: RenderableType) -> None:
         """Show a result: as one JSON object with `--json`, else as tables."""

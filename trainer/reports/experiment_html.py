@@ -24,7 +24,7 @@ from trainer.reports.experiment_tables import (
     seeds_note,
 )
 
-_PAGE = """<!DOCTYPE html>
+PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
@@ -73,29 +73,27 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
     tables, note = result.models[0].tables, seeds_note(result)
     parts = [
         _introduction(result),
-        _section(
-            "Excess surprisal", _matrix(result, rows, f"{what} {across} {note}"), _image("heat_map", images, note)
-        ),
-        _section("Perplexity", *_perplexities(result)),
-        _section("Tree", _image("tree", images, note), _joins(result.models[0], note)),
-        _section("Validity", *_validity(result)),
-        _section("Asymmetry", _table(tables.asymmetry, f"{what} Both directions of each pair. {note}")),
-        _section("Listeners of one text", _folded("Differences", tables.listeners, note)),
-        *([_section("Human ratings", *_ratings(result))] if result.correlations else []),
-        _section("Seeds", _folded("Mean and standard deviation over seeds", result.seed_rows, note)),
-        _section("Trainings", _image("curves", images, note), _folded("All trainings", result.curves, note)),
-        _section("Replaced characters", _replacements(result)),
-        _section("Other models and texts", *(_other(result, tables) for tables in result.models[1:])),
+        section("Excess surprisal", _matrix(result, rows, f"{what} {across} {note}"), _image("heat_map", images, note)),
+        section("Perplexity", *_perplexities(result)),
+        section("Tree", _image("tree", images, note), _joins(result.models[0], note)),
+        section("Validity", *_validity(result)),
+        section("Asymmetry", _table(tables.asymmetry, f"{what} Both directions of each pair. {note}")),
+        section("Listeners of one text", _folded("Differences", tables.listeners, note)),
+        *([section("Human ratings", *_ratings(result))] if result.correlations else []),
+        section("Seeds", _folded("Mean and standard deviation over seeds", result.seed_rows, note)),
+        section("Trainings", _image("curves", images, note), _folded("All trainings", result.curves, note)),
+        section("Replaced characters", _replacements(result)),
+        section("Other models and texts", *(_other(result, tables) for tables in result.models[1:])),
     ]
     title = escape(f"Experiment {result.experiment_id}")
-    return _PAGE.format(title=title, body="\n".join(parts))
+    return PAGE.format(title=title, body="\n".join(parts))
 
 
 def _ratings(result: ExperimentResult) -> Iterator[str]:
     """Yield the primary test as a sentence, and the table of all tests."""
     yield f"<p>{escape(correlation_line(result) or '')}</p>"
     header, *rows = correlation_rows(result)
-    yield _rows(
+    yield table_of(
         header,
         rows,
         f"{counted(len(rows), 'correlation')} of the excess cross-entropy with human ratings, over ordered pairs of"
@@ -121,7 +119,8 @@ def _introduction(result: ExperimentResult) -> str:
     )
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
+    """Return parts of a page, as HTML, under a title."""
     return f"<h2>{escape(title)}</h2>\n" + "\n".join(part for part in parts if part)
 
 
@@ -145,9 +144,8 @@ def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
             interval = f"[{row.interval_low:z.3f}, {row.interval_high:z.3f}]"
             is_own = listener == text
             shown = f"{row.excess_cross_entropy:z.3f}" + ("" if is_own else f"{spread}<small>{interval}</small>")
-            cells.append(
-                f'<td{" class=own" if is_own else ""} style="{_style(scale, row.excess_cross_entropy)}">{shown}</td>'
-            )
+            style = cell_style(scale, row.excess_cross_entropy)
+            cells.append(f'<td{" class=own" if is_own else ""} style="{style}">{shown}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="table"><table><caption>{escape(caption)}</caption>'
@@ -166,17 +164,18 @@ def _perplexities(result: ExperimentResult) -> Iterator[str]:
             " nats · steps. Rows: language of the model; columns: language of the text."
             f" {seeds_note(result, model)}"
         )
-        table = _rows(header, rows, caption)
+        table = table_of(header, rows, caption)
         yield f"<details><summary>{escape(title)}</summary>{table}</details>" if number else table
 
 
-def _style(scale: HeatScale, value: float) -> str:
+def cell_style(scale: HeatScale, value: float) -> str:
+    """Return the style of a cell in the colour of its number."""
     return f"background:{scale.colour(value)};color:{scale.text_colour(value)}"
 
 
 def _joins(tables: ModelTables, note: str) -> str:
     rows = [(" ".join(join.left), " ".join(join.right), f"{join.height:z.4f}") for join in tables.tree]
-    return _rows(["left", "right", "distance in nats"], rows, f"Joins, the nearest first. {note}")
+    return table_of(["left", "right", "distance in nats"], rows, f"Joins, the nearest first. {note}")
 
 
 def _validity(result: ExperimentResult) -> list[str]:
@@ -206,7 +205,7 @@ def _other(result: ExperimentResult, tables: ModelTables) -> str:
     ]
     gap = "" if tables.gap is None else f" The gap between branches is {tables.gap.gap:z.3f} nats."
     caption = f"Excess cross-entropy in nats per character, {MODE_WORDS[result.modes[0]]}.{gap}"
-    table = _rows(["", *result.languages], cells, f"{caption} {seeds_note(result, tables.model)}")
+    table = table_of(["", *result.languages], cells, f"{caption} {seeds_note(result, tables.model)}")
     return f"<details><summary>{escape(title)}</summary>{table}</details>"
 
 
@@ -219,7 +218,7 @@ def _table(rows: Sequence[Frozen], caption: str) -> str:
     if not rows:
         return "<p>None.</p>"
     names = [name.replace("_", " ") for name in type(rows[0]).model_fields]
-    return _rows(names, (_cells(row) for row in rows), caption)
+    return table_of(names, (_cells(row) for row in rows), caption)
 
 
 def _cells(row: Frozen) -> list[str]:
@@ -230,7 +229,8 @@ def _cells(row: Frozen) -> list[str]:
     ]
 
 
-def _rows(names: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+def table_of(names: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """Return a table of texts with names above its columns."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
     return (

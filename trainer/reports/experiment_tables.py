@@ -113,7 +113,7 @@ class ListenerFigures(NamedTuple):
 
 def csv_text(row_type: type[Frozen], rows: Sequence[Frozen]) -> str:
     """Return rows as CSV under the names of their fields; numbers with six decimals, None as an empty cell."""
-    cells = [[_cell(value) for value in _values(row)] for row in rows]
+    cells = [[csv_cell(value) for value in values_of(row)] for row in rows]
     return csv_lines([list(row_type.model_fields), *cells], ",") + "\n"
 
 
@@ -265,12 +265,12 @@ def latex_table(result: ExperimentResult) -> str:
             r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"  \begin{{tabular}}{{@{{}}l{'c' * len(result.languages)}@{{}}}}",
             r"    \toprule",
-            _latex_row("", [latex_text(language) for language in result.languages]),
+            latex_row("", [latex_text(language) for language in result.languages]),
             r"    \midrule",
             *(line for listener in result.languages for line in _latex_listener(listener, pairs, result.languages)),
             r"    \midrule",
-            _latex_row("own model", native),
-            _latex_row("scored", scored),
+            latex_row("own model", native),
+            latex_row("scored", scored),
             r"    \bottomrule",
             r"  \end{tabular}}",
             r"\end{table}",
@@ -295,9 +295,9 @@ def latex_perplexities(result: ExperimentResult) -> str:
             rf"  \label{{tab:{result.experiment_id}-perplexity}}",
             rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"    \toprule",
-            _latex_row("", [latex_text(cell) for cell in header[1:]]),
+            latex_row("", [latex_text(cell) for cell in header[1:]]),
             r"    \midrule",
-            *(_latex_row(latex_text(title), [_latex_number(cell) for cell in cells]) for title, *cells in rows),
+            *(latex_row(latex_text(title), [_latex_number(cell) for cell in cells]) for title, *cells in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -311,12 +311,14 @@ def latex_text(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _values(row: Frozen) -> list[object]:
+def values_of(row: Frozen) -> list[object]:
+    """Return the values of a record's fields."""
     values: dict[str, object] = row.model_dump()
     return list(values.values())
 
 
-def _cell(value: object) -> object:
+def csv_cell(value: object) -> object:
+    """Return a value as a cell of CSV: a number with six decimals, true or false."""
     match value:
         case bool():
             return str(value).lower()
@@ -329,8 +331,8 @@ def _cell(value: object) -> object:
 def _latex_listener(listener: str, pairs: PairRows, languages: Sequence[str]) -> list[str]:
     rows = [pairs.get((listener, text)) for text in languages]
     return [
-        _latex_row(latex_text(listener), [_latex_excess(row) for row in rows]),
-        _latex_row("", [_latex_interval(row) for row in rows]) + "[2pt]",
+        latex_row(latex_text(listener), [_latex_excess(row) for row in rows]),
+        latex_row("", [_latex_interval(row) for row in rows]) + "[2pt]",
     ]
 
 
@@ -353,5 +355,6 @@ def _is_own(row: MatrixRow) -> bool:
     return row.listener_language == row.text_language
 
 
-def _latex_row(title: str, cells: Sequence[str]) -> str:
+def latex_row(title: str, cells: Sequence[str]) -> str:
+    """Return a row of a LaTeX table, whose cells are escaped already."""
     return f"    {' & '.join([title, *cells])} " + r"\\"

@@ -215,6 +215,17 @@ def read_record(path: Path, model: type[Record]) -> Record:
         ) from None
 
 
+def read_records(path: Path, model: type[Record]) -> list[Record]:
+    """Read records from a file of JSON lines of any size; raises BrokenFile if one is not valid."""
+    with open_regular(path) as file, BufferedReader(file) as lines:
+        try:
+            return [model.model_validate_json(line) for line in lines]
+        except ValidationError:
+            raise BrokenFile(
+                f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged."
+            ) from None
+
+
 def sha256_of(path: Path) -> str:
     with open_regular(path) as file:
         return file_digest(file, "sha256").hexdigest()
