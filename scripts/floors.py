@@ -30,6 +30,7 @@ FLOORS = (
     ("trainer.models",),
     ("trainer.tokenizers",),
     ("trainer.queue",),
+    ("trainer.batteries",),
     ("trainer.services", "trainer.experiments"),
     ("trainer.artifacts",),
     ("trainer.data",),
@@ -42,8 +43,8 @@ FLOORS = (
 ROOMS = frozenset(room for floor in FLOORS for room in floor)
 LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
-    for room in "contracts config system native store data artifacts experiments services queue client reports people"
-    " http commands".split()
+    for room in "contracts config system native store data artifacts batteries experiments services queue client"
+    " reports people http commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}

@@ -34,6 +34,7 @@ TEXTS: dict[str, bytes] = {
     "three.tsv": b"a\tb\na\t\tc\n",
     "bytes.tsv": b"a\tb\xff\n",
     "map.html": b"",
+    "pairs.csv": b"good,bad\na b,b a\n",
     "texts/kk.txt": b"bdlmn " * 20,
     "texts/tr.txt": b"bdlmn " * 20,
 }

@@ -1,8 +1,7 @@
-"""`mt score` as people and programs use it: every form of its output, files of any size, pairs, heat maps."""
+"""`mt score` as people and programs use it: every form of its output, files of any size, heat maps."""
 
 import csv
 import fcntl
-import json
 import math
 import os
 import signal
@@ -20,12 +19,9 @@ from tests.support import environment_in, finished_runs, mt
 from tests.support.inference import RUN, finished_run
 from tests.support.run_shell import Shell
 from tests.support.shell import lab_shell_fixture
-from tests.support.suites import SUITE
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.contracts.inference import ScoreResponse
-from trainer.reports.minimal_pairs import PairReport
 from trainer.reports.score_table import ScoredLine
-from trainer.reports.suites import SuiteReport
 
 __all__ = ["lab_shell_fixture"]
 
@@ -162,63 +158,10 @@ def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> 
     assert windowed.window is not None and windowed.window.cut_lines == 2
 
 
-def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
-    pairs = [("the sun", "sun the", "order"), ("he did", "hid de", "order"), ("ab", "ab", "same"), ("zz", "z", "")]
-    shell.write("pairs.tsv", "\n".join("\t".join(pair).rstrip("\t") for pair in pairs) + "\n\n")
-    report = shell.read(PairReport, "score", RUN, "--pairs", "pairs.tsv")
-    for pair, (first, second, group) in zip(report.pairs, pairs, strict=True):
-        sums = [response_of(shell, one).nats for one in (first, second)]
-        assert [pair.first.nats, pair.second.nats] == pytest.approx(sums, abs=1e-4)
-        assert pair.group == (group or None)
-    assert [pair.choices["sum"] for pair in report.pairs[2:]] == ["tie", "second"]
-    assert [found.group for found in report.groups] == ["order", "same"]
-    wins = sum(pair.choices["sum"] == "first" for pair in report.pairs)
-    by_sum = report.overall.accuracies[0]
-    assert (report.overall.n_pairs, by_sum.n_ties, report.overall.n_identical) == (4, 1, 1)
-    assert by_sum.accuracy == pytest.approx(wins / 3)
-    rows = cells_of(score(shell, "--pairs pairs.tsv --format tsv"), "\t")
-    assert [row["char"] for row in rows] == [pair.choices["char"] for pair in report.pairs]
-    assert score(shell, "--pairs pairs.tsv --format jsonl").count("\n") == 4
-    assert "95 % interval" in score(shell, "--pairs pairs.tsv")
-    assert "1 pair with two equal sentences" in shell.err and "Mean over 2 groups" in shell.err
-    shell.write("many.tsv", f"{'a b' * 500}\t{'b a' * 500}\n" * 20)
-    assert shell.read(PairReport, "score", RUN, "--pairs", "many.tsv").overall.n_pairs == 20
-    assert "Mean over" not in shell.err
-
-
-def test_pairs__with_a_context_are_scored_given_it(shell: Shell) -> None:
-    shell.write("context.csv", "context,good,bad\nthe sun,was shining,shining was\n")
-    [pair] = shell.read(PairReport, "score", RUN, "--pairs", "context.csv").pairs
-    given, *sums = [response_of(shell, text).nats for text in ("the sun", "the sun was shining", "the sun shining was")]
-    assert [pair.first.nats, pair.second.nats] == pytest.approx([(nats or 0) - (given or 0) for nats in sums], abs=1e-4)
-
-
-def test_suite__has_regions_that_add_up_and_predictions_of_their_sums(shell: Shell) -> None:
-    shell.write("suite.json", json.dumps(SUITE))
-    report = shell.read(SuiteReport, "score", RUN, "--suite", "suite.json")
-    totals = [response_of(shell, text).nats for text in ("the sun was shining", "the sun were shining", "on the sea")]
-    [first, second] = report.items
-    found = [math.fsum(item.nats[name].values()) for item, name in ((first, "good"), (first, "bad"), (second, "good"))]
-    assert found == pytest.approx(totals, abs=1e-4)
-    for item in report.items:
-        assert item.holds[0] == (item.nats["good"][2] < item.nats["bad"][2])
-    assert report.predictions[1].n_items == 2 and report.predictions[1].accuracy == 1.0
-    means = [(first.nats[name][2] + second.nats[name][2]) / 2 for name in ("good", "bad")]
-    assert [report.mean_nats[name][2] for name in ("good", "bad")] == pytest.approx(means)
-    rows = cells_of(score(shell, "--suite suite.json --format csv"))
-    assert [(row["item"], row["condition"], row["name"]) for row in rows[:4]] == [
-        *(("1", "good", name) for name in ("start", "verb", "end")),
-        ("1", "bad", "start"),
-    ]
-    assert score(shell, "--suite suite.json --format jsonl").count("\n") == 2
-    table = score(shell, "--suite suite.json")
-    assert "(2;%good%) < (2;%bad%)" in table and "2 verb" in table
-
-
 def test_stream__is_scored_as_one_text(shell: Shell) -> None:
     run = finished_runs.finished_run(shell.root, "lstm", documents="stream").run_id
     text = "the sun was\n\nshining on\n" * 2000
-    for name, content in {"stream.txt": text, "empty.txt": "", "pairs.tsv": "a b\tb a\n"}.items():
+    for name, content in {"stream.txt": text, "empty.txt": ""}.items():
         shell.write(name, content)
     [whole] = lines_of(shell.type("score", run, "--path", "stream.txt", "--format", "jsonl"))
     response = shell.read(ScoreResponse, "score", run, "--path", "stream.txt")
@@ -227,8 +170,6 @@ def test_stream__is_scored_as_one_text(shell: Shell) -> None:
     assert whole.bits_per_char == pytest.approx(whole.nats / math.log(2) / len(text))
     assert (response.n_ends, response.bits_per_char) == (0, whole.bits_per_char)
     assert shell.type("score", run, "sun\nsea", "--detail-level", "per_line").startswith("sun\\nsea\t")
-    [pair] = shell.read(PairReport, "score", run, "--pairs", "pairs.tsv").pairs
-    assert pair.first.nats == pytest.approx(shell.read(ScoreResponse, "score", run, "a b").nats, abs=1e-4)
     assert "nothing to score: it is empty" in shell.refuse("score", run, "--path", "empty.txt")
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.batteries import battery_record
 from tests.support.cleanups import contents, make_old, settings_of
 from tests.support.cross_language import experiment_record
 from tests.support.object_stores import Bucket, bucket_fixture, server_fixture
@@ -19,6 +20,7 @@ from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
 from trainer.artifacts import job_folder
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.cleanup import clean_up
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import JobFolder
@@ -58,6 +60,10 @@ def tokenizer(root: Path, number: int) -> JobFolder[JobRecord]:
     return TokenizerStore(root).create(record)
 
 
+def battery(root: Path, number: int) -> JobFolder[JobRecord]:
+    return BatteryStore(root).create(*battery_record(f"pairs-{number}"))
+
+
 KINDS: dict[KindName, Kind] = {
     "models": Kind(
         lambda root, number: RunStore(root).create(changed(run_record(f"lstm-{number}"), created_at=now())),
@@ -68,9 +74,10 @@ KINDS: dict[KindName, Kind] = {
         lambda root, number: ExperimentStore(root).create(experiment_record(f"small-{number}")),
         lambda root, job_id: ExperimentStore(root).get(job_id).fail(FAILURE),
     ),
+    "batteries": Kind(battery, lambda root, job_id: BatteryStore(root).get(job_id).fail(FAILURE)),
 }
 NAMES = pytest.mark.parametrize("name", KINDS)
-REPEATED = pytest.mark.parametrize("name", ["tokenizers", "experiments"])
+REPEATED = pytest.mark.parametrize("name", ["tokenizers", "experiments", "batteries"])
 """Kinds whose jobs have the ids of their requests; each request for a run gives another run."""
 
 

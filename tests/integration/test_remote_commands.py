@@ -277,11 +277,9 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
     lines = [f"abc {'ab' * (i % 7)} {i}" for i in range(1600)]
     (laptop.folder / "numbered-lines.txt").write_text("\n".join(lines), encoding="utf-8")
     (laptop.folder / "prompt.txt").write_text("abc", encoding="utf-8")
-    (laptop.folder / "pairs.tsv").write_text("abc\tcba\nab\tba\n", encoding="utf-8")
     for words in (
         ("score", run_id, "--path", "numbered-lines.txt", "--format", "csv", "--detail-level", "per_line"),
         ("score", run_id, "--path", "numbered-lines.txt"),
-        ("score", run_id, "--pairs", "pairs.tsv"),
         ("generate", run_id, "--prompt-path", "prompt.txt", "--seed", "1", "--max-new-tokens", "3"),
     ):
         assert laptop.run(*words) == laptop.locally(*words)

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeAlias
 
+from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, FolderT_co, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import QueueSettings
 
-KindName = Literal["models", "tokenizers", "experiments"]
+KindName = Literal["models", "tokenizers", "experiments", "batteries"]
 """The folder of a kind below the artifacts root, and in the object store."""
 
 
@@ -26,6 +27,8 @@ class JobKind(NamedTuple, Generic[FolderT_co]):
     """None for the queue that the settings name."""
     own_slots: int | None = 1
     """Jobs of a worker at the same time; None for the number of the settings."""
+    only_waits: bool = False
+    """Its jobs wait for other jobs and for answers, so that a worker that drains gives them back at once."""
 
     def queue(self, settings: QueueSettings) -> str:
         return settings.name if self.own_queue is None else self.own_queue
@@ -34,11 +37,11 @@ class JobKind(NamedTuple, Generic[FolderT_co]):
         return settings.training_slots if self.own_slots is None else self.own_slots
 
 
-TOKENIZER_QUEUE, EXPERIMENT_QUEUE = "tokenizers", "experiments"
+TOKENIZER_QUEUE, EXPERIMENT_QUEUE, BATTERY_QUEUE = "tokenizers", "experiments", "batteries"
 RUNS = JobKind("models", RunStore, "train", own_queue=None, own_slots=None)
 TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", TOKENIZER_QUEUE)
-EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", EXPERIMENT_QUEUE, own_slots=4)
-"""An experiment only waits for its runs, which have slots of their own."""
+EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", EXPERIMENT_QUEUE, own_slots=4, only_waits=True)
+BATTERIES = JobKind("batteries", BatteryStore, "run_battery", BATTERY_QUEUE, own_slots=2, only_waits=True)
 AnyKind: TypeAlias = JobKind[AnyJob]
-JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS)
+JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS, BATTERIES)
 KINDS_BY_NAME: dict[KindName, AnyKind] = {kind.name: kind for kind in JOB_KINDS}

@@ -1,9 +1,15 @@
 """Methods of a model in a notebook: the same for a model in memory and for one on a server."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import NamedTuple
 
+from trainer.batteries.reading import read_battery, with_distinct_names
+from trainer.batteries.scoring import score_batteries
+from trainer.batteries.sources import find_battery
+from trainer.config.settings import load_settings
 from trainer.config.validation import parse
+from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, PredictRequest, ScoreRequest, ScoreResponse, Suggestion
 from trainer.contracts.inference_fields import Asks, ResponseT
@@ -57,6 +63,19 @@ class NotebookModel(ABC):
         """
         response = self.ask(parse(PredictRequest, {"text": prefix, "k": k}))
         return list(response.suggestions or ())
+
+    def battery(self, *batteries: str | Path, **options: object) -> BatterySummary:
+        """Score batteries: files, folders or names such as `blimp:passive_1`, with the options of BatteryOptions.
+
+        The training text is not searched, as `mt battery run` does. Raises DATA_NOT_FOUND, INVALID_INPUT, and
+        MODEL_INCOMPATIBLE for an option that the model does not support.
+        """
+        chosen, settings = parse(BatteryOptions, options), load_settings()
+        found = [
+            read_battery(Path(one), chosen) if Path(one).exists() else find_battery(str(one), chosen, settings)
+            for one in batteries
+        ]
+        return score_batteries(self.ask, BatteryRun(run_id=self.run_id, seed=0), with_distinct_names(found), chosen)
 
     def ask(self, request: Asks[ResponseT]) -> ResponseT:
         """Answer a request of any kind; raises MODEL_INCOMPATIBLE for one that the model does not support."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
-Section = Literal["Start", "Train", "Runs", "Use a model", "Experiments", "Data and tokenizers", "Check"]
+Section = Literal["Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Data and tokenizers", "Check"]
 """The sections of `mt --help`, in their order."""
 
 
@@ -98,6 +98,28 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "mt export RUN --format hf --out my-model",
     ),
     "import": CommandInfo("export", "Use a model", "restore a run from an archive", "mt import run.tar"),
+    "battery run": CommandInfo(
+        "batteries",
+        "Batteries",
+        "test what runs know by minimal pairs, test suites or items of your own",
+        "mt battery run RUN pairs.tsv",
+    ),
+    "battery show": CommandInfo(
+        "batteries", "Batteries", "show the state of a battery, or its results", "mt battery show ID"
+    ),
+    "battery list": CommandInfo("batteries", "Batteries", "list batteries, newest first", "mt battery list"),
+    "battery cancel": CommandInfo(
+        "batteries", "Batteries", "cancel a battery; the same command continues it", "mt battery cancel ID"
+    ),
+    "battery export": CommandInfo(
+        "batteries", "Batteries", "copy items, scores, tables and the page of a battery", "mt battery export ID FOLDER"
+    ),
+    "battery recompute": CommandInfo(
+        "batteries",
+        "Batteries",
+        "compute the results of a battery again from the scores of its items",
+        "mt battery recompute FOLDER",
+    ),
     "experiment run": CommandInfo(
         "experiments",
         "Experiments",

@@ -1,4 +1,4 @@
-"""`mt score`: surprisals of texts, files of any size and minimal pairs under a trained run."""
+"""`mt score`: surprisals of texts and of files of any size under a trained run."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation
-from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, columns, loss_figures, summary
+from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -23,18 +23,13 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS, Asks, ResponseT
 from trainer.contracts.runs import describe_unknown
-from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_portions, read_text
 from trainer.data.normalization import normalized
-from trainer.data.pair_files import read_pairs
-from trainer.data.suite_files import read_suite
 from trainer.data.tables import as_text
-from trainer.queue.inference_kinds import check_scores, kind_of
+from trainer.queue.inference_kinds import check_scores
 from trainer.reports.heatmap_html import heatmap_html
-from trainer.reports.minimal_pairs import MEASURES, PairGroup, PairReport, pair_report, scored_pair
 from trainer.reports.score_table import (
     ScoredLine,
     csv_lines,
@@ -45,7 +40,6 @@ from trainer.reports.score_table import (
     token_rows,
     token_scores,
 )
-from trainer.reports.suites import SuiteReport, suite_report
 from trainer.system.files import storage_errors
 
 PartT = TypeVar("PartT")
@@ -54,7 +48,6 @@ Write = Callable[[str], None]
 Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 
 _PORTION_CHARACTERS = 20_000
-_MAX_PORTION_SEQUENCES = 2000
 _MAX_REQUESTS = 4
 """Requests under way at a time, which bounds the memory for a file of any size."""
 _MAX_HEATMAP_CHARACTERS = 10_000
@@ -65,8 +58,6 @@ _FORMATS: tuple[str, ...] = get_args(Format)
 class _ScoreOptions(RunOptions):
     text = Argument[str | None]("TEXT", nargs="?", help="text to score")
     path = option("--path F", Path, "score a corpus, or a file of any size")
-    pairs = option("--pairs F", Path, "score minimal pairs: a file of BLiMP, MultiBLiMP or TurBLiMP, or your own table")
-    suite = option("--suite F", Path, "score a test suite of SyntaxGym by its regions")
     detail_level = Argument[DetailLevel](
         "--detail-level",
         choices=_LEVELS,
@@ -117,21 +108,15 @@ def add_to(commands: Commands) -> None:
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    if [options.text, options.path, options.pairs, options.suite].count(None) != 3:
-        message = "Give one of: a TEXT, a file with `--path`, pairs with `--pairs`, or a test suite with `--suite`."
+    if (options.text is None) == (options.path is None):
+        message = "Give either a TEXT, or a file with `--path`; `mt battery run` scores minimal pairs and test suites."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     if options.format == "table" and options.out is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
-    if options.pairs is not None or options.suite is not None:
-        _check_sequence_options(options)
     for file in (options.out, options.heatmap):
         if file is not None:
-            _check_output(file, options.path or options.pairs or options.suite, overwrites=options.force)
+            _check_output(file, options.path, overwrites=options.force)
     try:
-        if options.pairs is not None:
-            return _score_pairs(options, options.pairs, settings, terminal)
-        if options.suite is not None:
-            return _score_suite(options, options.suite, settings, terminal)
         with TemporaryDirectory(prefix="mt-table-") as folder:
             return _score_texts(options, settings, terminal, Path(folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -204,153 +189,6 @@ def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) 
         _check_heatmap(options.heatmap, head)
         return "per_char"
     return "per_line" if options.writes_lines and level == "summary" else level
-
-
-def _check_sequence_options(options: _ScoreOptions) -> None:
-    """Refuse options of texts, which pairs and suites do not have."""
-    others = (options.heatmap, options.context, options.window_tokens, options.top_k)
-    if options.detail_level != "summary" or any(other is not None for other in others):
-        unfit = "`--detail-level`, `--heatmap`, `--no-bos`, `--max-window` or `--top-k`"
-        raise AppError(ErrorCode.INVALID_INPUT, f"`--pairs` and `--suite` take no {unfit}.")
-
-
-def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
-    pairs = read_pairs(path)
-
-    def write_report(scores: Sequence[SequenceScore], write: Write) -> None:
-        both = zip(pairs, scores[::2], scores[1::2], strict=True)
-        _write_pairs(pair_report(options.run, [scored_pair(*one) for one in both]), options, terminal, write)
-
-    sequences = [
-        SequenceParts(context=pair.context, parts=(f" {text}" if pair.context else text,))
-        for pair in pairs
-        for text in (pair.first, pair.second)
-    ]
-    return _score_sequences(options, sequences, settings, terminal, write_report)
-
-
-def _score_suite(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
-    suite = read_suite(path)
-
-    def write_report(scores: Sequence[SequenceScore], write: Write) -> None:
-        nats: dict[int, dict[str, dict[int, float]]] = {}
-        for condition, score in zip(suite.conditions, scores, strict=True):
-            of_regions = dict(zip(condition.regions, score.part_nats, strict=True))
-            nats.setdefault(condition.item, {})[condition.name] = of_regions
-        report = suite_report(options.run, suite.name, suite.region_names, suite.formulas, nats)
-        _write_suite(report, options, terminal, write)
-
-    sequences = [condition.sequence for condition in suite.conditions]
-    return _score_sequences(options, sequences, settings, terminal, write_report)
-
-
-def _score_sequences(
-    options: _ScoreOptions,
-    sequences: Sequence[SequenceParts],
-    settings: Settings,
-    terminal: Terminal,
-    write_report: Callable[[Sequence[SequenceScore], Write], None],
-) -> int:
-    """Score sequences in portions, and write the report of all."""
-    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
-    requests = [
-        SequencesRequest(sequences=portion, pll_within_word=options.pll_within_word)
-        for portion in _sequence_portions(sequences)
-    ]
-    kind_of(requests[0]).supports(requests[0], manifest.effective.objective)
-
-    async def score(inference: Inference) -> int:
-        scores: list[SequenceScore] = []
-        parts = ((request, request) for request in requests)
-        async with aclosing(_responses(inference, options.run, parts, is_kept=False)) as responses:
-            async for _, response in responses:
-                if isinstance(response, AppError):
-                    raise response
-                scores += response.scores or ()
-        with _output(options, terminal) as write:
-            write_report(scores, write)
-        return 0
-
-    return with_inference(settings, terminal, score)
-
-
-def _sequence_portions(sequences: Sequence[SequenceParts]) -> Iterator[tuple[SequenceParts, ...]]:
-    """Yield sequences in portions of about 20,000 characters."""
-    portion: list[SequenceParts] = []
-    characters = 0
-    for sequence in sequences:
-        if portion and (characters > _PORTION_CHARACTERS or len(portion) == _MAX_PORTION_SEQUENCES):
-            yield tuple(portion)
-            portion, characters = [], 0
-        portion.append(sequence)
-        characters += len(sequence.text)
-    yield tuple(portion)
-
-
-def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
-    match options.format:
-        case "table":
-            rows = [["group", "pairs", "ties", "accuracy", "95 % interval", *(f"per {one}" for one in MEASURES[1:])]]
-            rows += [_pairs_row(group) for group in (report.overall, *report.groups)]
-            terminal.show(report, columns(rows))
-            if report.mean_over_groups is not None:
-                terminal.note(f"Mean over {counted(len(report.groups), 'group')}: {report.mean_over_groups:.1%}")
-            for n_pairs, what in (
-                (report.overall.n_identical, "two equal sentences, and no right answer"),
-                (report.overall.n_unknown, "a token that the tokenizer does not know"),
-                (report.overall.n_cut, "a sentence longer than the model's context"),
-            ):
-                if n_pairs:
-                    terminal.note(f"{counted(n_pairs, 'pair')} with {what}.")
-        case "json":
-            write(report.model_dump_json())
-        case "jsonl":
-            write("\n".join(pair.model_dump_json() for pair in report.pairs))
-        case _:
-            titles = ["line", "group", "first_nats", "second_nats", *MEASURES]
-            lines = [
-                [a.line, a.group, a.first.nats, a.second.nats, *(a.choices[one] for one in MEASURES)]
-                for a in report.pairs
-            ]
-            write(csv_lines([titles, *lines], options.delimiter))
-
-
-def _pairs_row(group: PairGroup) -> list[str]:
-    """Return a row of the table: the accuracy by sum with its interval, and by the other measures."""
-    accuracy, *others = group.accuracies
-    interval = "" if accuracy.low is None or accuracy.high is None else f"{accuracy.low:.1%} to {accuracy.high:.1%}"
-    shares = ["" if one.accuracy is None else f"{one.accuracy:.1%}" for one in (accuracy, *others)]
-    return [group.group or "all", f"{group.n_pairs:,}", f"{accuracy.n_ties:,}", shares[0], interval, *shares[1:]]
-
-
-def _write_suite(report: SuiteReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
-    match options.format:
-        case "table":
-            predictions = [["prediction", "items", "right", "95 % interval"]]
-            for one in report.predictions:
-                interval = f"{one.low:.1%} to {one.high:.1%}"
-                predictions.append([one.formula, f"{one.n_items:,}", f"{one.accuracy:.1%}", interval])
-            numbers = sorted({region for of_regions in report.mean_nats.values() for region in of_regions})
-            means = [["mean nats", *(f"{number} {report.regions.get(number, '')}".strip() for number in numbers)]]
-            for condition, of_regions in report.mean_nats.items():
-                means.append([condition, *(_figure(of_regions.get(number)) for number in numbers)])
-            terminal.show(report, f"{columns(predictions)}\n\n{columns(means)}")
-        case "json":
-            write(report.model_dump_json())
-        case "jsonl":
-            write("\n".join(item.model_dump_json() for item in report.items))
-        case _:
-            rows = [
-                [item.item, condition, region, report.regions.get(region, ""), nats]
-                for item in report.items
-                for condition, of_regions in item.nats.items()
-                for region, nats in of_regions.items()
-            ]
-            write(csv_lines([["item", "condition", "region", "name", "nats"], *rows], options.delimiter))
-
-
-def _figure(nats: float | None) -> str:
-    return "" if nats is None else f"{nats:.2f}"
 
 
 class _ScoreWriter:

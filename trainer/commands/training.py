@@ -36,6 +36,7 @@ from trainer.config.train_request import (
     train_request,
 )
 from trainer.config.validation import safe_name
+from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
@@ -309,7 +310,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     return exit_code(status)
 
 
-def exit_code(status: RunStatus | TokenizerStatus | ExperimentStatus) -> int:
+def exit_code(status: RunStatus | TokenizerStatus | ExperimentStatus | BatteryStatus) -> int:
     """Return the exit code for a job that has ended."""
     if status.error is not None:
         return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED

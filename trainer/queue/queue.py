@@ -11,10 +11,11 @@ from typing import Generic, NamedTuple, TypeVar
 import structlog
 
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import ExperimentDirectory, delete_run
 from trainer.artifacts.job_folder import FolderT
-from trainer.artifacts.kinds import EXPERIMENTS, JOB_KINDS, RUNS, TOKENIZERS, JobKind
+from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, JOB_KINDS, RUNS, TOKENIZERS, JobKind
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import (
@@ -31,6 +32,7 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
 from trainer.contracts.base import WaitReason, changed, now
+from trainer.contracts.batteries import BatteryItem, BatteryRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
@@ -48,6 +50,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
+from trainer.queue.batteries import Batteries
 from trainer.queue.cost import UNMET, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
@@ -112,6 +115,7 @@ class JobQueue:
         self.experiments = Experiments(
             settings, store, self._accept_experiment, self.runs, self.corpora, self.replication
         )
+        self.batteries = Batteries(settings, store, self._accept_battery, self.runs, self.replication)
         self._recent_places = Recent(self._places)
 
     @classmethod
@@ -300,6 +304,9 @@ class JobQueue:
 
     async def _accept_experiment(self, record: ExperimentRecord) -> ExperimentDirectory:
         return await self.accept_job(EXPERIMENTS, lambda: self.experiments.stored.create(record), record.all_corpora)
+
+    async def _accept_battery(self, record: BatteryRecord, items: tuple[BatteryItem, ...]) -> BatteryDirectory:
+        return await self.accept_job(BATTERIES, lambda: self.batteries.stored.create(record, items), ())
 
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
         """Check and accept the training of a tokenizer; raises AppError, having changed nothing."""

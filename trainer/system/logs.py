@@ -30,6 +30,7 @@ class LoggingExtra(TypedDict, total=False):
     request_id: str
     tokenizer_id: str
     experiment_id: str
+    battery_id: str
     build_id: str
     user_id: int | None
     kind: str

@@ -7,9 +7,10 @@ from typing import Protocol
 import structlog
 from arq import Retry
 
+from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.job_folder import FolderT
-from trainer.artifacts.kinds import EXPERIMENTS, RUNS, TOKENIZERS, JobKind, KindName
+from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, RUNS, TOKENIZERS, JobKind, KindName
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
@@ -23,6 +24,7 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
+from trainer.worker.battery import drive as drive_battery
 from trainer.worker.experiment import drive
 from trainer.worker.supervisor import supervise, supervise_tokenizer
 
@@ -52,6 +54,7 @@ class Jobs:
             RUNS.function: self._function(RUNS, self._train, self._publish_end),
             TOKENIZERS.function: self._function(TOKENIZERS, self._train_tokenizer),
             EXPERIMENTS.function: self._function(EXPERIMENTS, self._run_experiment),
+            BATTERIES.function: self._function(BATTERIES, self._run_battery),
         }
 
     def _function(
@@ -148,6 +151,14 @@ class Jobs:
         if self._replication.is_on:
             await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)
         await drive(experiment, self._settings, self._store)
+
+    async def _run_battery(self, battery: BatteryDirectory) -> None:
+        if not battery.has_work():
+            return  # only its end is to be stored
+        if self._replication.is_on:
+            for run in battery.record().runs:
+                await self._replication.fetch("models", run.run_id)
+        await drive_battery(battery, self._settings, self._store)
 
 
 _STORE_RETRY_SECONDS = 5.0

@@ -16,7 +16,7 @@ from arq.worker import Function, Worker, func
 from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
-from trainer.artifacts.kinds import EXPERIMENTS, JOB_KINDS
+from trainer.artifacts.kinds import JOB_KINDS
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings, child_environment, object_store_environment
@@ -41,8 +41,6 @@ _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _CLEANUP_SECONDS, _CLEANUP_NICENESS = 3600.0, 10
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
-_EXPERIMENTS = JOB_KINDS.index(EXPERIMENTS)
-"""Position of the worker of experiments among the workers."""
 _INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the next one gathers
 
 
@@ -199,7 +197,7 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) 
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store, replication)),
-            asyncio.create_task(presence.show(lambda: _has_jobs(workers), workers[_EXPERIMENTS].hand_back)),
+            asyncio.create_task(presence.show(lambda: _has_jobs(workers), lambda: _hand_back(workers))),
             asyncio.create_task(drop_expired_for_ever(store)),
             asyncio.create_task(clean_for_ever(settings)),
         ]
@@ -237,6 +235,13 @@ async def wait_until_idle(workers: Sequence[WakingWorker], idle_seconds: float |
 
 def _has_jobs(workers: Sequence[WakingWorker]) -> bool:
     return any(worker.running for worker in workers)
+
+
+def _hand_back(workers: Sequence[WakingWorker]) -> None:
+    """Give back the jobs that only wait; the workers are those of the kinds of jobs, and one more."""
+    for kind, worker in zip(JOB_KINDS, workers, strict=False):
+        if kind.only_waits:
+            worker.hand_back()
 
 
 async def _close(workers: Sequence[WakingWorker], store: Store) -> None:

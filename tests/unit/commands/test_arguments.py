@@ -110,9 +110,9 @@ def test_overview__has_every_command_in_its_section_with_an_example(
 ) -> None:
     assert main(words) == 0
     shown = capsys.readouterr().out
-    for section in ("Start", "Train", "Runs", "Use a model", "Experiments", "Data and tokenizers", "Check"):
-        assert f"\n{section}\n" in shown
-    assert shown.count("Example: mt ") == 7
+    sections = "Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Data and tokenizers", "Check"
+    assert all(f"\n{section}\n" in shown for section in sections)
+    assert shown.count("Example: mt ") == len(sections)
     assert {path.removeprefix("mt ") for path, _ in commands_of(MtParser())} == COMMANDS.keys()
     assert all(f"\n  {name} " in shown for name in COMMANDS)
     assert main(["corpus", *words]) == 0

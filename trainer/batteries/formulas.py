@@ -31,11 +31,19 @@ class Reference(NamedTuple):
     condition: str
 
 
+class Comparison(NamedTuple):
+    """A comparison of two sums, and the first less the second."""
+
+    text: str
+    difference: Callable[[Values], float]
+
+
 class Formula(NamedTuple):
     """A formula that has been read."""
 
     text: str
     references: tuple[Reference, ...]
+    comparisons: tuple[Comparison, ...]
     holds: Callable[[Values], bool]
 
 
@@ -67,7 +75,7 @@ def read_formula(text: str) -> Formula:
             raise reader.refusal("a comparison is expected")
     except RecursionError:
         raise AppError(ErrorCode.INVALID_INPUT, "A formula has too many brackets within each other.") from None
-    return Formula(text, tuple(reader.references), part.holds)
+    return Formula(text, tuple(reader.references), tuple(reader.comparisons), part.holds)
 
 
 class _Reader:
@@ -78,6 +86,7 @@ class _Reader:
         self._place = self._start = 0
         self._match: re.Match[str] | None = None
         self.references: list[Reference] = []
+        self.comparisons: list[Comparison] = []
         self._advance()
 
     @property
@@ -113,6 +122,7 @@ class _Reader:
         return join(parts)
 
     def _comparison(self) -> _Part:
+        start = self._start
         first = self._difference()
         compare = _COMPARISONS.get(self.next or "")
         if compare is None:
@@ -120,6 +130,8 @@ class _Reader:
         one = self._number(first)
         self._advance()
         other = self._number(self._difference())
+        text = self._text[start : self._start].strip()
+        self.comparisons.append(Comparison(text, lambda values: one.value(values) - other.value(values)))
         return _Claim(lambda values: compare(one.value(values), other.value(values)))
 
     def _difference(self) -> _Part:

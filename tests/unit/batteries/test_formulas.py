@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
+from trainer.batteries.formulas import Reference, read_formula
 from trainer.contracts.errors import AppError
-from trainer.reports.formulas import Reference, read_formula
 
 VALUES = {"a": {1: 1.0, 2: 2.0}, "b-x": {1: 4.0, 2: 8.5}}
 
@@ -69,6 +69,12 @@ def test_formula__has_the_truth_of_a_brute_force_evaluation() -> None:
 def test_references__are_all_regions_that_a_formula_names() -> None:
     formula = read_formula("[(1;%a%) + (*;%b-x%)] > (2;%a%)")
     assert formula.references == (Reference(1, "a"), Reference(None, "b-x"), Reference(2, "a"))
+
+
+def test_comparisons__have_the_differences_of_their_sides() -> None:
+    formula = read_formula("[(1;%a%) - (2;%a%) < (1;%b-x%)] & ( (2;%b-x%) + 1 = 9.5 )")
+    found = [(one.text, one.difference(VALUES)) for one in formula.comparisons]
+    assert found == [("(1;%a%) - (2;%a%) < (1;%b-x%)", -5.0), ("(2;%b-x%) + 1 = 9.5", 0.0)]
 
 
 @pytest.mark.parametrize(

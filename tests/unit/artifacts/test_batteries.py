@@ -1,0 +1,66 @@
+"""Results of batteries on disk: scores that were cut off, damaged files, and the states of a job."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.batteries import battery_record
+from tests.support.refusals import refused
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.contracts.batteries import BatteryProgress, ItemScores
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.sequences import SequenceScore
+
+RUN = "lstm-1"
+SCORE = SequenceScore(nats=1.0, part_nats=(1.0,), n_tokens=1, n_chars=1, n_bytes=1, unk_count=0, is_cut=False)
+
+
+@pytest.fixture(name="job")
+def job_fixture(tmp_path: Path) -> BatteryDirectory:
+    return BatteryStore(tmp_path).create(*battery_record("pairs-1", RUN))
+
+
+def scores(*places: int) -> list[ItemScores]:
+    return [ItemScores(item=place, scores=(SCORE, SCORE)) for place in places]
+
+
+def test_scores__go_on_after_the_last_complete_line(job: BatteryDirectory) -> None:
+    assert (job.count_scores(RUN, "trained"), job.scores(RUN, "trained")) == (0, [])
+    job.add_scores(RUN, "trained", scores(0, 1))
+    file = job.path / "scores" / f"{RUN}.trained.jsonl"
+    complete = file.read_bytes()
+    file.write_bytes(complete + complete[:20])
+    assert job.count_scores(RUN, "trained") == 2
+    assert file.read_bytes() == complete
+    job.add_scores(RUN, "trained", scores(2))
+    assert job.scores(RUN, "trained") == scores(0, 1, 2)
+    assert job.scores(RUN, "swapped") == []
+
+
+def test_status__counts_items_and_survives_a_damaged_count(job: BatteryDirectory) -> None:
+    assert (job.status().status, job.status().done, job.status().total) == ("queued", 0, 4)
+    job.write_progress(BatteryProgress(done=5, total=12))
+    assert (job.status().status, job.status().message) == ("running", "5 of 12 items scored.")
+    job.write_progress(BatteryProgress(done=12, total=12))
+    assert job.status().message == "Computing the results."
+    (job.path / "progress.json").write_bytes(b"{")
+    assert (job.status().status, job.status().done) == ("running", 0)
+    job.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+    failed = job.status()
+    assert (failed.status, failed.message, failed.error and failed.error.code) == (
+        *("failed", "Memory ran out."),
+        ErrorCode.OUT_OF_MEMORY,
+    )
+    with refused(ErrorCode.CONFLICT, "The battery 'pairs-1' has no results yet"):
+        job.summary()
+
+
+def test_another_attempt__keeps_items_and_scores(job: BatteryDirectory, tmp_path: Path) -> None:
+    job.add_scores(RUN, "trained", scores(0))
+    job.write_progress(BatteryProgress(done=1, total=4))
+    job.request_cancel()
+    assert job.status().message == "Cancelled."
+    record, items = battery_record("pairs-1", RUN)
+    again = BatteryStore(tmp_path).create(record, ())
+    assert (again.status().status, again.items()) == ("queued", [*items])
+    assert again.scores(RUN, "trained") == scores(0)

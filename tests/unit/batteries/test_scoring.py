@@ -1,0 +1,132 @@
+"""Batteries scored by models whose probabilities are known, and by untrained ones."""
+
+from itertools import product
+from json import dumps
+from math import log
+from random import Random
+
+import pytest
+import torch
+
+from tests.support.families import model_of
+from tests.support.suites import SUITE
+from tests.support.tiny_models import TableModel, tokenizer_of
+from trainer.api import Model
+from trainer.batteries.reading import Battery, TextFile, battery_of
+from trainer.batteries.scoring import score_batteries
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
+from trainer.contracts.sequences import SequencesRequest, SequencesResponse
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
+
+NOUNS = [f"n{n}{number}" for n in range(12) for number in ("sg", "pl")]
+VERBS = [(f"v{v}sg", f"v{v}pl") for v in range(5)]
+AGREEMENT = {noun: random.uniform(0.05, 0.95) for random in [Random(4)] for noun in NOUNS}
+"""The probability that the verb after a noun agrees with it."""
+OPTIONS = BatteryOptions()
+RUN = BatteryRun(run_id="bigram", seed=0)
+
+
+def tokenizer() -> Tokenizer:
+    words = [*NOUNS, *(form for forms in VERBS for form in forms)]
+    return tokenizer_of("word", [" ".join(words)] * 2)
+
+
+def pairs() -> Battery:
+    rows = ["good,bad,group"]
+    for noun, (singular, plural) in product(NOUNS, VERBS):
+        good, bad = (singular, plural) if noun.endswith("sg") else (plural, singular)
+        rows.append(f"{noun} {good},{noun} {bad},{'A' if noun < 'n5' else 'B'}")
+    return battery_of("agreement", [TextFile("agreement.csv", "\n".join(rows).encode())], OPTIONS)
+
+
+def language(*, is_mirrored: bool = False) -> Model:
+    """A bigram model: a noun by chance, then a verb that agrees with the probability of the noun."""
+    words = tokenizer()
+    model = TableModel(vocabulary_of(words))
+    ids = {word: words.encode(word)[0] for word in [*NOUNS, *(form for forms in VERBS for form in forms)]}
+    table = torch.full((words.vocab_size, words.vocab_size), -60.0)
+    for noun in NOUNS:
+        table[words.special_ids.start or 0, ids[noun]] = log(1 / len(NOUNS))
+        agrees = 1 - AGREEMENT[noun] if is_mirrored else AGREEMENT[noun]
+        for singular, plural in VERBS:
+            good, bad = (singular, plural) if noun.endswith("sg") else (plural, singular)
+            table[ids[noun], ids[good]] = log(agrees / len(VERBS))
+            table[ids[noun], ids[bad]] = log((1 - agrees) / len(VERBS))
+    with torch.no_grad():
+        model.embedding.weight.copy_(table)
+    return Model("bigram", model.eval(), words)
+
+
+def scored(model: Model, battery: Battery, options: BatteryOptions = OPTIONS, seed: int = 0) -> BatterySummary:
+    return score_batteries(model.ask, BatteryRun(run_id=model.run_id, seed=seed), [battery], options)
+
+
+def ask_known(request: SequencesRequest) -> SequencesResponse:
+    """Answer by the known probabilities, also as the untrained model."""
+    return language().ask(changed(request, untrained_seed=None))
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_known_probabilities__give_the_computed_accuracy(is_mirrored: bool) -> None:
+    options = BatteryOptions(has_controls=False)
+    [result] = scored(language(is_mirrored=is_mirrored), pairs(), options).runs
+    expected = {noun: (probability > 0.5) != is_mirrored for noun, probability in AGREEMENT.items()}
+    overall = result.groups[0]
+    assert [one.accuracy for one in overall.accuracies] == [sum(expected.values()) / len(NOUNS)] * 4
+    for group in result.groups[1:]:
+        nouns = [noun for noun in NOUNS if (noun < "n5") == (group.name == "A")]
+        assert group.accuracies[0].accuracy == sum(expected[noun] for noun in nouns) / len(nouns)
+    means = [group.accuracies[0].accuracy or 0.0 for group in result.groups[1:]]
+    assert overall.mean_over_paradigms["sum"] == pytest.approx(sum(means) / 2)
+
+
+def test_scores__are_the_logarithms_of_the_probabilities() -> None:
+    sequences = tuple(sequence for item in pairs().items for sequence in item.sequences)
+    answer = language().ask(SequencesRequest(sequences=sequences))
+    shares = [(AGREEMENT[noun], 1 - AGREEMENT[noun]) for noun, _ in product(NOUNS, VERBS)]
+    expected = [-log(share / len(VERBS) / len(NOUNS)) for of_item in shares for share in of_item]
+    assert [score.nats for score in answer.scores or ()] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["lstm", "gpt2"])
+def test_untrained_models__are_at_chance_in_19_of_20_seeds(family: str) -> None:
+    words, battery = tokenizer(), pairs()
+    model = Model(family, model_of(family, vocabulary_of(words)), words)
+    controls = [scored(model, battery, seed=seed).runs[0].controls[0] for seed in range(20)]
+    assert sum(control.is_at_chance is True for control in controls) >= 19
+    assert len({control.untrained.n_right for control in controls}) > 1, "each seed has its own weights"
+    assert {control.chance for control in controls} == {0.5}
+
+
+def test_exchange__turns_every_outcome_over() -> None:
+    [result] = score_batteries(ask_known, RUN, [pairs()], OPTIONS).runs
+    control, accuracy = result.controls[0], result.groups[0].accuracies[0].accuracy or 0.0
+    assert control.swapped is not None and control.swapped.accuracy == pytest.approx(1 - accuracy)
+    assert (control.n_not_turned, control.n_items) == (0, len(NOUNS) * len(VERBS))
+
+
+def test_exchange__shows_a_model_whose_answers_depend_on_the_order() -> None:
+    def ask(request: SequencesRequest) -> SequencesResponse:
+        answer = ask_known(request)
+        scores = [changed(score, nats=float(n)) for n, score in enumerate(answer.scores or ())]
+        return changed(answer, scores=tuple(scores))
+
+    [result] = score_batteries(ask, RUN, [pairs()], OPTIONS).runs
+    assert result.controls[0].n_not_turned == len(NOUNS) * len(VERBS)
+
+
+def test_suite__has_its_formulas_and_effects() -> None:
+    words = tokenizer_of("word", ["the sun was were shining on the sea"] * 2)
+    model = Model("gpt2", model_of("gpt2", vocabulary_of(words)), words)
+    battery = battery_of("suite", [TextFile("suite.json", dumps(SUITE).encode())], OPTIONS)
+    [result] = scored(model, battery).runs
+    regions = [one for one in result.effects if one.region is not None]
+    assert {(one.what, one.region) for one in regions} == {(name, n) for name in ("good", "bad") for n in (1, 2, 3)}
+    [difference, *_] = [one for one in result.effects if one.region is None]
+    by_place = {(one.what, one.region): one.nats for one in regions}
+    assert difference.nats == pytest.approx(by_place["good", 2] - by_place["bad", 2])
+    assert difference.what == "(2;%good%) < (2;%bad%)"
+    assert [one.n_items for one in result.formulas] == [2, 2]
+    assert result.controls == (), "the controls are of choices"
+    assert [one.measure for one in result.groups[0].accuracies] == ["sum"]

@@ -1,0 +1,177 @@
+"""Tables of items in the forms in which their authors publish them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from trainer.batteries.reading import read_battery
+from trainer.contracts.batteries import BatteryItem, BatteryOptions
+from trainer.contracts.errors import AppError
+from trainer.contracts.sequences import SequenceParts
+
+OPTIONS = BatteryOptions()
+CONFUSED, COMMUNICATED = "Lucille's sisters are confused by Amy.", "Lucille's sisters are communicated by Amy."
+BLIMP: dict[str, object] = {
+    "sentence_good": CONFUSED,
+    "sentence_bad": COMMUNICATED,
+    "field": "syntax",
+    "linguistics_term": "argument_structure",
+    "UID": "passive_1",
+    "simple_LM_method": True,
+    "pairID": "0",
+}
+GOOD, BAD, OTHER = "Kış geldi.", "Kış geldik.", "Kış geldin."
+EWOK = "Domain,Context1,Context2,Target1,Target2\nspatial,It is on top.,It is below.,Look up.,Look down.\n"
+CHOICES: dict[str, object] = {"context": "Dün", "choices": [BAD, GOOD, OTHER], "answer": 1, "group": None}
+
+
+def item(
+    name: str, paradigm: str, *texts: str, context: str = "", phenomenon: str = "", field: str = ""
+) -> BatteryItem:
+    space = " " if context else ""
+    return BatteryItem(
+        battery=name.split(":")[0],
+        name=name,
+        paradigm=paradigm,
+        phenomenon=phenomenon,
+        field=field,
+        sequences=tuple(SequenceParts(context=context, parts=(f"{space}{text}",)) for text in texts),
+    )
+
+
+FORMS: dict[str, tuple[str, list[BatteryItem]]] = {
+    "blimp.jsonl": (
+        json.dumps(BLIMP) + "\n",
+        [item("blimp:1", "passive_1", CONFUSED, COMMUNICATED, phenomenon="argument_structure", field="syntax")],
+    ),
+    "multiblimp.tsv": (
+        f'\tsen\twrong_sen\tprefix\tphenomenon\tlang\n0\t"{GOOD} ""Evet"""\t{BAD}\tKış\tSV-P\ttur\n',
+        [item("multiblimp:2", "tur:SV-P", f'{GOOD} "Evet"', BAD)],
+    ),
+    "turblimp.csv": (
+        f"good_sentence;bad_sentence;good_cue;bad_cue;phenomenon\n\n{GOOD};{BAD};geldi;geldik;passives\n",
+        [item("turblimp:3", "passives", GOOD, BAD)],
+    ),
+    "own.csv": (f'bad,good,context\n"{BAD}","{GOOD}",Dün\n', [item("own:2", "own", GOOD, BAD, context="Dün")]),
+    "several.csv": (
+        f"good,bad,bad_2,bad 3\n{GOOD},{BAD},{OTHER},\n{GOOD},{BAD},,x\n",
+        [item("several:2", "several", GOOD, BAD, OTHER), item("several:3", "several", GOOD, BAD, "x")],
+    ),
+    "own.tsv": (f"\ufeffgood\tbad\tgroup\r\n{GOOD}\t{BAD}\t order\r\n", [item("own:2", "order", GOOD, BAD)]),
+    "two.tsv": (f"\n{GOOD}\t {BAD}\r\n", [item("two:2", "two", GOOD, BAD)]),
+    "three.tsv": (f'"{GOOD}\t{BAD}\tgroup one\n \n', [item("three:1", "group one", f'"{GOOD}', BAD)]),
+    "ewok.csv": (
+        EWOK,
+        [
+            item("ewok:2.1", "spatial", "Look up.", "Look down.", context="It is on top."),
+            item("ewok:2.2", "spatial", "Look down.", "Look up.", context="It is below."),
+        ],
+    ),
+    "answers.jsonl": (
+        f"{json.dumps(CHOICES)}\n\n",
+        [item("answers:1", "answers", GOOD, BAD, OTHER, context="Dün")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_form__is_read_as_it_is_published(name: str, tmp_path: Path) -> None:
+    content, items = FORMS[name]
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8", newline="")
+    assert [*read_battery(file, OPTIONS).items] == items
+
+
+def test_contexts__are_the_choices_of_one_target(tmp_path: Path) -> None:
+    file = tmp_path / "contexts.csv"
+    file.write_text("good_context,bad_context,target\nHe said,He sad,so.\n", encoding="utf-8")
+    [read] = read_battery(file, OPTIONS).items
+    assert [(one.context, one.parts) for one in read.sequences] == [("He said", (" so.",)), ("He sad", (" so.",))]
+
+
+def test_columns__have_the_names_of_the_option(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("ok,star,kind\na b,a c,x\n", encoding="utf-8")
+    options = BatteryOptions(columns={"good": "ok", "bad": "star", "paradigm": "kind"})
+    assert read_battery(file, options).items == (item("mine:2", "x", "a b", "a c"),)
+    with pytest.raises(AppError, match=r"`columns` names 'odd', but the table has: ok, star, kind\.$"):
+        read_battery(file, BatteryOptions(columns={"good": "odd"}))
+    with pytest.raises(AppError, match=r"`columns` has an unknown name 'goood'; did you mean `good`\?$"):
+        read_battery(file, BatteryOptions(columns={"goood": "ok"}))
+    with pytest.raises(AppError, match=r"`columns` has an unknown name 'zz': known are good, bad, context"):
+        read_battery(file, BatteryOptions(columns={"zz": "ok"}))
+
+
+REGIONS = """item,condition,region,text,paradigm
+1,match,subject,the dogs,agr
+1,match,verb,run,agr
+1,clash,subject,the dogs,agr
+1,clash,verb,runs,agr
+2,match,verb,runs,agr
+2,match,subject, the dog,agr
+2,clash,verb,run,agr
+2,clash,subject,the dog,agr
+"""
+
+
+def test_regions__make_items_in_conditions_and_suites_with_formulas(tmp_path: Path) -> None:
+    file = tmp_path / "regions.csv"
+    file.write_text(REGIONS, encoding="utf-8")
+    formula = "(2;%match%) < (2;%clash%)"
+    battery = read_battery(file, BatteryOptions(formulas=(formula,)))
+    assert [one.name for one in battery.items] == ["regions:1", "regions:2"]
+    assert battery.items[0].conditions == ("match", "clash")
+    assert battery.items[0].regions == ((1, 2), (1, 2)) and battery.items[1].regions == ((2, 1), (2, 1))
+    assert battery.items[1].sequences[0].parts == ("runs", " the dog")
+    suite = battery.info.suites["agr"]
+    assert (suite.regions, suite.formulas) == ({1: "subject", 2: "verb"}, (formula,))
+    file.write_text(REGIONS.replace("2,match,subject, the dog,agr", "1,match,verb,x,other"), encoding="utf-8")
+    several = read_battery(file, OPTIONS)
+    assert [one.name for one in several.items] == ["regions:agr:1", "regions:agr:2", "regions:other:1"]
+    with pytest.raises(AppError, match=r"it has no condition 'odd' in item regions:agr:1, which a formula names\.$"):
+        read_battery(file, BatteryOptions(formulas=("(1;%odd%) > 0",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.tsv", "\n \n", "it has no items."),
+        ("a.tsv", "a\tb\na b\n", "line 2 is no pair: one of its sentences is missing."),
+        ("a.tsv", "a\tb\na\tb\tc\td\n", "line 2 is no pair: write two sentences"),
+        ("a.tsv", "a\tb\tc\td\n", "it has no items."),
+        ("a.tsv", "a\tb\tc\td\n1\t2\t3\t4\n", "line 2 does not name the columns of two sentences: known are"),
+        ("a.csv", "good,worse\na,b\n", "line 2 does not name the columns of two sentences"),
+        ("a.csv", "good,bad\na\n", "line 2 has 1 columns, and the first line names 2."),
+        ("a.csv", "good,bad\na,\n", "line 2 is no pair: one of its sentences is missing."),
+        ("a.csv", 'good,bad\na,"b\nc"\n', "line 3 is no pair: a sentence is one line."),
+        ("a.csv", '\ngood,bad\n\na,"b"c\n', "line 4 is no row of a table: "),
+        ("a.csv", f"good,bad\na,{'b' * 200_000}\n", "line 2 is no row of a table: field larger than field limit"),
+        ("a.jsonl", "{\n", "line 1 is not JSON."),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON."),
+        ("a.jsonl", '["a", "b"]\n', "line 1 is not a JSON object."),
+        ("a.jsonl", '\n{"good": "a", "bad": 1.5}\n', "line 2 must have a text in `bad`."),
+        ("a.jsonl", '{"good": "a", "bad": "' + "b" * 10_000_000 + '"}', "line 1 has a sentence of more than 100,000"),
+        ("a.jsonl", '{"choices": ["a"], "answer": 0}', "line 1 must have a list of 2 to 100 texts in `choices`."),
+        ("a.jsonl", '{"choices": "ab", "answer": 0}', "line 1 must have a list of 2 to 100 texts in `choices`."),
+        ("a.jsonl", '{"choices": ["a", "b"], "answer": 2}', "line 1 must have in `answer` the place"),
+        ("a.jsonl", '{"choices": ["a", "b"], "answer": true}', "line 1 must have in `answer` the place"),
+        ("a.csv", "item,condition,region,text\n1,a,,b\n", "line 2 needs an `item`, a `condition` and a `region`."),
+        ("a.tsv", b"good\tbad\na\t\xff\n", "'a.tsv' is not UTF-8: byte 11"),
+        ("a.tsv", "good\tbad\n".encode("utf-16"), "'a.tsv' is UTF-16 text. Save it as UTF-8."),
+    ],
+)
+def test_wrong_file__is_refused_in_one_sentence(name: str, content: str | bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(AppError, match=f"^('{name}': )?{re.escape(sentence)}") as caught:
+        read_battery(file, OPTIONS)
+    assert len(caught.value.message) < 400
+
+
+def test_formulas__are_only_for_tables_of_regions(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("good,bad\na,b\n", encoding="utf-8")
+    with pytest.raises(AppError, match="`formulas` are for tables of regions"):
+        read_battery(file, BatteryOptions(formulas=("(1;%a%) > 0",)))

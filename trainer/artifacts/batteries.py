@@ -1,0 +1,180 @@
+"""Results of batteries on disk, one folder each: the items, the scores of each run, and in the end the summary."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trainer.artifacts.job_folder import JobFolder, JobStore
+from trainer.contracts.base import FileRecord, RunState
+from trainer.contracts.batteries import (
+    BatteryItem,
+    BatteryManifest,
+    BatteryProgress,
+    BatteryRecord,
+    BatteryStatus,
+    BatterySummary,
+    ItemScores,
+    Variant,
+)
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.system.files import (
+    DISK,
+    BrokenFile,
+    Disk,
+    file_records,
+    open_regular,
+    read_record,
+    read_records,
+    write_atomically,
+)
+
+ITEMS_FILE, SCORES_FOLDER, MANIFEST_FILE = "items.jsonl", "scores", "manifest.json"
+
+
+class BatteryDirectory(JobFolder[BatteryRecord]):
+    """Folder of one job; another attempt continues with the scores of an earlier one."""
+
+    word = "battery"
+    words: str | None = "batteries"
+    record_type = BatteryRecord
+
+    def __init__(self, path: Path, disk: Disk = DISK) -> None:
+        super().__init__(path, disk)
+        self.battery_id = self.job_id
+        self.items_file = path / ITEMS_FILE
+        self._progress = path / "progress.json"
+
+    def has_begun(self) -> bool:
+        """Return True once a worker has started the job: it then writes its progress, and its child a log."""
+        return self._progress.exists() or super().has_begun()
+
+    def items(self) -> list[BatteryItem]:
+        """Read the items; raises BrokenFile."""
+        return read_records(self.items_file, BatteryItem)
+
+    def scores(self, run_id: str, variant: Variant) -> list[ItemScores]:
+        """Read the scores of a run, none if it has not begun; raises BrokenFile."""
+        if not self._scores_file(run_id, variant).exists():
+            return []
+        return read_records(self._scores_file(run_id, variant), ItemScores)
+
+    def count_scores(self, run_id: str, variant: Variant) -> int:
+        """Return the number of items that a run has scored, and cut off a line that was not completely written."""
+        path = self._scores_file(run_id, variant)
+        if not path.exists():
+            return 0
+        with open_regular(path, "r+b") as file:
+            data = file.readall()
+            end = data.rfind(b"\n") + 1
+            if end < len(data):
+                self.disk.cut(file, end)
+        return data.count(b"\n")
+
+    def add_scores(self, run_id: str, variant: Variant, scores: Sequence[ItemScores]) -> None:
+        """Add the scores of items; they are durable when this returns."""
+        path = self._scores_file(run_id, variant)
+        self.disk.make_folder(path.parent)
+        is_new = not path.exists()
+        with open_regular(path, "ab") as file:
+            data = b"".join(one.model_dump_json().encode() + b"\n" for one in scores)
+            self.disk.write_at(file, path.stat().st_size, data)
+        if is_new:
+            self.disk.sync(path.parent)
+
+    def write_progress(self, progress: BatteryProgress) -> None:
+        write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
+
+    def write_result(self, summary: BatterySummary, files: dict[str, str], program_version: str) -> None:
+        """Write the tables of a report by name, the manifest with the hashes of all files, then the summary."""
+        for name, content in files.items():
+            write_atomically(self.path / name, content.encode(), self.disk)
+        record = self.record()
+        manifest = BatteryManifest(
+            battery_id=self.battery_id,
+            program_version=program_version,
+            runs=record.runs,
+            batteries=record.batteries,
+            options=record.options,
+            files=file_records(self.path, [*self._data_files(), *(self.path / name for name in files)]),
+        )
+        write_atomically(self.path / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode(), self.disk)
+        write_atomically(self.result, summary.model_dump_json().encode(), self.disk)
+
+    def summary(self) -> BatterySummary:
+        """Return the results; raises CONFLICT before the end of the job."""
+        self._check_completed()
+        return read_record(self.result, BatterySummary)
+
+    def result_files(self) -> tuple[FileRecord, ...]:
+        """Return the files with their hashes; raises CONFLICT before the end of the job."""
+        self._check_completed()
+        listed = read_record(self.path / MANIFEST_FILE, BatteryManifest).files
+        return (*listed, *file_records(self.path, [self.path / MANIFEST_FILE, self.result]))
+
+    def status(self, *, has_files: bool = True) -> BatteryStatus:
+        """Return the status and, after the end, the files, whose hashes are read for it."""
+        record, status, error = self.record(), self.state(), self.failure()
+        progress = self._read_progress(record)
+        ended_at = self.ended_at() or time.time()
+        messages: dict[RunState, str] = {
+            "queued": "Waiting for a worker.",
+            "running": f"{progress.done:,} of {progress.total:,} items scored.",
+            "completed": "Completed.",
+            "cancelled": "Cancelled.",
+        }
+        if progress.done == progress.total:
+            messages["running"] = "Computing the results."
+        return BatteryStatus(
+            battery_id=self.battery_id,
+            status=status,
+            message=messages.get(status, "") if error is None or status != "failed" else error.message,
+            runs=tuple(run.run_id for run in record.runs),
+            batteries=tuple(battery.name for battery in record.batteries),
+            done=progress.total if status == "completed" else progress.done,
+            total=progress.total,
+            created_at=record.created_at,
+            elapsed_seconds=max(0.0, ended_at - record.created_at.timestamp()),
+            error=error if status == "failed" else None,
+            files=self.result_files() if has_files and status == "completed" else (),
+        )
+
+    def _of_attempt(self) -> tuple[Path, ...]:
+        return (self._progress,)
+
+    def _read_progress(self, record: BatteryRecord) -> BatteryProgress:
+        try:
+            return read_record(self._progress, BatteryProgress)
+        except (FileNotFoundError, BrokenFile):  # it is written again with the next scores
+            n_items = sum(battery.n_items for battery in record.batteries)
+            return BatteryProgress(done=0, total=n_items * len(record.runs))
+
+    def _check_completed(self) -> None:
+        if not self.has_completed():
+            message = f"The battery '{self.battery_id}' has no results yet: it has not completed."
+            raise AppError(ErrorCode.CONFLICT, message)
+
+    def _data_files(self) -> list[Path]:
+        return [self.items_file, self._request, *self.path.glob(f"{SCORES_FOLDER}/*.jsonl")]
+
+    def _scores_file(self, run_id: str, variant: Variant) -> Path:
+        return self.path / SCORES_FOLDER / f"{run_id}.{variant}.jsonl"
+
+
+class BatteryStore(JobStore[BatteryDirectory]):
+    """All results of batteries of one artifacts root."""
+
+    folder_name = "batteries"
+    folder_type = BatteryDirectory
+
+    def create(self, record: BatteryRecord, items: Iterable[BatteryItem]) -> BatteryDirectory:
+        """Create the folder of a job with its items, as `create_or_continue` does."""
+        job = self.directory(record.battery_id)
+        if not job.items_file.exists():
+            self.disk.make_folder(job.path)
+            write_atomically(job.items_file, items_content(items), self.disk)
+        return self.create_or_continue(record.battery_id, record)
+
+
+def items_content(items: Iterable[BatteryItem]) -> bytes:
+    """Return `items.jsonl`."""
+    return b"".join(item.model_dump_json(exclude_defaults=True).encode() + b"\n" for item in items)

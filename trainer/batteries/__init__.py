@@ -1,0 +1,1 @@
+"""Batteries: reads files of items, judges scores, and writes results."""

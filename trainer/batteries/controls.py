@@ -1,0 +1,89 @@
+"""The items that controls score: a sample of a battery, as it is and with critical parts exchanged."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from trainer.batteries.outcomes import Outcomes, accuracy_of, turned
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import (
+    MAX_CONTROL_ITEMS,
+    BatteryInfo,
+    BatteryItem,
+    BatteryOptions,
+    Controls,
+    Outcome,
+    Variant,
+)
+
+_CONTROLS: tuple[Variant, ...] = ("untrained", "swapped")
+_PAIR = 2
+ByPlace = dict[int, Outcomes]
+"""Outcomes by the place of an item."""
+
+
+def variants(options: BatteryOptions) -> tuple[Variant, ...]:
+    """Return what a run scores, in this order."""
+    return ("trained", *_CONTROLS) if options.has_controls else ("trained",)
+
+
+def items_of(variant: Variant, items: Sequence[BatteryItem]) -> list[tuple[int, BatteryItem]]:
+    """Return the items that a variant scores, with their places.
+
+    To exchange the words in which two sequences differ is to exchange the sequences. They come in the opposite order
+    then, because an outcome that depends on what is scored beside it would not turn over.
+    """
+    if variant == "trained":
+        return [*enumerate(items)]
+    sample = _sample(items)
+    if variant == "untrained":
+        return [(place, items[place]) for place in sample]
+    pairs = ((place, items[place]) for place in reversed(sample) if len(items[place].sequences) == _PAIR)
+    return [(place, changed(item, sequences=item.sequences[::-1])) for place, item in pairs]
+
+
+def _sample(items: Sequence[BatteryItem]) -> list[int]:
+    """Return the places of choices, up to a number for each battery, spread evenly."""
+    places: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        if not item.conditions:
+            places.setdefault(item.battery, []).append(place)
+    chosen: list[int] = []
+    for of_battery in places.values():
+        count = min(len(of_battery), MAX_CONTROL_ITEMS)
+        chosen += [of_battery[n * len(of_battery) // count] for n in range(count)]
+    return chosen
+
+
+def controls_of(
+    battery: BatteryInfo, items: Sequence[BatteryItem], options: BatteryOptions, outcomes: Mapping[Variant, ByPlace]
+) -> Controls | None:
+    """Return the controls of a battery; None for one without choices."""
+    measure = options.measure
+    untrained, exchanged = (
+        {
+            place: of_item[measure]
+            for place, of_item in outcomes[variant].items()
+            if items[place].battery == battery.name
+        }
+        for variant in _CONTROLS
+    )
+    if not untrained:
+        return None
+    choices = Counter(len(items[place].sequences) for place in untrained)
+    chance = sum(count / n_choices for n_choices, count in choices.items()) / len(untrained)
+    by_untrained = accuracy_of(measure, [*untrained.values()])
+    low, high = by_untrained.low, by_untrained.high
+    trained = outcomes["trained"]
+    return Controls(
+        battery=battery.name,
+        n_items=len(untrained),
+        chance=chance,
+        untrained=by_untrained,
+        is_at_chance=None if low is None or high is None else low <= chance <= high,
+        swapped=accuracy_of(measure, [*exchanged.values()]) if exchanged else None,
+        n_not_turned=sum(_has_not_turned(trained[place][measure], outcome) for place, outcome in exchanged.items()),
+    )
+
+
+def _has_not_turned(before: Outcome, after: Outcome) -> bool:
+    return "tie" not in (before, after) and turned(before) != after

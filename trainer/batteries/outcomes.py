@@ -1,0 +1,72 @@
+"""Outcomes of items: the least surprising of several sequences is the first, or all formulas hold."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+from trainer.batteries.formulas import Formula, Values
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import MEASURES, Accuracy, BatteryItem, Measure, Outcome
+from trainer.contracts.intervals import Interval
+from trainer.contracts.sequences import SequenceScore
+
+TIE_NATS = 1e-4
+"""Figures that differ by less are a tie: scores are not more exact."""
+_Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
+
+Outcomes = Mapping[Measure, Outcome]
+
+
+def outcomes_of(item: BatteryItem, scores: Sequence[SequenceScore], formulas: Sequence[Formula] = ()) -> Outcomes:
+    """Return the outcome of an item by each measure.
+
+    Formulas compare sums, so an item of conditions has one outcome, and without formulas none. An item with two equal
+    sequences is a tie, as is one that needs a figure per token where the tokenizer has none.
+    """
+    if item.conditions:
+        if not formulas:
+            return {}
+        values = values_of(item, scores)
+        return {"sum": "right" if all(formula.holds(values) for formula in formulas) else "wrong"}
+    return {measure: _outcome([_figure(score, measure) for score in scores]) for measure in MEASURES}
+
+
+def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
+    """Return the surprisals of the regions by condition and number."""
+    named = zip(item.conditions, item.regions, scores, strict=True)
+    return {condition: dict(zip(regions, score.part_nats, strict=True)) for condition, regions, score in named}
+
+
+def turned(outcome: Outcome) -> Outcome:
+    """Return the outcome of an item whose two sequences have changed places."""
+    return "wrong" if outcome == "right" else "right" if outcome == "wrong" else "tie"
+
+
+def _figure(score: SequenceScore, measure: Measure) -> float:
+    units = {"sum": 1, "token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}
+    return score.nats / (units[measure] or 1)
+
+
+def _outcome(figures: Sequence[float]) -> Outcome:
+    first, best_other = figures[0], min(figures[1:])
+    if abs(best_other - first) < TIE_NATS:
+        return "tie"
+    return "right" if first < best_other else "wrong"
+
+
+def accuracy_of(measure: Measure, outcomes: Sequence[Outcome]) -> Accuracy:
+    """Return the share of right outcomes among those that are no tie."""
+    right, wrong = outcomes.count("right"), outcomes.count("wrong")
+    accuracy = Accuracy(measure=measure, n_right=right, n_wrong=wrong, n_ties=outcomes.count("tie"))
+    if not right + wrong:
+        return accuracy
+    share = right / (right + wrong)
+    interval = wilson_interval(share, right + wrong)
+    return changed(accuracy, accuracy=share, low=interval.low, high=interval.high)
+
+
+def wilson_interval(share: float, count: int) -> Interval:
+    """Return the 95 % confidence interval of a share of `count` trials (Wilson 1927)."""
+    z_squared = _Z * _Z / count
+    middle = (share + z_squared / 2) / (1 + z_squared)
+    half = _Z / (1 + z_squared) * sqrt(share * (1 - share) / count + z_squared / (4 * count))
+    return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half))

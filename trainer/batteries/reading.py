@@ -1,0 +1,110 @@
+"""Reads batteries: a file, a folder of files, or the files of a request."""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from trainer.batteries.suites import Items, read_suite
+from trainer.batteries.tables import read_table
+from trainer.config.validation import decoded, unreadable
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, Suite
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.text import shown_name
+
+SUFFIXES = (".jsonl", ".tsv", ".csv", ".json")
+_MAX_FILE_BYTES = 1 << 28
+_MAX_ITEMS = 1_000_000
+_BOM = "\ufeff"
+
+
+class Battery(NamedTuple):
+    """A battery that has been read."""
+
+    info: BatteryInfo
+    items: tuple[BatteryItem, ...]
+
+
+class TextFile(NamedTuple):
+    name: str
+    content: bytes
+
+
+def read_battery(path: Path, options: BatteryOptions, name: str | None = None) -> Battery:
+    """Read a file of items, or all files of a folder; raises DATA_NOT_FOUND, INVALID_INPUT and PAYLOAD_TOO_LARGE."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] not in "._")
+        if not files:
+            message = f"The folder '{shown_name(path.name)}' has no file of items: {', '.join(SUFFIXES)}."
+            raise AppError(ErrorCode.DATA_NOT_FOUND, message)
+    return battery_of(name or shown_name(path.stem), [_read(file) for file in files], options)
+
+
+def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) -> Battery:
+    """Return the items of files, whose suffixes tell their forms; raises INVALID_INPUT and PAYLOAD_TOO_LARGE."""
+    items: list[BatteryItem] = []
+    suites: dict[str, Suite] = {}
+    digest = sha256()
+    for file in files:
+        digest.update(sha256(file.content).digest())
+        found = _items_of(file, name, options)
+        items += found.items
+        suites |= found.suites
+        if len(items) > _MAX_ITEMS:
+            raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"'{name}' has more than {_MAX_ITEMS:,} items.")
+    info = BatteryInfo(
+        name=name,
+        sha256=digest.hexdigest(),
+        n_items=len(items),
+        n_sequences=sum(len(item.sequences) for item in items),
+        suites=suites,
+    )
+    return Battery(info, tuple(items))
+
+
+def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
+    shown = shown_name(file.name)
+    suffix, stem = PurePosixPath(shown).suffix.lower(), PurePosixPath(shown).stem
+    _check_suffix(shown, suffix)
+    text = decoded(file.content, f"'{shown}'").removeprefix(_BOM)
+    try:
+        if suffix == ".json":
+            return read_suite(text, stem, battery)
+        return read_table(text, stem, suffix, battery, options)
+    except AppError as error:
+        raise AppError(error.code, f"'{shown}': {error.message}", error.details) from None
+
+
+def _check_suffix(shown: str, suffix: str) -> None:
+    """Refuse another file before it is read."""
+    if suffix not in SUFFIXES:
+        message = f"'{shown}' is no file of items: its name must end in {', '.join(SUFFIXES)}."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def with_distinct_names(batteries: Sequence[Battery]) -> list[Battery]:
+    """Return the batteries with a number after a name that an earlier one has."""
+    named: list[Battery] = []
+    for battery in batteries:
+        taken = {one.info.name for one in named}
+        name, number = battery.info.name, 2
+        while name in taken:
+            name, number = f"{battery.info.name}-{number}", number + 1
+        if name != battery.info.name:
+            items = tuple(changed(item, battery=name) for item in battery.items)
+            battery = Battery(changed(battery.info, name=name), items)
+        named.append(battery)
+    return named
+
+
+def _read(path: Path) -> TextFile:
+    shown = shown_name(path.name)
+    _check_suffix(shown, path.suffix.lower())
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"'{shown}' is larger than {_MAX_FILE_BYTES >> 20} MiB.")
+        return TextFile(path.name, path.read_bytes())
+    except OSError as error:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, error)) from None

@@ -1,0 +1,170 @@
+"""Batteries by name: files and folders in the folder of batteries, and known data sets of the Hugging Face hub."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import SecretStr
+from pydantic_core import to_json
+
+from trainer.batteries.reading import SUFFIXES, Battery, read_battery
+from trainer.config.settings import Settings
+from trainer.config.validation import did_you_mean, safe_name
+from trainer.contracts.base import Frozen, Sha256, changed
+from trainer.contracts.batteries import BatteryOptions
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.installation import command_for
+from trainer.system.files import DISK, read_record, write_atomically
+
+HUB_BATTERIES: Mapping[str, str] = {
+    "blimp": "nyu-mll/blimp",
+    "multiblimp": "jumelet/multiblimp",
+    "turblimp": "juletxara/turblimp",
+    "blimp_nl": "juletxara/blimp-nl",
+    "zhoblimp": "Junrui1202/zhoblimp",
+}
+"""Data sets of the hub by their known names; the configurations of each are its parts."""
+_SOURCE_FILE = ".source.json"
+_LICENCE = "license:"
+
+
+class _HubSource(Frozen):
+    """`.source.json` beside the files of a data set that was fetched."""
+
+    schema_version: Literal[1] = 1
+    dataset: str
+    revision: str
+    licence: str | None
+    parts: tuple[str, ...]
+    """All parts, also those that were not fetched."""
+    sha256: Mapping[str, Sha256] = {}
+    """Hashes of the files of the parts that were fetched."""
+
+
+def find_battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
+    """Read the battery of a name such as `blimp` or `blimp:passive_1`, after fetching a known one that is not there.
+
+    Raises DATA_NOT_FOUND, INVALID_INPUT, UNSUPPORTED_BACKEND without the extra `corpora`, and SERVICE_UNAVAILABLE if
+    the hub cannot be reached.
+    """
+    root = settings.app.data_root / "batteries"
+    base, colon, part = name.partition(":")
+    if any(not one or one[0] == "." or "/" in one or "\\" in one for one in ([base, part] if colon else [base])):
+        message = f"'{safe_name(name)}' is no name of a battery: write NAME, or NAME:PART."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    folder = root / base
+    source = _source(folder)
+    if base in HUB_BATTERIES and (source is not None or (_file(root, base) is None and not folder.is_dir())):
+        source = _fetch(folder, HUB_BATTERIES[base], source, part, settings.hf.token)
+    path = _file(folder, part) if part else folder if folder.is_dir() else _file(root, base)
+    if path is None:
+        raise _unknown(name, root)
+    battery = read_battery(path, options, name)
+    if source is None:
+        return battery
+    where = f"{source.dataset}@{source.revision}"
+    return Battery(changed(battery.info, source=where, licence=source.licence), battery.items)
+
+
+def battery_names(settings: Settings) -> list[str]:
+    """Return the names of the batteries that are stored, and the known ones."""
+    root = settings.app.data_root / "batteries"
+    stored = [path.stem for path in root.glob("*") if path.is_dir() or path.suffix.lower() in SUFFIXES]
+    return sorted({*(name for name in stored if name[0] != "."), *HUB_BATTERIES})
+
+
+def _file(folder: Path, stem: str) -> Path | None:
+    """Return the file of items with this name, with or without its suffix."""
+    candidates = (folder / stem, *(folder / f"{stem}{suffix}" for suffix in SUFFIXES))
+    return next((path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file()), None)
+
+
+def _unknown(name: str, root: Path) -> AppError:
+    base, _, part = name.partition(":")
+    within = root / base
+    if part and within.is_dir():
+        parts = sorted(path.stem for path in within.iterdir() if path.suffix.lower() in SUFFIXES)
+        near = did_you_mean(part, parts, f"{base}:")
+        return AppError(ErrorCode.DATA_NOT_FOUND, f"'{safe_name(base)}' has no part '{safe_name(part)}'{near or '.'}")
+    known = ", ".join(HUB_BATTERIES)
+    message = f"There is no battery '{safe_name(name)}': give a file, a folder, or one of the names {known}."
+    return AppError(ErrorCode.DATA_NOT_FOUND, message)
+
+
+def _source(folder: Path) -> _HubSource | None:
+    try:
+        return read_record(folder / _SOURCE_FILE, _HubSource)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+class _Load(Protocol):
+    """`load_dataset` of the library: the rows of each split."""
+
+    def __call__(
+        self, path: str, name: str, *, revision: str, token: str | None
+    ) -> Mapping[str, Iterable[Mapping[str, object]]]: ...
+
+
+class _Names(Protocol):
+    """`get_dataset_config_names` of the library."""
+
+    def __call__(self, path: str, *, revision: str, token: str | None) -> Sequence[str]: ...
+
+
+class _Info(Protocol):
+    """Facts about a data set on the hub."""
+
+    sha: str
+    tags: Sequence[str]
+
+
+class _Describe(Protocol):
+    """`dataset_info` of the hub's client."""
+
+    def __call__(self, repo_id: str, *, token: str | None) -> _Info: ...
+
+
+def _fetch(folder: Path, dataset: str, source: _HubSource | None, part: str, token: SecretStr | None) -> _HubSource:
+    """Fetch the parts of a data set that are asked for and not there yet, always from the same revision."""
+    if source is not None and not _missing(source, part):
+        return source
+    try:
+        library, hub = import_module("datasets"), import_module("huggingface_hub")
+    except ImportError:
+        message = (
+            f"Fetching needs datasets: run {command_for('corpora')}, or put the files into '{folder.name}' yourself."
+        )
+        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
+    from httpx2 import HTTPError  # a tenth of the bot's start
+
+    load: _Load = library.load_dataset
+    names: _Names = library.get_dataset_config_names
+    describe: _Describe = hub.dataset_info
+    secret = None if token is None else token.get_secret_value()
+    try:
+        if source is None:
+            info = describe(dataset, token=secret)
+            licence = next((tag.removeprefix(_LICENCE) for tag in info.tags if tag.startswith(_LICENCE)), None)
+            parts = tuple(names(dataset, revision=info.sha, token=secret))
+            source = _HubSource(dataset=dataset, revision=info.sha, licence=licence, parts=parts)
+        for one in _missing(source, part):
+            splits = load(dataset, one, revision=source.revision, token=secret)
+            rows = chain.from_iterable(splits.values())
+            content = b"".join(to_json(row) + b"\n" for row in rows)
+            DISK.make_folder(folder)
+            write_atomically(folder / f"{one}.jsonl", content)
+            source = changed(source, sha256={**source.sha256, one: sha256(content).hexdigest()})
+            write_atomically(folder / _SOURCE_FILE, source.model_dump_json(indent=1).encode())
+    except (OSError, ValueError, HTTPError) as error:  # raised by the libraries without a network
+        message = f"'{folder.name}' could not be fetched: try again where there is a network, or give a file of items."
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
+    return source
+
+
+def _missing(source: _HubSource, part: str) -> list[str]:
+    """Return the parts that are asked for and were not fetched."""
+    return [one for one in source.parts if one not in source.sha256 and part in ("", one)]

@@ -1,0 +1,192 @@
+"""The results of batteries from the items and their scores; the same scores give the same numbers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
+from statistics import fmean, stdev
+
+from trainer.batteries.controls import ByPlace, controls_of
+from trainer.batteries.formulas import Formula, Values, read_formula
+from trainer.batteries.outcomes import Outcomes, accuracy_of, outcomes_of, values_of, wilson_interval
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import (
+    LEVELS,
+    MEASURES,
+    BatteryInfo,
+    BatteryItem,
+    BatteryOptions,
+    BatteryRun,
+    Controls,
+    Effect,
+    FormulaResult,
+    GroupResult,
+    ItemScores,
+    LeakedItems,
+    Level,
+    Measure,
+    RunResult,
+    Variant,
+)
+from trainer.contracts.intervals import t_quantile
+from trainer.contracts.sequences import SequenceScore
+
+Scores = Mapping[int, Sequence[SequenceScore]]
+"""The scores of items by their places."""
+
+
+class Items:
+    """The items of batteries with the formulas of their paradigms."""
+
+    def __init__(self, batteries: Sequence[BatteryInfo], items: Sequence[BatteryItem]) -> None:
+        self.batteries = batteries
+        self.all = items
+        self.formulas: dict[tuple[str, str], list[Formula]] = {
+            (battery.name, paradigm): [read_formula(formula) for formula in suite.formulas]
+            for battery in batteries
+            for paradigm, suite in battery.suites.items()
+        }
+        self.groups: dict[tuple[str, Level, str], list[int]] = {}
+        """Places of items by battery, level and name, in the order of the batteries and levels."""
+        for battery in batteries:
+            self._add_groups(battery.name)
+
+    def _add_groups(self, battery: str) -> None:
+        places = [place for place, item in enumerate(self.all) if item.battery == battery]
+        for level in LEVELS:
+            for place in places:
+                name = {"battery": ""}.get(level) or self._name(place, level)
+                if name or level == "battery":
+                    self.groups.setdefault((battery, level, name), []).append(place)
+
+    def _name(self, place: int, level: Level) -> str:
+        item = self.all[place]
+        return {"field": item.field, "phenomenon": item.phenomenon, "paradigm": item.paradigm}.get(level, "")
+
+    def outcomes(self, scores: Scores) -> ByPlace:
+        """Return the outcomes of the items that have scores."""
+        return {place: self.outcome(place, of_item) for place, of_item in scores.items()}
+
+    def outcome(self, place: int, scores: Sequence[SequenceScore]) -> Outcomes:
+        item = self.all[place]
+        return outcomes_of(item, scores, self.formulas.get((item.battery, item.paradigm), ()))
+
+
+def run_result(
+    items: Items,
+    run: BatteryRun,
+    options: BatteryOptions,
+    scores: Mapping[Variant, Sequence[ItemScores]],
+    leaks: Sequence[LeakedItems] = (),
+) -> tuple[RunResult, ByPlace]:
+    """Return the results of a run with the outcomes of its items; the scores are those of all variants."""
+    by_place: dict[Variant, Scores] = {
+        variant: {one.item: one.scores for one in of_variant} for variant, of_variant in scores.items()
+    }
+    outcomes = {variant: items.outcomes(of_variant) for variant, of_variant in by_place.items()}
+    trained = by_place["trained"]
+    controls: list[Controls] = []
+    if "untrained" in outcomes:
+        found = (controls_of(battery, items.all, options, outcomes) for battery in items.batteries)
+        controls = [one for one in found if one is not None]
+    result = RunResult(
+        run=run,
+        groups=tuple(_groups(items, trained, outcomes["trained"])),
+        formulas=tuple(_formulas(items, trained)),
+        effects=tuple(_effects(items, trained)),
+        controls=tuple(controls),
+        leaks=tuple(leaks),
+    )
+    return result, outcomes["trained"]
+
+
+def _groups(items: Items, scores: Scores, outcomes: ByPlace) -> Iterator[GroupResult]:
+    found = {key: _group(key, items, places, scores, outcomes) for key, places in items.groups.items()}
+    for key, group in found.items():
+        if group.level == "paradigm":
+            yield group
+        else:
+            names = {items.all[place].paradigm for place in items.groups[key]}
+            paradigms = [found[group.battery, "paradigm", name] for name in names]
+            yield changed(group, mean_over_paradigms=_means(paradigms))
+
+
+def _group(
+    key: tuple[str, Level, str], items: Items, places: Sequence[int], scores: Scores, outcomes: ByPlace
+) -> GroupResult:
+    battery, level, name = key
+    chosen = [[outcomes[place].get(measure) for place in places] for measure in MEASURES]
+    return GroupResult(
+        battery=battery,
+        level=level,
+        name=name,
+        n_items=len(places),
+        n_identical=sum(_has_equal_choices(items.all[place]) for place in places),
+        n_unknown=sum(any(score.unk_count for score in scores[place]) for place in places),
+        n_cut=sum(any(score.is_cut for score in scores[place]) for place in places),
+        accuracies=tuple(
+            accuracy_of(measure, [one for one in column if one is not None])
+            for measure, column in zip(MEASURES, chosen, strict=True)
+            if column.count(None) < len(column)
+        ),
+    )
+
+
+def _has_equal_choices(item: BatteryItem) -> bool:
+    return not item.conditions and len(set(item.sequences)) < len(item.sequences)
+
+
+def _means(paradigms: Sequence[GroupResult]) -> Mapping[Measure, float]:
+    shares: dict[Measure, list[float]] = {}
+    for paradigm in paradigms:
+        for one in paradigm.accuracies:
+            if one.accuracy is not None:
+                shares.setdefault(one.measure, []).append(one.accuracy)
+    return {measure: fmean(of_measure) for measure, of_measure in shares.items()}
+
+
+def _suites(items: Items, scores: Scores) -> Iterator[tuple[str, str, Sequence[Formula], list[Values]]]:
+    """Yield battery, paradigm, formulas and the surprisals of the items of each suite."""
+    for (battery, paradigm), formulas in items.formulas.items():
+        places = items.groups[battery, "paradigm", paradigm]
+        yield battery, paradigm, formulas, [values_of(items.all[place], scores[place]) for place in places]
+
+
+def _formulas(items: Items, scores: Scores) -> Iterator[FormulaResult]:
+    for battery, paradigm, formulas, values in _suites(items, scores):
+        for formula in formulas:
+            n_right = sum(formula.holds(of_item) for of_item in values)
+            share = n_right / len(values)
+            interval = wilson_interval(share, len(values))
+            yield FormulaResult(
+                battery=battery,
+                paradigm=paradigm,
+                formula=formula.text,
+                n_items=len(values),
+                n_right=n_right,
+                accuracy=share,
+                low=interval.low,
+                high=interval.high,
+            )
+
+
+def _effects(items: Items, scores: Scores) -> Iterator[Effect]:
+    """Yield the means of the regions by condition, and of the differences that the formulas compare."""
+    for battery, paradigm, formulas, values in _suites(items, scores):
+        columns: dict[tuple[str, int], list[float]] = {}
+        for of_item in values:
+            for condition, of_regions in of_item.items():
+                for region, nats in of_regions.items():
+                    columns.setdefault((condition, region), []).append(nats)
+        for (condition, region), column in columns.items():
+            yield changed(_effect(battery, paradigm, condition, column), region=region)
+        for comparison in (one for formula in formulas for one in formula.comparisons):
+            differences = [comparison.difference(of_item) for of_item in values]
+            yield _effect(battery, paradigm, comparison.text, differences)
+
+
+def _effect(battery: str, paradigm: str, what: str, values: Sequence[float]) -> Effect:
+    mean, count = fmean(values), len(values)
+    effect = Effect(battery=battery, paradigm=paradigm, what=what, n_items=count, nats=mean)
+    if count == 1:
+        return effect
+    half = t_quantile(count - 1) * stdev(values) / sqrt(count)
+    return changed(effect, low=mean - half, high=mean + half)

@@ -1,0 +1,276 @@
+"""Tables of items in the forms in which their authors publish them: JSON Lines, or columns between tabs, `,` or `;`.
+
+| form | columns |
+|---|---|
+| BLiMP (Warstadt et al. 2020) | `sentence_good`, `sentence_bad`, `UID`, `linguistics_term`, `field` |
+| MultiBLiMP (Jumelet et al. 2025) | `sen`, `wrong_sen`, `phenomenon`, `lang` |
+| TurBLiMP (Başar et al. 2025) | `good_sentence`, `bad_sentence`, `phenomenon` |
+| pairs and choices of your own | `good`, `bad`, more of `bad_2`, …, and `context` |
+| the same text after two contexts | `good_context`, `bad_context`, `target` |
+| EWoK (Ivanova et al. 2024) | `Context1`, `Context2`, `Target1`, `Target2`, `Domain` |
+| questions with several answers | `context`, `choices`, `answer`, in JSON Lines |
+| regions of sentences in conditions | `item`, `condition`, `region`, `text` |
+
+A table between tabs without names of columns has two sentences in each line, and optionally a group.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from trainer.batteries.formulas import read_formula
+from trainer.batteries.suites import Items, check_items, item_of
+from trainer.config.validation import did_you_mean, safe_name
+from trainer.contracts.base import narrowed
+from trainer.contracts.batteries import BatteryItem, BatteryOptions, Suite
+from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.sequences import SequenceParts
+
+_PAIRS = (
+    ("sentence_good", "sentence_bad"),
+    ("sen", "wrong_sen"),
+    ("good_sentence", "bad_sentence"),
+    ("good", "bad"),
+)
+"""Columns of the right and the wrong sentence."""
+_PARADIGMS = ("UID", "paradigm", "group", "phenomenon", "Domain")
+_PHENOMENA = ("linguistics_term", "linguistic_phenomenon", "phenomenon")
+"""Columns that group items; the first that a file has counts."""
+_OWN_COLUMNS = (
+    *("good", "bad", "context", "paradigm", "phenomenon", "field", "item", "condition", "region", "text"),
+    *("good_context", "bad_context", "target"),
+)
+_MAX_TABS = 2
+"""Tabs in a line of a table without names of columns."""
+_MAX_CHARACTERS = 100_000
+_MAX_CHOICES = 100
+
+Row = tuple[int, Mapping[str, object]]
+"""The number of a line, and its values by column."""
+
+
+class _File(NamedTuple):
+    """What all items of a file share."""
+
+    stem: str
+    battery: str
+
+    def item(
+        self, number: int, values: Mapping[str, object], sequences: Sequence[SequenceParts], part: str = ""
+    ) -> BatteryItem:
+        """Return an item of choices, of which the first is right."""
+        paradigm = _first(number, values, _PARADIGMS) or self.stem
+        phenomenon, language = _first(number, values, _PHENOMENA), _text(number, values, "lang")
+        return BatteryItem(
+            battery=self.battery,
+            name=f"{self.stem}:{number}{part}",
+            paradigm=f"{language}:{paradigm}" if language else paradigm,
+            phenomenon="" if phenomenon == paradigm else phenomenon,
+            field=_text(number, values, "field"),
+            sequences=tuple(sequences),
+        )
+
+
+_Read = Callable[[_File, int, Mapping[str, object]], Iterator[BatteryItem]]
+"""Makes the items of a row, given its number."""
+
+
+def read_table(text: str, stem: str, suffix: str, battery: str, options: BatteryOptions) -> Items:
+    """Read a table, of which the first line tells the form; raises INVALID_INPUT with the first line that is wrong."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    rows = _json_rows(lines) if suffix == ".jsonl" else _table_rows(lines)
+    first = next(rows, None)
+    if first is None:
+        raise AppError(ErrorCode.INVALID_INPUT, "it has no items.")
+    names = _renaming([*first[1]], options.columns)
+    renamed = (
+        (number, {names.get(name, name): value for name, value in values.items()})
+        for number, values in _all(first, rows)
+    )
+    columns = [names.get(name, name) for name in first[1]]
+    if {"item", "condition", "region", "text"} <= {*columns}:
+        return _regions(renamed, stem, battery, options.formulas)
+    if options.formulas:
+        message = "are for tables of regions: `item`, `condition`, `region`, `text`."
+        raise field_error(ErrorCode.INVALID_INPUT, "formulas", message)
+    read = _reader(first[0], columns)
+    file = _File(stem, battery)
+    return Items([item for row in renamed for item in read(file, *row)], {})
+
+
+def _all(first: Row, rest: Iterable[Row]) -> Iterator[Row]:
+    yield first
+    yield from rest
+
+
+def _renaming(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the known names by the names that a table has for them."""
+    for known, column in given.items():
+        if known not in _OWN_COLUMNS:
+            near = did_you_mean(known, _OWN_COLUMNS) or f": known are {', '.join(_OWN_COLUMNS)}."
+            message = f"has an unknown name '{safe_name(known)}'{near}"
+            raise field_error(ErrorCode.INVALID_INPUT, "columns", message)
+        if column not in columns:
+            shown = ", ".join(safe_name(name) for name in columns[:20])
+            message = f"names '{safe_name(column)}', but the table has: {shown}."
+            raise field_error(ErrorCode.INVALID_INPUT, "columns", message)
+    return {column: known for known, column in given.items()}
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row: object = json.loads(line)
+            except (ValueError, RecursionError):
+                raise _refusal(number, "is not JSON") from None
+            if not isinstance(row, dict):
+                raise _refusal(number, "is not a JSON object")
+            values: dict[str, object] = row
+            yield number, values
+
+
+def _table_rows(lines: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a table; the first line names the columns, or is a pair itself."""
+    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    first = "".join(lines[start : start + 1])
+    delimiter = max("\t;,", key=first.count)
+    names = next(csv.reader([first], delimiter=delimiter), [])
+    known = {name for pair in _PAIRS for name in pair} | {"text", "Target1", "target"}
+    if not known & {*names} and first.count("\t") in range(1, _MAX_TABS + 1):
+        yield from _pair_rows(lines)
+        return
+    rows = csv.reader((f"{line}\n" for line in lines[start + 1 :]), delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            number = rows.line_num + start + 1
+            if row and len(row) != len(names):
+                raise _refusal(number, f"has {len(row):,} columns, and the first line names {len(names):,}")
+            if row:
+                yield number, dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise _refusal(rows.line_num + start + 1, f"is no row of a table: {error}") from None
+
+
+def _pair_rows(lines: Iterable[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            cells = line.split("\t")
+            if len(cells) > _MAX_TABS + 1:
+                raise _refusal(number, "is no pair: write two sentences between tabs, and optionally a group")
+            yield number, dict(zip(("good", "bad", "group"), (*cells, "")[: max(2, len(cells))], strict=False))
+
+
+def _reader(number: int, columns: Sequence[str]) -> _Read:
+    """Return the function that makes the items of a row."""
+    if {"Context1", "Context2", "Target1", "Target2"} <= {*columns}:
+        return _two_by_two
+    if {"good_context", "bad_context", "target"} <= {*columns}:
+        return _contexts
+    if {"choices", "answer"} <= {*columns}:
+        return _answers
+    for good, bad in _PAIRS:
+        if good in columns and bad in columns:
+            more = [name for name in columns if name.removeprefix("bad").strip("_ ").isdecimal()]
+            return _choices(good, [bad, *more])
+    known = ", ".join(f"`{good}` and `{bad}`" for good, bad in _PAIRS)
+    message = f"does not name the columns of two sentences: known are {known}; other names are given by `columns`"
+    raise _refusal(number, message)
+
+
+def _choices(good: str, bad: Sequence[str]) -> _Read:
+    """Return the function for a column of right sentences and several of wrong ones, of which one must be there."""
+
+    def read(file: _File, number: int, values: Mapping[str, object]) -> Iterator[BatteryItem]:
+        others = [_text(number, values, name) for name in bad]
+        texts = [_text(number, values, good), others[0], *filter(None, others[1:])]
+        context = _text(number, values, "context")
+        yield file.item(number, values, [_sequence(number, context, text) for text in texts])
+
+    return read
+
+
+def _answers(file: _File, number: int, values: Mapping[str, object]) -> Iterator[BatteryItem]:
+    texts = _list(values["choices"])
+    answer = values["answer"]
+    if not 2 <= len(texts) <= _MAX_CHOICES:
+        raise _refusal(number, f"must have a list of 2 to {_MAX_CHOICES} texts in `choices`")
+    if type(answer) is not int or not 0 <= answer < len(texts):
+        raise _refusal(number, "must have in `answer` the place of the right choice, counted from 0")
+    context = _text(number, values, "context")
+    ordered = [texts[answer], *texts[:answer], *texts[answer + 1 :]]
+    yield file.item(number, values, [_sequence(number, context, str(text).strip()) for text in ordered])
+
+
+def _list(value: object) -> list[object]:
+    """Return the elements of a list; none for another value."""
+    elements: list[object] = narrowed(list, value) if isinstance(value, list) else []
+    return elements
+
+
+def _contexts(file: _File, number: int, values: Mapping[str, object]) -> Iterator[BatteryItem]:
+    target = _text(number, values, "target")
+    contexts = [_text(number, values, name) for name in ("good_context", "bad_context")]
+    yield file.item(number, values, [_sequence(number, context, target) for context in contexts])
+
+
+def _two_by_two(file: _File, number: int, values: Mapping[str, object]) -> Iterator[BatteryItem]:
+    """Yield an item for each context, whose own text should be less surprising than that of the other context."""
+    targets = [_text(number, values, name) for name in ("Target1", "Target2")]
+    for part in (1, 2):
+        context = _text(number, values, f"Context{part}")
+        ordered = targets if part == 1 else targets[::-1]
+        yield file.item(number, values, [_sequence(number, context, text) for text in ordered], f".{part}")
+
+
+def _regions(rows: Iterable[Row], stem: str, battery: str, formulas: Sequence[str]) -> Items:
+    """Return the items of a table of regions: those of a paradigm have a suite, with the regions in the first order."""
+    numbers: dict[str, dict[str, int]] = {}
+    conditions: dict[tuple[str, str], dict[str, list[tuple[int, str]]]] = {}
+    for number, values in rows:
+        paradigm = _first(number, values, _PARADIGMS) or stem
+        item, condition, region = (_text(number, values, name) for name in ("item", "condition", "region"))
+        if not item or not condition or not region:
+            raise _refusal(number, "needs an `item`, a `condition` and a `region`")
+        of_paradigm = numbers.setdefault(paradigm, {})
+        place = of_paradigm.setdefault(region, len(of_paradigm) + 1)
+        of_item = conditions.setdefault((paradigm, item), {})
+        of_item.setdefault(condition, []).append((place, _text(number, values, "text")))
+    several = len(numbers) > 1
+    items = [
+        item_of(f"{stem}:{f'{paradigm}:' if several else ''}{item}", paradigm, battery, [*of_item.items()])
+        for (paradigm, item), of_item in conditions.items()
+    ]
+    check_items(items, [read_formula(formula) for formula in formulas])
+    suites = {
+        paradigm: Suite(regions={place: name for name, place in regions.items()}, formulas=tuple(formulas))
+        for paradigm, regions in numbers.items()
+    }
+    return Items(items, suites)
+
+
+def _sequence(number: int, context: str, text: str) -> SequenceParts:
+    if not text:
+        raise _refusal(number, "is no pair: one of its sentences is missing")
+    if "\n" in f"{context}{text}":
+        raise _refusal(number, "is no pair: a sentence is one line")
+    if len(context) + len(text) > _MAX_CHARACTERS:
+        raise _refusal(number, f"has a sentence of more than {_MAX_CHARACTERS:,} characters")
+    return SequenceParts(context=context, parts=(f" {text}" if context else text,))
+
+
+def _first(number: int, values: Mapping[str, object], names: Iterable[str]) -> str:
+    """Return the value of the first column that a row has; empty without one."""
+    return next((_text(number, values, name) for name in names if name in values), "")
+
+
+def _text(number: int, values: Mapping[str, object], name: str) -> str:
+    value = values.get(name, "")
+    if value is not None and not isinstance(value, (str, int)):
+        raise _refusal(number, f"must have a text in `{name}`")
+    return "" if value is None else str(value).strip()
+
+
+def _refusal(number: int, problem: str) -> AppError:
+    return AppError(ErrorCode.INVALID_INPUT, f"line {number:,} {problem}.")

@@ -1,0 +1,253 @@
+"""`mt battery run`, `show`, `list`, `cancel`, `export` and `recompute`: what runs know, by the items of batteries."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.artifacts.replication import full_run_id
+from trainer.artifacts.runs import RunStore
+from trainer.batteries.reading import Battery, read_battery
+from trainer.batteries.sources import HUB_BATTERIES, find_battery
+from trainer.commands.arguments import Argument, Commands, Options, flag, repeatable
+from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.copies import copy_files
+from trainer.commands.terminal import Terminal, columns, duration, local_time
+from trainer.commands.this_machine import running_queue
+from trainer.commands.training import exit_code
+from trainer.config.settings import Settings
+from trainer.config.validation import parse, safe_name
+from trainer.contracts.batteries import (
+    MEASURES,
+    BatteryList,
+    BatteryOptions,
+    BatteryRecord,
+    BatteryStatus,
+    BatterySummary,
+    Measure,
+)
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import counted
+from trainer.reports.battery_tables import accuracy_rows, comparison_rows, effect_rows, notes, run_titles, seed_rows
+
+if TYPE_CHECKING:
+    from trainer.contracts.batteries import BatteryItem
+    from trainer.queue.queue import JobQueue
+
+_FOLLOW_SECONDS = 0.5
+
+
+class _RunOptions(Options):
+    names = Argument[list[str]](
+        "RUN_OR_BATTERY",
+        nargs="+",
+        help=f"run ids, then files or folders of items, or names: {', '.join(HUB_BATTERIES)}, blimp:passive_1",
+    )
+    measure = Argument[Measure](
+        "--measure",
+        choices=MEASURES,
+        default="sum",
+        help="compare runs by the sum of log-probabilities, or per token, char or byte; default: sum",
+    )
+    column = repeatable("--column KNOWN=NAME", "the name of a column in your table: `--column good=grammatical`")
+    formula = repeatable("--formula F", "what should hold for each item of a table of regions: `(2;%%a%%) > (2;%%b%%)`")
+    pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
+    no_controls = flag("--no-controls", "leave out the untrained model, the exchange and the leaks")
+
+    def options(self) -> BatteryOptions:
+        columns: dict[str, str] = {}
+        for given in self.column:
+            known, equals, name = given.partition("=")
+            if not equals:
+                message = f"`--column {safe_name(given)}` must have the form KNOWN=NAME, such as good=grammatical."
+                raise AppError(ErrorCode.INVALID_INPUT, message)
+            columns[known] = name
+        fields: dict[str, object] = {
+            "columns": columns,
+            "formulas": self.formula,
+            "measure": self.measure,
+            "pll_within_word": self.pll_within_word,
+            "has_controls": not self.no_controls,
+        }
+        return parse(BatteryOptions, fields)
+
+
+class _ShowOptions(Options):
+    battery = Argument[str]("ID", help="battery id, as `mt battery list` shows it")
+
+
+class _ExportOptions(_ShowOptions):
+    folder = Argument[Path]("FOLDER", type=Path, help="new or empty folder for the files")
+
+
+class _RecomputeOptions(Options):
+    folder = Argument[Path]("FOLDER", type=Path, help="the exported folder of a battery")
+
+
+def add_to(commands: Commands) -> None:
+    battery = commands.group("battery", "test what runs know by batteries of items")
+    battery.add("run", _RunOptions, _run)
+    battery.add("show", _ShowOptions, _show)
+    battery.add("list", Options, _list)
+    battery.add("cancel", _ShowOptions, _cancel)
+    battery.add("export", _ExportOptions, _export)
+    battery.add("recompute", _RecomputeOptions, _recompute)
+
+
+def _run(options: _RunOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+    record, items = _read(options, settings)
+    known = BatteryStore(settings.app.artifacts_root).find(record.battery_id)
+    if known is not None and known.has_completed():
+        _show_status(known, terminal)
+        return 0
+    terminal.continues_when_repeated = True
+
+    async def run(queue: "JobQueue") -> int:
+        accepted = await queue.batteries.accept(record, items)
+        return await _follow_to_end(queue.batteries.stored.get(accepted.battery_id), terminal)
+
+    return with_queue(settings, terminal, run)
+
+
+def _read(options: _RunOptions, settings: Settings) -> "tuple[BatteryRecord, tuple[BatteryItem, ...]]":
+    """Read and check runs and batteries; raises AppError, having changed nothing."""
+    from trainer.queue.batteries import new_job  # redis
+
+    chosen = options.options()
+    batteries: list[Battery] = []
+    run_ids: list[str] = []
+    for name in options.names:
+        found = _battery(name, chosen, settings)
+        if found is not None:
+            batteries.append(found)
+        else:
+            run_id = _run_id(name, settings)
+            run_ids += [] if run_id in run_ids else [run_id]
+    if not run_ids or not batteries:
+        what = "a RUN" if not run_ids else "a BATTERY: a file, a folder, or a name such as blimp"
+        raise AppError(ErrorCode.INVALID_INPUT, f"Give {what}. See `mt battery run --help`.")
+    return new_job(chosen, run_ids, batteries, RunStore(settings.app.artifacts_root))
+
+
+def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery | None:
+    """Return the battery of a path or a name; None for what may be a run."""
+    path = Path(name)
+    if path.exists():
+        return read_battery(path, options)
+    base = name.partition(":")[0]
+    is_named = base in HUB_BATTERIES or (settings.app.data_root / "batteries" / base).exists()
+    return find_battery(name, options, settings) if is_named or ":" in name else None
+
+
+def _run_id(name: str, settings: Settings) -> str:
+    try:
+        return full_run_id(settings, name)
+    except AppError as error:
+        if error.code is not ErrorCode.RUN_NOT_FOUND:
+            raise
+        known = ", ".join(HUB_BATTERIES)
+        message = f"'{safe_name(name)}' is no run, no file of items and no known battery: {known}."
+        raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
+
+
+async def _follow_to_end(battery: BatteryDirectory, terminal: Terminal) -> int:
+    """Show the progress until the job has ended, then its results; return the exit code."""
+    while True:
+        status = await asyncio.to_thread(lambda: battery.status(has_files=False))
+        percent = 100 * status.done / max(1, status.total)
+        terminal.progress_of(f"battery {battery.battery_id}", battery.battery_id, percent, status.message)
+        if status.has_ended:
+            break
+        await asyncio.sleep(_FOLLOW_SECONDS)
+    _show_status(battery, terminal)
+    return exit_code(status)
+
+
+def _show_status(battery: BatteryDirectory, terminal: Terminal) -> None:
+    status = battery.status(has_files=False)
+    if status.status != "completed":
+        terminal.show(status, Text(f"{status.battery_id}: {status.status}\n{status.message}"))
+        return
+    _show_summary(battery.summary(), terminal)
+    took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
+    where = f"page: {battery.path}/report.html   ·   mt battery export {status.battery_id} FOLDER"
+    terminal.note(f"{took}\n{where}")
+
+
+def _show_summary(summary: BatterySummary, terminal: Terminal) -> None:
+    parts = [columns(accuracy_rows(summary))]
+    for result in summary.runs:
+        if result.effects:
+            parts += [
+                Text(f"\n{run_titles(summary)[result.run.run_id]}: regions"),
+                columns(effect_rows(summary, result)),
+            ]
+    if summary.comparisons:
+        parts += [Text("\nDifferences between runs"), columns(comparison_rows(summary))]
+    if summary.seeds:
+        parts += [Text("\nOver seeds"), columns(seed_rows(summary))]
+    parts.append(Text("\n".join(["", *notes(summary)])))
+    terminal.show(summary, *parts)
+
+
+def _show(options: _ShowOptions, terminal: Terminal) -> int:
+    _show_status(BatteryStore(settings_for().app.artifacts_root).get(options.battery), terminal)
+    return 0
+
+
+def _list(options: Options, terminal: Terminal) -> int:
+    stored = BatteryStore(settings_for().app.artifacts_root).all()
+    statuses = tuple(battery.status(has_files=False) for battery in stored)
+    rows = [
+        (
+            *(one.battery_id, one.status, f"{one.done:,}/{one.total:,}", counted(len(one.runs), "run")),
+            *(", ".join(one.batteries), local_time(one.created_at)),
+        )
+        for one in statuses
+    ]
+    table = columns([("battery", "state", "items", "runs", "batteries", "created"), *rows])
+    empty = Text("No batteries yet. Start one with: mt battery run RUN blimp")
+    terminal.show(BatteryList(batteries=statuses), table if rows else empty)
+    return 0
+
+
+def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+
+    async def cancel() -> BatteryStatus:
+        async with running_queue(settings) as queue:
+            if queue is not None:
+                return await queue.batteries.cancel(options.battery)
+        from trainer.queue.batteries import cancel_battery
+
+        battery = BatteryStore(settings.app.artifacts_root).get(options.battery)
+        cancel_battery(battery)
+        return battery.status()
+
+    status = asyncio.run(cancel())
+    again = "Its scores stay; the same `mt battery run` continues with them."
+    terminal.show(status, Text(f"{status.battery_id}: {status.status}. {again}"))
+    return 0
+
+
+def _export(options: _ExportOptions, terminal: Terminal) -> int:
+    battery = BatteryStore(settings_for().app.artifacts_root).get(options.battery)
+    names = [file.path for file in battery.result_files()]
+    copy_files(battery.path, names, options.folder)
+    exported: dict[str, object] = {"battery_id": battery.battery_id, "files": names}
+    terminal.show(exported, Text(f"{battery.battery_id} is in {options.folder} ({counted(len(names), 'file')})."))
+    return 0
+
+
+def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
+    from trainer.batteries.results import recompute  # numpy
+
+    folder = BatteryDirectory(options.folder)
+    summary = recompute(folder)
+    _show_summary(summary, terminal)
+    is_equal = summary == folder.summary()
+    terminal.note("All numbers are those of result.json." if is_equal else "Some numbers are NOT those of result.json.")
+    return 0 if is_equal else 1

@@ -1,0 +1,342 @@
+"""Batteries: items to choose or to compare, the request to score them, and the results."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from trainer.contracts.base import FileRecord, Frozen, Identifier, JobRecord, RunState, Sha256, Timestamp, requires
+from trainer.contracts.errors import RunError
+from trainer.contracts.runs import FINAL_STATES, HttpOrigin, run_owner
+from trainer.contracts.sequences import SequenceParts, SequenceScore
+
+Measure = Literal["sum", "token", "char", "byte"]
+"""The divisor of a sequence's surprisal: 1, or its number of tokens, characters or bytes."""
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+Outcome = Literal["right", "wrong", "tie"]
+Level = Literal["battery", "field", "phenomenon", "paradigm"]
+"""Sets of items, from all to the smallest that the authors of a battery have named."""
+LEVELS: tuple[Level, ...] = get_args(Level)
+Variant = Literal["trained", "untrained", "swapped"]
+"""The items as they are by the run, by its architecture with random weights, and with critical parts exchanged."""
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+MAX_CONTROL_ITEMS = 1000
+"""Items of a battery that the controls score, which are spread evenly over it."""
+LEAK_WORDS = 8
+MAX_RUNS = 100
+MAX_BATTERIES = 100
+MAX_FILE_CHARACTERS = 10_000_000
+
+
+class Suite(Frozen):
+    """The regions of a paradigm whose items have conditions, and the formulas that should hold for each item."""
+
+    regions: Mapping[int, str]
+    """Names of the regions by number."""
+    formulas: tuple[str, ...] = ()
+
+
+class BatteryItem(Frozen):
+    """An item: sequences of which the first should be the least surprising, or one sequence for each condition."""
+
+    battery: str
+    name: str
+    """Name of its file without suffix, and its line or its number there."""
+    paradigm: str
+    phenomenon: str = ""
+    field: str = ""
+    sequences: Annotated[tuple[SequenceParts, ...], Field(min_length=1)]
+    conditions: tuple[str, ...] = ()
+    """Names of the conditions; empty for an item whose sequences are choices."""
+    regions: tuple[tuple[int, ...], ...] = ()
+    """The numbers of the regions of each condition, which are the parts of its sequence."""
+
+
+class BatteryInfo(Frozen):
+    """A battery that has been read."""
+
+    name: str
+    sha256: Sha256
+    """Hash of its files in the order of their names."""
+    n_items: int
+    n_sequences: int
+    suites: Mapping[str, Suite] = {}
+    """The suites of its paradigms."""
+    source: str | None = None
+    """The data set that it was fetched from, with its revision."""
+    licence: str | None = None
+
+
+class BatteryFile(Frozen):
+    """A file of items in a request."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,100}$")]
+    """Its suffix tells the form: .jsonl, .tsv, .csv or .json."""
+    content: Annotated[str, Field(min_length=1, max_length=MAX_FILE_CHARACTERS)]
+
+
+class BatteryOptions(Frozen):
+    """How batteries are read, scored and reported."""
+
+    columns: Mapping[str, str] = {}
+    """The columns of tables with other names, by the names that are known: `{"good": "grammatical"}`."""
+    formulas: tuple[str, ...] = ()
+    """Formulas that should hold for each item of a table of regions: `(2;%a%) - (2;%b%) > 0`."""
+    measure: Measure = "sum"
+    """The measure of comparisons between runs and over seeds; accuracies are computed by all measures."""
+    pll_within_word: bool = False
+    """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
+    has_controls: bool = True
+    """Score items by the untrained architecture and with critical parts exchanged, and search the training text."""
+
+
+class BatteryRequest(BatteryOptions):
+    """A request to score batteries by runs."""
+
+    runs: Annotated[
+        tuple[Identifier, ...],
+        Field(min_length=1, max_length=MAX_RUNS),
+        requires(lambda runs: len(set(runs)) == len(runs), "different from each other", "Runs must be"),
+    ]
+    batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES)] = ()
+    """Names: a known battery, a folder or a file in the folder of batteries, or a part of one: `blimp:passive_1`."""
+    files: Annotated[tuple[BatteryFile, ...], Field(max_length=MAX_BATTERIES)] = ()
+    """Items of your own."""
+
+    @model_validator(mode="after")
+    def _some_items(self) -> "BatteryRequest":
+        if not self.batteries and not self.files:
+            raise ValueError("`batteries` or `files` must name something to score")
+        return self
+
+
+class BatteryRun(Frozen):
+    """A run that scores batteries."""
+
+    run_id: Identifier
+    label: str | None = None
+    seed: int
+    series: Sha256 | None = None
+    """Equal for runs that differ in their seeds only; None, as the hash of the weights, for a model in a notebook."""
+    weights_sha256: Sha256 | None = None
+
+
+class BatteryRecord(JobRecord):
+    """`request.json`; the items are in `items.jsonl` beside it."""
+
+    schema_version: Literal[1] = 1
+    battery_id: Identifier
+    user_id: int | None = None
+    http: HttpOrigin | None = None
+    options: BatteryOptions
+    runs: tuple[BatteryRun, ...]
+    batteries: tuple[BatteryInfo, ...]
+    items_sha256: Sha256
+    request_hash: Sha256
+
+    @property
+    def owner(self) -> int | str | None:
+        """The one who has started it, as `run_owner` has it."""
+        return run_owner(self.user_id, self.http)
+
+
+class ItemScores(Frozen):
+    """A line of the scores of a run: those of the sequences of an item, by its place in `items.jsonl`."""
+
+    item: int
+    scores: tuple[SequenceScore, ...]
+
+
+class BatteryProgress(Frozen):
+    """`progress.json`."""
+
+    done: int
+    """Items that have been scored, counted once for each run and control."""
+    total: int
+
+
+class Accuracy(Frozen):
+    """The share of items whose first sequence is the least surprising, or whose formulas hold, without ties."""
+
+    measure: Measure
+    n_right: int
+    n_wrong: int
+    n_ties: int
+    accuracy: float | None = None
+    """None if all items are ties, as are the ends of the interval."""
+    low: float | None = None
+    """The lower end of the 95 % interval of Wilson (1927)."""
+    high: float | None = None
+
+
+class GroupResult(Frozen):
+    """The items of a paradigm, a phenomenon, a field or a battery, and their accuracy by every measure."""
+
+    battery: str
+    level: Level
+    name: str
+    n_items: int
+    n_identical: int
+    """Items with two equal sequences, which are always a tie."""
+    n_unknown: int
+    """Items with an unknown token."""
+    n_cut: int
+    """Items with a sequence beyond the model's context."""
+    accuracies: tuple[Accuracy, ...]
+    mean_over_paradigms: Mapping[Measure, float] = {}
+    """The mean of the paradigms' accuracies; empty for a paradigm."""
+
+
+class FormulaResult(Frozen):
+    """The share of items for which a complete formula holds."""
+
+    battery: str
+    paradigm: str
+    formula: str
+    n_items: int
+    n_right: int
+    accuracy: float
+    low: float
+    """The lower end of the 95 % interval of Wilson (1927)."""
+    high: float
+
+
+class Effect(Frozen):
+    """The mean over items of a region's surprisal, or of the difference between the two sides of a comparison."""
+
+    battery: str
+    paradigm: str
+    what: str
+    """A condition, or a comparison of a formula."""
+    region: int | None = None
+    """The region of a condition; None for a comparison."""
+    n_items: int
+    nats: float
+    low: float | None = None
+    """The lower end of the 95 % interval by Student's t; None for one item."""
+    high: float | None = None
+
+
+class Controls(Frozen):
+    """The controls of a battery, on a sample of its choices, by the measure of the request."""
+
+    battery: str
+    n_items: int
+    chance: float
+    """The accuracy of guessing."""
+    untrained: Accuracy
+    """By the architecture of the run with random weights."""
+    is_at_chance: bool | None
+    """True if the interval of the untrained accuracy has chance in it; None if all items are ties."""
+    swapped: Accuracy | None
+    """With the words in which the two sequences of an item differ exchanged; None without items of two sequences."""
+    n_not_turned: int
+    """Items whose outcome did not turn over when the words were exchanged: 0 unless something is wrong."""
+
+
+class LeakedItems(Frozen):
+    """Shares of the items of which a sequence stands in the training text, compared by words without punctuation."""
+
+    battery: str
+    n_items: int
+    whole: float
+    """Of all items, those with a whole sequence in a line of the training text."""
+    ngrams: float
+    """Those with a run of eight words of a sequence in it."""
+
+
+class RunResult(Frozen):
+    """The results of a run."""
+
+    run: BatteryRun
+    groups: tuple[GroupResult, ...]
+    formulas: tuple[FormulaResult, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    controls: tuple[Controls, ...] = ()
+    leaks: tuple[LeakedItems, ...] = ()
+    """Empty if the training text is no longer there, or was not asked for."""
+
+
+class Comparison(Frozen):
+    """The difference in accuracy between two runs over the items that are a tie for neither."""
+
+    battery: str
+    level: Level
+    name: str
+    first_run_id: Identifier
+    second_run_id: Identifier
+    n_items: int
+    n_first_only: int
+    """Items that only the first run gets right."""
+    n_second_only: int
+    difference: float
+    """The accuracy of the first run less that of the second."""
+    low: float
+    """The lower end of the 95 % interval of a paired bootstrap over the items of each paradigm."""
+    high: float
+    p: float
+    """Two-sided, of the exact test of McNemar (1947)."""
+    p_holm: float | None = None
+    """Adjusted for the number of paradigms (Holm 1979); None for a whole battery."""
+
+
+class SeedBand(Frozen):
+    """Accuracies of runs that differ in their seeds only."""
+
+    battery: str
+    level: Level
+    name: str
+    run_ids: tuple[Identifier, ...]
+    mean: float
+    deviation: float
+    """The standard deviation of the seeds' accuracies."""
+    low: float
+    """The lower end of the 95 % band of the mean, by Student's t over the seeds."""
+    high: float
+
+
+class BatterySummary(Frozen):
+    """`result.json`."""
+
+    schema_version: Literal[1] = 1
+    measure: Measure
+    batteries: tuple[BatteryInfo, ...]
+    runs: tuple[RunResult, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    seeds: tuple[SeedBand, ...] = ()
+
+
+class BatteryManifest(Frozen):
+    """`manifest.json`: what the results depend on, and the files."""
+
+    schema_version: Literal[1] = 1
+    battery_id: Identifier
+    program_version: str
+    runs: tuple[BatteryRun, ...]
+    batteries: tuple[BatteryInfo, ...]
+    options: BatteryOptions
+    files: tuple[FileRecord, ...]
+
+
+class BatteryStatus(Frozen):
+    battery_id: Identifier
+    status: RunState
+    message: str
+    runs: tuple[Identifier, ...]
+    batteries: tuple[str, ...]
+    done: int
+    total: int
+    created_at: Timestamp
+    elapsed_seconds: float
+    error: RunError | None = None
+    files: tuple[FileRecord, ...] = ()
+    """Those of a completed job."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in FINAL_STATES
+
+
+class BatteryList(Frozen):
+    batteries: tuple[BatteryStatus, ...]

@@ -1,0 +1,156 @@
+"""Batteries: checks a request with its runs and items, accepts and cancels jobs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
+from trainer.artifacts.kinds import BATTERY_QUEUE
+from trainer.artifacts.replication import Replication
+from trainer.artifacts.runs import RunStore
+from trainer.batteries.reading import Battery, TextFile, battery_of, with_distinct_names
+from trainer.batteries.sources import find_battery
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed, now
+from trainer.contracts.batteries import (
+    BatteryItem,
+    BatteryOptions,
+    BatteryRecord,
+    BatteryRequest,
+    BatteryRun,
+    BatteryStatus,
+)
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import HttpOrigin
+from trainer.contracts.sequences import SequenceParts, SequencesRequest
+from trainer.queue.inference_kinds import kind_of
+from trainer.store.connection import tolerate_no_redis
+from trainer.store.store import Store
+
+_WEIGHTS = "model.safetensors"
+_SLUG_CHARACTERS = 40
+
+Items = tuple[BatteryItem, ...]
+
+
+class Batteries:
+    """The jobs of one installation that score batteries."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        accept: Callable[[BatteryRecord, Items], Awaitable[BatteryDirectory]],
+        runs: RunStore,
+        replication: Replication,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._accept = accept
+        self._runs = runs
+        self._replication = replication
+        self.stored = BatteryStore(settings.app.artifacts_root)
+
+    async def accept(self, record: BatteryRecord, items: Items) -> BatteryStatus:
+        """Accept a checked job: write it to disk, then enqueue it.
+
+        An equal one that has completed or is running stays as it is. One that has failed or was cancelled continues
+        with the scores that it has.
+        """
+        return await self.status((await self._accept(record, items)).battery_id)
+
+    async def resolve(
+        self, request: BatteryRequest, *, user_id: int | None = None, http: HttpOrigin | None = None
+    ) -> tuple[BatteryRecord, Items]:
+        """Check a request with its runs, and read its items; raises AppError, having changed nothing."""
+        fields: dict[str, object] = request.model_dump(include=set(BatteryOptions.model_fields))
+        options = BatteryOptions.model_validate(fields)
+
+        def read() -> tuple[BatteryRecord, Items]:
+            return new_job(options, request.runs, _read(request, self._settings), self._runs)
+
+        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(read)
+        record, items = job
+        return changed(record, user_id=user_id, http=http), items
+
+    async def status(self, battery_id: str, *, has_files: bool = True) -> BatteryStatus:
+        """Return the status of a job from the disk; raises DATA_NOT_FOUND."""
+        job = self.stored.get(battery_id)
+        return await asyncio.to_thread(lambda: job.status(has_files=has_files))
+
+    async def all(self, is_wanted: Callable[[BatteryRecord], bool]) -> list[BatteryStatus]:
+        """Return the status of the wanted jobs without their files, newest first."""
+        return await asyncio.to_thread(
+            lambda: [job.status(has_files=False) for job in self.stored.all() if is_wanted(job.record())]
+        )
+
+    async def cancel(self, battery_id: str) -> BatteryStatus:
+        """Cancel a job; its scores stay, and the same request continues with them. Raises CONFLICT after its end."""
+        job = self.stored.get(battery_id)
+        cancel_battery(job)
+        await self._replication.request_cancel("batteries", battery_id)
+        async with tolerate_no_redis("battery_cancelled_without_redis", battery_id=battery_id):
+            await self._store.dequeue(BATTERY_QUEUE, battery_id)
+        return await self.status(battery_id)
+
+
+def cancel_battery(job: BatteryDirectory) -> None:
+    """Mark a job as cancelled, which its worker notices; raises CONFLICT for one that has ended."""
+    if not job.is_unfinished():
+        raise AppError(ErrorCode.CONFLICT, f"The battery '{job.battery_id}' has already ended.")
+    job.request_cancel()
+
+
+def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
+    batteries = [find_battery(name, request, settings) for name in request.batteries]
+    for file in request.files:
+        stem = file.name.rpartition(".")[0] or file.name
+        batteries.append(battery_of(stem, [TextFile(file.name, file.content.encode())], request))
+    return batteries
+
+
+def new_job(
+    options: BatteryOptions, run_ids: Sequence[str], batteries: Sequence[Battery], runs: RunStore
+) -> tuple[BatteryRecord, Items]:
+    """Return the record of a job with its items.
+
+    Raises RUN_NOT_FOUND, RUN_NOT_READY, and MODEL_INCOMPATIBLE for options that a model does not support.
+    """
+    named = with_distinct_names(batteries)
+    items = tuple(item for battery in named for item in battery.items)
+    scoring = tuple(_run(run_id, options, runs) for run_id in run_ids)
+    items_sha256 = sha256(items_content(items)).hexdigest()
+    infos = tuple(battery.info for battery in named)
+    identity = [options.model_dump_json(), *(info.model_dump_json() for info in infos), items_sha256]
+    identity += [f"{run.run_id} {run.weights_sha256}" for run in scoring]
+    content_hash = sha256("\n".join(identity).encode()).hexdigest()
+    slug = "".join(c if c in _SLUG else "-" for c in infos[0].name.lower())[:_SLUG_CHARACTERS].strip("-_")
+    record = BatteryRecord(
+        battery_id=f"{slug or 'battery'}-{content_hash[:8]}",
+        created_at=now(),
+        options=options,
+        runs=scoring,
+        batteries=infos,
+        items_sha256=items_sha256,
+        request_hash=content_hash,
+    )
+    return record, items
+
+
+_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def _run(run_id: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
+    manifest = runs.get(run_id).completed_manifest()
+    effective = manifest.effective
+    probe = SequencesRequest(sequences=(SequenceParts(parts=("a",)),), pll_within_word=options.pll_within_word)
+    kind_of(probe).supports(probe, effective.objective)
+    [weights] = [file.sha256 for file in manifest.files if file.path == _WEIGHTS]
+    return BatteryRun(
+        run_id=run_id,
+        label=effective.label,
+        seed=effective.seed,
+        series=request_hash(changed(effective, seed=0)),
+        weights_sha256=weights,
+    )

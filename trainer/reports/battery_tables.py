@@ -1,0 +1,325 @@
+"""Tables of the results of batteries: the accuracies for people, and all rows as CSV, LaTeX and a page."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+
+from trainer.contracts.base import Frozen
+from trainer.contracts.batteries import (
+    MEASURES,
+    Accuracy,
+    BatteryItem,
+    BatterySummary,
+    Comparison,
+    Controls,
+    GroupResult,
+    ItemScores,
+    Measure,
+    RunResult,
+    SeedBand,
+)
+from trainer.contracts.wording import counted
+from trainer.reports.experiment_html import PAGE, cell_style, section, table_of
+from trainer.reports.experiment_tables import HeatScale, csv_cell, csv_text, latex_row, latex_text, values_of
+from trainer.reports.score_table import csv_lines
+
+MEASURE_WORDS: Mapping[Measure, str] = {
+    "sum": "sum of log-probabilities",
+    "token": "log-probability per token",
+    "char": "log-probability per character",
+    "byte": "log-probability per byte",
+}
+_SCALE = HeatScale(0.0, 1.0)
+_MISSING = "–"
+Rows = list[list[str]]
+
+
+def run_titles(summary: BatterySummary) -> Mapping[str, str]:
+    """Return the labels of runs by id; their ids where a label is missing or not unique."""
+    labels = [result.run.label for result in summary.runs]
+    return {
+        run.run_id: run.label if run.label is not None and labels.count(run.label) == 1 else run.run_id
+        for run in (result.run for result in summary.runs)
+    }
+
+
+def accuracy_of(group: GroupResult, measure: Measure) -> Accuracy | None:
+    """Return the accuracy by a measure; None for a suite without formulas, or by another measure than the sum."""
+    return next((one for one in group.accuracies if one.measure == measure), None)
+
+
+def percent(share: float | None) -> str:
+    return _MISSING if share is None else f"{share:.1%}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    return _MISSING if low is None or high is None else f"{low:.1%} to {high:.1%}"
+
+
+def accuracy_rows(summary: BatterySummary) -> Rows:
+    """Return a row for each battery and its parts: of one run by all measures, or of several runs side by side."""
+    if len(summary.runs) == 1:
+        return _rows_of_one(summary.runs[0], summary.measure)
+    rows = [["", "", "items", *run_titles(summary).values()]]
+    for place, group in enumerate(summary.runs[0].groups):
+        groups = [result.groups[place] for result in summary.runs]
+        shares = [_share(accuracy_of(one, summary.measure)) for one in groups]
+        rows.append([*_titles(group), f"{group.n_items:,}", *map(percent, shares)])
+        if group.level == "battery":
+            means = [one.mean_over_paradigms.get(summary.measure) for one in groups]
+            rows.append(["", "mean over paradigms", "", *map(percent, means)])
+    return rows
+
+
+def _rows_of_one(result: RunResult, measure: Measure) -> Rows:
+    others = [one for one in MEASURES if one != measure]
+    rows = [["", "", "items", "ties", _measure_title(measure), "95 % interval", *map(_measure_title, others)]]
+    for group in result.groups:
+        main = accuracy_of(group, measure)
+        low, high = (None, None) if main is None else (main.low, main.high)
+        ties = "" if main is None else f"{main.n_ties:,}"
+        shares = [percent(_share(accuracy_of(group, one))) for one in (measure, *others)]
+        rows.append([*_titles(group), f"{group.n_items:,}", ties, shares[0], interval_text(low, high), *shares[1:]])
+        if group.level == "battery":
+            means = [percent(group.mean_over_paradigms.get(one)) for one in (measure, *others)]
+            rows.append(["", "mean over paradigms", "", "", means[0], "", *means[1:]])
+    return rows
+
+
+def _measure_title(measure: Measure) -> str:
+    return "by sum" if measure == "sum" else f"per {measure}"
+
+
+def _share(accuracy: Accuracy | None) -> float | None:
+    return None if accuracy is None else accuracy.accuracy
+
+
+def _titles(group: GroupResult) -> tuple[str, str]:
+    return (group.battery, "all items") if group.level == "battery" else (group.level, group.name)
+
+
+def notes(summary: BatterySummary) -> Iterator[str]:
+    """Yield what is to be known about the numbers: odd items, controls, and leaked items."""
+    titles = run_titles(summary)
+    for result in summary.runs:
+        where = f"{titles[result.run.run_id]}: " if len(summary.runs) > 1 else ""
+        for group in result.groups:
+            if group.level == "battery":
+                yield from (f"{where}{group.battery}: {note}" for note in _odd_items(group))
+        for control in result.controls:
+            yield f"{where}{control.battery}: {_control(control)}"
+        for leak in result.leaks:
+            yield (
+                f"{where}{leak.battery}: {leak.whole:.1%} of the items stand in the training text,"
+                f" and {leak.ngrams:.1%} with eight words in a row"
+            )
+
+
+def _odd_items(group: GroupResult) -> Iterator[str]:
+    for n_items, what in (
+        (group.n_identical, "two equal sequences, and no right answer"),
+        (group.n_unknown, "a token that the tokenizer does not know"),
+        (group.n_cut, "a sequence beyond the model's context"),
+    ):
+        if n_items:
+            yield f"{counted(n_items, 'item')} with {what}"
+
+
+def _control(control: Controls) -> str:
+    untrained = control.untrained
+    share, ends = percent(untrained.accuracy), interval_text(untrained.low, untrained.high)
+    at = {True: "at chance", False: f"NOT at chance, which is {control.chance:.1%}", None: "only ties"}
+    text = f"untrained {share} ({ends}), {at[control.is_at_chance]}"
+    if control.swapped is None:
+        return text
+    turned = "all turned over" if not control.n_not_turned else f"{control.n_not_turned:,} did NOT turn over"
+    return f"{text}; critical parts exchanged {percent(control.swapped.accuracy)}, {turned}"
+
+
+def effect_rows(summary: BatterySummary, result: RunResult) -> Rows:
+    """Return the formulas of a run's suites, the regions of their conditions, and the compared differences."""
+    suites = {(one.name, paradigm): suite for one in summary.batteries for paradigm, suite in one.suites.items()}
+    rows = [["suite", "what", "region", "items", "right / nats", "95 % interval"]]
+    for one in result.formulas:
+        share = [f"{one.n_items:,}", f"{one.accuracy:.1%}", interval_text(one.low, one.high)]
+        rows.append([one.paradigm, one.formula, "", *share])
+    for effect in result.effects:
+        ends = _MISSING if effect.low is None or effect.high is None else f"{effect.low:.2f} to {effect.high:.2f}"
+        region = ""
+        if effect.region is not None:
+            name = suites[effect.battery, effect.paradigm].regions.get(effect.region, "")
+            region = f"{effect.region} {name}".strip()
+        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", f"{effect.nats:.2f}", ends])
+    return rows
+
+
+def comparison_rows(summary: BatterySummary) -> Rows:
+    """Return the differences between runs."""
+    titles = run_titles(summary)
+    rows = [["", "first", "second", "items", "difference", "95 % interval", "p", "p (Holm)"]]
+    for one in summary.comparisons:
+        p_holm = "" if one.p_holm is None else f"{one.p_holm:.4g}"
+        ends = f"{one.low:+.1%} to {one.high:+.1%}"
+        names = [one.name or one.battery, titles[one.first_run_id], titles[one.second_run_id]]
+        rows.append([*names, f"{one.n_items:,}", f"{one.difference:+.1%}", ends, f"{one.p:.4g}", p_holm])
+    return rows
+
+
+def seed_rows(summary: BatterySummary) -> Rows:
+    """Return the mean accuracies over seeds."""
+    rows = [["", "seeds", "mean", "deviation", "95 % band of the mean"]]
+    for one in summary.seeds:
+        name = one.name or one.battery
+        rows.append(
+            [name, f"{len(one.run_ids)}", f"{one.mean:.1%}", f"{one.deviation:.1%}", interval_text(one.low, one.high)]
+        )
+    return rows
+
+
+def report_files(
+    summary: BatterySummary, items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScores]]
+) -> dict[str, str]:
+    """Return the files of a report by name, given the items and their scores by run."""
+    files = {
+        "accuracy.csv": _csv(_ACCURACY_COLUMNS, _accuracies(summary)),
+        "items.csv": _csv(_ITEM_COLUMNS, _items(items, scores)),
+        "table.tex": latex_table(summary),
+        "report.html": html_page(summary),
+    }
+    if summary.comparisons:
+        files["comparisons.csv"] = csv_text(Comparison, summary.comparisons)
+    if summary.seeds:
+        files["seeds.csv"] = _csv(_SEED_COLUMNS, _seeds(summary.seeds))
+    of_runs: dict[str, list[tuple[str, Frozen]]] = {
+        "formulas": [(result.run.run_id, one) for result in summary.runs for one in result.formulas],
+        "effects": [(result.run.run_id, one) for result in summary.runs for one in result.effects],
+        "leaks": [(result.run.run_id, one) for result in summary.runs for one in result.leaks],
+    }
+    files |= {f"{name}.csv": _records(rows) for name, rows in of_runs.items() if rows}
+    return files
+
+
+_ACCURACY_COLUMNS = (
+    *("run_id", "label", "seed", "battery", "level", "name", "n_items", "measure"),
+    *("n_right", "n_wrong", "n_ties", "accuracy", "low", "high", "mean_over_paradigms"),
+)
+_ITEM_COLUMNS = (
+    *("run_id", "battery", "item", "paradigm", "sequence", "condition", "region", "context", "text"),
+    *("nats", "n_tokens", "n_chars", "n_bytes", "unk_count"),
+)
+_SEED_COLUMNS = ("battery", "level", "name", "run_ids", "mean", "deviation", "low", "high")
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    return csv_lines([columns, *([csv_cell(cell) for cell in row] for row in rows)], ",") + "\n"
+
+
+def _records(rows: Sequence[tuple[str, Frozen]]) -> str:
+    """Return rows of one type with the id of their run."""
+    columns = ["run_id", *type(rows[0][1]).model_fields]
+    return _csv(columns, ([run_id, *values_of(row)] for run_id, row in rows))
+
+
+def _accuracies(summary: BatterySummary) -> Iterator[Sequence[object]]:
+    for result in summary.runs:
+        for group in result.groups:
+            for one in group.accuracies:
+                mean = group.mean_over_paradigms.get(one.measure)
+                yield (
+                    *(result.run.run_id, result.run.label, result.run.seed, group.battery, group.level, group.name),
+                    *(group.n_items, one.measure, one.n_right, one.n_wrong, one.n_ties),
+                    *(one.accuracy, one.low, one.high, mean),
+                )
+
+
+def _items(items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScores]]) -> Iterator[Sequence[object]]:
+    """Yield a row for each sequence of an item, or for each region of one."""
+    for run_id, of_run in scores.items():
+        for place, of_item in ((one.item, one.scores) for one in of_run):
+            item = items[place]
+            start = (run_id, item.battery, item.name, item.paradigm)
+            for number, (sequence, score) in enumerate(zip(item.sequences, of_item, strict=True)):
+                counts = (score.n_tokens, score.n_chars, score.n_bytes, score.unk_count)
+                if not item.conditions:
+                    text = "".join(sequence.parts)
+                    yield (*start, number + 1, "", "", sequence.context, text, score.nats, *counts)
+                    continue
+                regions = zip(item.regions[number], sequence.parts, score.part_nats, strict=True)
+                for region, text, nats in regions:
+                    yield (*start, number + 1, item.conditions[number], region, "", text, nats, *(None for _ in counts))
+
+
+def _seeds(bands: Iterable[SeedBand]) -> Iterator[Sequence[object]]:
+    for one in bands:
+        yield (
+            *(one.battery, one.level, one.name, " ".join(one.run_ids)),
+            *(one.mean, one.deviation, one.low, one.high),
+        )
+
+
+def latex_table(summary: BatterySummary) -> str:
+    """Return the accuracies as a table for a paper; it needs booktabs."""
+    header, *rows = accuracy_rows(summary)
+    names = latex_text(", ".join(battery.name for battery in summary.batteries))
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{Accuracy on {names} by {MEASURE_WORDS[summary.measure]}, without ties.}}",
+            rf"  \begin{{tabular}}{{@{{}}ll{'r' * (len(header) - 2)}@{{}}}}",
+            r"    \toprule",
+            latex_row(latex_text(header[0]), [latex_text(cell) for cell in header[1:]]),
+            r"    \midrule",
+            *(latex_row(latex_text(title), [latex_text(cell) for cell in cells]) for title, *cells in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def html_page(summary: BatterySummary) -> str:
+    """Return the results as one page without outside assets."""
+    title = ", ".join(battery.name for battery in summary.batteries)
+    header, *rows = accuracy_rows(summary)
+    sources = [
+        f"{one.name}: {counted(one.n_items, 'item')}"
+        + "".join(f", {extra}" for extra in (one.source, one.licence) if extra is not None)
+        for one in summary.batteries
+    ]
+    caption = f"Accuracy by {MEASURE_WORDS[summary.measure]}, without ties. Intervals: Wilson (1927), 95 %."
+    parts = [
+        section("Accuracy", _heat_map(header, rows, caption)),
+        section("To know", *(f"<p>{escape(note)}.</p>" for note in (*sources, *notes(summary)))),
+    ]
+    for result in summary.runs:
+        if result.effects:
+            names, *cells = effect_rows(summary, result)
+            text = "Shares of items for which a formula holds; mean surprisals and differences in nats."
+            parts.append(section(f"Regions: {run_titles(summary)[result.run.run_id]}", table_of(names, cells, text)))
+    if summary.comparisons:
+        names, *cells = comparison_rows(summary)
+        text = "Accuracy of the first run less that of the second: paired bootstrap, and the exact test of McNemar."
+        parts.append(section("Differences between runs", table_of(names, cells, text)))
+    if summary.seeds:
+        names, *cells = seed_rows(summary)
+        parts.append(section("Over seeds", table_of(names, cells, "Runs that differ in their seeds only.")))
+    return PAGE.format(title=escape(title), body="\n".join(parts))
+
+
+def _heat_map(header: Sequence[str], rows: Rows, caption: str) -> str:
+    """Return the table with shares in colours."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    body = "".join(f"<tr>{''.join(map(_heat_cell, row))}</tr>\n" for row in rows)
+    return (
+        f'<div class="table"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _heat_cell(cell: str) -> str:
+    number = cell.removesuffix("%")
+    if number == cell or " " in cell:
+        return f"<td>{escape(cell)}</td>"
+    return f'<td style="{cell_style(_SCALE, float(number) / 100)}">{escape(cell)}</td>'

@@ -1,0 +1,74 @@
+"""The battery child: looks for the items in the training texts, computes the results and writes the report."""
+
+import sys
+from collections.abc import Sequence
+
+import structlog
+
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.artifacts.runs import RunStore
+from trainer.batteries.results import summarize
+from trainer.config.settings import Settings
+from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, LeakedItems
+from trainer.contracts.errors import AppError
+from trainer.data.corpora import CorpusStore
+from trainer.data.leaks import find_leaked
+from trainer.reports.battery_tables import report_files
+from trainer.system.files import to_app_error
+from trainer.system.hardware import package_version
+from trainer.system.logs import add_log_file, setup_logging
+from trainer.worker.children.evaluate_run import split_corpus
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+def run_battery_child(settings: Settings, battery_id: str) -> int:
+    """Compute and write the results; return 0. An error ends the job. The child can be killed at any time."""
+    battery = BatteryStore(settings.app.artifacts_root).get(battery_id)
+    setup_logging(settings, "model-trainer-worker", sys.stderr)
+    add_log_file(battery.logs, "model-trainer-worker")
+    structlog.contextvars.bind_contextvars(battery_id=battery_id)
+    try:
+        _write(battery, settings)
+    except (AppError, OSError) as error:
+        reason = to_app_error(error, settings.app.folders())
+        log.error("battery_step_failed", error_code=reason.code, reason=reason.message)
+        battery.fail(reason)
+    return 0
+
+
+def _write(battery: BatteryDirectory, settings: Settings) -> None:
+    record, items = battery.record(), battery.items()
+    leaks: dict[str, list[LeakedItems]] = {}
+    if record.options.has_controls:
+        runs, corpora = RunStore(settings.app.artifacts_root), CorpusStore(settings)
+        for run in record.runs:
+            leaks[run.run_id] = _leaks(run.run_id, runs, corpora, items)
+    summary = summarize(battery, leaks)
+    scores = {run.run_id: battery.scores(run.run_id, "trained") for run in record.runs}
+    battery.write_result(summary, report_files(summary, items, scores), package_version("model-trainer"))
+    log.info("battery_completed")
+
+
+def _leaks(run_id: str, runs: RunStore, corpora: CorpusStore, items: Sequence[BatteryItem]) -> list[LeakedItems]:
+    """Return the shares of items of each battery that stand in a run's training text; none if that is gone."""
+    effective = runs.get(run_id).completed_manifest().effective
+    try:
+        corpus = split_corpus(corpora, effective)
+    except AppError as error:
+        log.warning("training_text_not_found", run_id=run_id, error_code=error.code)
+        return []
+    # every sequence counts: a model that has read the wrong one knows it as well
+    texts = [(item.battery, sequence.text) for item in items for sequence in item.sequences]
+    found = find_leaked([text for _, text in texts], corpus.lines("train"), LEAK_WORDS)
+    sequences = iter(zip(found.whole, found.ngram, strict=True))
+    counts: dict[str, tuple[int, int, int]] = {}
+    for item in items:
+        of_item = [next(sequences) for _ in item.sequences]
+        n_items, whole, ngrams = counts.get(item.battery, (0, 0, 0))
+        is_whole, has_ngram = any(one for one, _ in of_item), any(other for _, other in of_item)
+        counts[item.battery] = n_items + 1, whole + is_whole, ngrams + has_ngram
+    return [
+        LeakedItems(battery=battery, n_items=n_items, whole=whole / n_items, ngrams=ngrams / n_items)
+        for battery, (n_items, whole, ngrams) in counts.items()
+    ]
