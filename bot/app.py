@@ -7,6 +7,7 @@ import structlog
 from discord import app_commands
 
 from bot.commands.admin import ADMIN_FORMS, admin_group
+from bot.commands.batteries import BATTERY_BUTTONS, BATTERY_FORMS, battery_group
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import COMPARE_BUTTONS, compare
 from bot.commands.corpora import CORPUS_BUTTONS, CORPUS_FORMS, corpus_group
@@ -49,6 +50,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **COMPARE_BUTTONS,
     **CORPUS_BUTTONS,
     **TOKENIZER_BUTTONS,
+    **BATTERY_BUTTONS,
     **EXPERIMENT_BUTTONS,
 }
 """The reaction to each button or list, by action."""
@@ -63,6 +65,7 @@ FORMS: dict[str, ButtonAnswer | ButtonCommand] = {
     **ADMIN_FORMS,
     **CORPUS_FORMS,
     **TOKENIZER_FORMS,
+    **BATTERY_FORMS,
     **EXPERIMENT_FORMS,
 }
 """The reaction to each submitted form, by action."""
@@ -106,6 +109,7 @@ def command_group() -> app_commands.Group:
     mt.add_command(settings_command)
     corpus_group(mt)
     tokenizer_group(mt)
+    battery_group(mt)
     experiment_group(mt)
     mt.add_command(help_command)
     return mt

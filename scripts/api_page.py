@@ -12,7 +12,7 @@ from trainer.http.openapi import describe_api
 from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
 from trainer.people.permissions import RULES, Role
 
-EXPERIMENT, REQUEST, SESSION, TOKENIZER = "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
+BATTERY, EXPERIMENT, REQUEST, SESSION, TOKENIZER = "BATTERY", "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
 _IDS = {
     "run_id": RUN,
     "item_id": RUN,
@@ -22,9 +22,10 @@ _IDS = {
     "session_id": SESSION,
     "tokenizer_id": TOKENIZER,
     "experiment_id": EXPERIMENT,
+    "battery_id": BATTERY,
 }
 """Example values of the parameters in a path."""
-_PLACEHOLDERS = (OTHER_RUN, RUN, EXPERIMENT, REQUEST, SESSION, TOKENIZER)
+_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, REQUEST, SESSION, TOKENIZER)
 _COMMANDS = {
     "cancel_run": "cancel",
     "delete_run": "cancel",

@@ -41,6 +41,14 @@ LABELS = {
     "corporapage": "The number of the page in `/mt corpus list`",
     "tokenizers": "« Back, Next » of `/mt tokenizer list`",
     "tokenizerspage": "The number of the page in `/mt tokenizer list`",
+    "batteries": "« Back, Next » of `/mt battery list`",
+    "batteriespage": "The number of the page in `/mt battery list`",
+    "battery": "Refresh of a battery",
+    "batpage": "Page",
+    "batcsv": "CSV of a battery",
+    "battex": "LaTeX of a battery",
+    "batall": "ZIP",
+    "batcancel": "Cancel of a battery",
     "experiments": "« Back, Next » of `/mt experiment list`",
     "experimentspage": "The number of the page in `/mt experiment list`",
     "experiment": "Refresh of an experiment",
@@ -92,7 +100,9 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
-    of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
+    of_run = {
+        command_name(one) for one in commands if {"run", "a", "battery"} & {option.name for option in one.parameters}
+    }
     of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run

@@ -22,11 +22,11 @@ _FIRST_SECONDS = 10.0
 
 @app_commands.command(name="build", description="Build IPA corpora of equal size, one per language.")
 @app_commands.describe(
-    source="A data set on the Hugging Face hub, or the texts LANG.txt in the folder `local` of the corpora",
-    languages=f"Language codes, with commas between them; default: {_DEFAULT_LANGUAGES}",
+    source="A data set on the hub, or the texts LANG.txt in the folder `local` of the corpora",
+    languages=f"Language codes, with commas; default: {_DEFAULT_LANGUAGES}",
     chars="Most characters per language; default: 10 million of a data set, all of local texts",
     threshold=f"Least probability that a document is in its language; default: {_DEFAULT_THRESHOLD:.2f}",
-    keep="Filters to leave out, with commas between them, such as foreign_words,short_lines; default: none",
+    keep="Filters to leave out, such as foreign_words,short_lines; default: none",
 )
 async def build_corpora(
     interaction: discord.Interaction[Bot],

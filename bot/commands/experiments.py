@@ -1,16 +1,16 @@
 """`/mt experiment start`, `list`, `show`, `export` and `cancel`: cross-language experiments."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Literal
-from zipfile import ZIP_DEFLATED, ZipFile
 
 import discord
 from discord import app_commands
 
+from bot.commands.exported_files import zipped_files
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
@@ -26,7 +26,7 @@ from bot.messages.experiment_answers import (
     metric_answer,
 )
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from bot.messages.text import GREEN, byte_size, count, make_embed, plain
+from bot.messages.text import GREEN, make_embed, plain
 from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
@@ -39,7 +39,6 @@ from trainer.system.files import read_record
 
 Recipe = Literal["smoke", "turkic", "paper", "transfer", "seeds"]
 
-_MAX_FILE_BYTES = 10 << 20  # Discord's limit
 _EXPORTED = {".csv", ".tex", ".pdf", ".html"}
 _TABLE, _LATEX = "matrix.csv", "table.tex"
 
@@ -59,7 +58,7 @@ _suggested = autocomplete(_experiments)
 @app_commands.command(name="start", description="Train a model per language, and score every language with each.")
 @app_commands.describe(
     recipe="Plan of the program; default: turkic",
-    languages="Language codes, with commas between them; default: those of the plan",
+    languages="Language codes, with commas; default: those of the plan",
     seeds="Trainings per language and model; default: those of the plan",
     config="Plan (YAML) in place of a recipe",
 )
@@ -172,29 +171,13 @@ async def export_experiment(interaction: discord.Interaction[Bot], experiment: s
 async def _export(context: CommandContext, experiment_id: str) -> Answer:
     experiment = _find(context, experiment_id)
     files = await asyncio.to_thread(_exported_files, experiment)
-    data = await asyncio.to_thread(_zipped, experiment.path, files)
-    if len(data) > _MAX_FILE_BYTES:
-        message = _(
-            "The report is larger than Discord accepts. Use the buttons of `/mt experiment show` for its tables."
-        )
-        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
-    name = f"{experiment_id}.zip"
-    lines = [f"{count(len(files), 'file')}, {byte_size(len(data))}. {_('`report.html` has all tables and figures.')}"]
-    embed = make_embed(GREEN, f"📦 {_('Report of experiment {name}', name=plain(experiment_id))}", lines, experiment_id)
-    return Answer(embed, [discord.File(BytesIO(data), name)])
+    title = _("Report of experiment {name}", name=plain(experiment_id))
+    return await zipped_files(experiment.path, files, experiment_id, title)
 
 
 def _exported_files(experiment: ExperimentDirectory) -> list[str]:
     """Return the files of a report that are for people; raises CONFLICT before the end."""
     return [file.path for file in experiment.result_files() if PurePosixPath(file.path).suffix in _EXPORTED]
-
-
-def _zipped(folder: Path, names: Sequence[str]) -> bytes:
-    data = BytesIO()
-    with ZipFile(data, "w", ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.write(folder / name, name)
-    return data.getvalue()
 
 
 @app_commands.command(name="cancel", description="Cancel an experiment; its finished runs stay.")

@@ -43,7 +43,7 @@ async def status(interaction: discord.Interaction[Bot], run: str | None = None) 
     await respond(interaction, "status", lambda context: _status(context, run))
 
 
-@app_commands.command(description="Follow a run: receive a card with its progress and a final message.")
+@app_commands.command(description="Follow a run: get a card with its progress and a final message.")
 @app_commands.describe(run="Id of the run", where="Direct messages or this channel; default: dm")
 @app_commands.autocomplete(run=suggested_runs("watch"))
 async def watch(interaction: discord.Interaction[Bot], run: str, where: Literal["dm", "here"] = "dm") -> None:

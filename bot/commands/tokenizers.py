@@ -42,7 +42,7 @@ def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 
 @app_commands.command(name="train", description="Train a tokenizer that several runs can share.")
 @app_commands.describe(
-    corpora="Names of corpora, with commas between them; the vocabulary covers all of them",
+    corpora="Names of corpora, with commas; the vocabulary covers all of them",
     method="Tokenizer method; default: char",
     vocab_size="Largest vocabulary; default: 8000, for char and word everything",
     name="Name of the tokenizer in lists",

@@ -37,7 +37,7 @@ _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "corpus": "Name of a corpus; default: your last one",
-    "file": "Text to train on: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
+    "file": "Text: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
     "model": "Model family; default: char_lstm",
     "size": "Preset of the model's sizes; default: small, for lstm, gru and rnn base",
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: 5",

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from bot.messages.battery_card import battery_buttons, battery_card
 from bot.messages.buttons import button_row
 from bot.messages.experiment_answers import experiment_buttons
 from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
@@ -15,19 +16,21 @@ from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
 from bot.people.watchers import Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.corpus_builds import BuildStatus, BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, FolderT, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import ExperimentRecord, ExperimentResult, ExperimentStatus
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.people.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record, read_regular
 
-CanReceive = Callable[[int, RunRecord | ExperimentRecord], bool]
+CanReceive = Callable[[int, Owned], bool]
 _MAX_FIGURE_BYTES = 8 << 20
 
 
@@ -55,6 +58,7 @@ def subject_kinds(
     return (
         _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each)),
         _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, can_receive, each)),
+        _kind(BatteryStore(root), lambda one: BatterySubject(one, can_receive, each)),
         _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),
         _kind(TokenizerStore(root), lambda one: JobSubject(one, one.status, _tokenizer_message, each)),
     )
@@ -166,3 +170,40 @@ class ExperimentSubject(JobSubject[ExperimentStatus]):
 
 def _experiment_message(status: ExperimentStatus) -> Message:
     return Message(experiment_card(status), no_files, experiment_buttons(status))
+
+
+class BatteryView(View):
+    def __init__(self, state: State, status: BatteryStatus, battery: BatteryDirectory) -> None:
+        super().__init__(state, lambda user_id: _battery_message(status))
+        self._status = status
+        self._battery = battery
+
+    async def final(self, watcher: Watcher) -> Message:
+        """Return the final message: of a completed battery its accuracies."""
+        is_completed = self._status.status == "completed"
+        summary = await asyncio.to_thread(self._battery.summary) if is_completed else None
+        embed = battery_card(self._status, summary)
+        embed.set_footer(text=f"{self._battery.battery_id}{RESULT}")
+        return Message(embed, no_files, battery_buttons(self._status))
+
+
+class BatterySubject(JobSubject[BatteryStatus]):
+    def __init__(self, battery: BatteryDirectory, can_receive: CanReceive, interval_seconds: float) -> None:
+        status = partial(battery.status, has_files=False)
+        super().__init__(battery, status, _battery_message, interval_seconds)
+        self._record = battery.record()
+        self._battery = battery
+        self._can_receive = can_receive
+
+    def may_receive(self, user_id: int) -> bool:
+        return self._can_receive(user_id, self._record)
+
+    def _state(self, status: BatteryStatus) -> State:
+        return JobState(changed(status, elapsed_seconds=0.0))
+
+    async def _draw(self, state: State, status: BatteryStatus) -> View:
+        return BatteryView(state, status, self._battery)
+
+
+def _battery_message(status: BatteryStatus) -> Message:
+    return Message(battery_card(status), no_files, battery_buttons(status))

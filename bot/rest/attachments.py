@@ -10,6 +10,7 @@ import structlog
 import yarl
 
 from bot.rest.errors import retry
+from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import TABLE_SUFFIXES
@@ -64,7 +65,13 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
 
 def _kind(option: str) -> tuple[str, tuple[str, ...]]:
     """Return the kind of file of an option, and its name endings."""
-    return (_("a YAML file"), (".yaml", ".yml")) if option == "config" else (_("a plain text"), (".txt",))
+    match option:
+        case "config":
+            return _("a YAML file"), (".yaml", ".yml")
+        case "items":
+            return _("a file of items"), BATTERY_SUFFIXES
+        case _:
+            return _("a plain text"), (".txt",)
 
 
 async def read_attachment(

@@ -20,6 +20,7 @@ from tests.faults.prepared import CANCELLED_EXPERIMENT, Prepared, prepare
 from tests.support import add_corpus, some_text
 from tests.support.api_process import KEY, ApiProcess, api_process
 from tests.support.lab import running_worker
+from trainer.contracts.batteries import BatteryList
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 from trainer.http.operations import Operation
@@ -130,10 +131,13 @@ def short_runs(prepared: Prepared) -> Iterator[None]:
 
 
 def end_runs(api: ApiProcess) -> None:
-    """Cancel all unfinished experiments and runs, and wait for the end of the runs."""
+    """Cancel all unfinished experiments, batteries and runs, and wait for the end of the runs."""
     for one in api.get("/experiments", ExperimentList).experiments:
         if one.status in ("queued", "running"):
             api.client.post(f"/experiments/{one.experiment_id}/cancel")
+    for battery in api.get("/batteries", BatteryList).batteries:
+        if battery.status in ("queued", "running"):
+            api.client.post(f"/batteries/{battery.battery_id}/cancel")
     while active := _active(api.client):
         for run_id in active:
             api.client.post(f"/runs/{run_id}/cancel")

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scripts.api_page import EXPERIMENT, REQUEST, SESSION, TOKENIZER
+from scripts.api_page import BATTERY, EXPERIMENT, REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
+from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import ChatResponse, EvalResponse, GenerateResponse, PredictResponse, ScoreResponse
@@ -62,6 +63,8 @@ class Prepared(NamedTuple):
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
         if "experiment_id" in operation.path_model.model_fields:
             found[EXPERIMENT] = start_experiment(self.api, is_long=operation.name == "cancel_experiment")
+        if "battery_id" in operation.path_model.model_fields:
+            found[BATTERY] = start_battery(self.api, run, is_long=operation.name == "cancel_battery")
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
@@ -111,6 +114,13 @@ def start_experiment(api: ApiProcess, *, is_long: bool) -> str:
         "modes": ["skip"],
     }
     return api.post("/experiments", ExperimentStatus, plan).experiment_id
+
+
+def start_battery(api: ApiProcess, run: str, *, is_long: bool) -> str:
+    """Start a battery of one pair, or of more pairs than are scored in the time of a request, and return its id."""
+    row = f"{'abc ' * 200},{'cab ' * 200}\n"
+    pairs = {"name": f"{'long' if is_long else 'short'}.csv", "content": "good,bad\n" + row * (2000 if is_long else 1)}
+    return api.post("/batteries", BatteryStatus, {"runs": [run], "files": [pairs]}).battery_id
 
 
 def ended(api: ApiProcess, run_id: str) -> RunStatus:

@@ -17,21 +17,26 @@ from local_discord.limits import MESSAGE_MENU, TEXT_INPUT
 from local_discord.state import Call, User
 from local_discord.wire import mapping, rows, text
 from scripts.commands_page import LABELS, commands_page
+from tests.support.batteries import battery_record
 from tests.support.bot import discord_alone, running_bot, settings, with_buttons
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS
+from trainer.artifacts.batteries import BatteryStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.people.permissions import bare_command, typed_command
 
 RUN = "lstm-1"
+"""The id of a run, and of a battery."""
 NO_TEXT, NO_EXPERIMENT = {"corpus": "no_such_text"}, {"experiment": "smoke-00000000"}
 OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     **{name: {} for name in ("runs", "help", "queue", "settings", "mt-admin workers", "mt-admin doctor")},
-    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "experiment")},
+    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "battery", "experiment")},
     **{name: NO_TEXT for name in ("train", "corpus show")},
     **{name: {"run": RUN, "text": "abc"} for name in ("score", "predict")},
     **{f"experiment {action}": NO_EXPERIMENT for action in ("show", "export", "cancel")},
+    "battery start": {"run": RUN, "battery": "nothing"},
+    **{f"battery {action}": {"battery": RUN} for action in ("show", "cancel")},
     "compare": {"a": RUN, "b": RUN},
     "chat": {"run": RUN, "message": "abc"},
     "corpus add": {"file": Upload("a.txt", b""), "name": "empty"},
@@ -85,6 +90,8 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
         access: dict[str, str | User] = {"member": server.add_user("dan"), "level": "user"}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
         story = Story(tmp_path / "artifacts", changed(run_record(RUN, user_id=bob.id), created_at=now()))
+        scored, items = battery_record(RUN)
+        BatteryStore(tmp_path / "artifacts").create(changed(scored, user_id=bob.id), items)
         async with running_bot(chosen, server) as bot:
             told = rights()
             for command, may in told.items():

@@ -19,14 +19,22 @@ UNKNOWN = {
     "item_id": "RUN_NOT_FOUND",
     "tokenizer_id": "TOKENIZER_NOT_FOUND",
     "experiment_id": "DATA_NOT_FOUND",
+    "battery_id": "DATA_NOT_FOUND",
 }
 """The code of the error for an unknown id, by the first parameter of a path that is an id."""
 OPEN_PATHS = {"/healthz", "/health", "/readyz"}
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
 STARTS = {one.name: one for one in BODIES if one.name != "start_experiment"}
 """Operations that start something; experiments have a test of their own."""
+OTHER_FILE: dict[str, str] = {"name": "b.csv", "content": "good,bad\na,b"}
 OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}
-OTHER_FIELDS |= {"vocab_size": 301, "sequences": [{"parts": ["b"]}]}
+OTHER_FIELDS |= {
+    "vocab_size": 301,
+    "sequences": [{"parts": ["b"]}],
+    "files": [{"name": "b.csv", "content": "good,bad\na,b"}],
+}
+SHARED = ("tokenizer_id", "battery_id")
+"""Ids of jobs that equal requests of all clients share."""
 NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
 
 
@@ -119,7 +127,8 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
     operation, once = STARTS[name], {"Idempotency-Key": f"once-{name}"}
     async with lab_site(lab, surprisals="all") as here:
         run_id = (await lab.finished_run(here.queue)).run_id
-        example = {field: run_id if value == RUN else value for field, value in (operation.example or {}).items()}
+        named: dict[str, object] = {RUN: run_id, f"{[RUN]}": [run_id]}
+        example = {field: named.get(f"{value}", value) for field, value in (operation.example or {}).items()}
         body: dict[str, object] = example
         other = {field: value for field, value in OTHER_FIELDS.items() if field in example}
         if name == "train":
@@ -134,11 +143,13 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
         restarted = await here.post(path, body, headers=once)
         another = await here.post(path, body | other, headers=once)
         of_another = await here.post(path, body, headers=once, key=ANA)
-    id_field = next(field for field in ("request_id", "tokenizer_id", "run_id", "id") if field in again.fields)
+    id_field = next(
+        field for field in ("request_id", "tokenizer_id", "battery_id", "run_id", "id") if field in again.fields
+    )
     ids = {answer.fields[id_field] for answer in (*at_once, again, restarted)}
     assert len(ids) == 1
     assert another.outcome == (409, "CONFLICT")
     assert of_another.status in (200, 202)
-    assert (of_another.fields[id_field] in ids) is (id_field == "tokenizer_id"), "all may use a tokenizer"
+    assert (of_another.fields[id_field] in ids) is (id_field in SHARED), id_field
     if id_field == "request_id":
         assert {answer.body for answer in (*at_once, again, restarted)} == {again.body}

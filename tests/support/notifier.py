@@ -19,8 +19,7 @@ from tests.support.hand_queue import HandQueue
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunStore
-from trainer.contracts.experiments import ExperimentRecord
-from trainer.contracts.runs import RunRecord
+from trainer.people.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.reports.score_table import Curve
 
@@ -90,7 +89,7 @@ class Place:
         finally:
             await listener.stop()
 
-    def can_receive(self, user_id: int, record: RunRecord | ExperimentRecord) -> bool:
+    def can_receive(self, user_id: int, record: Owned) -> bool:
         return self.private_to is None or self.private_to.id == user_id
 
     def messages(self, user: User) -> list[StoredMessage]:

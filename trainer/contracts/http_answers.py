@@ -5,7 +5,7 @@ from typing import Literal
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.runs import RunStatus
 
-ArtifactKind = Literal["models", "tokenizers", "experiments"]
+ArtifactKind = Literal["models", "tokenizers", "experiments", "batteries"]
 
 
 class RunPage(Frozen):
@@ -21,7 +21,7 @@ class CancelAnswer(Frozen):
 
 
 class ArtifactFiles(Frozen):
-    """The files of a completed run, tokenizer or experiment."""
+    """The files of a completed run, tokenizer, experiment or battery."""
 
     kind: ArtifactKind
     id: Identifier

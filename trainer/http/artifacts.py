@@ -1,4 +1,4 @@
-"""Operations on artifacts: list the files of a run, tokenizer or experiment, and download one or a range of it."""
+"""Operations on artifacts, such as runs and tokenizers: list their files, and download one or a range of it."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from pydantic import Field
 from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
+from trainer.http.batteries import seen_battery
 from trainer.http.error_answers import HttpError
 from trainer.http.experiments import check_may_see
 from trainer.http.operations import (
@@ -52,7 +53,7 @@ class ByteRange(NamedTuple):
 
 
 async def list_files(call: ApiRequest[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
-    """List the files of a completed run, tokenizer or experiment."""
+    """List the files of a completed run, tokenizer, experiment or battery."""
     _, files = await _artifact(call)
     size = sum(file.bytes for file in files)
     return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files, result_bytes=size))
@@ -114,6 +115,9 @@ async def _artifact(call: ApiRequest[ArtifactPath, QueryT, NoBody]) -> tuple[Pat
             check_may_see(call)
             experiment = queue.experiments.stored.get(item_id)
             return experiment.path, await asyncio.to_thread(experiment.result_files)
+        case "batteries":
+            battery = await seen_battery(call, item_id)
+            return battery.path, await asyncio.to_thread(battery.result_files)
         case unknown:
             assert_never(unknown)
 

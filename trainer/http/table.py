@@ -5,7 +5,7 @@ from typing import Literal
 from aiohttp import web
 
 from trainer.contracts.base import Frozen
-from trainer.http import artifacts, completions, experiments, inference, runs, tokenizers
+from trainer.http import artifacts, batteries, completions, experiments, inference, runs, tokenizers
 from trainer.http.metrics import CONTENT_TYPE
 from trainer.http.operations import ApiRequest, NoBody, NoQuery, Operation, ResponseSpec, operation, reply
 
@@ -60,5 +60,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *completions.OPERATIONS,
     *tokenizers.OPERATIONS,
     *experiments.OPERATIONS,
+    *batteries.OPERATIONS,
     *artifacts.OPERATIONS,
 )

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from aiohttp import web
 from pydantic import BaseModel
 
+from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.runs import RunStatus
@@ -63,7 +64,7 @@ class WaitingAnswer(web.StreamResponse):
         return self
 
 
-JobStatus = RunStatus | TokenizerStatus | ExperimentStatus
+JobStatus = RunStatus | TokenizerStatus | ExperimentStatus | BatteryStatus
 
 
 async def check_first(call: ApiRequest[PathT, QueryT, BodyT], job_id: str) -> None:

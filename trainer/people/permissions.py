@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import Frozen
+from trainer.contracts.batteries import BatteryRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.runs import RunRecord
@@ -28,6 +29,10 @@ class _Member(Frozen):
 class _StoredAccess(Frozen):
     schema_version: Literal[1] = 1
     members: tuple[_Member, ...] = ()
+
+
+Owned = RunRecord | RunEntry | ExperimentRecord | BatteryRecord
+"""What belongs to somebody."""
 
 
 class AccessList:
@@ -105,6 +110,10 @@ RULES = {
     "tokenizer train": Rule(Role.USER),
     "tokenizer list": Rule(Role.USER),
     "tokenizer show": Rule(Role.USER),
+    "battery start": Rule(Role.USER),
+    "battery list": Rule(Role.USER),
+    "battery show": Rule(Role.USER),
+    "battery cancel": Rule(Role.OWNER),
     "experiment start": Rule(Role.ADMIN),
     "experiment list": Rule(Role.USER),
     "experiment show": Rule(Role.USER, is_ephemeral=False),
@@ -121,7 +130,8 @@ RULES = {
 
 def is_limited(command: str) -> bool:
     """Return whether a command sends inference requests, which count towards the request limits."""
-    return any(kind.route and kind.route.command == command_of(command) for kind in KINDS.values())
+    commands = {kind.route.command for kind in KINDS.values() if kind.route} | {"battery start"}
+    return command_of(command) in commands
 
 
 def command_of(rule: str) -> str:
@@ -181,10 +191,10 @@ class Permissions:
             ErrorCode.FORBIDDEN, _("You may not use this bot. Ask {contact} to add you.", contact=self._contact)
         )
 
-    def may_see(self, caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+    def may_see(self, caller: Caller, run: Owned) -> bool:
         return not self._private_runs or _owns(caller, run)
 
-    def can_receive(self, user_id: int, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+    def can_receive(self, user_id: int, run: Owned) -> bool:
         """Return whether a watcher may see a run or an experiment; without access, only an own one."""
         caller = Caller(user_id, self.is_admin(user_id))
         return self.may_see(caller, run) and (self._level(user_id) != "none" or _owns(caller, run))
@@ -219,10 +229,20 @@ class Permissions:
                 ErrorCode.FORBIDDEN, _("This run is private. Ask its owner or {contact}.", contact=self._contact)
             )
         if not self.can_run(command, caller, run):
-            role = RULES[command].role
-            owner = _owner(run)
-            contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
-            raise self._refusal(command, contact)
+            raise self._refusal_of(command, run)
+
+    def check_battery(self, command: str, caller: Caller, battery: BatteryRecord) -> None:
+        """Raise FORBIDDEN if the caller may not run this command on a battery."""
+        if not self.may_see(caller, battery):
+            message = _("This battery is private. Ask its owner or {contact}.", contact=self._contact)
+            raise AppError(ErrorCode.FORBIDDEN, message)
+        if RULES[command].role is Role.OWNER and not _owns(caller, battery):
+            raise self._refusal_of(command, battery)
+
+    def _refusal_of(self, command: str, owned: Owned) -> AppError:
+        owner, role = _owner(owned), RULES[command].role
+        contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
+        return self._refusal(command, contact)
 
     def _refusal(self, command: str, contact: str) -> AppError:
         message = _(
@@ -257,12 +277,12 @@ async def no_member(guild_id: int, user_id: int) -> bool:
     return False
 
 
-def _owns(caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+def _owns(caller: Caller, run: Owned) -> bool:
     return caller.is_admin or _owner(run) == caller.user_id
 
 
-def _owner(run: RunRecord | RunEntry | ExperimentRecord) -> int | None:
-    return owner_of(run) if isinstance(run, RunRecord) else run.user_id
+def _owner(run: Owned) -> int | None:
+    return owner_of(run) if isinstance(run, (RunRecord, BatteryRecord)) else run.user_id
 
 
 def _mention(user_id: int) -> str:

@@ -1,4 +1,4 @@
-"""Index of runs, tokenizers, corpora and experiments in memory, for lists and suggestions."""
+"""Index of runs, tokenizers, corpora, batteries and experiments in memory, for lists and suggestions."""
 
 import asyncio
 import gc
@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from trainer.contracts.base import RunState
+from trainer.contracts.batteries import BatteryRecord
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord
@@ -74,6 +75,7 @@ class RunIndex:
         """Sorted from new to old as of the last refresh, like `tokenizers`."""
         self.tokenizers: Sequence[TokenizerStatus] = ()
         self.corpora: Sequence[str] = ()
+        self.batteries: Sequence[str] = ()
         self.experiments: Sequence[str] = ()
         """Ids, newest first."""
         self._queue = queue
@@ -126,6 +128,7 @@ class RunIndex:
         self.runs = tuple(sorted(self._runs.values(), key=run_order, reverse=True))
         self._read_tokenizers()
         self.corpora = self._queue.corpora.names()
+        self.batteries = self._queue.batteries.stored.names()
         self.experiments = self._queue.experiments.stored.names()
 
     def _read_run(self, name: str) -> None:
@@ -233,8 +236,8 @@ def _entry(record: RunRecord) -> RunEntry:
     )
 
 
-def owner_of(record: RunRecord) -> int | None:
-    """Return the Discord user who owns a run, or the negative number of its API key; None for the command line."""
+def owner_of(record: RunRecord | BatteryRecord) -> int | None:
+    """Return the Discord user who owns a job, or the negative number of its API key; None for the command line."""
     return owner_number(record.owner) if isinstance(record.owner, str) else record.owner
 
 

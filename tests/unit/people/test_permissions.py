@@ -83,13 +83,15 @@ MAY = {
     **dict.fromkeys(("generate", "predict", "chat", "score", "eval"), USERS),
     **dict.fromkeys(("corpus list", "corpus show", "corpus add"), USERS),
     **dict.fromkeys(("tokenizer train", "tokenizer list", "tokenizer show"), USERS),
+    **dict.fromkeys(("battery start", "battery list", "battery show"), USERS),
+    "battery cancel": OWNERS,
     **dict.fromkeys(("experiment list", "experiment show", "experiment export"), USERS),
     **dict.fromkeys(("cancel", "resume", "logs", "export"), OWNERS),
     **dict.fromkeys(("score detail:per_char", "corpus build", "experiment start", "experiment cancel"), ADMINS),
     **dict.fromkeys(("mt-admin workers", "mt-admin access", "mt-admin delete", "mt-admin doctor"), ADMINS),
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
-LIMITED = {"generate", "predict", "chat", "score", "score detail:per_char", "eval"}
+LIMITED = {"generate", "predict", "chat", "score", "score detail:per_char", "eval", "battery start"}
 
 
 def test_table__names_every_command() -> None:

@@ -1,0 +1,185 @@
+"""`/mt battery start`, `list`, `show` and `cancel`: what runs know, by minimal pairs and test suites."""
+
+import asyncio
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import PurePosixPath
+
+import discord
+from discord import app_commands
+
+from bot.commands.exported_files import zipped_files
+from bot.commands.pages import unfiltered_list
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, run_names
+from bot.commands.started_jobs import watch_job
+from bot.messages.battery_card import REFRESH, batteries_page, battery_buttons, battery_card
+from bot.messages.text import GREEN, isolated, make_embed
+from bot.rest.attachments import attachment_name, read_attachment
+from bot.session.client import Bot
+from trainer.artifacts.batteries import BatteryDirectory
+from trainer.config.validation import decoded, parse
+from trainer.contracts.batteries import BatteryRecord, BatteryRequest, Measure
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
+from trainer.queue.run_index import matching
+
+_EXPORTED = {".csv", ".tex", ".html", ".json"}
+_PAGE, _TABLE, _LATEX = "report.html", "accuracy.csv", "table.tex"
+
+
+def _last_run(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    """Yield the typed runs with the last one completed."""
+    before, comma, last = typed.rpartition(",")
+    given = [name.strip() for name in before.split(",")]
+    for run in matching(last.strip(), fitting_runs(context, "score"), run_names):
+        if run.run_id not in given:
+            yield f"{before}{comma}{run.run_id}", f"{isolated(run.name)} · {described(run)} · {run.run_id}"
+
+
+def _batteries(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    for battery_id in matching(typed, context.bot.index.batteries, lambda name: (name,)):
+        yield battery_id, battery_id
+
+
+def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    from trainer.batteries.sources import battery_names  # slow: not at the start
+
+    for name in matching(typed, battery_names(context.bot.settings), lambda name: (name,)):
+        yield name, name
+
+
+_suggested = autocomplete(_batteries)
+
+
+@app_commands.command(name="start", description="Test what runs know by minimal pairs.")
+@app_commands.describe(
+    battery="Name, such as blimp or blimp:passive_1",
+    items="Your own items: .jsonl, .tsv, .csv, .json",
+    run="Run ids, with commas; default: your newest",
+    measure="Log-probability per …; default: sum",
+)
+@app_commands.autocomplete(run=autocomplete(_last_run), battery=autocomplete(_names))
+async def start_battery(
+    interaction: discord.Interaction[Bot],
+    battery: str | None = None,
+    items: discord.Attachment | None = None,
+    run: str = "",
+    measure: Measure = "sum",
+) -> None:
+    names = [name.strip() for name in run.split(",") if name.strip()]
+    await respond(interaction, "battery start", lambda context: _start(context, battery, items, names, measure))
+
+
+async def _start(
+    context: CommandContext, name: str | None, items: discord.Attachment | None, run_ids: list[str], measure: Measure
+) -> Answer:
+    if (name is None) == (items is None):
+        raise AppError(ErrorCode.INVALID_INPUT, _("Give either `battery` or `items`."))
+    named: list[str | None] = [*run_ids] or [None]
+    runs = [await find_run(context, "score", run_id) for run_id in named]
+    fields: dict[str, object] = {"runs": [run.record.run_id for run in runs], "measure": measure}
+    if items is not None:
+        text = decoded(await read_attachment(items, context.bot.settings, "items"), "`items`")
+        fields["files"] = [{"name": attachment_name(items.filename, items.title, "items"), "content": text}]
+    else:
+        fields["batteries"] = [name]
+    batteries = context.bot.queue.batteries
+    record, read = await batteries.resolve(parse(BatteryRequest, fields), user_id=context.caller.user_id)
+    status = await batteries.accept(record, read)
+    embed = battery_card(status)
+    if status.status != "completed":
+        notes = await watch_job(context, batteries.stored.get(status.battery_id), "battery show")
+        embed.description = "\n".join([embed.description or "", *notes])
+        return Answer(embed, view=battery_buttons(status))
+    return await _show(context, status.battery_id)
+
+
+@app_commands.command(name="list", description="List the batteries, newest first.")
+async def list_batteries(interaction: discord.Interaction[Bot]) -> None:
+    await respond(interaction, "battery list", lambda context: _list(context, 0))
+
+
+async def _list(context: CommandContext, number: int) -> Answer:
+    def may_see(record: BatteryRecord) -> bool:
+        return context.bot.permissions.may_see(context.caller, record)
+
+    statuses = await context.bot.queue.batteries.all(may_see)
+    page = _LIST.page_of(statuses, number)
+    return Answer(batteries_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
+
+
+@app_commands.command(name="show", description="Show a battery or its results.")
+@app_commands.describe(battery="Id of the battery")
+@app_commands.autocomplete(battery=_suggested)
+async def show_battery(interaction: discord.Interaction[Bot], battery: str) -> None:
+    await respond(interaction, "battery show", lambda context: _show(context, battery.strip()))
+
+
+async def _show(context: CommandContext, battery_id: str) -> Answer:
+    battery = await _find(context, "battery show", battery_id)
+    status = await context.bot.queue.batteries.status(battery_id, has_files=False)
+    summary = await asyncio.to_thread(battery.summary) if status.status == "completed" else None
+    return Answer(battery_card(status, summary), view=battery_buttons(status))
+
+
+@app_commands.command(name="cancel", description="Cancel a battery.")
+@app_commands.describe(battery="Id of the battery")
+@app_commands.autocomplete(battery=_suggested)
+async def cancel_battery(interaction: discord.Interaction[Bot], battery: str) -> None:
+    await respond(interaction, "battery cancel", lambda context: _cancel(context, battery.strip()))
+
+
+async def _cancel(context: CommandContext, battery_id: str) -> Answer:
+    await _find(context, "battery cancel", battery_id)
+    status = await context.bot.queue.batteries.cancel(battery_id)
+    return Answer(battery_card(status), view=battery_buttons(status))
+
+
+async def _find(context: CommandContext, command: str, battery_id: str) -> BatteryDirectory:
+    """Return a battery; raises FORBIDDEN if the caller may not run the command on it, and DATA_NOT_FOUND."""
+    battery = context.bot.queue.batteries.stored.get(battery_id)
+    context.bot.permissions.check_battery(command, context.caller, await asyncio.to_thread(battery.record))
+    return battery
+
+
+async def _all_files(context: CommandContext, battery_id: str) -> Answer:
+    """Return the tables and the page of the results as an archive."""
+    battery = await _find(context, "battery show", battery_id)
+    files = await asyncio.to_thread(battery.result_files)
+    names = [file.path for file in files if PurePosixPath(file.path).suffix in _EXPORTED]
+    return await zipped_files(battery.path, names, battery_id, _("Results of battery {name}", name=battery_id))
+
+
+async def _file(context: CommandContext, battery_id: str, name: str) -> Answer:
+    """Return one file of the results."""
+    battery = await _find(context, "battery show", battery_id)
+    await asyncio.to_thread(battery.result_files)  # refuses a battery without results
+    data = await asyncio.to_thread((battery.path / name).read_bytes)
+    embed = make_embed(GREEN, f"📄 {name}", [_("The results of the battery.")], battery_id)
+    return Answer(embed, [discord.File(BytesIO(data), f"{battery_id}-{name}")])
+
+
+_LIST = unfiltered_list("batteries", "battery list", _list)
+BATTERY_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    **_LIST.button_reactions,
+    "battery": ButtonAnswer(
+        "battery show", lambda context, press: _show(context, press.run_id), lambda press: press.detail == REFRESH
+    ),
+    "batpage": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _PAGE)),
+    "batcsv": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _TABLE)),
+    "battex": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _LATEX)),
+    "batall": ButtonAnswer("battery show", lambda context, press: _all_files(context, press.run_id)),
+    "batcancel": ButtonAnswer("battery cancel", lambda context, press: _cancel(context, press.run_id)),
+}
+BATTERY_FORMS = _LIST.form_reactions
+
+
+def battery_group(parent: app_commands.Group) -> app_commands.Group:
+    """Return `/mt battery` with its commands."""
+    group = app_commands.Group(name="battery", description="Batteries of minimal pairs.", parent=parent)
+    group.add_command(start_battery)
+    group.add_command(list_batteries)
+    group.add_command(show_battery)
+    group.add_command(cancel_battery)
+    return group

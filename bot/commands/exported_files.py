@@ -1,0 +1,34 @@
+"""Files of a job as an archive in an answer."""
+
+import asyncio
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import discord
+
+from bot.commands.responses import Answer
+from bot.messages.text import GREEN, byte_size, count, make_embed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.people.language import _
+
+_MAX_FILE_BYTES = 10 << 20  # Discord's limit
+
+
+async def zipped_files(folder: Path, names: Sequence[str], job_id: str, title: str) -> Answer:
+    """Return files of a job's folder as an archive; raises PAYLOAD_TOO_LARGE for one that Discord does not take."""
+    data = await asyncio.to_thread(_zipped, folder, names)
+    if len(data) > _MAX_FILE_BYTES:
+        message = _("The report is larger than Discord accepts. Use the buttons below the results for its tables.")
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+    lines = [f"{count(len(names), 'file')}, {byte_size(len(data))}. {_('`report.html` has all tables and figures.')}"]
+    return Answer(make_embed(GREEN, f"📦 {title}", lines, job_id), [discord.File(BytesIO(data), f"{job_id}.zip")])
+
+
+def _zipped(folder: Path, names: Sequence[str]) -> bytes:
+    data = BytesIO()
+    with ZipFile(data, "w", ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    return data.getvalue()

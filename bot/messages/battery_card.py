@@ -1,0 +1,138 @@
+"""The card of a battery: its progress, and in the end the accuracies with the controls; and the list of batteries."""
+
+from collections.abc import Iterator, Sequence
+
+import discord
+
+from bot.messages.answers import STATE_SIGNS
+from bot.messages.buttons import button, button_row
+from bot.messages.run_card import progress_bar
+from bot.messages.text import (
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    clamp,
+    code_block,
+    count,
+    make_embed,
+    plain,
+    relative_time,
+    without_links,
+)
+from trainer.contracts.batteries import BatteryStatus, BatterySummary, GroupResult, RunResult
+from trainer.people.language import _, numeral, plural
+from trainer.reports.battery_tables import accuracy_of, run_titles
+
+REFRESH = "again"
+_MAX_NAME, _MAX_TABLE, _MAX_ROWS, _MAX_RUNS, _MAX_CELL = 100, 2500, 25, 5, 28
+
+
+def battery_card(status: BatteryStatus, summary: BatterySummary | None = None) -> discord.Embed:
+    """Return the card of a battery in its current state; `summary` is that of a completed one."""
+    name, footer = plain(clamp(", ".join(status.batteries), _MAX_NAME)), status.battery_id
+    match status.status:
+        case "queued":
+            return make_embed(GREY, f"⏳ {_('Queued: battery {name}', name=name)}", [status.message], footer)
+        case "running":
+            return make_embed(BLURPLE, f"🔎 {_('Running: battery {name}', name=name)}", [_progress(status)], footer)
+        case "completed":
+            lines = [status.message] if summary is None else [*_results(summary)]
+            return make_embed(GREEN, f"🔎 {_('Completed: battery {name}', name=name)}", lines, footer)
+        case "failed":
+            lines = [without_links(status.message), _kept()]
+            return make_embed(RED, f"❌ {_('Failed: battery {name}', name=name)}", lines, footer)
+        case _:
+            lines = [_progress(status), _kept()]
+            return make_embed(GREY, f"⏹ {_('Cancelled: battery {name}', name=name)}", lines, footer)
+
+
+def battery_buttons(status: BatteryStatus) -> discord.ui.View:
+    """Return the buttons of a battery's message: the next commands in its state."""
+    return button_row(*_items(status))
+
+
+def batteries_page(batteries: Sequence[BatteryStatus], *, total: int, page: str) -> discord.Embed:
+    """Return a page of the list of batteries; `page` ends its title."""
+    lines = [_line(status) for status in batteries] or [_("No batteries yet. Start one with `/mt battery start`.")]
+    return make_embed(BLURPLE, f"🔎 {plural('{count} battery', '{count} batteries', total)}{page}", lines)
+
+
+def _items(status: BatteryStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
+    battery_id = status.battery_id
+    if status.status == "completed":
+        yield button("batpage", battery_id, _("Page"))
+        yield button("batcsv", battery_id, "CSV")
+        yield button("battex", battery_id, "LaTeX")
+        yield button("batall", battery_id, "ZIP")
+        return
+    yield button("battery", battery_id, _("Refresh"), detail=REFRESH)
+    if status.status in ("queued", "running"):
+        yield button("batcancel", battery_id, _("Cancel"), style=discord.ButtonStyle.danger)
+
+
+def _kept() -> str:
+    return _("Finished scores are stored. Starting the same battery again continues with them.")
+
+
+def _progress(status: BatteryStatus) -> str:
+    bar = progress_bar(100 * status.done / max(1, status.total))
+    return f"{bar} {_('**{done} of {total}** items', done=count(status.done), total=count(status.total))}"
+
+
+def _line(status: BatteryStatus) -> str:
+    names = plain(clamp(", ".join(status.batteries), _MAX_NAME))
+    created = relative_time(status.created_at.timestamp())
+    runs = count(len(status.runs), "run")
+    return f"{STATE_SIGNS[status.status]} `{status.battery_id}` · {names} · {runs} · {_(status.status)} · {created}"
+
+
+def _results(summary: BatterySummary) -> Iterator[str]:
+    yield code_block("\n".join(_table(summary)), _MAX_TABLE)
+    titles = run_titles(summary)
+    for result in summary.runs[:_MAX_RUNS]:
+        where = f"**{plain(titles[result.run.run_id])}** · " if len(summary.runs) > 1 else ""
+        yield from (f"{where}{line}" for line in _controls(result))
+
+
+def _table(summary: BatterySummary) -> list[str]:
+    """Return the accuracies: of one run with their intervals, or of several runs side by side."""
+    runs, titles = summary.runs[:_MAX_RUNS], run_titles(summary)
+    names = [_("accuracy"), _("95 % interval")] if len(runs) == 1 else [titles[one.run.run_id] for one in runs]
+    rows = [["", *(clamp(name, _MAX_CELL) for name in names)]]
+    shown = [place for place, group in enumerate(runs[0].groups) if group.level in ("battery", "paradigm")]
+    for place in shown[:_MAX_ROWS]:
+        group = runs[0].groups[place]
+        cells = [_cells(one.groups[place], summary) for one in runs]
+        numbers = cells[0] if len(runs) == 1 else [accuracy for accuracy, _interval in cells]
+        rows.append([clamp(group.name or group.battery, _MAX_CELL), *numbers])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines if len(shown) <= _MAX_ROWS else [*lines, "…"]
+
+
+def _cells(group: GroupResult, summary: BatterySummary) -> list[str]:
+    accuracy = accuracy_of(group, summary.measure)
+    if accuracy is None or accuracy.accuracy is None or accuracy.low is None or accuracy.high is None:
+        return ["–", "–"]
+    interval = f"{numeral(accuracy.low, '.0%')} … {numeral(accuracy.high, '.0%')}"
+    return [numeral(accuracy.accuracy, ".1%"), interval]
+
+
+def _controls(result: RunResult) -> Iterator[str]:
+    for control in result.controls:
+        if control.untrained.accuracy is not None:
+            share = numeral(control.untrained.accuracy, ".1%")
+            note = _("untrained {share}", share=share)
+            sign = "" if control.is_at_chance else f" ⚠ {_('not at chance')}"
+            yield f"{plain(control.battery)}: {note}{sign}"
+        if control.n_not_turned:
+            items = count(control.n_not_turned, "item")
+            yield f"{plain(control.battery)}: ⚠ {_('{items} did not turn over when exchanged', items=items)}"
+    for leak in result.leaks:
+        text = _(
+            "{whole} of the items stand in the training text, {ngrams} with eight words in a row",
+            whole=numeral(leak.whole, ".1%"),
+            ngrams=numeral(leak.ngrams, ".1%"),
+        )
+        yield f"{plain(leak.battery)}: {text}"

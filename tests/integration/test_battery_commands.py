@@ -1,0 +1,113 @@
+"""`/mt battery start`, `list`, `show` and `cancel` with the real bot."""
+
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZipFile
+
+from local_discord import Upload
+from local_discord.state import StoredMessage
+from local_discord.wire import text
+from tests.support.batteries import PAIRS
+from tests.support.bot import AMBER, components, place, read
+from tests.support.finished_runs import finished_run
+from tests.support.waiting import until
+from trainer.api import Model
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.batteries.results import summarize
+from trainer.batteries.scoring import portions, scores_of
+from trainer.reports.battery_tables import report_files
+
+ITEMS = Upload("pairs.csv", PAIRS.encode())
+
+
+def labels(message: StoredMessage) -> list[str]:
+    return [text(one["label"]) for one in components(message)]
+
+
+def complete(battery: BatteryDirectory, root: Path) -> None:
+    """Write the results as a worker would."""
+    record, items = battery.record(), battery.items()
+    for run in record.runs:
+        model = Model.load(root / "artifacts" / "models" / run.run_id)
+        for variant in ("trained", "untrained", "swapped"):
+            for portion, request in portions(variant, items, record.options, run.seed):
+                battery.add_scores(run.run_id, variant, scores_of(portion, model.ask(request)))
+    summary = summarize(battery, {})
+    scores = {run.run_id: battery.scores(run.run_id, "trained") for run in record.runs}
+    battery.write_result(summary, report_files(summary, items, scores), "0")
+
+
+async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, family).run_id for family in ("lstm", "gpt2")]
+    async with place(tmp_path) as here:
+        call = await here.discord.slash(here.bob, "mt battery start", {"items": ITEMS, "run": ", ".join(runs)})
+        started, message = await read(call), await call.reply()
+        assert "⏳ Queued: battery pairs" in started.text and "No worker is running" in started.text
+        assert labels(message) == ["Refresh", "Cancel"]
+        [battery] = BatteryStore(tmp_path / "artifacts").all()
+        battery_id, options = battery.battery_id, {"battery": battery.battery_id}
+        assert battery.record().user_id == here.bob.id
+        complete(battery, tmp_path)
+        shown = await here.discord.slash(here.bob, "mt battery show", options)
+        answer, message = await read(shown), await shown.reply()
+        assert "Completed: battery pairs" in answer.text and answer.is_ephemeral
+        assert runs[0] in answer.text and "order" in answer.text and "untrained" in answer.text
+        assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP"]
+        assert f"✅ `{battery_id}` · pairs · 2 runs · completed" in (await here.ask(here.bob, "battery list")).text
+        [suggested] = await here.suggested(here.bob, "battery show", "battery", "pai")
+        assert suggested.value == battery_id
+        pressed = await here.discord.click(here.bob, message, f"mt:batall:{battery_id}")
+        export = await pressed.reply()
+        await until(lambda: bool(export.attachments))
+        with ZipFile(BytesIO(here.discord.read(export.attachments[0]))) as archive:
+            assert {"report.html", "accuracy.csv", "table.tex", "result.json"} <= {*archive.namelist()}
+        for action, name in (("batpage", "report.html"), ("batcsv", "accuracy.csv"), ("battex", "table.tex")):
+            pressed = await here.discord.click(here.bob, message, f"mt:{action}:{battery_id}")
+            assert (await read(pressed)).is_ephemeral
+            [attachment] = (await pressed.reply()).attachments
+            assert here.discord.read(attachment) == (battery.path / name).read_bytes()
+        again = await here.ask(here.ana, "battery start", {"items": ITEMS, "run": ",".join(runs)})
+        assert "Completed" in again.text and "A card in" not in again.text
+
+
+async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_owner(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm").run_id
+    folder = tmp_path / "data" / "batteries"
+    folder.mkdir(parents=True)
+    (folder / "mine.csv").write_text(PAIRS, encoding="utf-8")
+    async with place(tmp_path) as here:
+        [named] = await here.suggested(here.bob, "battery start", "battery", "mine")
+        [first, *_] = await here.suggested(here.bob, "battery start", "run", "lst")
+        assert (named.value, first.value) == ("mine", run)
+        assert await here.suggested(here.bob, "battery start", "run", f"{run},lst") == []
+        message = await here.reply(here.bob, "battery start", {"battery": "mine", "measure": "char"})
+        await until(lambda: bool(message.components))
+        [battery] = BatteryStore(tmp_path / "artifacts").all()
+        await here.discord.click(here.bob, message, f"mt:battery:{battery.battery_id}:again")
+        await until(lambda: len(message.versions) > 2)
+        cancelling = await here.discord.click(here.bob, message, f"mt:batcancel:{battery.battery_id}")
+        assert "⏹ Cancelled: battery mine" in (await read(cancelling)).text and battery.cancel_requested()
+        again = await here.ask(here.ana, "battery start", {"battery": "mine", "run": run, "measure": "char"})
+        assert "⏳ Queued: battery mine" in again.text
+        not_hers = await here.ask(here.bob, "battery cancel", {"battery": battery.battery_id})
+        assert "is only for the run's owner and admins" in not_hers.text
+        complete(battery, tmp_path)
+        shown = (await here.ask(here.bob, "battery show", {"battery": battery.battery_id})).text
+        assert "95 % interval" in shown and " … " in shown
+
+
+async def test_start__refuses_and_stores_nothing(tmp_path: Path) -> None:
+    finished_run(tmp_path, "lstm")
+    mistakes: list[tuple[dict[str, str | int | Upload], str]] = [
+        ({}, "Give either `battery` or `items`."),
+        ({"battery": "blimp", "items": ITEMS}, "Give either `battery` or `items`."),
+        ({"items": Upload("pairs.txt", b"x")}, "`items` must be a file of items whose name ends in .jsonl"),
+        ({"items": Upload("pairs.csv", b"good,bad\na\n")}, "'pairs.csv': line 2 has 1 columns"),
+        ({"battery": "nothing"}, "There is no battery 'nothing'"),
+        ({"battery": "nothing", "run": "nope"}, "There is no run 'nope'"),
+    ]
+    async with place(tmp_path) as here:
+        for options, expected in mistakes:
+            answer = await here.ask(here.bob, "battery start", options)
+            assert expected in answer.text and answer.colour == AMBER
+    assert BatteryStore(tmp_path / "artifacts").all() == []

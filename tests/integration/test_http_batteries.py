@@ -1,0 +1,67 @@
+"""Batteries over HTTP: started, followed to the end, and their files downloaded."""
+
+from tests.support.batteries import PAIRS
+from tests.support.http import ADMIN, ANA, BOB, Site, lab_site
+from tests.support.lab import Lab
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.batteries import BatteryList, BatteryStatus, BatterySummary
+from trainer.contracts.http_answers import ArtifactFiles
+
+
+def body(run: RunDirectory, name: str = "pairs.csv") -> dict[str, object]:
+    return {"runs": [run.run_id], "files": [{"name": name, "content": PAIRS}]}
+
+
+async def test_battery__runs_to_its_results(here: Site, run: RunDirectory) -> None:
+    accepted = await here.post("/batteries", body(run), key=ANA)
+    address = accepted.headers["Location"]
+    done = accepted.record(BatteryStatus)
+    while done.status in ("queued", "running"):
+        done = (await here.get(f"{address}?wait=60", key=ANA)).record(BatteryStatus)
+    assert (accepted.status, done.status, done.error, done.done) == (202, "completed", None, 12)
+    listed = (await here.get("/batteries", key=BOB)).record(BatteryList).batteries
+    assert (done.battery_id, "completed", ()) in [(one.battery_id, one.status, one.files) for one in listed]
+    files = (await here.get(f"/artifacts{address}", key=ANA)).record(ArtifactFiles).files
+    assert files == done.files
+    result = await here.get(f"/artifacts{address}/download?path=result.json", key=ANA)
+    summary = result.record(BatterySummary)
+    assert summary == here.queue.batteries.stored.get(done.battery_id).summary()
+    assert summary.runs[0].groups[0].n_items == 4
+    again = await here.post("/batteries", body(run), key=ANA)
+    assert again.record(BatteryStatus) == done, "an equal request names the same job"
+    assert (await here.post(f"{address}/cancel", key=ANA)).outcome == (409, "CONFLICT")
+
+
+async def test_battery__is_cancelled_once_by_the_one_who_started_it(lab: Lab, here: Site, run: RunDirectory) -> None:
+    once = {"Idempotency-Key": "one-battery"}
+    async with lab.worker_busy(here.queue):
+        answers = [await here.post("/batteries", body(run, "once.csv"), key=ANA, headers=once) for _ in range(2)]
+        [battery_id] = {answer.record(BatteryStatus).battery_id for answer in answers}
+        path = f"/batteries/{battery_id}"
+        assert (await here.post("/batteries", body(run), key=ANA, headers=once)).outcome == (409, "CONFLICT")
+        assert (await here.post(f"{path}/cancel", key=BOB)).outcome == (403, "FORBIDDEN")
+    assert (await here.get(f"{path}?wait=60", key=ANA)).record(BatteryStatus).status == "completed"
+    assert (await here.post("/batteries/try-00000000/cancel", key=ANA)).outcome == (404, "DATA_NOT_FOUND")
+
+
+async def test_battery__that_cannot_be_scored_is_refused(here: Site, run: RunDirectory) -> None:
+    for fields, outcome in (
+        ({"runs": ["nothing"]}, (404, "RUN_NOT_FOUND")),
+        ({"files": [{"name": "a.csv", "content": "good,bad\na\n"}]}, (422, "INVALID_INPUT")),
+        ({"files": []}, (422, "INVALID_INPUT")),
+        ({"files": [], "batteries": ["nothing"]}, (404, "DATA_NOT_FOUND")),
+        ({"runs": [run.run_id] * 2}, (422, "INVALID_INPUT")),
+        ({"pll_within_word": True}, (422, "MODEL_INCOMPATIBLE")),
+    ):
+        assert (await here.post("/batteries", body(run) | fields, key=ANA)).outcome == outcome
+
+
+async def test_batteries__of_private_runs_are_seen_by_their_owners(lab: Lab, run: RunDirectory) -> None:
+    async with lab_site(lab, private_runs=True) as here:
+        assert (await here.post("/batteries", body(run), key=ANA)).outcome == (403, "FORBIDDEN")
+        status = (await here.post("/batteries?wait=60", body(run, "private.csv"), key=ADMIN)).record(BatteryStatus)
+        assert (await here.get(f"/batteries/{status.battery_id}", key=ANA)).outcome == (403, "FORBIDDEN")
+        assert (await here.get(f"/artifacts/batteries/{status.battery_id}", key=ANA)).outcome == (403, "FORBIDDEN")
+        hers = (await here.get("/batteries", key=ANA)).record(BatteryList).batteries
+        assert status.battery_id not in [one.battery_id for one in hers]
+        assert (await here.get(f"/batteries/{status.battery_id}", key=ADMIN)).status == 200

@@ -1,0 +1,66 @@
+"""The card of a battery: its states, its accuracies and its controls."""
+
+import pytest
+
+from bot.messages.battery_card import batteries_page, battery_card
+from tests.support.battery_results import ONE, SEVERAL
+from trainer.contracts.base import RunState, changed, now
+from trainer.contracts.batteries import BatteryStatus
+
+STATUS = BatteryStatus(
+    battery_id="ab-1",
+    status="queued",
+    message="Waiting for a worker.",
+    runs=("lstm-1",),
+    batteries=("a&b",),
+    done=5,
+    total=20,
+    created_at=now(),
+    elapsed_seconds=2.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "title", "said"),
+    [
+        ("queued", "⏳ Queued: battery a&b", "Waiting for a worker."),
+        ("running", "🔎 Running: battery a&b", "**5 of 20** items"),
+        ("completed", "🔎 Completed: battery a&b", "Waiting for a worker."),
+        ("failed", "❌ Failed: battery a&b", "Finished scores are stored."),
+        ("cancelled", "⏹ Cancelled: battery a&b", "**5 of 20** items"),
+    ],
+)
+def test_card__shows_the_state(state: RunState, title: str, said: str) -> None:
+    embed = battery_card(changed(STATUS, status=state))
+    assert embed.title == title and said in (embed.description or "")
+
+
+def test_completed_battery__has_accuracies_and_controls() -> None:
+    shown = battery_card(changed(STATUS, status="completed"), ONE).description or ""
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["a&b", "75.0%", "30%", "…", "95%"] in rows
+    assert ["empty", "–", "–"] in rows
+    assert "a&b: untrained 75.0%" in shown and "not at chance" not in shown
+    assert "20.0% of the items stand in the training text, 40.0% with eight words in a row" in shown
+
+
+def test_several_runs__stand_side_by_side_with_what_is_wrong() -> None:
+    shown = battery_card(changed(STATUS, status="completed"), SEVERAL).description or ""
+    assert ["x", "75.0%", "75.0%"] in [line.split() for line in shown.splitlines()]
+    assert "**second** · a&b: untrained 75.0% ⚠ not at chance" in shown
+    assert "**second** · a&b: ⚠ 2 items did not turn over when exchanged" in shown
+
+
+def test_long_battery__shows_its_first_paradigms() -> None:
+    [result] = ONE.runs
+    many = tuple(changed(result.groups[1], name=f"paradigm {n}") for n in range(60))
+    shown = battery_card(changed(STATUS, status="completed"), changed(ONE, runs=(changed(result, groups=many),)))
+    assert "paradigm 24 " in (shown.description or "") and "paradigm 25 " not in (shown.description or "")
+    assert "\n…\n" in (shown.description or "")
+
+
+def test_list__has_a_line_for_each_battery() -> None:
+    assert "No batteries yet" in (batteries_page([], total=0, page="").description or "")
+    page = batteries_page([STATUS, changed(STATUS, status="completed")], total=2, page=" · page 1 of 1")
+    assert page.title == "🔎 2 batteries · page 1 of 1"
+    assert "`ab-1` · a&b · 1 run · queued" in (page.description or "")
