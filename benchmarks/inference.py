@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inference_contestants import (
+    BATTERY_BATCHES,
     MASKED_SENTENCES,
     MINICONS_BATCHES,
     SCORED_SENTENCES,
@@ -55,7 +56,12 @@ def inference_rows(lab: Lab, is_quick: bool) -> list[Row]:
     gpt2 = _subject(lab, text, sizes | {"model_family": "gpt2", "tokenizer.method": "bpe"})
     bert = _subject(lab, text, sizes | {"model_family": "bert", "tokenizer.method": "wordpiece"})
     rounds = 2 if is_quick else 5
-    return _score_rows(gpt2, rounds) + _masked_rows(bert, rounds) + _window_rows(lstm, rounds)
+    return (
+        _score_rows(gpt2, rounds)
+        + _battery_rows(gpt2, rounds)
+        + _masked_rows(bert, rounds)
+        + _window_rows(lstm, rounds)
+    )
 
 
 def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
@@ -69,6 +75,13 @@ def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
         compared("GPT-2 scoring", turns, "our scores", best, 1.8, limit=limit, limited_by="the products alone"),
         _at_most("GPT-2 scoring: difference from minicons", difference.token_nats, "nats", _MAX_SCORE_NATS),
     ]
+
+
+def _battery_rows(gpt2: _Subject, rounds: int) -> list[Row]:
+    rivals = [f"minicons battery {batch}" for batch in BATTERY_BATCHES]
+    turns = _measured(gpt2, ["our battery", *rivals], rounds)
+    _, best = sorted((turns.median(name), name) for name in rivals)[-1]
+    return [compared("GPT-2 battery of minimal pairs", turns, "our battery", best, 1.8)]
 
 
 def _masked_rows(bert: _Subject, rounds: int) -> list[Row]:

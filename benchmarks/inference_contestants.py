@@ -5,9 +5,11 @@
 Ours have the environment of the worker's inference process, the others that of their user.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -16,6 +18,9 @@ from benchmarks.lab import demo_lines, sentences
 from benchmarks.reference_tools import load_scorer, row_of
 from benchmarks.turns import repeated, serve
 from trainer.api import Model
+from trainer.batteries.reading import TextFile, battery_of, read_battery
+from trainer.batteries.scoring import portions, scores_of
+from trainer.contracts.batteries import BatteryItem, BatteryOptions
 from trainer.contracts.inference import (
     DetailLevel,
     ScoreRequest,
@@ -27,6 +32,7 @@ from trainer.system.hardware import default_threads
 SCORED_SENTENCES, MASKED_SENTENCES, LINE_CHARACTERS = 1000, 200, 100_000
 WINDOW_TOKENS = 512
 MINICONS_BATCHES = (32, 128)
+MADE_UP_PAIRS, BATTERY_BATCHES = 2000, (32, 128, 512)
 
 
 def main(name: str, run_folder: str, exported_folder: str) -> None:
@@ -47,6 +53,44 @@ def minicons_scores(batch: int, run: Path, exported: Path) -> Callable[[], int]:
         for start in range(0, len(texts), batch):
             scorer.compute_stats(scorer.prepare_text(texts[start : start + batch], bos_token=True))
         return len(texts)
+
+    return score
+
+
+def battery_items() -> list[BatteryItem]:
+    """Return the items of the folder of `BATTERY`, or pairs of nine words, of which two are exchanged in the second."""
+    if "BATTERY" in os.environ:
+        return [*read_battery(Path(os.environ["BATTERY"]), BatteryOptions()).items]
+    rows = ["good\tbad"]
+    for sentence in sentences(MADE_UP_PAIRS):
+        words = (sentence.split() * 2)[:9]
+        rows.append(f"{' '.join(words)}\t{' '.join([*words[:4], *words[5:3:-1], *words[6:]])}")
+    return [*battery_of("pairs", [TextFile("pairs.tsv", "\n".join(rows).encode())], BatteryOptions()).items]
+
+
+def our_battery(run: Path, _: Path) -> Callable[[], int]:
+    """Score the sequences of a portion of items, as a worker does."""
+    loaded, options = Model.load(run), BatteryOptions()
+    work = cycle([*portions("trained", battery_items(), options, 0)])
+
+    def score() -> int:
+        portion, request = next(work)
+        scores_of(portion, loaded.ask(request))
+        return len(request.sequences)
+
+    return score
+
+
+def minicons_battery(batch: int, run: Path, exported: Path) -> Callable[[], int]:
+    """Score a batch of the same sequences."""
+    scorer = load_scorer("IncrementalLMScorer", exported)
+    texts = [sequence.text for item in battery_items() for sequence in item.sequences]
+    work = cycle([texts[start : start + batch] for start in range(0, len(texts), batch)])
+
+    def score() -> int:
+        chosen = next(work)
+        scorer.compute_stats(scorer.prepare_text(chosen, bos_token=True))
+        return len(chosen)
 
     return score
 
@@ -104,6 +148,8 @@ def _endless(rows: list[list[int]]) -> Iterator[list[int]]:
 CONTESTANTS: dict[str, Callable[[Path, Path], Callable[[], int]]] = {
     "our scores": partial(our_scores, SCORED_SENTENCES),
     **{f"minicons {batch}": partial(minicons_scores, batch) for batch in MINICONS_BATCHES},
+    "our battery": our_battery,
+    **{f"minicons battery {batch}": partial(minicons_battery, batch) for batch in BATTERY_BATCHES},
     "our masked scores": partial(our_scores, MASKED_SENTENCES),
     "masked loop": loop_masked_scores,
     "stateful": partial(our_line, None),
