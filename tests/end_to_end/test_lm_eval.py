@@ -16,7 +16,13 @@ from tests.support.families import POSITIONS
 from tests.support.finished_runs import LINES, finished_run
 from tests.support.http import ADMIN, Site, lab_site
 from tests.support.lab import Lab
+from trainer.api import Model
+from trainer.artifacts.runs import RunDirectory
+from trainer.batteries.outcomes import outcomes_of
+from trainer.batteries.reading import read_battery
+from trainer.contracts.batteries import BatteryOptions
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.sequences import SequencesRequest
 from trainer.export.folders import export_folder
 from trainer.inference.model_files import load_run
 
@@ -35,6 +41,13 @@ TASKS: dict[str, dict[str, object]] = {
     },
 }
 METRICS = {"pairs": "perplexity", "choices": "acc", "lines": "bits_per_byte", "answers": "exact_match"}
+MINIMAL_PAIRS = [
+    *((" ".join(words), " ".join(words[::-1])) for words in (line.split()[:4] for line in LINES)),
+    ("he did", "he did his very best"),
+    ("the sun was shining", "the sun was"),
+    ("best", "Жest"),
+]
+"""Sentences, of which the second is the wrong one, of equal and of other lengths."""
 
 
 class Report(BaseModel):
@@ -44,10 +57,12 @@ class Report(BaseModel):
 
 
 class Item(BaseModel):
-    """A line of a file of samples: the answers of the model to the requests of an item."""
+    """A line of a file of samples: the answers of the model to the requests of an item, and how they are judged."""
 
     doc_id: int
     resps: list[list[str | list[str]]]
+    acc: float | None = None
+    acc_norm: float | None = None
 
 
 def write_tasks(folder: Path) -> None:
@@ -60,17 +75,50 @@ def write_tasks(folder: Path) -> None:
         "doc_to_text": "{{context}}",
         "target_delimiter": "",
     }
+    pairs = [{"sentence_good": good, "sentence_bad": bad, "UID": "made_up"} for good, bad in MINIMAL_PAIRS]
+    (folder / "pairs.jsonl").write_bytes(b"\n".join([to_json(row) for row in pairs]))
+    blimp: dict[str, object] = {  # as lm-evaluation-harness has the tasks of BLiMP and MultiBLiMP
+        **common,
+        "task": "mt_blimp",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "pairs.jsonl")}},
+        "output_type": "multiple_choice",
+        "doc_to_text": "",
+        "doc_to_target": 0,
+        "doc_to_choice": "{{[sentence_good, sentence_bad]}}",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    }
+    (folder / "mt_blimp.yaml").write_bytes(to_json(blimp))
     for name, fields in TASKS.items():
         task: dict[str, object] = {"task": name, **common, "metric_list": [{"metric": METRICS[name]}], **fields}
         (folder / f"{name}.yaml").write_bytes(to_json(task))  # JSON is YAML, too
 
 
-def answers_in(report: Path, task: str) -> list[list[str]]:
-    """The answers of a task: for each item those to its requests, a log likelihood or a text."""
+def items_in(report: Path, task: str) -> list[Item]:
     [file] = report.rglob(f"samples_{task}_*.jsonl")
     items = [Item.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
     items.sort(key=lambda item: item.doc_id)
+    return items
+
+
+def answers_in(report: Path, task: str) -> list[list[str]]:
+    """The answers of a task: for each item those to its requests, a log likelihood or a text."""
+    items = items_in(report, task)
     return [[answer if isinstance(answer, str) else answer[0] for [answer] in item.resps] for item in items]
+
+
+def check_battery(run: RunDirectory, report: Path, pairs: Path) -> None:
+    """Compare the scores and the outcomes of a battery with those of lm-evaluation-harness, item by item."""
+    model = Model.load(run.path)
+    items = read_battery(pairs, BatteryOptions()).items
+    answer = model.ask(SequencesRequest(sequences=tuple(one for item in items for one in item.sequences)))
+    scores = iter(answer.scores or ())
+    for item, judged, answers in zip(items, items_in(report, "mt_blimp"), answers_in(report, "mt_blimp"), strict=True):
+        both = [next(scores) for _ in item.sequences]
+        assert [-score.nats for score in both] == pytest.approx(list(map(float, answers)), abs=1e-5)
+        found = outcomes_of(item, both)
+        assert (found["sum"], found["char"]) == tuple(
+            "right" if one else "wrong" for one in (judged.acc, judged.acc_norm)
+        )
 
 
 async def nats_of(site: Site, run_id: str, context: str, end: str) -> float:
@@ -102,7 +150,7 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
         words = {
             "--model": "local-completions",
             "--model_args": f"{model},tokenizer={tmp_path / 'exported'},trust_remote_code=True",
-            "--tasks": ",".join(["mt_documents", *TASKS]),
+            "--tasks": ",".join(["mt_documents", "mt_blimp", *TASKS]),
             "--include_path": str(tmp_path / "tasks"),
             "--metadata": to_json(metadata).decode(),
             "--batch_size": "4",
@@ -122,6 +170,7 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
             for (context, end), answers in zip(ITEMS, answers_in(report, task), strict=True):
                 expected = [await nats_of(site, run.run_id, context, other or end) for other in ends]
                 assert list(map(float, answers)) == pytest.approx(expected, abs=1e-5), (task, context, end)
+        check_battery(run, report, tmp_path / "tasks" / "pairs.jsonl")
         for (context, end), [answer] in zip(ITEMS, answers_in(report, "lines"), strict=True):
             assert float(answer) == pytest.approx(await nats_of(site, run.run_id, "", context + end), abs=1e-5)
         for (context, _), [answer] in zip(ITEMS, answers_in(report, "answers"), strict=True):
