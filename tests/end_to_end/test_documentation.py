@@ -1,7 +1,6 @@
 """README.md and the pages of docs: commands run, examples are valid, and tables are complete."""
 
 import asyncio
-import json
 import re
 import shlex
 import subprocess
@@ -13,14 +12,14 @@ import pytest
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
-from tests.support import ROOT, environment_in, settings_in
+from tests.support import ROOT, environment_in, settings_in, some_text
 from tests.support.api_process import api_process
 from tests.support.inference import RUN, finished_run
 from tests.support.pages import find, is_printed
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.shell import lab_shell_fixture
-from tests.support.suites import SUITE
 from tests.support.tiny_models import tokenizer_of
+from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.config import experiment_blocks as blocks
 from trainer.config.experiment_file import read_experiment, read_yaml
@@ -94,6 +93,21 @@ def test_experiment_page__its_commands_lead_to_a_report(shell: Shell) -> None:
     assert (shell.folder / "report" / "report.html").exists()
 
 
+def test_batteries_page__leads_from_a_corpus_to_the_table(lab_shell: Shell) -> None:
+    lab_shell.write("text.txt", some_text(200))
+    lab_shell.write("pairs.csv", page("batteries").split("```csv\n")[1].split("```")[0])
+    ids: dict[str, str] = {}
+    for _, *words in commands("batteries"):
+        out = lab_shell.type(*(ids.get(word, word) for word in words))
+        if words[0] == "train":
+            ids[f"RUN{len(ids) + 1}"] = lab_shell.runs.all()[0].run_id
+        elif words[1] == "run":
+            [ids["ID"], *_] = BatteryStore(lab_shell.artifacts).names()
+            assert all(name in out for name in ("agreement", "order", "mean over paradigms", "p (Holm)"))
+    assert "All numbers are those of result.json." in lab_shell.err
+    assert (lab_shell.folder / "results" / "report.html").exists()
+
+
 @pytest.mark.slow
 def test_generating_page__its_commands_run(lab_shell: Shell) -> None:
     (_, *training), *asking = commands("generating")
@@ -121,12 +135,10 @@ SCORING = find(r"^mt (.*)$", page("scoring"))
 
 @pytest.mark.parametrize("command", SCORING)
 def test_scoring_page__its_command_runs_as_it_stands(command: str, lab_shell: Shell) -> None:
-    assert len(SCORING) == 9
+    assert len(SCORING) == 7
     if not (lab_shell.artifacts / "models" / RUN).exists():
         finished_run(lab_shell.root)
     lab_shell.write("text.txt", "the sun was\n\nshining on\u0416\r\n")
-    lab_shell.write("pairs.tsv", "the sun\tsun the\n")
-    lab_shell.write("suite.json", json.dumps(SUITE))
     lab_shell.type(*shlex.split(command.replace("RUN", RUN)))
     assert lab_shell.err == ""
     for name in find(r"(?:--out|--heatmap) (\S+)", command):
