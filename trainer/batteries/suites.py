@@ -11,6 +11,11 @@ from trainer.contracts.batteries import BatteryItem, Suite
 from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.sequences import MAX_PARTS, SequenceParts
 
+MAX_SEQUENCES = 100
+"""Conditions or choices of an item, so that the largest one fits into a request."""
+MAX_CHARACTERS = 10_000
+"""Characters of a sequence."""
+
 
 class Items(NamedTuple):
     """The items of a file, and the suites of its paradigms."""
@@ -82,6 +87,8 @@ def item_of(
     name: str, paradigm: str, battery: str, conditions: Sequence[tuple[str, Sequence[tuple[int, str]]]]
 ) -> BatteryItem:
     """Return an item of conditions by name, each with the number and the text of its regions in their order."""
+    if not 0 < len(conditions) <= MAX_SEQUENCES:
+        raise AppError(ErrorCode.INVALID_INPUT, f"Item {name} must have 1 to {MAX_SEQUENCES} conditions.")
     sequences = [_joined(f"Item {name}, condition '{named}'", [text for _, text in of]) for named, of in conditions]
     return BatteryItem(
         battery=battery,
@@ -99,8 +106,9 @@ def _joined(where: str, texts: Sequence[str]) -> SequenceParts:
     for text in texts:
         content = text.lstrip()
         parts.append(f" {content}" if content and any(parts) else content)
-    if "\n" in "".join(parts) or not "".join(parts).strip() or len(parts) > MAX_PARTS:
-        problem = f"a sentence is one line of text in at most {MAX_PARTS:,} regions"
+    text = "".join(parts)
+    if "\n" in text or not text.strip() or len(parts) > MAX_PARTS or len(text) > MAX_CHARACTERS:
+        problem = f"a sentence is one line of at most {MAX_CHARACTERS:,} characters in at most {MAX_PARTS:,} regions"
         raise AppError(ErrorCode.INVALID_INPUT, f"{where}: {problem}.")
     return SequenceParts(parts=tuple(parts))
 

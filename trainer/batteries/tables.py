@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from trainer.batteries.formulas import read_formula
-from trainer.batteries.suites import Items, check_items, item_of
+from trainer.batteries.suites import MAX_CHARACTERS, MAX_SEQUENCES, Items, check_items, item_of
 from trainer.config.validation import did_you_mean, safe_name
 from trainer.contracts.base import narrowed
 from trainer.contracts.batteries import BatteryItem, BatteryOptions, Suite
@@ -43,8 +43,6 @@ _OWN_COLUMNS = (
 )
 _MAX_TABS = 2
 """Tabs in a line of a table without names of columns."""
-_MAX_CHARACTERS = 100_000
-_MAX_CHOICES = 100
 
 Row = tuple[int, Mapping[str, object]]
 """The number of a line, and its values by column."""
@@ -192,15 +190,14 @@ def _choices(good: str, bad: Sequence[str]) -> _Read:
 
 
 def _answers(file: _File, number: int, values: Mapping[str, object]) -> Iterator[BatteryItem]:
-    texts = _list(values["choices"])
-    answer = values["answer"]
-    if not 2 <= len(texts) <= _MAX_CHOICES:
-        raise _refusal(number, f"must have a list of 2 to {_MAX_CHOICES} texts in `choices`")
-    if type(answer) is not int or not 0 <= answer < len(texts):
+    texts, answer = _list(values.get("choices")), values.get("answer")
+    if not 2 <= len(texts) <= MAX_SEQUENCES or not all(isinstance(text, str) for text in texts):
+        raise _refusal(number, f"must have a list of 2 to {MAX_SEQUENCES} texts in `choices`")
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
         raise _refusal(number, "must have in `answer` the place of the right choice, counted from 0")
     context = _text(number, values, "context")
-    ordered = [texts[answer], *texts[:answer], *texts[answer + 1 :]]
-    yield file.item(number, values, [_sequence(number, context, str(text).strip()) for text in ordered])
+    ordered = [f"{texts[answer]}", *map(str, texts[:answer]), *map(str, texts[answer + 1 :])]
+    yield file.item(number, values, [_sequence(number, context, _unicode(number, text)) for text in ordered])
 
 
 def _list(value: object) -> list[object]:
@@ -255,8 +252,8 @@ def _sequence(number: int, context: str, text: str) -> SequenceParts:
         raise _refusal(number, "is no pair: one of its sentences is missing")
     if "\n" in f"{context}{text}":
         raise _refusal(number, "is no pair: a sentence is one line")
-    if len(context) + len(text) > _MAX_CHARACTERS:
-        raise _refusal(number, f"has a sentence of more than {_MAX_CHARACTERS:,} characters")
+    if len(context) + len(text) > MAX_CHARACTERS:
+        raise _refusal(number, f"has a sentence of more than {MAX_CHARACTERS:,} characters")
     return SequenceParts(context=context, parts=(f" {text}" if context else text,))
 
 
@@ -269,7 +266,16 @@ def _text(number: int, values: Mapping[str, object], name: str) -> str:
     value = values.get(name, "")
     if value is not None and not isinstance(value, (str, int)):
         raise _refusal(number, f"must have a text in `{name}`")
-    return "" if value is None else str(value).strip()
+    return "" if value is None else _unicode(number, str(value))
+
+
+def _unicode(number: int, text: str) -> str:
+    """Return a text without white space at both ends; refuses half of a pair of UTF-16, which JSON can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _refusal(number, "has a character that is no Unicode") from None
+    return text.strip()
 
 
 def _refusal(number: int, problem: str) -> AppError:

@@ -39,7 +39,7 @@ def test_regions__are_joined_as_by_syntax_gym(tmp_path: Path) -> None:
         (
             '"content": "was"',
             '"content": "was\\nis"',
-            "Item suite:1, condition 'good': a sentence is one line of text in at most 1,000",
+            "Item suite:1, condition 'good': a sentence is one line of at most 10,000 characters in at most 1,000",
         ),
         ('"content": "was"}', f'"content": "was"}}{MANY_REGIONS}', "Item suite:1, condition 'good': a sentence is one"),
         ('"condition_name": "bad"', '"condition_name": "good"', "it has two conditions 'good' in item suite:1."),
@@ -48,6 +48,7 @@ def test_regions__are_joined_as_by_syntax_gym(tmp_path: Path) -> None:
         ("(2;%bad%)", "(2;%worse%)", "it has no condition 'worse' in item suite:1, which a formula names"),
         ("(2;%bad%)", "(4;%bad%)", "it has no region 4 of condition 'bad' in item suite:1, which a formula names"),
         ("(2;%bad%)", "(2;%bad%", "cannot be read"),
+        ('"conditions": [', '"conditions": [], "others": [', "Item suite:1 must have 1 to 100 conditions."),
     ],
 )
 def test_wrong_suite__is_refused_in_one_sentence(old: str, new: str, problem: str, tmp_path: Path) -> None:
