@@ -34,7 +34,7 @@ def complete(battery: BatteryDirectory, root: Path) -> None:
                 battery.add_scores(run.run_id, variant, scores_of(portion, model.ask(request)))
     summary = summarize(battery, {})
     scores = {run.run_id: battery.scores(run.run_id, "trained") for run in record.runs}
-    battery.write_result(summary, report_files(summary, items, scores), "0")
+    battery.write_result(summary, report_files(summary, items, scores, {}), "0")
 
 
 async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:

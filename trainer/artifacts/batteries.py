@@ -1,7 +1,7 @@
 """Results of batteries on disk, one folder each: the items, the scores of each run, and in the end the summary."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trainer.artifacts.job_folder import JobFolder, JobStore
@@ -84,10 +84,10 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
     def write_progress(self, progress: BatteryProgress) -> None:
         write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
 
-    def write_result(self, summary: BatterySummary, files: dict[str, str], program_version: str) -> None:
+    def write_result(self, summary: BatterySummary, files: Mapping[str, str | bytes], program_version: str) -> None:
         """Write the tables of a report by name, the manifest with the hashes of all files, then the summary."""
         for name, content in files.items():
-            write_atomically(self.path / name, content.encode(), self.disk)
+            write_atomically(self.path / name, content.encode() if isinstance(content, str) else content, self.disk)
         record = self.record()
         manifest = BatteryManifest(
             battery_id=self.battery_id,

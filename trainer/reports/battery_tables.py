@@ -1,5 +1,6 @@
 """Tables of the results of batteries: the accuracies for people, and all rows as CSV, LaTeX and a page."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
@@ -18,7 +19,7 @@ from trainer.contracts.batteries import (
     SeedBand,
 )
 from trainer.contracts.wording import counted
-from trainer.reports.experiment_html import PAGE, cell_style, section, table_of
+from trainer.reports.experiment_html import PAGE, cell_style, figure_html, section, table_of
 from trainer.reports.experiment_tables import HeatScale, csv_cell, csv_text, latex_row, latex_text, values_of
 from trainer.reports.score_table import csv_lines
 
@@ -29,6 +30,7 @@ MEASURE_WORDS: Mapping[Measure, str] = {
     "byte": "log-probability per byte",
 }
 _SCALE = HeatScale(0.0, 1.0)
+_SHARE = re.compile(r"\d+\.\d%")
 _MISSING = "–"
 Rows = list[list[str]]
 
@@ -176,14 +178,18 @@ def seed_rows(summary: BatterySummary) -> Rows:
 
 
 def report_files(
-    summary: BatterySummary, items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScores]]
-) -> dict[str, str]:
-    """Return the files of a report by name, given the items and their scores by run."""
-    files = {
+    summary: BatterySummary,
+    items: Sequence[BatteryItem],
+    scores: Mapping[str, Sequence[ItemScores]],
+    images: Mapping[str, bytes],
+) -> dict[str, str | bytes]:
+    """Return the files of a report by name, given the items, their scores by run, and pictures by their titles."""
+    files: dict[str, str | bytes] = {
         "accuracy.csv": _csv(_ACCURACY_COLUMNS, _accuracies(summary)),
         "items.csv": _csv(_ITEM_COLUMNS, _items(items, scores)),
         "table.tex": latex_table(summary),
-        "report.html": html_page(summary),
+        "report.html": html_page(summary, images),
+        **{f"regions-{number}.png": image for number, image in enumerate(images.values(), 1)},
     }
     if summary.comparisons:
         files["comparisons.csv"] = csv_text(Comparison, summary.comparisons)
@@ -279,8 +285,8 @@ def latex_table(summary: BatterySummary) -> str:
     )
 
 
-def html_page(summary: BatterySummary) -> str:
-    """Return the results as one page without outside assets."""
+def html_page(summary: BatterySummary, images: Mapping[str, bytes]) -> str:
+    """Return the results as one page without outside assets, with pictures of regions by their titles."""
     title = ", ".join(battery.name for battery in summary.batteries)
     header, *rows = accuracy_rows(summary)
     sources = [
@@ -298,6 +304,7 @@ def html_page(summary: BatterySummary) -> str:
             names, *cells = effect_rows(summary, result)
             text = "Shares of items for which a formula holds; mean surprisals and differences in nats."
             parts.append(section(f"Regions: {run_titles(summary)[result.run.run_id]}", table_of(names, cells, text)))
+    parts += [figure_html(image, f"Mean surprisal by region, {name}.") for name, image in images.items()]
     if summary.comparisons:
         names, *cells = comparison_rows(summary)
         text = "Accuracy of the first run less that of the second: paired bootstrap, and the exact test of McNemar."
@@ -319,7 +326,6 @@ def _heat_map(header: Sequence[str], rows: Rows, caption: str) -> str:
 
 
 def _heat_cell(cell: str) -> str:
-    number = cell.removesuffix("%")
-    if number == cell or " " in cell:
+    if not _SHARE.fullmatch(cell):
         return f"<td>{escape(cell)}</td>"
-    return f'<td style="{cell_style(_SCALE, float(number) / 100)}">{escape(cell)}</td>'
+    return f'<td style="{cell_style(_SCALE, float(cell[:-1]) / 100)}">{escape(cell)}</td>'

@@ -28,7 +28,7 @@ from trainer.reports.experiment_tables import (
 )
 
 _DOTS_PER_INCH = 200
-_BACKGROUND, _TEXT, _QUIET, _GRID = "#ffffff", "#1b1f26", "#525b6a", "#d9dee6"
+BACKGROUND, TEXT, QUIET, GRID = "#ffffff", "#1b1f26", "#525b6a", "#d9dee6"
 _OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f26")
 """Colour-blind safe on white; the yellow of the set is left out."""
 _MARKERS = "osD^vPX"
@@ -37,7 +37,7 @@ _CELL, _SMALL_CELL = (0.68, 0.52, 10.0), (0.46, 0.36, 7.5)
 """Width and height of a heat map's cell in inches, and its font size; small with many languages."""
 _MIN_WIDTH, _MIN_HEIGHT = 3.4, 2.8
 """Size of the smallest heat map in inches: the labels of its axes need the room."""
-_LABEL_SIZE, _TICK_SIZE, _NOTE_SIZE = 9.5, 9.0, 8.0
+LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9.5, 9.0, 8.0
 _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
 
@@ -50,22 +50,22 @@ def heat_map_figure(result: ExperimentResult) -> Figure:
     figure = _figure(result, 2.1 + max(_MIN_WIDTH, width), 1.2 + max(_MIN_HEIGHT, height))
     axes = figure.add_subplot()
     values = [[rows[a, b].excess_cross_entropy if (a, b) in rows else nan for b in languages] for a in languages]
-    heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=_BACKGROUND, linewidth=1.2)
+    heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=BACKGROUND, linewidth=1.2)
     _write_values(axes, result, scale, font_size)
-    figure.supxlabel(spread_note(result), color=_QUIET, fontsize=_NOTE_SIZE)
+    figure.supxlabel(spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
     for number in range(len(languages)):
         outline = (number + 0.04, number + 0.05), 0.92, 0.9
-        axes.add_patch(Rectangle(*outline, fill=False, edgecolor=_TEXT, linewidth=1.6))
+        axes.add_patch(Rectangle(*outline, fill=False, edgecolor=TEXT, linewidth=1.6))
     axes.set_ylim(len(languages), 0)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     centres = [number + 0.5 for number in range(len(languages))]
     axes.set_xticks(centres, languages)
     axes.set_yticks(centres, languages)
-    _label(axes, "language of the text", "listener: language of the model")
+    label_axes(axes, "language of the text", "listener: language of the model")
     bar = figure.colorbar(heat, ax=axes, aspect=28, pad=0.02)
-    bar.set_label("excess cross-entropy (nats per character)", color=_TEXT, fontsize=_LABEL_SIZE)
-    bar.ax.tick_params(colors=_TEXT, labelsize=_TICK_SIZE)
+    bar.set_label("excess cross-entropy (nats per character)", color=TEXT, fontsize=LABEL_SIZE)
+    bar.ax.tick_params(colors=TEXT, labelsize=TICK_SIZE)
     bar.outline.set_visible(False)
     return figure
 
@@ -80,7 +80,7 @@ def tree_figure(result: ExperimentResult) -> Figure:
     for join in joins:
         (first, first_height), (second, second_height) = places[frozenset(join.left)], places[frozenset(join.right)]
         x = [first_height, join.height, join.height, second_height]
-        axes.plot(x, [first, first, second, second], color=_TEXT, linewidth=1.6, solid_joinstyle="miter")
+        axes.plot(x, [first, first, second, second], color=TEXT, linewidth=1.6, solid_joinstyle="miter")
         axes.annotate(
             f"{join.height:z.2f}",
             (join.height, (first + second) / 2),
@@ -88,17 +88,17 @@ def tree_figure(result: ExperimentResult) -> Figure:
             textcoords="offset points",
             ha="right",
             va="center",
-            color=_QUIET,
-            fontsize=_TICK_SIZE,
+            color=QUIET,
+            fontsize=TICK_SIZE,
         )
         places[frozenset(join.left + join.right)] = (first + second) / 2, join.height
     heights = [0.0, *(join.height for join in joins)]
     axes.set_xlim(min(heights), max(heights) + 0.1 * (max(heights) - min(heights)))
     axes.set_ylim(len(leaves) - 0.5, -0.5)
     axes.set_yticks(range(len(leaves)), [_leaf_title(result, leaf) for leaf in leaves])
-    axes.grid(visible=True, axis="x", color=_GRID, linewidth=0.7)
+    axes.grid(visible=True, axis="x", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
-    _label(axes, "mean symmetric distance at which clusters join (nats per character)", "")
+    label_axes(axes, "mean symmetric distance at which clusters join (nats per character)", "")
     return figure
 
 
@@ -121,14 +121,14 @@ def curves_figure(result: ExperimentResult) -> Figure:
     _draw_dots(areas, result, [(row, row.auc) for row in result.curves], models)
     losses.set_yticks(range(len(result.languages)), result.languages)
     losses.set_ylim(len(result.languages) - 0.5, -0.5)
-    _label(losses, "best validation loss (nats per token)", "language of the model")
+    label_axes(losses, "best validation loss (nats per token)", "language of the model")
     areas.tick_params(labelleft=False)
-    _label(areas, "area under the training loss (nats · steps)", "")
+    label_axes(areas, "area under the training loss (nats · steps)", "")
     handles = [
-        Line2D([], [], color=_colour(number), marker=_marker(number), linestyle="", label=model)
+        Line2D([], [], color=colour(number), marker=marker(number), linestyle="", label=model)
         for number, model in enumerate(models)
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=_TICK_SIZE)
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=TICK_SIZE)
     return figure
 
 
@@ -145,8 +145,8 @@ def figure_bytes(figure: Figure, file_format: Literal["png", "pdf"]) -> bytes:
 
 def _figure(result: ExperimentResult, width: float, height: float) -> Figure:
     """Return an empty figure; below its axes it says what intervals cover."""
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
-    figure.supxlabel(seeds_note(result), color=_QUIET, fontsize=_NOTE_SIZE)
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor=BACKGROUND, layout="constrained")
+    figure.supxlabel(seeds_note(result), color=QUIET, fontsize=NOTE_SIZE)
     return figure
 
 
@@ -184,25 +184,27 @@ def _draw_dots(
         number = models.index(model)
         y = places[language] + (number - (len(models) - 1) / 2) * 0.7 / len(models)
         ys = [y] * len(of_seeds)
-        axes.plot(of_seeds, ys, color=_colour(number), marker=_marker(number), linestyle="", markersize=4.5, alpha=0.8)
+        axes.plot(of_seeds, ys, color=colour(number), marker=marker(number), linestyle="", markersize=4.5, alpha=0.8)
         if len(of_seeds) > 1:
             mean = sum(of_seeds) / len(of_seeds)
-            axes.plot([mean], [y], color=_TEXT, marker="|", markersize=9, markeredgewidth=1.4)
-    axes.grid(visible=True, color=_GRID, linewidth=0.7)
+            axes.plot([mean], [y], color=TEXT, marker="|", markersize=9, markeredgewidth=1.4)
+    axes.grid(visible=True, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
 
 
-def _colour(number: int) -> str:
+def colour(number: int) -> str:
+    """Return the colour of a line by its number."""
     return _OKABE_ITO[number % len(_OKABE_ITO)]
 
 
-def _marker(number: int) -> str:
+def marker(number: int) -> str:
     """Return a model's marker; models of the same colour have different ones."""
     return _MARKERS[(number + number // len(_OKABE_ITO)) % len(_MARKERS)]
 
 
-def _label(axes: Axes, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=_TEXT, fontsize=_LABEL_SIZE, labelpad=6)
-    axes.set_ylabel(y_label, color=_TEXT, fontsize=_LABEL_SIZE, labelpad=6)
-    axes.tick_params(colors=_TEXT, length=0, labelsize=_TICK_SIZE)
+def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Label axes without a frame."""
+    axes.set_xlabel(x_label, color=TEXT, fontsize=LABEL_SIZE, labelpad=6)
+    axes.set_ylabel(y_label, color=TEXT, fontsize=LABEL_SIZE, labelpad=6)
+    axes.tick_params(colors=TEXT, length=0, labelsize=TICK_SIZE)
     axes.set_frame_on(False)

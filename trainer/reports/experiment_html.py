@@ -125,9 +125,13 @@ def section(title: str, *parts: str) -> str:
 
 
 def _image(name: str, images: Mapping[str, bytes], note: str) -> str:
-    data = b64encode(images[name]).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(_ALT[name])}">'
-    return f"<figure>{image}<figcaption>{escape(f'{_ALT[name]} {note}')}</figcaption></figure>"
+    return figure_html(images[name], _ALT[name], note)
+
+
+def figure_html(png: bytes, alt: str, note: str = "") -> str:
+    """Return a picture with its text, as a part of a page."""
+    image = f'<img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escape(alt)}">'
+    return f"<figure>{image}<figcaption>{escape(f'{alt} {note}'.strip())}</figcaption></figure>"
 
 
 def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:

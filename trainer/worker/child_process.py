@@ -206,7 +206,7 @@ def _job(job: Job, settings: Settings, *arguments: str) -> int:
 
             return run_experiment_child(settings, *arguments)
         case "battery":
-            from trainer.worker.children.battery_child import run_battery_child
+            from trainer.worker.children.battery_child import run_battery_child  # its figures need matplotlib
 
             return run_battery_child(settings, *arguments)
         case "answer-requests":

@@ -71,18 +71,18 @@ def test_files__have_every_row_and_escape_names() -> None:
         battery="a&b", name="f:1", paradigm="x", sequences=tuple(SequenceParts(parts=(text,)) for text in ("u", "v"))
     )
     score = SequenceScore(nats=1.5, part_nats=(1.5,), n_tokens=1, n_chars=1, n_bytes=1, unk_count=0, is_cut=False)
-    files = report_files(SEVERAL, [item], {"lstm-1": [ItemScores(item=0, scores=(score, score))]})
+    files = report_files(SEVERAL, [item], {"lstm-1": [ItemScores(item=0, scores=(score, score))]}, {"s": b"PNG"})
     assert {*files} == {
         *("accuracy.csv", "items.csv", "table.tex", "report.html", "comparisons.csv", "seeds.csv"),
-        *("formulas.csv", "effects.csv", "leaks.csv"),
+        *("formulas.csv", "effects.csv", "leaks.csv", "regions-1.png"),
     }
-    rows: list[dict[str, str]] = list(csv.DictReader(StringIO(files["accuracy.csv"])))
+    rows: list[dict[str, str]] = list(csv.DictReader(StringIO(str(files["accuracy.csv"]))))
     assert [(row["run_id"], row["measure"], row["accuracy"], row["low"]) for row in rows[:2]] == [
         ("lstm-1", "sum", "0.750000", "0.301000"),
         ("lstm-1", "char", "", ""),
     ]
-    texts: list[dict[str, str]] = list(csv.DictReader(StringIO(files["items.csv"])))
+    texts: list[dict[str, str]] = list(csv.DictReader(StringIO(str(files["items.csv"]))))
     assert [(row["text"], row["nats"]) for row in texts] == [("u", "1.500000"), ("v", "1.500000")]
-    assert r"a\&b" in latex_table(ONE) and "a&amp;b" in html_page(ONE)
-    page = html_page(SEVERAL)
+    assert r"a\&b" in latex_table(ONE) and "a&amp;b" in html_page(ONE, {})
+    page = html_page(SEVERAL, {})
     assert "somebody/ab@1" in page and "cc-by-4.0" in page and "Regions: first" in page

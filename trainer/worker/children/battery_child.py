@@ -13,6 +13,7 @@ from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, LeakedItems
 from trainer.contracts.errors import AppError
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked
+from trainer.reports.battery_charts import region_figures
 from trainer.reports.battery_tables import report_files
 from trainer.system.files import to_app_error
 from trainer.system.hardware import package_version
@@ -46,7 +47,8 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
             leaks[run.run_id] = _leaks(run.run_id, runs, corpora, items)
     summary = summarize(battery, leaks)
     scores = {run.run_id: battery.scores(run.run_id, "trained") for run in record.runs}
-    battery.write_result(summary, report_files(summary, items, scores), package_version("model-trainer"))
+    files = report_files(summary, items, scores, region_figures(summary))
+    battery.write_result(summary, files, package_version("model-trainer"))
     log.info("battery_completed")
 
 
