@@ -25,6 +25,7 @@ from trainer.system.files import (
     open_regular,
     read_record,
     read_records,
+    storage_errors,
     write_atomically,
 )
 
@@ -71,15 +72,19 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
         return data.count(b"\n")
 
     def add_scores(self, run_id: str, variant: Variant, scores: Sequence[ItemScores]) -> None:
-        """Add the scores of items; they are durable when this returns."""
+        """Add the scores of items; they are durable when this returns.
+
+        Raises INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails.
+        """
         path = self._scores_file(run_id, variant)
-        self.disk.make_folder(path.parent)
-        is_new = not path.exists()
-        with open_regular(path, "ab") as file:
-            data = b"".join(one.model_dump_json().encode() + b"\n" for one in scores)
-            self.disk.write_at(file, path.stat().st_size, data)
-        if is_new:
-            self.disk.sync(path.parent)
+        data = b"".join(one.model_dump_json().encode() + b"\n" for one in scores)
+        with storage_errors("the scores could not be written"):
+            self.disk.make_folder(path.parent)
+            is_new = not path.exists()
+            with open_regular(path, "ab") as file:
+                self.disk.write_at(file, path.stat().st_size, data)
+            if is_new:
+                self.disk.sync(path.parent)
 
     def write_progress(self, progress: BatteryProgress) -> None:
         write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.batteries import battery_record
+from tests.support.disk_failures import CODES, FailingDisk
 from tests.support.refusals import refused
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.contracts.batteries import BatteryProgress, ItemScores
@@ -35,6 +36,20 @@ def test_scores__go_on_after_the_last_complete_line(job: BatteryDirectory) -> No
     job.add_scores(RUN, "trained", scores(2))
     assert job.scores(RUN, "trained") == scores(0, 1, 2)
     assert job.scores(RUN, "swapped") == []
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_scores__that_a_failing_disk_refuses_are_written_by_another_try(
+    job: BatteryDirectory, number: int, code: int
+) -> None:
+    disk = FailingDisk(number, code)
+    failing = BatteryDirectory(job.path, disk)
+    with refused(CODES[code], "so the scores could not be written"):
+        failing.add_scores(RUN, "trained", scores(0, 1))
+    disk.mend()
+    failing.add_scores(RUN, "trained", scores(0, 1)[failing.count_scores(RUN, "trained") :])
+    assert failing.scores(RUN, "trained") == scores(0, 1)
 
 
 def test_status__counts_items_and_survives_a_damaged_count(job: BatteryDirectory) -> None:
