@@ -18,6 +18,7 @@ from bot.messages.text import GREEN, isolated, make_embed
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
 from trainer.artifacts.batteries import BatteryDirectory
+from trainer.batteries.sources import battery_names
 from trainer.config.validation import decoded, parse
 from trainer.contracts.batteries import BatteryRecord, BatteryRequest, Measure
 from trainer.contracts.errors import AppError, ErrorCode
@@ -43,8 +44,6 @@ def _batteries(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 
 
 def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    from trainer.batteries.sources import battery_names  # slow: not at the start
-
     for name in matching(typed, battery_names(context.bot.settings), lambda name: (name,)):
         yield name, name
 

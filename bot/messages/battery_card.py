@@ -22,7 +22,7 @@ from bot.messages.text import (
 )
 from trainer.contracts.batteries import BatteryStatus, BatterySummary, GroupResult, RunResult
 from trainer.people.language import _, numeral, plural
-from trainer.reports.battery_tables import accuracy_of, run_titles
+from trainer.reports.battery_tables import run_titles
 
 REFRESH = "again"
 _MAX_NAME, _MAX_TABLE, _MAX_ROWS, _MAX_RUNS, _MAX_CELL = 100, 2500, 25, 5, 28
@@ -112,7 +112,7 @@ def _table(summary: BatterySummary) -> list[str]:
 
 
 def _cells(group: GroupResult, summary: BatterySummary) -> list[str]:
-    accuracy = accuracy_of(group, summary.measure)
+    accuracy = group.by(summary.measure)
     if accuracy is None or accuracy.accuracy is None or accuracy.low is None or accuracy.high is None:
         return ["–", "–"]
     interval = f"{numeral(accuracy.low, '.0%')} … {numeral(accuracy.high, '.0%')}"

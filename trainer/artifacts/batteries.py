@@ -54,7 +54,7 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
         return read_records(self.items_file, BatteryItem)
 
     def scores(self, run_id: str, variant: Variant) -> list[ItemScores]:
-        """Read the scores of a run, none if it has not begun; raises BrokenFile."""
+        """Read the scores of a run, an empty list before the first one; raises BrokenFile."""
         if not self._scores_file(run_id, variant).exists():
             return []
         return read_records(self._scores_file(run_id, variant), ItemScores)

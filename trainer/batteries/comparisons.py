@@ -126,15 +126,11 @@ def seed_bands(runs: Mapping[BatteryRun, Sequence[GroupResult]], measure: Measur
     bands: list[SeedBand] = []
     for of_series in series.values():
         for place, group in enumerate(runs[of_series[0]]):
-            shares = [_accuracy(runs[run][place], measure) for run in of_series]
-            known = [share for share in shares if share is not None]
+            found = [runs[run][place].by(measure) for run in of_series]
+            known = [one.accuracy for one in found if one is not None and one.accuracy is not None]
             if len(known) > 1:
                 bands.append(_band(group, tuple(run.run_id for run in of_series), known))
     return tuple(bands)
-
-
-def _accuracy(group: GroupResult, measure: Measure) -> float | None:
-    return next((one.accuracy for one in group.accuracies if one.measure == measure), None)
 
 
 def _band(group: GroupResult, run_ids: tuple[str, ...], shares: Sequence[float]) -> SeedBand:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from trainer.batteries.outcomes import Outcomes, accuracy_of, turned
+from trainer.batteries.outcomes import Outcomes, accuracy_of
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MAX_CONTROL_ITEMS,
@@ -11,7 +11,6 @@ from trainer.contracts.batteries import (
     BatteryItem,
     BatteryOptions,
     Controls,
-    Outcome,
     Variant,
 )
 
@@ -81,9 +80,7 @@ def controls_of(
         untrained=by_untrained,
         is_at_chance=None if low is None or high is None else low <= chance <= high,
         swapped=accuracy_of(measure, [*exchanged.values()]) if exchanged else None,
-        n_not_turned=sum(_has_not_turned(trained[place][measure], outcome) for place, outcome in exchanged.items()),
+        n_not_turned=sum(
+            outcome != "tie" and outcome == trained[place][measure] for place, outcome in exchanged.items()
+        ),
     )
-
-
-def _has_not_turned(before: Outcome, after: Outcome) -> bool:
-    return "tie" not in (before, after) and turned(before) != after

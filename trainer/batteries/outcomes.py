@@ -36,11 +36,6 @@ def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
     return {condition: dict(zip(regions, score.part_nats, strict=True)) for condition, regions, score in named}
 
 
-def turned(outcome: Outcome) -> Outcome:
-    """Return the outcome of an item whose two sequences have changed places."""
-    return "wrong" if outcome == "right" else "right" if outcome == "wrong" else "tie"
-
-
 def _figure(score: SequenceScore, measure: Measure) -> float:
     units = {"sum": 1, "token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}
     return score.nats / (units[measure] or 1)

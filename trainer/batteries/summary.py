@@ -53,11 +53,12 @@ class Items:
         places = [place for place, item in enumerate(self.all) if item.battery == battery]
         for level in LEVELS:
             for place in places:
-                name = {"battery": ""}.get(level) or self._name(place, level)
+                name = self._name(place, level)
                 if name or level == "battery":
                     self.groups.setdefault((battery, level, name), []).append(place)
 
     def _name(self, place: int, level: Level) -> str:
+        """Return the name of an item's group; empty for the whole battery, and where the item is in no group."""
         item = self.all[place]
         return {"field": item.field, "phenomenon": item.phenomenon, "paradigm": item.paradigm}.get(level, "")
 

@@ -17,6 +17,7 @@ A table between tabs without names of columns has two sentences in each line, an
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from trainer.batteries.formulas import read_formula
@@ -49,7 +50,7 @@ Row = tuple[int, Mapping[str, object]]
 
 
 class _File(NamedTuple):
-    """What all items of a file share."""
+    """The name of a file, and of the battery that its items belong to."""
 
     stem: str
     battery: str
@@ -84,7 +85,7 @@ def read_table(text: str, stem: str, suffix: str, battery: str, options: Battery
     names = _renaming([*first[1]], options.columns)
     renamed = (
         (number, {names.get(name, name): value for name, value in values.items()})
-        for number, values in _all(first, rows)
+        for number, values in chain([first], rows)
     )
     columns = [names.get(name, name) for name in first[1]]
     if {"item", "condition", "region", "text"} <= {*columns}:
@@ -95,11 +96,6 @@ def read_table(text: str, stem: str, suffix: str, battery: str, options: Battery
     read = _reader(first[0], columns)
     file = _File(stem, battery)
     return Items([item for row in renamed for item in read(file, *row)], {})
-
-
-def _all(first: Row, rest: Iterable[Row]) -> Iterator[Row]:
-    yield first
-    yield from rest
 
 
 def _renaming(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

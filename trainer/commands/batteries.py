@@ -21,6 +21,7 @@ from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
 from trainer.contracts.batteries import (
     MEASURES,
+    BatteryItem,
     BatteryList,
     BatteryOptions,
     BatteryRecord,
@@ -33,7 +34,6 @@ from trainer.contracts.wording import counted
 from trainer.reports.battery_tables import accuracy_rows, comparison_rows, effect_rows, notes, run_titles, seed_rows
 
 if TYPE_CHECKING:
-    from trainer.contracts.batteries import BatteryItem
     from trainer.queue.queue import JobQueue
 
 _FOLLOW_SECONDS = 0.5
@@ -112,7 +112,7 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
     return with_queue(settings, terminal, run)
 
 
-def _read(options: _RunOptions, settings: Settings) -> "tuple[BatteryRecord, tuple[BatteryItem, ...]]":
+def _read(options: _RunOptions, settings: Settings) -> tuple[BatteryRecord, tuple[BatteryItem, ...]]:
     """Read and check runs and batteries; raises AppError, having changed nothing."""
     from trainer.queue.batteries import new_job  # redis
 

@@ -77,7 +77,7 @@ class BatteryFile(Frozen):
 
 
 class BatteryOptions(Frozen):
-    """How batteries are read, scored and reported."""
+    """Options for reading, scoring and reporting batteries."""
 
     columns: Mapping[str, str] = {}
     """The columns of tables with other names, by the names that are known: `{"good": "grammatical"}`."""
@@ -187,6 +187,10 @@ class GroupResult(Frozen):
     mean_over_paradigms: Mapping[Measure, float] = {}
     """The mean of the paradigms' accuracies; empty for a paradigm."""
 
+    def by(self, measure: Measure) -> Accuracy | None:
+        """Return the accuracy by a measure; None for a suite without formulas, or by another measure than the sum."""
+        return next((one for one in self.accuracies if one.measure == measure), None)
+
 
 class FormulaResult(Frozen):
     """The share of items for which a complete formula holds."""
@@ -241,9 +245,9 @@ class LeakedItems(Frozen):
     battery: str
     n_items: int
     whole: float
-    """Of all items, those with a whole sequence in a line of the training text."""
+    """The share of items with a whole sequence in a line of the training text."""
     ngrams: float
-    """Those with a run of eight words of a sequence in it."""
+    """The share of items with eight words in a row of a sequence in it."""
 
 
 class RunResult(Frozen):

@@ -32,7 +32,7 @@ class _StoredAccess(Frozen):
 
 
 Owned = RunRecord | RunEntry | ExperimentRecord | BatteryRecord
-"""What belongs to somebody."""
+"""Records of jobs, each with the person who has started it."""
 
 
 class AccessList:

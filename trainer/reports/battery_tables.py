@@ -44,11 +44,6 @@ def run_titles(summary: BatterySummary) -> Mapping[str, str]:
     }
 
 
-def accuracy_of(group: GroupResult, measure: Measure) -> Accuracy | None:
-    """Return the accuracy by a measure; None for a suite without formulas, or by another measure than the sum."""
-    return next((one for one in group.accuracies if one.measure == measure), None)
-
-
 def percent(share: float | None) -> str:
     return _MISSING if share is None else f"{share:.1%}"
 
@@ -64,7 +59,7 @@ def accuracy_rows(summary: BatterySummary) -> Rows:
     rows = [["", "", "items", *run_titles(summary).values()]]
     for place, group in enumerate(summary.runs[0].groups):
         groups = [result.groups[place] for result in summary.runs]
-        shares = [_share(accuracy_of(one, summary.measure)) for one in groups]
+        shares = [_share(one.by(summary.measure)) for one in groups]
         rows.append([*_titles(group), f"{group.n_items:,}", *map(percent, shares)])
         if group.level == "battery":
             means = [one.mean_over_paradigms.get(summary.measure) for one in groups]
@@ -76,10 +71,10 @@ def _rows_of_one(result: RunResult, measure: Measure) -> Rows:
     others = [one for one in MEASURES if one != measure]
     rows = [["", "", "items", "ties", _measure_title(measure), "95 % interval", *map(_measure_title, others)]]
     for group in result.groups:
-        main = accuracy_of(group, measure)
+        main = group.by(measure)
         low, high = (None, None) if main is None else (main.low, main.high)
         ties = "" if main is None else f"{main.n_ties:,}"
-        shares = [percent(_share(accuracy_of(group, one))) for one in (measure, *others)]
+        shares = [percent(_share(group.by(one))) for one in (measure, *others)]
         rows.append([*_titles(group), f"{group.n_items:,}", ties, shares[0], interval_text(low, high), *shares[1:]])
         if group.level == "battery":
             means = [percent(group.mean_over_paradigms.get(one)) for one in (measure, *others)]

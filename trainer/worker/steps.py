@@ -28,7 +28,7 @@ class Cancelled(Exception):
 
 
 class Steps:
-    """What the steps of a job have in common."""
+    """The calls that the steps of a job make: a child, a request to a model, a look at its cancellation."""
 
     def __init__(self, job: AnyJob, settings: Settings, store: Store) -> None:
         self.job = job
