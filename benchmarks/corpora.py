@@ -27,13 +27,14 @@ from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpus import SplitRule, read_blocks
+from trainer.data.run_corpora import CorpusPaths
 from trainer.data.text import corpus_sha256
 from trainer.models import build
 from trainer.system.hardware import most_memory_bytes
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Text, Tokenizer, vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 from trainer.training.device import resolve as resolve_compute
 from trainer.training.loop import train
 

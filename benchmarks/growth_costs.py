@@ -32,6 +32,7 @@ from trainer.contracts.base import now
 from trainer.contracts.events import JobCancelled, JobStarted, MetricsProgress, stamp
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, RunStatus, TrainRequest
+from trainer.data.run_corpora import CorpusPaths
 from trainer.data.text import corpus_sha256
 from trainer.models import build
 from trainer.queue.enqueue import EventPublisher
@@ -42,7 +43,7 @@ from trainer.services.embedded import Services
 from trainer.store.store import Store, connect
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
+from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import resolve as resolve_compute
 from trainer.training.device import seed_everything
 from trainer.training.loop import TrainingCallbacks, train

@@ -27,6 +27,7 @@ from trainer.config.presets import resolve
 from trainer.config.validation import parse
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.data.corpus import Split
+from trainer.data.run_corpora import CorpusPaths
 from trainer.data.text import corpus_sha256
 from trainer.inference.windows import context_of
 from trainer.models import build
@@ -35,7 +36,7 @@ from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.batches import NO_TARGET
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
+from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import resolve as resolve_compute
 from trainer.training.device import seed_everything
 from trainer.training.evaluation import evaluate

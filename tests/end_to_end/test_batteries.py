@@ -34,7 +34,7 @@ def shell_fixture(lab_shell: Shell) -> Shell:
     for name in RUNS:
         family, method = name.split("-")
         if not (lab_shell.artifacts / "models" / name).exists():
-            finished_runs.finished_run(lab_shell.root, family, method)
+            finished_runs.finished_run(lab_shell.root, family, method, lab_shell.root / "data" / "corpus" / "text.txt")
     lab_shell.write("pairs.csv", PAIRS)
     lab_shell.write("suite.json", json.dumps(SUITE))
     return lab_shell
@@ -154,6 +154,12 @@ def test_items_of_the_training_text__are_found(shell: Shell) -> None:
     [leak] = result.leaks
     assert leak.n_items == len(rows)
     assert 0.5 * len(lines) < leak.whole * len(rows) <= len(lines), "a tenth or two of the lines are held out"
+    corpus = shell.root / "data" / "corpus" / "text.txt"
+    text = corpus.read_bytes()
+    corpus.write_bytes(text + b"another line\n")
+    [result] = shell.read(BatterySummary, "battery", "run", RUNS[0], "planted.tsv", "--measure", "char").runs
+    corpus.write_bytes(text)
+    assert result.leaks == (), "of another text than the run has read"
 
 
 def test_killed_worker__leaves_scores_that_the_next_one_continues(

@@ -7,7 +7,8 @@ from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics
+from trainer.contracts.runs import CorpusRef, ModelFacts, RunManifest, RunMetrics
+from trainer.data.text import corpus_sha256
 from trainer.inference.model_files import save_model
 from trainer.system.files import file_records
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -15,11 +16,15 @@ from trainer.tokenizers.base import Tokenizer, vocabulary_of
 LINES = ["the sun was shining on the sea", "shining with all his might", "he did his very best to make"]
 
 
-def finished_run(folder: Path, family: str, method: str = "char", **fields: object) -> RunDirectory:
+def finished_run(
+    folder: Path, family: str, method: str = "char", corpus: Path | None = None, **fields: object
+) -> RunDirectory:
     """A completed run of a family at its smallest, with large random weights and a tokenizer of these lines."""
     tokenizer = _tokenizer(family, method, fields.get("documents", "line"))
     model = model_of(family, vocabulary_of(tokenizer))
     update: dict[str, object] = {"tokenizer": tokenizer.manifest.config}
+    if corpus is not None:
+        update["corpus"] = CorpusRef(name=corpus.stem, sha256=corpus_sha256(corpus), bytes=corpus.stat().st_size)
     effective = effective_of(family, **fields).model_copy(update=update)
     accepted = record(f"{family}-{method}".replace(" ", "-"), None, request=request_of(family), effective=effective)
     run = RunStore(folder / "artifacts").create(accepted)

@@ -20,6 +20,7 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, DocumentMode, Normalization, TokenizerConfig
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
+from trainer.data.run_corpora import CorpusPaths
 from trainer.data.text import corpus_sha256
 from trainer.inference.sampling import Doubles
 from trainer.models import build
@@ -28,7 +29,7 @@ from trainer.models.steps import ModelState
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, Vocabulary, vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
-from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
+from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, seed_everything
 from trainer.training.device import resolve as resolve_compute
 from trainer.training.loop import TrainingCallbacks, TrainResult, train

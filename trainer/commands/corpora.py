@@ -38,9 +38,9 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
         options.model = "char_lstm" if options.tokenizer == "char" else "lstm"
     training = read_training(options, settings, terminal)
     effective = training.effective
+    from trainer.data.run_corpora import corpus_paths
     from trainer.tokenizers import load_tokenizer
     from trainer.training.inspect_corpus import inspect_corpus  # torch
-    from trainer.worker.children.evaluate_run import corpus_paths
 
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from trainer.config.validation import parse_json
 from trainer.contracts.base import Frozen
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import HELD_OUT_SPLITS, CorpusRef, EffectiveRequest, Leaks, SplitSizes, leaks_of
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.runs import HELD_OUT_SPLITS, EffectiveRequest, Leaks, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.leaks import measure_leaks
-from trainer.data.text import corpus_sha256
+from trainer.data.run_corpora import CorpusPaths, check_unchanged, references_of, split_paths, split_rule
 from trainer.system.files import filled_folder, use_folder, write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
@@ -35,14 +35,6 @@ _CONTENT_FILE = "content.json"
 _CACHE_VERSION = 7
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
-
-
-class CorpusPaths(NamedTuple):
-    """Paths of a run's corpora. A validation or test corpus replaces that split of the training corpus."""
-
-    corpus: Path
-    validation: Path | None = None
-    test: Path | None = None
 
 
 class TokenizedCorpus(NamedTuple):
@@ -80,37 +72,19 @@ def prepare(
     Runs with equal corpora, splits and tokenizers share a folder in the cache. Folders that no run uses may be deleted.
     Raises DATA_NOT_FOUND if a corpus has changed since the run was accepted.
     """
-    for reference, path in zip(_references(effective), paths, strict=True):
-        if reference is not None and (path is None or corpus_sha256(path) != reference.sha256):
-            raise AppError(
-                ErrorCode.DATA_NOT_FOUND,
-                f"The corpus '{reference.name}' has changed since the run was accepted. Start a new run.",
-            )
-    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by)
+    check_unchanged(effective, paths)
+    rule = split_rule(effective)
     cache.mkdir(parents=True, exist_ok=True)
-
-    def split() -> SplitCorpus:
-        normalization = effective.tokenizer.normalization
-        return SplitCorpus(
-            paths.corpus,
-            normalization,
-            rule,
-            documents=effective.documents,
-            validation=paths.validation,
-            test=paths.test,
-            scratch=cache,
-        )
-
     corpus: SplitCorpus | None = None
     if tokenizer is None:
-        corpus = split()
+        corpus = split_paths(effective, paths, cache)
         text = Text(effective.corpus, partial(corpus.lines, "train"))
         tokenizer = train_tokenizer(
             effective.tokenizer, [text], corpus.lines("validation"), rule=rule, documents=effective.documents
         )
     folder = cache / _key(effective, rule, tokenizer)
     while (descriptor := _use_complete(folder)) is None:  # a cleanup may have removed the folder just now
-        _write(folder, corpus or split(), tokenizer, rule.seed)
+        _write(folder, corpus or split_paths(effective, paths, cache), tokenizer, rule.seed)
     try:
         os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
         content = _content(folder)
@@ -131,12 +105,8 @@ class _Content(Frozen):
     words: dict[Split, int]
 
 
-def _references(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
-    return effective.corpus, effective.validation_corpus, effective.test_corpus
-
-
 def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> str:
-    texts = [reference and reference.sha256 for reference in _references(effective)]
+    texts = [reference and reference.sha256 for reference in references_of(effective)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
     return sha256(repr((_CACHE_VERSION, texts, tuple(rule), effective.documents, vocabulary)).encode()).hexdigest()
 

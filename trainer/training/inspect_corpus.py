@@ -10,8 +10,9 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.runs import HELD_OUT_SPLITS, CorpusRef, EffectiveRequest, Leaks, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.data.corpus import Split, read_lines
+from trainer.data.run_corpora import CorpusPaths
 from trainer.tokenizers.base import Tokenizer
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 from trainer.training.device import resolve
 from trainer.training.evaluation import line_lengths
 

@@ -13,12 +13,13 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig
 from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import CorpusPaths
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models import build
 from trainer.queue.resolve import resolve_request
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 from trainer.training.device import resolve, seed_everything
 from trainer.training.loop import train
 

@@ -11,8 +11,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import Leak, SplitSizes, leaks_of
 from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import CorpusPaths
 from trainer.queue.resolve import TrainingPreview, preview_training
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 
 SMALL = Leak(lines=0.01, words=None, characters=0.002)
 LARGE = Leak(lines=0.5, words=0.25, characters=0.125)

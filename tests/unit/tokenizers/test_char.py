@@ -9,9 +9,10 @@ from pydantic import JsonValue
 from tests.support import ROOT
 from tests.support.tiny_models import char_tokenizer, integers, library_tokenizer
 from trainer.artifacts.runs import RunStore
+from trainer.data.run_corpora import CorpusPaths
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.char import SPECIAL_TOKENS
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 
 IPA = ["ˈqɑzɑq tɪlɪ", "ɡyl ʃɑːr", "œmˈɪr 𐓀"]
 

@@ -24,8 +24,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
 from trainer.data.corpus import SPLITS, Split, SplitRule, line_digests, split_labels
+from trainer.data.run_corpora import CorpusPaths
 from trainer.system.files import claim_folder
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 
 
 def resolved(paths: CorpusPaths, **values: object) -> EffectiveRequest:

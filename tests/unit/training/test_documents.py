@@ -25,6 +25,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, PredictRequest, PredictResponse
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.run_corpora import CorpusPaths
 from trainer.data.text import line_blocks
 from trainer.export.folders import export_folder, load_export
 from trainer.inference.chat import chat_prompt
@@ -32,7 +33,7 @@ from trainer.inference.generation import read_prompt
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.dataset import prepare
 from trainer.training.device import resolve
 from trainer.training.documents import Documents
 from trainer.training.evaluation import evaluate, measure, sample_prompts

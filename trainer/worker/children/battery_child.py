@@ -13,12 +13,12 @@ from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, LeakedItems
 from trainer.contracts.errors import AppError
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked
+from trainer.data.run_corpora import split_corpus
 from trainer.reports.battery_charts import region_figures
 from trainer.reports.battery_tables import report_files
 from trainer.system.files import to_app_error
 from trainer.system.hardware import package_version
 from trainer.system.logs import add_log_file, setup_logging
-from trainer.worker.children.evaluate_run import split_corpus
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -7,11 +7,11 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.inference import EvalMetrics, EvalRequest, summary_of
-from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.run_corpora import CorpusPaths, corpus_paths
 from trainer.system.files import write_atomically
-from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
+from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import resolve
 from trainer.training.evaluation import Measured, measure
 from trainer.worker.children.model_cache import LoadedRun
@@ -22,30 +22,6 @@ _LOCK_SECONDS = 10.0
 def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
     """Return the paths of a run's corpora and the cache folder of encoded corpora; raises DATA_NOT_FOUND."""
     return corpus_paths(CorpusStore(settings), effective), settings.app.corpus_cache
-
-
-def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPaths:
-    """Return the paths of a training's corpora; raises DATA_NOT_FOUND."""
-
-    def find(reference: CorpusRef | None) -> Path | None:
-        return None if reference is None else corpora.find_exact(reference)
-
-    return CorpusPaths(
-        corpora.find_exact(effective.corpus), find(effective.validation_corpus), find(effective.test_corpus)
-    )
-
-
-def split_corpus(corpora: CorpusStore, effective: EffectiveRequest) -> SplitCorpus:
-    """Read the corpora of a training as its splits, without its tokenizer; raises DATA_NOT_FOUND."""
-    paths = corpus_paths(corpora, effective)
-    return SplitCorpus(
-        paths.corpus,
-        effective.tokenizer.normalization,
-        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by),
-        validation=paths.validation,
-        test=paths.test,
-        documents=effective.documents,
-    )
 
 
 def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:

@@ -25,6 +25,7 @@ from trainer.contracts.experiments import (
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split, read_lines
+from trainer.data.run_corpora import split_corpus
 from trainer.data.text import corpus_sha256
 from trainer.experiments.analysis import KINDS, Listener, analyse
 from trainer.experiments.ratings_file import read_ratings
@@ -36,7 +37,6 @@ from trainer.queue.experiments import held_out_request
 from trainer.system.files import to_app_error
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import load_tokenizer
-from trainer.worker.children.evaluate_run import split_corpus
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

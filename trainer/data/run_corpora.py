@@ -1,0 +1,71 @@
+"""The corpora of a training: where they are, and their splits."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.data.corpora import CorpusStore
+from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.text import corpus_sha256
+
+
+class CorpusPaths(NamedTuple):
+    """Paths of a run's corpora. A validation or test corpus replaces that split of the training corpus."""
+
+    corpus: Path
+    validation: Path | None = None
+    test: Path | None = None
+
+
+def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPaths:
+    """Return the paths of a training's corpora; raises DATA_NOT_FOUND."""
+
+    def find(reference: CorpusRef | None) -> Path | None:
+        return None if reference is None else corpora.find_exact(reference)
+
+    return CorpusPaths(
+        corpora.find_exact(effective.corpus), find(effective.validation_corpus), find(effective.test_corpus)
+    )
+
+
+def references_of(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
+    """Return the corpora of a training in the order of their paths."""
+    return effective.corpus, effective.validation_corpus, effective.test_corpus
+
+
+def check_unchanged(effective: EffectiveRequest, paths: CorpusPaths) -> None:
+    """Raise DATA_NOT_FOUND if a corpus has changed since the run was accepted."""
+    for reference, path in zip(references_of(effective), paths, strict=True):
+        if reference is not None and (path is None or corpus_sha256(path) != reference.sha256):
+            raise AppError(
+                ErrorCode.DATA_NOT_FOUND,
+                f"The corpus '{reference.name}' has changed since the run was accepted. Start a new run.",
+            )
+
+
+def split_rule(effective: EffectiveRequest) -> SplitRule:
+    return SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by)
+
+
+def split_paths(effective: EffectiveRequest, paths: CorpusPaths, scratch: Path | None = None) -> SplitCorpus:
+    """Split the corpora of a training; `scratch` is the folder for temporary files."""
+    return SplitCorpus(
+        paths.corpus,
+        effective.tokenizer.normalization,
+        split_rule(effective),
+        documents=effective.documents,
+        validation=paths.validation,
+        test=paths.test,
+        scratch=scratch,
+    )
+
+
+def split_corpus(corpora: CorpusStore, effective: EffectiveRequest) -> SplitCorpus:
+    """Split the corpora of a training, without its tokenizer.
+
+    Raises DATA_NOT_FOUND if one is gone or has changed since the run was accepted.
+    """
+    paths = corpus_paths(corpora, effective)
+    check_unchanged(effective, paths)
+    return split_paths(effective, paths)
