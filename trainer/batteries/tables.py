@@ -14,8 +14,6 @@
 A table between tabs without names of columns has two sentences in each line, and optionally a group.
 """
 
-import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -27,6 +25,7 @@ from trainer.contracts.base import narrowed
 from trainer.contracts.batteries import BatteryItem, BatteryOptions, Suite
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.sequences import SequenceParts
+from trainer.data.rows import Row, bad_line, head_of, json_rows, rows_below
 
 _PAIRS = (
     ("sentence_good", "sentence_bad"),
@@ -44,9 +43,6 @@ _OWN_COLUMNS = (
 )
 _MAX_TABS = 2
 """Tabs in a line of a table without names of columns."""
-
-Row = tuple[int, Mapping[str, object]]
-"""The number of a line, and its values by column."""
 
 
 class _File(NamedTuple):
@@ -78,7 +74,7 @@ _Read = Callable[[_File, int, Mapping[str, object]], Iterator[BatteryItem]]
 def read_table(text: str, stem: str, suffix: str, battery: str, options: BatteryOptions) -> Items:
     """Read a table, of which the first line tells the form; raises INVALID_INPUT with the first line that is wrong."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
-    rows = _json_rows(lines) if suffix == ".jsonl" else _table_rows(lines)
+    rows = json_rows(lines) if suffix == ".jsonl" else _table_rows(lines)
     first = next(rows, None)
     if first is None:
         raise AppError(ErrorCode.INVALID_INPUT, "it has no items.")
@@ -112,39 +108,12 @@ def _renaming(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str
     return {column: known for known, column in given.items()}
 
 
-def _json_rows(lines: Iterable[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row: object = json.loads(line)
-            except (ValueError, RecursionError):
-                raise _refusal(number, "is not JSON") from None
-            if not isinstance(row, dict):
-                raise _refusal(number, "is not a JSON object")
-            values: dict[str, object] = row
-            yield number, values
-
-
 def _table_rows(lines: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a table; the first line names the columns, or is a pair itself."""
-    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
-    first = "".join(lines[start : start + 1])
-    delimiter = max("\t;,", key=first.count)
-    names = next(csv.reader([first], delimiter=delimiter), [])
+    head = head_of(lines)
     known = {name for pair in _PAIRS for name in pair} | {"text", "Target1", "target"}
-    if not known & {*names} and first.count("\t") in range(1, _MAX_TABS + 1):
-        yield from _pair_rows(lines)
-        return
-    rows = csv.reader((f"{line}\n" for line in lines[start + 1 :]), delimiter=delimiter, strict=True)
-    try:
-        for row in rows:
-            number = rows.line_num + start + 1
-            if row and len(row) != len(names):
-                raise _refusal(number, f"has {len(row):,} columns, and the first line names {len(names):,}")
-            if row:
-                yield number, dict(zip(names, row, strict=True))
-    except csv.Error as error:
-        raise _refusal(rows.line_num + start + 1, f"is no row of a table: {error}") from None
+    is_pair = not known & {*head.names} and head.line.count("\t") in range(1, _MAX_TABS + 1)
+    return _pair_rows(lines) if is_pair else rows_below(head, lines)
 
 
 def _pair_rows(lines: Iterable[str]) -> Iterator[Row]:
@@ -152,7 +121,7 @@ def _pair_rows(lines: Iterable[str]) -> Iterator[Row]:
         if line.strip():
             cells = line.split("\t")
             if len(cells) > _MAX_TABS + 1:
-                raise _refusal(number, "is no pair: write two sentences between tabs, and optionally a group")
+                raise bad_line(number, "is no pair: write two sentences between tabs, and optionally a group")
             yield number, dict(zip(("good", "bad", "group"), (*cells, "")[: max(2, len(cells))], strict=False))
 
 
@@ -170,7 +139,7 @@ def _reader(number: int, columns: Sequence[str]) -> _Read:
             return _choices(good, [bad, *more])
     known = ", ".join(f"`{good}` and `{bad}`" for good, bad in _PAIRS)
     message = f"does not name the columns of two sentences: known are {known}; other names are given by `columns`"
-    raise _refusal(number, message)
+    raise bad_line(number, message)
 
 
 def _choices(good: str, bad: Sequence[str]) -> _Read:
@@ -188,9 +157,9 @@ def _choices(good: str, bad: Sequence[str]) -> _Read:
 def _answers(file: _File, number: int, values: Mapping[str, object]) -> Iterator[BatteryItem]:
     texts, answer = _list(values.get("choices")), values.get("answer")
     if not 2 <= len(texts) <= MAX_SEQUENCES or not all(isinstance(text, str) for text in texts):
-        raise _refusal(number, f"must have a list of 2 to {MAX_SEQUENCES} texts in `choices`")
+        raise bad_line(number, f"must have a list of 2 to {MAX_SEQUENCES} texts in `choices`")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
-        raise _refusal(number, "must have in `answer` the place of the right choice, counted from 0")
+        raise bad_line(number, "must have in `answer` the place of the right choice, counted from 0")
     context = _text(number, values, "context")
     ordered = [f"{texts[answer]}", *map(str, texts[:answer]), *map(str, texts[answer + 1 :])]
     yield file.item(number, values, [_sequence(number, context, _unicode(number, text)) for text in ordered])
@@ -225,7 +194,7 @@ def _regions(rows: Iterable[Row], stem: str, battery: str, formulas: Sequence[st
         paradigm = _first(number, values, _PARADIGMS) or stem
         item, condition, region = (_text(number, values, name) for name in ("item", "condition", "region"))
         if not item or not condition or not region:
-            raise _refusal(number, "needs an `item`, a `condition` and a `region`")
+            raise bad_line(number, "needs an `item`, a `condition` and a `region`")
         of_paradigm = numbers.setdefault(paradigm, {})
         place = of_paradigm.setdefault(region, len(of_paradigm) + 1)
         of_item = conditions.setdefault((paradigm, item), {})
@@ -245,11 +214,11 @@ def _regions(rows: Iterable[Row], stem: str, battery: str, formulas: Sequence[st
 
 def _sequence(number: int, context: str, text: str) -> SequenceParts:
     if not text:
-        raise _refusal(number, "is no pair: one of its sentences is missing")
+        raise bad_line(number, "is no pair: one of its sentences is missing")
     if "\n" in f"{context}{text}":
-        raise _refusal(number, "is no pair: a sentence is one line")
+        raise bad_line(number, "is no pair: a sentence is one line")
     if len(context) + len(text) > MAX_CHARACTERS:
-        raise _refusal(number, f"has a sentence of more than {MAX_CHARACTERS:,} characters")
+        raise bad_line(number, f"has a sentence of more than {MAX_CHARACTERS:,} characters")
     return SequenceParts(context=context, parts=(f" {text}" if context else text,))
 
 
@@ -261,7 +230,7 @@ def _first(number: int, values: Mapping[str, object], names: Iterable[str]) -> s
 def _text(number: int, values: Mapping[str, object], name: str) -> str:
     value = values.get(name, "")
     if value is not None and not isinstance(value, (str, int)):
-        raise _refusal(number, f"must have a text in `{name}`")
+        raise bad_line(number, f"must have a text in `{name}`")
     return "" if value is None else _unicode(number, str(value))
 
 
@@ -270,9 +239,5 @@ def _unicode(number: int, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _refusal(number, "has a character that is no Unicode") from None
+        raise bad_line(number, "has a character that is no Unicode") from None
     return text.strip()
-
-
-def _refusal(number: int, problem: str) -> AppError:
-    return AppError(ErrorCode.INVALID_INPUT, f"line {number:,} {problem}.")
