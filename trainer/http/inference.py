@@ -120,7 +120,8 @@ def visible_models(call: ApiRequest[PathT, QueryT, BodyT]) -> list[RunEntry]:
 def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     """Yield the operations of a kind: submit a request, read its result, and delete it."""
     address, noun = f"/runs/{{run_id}}/{kind.name}", route.noun.partition(" ")[2]
-    answers, links = kind.request.response_type(), _LINKS.get(kind.name, (_result_link(f"get_{noun}"),))
+    name = noun.replace(" ", "_")
+    answers, links = kind.request.response_type(), _LINKS.get(kind.name, (_result_link(f"get_{name}"),))
 
     async def submit(call: ApiRequest[RunPath, WaitQuery, InferenceRequest]) -> web.StreamResponse:
         return await _submit(call, call.path.run_id)
@@ -154,7 +155,7 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
         read,
         _answers(answers),
         tag="inference",
-        name=f"get_{noun}",
+        name=f"get_{name}",
         summary=f"Read {route.noun}.",
     )
     yield operation(
@@ -162,7 +163,7 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
         delete,
         {204: ResponseSpec(f"The {noun} is deleted")},
         tag="inference",
-        name=f"delete_{noun}",
+        name=f"delete_{name}",
         summary=f"Delete {route.noun}, or withdraw the request for it.",
     )
 

@@ -172,7 +172,9 @@ _KINDS = (
         SequencesRequest,
         SequencesRecord,
         supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
-        route=HttpRoute("scores", "Score sequences in parts, each given a context.", _SEQUENCES_EXAMPLE, "score"),
+        route=HttpRoute(
+            "a sequence score", "Score sequences in parts, each given a context.", _SEQUENCES_EXAMPLE, "score"
+        ),
         is_unbounded=True,
     ),
     _kind(

@@ -1,5 +1,6 @@
 """The OpenAPI description of the HTTP API says of each request what the records say."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import jsonschema_rs
@@ -134,6 +135,12 @@ def test_description__needs_a_key_only_where_there_are_keys(description: dict[st
 
     assert needs_key(description["paths"]) == {True, False}
     assert needs_key(describe_api(OPERATIONS, has_keys=False)["paths"]) == {False}
+
+
+def test_operation__has_a_name_of_its_own_that_is_an_identifier() -> None:
+    names = [one.name for one in OPERATIONS]
+    assert len({*names}) == len(names)
+    assert [name for name in names if not re.fullmatch("[a-z]+(_[a-z]+)*", name)] == []
 
 
 def test_description__has_links_to_operations_and_no_placeholders(description: dict[str, object]) -> None:
