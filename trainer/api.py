@@ -1,6 +1,8 @@
 """Models for notebooks and programs, without a server: `trainer.load` returns a `Model`."""
 
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from trainer.artifacts.replication import complete_run, full_run_id
@@ -10,7 +12,10 @@ from trainer.config.settings import load_settings
 from trainer.contracts.base import narrowed
 from trainer.contracts.errors import AppError, new_request_id
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import training_text
 from trainer.export.folders import load_export
+from trainer.inference.frequencies import Frequencies
 from trainer.inference.kinds import COMPUTE
 from trainer.inference.model_files import load_run
 from trainer.inference.prediction import PrefixCache
@@ -25,13 +30,20 @@ _RUN_FILES = ("request.json", "manifest.json")
 class Model(NotebookModel):
     """A model in memory with its tokenizer."""
 
-    def __init__(self, run_id: str, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        training_text: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
         self.run_id = run_id
         self.model = model
         self.tokenizer = tokenizer
         self._objective = model.objective
         self.prefixes = PrefixCache()
         """The states of the texts whose next tokens were predicted last."""
+        self.frequencies = Frequencies(tokenizer, training_text)
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
@@ -48,7 +60,9 @@ class Model(NotebookModel):
             settings = load_settings()
             place = f" in '{settings.app.artifacts_root.absolute()}', and no such folder"
             run = complete_run(settings, full_run_id(settings, str(source), place))
-        return cls(run.completed_manifest().run_id, *load_run(run))
+        manifest = run.completed_manifest()
+        text = partial(training_text, CorpusStore(load_settings()), manifest.effective)
+        return cls(manifest.run_id, *load_run(run), text)
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
         response, record = new_record(request, request_id=new_request_id(), run_id=self.run_id)

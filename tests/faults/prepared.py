@@ -13,6 +13,7 @@ from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import ChatResponse, EvalResponse, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.inference_fields import Response
+from trainer.contracts.items import ItemsResponse
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.sequences import SequencesResponse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -22,6 +23,7 @@ from trainer.http.operations import OTHER_RUN, RUN, Operation
 _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "score": (ScoreResponse, {"text": "abc"}),
     "sequences": (SequencesResponse, {"sequences": [{"parts": ["abc"]}]}),
+    "items": (ItemsResponse, {"table": {"text": ["abc"]}, "text_column": "text"}),
     "generate": (GenerateResponse, {"prompt_text": "abc", "max_new_tokens": 1}),
     "predict": (PredictResponse, {"text": "abc"}),
     "evaluate": (EvalResponse, {}),

@@ -31,6 +31,7 @@ OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "
 OTHER_FIELDS |= {
     "vocab_size": 301,
     "sequences": [{"parts": ["b"]}],
+    "table": {"sentence": ["b"]},
     "files": [{"name": "b.csv", "content": "good,bad\na,b"}],
 }
 SHARED = ("tokenizer_id", "battery_id")

@@ -138,7 +138,7 @@ async def test_texts__are_under_keys_that_expire_and_nowhere_else(here: Place) -
     for request_id in await here.waiting():
         await here.do(request_id)
     lives: list[int] = [await here.store.redis.pttl(key) for key in await results(here)]
-    assert with_text == {"score", "sequences", "gen", "complete", "predict", "turn"}
+    assert with_text == {"score", "sequences", "items", "gen", "complete", "predict", "turn"}
     assert len(lives) == len(REQUESTS)
     assert all(0 < life <= here.settings.queue.result_ttl_seconds * 1000 for life in lives)
 

@@ -26,6 +26,7 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.contracts.items import ItemsRequest
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.inference.model_files import save_model
 from trainer.queue.queue import JobQueue
@@ -41,6 +42,7 @@ TEXT = "a secret text of somebody"
 REQUESTS: dict[str, InferenceRequest] = {
     "score": ScoreRequest(text=TEXT),
     "sequences": SequencesRequest(sequences=(SequenceParts(parts=(TEXT,)),)),
+    "items": ItemsRequest(table={"text": (TEXT,)}, text_column="text"),
     "generate": GenerateRequest(prompt_text=TEXT, seed=1),
     "complete": CompletionRequest(prompts=(TEXT,)),
     "predict": PredictRequest(text=TEXT),

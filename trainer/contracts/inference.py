@@ -30,6 +30,7 @@ from trainer.contracts.inference_fields import (
     limited,
 )
 from trainer.contracts.intervals import LineLosses
+from trainer.contracts.items import ItemsRecord
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusName, EvalSummary
 from trainer.contracts.sequences import SequencesRecord
@@ -573,10 +574,11 @@ class SectionsRecord(InferenceRecord):
     response: SectionsResponse
 
 
-KindName = Literal["score", "sequences", "generate", "complete", "predict", "chat", "evaluate", "sections"]
+KindName = Literal["score", "sequences", "items", "generate", "complete", "predict", "chat", "evaluate", "sections"]
 AnyRecord = (
     ScoreRecord
     | SequencesRecord
+    | ItemsRecord
     | GenerateRecord
     | CompletionRecord
     | PredictRecord

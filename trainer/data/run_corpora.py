@@ -1,5 +1,6 @@
 """The corpora of a training: where they are, and their splits."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,3 +70,8 @@ def split_corpus(corpora: CorpusStore, effective: EffectiveRequest) -> SplitCorp
     paths = corpus_paths(corpora, effective)
     check_unchanged(effective, paths)
     return split_paths(effective, paths)
+
+
+def training_text(corpora: CorpusStore, effective: EffectiveRequest) -> Iterator[str]:
+    """Yield the training split in blocks of normalized lines; raises DATA_NOT_FOUND as `split_corpus` does."""
+    yield from split_corpus(corpora, effective).lines("train")

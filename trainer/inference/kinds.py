@@ -19,10 +19,13 @@ from trainer.contracts.inference import (
     ScoreRecord,
 )
 from trainer.contracts.inference_fields import InferenceRecord, RecordT, Response
+from trainer.contracts.items import ItemsRecord
 from trainer.contracts.sequences import SequencesRecord
 from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.completion import CompletionJob, complete_together
+from trainer.inference.frequencies import Frequencies
 from trainer.inference.generation import GenerationJob, generate_together
+from trainer.inference.items import score_items
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.inference.sequences import score_parts
@@ -43,6 +46,9 @@ class LoadedModel(Protocol):
 
     @property
     def prefixes(self) -> PrefixCache: ...
+
+    @property
+    def frequencies(self) -> Frequencies: ...
 
 
 LoadedT = TypeVar("LoadedT")
@@ -103,6 +109,10 @@ def _sequences(loaded: LoadedModel, record: SequencesRecord) -> Response:
     return score_parts(model, loaded.tokenizer, record.request, record.response)
 
 
+def _items(loaded: LoadedModel, record: ItemsRecord) -> Response:
+    return score_items(loaded.model, loaded.tokenizer, record.request, record.response, loaded.frequencies)
+
+
 def _generation(loaded: LoadedModel, record: GenerateRecord) -> GenerationJob:
     return GenerationJob(
         loaded.model, loaded.tokenizer, record.request, record.response, is_streamed=record.is_streamed
@@ -147,6 +157,7 @@ def _predict(loaded: LoadedModel, record: PredictRecord) -> Response:
 COMPUTE: Mapping[str, Compute[LoadedModel]] = {
     "score": together(ScoreRecord, _scoring, _score),
     "sequences": alone(SequencesRecord, _sequences),
+    "items": alone(ItemsRecord, _items),
     "generate": together(GenerateRecord, _generation, _generate),
     "complete": together(CompletionRecord, _completion, _complete),
     "predict": alone(PredictRecord, _predict),

@@ -21,12 +21,12 @@ def score_parts(
 ) -> SequencesResponse:
     """Score sequences side by side."""
     texts = [normalized(sequence.text, tokenizer.normalization) for sequence in request.sequences]
-    bounds = [_bounds(tokenizer, sequence) for sequence in request.sequences]
+    bounds = [part_ends(tokenizer, sequence) for sequence in request.sequences]
     lines: list[ScoringInput] = []
     parts_of_tokens: list[list[int]] = []
     for text, of_text in zip(texts, bounds, strict=True):
         # a part ends where the next one starts, and the last one has the white space after it, too
-        parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in _places(tokenizer, text)]
+        parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in token_places(tokenizer, text)]
         n_given = parts.count(0)
         ends = word_ends(tokenizer, text) if request.pll_within_word else None
         lines.append(ScoringInput(tokenizer.encode(text), model.context_tokens, word_ends=ends, first=n_given))
@@ -51,13 +51,13 @@ def score_parts(
     return changed(response, status="completed", scores=tuple(scores), method=method)
 
 
-def _bounds(tokenizer: Tokenizer, sequence: SequenceParts) -> list[int]:
+def part_ends(tokenizer: Tokenizer, sequence: SequenceParts) -> list[int]:
     """Return where the context and each part end in the normalized text."""
     prefixes = accumulate(sequence.parts, initial=sequence.context)
     return [len(normalized(prefix, tokenizer.normalization)) for prefix in prefixes]
 
 
-def _places(tokenizer: Tokenizer, text: str) -> list[int]:
+def token_places(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return for each token the position of its first non-space character, or else of the next one after it."""
     places: list[int] = []
     place = -1

@@ -26,6 +26,7 @@ from trainer.contracts.inference import (
     SectionsRequest,
 )
 from trainer.contracts.inference_fields import EMPTY_PREFIX, Asks, InferenceRecord, InferenceRequest, ResponseT
+from trainer.contracts.items import ItemsRecord, ItemsRequest
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.sequences import SequencesRecord, SequencesRequest
@@ -87,6 +88,8 @@ class InferenceKind(NamedTuple):
     """It has no time limit, because its time depends on the text."""
     writes_run: bool
     """It adds files to its run, may take hours, and is answered alone."""
+    reads_training_text: bool
+    """It needs the corpora of its run."""
     is_generated: bool
     """Once its client has left, it ends after the current token."""
 
@@ -105,6 +108,7 @@ def _kind(
     route: HttpRoute | None = None,
     is_unbounded: bool = False,
     writes_run: bool = False,
+    reads_training_text: bool = False,
     is_generated: bool = False,
 ) -> InferenceKind:
     def supports_any(given: object, objective: Objective) -> None:
@@ -113,7 +117,7 @@ def _kind(
     def check_any(given: object, effective: EffectiveRequest, corpora: CorpusStore) -> Awaitable[None]:
         return check(narrowed(request, given), effective, corpora)
 
-    flags = is_unbounded or writes_run, writes_run, is_generated
+    flags = is_unbounded or writes_run, writes_run, reads_training_text, is_generated
     return InferenceKind(name, request, record, supports_any, check_any, route, *flags)
 
 
@@ -153,6 +157,12 @@ def _check_not_blank(effective: EffectiveRequest, message: str, *texts: str | No
 
 _SCORE_EXAMPLE: dict[str, object] = {"text": "the sun was shining on the sea", "detail_level": "per_char"}
 _SEQUENCES_EXAMPLE: dict[str, object] = {"sequences": [{"context": "the sun", "parts": [" was", " shining"]}]}
+_ITEMS_EXAMPLE: dict[str, object] = {
+    "table": {"item": [1, 2], "sentence": ["the sun was shining", "the sea was shining"]},
+    "text_column": "sentence",
+    "per": "word",
+}
+_SCORE_ITEMS = "Score a table of items; its columns come back beside the scores."
 _GENERATE_EXAMPLE: dict[str, object] = {"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1}
 _CHAT_EXAMPLE: dict[str, object] = {"message": "the sun was", "max_new_tokens": 20}
 _NEW_CHAT = "Send a message of a chat; without a session id it starts a new one."
@@ -176,6 +186,15 @@ _KINDS = (
             "a sequence score", "Score sequences in parts, each given a context.", _SEQUENCES_EXAMPLE, "score"
         ),
         is_unbounded=True,
+    ),
+    _kind(
+        "items",
+        ItemsRequest,
+        ItemsRecord,
+        supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
+        route=HttpRoute("an item table", _SCORE_ITEMS, _ITEMS_EXAMPLE, "score"),
+        is_unbounded=True,
+        reads_training_text=True,
     ),
     _kind(
         "generate",

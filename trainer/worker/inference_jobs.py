@@ -135,6 +135,8 @@ class InferenceJobs:
             return await self._measure(record)
         if not await asyncio.to_thread(self._has_weights, run_id):
             await self._replication.fetch("models", run_id, with_weights=True)
+        if kind_of(record).reads_training_text:
+            await self._replication.fetch_corpora(self._runs.get(run_id).record().effective.corpora)
         return await self._compute_here(record)
 
     def _has_weights(self, run_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 import sys
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.runs import RunManifest
+from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import training_text
+from trainer.inference.frequencies import Frequencies
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
@@ -25,11 +29,13 @@ class LoadedRun(NamedTuple):
     model: LanguageModel
     tokenizer: Tokenizer
     prefixes: PrefixCache
+    frequencies: Frequencies
 
     def memory_bytes(self) -> int:
-        """Return the size of the model, of the tokenizer's two code point tables, and of cached prefixes."""
+        """Return the size of the model, of the tokenizer's two code point tables, and of what requests have left."""
         table_bytes = np.zeros(sys.maxunicode + 1, dtype=ids_type(self.tokenizer.vocab_size)).nbytes
-        return self.model.memory_bytes() + 2 * table_bytes + self.prefixes.memory_bytes
+        left_bytes = self.prefixes.memory_bytes + self.frequencies.memory_bytes
+        return self.model.memory_bytes() + 2 * table_bytes + left_bytes
 
 
 _Seen = tuple[tuple[Path, int, int], ...]
@@ -39,8 +45,9 @@ _Seen = tuple[tuple[Path, int, int], ...]
 class ModelCache:
     """Loaded models up to a number of bytes; the most recently used model stays whatever its size."""
 
-    def __init__(self, runs: RunStore, max_bytes: int) -> None:
+    def __init__(self, runs: RunStore, corpora: CorpusStore, max_bytes: int) -> None:
         self._runs = runs
+        self._corpora = corpora
         self._max_bytes = max_bytes
         self._loaded: OrderedDict[str, tuple[LoadedRun, _Seen]] = OrderedDict()
 
@@ -51,7 +58,9 @@ class ModelCache:
         loaded, seen = self._loaded.pop(run_id, (None, ()))
         if loaded is None or seen != files:
             manifest = run.completed_manifest()
-            loaded = LoadedRun(run, manifest, *load_run(run), PrefixCache())
+            model, tokenizer = load_run(run)
+            text = partial(training_text, self._corpora, manifest.effective)
+            loaded = LoadedRun(run, manifest, model, tokenizer, PrefixCache(), Frequencies(tokenizer, text))
         self._loaded[run_id] = loaded, files
         while len(self._loaded) > 1 and self._memory_bytes() > self._max_bytes:
             self._loaded.popitem(last=False)

@@ -33,6 +33,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.runs import EvalSummary, RunManifest
+from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
@@ -115,7 +116,7 @@ def _finished(tmp_path: Path) -> Finished:
     weights = [run.path / "model.safetensors", run.path / "config.json"]
     files = file_records(run.path, [*weights, *run.tokenizer.iterdir(), run.metrics, run.samples])
     ended(run, "completed", eval=(OLD_SUMMARY,), files=files)
-    return Finished(settings, made, run, model, ModelCache(store, max_bytes=1 << 30))
+    return Finished(settings, made, run, model, ModelCache(store, CorpusStore(settings), max_bytes=1 << 30))
 
 
 def test_evaluation__gives_the_brute_force_mean_of_each_split_each_time(finished: Finished) -> None:

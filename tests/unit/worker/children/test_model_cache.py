@@ -11,16 +11,20 @@ from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
+from trainer.data.corpora import CorpusStore
 from trainer.inference.model_files import WEIGHTS_FILE
 from trainer.worker.children.inference_server import answer
 from trainer.worker.children.model_cache import ModelCache
 
 
+def cache_in(folder: Path, max_bytes: int = 0) -> ModelCache:
+    return ModelCache(RunStore(folder / "artifacts"), CorpusStore(settings_in(folder)), max_bytes)
+
+
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:
     for method in ("a", "b", "c", "d", "e"):
         finished_run(tmp_path, "gru").path.rename(tmp_path / "artifacts" / "models" / method)
-    store = RunStore(tmp_path / "artifacts")
-    models = ModelCache(store, 4 * ModelCache(store, 0).get("a").memory_bytes())
+    models = cache_in(tmp_path, 4 * cache_in(tmp_path).get("a").memory_bytes())
     first = {name: models.get(name) for name in "abcd"}
     assert models.get("a") is first["a"]
     models.get("e")  # the fifth: b has been idle longest
@@ -30,7 +34,7 @@ def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None
 
 def test_warm_model_alone__stays_until_its_files_change(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "gru")
-    models = ModelCache(RunStore(tmp_path / "artifacts"), 0)
+    models = cache_in(tmp_path)
     first = models.get(run.run_id)
     assert models.get(run.run_id) is first
     os.utime(run.path / WEIGHTS_FILE, ns=(1, 1))
@@ -38,15 +42,14 @@ def test_warm_model_alone__stays_until_its_files_change(tmp_path: Path) -> None:
 
 
 def test_unfinished_run__has_no_model(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    store.create(record("a"))
+    RunStore(tmp_path / "artifacts").create(record("a"))
     with refused(ErrorCode.RUN_NOT_READY):
-        ModelCache(store, 0).get("a")
+        cache_in(tmp_path).get("a")
 
 
 def test_requests__of_both_precisions_are_each_answered_as_if_alone(tmp_path: Path) -> None:
     causal, recurrent = (finished_run(tmp_path, family).run_id for family in ("gpt2", "lstm"))
-    models, settings = ModelCache(RunStore(tmp_path / "artifacts"), 0), settings_in(tmp_path)
+    models, settings = cache_in(tmp_path), settings_in(tmp_path)
 
     def record_of(run_id: str, seed: int, precision: GenerationPrecision) -> GenerateRecord:
         request = GenerateRequest(prompt_text="the s", seed=seed, precision=precision, logprobs=True, max_new_tokens=8)

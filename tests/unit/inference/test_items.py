@@ -1,0 +1,223 @@
+"""Scores of tables of items: columns, units and frequencies, against single forward passes and plain counts."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from tests.support.answers import scored_nats, small_tokenizer, surprisals
+from tests.support.families import POSITIONS, QUICK, model_of
+from tests.support.properties import for_all_pairs
+from tests.support.refusals import refused
+from trainer.api import Model
+from trainer.config.validation import parse
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.items import RESULT_COLUMNS, Cell, ItemsRequest, ItemsResponse
+from trainer.tokenizers.base import vocabulary_of
+
+METHODS = ["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
+TABLE: dict[str, list[Cell]] = {
+    "subject": [7, 8],
+    "before": ["His sun", ""],
+    "sentence": ["  was “quoted” twice ", "the sea, the sea"],
+    "early": ["was", "the"],
+    "late": ["twice", "sea"],
+}
+REGIONS: dict[str, object] = {"text_column": "sentence", "region_columns": ["early", "late"]}
+TRAINING = ["The sun was shining on the sea,\nshining with all", "his might: the SUN"]
+
+Row = dict[str, Cell]
+
+
+def model_with(method: str, family: str = "lstm", text: Callable[[], Iterable[str]] | None = lambda: TRAINING) -> Model:
+    tokenizer = small_tokenizer(method)
+    return Model("run", model_of(family, vocabulary_of(tokenizer)), tokenizer, text)
+
+
+def scored(model: Model, **fields: object) -> ItemsResponse:
+    return model.ask(parse(ItemsRequest, {"table": TABLE, "context_column": "before", **fields}))
+
+
+def rows(model: Model, **fields: object) -> list[Row]:
+    table = scored(model, **fields).table or {}
+    count = len(table["source_row"])
+    return [{name: values[row] for name, values in table.items()} for row in range(count)]
+
+
+def number(row: Row, name: str) -> float:
+    value = row[name]
+    assert isinstance(value, int | float)
+    return value
+
+
+def token_figures(model: Model, text: str) -> list[tuple[int, float, float]]:
+    """The place of each token's first non-space character, its surprisal and the entropy of its prediction."""
+    tokenizer = model.tokenizer
+    ids: list[int] = [tokenizer.special_ids.start, *tokenizer.encode(text)]
+    inputs = torch.tensor(ids).unsqueeze(0)
+    with torch.inference_mode():
+        log_p = model.model.forward(inputs)[0, :-1].double().log_softmax(-1)
+    entropies: list[float] = (-(log_p.exp() * log_p).sum(-1)).tolist()
+    places = [start + len(text[start:]) - len(text[start:].lstrip()) for start, _ in tokenizer.spans(text)]
+    nats = surprisals(model.model, ids)
+    return list(zip(places, nats, entropies, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unit__sums_the_tokens_that_begin_in_it(method: str) -> None:
+    model = model_with(method)
+    texts = ["His sun was “quoted” twice", "the sea, the sea"]
+    ranges = [(8, 11), (21, 26), (0, 3), (4, 7)]
+    found = rows(model, **REGIONS)
+    assert [row["unit"] for row in found] == ["early", "late"] * 2
+    for row, (start, end) in zip(found, ranges, strict=True):
+        text = texts[number(row, "source_row") > 1]
+        inside = [figures for figures in token_figures(model, text) if start <= figures[0] < end]
+        expected = math.fsum(nats for _, nats, _ in inside), math.fsum(entropy for _, _, entropy in inside)
+        assert (row["unit_text"], row["n_tokens"], row["n_chars"]) == (text[start:end], len(inside), end - start)
+        assert (number(row, "surprisal_nats"), number(row, "entropy_nats")) == pytest.approx(expected, abs=1e-4)
+    for row, text, start in zip(rows(model, **REGIONS, per="item"), texts, (7, 0), strict=True):
+        inside = [figures for figures in token_figures(model, text) if start <= figures[0]]
+        assert number(row, "surprisal_nats") == pytest.approx(math.fsum(nats for _, nats, _ in inside), abs=1e-4)
+        assert (row["n_tokens"], row["n_chars"]) == (len(inside), len(text[start:].strip()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["lstm", "bert"])
+def test_words_and_tokens__have_the_surprisals_of_a_score(method: str, family: str) -> None:
+    model = model_with(method, family)
+    text = "his sun, Ağaç “twice”"
+    table: dict[str, object] = {"table": {"sentence": [text]}, "text_column": "sentence", "context_column": None}
+    score = model.score(text)
+    words = rows(model, **table, per="word")
+    of_words = [(word.text, word.surprisal) for word in score.words or ()]
+    assert [(row["unit_text"], row["surprisal_nats"]) for row in words] == of_words
+    assert [row["unit"] for row in words] == [1, 2, 3, 4]
+    tokens = rows(model, **table, per="char")
+    assert math.fsum(number(row, "surprisal_nats") for row in tokens) == pytest.approx(math.fsum(scored_nats(score)))
+    assert sum(number(row, "n_tokens") for row in tokens) == score.n_tokens
+    assert sum(number(row, "n_unknown") for row in tokens) == score.unk_count
+    if method in ("char", "byte"):
+        assert [row["unit_text"] for row in tokens] == list(text)
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_columns__come_back_for_each_unit_in_the_order_given(family: str) -> None:
+    model = model_with("bpe", family)
+    for per, count in {"item": 1, "region": 2, "word": 3}.items():
+        found = scored(model, **REGIONS, per=per, first_row=5).table or {}
+        added = [name for name in RESULT_COLUMNS if per != "item" or not name.startswith("unit")]
+        assert [*found] == [*TABLE, *added]
+        rows_of = [number - 5 for number in found["source_row"] if isinstance(number, int)]
+        assert rows_of == sorted(rows_of) and rows_of.count(0) == count
+        assert all(list(found[name]) == [values[row] for row in rows_of] for name, values in TABLE.items())
+
+
+def test_regions__without_a_column_of_texts_are_joined_and_may_be_absent() -> None:
+    table = {"r1": ["the sun", ""], "r2": ["", "the sea"], "r3": ["shining", "shining"]}
+    model = model_with("char")
+    found = rows(model, table=table, context_column=None, region_columns=["r1", "r2", "r3"])
+    whole = rows(
+        model, table={"t": ["the sun shining", "the sea shining"]}, context_column=None, text_column="t", per="item"
+    )
+    assert [row["unit_text"] for row in found] == ["the sun", "", "shining", "", "the sea", "shining"]
+    for first, item in zip((0, 3), whole, strict=True):
+        nats = [row["surprisal_nats"] for row in found[first : first + 3]]
+        assert nats.count(None) == 1
+        total = math.fsum(value for value in nats if isinstance(value, float))
+        assert total == pytest.approx(number(item, "surprisal_nats"))
+
+
+@for_all_pairs(st.text("ab é,", max_size=20), st.integers(0, 2**20))
+def test_parts__of_any_regions_are_the_text(text: str, cuts: int) -> None:
+    stripped, places = f"{text}b".strip(), [place for place in range(20) if cuts >> place & 1]
+    regions = {f"r{n}": stripped[a:b].strip() for n, (a, b) in enumerate(zip(places[::2], places[1::2], strict=False))}
+    request = ItemsRequest(
+        table={"text": (f"{text}b",), **{name: (region,) for name, region in regions.items()}},
+        text_column="text",
+        region_columns=tuple(regions),
+    )
+    [item] = request.texts()
+    assert item.sequence.text == stripped
+    assert [(name, item.sequence.parts[part].strip()) for name, part in item.regions] == list(regions.items())
+
+
+def test_region__is_a_whole_word_where_it_can_be() -> None:
+    table: dict[str, tuple[Cell, ...]] = {
+        "text": ("other the he", "evlerde", "the cat, he"),
+        "first": ("he", "ler", "he"),
+        "second": ("", "de", "cat"),
+    }
+    items = [*ItemsRequest(table=table, text_column="text", region_columns=("first", "second")).texts()]
+    parts = [("other the ", "he", "", "", ""), ("ev", "ler", "", "de", ""), ("t", "he", " ", "cat", ", he")]
+    assert [item.sequence.parts for item in items] == parts
+
+
+def test_log_frequency__counts_words_without_case_and_punctuation() -> None:
+    counts = Counter("the sun was shining on the sea shining with all his might the sun".split())
+    total = sum(counts.values()) + len(counts)
+    found = rows(model_with("bpe"), **REGIONS, per="word")
+    words = ["was", "quoted", "twice", "the", "sea", "the", "sea"]
+    expected = [math.log((counts[word] + 1) / total) for word in words]
+    assert [row["log_frequency"] for row in found] == pytest.approx(expected)
+    items = rows(model_with("bpe"), **REGIONS, per="item")
+    assert [row["log_frequency"] for row in items] == pytest.approx([math.fsum(expected[:3]), math.fsum(expected[3:])])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_log_frequency__of_a_token_counts_the_tokens_of_the_training_text(method: str) -> None:
+    model = model_with(method)
+    tokenizer = model.tokenizer
+    lines = "\n".join(TRAINING).split("\n")
+    counts = Counter(token for line in lines for token in tokenizer.encode(line))
+    total = sum(counts.values()) + len(counts)
+    found = rows(model, table={"t": ["the Ağaç"]}, context_column=None, text_column="t", per="char")
+    logs = [math.log((counts[token] + 1) / total) for token in tokenizer.encode("the Ağaç")]
+    assert math.fsum(number(row, "log_frequency") for row in found) == pytest.approx(math.fsum(logs))
+
+
+def test_frequencies__are_empty_where_the_training_text_is_gone() -> None:
+    def changed_text() -> Iterable[str]:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed.")
+
+    for text in (None, changed_text):
+        answer = scored(model_with("bpe", text=text), **REGIONS)
+        assert not answer.has_frequencies
+        assert (answer.table or {})["log_frequency"] == (None,) * 4
+    assert scored(model_with("bpe"), **REGIONS).has_frequencies
+
+
+def test_items__beyond_the_context_are_counted() -> None:
+    table = {"t": ["shining " * POSITIONS, "the sun"]}
+    assert scored(model_with("bpe", "gpt2"), table=table, context_column=None, text_column="t").n_cut == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "`text_column` or `region_columns` must name the texts"),
+        ({"text_column": "sentence", "per": "region"}, "`region_columns` must name the regions that are the rows"),
+        ({"region_columns": ["early", "early"]}, "must name each column once"),
+        ({"text_column": "text"}, "`table` has no column `text`: it has `subject`, `before`, `sentence`"),
+        ({"text_column": "subject"}, "row 1 has no text in `subject`, but the value 7"),
+        ({"text_column": "before"}, "row 2 has no text"),
+        ({"text_column": "early", "region_columns": ["late"]}, "row 1: the region in `late` is not in the text"),
+        ({**REGIONS, "region_columns": ["late", "early"]}, "row 1: the region in `early` is not after the region"),
+        ({"table": {"a": ["b\nc"]}, "text_column": "a"}, "row 1 has several lines in `a`: an item is one line"),
+        ({"table": {"a": ["b"], "c": []}, "text_column": "a"}, "must have columns of equal lengths"),
+        ({"table": {"a": []}, "text_column": "a"}, "must have 1 to 10,000 rows"),
+        ({"table": {"a": ["b"], "unit": [1]}, "text_column": "a"}, "has a column `unit`, which the results have too"),
+    ],
+)
+def test_table__that_cannot_be_scored_is_refused(fields: dict[str, object], said: str) -> None:
+    with refused(ErrorCode.INVALID_INPUT, said):
+        parse(ItemsRequest, {"table": TABLE, **fields})
+
+
+@pytest.mark.parametrize("values", [{"t": ["a " * 1_000_001]}, {"t": ["a" * 20_000], "note": ["b" * 1000]}])
+def test_table__that_is_too_long_is_refused(values: dict[str, object]) -> None:
+    with refused(ErrorCode.PAYLOAD_TOO_LARGE):
+        parse(ItemsRequest, {"table": values, "text_column": "t", "per": "char"})

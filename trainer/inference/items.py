@@ -1,0 +1,129 @@
+"""Scores of a table of items: a row for each item, or for each of its regions, words or tokens."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from math import fsum
+from typing import NamedTuple
+
+from trainer.contracts.base import changed
+from trainer.contracts.inference import ScoreRequest, ScoreResponse
+from trainer.contracts.items import Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit
+from trainer.data.normalization import Line, normalized
+from trainer.inference.frequencies import Frequencies
+from trainer.inference.scoring import ScoringJob, score_texts, special_tokens
+from trainer.inference.sequences import part_ends, token_places
+from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import Tokenizer
+
+
+class _Unit(NamedTuple):
+    """A row of the results: an item, or a part of it, with its tokens."""
+
+    row: int
+    """The place of its item in the request."""
+    name: str | int
+    text: str
+    ids: Sequence[int]
+    surprisal: float | None
+    entropy: float | None
+
+
+def score_items(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    request: ItemsRequest,
+    response: ItemsResponse,
+    frequencies: Frequencies,
+) -> ItemsResponse:
+    """Score the items of a table side by side, and return a table of their units in the order of the items."""
+    texts = list(request.texts())
+    jobs = [_job(tokenizer, request, text.sequence.text) for text in texts]
+    scores = score_texts(model, tokenizer, jobs)
+    units: list[_Unit] = []
+    for row, (text, job, score) in enumerate(zip(texts, jobs, scores, strict=True)):
+        units += _Scored(tokenizer, text, job, score, row).units(request.unit)
+    if request.unit == "char":
+        log_frequencies = frequencies.of_tokens([unit.ids for unit in units])
+    else:
+        log_frequencies = frequencies.of_texts([unit.text for unit in units])
+    columns: dict[str, Sequence[Cell]] = {
+        name: [values[unit.row] for unit in units] for name, values in request.table.items()
+    }
+    columns["source_row"] = [request.first_row + unit.row for unit in units]
+    if request.unit != "item":
+        columns |= {"unit": [unit.name for unit in units], "unit_text": [unit.text for unit in units]}
+    columns |= {
+        "surprisal_nats": [unit.surprisal for unit in units],
+        "entropy_nats": [unit.entropy for unit in units],
+        "n_tokens": [len(unit.ids) for unit in units],
+        "n_chars": [len(unit.text) for unit in units],
+        "n_unknown": [unit.ids.count(tokenizer.special_ids.unk) for unit in units],
+        "log_frequency": log_frequencies,
+    }
+    context, special = model.context_tokens, special_tokens(model)
+    return changed(
+        response,
+        status="completed",
+        table={name: tuple(values) for name, values in columns.items()},
+        method="causal" if model.objective == "causal_lm" else "pseudo_log_likelihood",
+        n_cut=sum(context is not None and len(job.ids[0]) + special > context for job in jobs),
+        has_frequencies=frequencies.has_text,
+    )
+
+
+def _job(tokenizer: Tokenizer, request: ItemsRequest, text: str) -> ScoringJob:
+    """Return the job that scores each token of an item and of its context."""
+    line = normalized(text, tokenizer.normalization)
+    score = ScoreRequest(text=text, detail_level="per_char", pll_within_word=request.pll_within_word)
+    queued = ScoreResponse(request_id="items", run_id="items", status="running")
+    return ScoringJob(score, queued, [Line(0, line, 1)], [tokenizer.encode(line)])
+
+
+class _Scored:
+    """The scores of an item's tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, text: ItemText, job: ScoringJob, score: ScoreResponse, row: int) -> None:
+        self._row = row
+        self._regions = text.regions
+        self._line, self._ids = job.lines[0].text, job.ids[0]
+        self._surprisal, self._entropy = ([nats or 0.0 for nats in of or ()] for of in (score.surprisal, score.entropy))
+        self._words, self._spans = score.words or (), score.char_spans or ()
+        self._ends = part_ends(tokenizer, text.sequence)
+        self._places = token_places(tokenizer, self._line)
+        self._bytes = tokenizer.byte_values
+
+    def units(self, unit: ItemUnit) -> Iterator[_Unit]:
+        """Yield the units of a kind; the tokens of the context belong to none."""
+        start = self._ends[0]
+        match unit:
+            case "item":
+                yield self._part("", start, self._ends[-1])
+            case "region":
+                for name, number in self._regions:
+                    yield self._part(name, self._ends[number], self._ends[number + 1])
+            case "word":
+                words = (word for word in self._words if word.span[0] >= start)
+                for number, word in enumerate(words, 1):
+                    yield self._part(number, *word.span)._replace(surprisal=word.surprisal)
+            case "char":
+                yield from self._characters(bisect_left(self._places, start))
+
+    def _part(self, name: str | int, start: int, end: int) -> _Unit:
+        """Return a part of the line, which has the tokens whose first non-space character lies in it."""
+        first, past = bisect_left(self._places, start), bisect_left(self._places, end)
+        return self._unit(name, self._line[start:end].strip(), first, past)
+
+    def _characters(self, first: int) -> Iterator[_Unit]:
+        """Yield each token from the first one on, and the bytes of a character as one."""
+        number = 0
+        for place in range(first, len(self._ids)):
+            start, end = self._spans[place]
+            if start < end or self._ids[place] not in self._bytes:
+                number += 1
+                yield self._unit(number, self._line[start:end], first, place + 1)
+                first = place + 1
+
+    def _unit(self, name: str | int, text: str, first: int, past: int) -> _Unit:
+        nats = fsum(self._surprisal[first:past]) if first < past else None
+        entropy = fsum(self._entropy[first:past]) if first < past else None
+        return _Unit(self._row, name, text, self._ids[first:past], nats, entropy)
