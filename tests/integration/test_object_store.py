@@ -30,10 +30,12 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.this_machine import ThisMachine
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
+from trainer.contracts.batteries import BatteryFile, BatteryRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.inference import EvalRequest, ScoreRequest, inference_adapter
 from trainer.contracts.inference_fields import InferenceRequest
+from trainer.contracts.items import ItemsRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
@@ -142,6 +144,8 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         had_weights = run.weights.exists()
         measured = (await queue.inference.ask(run_id, EvalRequest(split="validation"))).measured()
         scored = await queue.inference.ask(run_id, ScoreRequest(path="short"))
+        items = await queue.inference.ask(run_id, ItemsRequest(table={"t": ("the sun",)}, text_column="t"))
+        assert items.has_frequencies
         elsewhere = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
         new_machine = changed(site.here, app=changed(site.here.app, artifacts_root=tmp_path / "new"))
         assert await asyncio.to_thread(full_run_id, new_machine, run_id[:-1]) == run_id
@@ -266,6 +270,21 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
     assert (cancelled.status, cancelled.attempt) == ("cancelled", 1)
     assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
     assert weights[0] == weights[1]
+
+
+async def test_battery__finds_its_items_in_a_training_text_of_another_machine(site: Site) -> None:
+    async with site.queue() as queue:
+        run_id = (await queue.train(tiny_request(corpus="text"), user_id=7)).run_id
+        await told(queue, run_id)
+        known = some_text().splitlines()[0]
+        pairs = BatteryFile(name="pairs.tsv", content=f"{known}\t{known[::-1]}\n")
+        job = await queue.batteries.resolve(BatteryRequest(runs=(run_id,), files=(pairs,)))
+        battery_id = (await queue.batteries.accept(*job)).battery_id
+        while not (status := await queue.batteries.status(battery_id)).has_ended:
+            await queue.replication.refresh()
+        assert status.status == "completed", status.message
+        [result] = queue.batteries.stored.get(battery_id).summary().runs
+        assert [leak.n_items for leak in result.leaks] == [1]
 
 
 @pytest.mark.slow

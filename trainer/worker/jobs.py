@@ -158,6 +158,7 @@ class Jobs:
         if self._replication.is_on:
             for run in battery.record().runs:
                 await self._replication.fetch("models", run.run_id)
+                await self._replication.fetch_corpora(self._runs.get(run.run_id).record().effective.corpora)
         await drive_battery(battery, self._settings, self._store)
 
 
