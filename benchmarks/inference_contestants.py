@@ -18,7 +18,7 @@ from benchmarks.lab import demo_lines, sentences
 from benchmarks.reference_tools import load_scorer, row_of
 from benchmarks.turns import repeated, serve
 from trainer.api import Model
-from trainer.batteries.reading import TextFile, battery_of, read_battery
+from trainer.batteries.reading import battery_of, read_battery
 from trainer.batteries.scoring import portions, scores_of
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
 from trainer.contracts.inference import (
@@ -26,6 +26,7 @@ from trainer.contracts.inference import (
     ScoreRequest,
     ScoreResponse,
 )
+from trainer.data.rows import TextFile
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.system.hardware import default_threads
 

@@ -2,9 +2,10 @@
 
 from hashlib import sha256
 
-from trainer.batteries.reading import Battery, TextFile, battery_of
+from trainer.batteries.reading import Battery, battery_of
 from trainer.contracts.base import now
 from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatteryRecord, BatteryRun
+from trainer.data.rows import TextFile
 
 PAIRS = """paradigm,good,bad,context
 order,the sun was shining,sun the was shining,

@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 from trainer.batteries.suites import Items, read_suite
 from trainer.batteries.tables import read_table
-from trainer.config.validation import decoded, unreadable
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, Suite
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.rows import TextFile, check_suffix, in_file, read_file
 from trainer.data.text import shown_name
 
 SUFFIXES = (".jsonl", ".tsv", ".csv", ".json")
-_MAX_FILE_BYTES = 1 << 28
 _MAX_ITEMS = 1_000_000
-_BOM = "\ufeff"
 
 
 class Battery(NamedTuple):
@@ -24,11 +22,6 @@ class Battery(NamedTuple):
 
     info: BatteryInfo
     items: tuple[BatteryItem, ...]
-
-
-class TextFile(NamedTuple):
-    name: str
-    content: bytes
 
 
 def read_battery(path: Path, options: BatteryOptions, name: str | None = None) -> Battery:
@@ -39,7 +32,7 @@ def read_battery(path: Path, options: BatteryOptions, name: str | None = None) -
         if not files:
             message = f"The folder '{shown_name(path.name)}' has no file of items: {', '.join(SUFFIXES)}."
             raise AppError(ErrorCode.DATA_NOT_FOUND, message)
-    return battery_of(name or shown_name(path.stem), [_read(file) for file in files], options)
+    return battery_of(name or shown_name(path.stem), [read_file(file, SUFFIXES) for file in files], options)
 
 
 def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) -> Battery:
@@ -65,23 +58,13 @@ def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) ->
 
 
 def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
-    shown = shown_name(file.name)
-    suffix, stem = PurePosixPath(shown).suffix.lower(), PurePosixPath(shown).stem
-    _check_suffix(shown, suffix)
-    text = decoded(file.content, f"'{shown}'").removeprefix(_BOM)
-    try:
+    suffix, stem = PurePosixPath(file.shown).suffix.lower(), PurePosixPath(file.shown).stem
+    check_suffix(file.name, SUFFIXES)
+    text = file.text()
+    with in_file(file.name):
         if suffix == ".json":
             return read_suite(text, stem, battery)
         return read_table(text, stem, suffix, battery, options)
-    except AppError as error:
-        raise AppError(error.code, f"'{shown}': {error.message}", error.details) from None
-
-
-def _check_suffix(shown: str, suffix: str) -> None:
-    """Refuse another file before it is read."""
-    if suffix not in SUFFIXES:
-        message = f"'{shown}' is no file of items: its name must end in {', '.join(SUFFIXES)}."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 def with_distinct_names(batteries: Sequence[Battery]) -> list[Battery]:
@@ -97,14 +80,3 @@ def with_distinct_names(batteries: Sequence[Battery]) -> list[Battery]:
             battery = Battery(changed(battery.info, name=name), items)
         named.append(battery)
     return named
-
-
-def _read(path: Path) -> TextFile:
-    shown = shown_name(path.name)
-    _check_suffix(shown, path.suffix.lower())
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"'{shown}' is larger than {_MAX_FILE_BYTES >> 20} MiB.")
-        return TextFile(path.name, path.read_bytes())
-    except OSError as error:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, error)) from None

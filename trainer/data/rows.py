@@ -1,14 +1,64 @@
-"""Rows of tables: objects in JSON Lines, or columns between tabs, `,` or `;` that the first line names."""
+"""Rows of tables in files: objects in JSON Lines, or columns between tabs, `,` or `;` that the first line names."""
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from trainer.config.validation import decoded, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.text import shown_name
 
 Row = tuple[int, Mapping[str, object]]
 """The number of a line, and its values by column."""
+
+
+_MAX_FILE_BYTES = 1 << 28
+_BOM = "\ufeff"
+
+
+class TextFile(NamedTuple):
+    name: str
+    content: bytes
+
+    @property
+    def shown(self) -> str:
+        """The name in messages."""
+        return shown_name(self.name)
+
+    def text(self) -> str:
+        """Return the text without its byte order mark; raises INVALID_INPUT if it is not UTF-8."""
+        return decoded(self.content, f"'{self.shown}'").removeprefix(_BOM)
+
+
+def read_file(path: Path, suffixes: Collection[str]) -> TextFile:
+    """Read a file of one of these kinds; raises DATA_NOT_FOUND, INVALID_INPUT and PAYLOAD_TOO_LARGE."""
+    check_suffix(path.name, suffixes)  # before it is read
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            message = f"'{shown_name(path.name)}' is larger than {_MAX_FILE_BYTES >> 20} MiB."
+            raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+        return TextFile(path.name, path.read_bytes())
+    except OSError as error:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, error)) from None
+
+
+def check_suffix(name: str, suffixes: Collection[str]) -> None:
+    """Raise INVALID_INPUT for a file of another kind."""
+    if PurePosixPath(name).suffix.lower() not in suffixes:
+        message = f"'{shown_name(name)}' is no file of items: its name must end in {', '.join(suffixes)}."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+@contextmanager
+def in_file(name: str) -> Iterator[None]:
+    """Begin the message of an error with the name of the file that is read."""
+    try:
+        yield
+    except AppError as error:
+        raise AppError(error.code, f"'{shown_name(name)}': {error.message}", error.details) from None
 
 
 class Head(NamedTuple):

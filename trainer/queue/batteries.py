@@ -8,7 +8,7 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_co
 from trainer.artifacts.kinds import BATTERY_QUEUE
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
-from trainer.batteries.reading import Battery, TextFile, battery_of, with_distinct_names
+from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
@@ -24,6 +24,7 @@ from trainer.contracts.batteries import (
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
+from trainer.data.rows import TextFile
 from trainer.queue.inference_kinds import kind_of
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store

@@ -12,11 +12,12 @@ from tests.support.families import model_of
 from tests.support.suites import SUITE
 from tests.support.tiny_models import TableModel, tokenizer_of
 from trainer.api import Model
-from trainer.batteries.reading import Battery, TextFile, battery_of
+from trainer.batteries.reading import Battery, battery_of
 from trainer.batteries.scoring import score_batteries
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
 from trainer.contracts.sequences import SequencesRequest, SequencesResponse
+from trainer.data.rows import TextFile
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 NOUNS = [f"n{n}{number}" for n in range(12) for number in ("sg", "pl")]
