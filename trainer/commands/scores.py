@@ -1,27 +1,25 @@
 """`mt score`: surprisals of texts and of files of any size under a trained run."""
 
 import asyncio
-import os
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
-from io import FileIO
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 from rich.table import Table
 
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation
+from trainer.commands.score_output import Write, check_output, output_to, responses_to, write_errors
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, transient_code
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
-from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS, Asks, ResponseT
+from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpora import CorpusStore
@@ -40,16 +38,10 @@ from trainer.reports.score_table import (
     token_rows,
     token_scores,
 )
-from trainer.system.files import storage_errors
 
-PartT = TypeVar("PartT")
-Write = Callable[[str], None]
-"""Writes complete lines of the result; the text has no final newline."""
 Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 
 _PORTION_CHARACTERS = 20_000
-_MAX_REQUESTS = 4
-"""Requests under way at a time, which bounds the memory for a file of any size."""
 _MAX_HEATMAP_CHARACTERS = 10_000
 _LEVELS: tuple[str, ...] = get_args(DetailLevel)
 _FORMATS: tuple[str, ...] = get_args(Format)
@@ -115,25 +107,12 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
     for file in (options.out, options.heatmap):
         if file is not None:
-            _check_output(file, options.path, overwrites=options.force)
+            check_output(file, options.path, overwrites=options.force)
     try:
         with TemporaryDirectory(prefix="mt-table-") as folder:
             return _score_texts(options, settings, terminal, Path(folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_INTERRUPTED  # the requests are withdrawn, and the output has complete lines only
-
-
-def _check_output(file: Path, source: Path | None, *, overwrites: bool) -> None:
-    """Refuse an output file that cannot be written, that is the input, or that would be overwritten."""
-    if not os.path.isdir(file.parent):
-        raise AppError(ErrorCode.INVALID_INPUT, f"There is no folder '{file.parent}' to write '{file.name}' to.")
-    if os.path.isdir(file):
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is a folder: name a file to write to.")
-    if source is not None and os.path.exists(source) and os.path.exists(file) and file.samefile(source):
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is the input: name another file to write to.")
-    if os.path.isfile(file) and not overwrites:
-        message = f"'{file}' already exists: name another file, or overwrite it with `--force`."
-        raise AppError(ErrorCode.CONFLICT, message)
 
 
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal, folder: Path) -> int:
@@ -160,8 +139,8 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     )
 
     async def score(inference: Inference) -> int:
-        responses = _responses(inference, options.run, parts, is_kept=is_one)
-        with _output(options, terminal) as write:
+        responses = responses_to(inference, options.run, parts, is_kept=is_one)
+        with output_to(options.out, terminal) as write:
             writer = _ScoreWriter(options, write)
             async with aclosing(responses):
                 async for part, response in responses:
@@ -276,72 +255,6 @@ def _portions_of(path: Path, options: _ScoreOptions, documents: DocumentMode) ->
         yield Portion(1, text)
 
 
-async def _responses(
-    inference: Inference, run_id: str, parts: Iterable[tuple[PartT, Asks[ResponseT] | AppError]], *, is_kept: bool
-) -> AsyncGenerator[tuple[PartT, ResponseT | AppError], None]:
-    """Yield each part with its scores, in the order of the parts, while the next requests are under way.
-
-    A text that cannot be scored has an error in place of its scores. Raises other errors.
-    """
-
-    async def response_to(part: PartT, request: Asks[ResponseT] | AppError) -> tuple[PartT, ResponseT | AppError]:
-        if isinstance(request, AppError):
-            return part, request
-        try:
-            return part, await inference.ask(run_id, request, is_kept=is_kept)
-        except AppError as error:
-            if error.code != ErrorCode.INVALID_INPUT:
-                raise
-            return part, error
-
-    waiting: deque[asyncio.Task[tuple[PartT, ResponseT | AppError]]] = deque()
-    try:
-        for part, request in parts:
-            waiting.append(asyncio.create_task(response_to(part, request)))
-            if len(waiting) == _MAX_REQUESTS:
-                yield await waiting.popleft()
-        while waiting:
-            yield await waiting.popleft()
-    finally:
-        for task in waiting:
-            task.cancel()
-        # wait until each has withdrawn its request; further errors add nothing to the first
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-
-@contextmanager
-def _output(options: _ScoreOptions, terminal: Terminal) -> Iterator[Write]:
-    """Yield a function that writes to standard output, or to a file that is created with the first line."""
-    if options.out is None:
-        yield terminal.line
-        return
-    out = options.out
-    with ExitStack() as opened:
-        files: list[FileIO] = []
-
-        def write(lines: str) -> None:
-            data = memoryview(f"{lines}\n".encode())
-            with _write_errors(out):
-                if not files:
-                    files.append(opened.enter_context(FileIO(out, "wb")))
-                while data:  # unbuffered: a buffer would be written again at exit when the disk is full
-                    data = data[files[0].write(data) :]
-
-        yield write
-
-
-@contextmanager
-def _write_errors(file: Path) -> Iterator[None]:
-    """Raise an AppError with the reason if the block cannot write the file."""
-    with storage_errors(f"`{file.name}` could not be written"):
-        try:
-            yield
-        except OSError as error:
-            if transient_code(error) is not None:
-                raise
-            raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' cannot be written to: {error.strerror}.") from None
-
-
 def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
     """Return a row for the line, or for each of its words or tokens; the newlines of a stream are escaped."""
     if level == "per_line":
@@ -399,5 +312,5 @@ def _draw_heatmap(file: Path, response: ScoreResponse, text: str) -> None:
         from trainer.reports.charts import heat_map  # matplotlib: half a second
 
         data = heat_map(heatmap_rows(token_rows(response, text), text, "nats"), "nats")
-    with _write_errors(file):
+    with write_errors(file):
         file.write_bytes(data)
