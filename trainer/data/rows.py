@@ -90,11 +90,14 @@ def json_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def head_of(lines: Sequence[str]) -> Head:
-    """Return the names of a table's columns; none without a line."""
+    """Return the names of a table's columns, none without a line; raises INVALID_INPUT."""
     start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     first = "".join(lines[start : start + 1])
     delimiter = max("\t;,", key=first.count)
-    return Head(first, start + 1, delimiter, next(csv.reader([first], delimiter=delimiter), []))
+    try:
+        return Head(first, start + 1, delimiter, next(csv.reader([first], delimiter=delimiter), []))
+    except csv.Error as error:
+        raise bad_line(start + 1, f"is no row of a table: {error}") from None
 
 
 def rows_below(head: Head, lines: Sequence[str]) -> Iterator[Row]:

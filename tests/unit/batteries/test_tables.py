@@ -147,6 +147,7 @@ def test_regions__make_items_in_conditions_and_suites_with_formulas(tmp_path: Pa
         ("a.csv", "good,bad\na,\n", "line 2 is no pair: one of its sentences is missing."),
         ("a.csv", 'good,bad\na,"b\nc"\n', "line 3 is no pair: a sentence is one line."),
         ("a.csv", '\ngood,bad\n\na,"b"c\n', "line 4 is no row of a table: "),
+        ("a.csv", f"good,{'b' * 200_000}\na,b\n", "line 1 is no row of a table: field larger than field limit"),
         ("a.csv", f"good,bad\na,{'b' * 200_000}\n", "line 2 is no row of a table: field larger than field limit"),
         ("a.jsonl", "{\n", "line 1 is not JSON."),
         ("a.jsonl", "[" * 100_000, "line 1 is not JSON."),
