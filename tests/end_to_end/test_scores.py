@@ -181,6 +181,39 @@ def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
     assert page.count('<p dir="auto">') == 2 and "rank " in page
 
 
+def test_items__have_their_columns_beside_the_scores_in_the_order_given(shell: Shell) -> None:
+    shell.write("items.csv", "id,sentence,word\n" + "".join(f"{n},the sun {n},sun\n" for n in range(3000, 0, -1)))
+    rows = cells_of(score(shell, "--items items.csv --text-column sentence --region-columns word"))
+    assert "beyond" not in shell.err and "`log_frequency` is empty" in shell.err
+    assert [row["id"] for row in rows] == [str(n) for n in range(3000, 0, -1)]
+    assert [row["source_row"] for row in rows] == [str(n) for n in range(1, 3001)]
+    assert {(row["sentence"] == f"the sun {row['id']}", row["unit"], row["unit_text"]) for row in rows} == {
+        (True, "word", "sun")
+    }
+    whole = response_of(shell, "the sun 1", "--detail-level", "per_char")
+    of_word = math.fsum(value for value in (whole.surprisal or ())[3:7] if value is not None)
+    assert float(rows[-1]["surprisal_nats"]) == pytest.approx(of_word)
+    assert score(shell, "--items items.csv --text-column sentence --per item --format jsonl --out items.jsonl") == ""
+    [first, *_] = (shell.folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    assert first.startswith('{"id":"3000","sentence":"the sun 3000","word":"sun","source_row":1,"surprisal_nats":')
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--items items.tsv", "`text_column` or `region_columns` must name the texts"),
+        ("--items items.tsv --text-column text --format json", "`--items` goes without `--format json`: leave it out."),
+        ("--items items.tsv --text-column text x --top-k 2", "goes without a TEXT and `--top-k`: leave it out."),
+        ("--items items.tsv --text-column text --out items.tsv --force", "is the input: name another file"),
+        ("--items items.tsv --text-column text --pll-within-word", "is for masked models only"),
+        ("--items none.tsv --text-column text", "There is no file"),
+    ],
+)
+def test_items_with_a_wrong_option__are_refused(words: str, sentence: str, shell: Shell) -> None:
+    shell.write("items.tsv", "text\tid\nabc\t1\n")
+    assert sentence in shell.refuse("score", RUN, *words.split())
+
+
 def test_portion_without_a_score__is_told_and_the_others_are_scored(shell: Shell) -> None:
     shell.write("single.txt", "a\n" * 10_001 + "ab\n")
     found = lines_of(score(shell, "--path single.txt --format jsonl --no-bos", code=1))

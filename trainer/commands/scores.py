@@ -8,10 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
+from pydantic_core import to_json
 from rich.table import Table
 
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
-from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation
+from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation, with_model
 from trainer.commands.score_output import Write, check_output, output_to, responses_to, write_errors
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, loss_figures, summary
 from trainer.config.settings import Settings
@@ -20,10 +21,13 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
+from trainer.contracts.items import Cell, Columns, ItemOptions, ItemUnit
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizers import DocumentMode
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_portions, read_text
+from trainer.data.item_tables import item_requests, read_columns
 from trainer.data.normalization import normalized
 from trainer.data.tables import as_text
 from trainer.queue.inference_kinds import check_scores
@@ -44,7 +48,12 @@ Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 _PORTION_CHARACTERS = 20_000
 _MAX_HEATMAP_CHARACTERS = 10_000
 _LEVELS: tuple[str, ...] = get_args(DetailLevel)
+_UNITS: tuple[str, ...] = get_args(ItemUnit)
 _FORMATS: tuple[str, ...] = get_args(Format)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 class _ScoreOptions(RunOptions):
@@ -66,11 +75,19 @@ class _ScoreOptions(RunOptions):
     pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
     window_tokens = option("--max-window N", int, "score longer lines by windows of N tokens: faster, not exact")
     seed = option("--seed N", int, "accepted without effect: scoring is deterministic")
-    table_format = Argument[Format](
+    items = option("--items FILE", Path, "score a table (.csv, .tsv, .jsonl) and give its columns back")
+    text_column = option("--text-column NAME", str, "of --items: the texts; default: the regions, joined")
+    region_columns = option("--region-columns NAMES", _names, "of --items: regions of the texts, between commas")
+    context_column = option("--context-column NAME", str, "of --items: texts that are given and not scored")
+    per = Argument[ItemUnit | None](
+        "--per",
+        choices=_UNITS,
+        help="of --items: a row for each item, region, word or char; default: region, or item without regions",
+    )
+    table_format = Argument[Format | None](
         "--format",
         choices=_FORMATS,
-        default="table",
-        help="output format; jsonl, csv and tsv are written line by line; default: table",
+        help="output format; jsonl, csv and tsv are written line by line; default: table, of --items csv",
     )
     out = option("--out FILE", Path, "write the result to a new file")
     heatmap = option("--heatmap FILE", Path, "draw a heat map: an image (.png) or a page (.html)")
@@ -78,7 +95,7 @@ class _ScoreOptions(RunOptions):
 
     @property
     def format(self) -> Format:
-        return "json" if self.json else self.table_format
+        return "json" if self.json else self.table_format or ("table" if self.items is None else "csv")
 
     @property
     def writes_lines(self) -> bool:
@@ -100,19 +117,66 @@ def add_to(commands: Commands) -> None:
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    if (options.text is None) == (options.path is None):
+    if options.items is None and (options.text is None) == (options.path is None):
         message = "Give either a TEXT, or a file with `--path`; `mt battery run` scores minimal pairs and test suites."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     if options.format == "table" and options.out is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
     for file in (options.out, options.heatmap):
         if file is not None:
-            check_output(file, options.path, overwrites=options.force)
+            check_output(file, options.items or options.path, overwrites=options.force)
     try:
+        if options.items is not None:
+            return _score_items(options, options.items, settings, terminal)
         with TemporaryDirectory(prefix="mt-table-") as folder:
             return _score_texts(options, settings, terminal, Path(folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_INTERRUPTED  # the requests are withdrawn, and the output has complete lines only
+
+
+def _score_items(options: _ScoreOptions, items: Path, settings: Settings, terminal: Terminal) -> int:
+    """Score a table; nothing is scored if one of its items cannot be."""
+    others = {
+        "a TEXT": options.text,
+        "`--path`": options.path,
+        "`--detail-level`": options.detail_level != "summary",
+        "`--top-k`": options.top_k,
+        "`--no-bos`": options.context,
+        "`--max-window`": options.window_tokens,
+        "`--heatmap`": options.heatmap,
+        f"`--format {options.format}`": not options.writes_lines,
+    }
+    if unused := [name for name, value in others.items() if value]:
+        raise AppError(ErrorCode.INVALID_INPUT, f"`--items` goes without {' and '.join(unused)}: leave it out.")
+    requests = [*item_requests(read_columns(items), parse(ItemOptions, options.given(ItemOptions)))]
+
+    async def score(inference: Inference) -> int:
+        responses = responses_to(inference, options.run, ((request, request) for request in requests), is_kept=False)
+        n_cut, has_frequencies = 0, True
+        with output_to(options.out, terminal) as write:
+            async with aclosing(responses):
+                async for request, response in responses:
+                    if isinstance(response, AppError):
+                        raise response
+                    n_cut, has_frequencies = n_cut + response.n_cut, response.has_frequencies
+                    write(_item_rows(options, response.table or {}, is_first=request.first_row == 1))
+        if n_cut:
+            terminal.note(f"mt: {counted(n_cut, 'item')} beyond the model's context, scored by windows")
+        if not has_frequencies:
+            terminal.note("mt: the training text is gone or has changed, so that `log_frequency` is empty")
+        return 0
+
+    return with_model(options.run, settings, terminal, score)
+
+
+def _item_rows(options: _ScoreOptions, table: Columns, *, is_first: bool) -> str:
+    """Return the rows of a table as lines, with the names of the columns before the first one."""
+    numbers = range(len(table.get("source_row", ())))
+    if options.format == "jsonl":
+        objects = ({name: values[row] for name, values in table.items()} for row in numbers)
+        return "\n".join(to_json(one).decode() for one in objects)
+    rows: list[list[Cell]] = [[values[row] for values in table.values()] for row in numbers]
+    return csv_lines([*([[*table]] if is_first else []), *rows], options.delimiter)
 
 
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal, folder: Path) -> int:
