@@ -1,7 +1,9 @@
 """`trainer.load` in a program or a notebook."""
 
 import math
+from datetime import date
 from pathlib import Path
+from pkgutil import resolve_name
 from shutil import copytree
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import trainer
 from tests.support.finished_runs import finished_run
 from tests.support.refusals import refused
+from trainer.client.notebook import Frame
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.inference.generation import generate
@@ -48,6 +51,31 @@ def test_loaded_run__scores_and_continues_as_mt_does(tmp_path: Path) -> None:
     for words, options in wrong.items():
         with pytest.raises(AppError, match=words):
             loaded.generate("the", **options)
+
+
+def test_items__of_a_pandas_frame_come_back_as_a_frame(tmp_path: Path) -> None:
+    frame_of: type[Frame] = resolve_name("pandas:DataFrame")
+    loaded = trainer.load(finished_run(tmp_path, "lstm").path)
+    values: dict[str, list[object]] = {
+        "day": [date(2026, 1, 1), date(2026, 1, 2)],
+        "text": ["the sun", "the sea was"],
+        "region": ["sun", math.nan],
+        "later": [None, "was"],
+    }
+    found = loaded.items(frame_of(values), text_column="text", region_columns=["region", "later"])
+    assert isinstance(found, frame_of)
+    assert [*found.columns][:5] == [*values, "source_row"]
+    assert [*found["day"]] == [day for day in values["day"] for _ in range(2)]
+    nats = [*found["surprisal_nats"]]
+    places = {0: ("the sun", 3), 3: ("the sea was", 7)}
+    for row, (text, first) in places.items():
+        of_region = math.fsum(one.nats for one in loaded.surprisal(text)[first:])
+        assert nats[row] == pytest.approx(of_region)
+    assert [math.isnan(value) for value in nats if isinstance(value, float)] == [False, True, True, False]
+    wrong = {"txt": "`table` has no column `txt`: it has `day`, `text`", "day": "row 1 has no text"}
+    for column, said in wrong.items():
+        with refused(ErrorCode.INVALID_INPUT, said):
+            loaded.items(frame_of(values), text_column=column)
 
 
 def test_loaded_run__predicts_by_the_softmax_of_a_whole_forward_pass(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Methods of a model in a notebook: the same for a model in memory and for one on a server."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from trainer.batteries.reading import read_battery, with_distinct_names
 from trainer.batteries.scoring import score_batteries
@@ -13,8 +15,24 @@ from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySumma
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, PredictRequest, ScoreRequest, ScoreResponse, Suggestion
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.items import Cell, ItemOptions
 from trainer.contracts.models import Objective
+from trainer.data.item_tables import item_requests
 from trainer.queue.inference_kinds import kind_of
+
+
+class Frame(Protocol):
+    """A table with named columns, made from a mapping of columns: a frame of pandas or of polars."""
+
+    def __init__(self, columns: Mapping[str, Sequence[object]], /) -> None: ...
+
+    @property
+    def columns(self) -> Iterable[str]: ...
+
+    def __getitem__(self, column: str, /) -> Iterable[object]: ...
+
+
+FrameT = TypeVar("FrameT", bound=Frame)
 
 
 class Surprisal(NamedTuple):
@@ -77,6 +95,25 @@ class NotebookModel(ABC):
         ]
         return score_batteries(self.ask, BatteryRun(run_id=self.run_id, seed=0), with_distinct_names(found), chosen)
 
+    def items(self, frame: FrameT, **options: object) -> FrameT:
+        """Score a table of items with the options of ItemOptions: `text_column`, `region_columns`, `per`, …
+
+        Returns a frame of the same library with the columns of this one beside the scores, as `mt score --items`
+        does. Raises INVALID_INPUT for a wrong option or an item that cannot be scored, and MODEL_INCOMPATIBLE for an
+        option that the model does not support.
+        """
+        chosen = parse(ItemOptions, options)
+        named = (chosen.text_column, chosen.context_column, *chosen.region_columns)
+        given = {name: list(frame[name]) for name in frame.columns}
+        # only texts are sent: other values may be of any type, and stay as they are
+        table = {name: [_cell(value) if name in named else None for value in given[name]] for name in given}
+        answers = [self.ask(request).table or {} for request in item_requests(table, chosen)]
+        columns: dict[str, list[object]] = {
+            name: [value for answer in answers for value in answer[name]] for name in answers[0]
+        }
+        rows = [row - 1 for answer in answers for row in answer["source_row"] if isinstance(row, int)]
+        return type(frame)(columns | {name: [values[row] for row in rows] for name, values in given.items()})
+
     def ask(self, request: Asks[ResponseT]) -> ResponseT:
         """Answer a request of any kind; raises MODEL_INCOMPATIBLE for one that the model does not support."""
         kind_of(request).supports(request, self._objective)
@@ -84,3 +121,8 @@ class NotebookModel(ABC):
 
     @abstractmethod
     def _answer(self, request: Asks[ResponseT]) -> ResponseT: ...
+
+
+def _cell(value: object) -> Cell:
+    is_missing = isinstance(value, float) and isnan(value)  # pandas has NaN in place of a missing text
+    return value if isinstance(value, (str, int, float)) and not is_missing else None
