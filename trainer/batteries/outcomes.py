@@ -10,7 +10,7 @@ from trainer.contracts.intervals import Interval
 from trainer.contracts.sequences import SequenceScore
 
 TIE_NATS = 1e-4
-"""Figures that differ by less are a tie: scores are not more exact."""
+"""Sequences whose surprisals differ by less, with the same divisor, are a tie: scores are not more exact."""
 _Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
 
 Outcomes = Mapping[Measure, Outcome]
@@ -27,7 +27,7 @@ def outcomes_of(item: BatteryItem, scores: Sequence[SequenceScore], formulas: Se
             return {}
         values = values_of(item, scores)
         return {"sum": "right" if all(formula.holds(values) for formula in formulas) else "wrong"}
-    return {measure: _outcome([_figure(score, measure) for score in scores]) for measure in MEASURES}
+    return {measure: _outcome(scores, measure) for measure in MEASURES}
 
 
 def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
@@ -36,16 +36,17 @@ def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
     return {condition: dict(zip(regions, score.part_nats, strict=True)) for condition, regions, score in named}
 
 
-def _figure(score: SequenceScore, measure: Measure) -> float:
-    units = {"sum": 1, "token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}
-    return score.nats / (units[measure] or 1)
-
-
-def _outcome(figures: Sequence[float]) -> Outcome:
-    first, best_other = figures[0], min(figures[1:])
-    if abs(best_other - first) < TIE_NATS:
+def _outcome(scores: Sequence[SequenceScore], measure: Measure) -> Outcome:
+    divisors = [_divisor(score, measure) for score in scores]
+    first, *others = (score.nats / divisor for score, divisor in zip(scores, divisors, strict=True))
+    margin = (min(others) - first) * max(divisors)
+    if abs(margin) < TIE_NATS:
         return "tie"
-    return "right" if first < best_other else "wrong"
+    return "right" if margin > 0 else "wrong"
+
+
+def _divisor(score: SequenceScore, measure: Measure) -> int:
+    return {"sum": 1, "token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}[measure] or 1
 
 
 def accuracy_of(measure: Measure, outcomes: Sequence[Outcome]) -> Accuracy:

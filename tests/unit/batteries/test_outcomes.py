@@ -38,6 +38,8 @@ def test_outcome__is_of_the_surprisal_by_each_measure() -> None:
     assert found == {"sum": "wrong", "token": "right", "char": "right", "byte": "tie"}
     near = [outcomes_of(choices(2), [scores(10.0), scores(second)])["sum"] for second in (10.00009, 10.0002, 9.9998)]
     assert near == ["tie", "right", "wrong"], "scores are not more exact"
+    long = outcomes_of(choices(2), [scores(231.0824, 53, 53, 53), scores(239.8069, 55, 55, 55)])
+    assert long["char"] == "right", "0.00008 nats per character are 0.004 nats"
     no_tokens = outcomes_of(choices(2), [scores(0.0, tokens=0), scores(1.0)])
     assert no_tokens.get("token") == "right"
 
