@@ -16,6 +16,7 @@ from itertools import groupby
 import pytest
 
 from tests.support import environment_in, finished_runs, mt
+from tests.support.families import POSITIONS
 from tests.support.inference import RUN, finished_run
 from tests.support.run_shell import Shell
 from tests.support.shell import lab_shell_fixture
@@ -196,6 +197,13 @@ def test_items__have_their_columns_beside_the_scores_in_the_order_given(shell: S
     assert score(shell, "--items items.csv --text-column sentence --per item --format jsonl --out items.jsonl") == ""
     [first, *_] = (shell.folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
     assert first.startswith('{"id":"3000","sentence":"the sun 3000","word":"sun","source_row":1,"surprisal_nats":')
+
+
+def test_items_beyond_the_context__are_told(shell: Shell) -> None:
+    run = finished_runs.finished_run(shell.root, "gpt2")
+    shell.write("items.csv", f"sentence\nthe sun\n{'the sun ' * POSITIONS}\n")
+    shell.type("score", run.run_id, "--items", "items.csv", "--text-column", "sentence")
+    assert "1 item beyond the model's context, scored by windows" in shell.err
 
 
 @pytest.mark.parametrize(

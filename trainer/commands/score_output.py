@@ -3,19 +3,17 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
-from trainer.commands.connection import Inference
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
-from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.system.files import storage_errors
 
-PartT = TypeVar("PartT")
+T = TypeVar("T")
 Write = Callable[[str], None]
 """Writes complete lines of the result; the text has no final newline."""
 
@@ -36,28 +34,12 @@ def check_output(file: Path, source: Path | None, *, overwrites: bool) -> None:
         raise AppError(ErrorCode.CONFLICT, message)
 
 
-async def responses_to(
-    inference: Inference, run_id: str, parts: Iterable[tuple[PartT, Asks[ResponseT] | AppError]], *, is_kept: bool
-) -> AsyncGenerator[tuple[PartT, ResponseT | AppError], None]:
-    """Yield each part with its scores, in the order of the parts, while the next requests are under way.
-
-    A text that cannot be scored has an error in place of its scores. Raises other errors.
-    """
-
-    async def response_to(part: PartT, request: Asks[ResponseT] | AppError) -> tuple[PartT, ResponseT | AppError]:
-        if isinstance(request, AppError):
-            return part, request
-        try:
-            return part, await inference.ask(run_id, request, is_kept=is_kept)
-        except AppError as error:
-            if error.code != ErrorCode.INVALID_INPUT:
-                raise
-            return part, error
-
-    waiting: deque[asyncio.Task[tuple[PartT, ResponseT | AppError]]] = deque()
+async def in_order(requests: Iterable[Coroutine[object, object, T]]) -> AsyncGenerator[T, None]:
+    """Yield the answers to requests in their order, while the next requests are under way."""
+    waiting: deque[asyncio.Task[T]] = deque()
     try:
-        for part, request in parts:
-            waiting.append(asyncio.create_task(response_to(part, request)))
+        for request in requests:
+            waiting.append(asyncio.create_task(request))
             if len(waiting) == _MAX_REQUESTS:
                 yield await waiting.popleft()
         while waiting:

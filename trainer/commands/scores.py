@@ -13,7 +13,7 @@ from rich.table import Table
 
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation, with_model
-from trainer.commands.score_output import Write, check_output, output_to, responses_to, write_errors
+from trainer.commands.score_output import Write, check_output, in_order, output_to, write_errors
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
@@ -151,15 +151,14 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
     requests = [*item_requests(read_columns(items), parse(ItemOptions, options.given(ItemOptions)))]
 
     async def score(inference: Inference) -> int:
-        responses = responses_to(inference, options.run, ((request, request) for request in requests), is_kept=False)
-        n_cut, has_frequencies = 0, True
+        responses = in_order(inference.ask(options.run, request, is_kept=False) for request in requests)
+        n_cut, has_frequencies, is_first = 0, True, True
         with output_to(options.out, terminal) as write:
             async with aclosing(responses):
-                async for request, response in responses:
-                    if isinstance(response, AppError):
-                        raise response
+                async for response in responses:
                     n_cut, has_frequencies = n_cut + response.n_cut, response.has_frequencies
-                    write(_item_rows(options, response.table or {}, is_first=request.first_row == 1))
+                    write(_item_rows(options, response.table or {}, is_first=is_first))
+                    is_first = False
         if n_cut:
             terminal.note(f"mt: {counted(n_cut, 'item')} beyond the model's context, scored by windows")
         if not has_frequencies:
@@ -203,7 +202,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     )
 
     async def score(inference: Inference) -> int:
-        responses = responses_to(inference, options.run, parts, is_kept=is_one)
+        responses = in_order(_response_to(inference, options.run, *one, is_kept=is_one) for one in parts)
         with output_to(options.out, terminal) as write:
             writer = _ScoreWriter(options, write)
             async with aclosing(responses):
@@ -221,6 +220,20 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
         return EXIT_FAILED if writer.has_errors else 0
 
     return with_inference(settings, terminal, score)
+
+
+async def _response_to(
+    inference: Inference, run_id: str, part: Portion, request: ScoreRequest | AppError, *, is_kept: bool
+) -> tuple[Portion, ScoreResponse | AppError]:
+    """Return a portion with its scores, or with the error of a text that cannot be scored; raises other errors."""
+    if isinstance(request, AppError):
+        return part, request
+    try:
+        return part, await inference.ask(run_id, request, is_kept=is_kept)
+    except AppError as error:
+        if error.code != ErrorCode.INVALID_INPUT:
+            raise
+        return part, error
 
 
 def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) -> DetailLevel:

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from math import fsum
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from trainer.contracts.base import changed
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
@@ -107,6 +107,8 @@ class _Scored:
                     yield self._part(number, *word.span)._replace(surprisal=word.surprisal)
             case "char":
                 yield from self._characters(bisect_left(self._places, start))
+            case unknown:
+                assert_never(unknown)
 
     def _part(self, name: str | int, start: int, end: int) -> _Unit:
         """Return a part of the line, which has the tokens whose first non-space character lies in it."""

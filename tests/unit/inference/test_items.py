@@ -179,6 +179,16 @@ def test_log_frequency__of_a_token_counts_the_tokens_of_the_training_text(method
     assert math.fsum(number(row, "log_frequency") for row in found) == pytest.approx(math.fsum(logs))
 
 
+def test_frequencies__of_a_long_text_are_counted_in_parts() -> None:
+    model = model_with("char", text=lambda: ["th" * (1 << 21), "the"])
+    options: dict[str, object] = {"table": {"t": ["the"]}, "context_column": None, "text_column": "t", "per": "char"}
+    found = rows(model, **options)
+    counts = [(1 << 21) + 1, (1 << 21) + 1, 1]
+    expected = [math.log((count + 1) / (sum(counts) + 3)) for count in counts]
+    assert [row["log_frequency"] for row in found] == pytest.approx(expected)
+    assert rows(model, **options) == found
+
+
 def test_frequencies__are_empty_where_the_training_text_is_gone() -> None:
     def changed_text() -> Iterable[str]:
         raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed.")
