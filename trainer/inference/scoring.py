@@ -15,7 +15,7 @@ each window scores the token in its middle.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -39,7 +39,8 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.inference_fields import ScoringMethod
 from trainer.data.normalization import Line, documents, normalized
-from trainer.inference.windows import context_of, windows
+from trainer.inference.prefix_trees import tree_surprisals
+from trainer.inference.windows import Window, context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
 from trainer.models.threads import using_threads
@@ -124,7 +125,9 @@ class ScoringInput(NamedTuple):
     word_ends: Sequence[int] | None = None
     """The end of each token's word, up to which a mask hides tokens; None: a mask hides one token."""
     first: int = 0
-    """The first token that is scored; a causal model scores the tokens before it too, at no cost."""
+    """The first token that is scored."""
+    has_end: bool = True
+    """Score the end of the line too, after a causal model."""
 
 
 def score_texts(
@@ -214,14 +217,22 @@ def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]
 
 def line_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:
     """Return the surprisals of the tokens of each line from its token `first` on, in nats."""
-    is_masked = model.objective == "masked_lm"
-    scored = [line for line in lines if line.first < len(line.ids)]
-    scores = iter(_score(model, scored, top_k=0, has_ranks=False))
-    found: list[list[float]] = []
-    for line in lines:
-        surprisal = next(scores).surprisal if line.first < len(line.ids) else torch.empty(0)
-        found.append(_floats(surprisal if is_masked else surprisal[line.first : len(line.ids)]))
-    return found
+    scored = [line._replace(has_end=False) for line in lines if line.first < len(line.ids)]
+    if model.reads_trees:
+        of_lines = _tree_surprisals(model, scored)
+    else:
+        of_lines = [_floats(scores.surprisal) for scores in _score(model, scored, top_k=0, has_ranks=False)]
+    remaining = iter(of_lines)
+    return [next(remaining) if line.first < len(line.ids) else [] for line in lines]
+
+
+def _tree_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:
+    model.eval()
+    line_windows = [_causal_windows(model, line) for line in lines]
+    windows = [window for of_line in line_windows for window in of_line]
+    with _packed(model, sum(len(window.ids) for window in windows)):
+        surprisals = iter(tree_surprisals(model, windows))
+    return [[nats for _ in of_line for nats in next(surprisals)] for of_line in line_windows]
 
 
 def _window(model: LanguageModel, requested: int | None) -> int | None:
@@ -251,11 +262,7 @@ def _score(
     lengths = [len(window.ids) for window in windows]
     by_length: list[int] = np.argsort(lengths, kind="stable").tolist()
     scores: dict[int, Scores] = {}
-    packs = packing_pays(model, sum(lengths), torch.backends.cpu.get_cpu_capability())
-    with ExitStack() as packed:
-        if packs:
-            with using_threads(1):  # beside other programs, several would wait for each other at each matrix
-                packed.enter_context(model.packed_products())
+    with _packed(model, sum(lengths)):
         while len(scores) < len(windows):
             shortest = lengths[by_length[len(scores)]]
             size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
@@ -268,6 +275,16 @@ def _score(
             scores |= zip(numbers, scored, strict=True)
     in_order = (scores[i] for i in range(len(windows)))
     return [_concat([next(in_order) for _ in of_line]) for of_line in line_windows]
+
+
+@contextmanager
+def _packed(model: LanguageModel, tokens: int) -> Iterator[None]:
+    """Pack the weights if that pays for so many tokens."""
+    with ExitStack() as packed:
+        if packing_pays(model, tokens, torch.backends.cpu.get_cpu_capability()):
+            with using_threads(1):  # beside other programs, several would wait for each other at each matrix
+                packed.enter_context(model.packed_products())
+        yield
 
 
 def packing_pays(model: LanguageModel, tokens: int, cpu_capability: str) -> bool:
@@ -302,33 +319,26 @@ class _LogitScorer(NamedTuple):
         )
 
 
-class _Window(NamedTuple):
-    """Ids that a model reads at once.
-
-    A causal model scores the ids behind the positions from `first` to before `end`, each given the ids before it. A
-    masked model scores the id at `first` while all from there to before `end` are masked.
-    """
-
-    ids: Tensor
-    first: int
-    end: int
-
-
-def _causal_windows(model: LanguageModel, line: ScoringInput) -> list[_Window]:
-    """Cut a line into windows that together score every token, and the end of the line, once."""
+def _causal_windows(model: LanguageModel, line: ScoringInput) -> list[Window]:
+    """Cut a line into windows that together score every token from `first` on, and the end of the line, once."""
     special_ids = model.vocabulary.special_ids
     line_ids: list[int] = [*([special_ids.start] if line.has_start else []), *line.ids, special_ids.line_end]
-    ids = torch.tensor(line_ids)
-    length: NDArray[np.int64] = np.full(1, len(ids) - 1, dtype=np.int64)
+    length: NDArray[np.int64] = np.full(1, len(line_ids) - 1, dtype=np.int64)
     cut = windows(length, line.window_tokens)
     ranges: list[tuple[int, int, int]] = np.stack((cut.begin, cut.first, cut.end), axis=-1).tolist()
-    return [_Window(ids[begin : begin + end + 1], first, end) for begin, first, end in ranges]
+    found: list[Window] = []
+    for begin, first, end in ranges:
+        first = max(first, line.first - begin)
+        end = min(end, len(line_ids) - 1 - (not line.has_end) - begin)
+        if first < end:
+            found.append(Window(line_ids[begin : begin + end + 1], first, end))
+    return found
 
 
-def _score_causal(model: LanguageModel, windows: list[_Window], scorer: _LogitScorer) -> list[Scores]:
+def _score_causal(model: LanguageModel, windows: list[Window], scorer: _LogitScorer) -> list[Scores]:
     """Score a batch at once, or in chunks along T that carry the state from chunk to chunk."""
     device = model.input_embedding().weight.device
-    ids = rnn.pad_sequence([window.ids for window in windows], batch_first=True).to(device)  # (B, T + 1)
+    ids = rnn.pad_sequence([torch.tensor(w.ids) for w in windows], batch_first=True).to(device)  # (B, T + 1)
     chunk = max(1, _max_positions(model) // len(windows))
     chunks: list[Scores] = []
     with torch.inference_mode():
@@ -345,7 +355,7 @@ def _score_causal(model: LanguageModel, windows: list[_Window], scorer: _LogitSc
     return [Scores(*(tensor[row, w.first : w.end] for tensor in scores)) for row, w in enumerate(windows)]
 
 
-def _score_whole(model: LanguageModel, windows: list[_Window], ids: Tensor, scorer: _LogitScorer) -> list[Scores]:
+def _score_whole(model: LanguageModel, windows: list[Window], ids: Tensor, scorer: _LogitScorer) -> list[Scores]:
     """Score the ids (B, T + 1) of a batch in one pass; the output layer reads no padding."""
     ranges: list[tuple[int, int]] = [(window.first, window.end) for window in windows]
     limits = torch.tensor(ranges, device=ids.device)
@@ -363,24 +373,24 @@ def _max_positions(model: LanguageModel) -> int:
     return min(_MAX_POSITIONS, _MAX_LOGITS // model.vocab_size)
 
 
-def _masked_windows(model: LanguageModel, line: ScoringInput) -> list[_Window]:
+def _masked_windows(model: LanguageModel, line: ScoringInput) -> list[Window]:
     """Return a window for each token of a line, with the token as near to the middle as the line allows."""
     special_ids = model.vocabulary.special_ids
     line_ids: list[int] = [special_ids.start, *line.ids, special_ids.eos]
-    ids = torch.tensor(line_ids)
-    length = min(line.window_tokens or len(ids), len(ids))
-    found: list[_Window] = []
-    for position in range(1 + line.first, len(ids) - 1):
+    length = min(line.window_tokens or len(line_ids), len(line_ids))
+    found: list[Window] = []
+    for position in range(1 + line.first, len(line_ids) - 1):
         end = position + 1 if line.word_ends is None else line.word_ends[position - 1] + 1
-        first = min(max(position - length // 2, 0), len(ids) - length)
-        found.append(_Window(ids[first : first + length], position - first, min(end - first, length)))
+        first = min(max(position - length // 2, 0), len(line_ids) - length)
+        found.append(Window(line_ids[first : first + length], position - first, min(end - first, length)))
     return found
 
 
-def _score_masked(model: LanguageModel, windows: list[_Window], scorer: _LogitScorer) -> list[Scores]:
+def _score_masked(model: LanguageModel, windows: list[Window], scorer: _LogitScorer) -> list[Scores]:
     """Score the first masked token of each window of a batch."""
     special_ids, device = model.vocabulary.special_ids, model.input_embedding().weight.device
-    ids = torch.stack([window.ids for window in windows]).to(device)  # (B, W)
+    rows: list[list[int]] = [window.ids for window in windows]
+    ids = torch.tensor(rows, device=device)  # (B, W)
     ranges: list[tuple[int, int]] = [(window.first, window.end) for window in windows]
     masked = torch.tensor(ranges, device=device)
     first, end = masked[:, :1], masked[:, 1:]  # each (B, 1)

@@ -15,6 +15,18 @@ def context_of(window_tokens: int) -> int:
     return window_tokens // 4
 
 
+class Window(NamedTuple):
+    """Ids that a model reads at once.
+
+    A causal model scores the ids behind the positions from `first` to before `end`, each given the ids before it. A
+    masked model scores the id at `first` while all from there to before `end` are masked.
+    """
+
+    ids: list[int]
+    first: int
+    end: int
+
+
 class Windows(NamedTuple):
     """Windows over documents, one entry per window; positions count from the start of the document or the window."""
 

@@ -33,6 +33,8 @@ class LanguageModel(nn.Module, ABC):
 
     context_tokens: int | None = None
     """Maximum number of tokens read at once; None: unlimited."""
+    reads_trees = False
+    """True: has `tree_hidden_states`."""
     built_from: ModelConfig
     """The config that `build` has built it from."""
     threads_are_fixed = False
@@ -61,6 +63,14 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map ids (B, T) to the input (B, T, H) of the output layer, as `forward` reads them."""
+
+    def tree_hidden_states(self, ids: Tensor, depths: Tensor, ends: Tensor) -> Tensor:
+        """Map ids (B, N), the nodes of prefix trees, to the input (B, N, H) of the output layer, given their ancestors.
+
+        The nodes are in depth-first order; `ends` (B, N) are the positions behind their last descendants. Raises
+        ValueError for models that read no trees.
+        """
+        raise ValueError("only causal transformers read prefix trees")
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:

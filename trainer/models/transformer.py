@@ -59,6 +59,8 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     Keys and values have the shape (1, B, P, heads, D). A position that was not read is padding of a shorter sequence.
     """
 
+    reads_trees = True
+
     def __init__(
         self, config: Gpt2Config | LlamaConfig | QwenConfig, body: Body, vocabulary: Vocabulary, objective: Objective
     ) -> None:
@@ -79,6 +81,15 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         check_ids(ids, self.context_tokens)
         output: tuple[Tensor] = self.body(ids, use_cache=False, return_dict=False)
+        return output[0]
+
+    def tree_hidden_states(self, ids: Tensor, depths: Tensor, ends: Tensor) -> Tensor:
+        check_ids(ids)
+        nodes = torch.arange(ids.shape[1], device=ids.device)
+        is_ancestor = (nodes <= nodes.unsqueeze(-1)) & (nodes.unsqueeze(-1) < ends.unsqueeze(1))  # (B, N, N)
+        output: tuple[Tensor] = self.body(
+            ids, attention_mask=is_ancestor.unsqueeze(1), position_ids=depths, use_cache=False, return_dict=False
+        )
         return output[0]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def test_sequence__without_context_has_the_total_of_a_score(family: str) -> None
         "shining " * POSITIONS + "sea": model.context_tokens is not None,
     }.items():
         found = only(parts_of(model, tokenizer, SequenceParts(parts=(text,))))
-        assert found.nats == pytest.approx(score(model, tokenizer, text).nats, abs=1e-9)
+        assert found.nats == pytest.approx(score(model, tokenizer, text).nats, abs=1e-5)
         assert found.is_cut == is_cut
 
 
