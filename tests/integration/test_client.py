@@ -47,6 +47,7 @@ def test_model__has_the_methods_and_the_numbers_of_a_loaded_run(server: LabServe
         remote, local = client.load(server.run.run_id), trainer.load(server.run.path)
         assert RemoteModel.surprisal is Model.surprisal and RemoteModel.score is Model.score
         assert RemoteModel.generate is Model.generate and RemoteModel.predict_next is Model.predict_next
+        assert RemoteModel.items is Model.items
         assert remote.run_id == local.run_id
         assert remote.surprisal(TEXT) == local.surprisal(TEXT) != []
         mine, its = remote.score(TEXT, top_k=2), local.score(TEXT, top_k=2)

@@ -109,14 +109,18 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
     assert own.outcome == (404, "RUN_NOT_FOUND")
 
 
+ITEMS: dict[str, object] = {"table": {"text": ["abc"]}, "text_column": "text"}
 DETAILED: list[tuple[str, dict[str, object]]] = [
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_word"}),
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_char"}),
+    ("/runs/{run}/items", {**ITEMS, "per": "word"}),
+    ("/runs/{run}/items", {**ITEMS, "per": "char"}),
     ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1, "echo": True}),
 ]
 SUMMED: list[tuple[str, dict[str, object]]] = [
     ("/runs/{run}/score", {"text": "abc"}),
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_line"}),
+    ("/runs/{run}/items", ITEMS),
     ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "echo": True}),
     ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1}),
 ]
