@@ -3,14 +3,15 @@
 The same numbers give the same bytes. No state outlives a call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from io import BytesIO
 from itertools import chain
 from math import nan
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from matplotlib import rc, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -43,30 +44,16 @@ _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
 def heat_map_figure(result: ExperimentResult) -> Figure:
     """Draw the headline matrix: listeners as rows, texts as columns, values in the cells, the diagonal outlined."""
-    rows, languages = headline_rows(result), result.languages
-    scale = excess_scale(rows)
-    cell_width, cell_height, font_size = _SMALL_CELL if len(languages) > _MANY_LANGUAGES else _CELL
-    width, height = cell_width * len(languages), cell_height * len(languages)
-    figure = _figure(result, 2.1 + max(_MIN_WIDTH, width), 1.2 + max(_MIN_HEIGHT, height))
-    axes = figure.add_subplot()
-    values = [[rows[a, b].excess_cross_entropy if (a, b) in rows else nan for b in languages] for a in languages]
-    heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=BACKGROUND, linewidth=1.2)
-    _write_values(axes, result, scale, font_size)
+    seeds, cells = headline_seeds(result), dict[tuple[str, str], _HeatCell]()
+    for (listener, text), row in headline_rows(result).items():
+        seed = seeds.get((listener, text))
+        spread = "" if seed is None or seed.excess_sd is None or listener == text else f"±{seed.excess_sd:.2f}"
+        cells[listener, text] = _HeatCell(row.excess_cross_entropy, f"{row.excess_cross_entropy:z.2f}", spread)
+    heat = _Heat(result.languages, result.languages, cells, {(one, one) for one in result.languages})
+    figure, axes, bar = _draw_heat_map(result, heat, excess_scale(headline_rows(result)))
     figure.supxlabel(spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
-    for number in range(len(languages)):
-        outline = (number + 0.04, number + 0.05), 0.92, 0.9
-        axes.add_patch(Rectangle(*outline, fill=False, edgecolor=TEXT, linewidth=1.6))
-    axes.set_ylim(len(languages), 0)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    centres = [number + 0.5 for number in range(len(languages))]
-    axes.set_xticks(centres, languages)
-    axes.set_yticks(centres, languages)
     label_axes(axes, "language of the text", "listener: language of the model")
-    bar = figure.colorbar(heat, ax=axes, aspect=28, pad=0.02)
     bar.set_label("excess cross-entropy (nats per character)", color=TEXT, fontsize=LABEL_SIZE)
-    bar.ax.tick_params(colors=TEXT, labelsize=TICK_SIZE)
-    bar.outline.set_visible(False)
     return figure
 
 
@@ -150,16 +137,51 @@ def _figure(result: ExperimentResult, width: float, height: float) -> Figure:
     return figure
 
 
-def _write_values(axes: Axes, result: ExperimentResult, scale: HeatScale, font_size: float) -> None:
-    """Write the values into the cells of a heat map, with the standard deviation over seeds if there are several."""
-    seeds = headline_seeds(result)
-    place = {language: number + 0.5 for number, language in enumerate(result.languages)}
-    for (listener, text), row in headline_rows(result).items():
-        value, seed = row.excess_cross_entropy, seeds.get((listener, text))
-        spread = "" if seed is None or seed.excess_sd is None or listener == text else f"±{seed.excess_sd:.2f}"
-        x, y, colour = place[text], place[listener], scale.text_colour(value)
-        _write(axes, x, y - 0.1 * bool(spread), f"{value:z.2f}", colour, font_size)
-        _write(axes, x, y + 0.24, spread, colour, font_size - 2.5)
+class _HeatCell(NamedTuple):
+    """The number of a cell, and the texts that stand in it."""
+
+    value: float
+    text: str
+    spread: str
+
+
+class _Heat(NamedTuple):
+    """The titles of a heat map, and its cells by the titles of row and column."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    cells: Mapping[tuple[str, str], _HeatCell]
+    own: Set[tuple[str, str]]
+    """The cells with an outline."""
+
+
+def _draw_heat_map(result: ExperimentResult, heat: _Heat, scale: HeatScale) -> tuple[Figure, Axes, Colorbar]:
+    """Draw a heat map with values in its cells; its axes and its bar have no labels yet."""
+    is_large = max(len(heat.rows), len(heat.columns)) > _MANY_LANGUAGES
+    cell_width, cell_height, font_size = _SMALL_CELL if is_large else _CELL
+    width, height = cell_width * len(heat.columns), cell_height * len(heat.rows)
+    figure = _figure(result, 2.1 + max(_MIN_WIDTH, width), 1.2 + max(_MIN_HEIGHT, height))
+    axes = figure.add_subplot()
+    values = [[heat.cells[a, b].value if (a, b) in heat.cells else nan for b in heat.columns] for a in heat.rows]
+    mesh = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=BACKGROUND, linewidth=1.2)
+    for y, row in enumerate(heat.rows):
+        for x, column in enumerate(heat.columns):
+            cell = heat.cells.get((row, column))
+            if cell is not None:
+                colour = scale.text_colour(cell.value)
+                _write(axes, x + 0.5, y + 0.5 - 0.1 * bool(cell.spread), cell.text, colour, font_size)
+                _write(axes, x + 0.5, y + 0.74, cell.spread, colour, font_size - 2.5)
+            if (row, column) in heat.own:
+                axes.add_patch(Rectangle((x + 0.04, y + 0.05), 0.92, 0.9, fill=False, edgecolor=TEXT, linewidth=1.6))
+    axes.set_ylim(len(heat.rows), 0)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xticks([number + 0.5 for number in range(len(heat.columns))], heat.columns)
+    axes.set_yticks([number + 0.5 for number in range(len(heat.rows))], heat.rows)
+    bar = figure.colorbar(mesh, ax=axes, aspect=28, pad=0.02)
+    bar.ax.tick_params(colors=TEXT, labelsize=TICK_SIZE)
+    bar.outline.set_visible(False)
+    return figure, axes, bar
 
 
 def _write(axes: Axes, x: float, y: float, text: str, colour: str, font_size: float) -> None:

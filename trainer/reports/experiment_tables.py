@@ -284,20 +284,29 @@ def latex_perplexities(result: ExperimentResult) -> str:
     model, kind = result.headline
     header, *rows = figure_rows(result, headline_figures(result))
     spread = " After ±, the standard deviation over seeds." if len(result.seeds) > 1 else ""
+    caption = (
+        "Perplexity per character of the models of each language (row) on each text (column), and"
+        f" area under the training loss in nats times steps: model {latex_text(model)} on {KIND_WORDS[kind]},"
+        f" {MODE_WORDS[result.modes[0]]}. {seeds_note(result)}{spread}"
+    )
+    numbers = [[title, *map(_latex_number, cells)] for title, *cells in rows]
+    return _latex_rows(caption, f"{result.experiment_id}-perplexity", header, numbers)
+
+
+def _latex_rows(caption: str, label: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for a paper; its caption and its cells are escaped, its header and the titles of rows are not."""
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{Perplexity per character of the models of each language (row) on each text (column), and"
-            rf" area under the training loss in nats times steps: model {latex_text(model)} on {KIND_WORDS[kind]},"
-            rf" {MODE_WORDS[result.modes[0]]}. {seeds_note(result)}{spread}}}",
-            rf"  \label{{tab:{result.experiment_id}-perplexity}}",
+            rf"  \caption{{{caption}}}",
+            rf"  \label{{tab:{label}}}",
             rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"    \toprule",
             latex_row("", [latex_text(cell) for cell in header[1:]]),
             r"    \midrule",
-            *(latex_row(latex_text(title), [_latex_number(cell) for cell in cells]) for title, *cells in rows),
+            *(latex_row(latex_text(title), cells) for title, *cells in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
