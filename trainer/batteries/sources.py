@@ -52,7 +52,8 @@ def find_battery(name: str, options: BatteryOptions, settings: Settings) -> Batt
     """
     root = settings.app.data_root / "batteries"
     base, colon, part = name.partition(":")
-    if any(not one or one[0] == "." or "/" in one or "\\" in one for one in ([base, part] if colon else [base])):
+    parts = [base, part] if colon else [base]
+    if any(not one.isprintable() or one[:1] in ("", ".") or "/" in one or "\\" in one for one in parts):
         message = f"'{safe_name(name)}' is no name of a battery: write NAME, or NAME:PART."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     folder = root / base
