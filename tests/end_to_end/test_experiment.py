@@ -8,15 +8,18 @@ from typing import NamedTuple
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text
+from tests.support.batteries import battery_record
 from tests.support.cross_language import TINY, add_languages, plan_with
 from tests.support.run_shell import Shell, enter
 from tests.support.runs import record as run_record
 from tests.support.shell import lab_shell_fixture
+from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.commands.experiments import ExperimentSummary, with_slots
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import (
+    CellBattery,
     CellRun,
     ExperimentList,
     ExperimentRecord,
@@ -182,7 +185,12 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
     for run_id in ("lstm-1", "lstm-2"):
         shell.runs.create(run_record(run_id))
     own = CellRun(model="lstm", language="kk", seed=1, run_id="lstm-1", is_reused=False)
-    experiment.write_runs([own, changed(own, language="tr", run_id="lstm-2", is_reused=True)])
+    jobs = [BatteryStore(shell.artifacts).create(*battery_record(name)) for name in ("words-1", "words-2")]
+    batteries = [
+        CellBattery(model="lstm", seed=seed, battery_id=job.battery_id, is_reused=seed == 2)
+        for seed, job in enumerate(jobs, 1)
+    ]
+    experiment.write_runs([own, changed(own, language="tr", run_id="lstm-2", is_reused=True)], batteries)
     shown = shell.type("experiment", "show", experiment_id).splitlines()
     assert shown[0] == f"{experiment_id}: queued"
     assert [line.split() for line in shown[2:4]] == [
@@ -194,6 +202,7 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
     assert cancelled.startswith(f"{experiment_id}: cancelled. Its finished runs stay;")
     ends = [shell.runs.get(run_id).manifest() for run_id in ("lstm-1", "lstm-2")]
     assert [end and end.status for end in ends] == ["cancelled", None]
+    assert [job.state() for job in jobs] == ["cancelled", "queued"]
     shell.runs.get("lstm-2").request_cancel()
     shell.refuse("experiment", "show", "none-01234567")
     assert "has already ended" in shell.error("experiment", "cancel", experiment_id).message

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,17 +13,19 @@ from arq import Retry
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
-from tests.support.cross_language import TINY, add_languages, plan, plan_with
+from tests.support.cross_language import TINY, WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
+from tests.support.finished_runs import finished_run
 from tests.support.lab import Lab
 from tests.support.refusals import refused
 from tests.support.runs import record as run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, events_of
+from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
-from trainer.contracts.errors import ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import (
     CellRun,
@@ -76,7 +80,9 @@ async def two_runs_of(queue: JobQueue, experiment: ExperimentDirectory) -> list[
 async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path: Path, lab: Lab) -> None:
     add_languages(tmp_path)
     add_languages(lab.folder)
-    request = plan_with({"num_epochs": 3})
+    for folder in (tmp_path, lab.folder):
+        add_batteries(folder)
+    request = plan_with({"num_epochs": 3}, languages=WITH_BATTERIES)
     async with running(settings_in(tmp_path)) as queue:
         experiment = await started(queue, request)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -86,10 +92,16 @@ async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path
         [finished] = [cell.run_id for cell in before.cells if cell.kind == "train" and cell.status == "completed"]
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
+        await until(lambda: bool(experiment.batteries()))
+        [worker] = processes(tmp_path, "trainer worker --embedded")
+        kill(worker.pid)
         status = await end_of(queue, experiment.experiment_id)
         assert status.status == "completed", status.message
         assert finished in [run.run_id for run in runs_of(queue, experiment)] and len(queue.runs.all()) == 2
         assert [type(event) for event in events_of(queue, finished)].count(JobStarted) == 1
+        [battery] = experiment.batteries().values()
+        assert (battery.battery_id, battery.is_reused) == (queue.batteries.stored.ids()[0], False)
+        assert len(queue.batteries.stored.ids()) == 1
     async with lab.queue() as queue, lab.store() as store:
         undisturbed = await completed(queue, request)
         assert undisturbed.experiment_id == experiment.experiment_id
@@ -132,8 +144,8 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     settings = settings_in(tmp_path)
     runs = RunStore(settings.app.artifacts_root)
     own, others = (runs.create(run_record(f"char_lstm-{number}")) for number in (1, 2))
-    record = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
-    experiment = ExperimentStore(settings.app.artifacts_root).create(record)
+    record, items = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(settings.app.artifacts_root).create(record, items)
     cells = [("kk", own, False), ("tr", others, True)]
     experiment.write_runs(
         [CellRun(model="lstm", language=code, seed=1, run_id=run.run_id, is_reused=old) for code, run, old in cells]
@@ -144,6 +156,53 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     end = own.manifest()
     assert end is not None and end.status == "cancelled"
     assert others.is_unfinished() and not others.cancel_requested()
+
+
+async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    files, settings = add_batteries(tmp_path), settings_in(tmp_path)
+    request = plan(languages=WITH_BATTERIES)
+    record, items = await resolve_experiment(request, CorpusStore(settings), settings, user_id=7)
+    files["kk"].unlink()  # what was accepted is scored
+    runs = {code: finished_run(tmp_path, family).run_id for code, family in (("kk", "lstm"), ("tr", "gru"))}
+    cells = [CellRun(model="lstm", language=code, seed=1, run_id=run, is_reused=True) for code, run in runs.items()]
+    store = ExperimentStore(settings.app.artifacts_root)
+
+    async with lab.store() as redis:
+        queue = JobQueue(settings, redis)
+
+        @asynccontextmanager
+        async def driven() -> AsyncIterator[tuple[ExperimentDirectory, BatteryDirectory]]:
+            """Run the experiment, which waits for its battery as this folder has no worker."""
+            experiment = store.create(record, items)
+            experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+            experiment.write_runs(cells)
+            driving = asyncio.create_task(drive(experiment, settings, redis))
+            await until(lambda: bool(experiment.batteries()))
+            [cell] = experiment.batteries().values()
+            battery = queue.batteries.stored.directory(cell.battery_id)
+            await until(battery.is_unfinished)
+            yield experiment, battery
+            await driving
+
+        async with driven() as (experiment, battery):
+            accepted = battery.record()
+            assert (accepted.user_id, [run.run_id for run in accepted.runs]) == (7, [*runs.values()])
+            assert battery.items() == [*items]
+            states = [cell.status for cell in experiment.status(queue.runs).cells if cell.kind == "battery"]
+            assert states == ["queued", "queued"]
+            experiment.request_cancel()
+        assert battery.state() == "cancelled"
+        await queue.batteries.accept(accepted, items)
+        async with driven() as (experiment, _):
+            experiment.request_cancel()
+        assert battery.is_unfinished(), "it was started by somebody else"
+        async with driven() as (experiment, _):
+            battery.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+    status = experiment.status(queue.runs)
+    ended = f"The battery of lstm, seed 1 ({battery.battery_id}) has ended: Memory ran out."
+    assert (status.status, status.message) == ("failed", ended)
+    assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
 
 
 async def test_run_that_ends__is_waited_for_and_fails_its_experiment_once(lab: Lab) -> None:
@@ -188,13 +247,13 @@ async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
     add_languages(lab.folder)
     async with lab.queue() as queue, lab.store() as store:
         request = plan(name="locked", texts={"min_characters": 31})
-        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
-        experiment = queue.experiments.stored.create(record)
+        record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        experiment = queue.experiments.stored.create(record, items)
         lock = experiment.lock()
         assert lock is not None
         with lock, pytest.raises(Retry):
             await drive(experiment, lab.settings, store)
-        await queue.experiments.accept(record)
+        await queue.experiments.accept(record, items)
         status = await end_of(queue, experiment.experiment_id)
     sentence = "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
     assert (status.status, status.message) == ("failed", sentence)
@@ -203,8 +262,8 @@ async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
 async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, lab: Lab) -> None:
     add_languages(tmp_path)
     settings = settings_in(tmp_path)
-    record = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
-    experiment = ExperimentStore(tmp_path).create(record)
+    record, items = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(tmp_path).create(record, items)
     experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
     (tmp_path / "data" / "corpus" / "kk.txt").unlink()
     async with lab.store() as store:
@@ -217,8 +276,8 @@ async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
     add_languages(lab.folder)
     async with lab.queue() as queue, lab.store() as store:
         request = plan_with({"num_epochs": 1000}, name="full")
-        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
-        stored = ExperimentStore(lab.folder / "elsewhere").create(record)
+        record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        stored = ExperimentStore(lab.folder / "elsewhere").create(record, items)
         stored.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
         with pytest.raises(Retry):
             await drive(ExperimentDirectory(stored.path, FullDisk()), lab.settings, store)
@@ -301,9 +360,9 @@ async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> 
         shutil.copy(lab.folder / "data" / "corpus" / f"{code}.txt", lab.folder / "data" / "corpus" / "changing")
     async with lab.queue() as queue:
         request = plan(name="changed", corpora="changing")
-        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
         add_corpus(lab.folder, "other lines\nof a text\n" * 9, "changing/kk")
-        await queue.experiments.accept(record)
+        await queue.experiments.accept(record, items)
         status = await end_of(queue, record.experiment_id)
     assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND

@@ -14,6 +14,11 @@ TINY: dict[str, object] = {
     **{"split_by": "position", "holdout_fraction": 0.2, "test_fraction": 0.2},
 }
 SHA = "0123456789abcdef" * 4
+WITH_BATTERIES: dict[str, object] = {
+    "kk": {"branch": "kipchak", "batteries": ["kk_words"]},
+    "tr": {"branch": "oghuz", "batteries": ["tr_words"]},
+}
+"""The languages of a plan with the batteries of `add_batteries`."""
 ALPHABETS = {"kk": "ɑbdʃe ", "tr": "abdʒe "}
 
 
@@ -45,3 +50,16 @@ def add_languages(folder: Path, lines: int = 40) -> None:
     for code, alphabet in ALPHABETS.items():
         random = Random(code)
         add_corpus(folder, "\n".join("".join(random.choices(alphabet, k=30)) for _ in range(lines)), code)
+
+
+def add_batteries(folder: Path, items: int = 12) -> dict[str, Path]:
+    """Put a battery per language where batteries are looked up: words, and the same with their letters shuffled."""
+    files: dict[str, Path] = {}
+    for code, alphabet in ALPHABETS.items():
+        random = Random(code)
+        words = [random.choices(alphabet.strip(), k=6) for _ in range(items)]
+        pairs = [f"letters,{''.join(word)},{''.join(random.sample(word, k=6))}" for word in words]
+        files[code] = folder / "data" / "batteries" / f"{code}_words.csv"
+        files[code].parent.mkdir(parents=True, exist_ok=True)
+        files[code].write_text("\n".join(["paradigm,good,bad", *pairs]), encoding="utf-8")
+    return files

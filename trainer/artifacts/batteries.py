@@ -173,11 +173,15 @@ class BatteryStore(JobStore[BatteryDirectory]):
 
     def create(self, record: BatteryRecord, items: Iterable[BatteryItem]) -> BatteryDirectory:
         """Create the folder of a job with its items, as `create_or_continue` does."""
-        job = self.directory(record.battery_id)
-        if not job.items_file.exists():
-            self.disk.make_folder(job.path)
-            write_atomically(job.items_file, items_content(items), self.disk)
+        store_items(self.directory(record.battery_id).items_file, items, self.disk)
         return self.create_or_continue(record.battery_id, record)
+
+
+def store_items(file: Path, items: Iterable[BatteryItem], disk: Disk) -> None:
+    """Write `items.jsonl` durably, unless it is there."""
+    if not file.exists():
+        disk.make_folder(file.parent)
+        write_atomically(file, items_content(items), disk)
 
 
 def items_content(items: Iterable[BatteryItem]) -> bytes:

@@ -4,12 +4,15 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from trainer.artifacts.batteries import ITEMS_FILE, BatteryDirectory, BatteryStore, store_items
 from trainer.artifacts.job_folder import JobFolder, JobStore
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, RunState, changed
+from trainer.contracts.batteries import BatteryItem
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     Cell,
+    CellBattery,
     CellKey,
     CellRun,
     CellRuns,
@@ -21,7 +24,16 @@ from trainer.contracts.experiments import (
     ExperimentTexts,
     Validity,
 )
-from trainer.system.files import DISK, BrokenFile, Disk, file_records, read_record, read_regular, write_atomically
+from trainer.system.files import (
+    DISK,
+    BrokenFile,
+    Disk,
+    file_records,
+    read_record,
+    read_records,
+    read_regular,
+    write_atomically,
+)
 
 _MAX_TEXT_BYTES = 1 << 40
 FEATURE_TABLE = 1
@@ -29,7 +41,7 @@ FEATURE_TABLE = 1
 
 
 class ExperimentDirectory(JobFolder[ExperimentRecord]):
-    """Folder of one experiment: beside the files of each job texts, runs, and in the end the report.
+    """Folder of one experiment: beside the files of each job items, texts, runs, and in the end the report.
 
     An attempt begins without the runs of an earlier one; those that have completed are found again by their request.
     """
@@ -40,6 +52,7 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         super().__init__(path, disk)
         self.experiment_id = self.job_id
+        self.items_file = path / ITEMS_FILE
         self._texts = path / "texts.json"
         self._runs = path / "runs.json"
 
@@ -64,14 +77,25 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
 
     def runs(self) -> dict[CellKey, CellRun]:
         """Read the runs that have been accepted so far; none if the file is damaged, as they are found by request."""
-        try:
-            stored = read_record(self._runs, CellRuns)
-        except (FileNotFoundError, BrokenFile):
-            return {}
-        return {run.key: run for run in stored.runs}
+        return {run.key: run for run in self._accepted().runs}
 
-    def write_runs(self, runs: Iterable[CellRun]) -> None:
-        write_atomically(self._runs, CellRuns(runs=tuple(runs)).model_dump_json(indent=1).encode(), self.disk)
+    def batteries(self) -> dict[tuple[str, int], CellBattery]:
+        """Read the jobs that score batteries, by model and seed, as `runs` reads runs."""
+        return {(battery.model, battery.seed): battery for battery in self._accepted().batteries}
+
+    def write_runs(self, runs: Iterable[CellRun], batteries: Iterable[CellBattery] = ()) -> None:
+        content = CellRuns(runs=tuple(runs), batteries=tuple(batteries))
+        write_atomically(self._runs, content.model_dump_json(indent=1).encode(), self.disk)
+
+    def items(self) -> list[BatteryItem]:
+        """Read the items of all batteries; raises BrokenFile."""
+        return read_records(self.items_file, BatteryItem)
+
+    def own_batteries(self) -> list[BatteryDirectory]:
+        """Return the unfinished jobs that the experiment has started to score batteries."""
+        started = [cell.battery_id for cell in self.batteries().values() if not cell.is_reused]
+        found = [self._battery_store.directory(battery_id) for battery_id in started]
+        return [battery for battery in found if battery.is_unfinished()]
 
     def is_scored(self, run_path: Path, texts: ExperimentTexts) -> bool:
         """Return True if a run has scored all texts."""
@@ -83,7 +107,7 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
     def status(self, runs: RunStore, *, has_files: bool = True) -> ExperimentStatus:
         """Return the status with all cells and, after the end, the files of the report, which are read for it."""
         record = self.record()
-        cells = tuple(self._cells(record.request, runs))
+        cells = tuple(self._cells(record, runs))
         status, error = self.state(), self.failure()
         done = sum(cell.status == "completed" for cell in cells)
         validity = self._validity() if status == "completed" else None
@@ -112,7 +136,7 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
     def report_files(self) -> list[Path]:
         """Return the files of the report, tables in folders included."""
         own = {self._request, self._texts, self._runs, self._error, self._cancel, self._lock, self.logs}
-        own.add(self.message_ledger)
+        own |= {self.message_ledger, self.items_file}
         found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
         return sorted(path for path in found if path not in own and path.parent != self.path / "texts")
 
@@ -125,10 +149,21 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
             return "Computing tables and figures."
         return f"{done} of {len(cells)} cells done."
 
-    def _cells(self, request: ExperimentRequest, runs: RunStore) -> Iterator[Cell]:
+    def _accepted(self) -> CellRuns:
+        try:
+            return read_record(self._runs, CellRuns)
+        except (FileNotFoundError, BrokenFile):
+            return CellRuns()
+
+    @property
+    def _battery_store(self) -> BatteryStore:
+        """The jobs below the artifacts root, in which experiments have a folder too."""
+        return BatteryStore(self.path.parents[1], self.disk)
+
+    def _cells(self, record: ExperimentRecord, runs: RunStore) -> Iterator[Cell]:
         """Yield the training and the scores of each model, language and seed."""
-        known, texts = self.runs(), self.texts()
-        for key in cell_keys(request):
+        known, texts, batteries = self.runs(), self.texts(), self.batteries()
+        for key in cell_keys(record.request):
             run_id = known[key].run_id if key in known else None
             trained: RunState = "queued"
             scored: RunState = "queued"
@@ -148,6 +183,14 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
             )
             yield train
             yield changed(train, kind="score", status=scored)
+            if record.batteries:
+                job = batteries.get((key.model, key.seed))
+                state: RunState = "queued"
+                if self.result.exists():
+                    state = "completed"
+                elif job is not None:
+                    state = self._battery_store.directory(job.battery_id).state()
+                yield changed(train, kind="battery", status=state)
 
     def _validity(self) -> Validity:
         return read_record(self.path / "validity.json", Validity)
@@ -165,8 +208,10 @@ class ExperimentStore(JobStore[ExperimentDirectory]):
     folder_name = "experiments"
     folder_type = ExperimentDirectory
 
-    def create(self, record: ExperimentRecord) -> ExperimentDirectory:
-        """Create the folder of an experiment, as `create_or_continue` does."""
+    def create(self, record: ExperimentRecord, items: Iterable[BatteryItem] = ()) -> ExperimentDirectory:
+        """Create the folder of an experiment with the items of its batteries, as `create_or_continue` does."""
+        if record.batteries:
+            store_items(self.directory(record.experiment_id).items_file, items, self.disk)
         return self.create_or_continue(record.experiment_id, record)
 
     def using(self, run_id: str) -> ExperimentDirectory | None:

@@ -51,6 +51,7 @@ from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
 if TYPE_CHECKING:
+    from trainer.queue.batteries import Items
     from trainer.queue.queue import JobQueue
 
 _FOLLOW_SECONDS = 0.5
@@ -113,7 +114,7 @@ def add_to(commands: Commands) -> None:
 def _run(options: _RunOptions, terminal: Terminal) -> int:
     settings = settings_for()
     corpora = CorpusStore(settings)
-    record = asyncio.run(_read(options, corpora, settings))
+    record, items = asyncio.run(_read(options, corpora, settings))
     runs = RunStore(settings.app.artifacts_root)
     known = ExperimentStore(settings.app.artifacts_root).find(record.experiment_id)
     if known is not None and known.has_completed():
@@ -124,14 +125,14 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
 
     async def run(queue: "JobQueue") -> int:
         await corpora.store_offered()
-        accepted = await queue.experiments.accept(record)
+        accepted = await queue.experiments.accept(record, items)
         terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(record.request)}")
         return await _follow_to_end(queue.experiments.stored.get(accepted.experiment_id), runs, terminal)
 
     return with_queue(settings, terminal, run)
 
 
-async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> ExperimentRecord:
+async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> tuple[ExperimentRecord, "Items"]:
     """Read and check a plan; raises AppError, having changed nothing."""
     path = plan_path(options.plan)
     typed: dict[str, object] = {}
@@ -228,8 +229,8 @@ def _trainings(request: ExperimentRequest) -> str:
 
 def _cell_line(cell: Cell, runs: RunStore) -> str:
     name = f"{cell.model} {cell.language}, seed {cell.seed}"
-    if cell.kind == "score" or cell.run_id is None:
-        return f"{name}: texts scored"
+    if cell.kind != "train" or cell.run_id is None:
+        return f"{name}: {'batteries' if cell.kind == 'battery' else 'texts'} scored"
     manifest = runs.get(cell.run_id).completed_manifest()
     metrics, share = manifest.metrics, manifest.unknown_char_share
     figures = loss_figures(metrics.test, metrics.bits_per_char, manifest.effective.objective, share)

@@ -19,6 +19,7 @@ from trainer.contracts.base import (
     is_ascending,
     requires,
 )
+from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, HttpOrigin
 from trainer.contracts.tokenizers import Normalization
@@ -45,6 +46,10 @@ class ExperimentOptions(Frozen, json_schema_extra=describe_fields):
     """A block of an experiment request."""
 
 
+def _are_unique(names: tuple[str, ...]) -> bool:
+    return len({*names}) == len(names)
+
+
 class LanguageOptions(ExperimentOptions):
     """A language of the experiment."""
 
@@ -56,6 +61,10 @@ class LanguageOptions(ExperimentOptions):
     """An unrelated language: it is scored and scores like the others, but counts in no mean over pairs."""
     is_trained: bool = True
     """Train models on it. Without, the models of the other languages score its texts, and no excess is computed."""
+    batteries: Annotated[
+        tuple[str, ...], Field(max_length=MAX_BATTERIES), requires(_are_unique, "each battery once", "must name")
+    ] = ()
+    """Batteries of the language by name, such as `multiblimp:tur`. The models of all languages score them."""
 
 
 class TransferOptions(ExperimentOptions):
@@ -107,14 +116,10 @@ class PrimaryTest(ExperimentOptions):
     """All rated pairs of languages, or those that are not two languages of one branch."""
 
 
-def _are_different(modes: tuple[ScoringMode, ...]) -> bool:
-    return len({*modes}) == len(modes)
-
-
 Modes = Annotated[
     tuple[ScoringMode, ...],
     Field(min_length=1, max_length=3),
-    requires(_are_different, "each mode once", "must name"),
+    requires(_are_unique, "each mode once", "must name"),
 ]
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
@@ -175,6 +180,8 @@ class ExperimentRecord(JobRecord):
     corpora: dict[LanguageCode, CorpusRef]
     passages: dict[LanguageCode, CorpusRef] = Field(default_factory=dict)
     ratings: CorpusRef | None = None
+    batteries: dict[LanguageCode, tuple[BatteryInfo, ...]] = Field(default_factory=dict)
+    """Those of each language that has some; their items are in `items.jsonl`."""
 
     @property
     def all_corpora(self) -> tuple[CorpusRef, ...]:
@@ -228,16 +235,27 @@ class CellRun(Frozen):
         return CellKey(self.model, self.language, self.seed)
 
 
+class CellBattery(Frozen):
+    """The job in which the runs of a model and seed, one per language, score all batteries."""
+
+    model: Name
+    seed: int
+    battery_id: Identifier
+    is_reused: bool
+    """True for an equal job that was not started by this experiment; cancelling the experiment leaves it alone."""
+
+
 class CellRuns(Frozen):
-    """`runs.json`: the runs of an experiment that have been accepted so far."""
+    """`runs.json`: the runs of an experiment that have been accepted so far, and its jobs that score batteries."""
 
     runs: tuple[CellRun, ...] = ()
+    batteries: tuple[CellBattery, ...] = ()
 
 
 class Cell(Frozen):
-    """A training, or the scores of all texts by one run."""
+    """A training, or the scores of all texts or of all batteries by one run."""
 
-    kind: Literal["train", "score"]
+    kind: Literal["train", "score", "battery"]
     model: Name
     language: LanguageCode
     seed: int

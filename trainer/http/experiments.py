@@ -43,11 +43,11 @@ async def start_experiment(call: ApiRequest[NoQuery, WaitQuery, ExperimentReques
     """Start an experiment; an equal request names the same experiment. Only admins may do this."""
     _check_admin(call)
     queue = call.api.queue
-    record = await resolve_experiment(
+    record, items = await resolve_experiment(
         call.body, queue.corpora, call.api.settings, user_id=call.client.user_id, http=call.origin
     )
     await check_first(call, record.experiment_id)
-    accepted, address = await queue.experiments.accept(record), f"/experiments/{record.experiment_id}"
+    accepted, address = await queue.experiments.accept(record, items), f"/experiments/{record.experiment_id}"
     return await reply_accepted(call, accepted, address, lambda: queue.experiments.status(record.experiment_id))
 
 

@@ -1,7 +1,7 @@
 """Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -13,27 +13,30 @@ from trainer.artifacts.kinds import EXPERIMENT_QUEUE
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
+from trainer.batteries.reading import Battery
+from trainer.batteries.sources import find_battery
 from trainer.config.presets import split_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.config.validation import merged, parse
 from trainer.contracts.base import changed, now
-from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.batteries import BatteryOptions
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.experiments import (
     TRIGRAM,
     CellKey,
-    CellRun,
     ExperimentRecord,
     ExperimentRequest,
     ExperimentStatus,
     ModelOptions,
     PrimaryTest,
 )
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
+from trainer.contracts.runs import EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.experiments.ratings_file import read_ratings
+from trainer.queue.batteries import Items
 from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
@@ -56,7 +59,7 @@ class Experiments:
         self,
         settings: Settings,
         store: Store,
-        accept: Callable[[ExperimentRecord], Awaitable[ExperimentDirectory]],
+        accept: Callable[[ExperimentRecord, Items], Awaitable[ExperimentDirectory]],
         runs: RunStore,
         corpora: CorpusStore,
         replication: Replication,
@@ -73,17 +76,16 @@ class Experiments:
         self, request: ExperimentRequest, *, user_id: int | None, http: HttpOrigin | None = None
     ) -> ExperimentStatus:
         """Check and accept an experiment; raises AppError, having changed nothing."""
-        return await self.accept(
-            await resolve_experiment(request, self._corpora, self._settings, user_id=user_id, http=http)
-        )
+        record, items = await resolve_experiment(request, self._corpora, self._settings, user_id=user_id, http=http)
+        return await self.accept(record, items)
 
-    async def accept(self, record: ExperimentRecord) -> ExperimentStatus:
-        """Accept a checked experiment: write it to disk, then enqueue it.
+    async def accept(self, record: ExperimentRecord, items: Items) -> ExperimentStatus:
+        """Accept a checked experiment with the items of its batteries: write it to disk, then enqueue it.
 
         An equal one that has completed or is running stays as it is. One that has failed or was cancelled begins
         again, and reuses the runs that have completed.
         """
-        return await self.status((await self._accept(record)).experiment_id)
+        return await self.status((await self._accept(record, items)).experiment_id)
 
     async def status(self, experiment_id: str) -> ExperimentStatus:
         """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""
@@ -112,7 +114,9 @@ class Experiments:
 
 
 def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
-    """Mark an experiment as cancelled, and end its runs unless a worker does; return False if one does.
+    """Mark an experiment as cancelled, and end the jobs that it has started unless a worker does.
+
+    Return False if one does.
 
     Raises CONFLICT for an experiment that has ended.
     """
@@ -122,7 +126,13 @@ def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
     if lock is None:
         return False
     with lock:
-        cancel_runs(experiment.runs().values(), runs)
+        for cell in experiment.runs().values():
+            run = runs.get(cell.run_id)
+            if not cell.is_reused and run.manifest() is None:
+                run.request_cancel()
+                cancel_idle_run(run)
+        for battery in experiment.own_batteries():
+            battery.request_cancel()
     return True
 
 
@@ -132,15 +142,6 @@ def check_unfinished(experiment: ExperimentDirectory) -> None:
         raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
 
 
-def cancel_runs(cells: Iterable[CellRun], runs: RunStore) -> None:
-    """Request the end of the unfinished runs that an experiment has started; those that wait end at once."""
-    for cell in cells:
-        run = runs.get(cell.run_id)
-        if not cell.is_reused and run.manifest() is None:
-            run.request_cancel()
-            cancel_idle_run(run)
-
-
 async def resolve_experiment(
     request: ExperimentRequest,
     corpora: CorpusStore,
@@ -148,8 +149,11 @@ async def resolve_experiment(
     *,
     user_id: int | None,
     http: HttpOrigin | None = None,
-) -> ExperimentRecord:
-    """Check an experiment with all of its corpora and trainings; raises AppError, having changed nothing."""
+) -> tuple[ExperimentRecord, Items]:
+    """Check an experiment with all of its corpora and trainings, and read the items of its batteries.
+
+    Raises AppError, having changed nothing.
+    """
     _check_parts(request)
     passages = request.texts.passages
     names = {code: corpus_of(request, code) for code in request.languages}
@@ -161,8 +165,13 @@ async def resolve_experiment(
         ratings = await corpora.describe(request.ratings, "ratings")
         read_ratings(corpora.find(request.ratings))
     await _check_trainings(request, corpora, settings)
-    request_hash = _hash(request, [*described.values(), *texts.values(), *([] if ratings is None else [ratings])])
-    return ExperimentRecord(
+    batteries: dict[str, list[Battery]] = await asyncio.to_thread(_read_batteries, request, settings)
+    infos = {code: tuple(battery.info for battery in of_language) for code, of_language in batteries.items()}
+    references = [*described.values(), *texts.values(), *([] if ratings is None else [ratings])]
+    contents = [reference.sha256 for reference in references]
+    contents += [info.sha256 for of_language in infos.values() for info in of_language]
+    request_hash = _hash(request, contents)
+    record = ExperimentRecord(
         experiment_id=f"{request.name}-{request_hash[:8]}",
         user_id=user_id,
         http=http,
@@ -172,6 +181,32 @@ async def resolve_experiment(
         corpora=described,
         passages=texts,
         ratings=ratings,
+        batteries=infos,
+    )
+    # languages may share a battery
+    unique = {battery.info.name: battery for of_language in batteries.values() for battery in of_language}
+    return record, tuple(item for battery in unique.values() for item in battery.items)
+
+
+def _read_batteries(request: ExperimentRequest, settings: Settings) -> dict[str, list[Battery]]:
+    """Return the batteries of each language that has some; raises AppError with the place of a wrong name."""
+    found: dict[str, list[Battery]] = {}
+    for code, options in request.languages.items():
+        for name in options.batteries:
+            try:
+                battery = find_battery(name, BatteryOptions(), settings)
+                if not _has_outcomes(battery):
+                    raise AppError(ErrorCode.INVALID_INPUT, f"'{name}' has no formulas, so it gives no accuracy.")
+                found.setdefault(code, []).append(battery)
+            except AppError as error:
+                problem = FieldProblem.of(f"languages.{code}.batteries", f": {error.message}")
+                raise refusal(error.code, problem) from None
+    return found
+
+
+def _has_outcomes(battery: Battery) -> bool:
+    return not all(item.conditions for item in battery.items) or any(
+        suite.formulas for suite in battery.info.suites.values()
     )
 
 
@@ -351,12 +386,15 @@ def _draft(request: ExperimentRequest, key: CellKey, start: Start) -> RequestDra
     return RequestDraft(with_family(fields), place=place)
 
 
-def _hash(request: ExperimentRequest, corpora: list[CorpusRef]) -> str:
-    """Return the SHA-256 of all values that determine the result, without names of corpora."""
+def _hash(request: ExperimentRequest, contents: list[str]) -> str:
+    """Return the SHA-256 of all values that determine the result, without names of corpora.
+
+    `contents` are the hashes of the corpora and batteries.
+    """
     unnamed = {code: changed(options, corpus=None) for code, options in request.languages.items()}
     texts = changed(request.texts, passages=None)
     content = changed(request, corpora=None, languages=unnamed, texts=texts, ratings=None)
     fields: dict[str, object] = content.model_dump(mode="json", exclude_defaults=True)
     fields["seeds"] = request.seeds  # also the default, which has been another
-    identity: dict[str, object] = {"request": fields, "corpora": [corpus.sha256 for corpus in corpora]}
+    identity: dict[str, object] = {"request": fields, "corpora": contents}
     return sha256(to_json(identity)).hexdigest()

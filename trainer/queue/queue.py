@@ -32,7 +32,7 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
 from trainer.contracts.base import WaitReason, changed, now
-from trainer.contracts.batteries import BatteryItem, BatteryRecord
+from trainer.contracts.batteries import BatteryRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
@@ -50,7 +50,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
-from trainer.queue.batteries import Batteries
+from trainer.queue.batteries import Batteries, Items
 from trainer.queue.cost import UNMET, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
@@ -302,10 +302,11 @@ class JobQueue:
                 await self._enqueuer.enqueue_job(kind, job.job_id, job.record())
         return job
 
-    async def _accept_experiment(self, record: ExperimentRecord) -> ExperimentDirectory:
-        return await self.accept_job(EXPERIMENTS, lambda: self.experiments.stored.create(record), record.all_corpora)
+    async def _accept_experiment(self, record: ExperimentRecord, items: Items) -> ExperimentDirectory:
+        create = self.experiments.stored.create
+        return await self.accept_job(EXPERIMENTS, lambda: create(record, items), record.all_corpora)
 
-    async def _accept_battery(self, record: BatteryRecord, items: tuple[BatteryItem, ...]) -> BatteryDirectory:
+    async def _accept_battery(self, record: BatteryRecord, items: Items) -> BatteryDirectory:
         return await self.accept_job(BATTERIES, lambda: self.batteries.stored.create(record, items), ())
 
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:

@@ -1,4 +1,4 @@
-"""Runs an experiment in the worker: prepares texts, starts trainings and scores, computes the report.
+"""Runs an experiment in the worker: prepares texts, starts trainings, scores and batteries, computes the report.
 
 Everything that has been done is read from the disk, so that a worker that was killed is continued by the next one.
 """
@@ -8,13 +8,16 @@ from contextlib import suppress
 
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys
 from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.batteries.reading import Battery
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
+from trainer.contracts.batteries import BatteryOptions, BatteryRecord
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.experiments import CellBattery, CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
+from trainer.queue.batteries import Items, new_job
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
 from trainer.queue.resolve import preview_training
 from trainer.store.store import Store
@@ -38,6 +41,7 @@ class _Experiment:
         self._record = experiment.record()
         self._keys = cell_keys(self._record.request)
         self._runs = experiment.runs()
+        self._batteries = experiment.batteries()
         self._completed: dict[CellKey, RunDirectory] = {}
         http = self._record.http
         self._http = None if http is None else HttpOrigin(api_key=http.api_key)
@@ -54,12 +58,17 @@ class _Experiment:
             if texts is not None:
                 await self._train_tokenizers()
                 await self._train_and_score(texts)
+                for model, seed in {(key.model, key.seed): key for key in self._keys if self._record.batteries}:
+                    await self._score_batteries(model, seed)
                 await self._steps.run_child("experiment")
         except Cancelled:
             for cell in self._runs.values():
                 if not cell.is_reused:
                     with suppress(AppError):  # it has just ended
                         await self._queue.cancel(cell.run_id)
+            for battery in self._experiment.own_batteries():
+                with suppress(AppError):
+                    await self._queue.batteries.cancel(battery.battery_id)
 
     async def _train_tokenizers(self) -> None:
         """Train the tokenizers that languages share, and wait for them."""
@@ -106,9 +115,7 @@ class _Experiment:
             if end is None:
                 continue
             if end.status != "completed":
-                code = ErrorCode.CANCELLED if end.error is None else end.error.code
-                reason = "it was cancelled." if end.error is None else end.error.message
-                raise AppError(code, f"The training of {key} ({run_id}) has ended: {reason}")
+                raise _early_end(f"The training of {key} ({run_id})", end.error)
             self._completed[key] = run
 
     async def _start_runs(self) -> None:
@@ -128,7 +135,7 @@ class _Experiment:
             cell = await self._start_run(key, start)
             if cell is not None:
                 self._runs[key] = cell
-                self._experiment.write_runs(self._runs.values())
+                self._write_runs()
 
     async def _start_run(self, key: CellKey, start: Start) -> CellRun | None:
         """Find a completed or unfinished run with the same request, or start one, from the checkpoint of a failed one.
@@ -155,10 +162,48 @@ class _Experiment:
         self._steps.log.info("experiment_run_started", run_id=run_id, is_reused=is_reused)
         return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=is_reused)
 
+    def _write_runs(self) -> None:
+        self._experiment.write_runs(self._runs.values(), self._batteries.values())
+
+    async def _score_batteries(self, model: str, seed: int) -> None:
+        """Let the runs of a model and seed score all batteries in a job of their own, and wait for it."""
+        run_ids = {self._runs[key].run_id: key for key in self._keys if (key.model, key.seed) == (model, seed)}
+
+        def new() -> tuple[BatteryRecord, Items]:
+            return new_job(BatteryOptions(), [*run_ids], self._stored_batteries(), self._queue.runs)
+
+        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(new)
+        record, items = job
+        await self._queue.replication.fetch("batteries", record.battery_id)
+        battery = self._queue.batteries.stored.directory(record.battery_id)
+        if (model, seed) not in self._batteries:
+            is_reused = battery.exists() and not battery.may_begin()
+            cell = CellBattery(model=model, seed=seed, battery_id=battery.battery_id, is_reused=is_reused)
+            self._batteries[model, seed] = cell
+            self._write_runs()
+        await self._queue.batteries.accept(changed(record, user_id=self._record.user_id, http=self._http), items)
+        while battery.is_unfinished():
+            self._steps.check_cancelled()
+            await asyncio.sleep(POLL_SECONDS)
+        if not battery.has_completed():
+            raise _early_end(f"The battery of {model}, seed {seed} ({battery.battery_id})", battery.failure())
+
+    def _stored_batteries(self) -> list[Battery]:
+        """Return the batteries of all languages, each once, as they were when the experiment was accepted."""
+        infos = {info.name: info for of_language in self._record.batteries.values() for info in of_language}
+        items = self._experiment.items()
+        return [Battery(info, tuple(item for item in items if item.battery == name)) for name, info in infos.items()]
+
     async def _score(self, key: CellKey) -> None:
         """Let a run score all texts."""
         request = SectionsRequest(experiment_id=self._experiment.experiment_id)
         await self._steps.ask(self._runs[key].run_id, request, f"{key}")
+
+
+def _early_end(job: str, error: RunError | None) -> AppError:
+    """Return the error of an experiment whose job has failed or was cancelled."""
+    code = ErrorCode.CANCELLED if error is None else error.code
+    return AppError(code, f"{job} has ended: {'it was cancelled.' if error is None else error.message}")
 
 
 def _find_run(runs: RunStore, wanted_hash: str) -> str | None:

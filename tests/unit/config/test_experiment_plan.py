@@ -57,6 +57,7 @@ def test_unknown_plan__is_refused_with_the_recipes() -> None:
         (f"{MINE}seed: 1\n", "did you mean `seeds`?"),
         (MINE.replace("mine", "Mine"), "`name`"),
         (f"{MINE}seeds: [2, 1]\n", "ascending"),
+        (MINE.replace("tr: {}", "tr: {batteries: [a, a]}"), "each battery once"),
     ],
 )
 def test_mistake_in_a_plan__is_named(file: Path, text: str, told: str) -> None:

@@ -1,12 +1,14 @@
 """Experiments before they start: corpora by content, shared tokenizers, and what is wrong in a plan."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text
-from tests.support.cross_language import TINY, add_languages, plan, plan_with
+from tests.support.cross_language import TINY, WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
 from tests.support.refusals import refused
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentRecord, ExperimentRequest
@@ -30,7 +32,8 @@ def add_ratings(folder: Path) -> Path:
 
 async def resolved(folder: Path, request: ExperimentRequest) -> ExperimentRecord:
     settings = settings_in(folder)
-    return await resolve_experiment(request, CorpusStore(settings), settings, user_id=7)
+    record, _ = await resolve_experiment(request, CorpusStore(settings), settings, user_id=7)
+    return record
 
 
 async def refuses(folder: Path, request: ExperimentRequest, code: ErrorCode, said: str) -> None:
@@ -87,6 +90,37 @@ async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> Non
     await refuses(folder, request, ErrorCode.INVALID_INPUT, "must name the columns")
     (folder / "data" / "corpus" / "stories" / "tr.txt").unlink()
     await refuses(folder, request, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'tr'")
+
+
+async def test_batteries__count_by_content_and_travel_with_the_experiment(folder: Path) -> None:
+    files, request, settings = add_batteries(folder), plan(languages=WITH_BATTERIES), settings_in(folder)
+    record, items = await resolve_experiment(request, CorpusStore(settings), settings, user_id=7)
+    assert {code: [info.name for info in infos] for code, infos in record.batteries.items()} == {
+        "kk": ["kk_words"],
+        "tr": ["tr_words"],
+    }
+    for code, [info] in record.batteries.items():
+        assert info.sha256 == sha256(sha256(files[code].read_bytes()).digest()).hexdigest()
+    both: Fields = {code: {"batteries": ["kk_words", "tr_words"]} for code in ("kk", "tr")}
+    _, of_both = await resolve_experiment(plan(languages=both), CorpusStore(settings), settings, user_id=7)
+    assert of_both == items, "a battery of several languages is scored once"
+    files["kk"].write_text("good,bad\nabd,bda\n", encoding="utf-8")
+    other = await resolved(folder, request)
+    assert len({record.request_hash, other.request_hash, (await resolved(folder, plan())).request_hash}) == 3
+    accepted = ExperimentStore(settings.app.artifacts_root).create(record, items)
+    assert accepted.items() == [*items] and len(items) == 24
+    assert accepted.items_file not in accepted.report_files()
+
+
+async def test_battery__that_gives_no_accuracy_is_named_with_its_language(folder: Path) -> None:
+    regions = folder / "data" / "batteries" / "regions.csv"
+    regions.parent.mkdir()
+    regions.write_text("item,condition,region,text\n1,a,1,ab\n1,b,1,ba\n", encoding="utf-8")
+    for name, code, told in (
+        ("nothing", ErrorCode.DATA_NOT_FOUND, "`languages.tr.batteries`: There is no battery 'nothing'"),
+        ("regions", ErrorCode.INVALID_INPUT, "`languages.tr.batteries`: 'regions' has no formulas"),
+    ):
+        await refuses(folder, plan(languages={"kk": {}, "tr": {"batteries": [name]}}), code, told)
 
 
 def shared(train: Fields) -> ExperimentRequest:
