@@ -1,33 +1,38 @@
 """Experiments from the command line: the smoke recipe, extended, shown, exported and computed again."""
 
+import csv
 import json
 import shutil
+from io import StringIO
+from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text
 from tests.support.batteries import battery_record
-from tests.support.cross_language import TINY, add_languages, plan_with
+from tests.support.cross_language import TINY, add_batteries, add_languages, plan_with
 from tests.support.run_shell import Shell, enter
 from tests.support.runs import record as run_record
 from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.commands.experiments import ExperimentSummary, with_slots
+from trainer.commands.experiments import ExperimentSummary, RecomputedTables, with_slots
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.base import changed, now
+from trainer.contracts.batteries import BatteryRow
 from trainer.contracts.experiments import (
     CellBattery,
     CellRun,
     ExperimentList,
     ExperimentRecord,
     ExperimentResult,
-    Tables,
     Validity,
     ValidityCheck,
 )
+from trainer.reports.experiment_tables import csv_text
 from trainer.system.files import read_record
 
 __all__ = ["lab_shell_fixture"]
@@ -115,24 +120,68 @@ def test_smoke__trains_scores_and_reports(shell: Shell, smoke: Smoke) -> None:
     assert "report.html" in again
 
 
+def accuracies(shell: Shell, run_id: str) -> dict[str, float]:
+    """The accuracies of a run by battery, counted from the stored scores of the items."""
+    wins: dict[str, list[bool]] = {}
+    for job in BatteryStore(shell.artifacts).all():
+        items = job.items()
+        for one in job.scores(run_id, "trained"):
+            difference = one.scores[1].nats - one.scores[0].nats
+            if abs(difference) >= 1e-4:
+                wins.setdefault(items[one.item].battery, []).append(difference > 0)
+    return {battery: fmean(of_battery) for battery, of_battery in wins.items()}
+
+
 @pytest.mark.usefixtures("smoke")
-def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
+def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None:
     before = files_of(shell.artifacts / "models")
-    extended = run(shell, "smoke", "--set", "seeds=[1,2]")
-    assert (extended.cells, extended.cells_done) == (8, 8)
+    add_batteries(shell.root)
+    batteries = [f"languages.{code}.batteries=[{code}_words]" for code in ("kk", "tr")]
+    extended = run(shell, "smoke", *(word for field in ("seeds=[1,2]", *batteries) for word in ("--set", field)))
+    assert (extended.cells, extended.cells_done) == (12, 12)
     after = files_of(shell.artifacts / "models")
     assert {path: after[path] for path in before} == before
     assert len(list((shell.artifacts / "models").iterdir())) == 4
     seed_rows = result_of(shell, extended.experiment_id).seed_rows
     assert {row.n_seeds for row in seed_rows} == {row.n_seeds for row in extended.matrix or ()} == {2}
+    check_batteries(shell, extended)
+
+
+def check_batteries(shell: Shell, found: ExperimentSummary) -> None:
+    """Compare the accuracies of all languages' models with the stored scores, and with those that are recomputed."""
+    experiment = ExperimentStore(shell.artifacts).get(found.experiment_id)
+    content = (experiment.path / "batteries.csv").read_text(encoding="utf-8")
+    rows: list[dict[str, str]] = list(csv.DictReader(StringIO(content)))
+    whole = [row for row in rows if (row["level"], row["measure"]) == ("battery", "sum")]
+    assert [(row["model_language"], row["battery"]) for row in whole] == [
+        (language, battery) for language in ("kk", "tr") for battery in ("kk_words", "tr_words")
+    ]
+    for row in whole:
+        cells = [cell for cell in experiment.runs().values() if cell.language == row["model_language"]]
+        shares = [accuracies(shell, cell.run_id)[row["battery"]] for cell in cells]
+        half = 12.706205 * stdev(shares) / sqrt(2)  # Student's t of one degree of freedom
+        expected = [fmean(shares), stdev(shares), fmean(shares) - half, fmean(shares) + half]
+        numbers = [float(row[name]) for name in ("accuracy", "deviation", "low", "high")]
+        assert numbers == pytest.approx(expected, abs=2e-6)
+        assert (row["n_seeds"], row["n_items"], row["battery_language"]) == ("2", "12", row["battery"][:2])
+    tables = shell.read(RecomputedTables, "experiment", "recompute", str(experiment.path / "sections.json"))
+    assert csv_text(BatteryRow, tables.batteries) == content
+    assert csv_text(BatteryRow, found.batteries or ()) == csv_text(
+        BatteryRow, [row for row in tables.batteries if (row.level, row.measure) == ("battery", "sum")]
+    )
+    shown = shell.type("experiment", "show", found.experiment_id)
+    [line] = [line for line in shown.splitlines() if "kk: kk_words" in line]
+    assert line.split() == ["kk:", "kk_words", "tr:", "tr_words"]
+    assert f"kk  {100 * float(whole[0]['accuracy']):.1f} [" in shown
 
 
 def test_recompute__gives_the_numbers_of_the_tables(shell: Shell, smoke: Smoke) -> None:
     found = smoke.summary
     sections = shell.artifacts / "experiments" / found.experiment_id / "sections.json"
-    tables = shell.read(Tables, "experiment", "recompute", str(sections))
+    tables = shell.read(RecomputedTables, "experiment", "recompute", str(sections))
     rows = [(row.listener_language, row.text_language, round(row.interval_low, 6)) for row in found.matrix or ()]
     assert [(row.listener_language, row.text_language, row.interval_low) for row in tables.matrix] == rows
+    assert tables.batteries == ()
     assert "tr  0." in shell.type("experiment", "recompute", str(sections))
 
 

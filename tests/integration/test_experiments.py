@@ -105,7 +105,8 @@ async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path
     async with lab.queue() as queue, lab.store() as store:
         undisturbed = await completed(queue, request)
         assert undisturbed.experiment_id == experiment.experiment_id
-        assert (undisturbed.path / "matrix.csv").read_bytes() == (experiment.path / "matrix.csv").read_bytes()
+        for name in ("matrix.csv", "batteries.csv", "batteries.png"):
+            assert (undisturbed.path / name).read_bytes() == (experiment.path / name).read_bytes()
         written = undisturbed.result.stat().st_mtime_ns
         assert (await queue.experiments.start(request, user_id=None)).status == "completed"
         for number, job_id in enumerate((undisturbed.experiment_id, "none-01234567")):

@@ -16,7 +16,7 @@ from arq import Retry
 from arq.connections import ArqRedis
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
-from tests.support.cross_language import add_languages, plan, plan_with
+from tests.support.cross_language import WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
 from tests.support.inference import RUN, InstantChild, finished_run
 from tests.support.object_stores import Bucket, S3Server, machine, s3_server, worker_of
 from tests.support.redis_servers import served
@@ -290,13 +290,18 @@ async def test_battery__finds_its_items_in_a_training_text_of_another_machine(si
 @pytest.mark.slow
 async def test_experiment__runs_on_another_machine_and_its_report_comes_back(site: Site) -> None:
     add_languages(site.folder / "bot")
+    add_batteries(site.folder / "bot")
     async with site.queue() as queue:
-        experiment_id = (await queue.experiments.start(plan(), user_id=None)).experiment_id
+        experiment_id = (await queue.experiments.start(plan(languages=WITH_BATTERIES), user_id=None)).experiment_id
         while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
             await queue.replication.refresh()
-        matrix = queue.experiments.stored.get(experiment_id).path / "matrix.csv"
+        folder = queue.experiments.stored.get(experiment_id).path
         assert status.status == "completed", status.message
-        assert matrix.stat().st_size > 0
+        assert all((folder / name).stat().st_size > 0 for name in ("matrix.csv", "batteries.csv"))
+        [battery] = queue.experiments.stored.get(experiment_id).batteries().values()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not queue.batteries.stored.directory(battery.battery_id).has_completed():
+                await queue.replication.refresh(with_ended=True)
 
 
 async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site: Site) -> None:

@@ -5,6 +5,7 @@ from itertools import combinations, cycle, product
 from math import exp
 
 from trainer.contracts.base import FileRecord, RunState, changed
+from trainer.contracts.batteries import BatteryRow
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     TRIGRAM,
@@ -40,6 +41,7 @@ MODELS = (*TRAINED, TRIGRAM)
 MODES: tuple[ScoringMode, ...] = ("skip", "unk")
 SEEDS = (1, 2)
 EXPERIMENT = "turkic-1a2b3c4d"
+BATTERIES = (("tr", "multiblimp:tur"), ("kk", "kk_words"), ("kk", "ties"))
 _WITHIN = {"oghuz": 0.42, "kipchak": 0.36, "karluk": 0.55}
 _ACROSS = {frozenset({"kipchak", "karluk"}): 0.8, frozenset({"oghuz", "kipchak"}): 0.95}
 _OGHUZ_KARLUK, _CONTROL = 0.9, 1.6
@@ -194,6 +196,22 @@ def finished_experiment() -> ExperimentResult:
         correlations=CORRELATIONS,
         validity=VALIDITY,
     )
+
+
+def with_batteries() -> ExperimentResult:
+    """Return the experiment with a battery of Turkish, one of Kazakh, and one of Kazakh whose items are all ties."""
+    fields: Fields = {"level": "battery", "name": "", "measure": "sum", "n_items": 200}
+    rows: list[BatteryRow] = []
+    for model, language, (of, battery) in product(TRAINED, LANGUAGES, BATTERIES):
+        share = 0.9 if language == of else 0.62
+        spread: Fields = {"accuracy": share, "deviation": 0.025, "low": share - 0.08, "high": share + 0.08}
+        if battery == "ties":
+            spread = dict.fromkeys(spread)
+        names: Fields = {"model": model, "model_language": language, "battery_language": of, "battery": battery}
+        n_seeds = 0 if battery == "ties" else len(SEEDS)
+        rows.append(BatteryRow.model_validate(fields | names | spread | {"n_seeds": n_seeds}))
+        rows.append(changed(rows[-1], level="paradigm", name="agreement", n_items=50))
+    return changed(finished_experiment(), batteries=tuple(rows), battery_ids=("words-1a2b3c4d",))
 
 
 def with_one_seed() -> ExperimentResult:

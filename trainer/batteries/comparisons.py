@@ -1,6 +1,6 @@
 """Compares the accuracies of runs on the same items, and describes those of runs that differ in their seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from math import exp, fsum, lgamma, log, sqrt
 from statistics import fmean, stdev
@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryRun, Comparison, GroupResult, Level, Measure, Outcome, SeedBand
+from trainer.contracts.batteries import (
+    BatteryRow,
+    BatteryRun,
+    BatteryScores,
+    Comparison,
+    GroupResult,
+    Level,
+    Measure,
+    Outcome,
+    SeedBand,
+)
 from trainer.contracts.intervals import Interval, t_quantile
 from trainer.experiments.correlation import holm
 
@@ -131,6 +141,40 @@ def seed_bands(runs: Mapping[BatteryRun, Sequence[GroupResult]], measure: Measur
             if len(known) > 1:
                 bands.append(_band(group, tuple(run.run_id for run in of_series), known))
     return tuple(bands)
+
+
+def language_rows(scores: Iterable[BatteryScores]) -> tuple[BatteryRow, ...]:
+    """Return the accuracies of an experiment's runs by all measures, over the seeds of each model and language."""
+    by_cell: dict[tuple[str, str, str], list[BatteryScores]] = {}
+    for one in scores:
+        by_cell.setdefault((one.model, one.language, one.battery_language), []).append(one)
+    return tuple(row for of_seeds in by_cell.values() for row in _rows(of_seeds))
+
+
+def _rows(of_seeds: Sequence[BatteryScores]) -> Iterator[BatteryRow]:
+    first = of_seeds[0]
+    for place, group in enumerate(first.groups):
+        for measure in (one.measure for one in group.accuracies):
+            found = [one.groups[place].by(measure) for one in of_seeds]
+            known = [one for one in found if one is not None and one.accuracy is not None]
+            shares = [one.accuracy for one in known if one.accuracy is not None]
+            band = _band(group, (), shares) if len(shares) > 1 else None
+            ends = band or (known[0] if known else None)
+            yield BatteryRow(
+                model=first.model,
+                model_language=first.language,
+                battery_language=first.battery_language,
+                battery=group.battery,
+                level=group.level,
+                name=group.name,
+                measure=measure,
+                n_seeds=len(shares),
+                n_items=group.n_items,
+                accuracy=fmean(shares) if shares else None,
+                deviation=None if band is None else band.deviation,
+                low=None if ends is None else ends.low,
+                high=None if ends is None else ends.high,
+            )
 
 
 def _band(group: GroupResult, run_ids: tuple[str, ...], shares: Sequence[float]) -> SeedBand:

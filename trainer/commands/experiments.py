@@ -22,6 +22,7 @@ from trainer.config.experiment_file import plan_path, read_plan, recipes
 from trainer.config.settings import Settings
 from trainer.config.validation import parse_json, safe_name, unreadable
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
+from trainer.contracts.batteries import BatteryRow
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     Cell,
@@ -35,12 +36,16 @@ from trainer.contracts.experiments import (
     MatrixRow,
     PerplexityRow,
     SectionsFile,
+    Tables,
     Validity,
 )
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
+    battery_caption,
+    battery_rows,
+    battery_table,
     correlation_line,
     figure_rows,
     listener_figures,
@@ -78,8 +83,17 @@ class ExperimentSummary(Frozen):
     """None before the end."""
     correlations: tuple[Correlation, ...] | None = None
     """The tests of the human ratings, empty without ratings; None before the end."""
+    batteries: tuple[BatteryRow, ...] | None = None
+    """The accuracies of the headline model on whole batteries, empty without batteries; None before the end."""
     files: tuple[str, ...] = ()
     """Names of the report's files in the folder of the experiment."""
+
+
+class RecomputedTables(Tables):
+    """What `mt experiment recompute --json` prints."""
+
+    batteries: tuple[BatteryRow, ...]
+    """The rows of `batteries.csv`."""
 
 
 class _RunOptions(Options):
@@ -266,6 +280,9 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
     primary = correlation_line(result)
     n_others = counted(len(result.correlations) - 1, "exploratory test")
     ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
+    batteries = (
+        [Text(battery_caption(result, model)), columns(battery_table(result, model))] if result.batteries else []
+    )
     terminal.show(
         changed(
             summary,
@@ -274,6 +291,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
             curves=result.curves,
             validity=result.validity,
             correlations=result.correlations,
+            batteries=tuple(battery_rows(result, model).values()),
         ),
         Text(f"{title}; rows: listeners\n{seeds_note(result)}"),
         columns(_matrix_rows(result.languages, matrix)),
@@ -288,6 +306,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
                 columns(figure_rows(result, of_mode)),
             )
         ),
+        *batteries,
         Text("\n".join(_validity_lines(result.validity)) + ratings),
         Text(f"{took}\n{where}"),
     )
@@ -355,14 +374,22 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
-    from trainer.experiments.quantities import recompute  # numpy
+    from trainer.batteries.comparisons import language_rows  # numpy
+    from trainer.experiments.quantities import recompute
 
     try:
         data = options.file.read_bytes()
     except OSError as error:
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(options.file, error)) from None
-    tables = recompute(parse_json(SectionsFile, data))
+    file = parse_json(SectionsFile, data)
+    tables = recompute(file)
+    found = RecomputedTables(
+        matrix=tables.matrix,
+        listeners=tables.listeners,
+        asymmetry=tables.asymmetry,
+        batteries=language_rows(file.batteries),
+    )
     languages = sorted({row.listener_language for row in tables.matrix})
     matrix = columns(_matrix_rows(languages, tables.matrix))
-    terminal.show(tables, Text("Excess surprisal, nats per position; rows: listeners"), matrix)
+    terminal.show(found, Text("Excess surprisal, nats per position; rows: listeners"), matrix)
     return 0

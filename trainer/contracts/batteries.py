@@ -311,6 +311,39 @@ class BatterySummary(Frozen):
     seeds: tuple[SeedBand, ...] = ()
 
 
+class BatteryScores(Frozen):
+    """The results of a run of an experiment on the batteries of one language."""
+
+    model: str
+    language: str
+    """That of the run."""
+    seed: int
+    battery_language: str
+    groups: tuple[GroupResult, ...]
+
+
+class BatteryRow(Frozen):
+    """A row of `batteries.csv`: the accuracy of a language's models on items of its own or another language."""
+
+    model: str
+    model_language: str
+    battery_language: str
+    battery: str
+    level: Level
+    name: str
+    measure: Measure
+    n_seeds: int
+    """Seeds with an accuracy: those whose items are not all ties."""
+    n_items: int
+    accuracy: float | None
+    """The mean over seeds; None without an accuracy."""
+    deviation: float | None
+    """The standard deviation of the seeds' accuracies (n - 1); None for one seed."""
+    low: float | None
+    """The lower end of the 95 % interval: of Wilson (1927) for one seed, by Student's t over several."""
+    high: float | None
+
+
 class BatteryManifest(Frozen):
     """`manifest.json`: what the results depend on, and the files."""
 

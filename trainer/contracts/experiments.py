@@ -19,7 +19,7 @@ from trainer.contracts.base import (
     is_ascending,
     requires,
 )
-from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo
+from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, HttpOrigin
 from trainer.contracts.tokenizers import Normalization
@@ -344,6 +344,8 @@ class SectionsFile(Frozen):
     """The scores of each seed, those of `sections` first. The tables of numbers use the means of `loss_sum` over seeds;
     with several seeds, intervals resample the scores of each."""
     ratings: tuple["Rating", ...] = ()
+    batteries: tuple[BatteryScores, ...] = ()
+    """The results of each run on the batteries of each language, from which `batteries.csv` is computed."""
 
 
 class Rating(Frozen):
@@ -572,4 +574,8 @@ class ExperimentResult(Frozen):
     curves: tuple[CurveRow, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     correlations: tuple[Correlation, ...] = ()
+    batteries: tuple[BatteryRow, ...] = ()
+    """The accuracies on batteries; empty if no language has one."""
+    battery_ids: tuple[str, ...] = ()
+    """The jobs that have scored the batteries: their results have controls, and differences between runs."""
     validity: Validity

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.contracts.batteries import BatteryRow
 from trainer.contracts.experiments import (
     AsymmetryRow,
     Correlation,
@@ -16,7 +17,7 @@ from trainer.contracts.experiments import (
     SeedRow,
     Tables,
 )
-from trainer.reports.experiment_tables import csv_text, latex_perplexities, latex_table
+from trainer.reports.experiment_tables import csv_text, latex_batteries, latex_perplexities, latex_table
 from trainer.system.files import DISK, write_atomically
 
 RESULT = "result.json"
@@ -44,6 +45,9 @@ def _report_files(result: ExperimentResult, sections: SectionsFile) -> Iterator[
     yield "assimilation.csv", csv_text(Replacement, result.replacements)
     if result.correlations:
         yield "correlations.csv", csv_text(Correlation, result.correlations)
+    if result.batteries:
+        yield "batteries.csv", csv_text(BatteryRow, result.batteries)
+        yield "batteries.tex", latex_batteries(result)
     yield "sections.json", sections.model_dump_json()
     yield "validity.json", result.validity.model_dump_json(indent=1)
     yield "table.tex", latex_table(result)
@@ -52,10 +56,18 @@ def _report_files(result: ExperimentResult, sections: SectionsFile) -> Iterator[
 
 
 def _figures_and_page(result: ExperimentResult) -> Iterator[tuple[str, str | bytes]]:
-    from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, tree_figure
+    from trainer.reports.experiment_charts import (
+        batteries_figure,
+        curves_figure,
+        figure_bytes,
+        heat_map_figure,
+        tree_figure,
+    )
     from trainer.reports.experiment_html import experiment_html
 
     figures = {"heat_map": heat_map_figure(result), "tree": tree_figure(result), "curves": curves_figure(result)}
+    if result.batteries:
+        figures["batteries"] = batteries_figure(result)
     images = {name: figure_bytes(figure, "png") for name, figure in figures.items()}
     for name, figure in figures.items():
         yield f"{name}.png", images[name]

@@ -21,6 +21,8 @@ from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
 from trainer.reports.experiment_tables import (
     SCALE_COLOURS,
     HeatScale,
+    battery_rows,
+    battery_spread_note,
     excess_scale,
     headline_rows,
     headline_seeds,
@@ -38,6 +40,8 @@ _CELL, _SMALL_CELL = (0.68, 0.52, 10.0), (0.46, 0.36, 7.5)
 """Width and height of a heat map's cell in inches, and its font size; small with many languages."""
 _MIN_WIDTH, _MIN_HEIGHT = 3.4, 2.8
 """Size of the smallest heat map in inches: the labels of its axes need the room."""
+_MAX_NAME_CHARACTERS = 40
+"""Characters of a battery's title above a heat map."""
 LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9.5, 9.0, 8.0
 _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
@@ -54,6 +58,25 @@ def heat_map_figure(result: ExperimentResult) -> Figure:
     figure.supxlabel(spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
     label_axes(axes, "language of the text", "listener: language of the model")
     bar.set_label("excess cross-entropy (nats per character)", color=TEXT, fontsize=LABEL_SIZE)
+    return figure
+
+
+def batteries_figure(result: ExperimentResult) -> Figure:
+    """Draw the accuracies of the headline model: its languages as rows, batteries as columns, own ones outlined."""
+    rows = battery_rows(result, result.headline[0])
+    cells: dict[tuple[str, str], _HeatCell] = {}
+    for place, row in rows.items():
+        if row.accuracy is not None:
+            spread = "" if row.deviation is None else f"±{100 * row.deviation:.1f}"
+            cells[place] = _HeatCell(100 * row.accuracy, f"{100 * row.accuracy:.1f}", spread)
+    own = {place for place, row in rows.items() if row.model_language == row.battery_language}
+    heat = _Heat(result.languages, [*{title: None for _, title in rows}], cells, own)
+    figure, axes, bar = _draw_heat_map(result, heat, HeatScale(0.0, 100.0))
+    names = [title[:_MAX_NAME_CHARACTERS] for title in heat.columns]
+    axes.set_xticks([place + 0.5 for place in range(len(names))], names, rotation=30, ha="left")
+    figure.supxlabel(battery_spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
+    label_axes(axes, "battery, after its language", "language of the model")
+    bar.set_label("accuracy (%)", color=TEXT, fontsize=LABEL_SIZE)
     return figure
 
 
@@ -166,13 +189,16 @@ def _draw_heat_map(result: ExperimentResult, heat: _Heat, scale: HeatScale) -> t
     mesh = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=BACKGROUND, linewidth=1.2)
     for y, row in enumerate(heat.rows):
         for x, column in enumerate(heat.columns):
-            cell = heat.cells.get((row, column))
+            cell, edge, (left, top) = heat.cells.get((row, column)), TEXT, (0.04, 0.05)
             if cell is not None:
                 colour = scale.text_colour(cell.value)
                 _write(axes, x + 0.5, y + 0.5 - 0.1 * bool(cell.spread), cell.text, colour, font_size)
                 _write(axes, x + 0.5, y + 0.74, cell.spread, colour, font_size - 2.5)
+                if colour == BACKGROUND:  # apart from the gap between cells
+                    edge, left, top = BACKGROUND, 0.1, 0.1
             if (row, column) in heat.own:
-                axes.add_patch(Rectangle((x + 0.04, y + 0.05), 0.92, 0.9, fill=False, edgecolor=TEXT, linewidth=1.6))
+                corner, size = (x + left, y + top), (1 - 2 * left, 1 - 2 * top)
+                axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=edge, linewidth=1.6))
     axes.set_ylim(len(heat.rows), 0)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")

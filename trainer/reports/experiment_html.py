@@ -13,6 +13,9 @@ from trainer.reports.experiment_tables import (
     MODE_WORDS,
     HeatScale,
     PairRows,
+    battery_caption,
+    battery_spread_note,
+    battery_table,
     correlation_line,
     correlation_rows,
     excess_scale,
@@ -60,12 +63,13 @@ summary {{ cursor: pointer }}
 _ALT = {
     "heat_map": "Heat map of the excess cross-entropy: the numbers of the first table.",
     "tree": "Average-linkage tree of the languages: the joins of the table of joins.",
+    "batteries": "Heat map of accuracies on batteries: the numbers of the table of batteries.",
     "curves": "Best validation loss and area under the training loss of each training: the table of trainings.",
 }
 
 
 def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> str:
-    """Return the page; `images` are the PNGs of the heat map, the tree and the curves by name."""
+    """Return the page; `images` are the PNGs of the figures by name."""
     rows = headline_rows(result)
     model, kind = result.headline
     what = f"Model {model} on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}."
@@ -75,6 +79,7 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
         _introduction(result),
         section("Excess surprisal", _matrix(result, rows, f"{what} {across} {note}"), _image("heat_map", images, note)),
         section("Perplexity", *_perplexities(result)),
+        *([section("Batteries", *_batteries(result, images))] if result.batteries else []),
         section("Tree", _image("tree", images, note), _joins(result.models[0], note)),
         section("Validity", *_validity(result)),
         section("Asymmetry", _table(tables.asymmetry, f"{what} Both directions of each pair. {note}")),
@@ -170,6 +175,17 @@ def _perplexities(result: ExperimentResult) -> Iterator[str]:
         )
         table = table_of(header, rows, caption)
         yield f"<details><summary>{escape(title)}</summary>{table}</details>" if number else table
+
+
+def _batteries(result: ExperimentResult, images: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield the heat map and the table of the headline model, then the tables of the others, folded."""
+    yield _image("batteries", images, battery_spread_note(result))
+    for number, model in enumerate({row.model: row for row in result.batteries}):
+        header, *rows = battery_table(result, model)
+        table = table_of(header, rows, battery_caption(result, model))
+        yield f"<details><summary>{escape(model)}</summary>{table}</details>" if number else table
+    ids = escape(", ".join(result.battery_ids))
+    yield f"<p>Paradigms and other measures: batteries.csv. Controls, and differences between runs: {ids}.</p>"
 
 
 def cell_style(scale: HeatScale, value: float) -> str:

@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen
+from trainer.contracts.batteries import BatteryOptions, BatteryRow
 from trainer.contracts.experiments import (
     TRIGRAM,
     Correlation,
@@ -92,6 +93,8 @@ _LATEX = str.maketrans(
     }
 )
 
+_MEASURE = BatteryOptions().measure
+
 PairRows = Mapping[tuple[str, str], MatrixRow]
 """Rows of one mode by listener and language of the text."""
 PairSeeds = Mapping[tuple[str, str], SeedRow]
@@ -171,6 +174,48 @@ def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) ->
         title = each.language if each.phase is None else f"{each.language} ({each.phase} phase)"
         rows.append([title, *cells, MISSING if each.area is None else with_spread(each.area, each.area_sd)])
     return rows
+
+
+def battery_rows(result: ExperimentResult, model: str) -> dict[tuple[str, str], BatteryRow]:
+    """Return the accuracies of a model on whole batteries, by language of the model and title of the battery."""
+    wanted = model, "battery", _MEASURE
+    rows = [row for row in result.batteries if (row.model, row.level, row.measure) == wanted]
+    return {(row.model_language, f"{row.battery_language}: {row.battery}"): row for row in rows}
+
+
+def battery_table(result: ExperimentResult, model: str) -> list[list[str]]:
+    """Return a header and a row per language of a model: its accuracy in % on the battery of each column."""
+    rows = battery_rows(result, model)
+    titles = [*{title: None for _, title in rows}]
+    cells = [[language, *(accuracy_text(rows[language, title]) for title in titles)] for language in result.languages]
+    return [["", *titles], *cells]
+
+
+def accuracy_text(row: BatteryRow) -> str:
+    """Return an accuracy in % with its interval."""
+    if row.accuracy is None or row.low is None or row.high is None:
+        return MISSING
+    return f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+
+
+def battery_caption(result: ExperimentResult, model: str) -> str:
+    """Return the caption of a table of accuracies."""
+    n_seeds = len(result.seeds)
+    brackets = "of Wilson over the items" if n_seeds == 1 else "by Student's t over the seeds"
+    return (
+        f"Accuracy in % of model {model} by the sum of log-probabilities, without ties. Rows: language of the model;"
+        f" columns: battery, after its language. {_battery_seeds(n_seeds)} In brackets: 95 % intervals {brackets}."
+    )
+
+
+def battery_spread_note(result: ExperimentResult) -> str:
+    """Return the note of a figure of accuracies."""
+    n_seeds = len(result.seeds)
+    return _battery_seeds(n_seeds) + (" ±: standard deviation over seeds." if n_seeds > 1 else "")
+
+
+def _battery_seeds(n_seeds: int) -> str:
+    return "One seed per language." if n_seeds == 1 else f"Means of {n_seeds} seeds per language."
 
 
 def seeds_note(result: ExperimentResult, model: str | None = None) -> str:
@@ -277,6 +322,13 @@ def latex_table(result: ExperimentResult) -> str:
             "",
         ]
     )
+
+
+def latex_batteries(result: ExperimentResult) -> str:
+    """Return the accuracies of the headline model on batteries; it needs booktabs."""
+    model, _ = result.headline
+    header, *rows = battery_table(result, model)
+    return _latex_rows(latex_text(battery_caption(result, model)), f"{result.experiment_id}-batteries", header, rows)
 
 
 def latex_perplexities(result: ExperimentResult) -> str:

@@ -6,8 +6,16 @@ from math import comb, sqrt
 import pytest
 from scipy import stats
 
-from trainer.batteries.comparisons import Paradigm, bootstrap_interval, comparisons_of, mcnemar, seed_bands
-from trainer.contracts.batteries import Accuracy, BatteryRun, GroupResult, Outcome
+from trainer.batteries.comparisons import (
+    Paradigm,
+    bootstrap_interval,
+    comparisons_of,
+    language_rows,
+    mcnemar,
+    seed_bands,
+)
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import Accuracy, BatteryRun, BatteryScores, GroupResult, Outcome
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 10), (10, 3), (0, 12), (60, 40), (700, 600)])
@@ -67,3 +75,24 @@ def test_seeds__have_their_mean_deviation_and_band() -> None:
     half = float(stats.t.ppf(0.975, 2)) * 0.1 / sqrt(3)
     assert (band.low, band.high) == pytest.approx((0.6 - half, 0.6 + half), rel=0.02)
     assert band.run_ids == ("r0", "r1", "r2", "r3")
+
+
+def test_languages__have_the_band_of_their_seeds_or_the_interval_of_one() -> None:
+    shares: dict[str, tuple[float | None, ...]] = {"kk": (0.5, 0.7, 0.6), "tr": (None, 0.8, None), "fi": (None, None)}
+    scores = [
+        BatteryScores(model="lstm", language=language, seed=seed, battery_language="kk", groups=(group(share),))
+        for language, of_seeds in shares.items()
+        for seed, share in enumerate(of_seeds)
+    ]
+    wilson = changed(group(0.8).accuracies[0], low=0.1, high=0.9)
+    scores[4] = changed(scores[4], groups=(changed(group(0.8), accuracies=(wilson,)),))
+    kk, tr, fi = language_rows(scores)
+    half = float(stats.t.ppf(0.975, 2)) * 0.1 / sqrt(3)
+    assert [row.n_seeds for row in (kk, tr, fi)] == [3, 1, 0]
+    assert (kk.accuracy, kk.deviation) == pytest.approx((0.6, 0.1))
+    assert (kk.low, kk.high) == pytest.approx((0.6 - half, 0.6 + half), rel=1e-4)
+    assert (tr.accuracy, tr.deviation, tr.low, tr.high) == (0.8, None, 0.1, 0.9)
+    assert (fi.accuracy, fi.deviation, fi.low, fi.high) == (None, None, None, None)
+    assert [(row.model_language, row.battery_language, row.n_items) for row in (kk, tr, fi)] == [
+        (language, "kk", 2) for language in shares
+    ]

@@ -15,16 +15,26 @@ from tests.support.experiment_results import (
     excess,
     finished_experiment,
     section_scores,
+    with_batteries,
     with_one_seed,
 )
 from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
 from trainer.experiments.report import write_report
-from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order, tree_figure
+from trainer.reports.experiment_charts import (
+    batteries_figure,
+    curves_figure,
+    figure_bytes,
+    heat_map_figure,
+    leaf_order,
+    tree_figure,
+)
 from trainer.reports.experiment_html import experiment_html
 from trainer.reports.experiment_tables import (
+    battery_caption,
     correlation_line,
     correlation_rows,
+    latex_batteries,
     latex_perplexities,
     latex_table,
     latex_text,
@@ -228,3 +238,34 @@ def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) 
     keys = ("model", "kind", "scoring_mode", "listener_language", "text_language")
     found = {tuple(row[key] for key in keys): row["perplexity"] for row in rows_of(folder / "perplexity.csv")}
     assert found["lstm", "passages", "skip", "kk", "fi"] == f"{exp(1.64 + 1.6 - 0.08):.6f}"
+
+
+def test_batteries__stand_in_page_csv_latex_and_heat_map(tmp_path: Path) -> None:
+    result = with_batteries()
+    write_report(tmp_path, result, section_scores())
+    rows = rows_of(tmp_path / "batteries.csv")
+    assert len(rows) == 2 * 7 * 3 * 2 and rows[0]["accuracy"] == "0.900000" and rows[4]["accuracy"] == ""
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    table = "".join(
+        ["tr: multiblimp:tur", "kk: kk_words", "kk: ties", "tr", "90.0 [82.0, 98.0]", "62.0 [54.0, 70.0]", "–"]
+    )
+    assert table in page.text.replace("\n", "") and "differences between runs: words-1a2b3c4d." in page.text
+    assert (
+        len(page.captions) == page.tables + len(page.alts) and page.captions.count(battery_caption(result, "gru")) == 1
+    )
+    latex = latex_batteries(result)
+    assert latex == (tmp_path / "batteries.tex").read_text(encoding="utf-8") and latex.count("{") == latex.count("}")
+    assert r"    kk & 62.0 [54.0, 70.0] & 90.0 [82.0, 98.0] & – \\" in latex and r"kk: kk\_words" in latex
+    assert "Means of 2 seeds per language. In brackets: 95 % intervals by Student's t over the seeds." in page.text
+    alone = battery_caption(changed(result, seeds=(1,)), "lstm")
+    assert alone.endswith("One seed per language. In brackets: 95 % intervals of Wilson over the items.")
+    figure = batteries_figure(result)
+    assert figure_bytes(figure, "png") == (tmp_path / "batteries.png").read_bytes()
+    assert (tmp_path / "batteries.pdf").read_bytes().startswith(b"%PDF")
+    heat, _ = figure.axes
+    assert [label.get_text() for label in heat.get_xticklabels()] == ["tr: multiblimp:tur", "kk: kk_words", "kk: ties"]
+    texts = [text.get_text() for text in heat.texts]
+    assert texts.count("62.0") == 12 and texts.count("90.0") == 2 and texts.count("±2.5") == 14
+    one_seed = tuple(changed(row, deviation=None) for row in result.batteries)
+    note = batteries_figure(changed(result, seeds=(1,), batteries=one_seed)).get_supxlabel()
+    assert note == "One seed per language."

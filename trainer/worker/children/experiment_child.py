@@ -2,17 +2,22 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 
 import structlog
 
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, encodings_of, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.batteries.comparisons import language_rows
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import BatteryScores
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
+    CellKey,
     CellRun,
     CurveRow,
     Encoding,
@@ -100,8 +105,27 @@ def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, 
 
     ratings = () if record.ratings is None else read_ratings(corpora.find(record.ratings.name))
     result, section_scores = analyse(record, sections, listeners, training_text, ratings)
-    write_report(experiment.path, result, section_scores)
+    stored = BatteryStore(settings.app.artifacts_root)
+    jobs = {key: stored.get(cell.battery_id) for key, cell in experiment.batteries().items()}
+    batteries = tuple(_battery_scores(record, cells, jobs))
+    battery_ids = tuple(job.battery_id for job in jobs.values())
+    result = changed(result, batteries=language_rows(batteries), battery_ids=battery_ids)
+    write_report(experiment.path, result, changed(section_scores, batteries=batteries))
     log.info("experiment_completed")
+
+
+def _battery_scores(
+    record: ExperimentRecord, cells: Mapping[CellKey, CellRun], jobs: Mapping[tuple[str, int], BatteryDirectory]
+) -> Iterator[BatteryScores]:
+    """Yield the results of each run on the batteries of each language, from the jobs of all models and seeds."""
+    for (model, seed), job in jobs.items():
+        groups = {one.run.run_id: one.groups for one in job.summary().runs}
+        for language in record.request.trained_languages:
+            of_run = groups[cells[CellKey(model, language, seed)].run_id]
+            for code, infos in record.batteries.items():
+                names = {info.name for info in infos}
+                chosen = tuple(group for group in of_run if group.battery in names)
+                yield BatteryScores(model=model, language=language, seed=seed, battery_language=code, groups=chosen)
 
 
 def _listener(
