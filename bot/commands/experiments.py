@@ -25,7 +25,7 @@ from bot.messages.experiment_answers import (
     experiments_page,
     metric_answer,
 )
-from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
 from bot.messages.text import GREEN, make_embed, plain
 from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
@@ -156,9 +156,8 @@ async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> 
     if metric != "surprisal":
         return Answer(metric_answer(status, result, metric), view=buttons)
     embed = experiment_card(status, result)
-    heat_map = await asyncio.to_thread((experiment.path / HEAT_MAP_NAME).read_bytes)
-    tree = await asyncio.to_thread((experiment.path / TREE_NAME).read_bytes)
-    return Answer(embed, attach_figures(embed, heat_map, tree, result), buttons)
+    figures = {name: await asyncio.to_thread((experiment.path / name).read_bytes) for name in figure_names(result)}
+    return Answer(embed, attach_figures(embed, figures, result), buttons)
 
 
 @app_commands.command(name="export", description="Get the report of an experiment: CSV, LaTeX, PDF and HTML.")

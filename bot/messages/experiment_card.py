@@ -1,6 +1,6 @@
 """The card of an experiment: its progress by cell, and in the end the matrix, the tree and the validity checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from itertools import groupby
 
@@ -21,6 +21,7 @@ from bot.messages.text import (
     without_links,
 )
 from trainer.contracts.base import RunState
+from trainer.contracts.batteries import BatteryRow
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
 from trainer.people.language import _, numeral
 from trainer.reports.experiment_tables import (
@@ -29,17 +30,20 @@ from trainer.reports.experiment_tables import (
     SEVERAL_SEEDS,
     STATISTIC_WORDS,
     ListenerFigures,
+    battery_rows,
     headline_figures,
     headline_rows,
     headline_seeds,
     primary_correlation,
 )
 
-HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
+_HEAT_MAP, _TREE, _BATTERIES = "heat_map.png", "tree.png", "batteries.png"
 _SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
 _MAX_COLUMNS = 10
 """Languages in the matrix of a card; on a phone more columns wrap."""
 _MAX_LINES = 1500
+_MAX_BATTERIES = 600
+_KINDS = ("train", "score", "battery")
 
 
 def experiment_card(status: ExperimentStatus, result: ExperimentResult | None = None) -> discord.Embed:
@@ -70,21 +74,23 @@ def _kept() -> str:
     return _("Finished trainings and scores are stored. Starting the same experiment again continues with them.")
 
 
-def attach_figures(embed: discord.Embed, heat_map: bytes, tree: bytes, result: ExperimentResult) -> list[discord.File]:
+def figure_names(result: ExperimentResult) -> list[str]:
+    """Return the files of the report that are sent with its card."""
+    return [_HEAT_MAP, _TREE, *([_BATTERIES] if result.batteries else [])]
+
+
+def attach_figures(embed: discord.Embed, figures: Mapping[str, bytes], result: ExperimentResult) -> list[discord.File]:
     """Show the heat map in an embed; return the files to send with it, new for each try, since a try reads them."""
-    embed.set_image(url=f"attachment://{HEAT_MAP_NAME}")
+    embed.set_image(url=f"attachment://{_HEAT_MAP}")
     languages = ", ".join(result.languages)
+    descriptions = {
+        _HEAT_MAP: _("Excess surprisal by listener and text: {languages}.", languages=languages),
+        _TREE: _("Average-linkage tree of {languages}.", languages=languages),
+        _BATTERIES: _("Accuracy on batteries by language of the model: {languages}.", languages=languages),
+    }
     return [
-        discord.File(
-            BytesIO(heat_map),
-            HEAT_MAP_NAME,
-            description=clamp(_("Excess surprisal by listener and text: {languages}.", languages=languages), 1024),
-        ),
-        discord.File(
-            BytesIO(tree),
-            TREE_NAME,
-            description=clamp(_("Average-linkage tree of {languages}.", languages=languages), 1024),
-        ),
+        discord.File(BytesIO(figure), name, description=clamp(descriptions[name], 1024))
+        for name, figure in figures.items()
     ]
 
 
@@ -114,17 +120,18 @@ def _cell_lines(cells: Sequence[Cell]) -> list[str]:
     for (model, seed, kind), group in groupby(sorted(cells, key=_group_of), key=_group_of):
         shown = "  ".join(f"{_SIGNS[cell.status]} {cell.language}" for cell in group)
         names = {"model": f"**{plain(model)}**", "seed": seed, "cells": shown}
-        trained = kind == "train"
-        lines.append(
-            _("{model}, seed {seed}, trained: {cells}", **names)
-            if trained
-            else _("{model}, seed {seed}, scored: {cells}", **names)
-        )
+        match _KINDS[kind]:
+            case "train":
+                lines.append(_("{model}, seed {seed}, trained: {cells}", **names))
+            case "score":
+                lines.append(_("{model}, seed {seed}, scored: {cells}", **names))
+            case _:
+                lines.append(_("{model}, seed {seed}, batteries: {cells}", **names))
     return lines
 
 
-def _group_of(cell: Cell) -> tuple[str, int, str]:
-    return cell.model, cell.seed, "train" if cell.kind == "train" else "use"  # trainings first
+def _group_of(cell: Cell) -> tuple[str, int, int]:
+    return cell.model, cell.seed, _KINDS.index(cell.kind)
 
 
 def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
@@ -153,7 +160,7 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
         f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
         for check in result.validity.checks
     ]
-    lines += _asymmetry(result) + _correlation(result)
+    lines += _asymmetry(result) + _correlation(result) + _batteries(result)
     lines.append(
         _("{cells} done · `report.html` has all tables and intervals.", cells=count(status.cells_done, "cell"))
     )
@@ -227,6 +234,23 @@ def _asymmetry(result: ExperimentResult) -> list[str]:
             difference=f"{numeral(most.asymmetry, 'z.2f')} [{interval}]",
         )
     ]
+
+
+def _batteries(result: ExperimentResult) -> list[str]:
+    """Return the accuracies of the headline models on the batteries of their own languages."""
+    rows = battery_rows(result, result.headline[0])
+    own = [_accuracy(title, row) for (language, title), row in rows.items() if language == row.battery_language]
+    if not own:
+        return []
+    shown = clamp(" · ".join(own), _MAX_BATTERIES)
+    return [_("Accuracy on batteries, each by the model of its language: {accuracies}", accuracies=shown)]
+
+
+def _accuracy(title: str, row: BatteryRow) -> str:
+    if row.accuracy is None or row.low is None or row.high is None:
+        return f"{plain(title)} {MISSING}"
+    interval = ", ".join(numeral(end, ".0%") for end in (row.low, row.high))
+    return f"{plain(title)} **{numeral(row.accuracy, '.1%')}** [{interval}]"
 
 
 def _correlation(result: ExperimentResult) -> list[str]:

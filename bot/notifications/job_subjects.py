@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from bot.messages.battery_card import battery_buttons, battery_card
 from bot.messages.buttons import button_row
 from bot.messages.experiment_answers import experiment_buttons
-from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
@@ -131,7 +131,7 @@ class ExperimentView(View):
         self._experiment = experiment
 
     async def final(self, watcher: Watcher) -> Message:
-        """Return the final message: of a completed experiment its matrix, with heat map and tree."""
+        """Return the final message: of a completed experiment its matrix, with the figures."""
         result: ExperimentResult | None = None
         if self._status.status == "completed":
             result = await asyncio.to_thread(read_record, self._experiment.result, ExperimentResult)
@@ -140,9 +140,11 @@ class ExperimentView(View):
         files = no_files
         if result is not None:
             with suppress(OSError, ValueError):  # the figures of a report can be deleted
-                paths = [self._experiment.path / name for name in (HEAT_MAP_NAME, TREE_NAME)]
-                heat_map, tree = [await asyncio.to_thread(read_regular, path, _MAX_FIGURE_BYTES) for path in paths]
-                files = partial(attach_figures, embed, heat_map, tree, result)
+                paths = {name: self._experiment.path / name for name in figure_names(result)}
+                figures = {
+                    name: await asyncio.to_thread(read_regular, path, _MAX_FIGURE_BYTES) for name, path in paths.items()
+                }
+                files = partial(attach_figures, embed, figures, result)
         return Message(embed, files, experiment_buttons(self._status))
 
 

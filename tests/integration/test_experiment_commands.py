@@ -10,7 +10,7 @@ from local_discord.state import StoredMessage
 from local_discord.wire import text
 from tests.support import ROOT, add_corpus
 from tests.support.bot import AMBER, components, place, read
-from tests.support.experiment_results import finished_experiment, section_scores
+from tests.support.experiment_results import section_scores, with_batteries
 from tests.support.waiting import until
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
@@ -39,14 +39,14 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         [experiment] = experiments(tmp_path)
         experiment_id, folder, options = experiment.experiment_id, experiment.path, named(experiment)
         # a report as a worker would write it, of seven languages
-        write_report(folder, changed(finished_experiment(), experiment_id=experiment_id), section_scores())
+        write_report(folder, changed(with_batteries(), experiment_id=experiment_id), section_scores())
         call = await here.discord.slash(here.bob, "mt experiment show", options)
         surprisal = await read(call)
         assert "0.34±0.01" in surprisal.text and not surprisal.is_ephemeral
         message = await call.reply()
         assert labels(message) == ["Metric", "CSV", "LaTeX"]
         files = {text(one["filename"]): here.discord.read(one) for one in message.attachments}
-        assert files == {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png")}
+        assert files == {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png", "batteries.png")}
         for metric, figures in (
             # exp(1.82) of kk by its own model; of ky, one place later, exp(1.86 + 0.36 - 0.02)
             ("perplexity", ["6.17", "9.03"]),
@@ -66,7 +66,7 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         await until(lambda: bool(export.attachments))
         [zipped] = export.attachments
         with ZipFile(BytesIO(here.discord.read(zipped))) as archive:
-            assert {"report.html", "matrix.csv", "table.tex", "tree.pdf"} <= {*archive.namelist()}
+            assert {"report.html", "matrix.csv", "table.tex", "tree.pdf", "batteries.csv"} <= {*archive.namelist()}
             assert archive.read("report.html") == (folder / "report.html").read_bytes()
         assert text(zipped["filename"]) == f"{experiment_id}.zip"
         for action, name in (("expcsv", "matrix.csv"), ("exptex", "table.tex")):

@@ -4,8 +4,14 @@ from math import exp
 from typing import Literal
 
 from bot.messages.experiment_answers import metric_answer
-from bot.messages.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
-from tests.support.experiment_results import LANGUAGES, experiment_status, finished_experiment, model_tables
+from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
+from tests.support.experiment_results import (
+    LANGUAGES,
+    experiment_status,
+    finished_experiment,
+    model_tables,
+    with_batteries,
+)
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.experiments import ExperimentResult, ModelTables
 
@@ -62,12 +68,30 @@ def test_matrix__of_many_languages_ends_with_a_word_on_the_report() -> None:
 def test_figures__have_texts_for_screen_readers() -> None:
     result = finished_experiment()
     card = experiment_card(experiment_status("completed"), result)
-    files = attach_figures(card, b"png", b"png", result)
-    assert card.image.url == f"attachment://{HEAT_MAP_NAME}"
+    files = attach_figures(card, {"heat_map.png": b"png", "tree.png": b"png"}, result)
+    assert card.image.url == "attachment://heat_map.png"
     assert [(file.filename, file.description) for file in files] == [
-        (HEAT_MAP_NAME, "Excess surprisal by listener and text: tr, az, kk, ky, uz, ug, fi."),
-        (TREE_NAME, "Average-linkage tree of tr, az, kk, ky, uz, ug, fi."),
+        ("heat_map.png", "Excess surprisal by listener and text: tr, az, kk, ky, uz, ug, fi."),
+        ("tree.png", "Average-linkage tree of tr, az, kk, ky, uz, ug, fi."),
     ]
+
+
+def test_batteries__have_a_line_a_figure_and_cells_of_their_own() -> None:
+    result = with_batteries()
+    _, text = shown("completed", result=result)
+    own = "tr: multiblimp:tur **90.0%** [82%, 98%] · kk: kk\\_words **90.0%** [82%, 98%] · kk: ties –"
+    assert text.splitlines()[-2] == f"Accuracy on batteries, each by the model of its language: {own}"
+    assert figure_names(finished_experiment()) == ["heat_map.png", "tree.png"]
+    card, figures = experiment_card(experiment_status("completed"), result), dict.fromkeys(figure_names(result), b"png")
+    last = attach_figures(card, figures, result)[-1]
+    described = "Accuracy on batteries by language of the model: tr, az, kk, ky, uz, ug, fi."
+    assert (last.filename, last.description) == ("batteries.png", described)
+    alone = tuple(row for row in result.batteries if row.battery_language != row.model_language)
+    assert "Accuracy on batteries" not in shown("completed", result=changed(result, batteries=alone))[1]
+    status = experiment_status("running", "completed", "running")
+    cells = [changed(cell, kind=kind) for kind in ("battery", "score", "train") for cell in status.cells]
+    lines = (experiment_card(changed(status, cells=tuple(cells))).description or "").splitlines()
+    assert lines[1:4] == [f"**lstm**, seed 1, {what}: ✓ tr  ▶ az" for what in ("trained", "scored", "batteries")]
 
 
 def test_areas__of_runs_without_a_loss_curve_are_missing() -> None:
