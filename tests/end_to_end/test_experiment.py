@@ -160,7 +160,8 @@ def check_batteries(shell: Shell, found: ExperimentSummary) -> None:
         cells = [cell for cell in experiment.runs().values() if cell.language == row["model_language"]]
         shares = [accuracies(shell, cell.run_id)[row["battery"]] for cell in cells]
         half = 12.706205 * stdev(shares) / sqrt(2)  # Student's t of one degree of freedom
-        expected = [fmean(shares), stdev(shares), fmean(shares) - half, fmean(shares) + half]
+        low, high = max(0.0, fmean(shares) - half), min(1.0, fmean(shares) + half)
+        expected = [fmean(shares), stdev(shares), low, high]
         numbers = [float(row[name]) for name in ("accuracy", "deviation", "low", "high")]
         assert numbers == pytest.approx(expected, abs=2e-6)
         assert (row["n_seeds"], row["n_items"], row["battery_language"]) == ("2", "12", row["battery"][:2])

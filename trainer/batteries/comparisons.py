@@ -187,6 +187,6 @@ def _band(group: GroupResult, run_ids: tuple[str, ...], shares: Sequence[float])
         run_ids=run_ids,
         mean=mean,
         deviation=deviation,
-        low=mean - half,
-        high=mean + half,
+        low=max(0.0, mean - half),
+        high=min(1.0, mean + half),
     )

@@ -296,7 +296,7 @@ class SeedBand(Frozen):
     deviation: float
     """The standard deviation of the seeds' accuracies."""
     low: float
-    """The lower end of the 95 % band of the mean, by Student's t over the seeds."""
+    """The lower end of the 95 % band of the mean, by Student's t over the seeds, at least 0."""
     high: float
 
 

@@ -75,6 +75,8 @@ def test_seeds__have_their_mean_deviation_and_band() -> None:
     half = float(stats.t.ppf(0.975, 2)) * 0.1 / sqrt(3)
     assert (band.low, band.high) == pytest.approx((0.6 - half, 0.6 + half), rel=0.02)
     assert band.run_ids == ("r0", "r1", "r2", "r3")
+    [wide] = seed_bands(dict(zip([*runs][:2], [(group(0.1),), (group(0.9),)], strict=True)), "sum")
+    assert (wide.low, wide.high) == (0.0, 1.0), "no accuracy is beyond 0 and 100 %"
 
 
 def test_languages__have_the_band_of_their_seeds_or_the_interval_of_one() -> None:
