@@ -214,6 +214,7 @@ def test_items_beyond_the_context__are_told(shell: Shell) -> None:
         ("--items items.tsv --text-column text x --top-k 2", "goes without a TEXT and `--top-k`: leave it out."),
         ("--items items.tsv --text-column text --out items.tsv --force", "is the input: name another file"),
         ("--items items.tsv --text-column text --pll-within-word", "is for masked models only"),
+        ("text --per word --text-column text", "`--text-column` and `--per` are for a table: give it with `--items`."),
         ("--items none.tsv --text-column text", "There is no file"),
     ],
 )

@@ -120,6 +120,14 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     if options.items is None and (options.text is None) == (options.path is None):
         message = "Give either a TEXT, or a file with `--path`; `mt battery run` scores minimal pairs and test suites."
         raise AppError(ErrorCode.INVALID_INPUT, message)
+    of_items = {
+        "--text-column": options.text_column,
+        "--region-columns": options.region_columns,
+        "--context-column": options.context_column,
+        "--per": options.per,
+    }
+    if options.items is None and (given := [f"`{name}`" for name, value in of_items.items() if value is not None]):
+        raise AppError(ErrorCode.INVALID_INPUT, f"{' and '.join(given)} are for a table: give it with `--items`.")
     if options.format == "table" and options.out is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
     for file in (options.out, options.heatmap):

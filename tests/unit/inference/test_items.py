@@ -33,7 +33,8 @@ Row = dict[str, Cell]
 
 
 def model_with(method: str, family: str = "lstm", text: Callable[[], Iterable[str]] | None = lambda: TRAINING) -> Model:
-    tokenizer = small_tokenizer(method)
+    """A model of lines, or of a stream after the name of the method with a `+`."""
+    tokenizer = small_tokenizer(method.removesuffix("+"), "stream" if method.endswith("+") else "line")
     return Model("run", model_of(family, vocabulary_of(tokenizer)), tokenizer, text)
 
 
@@ -66,7 +67,7 @@ def token_figures(model: Model, text: str) -> list[tuple[int, float, float]]:
     return list(zip(places, nats, entropies, strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "char+", "bpe+"])
 def test_unit__sums_the_tokens_that_begin_in_it(method: str) -> None:
     model = model_with(method)
     texts = ["His sun was “quoted” twice", "the sea, the sea"]
@@ -167,12 +168,14 @@ def test_log_frequency__counts_words_without_case_and_punctuation() -> None:
     assert [row["log_frequency"] for row in items] == pytest.approx([math.fsum(expected[:3]), math.fsum(expected[3:])])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "bpe+"])
 def test_log_frequency__of_a_token_counts_the_tokens_of_the_training_text(method: str) -> None:
     model = model_with(method)
     tokenizer = model.tokenizer
     lines = "\n".join(TRAINING).split("\n")
     counts = Counter(token for line in lines for token in tokenizer.encode(line))
+    if tokenizer.special_ids.newline is not None:  # a newline of a stream is text
+        counts[tokenizer.special_ids.newline] = len(lines)
     total = sum(counts.values()) + len(counts)
     found = rows(model, table={"t": ["the Ağaç"]}, context_column=None, text_column="t", per="char")
     logs = [math.log((counts[token] + 1) / total) for token in tokenizer.encode("the Ağaç")]
