@@ -13,6 +13,7 @@ from itertools import cycle
 from pathlib import Path
 
 import torch
+from pydantic_core import to_json
 
 from benchmarks.lab import demo_lines, sentences
 from benchmarks.reference_tools import load_scorer, row_of
@@ -62,11 +63,12 @@ def battery_items() -> list[BatteryItem]:
     """Return the items of the folder of `BATTERY`, or pairs of nine words, of which two are exchanged in the second."""
     if "BATTERY" in os.environ:
         return [*read_battery(Path(os.environ["BATTERY"]), BatteryOptions()).items]
-    rows = ["good\tbad"]
+    rows: list[bytes] = []
     for sentence in sentences(MADE_UP_PAIRS):
         words = (sentence.split() * 2)[:9]
-        rows.append(f"{' '.join(words)}\t{' '.join([*words[:4], *words[5:3:-1], *words[6:]])}")
-    return [*battery_of("pairs", [TextFile("pairs.tsv", "\n".join(rows).encode())], BatteryOptions()).items]
+        pair = {"good": " ".join(words), "bad": " ".join([*words[:4], *words[5:3:-1], *words[6:]])}
+        rows.append(to_json(pair))
+    return [*battery_of("pairs", [TextFile("pairs.jsonl", b"\n".join(rows))], BatteryOptions()).items]
 
 
 def our_battery(run: Path, _: Path) -> Callable[[], int]:
