@@ -78,6 +78,24 @@ def test_items__of_a_pandas_frame_come_back_as_a_frame(tmp_path: Path) -> None:
             loaded.items(frame_of(values), text_column=column)
 
 
+def test_battery__counts_the_pairs_whose_first_sentence_is_likelier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APP__DATA_ROOT", str(tmp_path))
+    loaded = trainer.load(finished_run(tmp_path, "lstm").path)
+    sentences = [("the sun was shining", "sun the was shining"), ("he did his best", "his best he did"), ("sea", "the")]
+    for folder in (tmp_path, tmp_path / "batteries"):
+        folder.mkdir(exist_ok=True)
+        (folder / "pairs.csv").write_text("good,bad\n" + "".join(f"{a},{b}\n" for a, b in sentences), encoding="utf-8")
+    wins = [(loaded.score(good).nats or 0.0) < (loaded.score(bad).nats or 0.0) for good, bad in sentences]
+    for battery in (tmp_path / "pairs.csv", "pairs"):
+        [result] = loaded.battery(battery, has_controls=False).runs
+        found = result.groups[0].by("sum")
+        assert found is not None and (found.n_right, found.n_wrong) == (sum(wins), 3 - sum(wins))
+    with refused(ErrorCode.DATA_NOT_FOUND):
+        loaded.battery("nothing")
+
+
 def test_loaded_run__predicts_by_the_softmax_of_a_whole_forward_pass(tmp_path: Path) -> None:
     loaded = trainer.load(finished_run(tmp_path, "lstm").path)
     special_ids = loaded.tokenizer.special_ids

@@ -1,14 +1,16 @@
 """Tables of items in the forms in which their authors publish them."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from tests.support.refusals import refused
 from trainer.batteries.reading import read_battery
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
-from trainer.contracts.errors import AppError
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts
 
 OPTIONS = BatteryOptions()
@@ -173,6 +175,16 @@ def test_wrong_file__is_refused_in_one_sentence(name: str, content: str | bytes,
     with pytest.raises(AppError, match=f"^('{name}': )?{re.escape(sentence)}") as caught:
         read_battery(file, OPTIONS)
     assert len(caught.value.message) < 400
+
+
+def test_folder_without_items_or_large_file__is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with refused(ErrorCode.DATA_NOT_FOUND, "The folder 'empty' has no file of items: .jsonl, .tsv, .csv, .json."):
+        read_battery(tmp_path / "empty", OPTIONS)
+    (tmp_path / "large.csv").touch()
+    os.truncate(tmp_path / "large.csv", (1 << 28) + 1)
+    with refused(ErrorCode.PAYLOAD_TOO_LARGE, "'large.csv' is larger than 256 MiB."):
+        read_battery(tmp_path / "large.csv", OPTIONS)
 
 
 def test_formulas__are_only_for_tables_of_regions(tmp_path: Path) -> None:
