@@ -10,7 +10,7 @@ from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.items import Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit
 from trainer.data.normalization import Line, normalized
 from trainer.inference.frequencies import Frequencies
-from trainer.inference.scoring import ScoringJob, score_texts, special_tokens
+from trainer.inference.scoring import ScoringJob, is_cut, score_texts, scoring_method
 from trainer.inference.sequences import part_ends, token_places
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
@@ -60,13 +60,12 @@ def score_items(
         "n_unknown": [unit.ids.count(tokenizer.special_ids.unk) for unit in units],
         "log_frequency": log_frequencies,
     }
-    context, special = model.context_tokens, special_tokens(model)
     return changed(
         response,
         status="completed",
         table={name: tuple(values) for name, values in columns.items()},
-        method="causal" if model.objective == "causal_lm" else "pseudo_log_likelihood",
-        n_cut=sum(context is not None and len(job.ids[0]) + special > context for job in jobs),
+        method=scoring_method(model),
+        n_cut=sum(is_cut(model, job.ids[0]) for job in jobs),
         has_frequencies=frequencies.has_text,
     )
 
@@ -89,7 +88,7 @@ class _Scored:
         self._surprisal, self._entropy = ([nats or 0.0 for nats in of or ()] for of in (score.surprisal, score.entropy))
         self._words, self._spans = score.words or (), score.char_spans or ()
         self._ends = part_ends(tokenizer, text.sequence)
-        self._places = token_places(tokenizer, self._line)
+        self._places = token_places(self._line, self._spans)
         self._bytes = tokenizer.byte_values
 
     def units(self, unit: ItemUnit) -> Iterator[_Unit]:

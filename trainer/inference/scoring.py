@@ -156,7 +156,7 @@ def score_texts(
     for job in jobs:
         of_job = [next(scores) for _ in job.ids]
         lines = tuple(_line_scores(model, tokenizer, job, of_job))
-        method: ScoringMethod = "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood"
+        method = scoring_method(model)
         fields = Totals.of(lines).figures(method)
         if job.request.detail_level != "summary":
             fields["lines"] = lines
@@ -414,11 +414,20 @@ def _truncate(scores: Scores, count: int) -> Scores:
 
 def _cut_lines(model: LanguageModel, job: ScoringJob, window_tokens: int) -> int:
     """Return the number of lines that are longer than a window, counting the special tokens that the model reads."""
-    special = special_tokens(model) - job.n_unscored
+    special = _special_tokens(model) - job.n_unscored
     return sum(len(line) + special > window_tokens for line in job.ids)
 
 
-def special_tokens(model: LanguageModel) -> int:
+def is_cut(model: LanguageModel, ids: Sequence[int]) -> bool:
+    """Return True if a line from its start on is longer than the model's context, so that it is scored by windows."""
+    return model.context_tokens is not None and len(ids) + _special_tokens(model) > model.context_tokens
+
+
+def scoring_method(model: LanguageModel) -> ScoringMethod:
+    return "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood"
+
+
+def _special_tokens(model: LanguageModel) -> int:
     """Return the number of special tokens that the model reads with a line."""
     return 2 if model.objective == "masked_lm" else 1
 

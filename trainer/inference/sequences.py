@@ -3,15 +3,16 @@
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 from itertools import accumulate
 
 from trainer.contracts.base import changed
 from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.normalization import normalized
-from trainer.inference.scoring import ScoringInput, line_surprisals, special_tokens
+from trainer.inference.scoring import ScoringInput, is_cut, line_surprisals, scoring_method
 from trainer.inference.word_boundaries import word_ends
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Span, Tokenizer
 
 _NON_SPACE = re.compile(r"\S")
 
@@ -26,7 +27,8 @@ def score_parts(
     parts_of_tokens: list[list[int]] = []
     for text, of_text in zip(texts, bounds, strict=True):
         # a part ends where the next one starts, and the last one has the white space after it, too
-        parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in token_places(tokenizer, text)]
+        places = token_places(text, tokenizer.spans(text))
+        parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in places]
         n_given = parts.count(0)
         ends = word_ends(tokenizer, text) if request.pll_within_word else None
         lines.append(ScoringInput(tokenizer.encode(text), model.context_tokens, word_ends=ends, first=n_given))
@@ -44,11 +46,10 @@ def score_parts(
             n_chars=len(scored_text),
             n_bytes=len(scored_text.encode(errors="surrogatepass")),
             unk_count=line.ids[line.first :].count(tokenizer.special_ids.unk),
-            is_cut=model.context_tokens is not None and len(line.ids) + special_tokens(model) > model.context_tokens,
+            is_cut=is_cut(model, line.ids),
         )
         scores.append(score)
-    method = "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood"
-    return changed(response, status="completed", scores=tuple(scores), method=method)
+    return changed(response, status="completed", scores=tuple(scores), method=scoring_method(model))
 
 
 def part_ends(tokenizer: Tokenizer, sequence: SequenceParts) -> list[int]:
@@ -57,11 +58,11 @@ def part_ends(tokenizer: Tokenizer, sequence: SequenceParts) -> list[int]:
     return [len(normalized(prefix, tokenizer.normalization)) for prefix in prefixes]
 
 
-def token_places(tokenizer: Tokenizer, text: str) -> list[int]:
+def token_places(text: str, spans: Iterable[Span]) -> list[int]:
     """Return for each token the position of its first non-space character, or else of the next one after it."""
     places: list[int] = []
     place = -1
-    for start, _ in tokenizer.spans(text):
+    for start, _ in spans:
         if start > place:
             found = _NON_SPACE.search(text, start)
             place = len(text) if found is None else found.start()
