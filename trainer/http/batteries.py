@@ -8,7 +8,6 @@ from aiohttp import web
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.contracts.base import Identifier
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
-from trainer.contracts.errors import AppError
 from trainer.http.operations import (
     RUN,
     ApiRequest,
@@ -26,7 +25,7 @@ from trainer.http.operations import (
     operation,
     reply,
 )
-from trainer.http.waiting import check_first, reply_accepted, reply_at_end
+from trainer.http.waiting import check_first, reply_accepted, reply_at_end, reply_cancelled
 
 
 class BatteryPath(Query):
@@ -61,14 +60,8 @@ async def get_battery(call: ApiRequest[BatteryPath, WaitQuery, NoBody]) -> web.S
 async def cancel_battery(call: ApiRequest[BatteryPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Cancel a battery; its scores stay. Only the one who has started it and admins may do this."""
     battery = await seen_battery(call, call.path.battery_id, "battery cancel")
-    try:
-        return reply(await call.api.queue.batteries.cancel(battery.battery_id))
-    except AppError:
-        status = await call.api.queue.batteries.status(battery.battery_id)
-        # the answer to the first request with this key was lost
-        if call.idempotency is not None and status.status == "cancelled":
-            return reply(status)
-        raise
+    batteries, battery_id = call.api.queue.batteries, battery.battery_id
+    return await reply_cancelled(call, lambda: batteries.cancel(battery_id), lambda: batteries.status(battery_id))
 
 
 async def seen_battery(

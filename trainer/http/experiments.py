@@ -24,7 +24,7 @@ from trainer.http.operations import (
     operation,
     reply,
 )
-from trainer.http.waiting import check_first, reply_accepted, reply_at_end
+from trainer.http.waiting import check_first, reply_accepted, reply_at_end, reply_cancelled
 from trainer.queue.experiments import resolve_experiment
 
 
@@ -62,14 +62,9 @@ async def cancel_experiment(call: ApiRequest[ExperimentPath, NoQuery, NoBody]) -
     experiments, experiment_id = call.api.queue.experiments, call.path.experiment_id
     experiments.stored.get(experiment_id)
     _check_admin(call)
-    try:
-        return reply(await experiments.cancel(experiment_id))
-    except AppError:
-        status = await experiments.status(experiment_id)
-        # the answer to the first request with this key was lost
-        if call.idempotency is not None and status.status == "cancelled":
-            return reply(status)
-        raise
+    return await reply_cancelled(
+        call, lambda: experiments.cancel(experiment_id), lambda: experiments.status(experiment_id)
+    )
 
 
 def _check_admin(call: ApiRequest[PathT, QueryT, BodyT]) -> None:

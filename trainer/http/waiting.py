@@ -85,6 +85,21 @@ async def reply_accepted(
     return await reply_at_end(call, read, headers) if call.query.wait else reply(accepted, 202, headers)
 
 
+async def reply_cancelled(
+    call: ApiRequest[PathT, QueryT, BodyT],
+    cancel: Callable[[], Awaitable[JobStatus]],
+    read: Callable[[], Awaitable[JobStatus]],
+) -> web.StreamResponse:
+    """Cancel a job and answer with its status, also where the answer to the first request with this key was lost."""
+    try:
+        return reply(await cancel())
+    except AppError:
+        status = await read()
+        if call.idempotency is not None and status.status == "cancelled":
+            return reply(status)
+        raise
+
+
 async def reply_at_end(
     call: ApiRequest[PathT, WaitQuery, BodyT],
     read: Callable[[], Awaitable[JobStatus]],
