@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import PurePosixPath
 
 import discord
 from discord import app_commands
 
-from bot.commands.exported_files import zipped_files
+from bot.commands.exported_files import one_file, zipped_files
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, run_names
 from bot.commands.started_jobs import watch_job
 from bot.messages.battery_card import REFRESH, batteries_page, battery_buttons, battery_card
-from bot.messages.text import GREEN, isolated, make_embed
+from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
 from trainer.artifacts.batteries import BatteryDirectory
@@ -154,9 +153,7 @@ async def _file(context: CommandContext, battery_id: str, name: str) -> Answer:
     """Return one file of the results."""
     battery = await _find(context, "battery show", battery_id)
     await asyncio.to_thread(battery.result_files)  # refuses a battery without results
-    data = await asyncio.to_thread((battery.path / name).read_bytes)
-    embed = make_embed(GREEN, f"📄 {name}", [_("The results of the battery.")], battery_id)
-    return Answer(embed, [discord.File(BytesIO(data), f"{battery_id}-{name}")])
+    return await one_file(battery.path, name, battery_id, _("The results of the battery."))
 
 
 _LIST = unfiltered_list("batteries", "battery list", _list)

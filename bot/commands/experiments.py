@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.commands.exported_files import zipped_files
+from bot.commands.exported_files import one_file, zipped_files
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
@@ -26,7 +25,7 @@ from bot.messages.experiment_answers import (
     metric_answer,
 )
 from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
-from bot.messages.text import GREEN, make_embed, plain
+from bot.messages.text import plain
 from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
@@ -206,9 +205,7 @@ async def _file(context: CommandContext, experiment_id: str, name: str) -> Answe
     experiment = _find(context, experiment_id)
     if not experiment.has_completed():
         raise AppError(ErrorCode.CONFLICT, _("The experiment has no report yet: it has not completed."))
-    data = await asyncio.to_thread((experiment.path / name).read_bytes)
-    embed = make_embed(GREEN, f"📄 {name}", [_("The matrix of the experiment.")], experiment_id)
-    return Answer(embed, [discord.File(BytesIO(data), f"{experiment_id}-{name}")])
+    return await one_file(experiment.path, name, experiment_id, _("The matrix of the experiment."))
 
 
 async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:

@@ -1,4 +1,4 @@
-"""Files of a job as an archive in an answer."""
+"""Files of a job in an answer: one of them, or an archive."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,6 +14,12 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.people.language import _
 
 _MAX_FILE_BYTES = 10 << 20  # Discord's limit
+
+
+async def one_file(folder: Path, name: str, job_id: str, about: str) -> Answer:
+    """Return a file of a job's folder."""
+    data = await asyncio.to_thread((folder / name).read_bytes)
+    return Answer(make_embed(GREEN, f"📄 {name}", [about], job_id), [discord.File(BytesIO(data), f"{job_id}-{name}")])
 
 
 async def zipped_files(folder: Path, names: Sequence[str], job_id: str, title: str) -> Answer:

@@ -13,7 +13,7 @@ from trainer.batteries.reading import Battery, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
 from trainer.commands.arguments import Argument, Commands, Options, flag, repeatable
 from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.copies import copy_files
+from trainer.commands.copies import export_files
 from trainer.commands.terminal import Terminal, columns, duration, local_time
 from trainer.commands.this_machine import running_queue
 from trainer.commands.training import exit_code
@@ -235,11 +235,7 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     battery = BatteryStore(settings_for().app.artifacts_root).get(options.battery)
-    names = [file.path for file in battery.result_files()]
-    copy_files(battery.path, names, options.folder)
-    exported: dict[str, object] = {"battery_id": battery.battery_id, "files": names}
-    terminal.show(exported, Text(f"{battery.battery_id} is in {options.folder} ({counted(len(names), 'file')})."))
-    return 0
+    return export_files(battery, battery.result_files(), options.folder, terminal)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

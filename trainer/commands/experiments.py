@@ -13,7 +13,7 @@ from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, 
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.copies import copy_files
+from trainer.commands.copies import export_files
 from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import running_queue
@@ -366,11 +366,7 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
-    names = [file.path for file in experiment.result_files()]
-    copy_files(experiment.path, names, options.folder)
-    exported: dict[str, object] = {"experiment_id": experiment.experiment_id, "files": names}
-    terminal.show(exported, Text(f"{experiment.experiment_id} is in {options.folder} ({counted(len(names), 'file')})."))
-    return 0
+    return export_files(experiment, experiment.result_files(), options.folder, terminal)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
