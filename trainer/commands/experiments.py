@@ -90,7 +90,7 @@ class ExperimentSummary(Frozen):
 
 
 class RecomputedTables(Tables):
-    """What `mt experiment recompute --json` prints."""
+    """The output of `mt experiment recompute --json`."""
 
     batteries: tuple[BatteryRow, ...]
     """The rows of `batteries.csv`."""

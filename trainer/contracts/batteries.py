@@ -316,7 +316,7 @@ class BatteryScores(Frozen):
 
     model: str
     language: str
-    """That of the run."""
+    """The language that the run was trained on."""
     seed: int
     battery_language: str
     groups: tuple[GroupResult, ...]
