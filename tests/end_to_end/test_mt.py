@@ -24,7 +24,7 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
-from trainer.config.presets import scheduled_steps
+from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
@@ -103,7 +103,8 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
     first = shell.train(file)
     assert shell.err.startswith(unused)
     manifest = first.completed_manifest()
-    steps = scheduled_steps(RULE, total_steps=manifest.steps, steps_per_epoch=manifest.steps // 2)
+    size = TrainingSize(manifest.steps, rows_per_step=1, rows=manifest.steps // 2, words=0, tokens=0)
+    steps = scheduled_steps(RULE, size)
     assert len(steps) > 3 and CheckpointStore(first.checkpoints).scheduled_steps() == list(steps)
     assert manifest.unused_settings == {
         **{"training.output_dir": "models/char-lstm-ipa", "logging.max_log_files": 3},

@@ -60,6 +60,18 @@ class EpochSummary(Frozen):
     seconds: float
 
 
+class TextSeen(Frozen):
+    """Words and tokens of the training text read since the start, over all epochs, and those of the last step.
+
+    A schedule keeps a checkpoint for the threshold W if words - words_in_step < W <= words.
+    """
+
+    words: int
+    tokens: int
+    words_in_step: int
+    tokens_in_step: int
+
+
 class TrainingState(Frozen, extra="ignore"):
     """State of a training besides its weights; the next step depends on nothing else.
 
@@ -80,6 +92,9 @@ class TrainingState(Frozen, extra="ignore"):
     row_tokens: int = 0
     """Loss and tokens since the last row of the loss curve."""
     tokens_seen: int = 0
+    """Predicted tokens."""
+    seen: TextSeen | None = None
+    """Text read, whether or not its tokens were predicted; None in states of earlier versions."""
     tokens_per_step: int = 0
     """Tokens of the last step."""
     rows_per_step: int = 0

@@ -20,7 +20,7 @@ from trainer.contracts.base import Count, Frozen, Positive, Probability, require
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
-from trainer.contracts.training_options import CheckpointRule, LogLevel, ScheduledSteps
+from trainer.contracts.training_options import BlockSchedule, CheckpointRule, LogLevel
 
 
 def _is_relative(path: str) -> bool:
@@ -111,7 +111,7 @@ class TrainingBlock(CheckpointRule):
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
     max_grad_norm: Positive | None = None
     resume_from_checkpoint: bool = False
-    checkpoint_schedule: ScheduledSteps = ()
+    checkpoint_schedule: BlockSchedule = ()
     auto_generate_checkpoints: bool = False
     """Build the schedule from the fields of CheckpointRule, which are without effect otherwise."""
 

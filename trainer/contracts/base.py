@@ -79,9 +79,9 @@ def json_schema_rule(*rules: JsonDict) -> Callable[[JsonDict, type[BaseModel]], 
     return describe
 
 
-def exactly_one(first: str, second: str) -> JsonDict:
-    """Return the rule that a record has exactly one of two texts."""
-    return {"oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in (first, second)]}
+def exactly_one(*names: str) -> JsonDict:
+    """Return the rule that a record has exactly one of some texts or lists."""
+    return {"oneOf": [{"required": [name], "properties": {name: {"type": ["string", "array"]}}} for name in names]}
 
 
 def not_both(first: str, second: str) -> JsonDict:
@@ -111,11 +111,16 @@ def requires(is_right: Callable[[T], object], allowed: str, must: str = "must be
 
     def check(value: T) -> T:
         if not is_right(value):
-            context: dict[str, object] = {"must": must, "allowed": allowed}
-            raise PydanticCustomError("requirement", "{must} {allowed}", context)
+            raise requirement(allowed, must)
         return value
 
     return AfterValidator(check)
+
+
+def requirement(allowed: str, must: str = "must be") -> PydanticCustomError:
+    """Return the error of a value that breaks a rule of our own."""
+    context: dict[str, object] = {"must": must, "allowed": allowed}
+    return PydanticCustomError("requirement", "{must} {allowed}", context)
 
 
 def is_ascending(numbers: tuple[int, ...]) -> bool:

@@ -1,9 +1,19 @@
 """Options of a training: the fields that a train request and a resolved request share."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeFloat, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.config import JsonDict, JsonValue
 
 from trainer.contracts.base import (
@@ -13,7 +23,10 @@ from trainer.contracts.base import (
     Positive,
     Probability,
     describe_fields,
+    exactly_one,
     is_ascending,
+    json_schema_rule,
+    requirement,
     requires,
 )
 from trainer.contracts.models import PRESETS, ModelFamily, Objective
@@ -24,8 +37,28 @@ def _sort_unique(names: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
     return tuple(sorted(set(names)))
 
 
-def _schedule_tag(value: object) -> str:
-    return "steps" if isinstance(value, (list, tuple)) else "rule"
+def _schedule_tag(value: object) -> str | None:
+    if isinstance(value, dict):
+        has_counts, has_rule = (
+            any(name in value for name in block.model_fields) for block in (CheckpointThresholds, CheckpointRule)
+        )
+        return "rule" if not has_counts else None if has_rule else "thresholds"
+    tags: dict[type[object], str] = {list: "list", tuple: "list", CheckpointRule: "rule"}
+    tags[CheckpointThresholds] = "thresholds"
+    return tags.get(type(value))
+
+
+def _thresholds_tag(value: object) -> str | None:
+    return "counts" if isinstance(value, (list, tuple)) else "log2" if value == "log2" else None
+
+
+def _count_of(value: object) -> object:
+    """Return the number of a text such as 500k or 1.5M; other values are for the type of the field to judge."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(_COUNT_TEXT, value) is None:
+        raise requirement("a whole number, or text such as '500k', '1.5M' or '2B'")
+    return int(Decimal(value.rstrip("kKmMbB")) * _UNITS.get(value[-1].lower(), 1))
 
 
 _DEVICE = "^(auto|cpu|cuda(:[0-9]{1,2})?)$"
@@ -46,6 +79,12 @@ ModelSize = Annotated[str, Field(json_schema_extra=_AnySize)]
 DecayFree = Literal["bias", "embedding", "norm"]
 DEFAULT_MLM_PROBABILITY = 0.15
 _MAX_SCHEDULED_STEPS = 10_000
+_MAX_COUNT = 10**15
+_UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
+_COUNT_TEXT = (
+    r"^([0-9]{1,15}|[0-9]{1,12}(\.[0-9]{1,3})?[kK]|[0-9]{1,9}(\.[0-9]{1,6})?[mM]|[0-9]{1,6}(\.[0-9]{1,9})?[bB])$"
+)
+"""Whole numbers below 10^15: no unit has more decimals than it has zeros."""
 
 
 class Options(Frozen, json_schema_extra=describe_fields):
@@ -118,12 +157,61 @@ class CheckpointRule(Options):
     """Fewest checkpoints in each later epoch; fewer where `min_checkpoint_interval` leaves no room for them."""
 
 
+_count_schema: list[JsonValue] = [
+    {"type": "integer", "minimum": 0, "maximum": _MAX_COUNT},
+    {"type": "string", "x-pattern": _COUNT_TEXT},
+]
+_WrittenCount = Annotated[
+    int,
+    Field(ge=0, le=_MAX_COUNT),
+    BeforeValidator(_count_of),
+    WithJsonSchema({"anyOf": _count_schema}),
+]
+_Counts = Annotated[
+    tuple[_WrittenCount, ...],
+    Field(max_length=_MAX_SCHEDULED_STEPS, json_schema_extra={"minItems": 1}),
+    requires(bool, "at least one count", "must have"),
+    requires(is_ascending, "in ascending order, each count once"),
+]
+Thresholds = Annotated[
+    Annotated[_Counts, Tag("counts")] | Annotated[Literal["log2"], Tag("log2")],
+    Discriminator(_thresholds_tag, custom_error_type="thresholds", custom_error_message="a list of counts, or 'log2'"),
+]
+
+
+class CheckpointThresholds(Options, json_schema_extra=json_schema_rule(exactly_one("steps", "words", "tokens"))):
+    """Checkpoints at the first steps that reach counts of steps, words or tokens: exactly one of the three."""
+
+    steps: Thresholds | None = None
+    """Optimizer steps: an ascending list, or log2 (1, 2, 4, 8 … to the end)."""
+    words: Thresholds | None = None
+    """Words of training text read, such as [500k, 1M, 1.5M], or log2; a word is what white space separates."""
+    tokens: Thresholds | None = None
+    """Tokens of training text read, or log2."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "CheckpointThresholds":
+        if [self.steps, self.words, self.tokens].count(None) != len(CheckpointThresholds.model_fields) - 1:
+            raise requirement("exactly one of steps, words and tokens", "must have")
+        return self
+
+
 _Steps = tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]
-ScheduledSteps = Annotated[_Steps, Field(max_length=_MAX_SCHEDULED_STEPS), _Ascending]
+BlockSchedule = Annotated[
+    Annotated[_Steps, Field(max_length=_MAX_SCHEDULED_STEPS), _Ascending, Tag("list")]
+    | Annotated[CheckpointThresholds, Tag("thresholds")],
+    Discriminator(lambda value: "thresholds" if isinstance(value, dict | CheckpointThresholds) else "list"),
+]
+"""A schedule in the block form of a file, in which a rule has fields of its own."""
 CheckpointSchedule = Annotated[
-    Annotated[_Steps, Field(min_length=1, max_length=_MAX_SCHEDULED_STEPS), _Ascending, Tag("steps")]
+    Annotated[_Steps, Field(min_length=1, max_length=_MAX_SCHEDULED_STEPS), _Ascending, Tag("list")]
+    | Annotated[CheckpointThresholds, Tag("thresholds")]
     | Annotated[CheckpointRule, Tag("rule")],
-    Discriminator(_schedule_tag),
+    Discriminator(
+        _schedule_tag,
+        custom_error_type="schedule",
+        custom_error_message="a list of steps, a block with steps, words or tokens, or a block with fields of a rule",
+    ),
 ]
 
 
@@ -206,7 +294,7 @@ class TrainingOptions(Options):
     checkpoint_every_steps: Count | None = None
     """Steps between the checkpoints that a run resumes from; default: after each epoch."""
     checkpoint_schedule: CheckpointSchedule | None = None
-    """Steps whose weights are stored permanently, as a list or a rule; 0: the initial weights."""
+    """Steps whose weights are stored permanently: a list, counts of text read, or a rule; 0: the initial weights."""
     eval_every_steps: Count | None = None
     """Steps between evaluations; default: after each epoch."""
     log_every_steps: Count = 10

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import structlog
 
 from trainer.artifacts.runs import RunStore
-from trainer.config.presets import batch_rows, scheduled_steps
+from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
+from trainer.config.presets import batch_rows
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.cost import GIB, MIB, Cost
@@ -72,6 +73,13 @@ class Vocabulary(NamedTuple):
     tokens_per_byte: float
 
 
+class TrainText(NamedTuple):
+    """The training split: tokens and words, known or estimated."""
+
+    tokens: float
+    words: float
+
+
 class Machine(NamedTuple):
     """The machine of the worker, as far as it is known."""
 
@@ -96,9 +104,11 @@ def preview_cost(
         tokens = len(sample) * stored.stats.avg_tokens_per_char + 2 * (sample.count("\n") + 1)
         vocabulary = Vocabulary(stored.vocab_size, stored.vocab_size, tokens / max(1, sample_bytes))
     machine = this_machine(effective, settings)
-    train_tokens = effective.corpus.bytes * vocabulary.tokens_per_byte * train_share(effective)
-    check_fits(estimate(effective, vocabulary.min_size, train_tokens, machine), machine)
-    cost = estimate(effective, vocabulary.size, train_tokens, machine)
+    train_bytes = effective.corpus.bytes * train_share(effective)
+    train_tokens = train_bytes * vocabulary.tokens_per_byte
+    text = TrainText(train_tokens, train_bytes * len(sample.split()) / max(1, sample_bytes))
+    check_fits(estimate(effective, vocabulary.min_size, text, machine), machine)
+    cost = estimate(effective, vocabulary.size, text, machine)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
     if speed is not None:
@@ -180,23 +190,30 @@ def this_machine(effective: EffectiveRequest, settings: Settings) -> Machine:
     )
 
 
-def estimate(effective: EffectiveRequest, vocab_size: int, train_tokens: float, machine: Machine) -> Cost:
+def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, machine: Machine) -> Cost:
     """Estimate parameters, memory, disk and steps; the time stays unknown."""
     model, length = effective.model, effective.max_seq_len
     params = model.parameter_count(vocab_size)
     width = model.hidden_size if isinstance(model, TransformerConfig) else model.embedding_size
     trained = params - (vocab_size * width if effective.freeze_embeddings else 0)
     checkpoint = params + trained * _MOMENTS.get(effective.optimizer.name, 0)
-    rows = min(batch_rows(effective, on_cuda=machine.on_cuda), max(1, math.ceil(train_tokens / length)))
+    rows = min(batch_rows(effective, on_cuda=machine.on_cuda), max(1, math.ceil(text.tokens / length)))
     activations = model.activation_count(length)
     if effective.compute.gradient_checkpointing:
         activations //= model.num_layers
     copies = effective.devices if effective.strategy == "ddp" else 1
     in_step = copies * (checkpoint + trained) + rows * length * (activations + _LOGITS_COPIES * vocab_size)
-    in_epoch = steps_per_epoch(effective, train_tokens, on_cuda=machine.on_cuda)
+    in_epoch = steps_per_epoch(effective, text.tokens, on_cuda=machine.on_cuda)
     steps = min(in_epoch * effective.num_epochs, effective.max_steps or in_epoch * effective.num_epochs)
     saves = steps // effective.checkpoint_every_steps + 1 if effective.checkpoint_every_steps else steps / in_epoch
-    scheduled = scheduled_steps(effective.checkpoint_schedule, total_steps=steps, steps_per_epoch=in_epoch)
+    size = TrainingSize(
+        total_steps=steps,
+        rows_per_step=batch_rows(effective, on_cuda=machine.on_cuda) * effective.gradient_accumulation,
+        rows=max(1, math.ceil(text.tokens / length)),
+        words=round(text.words),
+        tokens=round(text.tokens),
+    )
+    scheduled = scheduled_steps(effective.checkpoint_schedule, size)
     checkpoints = min(math.ceil(saves), _MAX_CHECKPOINTS)
     full_width = ("fp32",) if machine.on_cuda else ("fp32", "auto")
     flops = _FLOPS_PER_WEIGHT * params * rows * length * steps

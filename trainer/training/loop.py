@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.config.presets import scheduled_steps
+from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest
@@ -163,12 +163,16 @@ class _Training:
             share=(processes.rank, processes.count),
         )
         steps = total_steps(len(rows), effective, compute)
-        per_epoch = steps_per_epoch(len(rows), effective, compute)
-        self._scheduled = scheduled_steps(effective.checkpoint_schedule, total_steps=steps, steps_per_epoch=per_epoch)
-        state = None if resume is None else resume.state
-        self.progress = TrainingProgress(
-            model, corpus, effective, compute, rows_per_epoch=len(rows), total_steps=steps, state=state
+        size = TrainingSize(
+            total_steps=steps,
+            rows_per_step=compute.batch_size * effective.gradient_accumulation,
+            rows=len(rows),
+            words=corpus.words["train"],
+            tokens=corpus.sizes["train"].tokens,
         )
+        self._scheduled = scheduled_steps(effective.checkpoint_schedule, size)
+        state = None if resume is None else resume.state
+        self.progress = TrainingProgress(model, corpus, effective, compute, size=size, state=state)
         if resume is not None:
             model.load_state_dict(resume.weights)
         self._weights = processes.weights(LossSum(model, compute), effective.strategy)

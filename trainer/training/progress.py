@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.artifacts.checkpoint_files import CurveState, EpochSummary, TrainingState
+from trainer.artifacts.checkpoint_files import CurveState, EpochSummary, TextSeen, TrainingState
+from trainer.config.checkpoint_schedule import TrainingSize
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -66,19 +67,21 @@ class TrainingProgress:
         effective: EffectiveRequest,
         compute: Compute,
         *,
-        rows_per_epoch: int,
-        total_steps: int,
+        size: TrainingSize,
         state: TrainingState | None,
     ) -> None:
         """Start at a state, or at step 0 if it is None. Raises CHECKPOINT_CORRUPT if it belongs to another request."""
         self._model, self._sizes, self._effective = model, corpus.sizes, effective
-        self._rows_per_epoch, self._total_steps = rows_per_epoch, total_steps
+        self._size, self._total_steps = size, size.total_steps
         start = TrainingState(request_hash=request_hash(effective))
         self.state = state or start
         if self.state.request_hash != start.request_hash:
             raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
-        rows_per_step = compute.batch_size * effective.gradient_accumulation
-        self.state = changed(self.state, rows_per_step=rows_per_step, max_seq_len=effective.max_seq_len)
+        self.state = changed(self.state, rows_per_step=size.rows_per_step, max_seq_len=effective.max_seq_len)
+        if self.state.seen is None:
+            read = len(self.state.epochs) * size.rows + self.state.position
+            last = ((self.state.position or size.rows) - 1) % size.rows_per_step + 1
+            self.state = changed(self.state, seen=self._seen(read, min(read, last)))
         device = compute.device
         self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=device)
         self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=device)
@@ -124,7 +127,7 @@ class TrainingProgress:
         state = self.state
         epochs, position, epoch_tokens = state.epochs, state.position + rows, state.epoch_tokens + tokens
         epoch_start = state.epoch_start_seconds
-        if position == self._rows_per_epoch:
+        if position == self._size.rows:
             mean = self._check_finite(float(self._epoch_loss)) / epoch_tokens
             epochs = (*epochs, EpochSummary(train_loss_nats=mean, seconds=elapsed - epoch_start))
             position, epoch_tokens, epoch_start = 0, 0, elapsed
@@ -138,11 +141,23 @@ class TrainingProgress:
             epoch_tokens=epoch_tokens,
             row_tokens=state.row_tokens + tokens,
             tokens_seen=state.tokens_seen + tokens,
+            seen=self._seen(len(epochs) * self._size.rows + position, rows),
             tokens_per_step=tokens,
             is_last_step=state.step + 1 == self._total_steps or out_of_time,
             elapsed_seconds=elapsed,
             epoch_start_seconds=epoch_start,
             train_seconds=state.train_seconds + seconds,
+        )
+
+    def _seen(self, rows_read: int, rows_in_step: int) -> TextSeen:
+        """Return the text read with rows, counted over all epochs; the last step has read `rows_in_step` of them."""
+        words, tokens = self._size.words_seen(rows_read), self._size.tokens_seen(rows_read)
+        before = rows_read - rows_in_step
+        return TextSeen(
+            words=words,
+            tokens=tokens,
+            words_in_step=words - self._size.words_seen(before),
+            tokens_in_step=tokens - self._size.tokens_seen(before),
         )
 
     def add_validation(self, loss_nats: float, margin_nats: float | None) -> None:

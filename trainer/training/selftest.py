@@ -151,8 +151,8 @@ def _corpus_of(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
     id_list: list[int] = ids.tolist()
     special_ids = tokenizer.special_ids
     predicted = [i for i in id_list if i != special_ids.line_start]
-    chars = len(tokenizer.decode(predicted))
-    sizes = SplitSizes(lines=id_list.count(special_ids.start), chars=chars, tokens=len(predicted))
+    text = tokenizer.decode(predicted)
+    sizes = SplitSizes(lines=id_list.count(special_ids.start), chars=len(text), tokens=len(predicted))
     line: Ids = np.array([*id_list[:_TARGETS], special_ids.line_end], dtype=ids_type(tokenizer.vocab_size))
     splits: dict[Split, Ids] = {"train": ids, "validation": line}
-    return TokenizedCorpus(splits, {"train": sizes, "validation": sizes}, {}, special_ids, {})
+    return TokenizedCorpus(splits, {"train": sizes, "validation": sizes}, {"train": len(text.split())}, special_ids, {})

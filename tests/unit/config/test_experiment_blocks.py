@@ -76,6 +76,8 @@ MAPPED: list[tuple[Values, Values, Values]] = [
     ),
     ({"training.checkpoint_schedule": [], **OF_RULE}, {}, {"checkpoint_schedule": None}),
     ({"training.checkpoint_schedule": [0, 5, 9], AUTO: False}, {}, {"checkpoint_schedule": (0, 5, 9)}),
+    ({"training.checkpoint_schedule": {"words": ["1k", 5000]}}, {}, {"checkpoint_schedule": {"words": (1000, 5000)}}),
+    ({"run": {"checkpoint_schedule": {"tokens": "log2"}}}, {}, {"checkpoint_schedule": {"tokens": "log2"}}),
     ({AUTO: True}, {}, rule()),
     ({AUTO: True, **OF_RULE}, {}, rule(**KEYS)),
     ({AUTO: True, "run": {"checkpoint_schedule": {"log_base": 3}}}, {}, rule(log_base=3)),

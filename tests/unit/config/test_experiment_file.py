@@ -167,6 +167,9 @@ rule = drawn(
         **{"min_checkpoint_interval": count, "min_checkpoints_per_epoch": st.integers(0, 9)},
     },
 )
+counts = st.integers(0, 10**15) | st.sampled_from(["500k", "1.5M", "2B"])
+thresholds = drawn({"words": st.just("log2") | st.lists(counts, min_size=1, max_size=1)})
+thresholds |= drawn({"steps": st.sets(count, min_size=1).map(sorted)}) | drawn({"tokens": st.just("log2")})
 maybe = st.none() | count
 common: Strategies = {
     "label": st.none() | st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=64),
@@ -181,7 +184,7 @@ common: Strategies = {
     "early_stopping": drawn({"enabled": st.booleans(), "patience": st.integers(1, 100)}),
     **{"device": choice("auto", "cpu", "cuda:1"), "precision": choice("auto", "fp32", "fp16", "bf16")},
     **{"compute": drawn({"tf32": st.booleans()}), "logging": drawn({"level": choice("DEBUG", "ERROR")})},
-    "checkpoint_schedule": st.none() | st.sets(st.integers(0, 99), min_size=1).map(sorted) | rule,
+    "checkpoint_schedule": st.none() | st.sets(st.integers(0, 99), min_size=1).map(sorted) | rule | thresholds,
     **{"threads": st.integers(0, 8), "data_num_workers": st.none() | st.integers(0, 64)},
     **{"data_pin_memory": st.none() | st.booleans(), "log_every_steps": count},
     **{"checkpoint_every_steps": maybe, "eval_every_steps": maybe, "sample_every_steps": maybe},

@@ -280,6 +280,7 @@ COUNTED: list[Values] = [{"seed": 1}, {"num_epochs": 6}, {"model": {"hidden_size
 COUNTED += [{"data_num_workers": 0}, {"sample_every_steps": 7}, {"init_from_run_id": "parent"}]
 COUNTED += [{"init_from_run_id": "parent", "freeze_embeddings": True}, {"objective": "masked_lm"}]
 COUNTED += [{"objective": "masked_lm", "mlm_probability": 0.4}]
+COUNTED += [{"checkpoint_schedule": {unit: ["1.5M"]}} for unit in ("steps", "words", "tokens")]
 
 
 def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
@@ -287,6 +288,8 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
     assert {request_hash(run) for run in same} == {request_hash(effective())}
     different = [effective(**fields) for fields in COUNTED] + [effective(), effective(changed(CORPUS, sha256="b" * 64))]
     assert len({request_hash(run) for run in different}) == len(different)
+    written = [effective(checkpoint_schedule={"words": [count]}) for count in ("1500k", "1.5M", "0.0015b", 1_500_000)]
+    assert len({request_hash(run) for run in written}) == 1
 
 
 NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"

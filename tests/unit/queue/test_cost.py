@@ -27,6 +27,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.models import build
 from trainer.queue.cost import (
     Machine,
+    TrainText,
     check_fits,
     count_kinds,
     estimate,
@@ -45,7 +46,7 @@ PARENT = next((EARLIER / "artifacts" / "models").glob("char_lstm-*")).name
 DEMO = next(BUNDLED_CORPORA.glob("demo*"))
 CPU = Machine(on_cuda=False, has_bf16=True, memory_bytes=None, free_disk_bytes=1 << 50)
 GPU = CPU._replace(on_cuda=True)
-TOKENS = 24_000
+TEXT = TrainText(tokens=24_000, words=6_000)
 
 
 def effective_with(family: str, size: str, **values: object) -> EffectiveRequest:
@@ -84,7 +85,7 @@ def test_memory__has_each_part_of_a_step() -> None:
     """Four bytes for each weight, gradient, moment, activation and logit (logits four times)."""
 
     def memory(**values: object) -> int:
-        return estimate(effective_with("llama", "tiny", **values), 1000, TOKENS, CPU).memory_bytes
+        return estimate(effective_with("llama", "tiny", **values), 1000, TEXT, CPU).memory_bytes
 
     model = effective_with("llama", "tiny").model
     params, activations = model.parameter_count(1000), model.activation_count(24)
@@ -102,13 +103,13 @@ def test_memory__has_each_part_of_a_step() -> None:
 def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> None:
     effective = effective_with("gpt2", "paper", batch_size=1)
     params = effective.model.parameter_count(100)
-    on_cpu, on_gpu = (estimate(effective, 100, TOKENS, machine).memory_bytes for machine in (CPU, GPU))
+    on_cpu, on_gpu = (estimate(effective, 100, TEXT, machine).memory_bytes for machine in (CPU, GPU))
     assert on_gpu == 4 * 4 * 3 * params
     assert 200 * MIB < on_cpu - on_gpu < 600 * MIB  # the process itself, with torch
 
 
 def cost_of(**values: object) -> Cost:
-    return estimate(effective_with("gru", "tiny", **values), 50, TOKENS, CPU)
+    return estimate(effective_with("gru", "tiny", **values), 50, TEXT, CPU)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,8 @@ def cost_of(**values: object) -> Cost:
         *(({"num_epochs": 1}, 1), ({"num_epochs": 2}, 2), ({"num_epochs": 9}, 3)),
         *(({"num_epochs": 1, "checkpoint_every_steps": 2}, 3), ({"num_epochs": 9, "max_steps": 1}, 1)),
         ({"num_epochs": 1, "checkpoint_schedule": [0, 1]}, 2),  # the weights of three steps
+        ({"num_epochs": 1, "checkpoint_schedule": {"words": [0, 1]}}, 2),
+        ({"num_epochs": 1, "checkpoint_schedule": {"words": ["1k", "3k"], "tokens": None}}, 2),
     ],
 )
 def test_disk__is_that_of_the_checkpoints_at_once_and_of_the_model(values: dict[str, object], checkpoints: int) -> None:
@@ -145,7 +148,7 @@ def test_bf16__pays_for_wide_models_and_long_trainings_where_there_is_bf16(
     size: str, machine: Machine, precision: str, steps: int, pays: bool
 ) -> None:
     request = effective_with("qwen", size, precision=precision, max_steps=steps, num_epochs=1000)
-    cost = estimate(request, 100, TOKENS, machine)
+    cost = estimate(request, 100, TEXT, machine)
     assert cost.bf16_pays is ("bf16" in cost.lines()[-1]) is pays
 
 
@@ -170,7 +173,7 @@ TRAINING = """
 import re, sys
 from pathlib import Path
 from tests.support.tiny_models import make_run
-from trainer.queue.cost import Machine, estimate
+from trainer.queue.cost import Machine, TrainText, estimate
 
 lines = [f"{i} and {i * i} are numbers" for i in range(400)]
 run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_size="small", batch_size=8,
@@ -178,7 +181,8 @@ run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_
 run.train(run.fresh_model())
 taken = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024
 machine = Machine(on_cuda=False, has_bf16=False, memory_bytes=None, free_disk_bytes=0)
-cost = estimate(run.effective, run.tokenizer.vocab_size, run.corpus.sizes["train"].tokens, machine)
+text = TrainText(run.corpus.sizes["train"].tokens, run.corpus.words["train"])
+cost = estimate(run.effective, run.tokenizer.vocab_size, text, machine)
 saved = sum(file.stat().st_size for file in (run.folder / "checkpoints").rglob("*"))
 print(cost.memory_bytes / taken, cost.disk_bytes / saved)
 """

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tests.support.checkpoints import Evil, checkpoint, names, same
 from tests.support.refusals import refused
-from tests.support.resumed import run_in
+from tests.support.resumed import run_in, saved_last
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, after, digest, digest_of, observed
 from tests.support.waiting import captured_logs
@@ -297,6 +298,70 @@ def test_training_that_ends_early__keeps_its_last_step_if_scheduled(tmp_path: Pa
         result = run.train(run.fresh_model())
         assert result.early_stopped
         assert list(digests_of(run)) == ([*schedule, result.state.step] if schedule else [])
+
+
+BY_TEXT: dict[str, dict[str, object]] = {
+    "words": {"words": [0, 100, 101, "0.5k", 700, "1M"]},
+    "tokens": {"tokens": [1, "0.3k", 4000]},
+    "log2": {"words": "log2"},
+}
+
+
+def kept_states(run: Run) -> list[TrainingState]:
+    store = CheckpointStore(run.folder / "checkpoints")
+    kept = run.folder / "checkpoints" / "scheduled"
+    return [read_record(kept / f"step-{step}" / "state.json", TrainingState) for step in store.scheduled_steps()]
+
+
+@pytest.mark.parametrize("schedule", BY_TEXT.values(), ids=BY_TEXT)
+@pytest.mark.parametrize("objective", ["causal_lm", "masked_lm"])
+def test_training__keeps_weights_by_text_and_tells_how_much_it_has_read(
+    tmp_path: Path, schedule: dict[str, object], objective: str
+) -> None:
+    """Of masked tokens only some are predicted, and all of the text is read."""
+    family: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "objective": objective}
+    changes = {"num_epochs": 3, "gradient_accumulation": 3, "checkpoint_schedule": schedule}
+    changes |= family if objective == "causal_lm" else family | {"model": {**DROPOUT, "bidirectional": True}}
+    run = make_run(tmp_path, TEXT, **(SCHEDULED | changes))
+    result = observed(run).result
+    rows, words = len(run.corpus.rows("train", 16)), len(" ".join(run.lines("train")).split())
+    tokens = run.corpus.sizes["train"].tokens
+    for state in kept_states(run):
+        seen, share = state.seen, len(state.epochs) + Fraction(state.position, rows)
+        assert seen is not None and (seen.words, seen.tokens) == (int(words * share), int(tokens * share))
+        before = share - Fraction(min(24, (state.position or rows) % 24 or 24), rows) if state.step else share
+        in_step = (seen.words - seen.words_in_step, seen.tokens - seen.tokens_in_step)
+        assert in_step == (int(words * before), int(tokens * before))
+    assert result.state.seen is not None and result.state.seen.words == 3 * words
+    assert (result.state.tokens_seen == 3 * tokens) == (objective == "causal_lm")
+
+
+@pytest.mark.parametrize("unit", ["words", "tokens"])
+def test_kept_weights__tell_for_which_count_they_were_kept(tmp_path: Path, unit: str) -> None:
+    counts = [100, 101, 500, 700]
+    run = make_run(tmp_path, TEXT, **(SCHEDULED | {"num_epochs": 5, "checkpoint_schedule": {unit: counts}}))
+    observed(run)
+    spans: dict[int, tuple[int, int]] = {}
+    for state in kept_states(run):
+        assert state.seen is not None
+        read = (state.seen.words, state.seen.words_in_step), (state.seen.tokens, state.seen.tokens_in_step)
+        spans[state.step] = read[unit == "tokens"]
+    found = {count: [step for step, (read, new) in spans.items() if read - new < count <= read] for count in counts}
+    assert [len(steps) for steps in found.values()] == [1, 1, 1, 1]
+    assert {step for [step] in found.values()} | {max(spans)} == set(spans)
+
+
+def test_resume__of_a_state_of_an_earlier_version_counts_the_text_again(tmp_path: Path) -> None:
+    whole = run_in(tmp_path / "whole", SCHEDULED | {"num_epochs": 2})
+    expected = observed(whole).result.state.seen
+    for calls in (1, 4, 9):
+        run = run_in(tmp_path / str(calls), SCHEDULED | {"num_epochs": 2})
+        observed(run, should_stop=after(calls, "pause"))
+        saved = saved_last(run)
+        earlier = saved._replace(state=changed(saved.state, seen=None))
+        assert observed(run, resume=earlier).result.state.seen == expected
+        stopped = observed(run, should_stop=after(0, "pause"), resume=earlier).result.state
+        assert stopped.seen == saved.state.seen, "nothing was trained, and the last step is that of the checkpoint"
 
 
 def keep(store: CheckpointStore, step: int, *, seed: int = 0) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ STATE_ITEMS = [
     for inner in (value if isinstance(value, dict) else ("",))
 ]
 OF_WARM_STARTS = {"initial_loss_nats"}  # tested with them
-FOR_READERS = {"tokens_per_step", "rows_per_step", "max_seq_len"}  # each attempt writes them anew
+FOR_READERS = {"tokens_per_step", "rows_per_step", "max_seq_len", "seen"}  # each attempt writes them anew
 
 
 @pytest.mark.parametrize(
