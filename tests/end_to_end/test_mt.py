@@ -23,6 +23,7 @@ from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
+from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
@@ -43,6 +44,7 @@ EXPERIMENT = """\
 logging: {level: WARNING, max_log_files: 3, profile_performance: true}
 run:
 """
+KEPT = "checkpoints/scheduled"
 RULE = CheckpointRule(first_epoch_checkpoints=3, min_checkpoint_interval=4, min_checkpoints_per_epoch=1)
 LONG = [*TINY, "--corpus", "text", "--set", "num_epochs=1000"]
 RUNS = {
@@ -111,7 +113,18 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
         "logging.profile_performance": True,
     }
     assert first.logs.read_bytes() == b"", "nothing was worth a warning"
-    assert {f"checkpoints/scheduled/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
+    assert {f"{KEPT}/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
+    found = shell.read(RunFiles, "files", first.run_id)
+    assert [(one.step, one.epoch) for one in found.kept] == [(step, -(-2 * step // manifest.steps)) for step in steps]
+    hashes = {file.path: file.sha256 for file in manifest.files}
+    assert [one.sha256 for one in found.kept] == [hashes[f"{KEPT}/step-{step}/model.safetensors"] for step in steps]
+    words = [one.words or 0 for one in found.kept]
+    assert words == sorted(words) and words[0] > 0
+    *shown, sizes = shell.type("files", first.run_id).splitlines()
+    assert [line.split()[:2] for line in shown[-len(steps) :]] == [
+        [str(one.step), f"{one.words:,}"] for one in found.kept
+    ]
+    assert sizes.endswith(f", {sum(one.bytes for one in found.kept):,} bytes in {len(steps)} kept checkpoints.")
     stop_before_its_end(first, steps)
     second = shell.train(file)
     assert f" resumes {first.run_id}." in shell.err

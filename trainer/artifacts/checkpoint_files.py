@@ -114,6 +114,11 @@ class TrainingState(Frozen, extra="ignore"):
     train_seconds: float = 0.0
     """Time spent in optimizer steps, without validation and saving."""
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, from 1; 0 before the first step."""
+        return len(self.epochs) + (self.position > 0)
+
 
 RESUMABLE_FILES = frozenset({STATE, WEIGHTS, OPTIMIZER_STATE})
 SCHEDULED_FILES = frozenset({STATE, WEIGHTS})

@@ -1,13 +1,25 @@
 """Files of a run on disk, each with its recorded hash."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from trainer.artifacts.checkpoint_files import checkpoint_steps, sealed_files, step_folder
+from trainer.artifacts.checkpoint_files import (
+    RESUMABLE_FILES,
+    SCHEDULED_FILES,
+    STATE,
+    WEIGHTS,
+    TrainingState,
+    checkpoint_steps,
+    scheduled_folder,
+    sealed_files,
+    step_folder,
+)
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen, Identifier, Sha256
 from trainer.contracts.errors import AppError
-from trainer.system.files import BrokenFile, read_regular
+from trainer.system.files import BrokenFile, read_record, read_regular
 
 _MARKERS = {"lock", "cancel"}
 """Empty files for communication between processes."""
@@ -24,11 +36,27 @@ class RunFile(Frozen):
     """Step of a file of a checkpoint."""
 
 
+class KeptCheckpoint(Frozen):
+    """A checkpoint that the schedule of a run has stored permanently."""
+
+    step: int
+    epoch: int | None
+    """Epoch of its last step, from 1; None if its state cannot be read."""
+    words: int | None
+    """Words and tokens of training text read before it; None in runs of earlier versions."""
+    tokens: int | None
+    bytes: int
+    sha256: Sha256 | None
+    """Recorded hash of its weights."""
+
+
 class RunFiles(Frozen):
     """All files of a run."""
 
     run_id: Identifier
     files: tuple[RunFile, ...]
+    kept: tuple[KeptCheckpoint, ...] = ()
+    """Checkpoints of `checkpoint_schedule`, whose files are among `files`."""
     disk_bytes: int
     """Size of these files together."""
     result_bytes: int | None
@@ -38,15 +66,44 @@ class RunFiles(Frozen):
 def run_files(run: RunDirectory) -> RunFiles:
     """List all files of a run with their recorded hashes, without hashing them."""
     hashes = dict(_hashes(run))
-    steps = {step_folder(run.checkpoints, step): step for step in checkpoint_steps(run.checkpoints)}
+    folders = dict(_checkpoint_folders(run))
     found: list[RunFile] = []
+    of_folder = defaultdict[Path, list[RunFile]](list)
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
         if path.is_file() and not path.name.startswith(".") and name not in _MARKERS:
             size = path.stat().st_size
-            found.append(RunFile(path=name, bytes=size, sha256=hashes.get(name), step=steps.get(path.parent)))
-    disk_bytes = sum(file.bytes for file in found)
-    return RunFiles(run_id=run.run_id, files=tuple(found), disk_bytes=disk_bytes, result_bytes=_result_bytes(run))
+            found.append(RunFile(path=name, bytes=size, sha256=hashes.get(name), step=folders.get(path.parent)))
+            of_folder[path.parent].append(found[-1])
+    kept = [(folder, step) for folder, step in folders.items() if folder.parent == scheduled_folder(run.checkpoints)]
+    return RunFiles(
+        run_id=run.run_id,
+        files=tuple(found),
+        kept=tuple(_kept(folder, step, of_folder[folder]) for folder, step in kept),
+        disk_bytes=sum(file.bytes for file in found),
+        result_bytes=_result_bytes(run),
+    )
+
+
+def _checkpoint_folders(run: RunDirectory) -> Iterator[tuple[Path, int]]:
+    """Yield the folders of all checkpoints with their steps."""
+    for parent in (run.checkpoints, scheduled_folder(run.checkpoints)):
+        yield from ((step_folder(parent, step), step) for step in checkpoint_steps(parent))
+
+
+def _kept(folder: Path, step: int, files: Sequence[RunFile]) -> KeptCheckpoint:
+    state: TrainingState | None = None
+    with suppress(OSError, BrokenFile):
+        state = read_record(folder / STATE, TrainingState)
+    seen = None if state is None else state.seen
+    return KeptCheckpoint(
+        step=step,
+        epoch=None if state is None else state.epoch,
+        words=None if seen is None else seen.words,
+        tokens=None if seen is None else seen.tokens,
+        bytes=sum(file.bytes for file in files),
+        sha256=next((file.sha256 for file in files if file.path.endswith(f"/{WEIGHTS}")), None),
+    )
 
 
 def _result_bytes(run: RunDirectory) -> int | None:
@@ -64,7 +121,8 @@ def _hashes(run: RunDirectory) -> Iterator[tuple[str, str]]:
         for line in read_regular(run.seal).decode(errors="replace").splitlines():
             sha256, _, name = line.partition("  ")
             yield name, sha256
-    for step in checkpoint_steps(run.checkpoints):
-        folder = step_folder(run.checkpoints, step)
+    for folder, _ in _checkpoint_folders(run):
+        names = RESUMABLE_FILES if folder.parent == run.checkpoints else SCHEDULED_FILES
         with suppress(AppError):
-            yield from (((folder / f.path).relative_to(run.path).as_posix(), f.sha256) for f in sealed_files(folder))
+            files = sealed_files(folder, names)
+            yield from (((folder / file.path).relative_to(run.path).as_posix(), file.sha256) for file in files)

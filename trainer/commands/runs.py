@@ -214,8 +214,21 @@ def _files(options: RunOptions, terminal: Terminal) -> int:
     sizes = [f"{counted(found.disk_bytes, 'byte')} on disk"]
     if found.result_bytes is not None:
         sizes.append(f"{counted(found.result_bytes, 'byte')} in the result (manifest.json and the files that it names)")
-    terminal.show(found, columns([("file", "bytes", "step", "sha256"), *rows]), Text(", ".join(sizes) + "."))
+    tables = [columns([("file", "bytes", "step", "sha256"), *rows])]
+    if found.kept:
+        kept = [
+            (str(one.step), *map(_number, (one.words, one.tokens, one.epoch, one.bytes)), one.sha256 or "")
+            for one in found.kept
+        ]
+        tables.append(columns([("kept at step", "words", "tokens", "epoch", "bytes", "sha256 of its weights"), *kept]))
+        size = sum(one.bytes for one in found.kept)
+        sizes.append(f"{counted(size, 'byte')} in {counted(len(kept), 'kept checkpoint')}")
+    terminal.show(found, *tables, Text(", ".join(sizes) + "."))
     return 0
+
+
+def _number(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
 
 
 def _verify(options: LocalRunOptions, terminal: Terminal) -> int:

@@ -1,6 +1,7 @@
 """The expected cost of a training: parameters, memory, disk and time."""
 
 from trainer.contracts.base import Frozen
+from trainer.contracts.wording import counted
 
 GIB, MIB = 1 << 30, 1 << 20
 _BF16_HINT = "bf16 would pay: with `precision: bf16` this model should train faster here."
@@ -10,6 +11,10 @@ class Cost(Frozen):
     params: int
     memory_bytes: int
     disk_bytes: int
+    kept_checkpoints: int = 0
+    """Checkpoints that `checkpoint_schedule` keeps, with the last step."""
+    kept_bytes: int = 0
+    """Size of their weights, which `disk_bytes` has too."""
     steps: int
     seconds: float | None = None
     """Time of all steps, by a finished run of this machine; None if no run is comparable."""
@@ -24,9 +29,12 @@ class Cost(Frozen):
         time = "takes an unknown time: no comparable run has finished here yet"
         if self.seconds is not None:
             time = f"takes about {rough_duration(self.seconds)}, judged by an earlier run here"
+        kept = ""
+        if self.kept_checkpoints:
+            kept = f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."
         needs = (
             f"It needs {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory and"
-            f" {self.disk_bytes / MIB:,.1f} MiB of disk. Training for {steps} {time}."
+            f" {self.disk_bytes / MIB:,.1f} MiB of disk.{kept} Training for {steps} {time}."
         )
         return [needs, _BF16_HINT] if self.bf16_pays else [needs]
 

@@ -161,14 +161,14 @@ _count_schema: list[JsonValue] = [
     {"type": "integer", "minimum": 0, "maximum": _MAX_COUNT},
     {"type": "string", "x-pattern": _COUNT_TEXT},
 ]
-_WrittenCount = Annotated[
+WrittenCount = Annotated[
     int,
     Field(ge=0, le=_MAX_COUNT),
     BeforeValidator(_count_of),
     WithJsonSchema({"anyOf": _count_schema}),
 ]
 _Counts = Annotated[
-    tuple[_WrittenCount, ...],
+    tuple[WrittenCount, ...],
     Field(max_length=_MAX_SCHEDULED_STEPS, json_schema_extra={"minItems": 1}),
     requires(bool, "at least one count", "must have"),
     requires(is_ascending, "in ascending order, each count once"),

@@ -222,6 +222,8 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
         memory_bytes=_NUMBER_BYTES * max(in_step, _COPIES_WHILE_SAVING * checkpoint)
         + (0 if machine.on_cuda else effective.devices * _PROCESS_BYTES),
         disk_bytes=_NUMBER_BYTES * (checkpoints * checkpoint + (1 + len(scheduled)) * params),
+        kept_checkpoints=len(scheduled),
+        kept_bytes=_NUMBER_BYTES * len(scheduled) * params,
         steps=steps,
         bf16_pays=machine.has_bf16
         and effective.precision in full_width
@@ -240,10 +242,11 @@ def check_fits(cost: Cost, machine: Machine) -> None:
             f" {machine.memory_bytes / GIB:.1f}: make `batch_size`, `max_seq_len` or the model smaller.",
         )
     if disk > machine.free_disk_bytes:
+        kept = ", or keep fewer checkpoints with `checkpoint_schedule`" if cost.kept_checkpoints else ""
         raise AppError(
             ErrorCode.INSUFFICIENT_STORAGE,
             f"The checkpoints of this training need at least {disk / MIB:,.1f} MiB, and the disk has"
-            f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or the model smaller.",
+            f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or the model smaller{kept}.",
         )
 
 

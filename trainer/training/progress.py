@@ -95,7 +95,7 @@ class TrainingProgress:
     @property
     def epoch(self) -> int:
         """The epoch of the last step, from 1."""
-        return len(self.state.epochs) + (self.state.position > 0)
+        return self.state.epoch
 
     @property
     def stopped_early(self) -> bool:

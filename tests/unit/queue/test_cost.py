@@ -125,6 +125,8 @@ def cost_of(**values: object) -> Cost:
 def test_disk__is_that_of_the_checkpoints_at_once_and_of_the_model(values: dict[str, object], checkpoints: int) -> None:
     cost = cost_of(**values)
     assert (cost.disk_bytes / 4 - cost.params) / (3 * cost.params) == checkpoints
+    kept = 3 if "checkpoint_schedule" in values else 0
+    assert (cost.kept_checkpoints, cost.kept_bytes) == (kept, 4 * kept * cost.params)
 
 
 def test_steps__are_whole_batches_of_all_epochs_up_to_the_maximum() -> None:
@@ -161,6 +163,8 @@ def test_lines__name_estimated_and_unknown_figures() -> None:
     [line] = changed(cost, is_exact=True, seconds=400.0, steps=1).lines()
     assert "1,234,567 parameters" in line
     assert line.endswith("Training for 1 step takes about 7 minutes, judged by an earlier run here.")
+    [line] = changed(cost, kept_checkpoints=12, kept_bytes=96 * MIB).lines()
+    assert " and 5.0 MiB of disk. It keeps 12 checkpoints: 96.0 MiB. Training for " in line
 
 
 def test_figures__are_rough() -> None:
@@ -202,6 +206,14 @@ def test_estimate__is_near_the_use_of_a_training(tmp_path: Path) -> None:
 async def previewed(folder: Path, **fields: object) -> Cost:
     settings = settings_in(folder)
     return (await preview_training(tiny_request(**fields), CorpusStore(settings), settings)).cost
+
+
+async def test_preview__counts_the_checkpoints_by_the_words_of_the_corpus(tmp_path: Path) -> None:
+    """Four fifths of the words are for training, and two epochs read them twice."""
+    words = 0.8 * len(DEMO.read_text(encoding="utf-8").split())
+    schedule = {"words": [round(words * epochs) for epochs in (0.5, 1.5, 2.5)]}
+    cost = await previewed(tmp_path, corpus="demo", num_epochs=2, checkpoint_schedule=schedule)
+    assert cost.kept_checkpoints == 3  # two of the three, and the last step
 
 
 async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path) -> None:
@@ -341,3 +353,5 @@ def test_refusal__names_needed_and_available_memory_and_disk() -> None:
         check_fits(cost, CPU._replace(memory_bytes=3 * GIB))
     with refused(ErrorCode.INSUFFICIENT_STORAGE, "at least 2,048.0 MiB, and the disk has 1,024.0 free: make room, or"):
         check_fits(cost, CPU._replace(memory_bytes=9 * GIB, free_disk_bytes=GIB))
+    with refused(ErrorCode.INSUFFICIENT_STORAGE, "smaller, or keep fewer checkpoints with `checkpoint_schedule`."):
+        check_fits(changed(cost, kept_checkpoints=2), CPU._replace(free_disk_bytes=GIB))

@@ -1,0 +1,22 @@
+"""The list of a run's files, with the checkpoints that its schedule has kept."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from tests.support.cleanups import add_run
+from trainer.artifacts.run_files import KeptCheckpoint, run_files
+
+
+def test_kept_checkpoints__of_an_unfinished_or_damaged_run_are_listed(tmp_path: Path) -> None:
+    """By what vouches for them: their own manifest, as long as it can be read."""
+    run = add_run(tmp_path, "run", end=None)
+    folder = run.checkpoints / "scheduled" / "step-1"
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    weights = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    [kept] = (found := run_files(run)).kept
+    assert kept == KeptCheckpoint(step=1, epoch=0, words=None, tokens=None, bytes=size, sha256=weights)
+    assert {file.step for file in found.files if "/scheduled/" in file.path} == {1}
+    for name in ("state.json", "manifest.json"):
+        (folder / name).write_bytes(b"{")
+    [kept] = run_files(run).kept
+    assert (kept.step, kept.epoch, kept.sha256) == (1, None, None)
