@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, step_folder
+from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, scheduled_folder, step_folder
 from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
 from trainer.artifacts.job_folder import AnyJob, in_order
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -63,6 +63,9 @@ class CleanupReport(Frozen):
     bytes_freed: int
     files_deleted: int
     removals: tuple[Removal, ...]
+    kept_checkpoints: int = 0
+    """Checkpoints of a `checkpoint_schedule`, in all runs; no cleanup removes them."""
+    kept_bytes: int = 0
 
 
 def clean_up(settings: Settings, *, dry_run: bool = False, is_stored: StoredCheck | None = None) -> CleanupReport:
@@ -102,7 +105,15 @@ class _Cleanup:
             bytes_freed=sum(removal.bytes for removal in removed),
             files_deleted=sum(removal.files for removal in removed),
             removals=removals,
+            kept_checkpoints=len(kept := list(self._kept())),
+            kept_bytes=sum(_size(folder)[0] for folder in kept),
         )
+
+    def _kept(self) -> Iterator[Path]:
+        """Yield the folders of the checkpoints that schedules have kept."""
+        for run in self._runs.all():
+            folder = scheduled_folder(run.checkpoints)
+            yield from (step_folder(folder, step) for step in checkpoint_steps(folder))
 
     def _clean_runs(self) -> Iterator[Removal]:
         """Clean the runs whose grace period is over and that no unfinished run or experiment needs."""

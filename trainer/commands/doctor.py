@@ -173,7 +173,12 @@ def _clean_up(options: _CleanupOptions, terminal: Terminal) -> int:
     report = clean_up(settings, dry_run=options.dry_run, is_stored=stored_check(settings))
     rows = [(one.path, f"{one.bytes:,}", one.reason if one.error is None else one.error) for one in report.removals]
     parts = [columns([("path", "bytes", "reason"), *rows])] if rows else []
-    terminal.show(report, *parts, Text(_cleaned(report)))
+    parts.append(Text(_cleaned(report)))
+    if report.kept_checkpoints:
+        kept = counted(report.kept_checkpoints, "checkpoint")
+        size = counted(report.kept_bytes, "byte")
+        parts.append(Text(f"{kept} of schedules with {size} stay: `mt delete RUN` deletes a run with all its files."))
+    terminal.show(report, *parts)
     return EXIT_FAILED if any(removal.error is not None for removal in report.removals) else 0
 
 

@@ -93,6 +93,9 @@ def test_cleanup__removes_nothing_that_a_run_or_an_experiment_needs(planned: lis
         assert after.items() <= before.items()
         assert report.bytes_freed == sum(map(len, before.values())) - sum(map(len, after.values()))
         assert report.files_deleted == len(before) - len(after)
+        kept = {path: data for path, data in after.items() if "/scheduled/" in path}
+        sizes = (report.kept_checkpoints, report.kept_bytes)
+        assert sizes == (len({Path(path).parent for path in kept}), sum(map(len, kept.values())))
         for run, one, state in zip(runs, planned, resumable, strict=True):
             lost = {path for path in before.keys() - after.keys() if f"/{run.run_id}/" in path}
             if one.end is None or not one.is_old or run.run_id in needed:
@@ -288,6 +291,15 @@ def test_folder_that_cannot_be_removed__stays_complete(shell: Shell) -> None:
     shown = shell.type("gc", code=1)
     assert "File exists" in shown and str(shell.folder) not in shown
     assert contents(run.path) == before
+
+
+def test_kept_checkpoints__stay_and_their_size_is_told(shell: Shell) -> None:
+    for number in (1, 2):
+        add_run(shell.folder, f"lstm-{number}")
+    kept = {path: data for path, data in contents(shell.folder).items() if "/scheduled/" in path}
+    told = f"2 checkpoints of schedules with {sum(map(len, kept.values())):,} bytes stay: `mt delete RUN` deletes"
+    assert told in shell.type("gc", "--dry-run") and told in shell.type("gc")
+    assert kept.items() <= contents(shell.folder).items()
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
