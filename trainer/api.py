@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.replication import complete_run, full_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.notebook import NotebookModel, Surprisal
 from trainer.config.settings import load_settings
 from trainer.contracts.base import narrowed
-from trainer.contracts.errors import AppError, new_request_id
+from trainer.contracts.errors import AppError, ErrorCode, new_request_id
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import training_text
 from trainer.export.folders import load_export
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.kinds import COMPUTE
-from trainer.inference.model_files import load_run
+from trainer.inference.model_files import load_named
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
 from trainer.queue.inference_kinds import new_record
@@ -36,8 +37,10 @@ class Model(NotebookModel):
         model: LanguageModel,
         tokenizer: Tokenizer,
         training_text: Callable[[], Iterable[str]] | None = None,
+        checkpoint: int | None = None,
     ) -> None:
         self.run_id = run_id
+        self.checkpoint = checkpoint
         self.model = model
         self.tokenizer = tokenizer
         self._objective = model.objective
@@ -49,23 +52,33 @@ class Model(NotebookModel):
     def load(cls, source: str | Path) -> "Model":
         """Load a run by its id or the beginning of it, its folder or a downloaded folder of it, or an exported folder.
 
-        Raises RUN_NOT_FOUND, RUN_NOT_READY, and MODEL_LOAD_FAILED for a damaged or changed file.
+        `RUN@1200`, `RUN@best`, `RUN@words:1M` and `RUN@epoch:2` are checkpoints of a run. Raises RUN_NOT_FOUND,
+        RUN_NOT_READY, DATA_NOT_FOUND for a checkpoint that was not kept, and MODEL_LOAD_FAILED or CHECKPOINT_CORRUPT
+        for a damaged or changed file.
         """
-        folder = Path(source)
+        folder, checkpoint = Path(source), None
+        if not os.path.lexists(folder) and "@" in str(source):
+            given, _, checkpoint = str(source).rpartition("@")
+            source, folder = given, Path(given)
         run = RunDirectory(folder)
         if not any(os.path.isfile(folder / name) for name in _RUN_FILES):  # unlike Path.is_file, for long names too
             if str(source) and os.path.exists(folder):
+                if checkpoint is not None:
+                    raise AppError(ErrorCode.INVALID_INPUT, f"'{folder}' holds one model: leave out '@{checkpoint}'.")
                 record, model, tokenizer = load_export(folder)
-                return cls(record.run_id, model, tokenizer)
+                return cls(record.run_id, model, tokenizer, checkpoint=record.checkpoint)
             settings = load_settings()
             place = f" in '{settings.app.artifacts_root.absolute()}', and no such folder"
             run = complete_run(settings, full_run_id(settings, str(source), place))
-        manifest = run.completed_manifest()
-        text = partial(training_text, CorpusStore(load_settings()), manifest.effective)
-        return cls(manifest.run_id, *load_run(run), text)
+        named, manifest = model_of(run, checkpoint), run.manifest()
+        run_id = (run.record() if manifest is None else manifest).run_id  # a downloaded folder has no request
+        text = partial(training_text, CorpusStore(load_settings()), named.effective)
+        return cls(run_id, *load_named(named), text, named.step)
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
-        response, record = new_record(request, request_id=new_request_id(), run_id=self.run_id)
+        response, record = new_record(
+            request, request_id=new_request_id(), run_id=self.run_id, checkpoint=self.checkpoint
+        )
         [answered] = COMPUTE[record.kind](self, [record], tuple)
         completed = narrowed(type(response), answered)
         if completed.error is not None:

@@ -76,7 +76,7 @@ async def _start(
         raise AppError(ErrorCode.INVALID_INPUT, _("Give either `battery` or `items`."))
     named: list[str | None] = [*run_ids] or [None]
     runs = [await find_run(context, "score", run_id) for run_id in named]
-    fields: dict[str, object] = {"runs": [run.record.run_id for run in runs], "measure": measure}
+    fields: dict[str, object] = {"runs": [run.model for run in runs], "measure": measure}
     if items is not None:
         text = decoded(await read_attachment(items, context.bot.settings, "items"), "`items`")
         fields["files"] = [{"name": attachment_name(items.filename, items.title, "items"), "content": text}]

@@ -36,9 +36,9 @@ async def chat(
 
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     run = await find_run(context, "chat", press.run_id)
-    await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
+    await context.bot.queue.inference.get_chat(run.record.run_id, press.detail or "")
     title = _("Reply to {name}", name=display_name(run.record))
-    return form("chat", press.run_id, title, Field("message", _("Message")), detail=press.detail)
+    return form("chat", run.model, title, Field("message", _("Message")), detail=press.detail)
 
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
@@ -48,7 +48,7 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
     values: dict[str, object] = {"message": message, "session_id": None if session_id == _NEW else session_id}
     request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
     response = await infer(context, run, request)
-    reply = button_row(button("chat", run.record.run_id, _("Reply…"), detail=response.session_id))
+    reply = button_row(button("chat", run.model, _("Reply…"), detail=response.session_id))
     return Answer(chat_answer(run.record, message, response), view=reply)
 
 

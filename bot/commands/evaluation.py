@@ -45,7 +45,7 @@ async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | N
     request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
     await require_worker(context, run)
     inference, user_id = context.bot.queue.inference, context.caller.user_id
-    response = await inference.submit(run.record.run_id, request, user_id=user_id)
+    response = await inference.submit(run.model, request, user_id=user_id)
     return await _follow(context, run, request, response)
 
 
@@ -61,17 +61,17 @@ async def _follow(context: CommandContext, run: Run, request: EvalRequest, respo
 
     async def end() -> Answer:
         answered = await context.bot.queue.inference.wait(response)
-        return Answer(evaluation_answer(run.record, measured, answered.measured()))
+        return Answer(evaluation_answer(run.record, measured, answered.measured(), run.model))
 
     if response.status not in ("queued", "running"):
         return await end()
-    show = button("evaluated", run.record.run_id, _("Show result"), detail=response.request_id)
-    return Answer(evaluating_answer(run.record, measured), view=button_row(show), later=end)
+    show = button("evaluated", run.model, _("Show result"), detail=response.request_id)
+    return Answer(evaluating_answer(run.record, measured, run.model), view=button_row(show), later=end)
 
 
 async def _show_result(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "eval", press.run_id)
-    record = await context.bot.queue.inference.get(EvalRecord, press.run_id, press.detail or "")
+    record = await context.bot.queue.inference.get(EvalRecord, run.record.run_id, press.detail or "")
     return await _follow(context, run, record.request, record.response)
 
 
@@ -105,16 +105,16 @@ EVALUATION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
 }
 
 
-def evaluating_answer(record: RunRecord, measured: str) -> discord.Embed:
+def evaluating_answer(record: RunRecord, measured: str, model: str) -> discord.Embed:
     """Return the answer while a run is evaluated; `measured` names the split or the corpus."""
     lines = [
         _("On {text}. The result replaces this message.", text=measured),
         _("After 15 minutes it comes as a direct message."),
     ]
-    return make_embed(BLURPLE, f"📐 {_('Evaluating… {name}', name=shown_name(record))}", lines, record.run_id)
+    return make_embed(BLURPLE, f"📐 {_('Evaluating… {name}', name=shown_name(record))}", lines, model)
 
 
-def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics) -> discord.Embed:
+def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, model: str) -> discord.Embed:
     """Return the metrics of a run on a split or a corpus."""
     loss = f"**{numeral(metrics.loss, '.4f')}**"
     if metrics.objective == "causal_lm":
@@ -139,4 +139,4 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics) ->
         f"{predicted}{unknown}",
         *unknown_warning(metrics.unknown_char_share),
     ]
-    return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, record.run_id)
+    return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, model)

@@ -52,15 +52,15 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
     """Answer at once with a note, which the file replaces: an export takes seconds, and one runs at a time."""
     await asyncio.to_thread(run.directory.completed_manifest)
     note = exporting_answer(run.record, to)
-    return Answer(note, later=lambda: _exported_model(context, run.record, to, limit_bytes))
+    return Answer(note, later=lambda: _exported_model(context, run, to, limit_bytes))
 
 
-async def _exported_model(context: CommandContext, record: RunRecord, to: ModelFormat, limit_bytes: int) -> Answer:
+async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
-    bot = context.bot
+    bot, record = context.bot, run.record
     exports = bot.backend.exports
     await context.bot.queue.replication.fetch("models", record.run_id, with_weights=True)
-    file = await exports.export(record.run_id, to)
+    file = await exports.export(run.model, to)
     size = file.stat().st_size
     if size <= limit_bytes:
         return _attached(record, to, file.name, await exports.take(file))
@@ -71,7 +71,7 @@ async def _exported_model(context: CommandContext, record: RunRecord, to: ModelF
             "The export has {size}, and Discord takes at most {limit} here. Write it on the server: {command}.",
             size=byte_size(size),
             limit=byte_size(limit_bytes),
-            command=f"`mt export {record.run_id} --format {to} --out NAME`",
+            command=f"`mt export {run.model} --format {to} --out NAME`",
         )
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
     expires_at = int(time.time()) + LINK_SECONDS

@@ -95,24 +95,25 @@ async def generate(
 
 async def _form(context: CommandContext, run_id: str | None, options: GenerateOptions) -> discord.ui.Modal:
     run = await find_run(context, "generate", run_id)
-    await asyncio.to_thread(run.directory.completed_manifest)
+    if not run.is_checkpoint:
+        await asyncio.to_thread(run.directory.completed_manifest)
     request = options.request()
     _check_length(context, request)
     title = _("Generate with {name}", name=display_name(run.record))
-    return _generate_form(run.record.run_id, title, request, options.seed)
+    return _generate_form(run.model, title, request, options.seed)
 
 
-def _generate_form(run_id: str, title: str, request: GenerateRequest, seed: int | None) -> discord.ui.Modal:
+def _generate_form(model: str, title: str, request: GenerateRequest, seed: int | None) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of a request."""
     prompt = Field("prompt", _("Prompt"), request.prompt_text or "", is_required=False)
     settings = Field("settings", _("Settings, one per line"), _setting_lines(request, seed), is_required=False)
-    return form("edit", run_id, title, prompt, settings)
+    return form("edit", model, title, prompt, settings)
 
 
 async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer:
     """Repeat a request with another seed or temperature."""
     run = await find_run(context, "generate", press.run_id)
-    earlier = await context.bot.queue.inference.get(GenerateRecord, press.run_id, press.detail or "")
+    earlier = await context.bot.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
     request = changed(earlier.request, seed=None)
     if press.action != "again":
         step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
@@ -124,8 +125,8 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
 
 async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of an earlier request."""
-    await find_run(context, "generate", press.run_id)
-    earlier = await context.bot.queue.inference.get(GenerateRecord, press.run_id, press.detail or "")
+    run = await find_run(context, "generate", press.run_id)
+    earlier = await context.bot.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
     title = _("Edit and generate again")
     return _generate_form(press.run_id, title, earlier.request, earlier.response.seed_used)
 
@@ -142,15 +143,15 @@ async def _generate(context: CommandContext, run_id: str | None, options: Genera
 
 
 async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
-    run_id = run.record.run_id
+    model = run.model
     response = await infer(context, run, request)
     detail = response.request_id
     buttons = button_row(
-        button("again", run_id, _("Again"), detail=detail),
-        button("edit", run_id, _("Edit…"), detail=detail),
-        button("hotter", run_id, _("Hotter"), detail=detail, disabled=request.temperature >= _MAX_TEMPERATURE),
-        button("cooler", run_id, _("Cooler"), detail=detail, disabled=request.temperature <= 0),
-        button("scorethis", run_id, _("Score this"), detail=detail),
+        button("again", model, _("Again"), detail=detail),
+        button("edit", model, _("Edit…"), detail=detail),
+        button("hotter", model, _("Hotter"), detail=detail, disabled=request.temperature >= _MAX_TEMPERATURE),
+        button("cooler", model, _("Cooler"), detail=detail, disabled=request.temperature <= 0),
+        button("scorethis", model, _("Score this"), detail=detail),
     )
     return Answer(generate_answer(run.record, request, response), view=buttons)
 

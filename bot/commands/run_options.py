@@ -13,8 +13,9 @@ from bot.commands.responses import CommandContext, speak_to
 from bot.messages.text import clamp, isolated, shown_bits
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
+from trainer.artifacts.checkpoints import kept_steps, named_model
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.base import RunState, now
+from trainer.contracts.base import RunState, model_name, now, run_of
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
@@ -46,6 +47,8 @@ NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
 )
 _WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
 """Commands that use the caller's default run, as long as it fits."""
+_WITH_CHECKPOINT = ("train", "export", *_WITH_DEFAULT)
+"""Commands that use a model: that of a run, or of a checkpoint."""
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 MAX_CHOICES, MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -55,12 +58,19 @@ _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 class Run(NamedTuple):
     directory: RunDirectory
     record: RunRecord
+    model: str
+    """The name of the model: the id of the run, or `RUN@1200` for a checkpoint."""
+
+    @property
+    def is_checkpoint(self) -> bool:
+        return self.model != self.record.run_id
 
 
 async def find_run(context: CommandContext, command: str, run_id: str | None) -> Run:
     """Find the named run, or the caller's newest run for which the command is meant, or else anybody's.
 
-    Raises RUN_NOT_FOUND, or FORBIDDEN if the caller may not run the command on this run.
+    Commands that use a model find a checkpoint too: `RUN@1200`. Raises RUN_NOT_FOUND, FORBIDDEN if the caller may not
+    run the command on this run, and DATA_NOT_FOUND for a checkpoint that was not kept.
     """
     if run_id is None:
         await context.bot.index.refresh()
@@ -74,10 +84,17 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
                 ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
             )
         run_id = runs[0].run_id
-    directory = context.bot.queue.runs.get(run_id.strip())
+    name = run_id.strip()
+    directory = context.bot.queue.runs.get(run_of(name) if _takes_checkpoint(command) else name)
     record = await asyncio.to_thread(directory.record)
     context.bot.permissions.check_run(command, context.caller, record)
-    return Run(directory, record)
+    if name != record.run_id:
+        name = (await asyncio.to_thread(named_model, context.bot.queue.runs, name)).name
+    return Run(directory, record, name)
+
+
+def _takes_checkpoint(command: str) -> bool:
+    return command.partition(" ")[0] in _WITH_CHECKPOINT
 
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
@@ -119,10 +136,24 @@ def suggested_runs(command: str) -> Suggest:
     """Suggest runs for which a command is meant."""
 
     def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+        if "@" in typed and _takes_checkpoint(command):
+            yield from _checkpoints(context, command, typed)
+            return
         for run in matching(typed, fitting_runs(context, command), run_names):
             yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
     return autocomplete(suggestions)
+
+
+def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[Suggestion]:
+    """Yield the checkpoints of a run whose id was typed with an `@`, the newest first."""
+    run_id, _at, begun = typed.strip().partition("@")
+    bot = context.bot
+    for run in bot.index.runs:
+        if run.run_id == run_id and bot.permissions.can_run(command, context.caller, run):
+            for step in reversed(kept_steps(bot.queue.runs.get(run_id))):
+                if str(step).startswith(begun):
+                    yield model_name(run_id, step), f"{isolated(run.name)} · {_('step {step}', step=step)} · {run_id}"
 
 
 def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:

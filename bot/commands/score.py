@@ -81,7 +81,7 @@ async def score(
 
 async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "score", press.run_id)
-    generated = await context.bot.queue.inference.get(GenerateRecord, press.run_id, press.detail or "")
+    generated = await context.bot.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
     prompt = generated.request.prompt_text or ""
     text = "\n".join(prompt + output for output in generated.response.outputs or ())
     return await score_text(context, run, text, ScoreOptions())
@@ -90,15 +90,16 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the report of a scored text, or with its table alone."""
     run = await find_run(context, _DETAIL, press.run_id)
-    scored = await context.bot.queue.inference.get(ScoreRecord, press.run_id, press.detail or "")
+    scored = await context.bot.queue.inference.get(ScoreRecord, run.record.run_id, press.detail or "")
     return await _report(context, run, scored.request.text or "", ScoreOptions(), is_table=press.action == "csv")
 
 
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
     run = await find_run(context, "score", run_id)
-    await asyncio.to_thread(run.directory.completed_manifest)
+    if not run.is_checkpoint:
+        await asyncio.to_thread(run.directory.completed_manifest)
     title = _("Score with {name}", name=display_name(run.record))
-    return form("score", run.record.run_id, title, Field("text", _("Text")), detail=options.code)
+    return form("score", run.model, title, Field("text", _("Text")), detail=options.code)
 
 
 async def _score_input(
@@ -118,7 +119,7 @@ async def _score_input(
 
 async def score_text(context: CommandContext, run: Run, text: str, options: ScoreOptions) -> Answer:
     """Answer with the report if it is requested and permitted, or else with the summary."""
-    bot, run_id = context.bot, run.record.run_id
+    bot = context.bot
     request = parse(ScoreRequest, {"text": text})
     manifest = await require_worker(context, run)
     refusal: str | None = None
@@ -129,26 +130,27 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
             refusal = error.message
         else:
             return await _report(context, run, text, options)
-    response = await bot.queue.inference.ask(run_id, request, user_id=context.caller.user_id)
-    is_comparable = not has_unknown_text(manifest.unknown_char_share)
-    own_bits_per_char = manifest.metrics.bits_per_char if is_comparable else None
+    response = await bot.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
+    own_bits_per_char: float | None = None
+    if manifest is not None and not has_unknown_text(manifest.unknown_char_share):
+        own_bits_per_char = manifest.metrics.bits_per_char
     unknown = await _unknown_signs(context, run, text) if response.unknown_chars else Counter[str]()
     embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, unknown, refusal)
-    buttons = [button("score", run_id, _("Score another…"), detail=options.code)]
+    buttons = [button("score", run.model, _("Score another…"), detail=options.code)]
     if bot.permissions.can_run(_DETAIL, context.caller, run.record):
-        buttons.append(button("detail", run_id, _("Detail"), detail=response.request_id))
-        buttons.append(button("csv", run_id, "CSV", detail=response.request_id))
+        buttons.append(button("detail", run.model, _("Detail"), detail=response.request_id))
+        buttons.append(button("csv", run.model, "CSV", detail=response.request_id))
     return Answer(embed, view=button_row(*buttons))
 
 
 async def _unknown_signs(context: CommandContext, run: Run, text: str) -> Counter[str]:
     """Return the unknown signs of a text with their counts; of a long text, none are named."""
-    inference, run_id = context.bot.queue.inference, run.record.run_id
-    normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
+    inference, model = context.bot.queue.inference, run.model
+    normalized = await asyncio.to_thread(inference.normalize_input, model, text)
     if len(normalized) > MAX_REPORT_CHARACTERS:
         return Counter()
     request = ScoreRequest(text=normalized, detail_level="per_char")
-    response = await inference.ask(run_id, request, user_id=context.caller.user_id, is_kept=False)
+    response = await inference.ask(model, request, user_id=context.caller.user_id, is_kept=False)
     return unknown_signs(response, normalized)
 
 
@@ -156,19 +158,19 @@ async def _report(
     context: CommandContext, run: Run, text: str, options: ScoreOptions, *, is_table: bool = False
 ) -> Answer:
     """Score every character of a text, or of its first part if it is too long."""
-    inference, run_id = context.bot.queue.inference, run.record.run_id
-    normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
+    inference, model = context.bot.queue.inference, run.model
+    normalized = await asyncio.to_thread(inference.normalize_input, model, text)
     scored_text = normalized[:MAX_REPORT_CHARACTERS]
     values: dict[str, object] = {"text": scored_text, "detail_level": "per_char", "top_k": options.top_k or None}
-    scored = await inference.ask_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
+    scored = await inference.ask_json(model, parse(ScoreRequest, values), user_id=context.caller.user_id)
     report = await context.bot.charts.report(scored, scored_text, options.unit)
     if report is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _("The report could not be created. Try again in a minute."))
-    another = button_row(button("score", run_id, _("Score another…"), detail=options.code))
+    another = button_row(button("score", model, _("Score another…"), detail=options.code))
     if is_table:
         table = discord.File(BytesIO(report.files[TABLE_NAME]), TABLE_NAME)
-        return Answer(table_answer(run.record, report), [table], another)
-    embed = report_answer(run.record, report, left_out=len(normalized) - len(scored_text))
+        return Answer(table_answer(run.record, report, model), [table], another)
+    embed = report_answer(run.record, report, model, left_out=len(normalized) - len(scored_text))
     return Answer(embed, report_files(report), another)
 
 

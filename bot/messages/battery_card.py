@@ -91,14 +91,14 @@ def _results(summary: BatterySummary) -> Iterator[str]:
     yield code_block("\n".join(_table(summary)), _MAX_TABLE)
     titles = run_titles(summary)
     for result in summary.runs[:_MAX_RUNS]:
-        where = f"**{plain(titles[result.run.run_id])}** · " if len(summary.runs) > 1 else ""
+        where = f"**{plain(titles[result.run.name])}** · " if len(summary.runs) > 1 else ""
         yield from (f"{where}{line}" for line in _controls(result))
 
 
 def _table(summary: BatterySummary) -> list[str]:
     """Return the accuracies: of one run with their intervals, or of several runs side by side."""
     runs, titles = summary.runs[:_MAX_RUNS], run_titles(summary)
-    names = [_("accuracy"), _("95 % interval")] if len(runs) == 1 else [titles[one.run.run_id] for one in runs]
+    names = [_("accuracy"), _("95 % interval")] if len(runs) == 1 else [titles[one.run.name] for one in runs]
     rows = [["", *(clamp(name, _MAX_CELL) for name in names)]]
     shown = [place for place, group in enumerate(runs[0].groups) if group.level in ("battery", "paradigm")]
     for place in shown[:_MAX_ROWS]:

@@ -82,10 +82,10 @@ def score_answer(
         lines.append(_against_own_text(score.bits_per_char - own_bits_per_char, unit))
     lines += [] if refusal is None else [f"🔒 {refusal}"]
     title = _("Score of {length} with {name}", length=count(len(text), "character"), name=shown_name(record))
-    return make_embed(BLURPLE, f"📏 {title}", lines, record.run_id)
+    return make_embed(BLURPLE, f"📏 {title}", lines, score.model)
 
 
-def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> discord.Embed:
+def report_answer(record: RunRecord, report: ReportFiles, model: str, *, left_out: int) -> discord.Embed:
     """Return the report of surprisals: their spread, the most surprising positions and the expected tokens.
 
     `left_out` is the number of characters by which the text was too long.
@@ -129,10 +129,10 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> d
         lines.append(_("The text is too long. The report leaves out the last {characters}.", characters=shown))
     lines.append(_("Visible only to you; the text is not logged."))
     title = f"🔬 {_('Surprisal report: {name}', name=shown_name(record))}"
-    return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{HEATMAP_NAME}")
+    return make_embed(PURPLE, title, lines, model).set_image(url=f"attachment://{HEATMAP_NAME}")
 
 
-def table_answer(record: RunRecord, report: ReportFiles) -> discord.Embed:
+def table_answer(record: RunRecord, report: ReportFiles, model: str) -> discord.Embed:
     """Return the note beside the table of a report."""
     summary = report.summary
     lines = [
@@ -143,7 +143,7 @@ def table_answer(record: RunRecord, report: ReportFiles) -> discord.Embed:
         )
     ]
     title = f"📄 {_('Table of surprisals: {name}', name=shown_name(record))}"
-    return make_embed(PURPLE, title, [*lines, _("Visible only to you; the text is not logged.")], record.run_id)
+    return make_embed(PURPLE, title, [*lines, _("Visible only to you; the text is not logged.")], model)
 
 
 def report_files(report: ReportFiles) -> list[discord.File]:
@@ -178,7 +178,7 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
         lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
         lines.append(f"{count(steps, 'token')} · {_(STOPS[reason])}")
     title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
-    return make_embed(BLURPLE, title, lines, record.run_id)
+    return make_embed(BLURPLE, title, lines, response.model)
 
 
 def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:
@@ -195,7 +195,7 @@ def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> disc
         code_block(response.answer or "", MAX_DESCRIPTION - _MAX_MESSAGE - 200),
         " · ".join([*facts, _("session {session}", session=f"`{response.session_id}`")]),
     ]
-    return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id)
+    return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, response.model)
 
 
 def _against_own_text(more_bits: float, unit: Unit) -> str:
@@ -226,7 +226,7 @@ def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> d
         if response.unk_count
         else []
     )
-    return make_embed(BLURPLE, f"🔮 {_('Next tokens: {name}', name=shown_name(record))}", lines, record.run_id)
+    return make_embed(BLURPLE, f"🔮 {_('Next tokens: {name}', name=shown_name(record))}", lines, response.model)
 
 
 def _line_figures(bits: float | None, perplexity: float | None, unknown_char_share: float | None) -> str:

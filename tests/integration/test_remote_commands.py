@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import ROOT, environment_in, tiny_request
 from tests.support.api_server import KEY, USER_KEY, LabServer, server_fixture
+from tests.support.checkpoints import keep_checkpoint
 from tests.support.run_shell import TINY, Shell
 from tests.support.runs import ended, record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -119,6 +120,12 @@ def other_fixture(client: Client) -> str:
         ("score", "RUN", "abc cab\nab", "--format", "csv"),
         ("predict", "RUN", "--text", "ab", "--k", "3"),
         ("predict", "RUN", "--text", ""),
+        ("predict", "KEPT", "--text", "ab"),
+        ("score", "KEPT", "abc"),
+        ("eval", "KEPT"),
+        ("files", "KEPT"),
+        ("predict", "LOST", "--text", "ab"),
+        ("score", "LOST", "abc"),
         ("queue",),
         ("tokenizer", "list"),
         ("tokenizer", "show", "char-0123456789abcdef"),
@@ -130,7 +137,9 @@ def other_fixture(client: Client) -> str:
 def test_command__shows_what_it_shows_on_the_machine_of_the_server(
     words: Sequence[str], laptop: Laptop, other: str
 ) -> None:
-    names = {"RUN": laptop.server.run.run_id, "OTHER": other}
+    run = laptop.server.run
+    keep_checkpoint(run, 3)
+    names = {"RUN": run.run_id, "OTHER": other, "KEPT": f"{run.run_id}@3", "LOST": f"{run.run_id}@4"}
     typed = [names.get(word, word) for word in words]
     there = laptop.locally(*typed)
     assert laptop.run(*typed) == there

@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 
 from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState, ValidationHistory
-from trainer.training.checkpoint import Checkpoint, OptimizerState
+from trainer.artifacts.runs import RunDirectory
+from trainer.inference.model_files import load_run
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
 from trainer.training.device import random_state
 
 HASH = "0" * 64
@@ -55,3 +57,13 @@ class Evil:
 
     def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
         return Path.touch, (self._path,)
+
+
+def keep_checkpoint(run: RunDirectory, step: int, *, share: float = 0.5, **state: object) -> dict[str, torch.Tensor]:
+    """Keep a checkpoint of a completed run whose weights are a share of those of its model; return them."""
+    model, _ = load_run(run)
+    own: dict[str, torch.Tensor] = model.state_dict()
+    weights = {name: share * weight for name, weight in own.items()}
+    fields: dict[str, object] = {"request_hash": HASH, "step": step, "processed_step": step, **state}
+    CheckpointStore(run.checkpoints).save_scheduled(TrainingState.model_validate(fields), weights)
+    return weights

@@ -112,7 +112,8 @@ def report(given: str) -> discord.Embed:
     signs = "a" + given[:300]
     nats = [3.0] * sum(char != "\n" for char in signs)
     score = score_of(signs, nats, unknown=signs, expected=((given[:40], 0.5), ("`", 0.2)))
-    return report_answer(record_of(given), ReportFiles(summarize(score, signs, "bits"), len(nats), {}), left_out=3)
+    record = record_of(given)
+    return report_answer(record, ReportFiles(summarize(score, signs, "bits"), len(nats), {}), record.run_id, left_out=3)
 
 
 def generated(given: str) -> discord.Embed:
@@ -213,7 +214,7 @@ MESSAGES: Mapping[str, Make] = {
     "differences": lambda given: differences_answer(
         record_of(given), record_of(given), _DIFFERENCES, lambda name: given
     ),
-    "evaluating": lambda given: evaluating_answer(record_of(given), f"corpus {plain(given)}"),
+    "evaluating": lambda given: evaluating_answer(record_of(given), f"corpus {plain(given)}", record_of(given).run_id),
     "corpora": lambda given: corpora_page([OVERVIEW._replace(name=given, languages=(given,))], total=1, page=""),
     "corpus": lambda given: corpus_answer(
         given,

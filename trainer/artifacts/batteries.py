@@ -53,15 +53,15 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
         """Read the items; raises BrokenFile."""
         return read_records(self.items_file, BatteryItem)
 
-    def scores(self, run_id: str, variant: Variant) -> list[ItemScores]:
-        """Read the scores of a run, an empty list before the first one; raises BrokenFile."""
-        if not self._scores_file(run_id, variant).exists():
+    def scores(self, model: str, variant: Variant) -> list[ItemScores]:
+        """Read the scores of a model, an empty list before the first one; raises BrokenFile."""
+        if not self._scores_file(model, variant).exists():
             return []
-        return read_records(self._scores_file(run_id, variant), ItemScores)
+        return read_records(self._scores_file(model, variant), ItemScores)
 
-    def count_scores(self, run_id: str, variant: Variant) -> int:
-        """Return the number of items that a run has scored, and cut off a line that was not completely written."""
-        path = self._scores_file(run_id, variant)
+    def count_scores(self, model: str, variant: Variant) -> int:
+        """Return the number of items that a model has scored, and cut off a line that was not completely written."""
+        path = self._scores_file(model, variant)
         if not path.exists():
             return 0
         with open_regular(path, "r+b") as file:
@@ -71,12 +71,12 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
                 self.disk.cut(file, end)
         return data.count(b"\n")
 
-    def add_scores(self, run_id: str, variant: Variant, scores: Sequence[ItemScores]) -> None:
+    def add_scores(self, model: str, variant: Variant, scores: Sequence[ItemScores]) -> None:
         """Add the scores of items; they are durable when this returns.
 
         Raises INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails.
         """
-        path = self._scores_file(run_id, variant)
+        path = self._scores_file(model, variant)
         data = b"".join(one.model_dump_json().encode() + b"\n" for one in scores)
         with storage_errors("the scores could not be written"):
             self.disk.make_folder(path.parent)
@@ -133,7 +133,7 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
             battery_id=self.battery_id,
             status=status,
             message=messages.get(status, "") if error is None or status != "failed" else error.message,
-            runs=tuple(run.run_id for run in record.runs),
+            runs=tuple(run.name for run in record.runs),
             batteries=tuple(battery.name for battery in record.batteries),
             done=progress.total if status == "completed" else progress.done,
             total=progress.total,
@@ -161,8 +161,8 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
     def _data_files(self) -> list[Path]:
         return [self.items_file, self._request, *self.path.glob(f"{SCORES_FOLDER}/*.jsonl")]
 
-    def _scores_file(self, run_id: str, variant: Variant) -> Path:
-        return self.path / SCORES_FOLDER / f"{run_id}.{variant}.jsonl"
+    def _scores_file(self, model: str, variant: Variant) -> Path:
+        return self.path / SCORES_FOLDER / f"{model}.{variant}.jsonl"
 
 
 class BatteryStore(JobStore[BatteryDirectory]):

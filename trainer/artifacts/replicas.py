@@ -191,7 +191,8 @@ class Replica:
     def pull(self, *, with_weights: bool = False) -> None:
         """Bring the folder on this disk to the stored state, unless a process of this machine writes it.
 
-        Without `with_weights`, weights and checkpoints stay in the store. Raises NOT_FOUND if the folder is not stored.
+        Without `with_weights`, weights and checkpoints stay in the store, but for the states of kept checkpoints, by
+        which these are named. Raises NOT_FOUND if the folder is not stored.
         """
         stored = self._stored_head()
         if stored is None:
@@ -457,7 +458,8 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _is_heavy(name: str) -> bool:
-    return name.startswith("checkpoints/") or name.endswith(_HEAVY)
+    is_to_resume = name.startswith("checkpoints/") and not name.startswith("checkpoints/scheduled/")
+    return is_to_resume or name.endswith(_HEAVY)
 
 
 def _size(path: Path) -> int | None:

@@ -16,6 +16,7 @@ from trainer.artifacts.checkpoint_files import (
     sealed_files,
     step_folder,
 )
+from trainer.artifacts.checkpoints import checkpoint_folder
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen, Identifier, Sha256
 from trainer.contracts.errors import AppError
@@ -63,25 +64,26 @@ class RunFiles(Frozen):
     """Size of the result of a completed run: `manifest.json` and the files that it names."""
 
 
-def run_files(run: RunDirectory) -> RunFiles:
-    """List all files of a run with their recorded hashes, without hashing them."""
+def run_files(run: RunDirectory, step: int | None = None) -> RunFiles:
+    """List all files of a run, or of its checkpoint of a step, with their recorded hashes, without hashing them."""
     hashes = dict(_hashes(run))
     folders = dict(_checkpoint_folders(run))
     found: list[RunFile] = []
     of_folder = defaultdict[Path, list[RunFile]](list)
-    for path in sorted(run.path.rglob("*")):
+    for path in sorted((run.path if step is None else checkpoint_folder(run, step)).rglob("*")):
         name = path.relative_to(run.path).as_posix()
         if path.is_file() and not path.name.startswith(".") and name not in _MARKERS:
             size = path.stat().st_size
             found.append(RunFile(path=name, bytes=size, sha256=hashes.get(name), step=folders.get(path.parent)))
             of_folder[path.parent].append(found[-1])
-    kept = [(folder, step) for folder, step in folders.items() if folder.parent == scheduled_folder(run.checkpoints)]
+    scheduled = scheduled_folder(run.checkpoints)
+    kept = [(folder, of) for folder, of in folders.items() if folder.parent == scheduled and folder in of_folder]
     return RunFiles(
         run_id=run.run_id,
         files=tuple(found),
-        kept=tuple(_kept(folder, step, of_folder[folder]) for folder, step in kept),
+        kept=tuple(_kept(folder, of, of_folder[folder]) for folder, of in kept),
         disk_bytes=sum(file.bytes for file in found),
-        result_bytes=_result_bytes(run),
+        result_bytes=_result_bytes(run) if step is None else None,
     )
 
 

@@ -132,14 +132,14 @@ def seed_bands(runs: Mapping[BatteryRun, Sequence[GroupResult]], measure: Measur
     """Describe the accuracies of runs that differ in their seeds only, wherever there are at least two."""
     series: dict[str, list[BatteryRun]] = {}
     for run in runs:
-        series.setdefault(run.series or run.run_id, []).append(run)
+        series.setdefault(run.series or run.name, []).append(run)
     bands: list[SeedBand] = []
     for of_series in series.values():
         for place, group in enumerate(runs[of_series[0]]):
             found = [runs[run][place].by(measure) for run in of_series]
             known = [one.accuracy for one in found if one is not None and one.accuracy is not None]
             if len(known) > 1:
-                bands.append(_band(group, tuple(run.run_id for run in of_series), known))
+                bands.append(_band(group, tuple(run.name for run in of_series), known))
     return tuple(bands)
 
 

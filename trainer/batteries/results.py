@@ -32,11 +32,11 @@ def summarize(folder: BatteryDirectory, leaks: Mapping[str, Sequence[LeakedItems
     outcomes: dict[str, list[Outcome | None]] = {}
     for run in record.runs:
         scores = {
-            variant: _complete_scores(folder, run.run_id, variant, items.all) for variant in variants(record.options)
+            variant: _complete_scores(folder, run.name, variant, items.all) for variant in variants(record.options)
         }
-        result, of_run = run_result(items, run, record.options, scores, leaks.get(run.run_id, ()))
+        result, of_run = run_result(items, run, record.options, scores, leaks.get(run.name, ()))
         results.append(result)
-        outcomes[run.run_id] = [of_run[place].get(measure) for place in range(len(items.all))]
+        outcomes[run.name] = [of_run[place].get(measure) for place in range(len(items.all))]
     paradigms = [
         Paradigm(battery, name, places)
         for (battery, level, name), places in items.groups.items()
@@ -58,7 +58,7 @@ def recompute(folder: BatteryDirectory) -> BatterySummary:
     """
     try:
         stored = read_record(folder.result, BatterySummary)
-        return summarize(folder, {result.run.run_id: result.leaks for result in stored.runs})
+        return summarize(folder, {result.run.name: result.leaks for result in stored.runs})
     except OSError:
         message = f"'{shown_name(folder.path.name)}' is no complete folder of results: a file of it cannot be read."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
@@ -67,10 +67,10 @@ def recompute(folder: BatteryDirectory) -> BatterySummary:
 
 
 def _complete_scores(
-    folder: BatteryDirectory, run_id: str, variant: Variant, items: Sequence[BatteryItem]
+    folder: BatteryDirectory, name: str, variant: Variant, items: Sequence[BatteryItem]
 ) -> list[ItemScores]:
     """Return the scores of a variant; raises BrokenFile if an item has none."""
-    scores = folder.scores(run_id, variant)
+    scores = folder.scores(name, variant)
     if [one.item for one in scores] != [place for place, _ in items_of(variant, items)]:
-        raise BrokenFile(f"The scores of the run '{run_id}' are not those of the items.")
+        raise BrokenFile(f"The scores of '{name}' are not those of the items.")
     return scores

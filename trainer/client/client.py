@@ -116,26 +116,29 @@ class Client:
         self._loop.call(_download(self._server.api, run_id, Path(folder)))
         return Path(folder)
 
-    def load(self, run_id: str) -> "RemoteModel":
-        """Return a completed run as a model whose methods run on the server; raises RUN_NOT_READY."""
-        manifest = self._loop.call(self._server.completed_manifest(run_id))
-        return RemoteModel(run_id, manifest.effective.objective, self._server, self._loop, self)
+    def load(self, name: str) -> "RemoteModel":
+        """Return a completed run, or a checkpoint as `RUN@1200`, as a model whose methods run on the server.
+
+        Raises RUN_NOT_READY.
+        """
+        effective = self._loop.call(self._server.effective(name))
+        return RemoteModel(name, effective.objective, self._server, self._loop, self)
 
 
 class RemoteModel(NotebookModel):
     """A model on a server."""
 
-    def __init__(
-        self, run_id: str, objective: Objective, server: Server, loop: "BackgroundLoop", client: Client
-    ) -> None:
-        self.run_id = run_id
+    def __init__(self, name: str, objective: Objective, server: Server, loop: "BackgroundLoop", client: Client) -> None:
+        self.run_id, _, checkpoint = name.partition("@")
+        self.checkpoint = int(checkpoint) if checkpoint.isdecimal() else None
+        self._name = name
         self._objective = objective
         self._server = server
         self._loop = loop
         self._client = client  # its connections stay open while the model is used
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
-        return self._loop.call(self._server.inference.ask(self.run_id, request))
+        return self._loop.call(self._server.inference.ask(self._name, request))
 
 
 class BackgroundLoop:

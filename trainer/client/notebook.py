@@ -49,6 +49,8 @@ class NotebookModel(ABC):
     """A trained model. Its numbers are those of `mt` and of the bot."""
 
     run_id: str
+    checkpoint: int | None
+    """The step of the checkpoint; None for the model of the run."""
     _objective: Objective
 
     def surprisal(self, text: str) -> list[Surprisal]:
@@ -93,7 +95,12 @@ class NotebookModel(ABC):
             read_battery(Path(one), chosen) if Path(one).exists() else find_battery(str(one), chosen, settings)
             for one in batteries
         ]
-        return score_batteries(self.ask, BatteryRun(run_id=self.run_id, seed=0), with_distinct_names(found), chosen)
+        return score_batteries(
+            self.ask,
+            BatteryRun(run_id=self.run_id, checkpoint=self.checkpoint, seed=0),
+            with_distinct_names(found),
+            chosen,
+        )
 
     def items(self, frame: FrameT, **options: object) -> FrameT:
         """Score a table of items with the options of ItemOptions: `text_column`, `region_columns`, `per`, …

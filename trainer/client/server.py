@@ -13,13 +13,13 @@ from trainer.artifacts.runs import one_run_id
 from trainer.client.http_api import HttpApi, StreamLost, address, new_key
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
-from trainer.contracts.base import RunState, narrowed
+from trainer.contracts.base import RunState, narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
-from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest, check_completed
+from trainer.contracts.runs import Accepted, EffectiveRequest, RunManifest, RunStatus, TrainRequest, check_completed
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.queue.inference_kinds import kind_of
@@ -157,13 +157,25 @@ class Server:
         check_completed(manifest)
         return manifest
 
+    async def check_model(self, name: str) -> None:
+        """Raise an error if a run has no model; the server looks for a checkpoint when it gets a request for it."""
+        if run_of(name) == name:
+            await self.completed_manifest(name)
+        else:
+            await self.status(run_of(name))
+
+    async def effective(self, name: str) -> EffectiveRequest:
+        """Return the resolved request that a model was trained with; raises RUN_NOT_READY for a run that trains."""
+        await self.check_model(name)
+        return (await self.manifest(run_of(name))).effective
+
     async def experiment_file(self, run_id: str) -> str:
         """Return the request of a run as an experiment file."""
         return await self.api.text(address("runs", run_id, "config.yaml"))
 
-    async def files(self, run_id: str) -> RunFiles:
-        """List the files of a run."""
-        return await self.api.get(RunFiles, address("runs", run_id, "files"))
+    async def files(self, name: str) -> RunFiles:
+        """List the files of a run, or of one of its checkpoints."""
+        return await self.api.get(RunFiles, address("runs", name, "files"))
 
     async def evaluation(self, run_id: str) -> EvalMetrics:
         """Return the latest evaluation of a run."""
@@ -243,7 +255,7 @@ class Server:
         family = None
         if isinstance(parent, str):
             with suppress(AppError):  # the server refuses an unknown run
-                family = (await self.status(parent)).model_family
+                family = (await self.status(run_of(parent))).model_family
         request = draft.with_family(family).request()
         if request.tokenizer is None or draft.requested_paths is None:
             return request
@@ -262,15 +274,15 @@ class RemoteInference:
     def __init__(self, api: HttpApi) -> None:
         self._api = api
 
-    async def ask(self, run_id: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
+    async def ask(self, model: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
         """Send a request and wait for its result; `is_kept=False` deletes the stored result afterwards.
 
         Withdraws the request if the caller is cancelled, and raises the error that it ended with.
         """
         kind = kind_of(request)
         # without a time limit, the id is needed at once, to withdraw the request
-        response = await self._accepted(run_id, kind.name, request, wait=0.0 if kind.is_unbounded else _WAIT_SECONDS)
-        path = address("runs", run_id, kind.name, *response.place)
+        response = await self._accepted(model, kind.name, request, wait=0.0 if kind.is_unbounded else _WAIT_SECONDS)
+        path = address("runs", response.run_id, kind.name, *response.place)
         try:
             while response.status in ("queued", "running"):
                 response = await self._api.get(type(response), path, wait=_WAIT_SECONDS)
@@ -285,17 +297,17 @@ class RemoteInference:
             raise AppError(response.error.code, response.error.message)
         return response
 
-    async def stream(self, run_id: str, request: Asks[ResponseT]) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
+    async def stream(self, model: str, request: Asks[ResponseT]) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
         """Yield the complete outputs of a generation as one chunk each, then the response."""
-        response = await self.ask(run_id, request)
+        response = await self.ask(model, request)
         written = narrowed(GenerateResponse, response)
         for index, (text, reason) in enumerate(zip(written.outputs or (), written.stop_reason or (), strict=True)):
             yield GenerateChunk(request_id=written.request_id, index=index, start=0, text=text, stop_reason=reason)
         yield response
 
-    async def _accepted(self, run_id: str, kind: str, request: Asks[ResponseT], *, wait: float) -> ResponseT:
+    async def _accepted(self, model: str, kind: str, request: Asks[ResponseT], *, wait: float) -> ResponseT:
         """Send a request once; above the limit of requests per minute, wait and send it again."""
-        path, key, deadline = address("runs", run_id, kind), new_key(), monotonic() + _RATE_SECONDS
+        path, key, deadline = address("runs", model, kind), new_key(), monotonic() + _RATE_SECONDS
         while True:
             try:
                 return await self._api.post(request.response_type(), path, request, key=key, wait=wait)

@@ -13,7 +13,7 @@ import shtab
 from pydantic import BaseModel
 
 from trainer.commands.catalogue import COMMANDS, CommandInfo
-from trainer.commands.connection import full_run_id, local_run_id
+from trainer.commands.connection import full_model_name, full_run_id, local_model_name, local_run_id
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.schema import schema_of
 from trainer.config.settings import load_settings
@@ -38,6 +38,7 @@ RUN_IDS: Mapping[str, object] = shtab.cmd(
 )
 """The completion of a run id by the shell."""
 _RUN_HELP = "run id, or a beginning that no other run has"
+MODEL_HELP = "run id, or a beginning of it; RUN@1200, RUN@best, RUN@words:1M or RUN@epoch:2 for a checkpoint"
 
 
 class _Keywords(TypedDict, total=False):
@@ -133,13 +134,25 @@ class RunOptions(Options):
     run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help=_RUN_HELP)
 
 
+class ModelOptions(Options):
+    """Options of a command that needs a model: that of a run, or of one of its checkpoints."""
+
+    run = Argument[str]("RUN", type=full_model_name, completion=RUN_IDS, help=MODEL_HELP)
+
+
+class LocalModelOptions(Options):
+    """Options of a command that needs a model of this machine."""
+
+    run = Argument[str]("RUN", type=local_model_name, completion=RUN_IDS, help=MODEL_HELP)
+
+
 class LocalRunOptions(Options):
     """Options of a command that needs a run of this machine."""
 
     run = Argument[str]("RUN", type=local_run_id, completion=RUN_IDS, help=_RUN_HELP)
 
 
-class SamplingOptions(RunOptions):
+class SamplingOptions(ModelOptions):
     """The fields of contracts.inference.SamplingOptions that both `mt generate` and `mt chat` take."""
 
     max_new_tokens = option("--max-new-tokens N", int, "generate at most N tokens; default: 64")

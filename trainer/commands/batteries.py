@@ -118,18 +118,18 @@ def _read(options: _RunOptions, settings: Settings) -> tuple[BatteryRecord, tupl
 
     chosen = options.options()
     batteries: list[Battery] = []
-    run_ids: list[str] = []
+    models: list[str] = []
     for name in options.names:
         found = _battery(name, chosen, settings)
         if found is not None:
             batteries.append(found)
         else:
-            run_id = _run_id(name, settings)
-            run_ids += [] if run_id in run_ids else [run_id]
-    if not run_ids or not batteries:
-        what = "a RUN" if not run_ids else "a BATTERY: a file, a folder, or a name such as blimp"
+            model = _model(name, settings)
+            models += [] if model in models else [model]
+    if not models or not batteries:
+        what = "a RUN" if not models else "a BATTERY: a file, a folder, or a name such as blimp"
         raise AppError(ErrorCode.INVALID_INPUT, f"Give {what}. See `mt battery run --help`.")
-    return new_job(chosen, run_ids, batteries, RunStore(settings.app.artifacts_root))
+    return new_job(chosen, models, batteries, RunStore(settings.app.artifacts_root))
 
 
 def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery | None:
@@ -142,9 +142,10 @@ def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery 
     return find_battery(name, options, settings) if is_named or ":" in name else None
 
 
-def _run_id(name: str, settings: Settings) -> str:
+def _model(name: str, settings: Settings) -> str:
+    given, at, checkpoint = name.partition("@")
     try:
-        return full_run_id(settings, name)
+        return f"{full_run_id(settings, given)}{at}{checkpoint}"
     except AppError as error:
         if error.code is not ErrorCode.RUN_NOT_FOUND:
             raise
@@ -182,7 +183,7 @@ def _show_summary(summary: BatterySummary, terminal: Terminal) -> None:
     for result in summary.runs:
         if result.effects:
             parts += [
-                Text(f"\n{run_titles(summary)[result.run.run_id]}: regions"),
+                Text(f"\n{run_titles(summary)[result.run.name]}: regions"),
                 columns(effect_rows(summary, result)),
             ]
     if summary.comparisons:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.contracts.base import RunState
     from trainer.contracts.inference import EvalMetrics, GenerateChunk
     from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
-    from trainer.contracts.runs import RunManifest, RunStatus
+    from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
     from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
     from trainer.queue.queue import JobQueue
     from trainer.services.embedded import Services
@@ -56,11 +56,17 @@ class Installation(Protocol):
     async def completed_manifest(self, run_id: str) -> RunManifest:
         """Return the manifest of a completed run; raises RUN_NOT_READY."""
 
+    async def check_model(self, name: str) -> None:
+        """Raise an error if a run has no model of this name: that of its end, or of a checkpoint."""
+
+    async def effective(self, name: str) -> EffectiveRequest:
+        """Return the resolved request that a model was trained with; raises as `check_model` does."""
+
     async def experiment_file(self, run_id: str) -> str:
         """Return the request of a run as an experiment file."""
 
-    async def files(self, run_id: str) -> RunFiles:
-        """List the files of a run."""
+    async def files(self, name: str) -> RunFiles:
+        """List the files of a run, or of one of its checkpoints."""
 
     async def evaluation(self, run_id: str) -> EvalMetrics:
         """Return the latest evaluation of a run; raises EVAL_NOT_FOUND."""
@@ -82,12 +88,12 @@ class Installation(Protocol):
 
 
 class Inference(Protocol):
-    """Inference on finished runs, which needs a worker."""
+    """Inference on models by their names, which needs a worker."""
 
-    async def ask(self, run_id: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
+    async def ask(self, model: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
         """Submit a request and wait for its result; `is_kept=False` deletes the stored result afterwards."""
 
-    def stream(self, run_id: str, request: AsksForStream[ResponseT]) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
+    def stream(self, model: str, request: AsksForStream[ResponseT]) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
         """Yield chunks of the continuations, then the complete response."""
 
 
@@ -126,6 +132,18 @@ def full_run_id(given: str) -> str:
     if settings.client.url is not None:
         return with_server(settings, lambda server: server.full_run_id(given))
     return local_run_id(given)
+
+
+def full_model_name(given: str) -> str:
+    """Return the name of a model, as `RUN@1200`, with the complete id of its run, as `full_run_id` does."""
+    run_id, at, checkpoint = given.partition("@")
+    return f"{full_run_id(run_id)}{at}{checkpoint}"
+
+
+def local_model_name(given: str) -> str:
+    """Return the name of a model of this machine, as `full_model_name` does."""
+    run_id, at, checkpoint = given.partition("@")
+    return f"{local_run_id(run_id)}{at}{checkpoint}"
 
 
 def local_run_id(given: str) -> str:
@@ -205,10 +223,10 @@ def with_inference(settings: Settings, terminal: Terminal, command: Callable[[In
 
 
 def with_model(
-    run_id: str, settings: Settings, terminal: Terminal, command: Callable[[Inference], Awaitable[int]]
+    name: str, settings: Settings, terminal: Terminal, command: Callable[[Inference], Awaitable[int]]
 ) -> int:
-    """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
-    with_installation(settings, lambda installation: installation.completed_manifest(run_id))
+    """Run a command that uses a model; raises AppError, having started nothing, where a run has no such model."""
+    with_installation(settings, lambda installation: installation.check_model(name))
     return with_inference(settings, terminal, command)
 
 

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 from rich.text import Text
 
+from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.replication import complete_run
-from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
+from trainer.commands.arguments import Argument, Commands, LocalModelOptions, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
@@ -18,10 +19,12 @@ from trainer.system.files import is_about
 
 Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
 _FORMATS: tuple[str, ...] = get_args(Format)
+_OF_RUN: tuple[Format, ...] = ("archive", "ro-crate")
+"""Formats that hold all of a run, with its checkpoints."""
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
-class _ExportOptions(LocalRunOptions):
+class _ExportOptions(LocalModelOptions):
     format = Argument[Format](
         "--format",
         choices=_FORMATS,
@@ -46,7 +49,12 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
     if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
     terminal.options = {"format": "--format"}
-    run = complete_run(settings_for(), options.run)
+    run_id, at, checkpoint = options.run.partition("@")
+    run = complete_run(settings_for(), run_id)
+    named = model_of(run, checkpoint if at else None)
+    if named.step is not None and options.format in _OF_RUN:
+        message = f"`--format {options.format}` has the whole run: name the run itself, `{run.run_id}`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     with _path_errors(options.out):
         if options.format == "archive":
             from trainer.export.archive import export_archive  # torch
@@ -55,11 +63,12 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
         else:
             from trainer.export.folders import export_folder
 
-            export_folder(run, options.format, options.out, options.license, force=options.force)
+            export_folder(run, options.format, options.out, options.license, force=options.force, step=named.step)
     sizes = [path.stat().st_size for path in (options.out, *options.out.rglob("*")) if path.is_file()]
     count, size = len(sizes), sum(sizes)
     answer: dict[str, object] = {"run_id": run.run_id, "format": options.format, "path": str(options.out)}
-    result = Text(f"{run.run_id} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
+    answer |= {} if named.step is None else {"checkpoint": named.step}
+    result = Text(f"{named.name} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
     legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]
     terminal.show(
         answer | {"files": count, "bytes": size}, result, *(legacy if options.format == "torchscript" else [])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from trainer.commands.arguments import Argument, Commands, RunOptions, SamplingOptions, flag, option, repeatable
+from trainer.commands.arguments import Argument, Commands, ModelOptions, SamplingOptions, flag, option, repeatable
 from trainer.commands.connection import Inference, settings_for_any, with_installation, with_model
 from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
+from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRequest,
@@ -51,7 +52,7 @@ class _GenerateOptions(SamplingOptions):
     stream = flag("--stream", "show the text while it is generated")
 
 
-class _PredictOptions(RunOptions):
+class _PredictOptions(ModelOptions):
     text = Argument[str]("--text TEXT", required=True, help="text to continue")
     k = option("--k K", int, "number of tokens; default: 5")
 
@@ -60,7 +61,7 @@ class _ChatOptions(SamplingOptions):
     session_id = option("--session ID", str, "continue a chat of the last hour")
 
 
-class _EvalOptions(RunOptions):
+class _EvalOptions(ModelOptions):
     split = option("--split validation|test", str, "split of the run; default: validation")
     path = option("--path F", Path, "measure on a corpus, or on a text file")
     latest = flag("--latest", "show the latest evaluation without a new one")
@@ -112,10 +113,10 @@ def _generate_request(options: _GenerateOptions, settings: Settings) -> Generate
     return parse(GenerateRequest, fields)
 
 
-async def _stream(inference: Inference, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
+async def _stream(inference: Inference, model: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
     """Show a text while it is generated; of several, each piece on its own line after the number of its text."""
-    response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
-    async with contextlib.aclosing(inference.stream(run_id, request)) as pieces:
+    response = GenerateResponse(request_id="none", run_id=run_of(model), status="queued")
+    async with contextlib.aclosing(inference.stream(model, request)) as pieces:
         async for piece in pieces:
             if isinstance(piece, GenerateResponse):
                 response = piece
@@ -192,8 +193,10 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
     if (options.split is not None) + (options.path is not None) + options.latest > 1:
         raise AppError(ErrorCode.INVALID_INPUT, "Give only one of `--split`, `--path` and `--latest`.")
     if options.latest:
+        if run_of(options.run) != options.run:
+            raise AppError(ErrorCode.INVALID_INPUT, "Evaluations of checkpoints are not stored: leave out `--latest`.")
         metrics = with_installation(settings, lambda installation: installation.evaluation(options.run))
-        terminal.show(metrics, _metrics_table(metrics, metrics.dataset))
+        terminal.show(metrics, _metrics_table(metrics, metrics.dataset, options.run))
         return 0
     corpus = None if options.path is None else CorpusToMeasure(options.path, settings)
     fields: dict[str, object] = {"split": options.split or "validation"}
@@ -202,13 +205,13 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
     async def evaluate(inference: Inference) -> int:
         async with contextlib.nullcontext() if corpus is None else corpus.available():
             metrics = (await inference.ask(options.run, request)).measured()
-        terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split)))
+        terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split), options.run))
         return 0
 
     return with_model(options.run, settings, terminal, evaluate)
 
 
-def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
+def _metrics_table(metrics: EvalMetrics, measured: str, model: str) -> Table:
     unknown = "" if metrics.unknown_share is None else f", {metrics.unknown_share:.2%} of the text's unknown"
     lengths = metrics.seq_len
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
@@ -222,4 +225,4 @@ def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
         "tokens per character, word": f"{metrics.tokens_per_char:.3f}, {metrics.tokens_per_word:.2f}",
         "samples: distinct-1, distinct-2; repetition": repeated if metrics.objective == "causal_lm" else None,
     }
-    return summary(f"{metrics.run_id}: {measured}", rows)
+    return summary(f"{model}: {measured}", rows)

@@ -8,7 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.artifacts.replication import complete_run
-from trainer.commands.arguments import RUN_IDS, Argument, Commands, LocalRunOptions, Options, RunOptions, flag, option
+from trainer.commands.arguments import (
+    RUN_IDS,
+    Argument,
+    Commands,
+    LocalRunOptions,
+    ModelOptions,
+    Options,
+    RunOptions,
+    flag,
+    option,
+)
 from trainer.commands.connection import (
     Installation,
     full_run_id,
@@ -62,7 +72,7 @@ def add_to(commands: Commands) -> None:
     commands.add("delete", _DeleteOptions, _delete)
     commands.add("resume", _ResumeOptions, _resume)
     commands.add("config", RunOptions, _config)
-    commands.add("files", RunOptions, _files)
+    commands.add("files", ModelOptions, _files)
     commands.add("verify", LocalRunOptions, _verify)
 
 
@@ -205,7 +215,7 @@ def _config(options: RunOptions, terminal: Terminal) -> int:
     return 0
 
 
-def _files(options: RunOptions, terminal: Terminal) -> int:
+def _files(options: ModelOptions, terminal: Terminal) -> int:
     found = with_installation(settings_for_any(), lambda installation: installation.files(options.run))
     rows = [
         (file.path, f"{file.bytes:,}", "" if file.step is None else str(file.step), file.sha256 or "")

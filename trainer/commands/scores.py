@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from pydantic_core import to_json
 from rich.table import Table
 
-from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
+from trainer.commands.arguments import Argument, Commands, ModelOptions, flag, option
 from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation, with_model
 from trainer.commands.score_output import Write, check_output, in_order, output_to, write_errors
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, loss_figures, summary
@@ -56,7 +56,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-class _ScoreOptions(RunOptions):
+class _ScoreOptions(ModelOptions):
     text = Argument[str | None]("TEXT", nargs="?", help="text to score")
     path = option("--path F", Path, "score a corpus, or a file of any size")
     detail_level = Argument[DetailLevel](
@@ -189,8 +189,8 @@ def _item_rows(options: _ScoreOptions, table: Columns, *, is_first: bool) -> str
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal, folder: Path) -> int:
     """Score a text; a table is read as a text file in `folder`."""
     options.request("summary", "x")  # refuses wrong options, before the run is read
-    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
-    portions = _read_portions(options, settings, manifest.effective.documents, folder)
+    effective = with_installation(settings, lambda installation: installation.effective(options.run))
+    portions = _read_portions(options, settings, effective.documents, folder)
     head = list(islice(portions, 2))
     if not head:
         raise AppError(ErrorCode.INVALID_INPUT, "The file has nothing to score: it is empty.")
@@ -199,8 +199,8 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
         raise head[0].error
     level = _requested_level(options, head)
     request = options.request(level, head[0].text if isinstance(head[0], Portion) else "x")
-    check_scores(request, manifest.effective.objective)
-    normalization = manifest.effective.tokenizer.normalization
+    check_scores(request, effective.objective)
+    normalization = effective.tokenizer.normalization
     parts: Iterator[tuple[Portion, ScoreRequest | AppError]] = (
         (part, options.request(level, part.text))
         if isinstance(part, Portion)
@@ -231,13 +231,13 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
 
 
 async def _response_to(
-    inference: Inference, run_id: str, part: Portion, request: ScoreRequest | AppError, *, is_kept: bool
+    inference: Inference, model: str, part: Portion, request: ScoreRequest | AppError, *, is_kept: bool
 ) -> tuple[Portion, ScoreResponse | AppError]:
     """Return a portion with its scores, or with the error of a text that cannot be scored; raises other errors."""
     if isinstance(request, AppError):
         return part, request
     try:
-        return part, await inference.ask(run_id, request, is_kept=is_kept)
+        return part, await inference.ask(model, request, is_kept=is_kept)
     except AppError as error:
         if error.code != ErrorCode.INVALID_INPUT:
             raise

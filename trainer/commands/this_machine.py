@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.experiments import ExperimentStore, delete_run
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
@@ -18,10 +19,10 @@ from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import RunState, changed
+from trainer.contracts.base import RunState, changed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import RunManifest, RunStatus
+from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.files import is_full
@@ -139,13 +140,21 @@ class ThisMachine:
     async def completed_manifest(self, run_id: str) -> RunManifest:
         return (await self._folder(RUNS, run_id)).completed_manifest()
 
+    async def check_model(self, name: str) -> None:
+        await self.effective(name)
+
+    async def effective(self, name: str) -> EffectiveRequest:
+        await self._folder(RUNS, run_of(name))
+        return named_model(self._runs, name).effective
+
     async def experiment_file(self, run_id: str) -> str:
         from trainer.config.experiment_file import experiment_yaml  # loads the YAML parser
 
         return experiment_yaml((await self._folder(RUNS, run_id)).record())
 
-    async def files(self, run_id: str) -> RunFiles:
-        return run_files(await self._folder(RUNS, run_id))
+    async def files(self, name: str) -> RunFiles:
+        run = await self._folder(RUNS, run_of(name))
+        return run_files(run, None if name == run.run_id else named_model(self._runs, name).step)
 
     async def evaluation(self, run_id: str) -> EvalMetrics:
         return (await self._folder(RUNS, run_id)).evaluation()

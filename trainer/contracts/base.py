@@ -13,6 +13,8 @@ from pydantic_core import PydanticCustomError
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(@[A-Za-z0-9.:]{1,32})?$")]
+"""A run, which stands for its model, or one of its checkpoints: `RUN@1200`, `RUN@best`, `RUN@words:1M`."""
 
 Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 """A number of steps, tokens or texts in a request: at most a billion, so that sums cannot overflow."""
@@ -100,6 +102,16 @@ class FileRecord(Frozen):
     path: str
     bytes: int
     sha256: Sha256
+
+
+def run_of(name: str) -> str:
+    """Return the id of the run in the name of a model."""
+    return name.partition("@")[0]
+
+
+def model_name(run_id: str, step: int | None) -> str:
+    """Return the name of a run's model, or of its checkpoint of a step."""
+    return run_id if step is None else f"{run_id}@{step}"
 
 
 T = TypeVar("T")

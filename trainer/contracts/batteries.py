@@ -5,7 +5,18 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from trainer.contracts.base import FileRecord, Frozen, Identifier, JobRecord, RunState, Sha256, Timestamp, requires
+from trainer.contracts.base import (
+    FileRecord,
+    Frozen,
+    Identifier,
+    JobRecord,
+    ModelName,
+    RunState,
+    Sha256,
+    Timestamp,
+    model_name,
+    requires,
+)
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import FINAL_STATES, HttpOrigin, run_owner
 from trainer.contracts.sequences import SequenceParts, SequenceScore
@@ -95,7 +106,7 @@ class BatteryRequest(BatteryOptions):
     """A request to score batteries by runs."""
 
     runs: Annotated[
-        tuple[Identifier, ...],
+        tuple[ModelName, ...],
         Field(min_length=1, max_length=MAX_RUNS),
         requires(lambda runs: len(set(runs)) == len(runs), "different from each other", "Runs must be"),
     ]
@@ -112,14 +123,21 @@ class BatteryRequest(BatteryOptions):
 
 
 class BatteryRun(Frozen):
-    """A run that scores batteries."""
+    """A model that scores batteries: that of a run, or of one of its checkpoints."""
 
     run_id: Identifier
+    checkpoint: int | None = None
+    """The step of the checkpoint; None for the model of the run."""
     label: str | None = None
     seed: int
     series: Sha256 | None = None
-    """Equal for runs that differ in their seeds only; None, as the hash of the weights, for a model in a notebook."""
+    """Equal for models that differ in their seeds only; None, as the hash of the weights, for a model in a notebook."""
     weights_sha256: Sha256 | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the model: `RUN`, or `RUN@1200`."""
+        return model_name(self.run_id, self.checkpoint)
 
 
 class BatteryRecord(JobRecord):
@@ -268,8 +286,8 @@ class Comparison(Frozen):
     battery: str
     level: Level
     name: str
-    first_run_id: Identifier
-    second_run_id: Identifier
+    first_run_id: ModelName
+    second_run_id: ModelName
     n_items: int
     n_first_only: int
     """Items that only the first run gets right."""
@@ -291,7 +309,7 @@ class SeedBand(Frozen):
     battery: str
     level: Level
     name: str
-    run_ids: tuple[Identifier, ...]
+    run_ids: tuple[ModelName, ...]
     mean: float
     deviation: float
     """The standard deviation of the seeds' accuracies."""
@@ -360,7 +378,7 @@ class BatteryStatus(Frozen):
     battery_id: Identifier
     status: RunState
     message: str
-    runs: tuple[Identifier, ...]
+    runs: tuple[ModelName, ...]
     batteries: tuple[str, ...]
     done: int
     total: int

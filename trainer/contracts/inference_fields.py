@@ -4,9 +4,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt
 
-from trainer.contracts.base import Frozen, Identifier, JobState, describe_fields
+from trainer.contracts.base import Frozen, Identifier, JobState, describe_fields, model_name
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
@@ -37,8 +37,15 @@ class Response(Frozen, json_schema_extra=describe_fields):
 
     request_id: Identifier
     run_id: Identifier
+    checkpoint: NonNegativeInt | None = None
+    """The step of the checkpoint that answers; None for the model of the run."""
     status: JobState
     error: RunError | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of the model that answers: `RUN`, or `RUN@1200`."""
+        return model_name(self.run_id, self.checkpoint)
 
     @property
     def place(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
 from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
@@ -23,6 +23,8 @@ class ExportRecord(Frozen):
     schema_version: Literal[1] = 1
     format: FolderFormat
     run_id: Identifier
+    checkpoint: int | None = None
+    """The step of the exported checkpoint; None for the model of the run."""
     model: ModelFile
     files: tuple[FileRecord, ...]
 
@@ -72,15 +74,17 @@ model = trainer.load("FOLDER")
 
 
 def passport(
-    manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None
+    manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None, step: int | None = None
 ) -> dict[str, bytes]:
     """Return the files that go with a model everywhere, by name: its card and its citation."""
-    texts = (model_card(manifest, tokenizer, to, licence), citation_file(manifest, licence))
+    texts = (model_card(manifest, tokenizer, to, licence, step), citation_file(manifest, licence))
     return {name: text.encode() for name, text in zip(PASSPORT_FILES, texts, strict=True)}
 
 
-def model_card(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None) -> str:
-    """Return the card as Markdown, with the metadata that model hubs read."""
+def model_card(
+    manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None, step: int | None = None
+) -> str:
+    """Return the card of a run's model, or of a checkpoint, as Markdown with the metadata that model hubs read."""
     effective = manifest.effective
     is_causal = effective.objective == "causal_lm"
     libraries = {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx"}
@@ -91,10 +95,12 @@ def model_card(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardForm
     }
     parts = [
         "\n".join(["---", *(f"{name}: {value}" for name, value in metadata.items()), "---"]),
-        f"# {manifest.run_id}",
+        f"# {model_name(manifest.run_id, step)}",
         _description(manifest, tokenizer),
         "## Numbers",
-        "\n".join(["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in _numbers(manifest))]),
+        "\n".join(
+            ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in _numbers(manifest, step))]
+        ),
         "## Loading",
         *_loading(manifest, to),
         "## Limits",
@@ -116,14 +122,15 @@ def _description(manifest: RunManifest, tokenizer: TokenizerManifest) -> str:
     )
 
 
-def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
+def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str]]:
+    """Yield the facts of a training; the losses at its end are not those of a checkpoint."""
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
     margin = "" if metrics.best_margin is None else f" ± {metrics.best_margin:.4f} (95 %)"
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
-    rows: tuple[tuple[str, float | str | None, str], ...] = (
+    measured: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
         ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
         ("validation loss", metrics.best, f"{{:.4f}}{margin} nats per {per}"),
@@ -131,6 +138,9 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
         ("test loss", metrics.test, f"{{:.4f}} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
+    )
+    rows: tuple[tuple[str, float | str | None, str], ...] = (
+        *(measured if step is None else [("checkpoint", f"after step {step:,}", "{}")]),
         ("unknown", describe_unknown(manifest.unknown_char_share), "{}"),
         *((f"{split} split in the training split", leak.shares(), "{}") for split, leak in leaks.items()),
         ("parameters", None if manifest.model is None else manifest.model.params, "{:,}"),

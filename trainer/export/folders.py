@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export import crate, graphs, library_folder
 from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, passport
-from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
+from trainer.inference.model_files import TOKENIZER_FOLDER, load_named, model_file
 from trainer.models.base import LanguageModel
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record, storage_errors
 from trainer.tokenizers import load_tokenizer
@@ -17,18 +18,26 @@ from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 
 def export_folder(
-    run: RunDirectory, to: FolderFormat, folder: Path, licence: str | None = None, *, force: bool = False
+    run: RunDirectory,
+    to: FolderFormat,
+    folder: Path,
+    licence: str | None = None,
+    *,
+    force: bool = False,
+    step: int | None = None,
 ) -> ExportRecord:
-    """Write a run's model to a new folder, atomically; with `force` it replaces an earlier export.
+    """Write the model of a run, or of its checkpoint of a step, to a new folder, atomically.
 
-    Raises CONFLICT if the folder exists, UNSUPPORTED_BACKEND if the format needs a package that is not installed, and
-    the errors of `load_run`.
+    With `force` it replaces an earlier export.
+
+    Raises CONFLICT if the folder exists, UNSUPPORTED_BACKEND if the format needs a package that is not installed,
+    RUN_NOT_READY for a run that has not completed, and the errors of `load_named`.
     """
     if to == "onnx":
         graphs.check_onnx_installed()
-    manifest = run.completed_manifest()
-    model, tokenizer = load_run(run)
-    file = read_record(run.path / CONFIG_FILE, ModelFile)
+    manifest, named = run.completed_manifest(), model_of(run, None if step is None else str(step))
+    model, tokenizer = load_named(named)
+    file = model_file(named, tokenizer)
     check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
     with appearing_at(folder) as temporary:
         DISK.make_folder(temporary)
@@ -43,10 +52,11 @@ def export_folder(
         elif to == "onnx":
             graphs.write_onnx(temporary, model)
         written = (path for path in temporary.rglob("*") if path.is_file())
-        record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
+        files = file_records(temporary, written)
+        record = ExportRecord(format=to, run_id=run.run_id, checkpoint=step, model=file, files=files)
         if to == "ro-crate":
             crate.write_metadata(temporary, manifest, record.files, licence)
-        for name, content in passport(manifest, tokenizer.manifest, to, licence).items():
+        for name, content in passport(manifest, tokenizer.manifest, to, licence, step).items():
             DISK.write(temporary / name, content)  # not in the record: people add their names and words
         DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
         for path in (*temporary.rglob("*"), temporary):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import ApiKey, Settings
+from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
@@ -113,20 +114,23 @@ class Api:
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
         self._streams: dict[str | None, int] = {}
 
-    async def run(self, client: ApiClient, run_id: str, command: str = "status") -> RunDirectory:
-        """Return a run; raises RUN_NOT_FOUND, or FORBIDDEN if the client may not run the bot's command on it."""
-        run = self.queue.runs.get(run_id)
+    async def run(self, client: ApiClient, name: str, command: str = "status") -> RunDirectory:
+        """Return a run, also by the name of a model of it.
+
+        Raises RUN_NOT_FOUND, or FORBIDDEN if the client may not run the bot's command on it.
+        """
+        run = self.queue.runs.get(run_of(name))
         if not client.is_admin:
             record = await asyncio.to_thread(run.record)
             if not self.permissions.can_run(command, client.caller, record):
                 raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
         return run
 
-    async def check_surprisals(self, client: ApiClient, run_id: str) -> None:
-        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run."""
+    async def check_surprisals(self, client: ApiClient, name: str) -> None:
+        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run or its model."""
         if self.settings.security.surprisals == "all":
             return
-        record = await asyncio.to_thread(self.queue.runs.get(run_id).record)
+        record = await asyncio.to_thread(self.queue.runs.get(run_of(name)).record)
         if not self.permissions.can_run("resume", client.caller, record):
             message = "Only the owner of this run and admins get surprisals of single words and tokens here."
             raise AppError(ErrorCode.FORBIDDEN, message)

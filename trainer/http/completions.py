@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import AfterValidator, Field, JsonValue
 
 from trainer.config.validation import parse
-from trainer.contracts.base import Frozen, Identifier, changed
+from trainer.contracts.base import Frozen, Identifier, ModelName, changed
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, completion_end
@@ -62,8 +62,8 @@ class StreamOptions(Frozen):
 class CompletionBody(Frozen):
     """A request for completions, as OpenAI's clients send it; a null stands for the default."""
 
-    model: Identifier
-    """The id of a run."""
+    model: ModelName
+    """The id of a run, or a checkpoint of it: RUN@1200."""
     prompt: Annotated[_Prompt, AfterValidator(_check_batch)]
     """A text or token ids, or a batch of either; the start token is read before both, unless ids begin with it."""
     max_tokens: Annotated[int, Field(ge=0, le=512)] | None = None
@@ -136,7 +136,7 @@ class Completion(Frozen):
     object: Literal["text_completion"] = "text_completion"
     created: int
     """Seconds since 1970."""
-    model: Identifier
+    model: ModelName
     choices: tuple[Choice, ...]
     usage: Usage | None = None
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from trainer.contracts.base import Identifier
+from trainer.contracts.base import Identifier, ModelName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatHistory,
@@ -22,6 +22,7 @@ from trainer.http.operations import (
     ApiRequest,
     BodyT,
     Link,
+    ModelPath,
     NoBody,
     NoQuery,
     Operation,
@@ -62,23 +63,23 @@ class PredictQuery(WaitQuery):
 
 
 class AnyRunQuery(PredictQuery):
-    run_id: Identifier | None = None
-    """The run; default: the newest completed run that predicts the next token."""
+    run_id: ModelName | None = None
+    """The run, or a checkpoint of it; default: the newest completed run that predicts the next token."""
 
 
 async def predict_with_newest(call: ApiRequest[NoQuery, AnyRunQuery, PredictRequest]) -> web.StreamResponse:
     """Predict the next token of a text with the newest completed run, or with a given one."""
-    run_id = call.query.run_id
-    if run_id is None:
+    model = call.query.run_id
+    if model is None:
         await call.api.index.refresh()
-        run_id = next((run.run_id for run in visible_models(call) if run.objective == "causal_lm"), None)
-        if run_id is None:
+        model = next((run.run_id for run in visible_models(call) if run.objective == "causal_lm"), None)
+        if model is None:
             raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no completed run that predicts the next token.")
     if call.idempotency is not None:  # by now, another run may be the newest
-        run_id = await call.api.queue.first_value(call.idempotency, run_id)
-        if call.query.run_id not in (None, run_id):
+        model = await call.api.queue.first_value(call.idempotency, model)
+        if call.query.run_id not in (None, model):
             raise AppError(ErrorCode.CONFLICT, SAME_KEY)
-    return await _submit(call, run_id)
+    return await _submit(call, model)
 
 
 async def get_chat_answer(call: ApiRequest[ChatTurnPath, WaitQuery, NoBody]) -> web.StreamResponse:
@@ -123,7 +124,7 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     name = noun.replace(" ", "_")
     answers, links = kind.request.response_type(), _LINKS.get(kind.name, (_result_link(f"get_{name}"),))
 
-    async def submit(call: ApiRequest[RunPath, WaitQuery, InferenceRequest]) -> web.StreamResponse:
+    async def submit(call: ApiRequest[ModelPath, WaitQuery, InferenceRequest]) -> web.StreamResponse:
         return await _submit(call, call.path.run_id)
 
     async def read(call: ApiRequest[RequestPath, WaitQuery, NoBody]) -> web.StreamResponse:
@@ -142,7 +143,7 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
         f"POST {address}",
         submit,
         _answers(answers, *links),
-        inputs=(RunPath, PredictQuery if route.waits else WaitQuery, kind.request),
+        inputs=(ModelPath, PredictQuery if route.waits else WaitQuery, kind.request),
         tag="inference",
         name=kind.name,
         summary=route.summary,
@@ -168,15 +169,15 @@ def _operations(kind: InferenceKind, route: HttpRoute) -> Iterator[Operation]:
     )
 
 
-async def _submit(call: ApiRequest[PathT, WaitT, RequestT], run_id: str) -> web.StreamResponse:
-    """Submit a request, if the client may run the bot's command on the run."""
+async def _submit(call: ApiRequest[PathT, WaitT, RequestT], model: str) -> web.StreamResponse:
+    """Submit a request to a model, if the client may run the bot's command on its run."""
     route = kind_of(call.body).route
-    await call.api.run(call.client, run_id, route.command if route else "status")
+    await call.api.run(call.client, model, route.command if route else "status")
     if call.body.has_surprisals:
-        await call.api.check_surprisals(call.client, run_id)
+        await call.api.check_surprisals(call.client, model)
     client, user_id = call.api.queue.inference, call.client.user_id
     with call.api.limits.request(call.client.caller):
-        return await _answer(call, await client.submit(run_id, call.body, user_id=user_id, request_id=call.request_id))
+        return await _answer(call, await client.submit(model, call.body, user_id=user_id, request_id=call.request_id))
 
 
 async def _answer(call: ApiRequest[PathT, WaitT, BodyT], response: ResponseT) -> web.StreamResponse:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from trainer.config.validation import parse, safe_name
-from trainer.contracts.base import Frozen, Identifier, describe_fields
+from trainer.contracts.base import Frozen, Identifier, ModelName, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import HttpOrigin
 from trainer.http.api import ApiClient
@@ -72,6 +72,10 @@ class NoBody(Frozen):
 
 class RunPath(Query):
     run_id: Identifier
+
+
+class ModelPath(Query):
+    run_id: ModelName
 
 
 MAX_WAIT_SECONDS = 60

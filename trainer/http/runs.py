@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
+from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.outcome import shown_line, without_paths
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
@@ -31,6 +32,7 @@ from trainer.http.operations import (
     ApiRequest,
     BodyT,
     Link,
+    ModelPath,
     NoBody,
     NoQuery,
     Operation,
@@ -182,10 +184,15 @@ async def get_manifest(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.Stream
     return reply(changed(manifest, last_lines=lines))
 
 
-async def get_files(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
-    """List all files of a run with its checkpoints, also before its end."""
-    run = await call.api.run(call.client, call.path.run_id)
-    return reply(await asyncio.to_thread(run_files, run))
+async def get_files(call: ApiRequest[ModelPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """List all files of a run with its checkpoints, also before its end; or those of one checkpoint, as RUN@1200."""
+    run, name = await call.api.run(call.client, call.path.run_id), call.path.run_id
+
+    def files() -> RunFiles:
+        return run_files(run, None if name == run.run_id else named_model(call.api.queue.runs, name).step)
+
+    found: RunFiles = await asyncio.to_thread(files)
+    return reply(found)
 
 
 async def get_logs(call: ApiRequest[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:

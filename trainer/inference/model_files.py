@@ -1,6 +1,6 @@
 """The files of a trained model: `model.safetensors` and `config.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -9,11 +9,13 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from trainer.artifacts.checkpoints import NamedModel, check_checkpoint, checkpoint_folder
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig, Objective
+from trainer.contracts.runs import RunManifest
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.models.weights import UnfitWeights, read_weights
@@ -71,9 +73,15 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
     Reads no weights file that is larger than the config allows. Raises MODEL_LOAD_FAILED for a file that is damaged or
     does not match the config, MODEL_INCOMPATIBLE for another tokenizer.
     """
+    return _load(run_folder, lambda _: read_record(run_folder / CONFIG_FILE, ModelFile), run_folder / WEIGHTS_FILE)
+
+
+def _load(
+    run_folder: Path, describe: Callable[[Tokenizer], ModelFile], weights_file: Path
+) -> tuple[LanguageModel, Tokenizer]:
     tokenizer = load_tokenizer(run_folder / TOKENIZER_FOLDER)
     try:
-        description = read_record(run_folder / CONFIG_FILE, ModelFile)
+        description = describe(tokenizer)
         if tokenizer.vocab_size != description.vocab_size:
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,
@@ -82,7 +90,7 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
         with torch.device("meta"), _NoRandomWeights():
             model = build(description.model, vocabulary_of(tokenizer), description.objective)
         expected: dict[str, Tensor] = model.state_dict()
-        weights = read_weights(run_folder / WEIGHTS_FILE, expected)
+        weights = read_weights(weights_file, expected)
     except UnfitWeights:
         raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The shapes of the weights do not match the config.") from None
     except (OSError, ValueError):
@@ -97,14 +105,44 @@ def load_run(run: RunDirectory) -> tuple[LanguageModel, Tokenizer]:
     A flipped bit in a weight would load without an error. Raises RUN_NOT_READY and MODEL_LOAD_FAILED.
     """
     manifest = run.completed_manifest()
-    tokenizer_names = (tokenizer_file(manifest.effective.tokenizer.method), MANIFEST_FILE)
-    names = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in tokenizer_names)}
-    needed = [record for record in manifest.files if record.path in names]
     with run.in_use():
-        changed = changed_files(run.path, needed) + sorted(names - {record.path for record in needed})
-        if changed:
-            raise AppError(
-                ErrorCode.MODEL_LOAD_FAILED,
-                f"Files of the run '{run.run_id}' were changed or deleted after its training: {', '.join(changed)}.",
-            )
+        _check_files(run, manifest, WEIGHTS_FILE, CONFIG_FILE)
         return load_model(run.path)
+
+
+def load_named(named: NamedModel) -> tuple[LanguageModel, Tokenizer]:
+    """Read the model of a run's end with `load_run`, or that of a checkpoint, also of a run that has not ended.
+
+    The hashes of all files that have one are checked. Raises CHECKPOINT_CORRUPT too.
+    """
+    if named.step is None:
+        return load_run(named.run)
+    run, folder = named.run, checkpoint_folder(named.run, named.step)
+    manifest = run.manifest()
+    with run.in_use():
+        if manifest is not None and manifest.status == "completed":
+            _check_files(run, manifest, CONFIG_FILE)
+        check_checkpoint(folder)
+        return _load(run.path, lambda tokenizer: model_file(named, tokenizer), folder / WEIGHTS_FILE)
+
+
+def model_file(named: NamedModel, tokenizer: Tokenizer) -> ModelFile:
+    """Return the architecture and sizes of a model, which a completed run has in a file."""
+    stored = named.run.path / CONFIG_FILE
+    if stored.exists():
+        return read_record(stored, ModelFile)
+    effective = named.effective
+    return ModelFile(model=effective.model, vocab_size=tokenizer.vocab_size, objective=effective.objective)
+
+
+def _check_files(run: RunDirectory, manifest: RunManifest, *names: str) -> None:
+    """Raise MODEL_LOAD_FAILED if files of a completed run or of its tokenizer are not those of its manifest."""
+    tokenizer_names = (tokenizer_file(manifest.effective.tokenizer.method), MANIFEST_FILE)
+    wanted = {*names, *(f"{TOKENIZER_FOLDER}/{name}" for name in tokenizer_names)}
+    needed = [record for record in manifest.files if record.path in wanted]
+    changed = changed_files(run.path, needed) + sorted(wanted - {record.path for record in needed})
+    if changed:
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED,
+            f"Files of the run '{run.run_id}' were changed or deleted after its training: {', '.join(changed)}.",
+        )

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
+from trainer.artifacts.checkpoint_files import WEIGHTS
+from trainer.artifacts.checkpoints import checkpoint_folder, named_model, sealed_checkpoint
 from trainer.artifacts.kinds import BATTERY_QUEUE
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
@@ -29,7 +31,6 @@ from trainer.queue.inference_kinds import kind_of
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 
-_WEIGHTS = "model.safetensors"
 _SLUG_CHARACTERS = 40
 
 Items = tuple[BatteryItem, ...]
@@ -112,19 +113,19 @@ def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
 
 
 def new_job(
-    options: BatteryOptions, run_ids: Sequence[str], batteries: Sequence[Battery], runs: RunStore
+    options: BatteryOptions, models: Sequence[str], batteries: Sequence[Battery], runs: RunStore
 ) -> tuple[BatteryRecord, Items]:
-    """Return the record of a job with its items.
+    """Return the record of a job with its items; a model is a run or a checkpoint.
 
-    Raises RUN_NOT_FOUND, RUN_NOT_READY, and MODEL_INCOMPATIBLE for options that a model does not support.
+    Raises the errors of `named_model`, and MODEL_INCOMPATIBLE for options that a model does not support.
     """
     named = with_distinct_names(batteries)
     items = tuple(item for battery in named for item in battery.items)
-    scoring = tuple(_run(run_id, options, runs) for run_id in run_ids)
+    scoring = tuple(_run(name, options, runs) for name in models)
     items_sha256 = sha256(items_content(items)).hexdigest()
     infos = tuple(battery.info for battery in named)
     identity = [options.model_dump_json(), *(info.model_dump_json() for info in infos), items_sha256]
-    identity += [f"{run.run_id} {run.weights_sha256}" for run in scoring]
+    identity += [f"{run.name} {run.weights_sha256}" for run in scoring]
     content_hash = sha256("\n".join(identity).encode()).hexdigest()
     slug = "".join(c if c in _SLUG else "-" for c in infos[0].name.lower())[:_SLUG_CHARACTERS].strip("-_")
     record = BatteryRecord(
@@ -142,16 +143,19 @@ def new_job(
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
-def _run(run_id: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
-    manifest = runs.get(run_id).completed_manifest()
-    effective = manifest.effective
+def _run(name: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
+    named = named_model(runs, name)
+    run, step, effective = named
     probe = SequencesRequest(sequences=(SequenceParts(parts=("a",)),), pll_within_word=options.pll_within_word)
     kind_of(probe).supports(probe, effective.objective)
-    [weights] = [file.sha256 for file in manifest.files if file.path == _WEIGHTS]
+    files = run.completed_manifest().files if step is None else sealed_checkpoint(checkpoint_folder(run, step))
+    [weights] = [file.sha256 for file in files if file.path == WEIGHTS]
+    series = request_hash(changed(effective, seed=0))
     return BatteryRun(
-        run_id=run_id,
+        run_id=run.run_id,
+        checkpoint=step,
         label=effective.label,
         seed=effective.seed,
-        series=request_hash(changed(effective, seed=0)),
+        series=series if step is None else sha256(f"{series}@{step}".encode()).hexdigest(),
         weights_sha256=weights,
     )

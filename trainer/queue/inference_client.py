@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from trainer.artifacts.checkpoints import NamedModel, named_model
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
@@ -69,30 +70,31 @@ class InferenceClient:
 
     async def ask(
         self,
-        run_id: str,
+        model: str,
         request: Asks[ResponseT],
         *,
         user_id: int | None = None,
         request_id: str | None = None,
         is_kept: bool = True,
     ) -> ResponseT:
-        """Submit a request and wait for its result; `is_kept=False` deletes the stored result afterwards.
+        """Submit a request to a model, by its name, and wait for its result.
 
-        Withdraws the request if the caller is cancelled or time is up.
+        `is_kept=False` deletes the stored result afterwards. Withdraws the request if the caller is cancelled or time
+        is up.
         """
-        response = await self.submit(run_id, request, user_id=user_id, request_id=request_id)
+        response = await self.submit(model, request, user_id=user_id, request_id=request_id)
         answered = _parsed_response(response, await self._wait_for_stored(response, withdraws=True))
         if not is_kept:
             await self._withdraw(answered)
         return answered
 
-    async def ask_json(self, run_id: str, request: Asks[ResponseT], *, user_id: int | None = None) -> bytes:
+    async def ask_json(self, model: str, request: Asks[ResponseT], *, user_id: int | None = None) -> bytes:
         """Return the stored record of a result as JSON, which the bot passes on without parsing it."""
-        return await self._wait_for_stored(await self.submit(run_id, request, user_id=user_id), withdraws=True)
+        return await self._wait_for_stored(await self.submit(model, request, user_id=user_id), withdraws=True)
 
     async def submit(
         self,
-        run_id: str,
+        model: str,
         request: Asks[ResponseT],
         *,
         user_id: int | None = None,
@@ -104,7 +106,7 @@ class InferenceClient:
         that is another request. A chat message without a session starts a new chat, whose id is the request's where
         there is one; raises DATA_NOT_FOUND for a chat that has expired.
         """
-        response, record = await self._new_record(run_id, request, user_id, request_id)
+        response, record = await self._new_record(model, request, user_id, request_id)
         return narrowed(type(response), (await self._enqueue(record, is_new=request_id is None)).response)
 
     async def wait(self, response: ResponseT) -> ResponseT:
@@ -144,7 +146,7 @@ class InferenceClient:
         return _parsed_response(response, stored)
 
     async def stream(
-        self, run_id: str, request: AsksForStream[ResponseT], *, user_id: int | None = None
+        self, model: str, request: AsksForStream[ResponseT], *, user_id: int | None = None
     ) -> AsyncGenerator[GenerateChunk | ResponseT, None]:
         """Generate text and yield chunks while it is generated, then the complete response.
 
@@ -153,7 +155,7 @@ class InferenceClient:
         """
         # with a fixed seed, a second worker that takes the request over generates the same chunks
         seeded = request if request.seed is not None else request.model_copy(update={"seed": secrets.randbits(32)})
-        response, record = await self._new_record(run_id, seeded, user_id)
+        response, record = await self._new_record(model, seeded, user_id)
         request_id, chunks = response.request_id, _ChunkMerger()
         try:
             with _redis_errors():
@@ -172,12 +174,12 @@ class InferenceClient:
             with contextlib.suppress(*STORE_ERRORS):  # both keys expire by themselves
                 await self._store.delete(keys.reader(request_id), keys.pieces(request_id))
 
-    def normalize_input(self, run_id: str, text: str) -> str:
-        """Return a text as the run's tokenizer reads it; the spans of a score are ranges of this text.
+    def normalize_input(self, model: str, text: str) -> str:
+        """Return a text as the tokenizer of a model reads it; the spans of a score are ranges of this text.
 
         Raises RUN_NOT_READY for a run that has no model.
         """
-        return normalized(text, self._runs.get(run_id).completed_manifest().effective.tokenizer.normalization)
+        return normalized(text, named_model(self._runs, model).effective.tokenizer.normalization)
 
     async def last_chat(self, run_id: str, user_id: int) -> str | None:
         """Return the session of a user's last chat with a run; None if there is none, or if it has expired."""
@@ -220,15 +222,18 @@ class InferenceClient:
         return {"session_id": session_id}
 
     async def _new_record(
-        self, run_id: str, request: Asks[ResponseT], user_id: int | None, request_id: str | None = None
+        self, model: str, request: Asks[ResponseT], user_id: int | None, request_id: str | None = None
     ) -> tuple[ResponseT, InferenceRecord]:
-        """Check a request for a finished run; return its response so far, and its record, which is not stored yet."""
-        kind, effective = kind_of(request), self._runs.get(run_id).completed_manifest().effective
+        """Check a request for a model; return its response so far, and its record, which is not stored yet."""
+        kind = kind_of(request)
+        named: NamedModel = await asyncio.to_thread(named_model, self._runs, model)
+        run_id, effective = named.run.run_id, named.effective
         kind.supports(request, effective.objective)
         await kind.check(request, effective, self._corpora)
         await self._replication.store_corpus(self._corpora, request.corpus)
-        session = await self._chat_fields(run_id, request, user_id, request_id)
-        response, record = new_record(request, request_id=request_id or _new_id(), run_id=run_id, **session)
+        place: dict[str, object] = {"run_id": run_id, "checkpoint": named.step}
+        place |= await self._chat_fields(run_id, request, user_id, request_id)
+        response, record = new_record(request, request_id=request_id or _new_id(), **place)
         return response, changed(record, user_id=user_id)
 
     async def _enqueue(self, record: InferenceRecord, *, is_new: bool = True) -> InferenceRecord:
@@ -257,7 +262,8 @@ class InferenceClient:
         """Return the request that is stored under an id; raises CONFLICT if it is another one."""
         stored = await self._store.get(_key(record.response))
         known = record if stored is None else _parse(type(record), stored)
-        if known.request != record.request or known.user_id != record.user_id:
+        is_same = known.response.model == record.response.model and known.user_id == record.user_id
+        if known.request != record.request or not is_same:
             raise AppError(ErrorCode.CONFLICT, SAME_KEY)
         return known
 

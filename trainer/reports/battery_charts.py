@@ -32,7 +32,7 @@ def region_figures(summary: BatterySummary) -> Mapping[str, bytes]:
                     for one in result.effects
                     if (one.battery, one.paradigm) == (battery.name, paradigm) and one.region is not None
                 ]
-                title = f"{titles[result.run.run_id]}: {paradigm}"
+                title = f"{titles[result.run.name]}: {paradigm}"
                 figures[title] = figure_bytes(_figure(title, suite, effects), "png")
     return figures
 

@@ -39,7 +39,7 @@ def run_titles(summary: BatterySummary) -> Mapping[str, str]:
     """Return the labels of runs by id; their ids where a label is missing or not unique."""
     labels = [result.run.label for result in summary.runs]
     return {
-        run.run_id: run.label if run.label is not None and labels.count(run.label) == 1 else run.run_id
+        run.name: run.label if run.label is not None and labels.count(run.label) == 1 else run.name
         for run in (result.run for result in summary.runs)
     }
 
@@ -98,7 +98,7 @@ def notes(summary: BatterySummary) -> Iterator[str]:
     """Yield what is to be known about the numbers: odd items, controls, and leaked items."""
     titles = run_titles(summary)
     for result in summary.runs:
-        where = f"{titles[result.run.run_id]}: " if len(summary.runs) > 1 else ""
+        where = f"{titles[result.run.name]}: " if len(summary.runs) > 1 else ""
         for group in result.groups:
             if group.level == "battery":
                 yield from (f"{where}{group.battery}: {note}" for note in _odd_items(group))
@@ -191,9 +191,9 @@ def report_files(
     if summary.seeds:
         files["seeds.csv"] = _csv(_SEED_COLUMNS, _seeds(summary.seeds))
     of_runs: dict[str, list[tuple[str, Frozen]]] = {
-        "formulas": [(result.run.run_id, one) for result in summary.runs for one in result.formulas],
-        "effects": [(result.run.run_id, one) for result in summary.runs for one in result.effects],
-        "leaks": [(result.run.run_id, one) for result in summary.runs for one in result.leaks],
+        "formulas": [(result.run.name, one) for result in summary.runs for one in result.formulas],
+        "effects": [(result.run.name, one) for result in summary.runs for one in result.effects],
+        "leaks": [(result.run.name, one) for result in summary.runs for one in result.leaks],
     }
     files |= {f"{name}.csv": _records(rows) for name, rows in of_runs.items() if rows}
     return files
@@ -226,7 +226,7 @@ def _accuracies(summary: BatterySummary) -> Iterator[Sequence[object]]:
             for one in group.accuracies:
                 mean = group.mean_over_paradigms.get(one.measure)
                 yield (
-                    *(result.run.run_id, result.run.label, result.run.seed, group.battery, group.level, group.name),
+                    *(result.run.name, result.run.label, result.run.seed, group.battery, group.level, group.name),
                     *(group.n_items, one.measure, one.n_right, one.n_wrong, one.n_ties),
                     *(one.accuracy, one.low, one.high, mean),
                 )
@@ -298,7 +298,7 @@ def html_page(summary: BatterySummary, images: Mapping[str, bytes]) -> str:
         if result.effects:
             names, *cells = effect_rows(summary, result)
             text = "Shares of items for which a formula holds; mean surprisals and differences in nats."
-            parts.append(section(f"Regions: {run_titles(summary)[result.run.run_id]}", table_of(names, cells, text)))
+            parts.append(section(f"Regions: {run_titles(summary)[result.run.name]}", table_of(names, cells, text)))
     parts += [figure_html(image, f"Mean surprisal by region, {name}.") for name, image in images.items()]
     if summary.comparisons:
         names, *cells = comparison_rows(summary)

@@ -53,12 +53,12 @@ class _Battery:
         self, run: BatteryRun, variant: Variant, items: list[BatteryItem], progress: BatteryProgress
     ) -> None:
         """Score the items of a variant that have no scores yet."""
-        n_scored = await asyncio.to_thread(self._battery.count_scores, run.run_id, variant)
+        n_scored = await asyncio.to_thread(self._battery.count_scores, run.name, variant)
         self._done += n_scored
         pending: _Pending = deque()
         try:
             for portion, request in portions(variant, items, self._record.options, run.seed, n_scored):
-                asking = self._steps.ask(run.run_id, request, run.run_id, is_kept=False)
+                asking = self._steps.ask(run.name, request, run.name, is_kept=False)
                 pending.append((portion, asyncio.create_task(asking)))
                 if len(pending) == _REQUESTS_AT_ONCE:
                     await self._store_next(run, variant, pending, progress)
@@ -76,6 +76,6 @@ class _Battery:
         await self._steps.wait_for(task)
         pending.popleft()
         scores = scores_of(portion, task.result())
-        await asyncio.to_thread(self._battery.add_scores, run.run_id, variant, scores)
+        await asyncio.to_thread(self._battery.add_scores, run.name, variant, scores)
         self._done += len(scores)
         await asyncio.to_thread(self._battery.write_progress, BatteryProgress(done=self._done, total=progress.total))

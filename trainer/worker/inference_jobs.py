@@ -10,6 +10,8 @@ import structlog
 from arq import Retry
 from pydantic import ValidationError
 
+from trainer.artifacts.checkpoint_files import WEIGHTS
+from trainer.artifacts.checkpoints import checkpoint_folder
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
@@ -27,7 +29,7 @@ from trainer.contracts.inference import (
     cancelled_error,
     failed_record,
 )
-from trainer.contracts.inference_fields import InferenceRecord
+from trainer.contracts.inference_fields import InferenceRecord, Response
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.store import keys
@@ -129,19 +131,21 @@ class InferenceJobs:
         """Return the answer to a request of any kind, with what it needs on this machine's disk; raises AppError."""
         if not self._replication.is_on:
             return await self._compute_here(record)
-        run_id = record.response.run_id
+        run_id, kind = record.response.run_id, kind_of(record)
         await self._replication.fetch_corpus(record.request.corpus)
-        if kind_of(record).writes_run:
+        if kind.writes_run and record.response.checkpoint is None:
             return await self._measure(record)
-        if not await asyncio.to_thread(self._has_weights, run_id):
+        if not await asyncio.to_thread(self._has_weights, record.response):
             await self._replication.fetch("models", run_id, with_weights=True)
-        if kind_of(record).reads_training_text:
+        if kind.reads_training_text or kind.writes_run:
             await self._replication.fetch_corpora(self._runs.get(run_id).record().effective.corpora)
         return await self._compute_here(record)
 
-    def _has_weights(self, run_id: str) -> bool:
-        run = self._runs.find(run_id)
-        return run is not None and run.weights.exists()
+    def _has_weights(self, response: Response) -> bool:
+        run, step = self._runs.find(response.run_id), response.checkpoint
+        if run is None:
+            return False
+        return (run.weights if step is None else checkpoint_folder(run, step) / WEIGHTS).exists()
 
     async def _measure(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request that adds files to its run, after storing them."""

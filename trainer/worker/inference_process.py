@@ -160,8 +160,8 @@ class InferenceChild:
 
 
 def _go_together(first: _Request, other: _Request) -> bool:
-    """Return True if two requests have the same run and kind and are both short."""
-    is_same = (first.record.kind, first.record.response.run_id) == (other.record.kind, other.record.response.run_id)
+    """Return True if two requests have the same model and kind and are both short."""
+    is_same = (first.record.kind, first.record.response.model) == (other.record.kind, other.record.response.model)
     return is_same and all(
         len(one.line) <= _MAX_BATCH_BYTES and one.record.request.corpus is None and not kind_of(one.record).writes_run
         for one in (first, other)

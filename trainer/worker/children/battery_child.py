@@ -44,9 +44,9 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
     if record.options.has_controls:
         runs, corpora = RunStore(settings.app.artifacts_root), CorpusStore(settings)
         for run in record.runs:
-            leaks[run.run_id] = _leaks(run.run_id, runs, corpora, items)
+            leaks[run.name] = _leaks(run.run_id, runs, corpora, items)
     summary = summarize(battery, leaks)
-    scores = {run.run_id: battery.scores(run.run_id, "trained") for run in record.runs}
+    scores = {run.name: battery.scores(run.name, "trained") for run in record.runs}
     files = report_files(summary, items, scores, region_figures(summary))
     battery.write_result(summary, files, package_version("model-trainer"))
     log.info("battery_completed")
@@ -54,7 +54,7 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
 
 def _leaks(run_id: str, runs: RunStore, corpora: CorpusStore, items: Sequence[BatteryItem]) -> list[LeakedItems]:
     """Return the shares of items of each battery that stand in a run's training text; none if that is gone."""
-    effective = runs.get(run_id).completed_manifest().effective
+    effective = runs.get(run_id).record().effective
     try:
         corpus = split_corpus(corpora, effective)
     except AppError as error:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from trainer.artifacts.checkpoints import checkpoint_folder
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -25,9 +26,11 @@ def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusP
 
 
 def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
-    """Evaluate a completed run on a split or on another corpus; store the metrics and add them to the manifest."""
-    run, split = loaded.run, request.split
-    effective = loaded.manifest.effective
+    """Evaluate a model on a split or on another corpus.
+
+    The metrics of a completed run are stored and added to its manifest, those of a checkpoint are not.
+    """
+    (run, step, effective), split = loaded.named, request.split
     if request.path_override is not None:
         effective = _on_text(effective, request.path_override, settings)
     # in fp32, so that a CPU can evaluate a run trained in fp16 on a GPU
@@ -43,6 +46,9 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
             {split: line_chars["train"]},
         )
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id)
+    if step is not None:
+        folder = checkpoint_folder(run, step).relative_to(run.path)
+        return changed(measured.metrics, checkpoint=folder.as_posix(), artifacts=())
     with run.wait_for_lock(_LOCK_SECONDS):
         store_evaluation(run, measured)
         run.add_evaluation(summary_of(measured.metrics, request.path_override))

@@ -123,13 +123,13 @@ def answer(
     *,
     withdrawn: Callable[[], Collection[str]] = tuple,
 ) -> Iterator[InferenceRecord | GenerateChunk]:
-    """Answer requests of one kind to one run; yield each record when it is completed or has failed.
+    """Answer requests of one kind to one model; yield each record when it is completed or has failed.
 
     The chunks of a streamed text come before their record. Errors other than AppError and OSError, such as lack of
     memory, end the process: the worker reports them to the clients and starts another process.
     """
     try:
-        loaded = models.get(records[0].response.run_id)
+        loaded = models.get(records[0].response.model)
     except AppError as error:
         yield from (failed_record(record, RunError.of(error)) for record in records)
         return
@@ -156,7 +156,7 @@ def _kinds(settings: Settings) -> Mapping[str, Compute[LoadedRun]]:
 
     def score_sections(loaded: LoadedRun, record: SectionsRecord) -> SectionsResponse:
         experiment = ExperimentStore(settings.app.artifacts_root).get(record.request.experiment_id)
-        n_texts = score_experiment_texts(loaded.model, loaded.tokenizer, loaded.run.path, experiment)
+        n_texts = score_experiment_texts(loaded.model, loaded.tokenizer, loaded.named.run.path, experiment)
         return changed(record.response, status="completed", n_texts=n_texts)
 
     folders = settings.app.folders()

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.contracts.runs import RunManifest
+from trainer.artifacts.checkpoints import NamedModel, checkpoint_folder, named_model
+from trainer.artifacts.runs import RunStore
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import training_text
 from trainer.inference.frequencies import Frequencies
-from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
+from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_named
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, ids_type
@@ -22,10 +22,9 @@ _MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, f"{TOKENIZER_FOLDER}/*")
 
 
 class LoadedRun(NamedTuple):
-    """A completed run with its model in memory."""
+    """A run with one of its models in memory."""
 
-    run: RunDirectory
-    manifest: RunManifest
+    named: NamedModel
     model: LanguageModel
     tokenizer: Tokenizer
     prefixes: PrefixCache
@@ -51,17 +50,16 @@ class ModelCache:
         self._max_bytes = max_bytes
         self._loaded: OrderedDict[str, tuple[LoadedRun, _Seen]] = OrderedDict()
 
-    def get(self, run_id: str) -> LoadedRun:
-        """Return a run's model, loaded again if changed. Raises RUN_NOT_FOUND, RUN_NOT_READY, MODEL_LOAD_FAILED."""
-        run = self._runs.get(run_id)
-        files = _files(run)
-        loaded, seen = self._loaded.pop(run_id, (None, ()))
+    def get(self, name: str) -> LoadedRun:
+        """Return the model of a name, loaded again if changed. Raises as `named_model` and `load_named` do."""
+        named = named_model(self._runs, name)
+        files = _files(named)
+        loaded, seen = self._loaded.pop(named.name, (None, ()))
         if loaded is None or seen != files:
-            manifest = run.completed_manifest()
-            model, tokenizer = load_run(run)
-            text = partial(training_text, self._corpora, manifest.effective)
-            loaded = LoadedRun(run, manifest, model, tokenizer, PrefixCache(), Frequencies(tokenizer, text))
-        self._loaded[run_id] = loaded, files
+            model, tokenizer = load_named(named)
+            text = partial(training_text, self._corpora, named.effective)
+            loaded = LoadedRun(named, model, tokenizer, PrefixCache(), Frequencies(tokenizer, text))
+        self._loaded[named.name] = loaded, files
         while len(self._loaded) > 1 and self._memory_bytes() > self._max_bytes:
             self._loaded.popitem(last=False)
         return loaded
@@ -70,6 +68,10 @@ class ModelCache:
         return sum(loaded.memory_bytes() for loaded, _ in self._loaded.values())
 
 
-def _files(run: RunDirectory) -> _Seen:
-    found = [(path, path.stat()) for pattern in _MODEL_FILES for path in sorted(run.path.glob(pattern))]
+def _files(named: NamedModel) -> _Seen:
+    run = named.run.path
+    paths = [path for pattern in _MODEL_FILES for path in sorted(run.glob(pattern))]
+    if named.step is not None:
+        paths += sorted(checkpoint_folder(named.run, named.step).glob("*"))
+    found = [(path, path.stat()) for path in paths]
     return tuple((path, state.st_mtime_ns, state.st_size) for path, state in found)

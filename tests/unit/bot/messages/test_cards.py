@@ -239,15 +239,19 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "score as surprised": lambda: score_answer(RECORD, "g", LOSS, "bits", 2.884, {}),
     "score of unknown text": lambda: score_answer(RECORD, "g", changed(LOSS, unknown_char_share=0.8), "bits", 2.0, {}),
     "score of unknown signs": lambda: score_answer(RECORD, "g", LOSS, "bits", None, UNKNOWN_SIGNS),
-    "report": lambda: report_answer(RECORD, report_of("ab ғ", [1.0, 2.0, 6.0, 11.4], unknown="ғ"), left_out=0),
-    "report without guesses": lambda: report_answer(RECORD, report_of("ab", [1.0, 2.0], expected=None), left_out=0),
-    "report of a part": lambda: report_answer(RECORD, PART, left_out=1200),
-    "report of tokens": lambda: report_answer(RECORD, PIECES, left_out=0),
-    "table": lambda: table_answer(RECORD, PART),
+    "report": lambda: report_answer(
+        RECORD, report_of("ab ғ", [1.0, 2.0, 6.0, 11.4], unknown="ғ"), RECORD.run_id, left_out=0
+    ),
+    "report without guesses": lambda: report_answer(
+        RECORD, report_of("ab", [1.0, 2.0], expected=None), RECORD.run_id, left_out=0
+    ),
+    "report of a part": lambda: report_answer(RECORD, PART, RECORD.run_id, left_out=1200),
+    "report of tokens": lambda: report_answer(RECORD, PIECES, RECORD.run_id, left_out=0),
+    "table": lambda: table_answer(RECORD, PART, RECORD.run_id),
     "chat": lambda: chat_answer(RECORD, "hm", changed(CHAT, **SAID)),
     "chat unanswered": lambda: chat_answer(RECORD, "hm", CHAT),
-    "evaluation": lambda: evaluation_answer(RECORD, "its own test split", EVALUATION),
-    "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION),
+    "evaluation": lambda: evaluation_answer(RECORD, "its own test split", EVALUATION, RECORD.run_id),
+    "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION, RECORD.run_id),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
     "regression": lambda: compare_answer(compare([measured("old"), measured("new", summary=LOW)], split="test")),
     "equal": lambda: compare_answer(compare([measured("new"), measured("old")], split="test")),

@@ -49,7 +49,7 @@ def test_prediction__shows_each_token_with_its_probability_after_the_text() -> N
 def test_report__of_a_text_from_right_to_left_keeps_its_numbers_in_place() -> None:
     record = run_record(label="ئۇيغۇر تىلى")
     made = report_of("بىر ٣", [1.0, 2.0, 3.0, 4.0, 9.5], unknown="٣", expected=(("ا", 0.41), ("[EOS]", 0.2)))
-    shown = Read(report_answer(record, made, left_out=0))
+    shown = Read(report_answer(record, made, record.run_id, left_out=0))
     outside = re.sub("\u2068[^\u2068\u2069\n]*\u2069", "", f"{shown.title}\n{shown.text}")
     assert "max 9.50 at 5 «\u2068٣\u2069» · above 6 bits" in shown.text
     assert "     5   9.50  \u2068٣\u2069 unknown   \u2068ا\u2069 41%  [EOS] 20%" in shown.text
@@ -59,7 +59,7 @@ def test_report__of_a_text_from_right_to_left_keeps_its_numbers_in_place() -> No
 def test_report__describes_its_picture_for_screen_readers() -> None:
     made = report_of("ab", [1.0, 2.0])
     files = report_files(made)
-    assert report_answer(run_record(), made, left_out=0).image.url == "attachment://surprisal.png"
+    assert report_answer(run_record(), made, "run", left_out=0).image.url == "attachment://surprisal.png"
     kinds = ("png", "html", "csv", "json")
     assert [(file.filename, file.fp.read()) for file in files] == [(f"surprisal.{one}", one.encode()) for one in kinds]
     assert (files[0].description or "").endswith("mean 1.50 bits, highest 2.00 at 2.")
