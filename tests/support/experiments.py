@@ -60,5 +60,10 @@ def resolved(
     corpus, validation, test = references
     assert corpus is not None
     return resolve(
-        request, corpus=corpus, validation_corpus=validation, test_corpus=test, parent=parent, tokenizer=tokenizer
+        request,
+        corpus=corpus,
+        validation_corpus=validation,
+        test_corpus=test,
+        parent=None if parent is None else parent.effective,
+        tokenizer=tokenizer,
     )

@@ -134,7 +134,7 @@ class _Cleanup:
         needed: set[str | None] = set()
         for run in self._runs.unfinished():
             record = run.record()
-            needed |= {record.effective.init_from_run_id, record.resumed_from_run_id}
+            needed |= {record.effective.parent_run_id, record.resumed_from_run_id}
         for experiment in self._experiments.unfinished():
             needed |= {cell.run_id for cell in experiment.runs().values()}
         return needed

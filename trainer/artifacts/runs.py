@@ -324,7 +324,7 @@ class RunStore(JobStore[RunDirectory]):
         if run.manifest() is None or not run.seal.exists():
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: cancel it first.")
         for other in self.all():
-            if other.record().effective.init_from_run_id == run.run_id:
+            if other.record().effective.parent_run_id == run.run_id:
                 message = f"The run '{other.run_id}' starts from '{run.run_id}': delete it first."
                 raise AppError(ErrorCode.CONFLICT, message)
         deleted = self._folder / f".{run.run_id}{_TEMPORARY_SUFFIX}"
@@ -443,8 +443,11 @@ class RunStore(JobStore[RunDirectory]):
 def one_run_id(given: str, run_ids: Collection[str], place: str = "") -> str:
     """Return the id that is given, or the only one that begins with the given text; `place` says where they are.
 
-    Raises INVALID_INPUT for the beginning of several ids, and RUN_NOT_FOUND with an id that is near.
+    Raises INVALID_INPUT for a checkpoint and the beginning of several ids, and RUN_NOT_FOUND with an id that is near.
     """
+    if "@" in given:
+        run_id = safe_name(given.partition("@")[0])
+        raise AppError(ErrorCode.INVALID_INPUT, f"'{safe_name(given)}' is a checkpoint: name its run here, '{run_id}'.")
     found = [given] if given in run_ids else sorted(one for one in run_ids if given and one.startswith(given))
     if not found:
         near = did_you_mean(given, sorted(run_ids)) or ": check its id, or list the runs."

@@ -14,7 +14,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, assign, flag, repeatable
 from trainer.commands.connection import (
     Installation,
-    full_run_id,
+    full_model_name,
     settings_for,
     settings_for_any,
     with_queue,
@@ -36,6 +36,7 @@ from trainer.config.train_request import (
     train_request,
 )
 from trainer.config.validation import safe_name
+from trainer.contracts.base import run_of
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
@@ -71,7 +72,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "batch_size": ("N", _number_or_word),
     "learning_rate": ("X", float),
     "seed": ("N", int),
-    "init_from": ("RUN", full_run_id),
+    "init_from": ("RUN", full_model_name),
     "devices": ("N", int),
     "early_stopping": ("N", int),
 }
@@ -82,7 +83,7 @@ def _request_argument(name: str, about: str) -> Argument[object]:
     if name == "freeze_embeddings":
         return Argument(flag, action="store_true", default=None, help=about)
     metavar, convert = _VALUES.get(name, (name.upper(), str))
-    completion = RUN_IDS if convert is full_run_id else None
+    completion = RUN_IDS if convert is full_model_name else None
     return Argument(f"{flag} {metavar}", type=convert, completion=completion, help=about)
 
 
@@ -158,7 +159,7 @@ def _draft_of_family(options: TrainOptions, settings: Settings) -> RequestDraft:
     draft = _draft(options)
     parent: ModelFamily | None = None
     with suppress(AppError):  # a run to initialise from that does not exist is reported later
-        run = RunStore(settings.app.artifacts_root).get(str(draft.fields.get("init_from_run_id")))
+        run = RunStore(settings.app.artifacts_root).get(run_of(str(draft.fields.get("init_from_run_id"))))
         parent = run.record().effective.model_family
     return draft.with_family(parent)
 

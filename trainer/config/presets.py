@@ -10,7 +10,7 @@ from trainer.contracts import models, tokenizers
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
 from trainer.contracts.training_options import DEFAULT_MLM_PROBABILITY, OptimizerConfig
 from trainer.contracts.wording import counted
@@ -98,12 +98,12 @@ def resolve(
     corpus: CorpusRef,
     validation_corpus: CorpusRef | None,
     test_corpus: CorpusRef | None,
-    parent: RunManifest | None = None,
+    parent: EffectiveRequest | None = None,
     tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:
     """Fill in every absent value of a request that `check_parts` accepts; raises AppError if values do not fit.
 
-    The parent is the completed run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
+    The parent is the run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
     """
     given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume", "allow_same_corpus"})
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
@@ -212,9 +212,9 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     return {**(of_recurrent if config is models.RnnConfig else {}), **sizes}
 
 
-def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
+def _sizes_of(parent: EffectiveRequest, request: TrainRequest) -> dict[str, object]:
     """Return the sizes of the parent; a warm start can change only dropout."""
-    sizes: dict[str, object] = parent.effective.model.model_dump()
+    sizes: dict[str, object] = parent.model.model_dump()
     kind = architecture(request.model_family)
     asked = _given_sizes(request) | {"architecture": kind}
     if request.model_size is not None:
@@ -223,15 +223,15 @@ def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
         raise field_error(
             ErrorCode.MODEL_INCOMPATIBLE,
             "model_family",
-            f"is '{request.model_family}', but its parent run '{parent.run_id}' has"
-            f" '{parent.effective.model_family}': give the same value, or leave it out.",
+            f"is '{request.model_family}', but its parent run '{request.init_from_run_id}' has"
+            f" '{parent.model_family}': give the same value, or leave it out.",
         )
     for field, value in asked.items():
         if field not in _NO_SIZES and value != sizes.get(field, False):
             raise field_error(
                 ErrorCode.MODEL_INCOMPATIBLE,
                 f"model.{field}",
-                f"would be {value}, but its parent run '{parent.run_id}' has"
+                f"would be {value}, but its parent run '{request.init_from_run_id}' has"
                 f" {sizes.get(field, False)}: give the same value, or leave it out.",
             )
     return sizes | asked

@@ -21,6 +21,7 @@ from trainer.contracts.base import (
     json_schema_rule,
     not_both,
     requires_field,
+    run_of,
 )
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -138,6 +139,11 @@ class EffectiveRequest(TrainingOptions):
     tokenizer: TokenizerConfig
     tokenizer_saw_held_out: bool = False
     """True if the vocabulary of a stored tokenizer was trained on text that this run holds out."""
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The run of the model that the training starts from."""
+        return None if self.init_from_run_id is None else run_of(self.init_from_run_id)
 
     @property
     def corpora(self) -> tuple[CorpusRef, ...]:

@@ -20,6 +20,7 @@ from trainer.contracts.base import (
     Count,
     Frozen,
     Identifier,
+    ModelName,
     Positive,
     Probability,
     describe_fields,
@@ -269,8 +270,8 @@ class TrainingOptions(Options):
     """Seed of every other random choice: initial weights, order of rows, dropout, masks in training, samples."""
     tokenizer_id: Identifier | None = None
     """Trained tokenizer to use; not together with `tokenizer`."""
-    init_from_run_id: Identifier | None = None
-    """Completed run to take the initial weights and the tokenizer from."""
+    init_from_run_id: ModelName | None = None
+    """Completed run, or kept checkpoint as RUN@1200, to take the initial weights and the tokenizer from."""
     freeze_embeddings: bool = False
     """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
     early_stopping: EarlyStopping = EarlyStopping()

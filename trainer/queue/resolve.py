@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.checkpoints import NamedModel, named_model
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -31,11 +32,11 @@ from trainer.config.presets import (
 )
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
-from trainer.contracts.base import changed
+from trainer.contracts.base import changed, run_of
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.models import Architecture
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunManifest, RunRecord, Setting, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig, has_byte_fallback
 from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.normalization import normalized
@@ -116,6 +117,8 @@ async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Se
     check_parts(request)
     await _check_device(request, settings)
     parent = _find_parent(request, settings)
+    if parent is not None:
+        request = changed(request, init_from_run_id=parent.name)
     folder = _tokenizer_folder(request, settings)
     tokenizer = None if folder is None else read_manifest(folder)
     named = {"validation_corpus": request.validation_corpus, "test_corpus": request.test_corpus}
@@ -133,7 +136,7 @@ async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Se
         corpus=references["corpus"],
         validation_corpus=references.get("validation_corpus"),
         test_corpus=references.get("test_corpus"),
-        parent=parent,
+        parent=None if parent is None else parent.effective,
         tokenizer=tokenizer,
     )
     if not request.allow_same_corpus:
@@ -233,14 +236,19 @@ async def _check_device(request: TrainRequest, settings: Settings) -> None:
         await check_bf16_here(architecture(request.model_family), settings)
 
 
-def _find_parent(request: TrainRequest, settings: Settings) -> RunManifest | None:
-    """Return the manifest of the run whose weights a warm start takes; raises RUN_NOT_FOUND or RUN_NOT_READY."""
+def _find_parent(request: TrainRequest, settings: Settings) -> NamedModel | None:
+    """Return the model whose weights a warm start takes; raises RUN_NOT_FOUND, RUN_NOT_READY or DATA_NOT_FOUND."""
     if request.init_from_run_id is None:
         return None
     try:
-        return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).completed_manifest()
+        parent = named_model(RunStore(settings.app.artifacts_root), request.init_from_run_id)
     except AppError as error:
-        raise field_error(error.code, "init_from_run_id", f"names no completed run. {error.message}") from None
+        message = f"names no completed run and no checkpoint. {error.message}"
+        raise field_error(error.code, "init_from_run_id", message) from None
+    if not parent.is_permanent:
+        message = f"is '{parent.name}', which a cleanup removes: name a checkpoint that a `checkpoint_schedule` keeps."
+        raise field_error(ErrorCode.DATA_NOT_FOUND, "init_from_run_id", message)
+    return parent
 
 
 def _tokenizer_folder(request: TrainRequest, settings: Settings) -> Path | None:
@@ -249,7 +257,7 @@ def _tokenizer_folder(request: TrainRequest, settings: Settings) -> Path | None:
     Raises RUN_NOT_FOUND or TOKENIZER_NOT_FOUND, and CONFLICT while the tokenizer is being trained.
     """
     if request.init_from_run_id is not None:
-        return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).tokenizer
+        return RunStore(settings.app.artifacts_root).get(run_of(request.init_from_run_id)).tokenizer
     if request.tokenizer_id is None:
         return None
     with at_field("tokenizer_id"):

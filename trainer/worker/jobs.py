@@ -95,8 +95,8 @@ class Jobs:
         effective = run.record().effective
         if run.manifest() is None and not run.pause_requested() and self._replication.is_on:
             await self._replication.fetch_corpora(effective.corpora)
-            if effective.init_from_run_id is not None:
-                await self._replication.fetch("models", effective.init_from_run_id, with_weights=True)
+            if effective.parent_run_id is not None:
+                await self._replication.fetch("models", effective.parent_run_id, with_weights=True)
             if effective.tokenizer_id is not None:
                 await self._replication.fetch("tokenizers", effective.tokenizer_id)
         if run.manifest() is None:

@@ -239,7 +239,10 @@ def parent_of(fields: Values) -> tuple[RunManifest, TokenizerManifest]:
 def child(parent_fields: Values, **fields: object) -> EffectiveRequest:
     parent, tokenizer = parent_of(parent_fields)
     request = request_of({"init_from_run_id": "parent", **fields})
-    return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, parent=parent, tokenizer=tokenizer)
+    effective = parent.effective
+    return resolve(
+        request, corpus=CORPUS, validation_corpus=None, test_corpus=None, parent=effective, tokenizer=tokenizer
+    )
 
 
 def test_warm_start__has_the_sizes_and_the_tokenizer_of_its_parent() -> None:

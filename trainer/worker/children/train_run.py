@@ -12,6 +12,7 @@ import structlog
 from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import TrainingState
+from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -45,7 +46,7 @@ from trainer.contracts.runs import (
     largest_unknown_char_share,
 )
 from trainer.contracts.wording import STOP_MESSAGES
-from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
+from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import file_records, open_regular, sha256_of
@@ -133,7 +134,7 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
     if quarantined:
         log.error("checkpoint_quarantined", names=", ".join(quarantined))
     if checkpoint is None and effective.init_from_run_id is not None:
-        parent, _ = load_run(runs.get(effective.init_from_run_id))
+        parent, _ = load_named(named_model(runs, effective.init_from_run_id))
         weights: dict[str, Tensor] = parent.state_dict()
         model.load_state_dict(weights)
     if checkpoint is not None and checkpoint.state.request_hash == record.checkpoint_request_hash:
@@ -154,8 +155,8 @@ def _given_tokenizer(
     effective = record.effective
     if is_saved(run.tokenizer):
         return load_tokenizer(run.tokenizer)
-    if effective.init_from_run_id is not None:
-        return load_tokenizer(runs.get(effective.init_from_run_id).tokenizer)
+    if effective.parent_run_id is not None:
+        return load_tokenizer(runs.get(effective.parent_run_id).tokenizer)
     if effective.tokenizer_id is not None:
         return load_tokenizer(tokenizers.get(effective.tokenizer_id).path)
     equal = None if record.requested_paths is None else tokenizers.of_equal_run(run_source(effective))
@@ -299,7 +300,7 @@ class TrainingAttempt:
                 test=corpus.sizes.get("test"),
             ),
             tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
-            parent_run_id=effective.init_from_run_id,
+            parent_run_id=effective.parent_run_id,
             metrics=metrics,
             early_stopped=result.early_stopped,
             best_epoch=state.history.best_epoch,
