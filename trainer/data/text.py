@@ -115,6 +115,16 @@ def shown_name(name: str) -> str:
     return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
 
 
+def plain_words(text: str) -> list[str]:
+    """Return the words between white space in folded case, without punctuation and symbols at their ends.
+
+    Words of nothing but such signs are empty.
+    """
+    folded = text.casefold()
+    signs = "".join(char for char in set(folded) if unicodedata.category(char)[0] in "PS")
+    return [word.strip(signs) for word in folded.split()]
+
+
 def _with_newlines(text: str) -> str:
     """Return the text with \\n between its lines; the same object if nothing changes."""
     return text.replace("\r\n", "\n").removesuffix("\r") if "\r" in text else text

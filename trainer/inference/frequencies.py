@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from math import fsum
 from typing import NamedTuple, TypeAlias
-from unicodedata import category
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError
+from trainer.data.text import plain_words
 from trainer.tokenizers.base import Tokenizer
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -119,7 +119,4 @@ def _word_numbers(lines: str) -> _Numbers:
 
 
 def _word_hashes(lines: str) -> list[int]:
-    folded = lines.casefold()
-    signs = "".join(char for char in set(folded) if category(char)[0] in "PS")
-    words = (word.strip(signs) for word in folded.split())
-    return [hash(word) for word in words if word]
+    return [hash(word) for word in plain_words(lines) if word]

@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from tests.support.properties import for_all_pairs
+from tests.support.properties import for_all, for_all_pairs
 from tests.support.refusals import refused
+from tests.support.strategies import texts
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import MAX_LINE_BYTES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
+from trainer.data.text import (
+    MAX_LINE_BYTES,
+    corpus_sha256,
+    line_blocks,
+    plain_words,
+    shown_name,
+    stream_blocks,
+    text_files,
+)
 
 
 def lines_of(folder: Path, content: bytes) -> list[str]:
@@ -156,3 +165,22 @@ def test_missing_corpus__is_refused_without_its_folder(tmp_path: Path) -> None:
 def test_name__is_shown_without_folders_and_control_characters() -> None:
     assert shown_name("C:\\texts/kk\n\u202e.txt") == "kk.txt"
     assert shown_name("a" * 100) == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't “SAY” rock-'n'-roll…", ["don't", "say", "rock-'n'-roll"]),
+        ("oʻzbek tili; soʻz.", ["oʻzbek", "tili", "soʻz"]),
+        ("[ˈkʰitʼap] t͡ʃoˑ ʔa!", ["ˈkʰitʼap", "t͡ʃoˑ", "ʔa"]),
+        ("«كتاب»، بۇ؟ — 1871", ["كتاب", "بۇ", "", "1871"]),
+        ("Straße STRASSE ΣΟΦΟΣ", ["strasse", "strasse", "σοφοσ"]),
+    ],
+)
+def test_plain_words__have_no_case_and_no_signs_at_their_ends(text: str, words: list[str]) -> None:
+    assert plain_words(text) == words
+
+
+@for_all(texts)
+def test_plain_words__are_one_for_each_word_between_white_space(text: str) -> None:
+    assert len(plain_words(text)) == len(text.split())
