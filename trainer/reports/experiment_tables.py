@@ -328,7 +328,7 @@ def latex_batteries(result: ExperimentResult) -> str:
     """Return the accuracies of the headline model on batteries; it needs booktabs."""
     model, _ = result.headline
     header, *rows = battery_table(result, model)
-    return _latex_rows(latex_text(battery_caption(result, model)), f"{result.experiment_id}-batteries", header, rows)
+    return latex_rows(latex_text(battery_caption(result, model)), f"{result.experiment_id}-batteries", header, rows)
 
 
 def latex_perplexities(result: ExperimentResult) -> str:
@@ -342,10 +342,10 @@ def latex_perplexities(result: ExperimentResult) -> str:
         f" {MODE_WORDS[result.modes[0]]}. {seeds_note(result)}{spread}"
     )
     numbers = [[title, *map(_latex_number, cells)] for title, *cells in rows]
-    return _latex_rows(caption, f"{result.experiment_id}-perplexity", header, numbers)
+    return latex_rows(caption, f"{result.experiment_id}-perplexity", header, numbers)
 
 
-def _latex_rows(caption: str, label: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def latex_rows(caption: str, label: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table for a paper; its caption and its cells are escaped, its header and the titles of rows are not."""
     return "\n".join(
         [
@@ -356,7 +356,7 @@ def _latex_rows(caption: str, label: str, header: Sequence[str], rows: Sequence[
             rf"  \label{{tab:{label}}}",
             rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"    \toprule",
-            latex_row("", [latex_text(cell) for cell in header[1:]]),
+            latex_row(latex_text(header[0]), [latex_text(cell) for cell in header[1:]]),
             r"    \midrule",
             *(latex_row(latex_text(title), cells) for title, *cells in rows),
             r"    \bottomrule",

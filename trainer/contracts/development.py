@@ -1,0 +1,91 @@
+"""The development of a run over its checkpoints: accuracies, losses, and the ages at which it acquires words."""
+
+from typing import Literal
+
+from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.batteries import Level
+
+CurveMeasure = Literal["accuracy", "loss", "bits_per_char"]
+"""The accuracy on items of a battery; the loss of a split in nats per token, or in bits per character."""
+Misfit = Literal["too_few_checkpoints", "no_fall", "poor_fit", "outside", "no_plateau"]
+"""Reasons why a word has no age of acquisition."""
+MIN_CHECKPOINTS = 5
+"""Fewest checkpoints of a word's curve, which has four parameters; step 0 does not count."""
+MIN_R_SQUARED = 0.5
+MIN_SHARE_SEEN = 0.8
+"""The share of the height of a word's curve that must lie between the first and the last checkpoint."""
+
+
+class CheckpointPoint(Frozen):
+    """A checkpoint, and what the model had read."""
+
+    step: int
+    epoch: int
+    """Complete epochs."""
+    words: int | None = None
+    tokens: int | None = None
+
+
+class WordScores(Frozen):
+    """A line of `words.jsonl`: the mean surprisal of a word at a checkpoint."""
+
+    step: int
+    word: str
+    n_contexts: int
+    nats: float
+
+
+class Acquisition(Frozen):
+    """The falling curve that fits the surprisals of a word, and the age at its half way."""
+
+    word: str
+    n_contexts: int
+    frequency_per_million: float | None = None
+    """Occurrences in a million words of the training text; None where it is unknown."""
+    age_steps: float | None = None
+    """The step at which the curve is half way between its two ends; None for a word that does not fit."""
+    age_words: float | None = None
+    """The words that were read up to this step, interpolated between checkpoints; None where they are unknown."""
+    start_nats: float | None = None
+    """The surprisal before the fall, to which the curve tends; None without a curve, as the other figures of it."""
+    end_nats: float | None = None
+    """The surprisal after the fall."""
+    slope: float | None = None
+    """Per factor of ten in steps; at half way the curve falls by slope / 4 of its height for each."""
+    r_squared: float | None = None
+    """The share of the variance that the curve explains."""
+    fits: bool
+    reason: Misfit | None = None
+    """Why the word does not fit; None if it fits."""
+
+
+class DevelopmentRow(Frozen):
+    """A point of a curve: the accuracy on a group of items, or the loss of a split, at a checkpoint."""
+
+    step: int
+    measure: CurveMeasure
+    level: Level | Literal["split"]
+    name: str
+    """A battery; a part of one after it, as in `blimp: agreement`; or a split."""
+    value: float
+    low: float | None = None
+    """The lower end of the 95 % interval: of Wilson (1927) for an accuracy, over the lines for a loss."""
+    high: float | None = None
+    n: int
+    """Items without ties, tokens or characters."""
+    chance: float | None = None
+    """The accuracy of guessing; None where it is unknown."""
+
+
+class Development(Frozen):
+    """`result.json`: the curves of a run over its checkpoints, and the ages of words."""
+
+    schema_version: Literal[1] = 1
+    run_id: Identifier
+    points: tuple[CheckpointPoint, ...]
+    curves: tuple[DevelopmentRow, ...] = ()
+    acquisitions: tuple[Acquisition, ...] = ()
+    missing_words: tuple[str, ...] = ()
+    """Wanted words that the text does not have."""
+    n_unscored: int = 0
+    """Occurrences of words without a surprisal at the last checkpoint."""
