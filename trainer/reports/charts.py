@@ -105,7 +105,7 @@ def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
     for (name, curve), colour, style in zip(shown.items(), _MANY, _LINE_STYLES, strict=False):
         losses = [loss for _, loss in curve]
         steps = [step for step, _ in curve]
-        label = _drawable(name)
+        label = drawable(name)
         axes.plot(steps, smoothed(losses), color=colour, linewidth=2.2, linestyle=style, label=label)
     _set_limits(axes, [loss for curve in shown.values() for _, loss in curve], [])
     _style(axes)
@@ -236,7 +236,7 @@ def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
     return Rectangle((x, y), width, height, fill=False, edgecolor=_UNKNOWN, linewidth=2)
 
 
-def _drawable(name: str) -> str:
+def drawable(name: str) -> str:
     """Return a name as matplotlib can write it: no formula, and a box for each character without a glyph."""
     boxed = "".join(char if char.isprintable() and _FONT.get_char_index(ord(char)) else "□" for char in name)
     return boxed.replace("$", r"\$")
