@@ -1,0 +1,78 @@
+"""Curves of a run over its checkpoints: rows from the results of batteries and from evaluations."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+from statistics import fmean
+
+from trainer.batteries.acquisition import acquisitions
+from trainer.batteries.summary import Items
+from trainer.contracts.batteries import GroupResult, Measure
+from trainer.contracts.development import (
+    Acquisition,
+    CheckpointPoint,
+    CurveMeasure,
+    Development,
+    DevelopmentRow,
+    WordScores,
+)
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.intervals import Ratio, margin
+from trainer.reports.development_tables import read_csv
+
+
+def accuracy_rows(step: int, items: Items, groups: Sequence[GroupResult], measure: Measure) -> Iterator[DevelopmentRow]:
+    """Yield the accuracies of groups of items at a checkpoint, except of groups whose items are all ties."""
+    for group in groups:
+        found = group.by(measure)
+        if found is not None and found.accuracy is not None:
+            yield DevelopmentRow(
+                step=step,
+                measure="accuracy",
+                level=group.level,
+                name=group.battery if group.level == "battery" else f"{group.battery}: {group.name}",
+                value=found.accuracy,
+                low=found.low,
+                high=found.high,
+                n=found.n_right + found.n_wrong,
+                chance=_chance(items, items.groups[group.battery, group.level, group.name]),
+            )
+
+
+def _chance(items: Items, places: Sequence[int]) -> float | None:
+    """Return the accuracy of guessing; None where an item has conditions instead of choices."""
+    of_group = [items.all[place] for place in places]
+    return None if any(item.conditions for item in of_group) else fmean(1 / len(item.sequences) for item in of_group)
+
+
+def loss_rows(step: int, metrics: EvalMetrics) -> Iterator[DevelopmentRow]:
+    """Yield the loss of a split at a checkpoint, in nats per token and, for a causal model, in bits per character."""
+    lines = metrics.lines
+    tokens, chars = (None, None) if lines is None else ((lines.nats, lines.tokens), (lines.nats, lines.chars))
+    yield _loss(step, metrics.split, "loss", metrics.loss, metrics.n_tokens, tokens, 1.0)
+    if metrics.bits_per_char is not None:
+        yield _loss(step, metrics.split, "bits_per_char", metrics.bits_per_char, metrics.n_chars, chars, log(2))
+
+
+def _loss(
+    step: int, split: str, measure: CurveMeasure, value: float, n: int, sums: Ratio | None, nats: float
+) -> DevelopmentRow:
+    """Return a loss with the interval over its lines, where `nats` are those of its unit."""
+    half = None if sums is None else margin(sums)
+    low, high = (None, None) if half is None else (value - half / nats, value + half / nats)
+    return DevelopmentRow(step=step, measure=measure, level="split", name=split, value=value, low=low, high=high, n=n)
+
+
+def recomputed(run_id: str, files: Mapping[str, str]) -> Development:
+    """Return the development of a run from its tables by name, with the ages of words computed again.
+
+    Raises INVALID_INPUT for damaged tables.
+    """
+    points = read_csv(CheckpointPoint, files["checkpoints.csv"])
+    known = [(one.word, one.frequency_per_million) for one in read_csv(Acquisition, files["acquisition.csv"])]
+    frequencies = {word: frequency for word, frequency in known if frequency is not None}
+    return Development(
+        run_id=run_id,
+        points=points,
+        curves=read_csv(DevelopmentRow, files["development.csv"]),
+        acquisitions=acquisitions(read_csv(WordScores, files["words.csv"]), points, frequencies),
+    )
