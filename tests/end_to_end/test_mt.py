@@ -18,7 +18,7 @@ import pytest
 
 from bot.messages.run_card import final_message, run_card
 from tests.support import ROOT, add_corpus, environment_in, gone, processes, some_text
-from tests.support.run_shell import TINY, Shell, sets, shell_fixture
+from tests.support.run_shell import TINY, Shell, contents, sets, shell_fixture
 from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
@@ -29,6 +29,7 @@ from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.export.archive import import_archive
 from trainer.training.checkpoint import CheckpointStore
 
 __all__ = ["lab_shell_fixture", "shell_fixture"]
@@ -131,6 +132,13 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
     kept = {file.path: file for file in manifest.files if file.path.endswith(".safetensors")}
     assert {f.path: f for f in second.completed_manifest().files if f.path in kept} == kept
     shell.type("verify", second.run_id)
+    shell.type("export", second.run_id, "--format", "archive", "--out", "run.tar")
+    imported = import_archive(shell.folder / "run.tar", shell.folder / "elsewhere")
+    before, after = (
+        {path.relative_to(run.path): data for path, data in contents(run.checkpoints / "scheduled").items()}
+        for run in (second, imported)
+    )
+    assert before == after and len(before) == 3 * len(steps)
     (second.checkpoints / "scheduled" / f"step-{steps[0]}" / "state.json").write_bytes(b"{}")
     shell.type("verify", second.run_id, code=1)
 

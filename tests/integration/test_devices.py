@@ -21,9 +21,11 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.checkpoints import kept_states
 from tests.support.ranks import Case, trained, trained_by_two
 from tests.support.waiting import until
 from tests.support.worker_runs import events_of, losses, training
+from trainer.artifacts.checkpoint_files import TextSeen
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobProgress
 from trainer.contracts.runs import RunStatus
@@ -36,7 +38,7 @@ _STEPS = 50
 _SIZES: dict[str, object] = {"hidden_size": 16, "num_layers": 2, "num_attention_heads": 2}
 _SIZES |= {"dropout": 0.0, "attention_dropout": 0.0}
 _SHARED: dict[str, object] = {"max_steps": _STEPS, "num_epochs": 20, "log_every_steps": 1}
-_SHARED |= {"batch_size": 5, "checkpoint_every_steps": 20, "checkpoint_schedule": [3]}
+_SHARED |= {"batch_size": 5, "checkpoint_every_steps": 20, "checkpoint_schedule": {"words": [50, 999]}}
 """With 5 rows in a batch, no process has as many rows as the other."""
 _TRANSFORMER: dict[str, object] = {**_SHARED, "model": _SIZES}
 _FAMILIES: dict[str, dict[str, object]] = {
@@ -50,6 +52,12 @@ _STRATEGIES = {"lstm-ddp": "lstm", "gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2", "ber
 def _two(name: str, family: str, **more: bool) -> Case:
     strategy = name.split("-")[1]
     return Case(name, {**_FAMILIES[family], "devices": 2, "strategy": strategy}, **more)
+
+
+def _kept(folder: Path) -> list[tuple[int, TextSeen | None]]:
+    found = [(state.step, state.seen) for state in kept_states(folder / "checkpoints")]
+    assert len(found) == 3
+    return found
 
 
 def _far(one: list[CurveRow], two: list[CurveRow]) -> float:
@@ -73,6 +81,7 @@ def test_devices__two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     for name, family in _STRATEGIES.items():
         assert len([row for row in two[name] if row.train_loss is not None]) == _STEPS
         assert _far(one[family], two[name]) < _TOLERANCE, name
+        assert _kept(tmp_path / family) == _kept(tmp_path / name)
     for name in names:
         paused = two[f"{name}-paused"]
         rest = trained(tmp_path, Case(f"{name}-paused", _FAMILIES["gpt2"], resumes=True))

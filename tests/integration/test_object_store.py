@@ -26,6 +26,7 @@ from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, with_redis
 from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id
+from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunStore
 from trainer.commands.this_machine import ThisMachine
 from trainer.config.settings import Settings
@@ -239,7 +240,8 @@ async def test_request_whose_run_cannot_be_stored__leaves_no_run(
 
 
 async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(tmp_path: Path) -> None:
-    request = tiny_request(num_epochs=40, checkpoint_every_steps=10)
+    """So do the checkpoints that its schedule keeps."""
+    request = tiny_request(num_epochs=40, checkpoint_every_steps=10, checkpoint_schedule={"words": "log2"})
     async with machines(tmp_path) as (s3, bucket, redis_url, here, _, queue, _):
         machine(tmp_path / "second", bucket, redis_url)
         async with worker_of(tmp_path / "gpu", bucket, redis_url) as first:
@@ -265,11 +267,13 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
             cancelled = await following
         starts = [event for event in events_of(queue, run_id) if isinstance(event, JobStarted)]
         runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
-        weights = [(await asyncio.to_thread(complete_run, here, run.run_id)).weights.read_bytes() for run in runs]
+        whole = [await asyncio.to_thread(complete_run, here, run.run_id) for run in runs]
+        weights = [run.weights.read_bytes() for run in whole]
+        kept = [[(one.step, one.words, one.tokens, one.sha256) for one in run_files(run).kept] for run in whole]
     assert (moved.status, len(starts)) == ("completed", 2)
     assert (cancelled.status, cancelled.attempt) == ("cancelled", 1)
     assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
-    assert weights[0] == weights[1]
+    assert weights[0] == weights[1] and kept[0] == kept[1] and len(kept[0]) > 5
 
 
 async def test_battery__finds_its_items_in_a_training_text_of_another_machine(site: Site) -> None:

@@ -5,9 +5,18 @@ from pathlib import Path
 
 import torch
 
-from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState, ValidationHistory
+from trainer.artifacts.checkpoint_files import (
+    STATE,
+    EpochSummary,
+    TrainingState,
+    ValidationHistory,
+    checkpoint_steps,
+    scheduled_folder,
+    step_folder,
+)
 from trainer.artifacts.runs import RunDirectory
 from trainer.inference.model_files import load_run
+from trainer.system.files import read_record
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
 from trainer.training.device import random_state
 
@@ -47,6 +56,13 @@ def same(a: Checkpoint, b: Checkpoint | None) -> bool:
         and all(torch.equal(weight, b.weights[name]) for name, weight in a.weights.items())
         and str(a.optimizer_state) == str(b.optimizer_state)
     )
+
+
+def kept_states(checkpoints: Path) -> list[TrainingState]:
+    """The states of the checkpoints that a schedule has kept, in the order of their steps."""
+    scheduled = scheduled_folder(checkpoints)
+    folders = [step_folder(scheduled, step) for step in checkpoint_steps(scheduled)]
+    return [read_record(folder / STATE, TrainingState) for folder in folders]
 
 
 class Evil:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.checkpoints import Evil, checkpoint, names, same
+from tests.support.checkpoints import Evil, checkpoint, kept_states, names, same
+from tests.support.families import FAMILIES, QUICK
+from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.resumed import run_in, saved_last
 from tests.support.tiny_models import Run, make_run
@@ -255,6 +257,10 @@ def digests_of(run: Run) -> dict[int, str]:
     return {step: digest_of(store.scheduled_weights(step)) for step in store.scheduled_steps()}
 
 
+def kept_of(run: Run) -> list[TrainingState]:
+    return kept_states(run.folder / "checkpoints")
+
+
 def seen(run: Run) -> dict[int, str]:
     """The weights after each step, as they are looked at from outside."""
     model = run.fresh_model()
@@ -280,14 +286,35 @@ def test_training__keeps_the_weights_of_scheduled_steps_and_tells_of_each(tmp_pa
     assert read_record(kept / "state.json", TrainingState).step == 5
 
 
-def test_training__interrupted_anywhere_keeps_the_same(tmp_path: Path) -> None:
-    whole = run_in(tmp_path / "whole", SCHEDULED)
+@pytest.mark.parametrize("schedule", [[0, 2, 5], {"words": "log2"}], ids=["steps", "words"])
+def test_training__interrupted_anywhere_keeps_the_same(tmp_path: Path, schedule: object) -> None:
+    values = SCHEDULED | {"checkpoint_schedule": schedule}
+    whole = run_in(tmp_path / "whole", values)
     observed(whole)
     for calls in (0, 3, 5, 8):
-        run = run_in(tmp_path / str(calls), SCHEDULED)
+        run = run_in(tmp_path / str(calls), values)
         observed(run, should_stop=after(calls, "pause"))
         observed(run, resume=True)
         assert digests_of(run) == digests_of(whole), calls
+        assert [state.seen for state in kept_of(run)] == [state.seen for state in kept_of(whole)], calls
+
+
+@pytest.mark.parametrize("family", slow_except(FAMILIES, *QUICK))
+def test_kept_weights__change_nothing_and_are_those_of_a_shorter_training(tmp_path: Path, family: str) -> None:
+    """Of a constant learning rate; other schedules of it end with the training, so that a shorter one has other rates.
+
+    Dropout and masks take random numbers, which the writing of a checkpoint leaves alone.
+    """
+    tokenizer: dict[str, object] = {"method": "char"}
+    values: dict[str, object] = SCHEDULED | {"tokenizer": tokenizer, **FAMILIES[family], "eval_every_steps": 3}
+    kept = run_in(tmp_path / "kept", values)
+    plain = run_in(tmp_path / "plain", values | {"checkpoint_schedule": None})
+    assert digest(observed(kept).model) == digest(observed(plain).model)
+    assert digest_of(saved_last(kept).weights) == digest_of(saved_last(plain).weights)
+    for step in (2, 5):
+        shorter = run_in(tmp_path / str(step), values | {"max_steps": step, "checkpoint_schedule": None})
+        observed(shorter)
+        assert digest_of(saved_last(shorter).weights) == digests_of(kept)[step], step
 
 
 def test_training_that_ends_early__keeps_its_last_step_if_scheduled(tmp_path: Path) -> None:
@@ -307,12 +334,6 @@ BY_TEXT: dict[str, dict[str, object]] = {
 }
 
 
-def kept_states(run: Run) -> list[TrainingState]:
-    store = CheckpointStore(run.folder / "checkpoints")
-    kept = run.folder / "checkpoints" / "scheduled"
-    return [read_record(kept / f"step-{step}" / "state.json", TrainingState) for step in store.scheduled_steps()]
-
-
 @pytest.mark.parametrize("schedule", BY_TEXT.values(), ids=BY_TEXT)
 @pytest.mark.parametrize("objective", ["causal_lm", "masked_lm"])
 def test_training__keeps_weights_by_text_and_tells_how_much_it_has_read(
@@ -326,7 +347,7 @@ def test_training__keeps_weights_by_text_and_tells_how_much_it_has_read(
     result = observed(run).result
     rows, words = len(run.corpus.rows("train", 16)), len(" ".join(run.lines("train")).split())
     tokens = run.corpus.sizes["train"].tokens
-    for state in kept_states(run):
+    for state in kept_of(run):
         seen, share = state.seen, len(state.epochs) + Fraction(state.position, rows)
         assert seen is not None and (seen.words, seen.tokens) == (int(words * share), int(tokens * share))
         before = share - Fraction(min(24, (state.position or rows) % 24 or 24), rows) if state.step else share
@@ -342,7 +363,7 @@ def test_kept_weights__tell_for_which_count_they_were_kept(tmp_path: Path, unit:
     run = make_run(tmp_path, TEXT, **(SCHEDULED | {"num_epochs": 5, "checkpoint_schedule": {unit: counts}}))
     observed(run)
     spans: dict[int, tuple[int, int]] = {}
-    for state in kept_states(run):
+    for state in kept_of(run):
         assert state.seen is not None
         read = (state.seen.words, state.seen.words_in_step), (state.seen.tokens, state.seen.tokens_in_step)
         spans[state.step] = read[unit == "tokens"]
