@@ -141,6 +141,9 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
     assert before == after and len(before) == 3 * len(steps)
     (second.checkpoints / "scheduled" / f"step-{steps[0]}" / "state.json").write_bytes(b"{}")
     shell.type("verify", second.run_id, code=1)
+    shell.type("gc", "--kept", second.run_id)
+    shell.type("verify", second.run_id)
+    assert shell.read(RunFiles, "files", second.run_id).kept == ()
 
 
 def stop_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, with_redis
 from trainer.artifacts.object_store import ObjectStore, Stored
-from trainer.artifacts.replication import Replication, complete_run, full_run_id
+from trainer.artifacts.replication import Replication, complete_run, full_run_id, remove_kept_checkpoints
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunStore
 from trainer.commands.this_machine import ThisMachine
@@ -44,6 +44,7 @@ from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.system.files import changed_files
 from trainer.worker import jobs
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.jobs import Jobs
@@ -240,7 +241,7 @@ async def test_request_whose_run_cannot_be_stored__leaves_no_run(
 
 
 async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(tmp_path: Path) -> None:
-    """So do the checkpoints that its schedule keeps."""
+    """So do the checkpoints that its schedule keeps, until they are removed on all machines."""
     request = tiny_request(num_epochs=40, checkpoint_every_steps=10, checkpoint_schedule={"words": "log2"})
     async with machines(tmp_path) as (s3, bucket, redis_url, here, _, queue, _):
         machine(tmp_path / "second", bucket, redis_url)
@@ -270,10 +271,16 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
         whole = [await asyncio.to_thread(complete_run, here, run.run_id) for run in runs]
         weights = [run.weights.read_bytes() for run in whole]
         kept = [[(one.step, one.words, one.tokens, one.sha256) for one in run_files(run).kept] for run in whole]
+        with whole[0].wait_for_lock(PATIENCE_SECONDS), refused(ErrorCode.SERVICE_UNAVAILABLE, "written by another"):
+            await remove_kept_checkpoints(here, run_id)
+        report = await remove_kept_checkpoints(here, run_id)
+        there = await asyncio.to_thread(complete_run, machine(tmp_path / "third", bucket, redis_url), run_id)
     assert (moved.status, len(starts)) == ("completed", 2)
     assert (cancelled.status, cancelled.attempt) == ("cancelled", 1)
     assert losses(runs[0].loss_curve) == losses(runs[1].loss_curve)
     assert weights[0] == weights[1] and kept[0] == kept[1] and len(kept[0]) > 5
+    assert len(report.removals) == len(kept[0]) and run_files(there).kept == ()
+    assert not changed_files(there.path, there.completed_manifest().files)
 
 
 async def test_battery__finds_its_items_in_a_training_text_of_another_machine(site: Site) -> None:

@@ -4,16 +4,17 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, scheduled_folder, step_folder
 from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
 from trainer.artifacts.job_folder import AnyJob, in_order
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore, in_use
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
@@ -40,6 +41,7 @@ _STORED = "The object store has it."
 _UNUSED = "No run and no experiment uses the tokenizer."
 _CACHE_FULL = "The encoded corpora take more space than the settings allow."
 _UNREADABLE = "It cannot be checked."
+_ASKED = "Its removal was requested."
 
 
 class Removal(Frozen):
@@ -64,7 +66,7 @@ class CleanupReport(Frozen):
     files_deleted: int
     removals: tuple[Removal, ...]
     kept_checkpoints: int = 0
-    """Checkpoints of a `checkpoint_schedule`, in all runs; no cleanup removes them."""
+    """Checkpoints of a `checkpoint_schedule`, in all runs; only `mt gc --kept` removes them."""
     kept_bytes: int = 0
 
 
@@ -74,13 +76,29 @@ def clean_up(settings: Settings, *, dry_run: bool = False, is_stored: StoredChec
     Raises CONFLICT while another cleanup of the artifacts folder runs. A file or folder that cannot be removed is
     reported with its error.
     """
+    with _lock(settings):
+        return _Cleanup(settings, dry_run=dry_run or settings.app.cleanup.dry_run, is_stored=is_stored).run()
+
+
+def remove_kept(settings: Settings, run_id: str, *, dry_run: bool = False) -> CleanupReport:
+    """Remove the checkpoints that the schedule of an ended run has kept, or list them in a dry run.
+
+    The manifest no longer names them. Raises RUN_NOT_READY for a run that has not ended, CONFLICT for one that
+    unfinished work needs, and SERVICE_UNAVAILABLE while another process reads or writes the run.
+    """
+    with _lock(settings):
+        is_dry = dry_run or settings.app.cleanup.dry_run
+        return _Cleanup(settings, dry_run=is_dry, is_stored=None).remove_kept(run_id)
+
+
+def _lock(settings: Settings) -> BinaryIO:
+    """Return the lock of cleanups. Raises CONFLICT while another cleanup has it."""
     root = settings.app.artifacts_root
     DISK.make_folder(root)
     lock = try_lock(root / _LOCK_FILE)
     if lock is None:
         raise AppError(ErrorCode.CONFLICT, "Another cleanup is running: wait until it has ended.")
-    with lock:
-        return _Cleanup(settings, dry_run=dry_run or settings.app.cleanup.dry_run, is_stored=is_stored).run()
+    return lock
 
 
 class _Cleanup:
@@ -98,22 +116,36 @@ class _Cleanup:
         self._experiments = ExperimentStore(settings.app.artifacts_root)
 
     def run(self) -> CleanupReport:
-        removals = (*self._clean_runs(), *self._clean_tokenizers(), *self._clean_corpus_cache())
+        return self._report((*self._clean_runs(), *self._clean_tokenizers(), *self._clean_corpus_cache()))
+
+    def remove_kept(self, run_id: str) -> CleanupReport:
+        """Leave the kept checkpoints of a run out of its manifest, then remove them."""
+        run = self._runs.get(run_id)
+        run.ended_manifest()
+        if run_id in self._needed_runs():
+            raise AppError(ErrorCode.CONFLICT, f"Unfinished work needs the run '{run_id}': wait until it has ended.")
+        folders = list(_kept(run))
+        names = {folder.relative_to(run.path).as_posix() for folder in folders}
+        with ExitStack() as locks:
+            if not self._dry_run:
+                if not _take_locks(run, locks):
+                    raise in_use(run_id)
+                manifest = run.ended_manifest()
+                files = (file for file in manifest.files if file.path.rpartition("/")[0] not in names)
+                run.replace_manifest(changed(manifest, files=tuple(files)))
+            return self._report([self._remove(folder, _ASKED, run) for folder in folders])
+
+    def _report(self, removals: Sequence[Removal]) -> CleanupReport:
+        kept = [folder for run in self._runs.all() for folder in _kept(run)]
         removed = [removal for removal in removals if removal.error is None and not self._dry_run]
         return CleanupReport(
             dry_run=self._dry_run,
             bytes_freed=sum(removal.bytes for removal in removed),
             files_deleted=sum(removal.files for removal in removed),
-            removals=removals,
-            kept_checkpoints=len(kept := list(self._kept())),
+            removals=tuple(removals),
+            kept_checkpoints=len(kept),
             kept_bytes=sum(_size(folder)[0] for folder in kept),
         )
-
-    def _kept(self) -> Iterator[Path]:
-        """Yield the folders of the checkpoints that schedules have kept."""
-        for run in self._runs.all():
-            folder = scheduled_folder(run.checkpoints)
-            yield from (step_folder(folder, step) for step in checkpoint_steps(folder))
 
     def _clean_runs(self) -> Iterator[Removal]:
         """Clean the runs whose grace period is over and that no unfinished run or experiment needs."""
@@ -282,6 +314,12 @@ def _checkpoints(run: RunDirectory, status: FinalState) -> Iterator[tuple[Path, 
     elif len(steps) > 1 and (state := newest_whole(run.checkpoints)) is not None:
         needed = (state.step, state.history.best_step)
         yield from ((step_folder(run.checkpoints, step), _OLDER) for step in steps if step not in needed)
+
+
+def _kept(run: RunDirectory) -> Iterator[Path]:
+    """Yield the folders of the checkpoints that the schedule of a run has kept."""
+    folder = scheduled_folder(run.checkpoints)
+    yield from (step_folder(folder, step) for step in checkpoint_steps(folder))
 
 
 def _tokenizers_of(run: RunDirectory) -> Iterator[str]:

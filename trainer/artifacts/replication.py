@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from trainer.artifacts.cleanup import CleanupReport, remove_kept
 from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
-from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, join_store, unstored
-from trainer.artifacts.runs import RunDirectory, RunStore, one_run_id
+from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, WriterChanged, join_store, unstored
+from trainer.artifacts.runs import RunDirectory, RunStore, in_use, one_run_id
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -215,6 +216,20 @@ def stored_check(settings: Settings) -> Callable[[RunDirectory], bool] | None:
         return None
     verifies = settings.app.cleanup.verify_upload
     return lambda run: Replica(objects, root, "models", run.run_id).is_stored(verifies=verifies)
+
+
+async def remove_kept_checkpoints(settings: Settings, run_id: str, *, dry_run: bool = False) -> CleanupReport:
+    """Remove the kept checkpoints of a run, here and in the object store; raises the errors of `remove_kept`."""
+    reports: list[CleanupReport] = []
+
+    async def remove() -> None:
+        reports.append(await asyncio.to_thread(remove_kept, settings, run_id, dry_run=dry_run))
+
+    try:
+        await Replication(settings).write("models", run_id, remove)
+    except WriterChanged:
+        raise in_use(run_id) from None
+    return reports[0]
 
 
 def _object_store(settings: Settings) -> "ObjectStore | None":

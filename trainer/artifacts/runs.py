@@ -156,10 +156,7 @@ class RunDirectory(JobFolder[RunRecord]):
         deadline = monotonic() + seconds
         while (lock := self.lock()) is None:
             if monotonic() > deadline:
-                raise AppError(
-                    ErrorCode.SERVICE_UNAVAILABLE,
-                    f"The run '{self.run_id}' is being written by another process; try again in a minute.",
-                )
+                raise in_use(self.run_id)
             sleep(_LOCK_POLL_SECONDS)
         return lock
 
@@ -172,6 +169,14 @@ class RunDirectory(JobFolder[RunRecord]):
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+    def ended_manifest(self) -> RunManifest:
+        """Return the manifest of an ended run; raises RUN_NOT_READY for another one."""
+        self.wait_for_end()
+        manifest = self.manifest()
+        if manifest is None or not self.seal.exists():
+            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not ended: cancel it first.")
+        return manifest
 
     def wait_for_end(self) -> None:
         """Wait while a process writes the last event and SHA256SUMS after the manifest of an ended run.
@@ -191,12 +196,18 @@ class RunDirectory(JobFolder[RunRecord]):
     def add_evaluation(self, summary: EvalSummary) -> None:
         """Add an evaluation and the hashes of its files to the manifest; the caller holds the lock.
 
-        It replaces the earlier evaluation of the same split and corpus. A wrong hash in SHA256SUMS stays wrong.
+        It replaces the earlier evaluation of the same split and corpus.
         """
         manifest = self.completed_manifest()
         others = (e for e in manifest.eval if (e.split, e.dataset) != (summary.split, summary.dataset))
         files = {file.path: file for file in (*manifest.files, *file_records(self.path, (self.metrics, self.samples)))}
-        renewed = changed(manifest, eval=(*others, summary), files=tuple(files.values()))
+        self.replace_manifest(changed(manifest, eval=(*others, summary), files=tuple(files.values())))
+
+    def replace_manifest(self, renewed: RunManifest) -> None:
+        """Replace the manifest of an ended run and its hash in SHA256SUMS; the caller holds the lock.
+
+        A wrong hash in SHA256SUMS stays wrong.
+        """
         if not self.seal.exists():
             self.write_manifest(renewed)
             return
@@ -320,9 +331,7 @@ class RunStore(JobStore[RunDirectory]):
 
         After a crash, `clear_leftovers` removes the rest.
         """
-        run.wait_for_end()
-        if run.manifest() is None or not run.seal.exists():
-            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: cancel it first.")
+        run.ended_manifest()
         for other in self.all():
             if other.record().effective.parent_run_id == run.run_id:
                 message = f"The run '{other.run_id}' starts from '{run.run_id}': delete it first."
@@ -438,6 +447,11 @@ class RunStore(JobStore[RunDirectory]):
 
     def _has(self, run_id: str, name: str) -> bool:
         return os.path.exists(f"{self._folder}/{run_id}/{name}")
+
+
+def in_use(run_id: str) -> AppError:
+    message = f"The run '{run_id}' is being written by another process; try again in a minute."
+    return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
 
 def one_run_id(given: str, run_ids: Collection[str], place: str = "") -> str:

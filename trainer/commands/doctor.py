@@ -13,10 +13,10 @@ from packaging.specifiers import SpecifierSet
 from rich.text import Text
 
 from trainer.artifacts.cleanup import CleanupReport, clean_up
-from trainer.artifacts.replication import stored_check
+from trainer.artifacts.replication import remove_kept_checkpoints, stored_check
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Commands, Options, flag
-from trainer.commands.connection import settings_for
+from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag
+from trainer.commands.connection import local_run_id, settings_for
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
@@ -34,6 +34,12 @@ _REMOTE = "MT_URL is set, so runs are on that server; the other checks are about
 
 class _CleanupOptions(Options):
     dry_run = flag("--dry-run", "only list what would be removed")
+    kept = Argument[str | None](
+        "--kept RUN",
+        type=local_run_id,
+        completion=RUN_IDS,
+        help="remove the checkpoints that the `checkpoint_schedule` of this run has kept, and nothing else",
+    )
 
 
 def add_to(commands: Commands) -> None:
@@ -170,14 +176,17 @@ def _check_runs(settings: Settings) -> Finding:
 
 def _clean_up(options: _CleanupOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-cleanup")
-    report = clean_up(settings, dry_run=options.dry_run, is_stored=stored_check(settings))
+    if options.kept is None:
+        report = clean_up(settings, dry_run=options.dry_run, is_stored=stored_check(settings))
+    else:
+        report = asyncio.run(remove_kept_checkpoints(settings, options.kept, dry_run=options.dry_run))
     rows = [(one.path, f"{one.bytes:,}", one.reason if one.error is None else one.error) for one in report.removals]
     parts = [columns([("path", "bytes", "reason"), *rows])] if rows else []
     parts.append(Text(_cleaned(report)))
     if report.kept_checkpoints:
         kept = counted(report.kept_checkpoints, "checkpoint")
         size = counted(report.kept_bytes, "byte")
-        parts.append(Text(f"{kept} of schedules with {size} stay: `mt delete RUN` deletes a run with all its files."))
+        parts.append(Text(f"{kept} of schedules with {size} stay: `mt gc --kept RUN` removes those of a run."))
     terminal.show(report, *parts)
     return EXIT_FAILED if any(removal.error is not None for removal in report.removals) else 0
 

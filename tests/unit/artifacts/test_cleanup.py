@@ -21,9 +21,9 @@ from tests.support.refusals import refused
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.tiny_models import char_tokenizer
 from tests.support.unsynced_disk import UnsyncedDisk
-from tests.support.waiting import captured_logs, until
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.cleanup import CleanupReport, clean_up
+from trainer.artifacts.cleanup import CleanupReport, clean_up, remove_kept
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -297,9 +297,44 @@ def test_kept_checkpoints__stay_and_their_size_is_told(shell: Shell) -> None:
     for number in (1, 2):
         add_run(shell.folder, f"lstm-{number}")
     kept = {path: data for path, data in contents(shell.folder).items() if "/scheduled/" in path}
-    told = f"2 checkpoints of schedules with {sum(map(len, kept.values())):,} bytes stay: `mt delete RUN` deletes"
+    told = f"2 checkpoints of schedules with {sum(map(len, kept.values())):,} bytes stay: `mt gc --kept RUN` removes"
     assert told in shell.type("gc", "--dry-run") and told in shell.type("gc")
     assert kept.items() <= contents(shell.folder).items()
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled"])
+def test_kept_checkpoints__are_removed_on_request_and_the_rest_stays(shell: Shell, end: FinalState) -> None:
+    """The manifest names them no more, and its new hash is in SHA256SUMS; the grace period is for other files."""
+    runs = [add_run(shell.folder, f"lstm-{number}", end, days=0) for number in (1, 2)]
+    before, kept = contents(shell.folder), contents(runs[0].checkpoints / "scheduled")
+    assert "/lstm-1/checkpoints/scheduled/step-1 " in shell.type("gc", "--kept", "lstm-1", "--dry-run")
+    assert contents(shell.folder).items() >= before.items()
+    report = CleanupReport.model_validate_json(shell.type("gc", "--kept", "lstm-1", "--json"))
+    assert (report.files_deleted, report.bytes_freed) == (len(kept), sum(map(len, kept.values())))
+    assert report.kept_checkpoints == 1
+    after = contents(shell.folder)
+    renewed = {f"artifacts/models/lstm-1/{name}" for name in ("manifest.json", "SHA256SUMS")}
+    lost = {f"artifacts/models/lstm-1/checkpoints/scheduled/{name}" for name in kept}
+    assert before.keys() - after.keys() == lost
+    assert {name for name in before.keys() - lost if after[name] != before[name]} <= renewed
+    assert not changed_files(runs[0].path, runs[0].ended_manifest().files)
+    assert all(check.ok for check in verify_files(runs[0]) if check.name in ("manifest.json", "request.json", "end"))
+    assert "There is nothing to remove." in shell.type("gc", "--kept", "lstm-1")
+
+
+def test_kept_checkpoints__of_runs_that_are_needed_or_in_use_stay(tmp_path: Path) -> None:
+    settings, parent = settings_of(tmp_path), add_run(tmp_path, "lstm-1")
+    waiting = add_run(tmp_path, "lstm-2", None, init_from_run_id="lstm-1")
+    before = contents(tmp_path)
+    with refused(ErrorCode.RUN_NOT_READY, "has not ended"):
+        remove_kept(settings, "lstm-2")
+    with refused(ErrorCode.CONFLICT, "Unfinished work needs the run 'lstm-1': wait"):
+        remove_kept(settings, "lstm-1")
+    assert contents(tmp_path).items() >= before.items()
+    shutil.rmtree(waiting.path)
+    with parent.wait_for_lock(PATIENCE_SECONDS), refused(ErrorCode.SERVICE_UNAVAILABLE, "written by another process"):
+        remove_kept(settings, "lstm-1")
+    assert remove_kept(settings, "lstm-1").files_deleted == 3
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
