@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,6 +152,8 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         elsewhere = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
         new_machine = changed(site.here, app=changed(site.here.app, artifacts_root=tmp_path / "new"))
         assert await asyncio.to_thread(full_run_id, new_machine, run_id[:-1]) == run_id
+        light = await asyncio.to_thread(partial(complete_run, new_machine, run_id, with_weights=False))
+        assert light.loss_curve.exists() and not light.weights.exists()
         whole = await asyncio.to_thread(complete_run, site.here, run_id)
         report = await asyncio.to_thread(verify_run, whole, site.here)
         assert (status.status, had_weights, scored.status) == ("completed", False, "completed")

@@ -67,19 +67,25 @@ class Story:
         self._append(JobStarted, "started", queue="training", attempt=1)
         return self._append(JobProgress, "reading", progress=0.0, message="Reading the corpus.")
 
-    def step(self, step: int, train_loss: float, val_loss: float | None = None, margin: float | None = None) -> "Story":
+    def step(
+        self,
+        step: int,
+        train_loss: float,
+        val_loss: float | None = None,
+        margin: float | None = None,
+        **values: object,
+    ) -> "Story":
         """A step of a run with two tokens per character, so bits/char = 2 loss / ln 2."""
         val_bits = None if val_loss is None else 2 * val_loss / log(2)
-        return self._append(
-            MetricsProgress,
-            f"progress-{step}",
+        fields: dict[str, object] = {
             **{"epoch": 1 + step * 5 // (TOTAL_STEPS + 1), "total_epochs": 5, "step": step, "total_steps": TOTAL_STEPS},
             **{"progress": 100 * step / TOTAL_STEPS, "train_loss": train_loss, "train_perplexity": 1.0},
             **{"learning_rate": 2e-3, "grad_norm": 1.0, "tokens_per_second": 2000.0, "chars_per_second": 1000.0},
             **{"eta_seconds": 60.0, "val_loss": val_loss, "best_val_loss": val_loss, "best_val_margin": margin},
             **{"train_bits_per_char": 2 * train_loss / log(2), "val_bits_per_char": val_bits},
-            best_val_bits_per_char=val_bits,
-        )
+            "best_val_bits_per_char": val_bits,
+        }
+        return self._append(MetricsProgress, f"progress-{step}", **fields | values)
 
     def checkpoint(self, step: int) -> "Story":
         return self._append(CheckpointSaved, f"checkpoint-{step}", step=step, val_loss=None, is_best=False)

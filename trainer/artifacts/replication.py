@@ -200,12 +200,12 @@ def full_run_id(settings: Settings, given: str, place: str = "") -> str:
     return one_run_id(given, run_ids, place)
 
 
-def complete_run(settings: Settings, run_id: str) -> RunDirectory:
-    """Return a run with its weights and checkpoints on this disk; raises RUN_NOT_FOUND."""
+def complete_run(settings: Settings, run_id: str, *, with_weights: bool = True) -> RunDirectory:
+    """Return a run with its files on this disk, `with_weights` those of its checkpoints too; raises RUN_NOT_FOUND."""
     objects = _object_store(settings)
     if objects is not None:
         with _if_stored():
-            Replica(objects, settings.app.artifacts_root, "models", run_id).pull(with_weights=True)
+            Replica(objects, settings.app.artifacts_root, "models", run_id).pull(with_weights=with_weights)
     return RunStore(settings.app.artifacts_root).get(run_id)
 
 

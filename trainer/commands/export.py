@@ -13,14 +13,15 @@ from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import Argument, Commands, LocalModelOptions, Options, flag, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
+from trainer.contracts.base import model_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
-Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
+Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate", "csv"]
 _FORMATS: tuple[str, ...] = get_args(Format)
-_OF_RUN: tuple[Format, ...] = ("archive", "ro-crate")
-"""Formats that hold all of a run, with its checkpoints."""
+_OF_RUN: tuple[Format, ...] = ("archive", "ro-crate", "csv")
+"""Formats that are about all of a run, not about one of its checkpoints."""
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
@@ -29,7 +30,8 @@ class _ExportOptions(LocalModelOptions):
         "--format",
         choices=_FORMATS,
         required=True,
-        help="hf: for transformers; archive: for `mt import`; onnx; ro-crate; torchscript: deprecated",
+        help="hf: for transformers; archive: for `mt import`; onnx; ro-crate; torchscript: deprecated;"
+        " csv: curve and settings",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")
@@ -48,27 +50,36 @@ def add_to(commands: Commands) -> None:
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
+    is_model = options.format != "csv"
+    if options.license is not None and not is_model:
+        raise AppError(ErrorCode.INVALID_INPUT, "`--license` is for the card of a model, which a curve does not have.")
     terminal.options = {"format": "--format"}
     run_id, at, checkpoint = options.run.partition("@")
-    run = complete_run(settings_for(), run_id)
-    named = model_of(run, checkpoint if at else None)
-    if named.step is not None and options.format in _OF_RUN:
+    run = complete_run(settings_for(), run_id, with_weights=is_model)
+    step = model_of(run, checkpoint if at else None).step if at or is_model else None
+    if step is not None and options.format in _OF_RUN:
         message = f"`--format {options.format}` has the whole run: name the run itself, `{run.run_id}`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     with _path_errors(options.out):
-        if options.format == "archive":
-            from trainer.export.archive import export_archive  # torch
+        match options.format:
+            case "archive":
+                from trainer.export.archive import export_archive  # torch
 
-            export_archive(run, options.out, options.license, force=options.force)
-        else:
-            from trainer.export.folders import export_folder
+                export_archive(run, options.out, options.license, force=options.force)
+            case "csv":
+                from trainer.export.curves import export_curve
 
-            export_folder(run, options.format, options.out, options.license, force=options.force, step=named.step)
+                export_curve(run, options.out, force=options.force)
+            case form:
+                from trainer.export.folders import export_folder
+
+                export_folder(run, form, options.out, options.license, force=options.force, step=step)
     sizes = [path.stat().st_size for path in (options.out, *options.out.rglob("*")) if path.is_file()]
     count, size = len(sizes), sum(sizes)
     answer: dict[str, object] = {"run_id": run.run_id, "format": options.format, "path": str(options.out)}
-    answer |= {} if named.step is None else {"checkpoint": named.step}
-    result = Text(f"{named.name} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
+    answer |= {} if step is None else {"checkpoint": step}
+    name = model_name(run.run_id, step)
+    result = Text(f"{name} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
     legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]
     terminal.show(
         answer | {"files": count, "bytes": size}, result, *(legacy if options.format == "torchscript" else [])

@@ -322,16 +322,21 @@ def differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Differ
 
 def _fields(effective: EffectiveRequest) -> dict[str, str]:
     dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "tags"})
-    return dict(_flat(dumped))
+    return {
+        name: value if isinstance(value, str) else to_json(value).decode()
+        for name, value in flat(dumped)
+        if not name.endswith(".bytes")
+    }
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of blocks within blocks, with dots in their names."""
     for name, value in values.items():
         if isinstance(value, dict):
             block: Mapping[str, object] = value
-            yield from _flat(block, f"{prefix}{name}.")
-        elif name != "bytes":
-            yield f"{prefix}{name}", value if isinstance(value, str) else to_json(value).decode()
+            yield from flat(block, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _relative(mine: float | None, its: float | None) -> float | None:

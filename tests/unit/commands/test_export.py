@@ -27,6 +27,18 @@ def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     assert f"{run.run_id} is in script" in told and "PyTorch has deprecated TorchScript" in told
 
 
+def test_curve__of_a_run_that_still_trains_is_exported(shell: Shell) -> None:
+    run = shell.add_interrupted_run()
+    told = shell.type("export", run.run_id, "--format", "csv", "--out", "out")
+    files = [path for path in (shell.folder / "out").iterdir() if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    assert told == f"{run.run_id} is in out ({len(files)} files, {size:,} bytes).\n"
+    refusal = shell.error("export", run.run_id, "--format", "csv", "--out", "other", "--license", "mit")
+    assert refusal.message == "`--license` is for the card of a model, which a curve does not have."
+    refusal = shell.error("export", f"{run.run_id}@17", "--format", "csv", "--out", "other")
+    assert refusal.message == f"`--format csv` has the whole run: name the run itself, `{run.run_id}`."
+
+
 def test_import__restores_what_export_wrote(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished_run(shell.folder, "gpt2")
     before = trainer.load(run.path).surprisal("the sea")

@@ -1,0 +1,144 @@
+"""The curves and the settings of a run for spreadsheets; the run may still train."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import MetricsProgress
+from trainer.export.card import RECORD_FILE
+from trainer.export.folders import appearing_at, check_free
+from trainer.reports.comparison import flat
+from trainer.reports.score_table import csv_lines
+from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular
+from trainer.training.progress import CurveRow
+
+
+class Point(NamedTuple):
+    """A row of the loss curve, under the names that all formats have; None is what the row does not have."""
+
+    step: int
+    epoch: int
+    tokens: int
+    """Predicted tokens since the training started."""
+    elapsed_seconds: float
+    train_loss_nats: float | None
+    """Mean per predicted token since the row before."""
+    epoch_train_loss_nats: float | None
+    val_loss_nats: float | None
+    val_bits_per_char: float | None
+    learning_rate: float
+    gradient_norm: float | None
+    tokens_per_second: float | None
+    """As last reported since the row before."""
+    gpu_memory_bytes: int | None
+    """Highest use so far, of the GPU with the highest."""
+
+
+class Curve(NamedTuple):
+    """The curve of a run as far as it is trained, and its settings."""
+
+    run_id: str
+    points: Sequence[Point]
+    settings: Mapping[str, object]
+    """The values of the resolved request by their names, with dots where they are in blocks."""
+
+
+class CurveExport(Frozen):
+    """`export.json`: the files of the folder, and the run that it was exported from."""
+
+    schema_version: Literal[1] = 1
+    format: Literal["csv"] = "csv"
+    run_id: Identifier
+    files: tuple[FileRecord, ...]
+
+
+def export_curve(run: RunDirectory, folder: Path, *, force: bool = False) -> CurveExport:
+    """Write the curve of a run to a new folder, atomically; with `force` it replaces an earlier export.
+
+    Raises CONFLICT if the folder exists, and the errors of `read_curve`.
+    """
+    curve = read_curve(run)
+    check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
+    with appearing_at(folder) as temporary:
+        DISK.make_folder(temporary)
+        write_csv(temporary, curve)
+        record = CurveExport(run_id=run.run_id, files=file_records(temporary, [*temporary.iterdir()]))
+        DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
+        DISK.sync(temporary)
+    return record
+
+
+def read_curve(run: RunDirectory) -> Curve:
+    """Read what a run has stored of its curve so far.
+
+    Raises RUN_NOT_READY if that is nothing, MODEL_LOAD_FAILED if the curve of an ended run has changed.
+    """
+    with run.in_use():
+        manifest = run.manifest()
+        files = () if manifest is None else manifest.files
+        if changed_files(run.path, [file for file in files if file.path == run.loss_curve.name]):
+            message = f"'{run.loss_curve.name}' of the run '{run.run_id}' was changed or deleted after its training."
+            raise AppError(ErrorCode.MODEL_LOAD_FAILED, message)
+        record, rows = run.record(), _rows(run)
+        reports = [event for event in run.reader().read_new() if isinstance(event, MetricsProgress)]
+    if not rows:
+        message = f"The run '{run.run_id}' has no losses yet. Try again when it trains."
+        raise AppError(ErrorCode.RUN_NOT_READY, message)
+    settings: dict[str, object] = record.effective.model_dump(mode="json")
+    return Curve(run.run_id, [*_points(rows, reports)], dict(flat(settings)))
+
+
+def write_csv(folder: Path, curve: Curve) -> None:
+    """Write `curve.csv`, a row per point, and `settings.csv`, a row per setting; lists are JSON."""
+    settings = (("run_id", curve.run_id), *((name, _text(value)) for name, value in curve.settings.items()))
+    for name, rows in (("curve.csv", (Point._fields, *curve.points)), ("settings.csv", (("name", "value"), *settings))):
+        DISK.write(folder / name, f"{csv_lines(rows, ',')}\n".encode())
+
+
+def _rows(run: RunDirectory) -> list[CurveRow]:
+    """Return the rows of the loss curve; a last line that is still being written is left out."""
+    try:
+        with open_regular(run.loss_curve) as file:
+            data = file.readall()
+        return [CurveRow.model_validate_json(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValidationError:
+        raise BrokenFile(f"The file '{run.loss_curve.name}' of '{run.run_id}' cannot be read: it is damaged.") from None
+
+
+def _points(rows: Sequence[CurveRow], reports: Sequence[MetricsProgress]) -> Iterator[Point]:
+    """Yield the rows, each with the last report after the row before it."""
+    by_step = {report.step: report for report in reports}
+    steps = sorted(by_step)
+    earlier = 0
+    for row in rows:
+        until = bisect_right(steps, row.step)
+        report = by_step[steps[until - 1]] if until > earlier else None
+        earlier = until
+        yield Point(
+            step=row.step,
+            epoch=row.epoch,
+            tokens=row.tokens,
+            elapsed_seconds=row.elapsed_seconds,
+            train_loss_nats=row.train_loss,
+            epoch_train_loss_nats=row.epoch_train_loss,
+            val_loss_nats=row.val_loss,
+            val_bits_per_char=None if report is None else report.val_bits_per_char,
+            learning_rate=row.lr,
+            gradient_norm=row.grad_norm,
+            tokens_per_second=None if report is None else report.tokens_per_second,
+            gpu_memory_bytes=None if report is None else max(report.gpu_memory_bytes or (), default=None),
+        )
+
+
+def _text(value: object) -> str | None:
+    """Return a value as text, lists and numbers as JSON."""
+    return value if value is None or isinstance(value, str) else to_json(value).decode()
