@@ -1,6 +1,7 @@
 """`mt export` and `mt import`: runs for other programs and other machines."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,16 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
-Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate", "csv"]
+CurveFormat = Literal["csv", "tensorboard"]
+Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate", CurveFormat]
 _FORMATS: tuple[str, ...] = get_args(Format)
-_OF_RUN: tuple[Format, ...] = ("archive", "ro-crate", "csv")
+_CURVES: tuple[CurveFormat, ...] = get_args(CurveFormat)
+_OF_RUN: tuple[Format, ...] = ("archive", "ro-crate", *_CURVES)
 """Formats that are about all of a run, not about one of its checkpoints."""
+_NEXT = {
+    "torchscript": "PyTorch has deprecated TorchScript: prefer `--format hf`.",
+    "tensorboard": "See it with: tensorboard --logdir {out}",
+}
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
@@ -31,7 +38,7 @@ class _ExportOptions(LocalModelOptions):
         choices=_FORMATS,
         required=True,
         help="hf: for transformers; archive: for `mt import`; onnx; ro-crate; torchscript: deprecated;"
-        " csv: curve and settings",
+        " csv, tensorboard: curve and settings",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")
@@ -50,7 +57,7 @@ def add_to(commands: Commands) -> None:
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
-    is_model = options.format != "csv"
+    is_model = options.format not in _CURVES
     if options.license is not None and not is_model:
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` is for the card of a model, which a curve does not have.")
     terminal.options = {"format": "--format"}
@@ -66,10 +73,10 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
                 from trainer.export.archive import export_archive  # torch
 
                 export_archive(run, options.out, options.license, force=options.force)
-            case "csv":
+            case "csv" | "tensorboard" as form:
                 from trainer.export.curves import export_curve
 
-                export_curve(run, options.out, force=options.force)
+                export_curve(run, form, options.out, force=options.force)
             case form:
                 from trainer.export.folders import export_folder
 
@@ -80,10 +87,9 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
     answer |= {} if step is None else {"checkpoint": step}
     name = model_name(run.run_id, step)
     result = Text(f"{name} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
-    legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]
-    terminal.show(
-        answer | {"files": count, "bytes": size}, result, *(legacy if options.format == "torchscript" else [])
-    )
+    out = shlex.quote(str(options.out))
+    notes = [Text(note.format(out=out)) for form, note in _NEXT.items() if form == options.format]
+    terminal.show(answer | {"files": count, "bytes": size}, result, *notes)
     return 0
 
 

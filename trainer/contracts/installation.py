@@ -7,7 +7,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 
 DISTRIBUTION = "model-trainer"
 _PACKAGE = Path(str(files("trainer")))
@@ -45,6 +45,13 @@ def require_extras(*extras: str) -> None:
     """Raise UNSUPPORTED_BACKEND, naming all that is missing, if the libraries of extras are not installed."""
     if missing := [extra for extra in missing_extras() if extra in extras]:
         raise extras_needed(*missing)
+
+
+def require_extra_of(form: str) -> None:
+    """Raise UNSUPPORTED_BACKEND if the library that writes a format, which has its extra's name, is not installed."""
+    if find_spec(form) is None:
+        message = f"'{form}' needs the extra `{form}`: run {command_for(form)}."
+        raise field_error(ErrorCode.UNSUPPORTED_BACKEND, "format", message)
 
 
 def missing_extras() -> list[str]:

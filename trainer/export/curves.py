@@ -1,9 +1,12 @@
-"""The curves and the settings of a run for spreadsheets; the run may still train."""
+"""The curves and the settings of a run for spreadsheets and experiment trackers; the run may still train."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -12,12 +15,15 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import MetricsProgress
+from trainer.contracts.installation import require_extra_of
 from trainer.export.card import RECORD_FILE
 from trainer.export.folders import appearing_at, check_free
 from trainer.reports.comparison import flat
 from trainer.reports.score_table import csv_lines
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular
 from trainer.training.progress import CurveRow
+
+CurveFolderFormat = Literal["csv", "tensorboard"]
 
 
 class Point(NamedTuple):
@@ -45,31 +51,39 @@ class Curve(NamedTuple):
     """The curve of a run as far as it is trained, and its settings."""
 
     run_id: str
+    start: datetime
+    """When step 0 would have been without a pause."""
     points: Sequence[Point]
     settings: Mapping[str, object]
     """The values of the resolved request by their names, with dots where they are in blocks."""
+
+    def time_of(self, point: Point) -> datetime:
+        return self.start + timedelta(seconds=point.elapsed_seconds)
 
 
 class CurveExport(Frozen):
     """`export.json`: the files of the folder, and the run that it was exported from."""
 
     schema_version: Literal[1] = 1
-    format: Literal["csv"] = "csv"
+    format: CurveFolderFormat
     run_id: Identifier
     files: tuple[FileRecord, ...]
 
 
-def export_curve(run: RunDirectory, folder: Path, *, force: bool = False) -> CurveExport:
+def export_curve(run: RunDirectory, to: CurveFolderFormat, folder: Path, *, force: bool = False) -> CurveExport:
     """Write the curve of a run to a new folder, atomically; with `force` it replaces an earlier export.
 
-    Raises CONFLICT if the folder exists, and the errors of `read_curve`.
+    Raises CONFLICT if the folder exists, UNSUPPORTED_BACKEND without the extra `tensorboard`, and the errors of
+    `read_curve`.
     """
+    if to == "tensorboard":
+        require_extra_of(to)
     curve = read_curve(run)
     check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
     with appearing_at(folder) as temporary:
         DISK.make_folder(temporary)
-        write_csv(temporary, curve)
-        record = CurveExport(run_id=run.run_id, files=file_records(temporary, [*temporary.iterdir()]))
+        _WRITERS[to](temporary, curve)
+        record = CurveExport(format=to, run_id=run.run_id, files=file_records(temporary, [*temporary.iterdir()]))
         DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
         DISK.sync(temporary)
     return record
@@ -91,8 +105,10 @@ def read_curve(run: RunDirectory) -> Curve:
     if not rows:
         message = f"The run '{run.run_id}' has no losses yet. Try again when it trains."
         raise AppError(ErrorCode.RUN_NOT_READY, message)
+    elapsed = {row.step: timedelta(seconds=row.elapsed_seconds) for row in rows}
+    starts = (report.ts - elapsed[report.step] for report in reports if report.step in elapsed)
     settings: dict[str, object] = record.effective.model_dump(mode="json")
-    return Curve(run.run_id, [*_points(rows, reports)], dict(flat(settings)))
+    return Curve(run.run_id, next(starts, record.created_at), [*_points(rows, reports)], dict(flat(settings)))
 
 
 def write_csv(folder: Path, curve: Curve) -> None:
@@ -100,6 +116,60 @@ def write_csv(folder: Path, curve: Curve) -> None:
     settings = (("run_id", curve.run_id), *((name, _text(value)) for name, value in curve.settings.items()))
     for name, rows in (("curve.csv", (Point._fields, *curve.points)), ("settings.csv", (("name", "value"), *settings))):
         DISK.write(folder / name, f"{csv_lines(rows, ',')}\n".encode())
+
+
+def write_tensorboard(folder: Path, curve: Curve) -> None:
+    """Write an event file: scalars in float32, the only ones that TensorBoard shows, and the settings as its hparams.
+
+    The name of the file lacks the name of this machine, which TensorBoard's own writers add.
+    """
+    event: _NewMessage = import_module("tensorboard.compat.proto.event_pb2").Event
+    summary: _NewSummary = import_module("tensorboard.compat.proto.summary_pb2").Summary
+    hparams: _NewHparams = import_module("tensorboard.plugins.hparams.summary_v2").hparams_pb
+    records: _Records = import_module("tensorboard.summary.writer.record_writer").RecordWriter
+    file, start = BytesIO(), curve.start.timestamp()
+    writer = records(file)
+    given = ((name, value) for name, value in curve.settings.items() if value is not None)
+    settings = {name: value if isinstance(value, int | float) else _text(value) for name, value in given}
+    writer.write(event(wall_time=start, file_version="brain.Event:2").SerializeToString())
+    described = hparams(settings, trial_id=curve.run_id, start_time_secs=start)
+    writer.write(event(wall_time=start, summary=described).SerializeToString())
+    for point in curve.points:
+        values = [summary.Value(tag=name, simple_value=value) for name, value in _measured(point).items()]
+        at = curve.time_of(point).timestamp()
+        writer.write(event(wall_time=at, step=point.step, summary=summary(value=values)).SerializeToString())
+    DISK.write(folder / f"events.out.tfevents.{int(start)}.{curve.run_id}", file.getvalue())
+
+
+_WRITERS: Mapping[CurveFolderFormat, Callable[[Path, Curve], None]] = {
+    "csv": write_csv,
+    "tensorboard": write_tensorboard,
+}
+
+
+class _Message(Protocol):
+    def SerializeToString(self) -> bytes: ...
+
+
+class _NewMessage(Protocol):
+    def __call__(self, **fields: object) -> _Message: ...
+
+
+class _NewSummary(_NewMessage, Protocol):
+    @property
+    def Value(self) -> _NewMessage: ...
+
+
+class _NewHparams(Protocol):
+    def __call__(self, settings: Mapping[str, object], *, trial_id: str, start_time_secs: float) -> _Message: ...
+
+
+class _Writer(Protocol):
+    def write(self, record: bytes) -> None: ...
+
+
+class _Records(Protocol):
+    def __call__(self, file: BinaryIO) -> _Writer: ...
 
 
 def _rows(run: RunDirectory) -> list[CurveRow]:
@@ -137,6 +207,12 @@ def _points(rows: Sequence[CurveRow], reports: Sequence[MetricsProgress]) -> Ite
             tokens_per_second=None if report is None else report.tokens_per_second,
             gpu_memory_bytes=None if report is None else max(report.gpu_memory_bytes or (), default=None),
         )
+
+
+def _measured(point: Point) -> dict[str, float]:
+    """Return the values of a point that it has, without its step."""
+    values: dict[str, float | None] = point._asdict()
+    return {name: value for name, value in values.items() if value is not None and name != "step"}
 
 
 def _text(value: object) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.installation import require_extra_of
 from trainer.export import crate, graphs, library_folder
 from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import TOKENIZER_FOLDER, load_named, model_file
@@ -34,7 +35,7 @@ def export_folder(
     RUN_NOT_READY for a run that has not completed, and the errors of `load_named`.
     """
     if to == "onnx":
-        graphs.check_onnx_installed()
+        require_extra_of(to)
     manifest, named = run.completed_manifest(), model_of(run, None if step is None else str(step))
     model, tokenizer = load_named(named)
     file = model_file(named, tokenizer)

@@ -8,15 +8,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from trainer.contracts.errors import ErrorCode, field_error
-from trainer.contracts.installation import command_for
 from trainer.models.base import LanguageModel
 
 SCRIPT_FILE, GRAPH_FILE = "model.pt", "model.onnx"
@@ -65,13 +62,6 @@ class _Graph(NamedTuple):
     inputs: tuple[Tensor, ...]
     names: list[str]
     outputs: list[str]
-
-
-def check_onnx_installed() -> None:
-    """Raise UNSUPPORTED_BACKEND if the extra `onnx` is not installed."""
-    if find_spec("onnx") is None:
-        message = f"'onnx' needs the extra `onnx`: run {command_for('onnx')}."
-        raise field_error(ErrorCode.UNSUPPORTED_BACKEND, "format", message)
 
 
 def write_torchscript(folder: Path, model: LanguageModel) -> None:

@@ -27,13 +27,20 @@ def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     assert f"{run.run_id} is in script" in told and "PyTorch has deprecated TorchScript" in told
 
 
-def test_curve__of_a_run_that_still_trains_is_exported(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("form", "hint"),
+    [
+        ("csv", ""),
+        ("tensorboard", "See it with: tensorboard --logdir out\n"),
+    ],
+)
+def test_curve__of_a_run_that_still_trains_says_what_shows_it(shell: Shell, form: str, hint: str) -> None:
     run = shell.add_interrupted_run()
-    told = shell.type("export", run.run_id, "--format", "csv", "--out", "out")
+    told = shell.type("export", run.run_id, "--format", form, "--out", "out")
     files = [path for path in (shell.folder / "out").iterdir() if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    assert told == f"{run.run_id} is in out ({len(files)} files, {size:,} bytes).\n"
-    refusal = shell.error("export", run.run_id, "--format", "csv", "--out", "other", "--license", "mit")
+    assert told == f"{run.run_id} is in out ({len(files)} files, {size:,} bytes).\n{hint}"
+    refusal = shell.error("export", run.run_id, "--format", form, "--out", "other", "--license", "mit")
     assert refusal.message == "`--license` is for the card of a model, which a curve does not have."
     refusal = shell.error("export", f"{run.run_id}@17", "--format", "csv", "--out", "other")
     assert refusal.message == f"`--format csv` has the whole run: name the run itself, `{run.run_id}`."

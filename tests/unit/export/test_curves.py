@@ -1,8 +1,13 @@
 """Curves and settings of runs for other programs: the numbers of the run's files, each step once."""
 
 import csv
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_float
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from pydantic import JsonValue
@@ -10,10 +15,10 @@ from pydantic import JsonValue
 from local_discord.wire import Json, decode, mapping, number
 from tests.support.refusals import refused
 from tests.support.run_shell import contents, finished_copy_fixture
-from tests.support.stories import Story, run_record
+from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
-from trainer.export.curves import export_curve
+from trainer.export.curves import CurveFolderFormat, export_curve
 from trainer.system.files import BrokenFile
 
 __all__ = ["finished_copy_fixture"]
@@ -27,6 +32,61 @@ OF_ROWS = {
 OF_REPORTS = {"val_bits_per_char": "val_bits_per_char", "tokens_per_second": "tokens_per_second"}
 """Columns, and the keys of the events that they show."""
 Values = dict[str, float]
+
+
+class Scalar(Protocol):
+    @property
+    def step(self) -> int: ...
+    @property
+    def wall_time(self) -> float: ...
+    @property
+    def value(self) -> float: ...
+
+
+class Accumulator(Protocol):
+    """TensorBoard's reader of event files, which checks the checksum of every record."""
+
+    def Reload(self) -> object: ...
+    def Tags(self) -> dict[str, list[str]]: ...
+    def Scalars(self, tag: str) -> list[Scalar]: ...
+    def SummaryMetadata(self, tag: str) -> "Metadata": ...
+
+
+class Metadata(Protocol):
+    @property
+    def plugin_data(self) -> "PluginData": ...
+
+
+class PluginData(Protocol):
+    @property
+    def content(self) -> bytes: ...
+
+
+class PluginDataType(Protocol):
+    def FromString(self, content: bytes) -> "Session": ...
+
+
+class Session(Protocol):
+    """The settings of a run as TensorBoard's table of them reads them."""
+
+    @property
+    def session_start_info(self) -> "SessionStart": ...
+
+
+class SessionStart(Protocol):
+    @property
+    def group_name(self) -> str: ...
+    @property
+    def hparams(self) -> "Mapping[str, Setting]": ...
+
+
+class Setting(Protocol):
+    @property
+    def string_value(self) -> str: ...
+    @property
+    def number_value(self) -> float: ...
+    @property
+    def bool_value(self) -> bool: ...
 
 
 def stored(run: RunDirectory, name: str) -> list[Json]:
@@ -61,6 +121,15 @@ def curve_in(folder: Path) -> dict[int, Values]:
     return found
 
 
+def opened(folder: Path) -> Accumulator:
+    make: Callable[[str], Accumulator] = import_module(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator
+    accumulator = make(str(folder))
+    accumulator.Reload()
+    return accumulator
+
+
 def training(folder: Path, rows: Sequence[int], name: str = "lstm-told") -> Story:
     """A run that has started, and the rows of its loss curve, each step of which took a second."""
     story = Story(folder / "artifacts", run_record(name)).start()
@@ -73,7 +142,7 @@ def training(folder: Path, rows: Sequence[int], name: str = "lstm-told") -> Stor
 
 
 def test_csv__has_the_numbers_of_the_files_to_the_last_digit(run: RunDirectory, tmp_path: Path) -> None:
-    record = export_curve(run, tmp_path / "out")
+    record = export_curve(run, "csv", tmp_path / "out")
     assert curve_in(tmp_path / "out") == measured(run)
     assert [*table(tmp_path / "out" / "curve.csv")[0]] == [
         *("step", "epoch", "tokens", "elapsed_seconds", "train_loss_nats", "epoch_train_loss_nats", "val_loss_nats"),
@@ -83,7 +152,7 @@ def test_csv__has_the_numbers_of_the_files_to_the_last_digit(run: RunDirectory, 
 
 
 def test_csv__has_every_setting_of_the_run_once(run: RunDirectory, tmp_path: Path) -> None:
-    export_curve(run, tmp_path / "out")
+    export_curve(run, "csv", tmp_path / "out")
     first, *settings = table(tmp_path / "out" / "settings.csv")
     found: dict[str, str] = {row["name"]: row["value"] for row in settings}
     assert first == {"name": "run_id", "value": run.run_id} and len(settings) == len(found)
@@ -105,12 +174,58 @@ def read_cell(cell: str, like: JsonValue) -> JsonValue:
     return cell if isinstance(like, str) else decode(cell or "null")
 
 
+def test_tensorboard__reads_curve_times_and_settings(run: RunDirectory, tmp_path: Path) -> None:
+    export_curve(run, "tensorboard", tmp_path / "out")
+    start = datetime.fromisoformat("2026-11-22T03:52:34.858072Z").timestamp() - 0.09233359900099458  # of step 17
+    names = {str(path.relative_to(tmp_path / "out")) for path in contents(tmp_path / "out")}
+    assert names == {"export.json", f"events.out.tfevents.{int(start)}.{run.run_id}"}
+    found, expected = opened(tmp_path / "out"), measured(run)
+    tags = found.Tags()["scalars"]
+    assert {*tags} == {name for values in expected.values() for name in values}
+    for tag in tags:
+        scalars = found.Scalars(tag)
+        assert [scalar.value for scalar in scalars] == [
+            c_float(one[tag]).value for one in expected.values() if tag in one
+        ]
+        assert [scalar.step for scalar in scalars] == [step for step, values in expected.items() if tag in values]
+        for scalar in scalars:
+            assert abs(scalar.wall_time - start - expected[scalar.step]["elapsed_seconds"]) < 1e-5
+    data: PluginDataType = import_module("tensorboard.plugins.hparams.plugin_data_pb2").HParamsPluginData
+    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    session = data.FromString(content).session_start_info
+    settings = {row["name"] for row in table_of_settings(run, tmp_path) if row["value"]}
+    assert session.group_name == run.run_id and session.hparams.keys() == settings - {"run_id"}
+    assert session.hparams["model.architecture"].string_value == "lstm"
+    assert session.hparams["learning_rate"].number_value == 0.002
+    assert session.hparams["optimizer.betas"].string_value == "[0.9,0.999]"
+    assert session.hparams["compute.tf32"].bool_value
+
+
+def table_of_settings(run: RunDirectory, folder: Path) -> list[dict[str, str]]:
+    export_curve(run, "csv", folder / "settings")
+    return table(folder / "settings" / "settings.csv")
+
+
+def test_tensorboard_without_its_extra__says_which_to_install(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with refused(ErrorCode.UNSUPPORTED_BACKEND, "`python scripts/setup.py --extra tensorboard`."):
+        export_curve(run, "tensorboard", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_running_run__is_exported_as_far_as_its_lines_are_complete(tmp_path: Path) -> None:
     story = training(tmp_path, [10, 20])
     with story.run.loss_curve.open("a", encoding="utf-8") as file:
         file.write('{"step":30,"epo')
-    export_curve(story.run, tmp_path / "out")
+    export_curve(story.run, "csv", tmp_path / "out")
     assert [*curve_in(tmp_path / "out")] == [10, 20]
+    story.step(20, 2.0)
+    export_curve(story.run, "tensorboard", tmp_path / "events")
+    [first, second] = opened(tmp_path / "events").Scalars("train_loss_nats")
+    assert (first.wall_time, second.wall_time) == (BEGIN.timestamp() - 10, BEGIN.timestamp())
 
 
 def test_resumed_run__has_each_step_once_with_the_last_report_before_it(tmp_path: Path) -> None:
@@ -119,7 +234,7 @@ def test_resumed_run__has_each_step_once_with_the_last_report_before_it(tmp_path
     speeds = {8: 100.0, 15: 200.0, 25: 300.0, 13: 400.0, 19: 500.0}
     for step, speed in speeds.items():
         story.step(step, 2.0, tokens_per_second=speed, gpu_memory_bytes=(step, 2 * step))
-    export_curve(story.run, tmp_path / "out")
+    export_curve(story.run, "csv", tmp_path / "out")
     found = curve_in(tmp_path / "out")
     assert {step: values["tokens_per_second"] for step, values in found.items()} == {10: 100.0, 20: 500.0}
     assert {step: values["gpu_memory_bytes"] for step, values in found.items()} == {10: 16, 20: 38}
@@ -132,7 +247,7 @@ def test_run_without_a_loss__says_that_it_has_none(tmp_path: Path, content: str 
     if content is not None:
         story.run.loss_curve.write_text(content, encoding="utf-8")
     with refused(ErrorCode.RUN_NOT_READY, "The run 'lstm-told' has no losses yet."):
-        export_curve(story.run, tmp_path / "out")
+        export_curve(story.run, "csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -140,19 +255,20 @@ def test_changed_curve__is_not_exported(run: RunDirectory, tmp_path: Path) -> No
     curve = run.loss_curve.read_text(encoding="utf-8")
     run.loss_curve.write_text(curve.replace("2.80", "2.81"), encoding="utf-8")
     with refused(ErrorCode.MODEL_LOAD_FAILED, "'loss_curve.jsonl' of the run"):
-        export_curve(run, tmp_path / "out")
+        export_curve(run, "csv", tmp_path / "out")
     story = training(tmp_path, [10])
     story.run.loss_curve.write_text("no row\n", encoding="utf-8")
     with pytest.raises(BrokenFile, match="of 'lstm-told' cannot be read"):
-        export_curve(story.run, tmp_path / "out")
+        export_curve(story.run, "csv", tmp_path / "out")
 
 
-def test_earlier_export__is_replaced_by_force_only(run: RunDirectory, tmp_path: Path) -> None:
-    export_curve(run, tmp_path / "out")
+@pytest.mark.parametrize("form", ["csv", "tensorboard"])
+def test_earlier_export__is_replaced_by_force_only(run: RunDirectory, tmp_path: Path, form: CurveFolderFormat) -> None:
+    export_curve(run, form, tmp_path / "out")
     before = contents(tmp_path / "out")
     with refused(ErrorCode.CONFLICT, "`--force` replaces an earlier export only"):
-        export_curve(run, tmp_path / "out")
-    export_curve(run, tmp_path / "out", force=True)
+        export_curve(run, form, tmp_path / "out")
+    export_curve(run, form, tmp_path / "out", force=True)
     assert contents(tmp_path / "out") == before
     with refused(ErrorCode.CONFLICT):
-        export_curve(run, run.path, force=True)
+        export_curve(run, form, run.path, force=True)
