@@ -39,7 +39,7 @@ PROGRAM = ["discord", "train"]
 """The extras of the demo and of the bot, with nothing for development."""
 EXTRAS = {"demo": PROGRAM, "up": PROGRAM, "docs": [*PROGRAM, "docs"]}
 """The extras of commands that do without those of the tests."""
-TESTED = ["dev", "docs", "onnx", "parity", "tensorboard"]
+TESTED = ["dev", "docs", "onnx", "parity", "tensorboard", "trackio"]
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
 WITH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}

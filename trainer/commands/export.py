@@ -19,7 +19,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
-CurveFormat = Literal["csv", "tensorboard"]
+CurveFormat = Literal["csv", "tensorboard", "trackio"]
 Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate", CurveFormat]
 _FORMATS: tuple[str, ...] = get_args(Format)
 _CURVES: tuple[CurveFormat, ...] = get_args(CurveFormat)
@@ -28,6 +28,7 @@ _OF_RUN: tuple[Format, ...] = ("archive", "ro-crate", *_CURVES)
 _NEXT = {
     "torchscript": "PyTorch has deprecated TorchScript: prefer `--format hf`.",
     "tensorboard": "See it with: tensorboard --logdir {out}",
+    "trackio": "See it with: TRACKIO_DIR={out} trackio show",
 }
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
@@ -38,7 +39,7 @@ class _ExportOptions(LocalModelOptions):
         choices=_FORMATS,
         required=True,
         help="hf: for transformers; archive: for `mt import`; onnx; ro-crate; torchscript: deprecated;"
-        " csv, tensorboard: curve and settings",
+        " csv, tensorboard, trackio: curve and settings",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")
@@ -77,6 +78,10 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
                 from trainer.export.curves import export_curve
 
                 export_curve(run, form, options.out, force=options.force)
+            case "trackio":
+                from trainer.export.curves import add_to_trackio
+
+                add_to_trackio(run, options.out)
             case form:
                 from trainer.export.folders import export_folder
 

@@ -1,5 +1,8 @@
 """The curves and the settings of a run for spreadsheets and experiment trackers; the run may still train."""
 
+import os
+import subprocess
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -20,10 +23,19 @@ from trainer.export.card import RECORD_FILE
 from trainer.export.folders import appearing_at, check_free
 from trainer.reports.comparison import flat
 from trainer.reports.score_table import csv_lines
-from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular
+from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular, storage_errors
 from trainer.training.progress import CurveRow
 
 CurveFolderFormat = Literal["csv", "tensorboard"]
+TRACKIO_PROJECT = "model-trainer"
+_TRACKIO_PROGRAM = """
+import json, sys
+from trackio.sqlite_storage import SQLiteStorage
+run = json.load(sys.stdin)
+SQLiteStorage.delete_run(run["project"], run["run"], run["run_id"])
+SQLiteStorage.bulk_log(**run)
+"""
+"""Runs in a process of its own, because trackio reads the name of its folder once, at its import."""
 
 
 class Point(NamedTuple):
@@ -139,6 +151,38 @@ def write_tensorboard(folder: Path, curve: Curve) -> None:
         at = curve.time_of(point).timestamp()
         writer.write(event(wall_time=at, step=point.step, summary=summary(value=values)).SerializeToString())
     DISK.write(folder / f"events.out.tfevents.{int(start)}.{curve.run_id}", file.getvalue())
+
+
+def add_to_trackio(run: RunDirectory, folder: Path) -> None:
+    """Add the curve of a run to a folder of trackio, where it replaces that run; nothing is sent anywhere.
+
+    Raises CONFLICT if the folder is another one, UNSUPPORTED_BACKEND without the extra `trackio` or if trackio fails,
+    and the errors of `read_curve`.
+    """
+    require_extra_of("trackio")
+    curve = read_curve(run)
+    check_free(folder, is_earlier=any(folder.glob("*.db")))
+    with storage_errors(f"`{folder.name}` could not be written"):
+        DISK.make_folder(folder)
+    values = {
+        "project": TRACKIO_PROJECT,
+        "run": curve.run_id,
+        "run_id": curve.run_id,
+        "steps": [point.step for point in curve.points],
+        "timestamps": [curve.time_of(point).isoformat() for point in curve.points],
+        "metrics_list": [_measured(point) for point in curve.points],
+        "config": curve.settings,
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _TRACKIO_PROGRAM],
+        env=os.environ | {"TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"},
+        input=to_json(values),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, f"trackio could not write to '{folder}': {reason}.")
 
 
 _WRITERS: Mapping[CurveFolderFormat, Callable[[Path, Curve], None]] = {

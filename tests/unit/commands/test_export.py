@@ -32,6 +32,7 @@ def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     [
         ("csv", ""),
         ("tensorboard", "See it with: tensorboard --logdir out\n"),
+        pytest.param("trackio", "See it with: TRACKIO_DIR=out trackio show\n", marks=pytest.mark.process),
     ],
 )
 def test_curve__of_a_run_that_still_trains_says_what_shows_it(shell: Shell, form: str, hint: str) -> None:

@@ -1,10 +1,12 @@
 """Curves and settings of runs for other programs: the numbers of the run's files, each step once."""
 
 import csv
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from ctypes import c_float
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +20,7 @@ from tests.support.run_shell import contents, finished_copy_fixture
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
-from trainer.export.curves import CurveFolderFormat, export_curve
+from trainer.export.curves import CurveFolderFormat, add_to_trackio, export_curve
 from trainer.system.files import BrokenFile
 
 __all__ = ["finished_copy_fixture"]
@@ -206,13 +208,51 @@ def table_of_settings(run: RunDirectory, folder: Path) -> list[dict[str, str]]:
     return table(folder / "settings" / "settings.csv")
 
 
-def test_tensorboard_without_its_extra__says_which_to_install(
-    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.process
+def test_trackio__has_the_runs_of_a_folder_once_each(run: RunDirectory, tmp_path: Path) -> None:
+    other = training(tmp_path / "other", [10]).run
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "another-project.db").touch()
+    for one in (run, other, run):
+        add_to_trackio(one, tmp_path / "out")
+    with closing(sqlite3.connect(tmp_path / "out" / "model-trainer.db")) as database:
+        rows: list[tuple[str, int, str, str]] = database.execute(
+            "SELECT run_name, step, metrics, timestamp FROM metrics ORDER BY step"
+        ).fetchall()
+        configs: list[tuple[str, str]] = database.execute("SELECT run_name, config FROM configs").fetchall()
+    assert {step: decode(metrics) for name, step, metrics, _ in rows if name == run.run_id} == measured(run)
+    assert len(rows) == len(measured(run)) + 1 and [row[1] for row in rows if row[0] == "lstm-told"] == [10]
+    [time] = [datetime.fromisoformat(row[3]) for row in rows if row[0] == "lstm-told"]
+    assert time == BEGIN + timedelta(seconds=10)
+    assert len(configs) == 2
+    for name, config in configs:
+        effective: dict[str, JsonValue] = (
+            (run if name == run.run_id else other).record().effective.model_dump(mode="json")
+        )
+        assert decode(config) == {setting: value for setting, value in leaves(effective)}
+
+
+@pytest.mark.process
+def test_trackio__refuses_other_folders_and_says_what_failed(run: RunDirectory, tmp_path: Path) -> None:
+    with refused(ErrorCode.CONFLICT, "already exists"):
+        add_to_trackio(run, run.path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model-trainer.db").write_text("no database " * 100, encoding="utf-8")
+    with refused(ErrorCode.UNSUPPORTED_BACKEND, f"trackio could not write to '{tmp_path / 'out'}': "):
+        add_to_trackio(run, tmp_path / "out")
+
+
+@pytest.mark.parametrize("extra", ["tensorboard", "trackio"])
+def test_format_without_its_extra__says_which_to_install(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, extra, None)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with refused(ErrorCode.UNSUPPORTED_BACKEND, "`python scripts/setup.py --extra tensorboard`."):
-        export_curve(run, "tensorboard", tmp_path / "out")
+    with refused(ErrorCode.UNSUPPORTED_BACKEND, f"`python scripts/setup.py --extra {extra}`."):
+        if extra == "trackio":
+            add_to_trackio(run, tmp_path / "out")
+        else:
+            export_curve(run, "tensorboard", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
