@@ -46,6 +46,7 @@ LABELS = {
     "battery": "Refresh of a battery",
     "batpage": "Page",
     "batcsv": "CSV of a battery",
+    "batcurves": "CSV of a development",
     "battex": "LaTeX of a battery",
     "batall": "ZIP",
     "batcancel": "Cancel of a battery",

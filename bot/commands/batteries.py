@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import PurePosixPath
 
 import discord
@@ -12,7 +13,7 @@ from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, run_names
 from bot.commands.started_jobs import watch_job
-from bot.messages.battery_card import REFRESH, batteries_page, battery_buttons, battery_card
+from bot.messages.battery_card import REFRESH, alt_of, batteries_page, battery_buttons, battery_card
 from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
@@ -24,8 +25,11 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.people.language import _
 from trainer.queue.run_index import matching
 
-_EXPORTED = {".csv", ".tex", ".html", ".json"}
+_EXPORTED = {".csv", ".tex", ".html", ".json", ".png"}
 _PAGE, _TABLE, _LATEX = "report.html", "accuracy.csv", "table.tex"
+_CURVES = "development.csv"
+_PICTURES = ("accuracy.png", "loss.png", "words.png")
+"""Pictures of a development; its card has the first that there is."""
 
 
 def _last_run(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -56,6 +60,7 @@ _suggested = autocomplete(_batteries)
     items="Your own items: .jsonl, .tsv, .csv, .json",
     run="Run ids, with commas; default: your newest",
     measure="Log-probability per …; default: sum",
+    develop="Score its kept checkpoints",
 )
 @app_commands.autocomplete(run=autocomplete(_last_run), battery=autocomplete(_names))
 async def start_battery(
@@ -64,23 +69,38 @@ async def start_battery(
     items: discord.Attachment | None = None,
     run: str = "",
     measure: Measure = "sum",
+    develop: bool = False,
 ) -> None:
     names = [name.strip() for name in run.split(",") if name.strip()]
-    await respond(interaction, "battery start", lambda context: _start(context, battery, items, names, measure))
+
+    async def start(context: CommandContext) -> Answer:
+        return await _start(context, battery, items, names, measure, is_development=develop)
+
+    await respond(interaction, "battery start", start)
 
 
 async def _start(
-    context: CommandContext, name: str | None, items: discord.Attachment | None, run_ids: list[str], measure: Measure
+    context: CommandContext,
+    name: str | None,
+    items: discord.Attachment | None,
+    run_ids: list[str],
+    measure: Measure,
+    *,
+    is_development: bool,
 ) -> Answer:
-    if (name is None) == (items is None):
+    """Start a battery; a development measures the loss and the words of the test split, too."""
+    n_given = (name is not None) + (items is not None)
+    if n_given > 1 or (n_given == 0 and not is_development):
         raise AppError(ErrorCode.INVALID_INPUT, _("Give either `battery` or `items`."))
     named: list[str | None] = [*run_ids] or [None]
     runs = [await find_run(context, "score", run_id) for run_id in named]
     fields: dict[str, object] = {"runs": [run.model for run in runs], "measure": measure}
+    if is_development:
+        fields["development"] = {"has_words": True}
     if items is not None:
         text = decoded(await read_attachment(items, context.bot.settings, "items"), "`items`")
         fields["files"] = [{"name": attachment_name(items.filename, items.title, "items"), "content": text}]
-    else:
+    elif name is not None:
         fields["batteries"] = [name]
     batteries = context.bot.queue.batteries
     record, read = await batteries.resolve(parse(BatteryRequest, fields), user_id=context.caller.user_id)
@@ -117,8 +137,19 @@ async def show_battery(interaction: discord.Interaction[Bot], battery: str) -> N
 async def _show(context: CommandContext, battery_id: str) -> Answer:
     battery = await _find(context, "battery show", battery_id)
     status = await context.bot.queue.batteries.status(battery_id, has_files=False)
-    summary = await asyncio.to_thread(battery.summary) if status.status == "completed" else None
-    return Answer(battery_card(status, summary), view=battery_buttons(status))
+    if status.status != "completed":
+        return Answer(battery_card(status), view=battery_buttons(status))
+    development = await asyncio.to_thread(battery.development)
+    if development is None:
+        return Answer(battery_card(status, await asyncio.to_thread(battery.summary)), view=battery_buttons(status))
+    embed, files = battery_card(status, development=development), list[discord.File]()
+    for picture in _PICTURES:
+        if (path := battery.path / picture).exists():
+            embed.set_image(url=f"attachment://{picture}")
+            content: bytes = await asyncio.to_thread(path.read_bytes)
+            files = [discord.File(BytesIO(content), picture, description=alt_of(development))]
+            break
+    return Answer(embed, files, battery_buttons(status))
 
 
 @app_commands.command(name="cancel", description="Cancel a battery.")
@@ -164,6 +195,7 @@ BATTERY_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     ),
     "batpage": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _PAGE)),
     "batcsv": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _TABLE)),
+    "batcurves": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _CURVES)),
     "battex": ButtonAnswer("battery show", lambda context, press: _file(context, press.run_id, _LATEX)),
     "batall": ButtonAnswer("battery show", lambda context, press: _all_files(context, press.run_id)),
     "batcancel": ButtonAnswer("battery cancel", lambda context, press: _cancel(context, press.run_id)),

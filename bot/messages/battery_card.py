@@ -1,6 +1,6 @@
 """The card of a battery: its progress, and in the end the accuracies with the controls; and the list of batteries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import discord
 
@@ -21,16 +21,23 @@ from bot.messages.text import (
     without_links,
 )
 from trainer.contracts.batteries import BatteryStatus, BatterySummary, GroupResult, RunResult
+from trainer.contracts.development import CurveMeasure, Development, DevelopmentRow
 from trainer.people.language import _, numeral, plural
 from trainer.reports.battery_tables import run_titles
+from trainer.reports.development_tables import by_age, spread
 
 REFRESH = "again"
+_MAX_COLUMNS, _MAX_WORDS, _MAX_ALT_TEXT = 4, 8, 1024
+_SHOWN = ("battery", "split")
+_UNITS: Mapping[CurveMeasure, str] = {"loss": "nats/token", "bits_per_char": "bits/char"}
 _MAX_NAME, _MAX_TABLE, _MAX_ROWS, _MAX_RUNS, _MAX_CELL = 100, 2500, 25, 5, 28
 
 
-def battery_card(status: BatteryStatus, summary: BatterySummary | None = None) -> discord.Embed:
-    """Return the card of a battery in its current state; `summary` is that of a completed one."""
-    name, footer = plain(clamp(", ".join(status.batteries), _MAX_NAME)), status.battery_id
+def battery_card(
+    status: BatteryStatus, summary: BatterySummary | None = None, development: Development | None = None
+) -> discord.Embed:
+    """Return the card of a battery in its current state, with the summary or the development of a completed one."""
+    name, footer = plain(clamp(_title(status), _MAX_NAME)), status.battery_id
     match status.status:
         case "queued":
             return make_embed(GREY, f"⏳ {_('Queued: battery {name}', name=name)}", [status.message], footer)
@@ -38,6 +45,7 @@ def battery_card(status: BatteryStatus, summary: BatterySummary | None = None) -
             return make_embed(BLURPLE, f"🔎 {_('Running: battery {name}', name=name)}", [_progress(status)], footer)
         case "completed":
             lines = [status.message] if summary is None else [*_results(summary)]
+            lines = lines if development is None else [*_development(development)]
             return make_embed(GREEN, f"🔎 {_('Completed: battery {name}', name=name)}", lines, footer)
         case "failed":
             lines = [without_links(status.message), _kept()]
@@ -62,7 +70,7 @@ def _items(status: BatteryStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
     battery_id = status.battery_id
     if status.status == "completed":
         yield button("batpage", battery_id, _("Page"))
-        yield button("batcsv", battery_id, "CSV")
+        yield button("batcsv" if status.development_of is None else "batcurves", battery_id, "CSV")
         yield button("battex", battery_id, "LaTeX")
         yield button("batall", battery_id, "ZIP")
         return
@@ -81,10 +89,52 @@ def _progress(status: BatteryStatus) -> str:
 
 
 def _line(status: BatteryStatus) -> str:
-    names = plain(clamp(", ".join(status.batteries), _MAX_NAME))
+    names = plain(clamp(_title(status), _MAX_NAME))
     created = relative_time(status.created_at.timestamp())
     runs = count(len(status.runs), "run")
     return f"{STATE_SIGNS[status.status]} `{status.battery_id}` · {names} · {runs} · {_(status.status)} · {created}"
+
+
+def alt_of(development: Development) -> str:
+    """Return the picture of a development in words, for screen readers."""
+    last = [row for row in development.curves if row.step == development.points[-1].step and row.level in _SHOWN]
+    values = ", ".join(f"{row.name} {_value(row)}" for row in last)
+    return clamp(_("Curves over the checkpoints. The last values: {values}.", values=values), _MAX_ALT_TEXT)
+
+
+def _title(status: BatteryStatus) -> str:
+    """Return what a job scores: its batteries, or the checkpoints of a run."""
+    names = [] if status.development_of is None else [_("development of {run_id}", run_id=status.development_of)]
+    return ", ".join([*names, *status.batteries])
+
+
+def _development(development: Development) -> Iterator[str]:
+    """Yield a row for each checkpoint, spread evenly if there are many, and the words that were acquired first."""
+    shown = [row for row in development.curves if row.level in _SHOWN]
+    columns = [*{(row.measure, row.name): None for row in shown}][:_MAX_COLUMNS]
+    cells = {(row.step, row.measure, row.name): _value(row) for row in shown}
+    titles = [name if measure == "accuracy" else _UNITS[measure] for measure, name in columns]
+    rows = [[_("step"), _("words"), *(clamp(title, _MAX_CELL) for title in titles)]]
+    for point in spread(development.points, _MAX_ROWS):
+        words = "–" if point.words is None else count(point.words)
+        rows.append([count(point.step), words, *(cells.get((point.step, *column), "–") for column in columns)])
+    yield code_block("\n".join(_aligned(rows)), _MAX_TABLE)
+    ages = by_age(development)
+    if development.acquisitions:
+        share = {"words": count(len(ages)), "all": count(len(development.acquisitions))}
+        yield _("{words} of {all} words have an age of acquisition.", **share)
+    if ages:
+        named = ", ".join(f"{plain(word.word)} {count(round(word.age_steps or 0))}" for word in ages[:_MAX_WORDS])
+        yield _("The first, with their steps: {words}.", words=named)
+
+
+def _value(row: DevelopmentRow) -> str:
+    return numeral(row.value, ".1%" if row.measure == "accuracy" else ".3f")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _results(summary: BatterySummary) -> Iterator[str]:
@@ -106,8 +156,7 @@ def _table(summary: BatterySummary) -> list[str]:
         cells = [_cells(one.groups[place], summary) for one in runs]
         numbers = cells[0] if len(runs) == 1 else [accuracy for accuracy, _interval in cells]
         rows.append([clamp(group.name or group.battery, _MAX_CELL), *numbers])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = _aligned(rows)
     return lines if len(shown) <= _MAX_ROWS else [*lines, "…"]
 
 

@@ -108,6 +108,24 @@ def test_batteries_page__leads_from_a_corpus_to_the_table(lab_shell: Shell) -> N
     assert (lab_shell.folder / "results" / "report.html").exists()
 
 
+def test_development_page__leads_from_a_training_to_the_curves(lab_shell: Shell) -> None:
+    lab_shell.write("stories.txt", some_text(5000))
+    lab_shell.write("pairs.csv", page("development").split("```csv\n")[1].split("```")[0])
+    ids: dict[str, str] = {}
+    for _, *words in commands("development"):
+        run, at, checkpoint = (words[1] if len(words) > 1 else "").partition("@")
+        out = lab_shell.type(
+            *(ids.get(word, word) for word in (words[0], f"{ids.get(run, run)}{at}{checkpoint}", *words[2:]))
+        )
+        if words[0] == "train":
+            ids["RUN"] = lab_shell.runs.all()[0].run_id
+        elif words[0] == "develop":
+            [ids["ID"], *_] = BatteryStore(lab_shell.artifacts).names()
+            assert all(name in out for name in ("step", "pairs", "test: bits per character", "words without an age"))
+    assert "All numbers are those of result.json." in lab_shell.err
+    assert (lab_shell.folder / "results" / "accuracy.png").exists()
+
+
 @pytest.mark.slow
 def test_generating_page__its_commands_run(lab_shell: Shell) -> None:
     (_, *training), *asking = commands("generating")

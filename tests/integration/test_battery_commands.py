@@ -9,14 +9,18 @@ from local_discord.state import StoredMessage
 from local_discord.wire import text
 from tests.support.batteries import PAIRS
 from tests.support.bot import AMBER, components, place, read
+from tests.support.checkpoints import keep_checkpoint
+from tests.support.development_results import development_of
 from tests.support.finished_runs import finished_run
 from tests.support.waiting import until
 from trainer.api import Model
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.batteries.results import summarize
 from trainer.batteries.scoring import portions, scores_of
+from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
 from trainer.reports.battery_tables import report_files
 
+PNG = b"\x89PNG\r\n\x1a\n"
 ITEMS = Upload("pairs.csv", PAIRS.encode())
 
 
@@ -68,6 +72,38 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
             assert here.discord.read(attachment) == (battery.path / name).read_bytes()
         again = await here.ask(here.ana, "battery start", {"items": ITEMS, "run": ",".join(runs)})
         assert "Completed" in again.text and "A card in" not in again.text
+
+
+async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm")
+    async with place(tmp_path) as here:
+        refused = await here.ask(here.bob, "battery start", {"develop": True})
+        assert "has kept no checkpoints" in refused.text
+        for step in (1, 2, 4):
+            keep_checkpoint(run, step)
+        assert "Give either `battery` or `items`" in (await here.ask(here.bob, "battery start", {})).text
+        started = await here.ask(here.bob, "battery start", {"develop": True, "run": run.run_id})
+        assert f"⏳ Queued: battery development of {run.run_id}" in started.text
+        [battery] = BatteryStore(tmp_path / "artifacts").all()
+        assert battery.record().options.development == DevelopmentOptions(has_words=True)
+        every: list[list[str]] = [["accuracy", "loss", "words"], []]
+        for pictures in every:
+            battery.write_result(
+                BatterySummary(measure="sum", batteries=(), runs=()),
+                {"development.csv": "step\n", **{f"{name}.png": PNG for name in pictures}},
+                "0",
+                development_of(),
+            )
+            call = await here.discord.slash(here.bob, "mt battery show", {"battery": battery.battery_id})
+            answer, message = await read(call), await call.reply()
+            assert f"Completed: battery development of {run.run_id}" in answer.text
+            assert "3 of 4 words have an age of acquisition." in answer.text and "early 5" in answer.text
+            assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP"]
+            assert [text(one["filename"]) for one in message.attachments] == [f"{name}.png" for name in pictures[:1]]
+            pressed = await here.discord.click(here.bob, message, f"mt:batcurves:{battery.battery_id}")
+            assert here.discord.read((await pressed.reply()).attachments[0]) == b"step\n"
+            for name in pictures:
+                (battery.path / f"{name}.png").unlink()
 
 
 async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_owner(tmp_path: Path) -> None:

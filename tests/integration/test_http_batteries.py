@@ -1,6 +1,7 @@
 """Batteries over HTTP: started, followed to the end, and their files downloaded."""
 
 from tests.support.batteries import PAIRS
+from tests.support.checkpoints import keep_checkpoint
 from tests.support.http import ADMIN, ANA, BOB, Site, lab_site
 from tests.support.lab import Lab
 from trainer.artifacts.runs import RunDirectory
@@ -30,6 +31,32 @@ async def test_battery__runs_to_its_results(here: Site, run: RunDirectory) -> No
     again = await here.post("/batteries", body(run), key=ANA)
     assert again.record(BatteryStatus) == done, "an equal request names the same job"
     assert (await here.post(f"{address}/cancel", key=ANA)).outcome == (409, "CONFLICT")
+
+
+async def test_development__of_a_run_over_its_checkpoints_is_measured(here: Site, run: RunDirectory) -> None:
+    kept = [keep_checkpoint(run, step) and step for step in (3, 5)]
+    fields: dict[str, object] = {"development": {"split": "validation", "has_words": True, "words": ["abc"]}}
+    accepted = await here.post("/batteries?wait=60", body(run) | fields, key=ANA)
+    status = accepted.record(BatteryStatus)
+    assert (status.status, status.development_of) == ("completed", run.run_id)
+    assert status.runs == tuple(f"{run.run_id}@{step}" for step in kept)
+    development = here.queue.batteries.stored.get(status.battery_id).development()
+    assert development is not None and [one.step for one in development.points] == kept
+    assert {one.measure for one in development.curves} == {"accuracy", "loss", "bits_per_char"}
+    [word] = development.acquisitions
+    assert (word.word, word.reason) == ("abc", "too_few_checkpoints")
+    for wrong, outcome in (
+        ({"runs": [run.run_id, "other"]}, (422, "INVALID_INPUT")),
+        ({"runs": [f"{run.run_id}@3"]}, (422, "INVALID_INPUT")),
+        ({"development": {"has_words": True, "words": ["two words"]}}, (202, "")),
+    ):
+        answer = await here.post("/batteries", body(run) | fields | wrong, key=ANA)
+        if outcome[1]:
+            assert answer.outcome == outcome
+        else:  # the words are read with the text
+            ended = await here.get(f"{answer.headers['Location']}?wait=60", key=ANA)
+            error = ended.record(BatteryStatus).error
+            assert error is not None and "is not one word" in error.message
 
 
 async def test_battery__is_cancelled_once_by_the_one_who_started_it(lab: Lab, here: Site, run: RunDirectory) -> None:

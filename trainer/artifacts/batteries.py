@@ -3,20 +3,26 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from trainer.artifacts.job_folder import JobFolder, JobStore
-from trainer.contracts.base import FileRecord, RunState
+from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.batteries import (
     BatteryItem,
     BatteryManifest,
     BatteryProgress,
     BatteryRecord,
+    BatteryRun,
     BatteryStatus,
     BatterySummary,
     ItemScores,
     Variant,
 )
+from trainer.contracts.development import Development, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalMetrics
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -29,6 +35,7 @@ from trainer.system.files import (
     write_atomically,
 )
 
+RecordT = TypeVar("RecordT", bound=BaseModel)
 ITEMS_FILE, SCORES_FOLDER, MANIFEST_FILE = "items.jsonl", "scores", "manifest.json"
 
 
@@ -44,6 +51,8 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
         self.battery_id = self.job_id
         self.items_file = path / ITEMS_FILE
         self._progress = path / "progress.json"
+        self._development = path / "development.json"
+        self._word_texts = path / "lines.json"
 
     def has_begun(self) -> bool:
         """Return True once a worker has started the job: it then writes its progress, and its child a log."""
@@ -86,11 +95,55 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
             if is_new:
                 self.disk.sync(path.parent)
 
+    def extend(self, runs: Sequence[BatteryRun]) -> None:
+        """Write the request with other models: those that another look at the checkpoints of a run has found."""
+        record = changed(self.record(), runs=tuple(runs))
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
+
+    def word_texts(self) -> WordTexts | None:
+        """Read the words to measure, with their lines; None before they are chosen."""
+        return read_record(self._word_texts, WordTexts) if self._word_texts.exists() else None
+
+    def is_outdated(self, record: BatteryRecord) -> bool:
+        """Return True if an equal request has models that the one of this job has not."""
+        return not {run.name for run in record.runs} <= {run.name for run in self.record().runs}
+
+    def write_word_texts(self, texts: WordTexts) -> None:
+        write_atomically(self._word_texts, texts.model_dump_json().encode(), self.disk)
+
+    def measured(self, model: str, record: type[RecordT]) -> RecordT | None:
+        """Read what was measured at a checkpoint: the loss (EvalMetrics), or the words; None before that."""
+        path = self._measured_file(model, record)
+        return read_record(path, record) if path.exists() else None
+
+    def add_measured(self, model: str, found: BaseModel) -> None:
+        """Store what was measured at a checkpoint."""
+        path = self._measured_file(model, type(found))
+        with storage_errors("the measured values could not be written"):
+            self.disk.make_folder(path.parent)
+            write_atomically(path, found.model_dump_json().encode(), self.disk)
+
+    def development(self) -> Development | None:
+        """Return the development of a run over its checkpoints; None for a job that scores runs as they are.
+
+        Raises CONFLICT before the end of the job.
+        """
+        self._check_completed()
+        return read_record(self._development, Development) if self._development.exists() else None
+
     def write_progress(self, progress: BatteryProgress) -> None:
         write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
 
-    def write_result(self, summary: BatterySummary, files: Mapping[str, str | bytes], program_version: str) -> None:
+    def write_result(
+        self,
+        summary: BatterySummary,
+        files: Mapping[str, str | bytes],
+        program_version: str,
+        development: Development | None = None,
+    ) -> None:
         """Write the tables of a report by name, the manifest with the hashes of all files, then the summary."""
+        if development is not None:
+            write_atomically(self._development, development.model_dump_json().encode(), self.disk)
         for name, content in files.items():
             write_atomically(self.path / name, content.encode() if isinstance(content, str) else content, self.disk)
         record = self.record()
@@ -127,7 +180,7 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
             "completed": "Completed.",
             "cancelled": "Cancelled.",
         }
-        if progress.done == progress.total:
+        if progress.done == progress.total and progress.total:
             messages["running"] = "Computing the results."
         return BatteryStatus(
             battery_id=self.battery_id,
@@ -135,6 +188,7 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
             message=messages.get(status, "") if error is None or status != "failed" else error.message,
             runs=tuple(run.name for run in record.runs),
             batteries=tuple(battery.name for battery in record.batteries),
+            development_of=record.development_of,
             done=progress.total if status == "completed" else progress.done,
             total=progress.total,
             created_at=record.created_at,
@@ -159,7 +213,11 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
             raise AppError(ErrorCode.CONFLICT, message)
 
     def _data_files(self) -> list[Path]:
-        return [self.items_file, self._request, *self.path.glob(f"{SCORES_FOLDER}/*.jsonl")]
+        found = [self.items_file, self._request, self._development, *self.path.glob(f"{SCORES_FOLDER}/*.json*")]
+        return [path for path in found if path.exists()]
+
+    def _measured_file(self, model: str, record: type[BaseModel]) -> Path:
+        return self.path / SCORES_FOLDER / f"{model}.{'loss' if record is EvalMetrics else 'words'}.json"
 
     def _scores_file(self, model: str, variant: Variant) -> Path:
         return self.path / SCORES_FOLDER / f"{model}.{variant}.jsonl"
@@ -172,9 +230,13 @@ class BatteryStore(JobStore[BatteryDirectory]):
     folder_type = BatteryDirectory
 
     def create(self, record: BatteryRecord, items: Iterable[BatteryItem]) -> BatteryDirectory:
-        """Create the folder of a job with its items, as `create_or_continue` does."""
-        store_items(self.directory(record.battery_id).items_file, items, self.disk)
-        return self.create_or_continue(record.battery_id, record)
+        """Create the folder of a job with its items, as `create_or_continue` does.
+
+        A completed development is outdated once its run has kept more checkpoints.
+        """
+        job = self.directory(record.battery_id)
+        store_items(job.items_file, items, self.disk)
+        return self.create_or_continue(record.battery_id, record, lambda: job.is_outdated(record))
 
 
 def store_items(file: Path, items: Iterable[BatteryItem], disk: Disk) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeAlias, TypeVar
@@ -205,20 +205,23 @@ class JobStore(Generic[FolderT_co]):
         """Return the jobs that have not ended, oldest first."""
         return in_order(map(self.directory, self.unfinished_ids()))
 
-    def create_or_continue(self, job_id: str, record: JobRecord) -> FolderT_co:
+    def create_or_continue(
+        self, job_id: str, record: JobRecord, is_outdated: Callable[[], bool] = lambda: False
+    ) -> FolderT_co:
         """Create the folder of a job with its request, synced to disk, unless the job is unfinished or has completed.
 
-        A failed or cancelled job begins again, once the process that worked on it has noticed its end. Raises OSError,
-        and SERVICE_UNAVAILABLE if that process takes long.
+        A failed or cancelled job begins again, once the process that worked on it has noticed its end, and so does a
+        completed one that is outdated. Raises OSError, and SERVICE_UNAVAILABLE if that process takes long.
         """
         job = self.directory(job_id)
         self.disk.make_folder(job.path)
         deadline = time.monotonic() + _ENDING_SECONDS
-        while job.may_begin():
+        while job.may_begin() or (job.has_completed() and is_outdated()):
             lock = job.lock()
             if lock is not None:
                 with lock:
-                    while job.may_begin():  # unless another process was faster
+                    # unless another process was faster
+                    while job.may_begin() or (job.has_completed() and is_outdated()):
                         job.begin(record)
                         self.disk.sync(self._folder)
             elif time.monotonic() > deadline:

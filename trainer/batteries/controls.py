@@ -22,7 +22,7 @@ ByPlace = dict[int, Outcomes]
 
 def variants(options: BatteryOptions) -> tuple[Variant, ...]:
     """Return what a run scores, in this order."""
-    return ("trained", *_CONTROLS) if options.has_controls else ("trained",)
+    return ("trained", *_CONTROLS) if options.has_controls and options.development is None else ("trained",)
 
 
 def items_of(variant: Variant, items: Sequence[BatteryItem]) -> list[tuple[int, BatteryItem]]:

@@ -62,6 +62,10 @@ def _loss(
     return DevelopmentRow(step=step, measure=measure, level="split", name=split, value=value, low=low, high=high, n=n)
 
 
+TABLES = ("checkpoints.csv", "development.csv", "words.csv", "acquisition.csv")
+"""The tables from which a development can be computed again."""
+
+
 def recomputed(run_id: str, files: Mapping[str, str]) -> Development:
     """Return the development of a run from its tables by name, with the ages of words computed again.
 
@@ -69,7 +73,7 @@ def recomputed(run_id: str, files: Mapping[str, str]) -> Development:
     """
     points = read_csv(CheckpointPoint, files["checkpoints.csv"])
     known = [(one.word, one.frequency_per_million) for one in read_csv(Acquisition, files["acquisition.csv"])]
-    frequencies = {word: frequency for word, frequency in known if frequency is not None}
+    frequencies = {word: frequency for word, frequency in known if frequency is not None} or None
     return Development(
         run_id=run_id,
         points=points,

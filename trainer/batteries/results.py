@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from trainer.artifacts.batteries import BatteryDirectory
+from trainer.batteries.acquisition import acquisitions
 from trainer.batteries.comparisons import Paradigm, comparisons_of, seed_bands
 from trainer.batteries.controls import items_of, variants
+from trainer.batteries.development import accuracy_rows, loss_rows
 from trainer.batteries.summary import Items, run_result
 from trainer.contracts.batteries import (
     BatteryItem,
@@ -15,7 +17,9 @@ from trainer.contracts.batteries import (
     RunResult,
     Variant,
 )
+from trainer.contracts.development import CheckpointPoint, Development, DevelopmentRow, ModelWords, WordScores
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalMetrics
 from trainer.data.text import shown_name
 from trainer.system.files import BrokenFile, read_record
 
@@ -46,19 +50,63 @@ def summarize(folder: BatteryDirectory, leaks: Mapping[str, Sequence[LeakedItems
         measure=measure,
         batteries=record.batteries,
         runs=tuple(results),
-        comparisons=comparisons_of(paradigms, outcomes),
+        comparisons=() if record.development_of is not None else comparisons_of(paradigms, outcomes),
         seeds=seed_bands({result.run: result.groups for result in results}, measure),
     )
 
 
-def recompute(folder: BatteryDirectory) -> BatterySummary:
-    """Compute the summary of a completed job again; the training text is not searched again.
+def development_of(
+    folder: BatteryDirectory,
+    summary: BatterySummary,
+    frequencies: Mapping[str, float] | None = None,
+    missing_words: Sequence[str] = (),
+) -> tuple[Development, list[WordScores]]:
+    """Return the development of a run from the summary of its checkpoints, and from what was measured besides.
+
+    Return the mean surprisals of words at all checkpoints, too. Raises OSError and BrokenFile.
+    """
+    record = folder.record()
+    items = Items(record.batteries, folder.items())
+    curves: list[DevelopmentRow] = []
+    words: list[WordScores] = []
+    n_unscored = 0
+    for result in summary.runs:
+        step, metrics = result.run.checkpoint or 0, folder.measured(result.run.name, EvalMetrics)
+        curves += accuracy_rows(step, items, result.groups, record.options.measure)
+        curves += () if metrics is None else loss_rows(step, metrics)
+        of_model = folder.measured(result.run.name, ModelWords)
+        if of_model is not None:
+            words += of_model.scores
+            n_unscored = of_model.n_unscored
+    points = tuple(
+        CheckpointPoint(step=run.checkpoint or 0, epoch=run.epoch or 0, words=run.words, tokens=run.tokens)
+        for run in record.runs
+    )
+    development = Development(
+        run_id=record.development_of or "",
+        points=points,
+        curves=tuple(curves),
+        acquisitions=acquisitions(words, points, frequencies),
+        missing_words=tuple(missing_words),
+        n_unscored=n_unscored,
+    )
+    return development, words
+
+
+def recompute(folder: BatteryDirectory) -> tuple[BatterySummary, Development | None]:
+    """Compute the results of a completed job again; the training text is not searched again.
 
     Raises DATA_NOT_FOUND for a folder without the files, and INVALID_INPUT for damaged ones.
     """
     try:
         stored = read_record(folder.result, BatterySummary)
-        return summarize(folder, {result.run.name: result.leaks for result in stored.runs})
+        summary = summarize(folder, {result.run.name: result.leaks for result in stored.runs})
+        known = folder.development()
+        if known is None:
+            return summary, None
+        of_words = {one.word: one.frequency_per_million for one in known.acquisitions}
+        frequencies = {word: frequency for word, frequency in of_words.items() if frequency is not None} or None
+        return summary, development_of(folder, summary, frequencies, known.missing_words)[0]
     except OSError:
         message = f"'{shown_name(folder.path.name)}' is no complete folder of results: a file of it cannot be read."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None

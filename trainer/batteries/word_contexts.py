@@ -1,19 +1,23 @@
 """Words of a held-out text: those that are measured, the lines in which they stand, and their mean surprisals."""
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import fsum
 from typing import NamedTuple
 
-from trainer.contracts.development import WordScores
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import MAX_WORDS
+from trainer.contracts.development import ModelWords, WordScores, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import ScoreResponse, WordScore
+from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.text import plain_words
 from trainer.reports.score_table import ScoredLine
 
 MIN_OCCURRENCES = 10
-MAX_WORDS = 500
 MAX_CONTEXTS = 100
+_PORTION_CHARACTERS = 20_000
 _WORD = re.compile(r"\S+")
 
 
@@ -33,14 +37,6 @@ class WordContexts(NamedTuple):
     """Those of each word that are measured."""
     missing: tuple[str, ...] = ()
     """Wanted words that the text does not have."""
-
-
-class WordMeans(NamedTuple):
-    """The mean surprisals of words at a checkpoint."""
-
-    scores: tuple[WordScores, ...]
-    n_unscored: int
-    """Occurrences without a surprisal, which are left out."""
 
 
 def choose_words(lines: Sequence[str], wanted: Sequence[str] | None = None) -> WordContexts:
@@ -85,7 +81,54 @@ def _spread(count: int) -> set[int]:
     return {number * count // n_chosen for number in range(n_chosen)}
 
 
-def mean_surprisals(step: int, contexts: WordContexts, scored: Iterable[ScoredLine]) -> WordMeans:
+def texts_of(contexts: WordContexts, lines: Sequence[str], frequencies: Mapping[str, float]) -> WordTexts:
+    """Return the record of chosen words, with the lines of the text in which they stand."""
+    places = {line: place for place, line in enumerate(contexts.lines)}
+    return WordTexts(
+        lines=tuple(lines[line] for line in contexts.lines),
+        occurrences={
+            word: tuple((places[one.line], one.word) for one in of_word)
+            for word, of_word in contexts.occurrences.items()
+        },
+        missing=contexts.missing,
+        frequencies={**frequencies},
+    )
+
+
+def contexts_of(texts: WordTexts) -> WordContexts:
+    """Return the words of a record; their lines are numbered by their places in it."""
+    occurrences = {word: tuple(Occurrence(*one) for one in of_word) for word, of_word in texts.occurrences.items()}
+    return WordContexts(tuple(range(len(texts.lines))), occurrences, texts.missing)
+
+
+def line_portions(lines: Sequence[str], documents: DocumentMode) -> Iterator[str]:
+    """Yield lines in texts to score; in a stream each is a text of its own, because it would be context of the next."""
+    portion: list[str] = []
+    characters = 0
+    for line in lines:
+        if portion and (documents == "stream" or characters + len(line) > _PORTION_CHARACTERS):
+            yield "\n".join(portion)
+            portion, characters = [], 0
+        portion.append(line)
+        characters += len(line)
+    if portion:
+        yield "\n".join(portion)
+
+
+def scored_lines_of(text: str, score: ScoreResponse) -> Iterator[ScoredLine]:
+    """Yield the lines of a normalized text with their words, whose spans count from the start of the line."""
+    words, start = deque(score.words or ()), 0
+    for number, line in enumerate(text.split("\n"), 1):
+        end = start + len(line)
+        of_line: list[WordScore] = []
+        while words and words[0].span[1] <= end:
+            word = words.popleft()
+            of_line.append(changed(word, span=(word.span[0] - start, word.span[1] - start)))
+        yield ScoredLine(line=number, text=line, words=tuple(of_line))
+        start = end + 1
+
+
+def mean_surprisals(step: int, contexts: WordContexts, scored: Iterable[ScoredLine]) -> ModelWords:
     """Return the mean surprisals of words from the scores of `contexts.lines`, per word, in this order.
 
     An occurrence has a surprisal where the model sees the same word: where its tokenizer knows the white space at both
@@ -105,7 +148,7 @@ def mean_surprisals(step: int, contexts: WordContexts, scored: Iterable[ScoredLi
         n_unscored += len(occurrences) - len(known)
         if known:
             scores.append(WordScores(step=step, word=word, n_contexts=len(known), nats=fsum(known) / len(known)))
-    return WordMeans(tuple(scores), n_unscored)
+    return ModelWords(scores=tuple(scores), n_unscored=n_unscored)
 
 
 def frequencies_per_million(blocks: Iterable[str], words: Collection[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`mt battery run`, `show`, `list`, `cancel`, `export` and `recompute`: what runs know, by the items of batteries."""
+"""`mt battery` and `mt develop`: what runs know by the items of batteries, also over their checkpoints."""
 
 import asyncio
 from pathlib import Path
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
-from trainer.artifacts.replication import full_run_id
+from trainer.artifacts.replication import complete_run, full_run_id
 from trainer.artifacts.runs import RunStore
 from trainer.batteries.reading import Battery, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
-from trainer.commands.arguments import Argument, Commands, Options, flag, repeatable
-from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag, option, repeatable
+from trainer.commands.connection import local_run_id, settings_for, with_queue
 from trainer.commands.copies import export_files
 from trainer.commands.terminal import Terminal, columns, duration, local_time
 from trainer.commands.this_machine import running_queue
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
+from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MEASURES,
     BatteryItem,
@@ -29,22 +30,23 @@ from trainer.contracts.batteries import (
     BatterySummary,
     Measure,
 )
+from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.reports.battery_tables import accuracy_rows, comparison_rows, effect_rows, notes, run_titles, seed_rows
+from trainer.reports.development_tables import age_rows, by_age, curve_rows, spread
+from trainer.reports.development_tables import notes as development_notes
 
 if TYPE_CHECKING:
     from trainer.queue.queue import JobQueue
 
 _FOLLOW_SECONDS = 0.5
+_SHOWN_WORDS = 12
 
 
-class _RunOptions(Options):
-    names = Argument[list[str]](
-        "RUN_OR_BATTERY",
-        nargs="+",
-        help=f"run ids, then files or folders of items, or names: {', '.join(HUB_BATTERIES)}, blimp:passive_1",
-    )
+class _ItemOptions(Options):
+    """How items are read and scored."""
+
     measure = Argument[Measure](
         "--measure",
         choices=MEASURES,
@@ -54,9 +56,9 @@ class _RunOptions(Options):
     column = repeatable("--column KNOWN=NAME", "the name of a column in your table: `--column good=grammatical`")
     formula = repeatable("--formula F", "what should hold for each item of a table of regions: `(2;%%a%%) > (2;%%b%%)`")
     pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
-    no_controls = flag("--no-controls", "leave out the untrained model, the exchange and the leaks")
 
-    def options(self) -> BatteryOptions:
+    def options(self, **more: object) -> BatteryOptions:
+        """Return the options of a request; raises INVALID_INPUT."""
         columns: dict[str, str] = {}
         for given in self.column:
             known, equals, name = given.partition("=")
@@ -69,9 +71,26 @@ class _RunOptions(Options):
             "formulas": self.formula,
             "measure": self.measure,
             "pll_within_word": self.pll_within_word,
-            "has_controls": not self.no_controls,
         }
-        return parse(BatteryOptions, fields)
+        return parse(BatteryOptions, fields | more)
+
+
+class _RunOptions(_ItemOptions):
+    names = Argument[list[str]](
+        "RUN_OR_BATTERY",
+        nargs="+",
+        help=f"runs or RUN@1200, then files or folders of items, or names: {', '.join(HUB_BATTERIES)}, blimp:passive_1",
+    )
+    no_controls = flag("--no-controls", "leave out the untrained model, the exchange and the leaks")
+
+
+class _DevelopOptions(_ItemOptions):
+    run = Argument[str]("RUN", type=local_run_id, completion=RUN_IDS, help="run that has kept checkpoints")
+    battery = repeatable("--battery NAME", "score the items of a battery: a file, a folder, or a name such as blimp")
+    split = option("--eval SPLIT", str, "measure the loss on this split: validation or test")
+    words = flag("--words", "measure the ages at which words are acquired, of the most frequent ones")
+    word = repeatable("--word WORD", "measure the age of this word, and not those of the most frequent ones")
+    follow = flag("--follow", "wait for the checkpoints of a run that trains, and measure each at once")
 
 
 class _ShowOptions(Options):
@@ -88,6 +107,7 @@ class _RecomputeOptions(Options):
 
 def add_to(commands: Commands) -> None:
     battery = commands.group("battery", "test what runs know by batteries of items")
+    commands.add("develop", _DevelopOptions, _develop)
     battery.add("run", _RunOptions, _run)
     battery.add("show", _ShowOptions, _show)
     battery.add("list", Options, _list)
@@ -98,9 +118,32 @@ def add_to(commands: Commands) -> None:
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
     settings = settings_for()
-    record, items = _read(options, settings)
+    return _score(*_read(options, settings), settings, terminal)
+
+
+def _develop(options: _DevelopOptions, terminal: Terminal) -> int:
+    from trainer.queue.batteries import new_job  # redis
+
+    settings = settings_for()
+    has_words = options.words or bool(options.word)
+    fields: dict[str, object] = {
+        "has_loss": options.split is not None or not (options.battery or has_words),
+        "has_words": has_words,
+        "words": options.word,
+        "follows": options.follow,
+    }
+    fields |= {} if options.split is None else {"split": options.split}
+    chosen = options.options(development=fields)
+    batteries = [_named_battery(name, chosen, settings) for name in options.battery]
+    complete_run(settings, options.run)
+    record, items = new_job(chosen, [options.run], batteries, RunStore(settings.app.artifacts_root))
+    return _score(record, items, settings, terminal)
+
+
+def _score(record: BatteryRecord, items: tuple[BatteryItem, ...], settings: Settings, terminal: Terminal) -> int:
+    """Accept a job and follow it to its end, or show the results of an equal one."""
     known = BatteryStore(settings.app.artifacts_root).find(record.battery_id)
-    if known is not None and known.has_completed():
+    if known is not None and known.has_completed() and not known.is_outdated(record):
         _show_status(known, terminal)
         return 0
     terminal.continues_when_repeated = True
@@ -116,7 +159,7 @@ def _read(options: _RunOptions, settings: Settings) -> tuple[BatteryRecord, tupl
     """Read and check runs and batteries; raises AppError, having changed nothing."""
     from trainer.queue.batteries import new_job  # redis
 
-    chosen = options.options()
+    chosen = options.options(has_controls=not options.no_controls)
     batteries: list[Battery] = []
     models: list[str] = []
     for name in options.names:
@@ -130,6 +173,11 @@ def _read(options: _RunOptions, settings: Settings) -> tuple[BatteryRecord, tupl
         what = "a RUN" if not models else "a BATTERY: a file, a folder, or a name such as blimp"
         raise AppError(ErrorCode.INVALID_INPUT, f"Give {what}. See `mt battery run --help`.")
     return new_job(chosen, models, batteries, RunStore(settings.app.artifacts_root))
+
+
+def _named_battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
+    """Return the battery of a path or a name; raises DATA_NOT_FOUND."""
+    return _battery(name, options, settings) or find_battery(name, options, settings)
 
 
 def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery | None:
@@ -172,13 +220,16 @@ def _show_status(battery: BatteryDirectory, terminal: Terminal) -> None:
     if status.status != "completed":
         terminal.show(status, Text(f"{status.battery_id}: {status.status}\n{status.message}"))
         return
-    _show_summary(battery.summary(), terminal)
+    _show_results(battery.summary(), battery.development(), terminal)
     took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
     where = f"page: {battery.path}/report.html   ·   mt battery export {status.battery_id} FOLDER"
     terminal.note(f"{took}\n{where}")
 
 
-def _show_summary(summary: BatterySummary, terminal: Terminal) -> None:
+def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:
+    if development is not None:
+        _show_development(development, terminal)
+        return
     parts = [columns(accuracy_rows(summary))]
     for result in summary.runs:
         if result.effects:
@@ -192,6 +243,14 @@ def _show_summary(summary: BatterySummary, terminal: Terminal) -> None:
         parts += [Text("\nOver seeds"), columns(seed_rows(summary))]
     parts.append(Text("\n".join(["", *notes(summary)])))
     terminal.show(summary, *parts)
+
+
+def _show_development(development: Development, terminal: Terminal) -> None:
+    parts = [columns(curve_rows(development))]
+    if words := by_age(development):
+        parts += [Text("\nAges of words"), columns(age_rows(spread(words, _SHOWN_WORDS)))]
+    parts.append(Text("\n".join(["", *development_notes(development)])))
+    terminal.show(development, *parts)
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
@@ -240,11 +299,16 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
-    from trainer.batteries.results import recompute  # numpy
+    from trainer.batteries.development import TABLES, recomputed  # numpy
+    from trainer.batteries.results import recompute
 
     folder = BatteryDirectory(options.folder)
-    summary = recompute(folder)
-    _show_summary(summary, terminal)
-    is_equal = summary == folder.summary()
+    summary, development = recompute(folder)
+    _show_results(summary, development, terminal)
+    is_equal = (summary, development) == (folder.summary(), folder.development())
+    if development is not None:
+        tables = recomputed(development.run_id, {name: (folder.path / name).read_text("utf-8") for name in TABLES})
+        of_tables = changed(tables, missing_words=development.missing_words, n_unscored=development.n_unscored)
+        is_equal = is_equal and of_tables == development
     terminal.note("All numbers are those of result.json." if is_equal else "Some numbers are NOT those of result.json.")
     return 0 if is_equal else 1

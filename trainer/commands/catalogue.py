@@ -104,6 +104,12 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "test what runs know by minimal pairs, test suites or items of your own",
         "mt battery run RUN pairs.tsv",
     ),
+    "develop": CommandInfo(
+        "batteries",
+        "Batteries",
+        "measure the checkpoints that a run has kept: batteries, a loss, the ages of words",
+        "mt develop RUN --battery pairs.tsv --eval test --words",
+    ),
     "battery show": CommandInfo(
         "batteries", "Batteries", "show the state of a battery, or its results", "mt battery show ID"
     ),

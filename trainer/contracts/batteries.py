@@ -18,6 +18,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.errors import RunError
+from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import FINAL_STATES, HttpOrigin, run_owner
 from trainer.contracts.sequences import SequenceParts, SequenceScore
 
@@ -37,6 +38,7 @@ MAX_CONTROL_ITEMS = 1000
 LEAK_WORDS = 8
 MAX_RUNS = 100
 MAX_BATTERIES = 100
+MAX_WORDS = 500
 MAX_FILE_CHARACTERS = 10_000_000
 
 
@@ -87,6 +89,21 @@ class BatteryFile(Frozen):
     content: Annotated[str, Field(min_length=1, max_length=MAX_FILE_CHARACTERS)]
 
 
+class DevelopmentOptions(Frozen):
+    """What is measured at each checkpoint that a run has kept, besides the items of batteries."""
+
+    split: EvalSplit = "test"
+    """The split whose loss is measured, and which has the words."""
+    has_loss: bool = True
+    """Measure the loss of the split."""
+    has_words: bool = False
+    """Measure the mean surprisals of words, from which the ages at which they are acquired are computed."""
+    words: Annotated[tuple[str, ...], Field(max_length=MAX_WORDS)] = ()
+    """The words to measure; default: the most frequent ones."""
+    follows: bool = False
+    """Wait for the checkpoints that the training of the run is still to keep, and measure each at once."""
+
+
 class BatteryOptions(Frozen):
     """Options for reading, scoring and reporting batteries."""
 
@@ -98,6 +115,8 @@ class BatteryOptions(Frozen):
     """The measure of comparisons between runs and over seeds; accuracies are computed by all measures."""
     pll_within_word: bool = False
     """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
+    development: DevelopmentOptions | None = None
+    """Score one run at all checkpoints that it has kept, without controls; None: score the runs as they are."""
     has_controls: bool = True
     """Score items by the untrained architecture and with critical parts exchanged, and search the training text."""
 
@@ -117,8 +136,10 @@ class BatteryRequest(BatteryOptions):
 
     @model_validator(mode="after")
     def _some_items(self) -> "BatteryRequest":
-        if not self.batteries and not self.files:
+        if self.development is None and not self.batteries and not self.files:
             raise ValueError("`batteries` or `files` must name something to score")
+        if self.development is not None and len(self.runs) > 1:
+            raise ValueError("`development` is that of one run: give one in `runs`")
         return self
 
 
@@ -128,6 +149,11 @@ class BatteryRun(Frozen):
     run_id: Identifier
     checkpoint: int | None = None
     """The step of the checkpoint; None for the model of the run."""
+    epoch: int | None = None
+    """Complete epochs before the checkpoint; None for the model of the run."""
+    words: int | None = None
+    """Words and tokens of the training text read before it; None in runs of earlier versions."""
+    tokens: int | None = None
     label: str | None = None
     seed: int
     series: Sha256 | None = None
@@ -148,6 +174,8 @@ class BatteryRecord(JobRecord):
     user_id: int | None = None
     http: HttpOrigin | None = None
     options: BatteryOptions
+    development_of: Identifier | None = None
+    """The run whose checkpoints are `runs`; None for a job that scores runs as they are."""
     runs: tuple[BatteryRun, ...]
     batteries: tuple[BatteryInfo, ...]
     items_sha256: Sha256
@@ -380,6 +408,8 @@ class BatteryStatus(Frozen):
     message: str
     runs: tuple[ModelName, ...]
     batteries: tuple[str, ...]
+    development_of: Identifier | None = None
+    """The run whose checkpoints are scored; None for a job that scores runs as they are."""
     done: int
     total: int
     created_at: Timestamp

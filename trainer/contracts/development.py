@@ -35,6 +35,27 @@ class WordScores(Frozen):
     nats: float
 
 
+class ModelWords(Frozen):
+    """The mean surprisals of words at a checkpoint."""
+
+    scores: tuple[WordScores, ...]
+    n_unscored: int
+    """Occurrences without a surprisal, which are left out."""
+
+
+class WordTexts(Frozen):
+    """`lines.json`: the words that are measured, and the lines of the held-out text in which they stand."""
+
+    lines: tuple[str, ...]
+    """Each once, in the order of the text."""
+    occurrences: dict[str, tuple[tuple[int, int], ...]]
+    """Those of each word: the place of the line here, and the number of the word in it between white space."""
+    missing: tuple[str, ...] = ()
+    """Wanted words that the text does not have."""
+    frequencies: dict[str, float]
+    """Occurrences in a million words of the training text; empty if that is no longer there."""
+
+
 class Acquisition(Frozen):
     """The falling curve that fits the surprisals of a word, and the age at its half way."""
 

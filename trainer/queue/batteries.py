@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
-from trainer.artifacts.checkpoint_files import WEIGHTS
+from trainer.artifacts.checkpoint_files import STATE, WEIGHTS, TrainingState, checkpoint_steps, scheduled_folder
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model, sealed_checkpoint
 from trainer.artifacts.kinds import BATTERY_QUEUE
 from trainer.artifacts.replication import Replication
@@ -14,7 +14,7 @@ from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import changed, model_name, now, run_of
 from trainer.contracts.batteries import (
     BatteryItem,
     BatteryOptions,
@@ -22,6 +22,7 @@ from trainer.contracts.batteries import (
     BatteryRequest,
     BatteryRun,
     BatteryStatus,
+    DevelopmentOptions,
 )
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
@@ -30,6 +31,7 @@ from trainer.data.rows import TextFile
 from trainer.queue.inference_kinds import kind_of
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
+from trainer.system.files import read_record
 
 _SLUG_CHARACTERS = 40
 
@@ -117,21 +119,29 @@ def new_job(
 ) -> tuple[BatteryRecord, Items]:
     """Return the record of a job with its items; a model is a run or a checkpoint.
 
-    Raises the errors of `named_model`, and MODEL_INCOMPATIBLE for options that a model does not support.
+    Raises the errors of `named_model`, MODEL_INCOMPATIBLE for options that a model does not support, and those of
+    `_check_development`.
     """
     named = with_distinct_names(batteries)
     items = tuple(item for battery in named for item in battery.items)
-    scoring = tuple(_run(name, options, runs) for name in models)
+    developed = None
+    if options.development is None:
+        scoring = tuple(_run(name, options, runs) for name in models)
+    else:
+        developed = _check_development(options.development, models, runs)
+        scoring = tuple(kept_models(developed, options, runs))
     items_sha256 = sha256(items_content(items)).hexdigest()
     infos = tuple(battery.info for battery in named)
     identity = [options.model_dump_json(), *(info.model_dump_json() for info in infos), items_sha256]
-    identity += [f"{run.name} {run.weights_sha256}" for run in scoring]
+    identity += [f"{run.name} {run.weights_sha256}" for run in scoring] if developed is None else [developed]
     content_hash = sha256("\n".join(identity).encode()).hexdigest()
-    slug = "".join(c if c in _SLUG else "-" for c in infos[0].name.lower())[:_SLUG_CHARACTERS].strip("-_")
+    name = "development" if developed is not None else infos[0].name
+    slug = "".join(c if c in _SLUG else "-" for c in name.lower())[:_SLUG_CHARACTERS].strip("-_")
     record = BatteryRecord(
         battery_id=f"{slug or 'battery'}-{content_hash[:8]}",
         created_at=now(),
         options=options,
+        development_of=developed,
         runs=scoring,
         batteries=infos,
         items_sha256=items_sha256,
@@ -141,6 +151,43 @@ def new_job(
 
 
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def kept_models(run_id: str, options: BatteryOptions, runs: RunStore) -> list[BatteryRun]:
+    """Return the checkpoints that the schedule of a run has kept so far, in ascending order of their steps."""
+    run = runs.get(run_id)
+    found: list[BatteryRun] = []
+    for step in checkpoint_steps(scheduled_folder(run.checkpoints)):
+        state = read_record(checkpoint_folder(run, step) / STATE, TrainingState)
+        seen, kept = state.seen, _run(model_name(run_id, step), options, runs)
+        words, tokens = (None, None) if seen is None else (seen.words, seen.tokens)
+        found.append(changed(kept, epoch=len(state.epochs), words=words, tokens=tokens))
+    return found
+
+
+def _check_development(options: DevelopmentOptions, models: Sequence[str], runs: RunStore) -> str:
+    """Return the run whose development is asked for.
+
+    Raises RUN_NOT_FOUND, DATA_NOT_FOUND for a run without kept checkpoints, and INVALID_INPUT for several runs, a
+    checkpoint, or a split that the run has not.
+    """
+    if len(models) != 1 or run_of(models[0]) != models[0]:
+        message = "A development is that of one run over its checkpoints: give the id of one run."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    run = runs.get(models[0])
+    effective = run.record().effective
+    own, share = (
+        (effective.test_corpus, effective.test_fraction)
+        if options.split == "test"
+        else (effective.validation_corpus, effective.holdout_fraction)
+    )
+    if own is None and share == 0 and (options.has_loss or options.has_words):
+        raise AppError(ErrorCode.INVALID_INPUT, f"The run '{run.run_id}' has no {options.split} split.")
+    will_keep = options.follows and run.is_unfinished() and effective.checkpoint_schedule is not None
+    if not will_keep and not checkpoint_steps(scheduled_folder(run.checkpoints)):
+        message = f"The run '{run.run_id}' has kept no checkpoints: set `checkpoint_schedule` for its training."
+        raise AppError(ErrorCode.DATA_NOT_FOUND, message)
+    return run.run_id
 
 
 def _run(name: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:

@@ -180,7 +180,7 @@ def report_files(
 ) -> dict[str, str | bytes]:
     """Return the files of a report by name, given the items, their scores by run, and pictures by their titles."""
     files: dict[str, str | bytes] = {
-        "accuracy.csv": _csv(_ACCURACY_COLUMNS, _accuracies(summary)),
+        "accuracy.csv": accuracy_csv(summary),
         "items.csv": _csv(_ITEM_COLUMNS, _items(items, scores)),
         "table.tex": latex_table(summary),
         "report.html": html_page(summary, images),
@@ -197,6 +197,11 @@ def report_files(
     }
     files |= {f"{name}.csv": _records(rows) for name, rows in of_runs.items() if rows}
     return files
+
+
+def accuracy_csv(summary: BatterySummary) -> str:
+    """Return the accuracies of all groups of items by all models and measures as CSV."""
+    return _csv(_ACCURACY_COLUMNS, _accuracies(summary))
 
 
 _ACCURACY_COLUMNS = (

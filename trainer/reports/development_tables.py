@@ -50,6 +50,7 @@ ALT: Mapping[str, str] = {
 """Texts of the pictures by name."""
 _MAX_LATEX_WORDS = 30
 RowT = TypeVar("RowT", bound=Frozen)
+SpreadT = TypeVar("SpreadT")
 
 
 def exact_csv(row_type: type[Frozen], rows: Sequence[Frozen]) -> str:
@@ -107,11 +108,11 @@ def _age(word: Acquisition) -> tuple[float, str]:
     return word.age_steps or 0.0, word.word
 
 
-def spread(words: Sequence[Acquisition], most: int) -> list[Acquisition]:
-    """Return at most so many words, evenly spread over their order, with the first and the last one."""
-    if len(words) <= most:
-        return [*words]
-    return [words[number * (len(words) - 1) // (most - 1)] for number in range(most)]
+def spread(rows: Sequence[SpreadT], most: int) -> list[SpreadT]:
+    """Return at most so many rows, evenly spread over their order, with the first and the last one."""
+    if len(rows) <= most:
+        return [*rows]
+    return [rows[number * (len(rows) - 1) // (most - 1)] for number in range(most)]
 
 
 def age_rows(words: Sequence[Acquisition]) -> Rows:

@@ -7,15 +7,20 @@ import structlog
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.runs import RunStore
-from trainer.batteries.results import summarize
+from trainer.batteries.results import development_of, summarize
+from trainer.batteries.word_contexts import choose_words, frequencies_per_million, texts_of
 from trainer.config.settings import Settings
-from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, LeakedItems
+from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, DevelopmentOptions, LeakedItems
+from trainer.contracts.development import WordTexts
 from trainer.contracts.errors import AppError
+from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked
 from trainer.data.run_corpora import split_corpus
 from trainer.reports.battery_charts import region_figures
-from trainer.reports.battery_tables import report_files
+from trainer.reports.battery_tables import accuracy_csv, report_files
+from trainer.reports.development_charts import development_figures
+from trainer.reports.development_tables import report_files as development_files
 from trainer.system.files import to_app_error
 from trainer.system.hardware import package_version
 from trainer.system.logs import add_log_file, setup_logging
@@ -40,16 +45,40 @@ def run_battery_child(settings: Settings, battery_id: str) -> int:
 
 def _write(battery: BatteryDirectory, settings: Settings) -> None:
     record, items = battery.record(), battery.items()
+    options, corpora = record.options.development, CorpusStore(settings)
+    if options is not None and options.has_words and battery.word_texts() is None:
+        effective = RunStore(settings.app.artifacts_root).get(record.development_of or "").record().effective
+        battery.write_word_texts(_choose_words(options, effective, corpora))
+        log.info("words_chosen")
+        return
     leaks: dict[str, list[LeakedItems]] = {}
-    if record.options.has_controls:
-        runs, corpora = RunStore(settings.app.artifacts_root), CorpusStore(settings)
+    if options is None and record.options.has_controls:
+        runs = RunStore(settings.app.artifacts_root)
         for run in record.runs:
             leaks[run.name] = _leaks(run.run_id, runs, corpora, items)
     summary = summarize(battery, leaks)
+    if options is not None:
+        texts = battery.word_texts()
+        frequencies, missing = (None, ()) if texts is None else (texts.frequencies or None, texts.missing)
+        development, words = development_of(battery, summary, frequencies, missing)
+        report = development_files(development, words, development_figures(development, words))
+        files = {"accuracy.csv": accuracy_csv(summary), **report} if items else report
+        battery.write_result(summary, files, package_version("model-trainer"), development)
+        log.info("battery_completed")
+        return
     scores = {run.name: battery.scores(run.name, "trained") for run in record.runs}
     files = report_files(summary, items, scores, region_figures(summary))
     battery.write_result(summary, files, package_version("model-trainer"))
     log.info("battery_completed")
+
+
+def _choose_words(options: DevelopmentOptions, effective: EffectiveRequest, corpora: CorpusStore) -> WordTexts:
+    """Return the words to measure with their lines of the held-out split, and how frequent they were in training."""
+    corpus = split_corpus(corpora, effective)
+    lines = [line for block in corpus.lines(options.split) for line in block.split("\n")]
+    contexts = choose_words(lines, options.words or None)
+    frequencies = frequencies_per_million(corpus.lines("train"), contexts.occurrences)
+    return texts_of(contexts, lines, frequencies)
 
 
 def _leaks(run_id: str, runs: RunStore, corpora: CorpusStore, items: Sequence[BatteryItem]) -> list[LeakedItems]:
