@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tests.support import ROOT
 from tests.support.http import Site
+from trainer.artifacts.run_files import KeptCheckpoint, RunFiles
 from trainer.config.validation import value_at
 from trainer.contracts import events, inference, intervals, runs
 from trainer.contracts.base import FileRecord
@@ -29,7 +30,7 @@ INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, events.MetricsProgress, FileRecord]
 RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
 RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
-RECORDS += [inference.ScoreResponse]
+RECORDS += [inference.ScoreResponse, KeptCheckpoint, RunFiles]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:

@@ -29,6 +29,8 @@ export interface Curve { train: Points; validation: Points }
 export interface MetricsProgress { step: number; train_loss: number; val_loss: number | null }
 export interface FileRecord { path: string; bytes: number; sha256: string }
 export interface ArtifactFiles { files: FileRecord[]; result_bytes: number }
+export interface KeptCheckpoint { step: number }
+export interface RunFiles { kept: KeptCheckpoint[] }
 export interface Sample { prompt: string; text: string; seed: number; stop_reason: string }
 
 export interface ComparedRun {

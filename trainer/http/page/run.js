@@ -8,7 +8,7 @@ import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.j
 import { badge, hasEnded } from "./runs.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, Curve, MetricsProgress, RunStatus, Sample } from "./records.js" */
+/** @import { ArtifactFiles, Curve, MetricsProgress, RunFiles, RunStatus, Sample } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
@@ -149,7 +149,10 @@ function perplexity(loss) {
 async function resultsOf(runId, signal) {
   const base = `/artifacts/models/${runId}`;
   const address = (/** @type {string} */ path) => `${base}/download?path=${encodeURIComponent(path)}`;
-  const surprisal = section("Surprisal", surprisalForm(runId, signal));
+  /** @type {RunFiles} */
+  const { kept } = await read(`/runs/${runId}/files`, signal);
+  const models = [runId, ...kept.map((checkpoint) => `${runId}@${checkpoint.step}`)];
+  const surprisal = section("Surprisal", surprisalForm(models, signal));
   try {
     /** @type {ArtifactFiles} */
     const { files, result_bytes } = await read(base, signal);

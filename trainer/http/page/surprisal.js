@@ -12,10 +12,11 @@ const MAX_CHARACTERS = 5000;
 const WAIT_SECONDS = 30;
 
 /**
- * @param {string} runId
+ * @param {string[]} models a run, then its kept checkpoints
  * @param {AbortSignal} signal
  */
-export function surprisalForm(runId, signal) {
+export function surprisalForm(models, signal) {
+  const model = h("select", { id: "model" }, ...models.map((name) => h("option", { value: name }, name)));
   const field = h("textarea", {
     id: "text",
     rows: 4,
@@ -37,7 +38,7 @@ export function surprisalForm(runId, signal) {
         throw new Error(
           `Enter at most ${MAX_CHARACTERS.toLocaleString("en")} characters here. Score longer texts with mt score.`,
         );
-      const score = await scored(runId, text, signal);
+      const score = await scored(model.value, text, signal);
       result.replaceChildren(...heatMap(text, score));
       announce("The text is scored.");
     } catch (error) {
@@ -49,6 +50,7 @@ export function surprisalForm(runId, signal) {
   return h(
     "form",
     { onsubmit: submit },
+    ...(models.length > 1 ? [h("label", { for: "model" }, "Model"), model] : []),
     h("label", { for: "text" }, "Text"),
     field,
     h("p", { id: "text-help", class: "quiet" }, "Each line is scored on its own, from its start."),
@@ -58,14 +60,14 @@ export function surprisalForm(runId, signal) {
 }
 
 /**
- * @param {string} runId
+ * @param {string} model
  * @param {string} text
  * @param {AbortSignal} signal
  * @returns {Promise<ScoreResponse>}
  */
-async function scored(runId, text, signal) {
+async function scored(model, text, signal) {
   const body = JSON.stringify({ text, detail_level: "per_char", top_k: 3 });
-  let response = await call(`/runs/${runId}/score?wait=${WAIT_SECONDS}`, {
+  let response = await call(`/runs/${model}/score?wait=${WAIT_SECONDS}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body,
