@@ -18,6 +18,7 @@ from tests.support.run_shell import Shell, enter
 from tests.support.runs import record as run_record
 from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.checkpoint_files import checkpoint_steps, scheduled_folder
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.commands.experiments import ExperimentSummary, RecomputedTables, with_slots
 from trainer.config.settings import QueueSettings, Settings
@@ -32,6 +33,7 @@ from trainer.contracts.experiments import (
     Validity,
     ValidityCheck,
 )
+from trainer.contracts.inference import EvalMetrics
 from trainer.reports.experiment_tables import csv_text
 from trainer.system.files import read_record
 
@@ -145,6 +147,33 @@ def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None
     seed_rows = result_of(shell, extended.experiment_id).seed_rows
     assert {row.n_seeds for row in seed_rows} == {row.n_seeds for row in extended.matrix or ()} == {2}
     check_batteries(shell, extended)
+
+
+def test_development__measures_the_checkpoints_of_each_run_in_its_language(shell: Shell) -> None:
+    add_batteries(shell.root)
+    fields = ["seeds=[1]", "languages.kk.batteries=[kk_words]", "development={split: validation}"]
+    words = [word for field in fields for word in ("--set", field)]
+    refused = shell.refuse("experiment", "run", "smoke", *words)
+    assert "`models.lstm.train.checkpoint_schedule` is needed" in refused
+    schedule = ("--set", "models.lstm.train.checkpoint_schedule=[1, 2]")
+    found = run(shell, "smoke", *words, *schedule)
+    ids = result_of(shell, found.experiment_id).development_ids
+    jobs = [BatteryStore(shell.artifacts).get(one) for one in ids]
+    assert [[info.name for info in job.record().batteries] for job in jobs] == [["kk_words"], []]
+    for job in jobs:
+        development = job.development()
+        assert development is not None
+        run_id = development.run_id
+        kept = checkpoint_steps(scheduled_folder(shell.runs.get(run_id).checkpoints))
+        assert [one.step for one in development.points] == kept and kept[:2] == [1, 2]
+        for row in development.curves:
+            if row.measure == "loss":
+                assert row.value == pytest.approx(
+                    shell.read(EvalMetrics, "eval", f"{run_id}@{row.step}").loss, abs=1e-6
+                )
+    assert all(one in shell.type("experiment", "show", found.experiment_id) for one in ids)
+    page = (shell.artifacts / "experiments" / found.experiment_id / "report.html").read_text(encoding="utf-8")
+    assert all(f"<code>{one}</code>" in page for one in ids)
 
 
 def check_batteries(shell: Shell, found: ExperimentSummary) -> None:

@@ -81,7 +81,12 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
 
     def batteries(self) -> dict[tuple[str, int], CellBattery]:
         """Read the jobs that score batteries, by model and seed, as `runs` reads runs."""
-        return {(battery.model, battery.seed): battery for battery in self._accepted().batteries}
+        return {(job.model, job.seed): job for job in self._accepted().batteries if job.language is None}
+
+    def developments(self) -> dict[CellKey, CellBattery]:
+        """Read the jobs that measure the checkpoints of runs, as `runs` reads runs."""
+        jobs = self._accepted().batteries
+        return {CellKey(job.model, job.language, job.seed): job for job in jobs if job.language is not None}
 
     def write_runs(self, runs: Iterable[CellRun], batteries: Iterable[CellBattery] = ()) -> None:
         content = CellRuns(runs=tuple(runs), batteries=tuple(batteries))
@@ -92,8 +97,8 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
         return read_records(self.items_file, BatteryItem)
 
     def own_batteries(self) -> list[BatteryDirectory]:
-        """Return the unfinished jobs that the experiment has started to score batteries."""
-        started = [cell.battery_id for cell in self.batteries().values() if not cell.is_reused]
+        """Return the unfinished jobs that the experiment has started to score batteries or checkpoints."""
+        started = [cell.battery_id for cell in self._accepted().batteries if not cell.is_reused]
         found = [self._battery_store.directory(battery_id) for battery_id in started]
         return [battery for battery in found if battery.is_unfinished()]
 

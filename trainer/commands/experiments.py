@@ -280,6 +280,8 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
     primary = correlation_line(result)
     n_others = counted(len(result.correlations) - 1, "exploratory test")
     ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
+    developed = ", ".join(result.development_ids)
+    developments = [Text(f"Curves over checkpoints, for `mt battery show`: {developed}")] if developed else []
     batteries = (
         [Text(battery_caption(result, model)), columns(battery_table(result, model))] if result.batteries else []
     )
@@ -307,6 +309,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
             )
         ),
         *batteries,
+        *developments,
         Text("\n".join(_validity_lines(result.validity)) + ratings),
         Text(f"{took}\n{where}"),
     )

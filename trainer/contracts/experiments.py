@@ -19,7 +19,7 @@ from trainer.contracts.base import (
     is_ascending,
     requires,
 )
-from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores
+from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores, DevelopmentOptions
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, HttpOrigin
 from trainer.contracts.tokenizers import Normalization
@@ -155,6 +155,8 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     listener_language, text_language and mean_human_rating."""
     primary_test: PrimaryTest = PrimaryTest()
     """The correlation with the ratings that is tested; choose it before you see the results."""
+    development: DevelopmentOptions | None = None
+    """What to measure at the checkpoints that each training keeps, besides the batteries of its language."""
 
     @property
     def trained_languages(self) -> tuple[str, ...]:
@@ -236,9 +238,11 @@ class CellRun(Frozen):
 
 
 class CellBattery(Frozen):
-    """The job in which the runs of a model and seed, one per language, score all batteries."""
+    """The job in which the runs of a model and seed, one per language, score all batteries; or a development."""
 
     model: Name
+    language: LanguageCode | None = None
+    """The language of the run whose development it is; None for the runs of all languages."""
     seed: int
     battery_id: Identifier
     is_reused: bool
@@ -578,4 +582,6 @@ class ExperimentResult(Frozen):
     """The accuracies on batteries; empty if no language has one."""
     battery_ids: tuple[str, ...] = ()
     """The jobs that have scored the batteries: their results have controls, and differences between runs."""
+    development_ids: tuple[str, ...] = ()
+    """The jobs that have measured the checkpoints of each run, in the order of models, languages and seeds."""
     validity: Validity

@@ -227,6 +227,11 @@ def _check_parts(request: ExperimentRequest) -> None:
     if request.has_trigram_baseline and TRIGRAM in request.models:
         message = "has the name of the baseline: rename it, or set `has_trigram_baseline` to false."
         raise field_error(ErrorCode.INVALID_INPUT, f"models.{TRIGRAM}", message)
+    if request.development is not None:
+        for name, model in request.models.items():
+            if model.train.get("checkpoint_schedule") is None:
+                message = "is needed, because `development` measures the checkpoints that a training keeps."
+                raise field_error(ErrorCode.INVALID_INPUT, f"models.{name}.train.checkpoint_schedule", message)
     _check_primary_test(request)
     for name, model in request.models.items():
         _check_model(request, model, f"`models.{name}")

@@ -80,6 +80,7 @@ def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> st
         section("Excess surprisal", _matrix(result, rows, f"{what} {across} {note}"), _image("heat_map", images, note)),
         section("Perplexity", *_perplexities(result)),
         *([section("Batteries", *_batteries(result, images))] if result.batteries else []),
+        *([section("Development", _developments(result))] if result.development_ids else []),
         section("Tree", _image("tree", images, note), _joins(result.models[0], note)),
         section("Validity", *_validity(result)),
         section("Asymmetry", _table(tables.asymmetry, f"{what} Both directions of each pair. {note}")),
@@ -186,6 +187,11 @@ def _batteries(result: ExperimentResult, images: Mapping[str, bytes]) -> Iterato
         yield f"<details><summary>{escape(model)}</summary>{table}</details>" if number else table
     ids = escape(", ".join(result.battery_ids))
     yield f"<p>Paradigms and other measures: batteries.csv. Controls, and differences between runs: {ids}.</p>"
+
+
+def _developments(result: ExperimentResult) -> str:
+    ids = ", ".join(f"<code>{escape(one)}</code>" for one in result.development_ids)
+    return f"<p>Curves over the checkpoints of each run, for <code>mt battery show</code>: {ids}.</p>"
 
 
 def cell_style(scale: HeatScale, value: float) -> str:

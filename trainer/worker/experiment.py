@@ -6,13 +6,14 @@ Everything that has been done is read from the disk, so that a worker that was k
 import asyncio
 from contextlib import suppress
 
+from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryOptions, BatteryRecord
+from trainer.contracts.batteries import BatteryOptions, BatteryRecord, DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import CellBattery, CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
@@ -42,6 +43,7 @@ class _Experiment:
         self._keys = cell_keys(self._record.request)
         self._runs = experiment.runs()
         self._batteries = experiment.batteries()
+        self._developments = experiment.developments()
         self._completed: dict[CellKey, RunDirectory] = {}
         http = self._record.http
         self._http = None if http is None else HttpOrigin(api_key=http.api_key)
@@ -60,6 +62,9 @@ class _Experiment:
                 await self._train_and_score(texts)
                 for model, seed in {(key.model, key.seed): key for key in self._keys if self._record.batteries}:
                     await self._score_batteries(model, seed)
+                if self._record.request.development is not None:
+                    for key in self._keys:
+                        await self._develop(key, self._record.request.development)
                 await self._steps.run_child("experiment")
         except Cancelled:
             for cell in self._runs.values():
@@ -163,7 +168,7 @@ class _Experiment:
         return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=is_reused)
 
     def _write_runs(self) -> None:
-        self._experiment.write_runs(self._runs.values(), self._batteries.values())
+        self._experiment.write_runs(self._runs.values(), [*self._batteries.values(), *self._developments.values()])
 
     async def _score_batteries(self, model: str, seed: int) -> None:
         """Let the runs of a model and seed score all batteries in a job of their own, and wait for it."""
@@ -173,20 +178,50 @@ class _Experiment:
             return new_job(BatteryOptions(), [*run_ids], self._stored_batteries(), self._queue.runs)
 
         job: tuple[BatteryRecord, Items] = await asyncio.to_thread(new)
-        record, items = job
-        await self._queue.replication.fetch("batteries", record.battery_id)
-        battery = self._queue.batteries.stored.directory(record.battery_id)
+        battery, is_reused = await self._find_battery(job[0])
         if (model, seed) not in self._batteries:
-            is_reused = battery.exists() and not battery.may_begin()
             cell = CellBattery(model=model, seed=seed, battery_id=battery.battery_id, is_reused=is_reused)
             self._batteries[model, seed] = cell
             self._write_runs()
+        await self._wait_for_battery(battery, job, f"The battery of {model}, seed {seed}")
+
+    async def _develop(self, key: CellKey, options: DevelopmentOptions) -> None:
+        """Measure the checkpoints of a run with the batteries of its language, and wait for it."""
+        names = {info.name for info in self._record.batteries.get(key.language, ())}
+
+        def new() -> tuple[BatteryRecord, Items]:
+            batteries = [one for one in self._stored_batteries() if one.info.name in names]
+            run_id = self._runs[key].run_id
+            return new_job(BatteryOptions(development=options), [run_id], batteries, self._queue.runs)
+
+        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(new)
+        battery, is_reused = await self._find_battery(job[0])
+        if key not in self._developments:
+            self._developments[key] = CellBattery(
+                model=key.model,
+                language=key.language,
+                seed=key.seed,
+                battery_id=battery.battery_id,
+                is_reused=is_reused,
+            )
+            self._write_runs()
+        await self._wait_for_battery(battery, job, f"The development of {key}")
+
+    async def _find_battery(self, record: BatteryRecord) -> tuple[BatteryDirectory, bool]:
+        """Return the folder of a job, and True if it was started by somebody else."""
+        await self._queue.replication.fetch("batteries", record.battery_id)
+        battery = self._queue.batteries.stored.directory(record.battery_id)
+        return battery, battery.exists() and not battery.may_begin()
+
+    async def _wait_for_battery(self, battery: BatteryDirectory, job: tuple[BatteryRecord, Items], what: str) -> None:
+        """Start a job unless it runs or has completed, and wait for its results."""
+        record, items = job
         await self._queue.batteries.accept(changed(record, user_id=self._record.user_id, http=self._http), items)
         while battery.is_unfinished():
             self._steps.check_cancelled()
             await asyncio.sleep(POLL_SECONDS)
         if not battery.has_completed():
-            raise _early_end(f"The battery of {model}, seed {seed} ({battery.battery_id})", battery.failure())
+            raise _early_end(f"{what} ({battery.battery_id})", battery.failure())
 
     def _stored_batteries(self) -> list[Battery]:
         """Return the batteries of all languages, each once, as they were when the experiment was accepted."""

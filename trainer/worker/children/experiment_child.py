@@ -109,7 +109,14 @@ def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, 
     jobs = {key: stored.get(cell.battery_id) for key, cell in experiment.batteries().items()}
     batteries = tuple(_battery_scores(record, cells, jobs))
     battery_ids = tuple(job.battery_id for job in jobs.values())
-    result = changed(result, batteries=language_rows(batteries), battery_ids=battery_ids)
+    developments = experiment.developments()
+    development_ids = tuple(developments[key].battery_id for key in cell_keys(record.request) if key in developments)
+    found: dict[str, object] = {
+        "batteries": language_rows(batteries),
+        "battery_ids": battery_ids,
+        "development_ids": development_ids,
+    }
+    result = changed(result, **found)
     write_report(experiment.path, result, changed(section_scores, batteries=batteries))
     log.info("experiment_completed")
 
