@@ -12,7 +12,8 @@ from trainer.http.openapi import describe_api
 from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
 from trainer.people.permissions import RULES, Role
 
-BATTERY, EXPERIMENT, REQUEST, SESSION, TOKENIZER = "BATTERY", "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
+BATTERY, EXPERIMENT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "GROUP", "REQUEST"
+SESSION, TOKENIZER = "SESSION", "TOKENIZER"
 _IDS = {
     "run_id": RUN,
     "item_id": RUN,
@@ -23,11 +24,13 @@ _IDS = {
     "tokenizer_id": TOKENIZER,
     "experiment_id": EXPERIMENT,
     "battery_id": BATTERY,
+    "group_id": GROUP,
 }
 """Example values of the parameters in a path."""
-_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, REQUEST, SESSION, TOKENIZER)
+_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, GROUP, REQUEST, SESSION, TOKENIZER)
 _COMMANDS = {
     "cancel_run": "cancel",
+    "cancel_group": "cancel",
     "delete_run": "cancel",
     "resume_run": "resume",
     "get_logs": "logs",

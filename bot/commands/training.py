@@ -26,6 +26,7 @@ from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.people.language import _
 from trainer.queue.cost import UNMET
+from trainer.queue.run_index import RunEntry
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
@@ -43,6 +44,7 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: 5",
     "batch_size": "Rows per batch; default: chosen automatically",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
+    "seeds": "A run for each of N seeds, or for each of these: 1,2,3",
     "config": "Experiment file (YAML) with further settings; options replace its values",
     "notify": "Card and result: direct messages, this channel or none; default: your setting, else dm",
 }
@@ -80,6 +82,7 @@ async def train(
     learning_rate: app_commands.Range[float, 0.0, 1.0] | None = None,
     tokenizer: str | None = None,
     seed: app_commands.Range[int, 0, 4294967295] | None = None,
+    seeds: str | None = None,
     name: app_commands.Range[str, 1, 32] | None = None,
     init_from: str | None = None,
     freeze_embeddings: bool | None = None,
@@ -119,9 +122,8 @@ async def answer_accepted(
     """Accept a run within the limits, start its notifications unless `watch` is None, and answer."""
     bot = context.bot
     await bot.index.refresh()
-    unfinished = [run for run in bot.index.runs if run.is_unfinished]
     with bot.notifier.hold():
-        accepted = await bot.limits.accept_run(context.caller, unfinished, accept)
+        accepted = await bot.limits.accept_run(context.caller, unfinished_runs(context), accept)
         if watch is None:
             await bot.notifier.unwatch(accepted.run_id, context.caller.user_id)
         else:
@@ -133,6 +135,11 @@ async def answer_accepted(
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
     return Answer(accepted_answer(record, note, notify=notify))
+
+
+def unfinished_runs(context: CommandContext) -> list[RunEntry]:
+    """Return the runs of all users that count towards the limits."""
+    return [run for run in context.bot.index.runs if run.is_unfinished]
 
 
 async def accept_files(
@@ -184,13 +191,14 @@ async def _accept_draft(
     try:
         if file is not None:
             request = changed(request, corpus=await corpora.offer(await download_to(context, file, "file", folder)))
-        return await context.bot.queue.train(
-            request,
-            user_id=context.caller.user_id,
-            corpora=corpora,
-            requested_paths=draft.requested_paths,
-            unused_settings=draft.unused_settings,
-        )
+        with context.bot.limits.room_for(context.caller, unfinished_runs(context), len(request.all_seeds) - 1):
+            return await context.bot.queue.train(
+                request,
+                user_id=context.caller.user_id,
+                corpora=corpora,
+                requested_paths=draft.requested_paths,
+                unused_settings=draft.unused_settings,
+            )
     except AppError as error:
         raise with_option_names(draft.located(error), draft.is_in_file) from None
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scripts.api_page import BATTERY, EXPERIMENT, REQUEST, SESSION, TOKENIZER
+from scripts.api_page import BATTERY, EXPERIMENT, GROUP, REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import wait_until
@@ -67,6 +67,12 @@ class Prepared(NamedTuple):
             found[EXPERIMENT] = start_experiment(self.api, is_long=operation.name == "cancel_experiment")
         if "battery_id" in operation.path_model.model_fields:
             found[BATTERY] = start_battery(self.api, run, is_long=operation.name == "cancel_battery")
+        if "group_id" in operation.path_model.model_fields:
+            is_long = operation.name == "cancel_group"
+            accepted = train(self.api, seeds=2, **(LONG if is_long else {"max_steps": 1}))
+            assert accepted.group is not None
+            self.to_cancel.update(accepted.run_ids if is_long else ())
+            found[GROUP] = accepted.group.group_id
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}

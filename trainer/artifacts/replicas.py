@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field
 
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
+from trainer.artifacts.runs import OPEN_GROUP_FILE
 from trainer.contracts.base import Frozen, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
@@ -34,7 +35,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 OPEN, ENDED = "open/", "ended/"
 _COPY = ".head.json"
-_OF_MACHINE = frozenset(("lock", "dm.json", "webhooks.json"))
+_OF_MACHINE = frozenset(("lock", "dm.json", "group_dm.json", OPEN_GROUP_FILE, "webhooks.json"))
 """Files that each machine has for itself: its locks, and the ledgers of the bot."""
 _HEAVY = (".safetensors", ".pt")
 _GROWING = ".jsonl"

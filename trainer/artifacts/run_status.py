@@ -81,6 +81,8 @@ class RunFollower:
             model_size=record.effective.model_size,
             attempt=0,
             label=record.effective.label,
+            seed=record.effective.seed,
+            group=record.group,
             leaks=record.leaks,
             warnings=record.effective.leak_warnings(record.leaks),
         )

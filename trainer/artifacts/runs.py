@@ -42,6 +42,7 @@ from trainer.contracts.runs import (
     Timings,
     check_completed,
 )
+from trainer.contracts.seeds import group_id_of, is_group
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -59,6 +60,8 @@ from trainer.system.files import (
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+OPEN_GROUP_FILE = "open_group"
+"""A mark in the folder of a group's first run while the others are being written."""
 SEALED_FILES = _, _MANIFEST, _ = (REQUEST_FILE, "manifest.json", "events.jsonl")
 _SEAL = "SHA256SUMS"
 _LOCK_POLL_SECONDS = 0.05
@@ -97,6 +100,7 @@ class RunDirectory(JobFolder[RunRecord]):
         self.seal = path / _SEAL
         self._events = path / "events.jsonl"
         self._pause = path / "pause"
+        self._group = path / OPEN_GROUP_FILE
 
     def is_deleted(self) -> bool:
         """Return True if request and events are gone; a process that still trains may write the folder again."""
@@ -223,6 +227,15 @@ class RunDirectory(JobFolder[RunRecord]):
         if old in lines:
             write_atomically(self.seal, b"".join((request, new, *events)), self.disk)
 
+    def has_open_group(self) -> bool:
+        """Return True while runs of this one's group are to be written."""
+        return self._group.exists()
+
+    def close_group(self) -> None:
+        """Remove the mark that runs of this one's group are to be written; raises OSError."""
+        self.disk.remove(self._group)
+        self.disk.sync(self.path)
+
     def request_pause(self) -> None:
         """Let no process train the run from now on; a process that trains it pauses it."""
         with storage_errors("the request to pause the run could not be written"):
@@ -314,6 +327,8 @@ class RunStore(JobStore[RunDirectory]):
                         stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{loss}")
                         is_best = state.history.best_step == state.step
                         log.append(CheckpointSaved(**stamped, step=state.step, val_loss=loss, is_best=is_best))
+                if record.group is not None and record.run_id == record.group.first_id:
+                    self.disk.write(temporary / OPEN_GROUP_FILE, b"")
                 request, seconds = temporary / REQUEST_FILE, record.created_at.timestamp()
                 write_atomically(request, _as_json(record), self.disk)
                 os.utime(request, (seconds, seconds))  # by which `newest` orders the runs
@@ -366,6 +381,13 @@ class RunStore(JobStore[RunDirectory]):
         for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
                 copy_durably(path, run.path / path.name, self.disk)
+
+    def get(self, job_id: str) -> RunDirectory:
+        """Return a run by id; raises RUN_NOT_FOUND, for a group with the ids of its runs."""
+        run = self.find(job_id)
+        if run is None and (named := sorted(run_id for run_id in self.ids() if group_id_of(run_id) == job_id)):
+            raise AppError(self.not_found, is_group(job_id, named))
+        return run or super().get(job_id)
 
     def is_marked_paused(self) -> bool:
         """Return True while no worker is to start a run of this artifacts root."""
@@ -454,15 +476,22 @@ def in_use(run_id: str) -> AppError:
     return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
 
-def one_run_id(given: str, run_ids: Collection[str], place: str = "") -> str:
+def one_run_id(given: str, run_ids: Collection[str], place: str = "", *, or_group: bool = False) -> str:
     """Return the id that is given, or the only one that begins with the given text; `place` says where they are.
 
-    Raises INVALID_INPUT for a checkpoint and the beginning of several ids, and RUN_NOT_FOUND with an id that is near.
+    With `or_group`, also the id of a group of runs. Raises INVALID_INPUT for a checkpoint and the beginning of several
+    ids, and RUN_NOT_FOUND with an id that is near.
     """
     if "@" in given:
         run_id = safe_name(given.partition("@")[0])
         raise AppError(ErrorCode.INVALID_INPUT, f"'{safe_name(given)}' is a checkpoint: name its run here, '{run_id}'.")
     found = [given] if given in run_ids else sorted(one for one in run_ids if given and one.startswith(given))
+    groups = {group_id_of(one) or "" for one in found}
+    group_id = groups.pop() if len(groups) == 1 else ""
+    if group_id.startswith(given) and (len(found) > 1 or given == group_id) and group_id:
+        if or_group:
+            return group_id
+        raise AppError(ErrorCode.INVALID_INPUT, is_group(group_id, found))
     if not found:
         near = did_you_mean(given, sorted(run_ids)) or ": check its id, or list the runs."
         raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run '{safe_name(given)}'{place}{near}")
@@ -478,8 +507,15 @@ def _as_json(record: BaseModel) -> bytes:
 
 
 def new_run_id(family: str, created_at: Timestamp) -> str:
-    """Return a new run id: family, day and eight random hex digits."""
+    """Return a new id of a run or a group: family, day and eight random hex digits."""
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
+
+
+def id_of_resumed(record: RunRecord, created_at: Timestamp) -> str:
+    """Return a new id for a run that resumes another; that of a member of a group begins with the member's id."""
+    if record.group is None or group_id_of(record.run_id) is None:
+        return new_run_id(record.effective.model_family, created_at)
+    return f"{record.group.member_id(record.effective.seed)}-{secrets.token_hex(2)}"
 
 
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:

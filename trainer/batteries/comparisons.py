@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from math import exp, fsum, lgamma, log, sqrt
+from math import exp, fsum, lgamma, log
 from statistics import fmean, stdev
 from typing import NamedTuple, TypeAlias
 
@@ -21,7 +21,7 @@ from trainer.contracts.batteries import (
     Outcome,
     SeedBand,
 )
-from trainer.contracts.intervals import Interval, t_quantile
+from trainer.contracts.intervals import Interval, margin_of_mean
 from trainer.experiments.correlation import holm
 
 RESAMPLES = 10_000
@@ -178,15 +178,14 @@ def _rows(of_seeds: Sequence[BatteryScores]) -> Iterator[BatteryRow]:
 
 
 def _band(group: GroupResult, run_ids: tuple[str, ...], shares: Sequence[float]) -> SeedBand:
-    mean, deviation = fmean(shares), stdev(shares)
-    half = t_quantile(len(shares) - 1) * deviation / sqrt(len(shares))
+    mean, half = fmean(shares), margin_of_mean(shares) or 0.0
     return SeedBand(
         battery=group.battery,
         level=group.level,
         name=group.name,
         run_ids=run_ids,
         mean=mean,
-        deviation=deviation,
+        deviation=stdev(shares),
         low=max(0.0, mean - half),
         high=min(1.0, mean + half),
     )

@@ -1,8 +1,7 @@
 """The results of batteries from the items and their scores; the same scores give the same numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 
 from trainer.batteries.controls import ByPlace, controls_of
 from trainer.batteries.formulas import Formula, Values, read_formula
@@ -26,7 +25,7 @@ from trainer.contracts.batteries import (
     RunResult,
     Variant,
 )
-from trainer.contracts.intervals import t_quantile
+from trainer.contracts.intervals import margin_of_mean
 from trainer.contracts.sequences import SequenceScore
 
 Scores = Mapping[int, Sequence[SequenceScore]]
@@ -185,9 +184,6 @@ def _effects(items: Items, scores: Scores) -> Iterator[Effect]:
 
 
 def _effect(battery: str, paradigm: str, what: str, values: Sequence[float]) -> Effect:
-    mean, count = fmean(values), len(values)
-    effect = Effect(battery=battery, paradigm=paradigm, what=what, n_items=count, nats=mean)
-    if count == 1:
-        return effect
-    half = t_quantile(count - 1) * stdev(values) / sqrt(count)
-    return changed(effect, low=mean - half, high=mean + half)
+    mean, half = fmean(values), margin_of_mean(values)
+    effect = Effect(battery=battery, paradigm=paradigm, what=what, n_items=len(values), nats=mean)
+    return effect if half is None else changed(effect, low=mean - half, high=mean + half)

@@ -16,6 +16,7 @@ from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.contracts.base import RunState, narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
+from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
@@ -51,15 +52,14 @@ class Server:
     async def close(self) -> None:
         await self.api.close()
 
-    async def runs(self, status: RunState | None = None, limit: int = 20) -> list[RunStatus]:
-        """List runs, newest first."""
-        found: list[RunStatus] = []
-        async with aclosing(self.all_runs(status, page_size=min(limit, _MAX_PAGE))) as runs:
+    async def runs(self, status: RunState | None = None, limit: int = 20, *, by_group: bool = False) -> list[RunStatus]:
+        """List runs, newest first; with `by_group`, the runs of a group count as one."""
+        rows = RunRows(limit, by_group=by_group)
+        async with aclosing(self.all_runs(status, page_size=min(limit + 1, _MAX_PAGE))) as runs:
             async for run in runs:
-                found.append(run)
-                if len(found) == limit:
+                if not rows.take(run):
                     break
-        return found
+        return rows.runs
 
     async def all_runs(
         self,
@@ -87,15 +87,22 @@ class Server:
             if cursor is None:
                 return
 
-    async def full_run_id(self, given: str) -> str:
-        """Return the id of the only run that begins with a text; a complete id is not looked up.
+    async def full_run_id(self, given: str, *, or_group: bool = False) -> str:
+        """Return the id of the only run, or with `or_group` of the only group, that begins with a text.
 
-        Raises RUN_NOT_FOUND, and INVALID_INPUT for the beginning of several ids.
+        A complete id of a run is not looked up. Raises RUN_NOT_FOUND, and INVALID_INPUT for the beginning of several
+        ids.
         """
-        if _COMPLETE_ID.fullmatch(given):
+        if _COMPLETE_ID.fullmatch(given) and not or_group:
             return given
-        found = [run.run_id async for run in self.all_runs(search=given)]
-        return one_run_id(given, found or [run.run_id async for run in self.all_runs()])
+        runs = [run async for run in self.all_runs(search=given)] or [run async for run in self.all_runs()]
+        if or_group and any(run.group is not None and run.group.group_id == given for run in runs):
+            return given
+        return one_run_id(given, [run.run_id for run in runs], or_group=or_group)
+
+    async def group(self, group_id: str, *, wait: float = 0.0) -> GroupStatus:
+        """Return the status of a group of runs at its end, or after `wait` seconds."""
+        return await self.api.get(GroupStatus, address("groups", group_id), wait=wait)
 
     async def unfinished(self) -> list[RunStatus]:
         """List the runs that have not ended."""

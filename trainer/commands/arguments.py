@@ -13,7 +13,13 @@ import shtab
 from pydantic import BaseModel
 
 from trainer.commands.catalogue import COMMANDS, CommandInfo
-from trainer.commands.connection import full_model_name, full_run_id, local_model_name, local_run_id
+from trainer.commands.connection import (
+    full_model_name,
+    full_run_id,
+    local_model_name,
+    local_run_id,
+    run_or_group_id,
+)
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.schema import schema_of
 from trainer.config.settings import load_settings
@@ -144,6 +150,14 @@ class LocalModelOptions(Options):
     """Options of a command that needs a model of this machine."""
 
     run = Argument[str]("RUN", type=local_model_name, completion=RUN_IDS, help=MODEL_HELP)
+
+
+class RunOrGroupOptions(Options):
+    """Options of a command that needs a run or a group of runs."""
+
+    run = Argument[str](
+        "RUN", type=run_or_group_id, completion=RUN_IDS, help="id of a run or a group, or a beginning of only one id"
+    )
 
 
 class LocalRunOptions(Options):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from trainer.commands.terminal import Terminal
+from trainer.commands.terminal import Queued, Terminal
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.artifacts.run_files import RunFiles
     from trainer.client.server import Server
     from trainer.contracts.base import RunState
+    from trainer.contracts.groups import GroupStatus
     from trainer.contracts.inference import EvalMetrics, GenerateChunk
     from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
     from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
@@ -32,8 +33,11 @@ T = TypeVar("T")
 class Installation(Protocol):
     """The runs and tokenizers that a command works on: those of `ThisMachine`, or of the `Server` of MT_URL."""
 
-    async def runs(self, status: RunState | None, limit: int) -> Sequence[RunStatus]:
-        """List runs, newest first."""
+    async def runs(self, status: RunState | None, limit: int, *, by_group: bool = False) -> Sequence[RunStatus]:
+        """List runs, newest first; with `by_group`, the runs of a group count as one."""
+
+    async def group(self, group_id: str) -> GroupStatus:
+        """Return the status of a group of runs; raises RUN_NOT_FOUND."""
 
     async def unfinished(self) -> Sequence[RunStatus]:
         """List the runs that have not ended, with their places in the queue."""
@@ -146,6 +150,16 @@ def local_model_name(given: str) -> str:
     return f"{local_run_id(run_id)}{at}{checkpoint}"
 
 
+def run_or_group_id(given: str) -> str:
+    """Return the id of the only run, or of the only group of runs, that begins with a text, as `full_run_id` does."""
+    settings = settings_for_any()
+    if settings.client.url is not None:
+        return with_server(settings, lambda server: server.full_run_id(given, or_group=True))
+    from trainer.artifacts import replication
+
+    return replication.full_run_id(settings, given, or_group=True)
+
+
 def local_run_id(given: str) -> str:
     """Return the id of the only run of this machine that begins with a text; raises CONFIG_INVALID if MT_URL is set."""
     settings = settings_for()
@@ -169,8 +183,8 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
                 try:
                     return await command(queue)
                 except asyncio.CancelledError:
-                    if services.has_own_worker and terminal.run_id is not None:
-                        await _stop_run(terminal.run_id, queue, services, terminal)
+                    if services.has_own_worker and terminal.queued is not None:
+                        await _stop_runs(terminal.queued, queue, services, terminal)
                     raise
         finally:
             await services.stop()
@@ -178,15 +192,32 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
     return _run(connected_command())
 
 
-async def _stop_run(run_id: str, queue: JobQueue, services: Services, terminal: Terminal) -> None:
-    """Pause the run of an interrupted command whose worker ends with it, or leave the run to the next worker."""
-    terminal.interruption = f"{run_id} stays in the queue for the next worker. Follow it with: mt resume {run_id}"
+async def _stop_runs(queued: Queued, queue: JobQueue, services: Services, terminal: Terminal) -> None:
+    """Pause the runs of an interrupted command whose worker ends with it, or leave them to the next worker."""
+    name = queued.name
+    terminal.interruption = f"{name} stays in the queue for the next worker. Follow it with: mt resume {name}"
     if not terminal.pauses:
         return
-    await queue.pause_run(run_id)  # before its worker ends, so that no other one starts it
-    terminal.interruption = f"{run_id} is paused. Continue with: mt resume {run_id}"
+    await _pause(queued, queue)  # before their worker ends, so that no other one starts them
+    terminal.interruption = f"{name} is paused. Continue with: mt resume {name}"
     await services.stop_worker()
-    await queue.pause_run(run_id)  # if its process was killed before it had written the pause
+    await _pause(queued, queue)  # if a process was killed before it had written the pause
+
+
+async def _pause(queued: Queued, queue: JobQueue) -> None:
+    for run_id in queued.run_ids:
+        if queue.runs.get(run_id).manifest() is None:
+            await queue.pause_run(run_id)
+
+
+async def run_or_group(installation: Installation, name: str) -> RunStatus | GroupStatus:
+    """Return the status of a run, or of a group of runs; raises RUN_NOT_FOUND."""
+    try:
+        return await installation.status(name)
+    except AppError as error:
+        if error.code is not ErrorCode.RUN_NOT_FOUND:
+            raise
+    return await installation.group(name)
 
 
 def with_server(settings: Settings, command: Callable[[Server], Awaitable[T]]) -> T:

@@ -1,18 +1,21 @@
 """`mt runs` and `mt queue`: the list of runs, and that of the runs that have not ended."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import get_args
 
 from rich.text import Text
 
-from trainer.commands.arguments import Argument, Commands, Options, option
+from trainer.commands.arguments import Argument, Commands, Options, flag, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
+from trainer.commands.groups import short_spread
 from trainer.commands.terminal import Terminal, columns, duration, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.groups import GroupStatus
 from trainer.contracts.runs import RunStatus, has_unknown_text
+from trainer.contracts.wording import counted
 
 _STATES: tuple[str, ...] = get_args(RunState)
 _START_ONE = "Start one with: mt train --corpus demo"
@@ -20,7 +23,8 @@ _START_ONE = "Start one with: mt train --corpus demo"
 
 class _RunsOptions(Options):
     status = Argument[RunState | None](f"--status {'|'.join(_STATES)}", choices=_STATES, help="only runs in this state")
-    limit = option("--limit N", int, "list at most N runs; default: 20", 20)
+    limit = option("--limit N", int, "list at most N runs, or groups of runs; default: 20", 20)
+    members = flag("--members", "list each run of a group in a row of its own")
 
 
 def add_to(commands: Commands) -> None:
@@ -32,21 +36,24 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     if options.limit < 1:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--limit` must be at least 1, you gave {options.limit}.")
 
-    async def read(installation: Installation) -> tuple[Sequence[RunStatus], bool]:
-        listed = await installation.runs(options.status, options.limit)
-        return listed, bool(listed or (options.status is not None and await installation.runs(None, 1)))
+    async def read(installation: Installation) -> tuple[Sequence[RunStatus], Sequence[GroupStatus], bool]:
+        listed = await installation.runs(options.status, options.limit, by_group=not options.members)
+        names = {} if options.members else {one.group.group_id: None for one in listed if one.group is not None}
+        groups = [await installation.group(name) for name in names]
+        has_runs = bool(listed or (options.status is not None and await installation.runs(None, 1)))
+        return listed, groups, has_runs
 
     settings = settings_for_any()
-    listed, has_runs = with_installation(settings, read)
+    listed, groups, has_runs = with_installation(settings, read)
     place = f"in '{settings.app.artifacts_root.absolute()}'" if settings.client.url is None else "on this server"
     titles = ("run", "status", "family", "progress", "best validation", "created", "label")
-    rows = [_row(status) for status in listed]
+    rows = [*_rows(listed, groups)]
     table = (
         columns([titles, *rows])
         if rows
         else Text("No run has this status." if has_runs else f"No runs yet {place}. {_START_ONE}")
     )
-    terminal.show({"runs": listed}, table)
+    terminal.show({"runs": listed, "groups": groups}, table)
     return 0
 
 
@@ -73,6 +80,33 @@ def next_of(status: RunStatus) -> str:
         left = "" if status.eta_seconds is None else f", {duration(status.eta_seconds)} left"
         return f"{status.progress:.0f} %{left}" + ("" if status.reachable else "; the worker is not responding")
     return status.message
+
+
+def _rows(listed: Sequence[RunStatus], groups: Sequence[GroupStatus]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each run; the runs of one of the groups have one row, where the newest of them would be."""
+    unlisted, by_id = {group.group_id for group in groups}, {group.group_id: group for group in groups}
+    for run in listed:
+        name = "" if run.group is None else run.group.group_id
+        if name not in by_id:
+            yield _row(run)
+        elif name in unlisted:
+            unlisted.remove(name)
+            yield _group_row(by_id[name])
+
+
+def _group_row(group: GroupStatus) -> tuple[str, ...]:
+    best = short_spread(group.numbers.get("best_val_loss"))
+    bits = short_spread(group.numbers.get("best_val_bits_per_char"))
+    mark = " (!)" if has_unknown_text(group.unknown_char_share) else ""
+    return (
+        group.group_id,
+        f"{group.status}, {group.n_completed} of {counted(len(group.members), 'run')}",
+        group.model_family,
+        f"{group.progress:.0f} %",
+        (f"{best} nats" if best else "") + (f", {bits} bits/char{mark}" if bits else ""),
+        local_time(group.created_at),
+        group.label or "",
+    )
 
 
 def _row(status: RunStatus) -> tuple[str, ...]:

@@ -16,24 +16,37 @@ from trainer.commands.arguments import (
     ModelOptions,
     Options,
     RunOptions,
+    RunOrGroupOptions,
     flag,
     option,
 )
 from trainer.commands.connection import (
     Installation,
     full_run_id,
+    run_or_group,
     settings_for,
     settings_for_any,
     with_installation,
     with_queue,
     with_server,
 )
-from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, local_time, loss_figures, summary
+from trainer.commands.groups import follow_group_to_end, show_group
+from trainer.commands.terminal import (
+    EXIT_FAILED,
+    Queued,
+    Terminal,
+    columns,
+    duration,
+    local_time,
+    loss_figures,
+    summary,
+)
 from trainer.commands.this_machine import ThisMachine
-from trainer.commands.training import NO_PAUSE, accepted_run, follow_to_end, recovery_hint
+from trainer.commands.training import NO_PAUSE, accept, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
@@ -48,7 +61,7 @@ if TYPE_CHECKING:
 _STDIN = 0
 
 
-class _ResumeOptions(RunOptions):
+class _ResumeOptions(RunOrGroupOptions):
     no_pause = flag("--no-pause", NO_PAUSE)
 
 
@@ -66,9 +79,9 @@ class _LogsOptions(RunOptions):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("status", RunOptions, _status)
+    commands.add("status", RunOrGroupOptions, _status)
     commands.add("logs", _LogsOptions, _logs, with_json=False)
-    commands.add("cancel", RunOptions, _cancel)
+    commands.add("cancel", RunOrGroupOptions, _cancel)
     commands.add("delete", _DeleteOptions, _delete)
     commands.add("resume", _ResumeOptions, _resume)
     commands.add("config", RunOptions, _config)
@@ -76,20 +89,34 @@ def add_to(commands: Commands) -> None:
     commands.add("verify", LocalRunOptions, _verify)
 
 
-def _status(options: RunOptions, terminal: Terminal) -> int:
+def _status(options: RunOrGroupOptions, terminal: Terminal) -> int:
     async def show(installation: Installation) -> int:
-        status = await installation.status(options.run)
+        status = await run_or_group(installation, options.run)
+        if isinstance(status, GroupStatus):
+            show_group(status, terminal)
+            return 0
         terminal.show(status, _status_table(status), *map(Text, await recovery_hint(status, installation)))
         return 0
 
     return with_installation(settings_for_any(), show)
 
 
-def _cancel(options: RunOptions, terminal: Terminal) -> int:
-    status = with_installation(settings_for_any(), lambda installation: installation.cancel(options.run))
-    result = "is cancelled" if status.status == "cancelled" else "stops after its current step"
-    terminal.show(status, Text(f"{status.run_id} {result}."))
-    return 0
+def _cancel(options: RunOrGroupOptions, terminal: Terminal) -> int:
+    async def cancel(installation: Installation) -> int:
+        found = await run_or_group(installation, options.run)
+        if isinstance(found, RunStatus):
+            status = await installation.cancel(options.run)
+            terminal.show(status, Text(_cancelled(status)))
+            return 0
+        cancelled = await cancel_unfinished(found, installation.cancel)
+        terminal.show(await installation.group(options.run), Text("\n".join(map(_cancelled, cancelled))))
+        return 0
+
+    return with_installation(settings_for_any(), cancel)
+
+
+def _cancelled(status: RunStatus) -> str:
+    return f"{status.run_id} {'is cancelled' if status.status == 'cancelled' else 'stops after its current step'}."
 
 
 def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
@@ -119,6 +146,9 @@ def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         return with_server(settings, lambda server: _resume_on_server(options.run, server, terminal))
+    found = with_installation(settings, lambda installation: run_or_group(installation, options.run))
+    if isinstance(found, GroupStatus):
+        return _resume_group(found, options, settings, terminal)
     run = complete_run(settings, options.run)
     origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
 
@@ -129,14 +159,37 @@ def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
             accepting = queue.resume_unfinished(run)
         # an experiment waits for its runs
         terminal.pauses = not options.no_pause and run.record().experiment_id is None
-        run_id = await accepted_run(accepting, terminal)
+        run_id = (await accept(accepting, terminal)).run_id
         return await follow_to_end(run_id, terminal, ThisMachine(settings, queue))
 
     return with_queue(settings, terminal, resume)
 
 
-async def _resume_on_server(run_id: str, server: "Server", terminal: Terminal) -> int:
-    status = await server.status(run_id)
+def _resume_group(group: GroupStatus, options: _ResumeOptions, settings: Settings, terminal: Terminal) -> int:
+    """Resume the runs of a group that are paused, have failed or were cancelled, and follow the group."""
+
+    async def resume(queue: "JobQueue") -> int:
+        terminal.pauses = not options.no_pause
+        resumed = [await queue.resume(one.run_id, user_id=None) for one in _resumable(group)]
+        terminal.queued = Queued(group.group_id, [one.run_id for one in resumed])
+        return await follow_group_to_end(group.group_id, terminal, ThisMachine(settings, queue))
+
+    return with_queue(settings, terminal, resume)
+
+
+def _resumable(group: GroupStatus) -> tuple[RunStatus, ...]:
+    """Return the runs of a group that are paused, or that have ended without a model but with a checkpoint."""
+    ended = [one for one in group.of_state("failed", "cancelled") if one.last_checkpoint_step is not None]
+    return (*group.of_state("paused"), *ended)
+
+
+async def _resume_on_server(name: str, server: "Server", terminal: Terminal) -> int:
+    status = await run_or_group(server, name)
+    if isinstance(status, GroupStatus):
+        for member in _resumable(status):
+            await server.resume(member.run_id)
+        return await follow_group_to_end(name, terminal, server)
+    run_id = name
     if status.has_ended or status.status == "paused":
         run_id = (await server.resume(run_id)).run_id
     return await follow_to_end(run_id, terminal, server)

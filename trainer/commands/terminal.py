@@ -1,11 +1,13 @@
 """Output of the `mt` command: JSON for programs, a progress bar and tables for people."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, RootModel
 from rich.cells import cell_len
@@ -23,11 +25,18 @@ if TYPE_CHECKING:  # `mt worker` starts the server of its children before these 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 
+class Queued(NamedTuple):
+    """A run or a group that a command has queued."""
+
+    name: str
+    run_ids: Sequence[str]
+
+
 class Terminal:
     """Standard output for the result, standard error for progress, notes and errors."""
 
-    run_id: str | None = None
-    """The run that this command has queued."""
+    queued: Queued | None = None
+    """The run, or the group of runs, that this command has queued."""
     pauses = True
     """False if an interruption of this command does not pause its run."""
     interruption: str | None = None
@@ -51,7 +60,7 @@ class Terminal:
         self._tasks: dict[str, TaskID] = {}
         self._noted: set[str] = set()
 
-    def progress(self, status: "RunStatus") -> None:
+    def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
         self.progress_of(f"run {status.run_id}", status.run_id, status.progress, _figures(status))
 
@@ -173,7 +182,7 @@ def local_time(moment: datetime) -> str:
 def loss_figures(
     loss_nats: float | None,
     bits_per_char: float | None,
-    objective: "Objective" = "causal_lm",
+    objective: Objective = "causal_lm",
     unknown_char_share: float | None = None,
     *,
     margin_nats: float | None = None,
@@ -203,7 +212,7 @@ def _in_words(problem: FieldProblem) -> str:
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
-def _figures(status: "RunStatus") -> str:
+def _figures(status: RunStatus) -> str:
     if status.train_loss is None or status.status in ("queued", "paused"):
         return status.message
     share, val_loss = status.unknown_char_share, status.val_loss

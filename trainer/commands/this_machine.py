@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,11 +15,13 @@ from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.groups import GroupStatus, RunRows, group_status
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
@@ -78,9 +79,17 @@ class ThisMachine:
         self._runs = RunStore(settings.app.artifacts_root)
         self._replication = Replication(settings)
 
-    async def runs(self, status: RunState | None, limit: int) -> list[RunStatus]:
+    async def runs(self, status: RunState | None, limit: int, *, by_group: bool = False) -> list[RunStatus]:
+        rows = RunRows(limit, by_group=by_group)
         statuses = (run.follow().refresh() for run in self._runs.newest(status))
-        return list(islice((one for one in statuses if status in (None, one.status)), limit))
+        for one in statuses:
+            if status in (None, one.status) and not rows.take(one):
+                break
+        return rows.runs
+
+    async def group(self, group_id: str) -> GroupStatus:
+        runs: list[RunDirectory] = await asyncio.to_thread(runs_of_group, self._runs, group_id)
+        return group_status(group_id, [await self.status(run.run_id) for run in runs])
 
     async def unfinished(self) -> list[RunStatus]:
         runs = await asyncio.to_thread(self._runs.unfinished)

@@ -21,7 +21,8 @@ from trainer.commands.connection import (
     with_server,
 )
 from trainer.commands.corpus_names import corpora_on_server, corpus_name
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
+from trainer.commands.groups import follow_group_to_end
+from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Queued, Terminal, columns, loss_figures, summary
 from trainer.commands.this_machine import ThisMachine
 from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.presets import request_hash
@@ -72,6 +73,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "batch_size": ("N", _number_or_word),
     "learning_rate": ("X", float),
     "seed": ("N", int),
+    "seeds": ("N", str),
     "init_from": ("RUN", full_model_name),
     "devices": ("N", int),
     "early_stopping": ("N", int),
@@ -213,7 +215,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
         return with_server(settings, lambda server: _train_on_server(_draft(options), options.file, server, terminal))
     others = OtherPrograms()
     training = read_training(options, settings, terminal)
-    cost, *more = training.cost.lines()
+    cost, *more = training.cost_lines()
     busy = busy_note(others.cores(), physical_cores())
     for line in (f"{cost}{busy}", *more, *_warnings(training)):
         terminal.note(line)
@@ -235,33 +237,42 @@ async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Serv
     with corpora_on_server(*map(draft.fields.get, CORPORA), yaml_file=file):
         accepted = await server.train(draft)
     _note_unused(draft.unused_settings, terminal)
-    return await follow_to_end(accepted.run_id, terminal, server)
+    return await follow_accepted(accepted, terminal, server)
 
 
 async def _enqueue(
     training: TrainingPreview, options: _TrainOptions, settings: Settings, terminal: Terminal, queue: "JobQueue"
 ) -> int:
     terminal.pauses = not options.no_pause
-    run_id = await accepted_run(queue.accept(training, user_id=None), terminal)
-    resumed = (await asyncio.to_thread(queue.runs.get(run_id).record)).resumed_from_run_id
+    accepted = await accept(queue.accept(training, user_id=None), terminal)
+    resumed = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
     if resumed is not None:
-        terminal.note(f"mt: {run_id} resumes {resumed}.")
-    return await follow_to_end(run_id, terminal, ThisMachine(settings, queue))
+        terminal.note(f"mt: {accepted.run_id} resumes {resumed}.")
+    return await follow_accepted(accepted, terminal, ThisMachine(settings, queue))
 
 
-async def accepted_run(accepting: Coroutine[object, object, Accepted], terminal: Terminal) -> str:
-    """Accept a run and return its id; an interruption waits until it is accepted, and then pauses it."""
+async def accept(accepting: Coroutine[object, object, Accepted], terminal: Terminal) -> Accepted:
+    """Accept a run or a group; an interruption waits until it is accepted, and then pauses it."""
     task = asyncio.ensure_future(accepting)
     try:
         await asyncio.shield(task)
     finally:
-        terminal.run_id = run_id = (await task).run_id
-    return run_id
+        accepted = await task
+        name = accepted.run_id if accepted.group is None else accepted.group.group_id
+        terminal.queued = Queued(name, accepted.run_ids)
+    return accepted
+
+
+async def follow_accepted(accepted: Accepted, terminal: Terminal, installation: Installation) -> int:
+    """Show the progress of a run or a group until it has ended, then its results; return the exit code."""
+    if accepted.group is None:
+        return await follow_to_end(accepted.run_id, terminal, installation)
+    return await follow_group_to_end(accepted.group.group_id, terminal, installation)
 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
     training = read_training(options, settings_for(), terminal)
-    cost = Text("\n".join([*training.cost.lines(), *_warnings(training)]))
+    cost = Text("\n".join([*training.cost_lines(), *_warnings(training)]))
     request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
     terminal.show(request, columns(_settings(training)), cost, Text("Valid. Nothing was started."))
     return 0
@@ -280,6 +291,7 @@ def _settings(training: TrainingPreview) -> list[tuple[str, str]]:
         *((name, f"{text.name}, {counted(text.bytes, 'byte')}") for name, text in corpora.items() if text is not None),
         ("training", f"{counted(effective.num_epochs, 'epoch')}{steps}"),
         ("batch", f"{rows} of {effective.max_seq_len} tokens"),
+        *((("seeds", ", ".join(map(str, training.seeds))),) if len(training.seeds) > 1 else ()),
         ("learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}, {effective.optimizer.name}"),
         ("request hash", request_hash(effective)),
     ]

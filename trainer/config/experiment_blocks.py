@@ -19,6 +19,7 @@ from trainer.contracts import models
 from trainer.contracts.base import Count, Frozen, Positive, Probability, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.runs import Setting, TrainRequest
+from trainer.contracts.seeds import Seeds
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
 from trainer.contracts.training_options import BlockSchedule, CheckpointRule, LogLevel
 
@@ -138,6 +139,7 @@ class BlockFile(Frozen):
 
     experiment_name: Slug
     random_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seeds: Seeds | None = None
     dataset_manipulation: Annotated[tuple[dict[str, object], ...], Field(max_length=0)] = ()
     data: DataBlock
     tokenizer: TokenizerBlock
@@ -152,6 +154,7 @@ _PLACES = {
     "model_family": "model.architecture",
     "label": "experiment_name",
     "seed": "random_seed",
+    "seeds": "seeds",
     "corpus": "data.training_corpus",
     "validation_corpus": "data.validation_corpus",
     "test_corpus": "data.test_corpus",

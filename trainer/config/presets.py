@@ -105,7 +105,7 @@ def resolve(
 
     The parent is the run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
     """
-    given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume", "allow_same_corpus"})
+    given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume", "allow_same_corpus", "seeds"})
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
     if request.documents == "stream":
         values = {"split_by": "position", **values}

@@ -12,6 +12,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import Setting, TrainRequest
+from trainer.contracts.seeds import read_seeds
 from trainer.contracts.tokenizers import METHODS, TokenizerManifest
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
@@ -44,6 +45,7 @@ TRAIN_OPTIONS = {
     "learning_rate": RequestOption("learning_rate", "Learning rate at its highest"),
     "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),
     "seed": RequestOption("seed", "Seed of every random choice but the splits"),
+    "seeds": RequestOption("seeds", "A run for each of N seeds from `seed` on, or for each of these seeds: 1,2,3"),
     "name": RequestOption("label", "Name of the run; default: the name of the corpus"),
     "init_from": RequestOption("init_from_run_id", "Completed run to take the initial weights and the tokenizer from"),
     "freeze_embeddings": RequestOption("freeze_embeddings", "Do not train the embedding taken over by init_from"),
@@ -59,7 +61,7 @@ def request_fields(options: Mapping[str, object]) -> dict[str, object]:
     """Return the request fields that options set; an option that is None sets none.
 
     A tokenizer that is a method name sets `tokenizer.method`, any other name sets `tokenizer_id`. A patience of 0
-    turns early stopping off.
+    turns early stopping off. Seeds are text: `5`, or `1,2,3`.
     """
     fields: dict[str, object] = {}
     for name, value in options.items():
@@ -70,6 +72,8 @@ def request_fields(options: Mapping[str, object]) -> dict[str, object]:
             fields["tokenizer" if is_method else "tokenizer_id"] = {"method": value} if is_method else value
         elif name == "early_stopping":
             fields["early_stopping"] = {"enabled": True, "patience": value} if value else {"enabled": False}
+        elif name == "seeds":
+            fields["seeds"] = read_seeds(str(value))
         else:
             fields[TRAIN_OPTIONS[name].field] = value
     return fields

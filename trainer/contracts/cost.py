@@ -22,8 +22,8 @@ class Cost(Frozen):
     """False if the vocabulary, and with it everything else, was estimated from a sample of the corpus."""
     bf16_pays: bool = False
 
-    def lines(self) -> list[str]:
-        """Return the cost as sentences, with a hint where another precision would train faster."""
+    def lines(self, n_runs: int = 1) -> list[str]:
+        """Return the cost of equal runs as sentences, with a hint where another precision would train faster."""
         params = f"{self.params:,}" if self.is_exact else f"about {rough_count(self.params)}"
         steps = "1 step" if self.steps == 1 else f"{rough_count(self.steps)} steps"
         time = "takes an unknown time: no comparable run has finished here yet"
@@ -32,9 +32,13 @@ class Cost(Frozen):
         kept = ""
         if self.kept_checkpoints:
             kept = f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."
+        who = "It needs" if n_runs == 1 else f"Each of the {n_runs} runs needs"
+        disk = f"{self.disk_bytes / MIB:,.1f} MiB of disk"
+        if n_runs > 1:
+            disk += f" ({n_runs * self.disk_bytes / MIB:,.1f} MiB in all)"
         needs = (
-            f"It needs {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory and"
-            f" {self.disk_bytes / MIB:,.1f} MiB of disk.{kept} Training for {steps} {time}."
+            f"{who} {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory and {disk}.{kept}"
+            f" Training for {steps} {time}."
         )
         return [needs, _BF16_HINT] if self.bf16_pays else [needs]
 

@@ -1,4 +1,4 @@
-"""95 % intervals of losses over the lines of a text, from sums of losses over groups of lines.
+"""95 % intervals of losses over the lines of a text, from sums of losses over groups of lines, and over seeds.
 
 A loss is a ratio of two sums over lines: of the nats of their tokens, and of their tokens or characters. Its standard
 error is that of the delete-one jackknife, which for lines of equal length is the usual one of a mean. The quantile is
@@ -6,10 +6,10 @@ that of Student's t for the effective number of lines (Kish 1965): long lines co
 """
 
 from collections.abc import Sequence
-from math import sqrt
-from statistics import fmean
+from math import cos, gamma, pi, pow, sqrt, tan
+from statistics import fmean, stdev
 
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, describe_fields
 
 MAX_LINE_GROUPS = 200
 """Largest number of groups of lines; more would make an interval narrower by 0.6 % at most."""
@@ -17,6 +17,8 @@ _MIN_EFFECTIVE_LINES = 6.0
 _NORMAL = 1.959963984540054
 """The quantile 0.975 of the normal distribution."""
 _FEW_DEGREES = {1.0: 12.706205, 2.0: 4.302653, 3.0: 3.182446, 4.0: 2.776445}
+_MIN_EXPANDED_DEGREES = 5.0
+_INTEGRAL_STEPS, _HALVINGS = 200, 50
 
 
 class Interval(Frozen):
@@ -24,6 +26,21 @@ class Interval(Frozen):
 
     low: float
     high: float
+
+
+class Spread(Frozen, json_schema_extra=describe_fields):
+    """A number of runs that differ in their seeds only."""
+
+    n: int
+    """Number of runs."""
+    mean: float
+    deviation: float | None
+    """Standard deviation with n - 1 in the denominator; None for one run, as the interval."""
+    low: float | None
+    """Lower end of the 95 % interval of the mean, by Student's t."""
+    high: float | None
+    minimum: float
+    maximum: float
 
 
 class LineLosses(Frozen):
@@ -67,13 +84,36 @@ def margin(plus: Ratio, minus: Ratio | None = None) -> float | None:
     return t_quantile(effective - 1) * sqrt(variance)
 
 
-def t_quantile(degrees: float) -> float:
-    """Return the quantile 0.975 of Student's t, to four digits for whole degrees of freedom and for more than five.
+def spread(values: Sequence[float]) -> Spread:
+    """Return mean, deviation, 95 % interval of the mean and range of the values of at least one run."""
+    mean, half = fmean(values), margin_of_mean(values)
+    return Spread(
+        n=len(values),
+        mean=mean,
+        deviation=stdev(values) if len(values) > 1 else None,
+        low=None if half is None else mean - half,
+        high=None if half is None else mean + half,
+        minimum=min(values),
+        maximum=max(values),
+    )
 
-    Source: the expansion of Abramowitz and Stegun 1964, 26.7.5, and their table 26.10 for up to four degrees.
+
+def margin_of_mean(values: Sequence[float]) -> float | None:
+    """Return half the width of the 95 % interval of a mean, by Student's t; None for one value."""
+    count = len(values)
+    return t_quantile(count - 1) * stdev(values) / sqrt(count) if count > 1 else None
+
+
+def t_quantile(degrees: float) -> float:
+    """Return the quantile 0.975 of Student's t with one degree of freedom or more, to four digits.
+
+    Source: the expansion of Abramowitz and Stegun 1964, 26.7.5, from five degrees on, and their table 26.10 for fewer
+    whole degrees.
     """
     if degrees in _FEW_DEGREES:
         return _FEW_DEGREES[degrees]
+    if degrees < _MIN_EXPANDED_DEGREES:
+        return _integrated_quantile(degrees)
     z = _NORMAL
     terms = (
         (z**3 + z) / 4,
@@ -82,6 +122,22 @@ def t_quantile(degrees: float) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
+
+
+def _integrated_quantile(degrees: float) -> float:
+    """Halve an interval of angles until t = sqrt(degrees) tan(angle) has the probability 0.475 above 0.
+
+    In the angle, the density is a power of its cosine, which Simpson's rule integrates.
+    """
+    factor = gamma((degrees + 1) / 2) / (sqrt(pi) * gamma(degrees / 2))
+    low, high = 0.0, pi / 2
+    for _ in range(_HALVINGS):
+        angle = (low + high) / 2
+        step = angle / _INTEGRAL_STEPS
+        heights = [pow(cos(place * step), degrees - 1) for place in range(_INTEGRAL_STEPS + 1)]
+        integral = step / 3 * (heights[0] + heights[-1] + 4 * sum(heights[1:-1:2]) + 2 * sum(heights[2:-1:2]))
+        low, high = (low, angle) if factor * integral > 0.475 else (angle, high)
+    return sqrt(degrees) * tan(low)
 
 
 def _left_out(sums: Sequence[float], weights: Sequence[int]) -> list[float]:

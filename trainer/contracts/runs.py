@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PlainSerializer, model_validator
+from pydantic.config import JsonDict
 
 from trainer.contracts.base import (
     FileRecord,
@@ -27,6 +28,7 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
+from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
 from trainer.contracts.tokenizers import TokenizerConfig
 from trainer.contracts.training_options import TrainingOptions
 
@@ -41,9 +43,12 @@ Setting = bool | int | str | None
 _WARMUP = not_both("warmup_steps", "warmup_ratio")
 _TOKENIZER = not_both("tokenizer", "tokenizer_id")
 _FROZEN = requires_field("freeze_embeddings", {"const": False}, "init_from_run_id", {"type": "string"})
+_SEEDS: JsonDict = {
+    "anyOf": [{"properties": {"seeds": {"type": "null"}}}, {"properties": {"resume": {"const": False}}}]
+}
 
 
-class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, _TOKENIZER, _FROZEN)):
+class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, _TOKENIZER, _FROZEN, _SEEDS)):
     """A training as requested; absent fields take the defaults of the model family and its preset."""
 
     corpus: CorpusName
@@ -56,6 +61,8 @@ class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, 
     """Sizes of the model; absent sizes come from the preset."""
     tokenizer: TokenizerConfig | None = None
     """Tokenizer to train with the run; default: the usual one of the model family."""
+    seeds: Seeds | None = None
+    """Train a group of runs: 5 for the five seeds from `seed` on, or a list of seeds; not together with `resume`."""
     resume: bool = False
     """Resume your newest failed or cancelled run with the same label and request; without one, start a new run."""
     allow_same_corpus: bool = False
@@ -67,7 +74,21 @@ class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, 
             raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
         if self.freeze_embeddings and self.init_from_run_id is None:
             raise ValueError("`freeze_embeddings` needs a run to start from: random embeddings would never be trained")
+        if self.seeds is not None and self.resume:
+            raise ValueError("give `seeds` or `resume`, not both: each run of a group is resumed by its id")
         return self
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs to start; one without `seeds`."""
+        return listed_seeds(self.seeds, self.seed)
+
+    def with_seed(self, seed: int) -> "TrainRequest":
+        """Return the request of one run of a group."""
+        given: dict[str, object] = self.model_dump(exclude_unset=True)
+        return TrainRequest.model_validate(
+            {name: value for name, value in given.items() if name != "seeds"} | {"seed": seed}
+        )
 
 
 def _given_fields(request: TrainRequest) -> dict[str, object]:
@@ -218,6 +239,8 @@ class RunRecord(JobRecord):
     """Leaks measured when the run was accepted; empty for a long corpus, which the worker measures."""
     experiment_id: Identifier | None = None
     """The experiment that started the run, whose own messages tell of its progress."""
+    group: RunGroup | None = None
+    """The runs that differ from this one in their seeds only, which were started together."""
 
     @property
     def owner(self) -> int | str | None:
@@ -237,10 +260,27 @@ def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:
     return [f"Ignored settings: {named}. Each run has its own folder and log."]
 
 
-class Accepted(Frozen):
+class Accepted(Frozen, json_schema_extra=describe_fields):
     run_id: Identifier
+    """The run; of a group, the run of its first seed."""
     job_id: Identifier
     status: RunState
+    group: RunGroup | None = None
+    """The group that was started, if the request has several `seeds`."""
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "Accepted":
+        """Return the answer to the request that started a run, or its group; a resumed member was started alone."""
+        group, run_id = record.group, record.run_id
+        if group is not None and run_id == group.member_id(record.effective.seed):
+            return cls(run_id=group.first_id, job_id=group.first_id, status="queued", group=group)
+        return cls(run_id=run_id, job_id=run_id, status="queued")
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The run, or all runs of the group."""
+        group = self.group
+        return (self.run_id,) if group is None else tuple(group.member_id(seed) for seed in group.seeds)
 
 
 class RunStatus(Frozen, json_schema_extra=describe_fields):
@@ -320,6 +360,9 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     tokenizer_id: str | None = None
     attempt: int
     label: str | None = None
+    seed: int | None = None
+    group: RunGroup | None = None
+    """The runs that differ from this one in their seeds only."""
     leaks: Leaks = Field(default_factory=dict)
     """Shares of the held-out splits that stand in the training split; of a long corpus known when training starts."""
     warnings: tuple[str, ...] = ()

@@ -133,9 +133,12 @@ async def train(call: ApiRequest[NoQuery, WaitQuery, TrainRequest]) -> web.Strea
     if call.body.tokenizer_id is not None:
         with at_field("tokenizer_id"):
             await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
-    user_id, origin = call.client.user_id, call.origin
+    user_id, origin, count = call.client.user_id, call.origin, len(call.body.all_seeds)
+    if count > 1 and call.query.wait:
+        message = "`wait` waits for one run: leave it out, and wait for the group with `GET /groups/{group_id}?wait=`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     request = changed(call.body, label=call.body.label or default_label(call.body.corpus))
-    return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin))
+    return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin), count)
 
 
 async def get_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
@@ -262,22 +265,26 @@ def _ended_manifest(run: RunDirectory) -> RunManifest:
 
 
 async def _accept(
-    call: ApiRequest[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]
+    call: ApiRequest[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]], count: int = 1
 ) -> web.StreamResponse:
-    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
+    """Accept a run, or a group of `count`, within the limits, once for each Idempotency-Key.
+
+    With `wait`, answer with its status.
+    """
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
         await api.index.refresh()
         known = next((run for run in api.index.runs if key is not None and run.idempotency == key), None)
         if known is not None:
-            record = await asyncio.to_thread(api.queue.runs.get(known.run_id).record)
-            if record.http != call.origin:
+            run = api.queue.runs.get(known.run_id)
+            if (await asyncio.to_thread(run.record)).http != call.origin:
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
-            accepted = Accepted(run_id=known.run_id, job_id=known.run_id, status="queued")
+            accepted = await api.queue.accepted_before(run)
         else:
             unfinished = [run for run in api.index.runs if run.is_unfinished]
-            accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
-    return await reply_accepted(call, accepted, f"/runs/{accepted.run_id}", lambda: api.feeds.status(accepted.run_id))
+            accepted = await api.limits.accept_run(call.client.caller, unfinished, accept, count=count)
+    address = f"/runs/{accepted.run_id}" if accepted.group is None else f"/groups/{accepted.group.group_id}"
+    return await reply_accepted(call, accepted, address, lambda: api.feeds.status(accepted.run_id))
 
 
 _OF_RUN = (

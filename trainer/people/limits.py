@@ -76,34 +76,55 @@ class UsageLimits:
             self._active_requests -= 1
 
     async def accept_run(
-        self, caller: Caller, unfinished: Sequence[RunEntry], accept: Callable[[], Awaitable[Accepted]]
+        self,
+        caller: Caller,
+        unfinished: Sequence[RunEntry],
+        accept: Callable[[], Awaitable[Accepted]],
+        *,
+        count: int = 1,
     ) -> Accepted:
-        """Accept a run unless too many runs, of the caller or in all, are `unfinished` or being accepted."""
+        """Accept a run, or a group of `count` runs, unless there is no `room_for` them."""
+        with self.room_for(caller, unfinished, count, of_group=count > 1):
+            accepted = await accept()
+        if not caller.is_admin:
+            self._claims |= dict.fromkeys(accepted.run_ids, (caller.user_id, self._clock() + _ACCEPTED_SECONDS))
+        return accepted
+
+    @contextmanager
+    def room_for(
+        self, caller: Caller, unfinished: Sequence[RunEntry], count: int, *, of_group: bool = True
+    ) -> Iterator[None]:
+        """Keep the slots of so many runs, all or the other ones `of_group`, while they are being accepted.
+
+        Refuses them if too many runs, of the caller or in all, would be `unfinished` or being accepted.
+        """
         if caller.is_admin:
-            return await accept()
+            yield
+            return
         own_limit, limit = self._settings.runs_per_user, self._settings.max_active_runs
         self._claims = {name: claim for name, claim in self._claims.items() if claim[1] > self._clock()}
         users = [run.user_id for run in unfinished if run.run_id not in self._claims]
         users += [user_id for user_id, _end in self._claims.values()]
-        if users.count(caller.user_id) >= own_limit:
+        if users.count(caller.user_id) + count > own_limit:
             own = [run for run in unfinished if run.user_id == caller.user_id]
             reason = plural(
                 "You have {count} run queued or running.", "You have {count} runs queued or running.", own_limit
             )
+            reason = _with_group(own_limit) if of_group else reason
             raise LimitReached(reason, _next_end(own), otherwise=_("when one has ended"), has_own_runs=True)
-        if len(users) >= limit:
+        if len(users) + count > limit:
             reason = plural(
                 "At most {count} run may be queued or running.", "At most {count} runs may be queued or running.", limit
             )
+            reason = _with_group(limit) if of_group else reason
             raise LimitReached(reason, _next_end(unfinished), otherwise=_("when one has ended"))
-        number = f"number {next(self._numbers)}"
-        self._claims[number] = caller.user_id, math.inf
+        numbers = [f"number {next(self._numbers)}" for _run in range(count)]
+        self._claims |= dict.fromkeys(numbers, (caller.user_id, math.inf))
         try:
-            accepted = await accept()
+            yield
         finally:
-            del self._claims[number]
-        self._claims[accepted.run_id] = caller.user_id, self._clock() + _ACCEPTED_SECONDS
-        return accepted
+            for number in numbers:
+                del self._claims[number]
 
     def _count_request(self, user_id: int) -> None:
         limit, now = self._settings.requests_per_minute, self._clock()
@@ -116,6 +137,14 @@ class UsageLimits:
             )
             raise LimitReached(reason, retry_at)
         self._requests.append((user_id, now))
+
+
+def _with_group(limit: int) -> str:
+    return plural(
+        "With this group, more than {count} run would be queued or running: give fewer seeds.",
+        "With this group, more than {count} runs would be queued or running: give fewer seeds.",
+        limit,
+    )
 
 
 def _next_end(runs: Sequence[RunEntry]) -> float | None:

@@ -91,11 +91,12 @@ class Machine(NamedTuple):
 
 
 def preview_cost(
-    effective: EffectiveRequest, corpus: Path, stored: TokenizerManifest | None, settings: Settings
+    effective: EffectiveRequest, corpus: Path, stored: TokenizerManifest | None, settings: Settings, *, n_runs: int = 1
 ) -> Cost:
-    """Estimate the cost of a checked request, given the corpus and the stored tokenizer that it takes.
+    """Estimate the cost of one run of a checked request, given the corpus and the stored tokenizer that it takes.
 
-    Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory or free disk.
+    Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory, or for all runs
+    free disk.
     """
     sample, sample_bytes = sample_text(corpus)
     if stored is None:
@@ -107,7 +108,7 @@ def preview_cost(
     train_bytes = effective.corpus.bytes * train_share(effective)
     train_tokens = train_bytes * vocabulary.tokens_per_byte
     text = TrainText(train_tokens, train_bytes * len(sample.split()) / max(1, sample_bytes))
-    check_fits(estimate(effective, vocabulary.min_size, text, machine), machine)
+    check_fits(estimate(effective, vocabulary.min_size, text, machine), machine, n_runs)
     cost = estimate(effective, vocabulary.size, text, machine)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
@@ -232,9 +233,9 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
     )
 
 
-def check_fits(cost: Cost, machine: Machine) -> None:
-    """Raise MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if even two thirds of an estimate do not fit."""
-    memory, disk = cost.memory_bytes / SAFETY_FACTOR, cost.disk_bytes / SAFETY_FACTOR
+def check_fits(cost: Cost, machine: Machine, n_runs: int = 1) -> None:
+    """Raise MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if even two thirds of an estimate, for each run, do not fit."""
+    memory, disk = cost.memory_bytes / SAFETY_FACTOR, n_runs * cost.disk_bytes / SAFETY_FACTOR
     if machine.memory_bytes is not None and memory > machine.memory_bytes:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
@@ -245,8 +246,9 @@ def check_fits(cost: Cost, machine: Machine) -> None:
         kept = ", or keep fewer checkpoints with `checkpoint_schedule`" if cost.kept_checkpoints else ""
         raise AppError(
             ErrorCode.INSUFFICIENT_STORAGE,
-            f"The checkpoints of this training need at least {disk / MIB:,.1f} MiB, and the disk has"
-            f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or the model smaller{kept}.",
+            f"The checkpoints of {'this training' if n_runs == 1 else f'these {n_runs} trainings'} need at least"
+            f" {disk / MIB:,.1f} MiB, and the disk has {machine.free_disk_bytes / MIB:,.1f} free: make room, or the"
+            f" model smaller{kept}.",
         )
 
 

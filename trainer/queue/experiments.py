@@ -41,7 +41,7 @@ from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 
-_ADDED = ("corpus", "validation_corpus", "test_corpus", "label", "seed", "resume", "init_from_run_id")
+_ADDED = ("corpus", "validation_corpus", "test_corpus", "label", "seed", "seeds", "resume", "init_from_run_id")
 """Fields of a train request that the experiment sets by itself, or that would differ between languages."""
 
 

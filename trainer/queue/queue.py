@@ -18,11 +18,13 @@ from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, JOB_KINDS, RUNS, TOKENIZERS, JobKind
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
+from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
 from trainer.artifacts.runs import (
     Origin,
     RunDirectory,
     RunStore,
     cancel_idle_run,
+    id_of_resumed,
     new_run_id,
     pause_idle_run,
     unpause_run,
@@ -47,6 +49,7 @@ from trainer.contracts.runs import (
     TrainRequest,
     run_owner,
 )
+from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
@@ -60,7 +63,6 @@ from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys
 from trainer.store.connection import LIMIT_SECONDS, STORE_ERRORS, require_redis, tolerate_no_redis, value_or
 from trainer.store.store import Store, connect
-from trainer.system.files import DISK
 from trainer.system.hardware import package_version
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -155,11 +157,12 @@ class JobQueue:
         user_id: int | None,
         http: HttpOrigin | None = None,
         experiment_id: str | None = None,
+        group: RunGroup | None = None,
     ) -> Accepted:
-        """Accept a previewed training: write its run to disk, then enqueue it.
+        """Accept a previewed training: write its run, or a run for each of its seeds, to disk, then enqueue it.
 
         A request with `resume` resumes the newest run with the same request; raises RUN_NOT_READY while that run has
-        not ended.
+        not ended. `group` is that of an experiment's run.
         """
         request, effective = preview.request, preview.effective
         await self._check_workers(preview)
@@ -172,8 +175,12 @@ class JobQueue:
                 origin = await self._origin(run)
                 return await self.accept_resumed(origin, user_id=user_id, http=http, experiment_id=experiment_id)
         created_at = now()
+        run_id = new_run_id(request.model_family, created_at)
+        if len(preview.seeds) > 1:
+            group = RunGroup(group_id=run_id, seeds=preview.seeds)
+            run_id = group.member_id(request.seed)
         record = RunRecord(
-            run_id=new_run_id(request.model_family, created_at),
+            run_id=run_id,
             user_id=user_id,
             http=http,
             created_at=created_at,
@@ -185,6 +192,7 @@ class JobQueue:
             cost=preview.cost,
             leaks=preview.leaks,
             experiment_id=experiment_id,
+            group=group,
         )
         return await self._accept(record)
 
@@ -220,9 +228,11 @@ class JobQueue:
     ) -> Accepted:
         """Accept a run that resumes a checked origin: write it to disk, then enqueue it."""
         created_at, old = now(), with_epochs(await asyncio.to_thread(origin.run.record), origin, epochs)
+        if epochs is not None:  # no other run of its group has as many
+            old = changed(old, group=None)
         record = changed(
             old,
-            run_id=new_run_id(old.effective.model_family, created_at),
+            run_id=id_of_resumed(old, created_at),
             user_id=user_id,
             http=http,
             created_at=created_at,
@@ -250,13 +260,31 @@ class JobQueue:
 
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
         await self.replication.store_corpora(self.corpora, record.effective.corpora)
-        run = await asyncio.to_thread(self._create, record, origin)
         try:
-            await self.replication.publish("models", run.run_id)
-        except AppError:
-            await asyncio.to_thread(DISK.remove_folder, run.path)
+            runs: list[RunDirectory] = await asyncio.to_thread(create_runs, self.runs, record, origin)
+        except OSError as error:
+            raise _unwritten("run") from error
+        try:
+            return await self._enqueue_all(runs)
+        except AppError:  # the object store does not answer
+            await asyncio.to_thread(remove_runs, self.runs, await asyncio.to_thread(runs[0].record))
             raise
-        return await self._enqueue(run, record, "run_accepted_without_redis")
+
+    async def accepted_before(self, run: RunDirectory) -> Accepted:
+        """Return the answer to the request that started a run; complete a group whose acceptance was interrupted."""
+        accepted = Accepted.of(await asyncio.to_thread(run.record))
+        first = self.runs.directory(accepted.run_id)
+        if first.has_open_group():
+            runs: list[RunDirectory] = await asyncio.to_thread(write_members, self.runs, first)
+            await self._enqueue_all(runs)
+        return accepted
+
+    async def _enqueue_all(self, runs: Sequence[RunDirectory]) -> Accepted:
+        for run in runs:
+            await self.replication.publish("models", run.run_id)
+        for run in runs:
+            await self._enqueue(run, await asyncio.to_thread(run.record), "run_accepted_without_redis")
+        return Accepted.of(await asyncio.to_thread(runs[0].record))
 
     async def _enqueue(self, run: RunDirectory, record: RunRecord, without_redis: str) -> Accepted:
         """Enqueue a run; without Redis, log `without_redis`: the reconciler of a worker enqueues it from the disk."""
@@ -274,15 +302,6 @@ class JobQueue:
     async def _unpause(self, run: RunDirectory) -> Accepted:
         await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
         return await self._enqueue(run, await asyncio.to_thread(run.record), "run_unpaused_without_redis")
-
-    def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
-        try:
-            return self.runs.create(record, origin)
-        except FileExistsError:  # another run has drawn the same id
-            run_id = new_run_id(record.effective.model_family, record.created_at)
-            return self._create(changed(record, run_id=run_id), origin)
-        except OSError as error:
-            raise _unwritten("run") from error
 
     async def accept_job(
         self, kind: JobKind[FolderT], create: Callable[[], FolderT], corpora: Iterable[CorpusRef]

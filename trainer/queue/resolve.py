@@ -68,6 +68,12 @@ class TrainingPreview(NamedTuple):
     """Its corpora, some of which may have been offered for this request only."""
     requested_paths: tuple[str, ...] | None
     unused_settings: Mapping[str, Setting]
+    seeds: tuple[int, ...]
+    """The seeds of the runs to start; `request` and `effective` are those of the first."""
+
+    def cost_lines(self) -> list[str]:
+        """Return the cost of the run, or of all runs of the group, as sentences."""
+        return self.cost.lines(len(self.seeds))
 
 
 class _Resolved(NamedTuple):
@@ -93,11 +99,13 @@ async def preview_training(
     `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
+    seeds = request.all_seeds
+    request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
     effective, paths, tokenizer = await _resolve_all(request, corpora, settings)
-    cost = await asyncio.to_thread(preview_cost, effective, paths["corpus"], tokenizer, settings)
+    cost = await asyncio.to_thread(preview_cost, effective, paths["corpus"], tokenizer, settings, n_runs=len(seeds))
     leaks = await asyncio.to_thread(_preview_leaks, effective, paths)
-    return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings)
+    return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings, seeds)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:

@@ -7,6 +7,7 @@ import structlog
 
 from trainer.artifacts.job_folder import in_order
 from trainer.artifacts.kinds import JOB_KINDS, RUNS
+from trainer.artifacts.run_groups import complete_groups
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.queue.enqueue import Enqueuer, publish_events
@@ -23,12 +24,14 @@ _WORKER_SECONDS = 3600.0
 async def reconcile(settings: Settings, store: Store) -> None:
     """Enqueue unfinished jobs that the queue has lost, and publish missing events of runs.
 
-    Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
+    Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted, and groups of
+    which only some runs were written are completed.
     """
     await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
     root = settings.app.artifacts_root
     runs = RunStore(root)
     await asyncio.to_thread(runs.clear_leftovers)
+    await asyncio.to_thread(complete_groups, runs)
     unfinished = {kind: await asyncio.to_thread(kind.store(root).unfinished_ids) for kind in JOB_KINDS}
     holders = await store.holders([job_id for job_ids in unfinished.values() for job_id in job_ids])
     await store.release([job_id for job_id, holder in holders.items() if is_dead(holder)])

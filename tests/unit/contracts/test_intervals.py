@@ -15,7 +15,7 @@ def quantile(degrees: float) -> float:
     return float(t.ppf(0.975, degrees))
 
 
-@pytest.mark.parametrize("degrees", [1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 8.0, 20.0, 199.0])
+@pytest.mark.parametrize("degrees", [1.0, 1.02, 1.5, 2.0, 2.9, 3.0, 4.0, 4.99, 5.0, 5.5, 8.0, 20.0, 199.0])
 def test_quantile__is_that_of_student_to_four_digits(degrees: float) -> None:
     assert t_quantile(degrees) == pytest.approx(quantile(degrees), rel=2e-4)
 

@@ -12,6 +12,7 @@ from tests.support.stories import BEGIN
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
+from trainer.contracts.seeds import RunGroup
 from trainer.people.limits import LimitReached, UsageLimits
 from trainer.people.permissions import Caller
 from trainer.queue.run_index import RunEntry
@@ -136,6 +137,40 @@ async def test_runs__a_refused_request_frees_its_slot() -> None:
     for _ in range(5):
         with pytest.raises(AppError, match="no corpus"):
             await bounds.accept_run(USER, [], refuse)
+
+
+@pytest.mark.parametrize(("count", "is_accepted"), [(1, True), (2, True), (3, False)])
+async def test_group__counts_with_all_of_its_runs(count: int, is_accepted: bool) -> None:
+    bounds, group = limits(), RunGroup(group_id="g", seeds=tuple(range(count)))
+
+    async def accepted() -> Accepted:
+        return Accepted(run_id=group.first_id, job_id=group.first_id, status="queued", group=group)
+
+    try:
+        await bounds.accept_run(USER, [], accepted, count=count)
+    except LimitReached as error:
+        assert not is_accepted
+        assert error.message.startswith("With this group, more than 2 runs would be queued or running: give fewer")
+        return
+    assert is_accepted
+    assert (await accept(bounds, USER, "next", [])).startswith("" if count == 1 else "You have 2 runs")
+    with pytest.raises(LimitReached, match="more than 3 runs"):
+        await bounds.accept_run(OTHER, [entry("r1", 3), entry("r2", 3)], refuse_all, count=2)
+
+
+async def test_group__whose_runs_are_known_late_takes_the_other_slots() -> None:
+    bounds = limits()
+
+    async def accept_another() -> Accepted:
+        with bounds.room_for(USER, [], 1):
+            assert (await accept(bounds, USER, "third", [])).startswith("You have 2 runs")
+        with pytest.raises(LimitReached, match="With this group"), bounds.room_for(USER, [], 2):
+            raise AssertionError
+        return Accepted(run_id="r", job_id="r", status="queued")
+
+    await bounds.accept_run(USER, [], accept_another)
+    with bounds.room_for(ADMIN, [], 100):
+        pass
 
 
 async def test_refusal__outside_of_discord_gives_the_seconds() -> None:
