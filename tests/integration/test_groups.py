@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tests.support import ended, tiny_request, wait_for_status
+from tests.support import ended, some_text, tiny_request, wait_for_status
 from tests.support.api_server import KEY, LabServer, server_fixture
 from tests.support.faulty_runs import outcome
 from tests.support.groups import GROUP, group_record, group_stories
@@ -20,6 +20,7 @@ from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, manifest_of
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
 
 __all__ = ["server_fixture", "shell_fixture"]
@@ -105,6 +106,21 @@ async def test_wait_and_ids_of_groups__are_refused_where_one_run_is_meant(here: 
     await here.get(f"/groups/{name}?wait=60")
 
 
+async def test_groups_and_runs__are_compared(here: Site) -> None:
+    fast, slow = [group_of(await start(here, tiny_request(seeds=2, learning_rate=rate))) for rate in (0.01, 0.001)]
+    alone = (await here.post("/runs/train?wait=60", tiny_request(seed=9))).record(RunStatus).run_id
+    none = group_of(await start(here, tiny_request(**LONG, seeds=2)))
+    for name in (fast, slow):
+        assert (await here.get(f"/groups/{name}?wait=60")).record(GroupStatus).n_completed == 2
+    [one, two] = (await here.get(f"/compare?runs={fast},{slow},{alone}")).record(Comparison).against
+    assert one.over_seeds is not None and one.over_seeds.method == "paired" and one.run_id == slow
+    assert two.over_seeds is not None and two.over_seeds.method == "single" and two.run_id == alone
+    await here.post(f"/groups/{none}/cancel")
+    await here.get(f"/groups/{none}?wait=60")
+    assert (await here.get(f"/compare?runs={fast},{none}")).outcome == (409, "RUN_NOT_READY")
+    assert (await here.get(f"/compare?runs={fast},{fast}-s42")).outcome == (422, "INVALID_INPUT")
+
+
 async def test_interrupted_acceptance__is_completed_by_the_worker(lab: Lab) -> None:
     async with lab.queue() as queue, lab.store() as store:
         first = queue.runs.create(group_record((1, 2)))
@@ -142,6 +158,12 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     said = f"'{name}' is a group of 2 runs: name one of them, such as '{name}-s8'."
     assert said in shell.refuse("score", name, "abc")
     assert "have already ended" in shell.refuse("cancel", name)
+    single = shell.train("--corpus", "text", "--model", "char_lstm").run_id
+    compared = shell.type("compare", name, single, "--path", str(shell.write("verse.txt", some_text(30))))
+    assert f"{name} against {single}: " in compared
+    assert "2 runs against 1 (interval of one more run of the group)" in compared
+    row = next(line for line in compared.splitlines() if line.startswith(f"{name}  "))
+    assert row.count(" ± ") == 2, "the loss and the bits per character"
 
 
 @pytest.mark.parametrize("is_away", [False, True])

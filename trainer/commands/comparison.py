@@ -1,6 +1,8 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.text import Text
 
@@ -8,7 +10,8 @@ from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, 
 from trainer.commands.connection import (
     Inference,
     Installation,
-    full_run_id,
+    run_or_group,
+    run_or_group_id,
     settings_for_any,
     with_inference,
     with_installation,
@@ -19,12 +22,14 @@ from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
-from trainer.contracts.runs import EvalSummary, RunManifest
+from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
 from trainer.reports.comparison import (
     TOLERANCE,
     Against,
     ComparedRun,
     Comparison,
+    Measured,
+    MeasuredGroup,
     Measurement,
     check_different,
     compare,
@@ -38,12 +43,28 @@ _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1",
 
 
 class _CompareOptions(RunOptions):
-    run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help="run to judge")
-    others = Argument[list[str]]("OTHER", nargs="+", type=full_run_id, completion=RUN_IDS, help="run to compare with")
+    run = Argument[str]("RUN", type=run_or_group_id, completion=RUN_IDS, help="run, or group of runs, to judge")
+    others = Argument[list[str]](
+        "OTHER", nargs="+", type=run_or_group_id, completion=RUN_IDS, help="run or group to compare with"
+    )
     split = option("--split validation|test", str, "compare on this split; default: test")
     path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")
     tolerance = option("--tolerance X", float, _TOLERANCE_HELP, TOLERANCE)
     fail_on_regression = flag("--fail-on-regression", "exit with 1 where RUN is worse or cannot be compared")
+
+
+class _Found(NamedTuple):
+    """A run or a group to compare: manifests and training speeds of its completed runs."""
+
+    name: str
+    n_runs: int | None
+    """All runs of the group; None for a run."""
+    runs: Sequence[tuple[RunManifest, float | None]]
+
+    def measured(self, summaries: Iterator[EvalSummary]) -> Measured:
+        """Return the runs with the next summaries."""
+        runs = [Measurement(manifest, next(summaries), speed) for manifest, speed in self.runs]
+        return runs[0] if self.n_runs is None else MeasuredGroup(self.name, runs, self.n_runs)
 
 
 def add_to(commands: Commands) -> None:
@@ -60,23 +81,28 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     names = [options.run, *options.others]
     check_different(names)
 
-    async def read(installation: Installation) -> list[tuple[RunManifest, float | None]]:
-        manifests = [await installation.completed_manifest(name) for name in names]
-        return [(one, (await installation.status(one.run_id)).tokens_per_second) for one in manifests]
+    async def read(installation: Installation) -> list[_Found]:
+        return [await _find(name, installation) for name in names]
 
     return _show(with_installation(settings, read), options, settings, terminal)
 
 
-def _show(
-    found: list[tuple[RunManifest, float | None]], options: _CompareOptions, settings: Settings, terminal: Terminal
-) -> int:
+async def _find(name: str, installation: Installation) -> _Found:
+    """Return the manifest of a completed run, or those of the completed runs of a group; raises RUN_NOT_READY."""
+    status = await run_or_group(installation, name)
+    if isinstance(status, RunStatus):
+        return _Found(name, None, [(await installation.completed_manifest(name), status.tokens_per_second)])
+    completed = status.with_completed()
+    manifests = [(await installation.completed_manifest(one.run_id), one.tokens_per_second) for one in completed]
+    return _Found(name, len(status.members), manifests)
+
+
+def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings, terminal: Terminal) -> int:
     """Compare runs on their splits, or measure them on a corpus first; return the exit code."""
 
-    def show(summaries: list[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
-        measured = [
-            Measurement(manifest, summary, tokens_per_second)
-            for (manifest, tokens_per_second), summary in zip(found, summaries, strict=True)
-        ]
+    def show(summaries: Sequence[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
+        left = iter(summaries)
+        measured = [one.measured(left) for one in found]
         compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
         text = f"On {dataset}" if split is None else f"On their {split} splits"
         lines = [line for one in compared.against for line in (*_result(compared, one), "")]
@@ -85,15 +111,16 @@ def _show(
         terminal.show(compared, Text("\n".join(lines)))
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
+    manifests = [manifest for one in found for manifest, _ in one.runs]
     if options.path is None:
         split = parse(EvalRequest, {"split": options.split or "test"}).split
-        return show([summary_on(manifest, split) for manifest, _ in found], split=split)
+        return show([summary_on(manifest, split) for manifest in manifests], split=split)
     path, corpus = str(options.path), CorpusToMeasure(options.path, settings)
 
     async def measure(inference: Inference) -> int:
         request = EvalRequest(path_override=corpus.name)
         async with corpus.available():
-            metrics = [(await inference.ask(manifest.run_id, request)).measured() for manifest, _ in found]
+            metrics = [(await inference.ask(manifest.run_id, request)).measured() for manifest in manifests]
         return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)
@@ -109,7 +136,11 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
         (run.top5_accuracy, ".1%"),
         (run.tokens_per_second, ",.0f"),
     )
-    shown = ("" if value is None else format(value, form) for value, form in figures)
+    shown = ["" if value is None else format(value, form) for value, form in figures]
+    if run.deviations is not None and run.deviations.loss is not None:
+        shown[1] += f" ± {run.deviations.loss:.4f}"
+    if run.deviations is not None and run.deviations.bits_per_char is not None:
+        shown[3] += f" ± {run.deviations.bits_per_char:.4f}"
     return (run.run_id, run.model, *shown, run.label or "")
 
 

@@ -55,6 +55,13 @@ class GroupStatus(Frozen, json_schema_extra=describe_fields):
         """The largest share of unknown characters in a run."""
         return max((one.unknown_char_share or 0.0 for one in self.members), default=None)
 
+    def with_completed(self) -> tuple[RunStatus, ...]:
+        """Return the completed runs; raises RUN_NOT_READY if there is none."""
+        completed = self.of_state("completed")
+        if not completed:
+            raise AppError(ErrorCode.RUN_NOT_READY, f"No run of the group '{self.group_id}' has completed.")
+        return completed
+
     def of_state(self, *states: RunState) -> tuple[RunStatus, ...]:
         """Return the runs in these states."""
         return tuple(member for member in self.members if member.status in states)

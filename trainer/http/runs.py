@@ -24,6 +24,7 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.http.api import Api
 from trainer.http.event_streams import LOG_END, stream_tail
+from trainer.http.groups import read_group
 from trainer.http.operations import (
     FLAG,
     OTHER_RUN,
@@ -49,7 +50,15 @@ from trainer.http.tails import MAX_LINES
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.run_index import RunEntry, matching, run_order
-from trainer.reports.comparison import Comparison, Measurement, check_different, compare, summary_on
+from trainer.reports.comparison import (
+    Comparison,
+    Measured,
+    MeasuredGroup,
+    Measurement,
+    check_different,
+    compare,
+    summary_on,
+)
 from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -78,7 +87,7 @@ class LogsQuery(Query):
 
 class CompareQuery(Query):
     runs: Annotated[str, Field(pattern=_RUN_IDS)]
-    """Ids of two to four runs, separated by commas; the first one is compared with the others."""
+    """Ids of two to four runs or groups, separated by commas; the first one is compared with the others."""
     split: EvalSplit = "test"
 
 
@@ -243,16 +252,25 @@ async def get_config(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamRe
 
 
 async def compare_runs(call: ApiRequest[NoQuery, CompareQuery, NoBody]) -> web.StreamResponse:
-    """Compare metrics and settings of runs on a split."""
+    """Compare metrics and settings of runs, or groups of runs over seeds, on a split."""
     split, names = call.query.split, call.query.runs.split(",")
-    measured: list[Measurement] = []
+    measured: list[Measured] = []
     for name in names:
-        run = await call.api.run(call.client, name, "compare")
-        manifest = await asyncio.to_thread(run.completed_manifest)
-        follower = (await call.api.feeds.read(name)).follower
-        measured.append(Measurement(manifest, summary_on(manifest, split), follower.status.tokens_per_second))
+        if call.api.queue.runs.find(name) is not None:
+            measured.append(await _measured(call, name))
+            continue
+        group = await read_group(call.api, call.client, name, "compare")
+        runs = [await _measured(call, one.run_id) for one in group.with_completed()]
+        measured.append(MeasuredGroup(name, runs, len(group.members)))
     check_different(names)
     return reply(compare(measured, split=split))
+
+
+async def _measured(call: ApiRequest[NoQuery, CompareQuery, NoBody], run_id: str) -> Measurement:
+    run = await call.api.run(call.client, run_id, "compare")
+    manifest = await asyncio.to_thread(run.completed_manifest)
+    follower = (await call.api.feeds.read(run_id)).follower
+    return Measurement(manifest, summary_on(manifest, call.query.split), follower.status.tokens_per_second)
 
 
 def run_names(run: RunEntry) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""Comparison of runs on a split or corpus, with intervals over its lines, and detection of regressions."""
+"""Comparison of runs and groups on a split or corpus, with intervals over lines or seeds; detection of regressions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic_core import to_json
 
@@ -11,6 +12,7 @@ from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
 from trainer.contracts.models import ModelConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, Environment, EvalSummary, RunManifest, has_unknown_text
+from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
 
 Basis = Literal["loss", "bits_per_char"]
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
@@ -34,6 +36,18 @@ class Measurement(NamedTuple):
     tokens_per_second: float | None
 
 
+class MeasuredGroup(NamedTuple):
+    """The completed runs of a group over seeds."""
+
+    group_id: str
+    runs: Sequence[Measurement]
+    n_runs: int
+    """All runs of the group."""
+
+
+Measured: TypeAlias = Measurement | MeasuredGroup
+
+
 class Figures(Frozen):
     """Figures of a run, or their differences from those of another run; None if unknown or not comparable."""
 
@@ -50,7 +64,13 @@ class Figures(Frozen):
 
 
 class ComparedRun(Figures):
+    """A run, or the means of the completed runs of a group."""
+
     run_id: Identifier
+    """The id of the run or the group."""
+    n_runs: int = 1
+    deviations: Figures | None = None
+    """Standard deviations (n - 1) over the runs of a group; None for one run."""
     label: str | None
     model: str
     """Short name: LSTM-2x512 has two layers of 512."""
@@ -74,7 +94,9 @@ class Against(Frozen):
     rise: float | None
     """Relative increase of that metric over the other run; negative: better."""
     interval: Interval | None
-    """95 % interval of `rise`, paired over the lines of the text."""
+    """95 % interval of `rise`, paired over the lines of the text; for groups over the seeds, as in `over_seeds`."""
+    over_seeds: SeedDifference | None = None
+    """Difference of the means of that metric, if one of both is a group of several completed runs."""
     verdict: Verdict
     """`better` and `worse` only where the interval excludes zero; `equal` if the rise is within rounding."""
     is_regression: bool
@@ -105,7 +127,7 @@ class Comparison(Frozen):
 
 
 def check_different(run_ids: Sequence[str]) -> None:
-    """Refuse to compare a run with itself."""
+    """Refuse to compare a run with itself, or with a group that it belongs to."""
     if len(set(run_ids)) < len(run_ids):
         raise AppError(ErrorCode.INVALID_INPUT, "A run cannot be compared with itself: give different runs.")
 
@@ -123,14 +145,15 @@ def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
 
 
 def compare(
-    measured: Sequence[Measurement],
+    measured: Sequence[Measured],
     *,
     split: EvalSplit | None = None,
     dataset: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Comparison:
-    """Compare the first run with each other run, on the evaluations given."""
+    """Compare the first run or group with each other one, on the evaluations given."""
     first, *others = measured
+    check_different([run.manifest.run_id for one in measured for run in _runs(one)])
     return Comparison(
         split=split,
         dataset=dataset,
@@ -168,11 +191,40 @@ def _figures(one: Measurement) -> dict[str, float | None]:
     return {**figures, "params": params, "tokens_per_second": one.tokens_per_second}
 
 
-def _row(one: Measurement) -> ComparedRun:
-    effective = one.manifest.effective
+def _runs(one: Measured) -> Sequence[Measurement]:
+    return one.runs if isinstance(one, MeasuredGroup) else [one]
+
+
+def _name(one: Measured) -> str:
+    return one.group_id if isinstance(one, MeasuredGroup) else one.manifest.run_id
+
+
+def _over_runs(one: Measured, summary: Callable[[Sequence[float]], float]) -> dict[str, float | None]:
+    """Return a summary of each figure over the runs; None for a figure that a run lacks."""
+    figures = [_figures(run) for run in _runs(one)]
+    found: dict[str, float | None] = {}
+    for name in figures[0]:
+        known = [value for run in figures if (value := run[name]) is not None]
+        found[name] = summary(known) if len(known) == len(figures) else None
+    return found
+
+
+def _means(one: Measured) -> dict[str, float | None]:
+    means = _over_runs(one, fmean)
+    if means["params"] is not None:
+        means["params"] = int(means["params"])
+    return means
+
+
+def _row(one: Measured) -> ComparedRun:
+    runs = _runs(one)
+    effective = runs[0].manifest.effective
+    deviations = None if len(runs) == 1 else Figures.model_validate(_over_runs(one, stdev) | {"params": None})
     row: dict[str, object] = {
-        **_figures(one),
-        "run_id": one.manifest.run_id,
+        **_means(one),
+        "run_id": _name(one),
+        "n_runs": len(runs),
+        "deviations": deviations,
         "label": effective.label,
         "model": model_name(effective.model),
         "objective": effective.objective,
@@ -180,32 +232,74 @@ def _row(one: Measurement) -> ComparedRun:
     return ComparedRun.model_validate(row)
 
 
-def _against(first: Measurement, other: Measurement, split: EvalSplit | None, tolerance: float) -> Against:
-    mine, its = _figures(first), _figures(other)
-    basis, notes = _basis(first, other, split)
-    warnings = [*_unknown_text(first), *_unknown_text(other)]
+def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float) -> Against:
+    mine, its = _means(first), _means(other)
+    ours, theirs = _runs(first), _runs(other)
+    basis, notes = _common_basis(ours, theirs, split)
+    warnings = [warning for run in (*ours, *theirs) for warning in _unknown_text(run)]
     if warnings and basis == "bits_per_char":
         basis = None
     rise = None if basis is None else _relative(mine[basis], its[basis])
     comparable = {"params", "tokens_per_second", *_COMPARABLE[basis]}
     delta = {name: _less(mine[name], its[name]) if name in comparable else None for name in mine}
-    one, two = first.manifest.effective, other.manifest.effective
-    differing = tuple(differences(one, two))
-    interval = None if basis is None or rise is None else _interval(first.summary, other.summary, basis, rise)
+    one, two = ours[0].manifest.effective, theirs[0].manifest.effective
+    is_of_groups = len(ours) + len(theirs) > 2
+    differing = tuple(each for each in differences(one, two) if not (is_of_groups and each.field == "seed"))
+    over_seeds = None
+    if basis is None or rise is None:
+        interval = None
+    elif is_of_groups:
+        over_seeds = difference_over_seeds(_by_seed(ours, basis), _by_seed(theirs, basis))
+        interval = around(rise, (over_seeds.high - over_seeds.low) / 2 / abs(its[basis] or 1.0))
+    else:
+        interval = _interval(ours[0].summary, theirs[0].summary, basis, rise)
     found = _verdict(rise, interval)
-    chance = _chance({each.field for each in differing}, first.manifest.environment, other.manifest.environment)
+    fields = {each.field for each in differing} | ({"seed"} if is_of_groups else set())
+    chance = _chance(fields, ours[0].manifest.environment, theirs[0].manifest.environment)
+    if over_seeds is not None:
+        reach = [described(over_seeds, "nats per token" if basis == "loss" else "bits per character")]
+        reach += [chance] if chance is not None else []
+    else:
+        reach = [*_reach(found, ours[0].summary, theirs[0].summary, chance)]
     return Against(
-        run_id=other.manifest.run_id,
+        run_id=_name(other),
         basis=basis,
         rise=rise,
         interval=interval,
+        over_seeds=over_seeds,
         verdict=found,
         is_regression=found == "worse" and rise is not None and rise > tolerance and chance is None,
         delta=Figures.model_validate(delta),
         is_on_one_text=_text(one, split) == _text(two, split),
-        notes=(*notes, *warnings, *_reach(found, first.summary, other.summary, chance)),
+        notes=(*notes, *warnings, *reach, *_missing(first), *_missing(other)),
         differences=differing,
     )
+
+
+def _common_basis(
+    ours: Sequence[Measurement], theirs: Sequence[Measurement], split: EvalSplit | None
+) -> tuple[Basis | None, list[str]]:
+    """Return the metric that all runs of two groups have in common, and notes."""
+    pairs = [(run, theirs[0]) for run in ours] + [(ours[0], run) for run in theirs[1:]]
+    found = [_basis(one, other, split) for one, other in pairs]
+    bases = {basis for basis, _ in found}
+    basis: Basis | None = None if None in bases else "bits_per_char" if "bits_per_char" in bases else "loss"
+    notes: list[str] = []
+    for of_pair, new in found:
+        notes += [note for note in new if of_pair == basis and note not in notes]
+    return basis, notes
+
+
+def _by_seed(runs: Sequence[Measurement], basis: Basis) -> dict[int, float]:
+    """Return a metric by the seeds of runs; all of them have it."""
+    values = {run.manifest.effective.seed: _figures(run)[basis] for run in runs}
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _missing(one: Measured) -> Iterator[str]:
+    """Yield how many runs of a group count, if some do not."""
+    if isinstance(one, MeasuredGroup) and len(one.runs) < one.n_runs:
+        yield f"`{one.group_id}`: {len(one.runs)} of {one.n_runs} runs have completed; the others do not count."
 
 
 def _verdict(rise: float | None, interval: Interval | None) -> Verdict:

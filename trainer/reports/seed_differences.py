@@ -1,0 +1,88 @@
+"""The difference of the means of two groups of runs over seeds, with its 95 % interval and its effect size."""
+
+from collections.abc import Mapping
+from math import sqrt
+from statistics import fmean, stdev, variance
+from typing import Literal
+
+from trainer.contracts.base import Frozen, describe_fields
+from trainer.contracts.intervals import margin_of_mean, t_quantile
+from trainer.contracts.wording import counted
+
+Method = Literal["paired", "welch", "single"]
+
+
+class SeedDifference(Frozen, json_schema_extra=describe_fields):
+    """Difference of the mean of one group from that of another, in the unit of the compared metric."""
+
+    method: Method
+    """paired: over equal seeds, by Student's t; welch: by Welch's t; single: one run against a group of several."""
+    n_first: int
+    """Number of completed runs, as the next one."""
+    n_second: int
+    difference: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    degrees: float | None
+    """Degrees of freedom, by Welch and Satterthwaite where the method is welch; None without any deviation."""
+    effect: Literal["d_z", "g"]
+    """d_z: mean of the paired differences by their deviation; g: Cohen's d by the pooled one, corrected by Hedges."""
+    effect_size: float | None
+    """None without any deviation."""
+
+
+def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> SeedDifference:
+    """Return the difference of the mean of a number by seed from that of another; one of them has two seeds or more.
+
+    For one run against a group, the interval is that of another run of the group: the group's deviation is taken for
+    both (Crawford and Howell 1998, doi:10.1076/clin.12.4.482.7241).
+    """
+    mine, its = [*first.values()], [*second.values()]
+    n_mine, n_its, difference = len(mine), len(its), fmean(mine) - fmean(its)
+    method: Method = "paired" if first.keys() == second.keys() else "welch" if min(n_mine, n_its) > 1 else "single"
+    if method == "paired":
+        differences = [value - second[seed] for seed, value in first.items()]
+        half, degrees, deviation = margin_of_mean(differences) or 0.0, n_mine - 1.0, stdev(differences)
+    elif method == "welch":
+        shares = variance(mine) / n_mine, variance(its) / n_its
+        degrees = _satterthwaite(shares, (n_mine, n_its))
+        half = t_quantile(degrees) * sqrt(sum(shares))
+        deviation = sqrt(((n_mine - 1) * variance(mine) + (n_its - 1) * variance(its)) / (n_mine + n_its - 2))
+    else:
+        group = max(mine, its, key=len)
+        degrees, deviation = len(group) - 1.0, stdev(group)
+        half = t_quantile(degrees) * deviation * sqrt(1 + 1 / len(group))
+    correction = 1.0 if method == "paired" else 1 - 3 / (4 * (n_mine + n_its - 2) - 1)
+    return SeedDifference(
+        method=method,
+        n_first=n_mine,
+        n_second=n_its,
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        degrees=degrees if deviation else None,
+        effect="d_z" if method == "paired" else "g",
+        effect_size=correction * difference / deviation if deviation else None,
+    )
+
+
+def _satterthwaite(shares: tuple[float, float], sizes: tuple[int, int]) -> float:
+    """Return the degrees of freedom of a difference of means whose squared standard error is the sum of two shares."""
+    total = sum(share**2 / (size - 1) for share, size in zip(shares, sizes, strict=True))
+    return sum(shares) ** 2 / total if total else sum(sizes) - 2.0
+
+
+def described(found: SeedDifference, unit: str) -> str:
+    """Return the difference, its interval and its effect size in a sentence."""
+    runs = f"{counted(found.n_first, 'run')} against {found.n_second}"
+    how = {
+        "paired": f"Paired over {found.n_first} seeds",
+        "welch": f"{runs} with other seeds (Welch's t)",
+        "single": f"{runs} (interval of one more run of the group)",
+    }[found.method]
+    size = "" if found.effect_size is None else f", {_EFFECTS[found.effect]} {found.effect_size:+.2f}"
+    return f"{how}: {found.difference:+.4f} {unit} (95 % interval {found.low:+.4f} to {found.high:+.4f}){size}."
+
+
+_EFFECTS = {"d_z": "Cohen's d_z", "g": "Hedges' g"}
