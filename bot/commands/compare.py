@@ -8,6 +8,7 @@ from typing import NamedTuple
 import discord
 from discord import app_commands
 
+from bot.commands.groups import find_group
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
@@ -18,10 +19,13 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.people.language import _, numeral
+from trainer.reports.bands import band_of
 from trainer.reports.comparison import (
     Comparison,
     Difference,
     Figures,
+    Measured,
+    MeasuredGroup,
     Measurement,
     check_different,
     differences,
@@ -60,9 +64,9 @@ VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 
 class _Compared(NamedTuple):
-    """A run of a comparison."""
+    """A run of a comparison, or a group of runs."""
 
-    measurement: Measurement
+    measured: Measured
     name: str
     losses: Curve
     bits_per_nat: float | None
@@ -99,7 +103,7 @@ async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: E
     """Answer with the comparison of the first run with the others."""
     compared = [await _compared(context, run_id, split) for run_id in run_ids]
     check_different(run_ids)
-    comparison = compare_measurements([one.measurement for one in compared], split=split)
+    comparison = compare_measurements([one.measured for one in compared], split=split)
     embed = compare_answer(comparison)
     curves, unit = _curves(compared)
     chart = await context.bot.charts.comparison_chart(curves, unit)
@@ -111,7 +115,17 @@ async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: E
     return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
 
 
-async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _Compared:
+async def _compared(context: CommandContext, name: str, split: EvalSplit) -> _Compared:
+    group = await find_group(context, "compare", name)
+    if group is None:
+        return (await _measured(context, name, split))[1]
+    runs = [await _measured(context, one.run_id, split) for one in group.status.with_completed()]
+    measurements = [measurement for measurement, _found in runs]
+    first, losses = runs[0][1], band_of([found.losses for _measurement, found in runs]).mean
+    return first._replace(measured=MeasuredGroup(name, measurements, len(group.status.members)), losses=losses)
+
+
+async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> tuple[Measurement, _Compared]:
     run = await find_run(context, "compare", run_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     follower = (await context.bot.backend.feeds.read(manifest.run_id)).follower
@@ -127,7 +141,7 @@ async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _
         raise AppError(error.code, message) from None
     bits_per_nat = None if has_unknown_text(status.unknown_char_share) else status.bits_per_nat
     measurement = Measurement(manifest, summary, status.tokens_per_second)
-    return _Compared(measurement, display_name(run.record), follower.train_losses, bits_per_nat)
+    return measurement, _Compared(measurement, display_name(run.record), follower.train_losses, bits_per_nat)
 
 
 def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
@@ -143,11 +157,16 @@ def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
 
 
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:
-    run = await find_run(context, "compare", press.run_id)
-    other = await find_run(context, "compare", press.selected or "")
+    run, other = [await _record(context, name) for name in (press.run_id, press.selected or "")]
     await context.bot.index.refresh()
-    found = differences(run.record.effective, other.record.effective)
-    return Answer(settings_answer(run.record, other.record, found, lambda corpus: corpus_name(context, corpus)))
+    found = differences(run.effective, other.effective)
+    return Answer(settings_answer(run, other, found, lambda corpus: corpus_name(context, corpus)))
+
+
+async def _record(context: CommandContext, name: str) -> RunRecord:
+    """Return the record of a run, or of the first run of a group under the group's id."""
+    group = await find_group(context, "compare", name)
+    return (await find_run(context, "compare", name)).record if group is None else group.record
 
 
 COMPARE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {"differences": ButtonAnswer("status", _show_differences)}

@@ -18,7 +18,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
 from trainer.people.language import _
-from trainer.queue.run_index import RunEntry, matching
+from trainer.queue.run_index import RunRow, matching, rows_of
 
 PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)
@@ -105,16 +105,19 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
     ]
     fitting = set(matching(filters.query, runs, run_names, exactly=True))
     runs = [run for run in runs if run in fitting]  # newest first, not best match first
-    pages = max(1, -(-len(runs) // PAGE_RUNS))
+    rows = rows_of(runs)
+    pages = max(1, -(-len(rows) // PAGE_RUNS))
     page = min(filters.page, pages - 1)
-    shown = runs[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]
-    embed = runs_page(shown, title=filters.title, total=len(runs), page=page + 1, pages=pages)
+    shown = rows[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]
+    embed = runs_page(shown, title=filters.title, total=len(rows), page=page + 1, pages=pages)
     return Answer(embed, view=_buttons(filters._replace(page=page), shown, pages))
 
 
-def _buttons(filters: RunFilters, shown: Sequence[RunEntry], pages: int) -> discord.ui.View:
+def _buttons(filters: RunFilters, shown: Sequence[RunRow], pages: int) -> discord.ui.View:
     options = [
-        option(run.run_id, f"{STATE_SIGNS[run.state]} {run.name}", f"{_(run.state)} · {run.run_id}") for run in shown
+        option(row.name, f"{STATE_SIGNS[run.state]} {run.name}", f"{_(run.state)} · {row.name}")
+        for row in shown
+        for run in row.runs[:1]
     ]
     items: list[discord.ui.Item[discord.ui.View]] = []
     if options:

@@ -10,7 +10,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import CommandContext, speak_to
-from bot.messages.text import clamp, isolated, shown_bits
+from bot.messages.text import clamp, count, isolated, shown_bits
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
@@ -49,6 +49,8 @@ _WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
 """Commands that use the caller's default run, as long as it fits."""
 _WITH_CHECKPOINT = ("train", "export", *_WITH_DEFAULT)
 """Commands that use a model: that of a run, or of a checkpoint."""
+_WITH_GROUP = ("status", "watch", "unwatch", "cancel", "compare")
+"""Commands that take a group of runs."""
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 MAX_CHOICES, MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -139,7 +141,12 @@ def suggested_runs(command: str) -> Suggest:
         if "@" in typed and _takes_checkpoint(command):
             yield from _checkpoints(context, command, typed)
             return
-        for run in matching(typed, fitting_runs(context, command), run_names):
+        found, groups = matching(typed, fitting_runs(context, command), run_names), set[str]()
+        for run in found:
+            if run.group_id is not None and command in _WITH_GROUP and run.group_id not in groups:
+                groups.add(run.group_id)
+                n_seeds = sum(one.group_id == run.group_id for one in found)
+                yield run.group_id, f"{isolated(run.name)} · {count(n_seeds, 'seed')} · {run.group_id}"
             yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
     return autocomplete(suggestions)

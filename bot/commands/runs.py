@@ -1,7 +1,6 @@
 """`/mt status`, `/mt watch`, `/mt unwatch`, `/mt cancel`, `/mt resume`, `/mt logs` and their buttons."""
 
 import asyncio
-from datetime import timedelta
 from io import BytesIO
 from typing import Literal
 
@@ -9,6 +8,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.channels import channel_id_of
+from bot.commands.groups import CONFIRM_AFTER, CONFIRMED, cancel_group, find_group, show_group, watch_group
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, new_run_watch, with_option_names
@@ -30,8 +30,6 @@ _Level = Literal["debug", "info", "warning", "error"]
 
 _LEVELS: dict[_Level, LogLevel] = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
 _ALL = "all"
-_CONFIRMED = "sure"
-_CONFIRM_AFTER = timedelta(minutes=10)
 _LOG_LINES = 20
 _MAX_SHOWN_CHARACTERS = 1900
 
@@ -90,6 +88,9 @@ async def logs(
 
 async def _status(context: CommandContext, run_id: str | None, detail: str | None = None) -> Answer:
     """Answer with a run's status; with the detail of a card's Refresh button, with the card itself."""
+    group = await find_group(context, "status", run_id)
+    if group is not None:
+        return await show_group(context, group)
     run = await find_run(context, "status", run_id)
     follower = (await context.bot.backend.feeds.read(run.record.run_id)).follower
     status = await context.bot.queue.steady_status(follower.status)
@@ -108,6 +109,9 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
 
 
 async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
+    group = await find_group(context, "watch", run_id)
+    if group is not None:
+        return await watch_group(context, group, here)
     run = await find_run(context, "watch", run_id)
     channel_id = None if here is None else channel_id_of(here, "where:dm")
     watcher = await context.bot.notifier.watch(
@@ -123,11 +127,12 @@ async def _watch(context: CommandContext, run_id: str, here: discord.Interaction
 
 
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
-    run = await find_run(context, "unwatch", run_id)
-    await context.bot.notifier.unwatch(run.record.run_id, context.caller.user_id)
+    group = await find_group(context, "unwatch", run_id)
+    record = (await find_run(context, "unwatch", run_id)).record if group is None else group.record
+    await context.bot.notifier.unwatch(record.run_id, context.caller.user_id)
     lines = [_("Your card is no longer updated, and no final message is sent.")]
-    embed = make_embed(GREY, f"🔕 {_('Not watching: {name}', name=shown_name(run.record))}", lines, run.record.run_id)
-    return Answer(embed, view=button_row(watch_button(run.record.run_id, is_watching=False)))
+    embed = make_embed(GREY, f"🔕 {_('Not watching: {name}', name=shown_name(record))}", lines, record.run_id)
+    return Answer(embed, view=button_row(watch_button(record.run_id, is_watching=False)))
 
 
 async def _unwatch_all(context: CommandContext) -> Answer:
@@ -143,10 +148,13 @@ async def _unwatch_all(context: CommandContext) -> Answer:
 
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
     """Cancel a run; the caller confirms the cancellation of a run that is older than ten minutes."""
+    group = await find_group(context, "cancel", run_id)
+    if group is not None:
+        return await cancel_group(context, group, is_confirmed=is_confirmed)
     run = await find_run(context, "cancel", run_id)
     record = run.record
-    if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and run.directory.manifest() is None:
-        confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=_CONFIRMED)
+    if not is_confirmed and now() - record.created_at > CONFIRM_AFTER and run.directory.manifest() is None:
+        confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
     status = (await context.bot.backend.feeds.read(record.run_id)).follower.status
     has_ended = await context.bot.queue.cancel(record.run_id)
@@ -189,8 +197,8 @@ RUN_BUTTONS: dict[str, ButtonAnswer | ButtonCommand] = {
     "unwatch": ButtonAnswer("unwatch", lambda context, press: _unwatch(context, press.run_id)),
     "cancel": ButtonAnswer(
         "cancel",
-        lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == _CONFIRMED),
-        lambda press: press.detail == _CONFIRMED,
+        lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == CONFIRMED),
+        lambda press: press.detail == CONFIRMED,
     ),
     "resume": ButtonCommand("resume", lambda context, press, here: _resume(context, press.run_id, here)),
     "logs": ButtonAnswer("logs", lambda context, press: _logs(context, press.run_id, _LOG_LINES)),

@@ -92,9 +92,10 @@ async def train(
     notify: Notify | None = None,
 ) -> None:
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
-    fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
+    typed = {name: value for name, value in options if name in TRAIN_OPTIONS}
 
     async def work(context: CommandContext) -> Answer:
+        fields = request_fields(typed)
         watch = new_run_watch(interaction, notify, instead="notify:dm")
         return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
 
@@ -124,17 +125,16 @@ async def answer_accepted(
     await bot.index.refresh()
     with bot.notifier.hold():
         accepted = await bot.limits.accept_run(context.caller, unfinished_runs(context), accept)
+        name = accepted.run_id if accepted.group is None else accepted.group.group_id
         if watch is None:
-            await bot.notifier.unwatch(accepted.run_id, context.caller.user_id)
+            await bot.notifier.unwatch(name, context.caller.user_id)
         else:
-            await bot.notifier.begin_watch(
-                accepted.run_id, context.caller.user_id, watch.channel_id, context.caller.channel_id
-            )
+            await bot.notifier.begin_watch(name, context.caller.user_id, watch.channel_id, context.caller.channel_id)
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     waits_for = (await bot.queue.status(accepted.run_id)).waits_for
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
-    return Answer(accepted_answer(record, note, notify=notify))
+    return Answer(accepted_answer(changed(record, run_id=name), note, notify=notify, group=accepted.group))
 
 
 def unfinished_runs(context: CommandContext) -> list[RunEntry]:

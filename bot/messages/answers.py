@@ -1,6 +1,8 @@
 """Answers to commands about runs, and errors."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Literal
 
 import discord
@@ -27,9 +29,10 @@ from bot.people.user_settings import Notify
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
+from trainer.contracts.seeds import RunGroup
 from trainer.people.language import _, numeral
 from trainer.people.limits import LimitReached
-from trainer.queue.run_index import RunEntry
+from trainer.queue.run_index import RunRow
 
 STATE_SIGNS: dict[RunState, str] = {
     "queued": "⏳",
@@ -48,11 +51,15 @@ CARD_PLACES: dict[Notify, str] = {
 }
 
 
-def accepted_answer(record: RunRecord, note: str | None = None, *, notify: Notify = "dm") -> discord.Embed:
-    """Return the answer to `/mt train`, with the run's estimated cost, or to `/mt resume`."""
+def accepted_answer(
+    record: RunRecord, note: str | None = None, *, notify: Notify = "dm", group: RunGroup | None = None
+) -> discord.Embed:
+    """Return the answer to `/mt train`, with the estimated cost of the run or the group, or to `/mt resume`."""
+    n_runs = 1 if group is None else len(group.seeds)
     lines = [
         *recipe(record),
-        *([] if record.cost is None else record.cost.lines()),
+        *([] if group is None else [f"{count(n_runs, 'seed')}: {', '.join(map(str, group.seeds))}"]),
+        *([] if record.cost is None else record.cost.lines(n_runs)),
         *leak_warnings(record, record.leaks),
         *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
@@ -191,10 +198,16 @@ def error_title(code: ErrorCode) -> str:
     return code.replace("_", " ").capitalize()
 
 
-def runs_page(runs: Sequence[RunEntry], *, title: str, total: int, page: int, pages: int) -> discord.Embed:
-    """Return one page of a list of `total` runs."""
-    lines = [line for run in runs for line in _run_lines(run)]
-    if not runs:
+def state_counts(counts: Mapping[RunState, int]) -> str:
+    """Return how many runs are in each state, in the order of the states."""
+    states = [state for state in STATE_SIGNS if counts.get(state)]
+    return " · ".join(f"{STATE_SIGNS[state]} {numeral(counts[state])} {_(state)}" for state in states)
+
+
+def runs_page(rows: Sequence[RunRow], *, title: str, total: int, page: int, pages: int) -> discord.Embed:
+    """Return one page of a list of `total` rows: runs, and groups of runs."""
+    lines = [line for row in rows for line in _run_lines(row)]
+    if not rows:
         lines = [_("No runs found. `/mt train` starts one; `mine:False` includes the runs of other people.")]
     where = _("page {page} of {pages}", page=page, pages=pages) if pages > 1 else None
     return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, where)
@@ -211,16 +224,32 @@ def _closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool) -> str:
     return f"{problem} {_('`/mt status` shows the result.') if has_ended else solution}"
 
 
-def _run_lines(run: RunEntry) -> list[str]:
-    """Return a run in two lines: state and losses; id, corpus, owner and age."""
+def _run_lines(row: RunRow) -> list[str]:
+    """Return a run or a group in two lines: state and losses, of a group their means; id, corpus, owner and age."""
+    run = row.runs[0]
     state = _(run.state) + (f" {numeral(run.progress, '.0f')} %" if run.state == "running" else "")
-    loss = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
+    shown = row.runs
+    if row.is_group:
+        state = state_counts(Counter(one.state for one in row.runs))
+        shown = tuple(one for one in row.runs if one.state == "completed")
+    losses = [one.loss_nats for one in shown if one.loss_nats is not None]
+    loss = f" · {_mean(losses, '.3f')} {_('nats/token')}" if losses else ""
+    of_chars = [one.bits_per_char for one in shown if one.bits_per_char is not None]
     bits = ""
-    if run.bits_per_char is not None:
-        bits = f" · {shown_bits(run.bits_per_char, run.unknown_char_share)}"
+    if of_chars:
+        share = max(one.unknown_char_share or 0.0 for one in shown)
+        bits = f" · {shown_bits(fmean(of_chars), share, _deviation(of_chars, '.2f'))}"
     corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
     owner = _("command line") if run.user_id is None else f"<@{run.user_id}>"
     return [
-        f"{STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
-        f"`{run.run_id}` · {corpus} · {owner} · {relative_time(run.created_at.timestamp())}",
+        f"{'📚' if row.is_group else STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
+        f"`{row.name}` · {corpus} · {owner} · {relative_time(run.created_at.timestamp())}",
     ]
+
+
+def _mean(values: Sequence[float], form: str) -> str:
+    return f"{numeral(fmean(values), form)}{_deviation(values, form)}"
+
+
+def _deviation(values: Sequence[float], form: str) -> str:
+    return f" ± {numeral(stdev(values), form)}" if len(values) > 1 else ""

@@ -23,10 +23,10 @@ def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None
     return discord.Embed(colour=colour, title=title, description=description).set_footer(text=footer)
 
 
-def shown_bits(bits: float, unknown_char_share: float | None) -> str:
-    """Return bits per character, with ⚠ if they are too low to compare."""
+def shown_bits(bits: float, unknown_char_share: float | None, deviation: str = "") -> str:
+    """Return bits per character, with a deviation if there is one, and ⚠ if they are too low to compare."""
     mark = " ⚠" if has_unknown_text(unknown_char_share) else ""
-    return _("{number} bits/char", number=numeral(bits, ".2f")) + mark
+    return _("{number} bits/char", number=f"{numeral(bits, '.2f')}{deviation}") + mark
 
 
 def unknown_warning(unknown_char_share: float | None) -> list[str]:

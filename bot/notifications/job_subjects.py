@@ -12,9 +12,10 @@ from bot.messages.buttons import button_row
 from bot.messages.experiment_answers import experiment_buttons
 from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
+from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
-from bot.people.watchers import Ledger, Watcher
+from bot.people.watchers import GroupMessages, HasLedger, Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.corpus_builds import BuildStatus, BuildStore
@@ -42,12 +43,18 @@ class _Status(Protocol):
 StatusT = TypeVar("StatusT", bound=_Status)
 
 
+class Watched(HasLedger, Protocol):
+    """A job, or a group of runs."""
+
+    job_id: str
+
+
 class SubjectKind(NamedTuple):
     """A kind of job that can be watched."""
 
     find: Callable[[str], Subject | None]
     """Returns a subject by id; raises ValueError for a broken one."""
-    jobs: Callable[[], Sequence[AnyJob]]
+    jobs: Callable[[], Sequence[Watched]]
 
 
 def subject_kinds(
@@ -55,12 +62,19 @@ def subject_kinds(
 ) -> tuple[SubjectKind, ...]:
     """Return the kinds of jobs, in the order in which an id is looked for."""
     runs, each = RunStore(root), interval_seconds
+
+    def group(messages: GroupMessages) -> Subject:
+        return GroupSubject(messages, runs, charts, feeds, can_receive, interval_seconds=each)
+
     return (
         _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each)),
         _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, can_receive, each)),
         _kind(BatteryStore(root), lambda one: BatterySubject(one, can_receive, each)),
         _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),
         _kind(TokenizerStore(root), lambda one: JobSubject(one, one.status, _tokenizer_message, each)),
+        SubjectKind(
+            lambda name: next((group(one) for one in find_groups(runs, name)), None), lambda: find_groups(runs)
+        ),
     )
 
 

@@ -15,13 +15,13 @@ import structlog
 
 from bot.notifications.delivery import Delivery
 from bot.notifications.inbox import Digest, Inbox, InboxKey, inbox_key, stored_digests
-from bot.notifications.job_subjects import CanReceive, subject_kinds
+from bot.notifications.job_subjects import CanReceive, Watched, subject_kinds
 from bot.notifications.subjects import Subject
 from bot.people.watchers import Watcher, read_ledger
 from bot.processes.chart_process import ChartProcess
 from bot.rest.pacing import Pace
-from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.seeds import group_id_of
 from trainer.queue.run_feeds import RunFeeds
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -129,7 +129,7 @@ class Notifier:
 
     async def watch(
         self,
-        job: AnyJob,
+        job: Watched,
         user_id: int,
         channel_id: int | None,
         origin_channel_id: int | None = None,
@@ -267,10 +267,12 @@ class Notifier:
         async for run_id in self._feeds.queue.next_run_ids():
             for notify in self._listeners:
                 notify(run_id)
-            if self._holds and run_id not in self._subjects:
-                self._held.add(run_id)
-            else:
-                self.follow(run_id)
+            group_id = group_id_of(run_id)
+            for subject_id in (run_id,) if group_id is None else (run_id, group_id):
+                if self._holds and subject_id not in self._subjects:
+                    self._held.add(subject_id)
+                else:
+                    self.follow(subject_id)
 
     def _pending(self) -> list[str]:
         """Return the ids of subjects with messages left to send."""
@@ -302,7 +304,7 @@ def _name(subject_id: str, user_id: int) -> str:
     return f"{subject_id} for {user_id}"
 
 
-def _is_pending(job: AnyJob) -> bool:
+def _is_pending(job: Watched) -> bool:
     try:
         ledger = read_ledger(job)
         return bool(ledger.pending) or any(watcher.is_undelivered for watcher in ledger.watchers)

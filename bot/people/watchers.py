@@ -75,6 +75,16 @@ class MessageLedger(Frozen):
         return [watcher for watcher in self.watchers if not watcher.is_done]
 
 
+class GroupMessages:
+    """The ledger of a group of runs, in the folder of one of them; the group has no folder."""
+
+    def __init__(self, group_id: str, run: RunDirectory) -> None:
+        self.job_id = group_id
+        self.message_ledger = run.path / "group_dm.json"
+        self.disk = run.disk
+        self.record = run.record
+
+
 class HasLedger(Protocol):
     """Something on disk that has a ledger."""
 
@@ -83,15 +93,17 @@ class HasLedger(Protocol):
 
 
 def read_ledger(item: HasLedger) -> MessageLedger:
-    """Read a ledger; a run's owner watches it by default, unless it belongs to an experiment.
+    """Read a ledger; a run's or a group's owner watches it by default, but no run of an experiment or a group.
 
     Raises ValueError for a broken file.
     """
     try:
         return MessageLedger.model_validate_json(read_regular(item.message_ledger))
     except FileNotFoundError:
-        record = item.record() if isinstance(item, RunDirectory) else None
+        record = item.record() if isinstance(item, RunDirectory | GroupMessages) else None
         if record is None or record.user_id is None or record.experiment_id is not None:
+            return MessageLedger()
+        if isinstance(item, RunDirectory) and record.group is not None:
             return MessageLedger()
         return MessageLedger(watchers=(Watcher(user_id=record.user_id),))
 

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -58,6 +58,14 @@ class ChartProcess:
             if chart.png is None:
                 chart.png = await self._draw(partial(_loss_chart, *key))
             return chart.png
+
+    async def group_chart(
+        self, train: Sequence[Curve], validation: Sequence[Curve], bits_per_nat: float | None = None
+    ) -> bytes | None:
+        """Return the chart of a group as PNG; None without a curve, or, logged, if the process died."""
+        drawn: list[_Curve] = [tuple(curve) for curve in train if len(curve) > 1]  # a follower appends to its own
+        validated: list[_Curve] = [tuple(curve) for curve in validation if curve]
+        return await self._draw(partial(_group_chart, drawn, validated, bits_per_nat)) if drawn else None
 
     async def comparison_chart(self, curves: Mapping[str, Curve], unit: str) -> bytes | None:
         """Return the chart of several runs as PNG; None without a curve, or, logged, if the process died."""
@@ -126,6 +134,12 @@ def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
     from trainer.reports.charts import loss_chart  # in the child only
 
     return loss_chart(train, validation, bits_per_nat)
+
+
+def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], bits_per_nat: float | None) -> bytes:
+    from trainer.reports.charts import group_chart  # in the child only
+
+    return group_chart(train, validation, bits_per_nat)
 
 
 def _comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:

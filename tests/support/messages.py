@@ -59,7 +59,7 @@ from trainer.contracts.jobs import WorkerInfo, WorkersState
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
-from trainer.queue.run_index import RunEntry
+from trainer.queue.run_index import RunEntry, rows_of
 from trainer.reports.comparison import compare, differences
 from trainer.reports.surprisal_report import ReportFiles, summarize
 
@@ -203,7 +203,7 @@ MESSAGES: Mapping[str, Make] = {
     "user error": lambda given: error_answer(AppError(ErrorCode.INVALID_INPUT, f"You gave '{given}'."), "f"),
     "fault": lambda given: error_answer(AppError(ErrorCode.INTERNAL_ERROR, given), "f"),
     "runs": lambda given: runs_page(
-        [entry(given)] * 8, title=f"Your runs with «{plain(given)}»", total=8, page=1, pages=2
+        rows_of([entry(given)]) * 8, title=f"Your runs with «{plain(given)}»", total=8, page=1, pages=2
     ),
     "score": lambda given: score_answer(record_of(given), given, SCORE, "bits", 2.0, {given: 3, "`": 1}),
     "report": report,

@@ -56,6 +56,8 @@ class RunEntry(NamedTuple):
     """Expected end, in seconds since 1970."""
     idempotency: str | None = None
     """Hash of the Idempotency-Key of the HTTP request that started the run."""
+    group_id: str | None = None
+    """The group of runs over seeds that it belongs to."""
 
     @property
     def name(self) -> str:
@@ -65,6 +67,26 @@ class RunEntry(NamedTuple):
     def is_unfinished(self) -> bool:
         """True while the run trains or waits for its turn."""
         return self.state in ("queued", "running")
+
+
+class RunRow(NamedTuple):
+    """A row of a list: a run, or the listed runs of a group over seeds."""
+
+    name: str
+    """The id of the run or the group."""
+    runs: tuple[RunEntry, ...]
+
+    @property
+    def is_group(self) -> bool:
+        return self.name != self.runs[0].run_id
+
+
+def rows_of(runs: Iterable[RunEntry]) -> list[RunRow]:
+    """Return the rows of a list of runs; a group has one row, where its first run would be."""
+    rows: dict[str, list[RunEntry]] = {}
+    for run in runs:
+        rows.setdefault(run.group_id or run.run_id, []).append(run)
+    return [RunRow(name, tuple(found)) for name, found in rows.items()]
 
 
 class RunIndex:
@@ -233,6 +255,7 @@ def _entry(record: RunRecord) -> RunEntry:
         has_attached_text=request.corpus.is_attached,
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
+        group_id=None if record.group is None else record.group.group_id,
     )
 
 

@@ -14,6 +14,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from trainer.reports.bands import band_of
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
@@ -73,6 +74,35 @@ def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
     if bits_per_nat is not None:
         _add_second_axis(axes, bits_per_nat, "bits per character (validation)")
     return figure
+
+
+def group_chart(train: Sequence[Curve], validation: Sequence[Curve], bits_per_nat: float | None = None) -> bytes:
+    """Draw the losses of a group of runs over steps, as `loss_chart`: each run thin, their mean, and their range."""
+    figure, axes = _empty_chart()
+    shown = [_thinned(curve) for curve in train]
+    for curve in shown:
+        losses = smoothed([loss for _, loss in curve])
+        axes.plot([step for step, _ in curve], losses, color=_TRAIN, linewidth=0.8, alpha=0.45)
+    _draw_band(axes, shown, _TRAIN, "training")
+    _draw_band(axes, validation, _VALIDATION, "validation", marker="o")
+    trained = [loss for curve in shown for _, loss in curve]
+    _set_limits(axes, trained, [loss for curve in validation for _, loss in curve])
+    _style(axes)
+    if bits_per_nat is not None:
+        _add_second_axis(axes, bits_per_nat, "bits per character (validation)")
+    return _png(figure)
+
+
+def _draw_band(axes: Axes, curves: Sequence[Curve], colour: str, name: str, marker: str = "") -> None:
+    """Draw mean and range of the curves; those without markers are smoothed."""
+    band = band_of(curves)
+    steps = [step for step, _ in band.mean]
+    mean, low, high = ([loss for _, loss in curve] for curve in band)
+    if not marker:
+        mean, low, high = smoothed(mean), smoothed(low), smoothed(high)
+    label = f"{name} (mean and range of {len(curves)})" if len(curves) > 1 else name
+    axes.fill_between(steps, low, high, color=colour, alpha=0.3, linewidth=0)
+    axes.plot(steps, mean, color=colour, linewidth=2.0, marker=marker, markersize=5, label=label)
 
 
 def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> bytes:

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from tests.support.stories import Story, run_record
 from trainer.contracts.runs import RunStatus, SplitSizes
-from trainer.reports.charts import comparison_chart, curves_chart, heat_map, loss_chart, loss_figure, smoothed
+from trainer.reports.charts import (
+    comparison_chart,
+    curves_chart,
+    group_chart,
+    heat_map,
+    loss_chart,
+    loss_figure,
+    smoothed,
+)
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
@@ -123,6 +131,20 @@ def test_chart_of_a_comparison__has_a_colour_and_a_line_style_per_run() -> None:
     drawn = [pixels(comparison_chart(curves, "nats per token"))[150:250, 100:500] for curves in styles]
     coloured = [int((picture[..., :3].amax(dim=2) - picture[..., :3].amin(dim=2) > 0.2).sum()) for picture in drawn]
     assert coloured[0] == max(coloured) and len(set(coloured)) == 4  # a full line, and three with gaps
+
+
+def test_chart_of_a_group__shows_the_mean_of_its_runs_in_a_band() -> None:
+    runs: list[Curve] = [[(1, 3.0), (50, 2.0), (100, low)] for low in (1.0, 1.6, 1.3)]
+    png = group_chart(runs, [[(100, 1.5)], [(100, 1.2)], []], 1.4)
+    assert size_of(png) == (800, 400)
+    same = group_chart([runs[2]] * 3, [], None)
+    band, line = (count_blue(pixels(one)) for one in (png, same))
+    assert band > 3 * line, "a band, where equal runs have only a line"
+
+
+def count_blue(picture: Tensor) -> int:
+    """Return the number of bluish points in the picture."""
+    return int((picture[..., 2] > picture[..., 0] + 0.1).sum())
 
 
 def test_smoothed__takes_noise_away_and_keeps_lines_and_few_losses() -> None:

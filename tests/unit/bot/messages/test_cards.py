@@ -29,6 +29,7 @@ from bot.messages.answers import (
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
 from bot.messages.experiment_card import experiment_card
+from bot.messages.group_card import group_card
 from bot.messages.inference import chat_answer, report_answer, score_answer, table_answer
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.messages.run_card import final_message, run_card
@@ -63,11 +64,14 @@ from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.groups import group_status
 from trainer.contracts.inference import ChatResponse, Sample
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
+from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import EarlyStopping
 from trainer.people.language import LANGUAGE_NAMES, Language, use_language
+from trainer.queue.run_index import RunRow
 from trainer.reports.comparison import compare
 from trainer.services.health import Finding
 
@@ -163,6 +167,8 @@ ENTRIES = [
     ENTRY._replace(state="completed", loss_nats=1.5, bits_per_char=2.164, has_attached_text=True, label=None),
     ENTRY._replace(state="completed", loss_nats=0.5, bits_per_char=0.899, unknown_char_share=0.845),
 ]
+OF_GROUP = [ENTRIES[1], ENTRIES[2], ENTRIES[2]._replace(loss_nats=1.7, bits_per_char=2.4)]
+ROWS = [*(RunRow(one.run_id, (one,)) for one in ENTRIES), RunRow("group-1", tuple(OF_GROUP))]
 LOSS = changed(SCORE, loss=2.0, perplexity=7.389, bits_per_char=2.885, nats=2306.6, unknown_chars=5)
 UNKNOWN_SIGNS = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2, "a": 1, "b": 1}
 PART = report_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
@@ -192,6 +198,13 @@ def table_of(metric: Metric) -> discord.Embed:
 def run(state: str) -> discord.Embed:
     record, status = RUN_STATES[state]
     return run_card(record, status, [3.0, 2.0])
+
+
+def group(*statuses: RunStatus) -> discord.Embed:
+    """The card of a group with runs in these states."""
+    seeds = RunGroup(group_id="group-1", seeds=tuple(range(len(statuses))))
+    members = [changed(status, seed=seed, group=seeds) for seed, status in enumerate(statuses)]
+    return group_card(RECORD, group_status("group-1", members))
 
 
 def end(state: str, outcome: Outcome | None = None) -> discord.Embed:
@@ -233,7 +246,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "error of a field": lambda: error(ErrorCode.INVALID_INPUT, *PROBLEMS[:1]),
     "errors of fields": lambda: error(ErrorCode.INVALID_INPUT, *PROBLEMS),
     "no runs": lambda: runs_page([], title="Your runs", total=0, page=1, pages=1),
-    "runs": lambda: runs_page(ENTRIES, title="Your runs", total=17, page=2, pages=3),
+    "runs": lambda: runs_page(ROWS, title="Your runs", total=17, page=2, pages=3),
     "score in nats": lambda: score_answer(RECORD, "g" * 1214, LOSS, "nats", 2.6, {}, "Ask <@1>."),
     "score less surprised": lambda: score_answer(RECORD, "g", LOSS, "bits", 3.885, {}),
     "score as surprised": lambda: score_answer(RECORD, "g", LOSS, "bits", 2.884, {}),
@@ -252,6 +265,13 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "chat unanswered": lambda: chat_answer(RECORD, "hm", CHAT),
     "evaluation": lambda: evaluation_answer(RECORD, "its own test split", EVALUATION, RECORD.run_id),
     "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION, RECORD.run_id),
+    "group queued": lambda: group(QUEUED, QUEUED),
+    "group training": lambda: group(COMPLETED, changed(RUNNING, progress=41.6), changed(RUNNING, status="paused")),
+    "group completed": lambda: group(COMPLETED, changed(COMPLETED, test_loss=1.2, bits_per_char=1.8), FAILED),
+    "group of masked models": lambda: group(*[changed(COMPLETED, bits_per_char=None, test_loss=None)] * 2),
+    "group of many": lambda: group(*[QUEUED] * 21),
+    "group failed": lambda: group(FAILED, CANCELLED),
+    "group accepted": lambda: accepted_answer(WARM, group=RunGroup(group_id="group-1", seeds=(1, 5, 9))),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
     "regression": lambda: compare_answer(compare([measured("old"), measured("new", summary=LOW)], split="test")),
     "equal": lambda: compare_answer(compare([measured("new"), measured("old")], split="test")),

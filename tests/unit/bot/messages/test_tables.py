@@ -14,6 +14,7 @@ from tests.support.messages import ENTRY
 from tests.support.properties import for_all_pairs
 from tests.support.stories import run_record
 from trainer.contracts.runs import CorpusRef
+from trainer.queue.run_index import RunRow
 from trainer.reports.comparison import Measurement, compare, differences
 
 LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
@@ -82,7 +83,8 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
 @for_all_pairs(st.lists(LABELS, min_size=PAGE_RUNS, max_size=PAGE_RUNS), texts)
 def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str) -> None:
     runs = [ENTRY._replace(label=name, corpus=corpus * 4, run_id="x" * 64) for name in names]
-    embed = runs_page(runs, title=f"Your runs with «{corpus}»", total=8, page=1, pages=2)
+    rows = [RunRow(run.run_id, (run,)) for run in runs]
+    embed = runs_page(rows, title=f"Your runs with «{corpus}»", total=8, page=1, pages=2)
     assert within_limits(embed)
     assert (embed.description or "").count("`" + "x" * 64 + "`") == PAGE_RUNS
 

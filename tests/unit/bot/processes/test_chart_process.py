@@ -46,6 +46,7 @@ async def charts_fixture() -> AsyncIterator[ChartProcess]:
 async def test_process__draws_what_several_wait_for_once_and_builds_reports(charts: ChartProcess) -> None:
     assert await charts.loss_chart(CURVE[:1], []) is None
     assert await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token") is None
+    assert await charts.group_chart([CURVE[:1], []], []) is None
     assert multiprocessing.active_children() == [], "a chart needs two losses of a run"
     png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
     assert png is not None and png.startswith(PNG)

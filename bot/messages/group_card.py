@@ -1,0 +1,108 @@
+"""The card of a group of runs over seeds: a line for each run, and the mean of their numbers with its deviation."""
+
+from collections.abc import Iterator
+
+import discord
+
+from bot.messages.answers import STATE_SIGNS, state_counts
+from bot.messages.buttons import button, button_row
+from bot.messages.run_buttons import CARD, OWN_CARD, watch_button
+from bot.messages.run_card import leak_warnings, progress_bar, recipe
+from bot.messages.text import BLURPLE, GREEN, GREY, RED, count, make_embed, shown_bits, shown_name, unknown_warning
+from trainer.contracts.base import RunState
+from trainer.contracts.groups import GroupStatus
+from trainer.contracts.intervals import Spread
+from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.people.language import _, numeral
+
+_MAX_LINES = 20
+_COLOURS: dict[RunState, int] = {"running": BLURPLE, "completed": GREEN, "failed": RED}
+
+
+def group_card(record: RunRecord, group: GroupStatus) -> discord.Embed:
+    """Return the card of a group; `record` is that of its first run."""
+    name = f"{shown_name(record)} · {count(len(group.seeds), 'seed')}"
+    titles: dict[RunState, str] = {
+        "queued": _("Queued: {name}", name=name),
+        "running": _("Training: {name}", name=name),
+        "paused": _("Paused: {name}", name=name),
+        "completed": _("Completed: {name}", name=name),
+        "failed": _("Failed: {name}", name=name),
+        "cancelled": _("Cancelled: {name}", name=name),
+    }
+    states: list[RunState] = [*titles]
+    found = state_counts({state: len(group.of_state(state)) for state in states})
+    lines = [found if group.has_ended else f"{progress_bar(group.progress)} **{int(group.progress)} %** · {found}"]
+    lines += _numbers(group)
+    lines += unknown_warning(group.unknown_char_share)
+    lines += [_line(member) for member in group.members[:_MAX_LINES]]
+    lines += ["…"] if len(group.members) > _MAX_LINES else []
+    lines += [*leak_warnings(record, group.members[0].leaks), recipe(record)[0]]
+    title = f"{STATE_SIGNS[group.status]} {titles[group.status]}"
+    return make_embed(_COLOURS.get(group.status, GREY), title, lines, group.group_id)
+
+
+def group_buttons(group: GroupStatus, *, is_owner: bool, is_watching: bool = True) -> discord.ui.View:
+    """Return the buttons of a card or an answer about a group."""
+    refresh = button("status", group.group_id, _("Refresh"), detail=OWN_CARD if is_owner else CARD)
+    if group.has_ended:
+        return button_row(refresh)
+    cancel = button("cancel", group.group_id, _("Cancel"), style=discord.ButtonStyle.danger)
+    watch = watch_button(group.group_id, is_watching=is_watching)
+    return button_row(*([cancel] if is_owner else []), watch, refresh)
+
+
+def _numbers(group: GroupStatus) -> Iterator[str]:
+    """Yield the means of the completed runs, with deviation, 95 % interval and range."""
+    test, bits = group.numbers.get("test_loss"), group.numbers.get("bits_per_char")
+    if test is not None:
+        yield _("Test {loss}", loss=_spread(test, bits, group.unknown_char_share))
+        yield from _interval(test)
+    best, bits = group.numbers.get("best_val_loss"), group.numbers.get("best_val_bits_per_char")
+    if best is not None:
+        yield _("Validation {loss} (best)", loss=_spread(best, bits, group.unknown_char_share))
+
+
+def _spread(loss: Spread, bits: Spread | None, unknown_char_share: float | None) -> str:
+    shown = f"**{numeral(loss.mean, '.3f')}{_deviation(loss, '.3f')}** {_('nats/token')}"
+    if bits is None:
+        return shown
+    return f"{shown} · {shown_bits(bits.mean, unknown_char_share, _deviation(bits, '.2f'))}"
+
+
+def _deviation(found: Spread, form: str) -> str:
+    return "" if found.deviation is None else f" ± {numeral(found.deviation, form)}"
+
+
+def _interval(found: Spread) -> Iterator[str]:
+    if found.low is not None and found.high is not None:
+        yield _(
+            "95 % interval of the mean {low} to {high}, range {least} to {most}",
+            low=numeral(found.low, ".3f"),
+            high=numeral(found.high, ".3f"),
+            least=numeral(found.minimum, ".3f"),
+            most=numeral(found.maximum, ".3f"),
+        )
+
+
+def _line(run: RunStatus) -> str:
+    """Return the line of a run: its state, its seed, and its progress or its losses."""
+    loss = run.train_loss if run.test_loss is None else run.test_loss
+    bits = run.train_bits_per_char if run.test_loss is None else run.bits_per_char
+    parts = [f"{STATE_SIGNS[run.status]} `s{run.seed}`"]
+    if run.status in ("running", "paused"):
+        parts.append(f"{numeral(run.progress, '.0f')} %")
+    if loss is not None:
+        parts.append(f"{numeral(loss, '.3f')} {_('nats/token')}")
+    if bits is not None:
+        parts.append(shown_bits(bits, run.unknown_char_share))
+    if run.error is not None:
+        parts.append(run.error.code)
+    return " · ".join(parts)
+
+
+def group_alt_text(group: GroupStatus) -> str:
+    """Describe a group's loss chart for screen readers."""
+    return _(
+        "Training and validation losses of {runs} over steps: mean and range.", runs=count(len(group.members), "run")
+    )

@@ -1,0 +1,120 @@
+"""A group of runs over seeds as a subject of notifications: one card and one final message for all of its runs."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from typing import NamedTuple
+
+import discord
+
+from bot.messages.group_card import group_alt_text, group_buttons, group_card
+from bot.notifications.subjects import RESULT, Message, Reading, Subject, View
+from bot.people.watchers import GroupMessages, Ledger, Watcher
+from bot.processes.chart_process import ChartProcess
+from trainer.artifacts.run_groups import runs_of_group
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.contracts.base import changed
+from trainer.contracts.groups import GroupStatus, group_status
+from trainer.contracts.runs import RunRecord
+from trainer.contracts.seeds import group_id_of
+from trainer.queue.run_feeds import RunFeeds
+
+_CHART_NAME = "losses.png"
+
+
+def find_groups(runs: RunStore, group_id: str | None = None) -> list[GroupMessages]:
+    """Return the groups that users have started, or one of them, with the first of their runs."""
+    first: dict[str, RunDirectory] = {}
+    for run_id in sorted(runs.ids()):
+        name = group_id_of(run_id)
+        if name is not None and group_id in (None, name):
+            first.setdefault(name, runs.directory(run_id))
+    return [GroupMessages(name, run) for name, run in first.items()]
+
+
+class GroupState(NamedTuple):
+    group: GroupStatus
+
+    @property
+    def has_ended(self) -> bool:
+        return self.group.has_ended
+
+    @property
+    def line(self) -> str | None:
+        return None
+
+
+class GroupView(View):
+    """A group's status, and its chart as PNG."""
+
+    def __init__(self, state: GroupState, record: RunRecord, chart: bytes | None) -> None:
+        super().__init__(state, lambda user_id: self._message(user_id, chart))
+        self._group, self._record, self._chart = state.group, record, chart
+
+    def _message(self, user_id: int, chart: bytes | None) -> Message:
+        embed = group_card(self._record, self._group)
+        buttons = group_buttons(self._group, is_owner=user_id == self._record.user_id)
+        return Message(embed, partial(attach_group_chart, embed, chart, self._group), buttons)
+
+    async def final(self, watcher: Watcher) -> Message:
+        """Return the final message, which has the chart if no card has it."""
+        message = self._message(watcher.user_id, self._chart if watcher.card is None else None)
+        message.embed.set_footer(text=f"{self._group.group_id}{RESULT}")
+        return message
+
+
+def attach_group_chart(embed: discord.Embed, png: bytes | None, group: GroupStatus) -> list[discord.File]:
+    """Show the chart of a group in its embed; return the file to send, new for each try, since a try reads it."""
+    if png is None:
+        return []
+    embed.set_image(url=f"attachment://{_CHART_NAME}")
+    return [discord.File(BytesIO(png), _CHART_NAME, description=group_alt_text(group))]
+
+
+class GroupSubject(Subject):
+    id_name = "group_id"
+
+    def __init__(
+        self,
+        messages: GroupMessages,
+        runs: RunStore,
+        charts: ChartProcess,
+        feeds: RunFeeds,
+        can_receive: Callable[[int, RunRecord], bool],
+        *,
+        interval_seconds: float,
+    ) -> None:
+        super().__init__(messages.job_id, Ledger(messages), interval_seconds)
+        self._record = messages.record()
+        self._runs, self._charts, self._feeds = runs, charts, feeds
+        self._can_receive = can_receive
+
+    def may_receive(self, user_id: int) -> bool:
+        return self._can_receive(user_id, self._record)
+
+    async def _read(self) -> Reading:
+        group = await read_group(self.subject_id, self._runs, self._feeds)
+        # heartbeats would edit the card every time
+        members = tuple(changed(one, last_heartbeat_ts=None, eta_seconds=None) for one in group.members)
+        state = GroupState(changed(group, members=members))
+        return Reading(state, partial(self._draw, state))
+
+    async def _draw(self, state: GroupState) -> View:
+        return GroupView(state, self._record, await draw_group(state.group, self._charts, self._feeds))
+
+
+async def read_group(group_id: str, runs: RunStore, feeds: RunFeeds) -> GroupStatus:
+    """Return the status of a group with the state of the queue; raises RUN_NOT_FOUND."""
+    found: list[RunDirectory] = await asyncio.to_thread(runs_of_group, runs, group_id)
+    return group_status(group_id, await asyncio.gather(*(feeds.status(run.run_id) for run in found)))
+
+
+async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) -> bytes | None:
+    """Return the chart of the runs of a group that have not failed; None without a curve."""
+    shown = group.of_state("queued", "running", "paused", "completed") or group.members
+    followers = [(await feeds.read(run.run_id)).follower for run in shown]
+    bits_per_nat = next((run.bits_per_nat for run in shown if run.bits_per_nat is not None), None)
+    return await charts.group_chart(
+        [one.train_losses for one in followers], [one.val_losses for one in followers], bits_per_nat
+    )
