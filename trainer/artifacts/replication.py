@@ -13,7 +13,8 @@ from trainer.artifacts.cleanup import CleanupReport, remove_kept
 from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
 from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, WriterChanged, join_store, unstored
 from trainer.artifacts.run_groups import is_group_of_experiment
-from trainer.artifacts.runs import RunDirectory, RunStore, in_use, one_run_id
+from trainer.artifacts.run_ids import one_run_id
+from trainer.artifacts.runs import RunDirectory, RunStore, in_use
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import structlog
 
-from trainer.artifacts.runs import OPEN_GROUP_FILE, Origin, RunDirectory, RunStore, id_of_resumed, new_run_id
+from trainer.artifacts.run_ids import id_of_resumed, new_run_id
+from trainer.artifacts.runs import OPEN_GROUP_FILE, Origin, RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode

@@ -1,9 +1,8 @@
 """Runs on disk, one directory each; Redis is rebuilt from them."""
 
 import os
-import secrets
 from bisect import insort
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
@@ -19,8 +18,7 @@ from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, 
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
 from trainer.artifacts.run_status import RunFollower
-from trainer.config.validation import did_you_mean, safe_name
-from trainer.contracts.base import FileRecord, RunState, Timestamp, changed, now
+from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
     CheckpointSaved,
@@ -73,7 +71,6 @@ _CLOCK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
 """Steps of a file's time: of a kernel's clock, and of a disk that keeps whole seconds."""
 _PAUSED = "paused"
 """A mark that the queue of the artifacts root is paused, so that the pause outlasts a wipe of Redis."""
-_SHOWN_RUNS = 5
 
 
 class RunDirectory(JobFolder[RunRecord]):
@@ -476,46 +473,8 @@ def in_use(run_id: str) -> AppError:
     return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
 
-def one_run_id(given: str, run_ids: Collection[str], place: str = "", *, or_group: bool = False) -> str:
-    """Return the id that is given, or the only one that begins with the given text; `place` says where they are.
-
-    With `or_group`, also the id of a group of runs. Raises INVALID_INPUT for a checkpoint and the beginning of several
-    ids, and RUN_NOT_FOUND with an id that is near.
-    """
-    if "@" in given:
-        run_id = safe_name(given.partition("@")[0])
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{safe_name(given)}' is a checkpoint: name its run here, '{run_id}'.")
-    found = [given] if given in run_ids else sorted(one for one in run_ids if given and one.startswith(given))
-    groups = {group_id_of(one) or "" for one in found}
-    group_id = groups.pop() if len(groups) == 1 else ""
-    if group_id.startswith(given) and (len(found) > 1 or given == group_id) and group_id:
-        if or_group:
-            return group_id
-        raise AppError(ErrorCode.INVALID_INPUT, is_group(group_id, found))
-    if not found:
-        near = did_you_mean(given, sorted(run_ids)) or ": check its id, or list the runs."
-        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run '{safe_name(given)}'{place}{near}")
-    if len(found) > 1:
-        shown = ", ".join(found[:_SHOWN_RUNS]) + (", …" if len(found) > _SHOWN_RUNS else "")
-        message = f"'{safe_name(given)}' is the beginning of {len(found)} run ids: {shown}. Give more of the id."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
-    return found[0]
-
-
 def _as_json(record: BaseModel) -> bytes:
     return record.model_dump_json(indent=1).encode()
-
-
-def new_run_id(family: str, created_at: Timestamp) -> str:
-    """Return a new id of a run or a group: family, day and eight random hex digits."""
-    return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
-
-
-def id_of_resumed(record: RunRecord, created_at: Timestamp) -> str:
-    """Return a new id for a run that resumes another; that of a member of a group begins with the member's id."""
-    if record.group is None or group_id_of(record.run_id) is None:
-        return new_run_id(record.effective.model_family, created_at)
-    return f"{record.group.member_id(record.effective.seed)}-{secrets.token_hex(2)}"
 
 
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:

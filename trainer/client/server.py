@@ -9,7 +9,7 @@ from time import monotonic
 from pydantic import BaseModel, ValidationError
 
 from trainer.artifacts.run_files import RunFiles
-from trainer.artifacts.runs import one_run_id
+from trainer.artifacts.run_ids import one_run_id
 from trainer.client.http_api import HttpApi, StreamLost, address, new_key
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer

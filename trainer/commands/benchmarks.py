@@ -8,7 +8,7 @@ from typing import get_args
 
 from rich.text import Text
 
-from trainer.artifacts.runs import new_run_id
+from trainer.artifacts.run_ids import new_run_id
 from trainer.commands.arguments import Argument, Commands, Options, option
 from trainer.commands.connection import settings_for
 from trainer.commands.corpus_names import corpus_name

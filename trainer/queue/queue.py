@@ -19,13 +19,12 @@ from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, JOB_KINDS, RUNS, TOK
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
+from trainer.artifacts.run_ids import id_of_resumed, new_run_id
 from trainer.artifacts.runs import (
     Origin,
     RunDirectory,
     RunStore,
     cancel_idle_run,
-    id_of_resumed,
-    new_run_id,
     pause_idle_run,
     unpause_run,
 )

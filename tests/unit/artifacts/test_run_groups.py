@@ -17,7 +17,8 @@ from trainer.artifacts.run_groups import (
     member,
     runs_of_group,
 )
-from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, RunStore, id_of_resumed, one_run_id
+from trainer.artifacts.run_ids import id_of_resumed, one_run_id
+from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, RunStore
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import Accepted

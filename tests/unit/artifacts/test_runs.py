@@ -18,14 +18,13 @@ from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.refusals import refused
 from tests.support.runs import ended, record
 from tests.support.waiting import captured_logs
+from trainer.artifacts.run_ids import new_run_id, one_run_id
 from trainer.artifacts.runs import (
     RunDirectory,
     RunStore,
     cancel_idle_run,
     complete_end,
     manifest_of,
-    new_run_id,
-    one_run_id,
     pause_idle_run,
     unpause_run,
 )

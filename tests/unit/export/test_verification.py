@@ -11,7 +11,8 @@ import pytest
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.run_shell import contents, finished_copy_fixture
 from tests.support.runs import ended, record
-from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore, new_run_id
+from trainer.artifacts.run_ids import new_run_id
+from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.contracts.base import now
 from trainer.data.corpora import CorpusStore
 from trainer.export.verification import Verification, verify_run
