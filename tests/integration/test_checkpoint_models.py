@@ -35,6 +35,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.inference_fields import Asks, Response
 from trainer.export.folders import load_export
+from trainer.reports.comparison import Comparison
 
 __all__ = ["lab_shell_fixture"]
 STEP = 3
@@ -143,6 +144,16 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
     summary = lab_shell.read(BatterySummary, "battery", "run", run.run_id, kept, "pairs.csv")
     assert [one.run.name for one in summary.runs] == [run.run_id, kept]
     assert [one.groups for one in summary.runs[1:]] == [one.groups for one in loaded.battery("pairs.csv").runs]
+    on_split, on_text = (
+        lab_shell.read(Comparison, "compare", run.run_id, kept, *words) for words in ([], ["--path", "text"])
+    )
+    test = lab_shell.read(EvalMetrics, "eval", kept, "--split", "test")
+    assert [one.run_id for one in on_split.runs] == [run.run_id, kept]
+    assert on_split.runs[1].loss == pytest.approx(test.loss, abs=1e-6)
+    assert (on_split.against[0].verdict, on_text.against[0].verdict) == ("no_interval", "better"), (
+        "a split of few lines"
+    )
+    assert "cannot be compared with itself" in lab_shell.refuse("compare", kept, kept)
     refusals = {
         ("eval", kept, "--latest"): "are not stored",
         ("export", kept, "--format", "archive", "--out", "x.tar"): "name the run itself",

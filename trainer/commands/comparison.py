@@ -10,8 +10,8 @@ from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, 
 from trainer.commands.connection import (
     Inference,
     Installation,
+    compared_name,
     run_or_group,
-    run_or_group_id,
     settings_for_any,
     with_inference,
     with_installation,
@@ -20,6 +20,7 @@ from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
+from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
@@ -43,9 +44,9 @@ _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1",
 
 
 class _CompareOptions(RunOptions):
-    run = Argument[str]("RUN", type=run_or_group_id, completion=RUN_IDS, help="run, or group of runs, to judge")
+    run = Argument[str]("RUN", type=compared_name, completion=RUN_IDS, help="run, group of runs or RUN@1200 to judge")
     others = Argument[list[str]](
-        "OTHER", nargs="+", type=run_or_group_id, completion=RUN_IDS, help="run or group to compare with"
+        "OTHER", nargs="+", type=compared_name, completion=RUN_IDS, help="what to compare it with"
     )
     split = option("--split validation|test", str, "compare on this split; default: test")
     path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")
@@ -61,9 +62,14 @@ class _Found(NamedTuple):
     """All runs of the group; None for a run."""
     runs: Sequence[tuple[RunManifest, float | None]]
 
+    def models(self) -> list[str]:
+        """Return the names of the models to measure."""
+        return [self.name if "@" in self.name else manifest.run_id for manifest, _ in self.runs]
+
     def measured(self, summaries: Iterator[EvalSummary]) -> Measured:
         """Return the runs with the next summaries."""
-        runs = [Measurement(manifest, next(summaries), speed) for manifest, speed in self.runs]
+        checkpoint = self.name if "@" in self.name else None
+        runs = [Measurement(manifest, next(summaries), speed, checkpoint) for manifest, speed in self.runs]
         return runs[0] if self.n_runs is None else MeasuredGroup(self.name, runs, self.n_runs)
 
 
@@ -88,7 +94,14 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
 
 
 async def _find(name: str, installation: Installation) -> _Found:
-    """Return the manifest of a completed run, or those of the completed runs of a group; raises RUN_NOT_READY."""
+    """Return the manifest of a completed run, or those of the completed runs of a group; raises RUN_NOT_READY.
+
+    A checkpoint has the manifest of its run.
+    """
+    if "@" in name:
+        await installation.check_model(name)
+        manifest = await installation.completed_manifest(run_of(name))
+        return _Found(name, None, [(manifest, (await installation.status(manifest.run_id)).tokens_per_second)])
     status = await run_or_group(installation, name)
     if isinstance(status, RunStatus):
         return _Found(name, None, [(await installation.completed_manifest(name), status.tokens_per_second)])
@@ -111,16 +124,27 @@ def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings,
         terminal.show(compared, Text("\n".join(lines)))
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
-    manifests = [manifest for one in found for manifest, _ in one.runs]
+    models = [model for one in found for model in one.models()]
     if options.path is None:
         split = parse(EvalRequest, {"split": options.split or "test"}).split
-        return show([summary_on(manifest, split) for manifest in manifests], split=split)
+        known = {manifest.run_id: manifest for one in found if "@" not in one.name for manifest, _ in one.runs}
+        summaries = {run_id: summary_on(manifest, split) for run_id, manifest in known.items()}
+        if len(summaries) == len(models):
+            return show([*summaries.values()], split=split)
+
+        async def measure_checkpoints(inference: Inference) -> int:
+            for model in models:
+                if model not in summaries:
+                    summaries[model] = summary_of((await inference.ask(model, EvalRequest(split=split))).measured())
+            return show([summaries[model] for model in models], split=split)
+
+        return with_inference(settings, terminal, measure_checkpoints)
     path, corpus = str(options.path), CorpusToMeasure(options.path, settings)
 
     async def measure(inference: Inference) -> int:
         request = EvalRequest(path_override=corpus.name)
         async with corpus.available():
-            metrics = [(await inference.ask(manifest.run_id, request)).measured() for manifest in manifests]
+            metrics = [(await inference.ask(model, request)).measured() for model in models]
         return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)

@@ -160,6 +160,11 @@ def run_or_group_id(given: str) -> str:
     return replication.full_run_id(settings, given, or_group=True)
 
 
+def compared_name(given: str) -> str:
+    """Return the name of a run, a group of runs or a checkpoint, as `run_or_group_id` and `full_model_name` do."""
+    return full_model_name(given) if "@" in given else run_or_group_id(given)
+
+
 def local_run_id(given: str) -> str:
     """Return the id of the only run of this machine that begins with a text; raises CONFIG_INVALID if MT_URL is set."""
     settings = settings_for()

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic_core import to_json
 
-from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.base import Frozen, ModelName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
@@ -29,11 +29,17 @@ _COMPARABLE: dict[Basis | None, frozenset[str]] = {
 
 
 class Measurement(NamedTuple):
-    """A completed run with an evaluation and its training speed."""
+    """A completed run, or a checkpoint of it, with an evaluation and its training speed."""
 
     manifest: RunManifest
     summary: EvalSummary
     tokens_per_second: float | None
+    checkpoint: str | None = None
+    """The name of the checkpoint, `RUN@1200`; None for the model of the run."""
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint or self.manifest.run_id
 
 
 class MeasuredGroup(NamedTuple):
@@ -66,8 +72,8 @@ class Figures(Frozen):
 class ComparedRun(Figures):
     """A run, or the means of the completed runs of a group."""
 
-    run_id: Identifier
-    """The id of the run or the group."""
+    run_id: ModelName
+    """The id of the run or the group, or the name of a checkpoint."""
     n_runs: int = 1
     deviations: Figures | None = None
     """Standard deviations (n - 1) over the runs of a group; None for one run."""
@@ -88,7 +94,7 @@ class Difference(Frozen):
 class Against(Frozen):
     """Comparison of the first run with another run."""
 
-    run_id: Identifier
+    run_id: ModelName
     basis: Basis | None
     """Comparable metric; None if there is none, with the reason in `notes`."""
     rise: float | None
@@ -153,7 +159,7 @@ def compare(
 ) -> Comparison:
     """Compare the first run or group with each other one, on the evaluations given."""
     first, *others = measured
-    check_different([run.manifest.run_id for one in measured for run in _runs(one)])
+    check_different([run.name for one in measured for run in _runs(one)])
     return Comparison(
         split=split,
         dataset=dataset,
@@ -196,7 +202,7 @@ def _runs(one: Measured) -> Sequence[Measurement]:
 
 
 def _name(one: Measured) -> str:
-    return one.group_id if isinstance(one, MeasuredGroup) else one.manifest.run_id
+    return one.group_id if isinstance(one, MeasuredGroup) else one.name
 
 
 def _over_runs(one: Measured, summary: Callable[[Sequence[float]], float]) -> dict[str, float | None]:
@@ -375,7 +381,7 @@ def _unknown_text(one: Measurement) -> Iterator[str]:
     share = one.summary.unknown_char_share
     if one.summary.bits_per_char is not None and share is not None and has_unknown_text(share):
         yield (
-            f"`{one.manifest.run_id}` does not know {share:.1%} of the characters, so its bits per character are too"
+            f"`{one.name}` does not know {share:.1%} of the characters, so its bits per character are too"
             " low to compare."
         )
 
