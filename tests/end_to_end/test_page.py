@@ -71,6 +71,44 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         assert browser.hosts == {address.removeprefix("http://")}
 
 
+async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
+        accepted = await queue.train(tiny_request(label="page group", num_epochs=3, seeds=2), user_id=None)
+        await finish(queue, "page group alone", num_epochs=3)
+        for run_id in accepted.run_ids:
+            await wait_for_status(queue, run_id, ended)
+        group_id = accepted.run_ids[0].removesuffix("-s42")
+        await browser.open(f"{address}/")
+        await browser.see("document.querySelector('#search')")
+        await browser.tab_to("#search")
+        await browser.type("page group")
+        await browser.see(f"{LABELS}.join() === 'page group alone,page group'")
+        assert "2 of 2 completed" in await browser.text("tbody") and " ± " in await browser.text("tbody")
+        await browser.tab_to("tbody button")
+        await browser.press("Enter")
+        await browser.see(f"{LABELS}.length === 4")
+        assert await browser.evaluate("document.querySelectorAll('.member a[href*=\"-s4\"]').length") == 2
+        assert await faults(browser) == []
+        await browser.tab_to("tbody button")
+        await browser.press("Enter")
+        await browser.see(f"{LABELS}.length === 2")
+        for name in ("the group page group", "page group alone"):
+            await browser.evaluate(f"document.querySelector('input[aria-label=\"Compare {name}\"]').click()")
+        await browser.tab_to("form[role=search] button")
+        await browser.press("Enter")
+        await browser.see_text("2 runs against 1 (interval of one more run of the group)")
+        assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
+        await browser.open(f"{address}/#/groups/{group_id}")
+        await browser.see_text("Numbers of 2 completed runs")
+        await browser.see("document.querySelectorAll('path.band').length === 2")
+        await browser.see("document.querySelector('h1')?.textContent === 'page group'")
+        assert "2 runs: 2 completed." in await browser.text() and "seed 43" in await browser.text()
+        for width in (320, 1200):
+            await browser.screen(width, 800)
+            assert await faults(browser) == []
+        assert browser.errors == []
+
+
 async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = await finish(queue, "page scores")

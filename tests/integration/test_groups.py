@@ -20,6 +20,8 @@ from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, manifest_of
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.http.groups import GroupCurve, LossBand
+from trainer.http.runs import Curve
 from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
 
@@ -59,6 +61,9 @@ async def test_group__trains_runs_whose_weights_are_those_of_runs_alone(here: Si
     losses = [run.test_loss for run in group.members if run.test_loss is not None]
     assert group.numbers["test_loss"].mean == pytest.approx(sum(losses) / 2)
     assert (await wait_for_status(here.queue, alone, ended)).status == "completed"
+    curve = (await here.get(f"/groups/{group.group_id}/curve", key=ANA)).record(GroupCurve)
+    curves = [(await here.get(f"/runs/{run.run_id}/curve", key=ANA)).record(Curve).validation for run in group.members]
+    assert curve.validation == LossBand.of(curves), "the band of its runs"
     member, single = (here.queue.runs.get(run_id) for run_id in (accepted.run_ids[1], alone))
     assert outcome(member) == outcome(single)
     assert member.record().request_hash == single.record().request_hash

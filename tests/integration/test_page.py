@@ -12,10 +12,11 @@ from tests.support import ROOT
 from tests.support.http import Site
 from trainer.artifacts.run_files import KeptCheckpoint, RunFiles
 from trainer.config.validation import value_at
-from trainer.contracts import events, inference, intervals, runs
+from trainer.contracts import events, groups, inference, intervals, runs, seeds
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
+from trainer.http.groups import GroupCurve, LossBand
 from trainer.http.runs import Curve
 from trainer.http.server import CONTENT_TYPES, FILES
 from trainer.reports import comparison
@@ -30,7 +31,8 @@ INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, events.MetricsProgress, FileRecord]
 RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
 RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
-RECORDS += [inference.ScoreResponse, KeptCheckpoint, RunFiles]
+RECORDS += [KeptCheckpoint, RunFiles]
+RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, LossBand]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:

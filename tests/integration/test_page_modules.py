@@ -36,6 +36,20 @@ def value_of(modules: Path, names: str, module: str, expression: str) -> object:
     return TypeAdapter(object).validate_json(output_of(modules, program))
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ("[]", "–"),
+        ("[null]", "–"),
+        ("[1.5]", "1.500"),
+        ("[1, 2, null, 4]", "2.333 ± 1.528"),
+        ("[2, 2]", "2.000 ± 0.000"),
+    ],
+)
+def test_mean__has_the_deviation_of_the_known_numbers(modules: Path, values: str, shown: str) -> None:
+    assert value_of(modules, "meanOf", "numbers.js", f"meanOf({values})") == shown
+
+
 def token_lines(modules: Path, expression: str) -> list[list[dict[str, object]]]:
     found = value_of(modules, "tokenLines", "scored_text.js", expression)
     return TypeAdapter(list[list[dict[str, object]]]).validate_python(found)

@@ -5,22 +5,21 @@ import { Chart } from "./curves.js";
 import { bdi, failure, h, section, table } from "./elements.js";
 import { decimal, percent } from "./numbers.js";
 
-/** @import { Against, Comparison, Curve, RunStatus } from "./records.js" */
+/** @import { Against, Comparison, Curve, GroupCurve, GroupStatus, RunStatus } from "./records.js" */
 
 const LETTERS = ["A", "B", "C", "D"];
+/** Stands before the id of a group in the address of a comparison. */
+export const GROUP_MARK = "~";
 
 /**
  * @param {HTMLElement} main
  * @param {AbortSignal} signal
- * @param {string} names ids, separated by commas
+ * @param {string} names ids, separated by commas; those of groups have a mark
  */
 export async function showComparison(main, signal, names) {
   const ids = names.split(",").slice(0, LETTERS.length);
   const found = await Promise.all(
-    ids.map(async (id) => {
-      const [status, curve] = await Promise.all([read(`/runs/${id}`, signal), read(`/runs/${id}/curve`, signal)]);
-      return { status: /** @type {RunStatus} */ (status), curve: /** @type {Curve} */ (curve) };
-    }),
+    ids.map((id) => (id.startsWith(GROUP_MARK) ? readGroup(id.slice(1), signal) : readRun(id, signal))),
   );
   const chart = new Chart();
   chart.show(
@@ -40,14 +39,14 @@ export async function showComparison(main, signal, names) {
     h(
       "ul",
       { class: "legend" },
-      ...found.map(({ status }, index) =>
+      ...found.map(({ id, label, address }, index) =>
         h(
           "li",
           {},
           h("b", { class: `run${index}` }, LETTERS[index] ?? ""),
           " ",
-          h("a", { href: `#/runs/${status.run_id}` }, bdi(status.label ?? status.run_id)),
-          h("small", {}, status.run_id),
+          h("a", { href: address }, bdi(label ?? id)),
+          h("small", {}, id),
         ),
       ),
     ),
@@ -57,12 +56,36 @@ export async function showComparison(main, signal, names) {
   );
   try {
     /** @type {Comparison} */
-    const comparison = await read(`/compare?runs=${ids.join(",")}`, signal);
+    const comparison = await read(`/compare?runs=${found.map(({ id }) => id).join(",")}`, signal);
     verdicts.append(verdictsOf(comparison));
     results.append(...resultsOf(comparison));
   } catch (error) {
     if (!signal.aborted) results.append(section("Metrics", failure(error)));
   }
+}
+
+/**
+ * @param {string} id
+ * @param {AbortSignal} signal
+ */
+async function readRun(id, signal) {
+  /** @type {[RunStatus, Curve]} */
+  const [{ label }, curve] = await Promise.all([read(`/runs/${id}`, signal), read(`/runs/${id}/curve`, signal)]);
+  return { id, label, curve, address: `#/runs/${id}` };
+}
+
+/**
+ * Read a group of runs, with the means of their losses.
+ * @param {string} id
+ * @param {AbortSignal} signal
+ */
+async function readGroup(id, signal) {
+  /** @type {[GroupStatus, GroupCurve]} */
+  const [{ label }, { train, validation }] = await Promise.all([
+    read(`/groups/${id}`, signal),
+    read(`/groups/${id}/curve`, signal),
+  ]);
+  return { id, label, curve: { train: train.mean, validation: validation.mean }, address: `#/groups/${id}` };
 }
 
 /** @param {Comparison} comparison */

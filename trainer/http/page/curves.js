@@ -4,8 +4,8 @@ import { h, svg, table } from "./elements.js";
 import { decimal } from "./numbers.js";
 import { apart, extent, thinned, ticks } from "./scale.js";
 
-/** @import { Points } from "./records.js" */
-/** @typedef {{name: string, label: string, style: string, points: Points}} Line `label` stands at its end */
+/** @import { LossBand, Points } from "./records.js" */
+/** @typedef {{name: string, label: string, style: string, points: Points, band?: LossBand}} Line `label` stands at its end */
 
 const HEIGHT = 300;
 const MARGIN = { top: 12, right: 76, bottom: 44, left: 52 };
@@ -34,7 +34,7 @@ export class Chart {
   #draw() {
     const lines = this.#lines;
     const width = Math.max(260, this.#drawing.clientWidth);
-    const points = lines.flatMap((line) => line.points);
+    const points = lines.flatMap((line) => [...line.points, ...(line.band?.low ?? []), ...(line.band?.high ?? [])]);
     const [, lastStep] = extent(points.map(([step]) => step));
     const [least, most] = extent(points.map(([, loss]) => loss));
     const [low, high] = [least - (most - least) / 16, most + (most - least) / 16];
@@ -42,6 +42,8 @@ export class Chart {
     const bottom = HEIGHT - MARGIN.bottom;
     const x = (/** @type {number} */ step) => MARGIN.left + (step / lastStep) * (right - MARGIN.left);
     const y = (/** @type {number} */ loss) => bottom - ((loss - low) / (high - low)) * (bottom - MARGIN.top);
+    const path = (/** @type {Points} */ places) =>
+      places.map(([step, loss], at) => `${at ? "L" : "M"}${x(step).toFixed(1)} ${y(loss).toFixed(1)}`).join("");
     const ends = apart(
       lines.map((line) => y(line.points.at(-1)?.[1] ?? low)),
       14,
@@ -63,12 +65,13 @@ export class Chart {
         { transform: `translate(12 ${(MARGIN.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" },
         "loss (nats per token)",
       ),
+      ...lines.map((line) =>
+        line.band ? svg("path", { class: `band ${line.style}`, d: `${path(outline(line.band))}Z` }) : null,
+      ),
       ...lines.flatMap((line, index) => [
         svg("path", {
           class: `line ${line.style}`,
-          d: line.points
-            .map(([step, loss], at) => `${at ? "L" : "M"}${x(step).toFixed(1)} ${y(loss).toFixed(1)}`)
-            .join(""),
+          d: path(line.points),
         }),
         line.points.length === 1
           ? svg("circle", { class: `line ${line.style}`, cx: x(line.points[0]?.[0] ?? 0), cy: ends[index] ?? 0, r: 3 })
@@ -103,6 +106,27 @@ export function linesOf(curve) {
     { name: "train", label: "train", style: "run0", points: curve.train },
     { name: "validation", label: "validation", style: "run1 dashed", points: curve.validation },
   ];
+}
+
+/**
+ * Return the lines of a group, with bands from the lowest to the highest loss.
+ * @param {{train: LossBand, validation: LossBand}} curve
+ * @returns {Line[]}
+ */
+export function linesOfGroup({ train, validation }) {
+  return [
+    { name: "train, mean", label: "train", style: "run0", points: train.mean, band: train },
+    { name: "validation, mean", label: "validation", style: "run1 dashed", points: validation.mean, band: validation },
+  ];
+}
+
+/**
+ * Return the points around a band.
+ * @param {LossBand} band
+ * @returns {Points}
+ */
+function outline({ low, high }) {
+  return [...low, ...[...high].reverse()];
 }
 
 /** @param {Line[]} lines */

@@ -3,6 +3,7 @@
 import { forgetKey, hasKey } from "./api.js";
 import { showComparison } from "./comparison.js";
 import { failure, h, setTitle } from "./elements.js";
+import { showGroup } from "./group.js";
 import { showRun } from "./run.js";
 import { showRuns } from "./runs.js";
 
@@ -11,7 +12,8 @@ import { showRuns } from "./runs.js";
 /** @type {[RegExp, string, View][]} */
 const VIEWS = [
   [/^#\/runs\/([a-z0-9_-]+)$/, "Run", showRun],
-  [/^#\/compare\/([a-z0-9_,-]+)$/, "Comparison", showComparison],
+  [/^#\/groups\/([a-z0-9_-]+)$/, "Group", showGroup],
+  [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", showComparison],
   [/^(?:#\/?)?$/, "Runs", showRuns],
 ];
 

@@ -10,6 +10,19 @@ export function decimal(value, digits = 3) {
     : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+/**
+ * Write the mean of the known numbers with their standard deviation; a dash without any.
+ * @param {(number | null)[]} values
+ */
+export function meanOf(values, digits = 3) {
+  const known = values.filter((value) => value !== null);
+  if (known.length === 0) return "–";
+  const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
+  const squares = known.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  const deviation = known.length > 1 ? ` ± ${decimal(Math.sqrt(squares / (known.length - 1)), digits)}` : "";
+  return `${decimal(mean, digits)}${deviation}`;
+}
+
 /** @param {number | null} value */
 export function percent(value, digits = 1) {
   return value === null ? "–" : `${decimal(value * 100, digits)} %`;

@@ -22,7 +22,19 @@ export interface RunStatus {
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
   model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
   owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
+  seed: number | null; group: RunGroup | null;
 }
+
+export interface RunGroup { group_id: string; seeds: number[] }
+export interface Spread {
+  n: number; mean: number; deviation: number | null; low: number | null; high: number | null; minimum: number; maximum: number;
+}
+export interface GroupStatus {
+  group_id: string; label: string | null; status: RunState; message: string; progress: number; members: RunStatus[];
+  model_family: string; model_size: string | null; n_completed: number; numbers: Record<string, Spread>;
+}
+export interface LossBand { mean: Points; low: Points; high: Points }
+export interface GroupCurve { train: LossBand; validation: LossBand }
 
 export interface RunPage { runs: RunStatus[]; next_cursor: string | null }
 export interface Curve { train: Points; validation: Points }

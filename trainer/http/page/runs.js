@@ -1,8 +1,9 @@
 /** The list of runs, with search, filter and a choice of runs to compare. */
 
 import { read } from "./api.js";
+import { GROUP_MARK } from "./comparison.js";
 import { announce, bdi, failure, h, scrolling } from "./elements.js";
-import { bitsPerChar, date, decimal, percent } from "./numbers.js";
+import { bitsPerChar, date, decimal, meanOf, percent } from "./numbers.js";
 
 /** @import { RunPage, RunStatus } from "./records.js" */
 
@@ -29,6 +30,8 @@ const REFRESH_MILLISECONDS = 4000;
 const wanted = { search: "", status: "" };
 /** @type {Set<string>} */
 const picked = new Set();
+/** @type {Set<string>} the groups whose runs are listed */
+const opened = new Set();
 
 /**
  * @param {HTMLElement} main
@@ -110,13 +113,31 @@ export async function showRuns(main, signal) {
   }
 
   function draw() {
+    /** @type {Map<string, RunStatus[]>} */
+    const listed = new Map();
     for (const run of shown.values()) {
-      const row = rows.get(run.run_id) ?? h("tr");
-      rows.set(run.run_id, row);
-      fill(row, cells(run));
+      const name = run.group?.group_id ?? run.run_id;
+      listed.set(name, [...(listed.get(name) ?? []), run]);
     }
-    for (const [id, row] of rows) if (!shown.has(id)) row.remove();
-    [...shown.keys()].forEach((id, index) => {
+    const ids = [...listed].flatMap(([name, runs]) => {
+      const row = rows.get(name) ?? h("tr");
+      rows.set(name, row);
+      const [first] = runs;
+      if (!first?.group) {
+        if (first) fill(row, cells(first));
+        return [name];
+      }
+      fill(row, groupCells(name, runs));
+      if (!opened.has(name)) return [name];
+      for (const run of runs) {
+        const member = rows.get(run.run_id) ?? h("tr", { class: "member" });
+        rows.set(run.run_id, member);
+        fill(member, cells(run));
+      }
+      return [name, ...runs.map((run) => run.run_id)];
+    });
+    for (const [id, row] of rows) if (!ids.includes(id)) row.remove();
+    ids.forEach((id, index) => {
       const row = rows.get(id);
       // a row that stays in its place keeps the focus
       if (row && body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
@@ -164,6 +185,49 @@ export async function showRuns(main, signal) {
     ];
   }
 
+  /**
+   * Return the cells of a group: the means of its completed runs with their deviations.
+   * @param {string} id
+   * @param {RunStatus[]} runs
+   */
+  function groupCells(id, runs) {
+    const [first] = runs;
+    const name = first?.label ?? id;
+    const completed = runs.filter((run) => run.status === "completed");
+    const box = h("input", {
+      type: "checkbox",
+      value: `${GROUP_MARK}${id}`,
+      "aria-label": `Compare the group ${name}`,
+      onchange: () => pick(box),
+    });
+    const isOpen = opened.has(id);
+    const toggle = h(
+      "button",
+      { type: "button", "aria-expanded": String(isOpen), onclick: () => open(id) },
+      `${isOpen ? "▾" : "▸"} ${runs.length} runs`,
+    );
+    const mean = (/** @type {(run: RunStatus) => number | null} */ value, digits = 3) => meanOf(completed.map(value), digits);
+    return [
+      box,
+      h("span", {}, h("a", { href: `#/groups/${id}` }, bdi(name)), " ", toggle),
+      `${completed.length} of ${runs.length} completed`,
+      first?.model_family ?? "",
+      percent(runs.reduce((sum, run) => sum + run.progress, 0) / runs.length / 100, 0),
+      mean((run) => run.train_loss),
+      mean((run) => run.val_loss),
+      mean((run) => run.test_loss),
+      mean((run) => run.bits_per_char, 2),
+      bdi(first?.owner ?? "–"),
+      date(first?.created_at ?? ""),
+    ];
+  }
+
+  /** @param {string} id */
+  function open(id) {
+    if (!opened.delete(id)) opened.add(id);
+    draw();
+  }
+
   /** @param {HTMLInputElement} box */
   function pick(box) {
     if (box.checked) picked.add(box.value);
@@ -191,7 +255,7 @@ export function hasEnded(run) {
   return ["completed", "failed", "cancelled"].includes(run.status);
 }
 
-/** @param {RunStatus} run */
+/** @param {{status: string, reachable: boolean}} run */
 export function badge(run) {
   const name = run.status === "running" && !run.reachable ? "running, worker not responding" : run.status;
   return h("span", { class: `badge ${run.status}` }, name);
@@ -202,7 +266,7 @@ export function badge(run) {
  * @param {() => void} action
  * @param {AbortSignal} signal
  */
-function repeat(action, signal) {
+export function repeat(action, signal) {
   const timer = setInterval(() => document.hidden || action(), REFRESH_MILLISECONDS);
   signal.addEventListener("abort", () => clearInterval(timer));
 }

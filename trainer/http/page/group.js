@@ -1,0 +1,78 @@
+/** One group of runs over seeds: its runs, the spread of their numbers, and the band of their curves. */
+
+import { read } from "./api.js";
+import { Chart, linesOfGroup } from "./curves.js";
+import { bdi, h, section, setTitle, table } from "./elements.js";
+import { bitsPerChar, decimal, percent } from "./numbers.js";
+import { badge, hasEnded, repeat } from "./runs.js";
+
+/** @import { GroupCurve, GroupStatus, Spread } from "./records.js" */
+
+const NUMBERS = [
+  ["best_val_loss", "Validation, best: nats per token"],
+  ["best_val_bits_per_char", "Validation, best: bits per character"],
+  ["test_loss", "Test: nats per token"],
+  ["bits_per_char", "Test: bits per character"],
+  ["test_perplexity", "Test: perplexity"],
+];
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ * @param {string} groupId
+ */
+export async function showGroup(main, signal, groupId) {
+  const base = `/groups/${groupId}`;
+  const facts = h("div");
+  const chart = new Chart();
+  main.append(
+    h("p", {}, h("code", {}, groupId)),
+    section("Runs", facts),
+    section("Curves", h("p", { class: "quiet" }, "Means of the runs, from the lowest to the highest loss."), chart.element),
+  );
+  const load = async () => {
+    /** @type {[GroupStatus, GroupCurve]} */
+    const [group, curve] = await Promise.all([read(base, signal), read(`${base}/curve`, signal)]);
+    setTitle(group.label ?? "Group");
+    chart.show(linesOfGroup(curve));
+    if (!facts.contains(document.activeElement)) facts.replaceChildren(...factsOf(group));
+    return group.members.every(hasEnded);
+  };
+  let isOver = await load();
+  repeat(() => {
+    if (!isOver) load().then((over) => (isOver = over), () => undefined); // the next one may succeed
+  }, signal);
+}
+
+/** @param {GroupStatus} group */
+function factsOf(group) {
+  const numbers = NUMBERS.flatMap(([name, title]) => {
+    const found = group.numbers[name ?? ""];
+    return found ? [[title ?? "", ...spread(found)]] : [];
+  });
+  return [
+    h("p", {}, badge({ ...group, reachable: true }), ` ${group.message}`),
+    numbers.length
+      ? table(`Numbers of ${group.n_completed} completed runs`, ["", "Mean", "Deviation", "95 % interval", "Range"], numbers)
+      : null,
+    table(
+      "Runs",
+      ["Run", "Status", "Progress", "Validation, best", "Test", "Bits per character"],
+      group.members.map((run) => [
+        h("a", { href: `#/runs/${run.run_id}` }, bdi(`seed ${run.seed}`)),
+        badge(run),
+        percent(run.progress / 100, 0),
+        decimal(run.best_val_loss),
+        decimal(run.test_loss),
+        bitsPerChar(run.bits_per_char, run.unknown_char_share),
+      ]),
+    ),
+  ].filter((part) => part !== null);
+}
+
+/** @param {Spread} found */
+function spread(found) {
+  const range = (/** @type {number | null} */ low, /** @type {number | null} */ high) =>
+    low === null || high === null ? "–" : `${decimal(low)} to ${decimal(high)}`;
+  return [decimal(found.mean), decimal(found.deviation), range(found.low, found.high), range(found.minimum, found.maximum)];
+}
