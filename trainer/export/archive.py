@@ -9,7 +9,7 @@ import re
 import secrets
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePosixPath
@@ -27,7 +27,7 @@ from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_rec
 
 _RECORD_FILE = "archive.json"
 _MAX_RECORD_BYTES = 16 << 20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){0,3}")
+PORTABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){0,3}")
 
 
 class ArchiveRecord(Frozen):
@@ -70,8 +70,7 @@ def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDi
     Raises DATA_NOT_FOUND if there is no such file, INVALID_INPUT if it is no archive or was changed, and CONFLICT if
     the run exists already.
     """
-    staging = artifacts_root / f".import-{secrets.token_hex(4)}"
-    with storage_errors("the run could not be restored"):
+    with staging_folder(artifacts_root, disk) as staging:
         try:
             stream = open_regular(file)
         except FileNotFoundError as error:
@@ -79,11 +78,19 @@ def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDi
         except BrokenFile:
             raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
         with stream:
-            try:
-                return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
-            finally:
-                with suppress(OSError):
-                    disk.remove_folder(staging)
+            return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
+
+
+@contextmanager
+def staging_folder(artifacts_root: Path, disk: Disk = DISK) -> Iterator[Path]:
+    """Yield the path of a folder on the disk of the runs, and remove it at the end."""
+    staging = artifacts_root / f".import-{secrets.token_hex(4)}"
+    with storage_errors("the run could not be restored"):
+        try:
+            yield staging
+        finally:
+            with suppress(OSError):
+                disk.remove_folder(staging)
 
 
 def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path, added: Mapping[str, bytes]) -> None:
@@ -120,7 +127,12 @@ def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, dis
         raise _refused("its run has another id")
     if portable_files(run) != {path for path in run.path.rglob("*") if path.is_file()}:
         raise _refused("it contains files that do not belong to a run")
-    target = artifacts_root / "models" / run.run_id
+    return add_run(run, artifacts_root)
+
+
+def add_run(run: RunDirectory, artifacts_root: Path) -> RunDirectory:
+    """Move a complete run from a staging folder to the runs, atomically; raises CONFLICT if it exists already."""
+    disk, target = run.disk, artifacts_root / "models" / run.run_id
     disk.make_folder(target.parent)
     try:
         disk.rename(run.path, target)
@@ -148,7 +160,7 @@ def _record(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], size: int)
         record = parse_json(ArchiveRecord, content.read())
     names = [described.path for described in record.files]
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
-    if len({*names, *folders}) < len(names) + len(folders) or not all(_NAME.fullmatch(name) for name in names):
+    if len({*names, *folders}) < len(names) + len(folders) or not all(PORTABLE_NAME.fullmatch(name) for name in names):
         raise _refused("it names a file twice, or one outside its run")
     if sum(described.bytes for described in record.files) > size:
         raise _refused("it is smaller than its record says")
