@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
+from trainer.contracts.intervals import margin
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
 from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
@@ -126,16 +127,18 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     """Yield the facts of a training; the losses at its end are not those of a checkpoint."""
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
-    margin = "" if metrics.best_margin is None else f" ± {metrics.best_margin:.4f} (95 %)"
+    best_margin = _plus_minus(metrics.best_margin)
+    lines = next((one.lines for one in manifest.eval if (one.split, one.dataset) == ("test", None)), None)
+    test_margin = _plus_minus(None if lines is None else margin((lines.nats, lines.tokens)))
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
     measured: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
         ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
-        ("validation loss", metrics.best, f"{{:.4f}}{margin} nats per {per}"),
+        ("validation loss", metrics.best, f"{{:.4f}}{best_margin} nats per {per}"),
         ("validation", metrics.best_bits_per_char, "{:.4f} bits per character"),
-        ("test loss", metrics.test, f"{{:.4f}} nats per {per}"),
+        ("test loss", metrics.test, f"{{:.4f}}{test_margin} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
     )
@@ -156,6 +159,10 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("request hash", manifest.request_hash, "`{}`"),
     )
     yield from ((name, form.format(value)) for name, value, form in rows if value is not None)
+
+
+def _plus_minus(half: float | None) -> str:
+    return "" if half is None else f" ± {half:.4f} (95 %)"
 
 
 def _cpu(environment: Environment) -> Iterator[str]:

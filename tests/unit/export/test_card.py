@@ -2,8 +2,9 @@
 
 import re
 import shutil
-from math import exp
+from math import exp, sqrt
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -14,7 +15,8 @@ from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import changed
-from trainer.contracts.runs import Leak
+from trainer.contracts.intervals import LineLosses
+from trainer.contracts.runs import EvalSummary, Leak
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.training_options import Provenance
 from trainer.export.card import CardFormat, FolderFormat, model_card
@@ -67,3 +69,16 @@ def test_card_of_a_trained_run__says_all_that_is_known(tmp_path: Path, snapshot:
     )
     lower = changed(tokenizer, normalization=Normalization(lowercase=True))
     assert without_hash(model_card(known, lower, "hf", None)) == snapshot
+
+
+def test_card__has_the_interval_of_the_test_loss(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gpt2")
+    tokens = (10,) * 9
+    nats = (20.0, 22.0, 19.0, 21.5, 24.0, 18.0, 20.5, 23.0, 20.0)
+    lines = LineLosses(nats=nats, tokens=tokens, chars=tokens)
+    summary = EvalSummary(split="test", loss=2.125, perplexity=8.373, lines=lines)
+    manifest = changed(run.completed_manifest(), eval=(changed(summary, split="validation"), summary))
+    half = 2.306004 * stdev(nats) / 10 / sqrt(9)  # Student's t for lines of equal length
+    assert f"| test loss | 2.1250 ± {half:.4f} (95 %) nats" in model_card(
+        manifest, read_manifest(run.tokenizer), "hf", None
+    )
