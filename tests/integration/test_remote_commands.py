@@ -352,6 +352,7 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
         *(("experiment", "run", "smoke"), ("bench", "architectures", "a"), ("validate", "x.yaml")),
         *(("corpus", "check", "a"), ("corpus", "build", "--source", "wikitext-2")),
         ("export", "RUN", "--format", "hf", "--out", "out"),
+        *(("push", "RUN", "ana/sea"), ("pull", "ana/sea")),
     ],
 )
 def test_command_of_one_machine__says_so(words: Sequence[str], laptop: Laptop) -> None:

@@ -98,6 +98,15 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "mt export RUN --format hf --out my-model",
     ),
     "import": CommandInfo("export", "Use a model", "restore a run from an archive", "mt import run.tar"),
+    "push": CommandInfo(
+        "hub",
+        "Use a model",
+        "send a run to the Hugging Face hub, with a revision for each checkpoint",
+        "mt push RUN ana/kazakh-gru --license mit",
+    ),
+    "pull": CommandInfo(
+        "hub", "Use a model", "make a run of a repository that `mt push` has sent", "mt pull ana/kazakh-gru@step-100"
+    ),
     "battery run": CommandInfo(
         "batteries",
         "Batteries",

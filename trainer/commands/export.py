@@ -56,8 +56,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
-    if options.license is not None and not _LICENSE.fullmatch(options.license):
-        raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
+    check_license("--license", options.license)
     is_model = options.format not in _CURVES
     if options.license is not None and not is_model:
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` is for the card of a model, which a curve does not have.")
@@ -106,6 +105,12 @@ def _import(options: _ImportOptions, terminal: Terminal) -> int:
         run = import_archive(options.archive, settings.app.artifacts_root)
     terminal.show({"run_id": run.run_id}, Text(f"{run.run_id} is restored. Check it with: mt verify {run.run_id}"))
     return 0
+
+
+def check_license(flag: str, licence: str | None) -> None:
+    """Raise INVALID_INPUT unless a licence is an identifier."""
+    if licence is not None and not _LICENSE.fullmatch(licence):
+        raise AppError(ErrorCode.INVALID_INPUT, f"`{flag}` must be an identifier such as cc0-1.0 or mit.")
 
 
 @contextmanager

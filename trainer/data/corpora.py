@@ -27,6 +27,16 @@ _CONTENT_NAME = re.compile("[0-9a-f]{64}")
 """The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
 
 
+_BUNDLED_LICENCES = {"demo": "CC0-1.0", "udhr_ipa": "text of the United Nations, free to reproduce"}
+
+
+def bundled_licence(corpus: CorpusRef) -> str | None:
+    """Return the licence of a corpus that is part of the program; None for another text, whatever its name."""
+    licence = _BUNDLED_LICENCES.get(corpus.name.partition("/")[0])
+    path = None if licence is None else _find_below(BUNDLED_CORPORA, corpus.name, "corpus")
+    return licence if path is not None and corpus_sha256(path) == corpus.sha256 else None
+
+
 class CorpusStore:
     """Finds corpora by name and stores copies of attached corpora by their content.
 

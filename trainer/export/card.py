@@ -1,7 +1,7 @@
 """The model card of an export: metrics with units, how to load the model, its limits and its citation."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.intervals import margin
@@ -16,6 +16,7 @@ FolderFormat = Literal["hf", "torchscript", "onnx", "ro-crate"]
 CardFormat = Literal[FolderFormat, "archive"]
 RECORD_FILE, CARD_FILE = "export.json", "README.md"
 PASSPORT_FILES = (CARD_FILE, CITATION_FILE)
+EXPERIMENT_FILE = "experiment.yaml"
 
 
 class ExportRecord(Frozen):
@@ -30,12 +31,44 @@ class ExportRecord(Frozen):
     files: tuple[FileRecord, ...]
 
 
+class Publication(NamedTuple):
+    """Facts of a repository on the hub that its card needs besides the manifest."""
+
+    repository: str
+    licence: str | None = None
+    """Licence of the model; None if nobody has named it, like that of the corpora."""
+    data_licence: str | None = None
+    steps: tuple[int, ...] = ()
+    """Steps that have a revision."""
+    step: int | None = None
+    """Step of this revision; None for the final model."""
+
+    @property
+    def source(self) -> str:
+        """The arguments with which the library loads this revision."""
+        return f'"{self.repository}"' + ("" if self.step is None else f', revision="step-{self.step}"')
+
+    @property
+    def pulled(self) -> str:
+        return self.repository + ("" if self.step is None else f"@step-{self.step}")
+
+    def missing(self, manifest: RunManifest) -> tuple[str, ...]:
+        """Return the facts that the card lacks, with how to add them."""
+        facts = (
+            (self.licence, "the license of the model: give `--license`"),
+            (self.data_licence, f"the license of the text `{manifest.effective.corpus.name}`: give `--data-license`"),
+            (manifest.effective.provenance, "the source of the text: write it into README.md on the hub"),
+            (None, "the people who trained the model: write them into README.md and CITATION.cff on the hub"),
+        )
+        return tuple(what for fact, what in facts if fact is None)
+
+
 _LOAD_LIBRARY = """\
 ```python
 from transformers import {auto}, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("FOLDER"{trust})
-model = {auto}.from_pretrained("FOLDER"{trust})
+tokenizer = AutoTokenizer.from_pretrained({source}{trust})
+model = {auto}.from_pretrained({source}{trust})
 ```
 """
 _CONTINUE = """\
@@ -75,35 +108,48 @@ model = trainer.load("FOLDER")
 
 
 def passport(
-    manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None, step: int | None = None
+    manifest: RunManifest,
+    tokenizer: TokenizerManifest,
+    to: CardFormat,
+    licence: str | None,
+    step: int | None = None,
+    publication: Publication | None = None,
 ) -> dict[str, bytes]:
     """Return the files that go with a model everywhere, by name: its card and its citation."""
-    texts = (model_card(manifest, tokenizer, to, licence, step), citation_file(manifest, licence))
+    texts = (model_card(manifest, tokenizer, to, licence, step, publication), citation_file(manifest, licence))
     return {name: text.encode() for name, text in zip(PASSPORT_FILES, texts, strict=True)}
 
 
 def model_card(
-    manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None, step: int | None = None
+    manifest: RunManifest,
+    tokenizer: TokenizerManifest,
+    to: CardFormat,
+    licence: str | None,
+    step: int | None = None,
+    publication: Publication | None = None,
 ) -> str:
-    """Return the card of a run's model, or of a checkpoint, as Markdown with the metadata that model hubs read."""
+    """Return the card of a run's model, or of a checkpoint, as Markdown with the metadata that model hubs read.
+
+    The card of a repository also describes its revisions, the data and the settings.
+    """
     effective = manifest.effective
     is_causal = effective.objective == "causal_lm"
     libraries = {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx"}
     metadata = {
         "library_name": libraries.get(to, "model-trainer"),
         "pipeline_tag": "text-generation" if is_causal else "fill-mask",
-        "license": licence or "unknown",
+        "license": (licence or "unknown").lower(),  # as the hub spells it
+        **({} if publication is None else {"tags": "[model-trainer]"}),
     }
     parts = [
         "\n".join(["---", *(f"{name}: {value}" for name, value in metadata.items()), "---"]),
         f"# {model_name(manifest.run_id, step)}",
         _description(manifest, tokenizer),
+        *([] if publication is None else _published(manifest, publication)),
         "## Numbers",
-        "\n".join(
-            ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in _numbers(manifest, step))]
-        ),
+        _table(("what", "value"), _numbers(manifest, step if publication is None else publication.step)),
         "## Loading",
-        *_loading(manifest, to),
+        *_loading(manifest, to, publication),
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(manifest, tokenizer, to, licence)),
         "## Citing",
@@ -111,6 +157,58 @@ def model_card(
         bibtex(manifest),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    first, *others = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    return "\n".join((first, "|---" * len(header) + "|", *others))
+
+
+def _published(manifest: RunManifest, publication: Publication) -> Iterator[str]:
+    """Yield the parts of a card that stand in a repository only: its revisions, its data and its settings."""
+    last = f"`step-{publication.steps[-1]}`" if publication.steps else ""
+    if publication.step is not None:
+        yield (
+            f"These are the weights after step {publication.step:,}. The final model, with its losses, is the revision"
+            " `main`."
+        )
+    elif publication.steps:
+        others = f"`step-{publication.steps[0]}` to {last}" if len(publication.steps) > 1 else last
+        yield f"The weights after {counted(len(publication.steps), 'step')} are revisions of their own: {others}."
+    yield "## Data"
+    named = {corpus.sha256: corpus for corpus in manifest.effective.corpora}.values()
+    licence = publication.data_licence or "unknown"
+    texts = [(f"`{text.name}`", f"{text.bytes:,} bytes", f"`{text.sha256}`", licence) for text in named]
+    yield _table(("text", "size", "SHA-256", "license"), texts)
+    if manifest.data is not None:
+        sizes = {"training": manifest.data.train, "validation": manifest.data.validation, "test": manifest.data.test}
+        counts = ((name, size) for name, size in sizes.items() if size is not None)
+        rows = ((name, f"{size.lines:,}", f"{size.chars:,}", f"{size.tokens:,}") for name, size in counts)
+        yield _table(("split", "lines", "characters", "tokens"), rows)
+    yield "## Settings"
+    yield _table(("setting", "value"), _settings(manifest))
+    effective = manifest.effective
+    needed = ((effective.init_from_run_id, "the run"), (effective.tokenizer_id, "the tokenizer"))
+    more = "".join(f" and {what} `{needed_id}`" for needed_id, what in needed if needed_id is not None)
+    yield (
+        f"`{EXPERIMENT_FILE}` has all settings that differ from their defaults. With the same texts in the corpus"
+        f" folder{more}, `mt train {EXPERIMENT_FILE}` repeats the training."
+    )
+
+
+def _settings(manifest: RunManifest) -> Iterator[tuple[str, str]]:
+    effective = manifest.effective
+    yield "model", f"{effective.model.architecture}, {effective.model.sizes()}"
+    yield "tokens per row", f"{effective.max_seq_len:,}"
+    yield "rows per step", f"{effective.batch_size} x {effective.gradient_accumulation}"
+    yield "epochs", f"{effective.num_epochs:,}"
+    yield "optimizer", effective.optimizer.name
+    yield "learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}"
+    decay, norm = effective.optimizer.weight_decay, effective.gradient_clipping
+    yield "weight decay", "none" if decay is None else f"{decay:g}"
+    yield "largest gradient norm", "none" if norm is None else f"{norm:g}"
+    yield "precision", effective.precision
+    yield "seeds", f"{effective.seed}, of the splits {effective.split_seed}"
 
 
 def _description(manifest: RunManifest, tokenizer: TokenizerManifest) -> str:
@@ -173,22 +271,27 @@ def _cpu(environment: Environment) -> Iterator[str]:
     yield counted(environment.threads, "thread")
 
 
-def _loading(manifest: RunManifest, to: CardFormat) -> Iterator[str]:
+def _loading(manifest: RunManifest, to: CardFormat, publication: Publication | None) -> Iterator[str]:
     is_causal = manifest.effective.objective == "causal_lm"
     if to == "hf":
+        source = '"FOLDER"' if publication is None else publication.source
         trust = ", trust_remote_code=True" if isinstance(manifest.effective.model, RnnConfig) else ""
-        yield _LOAD_LIBRARY.format(auto="AutoModelForCausalLM" if is_causal else "AutoModelForMaskedLM", trust=trust)
+        auto = "AutoModelForCausalLM" if is_causal else "AutoModelForMaskedLM"
+        yield _LOAD_LIBRARY.format(auto=auto, source=source, trust=trust)
         if trust:
             yield (
                 "Transformers has no recurrent language models. The folder therefore brings its code"
                 " (`modeling_recurrent.py`), which runs only with `trust_remote_code=True`. The tokenizer needs none:"
-                ' `PreTrainedTokenizerFast.from_pretrained("FOLDER")`.'
+                f" `PreTrainedTokenizerFast.from_pretrained({source})`."
             )
         if is_causal:
             yield _CONTINUE.format(start="tokenizer.bos_token" if manifest.effective.documents == "line" else '"\\n"')
+        pull, loaded = "", "FOLDER"
+        if publication is not None:
+            pull, loaded = f" `mt pull {publication.pulled}` makes a run of it, and", manifest.run_id
         yield (
-            'With Model Trainer installed, `trainer.load("FOLDER").surprisal("text")` returns the surprisal of each'
-            " token with its position in the text."
+            f'With Model Trainer installed,{pull} `trainer.load("{loaded}").surprisal("text")` returns the surprisal of'
+            " each token with its position in the text."
         )
     elif to == "torchscript":
         inputs, outputs = ("*state", "logits, *state") if is_causal else ("lengths", "logits")

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
+from huggingface_hub import ModelCard
 from syrupy.assertion import SnapshotAssertion
 
 from tests.support.families import MASKED
@@ -19,7 +20,7 @@ from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import EvalSummary, Leak
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.training_options import Provenance
-from trainer.export.card import CardFormat, FolderFormat, model_card
+from trainer.export.card import CardFormat, FolderFormat, Publication, model_card
 from trainer.export.folders import export_folder
 
 
@@ -69,6 +70,40 @@ def test_card_of_a_trained_run__says_all_that_is_known(tmp_path: Path, snapshot:
     )
     lower = changed(tokenizer, normalization=Normalization(lowercase=True))
     assert without_hash(model_card(known, lower, "hf", None)) == snapshot
+
+
+@pytest.mark.parametrize("step", [None, 1000], ids=["final", "step"])
+def test_card_of_a_repository__says_data_settings_and_revision(
+    step: int | None, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
+    [run] = RunStore(tmp_path / "artifacts").all()
+    publication = Publication("ana/sea", "CC-BY-4.0", "CC0-1.0", (0, 1000), step)
+    card = model_card(
+        run.completed_manifest(), read_manifest(run.tokenizer), "hf", publication.licence, None, publication
+    )
+    assert without_hash(card) == snapshot
+    read: dict[str, object] = vars(ModelCard(card).data)  # as the hub reads it
+    expected = {"library_name": "transformers", "pipeline_tag": "text-generation", "license": "cc-by-4.0"}
+    assert {name: value for name, value in read.items() if value} == {**expected, "tags": ["model-trainer"]}
+
+
+def test_card_of_a_repository__names_what_a_repetition_needs(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gpt2")
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+    started = changed(manifest.effective, tokenizer_id="bpe-1", init_from_run_id="gpt2-1")
+    manifest = changed(manifest, effective=started)
+    publication = Publication("ana/sea", steps=(500,))
+    card = model_card(manifest, tokenizer, "hf", None, None, publication)
+    assert "folder and the run `gpt2-1` and the tokenizer `bpe-1`, `mt train experiment.yaml` repeats" in card
+    assert "The weights after 1 step are revisions of their own: `step-500`." in card
+    assert "| `text` |" in card and "| unknown |" in card
+    known = changed(manifest, effective=changed(manifest.effective, provenance=Provenance(source_corpus="a tale")))
+    people = "the people who trained the model: write them into README.md and CITATION.cff on the hub"
+    assert publication.missing(manifest)[0] == "the license of the model: give `--license`"
+    assert publication.missing(manifest)[1] == "the license of the text `text`: give `--data-license`"
+    assert publication.missing(manifest)[2:] == ("the source of the text: write it into README.md on the hub", people)
+    assert publication._replace(licence="mit", data_licence="mit").missing(known) == (people,)
 
 
 def test_card__has_the_interval_of_the_test_loss(tmp_path: Path) -> None:

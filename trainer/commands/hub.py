@@ -1,0 +1,121 @@
+"""`mt push` and `mt pull`: runs on the Hugging Face hub."""
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from trainer.artifacts.replication import complete_run
+from trainer.artifacts.runs import RunDirectory
+from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
+from trainer.commands.connection import settings_for
+from trainer.commands.export import check_license
+from trainer.commands.terminal import Terminal, columns, summary
+from trainer.contracts.wording import counted
+from trainer.data.corpora import bundled_licence
+
+if TYPE_CHECKING:  # torch
+    from trainer.export.card import Publication
+
+
+class _PushOptions(LocalRunOptions):
+    repository = Argument[str]("OWNER/NAME", help="repository on the hub, created if it is missing")
+    yes = flag("--yes", "send it; without this option the command only shows what it would send")
+    public = flag("--public", "create the repository for everybody to read; default: private")
+    new_card = flag("--new-card", "replace card and citation, which people may have edited on the hub")
+    license = option("--license ID", str, "license of the model for its card, such as mit")
+    data_license = option("--data-license ID", str, "license of the text for the card, such as cc0-1.0")
+
+
+class _PullOptions(Options):
+    source = Argument[str]("OWNER/NAME[@REVISION]", help="repository on the hub; its revision, default: main")
+
+
+def add_to(commands: Commands) -> None:
+    commands.add("push", _PushOptions, _push)
+    commands.add("pull", _PullOptions, _pull)
+
+
+def _push(options: _PushOptions, terminal: Terminal) -> int:
+    check_license("--license", options.license)
+    check_license("--data-license", options.data_license)
+    from trainer.export import hub  # torch
+    from trainer.export.card import Publication
+    from trainer.export.revisions import revisions_of
+
+    hub.check_repository(options.repository)
+    settings = settings_for()
+    run = complete_run(settings, options.run)
+    data_licence = options.data_license or bundled_licence(run.completed_manifest().effective.corpus)
+    steps = tuple(revision.step for revision in revisions_of(run) if revision.step is not None)
+    publication = Publication(options.repository, options.license, data_licence, steps)
+    if not options.yes:
+        return _show_plan(run, publication, options, terminal)
+    terminal.continues_when_repeated = True
+
+    def report(name: str, is_sent: bool) -> None:
+        terminal.note(f"{name}: {'sent' if is_sent else 'is there already'}")
+
+    pushed = hub.push(
+        run,
+        publication,
+        settings.hf.token,
+        is_public=options.public,
+        with_new_card=options.new_card,
+        report=report,
+    )
+    visible = "private" if pushed.is_private else "public"
+    kept = Text(f"Edited on the hub and left as they are: {', '.join(pushed.kept)}. `--new-card` replaces them.")
+    terminal.show(
+        {"run_id": run.run_id, "repository": options.repository, "url": pushed.url, "private": pushed.is_private}
+        | {"revisions": len(steps) + 1, "sent": list(pushed.sent), "kept": list(pushed.kept)},
+        Text(f"{run.run_id} is in {pushed.url} ({visible}, {counted(len(steps) + 1, 'revision')})."),
+        *([kept] if pushed.kept else []),
+    )
+    return 0
+
+
+def _show_plan(run: RunDirectory, publication: "Publication", options: _PushOptions, terminal: Terminal) -> int:
+    """Show what a push would send, without the hub and without a token."""
+    from trainer.export import hub
+    from trainer.export.revisions import MAIN, revisions_of
+
+    revisions: list[object] = []
+    rows, files_of_main = [("revision", "files", "bytes")], [(f"file of {MAIN}", "bytes")]
+    for revision in revisions_of(run):
+        with hub.prepared(run, revision, publication._replace(step=revision.step)) as one:
+            size = sum(file.bytes for file in one.files)
+            revisions.append({"name": one.name, "files": one.files, "bytes": size})
+            rows.append((one.name, f"{len(one.files):,}", f"{size:,}"))
+            if one.name == MAIN:
+                files_of_main += [(file.path, f"{file.bytes:,}") for file in one.files]
+    missing = publication.missing(run.completed_manifest())
+    visible = "public" if options.public else "private"
+    facts: dict[str, str | None] = {
+        "repository": f"{options.repository}, {visible} if it is created",
+        "license": options.license or "unknown",
+        "license of the text": publication.data_licence or "unknown",
+        "missing in the card": "\n".join(missing),
+    }
+    answer: dict[str, object] = {"run_id": run.run_id, "repository": options.repository, "sent": []}
+    answer |= {"private": not options.public, "revisions": revisions, "missing": list(missing)}
+    terminal.show(
+        answer,
+        summary(run.run_id, facts),
+        columns(rows),
+        columns(files_of_main),
+        Text("Nothing was sent: give the same command with `--yes` to send it."),
+    )
+    return 0
+
+
+def _pull(options: _PullOptions, terminal: Terminal) -> int:
+    from trainer.export import hub  # torch
+    from trainer.export.revisions import MAIN
+
+    repository, _, revision = options.source.partition("@")
+    hub.check_repository(repository)
+    settings = settings_for()
+    run, is_new = hub.pull(repository, revision or MAIN, settings.app.artifacts_root, settings.hf.token)
+    told = f'is here. Score a text with: mt score {run.run_id} "…"' if is_new else "is here already."
+    terminal.show({"run_id": run.run_id, "new": is_new}, Text(f"{run.run_id} {told}"))
+    return 0
