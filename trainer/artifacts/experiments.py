@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 from trainer.artifacts.batteries import ITEMS_FILE, BatteryDirectory, BatteryStore, store_items
@@ -24,6 +25,7 @@ from trainer.contracts.experiments import (
     ExperimentTexts,
     Validity,
 )
+from trainer.contracts.seeds import RunGroup
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -36,6 +38,7 @@ from trainer.system.files import (
 )
 
 _MAX_TEXT_BYTES = 1 << 40
+_MAX_ID = 64
 FEATURE_TABLE = 1
 """Version of the feature table of assimilation: stored losses of another version are not used."""
 
@@ -242,6 +245,15 @@ def cell_keys(request: ExperimentRequest) -> list[CellKey]:
         for seed in request.seeds
         for language in request.trained_languages
     ]
+
+
+def seed_group(record: ExperimentRecord, key: CellKey) -> RunGroup | None:
+    """Return the group of the runs of a model and language over the seeds; None in an experiment with one seed."""
+    name = f"{record.experiment_id}-{key.model}-{key.language}"
+    if len(name) > _MAX_ID:
+        name = f"{name[: _MAX_ID - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+    seeds = record.request.seeds
+    return RunGroup(group_id=name, seeds=seeds) if len(seeds) > 1 else None
 
 
 def encodings_of(request: ExperimentRequest) -> tuple[Encoding, ...]:

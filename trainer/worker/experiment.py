@@ -7,7 +7,7 @@ import asyncio
 from contextlib import suppress
 
 from trainer.artifacts.batteries import BatteryDirectory
-from trainer.artifacts.experiments import ExperimentDirectory, cell_keys
+from trainer.artifacts.experiments import ExperimentDirectory, cell_keys, seed_group
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery
 from trainer.config.presets import request_hash
@@ -158,6 +158,7 @@ class _Experiment:
                     user_id=self._record.user_id,
                     http=self._http,
                     experiment_id=self._record.experiment_id,
+                    group=seed_group(self._record, key),
                 )
                 run_id = accepted.run_id
         except AppError as error:

@@ -7,11 +7,19 @@ import pytest
 from tests.support.cross_language import SHA, cell_run, experiment_record, plan
 from tests.support.runs import ended
 from tests.support.runs import record as run_record
-from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, losses_path, without_details
+from trainer.artifacts.experiments import (
+    ExperimentDirectory,
+    ExperimentStore,
+    cell_keys,
+    losses_path,
+    seed_group,
+    without_details,
+)
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentText, ExperimentTexts, Validity
+from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizers import Normalization
 
 KK, TR = CellKey("lstm", "kk", 1), CellKey("lstm", "tr", 1)
@@ -85,6 +93,15 @@ def test_failed_experiment__begins_again_without_its_runs(experiment: Experiment
     assert store.unfinished() == []
     assert store.create(experiment_record()).is_unfinished()
     assert (experiment.runs(), experiment.texts() is not None) == ({}, True)
+
+
+def test_runs_of_several_seeds__are_a_group_of_their_model_and_language() -> None:
+    several = experiment_record(seeds=[1, 5])
+    assert seed_group(several, KK) == RunGroup(group_id="small-01234567-lstm-kk", seeds=(1, 5))
+    assert seed_group(experiment_record(), KK) is None
+    long = [seed_group(several, KK._replace(model=f"{'m' * 31}{end}", language="kk-abcdefgh-cyrl")) for end in "ab"]
+    ids = {group.group_id for group in long if group is not None}
+    assert len(ids) == 2 and {len(one) for one in ids} == {64}
 
 
 def test_cells__are_ordered_by_model_then_seed_then_language() -> None:
