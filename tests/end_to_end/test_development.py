@@ -37,6 +37,14 @@ def newest(shell: Shell) -> BatteryDirectory:
     return stored.directory(stored.names()[0])
 
 
+def labelled(shell: Shell, label: str) -> list[RunDirectory]:
+    return [run for run in shell.runs.all() if run.record().effective.label == label]
+
+
+def kept_by(run: RunDirectory) -> list[int]:
+    return checkpoint_steps(scheduled_folder(run.checkpoints))
+
+
 def held_out_lines(run: RunDirectory) -> list[str]:
     """The lines of the validation split that have text."""
     blocks = split_corpus(CorpusStore(load_settings()), run.record().effective).lines("validation")
@@ -100,19 +108,15 @@ def test_development__has_the_numbers_of_each_checkpoint_by_itself(
 
 def test_development__of_a_run_that_trains_is_continued_with_its_new_checkpoints(lab_shell: Shell) -> None:
     schedule = ("--set", "checkpoint_schedule={steps: log2}", "--set", "label=followed", "--set", "num_epochs=30")
-
-    def runs() -> list[RunDirectory]:
-        return [run for run in lab_shell.runs.all() if run.record().effective.label == "followed"]
-
     with lab_shell.start("train", *TINY_TEXT, *schedule) as training:
-        wait_until(lambda: bool(runs()) and bool(checkpoint_steps(scheduled_folder(runs()[0].checkpoints))))
-        [run] = runs()
+        wait_until(lambda: any(kept_by(run) for run in labelled(lab_shell, "followed")))
+        [run] = labelled(lab_shell, "followed")
         so_far = lab_shell.read(Development, "develop", run.run_id, "--eval", "test")
         job, scored = newest(lab_shell), {one.step for one in so_far.points}
         times = {path: path.stat().st_mtime_ns for path in (job.path / "scores").iterdir()}
         again = lab_shell.read(Development, "develop", run.run_id, "--eval", "test", "--follow")
         training.communicate(timeout=PATIENCE_SECONDS)
-    kept = checkpoint_steps(scheduled_folder(run.checkpoints))
+    kept = kept_by(run)
     assert [one.step for one in again.points] == kept
     later = lab_shell.read(Development, "develop", run.run_id, "--eval", "test")
     assert newest(lab_shell).path == job.path and [one.step for one in later.points] == kept
@@ -164,4 +168,7 @@ def test_development__that_cannot_be_is_refused_at_once(lab_shell: Shell) -> Non
     keep_checkpoint(run, 1)
     assert "is a checkpoint: name its run here" in lab_shell.refuse("develop", f"{run.run_id}@1")
     assert "`development.split` must be" in lab_shell.refuse("develop", run.run_id, "--eval", "training")
+    whole = finished_run(lab_shell.root, "qwen", test_fraction=0.0)
+    keep_checkpoint(whole, 1)
+    assert "has no test split" in lab_shell.refuse("develop", whole.run_id)
     assert "There is no battery 'nowhere.csv'" in lab_shell.refuse("develop", run.run_id, "--battery", "nowhere.csv")

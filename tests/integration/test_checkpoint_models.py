@@ -15,11 +15,13 @@ from tests.support.checkpoints import keep_checkpoint
 from tests.support.http import Site
 from tests.support.inference import RUN
 from tests.support.inference_bot import place, said
+from tests.support.refusals import refused
 from tests.support.run_shell import Shell
 from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.batteries import BatterySummary
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import (
     ChatRequest,
     ChatResponse,
@@ -112,8 +114,8 @@ async def test_checkpoint__is_what_another_training_begins_with(here: Site, run:
     began: dict[str, torch.Tensor] = parent.model.state_dict()
     has: dict[str, torch.Tensor] = trainer.load(child.path).model.state_dict()
     assert all(torch.equal(has[name], weight) for name, weight in began.items())
-    refused = await here.ask("DELETE", f"/runs/{run.run_id}")
-    assert refused.outcome == (409, "CONFLICT"), "a run that others start from stays"
+    deleting = await here.ask("DELETE", f"/runs/{run.run_id}")
+    assert deleting.outcome == (409, "CONFLICT"), "a run that others start from stays"
 
 
 def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
@@ -140,6 +142,8 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
     card = (lab_shell.folder / "exported" / "README.md").read_text(encoding="utf-8")
     assert f"| checkpoint | after step {STEP} |" in card and "validation loss" not in card
     assert trainer.load(lab_shell.folder / "exported").score("abc").checkpoint == STEP
+    with refused(ErrorCode.INVALID_INPUT, "holds one model: leave out '@3'"):
+        trainer.load(f"{lab_shell.folder / 'exported'}@3")
     lab_shell.write("pairs.csv", PAIRS)
     summary = lab_shell.read(BatterySummary, "battery", "run", run.run_id, kept, "pairs.csv")
     assert [one.run.name for one in summary.runs] == [run.run_id, kept]
@@ -159,7 +163,7 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
         ("export", kept, "--format", "archive", "--out", "x.tar"): "name the run itself",
         ("status", kept): "is a checkpoint: name its run here",
         ("generate", f"{run.run_id}@4", "a"): f"has kept no checkpoint '4'. It has those of the steps {STEP}",
-        ("train", "--corpus", "text", "--init-from", f"{run.run_id}@9"): "names no completed run and no checkpoint",
+        ("train", "--corpus", "text", "--init-from", f"{run.run_id}@9"): "`init_from_run_id` names no checkpoint",
     }
     for words, says in refusals.items():
         assert says in lab_shell.refuse(*words)

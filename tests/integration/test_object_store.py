@@ -141,12 +141,15 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
     attached.write_text(some_text(80), encoding="utf-8")
     async with site.queue() as queue:
         name = await queue.corpora.offer(attached)
-        run_id = (await queue.train(tiny_request(corpus=name), user_id=7)).run_id
+        run_id = (await queue.train(tiny_request(corpus=name, checkpoint_schedule=[1]), user_id=7)).run_id
         status = await told(queue, run_id)
         run = queue.runs.get(run_id)
         had_weights = run.weights.exists()
         measured = (await queue.inference.ask(run_id, EvalRequest(split="validation"))).measured()
         scored = await queue.inference.ask(run_id, ScoreRequest(path="short"))
+        early = [
+            await queue.inference.ask(f"{run_id}@1", request) for request in (EvalRequest(), ScoreRequest(text="a"))
+        ]
         items = await queue.inference.ask(run_id, ItemsRequest(table={"t": ("the sun",)}, text_column="t"))
         assert items.has_frequencies
         elsewhere = (await queue.inference.ask(run_id, EvalRequest(path_override="text"))).measured()
@@ -160,6 +163,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         assert report.ok, report
         assert {measured.loss, elsewhere.loss} <= {summary.loss for summary in run.completed_manifest().eval}
         assert run.evaluation() == elsewhere
+        assert [one.model for one in early] == [f"{run_id}@1"] * 2
         tokenizers = [tokenizer.tokenizer_id for tokenizer in queue.tokenizers.all()]
         assert status.tokenizer_id in tokenizers
         continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)

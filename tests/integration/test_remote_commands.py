@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import trainer
 from tests.support import ROOT, environment_in, tiny_request
 from tests.support.api_server import KEY, USER_KEY, LabServer, server_fixture
 from tests.support.checkpoints import keep_checkpoint
@@ -144,6 +145,14 @@ def test_command__shows_what_it_shows_on_the_machine_of_the_server(
     there = laptop.locally(*typed)
     assert laptop.run(*typed) == there
     assert not (laptop.folder / "artifacts").exists()
+
+
+def test_checkpoint__is_a_model_of_the_client(laptop: Laptop, client: Client) -> None:
+    run = laptop.server.run
+    keep_checkpoint(run, 3)
+    loaded = client.load(f"{run.run_id}@3")
+    assert (loaded.run_id, loaded.checkpoint) == (run.run_id, 3)
+    assert loaded.score("abc").nats == trainer.load(f"{run.path}@3").score("abc").nats
 
 
 def test_train__shows_the_progress_and_the_result_of_a_run_of_the_server(laptop: Laptop) -> None:

@@ -251,7 +251,8 @@ def _find_parent(request: TrainRequest, settings: Settings) -> NamedModel | None
     try:
         parent = named_model(RunStore(settings.app.artifacts_root), request.init_from_run_id)
     except AppError as error:
-        message = f"names no completed run and no checkpoint. {error.message}"
+        what = "checkpoint" if "@" in request.init_from_run_id else "completed run"
+        message = f"names no {what}. {error.message}"
         raise field_error(error.code, "init_from_run_id", message) from None
     if not parent.is_permanent:
         message = f"is '{parent.name}', which a cleanup removes: name a checkpoint that a `checkpoint_schedule` keeps."

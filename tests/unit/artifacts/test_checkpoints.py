@@ -94,7 +94,11 @@ def test_checkpoint__has_its_own_weights_with_the_tokenizer_of_the_run(family: s
     assert tokenizer.manifest == trainer.load(run.path).tokenizer.manifest
     at_five = trainer.load(f"{run.path}@5")
     assert (at_five.run_id, at_five.checkpoint) == (run.run_id, 5)
-    assert at_five.score("the sun").nats != trainer.load(run.path).score("the sun").nats
+    nats = at_five.score("the sun").nats
+    assert nats != trainer.load(run.path).score("the sun").nats
+    for name in ("manifest.json", "SHA256SUMS", "config.json", "model.safetensors"):
+        (run.path / name).unlink()
+    assert trainer.load(f"{run.path}@5").score("the sun").nats == nats, "also before the end of the run"
 
 
 def test_damaged_checkpoint__is_refused_and_the_run_stays_usable(tmp_path: Path) -> None:
