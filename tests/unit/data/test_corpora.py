@@ -18,7 +18,9 @@ from tests.support.refusals import refused
 from trainer.config.settings import LimitSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
-from trainer.data.corpora import CorpusStore, sample_lines
+from trainer.contracts.installation import BUNDLED_CORPORA
+from trainer.contracts.runs import CorpusRef
+from trainer.data.corpora import CorpusStore, bundled_licence, sample_lines
 from trainer.data.text import corpus_sha256
 
 OUTSIDE = "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
@@ -221,3 +223,16 @@ async def test_pipe__is_refused_at_once_and_unread(corpora: CorpusStore, tmp_pat
     with refused(ErrorCode.INVALID_INPUT, "'pipe.txt' is a pipe or a device, but a corpus is read more than once"):
         await waiting
     assert done
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [("demo", "CC0-1.0"), ("udhr_ipa/kk", "text of the United Nations, free to reproduce"), ("other", None)],
+)
+def test_licence_of_a_corpus__is_known_if_it_is_part_of_the_program(name: str, licence: str | None) -> None:
+    path = BUNDLED_CORPORA / f"{name}.txt"
+    content = path.read_bytes() if licence else b""
+    shipped = CorpusRef(name=name, sha256=sha256(content).hexdigest(), bytes=len(content))
+    assert bundled_licence(shipped) == licence
+    assert bundled_licence(changed(shipped, sha256="0" * 64)) is None
+    assert bundled_licence(changed(shipped, name=f"{name}/none")) is None
