@@ -271,6 +271,9 @@ def _refusal(error: BaseException | None, repository: str) -> AppError | None:
         case TransportError() | ConnectionError() | LocalEntryNotFoundError() | RuntimeError():
             message = "The hub cannot be reached: give the same command again where there is a network; it continues."
             return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+        case OSError(errno=None):  # of the client; an error of a disk has a number
+            message = "A file was not transferred completely: give the same command again."
+            return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
         case ValueError() if "Invalid metadata" in str(error):
             message = "The hub does not accept the model card: give a `--license` that it knows, such as mit."
             return AppError(ErrorCode.INVALID_INPUT, message)

@@ -1,6 +1,7 @@
 """Runs on the hub: pushed and pulled by its real client, to and from a hub of this machine."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -179,6 +180,14 @@ def test_push_that_breaks_off_after_a_commit__ends_as_one_that_does_not(hub: Hub
         assert len(hub.models.uploads) == len(set(hub.models.uploads)) == 2
 
 
+def test_file_of_the_run_that_was_changed_on_the_hub__is_sent_again(run: RunDirectory, hub: Hub) -> None:
+    sent(run)
+    before = last(hub)
+    edit(hub, config__json=b"{}")
+    assert sent(run).sent == ("main",)
+    assert last(hub) == before
+
+
 def test_repository_of_another_run__is_left_alone(run: RunDirectory, hub: Hub, tmp_path: Path) -> None:
     sent(run)
     before = histories(hub)
@@ -316,6 +325,15 @@ def test_failing_hub__is_one_sentence(
     hub.watch = lambda at, done: answer if hub.requests[-1].startswith(request_line) else None
     with refused(ErrorCode.SERVICE_UNAVAILABLE, said):
         sent(run)
+
+
+def test_file_that_arrives_incomplete__is_one_sentence(run: RunDirectory, hub: Hub, tmp_path: Path) -> None:
+    sent(run)
+    hub.watch = lambda at, done: Answer(200, b"cut") if re.match("GET .*model.safetensors", hub.requests[-1]) else None
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "A file was not transferred completely: give the same command again."):
+        pulled(tmp_path / "there")
+    hub.watch = lambda at, done: None
+    assert pulled(tmp_path / "there").is_new
 
 
 def test_too_many_requests__say_so(run: RunDirectory, hub: Hub) -> None:
