@@ -126,6 +126,15 @@ async def test_groups_and_runs__are_compared(here: Site) -> None:
     assert (await here.get(f"/compare?runs={fast},{fast}-s42")).outcome == (422, "INVALID_INPUT")
 
 
+async def test_pause__leaves_a_run_alone_that_has_ended(lab: Lab) -> None:
+    """Ctrl-C pauses all runs of a group, of which some may have ended."""
+    async with lab.queue() as queue:
+        run = await lab.finished_run(queue)
+        before = sorted(path.name for path in run.path.iterdir())
+        await queue.pause_run(run.run_id)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+
+
 async def test_interrupted_acceptance__is_completed_by_the_worker(lab: Lab) -> None:
     async with lab.queue() as queue, lab.store() as store:
         first = queue.runs.create(group_record((1, 2)))

@@ -211,8 +211,7 @@ async def _stop_runs(queued: Queued, queue: JobQueue, services: Services, termin
 
 async def _pause(queued: Queued, queue: JobQueue) -> None:
     for run_id in queued.run_ids:
-        if queue.runs.get(run_id).manifest() is None:
-            await queue.pause_run(run_id)
+        await queue.pause_run(run_id)
 
 
 async def run_or_group(installation: Installation, name: str) -> RunStatus | GroupStatus:

@@ -352,8 +352,9 @@ class JobQueue:
     async def pause_run(self, run_id: str) -> None:
         """Let no worker train an unfinished run until it is resumed; a worker that trains it saves a checkpoint."""
         run = self.runs.get(run_id)
-        await asyncio.to_thread(run.request_pause)
-        await self._stop_idle(run, pause_idle_run, lambda: run.is_paused)
+        if run.manifest() is None:
+            await asyncio.to_thread(run.request_pause)
+            await self._stop_idle(run, pause_idle_run, lambda: run.is_paused)
 
     async def _stop_idle(
         self, run: RunDirectory, stop: Callable[[RunDirectory], bool], has_stopped: Callable[[], bool]

@@ -48,6 +48,18 @@ class BrokenDisk(Disk):
         super().rename(source, target)
 
 
+class RivalDisk(Disk):
+    """A disk on which another process writes a run of the group first."""
+
+    def __init__(self, root: Path) -> None:
+        self._rivals = [RunStore(root)]
+
+    def make_folder(self, folder: Path, *, exist_ok: bool = True) -> None:
+        if folder.name == f".{IDS[1]}.new" and self._rivals:
+            self._rivals.pop().create(member(group_record(SEEDS), SEEDS[1]))
+        super().make_folder(folder, exist_ok=exist_ok)
+
+
 def store_on(root: Path, disk: Disk) -> RunStore:
     store = RunStore(root)
     store.disk = disk
@@ -126,6 +138,10 @@ def test_group_that_is_just_being_written__is_completed_later(tmp_path: Path) ->
         complete_groups(store)
     assert [line["event"] for line in logs] == ["group_incomplete"]
     assert store.directory(IDS[0]).has_open_group()
+
+
+def test_run_that_another_process_has_just_written__is_taken(tmp_path: Path) -> None:
+    assert names(create_runs(store_on(tmp_path, RivalDisk(tmp_path)), group_record(SEEDS))) == IDS
 
 
 def test_deleted_run_of_a_complete_group__is_not_written_again(tmp_path: Path) -> None:
