@@ -44,7 +44,7 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: 5",
     "batch_size": "Rows per batch; default: chosen automatically",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
-    "seeds": "A run for each of N seeds, or for each of these: 1,2,3",
+    "seeds": "N seeds, or these: 1,2,3; one run each",
     "config": "Experiment file (YAML) with further settings; options replace its values",
     "notify": "Card and result: direct messages, this channel or none; default: your setting, else dm",
 }
