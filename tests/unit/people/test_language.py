@@ -18,7 +18,9 @@ from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
 from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
 from bot.messages.inference import STOPS
-from bot.people.user_settings import set_language
+from bot.people.user_settings import CatalogueTranslator, set_language
+from local_discord.limits import command_problems
+from local_discord.wire import Json
 from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorCode
@@ -65,6 +67,13 @@ class Described(Protocol):
     description: str
 
 
+@runtime_checkable
+class Translatable(Protocol):
+    """A command, a group or a menu with its texts in all languages."""
+
+    async def get_translated_payload(self, tree: object, translator: object) -> Json: ...
+
+
 def descriptions() -> set[str]:
     bot = build(Settings())
     parts: Iterable[object] = bot.tree.walk_commands()
@@ -88,6 +97,15 @@ def test_catalogue__has_every_text_and_no_other(language: Language) -> None:
         forms = found if isinstance(found, list) else [found]
         assert len(forms) == (FORMS[language] if texts.get(text) else 1)
         assert all(fields(form) == fields(text) for form in forms), text
+
+
+async def test_commands__fit_into_discords_limits_in_every_language() -> None:
+    """Discord refuses all commands where one has more than 8,000 characters, and the bot does not start."""
+    bot = build(Settings())
+    translator = CatalogueTranslator()
+    commands: Iterable[object] = bot.tree.get_commands()
+    sent = [await one.get_translated_payload(bot.tree, translator) for one in commands if isinstance(one, Translatable)]
+    assert len(sent) > 1 and [*command_problems(sent)] == []
 
 
 def fields(text: str) -> set[str]:
