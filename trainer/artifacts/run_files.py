@@ -16,9 +16,9 @@ from trainer.artifacts.checkpoint_files import (
     sealed_files,
     step_folder,
 )
-from trainer.artifacts.checkpoints import checkpoint_folder
-from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.base import Frozen, Identifier, Sha256
+from trainer.artifacts.checkpoints import checkpoint_folder, named_model
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.contracts.base import Frozen, Identifier, Sha256, run_of
 from trainer.contracts.errors import AppError
 from trainer.system.files import BrokenFile, read_record, read_regular
 
@@ -85,6 +85,15 @@ def run_files(run: RunDirectory, step: int | None = None) -> RunFiles:
         disk_bytes=sum(file.bytes for file in found),
         result_bytes=_result_bytes(run) if step is None else None,
     )
+
+
+def named_files(runs: RunStore, name: str) -> RunFiles:
+    """List the files of a run, also before its end, or of one of its checkpoints, as RUN@1200.
+
+    Raises RUN_NOT_FOUND, and for a checkpoint the errors of `named_model`.
+    """
+    run = runs.get(run_of(name))
+    return run_files(run, None if name == run.run_id else named_model(runs, name).step)
 
 
 def _checkpoint_folders(run: RunDirectory) -> Iterator[tuple[Path, int]]:

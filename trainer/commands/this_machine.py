@@ -14,7 +14,7 @@ from trainer.artifacts.experiments import ExperimentStore, delete_run
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
 from trainer.artifacts.replication import Replication
-from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -162,8 +162,8 @@ class ThisMachine:
         return experiment_yaml((await self._folder(RUNS, run_id)).record())
 
     async def files(self, name: str) -> RunFiles:
-        run = await self._folder(RUNS, run_of(name))
-        return run_files(run, None if name == run.run_id else named_model(self._runs, name).step)
+        await self._folder(RUNS, run_of(name))
+        return named_files(self._runs, name)
 
     async def evaluation(self, run_id: str) -> EvalMetrics:
         return (await self._folder(RUNS, run_id)).evaluation()

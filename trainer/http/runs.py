@@ -9,9 +9,8 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
-from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.outcome import shown_line, without_paths
-from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.train_request import default_label, train_request
@@ -198,12 +197,8 @@ async def get_manifest(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.Stream
 
 async def get_files(call: ApiRequest[ModelPath, NoQuery, NoBody]) -> web.StreamResponse:
     """List all files of a run with its checkpoints, also before its end; or those of one checkpoint, as RUN@1200."""
-    run, name = await call.api.run(call.client, call.path.run_id), call.path.run_id
-
-    def files() -> RunFiles:
-        return run_files(run, None if name == run.run_id else named_model(call.api.queue.runs, name).step)
-
-    found: RunFiles = await asyncio.to_thread(files)
+    await call.api.run(call.client, call.path.run_id)
+    found: RunFiles = await asyncio.to_thread(named_files, call.api.queue.runs, call.path.run_id)
     return reply(found)
 
 
