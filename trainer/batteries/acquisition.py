@@ -34,7 +34,7 @@ _FALL = 2 * log(9)
 _SLOPES, _MIDPOINTS = 24, 64
 """The starts: so many slopes, each at so many midpoints."""
 _ITERATIONS = 150
-"""Of 1,000 noisy curves the slowest needs fewer than 100."""
+"""Among 1,000 noisy curves, the slowest needed fewer than 100."""
 _MAX_DAMPING = 1e15
 _TINY = 1e-100
 """Keeps an equation solvable that says nothing."""
@@ -123,7 +123,7 @@ class _Shape(NamedTuple):
     offsets: Numbers
     """Logarithms of the steps less the midpoint, (W, n)."""
     values: Numbers
-    """Of the sigmoids, (W, n)."""
+    """Values of the sigmoids, (W, n)."""
     means: Numbers
     """(W, 1)"""
     heights: Numbers

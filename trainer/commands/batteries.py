@@ -45,7 +45,7 @@ _SHOWN_WORDS = 12
 
 
 class _ItemOptions(Options):
-    """How items are read and scored."""
+    """Options for reading and scoring items."""
 
     measure = Argument[Measure](
         "--measure",
