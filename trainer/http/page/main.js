@@ -1,20 +1,19 @@
 /** The page: the view that the address names, and the API key. */
 
 import { forgetKey, hasKey } from "./api.js";
-import { showComparison } from "./comparison.js";
 import { failure, h, setTitle } from "./elements.js";
-import { showGroup } from "./group.js";
-import { showRun } from "./run.js";
-import { showRuns } from "./runs.js";
 
-/** @typedef {(main: HTMLElement, signal: AbortSignal, argument: string) => Promise<void>} View */
+/** @typedef {(main: HTMLElement, signal: AbortSignal, argument: string, query: URLSearchParams) => Promise<void>} View */
 
-/** @type {[RegExp, string, View][]} */
+/**
+ * The form of each address, its title, and its module, which is loaded with the view.
+ * @type {[RegExp, string, () => Promise<View>][]}
+ */
 const VIEWS = [
-  [/^#\/runs\/([a-z0-9_-]+)$/, "Run", showRun],
-  [/^#\/groups\/([a-z0-9_-]+)$/, "Group", showGroup],
-  [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", showComparison],
-  [/^(?:#\/?)?$/, "Runs", showRuns],
+  [/^#\/runs\/([a-z0-9_-]+)$/, "Run", async () => (await import("./run.js")).showRun],
+  [/^#\/groups\/([a-z0-9_-]+)$/, "Group", async () => (await import("./group.js")).showGroup],
+  [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", async () => (await import("./comparison.js")).showComparison],
+  [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
@@ -26,7 +25,8 @@ async function show(isFirst) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  const found = VIEWS.map(([form, title, view]) => ({ match: form.exec(location.hash), title, view })).find(
+  const [address = "", query] = location.hash.split("?");
+  const found = VIEWS.map(([form, title, load]) => ({ match: form.exec(address), title, load })).find(
     ({ match }) => match,
   );
   const heading = h("h1", { tabindex: -1 });
@@ -36,7 +36,8 @@ async function show(isFirst) {
   scrollTo(0, 0);
   if (!isFirst) heading.focus();
   try {
-    await found?.view(content, signal, found.match?.[1] ?? "");
+    const view = await found?.load();
+    await view?.(content, signal, found?.match?.[1] ?? "", new URLSearchParams(query));
   } catch (error) {
     if (!signal.aborted) content.append(failure(error));
   }
