@@ -1,6 +1,12 @@
-/** Requests to the server, with the API key of this tab where the server wants one. */
+/** Requests to the server, with the API key of this tab where the server wants one, repeated where it does not answer. */
+
+import { untilReachable } from "./connection.js";
+import { forgetDrafts } from "./drafts.js";
 
 const KEY = "api-key";
+/** Statuses of a proxy whose server does not answer. */
+const GATEWAY = new Set([502, 504]);
+const NO_ANSWER = "The server does not answer. What you have entered is kept: try again when it is back.";
 
 /** A refusal of the server. */
 export class ApiError extends Error {
@@ -16,6 +22,9 @@ let asking = null;
 
 /**
  * Send a request; asks for an API key and repeats the request after an answer 401.
+ *
+ * Where the server does not answer, a request that may be sent twice is repeated once it answers again: one that reads,
+ * and one with an Idempotency-Key.
  * @param {string} path
  * @param {{method?: string, headers?: Record<string, string>, body?: string, signal?: AbortSignal}} options
  * @returns {Promise<Response>}
@@ -23,7 +32,19 @@ let asking = null;
 export async function call(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = { ...options.headers, ...(key === null ? {} : { "X-Api-Key": key }) };
-  const response = await fetch(path, { ...options, headers, cache: "no-store" });
+  const isRepeatable = (options.method ?? "GET") === "GET" || "Idempotency-Key" in headers;
+  /** @type {Response} */
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
+    if (GATEWAY.has(response.status)) throw new ApiError(response.status, NO_ANSWER);
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    const back = untilReachable(options.signal);
+    if (!isRepeatable) throw error instanceof ApiError ? error : new ApiError(0, NO_ANSWER);
+    await back;
+    return call(path, options);
+  }
   if (response.status === 401) {
     if (sessionStorage.getItem(KEY) === key) await (asking ??= askForKey(key !== null));
     options.signal?.throwIfAborted();
@@ -44,13 +65,26 @@ export async function read(path, signal) {
   return (await call(path, { signal })).json();
 }
 
+/**
+ * Send a record once, however often the connection breaks off.
+ * @param {string} path
+ * @param {unknown} record
+ * @param {AbortSignal} [signal]
+ */
+export function send(path, record, signal) {
+  const key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+  return call(path, { method: "POST", headers, body: JSON.stringify(record), ...(signal ? { signal } : {}) });
+}
+
 /** Return true if requests of this tab carry an API key. */
 export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** Forget the API key. */
+/** Forget the API key, and what was typed with it. */
 export function forgetKey() {
+  forgetDrafts();
   sessionStorage.removeItem(KEY);
 }
 
