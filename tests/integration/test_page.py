@@ -18,7 +18,8 @@ from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.http.groups import GroupCurve, LossBand
 from trainer.http.runs import Curve
-from trainer.http.server import CONTENT_TYPES, FILES
+from trainer.http.server import CONTENT_TYPES, FILES, page_file
+from trainer.http.table import OPERATIONS
 from trainer.reports import comparison
 
 FOLDER = ROOT / "trainer" / "http" / "page"
@@ -41,7 +42,7 @@ async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Si
     head = await here.ask("HEAD", "/", key=None)
     for address, name in FILES.items():
         assert got[address].status == 200
-        assert got[address].text == SOURCES[name]
+        assert got[address].body == page_file(name, OPERATIONS)
         suffix = "." + name.rpartition(".")[2]
         assert got[address].headers["Content-Type"] == f"{CONTENT_TYPES[suffix]}; charset=utf-8"
     for answer in (*got.values(), openapi, head):

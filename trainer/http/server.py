@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
+from html import escape
 from os import strerror
 from pathlib import Path
 from socket import gaierror
@@ -316,10 +317,26 @@ def page_routes(operations: Sequence[Operation], *, has_keys: bool) -> list[web.
         return await described[0](request)
 
     files = [
-        web.get(address, _handler((_FOLDER / name).read_bytes(), CONTENT_TYPES[Path(name).suffix]))
+        web.get(address, _handler(page_file(name, operations), CONTENT_TYPES[Path(name).suffix]))
         for address, name in FILES.items()
     ]
     return [web.get("/openapi.json", get_openapi), *files]
+
+
+def page_file(name: str, operations: Sequence[Operation]) -> bytes:
+    """Return the content of a file of the page; that of the API lists the operations, so that it shows them at once."""
+    content = (_FOLDER / name).read_bytes()
+    if name != DOCUMENTS["/docs"]:
+        return content
+    parts: list[str] = []
+    for tag in dict.fromkeys(one.tag for one in operations):
+        parts.append(f'<section aria-labelledby="about-{tag}"><h2 id="about-{tag}">{tag}</h2>')
+        for one in operations:
+            if one.tag == tag:
+                title = f"<code><b>{one.method}</b> {one.path}</code> {escape(one.summary.splitlines()[0])}"
+                parts.append(f'<details id="{one.name}"><summary>{title}</summary></details>')
+        parts.append("</section>")
+    return content.replace(b"OPERATIONS", "\n".join(parts).encode())
 
 
 def _handler(content: bytes, content_type: str) -> Handler:

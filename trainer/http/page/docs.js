@@ -1,6 +1,7 @@
-/** The operations of the API, from its OpenAPI description. */
+/** The operations of the API: the page lists them, and its OpenAPI description says more about each. */
 
-import { failure, h, scrolling, section, table } from "./elements.js";
+import { read } from "./api.js";
+import { failure, h, scrolling, table } from "./elements.js";
 
 /**
  * @typedef {{$ref?: string, type?: string, description?: string, default?: unknown, enum?: unknown[], const?: unknown,
@@ -13,35 +14,8 @@ import { failure, h, scrolling, section, table } from "./elements.js";
  *   paths: Record<string, Record<string, Operation>>}} Description
  */
 
-const main = /** @type {HTMLElement} */ (document.getElementById("main"));
-
-/** @param {Description} api */
-function show(api) {
-  const all = Object.entries(api.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => ({ path, method: method.toUpperCase(), operation })),
-  );
-  const tags = [...new Set(all.map(({ operation }) => operation.tags[0] ?? ""))];
-  return [
-    h("h1", { tabindex: -1 }, `HTTP API ${api.info.version}`),
-    h(
-      "p",
-      {},
-      "Send an API key in the header X-Api-Key, or as Authorization: Bearer KEY. A server of your own machine without keys needs none. Errors are JSON: code, message, request_id, details. ",
-      h("a", { href: "/openapi.json" }, "openapi.json"),
-      " describes all operations for programs.",
-    ),
-    ...tags.map((tag) => section(tag, ...all.filter(({ operation }) => operation.tags[0] === tag).map(described))),
-    section(
-      "Records",
-      ...Object.entries(api.components.schemas).map(([name, schema]) =>
-        h("details", { id: name }, h("summary", {}, h("code", {}, name)), ...record(schema)),
-      ),
-    ),
-  ];
-}
-
-/** @param {{path: string, method: string, operation: Operation}} one */
-function described({ path, method, operation }) {
+/** @param {Operation} operation */
+function described(operation) {
   const body = operation.requestBody?.content["application/json"];
   const answers = Object.entries(operation.responses).map(([status, answer]) => {
     const [media, content] = Object.entries(answer.content ?? {})[0] ?? [];
@@ -58,16 +32,13 @@ function described({ path, method, operation }) {
     one.required ? "required" : fallback(one.schema),
     one.description ?? "",
   ]);
-  return h(
-    "details",
-    { id: operation.operationId },
-    h("summary", {}, h("code", {}, h("b", {}, method), ` ${path}`), ` ${operation.summary}`),
+  return [
     operation.security.length ? null : h("p", {}, "Needs no API key."),
     parameters.length ? table("Parameters", ["Parameter", "In", "Type", "Default", "Meaning"], parameters) : null,
     body ? h("p", {}, "Body: ", type(body.schema)) : null,
     body?.example === undefined ? null : scrolling("Example", h("pre", {}, JSON.stringify(body.example, null, 2))),
     table("Answers", ["Status", "Meaning", "Content"], answers),
-  );
+  ];
 }
 
 /** @param {Schema} schema */
@@ -104,18 +75,53 @@ function fallback(schema) {
   return schema.default === undefined ? "–" : JSON.stringify(schema.default);
 }
 
+/**
+ * Fill details when they are opened for the first time.
+ * @param {HTMLDetailsElement} details
+ * @param {(api: Description) => (Node | null)[]} content
+ */
+function fillWhenOpened(details, content) {
+  const place = h("div");
+  details.append(place);
+  details.addEventListener("toggle", async () => {
+    if (!details.open || place.childElementCount) return;
+    try {
+      const parts = content(await description);
+      place.replaceChildren(...parts.filter((part) => part !== null));
+    } catch (error) {
+      place.replaceChildren(failure(error));
+    }
+  });
+}
+
 /** @param {string} id */
 function open(id) {
   const found = document.getElementById(id);
   if (found instanceof HTMLDetailsElement) found.open = true;
+  return found;
 }
 
+/** @type {Promise<Description>} */
+const description = read("/openapi.json", new AbortController().signal);
+
+for (const details of document.querySelectorAll("details")) {
+  fillWhenOpened(details, ({ paths }) =>
+    Object.values(paths)
+      .flatMap(Object.values)
+      .filter(({ operationId }) => operationId === details.id)
+      .flatMap(described),
+  );
+}
+open(location.hash.slice(1));
+
+const records = document.querySelector("[aria-labelledby=about-records]");
 try {
-  const response = await fetch("/openapi.json");
-  main.replaceChildren(...show(await response.json()));
-  const id = location.hash.slice(1);
-  open(id);
-  if (id) document.getElementById(id)?.scrollIntoView();
+  for (const [name, schema] of Object.entries((await description).components.schemas)) {
+    const details = h("details", { id: name }, h("summary", {}, h("code", {}, name)));
+    fillWhenOpened(details, () => record(schema));
+    records?.append(details);
+  }
+  open(location.hash.slice(1))?.scrollIntoView();
 } catch (error) {
-  main.replaceChildren(failure(error));
+  records?.append(failure(error));
 }
