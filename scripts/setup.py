@@ -45,7 +45,7 @@ PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3
 WITH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 # most tests wait for processes that they start, so two cores take four tests at a time
 WAITING_TESTS = max(4, os.cpu_count() or 1)
-NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "openai@6"]
+NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "openai@6", "axe-core@4"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 
@@ -173,7 +173,7 @@ def bench() -> int:
 
 
 def browser() -> int:
-    """Install Debian's Chromium, Node and OpenAI's JavaScript client, without which their tests are skipped."""
+    """Install what the tests of the page need, and run them: Debian's Chromium, Node, and packages of npm."""
     if shutil.which("apt-get") is None:
         raise SystemExit(
             "This needs apt-get. Elsewhere put Chromium or Google Chrome, node and npm on the PATH, and run"
@@ -186,6 +186,7 @@ def browser() -> int:
         run(*sudo, "apt-get", "update")
         or run(*sudo, "apt-get", "install", *packages)
         or run("npm", "install", *NPM_OPTIONS)
+        or run(PYTHON, "-m", "pytest", "-m", "browser")
     )
 
 

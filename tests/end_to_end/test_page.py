@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from tests.support import ROOT, ended, tiny_request, wait_for_status
+from tests.support import ended, tiny_request, wait_for_status
 from tests.support.api_process import api_process
-from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.browser import browsing, faults, needs_chromium
 from tests.support.lab import Lab
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
@@ -22,7 +20,6 @@ KEY = "page-key-0123456789"
 TEXT = "abc\tcab\nئۇيغۇر\nx\u0301 ʃ"
 LABELS = "[...document.querySelectorAll('tbody a')].map((link) => link.textContent)"
 CURVE = "document.querySelector('.line')?.getAttribute('d')"
-FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="utf-8")
 
 
 async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, tmp_path: Path) -> None:
@@ -179,11 +176,6 @@ async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_pat
         assert all("401" in error for error in browser.errors)
 
 
-async def faults(browser: Browser) -> list[str]:
-    """Faults of the page: contrast below 4.5, missing names and headings, more width than there is."""
-    return TypeAdapter(list[str]).validate_python(await browser.evaluate(FAULTS))
-
-
 async def finish(queue: JobQueue, label: str, **fields: object) -> str:
     """Train a run to its end; return its id."""
     run_id = (await queue.train(tiny_request(label=label, **fields), user_id=None)).run_id
@@ -192,7 +184,7 @@ async def finish(queue: JobQueue, label: str, **fields: object) -> str:
 
 
 @asynccontextmanager
-async def served(lab: Lab, keys: str = "") -> AsyncIterator[str]:
+async def served(lab: Lab, keys: str = "", port: int = 0) -> AsyncIterator[str]:
     """The API as a process of its own, for the runs of the lab; gives its address."""
-    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=keys) as api:
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=keys, HTTP__PORT=str(port)) as api:
         yield api.url

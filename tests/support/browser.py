@@ -1,6 +1,7 @@
 """A headless Chromium with one page, driven over its DevTools protocol.
 
-`make browser` installs Debian's Chromium; tests that need it are skipped elsewhere.
+`make browser` installs Debian's Chromium and the accessibility checker axe-core; tests that need Chromium are skipped
+elsewhere.
 """
 
 import asyncio
@@ -15,12 +16,20 @@ from aiohttp import ClientSession, ClientWebSocketResponse
 from pydantic import BaseModel, TypeAdapter
 
 from scripts.message_picture import CHROMIUM
+from tests.support import ROOT
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.services.embedded import die_with_parent
 
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium on the PATH: `make browser` installs it on Debian"
-)
+needs_chromium = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH: `make browser` installs it on Debian"),
+]
+_FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="utf-8")
+_AXE = ROOT / ".venv" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+_VIOLATIONS = """
+axe.run().then(({ violations }) =>
+  violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`)))
+"""
 _OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
@@ -167,6 +176,17 @@ class Browser:
             self.errors.append(str(event.args))
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(event.exceptionDetails))
+
+
+async def faults(browser: Browser) -> list[str]:
+    """Faults of the page: contrast below 4.5, no names or headings, more width than there is, and what axe finds."""
+    found = await browser.evaluate(_FAULTS)
+    texts = TypeAdapter(list[str])
+    if not _AXE.exists():
+        return texts.validate_python(found)
+    if await browser.evaluate("typeof axe === 'undefined'"):
+        await browser.evaluate(f"{_AXE.read_text(encoding='utf-8')}; true")
+    return texts.validate_python(found) + texts.validate_python(await browser.evaluate(_VIOLATIONS))
 
 
 @asynccontextmanager

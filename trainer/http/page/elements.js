@@ -28,7 +28,7 @@ export function svg(tag, attributes = {}, ...children) {
 /**
  * Make a table that scrolls within itself.
  * @param {string} caption
- * @param {string[]} head
+ * @param {string[]} head an empty name is no header
  * @param {Child[][]} rows the first cell of each row is its header
  */
 export function table(caption, head, rows) {
@@ -38,19 +38,19 @@ export function table(caption, head, rows) {
       "table",
       {},
       h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, ...head.map((name) => h("th", { scope: "col" }, name)))),
+      h("thead", {}, h("tr", {}, ...head.map((name) => (name ? h("th", { scope: "col" }, name) : h("td"))))),
       h("tbody", {}, ...rows.map((cells) => h("tr", {}, ...cells.map(cell)))),
     ),
   );
 }
 
 /**
- * Make a region that the keyboard can scroll.
+ * Make a part that the keyboard can scroll.
  * @param {string} label
  * @param {Node} content
  */
 export function scrolling(label, content) {
-  return h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, content);
+  return h("div", { class: "scroll", role: "group", tabindex: 0, "aria-label": label }, content);
 }
 
 /**
