@@ -4,7 +4,7 @@ import { read } from "./api.js";
 import { Chart, linesOfGroup } from "./curves.js";
 import { bdi, h, section, setTitle, table } from "./elements.js";
 import { bitsPerChar, decimal, percent } from "./numbers.js";
-import { badge, hasEnded, repeat } from "./runs.js";
+import { badge, hasEnded, repeat } from "./states.js";
 
 /** @import { GroupCurve, GroupStatus, Spread } from "./records.js" */
 
@@ -39,8 +39,8 @@ export async function showGroup(main, signal, groupId) {
     return group.members.every(hasEnded);
   };
   let isOver = await load();
-  repeat(() => {
-    if (!isOver) load().then((over) => (isOver = over), () => undefined); // the next one may succeed
+  repeat(async () => {
+    isOver ||= await load().catch(() => false); // the next one may succeed
   }, signal);
 }
 

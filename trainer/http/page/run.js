@@ -5,7 +5,7 @@ import { Chart, linesOf } from "./curves.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
-import { badge, hasEnded } from "./runs.js";
+import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
 /** @import { ArtifactFiles, Curve, MetricsProgress, RunFiles, RunStatus, Sample } from "./records.js" */

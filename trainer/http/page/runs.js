@@ -4,6 +4,7 @@ import { read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
 import { announce, bdi, failure, h, scrolling } from "./elements.js";
 import { bitsPerChar, date, decimal, meanOf, percent } from "./numbers.js";
+import { badge, hasEnded, repeat } from "./states.js";
 
 /** @import { RunPage, RunStatus } from "./records.js" */
 
@@ -24,7 +25,6 @@ const COLUMNS = [
 const MOST_COMPARED = 4;
 const PAGE_SIZE = 50;
 const LARGEST_PAGE = 200;
-const REFRESH_MILLISECONDS = 4000;
 
 // they stay while other views are shown
 const wanted = { search: "", status: "" };
@@ -243,32 +243,11 @@ export async function showRuns(main, signal) {
     announce(found.textContent ?? "");
   }
 
-  repeat(() => {
+  repeat(async () => {
     if ([...shown.values()].some((run) => !hasEnded(run)))
-      load(null, Math.min(LARGEST_PAGE, Math.max(PAGE_SIZE, shown.size)));
+      await load(null, Math.min(LARGEST_PAGE, Math.max(PAGE_SIZE, shown.size)));
   }, signal);
   await load(null);
-}
-
-/** @param {RunStatus} run */
-export function hasEnded(run) {
-  return ["completed", "failed", "cancelled"].includes(run.status);
-}
-
-/** @param {{status: string, reachable: boolean}} run */
-export function badge(run) {
-  const name = run.status === "running" && !run.reachable ? "running, worker not responding" : run.status;
-  return h("span", { class: `badge ${run.status}` }, name);
-}
-
-/**
- * Do something again and again while the page is visible.
- * @param {() => void} action
- * @param {AbortSignal} signal
- */
-export function repeat(action, signal) {
-  const timer = setInterval(() => document.hidden || action(), REFRESH_MILLISECONDS);
-  signal.addEventListener("abort", () => clearInterval(timer));
 }
 
 /**
