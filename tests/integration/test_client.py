@@ -26,7 +26,7 @@ from trainer.contracts.inference import PredictResponse, ScoreResponse
 __all__ = ["server_fixture"]
 
 TEXT = "abc cab\n\nab"
-EMPTY_PAGE = RunPage(runs=(), next_cursor=None).model_dump_json().encode()
+EMPTY_PAGE = RunPage(runs=(), total=0, next_cursor=None).model_dump_json().encode()
 
 
 def client_of(server: LabServer, key: str = KEY) -> Client:

@@ -2,11 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from tests.support import tiny_request
 from tests.support.http import ADMIN, BOB, Site, inside, with_api
@@ -21,7 +22,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import Accepted, RunManifest, RunStatus
+from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus
+from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
 from trainer.http.runs import Curve
 from trainer.queue.resolve import resolve_request
@@ -37,11 +39,11 @@ async def idle_fixture(tmp_path: Path) -> AsyncIterator[Site]:
         yield site
 
 
-def story(root: Path, number: int, family: str = "char_lstm", label: str | None = None) -> Story:
+def story(root: Path, number: int, family: str = "char_lstm", label: str | None = None, **fields: object) -> Story:
     """A queued run, younger than those of smaller numbers; two numbers have the same moment."""
     record, created_at = run_record(f"{family}-{number}", label=label), BEGIN + timedelta(minutes=number // 2)
     effective = changed(record.effective, model_family=family)
-    return Story(root / "artifacts", changed(record, created_at=created_at, effective=effective))
+    return Story(root / "artifacts", changed(record, created_at=created_at, effective=effective, **fields))
 
 
 async def listed(site: Site, query: str = "") -> list[str]:
@@ -49,7 +51,7 @@ async def listed(site: Site, query: str = "") -> list[str]:
 
 
 async def test_list__has_all_runs_newest_first(idle: Site, tmp_path: Path) -> None:
-    assert (await idle.get("/runs")).record(RunPage) == RunPage(runs=(), next_cursor=None)
+    assert (await idle.get("/runs")).record(RunPage) == RunPage(runs=(), total=0, next_cursor=None)
     for number in (3, 1, 7, 5):
         story(tmp_path, number)
     page = (await idle.get("/runs")).record(RunPage)
@@ -91,9 +93,146 @@ async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tm
         story(tmp_path, 20 + len(found)).start()
         next(one for one in stories if one.run.run_id == page.runs[-1].run_id).fail()
     assert found == [f"char_lstm-{number}" for number in (7, 6, 5, 4, 3, 2, 1)]
-    refused = await idle.get("/runs?cursor=char_lstm-99")
-    assert refused.outcome == (422, "INVALID_INPUT")
-    assert [problem.path for problem in refused.error.details] == ["cursor"]
+
+
+GROUP = RunGroup(group_id="char_lstm-group", seeds=(1, 2, 3))
+LABELS = (None, "Beta", "alpha", "beta", None, "Gamma 2")
+OWNERS: tuple[dict[str, object], ...] = (
+    {"user_id": None},
+    {"user_id": None, "http": HttpOrigin(api_key="Ana")},
+    {"user_id": 7},
+)
+NUMBERS = ("train_loss", "val_loss", "best_val_loss", "best_val_bits_per_char", "test_loss", "bits_per_char", "params")
+
+
+def many(root: Path) -> list[Story]:
+    """Write runs of all states with ties and unknown numbers; three of them, of two states, are a group."""
+    told = [story(root, n, ("gpt2", "char_lstm")[n % 2], LABELS[n % 6], **OWNERS[n % 3]) for n in range(12)]
+    told += [story(root, n, label="of seeds", group=GROUP) for n in (20, 3 + 20, 26)]
+    for number, one in enumerate(told):
+        if number % 4:
+            one.start().step(10 * (number % 3) + 10, 1 + number % 5, None if number % 2 else 2 + number % 3)
+        if number % 4 > 1:
+            one.complete(train_loss=(number % 7) / 2 or None)
+        elif number % 8 == 1:
+            one.fail()
+    return told
+
+
+async def all_runs(site: Site, query: str, **pages: int) -> tuple[list[RunStatus], set[int]]:
+    """Return the runs of all pages of a list, and the totals that the pages name."""
+    runs, totals, more = list[RunStatus](), set[int](), ""
+    while True:
+        page = (await site.get(f"/runs?{query}&limit={pages.get('limit', 200)}{more}")).record(RunPage)
+        runs += page.runs
+        totals.add(page.total)
+        if page.next_cursor is None:
+            return runs, totals
+        more = f"&cursor={page.next_cursor}"
+
+
+def value(run: RunStatus, field: str) -> float | str | None:
+    """What a run is sorted by."""
+    fields: dict[str, object] = run.model_dump()
+    match fields[field] if field != "label" else run.label or run.run_id:
+        case str(text) if field == "label":
+            return text.casefold()
+        case str(text) if field == "status":
+            return ("running", "queued", "paused", "completed", "failed", "cancelled").index(text)
+        case datetime():
+            return 0.0
+        case found:
+            return TypeAdapter(float | str | None).validate_python(found)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_list__is_sorted_by_each_field_with_unknown_values_last(idle: Site, tmp_path: Path, order: str) -> None:
+    many(tmp_path)
+    by_age = (await all_runs(idle, "sort=created_at&order=asc"))[0]
+    assert [run.run_id for run in by_age] == [
+        one.run_id for one in sorted(by_age, key=lambda run: (run.created_at, run.run_id))
+    ]
+    for field in ("created_at", "label", "model_family", "status", "owner", "progress", *NUMBERS):
+        known = sorted((run for run in by_age if value(run, field) is not None), key=lambda run: str(value(run, field)))
+        known.sort(key=lambda run: (value(run, field), run.created_at, run.run_id), reverse=order == "desc")
+        unknown = [run for run in by_age if value(run, field) is None]
+        expected = [run.run_id for run in (*known, *(unknown if order == "asc" else reversed(unknown)))]
+        for limit in (4, 200):
+            found, totals = await all_runs(idle, f"sort={field}&order={order}", limit=limit)
+            assert ([run.run_id for run in found], totals) == (expected, {15}), field
+        assert await listed(idle, f"sort={field}&order={order}&offset=5&limit=3") == expected[5:8]
+
+
+async def test_groups__are_one_row_at_the_mean_of_their_completed_runs(idle: Site, tmp_path: Path) -> None:
+    many(tmp_path)
+    members = ["char_lstm-26", "char_lstm-23", "char_lstm-20"]
+    runs, _ = await all_runs(idle, "")
+    for field, states in (("test_loss", {"completed"}), ("train_loss", {"completed"}), ("progress", None)):
+        rows: dict[str, list[RunStatus]] = {}
+        for run in runs:
+            rows.setdefault(run.group.group_id if run.group else run.run_id, []).append(run)
+        keys: list[tuple[bool, float, float, str]] = []
+        for name, row in rows.items():
+            counted = [run for run in row if name != GROUP.group_id or states is None or run.status in states]
+            known = [float(found) for run in counted if (found := value(run, field)) is not None]
+            newest = max(run.created_at for run in row).timestamp()
+            keys.append((not known, sum(known) / len(known) if known else 0.0, newest, name))
+        expected = [run.run_id for *_, name in sorted(keys) for run in rows[name]]
+        for limit in (1, 5):
+            found, totals = await all_runs(idle, f"sort={field}&order=asc&by_group=true", limit=limit)
+            assert ([run.run_id for run in found], totals) == (expected, {13}), field
+    assert await listed(idle, "search=seeds&by_group=true&status=completed&limit=1") == members
+    assert await listed(idle, f"group={GROUP.group_id}") == members
+    assert await listed(idle, "group=char_lstm-1") == []
+
+
+async def test_list__is_filtered_by_parts_of_names_and_by_numbers(idle: Site, tmp_path: Path) -> None:
+    many(tmp_path)
+    attached = run_record("char_lstm-30", label="attached")
+    corpus = changed(attached.effective.corpus, name="c" * 64)
+    Story(tmp_path / "artifacts", changed(attached, effective=changed(attached.effective, corpus=corpus)))
+    runs, _ = await all_runs(idle, "")
+    expected: dict[str, Callable[[RunStatus], bool]] = {
+        "corpus=K_IP": lambda run: run.run_id != "char_lstm-30",
+        "corpus=ccc": lambda run: False,
+        "owner=Ana": lambda run: run.owner == "Ana",
+        "owner=7&label=GAM": lambda run: run.owner == "7" and run.label == "Gamma 2",
+        "label=eta": lambda run: run.label in ("Beta", "beta"),
+        "where=progress%3E=30": lambda run: run.progress >= 30,
+        "where=progress%3E30,val_loss%3C3": lambda run: (
+            run.progress > 30 and run.val_loss is not None and run.val_loss < 3
+        ),
+        "where=train_loss%3C=1.5e0": lambda run: run.train_loss is not None and run.train_loss <= 1.5,
+        "where=params=1000": lambda run: run.params == 1000,
+        "where=bits_per_char%3E-1": lambda run: run.bits_per_char is not None,
+    }
+    found = {query: await listed(idle, f"{query}&limit=200") for query in expected}
+    assert found == {query: [run.run_id for run in runs if holds(run)] for query, holds in expected.items()}
+    assert all(0 < len(ids) < 15 for query, ids in found.items() if not query.startswith("corpus"))
+
+
+async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -> None:
+    for number in range(3):
+        story(tmp_path, number)
+    other = (await idle.get("/runs?limit=1&sort=label")).record(RunPage).next_cursor
+    refusals = {
+        "where=loss%3C3": ("where", "test_loss<3.2"),
+        "where=test_loss": ("where", "test_loss<3.2"),
+        "where=test_loss%3C3,": ("where", "test_loss<3.2"),
+        "sort=loss": ("sort", "test_loss"),
+        "order=up": ("order", "desc"),
+        "offset=-1": ("offset", "0"),
+        "by_group=yes": ("by_group", "true or false"),
+        "cursor=char_lstm-99": ("cursor", "same `sort`"),
+        "cursor=eyJ9": ("cursor", "same `sort`"),
+        f"cursor={other}": ("cursor", "same `sort`"),
+        f"sort=label&order=asc&cursor={other}": ("cursor", "same `sort`"),
+    }
+    for query, (path, part) in refusals.items():
+        refused = await idle.get(f"/runs?{query}")
+        assert refused.outcome == (422, "INVALID_INPUT"), query
+        assert [problem.path for problem in refused.error.details] == [path]
+        assert part in refused.error.details[0].message
 
 
 async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site) -> None:

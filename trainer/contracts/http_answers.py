@@ -9,9 +9,11 @@ ArtifactKind = Literal["models", "tokenizers", "experiments", "batteries"]
 
 
 class RunPage(Frozen):
-    """Runs, newest first."""
+    """Runs in the order that was asked for."""
 
     runs: tuple[RunStatus, ...]
+    total: int
+    """Number of runs on all pages; with `by_group`, of groups and single runs."""
     next_cursor: str | None
     """None on the last page."""
 

@@ -39,7 +39,8 @@ _INTEGER = r"-?[0-9]{1,18}"
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
 
-def _matches(pattern: str, name: str) -> BeforeValidator:
+def matches(pattern: str, name: str) -> BeforeValidator:
+    """Return a validator of text in a query, which must be `name`."""
     compiled = re.compile(pattern)
 
     def check(value: object) -> object:
@@ -50,10 +51,10 @@ def _matches(pattern: str, name: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-WHOLE = _matches(_INTEGER, "an integer")
+WHOLE = matches(_INTEGER, "an integer")
 """Validator of an integer in a query: only digits."""
-NUMBER = _matches(_NUMBER, "a number")
-FLAG = _matches("true|false", "true or false")
+NUMBER = matches(_NUMBER, "a number")
+FLAG = matches("true|false", "true or false")
 
 
 class Query(BaseModel):

@@ -1,9 +1,9 @@
 """Operations on runs: train, list, follow, cancel, resume, compare, logs, events and curves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, Literal
 
 import structlog
 from aiohttp import web
@@ -42,13 +42,15 @@ from trainer.http.operations import (
     RunPath,
     WaitQuery,
     job_answers,
+    matches,
     operation,
     reply,
 )
 from trainer.http.tails import MAX_LINES
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
-from trainer.queue.run_index import RunEntry, matching, run_order
+from trainer.queue.run_index import RunEntry, RunRow, matching, rows_of
+from trainer.queue.run_list import CONDITION, NUMBER_FIELDS, Place, RunOrder, SortField, conditions
 from trainer.reports.comparison import (
     Comparison,
     Measured,
@@ -63,6 +65,13 @@ from trainer.system.logs import LogReader
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
+_Part = Annotated[str, Field(max_length=200)]
+_CONDITIONS = rf"^({CONDITION}(,{CONDITION})*)?$"
+_IS_CONDITIONS = matches(
+    _CONDITIONS,
+    "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
+    f"{', '.join(NUMBER_FIELDS[:-1])} or {NUMBER_FIELDS[-1]}",
+)
 _RUN_IDS = r"^[a-z0-9][a-z0-9_-]{0,63}(,[a-z0-9][a-z0-9_-]{0,63}){1,3}$"
 
 
@@ -70,11 +79,31 @@ class RunsQuery(Query):
     status: RunState | None = None
     """Only runs in this state."""
     family: ModelFamily | None = None
-    search: Annotated[str, Field(max_length=200)] = ""
+    corpus: _Part = ""
+    """Only runs on a corpus whose name has this part, in any case."""
+    owner: Annotated[str, Field(max_length=200)] | None = None
+    """Only runs of this API key, by its name, or of this Discord user."""
+    label: _Part = ""
+    """Only runs whose label has this part, in any case."""
+    group: Identifier | None = None
+    """Only the runs of this group over seeds."""
+    search: _Part = ""
     """Only runs whose label, id or corpus matches these words."""
+    where: Annotated[str, Field(max_length=500, pattern=_CONDITIONS), _IS_CONDITIONS] = ""
+    """Only runs whose numbers meet these conditions, with commas between them, such as `test_loss<3.2,progress>=50`."""
+    sort: SortField = "created_at"
+    """The field of their status by which the runs are sorted; those without a value are last."""
+    order: Literal["asc", "desc"] = "desc"
+    by_group: Annotated[bool, FLAG] = False
+    """true: the runs of a group count as one, sorted by the means of the completed ones; if one of them is found, the
+    answer has all of them, one after another."""
     limit: Annotated[int, Field(ge=1, le=200), WHOLE] = 50
-    cursor: Identifier | None = None
-    """`next_cursor` of the page before."""
+    """Number of runs, or with `by_group` of groups and single runs."""
+    offset: Annotated[int, Field(ge=0, le=10_000_000), WHOLE] = 0
+    """Number of runs, or with `by_group` of groups and single runs, that are left out before the first."""
+    cursor: Annotated[str, Field(max_length=2000)] | None = None
+    """`next_cursor` of the page before, with the same `sort` and `order`: no run is left out or comes twice because
+    others start."""
 
 
 class LogsQuery(Query):
@@ -99,30 +128,57 @@ class Curve(Frozen):
 
 
 async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
-    """List runs, newest first."""
+    """List runs, newest first or sorted by a field of their status."""
     api, query, caller = call.api, call.query, call.client.caller
+    order = RunOrder(query.sort, query.order == "desc")
+    after = None if query.cursor is None else _place(query.cursor, order)
     await api.index.refresh()
-    entries = [
-        entry
-        for entry in api.index.runs
-        if query.status in (None, entry.state)
-        and query.family in (None, entry.family)
-        and api.permissions.may_see(caller, entry)
+    visible = [run for run in api.index.runs if api.permissions.may_see(caller, run)]
+    found = _found(visible, query)
+    rows = rows_of(visible) if query.by_group else [RunRow(run.run_id, (run,)) for run in visible]
+    matched = [row for row in rows if any(run.run_id in found for run in row.runs)]
+    following = order.rows(matched, after)[query.offset :]
+    page = following[: query.limit]
+    ids = [run.run_id for row in page for run in row.runs]
+    statuses = await asyncio.gather(*(_readable_status(api, run_id) for run_id in ids))
+    cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None
+    runs = tuple(status for status in statuses if status is not None)
+    return reply(RunPage(runs=runs, total=len(matched), next_cursor=cursor))
+
+
+def _found(runs: Sequence[RunEntry], query: RunsQuery) -> set[str]:
+    """Return the ids of the runs that a request asks for."""
+    corpus, label = query.corpus.casefold(), query.label.casefold()
+    meets_conditions = conditions(query.where)
+    found = [
+        run
+        for run in runs
+        if query.status in (None, run.state)
+        and query.family in (None, run.family)
+        and query.group in (None, run.group_id)
+        and query.owner in (None, run.owner)
+        and (not corpus or (not run.has_attached_text and corpus in run.corpus.casefold()))
+        and label in (run.label or "").casefold()
+        and meets_conditions(run)
     ]
     if query.search.strip():
-        found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}
-        entries = [entry for entry in entries if entry.run_id in found]
-    if query.cursor is not None:
-        last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
-        if last is None:
-            message = "`cursor` must be the `next_cursor` of a page whose runs still exist. List from the first run."
-            problem = FieldProblem(path="cursor", message=message, value=format_value(query.cursor))
-            raise refusal(ErrorCode.INVALID_INPUT, problem)
-        entries = [entry for entry in entries if run_order(entry) < run_order(last)]
-    page = entries[: query.limit]
-    statuses = await asyncio.gather(*(_readable_status(api, entry.run_id) for entry in page))
-    cursor = page[-1].run_id if len(entries) > len(page) else None
-    return reply(RunPage(runs=tuple(status for status in statuses if status is not None), next_cursor=cursor))
+        found = matching(query.search, found, run_names, exactly=True)
+    return {run.run_id for run in found}
+
+
+def _place(cursor: str, order: RunOrder) -> Place:
+    """Return the place of a cursor; raises INVALID_INPUT for one that no page of this order has given."""
+    try:
+        place = Place.of_cursor(cursor)
+    except ValueError:
+        place = None
+    if place is None or (place.sort, place.is_descending) != order:
+        message = (
+            "`cursor` must be the `next_cursor` of a page of the same `sort` and `order`. List from the first run."
+        )
+        problem = FieldProblem(path="cursor", message=message, value=format_value(cursor))
+        raise refusal(ErrorCode.INVALID_INPUT, problem)
+    return place
 
 
 async def _readable_status(api: Api, run_id: str) -> RunStatus | None:

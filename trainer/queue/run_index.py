@@ -17,7 +17,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryRecord
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeed, RunFeeds
@@ -30,6 +30,18 @@ T = TypeVar("T")
 _DISCORD_ID = re.compile(r"[1-9][0-9]{0,18}")
 _CATCH_UP_SECONDS = 0.1
 """Timeout of a refresh for a person who types."""
+
+
+class RunNumbers(NamedTuple):
+    """The numbers of a run by the names that they have in its status; a list is sorted by them."""
+
+    train_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_val_bits_per_char: float | None = None
+    test_loss: float | None = None
+    bits_per_char: float | None = None
+    params: int | None = None
 
 
 class RunEntry(NamedTuple):
@@ -58,6 +70,9 @@ class RunEntry(NamedTuple):
     """Hash of the Idempotency-Key of the HTTP request that started the run."""
     group_id: str | None = None
     """The group of runs over seeds that it belongs to."""
+    owner: str | None = None
+    """Name of the API key or id of the Discord user that started the run; None for the command line."""
+    numbers: RunNumbers = RunNumbers()
 
     @property
     def name(self) -> str:
@@ -171,10 +186,15 @@ class RunIndex:
                     unknown_char_share=status.unknown_char_share,
                     tokenizer_id=status.tokenizer_id or entry.tokenizer_id,
                     ends_at=None if known is None or seconds is None else known + seconds,
+                    numbers=_numbers_of_status(status),
                 )
             else:
+                # what a run that did not complete came to stands in its events only
+                status = None if manifest.status == "completed" else feed.read()
                 self._runs[name] = entry._replace(
                     state=manifest.status,
+                    progress=100.0 if status is None else status.progress,
+                    numbers=_numbers_of_manifest(manifest) if status is None else _numbers_of_status(status),
                     tokenizer_id=entry.tokenizer_id if manifest.tokenizer is None else manifest.tokenizer.id,
                     loss_nats=manifest.metrics.test,
                     bits_per_char=manifest.metrics.bits_per_char,
@@ -256,6 +276,32 @@ def _entry(record: RunRecord) -> RunEntry:
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
         group_id=None if record.group is None else record.group.group_id,
+        owner=None if record.owner is None else str(record.owner),
+    )
+
+
+def _numbers_of_status(status: RunStatus) -> RunNumbers:
+    return RunNumbers(
+        train_loss=status.train_loss,
+        val_loss=status.val_loss,
+        best_val_loss=status.best_val_loss,
+        best_val_bits_per_char=status.best_val_bits_per_char,
+        test_loss=status.test_loss,
+        bits_per_char=status.bits_per_char,
+        params=status.params,
+    )
+
+
+def _numbers_of_manifest(manifest: RunManifest) -> RunNumbers:
+    metrics = manifest.metrics
+    return RunNumbers(
+        train_loss=metrics.train,
+        val_loss=metrics.val,
+        best_val_loss=metrics.best,
+        best_val_bits_per_char=metrics.best_bits_per_char,
+        test_loss=metrics.test,
+        bits_per_char=metrics.bits_per_char,
+        params=None if manifest.model is None else manifest.model.params,
     )
 
 

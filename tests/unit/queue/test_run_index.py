@@ -69,6 +69,23 @@ async def test_runs__are_listed_newest_first_with_their_states(tmp_path: Path) -
     assert running.state == "running" and running.is_unfinished and not done.is_unfinished
 
 
+async def test_numbers__are_those_of_the_status_while_a_run_trains_and_after_each_end(tmp_path: Path) -> None:
+    one, other = story(tmp_path, "lstm-1"), story(tmp_path, "lstm-2", minutes=5)
+    for told in (one.start().step(40, 2.5, 3.0), other.start().step(20, 1.5)):
+        index = index_of(tmp_path)
+        await index.refresh()
+        found = next(run.numbers for run in index.runs if run.run_id == told.record.run_id)
+        assert found._asdict() == told.follower().status.model_dump(include={*found._fields})
+    one.run.write_manifest(completed(one))
+    other.fail().run.write_manifest(manifest_of(other.record, "failed"))
+    index = index_of(tmp_path)
+    await index.refresh()
+    assert [(run.state, run.progress, run.numbers.train_loss, run.numbers.test_loss) for run in index.runs] == [
+        ("failed", 20.0, 1.5, None),
+        ("completed", 100.0, None, 1.25),
+    ]
+
+
 async def test_runs__that_are_removed_or_not_yet_accepted_are_not_there(tmp_path: Path) -> None:
     index = index_of(tmp_path)
     gone = story(tmp_path, "lstm-1")

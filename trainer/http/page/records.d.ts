@@ -22,7 +22,7 @@ export interface RunStatus {
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
   model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
   owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
-  seed: number | null; group: RunGroup | null;
+  seed: number | null; group: RunGroup | null; params: number | null;
 }
 
 export interface RunGroup { group_id: string; seeds: number[] }
@@ -36,7 +36,7 @@ export interface GroupStatus {
 export interface LossBand { mean: Points; low: Points; high: Points }
 export interface GroupCurve { train: LossBand; validation: LossBand }
 
-export interface RunPage { runs: RunStatus[]; next_cursor: string | null }
+export interface RunPage { runs: RunStatus[]; total: number }
 export interface Curve { train: Points; validation: Points }
 export interface MetricsProgress { step: number; train_loss: number; val_loss: number | null }
 export interface FileRecord { path: string; bytes: number; sha256: string }
