@@ -1,231 +1,208 @@
-/** The list of runs, with search, filter and a choice of runs to compare. */
+/** The list of runs: search, filters, order and columns, all kept in the address, and a choice of runs to compare. */
 
 import { read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
-import { announce, bdi, failure, h, scrolling } from "./elements.js";
-import { bitsPerChar, date, decimal, meanOf, percent } from "./numbers.js";
-import { badge, hasEnded, repeat } from "./states.js";
+import { announce, failure, h } from "./elements.js";
+import { COLUMNS } from "./run_columns.js";
+import { RunTable } from "./run_table.js";
+import { repeat } from "./states.js";
 
+/** @import { Row } from "./run_columns.js" */
 /** @import { RunPage, RunStatus } from "./records.js" */
 
 const STATES = ["queued", "running", "paused", "completed", "failed", "cancelled"];
-const COLUMNS = [
-  "Compare",
-  "Run",
-  "Status",
-  "Family",
-  "Progress",
-  "Train loss",
-  "Validation loss",
-  "Test loss",
-  "Bits per character",
-  "Owner",
-  "Created",
-];
-const MOST_COMPARED = 4;
-const PAGE_SIZE = 50;
-const LARGEST_PAGE = 200;
+const FAMILIES = ["char_lstm", "gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen"];
+const TYPED = ["search", "corpus", "owner", "label", "where"];
+const CHOSEN = ["status", "family"];
+const MOST_COMPARED = 10;
+const USUAL_SORT = "created_at";
+const SORTED = ["label", ...COLUMNS.map((column) => column.id)];
+/** Columns that a click sorts from the lowest or first value on. */
+const ASCENDING = new Set(["label", "model_family", "status", "owner", ...COLUMNS.map(({ id }) => id).filter(isLoss)]);
 
 // they stay while other views are shown
-const wanted = { search: "", status: "" };
 /** @type {Set<string>} */
 const picked = new Set();
-/** @type {Set<string>} the groups whose runs are listed */
-const opened = new Set();
+let left = { address: "", top: 0 };
 
 /**
  * @param {HTMLElement} main
  * @param {AbortSignal} signal
+ * @param {string} _
+ * @param {URLSearchParams} query
  */
-export async function showRuns(main, signal) {
-  /** @type {Map<string, RunStatus>} */
-  const shown = new Map();
-  /** @type {Map<string, HTMLTableRowElement>} */
-  const rows = new Map();
-  /** @type {string | null} */
-  let cursor = null;
-  let asked = 0;
-
-  const body = h("tbody");
+export async function showRuns(main, signal, _, query) {
+  const wanted = wantedOf(query);
   const found = h("p", { class: "quiet" });
   const trouble = h("div");
   const compare = h("button", {
     type: "button",
     onclick: () => (location.hash = `#/compare/${[...picked].join(",")}`),
   });
-  const more = h("button", { type: "button", hidden: true, onclick: () => load(cursor) }, "More runs");
-  const search = h("input", {
-    id: "search",
-    type: "search",
-    value: wanted.search,
-    autocomplete: "off",
-    oninput: later(changed),
-  });
-  const status = h(
-    "select",
-    { id: "status", onchange: changed },
-    h("option", { value: "" }, "any"),
-    ...STATES.map((state) => h("option", { selected: state === wanted.status }, state)),
+  const table = new RunTable(
+    {
+      read: readRows,
+      pick: pickBox,
+      sort,
+      changed: () => {
+        trouble.replaceChildren();
+        found.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"}, a group counts once`;
+      },
+      failed: (error) => {
+        const made = failure(error);
+        if (trouble.textContent !== made.textContent) trouble.replaceChildren(made);
+      },
+    },
+    signal,
   );
-  const head = h("thead", {}, h("tr", {}, ...COLUMNS.map((name) => h("th", { scope: "col" }, name))));
+
+  const typedLater = later(() => changed(false));
+  /** @param {string} name @param {string} title @param {string} example */
+  const field = (name, title, example = "") => [
+    h("label", { for: name }, title),
+    h("input", {
+      id: name,
+      type: name === "search" ? "search" : "text",
+      value: wanted.filters[name] ?? "",
+      placeholder: example,
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: (event) => {
+        wanted.filters[name] = /** @type {HTMLInputElement} */ (event.target).value.trim();
+        typedLater();
+      },
+    }),
+  ];
+  /** @param {string} name @param {string} title @param {string[]} choices */
+  const choice = (name, title, choices) => [
+    h("label", { for: name }, title),
+    h(
+      "select",
+      {
+        id: name,
+        onchange: (event) => {
+          wanted.filters[name] = /** @type {HTMLSelectElement} */ (event.target).value;
+          changed(true);
+        },
+      },
+      h("option", { value: "" }, "any"),
+      ...choices.map((one) => h("option", { selected: one === wanted.filters[name] }, one)),
+    ),
+  ];
+  /** @param {(Node | string)[]} parts */
+  const pair = (parts) => h("div", {}, ...parts);
+  const isFiltered = ["family", "corpus", "owner", "label", "where"].some((name) => wanted.filters[name]);
   main.append(
     h(
       "form",
-      { role: "search", class: "bar", onsubmit: (event) => event.preventDefault() },
-      h("label", { for: "search" }, "Search by label, id or corpus"),
-      search,
-      h("label", { for: "status" }, "Status"),
-      status,
-      compare,
+      { role: "search", onsubmit: (event) => event.preventDefault() },
+      h(
+        "div",
+        { class: "bar" },
+        ...field("search", "Search by label, id or corpus"),
+        ...choice("status", "Status", STATES),
+        compare,
+      ),
+      h(
+        "details",
+        { open: isFiltered },
+        h("summary", {}, "More filters"),
+        h(
+          "div",
+          { class: "filters" },
+          pair(choice("family", "Family", FAMILIES)),
+          pair(field("corpus", "Part of the corpus\u2019s name")),
+          pair(field("owner", "Owner")),
+          pair(field("label", "Part of the label")),
+          pair(field("where", "Numbers", "test_loss<3.2,progress>=50")),
+        ),
+        h("p", { class: "quiet" }, `Names of the numbers: ${numberNames()}.`),
+      ),
+      h(
+        "details",
+        {},
+        h("summary", {}, "Columns"),
+        h(
+          "div",
+          { class: "columns", role: "group", "aria-label": "Columns" },
+          ...COLUMNS.map(({ id, title }) => {
+            const box = h("input", {
+              type: "checkbox",
+              checked: wanted.columns.includes(id),
+              onchange: () => {
+                wanted.columns = COLUMNS.map((column) => column.id).filter((other) =>
+                  other === id ? box.checked : wanted.columns.includes(other),
+                );
+                remember(true);
+                arrange();
+              },
+            });
+            return h("label", {}, box, title);
+          }),
+        ),
+      ),
     ),
     found,
     trouble,
-    scrolling(
-      "Runs; losses in nats per token",
-      h(
-        "table",
-        { class: "runs" },
-        h("caption", { class: "unseen" }, "Runs, newest first; losses in nats per token"),
-        head,
-        body,
-      ),
-    ),
-    more,
+    table.element,
   );
 
-  /** @param {string | null} after @param {number} limit */
-  async function load(after, limit = PAGE_SIZE) {
-    const number = ++asked;
-    const query = new URLSearchParams({ limit: String(limit), ...(after === null ? {} : { cursor: after }) });
-    for (const [name, value] of Object.entries(wanted)) if (value) query.set(name, value);
-    try {
-      /** @type {RunPage} */
-      const page = await read(`/runs?${query}`, signal);
-      if (number !== asked) return;
-      if (after === null) shown.clear();
-      for (const run of page.runs) shown.set(run.run_id, run);
-      cursor = page.next_cursor;
-      trouble.replaceChildren();
-      draw();
-    } catch (error) {
-      if (!signal.aborted) trouble.replaceChildren(failure(error));
-    }
-  }
-
-  function draw() {
-    /** @type {Map<string, RunStatus[]>} */
-    const listed = new Map();
-    for (const run of shown.values()) {
-      const name = run.group?.group_id ?? run.run_id;
-      listed.set(name, [...(listed.get(name) ?? []), run]);
-    }
-    const ids = [...listed].flatMap(([name, runs]) => {
-      const row = rows.get(name) ?? h("tr");
-      rows.set(name, row);
-      const [first] = runs;
-      if (!first?.group) {
-        if (first) fill(row, cells(first));
-        return [name];
-      }
-      fill(row, groupCells(name, runs));
-      if (!opened.has(name)) return [name];
-      for (const run of runs) {
-        const member = rows.get(run.run_id) ?? h("tr", { class: "member" });
-        rows.set(run.run_id, member);
-        fill(member, cells(run));
-      }
-      return [name, ...runs.map((run) => run.run_id)];
-    });
-    for (const [id, row] of rows) if (!ids.includes(id)) row.remove();
-    ids.forEach((id, index) => {
-      const row = rows.get(id);
-      // a row that stays in its place keeps the focus
-      if (row && body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
-    });
-    more.hidden = cursor === null;
-    found.textContent = `${shown.size}${cursor === null ? "" : " newest"} ${shown.size === 1 ? "run" : "runs"}`;
-    drawPicked();
-  }
-
-  function drawPicked() {
-    compare.disabled = picked.size < 2;
-    compare.textContent = picked.size < 2 ? `Compare: pick 2 to ${MOST_COMPARED} runs` : `Compare ${picked.size} runs`;
-    for (const box of body.querySelectorAll("input")) {
-      box.checked = picked.has(box.value);
-      box.disabled = picked.size >= MOST_COMPARED && !box.checked;
-    }
-  }
-
-  /** @param {RunStatus} run */
-  function cells(run) {
-    const name = run.label ?? run.run_id;
-    const box = h("input", {
-      type: "checkbox",
-      value: run.run_id,
-      "aria-label": `Compare ${name}`,
-      onchange: () => pick(box),
-    });
-    return [
-      box,
-      h(
-        "span",
-        {},
-        h("a", { href: `#/runs/${run.run_id}` }, bdi(name)),
-        run.label === null ? null : h("small", {}, run.run_id),
-      ),
-      badge(run),
-      run.model_family,
-      percent(run.progress / 100, 0),
-      decimal(run.train_loss),
-      decimal(run.val_loss),
-      decimal(run.test_loss),
-      bitsPerChar(run.bits_per_char ?? run.val_bits_per_char, run.unknown_char_share),
-      bdi(run.owner ?? "–"),
-      date(run.created_at),
-    ];
-  }
-
   /**
-   * Return the cells of a group: the means of its completed runs with their deviations.
-   * @param {string} id
-   * @param {RunStatus[]} runs
+   * @param {number} offset
+   * @param {number} limit
+   * @param {AbortSignal} reading
    */
-  function groupCells(id, runs) {
-    const [first] = runs;
-    const name = first?.label ?? id;
-    const completed = runs.filter((run) => run.status === "completed");
-    const box = h("input", {
-      type: "checkbox",
-      value: `${GROUP_MARK}${id}`,
-      "aria-label": `Compare the group ${name}`,
-      onchange: () => pick(box),
-    });
-    const isOpen = opened.has(id);
-    const toggle = h(
-      "button",
-      { type: "button", "aria-expanded": String(isOpen), onclick: () => open(id) },
-      `${isOpen ? "▾" : "▸"} ${runs.length} runs`,
-    );
-    const mean = (/** @type {(run: RunStatus) => number | null} */ value, digits = 3) => meanOf(completed.map(value), digits);
-    return [
-      box,
-      h("span", {}, h("a", { href: `#/groups/${id}` }, bdi(name)), " ", toggle),
-      `${completed.length} of ${runs.length} completed`,
-      first?.model_family ?? "",
-      percent(runs.reduce((sum, run) => sum + run.progress, 0) / runs.length / 100, 0),
-      mean((run) => run.train_loss),
-      mean((run) => run.val_loss),
-      mean((run) => run.test_loss),
-      mean((run) => run.bits_per_char, 2),
-      bdi(first?.owner ?? "–"),
-      date(first?.created_at ?? ""),
-    ];
+  async function readRows(offset, limit, reading) {
+    const asked = new URLSearchParams({ by_group: "true", offset: String(offset), limit: String(limit) });
+    asked.set("sort", wanted.sort);
+    asked.set("order", wanted.isDescending ? "desc" : "asc");
+    for (const [name, value] of Object.entries(wanted.filters)) if (value) asked.set(name, value);
+    /** @type {RunPage} */
+    const page = await read(`/runs?${asked}`, reading);
+    return { rows: rowsOf(page.runs), total: page.total };
   }
 
-  /** @param {string} id */
-  function open(id) {
-    if (!opened.delete(id)) opened.add(id);
-    draw();
+  /** @param {string} column */
+  function sort(column) {
+    wanted.isDescending = column === wanted.sort ? !wanted.isDescending : !ASCENDING.has(column);
+    wanted.sort = column;
+    arrange();
+    changed(true);
+  }
+
+  function arrange() {
+    table.arrange(wanted.columns, wanted.sort, wanted.isDescending);
+  }
+
+  /** @param {boolean} isStep the address before is one step back */
+  async function changed(isStep) {
+    if (signal.aborted) return;
+    remember(isStep);
+    await table.reset();
+    announce(trouble.textContent || found.textContent || "");
+  }
+
+  /** @param {boolean} isStep */
+  function remember(isStep) {
+    const address = addressOf(wanted);
+    if (isStep) history.pushState(null, "", address);
+    else history.replaceState(null, "", address);
+  }
+
+  /** @param {Row | RunStatus} one */
+  function pickBox(one) {
+    const isGroup = "runs" in one;
+    const id = isGroup ? `${GROUP_MARK}${one.name}` : one.run_id;
+    const name = isGroup ? one.runs[0]?.label ?? one.name : one.label ?? one.run_id;
+    const box = h("input", {
+      type: "checkbox",
+      value: id,
+      checked: picked.has(id),
+      disabled: picked.size >= MOST_COMPARED && !picked.has(id),
+      "aria-label": `Compare ${isGroup ? "the group " : ""}${name}`,
+      onchange: () => pick(box),
+    });
+    return box;
   }
 
   /** @param {HTMLInputElement} box */
@@ -236,32 +213,79 @@ export async function showRuns(main, signal) {
     announce(compare.textContent ?? "");
   }
 
-  async function changed() {
-    wanted.search = search.value.trim();
-    wanted.status = status.value;
-    await load(null);
-    announce(found.textContent ?? "");
+  function drawPicked() {
+    compare.disabled = picked.size < 2;
+    compare.textContent = picked.size < 2 ? `Compare: pick 2 to ${MOST_COMPARED} runs` : `Compare ${picked.size} runs`;
+    for (const box of table.element.querySelectorAll("input")) {
+      box.disabled = picked.size >= MOST_COMPARED && !box.checked;
+    }
   }
 
-  repeat(async () => {
-    if ([...shown.values()].some((run) => !hasEnded(run)))
-      await load(null, Math.min(LARGEST_PAGE, Math.max(PAGE_SIZE, shown.size)));
-  }, signal);
-  await load(null);
+  signal.addEventListener("abort", () => (left = { address: addressOf(wanted), top: table.top }));
+  arrange();
+  drawPicked();
+  repeat(() => table.refresh(), signal);
+  await table.reset(left.address === addressOf(wanted) ? left.top : 0);
+}
+
+/** @typedef {{filters: Record<string, string>, sort: string, isDescending: boolean, columns: string[]}} Wanted */
+
+/**
+ * Return what an address asks for; what is unknown in it counts as left out.
+ * @param {URLSearchParams} query
+ * @returns {Wanted}
+ */
+function wantedOf(query) {
+  const sort = query.get("sort") ?? "";
+  const columns = query.get("columns")?.split(",") ?? [];
+  const chosen = COLUMNS.map(({ id }) => id).filter((id) => columns.includes(id));
+  return {
+    filters: Object.fromEntries([...TYPED, ...CHOSEN].map((name) => [name, query.get(name) ?? ""])),
+    sort: SORTED.includes(sort) ? sort : USUAL_SORT,
+    isDescending: query.get("order") !== "asc",
+    columns: query.has("columns") ? chosen : usualColumns(),
+  };
+}
+
+/** @param {Wanted} wanted */
+function addressOf({ filters, sort, isDescending, columns }) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(filters)) if (value) query.set(name, value);
+  if (sort !== USUAL_SORT) query.set("sort", sort);
+  if (!isDescending) query.set("order", "asc");
+  if (columns.join() !== usualColumns().join()) query.set("columns", columns.join());
+  const text = query.toString().replaceAll("%2C", ",");
+  return text ? `#/?${text}` : "#/";
+}
+
+function usualColumns() {
+  return COLUMNS.filter((column) => column.isUsual).map((column) => column.id);
+}
+
+/** @param {string} id */
+function isLoss(id) {
+  return id.endsWith("loss") || id.endsWith("bits_per_char");
+}
+
+function numberNames() {
+  const names = COLUMNS.map(({ id }) => id).filter((id) => isLoss(id) || id === "progress" || id === "params");
+  return names.join(", ");
 }
 
 /**
- * Put new cells into a row, but leave those alone that say the same as before, as one may have the focus.
- * @param {HTMLTableRowElement} row
- * @param {(Node | string)[]} contents
+ * Return the rows of runs: those of a group stand one after another.
+ * @param {RunStatus[]} runs
  */
-function fill(row, contents) {
-  contents.forEach((content, index) => {
-    const made = h(index === 1 ? "th" : "td", index === 1 ? { scope: "row" } : {}, content);
-    const old = row.children[index];
-    if (!old) row.append(made);
-    else if (old.textContent !== made.textContent) old.replaceWith(made);
-  });
+function rowsOf(runs) {
+  /** @type {Map<string, Row>} */
+  const rows = new Map();
+  for (const run of runs) {
+    const name = run.group?.group_id ?? run.run_id;
+    const row = rows.get(name) ?? { name, isGroup: run.group !== null, runs: [] };
+    rows.set(name, row);
+    row.runs.push(run);
+  }
+  return [...rows.values()];
 }
 
 /**
