@@ -1,7 +1,7 @@
 /** Comparison of two to four runs: verdicts, curves over each other, metrics, and settings that differ. */
 
 import { read } from "./api.js";
-import { Chart } from "./curves.js";
+import { Chart, LOSS } from "./curves.js";
 import { bdi, failure, h, section, table } from "./elements.js";
 import { decimal, percent } from "./numbers.js";
 
@@ -21,7 +21,7 @@ export async function showComparison(main, signal, names) {
   const found = await Promise.all(
     ids.map((id) => (id.startsWith(GROUP_MARK) ? readGroup(id.slice(1), signal) : readRun(id, signal))),
   );
-  const chart = new Chart();
+  const chart = new Chart(LOSS);
   chart.show(
     found.flatMap(({ curve }, index) => [
       { name: `${LETTERS[index]} train`, label: LETTERS[index] ?? "", style: `run${index}`, points: curve.train },

@@ -1,7 +1,7 @@
 /** One group of runs over seeds: its runs, the spread of their numbers, and the band of their curves. */
 
 import { read } from "./api.js";
-import { Chart, linesOfGroup } from "./curves.js";
+import { Chart, LOSS, linesOfGroup } from "./curves.js";
 import { bdi, h, section, setTitle, table } from "./elements.js";
 import { bitsPerChar, decimal, percent } from "./numbers.js";
 import { badge, hasEnded, repeat } from "./states.js";
@@ -24,7 +24,7 @@ const NUMBERS = [
 export async function showGroup(main, signal, groupId) {
   const base = `/groups/${groupId}`;
   const facts = h("div");
-  const chart = new Chart();
+  const chart = new Chart(LOSS);
   main.append(
     h("p", {}, h("code", {}, groupId)),
     section("Runs", facts),

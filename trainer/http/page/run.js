@@ -1,7 +1,7 @@
 /** One run: status, curve, surprisal of a text, samples, settings, files and log. */
 
 import { call, hasKey, read } from "./api.js";
-import { Chart, linesOf } from "./curves.js";
+import { Chart, LOSS, linesOf } from "./curves.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
@@ -25,7 +25,7 @@ export async function showRun(main, signal, runId) {
   let run = await read(base, signal);
   setTitle(run.label ?? "Run");
   const facts = h("div");
-  const chart = new Chart();
+  const chart = new Chart(LOSS);
   const results = h("div");
   main.append(
     h("p", {}, h("code", {}, runId)),

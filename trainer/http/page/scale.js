@@ -16,6 +16,33 @@ export function ticks(low, high, count) {
 }
 
 /**
+ * Return round numbers that divide a range of a logarithmic axis: powers of ten, with their 2 and 5 fold if there is room.
+ * @param {number} low above 0
+ * @param {number} high
+ * @param {number} count about so many
+ */
+export function logTicks(low, high, count) {
+  if (high / low < 10) return ticks(low, high, count).filter((tick) => tick > 0);
+  const first = Math.floor(Math.log10(low));
+  const powers = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, index) => first + index);
+  const inRange = (/** @type {number[]} */ values) =>
+    values.filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9));
+  const all = inRange(powers.flatMap((power) => [1, 2, 5].map((factor) => Number(`${factor}e${power}`))));
+  if (all.length <= count * 1.5) return all;
+  return thinned(inRange(powers.map((power) => Number(`1e${power}`))), Math.ceil(count));
+}
+
+/**
+ * Write a number of an axis: 250K, 1.5M, 0.02, 3e-5.
+ * @param {number} value
+ */
+export function tickText(value) {
+  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential();
+  const notation = Math.abs(value) < 1e5 ? "standard" : "compact";
+  return value.toLocaleString("en", { notation, maximumSignificantDigits: 6 });
+}
+
+/**
  * Return the lowest and the highest of some numbers; 0 and 1 if there are none.
  * @param {number[]} values
  * @returns {[number, number]}
@@ -39,14 +66,16 @@ export function thinned(items, count) {
 }
 
 /**
- * Move labels down until each has `gap` pixels to the one above it.
+ * Move labels down until each has `gap` pixels to the one above it, and up again where they pass the bottom.
  * @param {number[]} heights
  * @param {number} gap
  */
-export function apart(heights, gap) {
+export function apart(heights, gap, bottom = Infinity) {
   const moved = [...heights];
   const order = heights.map((_, index) => index).sort((one, two) => (heights[one] ?? 0) - (heights[two] ?? 0));
   let above = -Infinity;
   for (const index of order) above = moved[index] = Math.max(heights[index] ?? 0, above + gap);
+  let below = bottom + gap;
+  for (const index of order.reverse()) below = moved[index] = Math.min(moved[index] ?? 0, below - gap);
   return moved;
 }

@@ -1,0 +1,83 @@
+/** Charts as files: SVG with its colours, PNG, and CSV with full numbers. */
+
+import { announce, h } from "./elements.js";
+
+/** @import { Line } from "./curves.js" */
+/** @import { Points } from "./records.js" */
+
+/** Pixels of the PNG for each pixel of the page. */
+const DENSITY = 2;
+const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font-size", "font-weight", "font-family", "text-anchor"];
+
+/**
+ * Return the numbers of lines as CSV: a row for each x, an empty field where a line has no number.
+ * @param {string} xName
+ * @param {Line[]} lines
+ */
+export function csvOf(xName, lines) {
+  const columns = lines.flatMap((line) => {
+    /** @type {[string, Points | undefined][]} */
+    const sets = [
+      [line.name, line.points],
+      [`${line.name}, not smoothed`, line.raw],
+      [`${line.name}, lowest`, line.band?.low],
+      [`${line.name}, highest`, line.band?.high],
+    ];
+    return sets.flatMap(([name, points]) => (points ? [{ name, values: new Map(points) }] : []));
+  });
+  const places = [...new Set(columns.flatMap(({ values }) => [...values.keys()]))].sort((one, two) => one - two);
+  const rows = places.map((place) => [place, ...columns.map(({ values }) => values.get(place) ?? "")]);
+  return [[xName, ...columns.map(({ name }) => name)], ...rows].map((row) => `${row.map(field).join(",")}\r\n`).join("");
+}
+
+/**
+ * Return an image of the page as an SVG document that needs no style sheet.
+ * @param {SVGSVGElement} image
+ */
+export function svgOf(image) {
+  const copy = /** @type {SVGSVGElement} */ (image.cloneNode(true));
+  const copies = copy.querySelectorAll("*");
+  image.querySelectorAll("*").forEach((element, index) => {
+    const style = getComputedStyle(element);
+    for (const name of COPIED) copies[index]?.setAttribute(name, style.getPropertyValue(name));
+    copies[index]?.removeAttribute("class");
+  });
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  const paper = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  paper.setAttribute("width", "100%");
+  paper.setAttribute("height", "100%");
+  paper.setAttribute("fill", getComputedStyle(document.body).backgroundColor);
+  copy.prepend(paper);
+  return new XMLSerializer().serializeToString(copy);
+}
+
+/**
+ * Save an image as PNG, drawn from its SVG.
+ * @param {string} name
+ * @param {SVGSVGElement} image
+ */
+export async function savePng(name, image) {
+  const picture = new Image();
+  picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(image))}`;
+  await picture.decode();
+  const canvas = h("canvas", { width: image.clientWidth * DENSITY, height: image.clientHeight * DENSITY });
+  canvas.getContext("2d")?.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  canvas.toBlob((blob) => blob && saveFile(name, blob), "image/png");
+}
+
+/**
+ * @param {string} name
+ * @param {Blob} blob
+ */
+export function saveFile(name, blob) {
+  const url = URL.createObjectURL(blob);
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  announce(`Saved ${name}`);
+}
+
+/** @param {string | number} value */
+function field(value) {
+  const text = String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
