@@ -185,12 +185,13 @@ export class Chart {
     this.#slider.hidden = this.#readout.hidden = this.#tools.hidden = lines.length === 0;
     this.#drawing.style.setProperty("--top", `${MARGIN.top}px`);
     this.#drawing.style.setProperty("--bottom", `${MARGIN.bottom}px`);
-    this.#slider.style.setProperty("margin-inline", `${MARGIN.left - 8}px ${MARGIN.right - 8}px`);
+    this.#slider.style.setProperty("margin-inline-start", `${MARGIN.left - 8}px`);
+    this.#slider.style.setProperty("width", `${right - MARGIN.left + 16}px`);
     const places = new Set(lines.flatMap((line) => line.points.map(([place]) => place)));
     this.#places = [...places]
       .filter((place) => place >= this.#shown[0] && place <= this.#shown[1])
       .sort((one, two) => one - two);
-    const isAtEnd = this.#slider.value === this.#slider.max;
+    const isAtEnd = !this.#slider.max || this.#slider.value === this.#slider.max;
     this.#slider.max = String(Math.max(0, this.#places.length - 1));
     if (isAtEnd) this.#slider.value = this.#slider.max;
     this.#read();
