@@ -141,7 +141,7 @@ async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> t
         raise AppError(error.code, message) from None
     bits_per_nat = None if has_unknown_text(status.unknown_char_share) else status.bits_per_nat
     measurement = Measurement(manifest, summary, status.tokens_per_second)
-    return measurement, _Compared(measurement, display_name(run.record), follower.train_losses, bits_per_nat)
+    return measurement, _Compared(measurement, display_name(run.record), follower.curves.train, bits_per_nat)
 
 
 def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:

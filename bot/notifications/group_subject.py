@@ -116,5 +116,5 @@ async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) 
     followers = [(await feeds.read(run.run_id)).follower for run in shown]
     bits_per_nat = next((run.bits_per_nat for run in shown if run.bits_per_nat is not None), None)
     return await charts.group_chart(
-        [one.train_losses for one in followers], [one.val_losses for one in followers], bits_per_nat
+        [one.curves.train for one in followers], [one.curves.validation for one in followers], bits_per_nat
     )

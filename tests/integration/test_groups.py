@@ -20,8 +20,8 @@ from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, manifest_of
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.http.curves import Curve
 from trainer.http.groups import GroupCurve, LossBand
-from trainer.http.runs import Curve
 from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
 

@@ -25,7 +25,7 @@ from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
-from trainer.http.runs import Curve
+from trainer.http.curves import Curve
 from trainer.queue.resolve import resolve_request
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader, readable_line

@@ -38,7 +38,7 @@ async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp
     async with embedded(tmp_path) as (settings, queue, store):
         run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)
         await queue.cancel(run.run_id)
-        events = run.follow().read_new()
+        events = run.reader().read_new()
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(settings.app.data_root / "services" / "valkey.sock"))
             for steps in range(0, 600, 4):

@@ -16,8 +16,8 @@ from trainer.contracts import events, groups, inference, intervals, runs, seeds
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
+from trainer.http.curves import Curve
 from trainer.http.groups import GroupCurve, LossBand
-from trainer.http.runs import Curve
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
 from trainer.http.table import OPERATIONS
 from trainer.reports import comparison

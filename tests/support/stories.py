@@ -67,6 +67,13 @@ class Story:
         self._append(JobStarted, "started", queue="training", attempt=1)
         return self._append(JobProgress, "reading", progress=0.0, message="Reading the corpus.")
 
+    def wait(self, seconds: float) -> "Story":
+        self._now += timedelta(seconds=seconds)
+        return self
+
+    def restart(self, attempt: int) -> "Story":
+        return self._append(JobStarted, f"started-{attempt}", queue="training", attempt=attempt)
+
     def step(
         self,
         step: int,

@@ -1,6 +1,7 @@
 """Event log of a run: the process with the run's lock writes it, any process reads it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -12,6 +13,8 @@ from trainer.contracts.events import Event, event_adapter
 from trainer.system.files import DISK, Disk, open_regular, storage_errors
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_PIECE_BYTES = 1 << 20
 
 
 class TakenOver(AppError):
@@ -85,14 +88,25 @@ class EventReader:
 
     def read_new(self) -> list[Event]:
         """Return the events written since the last call; a log of the same length is not opened."""
+        return [event for events in self.pieces() for event in events]
+
+    def pieces(self) -> Iterator[list[Event]]:
+        """Yield the events written since the last call, some thousands at a time: a log may have a million."""
         if self._offset and self._path.lstat().st_size == self._offset:
-            return []
+            return
         with open_regular(self._path) as file:
             file.seek(self._offset)
-            data = file.readall()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return _parse_lines(whole, self._path)
+            rest = b""
+            while data := file.read(_PIECE_BYTES):
+                whole, rest = _divided(rest + data)
+                self._offset += len(whole)
+                yield _parse_lines(whole, self._path)
+
+
+def _divided(data: bytes) -> tuple[bytes, bytes]:
+    """Return the complete lines and the begin of the last one."""
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]
 
 
 def _parse_lines(data: bytes, path: Path) -> list[Event]:

@@ -1,7 +1,10 @@
 """Status of a run, folded from its event log."""
 
+from collections import deque
+from collections.abc import Iterator
 from itertools import zip_longest
 
+from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.event_log import EventReader
 from trainer.contracts.base import RunState, StopCause, Timestamp, WaitReason
 from trainer.contracts.errors import RunError
@@ -40,10 +43,6 @@ _PROGRESS_FIELDS = {
     *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
     *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
 }
-_VALIDATION_FIELDS = {
-    *("val_loss", "best_val_loss", "best_val_margin", "best_epoch"),
-    *("val_bits_per_char", "best_val_bits_per_char"),
-}
 _AT_A_START: dict[str, object] = {"phase": None, "stopped_by": None, "waits_for": None}
 _TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
 _RESULT_FIELDS = {
@@ -57,9 +56,9 @@ class RunFollower:
 
     def __init__(self, record: RunRecord, reader: EventReader) -> None:
         self.record = record
-        self.train_losses: list[tuple[int, float]] = []
-        """(step, mean loss in nats per token), oldest first."""
-        self.val_losses: list[tuple[int, float]] = []
+        self.curves = RunCurves()
+        self.last_seq = 0
+        """Number of the last event that was read."""
         self._reader = reader
         self._validation: dict[str, object] = {}
         """Figures of validations that `status` does not have yet."""
@@ -89,18 +88,19 @@ class RunFollower:
 
     def refresh(self) -> RunStatus:
         """Read the new events and return the status after them."""
-        self.read_new()
+        deque(self.read_new(), maxlen=0)
         return self.status
 
-    def read_new(self) -> list[Event]:
-        """Read and return the new events, and update the status."""
-        events = self._reader.read_new()
-        for event, following in zip_longest(events, events[1:]):
-            if isinstance(event, MetricsProgress) and isinstance(following, MetricsProgress):
-                self._add_losses(event)  # the next event has all other figures
-            else:
-                self.status = self.status.model_copy(update=self._changes(event))
-        return events
+    def read_new(self) -> Iterator[Event]:
+        """Read and yield the new events, and update the status."""
+        for events in self._reader.pieces():
+            for event, following in zip_longest(events, events[1:]):
+                if isinstance(event, MetricsProgress) and isinstance(following, MetricsProgress):
+                    self._add_numbers(event)  # the next event has all other figures
+                else:
+                    self.status = self.status.model_copy(update=self._changes(event))
+            self.last_seq = events[-1].seq if events else self.last_seq
+            yield from events
 
     @property
     def ended(self) -> bool:
@@ -110,6 +110,7 @@ class RunFollower:
         changes: dict[str, object] = {"last_heartbeat_ts": event.ts.timestamp()}
         match event:
             case JobStarted():
+                self.curves.start(event.ts)
                 started = self.status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
                 changes |= _AT_A_START
@@ -143,18 +144,23 @@ class RunFollower:
         return changes
 
     def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
-        self._add_losses(event)
+        self._add_numbers(event)
         progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
         validation, self._validation = self._validation, {}
         return validation | progress | _TRAINING
 
-    def _add_losses(self, event: MetricsProgress) -> None:
-        self.train_losses.append((event.step, event.train_loss))
-        if event.val_loss is not None:
-            self.val_losses.append((event.step, event.val_loss))
-        if event.best_val_loss is not None or event.val_loss is not None:
-            measured: dict[str, object] = event.model_dump(include=_VALIDATION_FIELDS, exclude_none=True)
-            self._validation |= measured
+    def _add_numbers(self, event: MetricsProgress) -> None:
+        self.curves.add(event)
+        for name, value in (
+            ("val_loss", event.val_loss),
+            ("best_val_loss", event.best_val_loss),
+            ("best_val_margin", event.best_val_margin),
+            ("best_epoch", event.best_epoch),
+            ("val_bits_per_char", event.val_bits_per_char),
+            ("best_val_bits_per_char", event.best_val_bits_per_char),
+        ):
+            if value is not None:
+                self._validation[name] = value
 
 
 def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[str, object]:

@@ -145,6 +145,10 @@ class Progress(Frozen):
     """Evaluations since the validation loss last fell by `min_delta`, which early stopping counts."""
     gpu_memory_bytes: tuple[int, ...] | None = None
     """Highest use of memory so far on each GPU of the training; None on the CPU."""
+    tokens: int | None = None
+    """Tokens of the training text read so far, over all epochs; None in runs of older versions."""
+    words: int | None = None
+    """Words of the training text read so far, over all epochs; None in runs of older versions."""
 
 
 class MetricsProgress(EventBase, Progress):

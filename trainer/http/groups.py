@@ -72,7 +72,7 @@ async def get_group_curve(call: ApiRequest[GroupPath, NoQuery, NoBody]) -> web.S
     group = await read_group(call.api, call.client, call.path.group_id)
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
     followers = [(await call.api.feeds.read(run.run_id)).follower for run in shown]
-    train, validation = ([one.train_losses for one in followers], [one.val_losses for one in followers])
+    train, validation = ([one.curves.train for one in followers], [one.curves.validation for one in followers])
     return reply(GroupCurve(group_id=group.group_id, train=LossBand.of(train), validation=LossBand.of(validation)))
 
 

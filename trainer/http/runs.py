@@ -15,7 +15,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.train_request import default_label, train_request
 from trainer.config.validation import format_value
-from trainer.contracts.base import Frozen, Identifier, RunState, changed
+from trainer.contracts.base import Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalSplit
@@ -117,14 +117,6 @@ class CompareQuery(Query):
     runs: Annotated[str, Field(pattern=_RUN_IDS)]
     """Ids of two to four runs or groups, separated by commas; the first one is compared with the others."""
     split: EvalSplit = "test"
-
-
-class Curve(Frozen):
-    """Losses of a run in nats per token, as pairs of step and loss."""
-
-    run_id: Identifier
-    train: tuple[tuple[int, float], ...]
-    validation: tuple[tuple[int, float], ...]
 
 
 async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
@@ -287,14 +279,6 @@ async def stream_events(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.Strea
         return await stream_tail(call.api, call.client, call.request, tail, position)
 
 
-async def get_curve(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
-    """Read the loss curves of a run."""
-    run = await call.api.run(call.client, call.path.run_id)
-    follower = (await call.api.feeds.read(run.run_id)).follower
-    curve = Curve(run_id=run.run_id, train=tuple(follower.train_losses), validation=tuple(follower.val_losses))
-    return reply(curve)
-
-
 async def get_config(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the request of a run as an experiment file."""
     run = await call.api.run(call.client, call.path.run_id)
@@ -411,7 +395,6 @@ OPERATIONS: tuple[Operation, ...] = (
     operation("GET /runs/{run_id}/logs", get_logs, {200: ResponseSpec("The last lines", "text/plain")}, tag="runs"),
     operation("GET /runs/{run_id}/logs/stream", stream_logs, _STREAM, tag="runs"),
     operation("GET /runs/{run_id}/events", stream_events, _STREAM, tag="runs"),
-    operation("GET /runs/{run_id}/curve", get_curve, {200: ResponseSpec("The curves", Curve)}, tag="runs"),
     operation(
         "GET /runs/{run_id}/config.yaml",
         get_config,

@@ -5,7 +5,7 @@ from typing import Literal
 from aiohttp import web
 
 from trainer.contracts.base import Frozen
-from trainer.http import artifacts, batteries, completions, experiments, groups, inference, runs, tokenizers
+from trainer.http import artifacts, batteries, completions, curves, experiments, groups, inference, runs, tokenizers
 from trainer.http.metrics import CONTENT_TYPE
 from trainer.http.operations import ApiRequest, NoBody, NoQuery, Operation, ResponseSpec, operation, reply
 
@@ -56,6 +56,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     operation("GET /metrics", get_metrics, {200: ResponseSpec("The figures", "text/plain")}, tag="service"),
     *runs.OPERATIONS,
+    *curves.OPERATIONS,
     *groups.OPERATIONS,
     *inference.OPERATIONS,
     *completions.OPERATIONS,

@@ -235,6 +235,8 @@ class TrainingProgress:
             best_epoch=state.history.best_epoch,
             evals_without_gain=state.history.evaluations_without_fall,
             gpu_memory_bytes=self._gpu_memory_bytes,
+            tokens=None if state.seen is None else state.seen.tokens,
+            words=None if state.seen is None else state.seen.words,
         )
 
     def durable_state(self) -> TrainingState:

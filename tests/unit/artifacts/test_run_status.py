@@ -18,7 +18,7 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert (status.status, status.attempt, status.step, status.progress) == ("running", 1, 2, 2.0)
     assert (status.train_loss, status.val_loss, status.best_val_loss) == (1.0, 2.5, 2.5)
     assert (status.best_val_margin, status.last_checkpoint_step) == (0.25, 2)
-    assert (follower.train_losses, follower.val_losses) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
+    assert (list(follower.curves.train), list(follower.curves.validation)) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
 
 
 @for_all_pairs(st.lists(st.sampled_from(["train", "validate", "read", "checkpoint"]), max_size=12), st.integers(0, 88))
@@ -39,4 +39,6 @@ def test_status__is_the_same_whether_the_log_was_read_at_once_or_in_parts(kinds:
             often.refresh()
         once = story.follower()
     assert once.status == often.status
-    assert (once.train_losses, once.val_losses) == (often.train_losses, often.val_losses)
+    assert list(once.curves.train) == list(often.curves.train) and list(once.curves.validation) == list(
+        often.curves.validation
+    )

@@ -1,0 +1,81 @@
+"""Curves are columns of numbers by step, and are thinned without losing a spike."""
+
+import random
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from tests.support.stories import Story, run_record
+from trainer.artifacts.curves import Points
+
+
+def points_of(values: list[float], first: int = 1) -> Points:
+    points = Points()
+    for step, value in enumerate(values, first):
+        points.add(step, value)
+    return points
+
+
+def value_of(point: tuple[int, float]) -> float:
+    return point[1]
+
+
+@pytest.mark.parametrize("wanted", [2, 3, 10, 64, 999, 1000, 5000])
+@pytest.mark.parametrize(("start", "end"), [(0, None), (1, 1000), (250, 733), (990, 2000), (2000, 3000)])
+def test_thinning__keeps_the_lowest_and_highest_of_each_bucket(wanted: int, start: int, end: int | None) -> None:
+    values = [random.Random(step).random() for step in range(1000)]
+    values[500] = 50.0
+    chosen = [(step, value) for step, value in enumerate(values, 1) if start <= step <= (end or 1000)]
+    found = points_of(values).thinned(wanted, start, end)
+    if len(chosen) <= wanted:
+        assert found == chosen
+        return
+    n_buckets = wanted // 2
+    expected = {chosen[0], chosen[-1]}
+    for bucket in range(n_buckets):
+        part = chosen[bucket * len(chosen) // n_buckets : (bucket + 1) * len(chosen) // n_buckets]
+        expected |= {min(part, key=value_of), max(part, key=value_of)}
+    assert found == sorted(expected) and len(found) <= wanted + 2
+
+
+def test_points__are_a_sequence_in_the_order_of_the_steps() -> None:
+    points = Points()
+    for step in (1, 5, 9, 3):  # a resumed training is at an earlier step
+        points.add(step, step / 2)
+    assert list(points) == [(1, 0.5), (3, 1.5), (5, 2.5), (9, 4.5)]
+    assert (points[1], points[-1], points[1:3], len(points)) == ((3, 1.5), (9, 4.5), [(3, 1.5), (5, 2.5)], 4)
+    with pytest.raises(IndexError):
+        points[4]
+
+
+def test_curves__have_all_numbers_of_the_progress(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start()
+    story.step(1, 3.0, grad_norm=2.0, learning_rate=0.5, tokens_per_second=10.0)
+    story.step(2, 2.0, val_loss=2.5, tokens=64, words=20, gpu_memory_bytes=(5, 7))
+    curves = story.follower().curves
+    assert {name: list(points) for name, points in curves.by_name().items()} == {
+        "train": [(1, 3.0), (2, 2.0)],
+        "validation": [(2, 2.5)],
+        "grad_norm": [(1, 2.0), (2, 1.0)],
+        "learning_rate": [(1, 0.5), (2, 2e-3)],
+        "tokens_per_second": [(1, 10.0), (2, 2000.0)],
+        "gpu_memory_bytes": [(2, 7.0)],
+        "tokens": [(2, 64.0)],
+        "words": [(2, 20.0)],
+        "seconds": [(1, 0.0), (2, 0.0)],
+    }
+
+
+def test_seconds__leave_out_the_time_between_attempts(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().wait(10).step(1, 3.0).wait(20).step(2, 3.0).wait(5).pause()
+    story.wait(860).restart(2).wait(5).step(3, 3.0)
+    assert list(story.follower().curves.seconds) == [(1, 10.0), (2, 30.0), (3, 35.0)]
+
+
+def test_points__take_at_most_20_bytes_each() -> None:
+    tracemalloc.start()
+    points = points_of([0.5] * 100_000)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(points) == 100_000 and used < 20 * 100_000
