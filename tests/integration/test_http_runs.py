@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -329,8 +330,29 @@ async def test_curve_and_evaluation__are_those_of_the_run(here: Site, run: RunDi
     curve = (await here.get(f"/runs/{run.run_id}/curve")).record(Curve)
     assert curve.train == tuple((event.step, event.train_loss) for event in told)
     assert curve.validation == tuple((event.step, event.val_loss) for event in told if event.val_loss is not None)
-    assert curve.train and curve.validation
+    assert curve.train and curve.validation and curve.seconds
+    assert curve.total_points == len(told) and curve.last_event_id >= told[-1].seq
+    assert curve.tokens == tuple((event.step, float(event.tokens or 0)) for event in told)
+    assert [words for _, words in curve.words] == [event.words for event in told]
     assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
+
+
+async def test_curve__is_thinned_to_a_number_of_points_within_steps(idle: Site, tmp_path: Path) -> None:
+    one = story(tmp_path, 1).start()
+    losses = [(step, 3.0 if step == 30 else 1 + (step * 7 % 10) / 10) for step in range(1, 41)]
+    for step, loss in losses:
+        one.step(step, loss)
+    path = f"/runs/{one.run.run_id}/curve"
+    assert (await idle.get(path)).record(Curve).train == tuple(losses)
+    thinned = (await idle.get(f"{path}?points=4")).record(Curve)
+    expected = {losses[0], losses[-1]}
+    for half in (losses[:20], losses[20:]):
+        expected |= {min(half, key=itemgetter(1)), max(half, key=itemgetter(1))}
+    assert thinned.train == tuple(sorted(expected)) and (30, 3.0) in thinned.train and thinned.total_points == 40
+    assert (await idle.get(f"{path}?from_step=5&to_step=7")).record(Curve).train == tuple(losses[4:7])
+    assert (await idle.get(f"{path}?points=9&from_step=41")).record(Curve).train == ()
+    refused = await idle.get(f"{path}?from_step=5&to_step=4")
+    assert refused.status == 422 and "`to_step` must not be lower than `from_step`" in refused.body.decode()
 
 
 async def test_configuration__is_an_experiment_of_the_same_training(

@@ -74,6 +74,11 @@ export class Chart {
     new ResizeObserver(() => this.#draw()).observe(this.#drawing);
   }
 
+  /** The range of x that is zoomed to. */
+  get range() {
+    return this.#zoom;
+  }
+
   /** @param {Line[]} lines */
   show(lines) {
     this.#lines = lines.filter((line) => line.points.length > 0);
@@ -443,18 +448,6 @@ function describe(lines, { x, y }) {
 
 /** The axes of a chart of losses. */
 export const LOSS = { title: "Loss", x: { name: "step" }, y: { name: "loss", unit: "nats per token" } };
-
-/**
- * Return the lines of one run.
- * @param {{train: Points, validation: Points}} curve
- * @returns {Line[]}
- */
-export function linesOf(curve) {
-  return [
-    { name: "train", label: "train", style: "run0", points: curve.train },
-    { name: "validation", label: "validation", style: "run1 dashed", points: curve.validation },
-  ];
-}
 
 /**
  * Return the lines of a group, with bands from the lowest to the highest loss.

@@ -28,9 +28,9 @@ export class EventParser {
  * @param {(event: ServerEvent) => void} onEvent
  * @param {() => Promise<boolean>} isOver
  * @param {AbortSignal} signal
+ * @param {string} last the id of the event to begin behind
  */
-export async function follow(path, onEvent, isOver, signal) {
-  let last = "";
+export async function follow(path, onEvent, isOver, signal, last = "") {
   let wait = FIRST_WAIT;
   while (!signal.aborted) {
     try {

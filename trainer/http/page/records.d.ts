@@ -1,7 +1,7 @@
 /** Fields of the server's records that the page reads; tests/integration/test_page.py compares them with the contracts. */
 
 export type RunState = "queued" | "running" | "paused" | "completed" | "failed" | "cancelled";
-export type Points = [step: number, loss: number][];
+export type Points = [x: number, y: number][];
 export type WaitReason = "turn" | "worker" | "gpu" | "cpu" | "memory" | "queue" | "disk_space" | "disk";
 export type Phase = "reading" | "training" | "evaluating";
 export type StopCause =
@@ -37,8 +37,14 @@ export interface LossBand { mean: Points; low: Points; high: Points }
 export interface GroupCurve { train: LossBand; validation: LossBand }
 
 export interface RunPage { runs: RunStatus[]; total: number }
-export interface Curve { train: Points; validation: Points }
-export interface MetricsProgress { step: number; train_loss: number; val_loss: number | null }
+export interface Curve {
+  run_id: string; last_event_id: number; total_points: number; train: Points; validation: Points; grad_norm: Points;
+  learning_rate: Points; tokens_per_second: Points; gpu_memory_bytes: Points; tokens: Points; words: Points; seconds: Points;
+}
+export interface MetricsProgress {
+  ts: string; step: number; train_loss: number; val_loss: number | null; grad_norm: number; learning_rate: number;
+  tokens_per_second: number; gpu_memory_bytes: number[] | null; tokens: number | null; words: number | null;
+}
 export interface FileRecord { path: string; bytes: number; sha256: string }
 export interface ArtifactFiles { files: FileRecord[]; result_bytes: number }
 export interface KeptCheckpoint { step: number }

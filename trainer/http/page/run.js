@@ -1,14 +1,14 @@
 /** One run: status, curve, surprisal of a text, samples, settings, files and log. */
 
 import { call, hasKey, read } from "./api.js";
-import { Chart, LOSS, linesOf } from "./curves.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
+import { runCurves } from "./run_curves.js";
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, Curve, MetricsProgress, RunFiles, RunStatus, Sample } from "./records.js" */
+/** @import { ArtifactFiles, RunFiles, RunStatus, Sample } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
@@ -25,12 +25,12 @@ export async function showRun(main, signal, runId) {
   let run = await read(base, signal);
   setTitle(run.label ?? "Run");
   const facts = h("div");
-  const chart = new Chart(LOSS);
+  const curves = runCurves(runId, signal);
   const results = h("div");
   main.append(
     h("p", {}, h("code", {}, runId)),
     section("Status", facts),
-    section("Curve", chart.element),
+    section("Curve", curves.element),
     results,
     section(
       "Settings and log",
@@ -39,15 +39,9 @@ export async function showRun(main, signal, runId) {
     ),
   );
 
-  /** @type {Curve} */
-  const curve = await read(`${base}/curve`, signal);
-  const train = new Map(curve.train);
-  const validation = new Map(curve.validation);
-  const sorted = (/** @type {Map<number, number>} */ points) => [...points].sort(([one], [two]) => one - two);
   let isWaiting = false;
   const draw = () => {
     isWaiting = false;
-    chart.show(linesOf({ train: sorted(train), validation: sorted(validation) }));
     if (!facts.contains(document.activeElement)) facts.replaceChildren(...factsOf(run));
   };
   draw();
@@ -63,17 +57,13 @@ export async function showRun(main, signal, runId) {
     await follow(
       `${base}/events`,
       (event) => {
-        if (event.event === PROGRESS) {
-          /** @type {MetricsProgress} */
-          const point = JSON.parse(event.data);
-          train.set(point.step, point.train_loss);
-          if (point.val_loss !== null) validation.set(point.step, point.val_loss);
-        }
+        if (event.event === PROGRESS) curves.add(JSON.parse(event.data));
         if (Date.now() - refreshed > STATUS_MILLISECONDS) refresh().catch(() => undefined); // the next one may succeed
         if (!isWaiting) isWaiting = Boolean(requestAnimationFrame(draw)); // many events may come at once
       },
       refresh,
       signal,
+      await curves.lastEventId,
     );
   }
   if (run.status === "completed") results.append(...(await resultsOf(runId, signal)));

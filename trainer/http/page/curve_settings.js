@@ -1,0 +1,106 @@
+/** The controls of a chart of training curves; a browser tab remembers them for all charts. */
+
+import { h } from "./elements.js";
+
+/** @import { Curve } from "./records.js" */
+/** @import { Axis } from "./curves.js" */
+/** @typedef {"loss" | "grad_norm" | "learning_rate" | "tokens_per_second" | "gpu_memory_bytes"} SeriesName */
+/** @typedef {"step" | "tokens" | "words" | "seconds"} AxisName */
+
+/** @type {Record<SeriesName, {title: string, y: Axis, factor: number}>} */
+export const SERIES = {
+  loss: { title: "Loss", y: { name: "loss", unit: "nats per token" }, factor: 1 },
+  grad_norm: { title: "Gradient norm", y: { name: "gradient norm" }, factor: 1 },
+  learning_rate: { title: "Learning rate", y: { name: "learning rate" }, factor: 1 },
+  tokens_per_second: { title: "Speed", y: { name: "speed", unit: "tokens per second" }, factor: 1 },
+  gpu_memory_bytes: { title: "GPU memory", y: { name: "GPU memory", unit: "GB" }, factor: 1e-9 },
+};
+
+/** @type {Record<AxisName, string>} */
+const AXES = { step: "Steps", tokens: "Tokens", words: "Words", seconds: "Time" };
+
+export class CurveSettings {
+  #smoothing = h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: "0", id: "smoothing", oninput: () => this.#change() });
+  #share = h("output", { for: "smoothing" }, "0");
+  #isLog = h("input", { type: "checkbox", onchange: () => this.#change() });
+  #onchange;
+  #series;
+  #axis;
+
+  /**
+   * @param {() => void} onchange
+   * @param {SeriesName[]} series
+   */
+  constructor(onchange, series = /** @type {SeriesName[]} */ (Object.keys(SERIES))) {
+    this.#onchange = onchange;
+    this.#series = choice(series.map((name) => [name, SERIES[name].title]), () => this.#change());
+    this.#axis = choice(Object.entries(AXES), () => this.#change());
+    this.element = h(
+      "div",
+      { class: "bar settings" },
+      ...(series.length > 1 ? [h("label", {}, "Show ", this.#series)] : []),
+      h("label", {}, "Over ", this.#axis),
+      h("label", {}, "Smoothing ", this.#smoothing, " ", this.#share),
+      h("label", {}, this.#isLog, " Logarithmic"),
+    );
+    this.#restore();
+  }
+
+  get series() {
+    return /** @type {SeriesName} */ (this.#series.value);
+  }
+
+  get axis() {
+    return /** @type {AxisName} */ (this.#axis.value);
+  }
+
+  /** The weight of the exponential moving average. */
+  get smoothing() {
+    return Number(this.#smoothing.value);
+  }
+
+  get isLog() {
+    return this.#isLog.checked;
+  }
+
+  /**
+   * Let only series and axes be chosen that curves have.
+   * @param {Curve[]} curves
+   */
+  offer(curves) {
+    const has = (/** @type {string} */ name) =>
+      name === "loss" || name === "step" || curves.every((curve) => curve[/** @type {Exclude<SeriesName, "loss">} */ (name)].length > 0);
+    for (const select of [this.#series, this.#axis]) {
+      for (const option of select.options) option.disabled = !has(option.value);
+      if (select.selectedOptions[0]?.disabled) select.selectedIndex = 0;
+    }
+  }
+
+  #change() {
+    this.#share.textContent = this.#smoothing.value;
+    for (const [name, value] of Object.entries(this.#values())) sessionStorage.setItem(`curves-${name}`, value);
+    this.#onchange();
+  }
+
+  #values() {
+    return { series: this.series, axis: this.axis, smoothing: this.#smoothing.value, log: String(this.isLog) };
+  }
+
+  #restore() {
+    const kept = (/** @type {string} */ name) => sessionStorage.getItem(`curves-${name}`);
+    for (const [select, name] of /** @type {const} */ ([[this.#series, "series"], [this.#axis, "axis"]])) {
+      const wanted = kept(name);
+      if ([...select.options].some((option) => option.value === wanted)) select.value = wanted ?? "";
+    }
+    this.#share.textContent = this.#smoothing.value = kept("smoothing") ?? "0";
+    this.#isLog.checked = kept("log") === "true";
+  }
+}
+
+/**
+ * @param {[value: string, text: string][]} options
+ * @param {() => void} onchange
+ */
+function choice(options, onchange) {
+  return h("select", { onchange }, ...options.map(([value, text]) => h("option", { value }, text)));
+}
