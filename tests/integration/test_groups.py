@@ -21,7 +21,7 @@ from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.http.curves import Curve
-from trainer.http.groups import GroupCurve, LossBand
+from trainer.http.groups import CurveBand, GroupCurve
 from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
 
@@ -63,7 +63,11 @@ async def test_group__trains_runs_whose_weights_are_those_of_runs_alone(here: Si
     assert (await wait_for_status(here.queue, alone, ended)).status == "completed"
     curve = (await here.get(f"/groups/{group.group_id}/curve", key=ANA)).record(GroupCurve)
     curves = [(await here.get(f"/runs/{run.run_id}/curve", key=ANA)).record(Curve).validation for run in group.members]
-    assert curve.validation == LossBand.of(curves), "the band of its runs"
+    assert curve.validation == CurveBand.of(curves), "the band of its runs"
+    seconds = [step for step, _ in curve.seconds]
+    assert seconds == [step for step, _ in curve.train.mean] and seconds
+    thinned = (await here.get(f"/groups/{group.group_id}/curve?points=2&from_step=2", key=ANA)).record(GroupCurve)
+    assert len(thinned.train.mean) <= 4 and thinned.train.mean[0][0] >= 2
     member, single = (here.queue.runs.get(run_id) for run_id in (accepted.run_ids[1], alone))
     assert outcome(member) == outcome(single)
     assert member.record().request_hash == single.record().request_hash

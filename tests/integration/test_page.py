@@ -17,7 +17,7 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.http.curves import Curve
-from trainer.http.groups import GroupCurve, LossBand
+from trainer.http.groups import CurveBand, GroupCurve
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
 from trainer.http.table import OPERATIONS
 from trainer.reports import comparison
@@ -33,7 +33,7 @@ RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, even
 RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
 RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
 RECORDS += [KeptCheckpoint, RunFiles]
-RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, LossBand]
+RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import overload
@@ -17,6 +17,14 @@ class Points(Sequence[tuple[int, float]]):
         """Create an empty curve; curves with the same steps can share their column of steps."""
         self._steps = array("q") if steps is None else steps
         self._values = array("d")
+
+    @classmethod
+    def of(cls, points: Iterable[tuple[int, float]]) -> "Points":
+        """Return a curve with its own steps."""
+        found = cls()
+        for step, value in points:
+            found.add(step, value)
+        return found
 
     def __len__(self) -> int:
         return len(self._values)

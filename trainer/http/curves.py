@@ -28,6 +28,21 @@ class CurveQuery(Query):
     to_step: Annotated[int | None, Field(ge=0), WHOLE] = None
     """The last step; without it, that of the run."""
 
+    def check(self) -> None:
+        """Raise INVALID_INPUT if the range has no step."""
+        if self.to_step is not None and self.to_step < self.from_step:
+            raise AppError(ErrorCode.INVALID_INPUT, "`to_step` must not be lower than `from_step`.")
+
+    def pieces(self, points: Points) -> Iterator[list[tuple[int, float]]]:
+        """Yield the points that are asked for, some thousands at a time."""
+        if self.points is not None:
+            found = points.thinned(self.points, self.from_step, self.to_step)
+            yield from [found] if found else []
+            return
+        chosen = points.between(self.from_step, self.to_step)
+        for start in range(chosen.start, chosen.stop, _PIECE):
+            yield points[start : min(start + _PIECE, chosen.stop)]
+
 
 class Curve(Frozen):
     """Numbers of a run by step, as pairs of step and number, in the order of the steps.
@@ -60,8 +75,7 @@ class Curve(Frozen):
 async def get_curve(call: ApiRequest[RunPath, CurveQuery, NoBody]) -> web.StreamResponse:
     """Read the curves of a run by step: losses, gradient norm, learning rate, speed, memory, tokens, words and time."""
     query = call.query
-    if query.to_step is not None and query.to_step < query.from_step:
-        raise AppError(ErrorCode.INVALID_INPUT, "`to_step` must not be lower than `from_step`.")
+    query.check()
     run = await call.api.run(call.client, call.path.run_id)
     follower = (await call.api.feeds.read(run.run_id)).follower
     facts = {"run_id": run.run_id, "last_event_id": follower.last_seq, "total_points": len(follower.curves.train)}
@@ -79,20 +93,10 @@ def _json_pieces(facts: dict[str, object], curves: RunCurves, query: CurveQuery)
     yield to_json(facts)[:-1]
     for name, points in curves.by_name().items():
         yield f',"{name}":['.encode()
-        for at, found in enumerate(_pieces(points, query)):
+        for at, found in enumerate(query.pieces(points)):
             yield (b"," if at else b"") + to_json(found)[1:-1]
         yield b"]"
     yield b"}"
-
-
-def _pieces(points: Points, query: CurveQuery) -> Iterator[list[tuple[int, float]]]:
-    if query.points is not None:
-        found = points.thinned(query.points, query.from_step, query.to_step)
-        yield from [found] if found else []
-        return
-    chosen = points.between(query.from_step, query.to_step)
-    for start in range(chosen.start, chosen.stop, _PIECE):
-        yield points[start : min(start + _PIECE, chosen.stop)]
 
 
 OPERATIONS: tuple[Operation, ...] = (

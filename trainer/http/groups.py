@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 
 from aiohttp import web
 
+from trainer.artifacts.curves import Points, RunCurves
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.groups import GroupStatus, cancel_unfinished, group_status
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.http.api import Api, ApiClient
+from trainer.http.curves import CurveQuery
 from trainer.http.operations import (
     ApiRequest,
     NoBody,
@@ -31,10 +34,10 @@ class GroupPath(Query):
     group_id: Identifier
 
 
-class LossBand(Frozen):
-    """Mean, lowest and highest loss of several runs in nats per token, as pairs of step and loss.
+class CurveBand(Frozen):
+    """Mean, lowest and highest number of several runs, as pairs of step and number.
 
-    Where a run has no loss at a step, it has that on the line between its losses before and after.
+    Where a run has no number at a step, it has that on the line between its numbers before and after.
     """
 
     mean: tuple[tuple[int, float], ...]
@@ -42,16 +45,26 @@ class LossBand(Frozen):
     high: tuple[tuple[int, float], ...]
 
     @classmethod
-    def of(cls, curves: Sequence[Curve]) -> "LossBand":
-        """Return the band of curves over the steps that all of them have come to."""
+    def of(cls, curves: Sequence[Curve], points: int | None = None) -> "CurveBand":
+        """Return the band of curves over the steps that all of them have come to, thinned to about `points`."""
         band = band_of(curves)
-        return cls(mean=tuple(band.mean), low=tuple(band.low), high=tuple(band.high))
+        mean, low, high = (_thinned(one, points) for one in band)
+        return cls(mean=mean, low=low, high=high)
 
 
 class GroupCurve(Frozen):
+    """Bands of the numbers of a group, as in the curves of a run; tokens, words and seconds are means."""
+
     group_id: Identifier
-    train: LossBand
-    validation: LossBand
+    train: CurveBand
+    validation: CurveBand
+    grad_norm: CurveBand
+    learning_rate: CurveBand
+    tokens_per_second: CurveBand
+    gpu_memory_bytes: CurveBand
+    tokens: tuple[tuple[int, float], ...]
+    words: tuple[tuple[int, float], ...]
+    seconds: tuple[tuple[int, float], ...]
 
 
 async def read_group(api: Api, client: ApiClient, group_id: str, command: str = "status") -> GroupStatus:
@@ -67,13 +80,26 @@ async def get_group(call: ApiRequest[GroupPath, WaitQuery, NoBody]) -> web.Strea
     return await reply_at_end(call, lambda: read_group(call.api, call.client, call.path.group_id))
 
 
-async def get_group_curve(call: ApiRequest[GroupPath, NoQuery, NoBody]) -> web.StreamResponse:
-    """Read the band of the loss curves of a group, without the runs that have failed or were cancelled."""
+async def get_group_curve(call: ApiRequest[GroupPath, CurveQuery, NoBody]) -> web.StreamResponse:
+    """Read the bands of the curves of a group, without the runs that have failed or were cancelled."""
+    call.query.check()
     group = await read_group(call.api, call.client, call.path.group_id)
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
-    followers = [(await call.api.feeds.read(run.run_id)).follower for run in shown]
-    train, validation = ([one.curves.train for one in followers], [one.curves.validation for one in followers])
-    return reply(GroupCurve(group_id=group.group_id, train=LossBand.of(train), validation=LossBand.of(validation)))
+    curves = [(await call.api.feeds.read(run.run_id)).follower.curves for run in shown]
+    return reply(await asyncio.to_thread(_group_curve, group.group_id, curves, call.query))
+
+
+def _group_curve(group_id: str, runs: Sequence[RunCurves], query: CurveQuery) -> GroupCurve:
+    found: dict[str, object] = {"group_id": group_id}
+    for name in RunCurves().by_name():
+        chosen = [list(chain.from_iterable(query.pieces(run.by_name()[name]))) for run in runs]
+        band = CurveBand.of(chosen, query.points)
+        found[name] = band.mean if name in ("tokens", "words", "seconds") else band
+    return GroupCurve.model_validate(found)
+
+
+def _thinned(curve: Curve, points: int | None) -> tuple[tuple[int, float], ...]:
+    return tuple(curve if points is None else Points.of(curve).thinned(points))
 
 
 async def cancel_group(call: ApiRequest[GroupPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -88,7 +114,9 @@ async def cancel_group(call: ApiRequest[GroupPath, NoQuery, NoBody]) -> web.Stre
 
 OPERATIONS: tuple[Operation, ...] = (
     operation("GET /groups/{group_id}", get_group, {200: ResponseSpec("The group", GroupStatus)}, tag="runs"),
-    operation("GET /groups/{group_id}/curve", get_group_curve, {200: ResponseSpec("The band", GroupCurve)}, tag="runs"),
+    operation(
+        "GET /groups/{group_id}/curve", get_group_curve, {200: ResponseSpec("The bands", GroupCurve)}, tag="runs"
+    ),
     operation(
         "POST /groups/{group_id}/cancel",
         cancel_group,

@@ -72,7 +72,7 @@ _IS_CONDITIONS = matches(
     "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
     f"{', '.join(NUMBER_FIELDS[:-1])} or {NUMBER_FIELDS[-1]}",
 )
-_RUN_IDS = r"^[a-z0-9][a-z0-9_-]{0,63}(,[a-z0-9][a-z0-9_-]{0,63}){1,3}$"
+_RUN_IDS = r"^[a-z0-9][a-z0-9_-]{0,63}(,[a-z0-9][a-z0-9_-]{0,63}){1,9}$"
 
 
 class RunsQuery(Query):
@@ -115,7 +115,7 @@ class LogsQuery(Query):
 
 class CompareQuery(Query):
     runs: Annotated[str, Field(pattern=_RUN_IDS)]
-    """Ids of two to four runs or groups, separated by commas; the first one is compared with the others."""
+    """Ids of two to ten runs or groups, separated by commas; the first one is compared with the others."""
     split: EvalSplit = "test"
 
 

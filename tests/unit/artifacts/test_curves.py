@@ -10,11 +10,8 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.curves import Points
 
 
-def points_of(values: list[float], first: int = 1) -> Points:
-    points = Points()
-    for step, value in enumerate(values, first):
-        points.add(step, value)
-    return points
+def points_of(values: list[float]) -> Points:
+    return Points.of(enumerate(values, 1))
 
 
 def value_of(point: tuple[int, float]) -> float:

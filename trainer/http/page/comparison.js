@@ -1,15 +1,16 @@
-/** Comparison of two to four runs: verdicts, curves over each other, metrics, and settings that differ. */
+/** Comparison of two to ten runs or groups: verdicts, curves over each other, metrics, and settings that differ. */
 
 import { read } from "./api.js";
-import { Chart, LOSS } from "./curves.js";
-import { bdi, failure, h, section, table } from "./elements.js";
+import { announce, bdi, failure, h, section, table } from "./elements.js";
 import { decimal, percent } from "./numbers.js";
+import { TrainingCurves } from "./run_curves.js";
 
-/** @import { Against, Comparison, Curve, GroupCurve, GroupStatus, RunStatus } from "./records.js" */
+/** @import { Against, Comparison, GroupStatus, RunStatus } from "./records.js" */
 
-const LETTERS = ["A", "B", "C", "D"];
+const LETTERS = [..."ABCDEFGHIJ"];
 /** Stands before the id of a group in the address of a comparison. */
 export const GROUP_MARK = "~";
+const MOST_SETTINGS = 20;
 
 /**
  * @param {HTMLElement} main
@@ -17,46 +18,49 @@ export const GROUP_MARK = "~";
  * @param {string} names ids, separated by commas; those of groups have a mark
  */
 export async function showComparison(main, signal, names) {
-  const ids = names.split(",").slice(0, LETTERS.length);
-  const found = await Promise.all(
-    ids.map((id) => (id.startsWith(GROUP_MARK) ? readGroup(id.slice(1), signal) : readRun(id, signal))),
-  );
-  const chart = new Chart(LOSS);
-  chart.show(
-    found.flatMap(({ curve }, index) => [
-      { name: `${LETTERS[index]} train`, label: LETTERS[index] ?? "", style: `run${index}`, points: curve.train },
-      {
-        name: `${LETTERS[index]} validation`,
-        label: `${LETTERS[index]} val.`,
-        style: `run${index} dashed`,
-        points: curve.validation,
-      },
-    ]),
+  const compared = names.split(",").slice(0, LETTERS.length).map((name) => {
+    const isGroup = name.startsWith(GROUP_MARK);
+    const id = isGroup ? name.slice(GROUP_MARK.length) : name;
+    return { id, path: `/${isGroup ? "groups" : "runs"}/${id}` };
+  });
+  /** @type {(RunStatus | GroupStatus)[]} */
+  const statuses = await Promise.all(compared.map(({ path }) => read(path, signal)));
+  const curves = new TrainingCurves(
+    compared.map(({ path }, index) => {
+      const letter = LETTERS[index] ?? "";
+      return {
+        path,
+        train: { name: `${letter} train`, label: letter, style: `run${index}` },
+        validation: { name: `${letter} validation`, label: `${letter} val.`, style: `run${index} dashed` },
+      };
+    }),
+    signal,
   );
   const verdicts = h("div");
   const results = h("div");
   main.append(
+    h("div", { class: "bar" }, copyButton()),
     h(
       "ul",
       { class: "legend" },
-      ...found.map(({ id, label, address }, index) =>
+      ...compared.map(({ id, path }, index) =>
         h(
           "li",
           {},
           h("b", { class: `run${index}` }, LETTERS[index] ?? ""),
           " ",
-          h("a", { href: address }, bdi(label ?? id)),
+          h("a", { href: `#${path}` }, bdi(statuses[index]?.label ?? id)),
           h("small", {}, id),
         ),
       ),
     ),
     verdicts,
-    section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), chart.element),
+    section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), curves.element),
     results,
   );
   try {
     /** @type {Comparison} */
-    const comparison = await read(`/compare?runs=${found.map(({ id }) => id).join(",")}`, signal);
+    const comparison = await read(`/compare?runs=${compared.map(({ id }) => id).join(",")}`, signal);
     verdicts.append(verdictsOf(comparison));
     results.append(...resultsOf(comparison));
   } catch (error) {
@@ -64,28 +68,21 @@ export async function showComparison(main, signal, names) {
   }
 }
 
-/**
- * @param {string} id
- * @param {AbortSignal} signal
- */
-async function readRun(id, signal) {
-  /** @type {[RunStatus, Curve]} */
-  const [{ label }, curve] = await Promise.all([read(`/runs/${id}`, signal), read(`/runs/${id}/curve`, signal)]);
-  return { id, label, curve, address: `#/runs/${id}` };
-}
-
-/**
- * Read a group of runs, with the means of their losses.
- * @param {string} id
- * @param {AbortSignal} signal
- */
-async function readGroup(id, signal) {
-  /** @type {[GroupStatus, GroupCurve]} */
-  const [{ label }, { train, validation }] = await Promise.all([
-    read(`/groups/${id}`, signal),
-    read(`/groups/${id}/curve`, signal),
-  ]);
-  return { id, label, curve: { train: train.mean, validation: validation.mean }, address: `#/groups/${id}` };
+/** Make a button that copies the address of the page, or shows it selected where the browser does not copy. */
+function copyButton() {
+  const button = h("button", { type: "button", onclick: () => copy() }, "Copy link");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      announce("Link copied");
+      button.textContent = "Link copied";
+    } catch {
+      const address = h("input", { readonly: true, value: location.href, "aria-label": "Link of this page" });
+      button.replaceWith(address); // without HTTPS, a page may not write to the clipboard
+      address.select();
+    }
+  };
+  return button;
 }
 
 /** @param {Comparison} comparison */
@@ -102,7 +99,8 @@ function verdictsOf({ runs, against }) {
 }
 
 /** @param {Comparison} comparison */
-function resultsOf({ runs, against }) {
+function resultsOf(comparison) {
+  const { runs } = comparison;
   /** @type {[string, (run: Comparison["runs"][number]) => string][]} */
   const figures = [
     ["Model", (run) => run.model],
@@ -122,23 +120,37 @@ function resultsOf({ runs, against }) {
       "Metrics",
       table("Metrics on the test split", ["On the test split", ...runs.map((_, index) => letter(index))], rows),
     ),
-    section(
-      "Settings",
-      ...against.flatMap((one, index) => [
-        h("h3", {}, `A and ${letter(index + 1)}`),
-        one.differences.length
-          ? table(
-              `Settings of A and ${letter(index + 1)} that differ`,
-              ["Setting", "A", letter(index + 1)],
-              one.differences.map(({ field, run, other }) => [h("code", {}, field), setting(run), setting(other)]),
-            )
-          : h("p", {}, "Their settings are equal."),
-      ]),
-    ),
+    section("Settings", settingsOf(comparison)),
   ];
 }
 
-/** @param {string} value JSON; the setting of another architecture is null, and empty here */
+/**
+ * Make one table of the settings that differ; a setting that a run does not have is empty.
+ * @param {Comparison} comparison
+ */
+function settingsOf({ runs, against }) {
+  const differing = against.map(({ differences }) => new Map(differences.map((one) => [one.field, one])));
+  const firsts = new Map(against.flatMap(({ differences }) => differences.map(({ field, run }) => [field, run])));
+  if (firsts.size === 0) return h("p", {}, "Their settings are equal.");
+  const rows = [...firsts].map(([field, first]) => [
+    h("code", {}, field),
+    setting(first),
+    ...differing.map((one) => setting(one.get(field)?.other ?? first)),
+  ]);
+  const head = ["Setting", ...runs.map((_, index) => LETTERS[index] ?? "")];
+  const shown = h("div");
+  const show = (/** @type {number} */ count) =>
+    shown.replaceChildren(
+      table("Settings that differ", head, rows.slice(0, count)),
+      ...(count < rows.length
+        ? [h("button", { type: "button", onclick: () => show(rows.length) }, `Show all ${rows.length} settings`)]
+        : []),
+    );
+  show(MOST_SETTINGS);
+  return shown;
+}
+
+/** @param {string} value JSON, or a text without quotes; null where the run does not have the setting */
 function setting(value) {
   return bdi(value === "null" ? "" : value);
 }

@@ -4,13 +4,13 @@ import { csvOf, saveFile, savePng, svgOf } from "./chart_files.js";
 import { h, svg, table } from "./elements.js";
 import { apart, extent, logTicks, thinned, ticks, tickText } from "./scale.js";
 
-/** @import { LossBand, Points } from "./records.js" */
+/** @import { CurveBand, Points } from "./records.js" */
 /** @typedef {{name: string, unit?: string, isLog?: boolean}} Axis */
 /** @typedef {{x: number, label: string, href: string}} Mark a link on the line */
 /** @typedef {[low: number, high: number]} Range */
 /**
  * `label` stands at the end of the line, `raw` is drawn faintly behind it.
- * @typedef {{name: string, label: string, style: string, points: Points, raw?: Points, band?: LossBand, marks?: Mark[]}} Line
+ * @typedef {{name: string, label: string, style: string, points: Points, raw?: Points, band?: CurveBand, marks?: Mark[]}} Line
  */
 /**
  * `empty` stands where there are no lines; `onzoom` gets the range of x that is shown, null for all of it.
@@ -448,15 +448,3 @@ function describe(lines, { x, y }) {
 
 /** The axes of a chart of losses. */
 export const LOSS = { title: "Loss", x: { name: "step" }, y: { name: "loss", unit: "nats per token" } };
-
-/**
- * Return the lines of a group, with bands from the lowest to the highest loss.
- * @param {{train: LossBand, validation: LossBand}} curve
- * @returns {Line[]}
- */
-export function linesOfGroup({ train, validation }) {
-  return [
-    { name: "train, mean", label: "train", style: "run0", points: train.mean, band: train },
-    { name: "validation, mean", label: "validation", style: "run1 dashed", points: validation.mean, band: validation },
-  ];
-}

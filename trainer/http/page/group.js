@@ -1,12 +1,12 @@
 /** One group of runs over seeds: its runs, the spread of their numbers, and the band of their curves. */
 
 import { read } from "./api.js";
-import { Chart, LOSS, linesOfGroup } from "./curves.js";
 import { bdi, h, section, setTitle, table } from "./elements.js";
 import { bitsPerChar, decimal, percent } from "./numbers.js";
+import { groupCurves } from "./run_curves.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
-/** @import { GroupCurve, GroupStatus, Spread } from "./records.js" */
+/** @import { GroupStatus, Spread } from "./records.js" */
 
 const NUMBERS = [
   ["best_val_loss", "Validation, best: nats per token"],
@@ -24,23 +24,24 @@ const NUMBERS = [
 export async function showGroup(main, signal, groupId) {
   const base = `/groups/${groupId}`;
   const facts = h("div");
-  const chart = new Chart(LOSS);
+  const curves = groupCurves(groupId, signal);
   main.append(
     h("p", {}, h("code", {}, groupId)),
     section("Runs", facts),
-    section("Curves", h("p", { class: "quiet" }, "Means of the runs, from the lowest to the highest loss."), chart.element),
+    section("Curves", h("p", { class: "quiet" }, "Means of the runs, in bands from the lowest to the highest number."), curves.element),
   );
   const load = async () => {
-    /** @type {[GroupStatus, GroupCurve]} */
-    const [group, curve] = await Promise.all([read(base, signal), read(`${base}/curve`, signal)]);
+    /** @type {GroupStatus} */
+    const group = await read(base, signal);
     setTitle(group.label ?? "Group");
-    chart.show(linesOfGroup(curve));
     if (!facts.contains(document.activeElement)) facts.replaceChildren(...factsOf(group));
     return group.members.every(hasEnded);
   };
   let isOver = await load();
   repeat(async () => {
-    isOver ||= await load().catch(() => false); // the next one may succeed
+    if (isOver) return;
+    curves.reload();
+    isOver = await load().catch(() => false); // the next one may succeed
   }, signal);
 }
 

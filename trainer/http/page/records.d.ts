@@ -33,8 +33,11 @@ export interface GroupStatus {
   group_id: string; label: string | null; status: RunState; message: string; progress: number; members: RunStatus[];
   model_family: string; model_size: string | null; n_completed: number; numbers: Record<string, Spread>;
 }
-export interface LossBand { mean: Points; low: Points; high: Points }
-export interface GroupCurve { train: LossBand; validation: LossBand }
+export interface CurveBand { mean: Points; low: Points; high: Points }
+export interface GroupCurve {
+  group_id: string; train: CurveBand; validation: CurveBand; grad_norm: CurveBand; learning_rate: CurveBand; tokens_per_second: CurveBand;
+  gpu_memory_bytes: CurveBand; tokens: Points; words: Points; seconds: Points;
+}
 
 export interface RunPage { runs: RunStatus[]; total: number }
 export interface Curve {

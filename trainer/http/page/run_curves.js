@@ -1,4 +1,4 @@
-/** The curves of one run as they grow, over steps, tokens, words or time; a zoom is read from the server in detail. */
+/** The curves of runs and groups as they grow, over steps, tokens, words or time; a zoom is read in finer detail. */
 
 import { read } from "./api.js";
 import { CurveSettings, SERIES } from "./curve_settings.js";
@@ -6,13 +6,12 @@ import { axisOf, linesOfCurve, over, POINTS, stepAt } from "./curve_lines.js";
 import { Chart, LOSS } from "./curves.js";
 import { failure, h } from "./elements.js";
 
-/** @import { Curve, KeptCheckpoint, MetricsProgress, Points } from "./records.js" */
-/** @import { Mark, Range } from "./curves.js" */
+/** @import { Curve, GroupCurve, KeptCheckpoint, MetricsProgress, Points } from "./records.js" */
+/** @import { Named } from "./curve_lines.js" */
+/** @import { Line, Mark, Range } from "./curves.js" */
+/** @typedef {{path: string, train: Named, validation: Named}} Source a run or a group, and its lines */
+/** @typedef {{curve: Curve, bands: GroupCurve | null}} Found the curve of a group has the means of its bands */
 
-const NAMES = {
-  train: { name: "train", label: "train", style: "run0" },
-  validation: { name: "validation", label: "validation", style: "run1 dashed" },
-};
 const LIVE = /** @type {const} */ (["grad_norm", "learning_rate", "tokens_per_second", "tokens", "words"]);
 
 /**
@@ -21,17 +20,32 @@ const LIVE = /** @type {const} */ (["grad_norm", "learning_rate", "tokens_per_se
  * @param {AbortSignal} signal
  */
 export function runCurves(runId, signal) {
-  return new RunCurves(runId, signal);
+  const train = { name: "train", label: "train", style: "run0" };
+  const validation = { name: "validation", label: "validation", style: "run1 dashed" };
+  return new TrainingCurves([{ path: `/runs/${runId}`, train, validation }], signal);
 }
 
-class RunCurves {
-  #runId;
+/**
+ * Read and show the curves of a group: means, with bands from the lowest to the highest number.
+ * @param {string} groupId
+ * @param {AbortSignal} signal
+ */
+export function groupCurves(groupId, signal) {
+  const train = { name: "train, mean", label: "train", style: "run0" };
+  const validation = { name: "validation, mean", label: "validation", style: "run1 dashed" };
+  return new TrainingCurves([{ path: `/groups/${groupId}`, train, validation }], signal);
+}
+
+/** The curves of one or several runs or groups in one chart. */
+export class TrainingCurves {
+  #sources;
   #signal;
-  /** @type {Curve | null} */
-  #curve = null;
-  /** @type {{steps: Range, curve: Curve} | null} what is zoomed to */
+  /** @type {Found[]} */
+  #found = [];
+  /** @type {{steps: Range, curves: Curve[]} | null} what is zoomed to */
   #detail = null;
-  /** @type {MetricsProgress[]} events that came before the curves */
+  #isReading = false;
+  /** @type {MetricsProgress[]} events that came while the curves were read, which may lack them */
   #early = [];
   /** @type {{step: number, mark: Mark}[]} */
   #checkpoints = [];
@@ -42,44 +56,72 @@ class RunCurves {
   #chart = new Chart({ ...LOSS, empty: "Reading the curves…", onzoom: (range) => this.#zoom(range) });
 
   /**
-   * @param {string} runId
+   * @param {Source[]} sources
    * @param {AbortSignal} signal
    */
-  constructor(runId, signal) {
-    this.#runId = runId;
+  constructor(sources, signal) {
+    this.#sources = sources;
     this.#signal = signal;
     this.element = h("div", {}, this.#settings.element, this.#chart.element);
     this.#chart.show([]);
-    /** The number of the last event in the curves, for the stream of those after it; "" if they cannot be read. */
-    this.lastEventId = this.#load();
+    /** The number of the last event in the curve of the run, for the stream of those after it; "" without a curve. */
+    this.lastEventId = this.reload();
   }
 
   /**
-   * Add the numbers of an event.
+   * Add the numbers of an event of the run.
    * @param {MetricsProgress} event
    */
   add(event) {
-    const curve = this.#curve;
-    if (!curve) {
-      this.#early.push(event);
-      return;
-    }
+    if (this.#isReading) this.#early.push(event);
+    const curve = this.#found[0]?.curve;
+    if (!curve) return;
     this.#extend(curve, event);
-    if (curve.train.length > 2 * POINTS) this.#load();
+    if (curve.train.length > 2 * POINTS && !this.#isReading) this.reload();
     if (!this.#isDrawing) this.#isDrawing = Boolean(requestAnimationFrame(() => this.#draw())); // many may come at once
   }
 
   /**
    * Show checkpoints on the curve of the training, each with a link.
    * @param {KeptCheckpoint[]} kept
-   * @param {(name: string) => string} addressOf the model RUN@step
+   * @param {(step: number) => string} addressOf
    */
   setCheckpoints(kept, addressOf) {
     this.#checkpoints = kept.map(({ step }) => {
       const label = `Checkpoint of step ${step.toLocaleString("en")}`;
-      return { step, mark: { x: step, label, href: addressOf(`${this.#runId}@${step}`) } };
+      return { step, mark: { x: step, label, href: addressOf(step) } };
     });
     this.#draw();
+  }
+
+  /** Read the curves again. */
+  async reload() {
+    this.#isReading = true;
+    try {
+      this.#found = await Promise.all(this.#sources.map(({ path }) => this.#read(path, "")));
+      const [first] = this.#found;
+      for (const event of this.#early.splice(0)) if (first) this.#extend(first.curve, event);
+      this.#chart.set({ empty: "There are no losses yet." });
+      this.#settings.offer(this.#found.map(({ curve }) => curve));
+      this.#draw();
+      return String(first?.curve.last_event_id ?? "");
+    } catch (error) {
+      if (!this.#signal.aborted && this.#found.length === 0) this.element.replaceChildren(failure(error));
+      return "";
+    } finally {
+      this.#isReading = false;
+    }
+  }
+
+  /**
+   * @param {string} path of a run or a group
+   * @param {string} range
+   * @returns {Promise<Found>}
+   */
+  async #read(path, range) {
+    /** @type {Curve | GroupCurve} */
+    const found = await read(`${path}/curve?points=${POINTS}${range}`, this.#signal);
+    return "group_id" in found ? { curve: meansOf(found), bands: found } : { curve: found, bands: null };
   }
 
   /**
@@ -98,62 +140,81 @@ class RunCurves {
     put(curve.seconds, event.step, (curve.seconds.at(-1)?.[1] ?? 0) + passed);
   }
 
-  async #load() {
-    try {
-      const curve = await this.#read("");
-      this.#curve = curve;
-      for (const event of this.#early.splice(0)) this.#extend(curve, event);
-      this.#chart.set({ empty: "There are no losses yet." });
-      this.#settings.offer([curve]);
-      this.#draw();
-      return String(curve.last_event_id);
-    } catch (error) {
-      if (!this.#signal.aborted) this.element.replaceChildren(failure(error));
-      return "";
-    }
-  }
-
-  /**
-   * @param {string} range
-   * @returns {Promise<Curve>}
-   */
-  #read(range) {
-    return read(`/runs/${this.#runId}/curve?points=${POINTS}${range}`, this.#signal);
-  }
-
   /** @param {Range | null} range of the x axis */
   async #zoom(range) {
-    const curve = this.#curve;
+    const curves = this.#found.map(({ curve }) => curve);
     this.#detail = null;
-    if (!range || !curve) return;
-    const { factor } = axisOf(this.#settings.axis, [curve]);
-    const places = range.map((place) => stepAt(curve, this.#settings.axis, place / factor));
-    const steps = /** @type {Range} */ ([Math.floor(places[0] ?? 0), Math.ceil(places[1] ?? 0)]);
-    if (curve.total_points <= curve.train.length) return; // all of them are here
+    if (!range || curves.every((curve) => curve.total_points <= curve.train.length)) return; // all points are here
+    const { axis } = this.#settings;
+    const { factor } = axisOf(axis, curves);
+    const places = curves.flatMap((curve) => range.map((place) => stepAt(curve, axis, place / factor)));
+    const steps = /** @type {Range} */ ([Math.floor(Math.min(...places)), Math.ceil(Math.max(...places))]);
     try {
-      const detail = await this.#read(`&from_step=${steps[0]}&to_step=${steps[1]}`);
+      const inside = `&from_step=${steps[0]}&to_step=${steps[1]}`;
+      const detail = await Promise.all(this.#sources.map(({ path }) => this.#read(path, inside)));
       if (this.#chart.range !== range) return; // another zoom came after it
-      this.#detail = { steps, curve: detail };
+      this.#detail = { steps, curves: detail.map(({ curve }) => curve) };
       this.#draw();
     } catch {
-      return; // the curve stays as it is, less fine
+      return; // the curves stay as they are, less fine
     }
   }
 
   #draw() {
     this.#isDrawing = false;
-    if (!this.#curve) return;
-    const curve = this.#detail ? joined(this.#curve, this.#detail.steps, this.#detail.curve) : this.#curve;
+    if (this.#found.length === 0) return;
+    const detail = this.#detail;
+    const curves = this.#found.map(({ curve }, at) => (detail ? joined(curve, detail.steps, detail.curves[at] ?? curve) : curve));
     const { series, axis, isLog } = this.#settings;
-    const { x, factor } = axisOf(axis, [curve]);
+    const { x, factor } = axisOf(axis, curves);
     const { title, y } = SERIES[series];
     this.#chart.set({ title, x, y: { ...y, isLog } });
-    const lines = linesOfCurve(curve, this.#settings, factor, NAMES);
-    if (lines[0]) {
-      lines[0].marks = this.#checkpoints.map(({ step, mark }) => ({ ...mark, x: over(curve, axis, [[step, 0]], factor)[0]?.[0] ?? NaN }));
+    const lines = curves.flatMap((curve, at) => this.#linesOf(curve, at, factor));
+    const [first] = curves;
+    if (first && lines[0]) {
+      lines[0].marks = this.#checkpoints.map(({ step, mark }) => ({
+        ...mark,
+        x: over(first, axis, [[step, 0]], factor)[0]?.[0] ?? NaN,
+      }));
     }
     this.#chart.show(lines);
   }
+
+  /**
+   * @param {Curve} curve
+   * @param {number} at index of its source
+   * @param {number} factor of the x axis
+   * @returns {Line[]}
+   */
+  #linesOf(curve, at, factor) {
+    const [source, bands] = [this.#sources[at], this.#found[at]?.bands];
+    if (!source) return [];
+    const { series, axis } = this.#settings;
+    const lines = linesOfCurve(curve, this.#settings, factor, source);
+    if (!bands) return lines;
+    const shown = series === "loss" ? [bands.train, bands.validation] : [bands[series]];
+    const scaled = (/** @type {Points} */ points) =>
+      over(curve, axis, points, factor).map(([place, value]) => /** @type {[number, number]} */ ([place, value * SERIES[series].factor]));
+    return lines.map((line, index) => {
+      const { mean, low, high } = shown[index] ?? { mean: [], low: [], high: [] };
+      return { ...line, band: { mean: scaled(mean), low: scaled(low), high: scaled(high) } };
+    });
+  }
+}
+
+/**
+ * Return the means of a group as the curve of a run; the server has no finer ones.
+ * @param {GroupCurve} group
+ * @returns {Curve}
+ */
+function meansOf(group) {
+  const { train, validation, grad_norm, learning_rate, tokens_per_second, gpu_memory_bytes } = group;
+  return {
+    ...{ run_id: group.group_id, last_event_id: 0, total_points: 0 },
+    ...{ train: train.mean, validation: validation.mean, grad_norm: grad_norm.mean },
+    ...{ learning_rate: learning_rate.mean, tokens_per_second: tokens_per_second.mean },
+    ...{ gpu_memory_bytes: gpu_memory_bytes.mean, tokens: group.tokens, words: group.words, seconds: group.seconds },
+  };
 }
 
 /**
