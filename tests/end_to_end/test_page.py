@@ -58,7 +58,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.evaluate("document.querySelector('#search').focus()")
         await browser.tab_to("form[role=search] button")
         await browser.press("Enter")
-        await browser.see_text("A and B")
+        await browser.see_text("Settings that differ")
         await browser.see_text("Bits per character")
         assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
         assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))

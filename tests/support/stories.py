@@ -1,5 +1,6 @@
 """Runs with real records and event logs, written by hand."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from math import log
 from pathlib import Path
@@ -83,16 +84,18 @@ class Story:
         **values: object,
     ) -> "Story":
         """A step of a run with two tokens per character, so bits/char = 2 loss / ln 2."""
-        val_bits = None if val_loss is None else 2 * val_loss / log(2)
-        fields: dict[str, object] = {
-            **{"epoch": 1 + step * 5 // (TOTAL_STEPS + 1), "total_epochs": 5, "step": step, "total_steps": TOTAL_STEPS},
-            **{"progress": 100 * step / TOTAL_STEPS, "train_loss": train_loss, "train_perplexity": 1.0},
-            **{"learning_rate": 2e-3, "grad_norm": 1.0, "tokens_per_second": 2000.0, "chars_per_second": 1000.0},
-            **{"eta_seconds": 60.0, "val_loss": val_loss, "best_val_loss": val_loss, "best_val_margin": margin},
-            **{"train_bits_per_char": 2 * train_loss / log(2), "val_bits_per_char": val_bits},
-            "best_val_bits_per_char": val_bits,
-        }
-        return self._append(MetricsProgress, f"progress-{step}", **fields | values)
+        return self._append(
+            MetricsProgress, f"progress-{step}", **(_numbers(step, train_loss, val_loss, margin) | values)
+        )
+
+    def steps(self, losses: Sequence[float]) -> "Story":
+        """A step for each loss, one second after the other."""
+        with self.run.open_log() as events:
+            for step, loss in enumerate(losses, 1):
+                self.wait(1)
+                fields = _numbers(step, loss, None, None) | {"total_steps": len(losses), "tokens": 64 * step}
+                events.append(self._event(MetricsProgress, f"progress-{step}", **fields))
+        return self
 
     def checkpoint(self, step: int) -> "Story":
         return self._append(CheckpointSaved, f"checkpoint-{step}", step=step, val_loss=None, is_best=False)
@@ -121,6 +124,11 @@ class Story:
         return self._append(JobCancelled, "cancelled")
 
     def _append(self, event: type[Event], kind: str, **values: object) -> "Story":
+        with self.run.open_log() as events:
+            events.append(self._event(event, kind, **values))
+        return self
+
+    def _event(self, event: type[Event], kind: str, **values: object) -> Event:
         fields: dict[str, object] = {
             "event_id": f"{self.record.run_id}:{kind}",
             "ts": self._now,
@@ -128,6 +136,16 @@ class Story:
             "user_id": self.record.user_id,
             **values,
         }
-        with self.run.open_log() as log:
-            log.append(event.model_validate(fields))
-        return self
+        return event.model_validate(fields)
+
+
+def _numbers(step: int, train_loss: float, val_loss: float | None, margin: float | None) -> dict[str, object]:
+    val_bits = None if val_loss is None else 2 * val_loss / log(2)
+    return {
+        **{"epoch": 1 + step * 5 // (TOTAL_STEPS + 1), "total_epochs": 5, "step": step, "total_steps": TOTAL_STEPS},
+        **{"progress": min(100, 100 * step / TOTAL_STEPS), "train_loss": train_loss, "train_perplexity": 1.0},
+        **{"learning_rate": 2e-3, "grad_norm": 1.0, "tokens_per_second": 2000.0, "chars_per_second": 1000.0},
+        **{"eta_seconds": 60.0, "val_loss": val_loss, "best_val_loss": val_loss, "best_val_margin": margin},
+        **{"train_bits_per_char": 2 * train_loss / log(2), "val_bits_per_char": val_bits},
+        "best_val_bits_per_char": val_bits,
+    }

@@ -1,0 +1,113 @@
+"""Curves of a run in a browser: smoothed, over other axes, zoomed, read and downloaded; without a mouse."""
+
+import csv
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import exp
+from pathlib import Path
+
+from tests.support import ROOT
+from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.http import inside, with_api
+from tests.support.redis_servers import embedded
+from tests.support.stories import Story, run_record
+from tests.support.waiting import until
+
+pytestmark = needs_chromium
+
+FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="utf-8")
+LOSSES = [9.0 if step == 1500 else 4 * exp(-step / 800) + 1 + 0.2 * (step % 2) for step in range(1, 3001)]
+LINE = "document.querySelector('path.line')?.getAttribute('d')"
+
+
+@asynccontextmanager
+async def shown(folder: Path) -> AsyncIterator[Browser]:
+    """The page of a run of 3000 steps, which no worker trains."""
+    run = Story(folder / "artifacts", run_record()).start().steps(LOSSES).run
+    async with (
+        embedded(folder) as (settings, queue, _),
+        inside(queue, with_api(settings, keys="")) as (site, _),
+        browsing(folder) as browser,
+    ):
+        await browser.open(str(site.url(f"/#/runs/{run.run_id}")))
+        await browser.see(LINE)
+        yield browser
+        assert browser.errors == []
+
+
+async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Path) -> None:
+    async with shown(tmp_path) as browser:
+        assert await browser.evaluate("document.querySelector('path.raw')") is None
+        await browser.tab_to("#smoothing")
+        await browser.press("End")
+        await browser.see("document.querySelector('path.raw') && document.querySelector('output').value === '0.99'")
+        linear = await browser.evaluate(LINE)
+        await browser.tab_to(".settings input[type=checkbox]")
+        await browser.press(" ")
+        await browser.see(f"{LINE} !== {linear!r}")
+        await browser.tab_to(".chart + input")
+        await browser.press("Home")
+        await browser.see("document.querySelector('.readout').textContent.startsWith('step 1: train 5')")
+        await browser.press("End")
+        await browser.see("document.querySelector('.readout').textContent.startsWith('step 3,000: train ')")
+        await browser.tab_to(".tools button")
+        await browser.press("Enter")
+        await browser.see("performance.getEntriesByType('resource').some(({name}) => name.includes('from_step=1500'))")
+        await browser.see("document.querySelector('.chart + input').max > 700")
+        await browser.evaluate("document.querySelector('.chart + input').focus()")
+        await browser.press("Home")
+        await browser.see("document.querySelector('.readout').textContent.startsWith('step 1,500: train ')")
+        for width, dark in ((320, True), (1200, False)):
+            await browser.screen(width, 800, dark=dark)
+            assert await browser.evaluate(FAULTS) == []
+        await choose(browser, 0, "grad_norm")
+        await choose(browser, 1, "tokens")
+        await browser.see("document.querySelector('svg').textContent.includes('gradient norm')")
+        await browser.see("document.querySelector('svg').textContent.includes('150K')")
+        await browser.evaluate("location.reload()")
+        await browser.see("document.querySelector('svg')?.textContent.includes('gradient norm')")
+        assert await browser.evaluate("document.querySelector('#smoothing').value") == "0.99"
+
+
+async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:
+    async with shown(tmp_path) as browser:
+        whole = await browser.evaluate(LINE)
+        await browser.evaluate("document.querySelector('.chart').scrollIntoView({block: 'center'})")
+        box = "(({left, top, width}) => [left + width / 2, top + 100, left + width / 4])"
+        place = await browser.evaluate(f"{box}(document.querySelector('.chart').getBoundingClientRect())")
+        assert isinstance(place, list)
+        start, height, end = (float(str(one)) for one in place)
+        for kind, x in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            await browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=height, button="left", clickCount=1)
+        await browser.see(f"{LINE} !== {whole!r}")
+        await browser.evaluate("[...document.querySelectorAll('.tools button')][4].click()")
+        await browser.see(f"{LINE} === {whole!r}")
+
+
+async def test_chart__is_downloaded_as_svg_png_and_csv(tmp_path: Path) -> None:
+    async with shown(tmp_path) as browser:
+        files = tmp_path / "files"
+        await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
+        for name, ending in (("SVG", "svg"), ("PNG", "png"), ("CSV", "csv")):
+            await browser.evaluate(
+                f"[...document.querySelectorAll('.tools button')].find((one) => one.textContent === '{name}').click()"
+            )
+            await until((files / f"loss.{ending}").exists)
+        image = (files / "loss.svg").read_text(encoding="utf-8")
+        assert 'stroke="rgb(11, 92, 173)"' in image and "class=" not in image and "var(" not in image
+        picture = (files / "loss.png").read_bytes()
+        width = int(str(await browser.evaluate("document.querySelector('svg').clientWidth")))
+        assert picture.startswith(b"\x89PNG") and int.from_bytes(picture[16:20]) == 2 * width
+        with (files / "loss.csv").open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        assert head == ["step", "train"] and 500 < len(rows) <= 1002
+        assert {(int(step), float(loss)) for step, loss in rows} <= set(enumerate(LOSSES, 1))
+        assert ["1500", "9"] in rows
+
+
+async def choose(browser: Browser, number: int, value: str) -> None:
+    """Choose an option of one of the settings."""
+    await browser.evaluate(
+        f"((select) => {{ select.value = '{value}'; select.dispatchEvent(new Event('change')); }})"
+        f"(document.querySelectorAll('.settings select')[{number}])"
+    )
