@@ -16,7 +16,8 @@ class Points(Sequence[tuple[int, float]]):
     def __init__(self, steps: "array[int] | None" = None) -> None:
         """Create an empty curve; curves with the same steps can share their column of steps."""
         self._steps = array("q") if steps is None else steps
-        self._values = array("d")
+        self.values = array("d")
+        """Numbers of the steps; whoever adds some adds a step first."""
 
     @classmethod
     def of(cls, points: Iterable[tuple[int, float]]) -> "Points":
@@ -27,7 +28,7 @@ class Points(Sequence[tuple[int, float]]):
         return found
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.values)
 
     @overload
     def __getitem__(self, index: int) -> tuple[int, float]: ...
@@ -35,21 +36,17 @@ class Points(Sequence[tuple[int, float]]):
     def __getitem__(self, index: "slice[int | None, int | None, int | None]") -> list[tuple[int, float]]: ...
     def __getitem__(self, index: "int | slice[int | None, int | None, int | None]") -> object:
         if isinstance(index, int):
-            return self._steps[range(len(self))[index]], self._values[index]
-        return list(zip(self._steps[: len(self)][index], self._values[index], strict=False))
+            return self._steps[range(len(self))[index]], self.values[index]
+        return list(zip(self._steps[: len(self)][index], self.values[index], strict=False))
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
-        return zip(self._steps, self._values, strict=False)  # another thread may just have added a step
-
-    def insert(self, at: int, value: float) -> None:
-        """Add the value of a shared step."""
-        self._values.insert(at, value)
+        return zip(self._steps, self.values, strict=False)  # another thread may just have added a step
 
     def add(self, step: int, value: float) -> None:
         """Add a point of a curve with its own steps."""
         at = _place(self._steps, step)
         self._steps.insert(at, step)
-        self._values.insert(at, value)
+        self.values.insert(at, value)
 
     def between(self, start: int, end: int | None) -> range:
         """Return the indices of the points from step `start` to step `end`, or to the last one."""
@@ -72,7 +69,7 @@ class Points(Sequence[tuple[int, float]]):
         kept = {chosen.start, chosen.stop - 1}
         edges = [chosen.start + bucket * count // n_buckets for bucket in range(n_buckets + 1)]
         for low, high in pairwise(edges):
-            values = self._values[low:high]
+            values = self.values[low:high]
             kept |= {low + values.index(min(values)), low + values.index(max(values))}
         return [self[index] for index in sorted(kept)]
 
@@ -95,6 +92,8 @@ class RunCurves:
         self.words = Points()
         self.seconds = Points(self._steps)
         """Seconds of all attempts so far, without the time between them."""
+        shared = (self.train, self.grad_norm, self.learning_rate, self.tokens_per_second, self.seconds)
+        self._columns = tuple(points.values for points in shared)
         self._seconds = 0.0
         self._clock: datetime | None = None
 
@@ -108,11 +107,9 @@ class RunCurves:
         self._clock, self._seconds = event.ts, self._seconds + max(0.0, passed)
         at = _place(self._steps, event.step)
         self._steps.insert(at, event.step)
-        self.train.insert(at, event.train_loss)
-        self.grad_norm.insert(at, event.grad_norm)
-        self.learning_rate.insert(at, event.learning_rate)
-        self.tokens_per_second.insert(at, event.tokens_per_second)
-        self.seconds.insert(at, self._seconds)
+        numbers = (event.train_loss, event.grad_norm, event.learning_rate, event.tokens_per_second, self._seconds)
+        for values, number in zip(self._columns, numbers, strict=True):
+            values.insert(at, number)
         if event.val_loss is not None:
             self.validation.add(event.step, event.val_loss)
         if event.gpu_memory_bytes:
