@@ -21,7 +21,6 @@ from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
-from trainer.http.api import Api
 from trainer.http.event_streams import LOG_END, stream_tail
 from trainer.http.groups import read_group
 from trainer.http.operations import (
@@ -50,7 +49,7 @@ from trainer.http.tails import MAX_LINES
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.run_index import RunEntry, RunRow, matching, rows_of
-from trainer.queue.run_list import CONDITION, NUMBER_FIELDS, Place, RunOrder, SortField, conditions
+from trainer.queue.run_list import CONDITION, NUMBER_FIELDS, Place, RunOrder, SortField, condition
 from trainer.reports.comparison import (
     Comparison,
     Measured,
@@ -126,36 +125,47 @@ async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamR
     after = None if query.cursor is None else _place(query.cursor, order)
     await api.index.refresh()
     visible = [run for run in api.index.runs if api.permissions.may_see(caller, run)]
-    found = _found(visible, query)
-    rows = rows_of(visible) if query.by_group else [RunRow(run.run_id, (run,)) for run in visible]
-    matched = [row for row in rows if any(run.run_id in found for run in row.runs)]
-    following = order.rows(matched, after)[query.offset :]
+    total, following = await asyncio.to_thread(_rows, visible, query, order, after)
     page = following[: query.limit]
-    ids = [run.run_id for row in page for run in row.runs]
-    statuses = await asyncio.gather(*(_readable_status(api, run_id) for run_id in ids))
+    runs = await api.feeds.statuses([run.run_id for row in page for run in row.runs])
     cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None
-    runs = tuple(status for status in statuses if status is not None)
-    return reply(RunPage(runs=runs, total=len(matched), next_cursor=cursor))
+    return reply(RunPage(runs=tuple(runs), total=total, next_cursor=cursor))
 
 
-def _found(runs: Sequence[RunEntry], query: RunsQuery) -> set[str]:
-    """Return the ids of the runs that a request asks for."""
+def _rows(
+    runs: Sequence[RunEntry], query: RunsQuery, order: RunOrder, after: Place | None
+) -> tuple[int, Sequence[RunRow]]:
+    """Return the number of rows that a request asks for, and those of them after its cursor and offset."""
+    found = _found(runs, query)
+    if not query.by_group:
+        rows = [RunRow(run.run_id, (run,)) for run in found]
+    elif len(found) == len(runs):
+        rows = rows_of(runs)
+    else:
+        ids = {run.run_id for run in found}
+        rows = [row for row in rows_of(runs) if any(run.run_id in ids for run in row.runs)]
+    return len(rows), order.rows(rows, after)[query.offset :]
+
+
+def _found(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]:
+    """Return the runs that a request asks for."""
     corpus, label = query.corpus.casefold(), query.label.casefold()
-    meets_conditions = conditions(query.where)
-    found = [
-        run
-        for run in runs
-        if query.status in (None, run.state)
-        and query.family in (None, run.family)
-        and query.group in (None, run.group_id)
-        and query.owner in (None, run.owner)
-        and (not corpus or (not run.has_attached_text and corpus in run.corpus.casefold()))
-        and label in (run.label or "").casefold()
-        and meets_conditions(run)
+    tests: list[tuple[object, Callable[[RunEntry], bool]]] = [
+        (query.status, lambda run: run.state == query.status),
+        (query.family, lambda run: run.family == query.family),
+        (query.owner, lambda run: run.owner == query.owner),
+        (query.group, lambda run: run.group_id == query.group),
+        (corpus, lambda run: not run.has_attached_text and corpus in run.corpus.casefold()),
+        (label, lambda run: label in (run.label or "").casefold()),
+        *((text, condition(text)) for text in query.where.split(",") if text),
     ]
-    if query.search.strip():
-        found = matching(query.search, found, run_names, exactly=True)
-    return {run.run_id for run in found}
+    for asked, holds in tests:
+        if asked:
+            runs = [run for run in runs if holds(run)]
+    if not query.search.strip():
+        return runs
+    ids = {run.run_id for run in matching(query.search, runs, run_names, exactly=True)}
+    return [run for run in runs if run.run_id in ids]
 
 
 def _place(cursor: str, order: RunOrder) -> Place:
@@ -171,15 +181,6 @@ def _place(cursor: str, order: RunOrder) -> Place:
         problem = FieldProblem(path="cursor", message=message, value=format_value(cursor))
         raise refusal(ErrorCode.INVALID_INPUT, problem)
     return place
-
-
-async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
-    """Return the status of a run; None if its files were deleted or are damaged."""
-    try:
-        return await api.feeds.status(run_id)
-    except (AppError, OSError, ValueError) as error:
-        log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
-        return None
 
 
 async def train(call: ApiRequest[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:

@@ -7,12 +7,17 @@ from threading import Lock
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+import structlog
+
 from trainer.artifacts.job_folder import REQUEST_FILE
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import RunState, changed
+from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
 from trainer.contracts.runs import RunStatus
 from trainer.system.shared_calls import SharedCalls
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _RECENT_EVENTS = 64
 """Events of a run that stay in memory; whoever is further behind reads the log."""
@@ -124,17 +129,42 @@ class RunFeeds:
         feed = await asyncio.to_thread(self.of, self.queue.runs.get(run_id))
         if not feed.has_ended:
             await feed.read_shared()
+        self._keep(run_id, feed)
+        return feed
+
+    def _keep(self, run_id: str, feed: RunFeed) -> None:
         self._last[run_id] = feed
         self._last.move_to_end(run_id)
         while len(self._last) > self._max_runs:
             self._last.popitem(last=False)
-        return feed
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
-        feed = await self.read(run_id)
+        return await self._live_status(await self.read(run_id))
+
+    async def statuses(self, run_ids: Sequence[str]) -> list[RunStatus]:
+        """Return the statuses of runs with the state of the queue, without those deleted or damaged."""
+        feeds = await asyncio.to_thread(self._read_all, run_ids)
+        for feed in feeds:
+            self._keep(feed.run.run_id, feed)
+        return await asyncio.gather(*map(self._live_status, feeds))
+
+    def _read_all(self, run_ids: Sequence[str]) -> list[RunFeed]:
+        """Return the feeds of the runs that can be read, with all their events read."""
+        feeds: list[RunFeed] = []
+        for run_id in run_ids:
+            try:
+                feed = self.of(self.queue.runs.get(run_id))
+                if not feed.has_ended:
+                    feed.read()
+                feeds.append(feed)
+            except (AppError, OSError, ValueError) as error:
+                log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
+        return feeds
+
+    async def _live_status(self, feed: RunFeed) -> RunStatus:
         if not feed.has_ended:
-            self._due[run_id] = feed
+            self._due[feed.run.run_id] = feed
             asking = self._asking.start(self._ask)
             await asyncio.wait([asking], timeout=_PATIENCE_SECONDS if feed.has_queue_state else None)
             if asking.done():

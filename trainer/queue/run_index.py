@@ -5,7 +5,7 @@ import gc
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
@@ -119,6 +119,7 @@ class RunIndex:
         self._feeds = feeds
         self._root = artifacts_root
         self._runs: dict[str, RunEntry] = {}
+        self._sorted: dict[str, None] = {}
         self._tokenizers: dict[str, TokenizerStatus] = {}
         self._unfinished: dict[str, RunFeed] = {}
         self._unreadable: set[str] = set()
@@ -158,15 +159,18 @@ class RunIndex:
         for name in self._runs.keys() - names:
             del self._runs[name]
             self._unfinished.pop(name, None)
-        for name in names - self._unreadable:
-            known = self._runs.get(name)
-            if known is None or name in self._unfinished:
-                self._read_run(name)
-        self.runs = tuple(sorted(self._runs.values(), key=run_order, reverse=True))
+        for name in (names - self._unreadable - self._runs.keys()) | self._unfinished.keys():
+            self._read_run(name)
+        if self._runs.keys() != self._sorted.keys():
+            self._sorted = dict.fromkeys(sorted(self._runs, key=self._order, reverse=True))
+        self.runs = tuple(self._runs[name] for name in self._sorted)
         self._read_tokenizers()
         self.corpora = self._queue.corpora.names()
         self.batteries = self._queue.batteries.stored.names()
         self.experiments = self._queue.experiments.stored.names()
+
+    def _order(self, name: str) -> tuple[datetime, str]:
+        return self._runs[name].created_at, name
 
     def _read_run(self, name: str) -> None:
         try:
@@ -245,11 +249,6 @@ def _created_at(tokenizer: TokenizerStatus) -> datetime:
     return tokenizer.created_at
 
 
-def run_order(run: RunEntry) -> tuple[datetime, str]:
-    """Return the sort key of the list of runs, which has no equals."""
-    return run.created_at, run.run_id
-
-
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         log.error("index_refresh_failed", exc_info=error)
@@ -268,7 +267,7 @@ def _entry(record: RunRecord) -> RunEntry:
         run_id=record.run_id,
         user_id=owner_of(record),
         idempotency=None if record.http is None else record.http.idempotency,
-        created_at=record.created_at,
+        created_at=record.created_at.astimezone(UTC),  # whose comparison is quick
         label=request.label,
         family=request.model_family,
         corpus=request.corpus.name,

@@ -2,9 +2,8 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from operator import eq, ge, gt, le, lt
-from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 from trainer.contracts.base import Frozen, RunState
@@ -31,6 +30,8 @@ CONDITION = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_COMPARISONS)}){_NUMBER
 """Pattern of a condition on a number of a run, such as `test_loss<3.2`."""
 _PARTS = re.compile(rf"({'|'.join(NUMBER_FIELDS)})({'|'.join(_COMPARISONS)})({_NUMBER})")
 
+Value = tuple[float, str]
+"""What a row is sorted by: a number, or else a text."""
 Key = tuple[bool, float, str, float, str]
 
 
@@ -60,54 +61,61 @@ class RunOrder(NamedTuple):
     def place(self, row: RunRow) -> Place:
         return Place(sort=self.sort, is_descending=self.is_descending, key=self._key(row))
 
-    def rows(self, rows: Iterable[RunRow], after: Place | None = None) -> list[RunRow]:
-        """Return rows in this order; with `after`, only those after a place."""
-        keyed = sorted(((self._key(row), row) for row in rows), key=_first, reverse=self.is_descending)
-        return [row for key, row in keyed if after is None or self._is_after(key, after.key)]
+    def rows(self, rows: Sequence[RunRow], after: Place | None = None) -> Sequence[RunRow]:
+        """Return rows, given from new to old, in this order; with `after`, only those after a place."""
+        if after is not None:
+            rows = [row for row in rows if self._is_after(self._key(row), after.key)]
+        ordered = rows if self.is_descending else rows[::-1]
+        if self.sort == "created_at":
+            return ordered
+        valued = [(_value(row, self.sort), row) for row in ordered]
+        known = [(value, row) for value, row in valued if value is not None]
+        known.sort(key=_first, reverse=self.is_descending)
+        return [*(row for _, row in known), *(row for value, row in valued if value is None)]
 
     def _is_after(self, key: Key, place: Key) -> bool:
         return key < place if self.is_descending else key > place
 
     def _key(self, row: RunRow) -> Key:
-        value = _value(row, self.sort)
+        value, newest = _value(row, self.sort), row.runs[0]
         is_known = value is not None
-        created = max(run.created_at for run in row.runs).timestamp()
-        number, text = (0.0, value) if isinstance(value, str) else (value or 0.0, "")
-        return is_known if self.is_descending else not is_known, number, text, created, row.name
+        number, text = value or (0.0, "")
+        is_before = is_known if self.is_descending else not is_known
+        return is_before, number, text, newest.created_at.timestamp(), newest.run_id
 
 
-def conditions(text: str) -> Callable[[RunEntry], bool]:
-    """Return whether a run meets conditions with commas between them, each of the form of CONDITION."""
-    parts: list[tuple[NumberField, str, str]] = _PARTS.findall(text)
-    wanted = [(field, _COMPARISONS[sign], float(number)) for field, sign, number in parts]
+def condition(text: str) -> Callable[[RunEntry], bool]:
+    """Return whether a run meets a condition of the form of CONDITION."""
+    [(field, sign, number)] = _PARTS.findall(text)
+    compare, limit = _COMPARISONS[sign], float(number)
 
     def holds(run: RunEntry) -> bool:
-        values = ((_number(run, field), compare, limit) for field, compare, limit in wanted)
-        return all(value is not None and compare(value, limit) for value, compare, limit in values)
+        value = _number(run, field)
+        return value is not None and compare(value, limit)
 
     return holds
 
 
-def _value(row: RunRow, sort: SortField) -> float | str | None:
+def _value(row: RunRow, sort: SortField) -> Value | None:
     """Return what a row is sorted by; numbers of a group are the means of its completed runs."""
     first = row.runs[0]
     match sort:
         case "created_at":
-            return 0.0  # the key has it
+            return 0.0, ""  # the runs stand from new to old
         case "label":
-            return (first.label or row.name).casefold()
+            return 0.0, (first.label or row.name).casefold()
         case "model_family":
-            return first.family
+            return 0.0, first.family
         case "owner":
-            return first.owner
+            return None if first.owner is None else (0.0, first.owner)
         case "status":
-            return float(min(_STATES.index(run.state) for run in row.runs))
-        case "progress":
-            return fmean(run.progress for run in row.runs)
-        case _:
-            counted = [run for run in row.runs if run.state == "completed"] if row.is_group else row.runs
-            known = [number for run in counted if (number := _number(run, sort)) is not None]
-            return fmean(known) if known else None
+            return float(min(_STATES.index(run.state) for run in row.runs)), ""
+    if not row.is_group:
+        number = _number(first, sort)
+        return None if number is None else (number, "")
+    counted = [run for run in row.runs if sort == "progress" or run.state == "completed"]
+    known = [number for run in counted if (number := _number(run, sort)) is not None]
+    return (sum(known) / len(known), "") if known else None
 
 
 def _number(run: RunEntry, field: NumberField) -> float | None:
@@ -115,5 +123,5 @@ def _number(run: RunEntry, field: NumberField) -> float | None:
     return number
 
 
-def _first(keyed: tuple[Key, RunRow]) -> Key:
-    return keyed[0]
+def _first(valued: tuple[Value, RunRow]) -> Value:
+    return valued[0]

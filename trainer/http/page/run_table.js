@@ -13,8 +13,8 @@ import { COLUMNS, runLink } from "./run_columns.js";
 const ROW_REM = 3;
 const MARGIN_ROWS = 8;
 const LARGEST_PART = 200;
-const PICK_REM = 3.5;
-const NAME_REM = 16;
+const PICK_REM = 3;
+const NAME_REM = matchMedia("(max-width: 40rem)").matches ? 13 : 16;
 
 export class RunTable {
   /** @type {Map<number, Known>} */
@@ -38,6 +38,8 @@ export class RunTable {
   #openedAt = [];
   #top = 0;
 
+  /** Says what the list has. */
+  about = h("p", { class: "quiet" });
   #head = h("tr", { "aria-rowindex": 1 });
   #widths = h("colgroup");
   #above = space();
@@ -71,7 +73,7 @@ export class RunTable {
    */
   constructor(options, signal) {
     this.options = options;
-    this.element = h("div", {}, this.#hint, this.#region);
+    this.element = h("div", {}, h("div", { class: "bar above" }, this.about, this.#hint), this.#region);
     this.#region.addEventListener("scroll", () => this.#drawSoon());
     const resized = new ResizeObserver(() => this.#drawSoon());
     resized.observe(this.#region);
@@ -112,7 +114,7 @@ export class RunTable {
       this.#table.style.width = `${widths.reduce((sum, width) => sum + width, 0)}rem`;
       const titles = [{ id: "label", title: "Run" }, ...this.#columns];
       this.#head.replaceChildren(
-        h("th", { scope: "col" }, "Compare"),
+        h("th", { scope: "col" }, h("span", { class: "unseen" }, "Compare")),
         ...titles.map(({ id, title }) =>
           h(
             "th",
@@ -190,7 +192,8 @@ export class RunTable {
     const top = this.#isNew ? this.#top : this.#region.scrollTop;
     const first = Math.max(0, this.#rowAt(Math.floor(top / this.#rowHeight) - MARGIN_ROWS).row);
     const rows = Math.ceil(this.#viewHeight() / this.#rowHeight) + 2 * MARGIN_ROWS;
-    if (this.#isNew) return [first, first + Math.min(rows, LARGEST_PART)];
+    // what is in view comes first
+    if (this.#isNew) return [first, first + Math.min(rows - 2 * MARGIN_ROWS, LARGEST_PART)];
     const indexes = Array.from({ length: Math.max(0, Math.min(rows, this.#total - first)) }, (_, index) => first + index);
     const old = indexes.filter((index) => this.#known.get(index)?.turn !== this.#turn);
     const [start] = old;

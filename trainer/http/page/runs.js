@@ -33,7 +33,6 @@ let left = { address: "", top: 0 };
  */
 export async function showRuns(main, signal, _, query) {
   const wanted = wantedOf(query);
-  const found = h("p", { class: "quiet" });
   const trouble = h("div");
   const compare = h("button", {
     type: "button",
@@ -46,7 +45,7 @@ export async function showRuns(main, signal, _, query) {
       sort,
       changed: () => {
         trouble.replaceChildren();
-        found.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"}, a group counts once`;
+        table.about.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"}, a group counts once`;
       },
       failed: (error) => {
         const made = failure(error);
@@ -111,9 +110,9 @@ export async function showRuns(main, signal, _, query) {
           "div",
           { class: "filters" },
           pair(choice("family", "Family", FAMILIES)),
-          pair(field("corpus", "Part of the corpus\u2019s name")),
+          pair(field("corpus", "Corpus has the part")),
           pair(field("owner", "Owner")),
-          pair(field("label", "Part of the label")),
+          pair(field("label", "Label has the part")),
           pair(field("where", "Numbers", "test_loss<3.2,progress>=50")),
         ),
         h("p", { class: "quiet" }, `Names of the numbers: ${numberNames()}.`),
@@ -142,7 +141,6 @@ export async function showRuns(main, signal, _, query) {
         ),
       ),
     ),
-    found,
     trouble,
     table.element,
   );
@@ -179,7 +177,7 @@ export async function showRuns(main, signal, _, query) {
     if (signal.aborted) return;
     remember(isStep);
     await table.reset();
-    announce(trouble.textContent || found.textContent || "");
+    announce(trouble.textContent || table.about.textContent || "");
   }
 
   /** @param {boolean} isStep */
