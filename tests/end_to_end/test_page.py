@@ -4,14 +4,19 @@ import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.api_process import api_process
 from tests.support.browser import browsing, faults, needs_chromium
 from tests.support.lab import Lab
+from tests.support.many_runs import write_runs
+from tests.support.stories import BEGIN, Story, run_record
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
+from trainer.artifacts.runs import RunStore
+from trainer.contracts.base import changed
 from trainer.queue.queue import JobQueue
 
 pytestmark = needs_chromium
@@ -80,7 +85,8 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.tab_to("#search")
         await browser.type("page group")
         await browser.see(f"{LABELS}.join() === 'page group alone,page group'")
-        assert "2 of 2 completed" in await browser.text("tbody") and " ± " in await browser.text("tbody")
+        row = await browser.text(".runs tbody:not(.space)")
+        assert "2 of 2 completed" in row and " ± " in row
         await browser.tab_to("tbody button")
         await browser.press("Enter")
         await browser.see(f"{LABELS}.length === 4")
@@ -104,6 +110,105 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
             await browser.screen(width, 800)
             assert await faults(browser) == []
         assert browser.errors == []
+
+
+FIRST = "document.querySelector('.runs tbody:not(.space) small')?.textContent"
+IN_VIEW = """[...document.querySelectorAll('.runs tbody small')].filter((one) => {
+    const {top, bottom} = document.querySelector('.rows').getBoundingClientRect();
+    return one.getBoundingClientRect().top > top + 90 && one.getBoundingClientRect().bottom < bottom;
+}).map((one) => one.textContent).join()"""
+
+
+def newest(count: int) -> str:
+    """Ids of runs without a group, newest first, as the list shows them."""
+    return ",".join(f"run-{number}" for number in range(count - 1, -1, -1) if number % 50 >= 5)
+
+
+async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_address(tmp_path: Path) -> None:
+    write_runs(tmp_path / "artifacts", 600)
+    losses = {
+        run.run_id: run.completed_manifest().metrics.test or 0.0 for run in RunStore(tmp_path / "artifacts").all()
+    }
+    best = min((run_id for run_id in losses if int(run_id[4:]) % 50 >= 5), key=lambda run_id: losses[run_id])
+    async with browsing(tmp_path) as browser:
+        with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+            await browser.screen(1200, 800)
+            await browser.open(f"{api.url}/")
+            await browser.see_text("552 runs, a group counts once")
+            await browser.see(f"{FIRST} === 'run-599'")
+            assert await browser.evaluate("document.querySelector('.runs').ariaRowCount") == "553"
+            assert await browser.evaluate("document.querySelectorAll('.runs tr').length < 60")
+            assert await faults(browser) == []
+            for top in (12_000, 1_000_000):
+                await browser.evaluate(f"document.querySelector('.rows').scrollTop = {top}")
+                await browser.see(f"{IN_VIEW}.length > 40 && {newest(600)!r}.includes({IN_VIEW})")
+            await browser.see("document.querySelector('.runs tbody:not(.space) tr:last-child').ariaRowIndex === '553'")
+            assert await browser.evaluate("document.querySelectorAll('.runs tr').length < 60")
+            await browser.tab_to("[data-column=test_loss] button")
+            await browser.press("Enter")
+            await browser.see(f"{FIRST} === {best!r}")
+            assert await browser.evaluate("document.activeElement.textContent") == "Test loss"
+            assert await browser.evaluate("document.querySelector('[aria-sort]').ariaSort") == "ascending"
+            assert await browser.evaluate("location.hash") == "#/?sort=test_loss&order=asc"
+            await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
+            assert await faults(browser) == []
+            await browser.evaluate("document.querySelector('#where').focus()")
+            await browser.type("test_loss<oops")
+            await browser.see_text("must be conditions such as test_loss<3.2")
+            await browser.evaluate("document.querySelector('#where').select()")
+            await browser.type("test_loss>3.9")
+            count = sum(loss > 3.9 for run_id, loss in losses.items() if int(run_id[4:]) % 50 >= 5)
+            await browser.see(f"document.querySelector('.runs').ariaRowCount >= {count + 1}")
+            await browser.see("!document.querySelector('.error')")
+            await browser.evaluate("document.querySelector('.columns label:nth-child(2) input').focus()")
+            await browser.press(" ")
+            await browser.see("!document.querySelector('[data-column=model_family]')")
+            link = str(await browser.evaluate("location.href"))
+            assert "where=test_loss%3E3.9" in link and "columns=status,progress" in link
+            shown = await browser.evaluate(IN_VIEW)
+            await browser.open(link)
+            await browser.see(f"{IN_VIEW} === {shown!r}")
+            assert await browser.evaluate("document.querySelector('#where').value") == "test_loss>3.9"
+            await browser.evaluate("document.querySelector('[data-column=label] button').click()")
+            await browser.see("document.querySelector('[aria-sort]').dataset.column === 'label'")
+            await browser.evaluate("history.back()")
+            await browser.see("document.querySelector('[aria-sort]').dataset.column === 'test_loss'")
+            await browser.see(f"{IN_VIEW} === {shown!r}")
+            assert all("422" in error for error in browser.errors)
+
+
+async def test_open_list__shows_new_runs_and_numbers_and_keeps_its_place(tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+            await browser.screen(320, 700)
+            await browser.open(f"{api.url}/")
+            await browser.see_text("0 runs")
+            write_runs(tmp_path / "artifacts", 100)
+            await browser.see(f"{FIRST} === 'run-99'")
+            await browser.see_text("Scroll sideways for more columns")
+            assert await faults(browser) == []
+            await browser.evaluate("document.querySelector('.rows').scrollTop = 800")
+            await browser.see(f"{IN_VIEW}.length > 10 && {newest(100)!r}.includes({IN_VIEW})")
+            shown = str(await browser.evaluate(IN_VIEW))
+            await browser.evaluate(f"document.querySelector('a[href=\"#/runs/{shown.split(',')[1]}\"]').focus()")
+            record = run_record("run-young", label="young")
+            told = Story(tmp_path / "artifacts", changed(record, created_at=BEGIN + timedelta(days=1))).start()
+            await browser.see_text("92 runs")
+            assert shown.split(",")[1] in str(await browser.evaluate(IN_VIEW)).split(",")
+            assert (
+                await browser.evaluate("document.activeElement.getAttribute('href')") == f"#/runs/{shown.split(',')[1]}"
+            )
+            await browser.evaluate("document.querySelector('.rows').scrollTop = 0")
+            await browser.see(f"{FIRST} === 'run-young'")
+            told.step(50, 2.125)
+            await browser.see("document.querySelector('.runs').textContent.includes('2.125')")
+            boxes = "document.querySelectorAll('.runs tbody input')"
+            await browser.evaluate(f"[...{boxes}].slice(0, 10).forEach((box) => box.click())")
+            await browser.see_text("Compare 10 runs")
+            assert await browser.evaluate(f"{boxes}[10].disabled && !{boxes}[9].disabled")
+            await browser.evaluate("document.querySelector('.rows').scrollLeft = 2000")
+            await browser.see("!document.body.innerText.includes('Scroll sideways')")
+            assert browser.errors == []
 
 
 async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ NumberField = Literal[
 SortField = Literal["created_at", "label", "model_family", "status", "owner", NumberField]
 """Fields of the status of a run by which a list is sorted."""
 NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
+_TEXT_FIELDS = ("label", "model_family", "owner")
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
 """The order of a list that is sorted by status."""
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": le, ">=": ge, "<": lt, ">": gt, "=": eq}
@@ -70,7 +71,7 @@ class RunOrder(NamedTuple):
             return ordered
         valued = [(_value(row, self.sort), row) for row in ordered]
         known = [(value, row) for value, row in valued if value is not None]
-        known.sort(key=_first, reverse=self.is_descending)
+        known.sort(key=_text if self.sort in _TEXT_FIELDS else _float, reverse=self.is_descending)
         return [*(row for _, row in known), *(row for value, row in valued if value is None)]
 
     def _is_after(self, key: Key, place: Key) -> bool:
@@ -123,5 +124,9 @@ def _number(run: RunEntry, field: NumberField) -> float | None:
     return number
 
 
-def _first(valued: tuple[Value, RunRow]) -> Value:
-    return valued[0]
+def _float(valued: tuple[Value, RunRow]) -> float:
+    return valued[0][0]
+
+
+def _text(valued: tuple[Value, RunRow]) -> str:
+    return valued[0][1]

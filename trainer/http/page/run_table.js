@@ -23,6 +23,7 @@ export class RunTable {
   #shown = new Map();
   /** The number of the last refresh: rows that were read before it are read again when they come into view. */
   #turn = 0;
+  #readTurn = 0;
   #total = 0;
   #isNew = true;
   #rowHeight = ROW_REM * parseFloat(getComputedStyle(document.documentElement).fontSize);
@@ -194,6 +195,7 @@ export class RunTable {
     const rows = Math.ceil(this.#viewHeight() / this.#rowHeight) + 2 * MARGIN_ROWS;
     // what is in view comes first
     if (this.#isNew) return [first, first + Math.min(rows - 2 * MARGIN_ROWS, LARGEST_PART)];
+    if (this.#total === 0) return this.#readTurn === this.#turn ? null : [0, rows];
     const indexes = Array.from({ length: Math.max(0, Math.min(rows, this.#total - first)) }, (_, index) => first + index);
     const old = indexes.filter((index) => this.#known.get(index)?.turn !== this.#turn);
     const [start] = old;
@@ -220,6 +222,7 @@ export class RunTable {
       this.#known.set(index, { row: part.rows[index - first], turn: this.#turn });
     }
     this.#total = part.total;
+    this.#readTurn = this.#turn;
     this.#isNew = false;
     this.#placeOpened();
     if (isNew) this.#region.scrollTop = 0;
@@ -297,7 +300,7 @@ export class RunTable {
     );
     const name = run.label ?? row.name;
     const link = h("a", { href: `#/groups/${row.name}`, title: name }, bdi(name));
-    const cells = [this.options.pick(row), h("span", {}, link, " ", toggle)];
+    const cells = [this.options.pick(row), h("span", {}, link, toggle)];
     return {
       key: `group ${row.name}`,
       isMember: false,

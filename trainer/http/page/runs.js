@@ -55,7 +55,7 @@ export async function showRuns(main, signal, _, query) {
     signal,
   );
 
-  const typedLater = later(() => changed(false));
+  const readLater = later(readAnew);
   /** @param {string} name @param {string} title @param {string} example */
   const field = (name, title, example = "") => [
     h("label", { for: name }, title),
@@ -68,7 +68,8 @@ export async function showRuns(main, signal, _, query) {
       spellcheck: "false",
       oninput: (event) => {
         wanted.filters[name] = /** @type {HTMLInputElement} */ (event.target).value.trim();
-        typedLater();
+        remember(false);
+        readLater();
       },
     }),
   ];
@@ -81,7 +82,8 @@ export async function showRuns(main, signal, _, query) {
         id: name,
         onchange: (event) => {
           wanted.filters[name] = /** @type {HTMLSelectElement} */ (event.target).value;
-          changed(true);
+          remember(true);
+          readAnew();
         },
       },
       h("option", { value: "" }, "any"),
@@ -165,22 +167,21 @@ export async function showRuns(main, signal, _, query) {
     wanted.isDescending = column === wanted.sort ? !wanted.isDescending : !ASCENDING.has(column);
     wanted.sort = column;
     arrange();
-    changed(true);
+    remember(true);
+    readAnew();
   }
 
   function arrange() {
     table.arrange(wanted.columns, wanted.sort, wanted.isDescending);
   }
 
-  /** @param {boolean} isStep the address before is one step back */
-  async function changed(isStep) {
+  async function readAnew() {
     if (signal.aborted) return;
-    remember(isStep);
     await table.reset();
     announce(trouble.textContent || table.about.textContent || "");
   }
 
-  /** @param {boolean} isStep */
+  /** @param {boolean} isStep the address before is one step back */
   function remember(isStep) {
     const address = addressOf(wanted);
     if (isStep) history.pushState(null, "", address);
