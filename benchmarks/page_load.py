@@ -7,14 +7,11 @@ Writes the runs into a temporary folder, a tenth of them in groups over seeds, a
 """
 
 import asyncio
-import math
 import os
-import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,22 +19,15 @@ from pydantic import TypeAdapter
 
 from tests.support.api_process import ApiProcess, api_process
 from tests.support.browser import Browser, browsing
-from tests.support.stories import BEGIN, run_record
-from tests.support.unsynced_disk import UnsyncedDisk
-from trainer.artifacts.runs import RunDirectory, RunStore, manifest_of
-from trainer.contracts.base import changed
-from trainer.contracts.events import ArtifactRef, JobCompleted, JobStarted, MetricsCompleted, MetricsProgress, stamp
+from tests.support.many_runs import write_runs
 from trainer.contracts.http_answers import RunPage
-from trainer.contracts.runs import RunManifest, RunMetrics, RunRecord, Timings
-from trainer.contracts.seeds import RunGroup
 
-RUNS, SEEDS, STEPS = 10_000, 5, 30
+RUNS = 10_000
 PAINT_SECONDS, INTERACTION_SECONDS, MEMORY_MEBIBYTES = 0.3, 0.1, 300.0
 REPEATS = 5
-FAMILIES = ("char_lstm", "gpt2", "gru", "llama")
 _SHOWN = "document.querySelectorAll('.runs tbody a').length"
 _FIRST = "document.querySelector('.runs tbody:not(.space) tr')?.textContent"
-_IS_LOADED = f"{_SHOWN} > 5 && !document.querySelector('.runs tbody').textContent.includes('…')"
+_IS_LOADED = f"{_SHOWN} > 5 && !document.querySelector('.runs').textContent.includes('…')"
 
 
 class Figure(NamedTuple):
@@ -47,64 +37,6 @@ class Figure(NamedTuple):
     value: float
     goal: float
     unit: str
-
-
-def write_runs(root: Path, count: int) -> None:
-    """Write completed runs with their events and manifests; each tenth begins a group of SEEDS runs."""
-    store = RunStore(root, UnsyncedDisk())
-    draw = random.Random(1)
-    for number in range(count):
-        place = number % (10 * SEEDS)
-        group = None if place >= SEEDS else RunGroup(group_id=f"group-{number - place}", seeds=tuple(range(SEEDS)))
-        record = run_record(f"run-{number}", user_id=None, label=f"experiment {number // SEEDS} of the lab")
-        family = FAMILIES[number // SEEDS % len(FAMILIES)]
-        effective = changed(record.effective, model_family=family, label=record.effective.label, seed=number % SEEDS)
-        created = BEGIN + timedelta(minutes=number)
-        _complete(
-            store.create(changed(record, created_at=created, effective=effective, group=group)), draw.uniform(1.0, 4.0)
-        )
-
-
-def _complete(run: RunDirectory, loss: float) -> None:
-    """Write the events and the manifest of a run with this loss at its end."""
-    record = run.record()
-    end = record.created_at + timedelta(hours=1)
-    artifact = ArtifactRef(id=run.run_id, bytes=1, sha256="a" * 64)
-    bits = 2 * loss / math.log(2)
-    with run.open_log() as log:
-        log.append(JobStarted(**stamp(run.run_id, None, "started"), queue="training", attempt=1))
-        for step in range(1, STEPS + 1):
-            log.append(_progress(record, step, loss * (1 + 1 / step)))
-        result = {"test_loss": loss, "test_perplexity": math.exp(loss), "bits_per_char": bits, "train_loss": loss}
-        log.append(MetricsCompleted(**stamp(run.run_id, None, "metrics"), artifact=artifact, **result))
-        log.append(JobCompleted(**stamp(run.run_id, None, "completed", end), result_id=run.run_id, result_bytes=1))
-    metrics = RunMetrics(train=loss, val=loss, best=loss, test=loss, bits_per_char=bits)
-    run.write_manifest(_manifest(record, metrics))
-
-
-def _manifest(record: RunRecord, metrics: RunMetrics) -> RunManifest:
-    timings = Timings(created=record.created_at, finished=record.created_at + timedelta(hours=1))
-    return changed(manifest_of(record, "completed"), metrics=metrics, timings=timings)
-
-
-def _progress(record: RunRecord, step: int, loss: float) -> MetricsProgress:
-    return MetricsProgress(
-        **stamp(record.run_id, None, f"progress:{step}"),
-        epoch=1,
-        total_epochs=1,
-        step=step,
-        total_steps=STEPS,
-        progress=100.0 * step / STEPS,
-        train_loss=loss,
-        train_perplexity=math.exp(loss),
-        learning_rate=1e-3,
-        grad_norm=1.0,
-        tokens_per_second=1e4,
-        chars_per_second=5e3,
-        eta_seconds=60.0,
-        val_loss=loss,
-        best_val_loss=loss,
-    )
 
 
 async def first_paint_seconds(browser: Browser, address: str) -> float:
