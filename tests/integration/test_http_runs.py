@@ -175,7 +175,11 @@ async def test_groups__are_one_row_at_the_mean_of_their_completed_runs(idle: Sit
         keys: list[tuple[bool, float, float, str]] = []
         for name, row in rows.items():
             counted = [run for run in row if name != GROUP.group_id or states is None or run.status in states]
-            known = [float(found) for run in counted if (found := value(run, field)) is not None]
+            known = [
+                float(found)
+                for run in counted
+                if (found := TypeAdapter(float | None).validate_python(value(run, field))) is not None
+            ]
             newest = max(run.created_at for run in row).timestamp()
             keys.append((not known, sum(known) / len(known) if known else 0.0, newest, name))
         expected = [run.run_id for *_, name in sorted(keys) for run in rows[name]]

@@ -125,7 +125,8 @@ async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamR
     after = None if query.cursor is None else _place(query.cursor, order)
     await api.index.refresh()
     visible = [run for run in api.index.runs if api.permissions.may_see(caller, run)]
-    total, following = await asyncio.to_thread(_rows, visible, query, order, after)
+    found: tuple[int, Sequence[RunRow]] = await asyncio.to_thread(_rows, visible, query, order, after)
+    total, following = found
     page = following[: query.limit]
     runs = await api.feeds.statuses([run.run_id for row in page for run in row.runs])
     cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None

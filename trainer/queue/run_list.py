@@ -87,7 +87,8 @@ class RunOrder(NamedTuple):
 
 def condition(text: str) -> Callable[[RunEntry], bool]:
     """Return whether a run meets a condition of the form of CONDITION."""
-    [(field, sign, number)] = _PARTS.findall(text)
+    parts: list[tuple[NumberField, str, str]] = _PARTS.findall(text)
+    [(field, sign, number)] = parts
     compare, limit = _COMPARISONS[sign], float(number)
 
     def holds(run: RunEntry) -> bool:
@@ -111,8 +112,13 @@ def _value(row: RunRow, sort: SortField) -> Value | None:
             return None if first.owner is None else (0.0, first.owner)
         case "status":
             return float(min(_STATES.index(run.state) for run in row.runs)), ""
+        case _:
+            return _number_value(row, sort)
+
+
+def _number_value(row: RunRow, sort: NumberField) -> Value | None:
     if not row.is_group:
-        number = _number(first, sort)
+        number = _number(row.runs[0], sort)
         return None if number is None else (number, "")
     counted = [run for run in row.runs if sort == "progress" or run.state == "completed"]
     known = [number for run in counted if (number := _number(run, sort)) is not None]

@@ -21,7 +21,7 @@ from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
-from trainer.queue.run_index import RunIndex, matching
+from trainer.queue.run_index import RunIndex, RunNumbers, matching
 from trainer.store.store import Store
 
 
@@ -75,7 +75,8 @@ async def test_numbers__are_those_of_the_status_while_a_run_trains_and_after_eac
         index = index_of(tmp_path)
         await index.refresh()
         found = next(run.numbers for run in index.runs if run.run_id == told.record.run_id)
-        assert found._asdict() == told.follower().status.model_dump(include={*found._fields})
+        status: dict[str, object] = told.follower().status.model_dump(include={*RunNumbers._fields})
+        assert found == RunNumbers(*(status[name] for name in RunNumbers._fields))
     one.run.write_manifest(completed(one))
     other.fail().run.write_manifest(manifest_of(other.record, "failed"))
     index = index_of(tmp_path)
