@@ -194,11 +194,11 @@ class RunIndex:
                 )
             else:
                 # what a run that did not complete came to stands in its events only
-                status = None if manifest.status == "completed" else feed.read()
+                ended = None if manifest.status == "completed" else feed.read()
                 self._runs[name] = entry._replace(
                     state=manifest.status,
-                    progress=100.0 if status is None else status.progress,
-                    numbers=_numbers_of_manifest(manifest) if status is None else _numbers_of_status(status),
+                    progress=100.0 if ended is None else ended.progress,
+                    numbers=_numbers_of_manifest(manifest) if ended is None else _numbers_of_status(ended),
                     tokenizer_id=entry.tokenizer_id if manifest.tokenizer is None else manifest.tokenizer.id,
                     loss_nats=manifest.metrics.test,
                     bits_per_char=manifest.metrics.bits_per_char,

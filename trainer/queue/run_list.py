@@ -3,7 +3,6 @@
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from operator import eq, ge, gt, le, lt
 from typing import Literal, NamedTuple, get_args
 
 from trainer.contracts.base import Frozen, RunState
@@ -25,7 +24,13 @@ NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
 _TEXT_FIELDS = ("label", "model_family", "owner")
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
 """The order of a list that is sorted by status."""
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": le, ">=": ge, "<": lt, ">": gt, "=": eq}
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<=": float.__le__,
+    ">=": float.__ge__,
+    "<": float.__lt__,
+    ">": float.__gt__,
+    "=": float.__eq__,
+}
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 CONDITION = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_COMPARISONS)}){_NUMBER}"
 """Pattern of a condition on a number of a run, such as `test_loss<3.2`."""
@@ -93,7 +98,7 @@ def condition(text: str) -> Callable[[RunEntry], bool]:
 
     def holds(run: RunEntry) -> bool:
         value = _number(run, field)
-        return value is not None and compare(value, limit)
+        return value is not None and compare(float(value), limit)
 
     return holds
 
@@ -126,7 +131,9 @@ def _number_value(row: RunRow, sort: NumberField) -> Value | None:
 
 
 def _number(run: RunEntry, field: NumberField) -> float | None:
-    number: float | None = run.progress if field == "progress" else getattr(run.numbers, field)
+    if field == "progress":
+        return run.progress
+    number: float | None = getattr(run.numbers, field)
     return number
 
 
