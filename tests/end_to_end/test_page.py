@@ -129,7 +129,7 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
     losses = {
         run.run_id: run.completed_manifest().metrics.test or 0.0 for run in RunStore(tmp_path / "artifacts").all()
     }
-    best = min((run_id for run_id in losses if int(run_id[4:]) % 50 >= 5), key=lambda run_id: losses[run_id])
+    best = min((loss, run_id) for run_id, loss in losses.items() if int(run_id[4:]) % 50 >= 5)[1]
     async with browsing(tmp_path) as browser:
         with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
             await browser.screen(1200, 800)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
 from pathlib import Path
 
@@ -132,32 +132,31 @@ async def all_runs(site: Site, query: str, **pages: int) -> tuple[list[RunStatus
         more = f"&cursor={page.next_cursor}"
 
 
-def value(run: RunStatus, field: str) -> float | str | None:
+def value(run: RunStatus, field: str) -> tuple[float, str] | None:
     """What a run is sorted by."""
-    fields: dict[str, object] = run.model_dump()
-    match fields[field] if field != "label" else run.label or run.run_id:
-        case str(text) if field == "label":
-            return text.casefold()
-        case str(text) if field == "status":
-            return ("running", "queued", "paused", "completed", "failed", "cancelled").index(text)
-        case datetime():
-            return 0.0
-        case found:
-            return TypeAdapter(float | str | None).validate_python(found)
+    fields: dict[str, object] = {**run.model_dump(), "label": (run.label or run.run_id).casefold(), "created_at": 0.0}
+    if field == "status":
+        return ("running", "queued", "paused", "completed", "failed", "cancelled").index(run.status), ""
+    match fields[field]:
+        case None:
+            return None
+        case str(text):
+            return 0.0, text
+        case number:
+            return TypeAdapter(float).validate_python(number), ""
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_list__is_sorted_by_each_field_with_unknown_values_last(idle: Site, tmp_path: Path, order: str) -> None:
     many(tmp_path)
-    by_age = (await all_runs(idle, "sort=created_at&order=asc"))[0]
-    assert [run.run_id for run in by_age] == [
-        one.run_id for one in sorted(by_age, key=lambda run: (run.created_at, run.run_id))
-    ]
+    by_age, _ = await all_runs(idle, "sort=created_at&order=asc")
+    ages = [(run.created_at, run.run_id) for run in by_age]
+    assert ages == sorted(ages)
     for field in ("created_at", "label", "model_family", "status", "owner", "progress", *NUMBERS):
-        known = sorted((run for run in by_age if value(run, field) is not None), key=lambda run: str(value(run, field)))
-        known.sort(key=lambda run: (value(run, field), run.created_at, run.run_id), reverse=order == "desc")
-        unknown = [run for run in by_age if value(run, field) is None]
-        expected = [run.run_id for run in (*known, *(unknown if order == "asc" else reversed(unknown)))]
+        valued = [(key, run.created_at, run.run_id) for run in by_age if (key := value(run, field)) is not None]
+        known = [run_id for *_, run_id in sorted(valued, reverse=order == "desc")]
+        unknown = [run.run_id for run in by_age if value(run, field) is None]
+        expected = [*known, *(unknown if order == "asc" else reversed(unknown))]
         for limit in (4, 200):
             found, totals = await all_runs(idle, f"sort={field}&order={order}", limit=limit)
             assert ([run.run_id for run in found], totals) == (expected, {15}), field
@@ -175,14 +174,10 @@ async def test_groups__are_one_row_at_the_mean_of_their_completed_runs(idle: Sit
         keys: list[tuple[bool, float, float, str]] = []
         for name, row in rows.items():
             counted = [run for run in row if name != GROUP.group_id or states is None or run.status in states]
-            known = [
-                float(found)
-                for run in counted
-                if (found := TypeAdapter(float | None).validate_python(value(run, field))) is not None
-            ]
+            known = [number[0] for run in counted if (number := value(run, field)) is not None]
             newest = max(run.created_at for run in row).timestamp()
             keys.append((not known, sum(known) / len(known) if known else 0.0, newest, name))
-        expected = [run.run_id for *_, name in sorted(keys) for run in rows[name]]
+        expected = [run.run_id for key in sorted(keys) for run in rows[key[3]]]
         for limit in (1, 5):
             found, totals = await all_runs(idle, f"sort={field}&order=asc&by_group=true", limit=limit)
             assert ([run.run_id for run in found], totals) == (expected, {13}), field
