@@ -1,8 +1,11 @@
 """The modules of the page that need no browser, run by node."""
 
 import asyncio
+import csv
+import io
 import json
 import math
+import operator
 import re
 import shutil
 import subprocess
@@ -187,3 +190,65 @@ def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
     }
     names, expression = "decimal, percent, size, duration", f"[{', '.join(written)}]"
     assert value_of(modules, names, "numbers.js", expression) == [*written.values()]
+
+
+@pytest.mark.parametrize("weight", [0, 0.5, 0.9, 0.99])
+def test_smoothing__is_the_average_of_the_values_so_far_with_falling_weights(modules: Path, weight: float) -> None:
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    points = json.dumps(list(enumerate(values)))
+    found = value_of(modules, "smoothed", "smoothing.js", f"smoothed({points}, {weight})")
+    expected = []
+    for at in range(len(values)):
+        weights = [weight ** (at - index) for index in range(at + 1)]
+        expected.append(sum(map(operator.mul, weights, values)) / sum(weights))
+    numbers = TypeAdapter(list[tuple[int, float]]).validate_python(found)
+    assert [value for _, value in numbers] == pytest.approx(expected)
+    assert [place for place, _ in numbers] == list(range(len(values)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "expected"),
+    [
+        (1, 1000, 12, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]),
+        (0.5, 2000, 5, [1, 10, 100, 1000]),
+        (1e-6, 1e-3, 4, [1e-6, 1e-5, 1e-4, 1e-3]),
+        (2, 6, 5, [2, 3, 4, 5, 6]),
+        (1, 1e12, 5, [1, 1e3, 1e6, 1e9, 1e12]),
+    ],
+)
+def test_logarithmic_ticks__are_round(
+    modules: Path, low: float, high: float, count: int, expected: list[float]
+) -> None:
+    assert value_of(modules, "logTicks", "scale.js", f"logTicks({low}, {high}, {count})") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0"), (0.02, "0.02"), (3e-5, "3e-5"), (1500, "1,500"), (250_000, "250K"), (1.5e6, "1.5M")]
+)
+def test_tick__is_short(modules: Path, value: float, shown: str) -> None:
+    assert value_of(modules, "tickText", "scale.js", f"tickText({value})") == shown
+
+
+def test_labels__keep_their_distance_and_stay_above_the_bottom(modules: Path) -> None:
+    assert value_of(modules, "apart", "scale.js", "apart([10, 12, 50], 14)") == [10, 24, 50]
+    assert value_of(modules, "apart", "scale.js", "apart([95, 90, 100], 14, 100)") == [86, 72, 100]
+
+
+def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
+    line = {"name": 'a, "b"', "points": [[1, 0.1], [3, 1 / 3]], "raw": [[1, 2], [3, 4]]}
+    other = {"name": "c", "points": [[2, 1e-9]], "band": {"mean": [], "low": [[2, 0]], "high": [[2, 5]]}}
+    text = value_of(modules, "csvOf", "chart_files.js", f"csvOf('step', {json.dumps([line, other])})")
+    assert list(csv.reader(io.StringIO(str(text), newline=""))) == [
+        ["step", 'a, "b"', 'a, "b", not smoothed', "c", "c, lowest", "c, highest"],
+        ["1", "0.1", "2", "", "", ""],
+        ["2", "", "", "1e-9", "0", "5"],
+        ["3", "0.3333333333333333", "4", "", "", ""],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "column", "expected"), [(5, 0, 50), (0, 0, 10), (99, 0, 90), (50, 1, 5), (30, 1, 3), (0, 1, 1)]
+)
+def test_axes__are_read_between_two_points(modules: Path, wanted: float, column: int, expected: float) -> None:
+    call = f"between([[1, 10], [3, 30], [9, 90]], {wanted}, {column})"
+    assert value_of(modules, "between", "curve_lines.js", call) == expected
