@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import math
-import operator
 import re
 import shutil
 import subprocess
@@ -197,10 +196,10 @@ def test_smoothing__is_the_average_of_the_values_so_far_with_falling_weights(mod
     values = [3.0, 1.0, 4.0, 1.0, 5.0]
     points = json.dumps(list(enumerate(values)))
     found = value_of(modules, "smoothed", "smoothing.js", f"smoothed({points}, {weight})")
-    expected = []
+    expected: list[float] = []
     for at in range(len(values)):
-        weights = [weight ** (at - index) for index in range(at + 1)]
-        expected.append(sum(map(operator.mul, weights, values)) / sum(weights))
+        weights: list[float] = [weight ** float(at - index) for index in range(at + 1)]
+        expected.append(sum(one * value for one, value in zip(weights, values, strict=False)) / sum(weights))
     numbers = TypeAdapter(list[tuple[int, float]]).validate_python(found)
     assert [value for _, value in numbers] == pytest.approx(expected)
     assert [place for place, _ in numbers] == list(range(len(values)))
@@ -235,9 +234,9 @@ def test_labels__keep_their_distance_and_stay_above_the_bottom(modules: Path) ->
 
 
 def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
-    line = {"name": 'a, "b"', "points": [[1, 0.1], [3, 1 / 3]], "raw": [[1, 2], [3, 4]]}
-    other = {"name": "c", "points": [[2, 1e-9]], "band": {"mean": [], "low": [[2, 0]], "high": [[2, 5]]}}
-    text = value_of(modules, "csvOf", "chart_files.js", f"csvOf('step', {json.dumps([line, other])})")
+    lines = """[{name: 'a, "b"', points: [[1, 0.1], [3, 1 / 3]], raw: [[1, 2], [3, 4]]},
+        {name: "c", points: [[2, 1e-9]], band: {mean: [], low: [[2, 0]], high: [[2, 5]]}}]"""
+    text = value_of(modules, "csvOf", "chart_files.js", f"csvOf('step', {lines})")
     assert list(csv.reader(io.StringIO(str(text), newline=""))) == [
         ["step", 'a, "b"', 'a, "b", not smoothed', "c", "c, lowest", "c, highest"],
         ["1", "0.1", "2", "", "", ""],

@@ -22,7 +22,6 @@ const MARGIN = { top: 12, right: 76, bottom: 44, left: 60 };
 const MAX_ROWS = 200;
 /** A shorter drag is a click. */
 const MIN_DRAG = 6;
-let nCharts = 0;
 
 export class Chart {
   #options;
@@ -39,7 +38,6 @@ export class Chart {
   #right = 0;
   /** @type {number | null} where the pointer went down */
   #start = null;
-  #clip = `clip-${nCharts++}`;
   #image = h("div");
   #cursor = h("div", { class: "cursor", hidden: true });
   #selection = h("div", { class: "selection", hidden: true });
@@ -115,6 +113,7 @@ export class Chart {
     const height = Math.max(300, nLabels * LABEL + MARGIN.top + MARGIN.bottom);
     const bottom = height - MARGIN.bottom;
     const right = (this.#right = width - MARGIN.right);
+    const plot = right - MARGIN.left;
     const xOf = across.isLog ? Math.log10 : Number;
     const yOf = up.isLog ? Math.log10 : Number;
     const isPoint = (/** @type {[number, number]} */ [one, two]) => Number.isFinite(xOf(one)) && Number.isFinite(yOf(two));
@@ -165,7 +164,6 @@ export class Chart {
     const image = svg(
       "svg",
       { role: "img", "aria-label": `${title}: ${describe(lines, this.#options)}`, viewBox: `0 0 ${width} ${height}`, width, height },
-      svg("clipPath", { id: this.#clip }, svg("rect", { x: MARGIN.left, y: 0, width: right - MARGIN.left, height: bottom })),
       ...marksOf(up, [low, high], 5).flatMap((value) => [
         svg("path", { class: "grid", d: `M${MARGIN.left} ${y(value)}H${right}` }),
         svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value)),
@@ -180,7 +178,12 @@ export class Chart {
         { transform: `translate(12 ${(MARGIN.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" },
         named(up),
       ),
-      svg("g", { "clip-path": `url(#${this.#clip})` }, ...shapes, ...curves),
+      svg(
+        "svg", // cuts off what a zoom leaves out
+        { x: MARGIN.left, width: plot, height: bottom, viewBox: `${MARGIN.left} 0 ${plot} ${bottom}` },
+        ...shapes,
+        ...curves,
+      ),
       ...lines.map((line, index) =>
         svg("text", { class: `end ${line.style}`, x: right + 6, y: (ends[index] ?? 0) + 4 }, line.label),
       ),
