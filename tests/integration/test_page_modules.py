@@ -194,11 +194,11 @@ def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
 @pytest.mark.parametrize("weight", [0, 0.5, 0.9, 0.99])
 def test_smoothing__is_the_average_of_the_values_so_far_with_falling_weights(modules: Path, weight: float) -> None:
     values = [3.0, 1.0, 4.0, 1.0, 5.0]
-    points = json.dumps(list(enumerate(values)))
-    found = value_of(modules, "smoothed", "smoothing.js", f"smoothed({points}, {weight})")
+    points = ", ".join(f"[{at}, {value}]" for at, value in enumerate(values))
+    found = value_of(modules, "smoothed", "smoothing.js", f"smoothed([{points}], {weight})")
     expected: list[float] = []
     for at in range(len(values)):
-        weights: list[float] = [weight ** float(at - index) for index in range(at + 1)]
+        weights = [math.pow(weight, at - index) for index in range(at + 1)]
         expected.append(sum(one * value for one, value in zip(weights, values, strict=False)) / sum(weights))
     numbers = TypeAdapter(list[tuple[int, float]]).validate_python(found)
     assert [value for _, value in numbers] == pytest.approx(expected)
