@@ -298,6 +298,8 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
     num_return_sequences: Annotated[int, Field(ge=1, le=10)] = 1
     logprobs: bool = False
     """Return the log probability of each token."""
+    top_logprobs: Annotated[int, Field(ge=0, le=50)] = 0
+    """Above 0: return the tokens of each continuation, and at each step this number of likeliest tokens."""
     precision: GenerationPrecision = "fp32"
     """bf16 reads half as many bytes for each token after the prompt, on a CPU."""
 
@@ -330,6 +332,12 @@ class GenerateResponse(Response):
     logprobs: tuple[tuple[float, ...], ...] | None = None
     """ln p of each sampled token, at temperature 1 over the complete vocabulary, before filters and penalties: -1 times
     the surprisal of the token in a score. In bf16, those of the model in bf16; scores are always in fp32."""
+    tokens: tuple[tuple[str, ...], ...] | None = None
+    """With `top_logprobs`: the names of the sampled tokens, `steps` of each sequence."""
+    text_offsets: tuple[tuple[int, ...], ...] | None = None
+    """The position in the output, before a stop sequence cuts it, at which each token begins."""
+    top_logprobs: tuple[tuple[tuple[tuple[str, float], ...], ...], ...] | None = None
+    """The likeliest tokens of each step with ln p as in `logprobs`, the likeliest first."""
     precision: GenerationPrecision | None = None
     """The precision that the tokens after the prompt were generated in."""
     decode_step: DecodeStep | None = None

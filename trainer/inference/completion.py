@@ -163,6 +163,7 @@ class CompletionJob:
             seed=self._seed,
             num_return_sequences=request.n,
             logprobs=request.logprobs is not None,
+            top_logprobs=request.logprobs or 0,
         )
         queued = GenerateResponse(request_id=response.request_id, run_id=response.run_id, status="queued")
         self.generations = [
@@ -174,7 +175,6 @@ class CompletionJob:
                 is_streamed=is_streamed,
                 prompt=read.prompt,
                 prompt_number=number,
-                top_logprobs=request.logprobs or 0,
             )
             for number, read in enumerate(self.prompts)
         ]

@@ -165,12 +165,10 @@ class GenerationJob:
         is_streamed: bool = False,
         prompt: Prompt | None = None,
         prompt_number: int = 0,
-        top_logprobs: int = 0,
     ) -> None:
         """Check the request against the model.
 
-        A request with several prompts is several jobs, each with its number. `prompt` replaces the request's text. Each
-        sequence has the `top_logprobs` likeliest tokens of each step, if the request has `logprobs`.
+        A request with several prompts is several jobs, each with its number. `prompt` replaces the request's text.
 
         Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed.
         """
@@ -186,8 +184,8 @@ class GenerationJob:
             request.top_p,
             request.repetition_penalty,
             request.repetition_window,
-            request.logprobs,
-            top_logprobs,
+            request.logprobs or request.top_logprobs > 0,
+            request.top_logprobs,
             tuple(never_sampled(tokenizer, request)),
         )
         self.is_barred = torch.zeros(model.vocab_size, dtype=torch.bool)
@@ -217,8 +215,9 @@ class GenerationJob:
         elif not self.live:
             reasons = tuple(sequence.stop_reason for sequence in self.sequences)
             logprobs = tuple(tuple(sequence.logprobs) for sequence in self.sequences)
+            response = self._with_likeliest() if self.options.top_logprobs else self._response
             yield changed(
-                self._response,
+                response,
                 status="completed",
                 outputs=tuple(sequence.text for sequence in self.sequences),
                 steps=tuple(sequence.steps for sequence in self.sequences),
@@ -227,10 +226,23 @@ class GenerationJob:
                 prompt_tokens=self.prompt.n_tokens,
                 unk_count=self.prompt.unk_count(self.tokenizer),
                 seed_used=self.seed,
-                logprobs=logprobs if self.request.logprobs else None,
+                logprobs=logprobs if self.options.logprobs else None,
                 precision=self.request.precision,
                 decode_step=self.decode_step,
             )
+
+    def _with_likeliest(self) -> GenerateResponse:
+        """Return the response with the tokens of each sequence, and the likeliest tokens of each step."""
+        names = self.tokenizer.names
+        return changed(
+            self._response,
+            tokens=tuple(tuple(self.tokenizer.tokens(sequence.sampled)) for sequence in self.sequences),
+            text_offsets=tuple(tuple(sequence.offsets()) for sequence in self.sequences),
+            top_logprobs=tuple(
+                tuple(tuple((names[token_id], value) for token_id, value in top) for top in sequence.top_logprobs)
+                for sequence in self.sequences
+            ),
+        )
 
 
 def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
@@ -332,14 +344,19 @@ class Continuation:
         self._append(last)
 
     def offsets(self) -> list[int]:
-        """Return the position in the output, before it is cut, at which each sampled token begins.
-
-        The request has `stop_on_eos`, so that the output is one line, or a stream.
-        """
+        """Return the position in the output, before it is cut, at which each sampled token begins."""
         before = self.job.prompt.lines[-1][-_CONTEXT_TOKENS:]
-        pieces = self._tokenizer.pieces([*before, *self.sampled])
-        starts = list(accumulate(map(len, pieces), initial=-self._prompt_characters))
-        return starts[len(before) : -1]
+        lengths, line = list[int](), list[int]()
+        for token_id in [*before, *self.sampled]:
+            if token_id == self._tokenizer.special_ids.line_end:
+                lengths += [*map(len, self._tokenizer.pieces(line)), len("\n")]
+                line = []
+            else:
+                line.append(token_id)
+        lengths += map(len, self._tokenizer.pieces(line))
+        starts = accumulate(lengths[len(before) :], initial=sum(lengths[: len(before)]))
+        prompt_characters = len(self._tokenizer.decode(before))
+        return [start - prompt_characters for start in starts][:-1]
 
     def _append(self, token_id: int) -> None:
         self.steps += 1

@@ -144,7 +144,8 @@ def test_record__of_the_release_before_is_read() -> None:
 
 
 OF_GENERATION = (
-    "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs precision decode_step"
+    "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs tokens text_offsets"
+    " top_logprobs precision decode_step"
 )
 RESPONSES: list[tuple[Request, dict[str, object], str]] = [
     (GenerateResponse, {}, OF_GENERATION),

@@ -16,6 +16,7 @@ from tests.support.answers import (
     Script,
     check_chunks,
     continue_greedily,
+    log_probabilities,
     small_tokenizer,
     spelling,
     surprisals,
@@ -193,6 +194,45 @@ def test_logprobs__are_the_models_own_whatever_was_filtered(name: str, prompt: s
         assert len(logprobs) == steps
         assert logprobs == pytest.approx([-nats for nats in surprisals(model, ids)[-steps:]], abs=1e-4)
     assert write(model, WITH_MASK).logprobs is None
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_top_logprobs__are_the_likeliest_tokens_of_a_forward_pass(name: str) -> None:
+    model = model_of(name)
+    values: dict[str, object] = {"max_new_tokens": 12, "num_return_sequences": 2, "seed": 2, "temperature": 1.7}
+    found = write(model, WITH_MASK, prompt_text="abc", **values, top_k=5, top_logprobs=3)
+    assert found.tokens is not None and found.logprobs is not None and found.top_logprobs is not None
+    assert [len(tokens) for tokens in found.tokens] == list(found.steps or ())
+    for tokens, logprobs, steps in zip(found.tokens, found.logprobs, found.top_logprobs, strict=True):
+        ids = [BOS, *WITH_MASK.encode("abc"), *map(WITH_MASK.names.index, tokens)]
+        rows = log_probabilities(model, ids)[-len(tokens) - 1 : -1]
+        for token, logprob, top, row in zip(tokens, logprobs, steps, rows, strict=True):
+            assert logprob == pytest.approx(row[WITH_MASK.names.index(token)], abs=1e-4)
+            assert [value for _, value in top] == pytest.approx(sorted(row, reverse=True)[:3], abs=1e-4)
+            assert [row[WITH_MASK.names.index(other)] for other, _ in top] == pytest.approx(
+                [p for _, p in top], abs=1e-4
+            )
+    plain = write(model, WITH_MASK, prompt_text="abc", **values, top_k=5)
+    assert plain.outputs == found.outputs
+    assert (plain.tokens, plain.text_offsets, plain.top_logprobs, plain.logprobs) == (None,) * 4
+
+
+@pytest.mark.parametrize("stop_on_eos", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_text_offsets__cut_the_output_into_its_tokens(method: str, stop_on_eos: bool) -> None:
+    tokenizer = TOKENIZERS[method]
+    values: dict[str, object] = {"max_new_tokens": 40, "num_return_sequences": 4, "stop_on_eos": stop_on_eos}
+    found = write(MODELS[method], tokenizer, prompt_text="abc", seed=3, top_logprobs=1, **values)
+    answers = zip(found.outputs or (), found.tokens or (), found.text_offsets or (), strict=True)
+    for output, tokens, offsets in answers:
+        pieces = [output[start:end] for start, end in pairwise([*offsets, len(output)])]
+        assert "".join(pieces) == output and len(pieces) == len(tokens)
+        for name, piece in zip(tokens, pieces, strict=True):
+            token_id = tokenizer.names.index(name)
+            is_line_end = token_id == tokenizer.special_ids.line_end and not stop_on_eos
+            assert piece.count("\n") == is_line_end
+            if token_id not in tokenizer.byte_values:  # the last byte of a character has its text
+                assert is_line_end or piece.strip().endswith(tokenizer.texts[token_id].strip())
 
 
 @pytest.mark.parametrize("method", METHODS)
