@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -139,11 +138,10 @@ def test_tokens__cover_their_lines_and_unknown_ones_are_marked(modules: Path) ->
         "rank": [3, None, 1],
         "topk": [[["x", 0.5]], [], []],
     }
-    expression = f"tokenLines('ab\\tcd\\n\\ne\\u0301', {json.dumps(score)})"
-    first, second = token_lines(modules, expression)
+    first, second = token_lines(modules, f"tokenLines([...'ab\\tcd\\n\\né'], {json.dumps(score)})")
     assert [(token["text"], token["before"], token["isKnown"], token["nats"]) for token in first + second] == [
         ("ab", "", True, 1.5),
-        ("cd", "→\u200b", False, None),
+        ("cd", "\t", False, None),
         ("é", "", True, 0.25),
     ]
     assert first[0]["expected"] == [["x", 0.5]] and first[0]["rank"] == 3
@@ -159,7 +157,7 @@ def test_bytes_of_a_character__are_one_token_with_the_sum_of_surprisals(modules:
         "rank": [None, 1, 2, 3, 4],
         "topk": [[], [], [], [["<0xC3>", 0.5]], []],
     }
-    [tokens] = token_lines(modules, f"tokenLines('Жaé', {json.dumps(score)})")
+    [tokens] = token_lines(modules, f"tokenLines([...'Жaé'], {json.dumps(score)})")
     assert [(token["text"], token["name"], token["nats"], token["rank"]) for token in tokens] == [
         ("Ж", "<0xD0><0x96>", None, None),
         ("a", "a", 1.0, 2),
@@ -168,13 +166,159 @@ def test_bytes_of_a_character__are_one_token_with_the_sum_of_surprisals(modules:
     assert tokens[2]["expected"] == [["<0xC3>", 0.5]]
 
 
+def test_words_and_characters__have_the_surprisals_of_the_text(modules: Path) -> None:
+    """Three texts in one: with an unknown token, without a score, and with a token that has no characters."""
+    score = {
+        "lines": [{"span": [0, 6], "n_tokens": 4}, {"span": [7, 9], "n_tokens": 2}],
+        "words": [
+            {"text": "abc", "span": [0, 3], "surprisal": 2.5},
+            {"text": "𝔸x", "span": [4, 6], "surprisal": None},
+            {"text": "قل", "span": [7, 9], "surprisal": 4.0},
+        ],
+        "char_spans": [[0, 1], [1, 3], [4, 5], [5, 6], [7, 7], [7, 9]],
+        "tokens": ["a", "[UNK]", "𝔸", "x", "▁", "قل"],
+        "unknown_token": "[UNK]",
+        "surprisal": [1.5, 2.0, None, 0.5, 1.0, 3.0],
+        "rank": [1] * 6,
+        "topk": None,
+    }
+
+    def units(unit: str) -> list[list[tuple[object, object, object, object]]]:
+        program = "((chars, score) => unitLines(chars, score, '%s', tokenLines(chars, score)))([...'abc 𝔸x\\nقل'], %s)"
+        expression = program % (unit, json.dumps(score))
+        lines = TypeAdapter(list[list[dict[str, object]]]).validate_python(
+            value_of(modules, "unitLines, tokenLines", "scored_text.js", expression)
+        )
+        return [[(one["text"], one["before"], one["isKnown"], one["nats"]) for one in line] for line in lines]
+
+    assert units("words") == [
+        [("abc", "", False, 2.5), ("𝔸x", " ", True, None)],
+        [("قل", "", True, 4.0)],
+    ]
+    assert units("characters") == [
+        [
+            *[("a", "", True, 1.5), ("b", "", False, 1.0), ("c", "", False, 1.0), (" ", "", True, None)],
+            *[("𝔸", "", True, None), ("x", "", True, 0.5)],
+        ],
+        [("ق", "", True, 2.0), ("ل", "", True, 2.0)],
+    ]
+
+
+def test_characters__share_what_their_tokens_have(modules: Path) -> None:
+    tokens = [{"nats": 1.0, "span": [0, 0]}, {"nats": 3.0, "span": [0, 2]}, {"nats": 5.0, "span": [1, 2]}]
+    rest = [{"nats": 0.5, "span": [2, 3]}, {"nats": 0.25, "span": [3, 3]}, {"nats": None, "span": [3, 4]}]
+    expression = f"[characterNats(5, [{json.dumps(tokens + rest)}]), characterNats(1, [{json.dumps(tokens[:1])}])]"
+    assert value_of(modules, "characterNats", "alignment.js", expression) == [[2, 7, 0.75, None, None], [None]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ranges"),
+    [
+        ("", "", []),
+        ("a\nب𝔸", "a\nب𝔸", [([n, n + 1], [n, n + 1]) for n in range(4)]),
+        ("Aİb", "ai\u0307b", [([0, 1], [0, 1]), ([1, 2], [1, 3]), ([2, 3], [3, 4])]),
+        ("e\u0323\u0302", "\u1ec7", [([0, 3], [0, 1])]),
+        ("\u1ec7x", "e\u0323\u0302x", [([0, 1], [0, 3]), ([1, 2], [3, 4])]),
+        ("ab", "ac", None),
+        ("ab", "a", None),
+        ("a", "ab", None),
+    ],
+)
+def test_characters_of_two_tokenizers__are_aligned(
+    modules: Path, first: str, second: str, ranges: list[tuple[list[int], list[int]]] | None
+) -> None:
+    expression = f"aligned({json.dumps([*first])}, {json.dumps([*second])})"
+    wanted = None if ranges is None else [[*pair] for pair in ranges]
+    assert value_of(modules, "aligned", "alignment.js", expression) == wanted
+
+
+def test_differences__are_those_of_the_characters_that_both_models_score(modules: Path) -> None:
+    """`ab|c` against `a|bc`, whose second character stands for two."""
+    ranges = [[[0, 1], [0, 1]], [[1, 2], [1, 3]], [[2, 3], [3, 4]]]
+    expression = f"differences({ranges}, [1, 1, 3], [0.5, 2, 0.25, null].map((one) => one))"
+    assert value_of(modules, "differences", "alignment.js", expression) == [
+        {"before": 1, "after": 0.5, "difference": -0.5},
+        {"before": 1, "after": 2.25, "difference": 1.25},
+        {"before": 3, "after": None, "difference": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "levels"),
+    [
+        ([8.0, 7, 6, 5, 4, 3, 2, 1], [2, 3, 4, 5, 6, 7, 8], [7, 6, 5, 4, 3, 2, 1, 0]),
+        ([1.0, 1, 1, 1, 1, 1, 1, 9], [9], [0] * 7 + [1]),
+        ([2.0, 2, 2], [], [0, 0, 0]),
+        ([1.0, 2], [2], [0, 1]),
+        ([], [], []),
+    ],
+)
+def test_quantiles__give_equal_values_one_class(
+    modules: Path, values: list[float], limits: list[float], levels: list[int]
+) -> None:
+    expression = f"[quantileLimits({values}), {values}.map((value) => levelOf(value, quantileLimits({values})))]"
+    assert value_of(modules, "quantileLimits, levelOf", "color_scale.js", expression) == [limits, levels]
+
+
+def test_classes__have_colours_from_the_first_to_the_last(modules: Path) -> None:
+    sizes = [1, 2, 3, 8]
+    expression = f"{sizes}.map((size) => Array.from({{length: size}}, (_, level) => colourOf(level, size)))"
+    assert value_of(modules, "colourOf", "color_scale.js", expression) == [[0], [0, 7], [0, 4, 7], [*range(8)]]
+    fixed = "[0, 0.99, 1, 6.5, 7.5, 90].map((bits) => levelOf(bits, FIXED_LIMITS))"
+    assert value_of(modules, "levelOf, FIXED_LIMITS", "color_scale.js", fixed) == [0, 0, 1, 6, 7, 7]
+    differences = "[quantileLimits([0, 0, 1, 2], 4, 0), quantileLimits([3, 3], 4, 0), quantileLimits([0, 0], 4, 0)]"
+    assert value_of(modules, "quantileLimits", "color_scale.js", differences) == [[1, 2], [3], []]
+
+
+def test_blocks__have_every_unit_once_and_no_long_line(modules: Path) -> None:
+    expression = "blocksOf([250, 300, 100, 1300, 1].map((length) => Array(length).fill(0)))"
+    expression += ".map((block) => block.map(({number, first, units}) => [number, first, units.length]))"
+    assert value_of(modules, "blocksOf", "heat_map.js", expression) == [
+        [[1, 0, 250], [2, 250, 300]],
+        [[3, 550, 100]],
+        [[4, 650, 600]],
+        [[4, 1250, 600]],
+        [[4, 1850, 100], [5, 1950, 1]],
+    ]
+
+
+def test_table__is_sorted_with_unknown_values_last_and_saved_as_csv(modules: Path) -> None:
+    rows = "[null, 2, 10, 2.5, null, -1].map((n, i) => ({n, i}))"
+    orders = "[false, true].map((isDescending) => inOrder(rows, ({n}) => n, isDescending).map(({i}) => i))"
+    columns = "[{title: 'i', value: ({i}) => i}, {title: 'a \"b\"', value: ({n}) => n === 2 ? 'x,\\n' : n}]"
+    expression = f"((rows) => [{orders}, csv({columns}, rows.slice(0, 3))])({rows})"
+    assert value_of(modules, "inOrder, csv", "unit_table.js", expression) == [
+        [[5, 1, 3, 2, 0, 4], [2, 3, 1, 5, 0, 4]],
+        'i,"a ""b"""\r\n0,\r\n1,"x,\n"\r\n2,10\r\n',
+    ]
+
+
+def test_generated_tokens__are_cut_by_code_points(modules: Path) -> None:
+    answer = {
+        "outputs": ["𝔸é\n"],
+        "tokens": [["𝔸", "<0xC3>", "<0xA9>", "[EOS]"]],
+        "text_offsets": [[0, 1, 1, 2]],
+        "logprobs": [[-0.5, -1, -2, -3]],
+        "top_logprobs": [[[["𝔸", 0.0]], [], [], []]],
+    }
+    found = value_of(modules, "stepsOf", "generation.js", f"stepsOf({json.dumps(answer)})")
+    steps = TypeAdapter(list[dict[str, object]]).validate_python(found)
+    assert [(step["text"], step["name"], step["logprob"]) for step in steps] == [
+        ("𝔸", "𝔸", -0.5),
+        ("", "<0xC3>", -1),
+        ("é", "<0xA9>", -2),
+        ("\n", "[EOS]", -3),
+    ]
+    assert steps[0]["expected"] == [["𝔸", 1]]
+
+
 def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
-    names = "visible, spoken, heat"
-    expression = r"[visible(' a\u00a0'), visible('\u0301'), spoken(' '), spoken('\t'), spoken('\u0301'), spoken('é')]"
-    signs = ["·\u200ba⍽", "◌\u0301", "space", "tab", "◌\u0301 (U+0301)", "é"]
-    assert value_of(modules, names, "scored_text.js", expression) == signs
-    nats = [bits * math.log(2) for bits in (0, 0.99, 1.01, 6.5, 7.5, 90)]
-    assert value_of(modules, names, "scored_text.js", f"{nats}.map(heat)") == [0, 0, 1, 6, 7, 7]
+    expression = (
+        r"[visible(' a\u00a0'), visible('\u0301'), visible('\n'), spoken(' '), spoken('\t'), spoken('\u0301'),"
+        " spoken('é')]"
+    )
+    signs = ["·\u200ba⍽", "◌\u0301", "↵\n", "space", "tab", "◌\u0301 (U+0301)", "é"]
+    assert value_of(modules, "visible, spoken", "scored_text.js", expression) == signs
 
 
 def test_numbers__are_written_alike_everywhere(modules: Path) -> None:

@@ -13,6 +13,7 @@ const VIEWS = [
   [/^#\/runs\/([a-z0-9_-]+)$/, "Run", async () => (await import("./run.js")).showRun],
   [/^#\/groups\/([a-z0-9_-]+)$/, "Group", async () => (await import("./group.js")).showGroup],
   [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", async () => (await import("./comparison.js")).showComparison],
+  [/^#\/text\/([A-Za-z0-9_@:.,-]+)$/, "Text", async () => (await import("./text.js")).showText],
   [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
 

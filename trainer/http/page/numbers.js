@@ -1,13 +1,18 @@
 /** Numbers, sizes and times as text. */
 
+/** Formats by their number of decimals: it takes long to make one. */
+const FORMATS = Array.from(
+  { length: 7 },
+  (_, digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+);
+
 /**
  * Write a number with fixed decimals; a dash for an unknown one.
  * @param {number | null} value
+ * @param {number} digits at most 6
  */
 export function decimal(value, digits = 3) {
-  return value === null
-    ? "–"
-    : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return value === null ? "–" : (FORMATS[digits]?.format(value) ?? "");
 }
 
 /**

@@ -6,7 +6,7 @@ export type WaitReason = "turn" | "worker" | "gpu" | "cpu" | "memory" | "queue" 
 export type Phase = "reading" | "training" | "evaluating";
 export type StopCause =
   "crashed" | "stalled" | "starved" | "killed" | "disk_full" | "disk_unwritable" | "worker_ended";
-type Span = [start: number, end: number];
+export type Span = [start: number, end: number];
 
 export interface RunError { code: string; message: string }
 
@@ -68,12 +68,18 @@ export interface Against {
 }
 export interface Comparison { runs: ComparedRun[]; against: Against[] }
 
-export interface LineScore { span: Span; n_tokens: number }
-export interface WordScore { text: string; span: Span }
+type JobState = "queued" | "running" | "completed" | "failed";
+export interface LineScore { number: number; span: Span; n_tokens: number; nats: number; end_nats: number | null; n_chars: number }
+export interface WordScore { text: string; span: Span; surprisal: number | null }
 export interface ScoreResponse {
-  status: "queued" | "running" | "completed" | "failed"; error: RunError | null; method: string; nats: number | null;
+  status: JobState; error: RunError | null; method: string; nats: number | null;
   perplexity: number | null; mean_surprisal: number | null; bits_per_char: number | null; n_scored: number | null;
   unknown_chars: number | null; unknown_char_share: number | null; unknown_token: string | null; surprisal: (number | null)[] | null;
   rank: (number | null)[] | null; tokens: string[] | null; char_spans: Span[] | null;
   topk: [token: string, probability: number][][] | null; lines: LineScore[] | null; words: WordScore[] | null;
+}
+export interface GenerateResponse {
+  status: JobState; error: RunError | null; outputs: string[] | null; stop_reason: string[] | null;
+  prompt_tokens: number | null; unk_count: number | null; seed_used: number | null; logprobs: number[][] | null;
+  tokens: string[][] | null; text_offsets: number[][] | null; top_logprobs: [token: string, logprob: number][][][] | null;
 }

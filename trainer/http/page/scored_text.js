@@ -1,20 +1,25 @@
-/** The characters of a scored text: they count as code points, and the server has normalized them. */
+/** The tokens, words and characters of a scored text: characters are code points, and the server has normalized them. */
 
-/** @import { ScoreResponse, WordScore } from "./records.js" */
+import { characterNats } from "./alignment.js";
+
+/** @import { ScoreResponse, Span, WordScore } from "./records.js" */
+/** @typedef {"tokens" | "words" | "characters"} Unit */
 
 /**
- * A token of the text; `text` is what it covers, `shown` has signs in place of white space.
- * @typedef {{text: string, shown: string, name: string, isKnown: boolean, nats: number | null, rank: number | null,
- *   expected: [string, number][], before: string}} Token `before`: characters since the token before, in no token
+ * A token, word or character of the text; `text` is what it covers.
+ * @typedef {{text: string, name: string, isKnown: boolean, nats: number | null, rank: number | null,
+ *   expected: [string, number][], before: string, span: Span}} Token `before`: characters since the one before, in none
  */
 
 const SIGNS = new Map([
+  ["\n", "↵\n"],
   [" ", "·\u200b"],
   ["\t", "→\u200b"],
   ["\u00a0", "⍽"],
   ["\u3000", "□"],
 ]);
 const NAMES = new Map([
+  ["\n", "line end"],
   [" ", "space"],
   ["\t", "tab"],
   ["\u00a0", "no-break space"],
@@ -39,31 +44,108 @@ export function normalized(text, words) {
 }
 
 /**
- * Return the tokens of each line of a text.
+ * Return the units of each line of a text.
+ * @param {string[]} chars the normalized text
+ * @param {ScoreResponse} score
+ * @param {Unit} unit
+ * @param {Token[][]} tokens of each line
+ */
+export function unitLines(chars, score, unit, tokens) {
+  if (unit === "words") return wordLines(chars, score, tokens);
+  return unit === "characters" ? characterLines(chars, score, tokens) : tokens;
+}
+
+/**
+ * Return the words of each line, with the surprisals of the server.
+ * @param {string[]} chars
+ * @param {ScoreResponse} score
+ * @param {Token[][]} tokens
+ * @returns {Token[][]}
+ */
+function wordLines(chars, score, tokens) {
+  const isUnknown = unknownCharacters(chars.length, tokens);
+  const words = score.words ?? [];
+  let index = 0;
+  return (score.lines ?? []).map(({ span: [start, after] }) => {
+    /** @type {Token[]} */
+    const line = [];
+    for (let end = start; (words[index]?.span[1] ?? Infinity) <= after; index++) {
+      const { text, span, surprisal } = /** @type {WordScore} */ (words[index]);
+      const isKnown = !isUnknown.subarray(...span).includes(1);
+      line.push({ ...plain(text, surprisal, span), isKnown, before: chars.slice(end, span[0]).join("") });
+      end = span[1];
+    }
+    return line;
+  });
+}
+
+/**
+ * Return the characters of each line, each with its share of the surprisal of its token.
+ * @param {string[]} chars
+ * @param {ScoreResponse} score
+ * @param {Token[][]} tokens
+ * @returns {Token[][]}
+ */
+function characterLines(chars, score, tokens) {
+  const nats = characterNats(chars.length, tokens);
+  const isUnknown = unknownCharacters(chars.length, tokens);
+  return (score.lines ?? []).map(({ span: [start, end] }) =>
+    chars.slice(start, end).map((char, offset) => {
+      const at = start + offset;
+      return { ...plain(char, nats[at] ?? null, [at, at + 1]), isKnown: !isUnknown[at] };
+    }),
+  );
+}
+
+/**
  * @param {string} text
+ * @param {number | null} nats
+ * @param {Span} span
+ * @returns {Token}
+ */
+function plain(text, nats, span) {
+  return { text, name: text, isKnown: true, nats, rank: null, expected: [], before: "", span };
+}
+
+/**
+ * Return a 1 for each character that is unknown to the model.
+ * @param {number} count
+ * @param {Token[][]} lines
+ */
+function unknownCharacters(count, lines) {
+  const found = new Uint8Array(count);
+  for (const tokens of lines) for (const { isKnown, span } of tokens) if (!isKnown) found.fill(1, ...span);
+  return found;
+}
+
+/**
+ * Return the tokens of each line of a text.
+ * @param {string[]} chars the normalized text
  * @param {ScoreResponse} score
  * @returns {Token[][]}
  */
-export function tokenLines(text, score) {
-  const chars = normalized(text, score.words ?? []);
+export function tokenLines(chars, score) {
   const spans = score.char_spans ?? [];
   let index = 0;
   return (score.lines ?? []).map((line) => {
     let end = line.span[0];
-    const tokens = spans.slice(index, index + line.n_tokens).map(([start, after]) => {
+    const first = index;
+    index += line.n_tokens;
+    const tokens = spans.slice(first, index).map(([start, after], offset) => {
+      const at = first + offset;
       const covered = chars.slice(start, after).join("");
-      const name = score.tokens?.[index] ?? "";
+      const name = score.tokens?.[at] ?? "";
       const before = chars.slice(end, start).join("");
       end = Math.max(end, after);
       return {
         text: covered,
-        shown: visible(covered) || name,
         name,
         isKnown: name !== score.unknown_token || covered === name,
-        nats: score.surprisal?.[index] ?? null,
-        rank: score.rank?.[index] ?? null,
-        expected: score.topk?.[index++] ?? [],
-        before: visible(before),
+        nats: score.surprisal?.[at] ?? null,
+        rank: score.rank?.[at] ?? null,
+        expected: score.topk?.[at] ?? [],
+        before,
+        span: /** @type {Span} */ ([start, after]),
       };
     });
     return joinBytes(tokens);
@@ -80,13 +162,18 @@ function joinBytes(tokens) {
   /** @type {Token[]} */
   let bytes = [];
   for (const token of tokens) {
+    const isPart = !token.text && token.name.startsWith("<0x");
+    if (!isPart && bytes.length === 0) {
+      joined.push(token);
+      continue;
+    }
     bytes.push(token);
-    if (!token.text && token.name.startsWith("<0x")) continue;
+    if (isPart) continue;
     const { before, expected } = bytes[0] ?? token;
     const name = bytes.map((one) => one.name).join("");
     const scored = bytes.flatMap((one) => (one.nats === null ? [] : [one.nats]));
     const nats = scored.length === bytes.length ? scored.reduce((sum, one) => sum + one, 0) : null;
-    joined.push(bytes.length > 1 ? { ...token, before, expected, name, nats, rank: null } : token);
+    joined.push({ ...token, before, expected, name, nats, rank: null });
     bytes = [];
   }
   return joined;
@@ -116,12 +203,4 @@ export function codePoints(text) {
   return [...text]
     .map((char) => `U+${(char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`)
     .join(" ");
-}
-
-/**
- * Return the class of a surprisal, 0 to 7: whole bits, and 7 for more.
- * @param {number} nats
- */
-export function heat(nats) {
-  return Math.max(0, Math.min(7, Math.floor(nats / Math.LN2)));
 }

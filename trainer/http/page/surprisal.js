@@ -1,30 +1,39 @@
-/** A form for a text, and the heat map of the surprisals of its tokens. */
+/** A form for a text, and the surprisals of one model or of two side by side. */
 
-import { call } from "./api.js";
-import { announce, bdi, failure, h, table } from "./elements.js";
-import { bits, bitsPerChar, decimal, percent } from "./numbers.js";
-import { heat, spoken, tokenLines } from "./scored_text.js";
+import { ApiError, call, read, send } from "./api.js";
+import { kept } from "./drafts.js";
+import { announce, failure, h } from "./elements.js";
+import { comparedText, scoredText } from "./surprisal_maps.js";
 
-/** @import { ScoreResponse } from "./records.js" */
-/** @import { Token } from "./scored_text.js" */
+/** @import { RunPage, ScoreResponse } from "./records.js" */
 
-const MAX_CHARACTERS = 5000;
-const WAIT_SECONDS = 30;
+const MAX_CHARACTERS = 500_000;
+/** Of longer texts the expected tokens are left out, which are most of an answer. */
+const MAX_EXPLAINED_CHARACTERS = 20_000;
+const WAIT_SECONDS = 10;
+const MODEL_NAME = "[a-z0-9][a-z0-9_\\-]{0,63}(@[A-Za-z0-9.:]{1,32})?";
 
 /**
  * @param {string[]} models a run, then its kept checkpoints
  * @param {AbortSignal} signal
+ * @param {{chosen?: string, other?: string, onModels?: (chosen: string, other: string) => void}} start
  */
-export function surprisalForm(models, signal) {
+export function surprisalForm(models, signal, { chosen = "", other = "", onModels } = {}) {
   const model = h("select", { id: "model" }, ...models.map((name) => h("option", { value: name }, name)));
-  const field = h("textarea", {
-    id: "text",
-    rows: 4,
-    dir: "auto",
-    required: true,
-    spellcheck: false,
-    "aria-describedby": "text-help",
-  });
+  model.value = chosen || (models[0] ?? "");
+  const second = secondModel(models, signal);
+  second.field.value = other;
+  const field = kept(
+    h("textarea", {
+      id: "text",
+      rows: 4,
+      dir: "auto",
+      required: true,
+      spellcheck: false,
+      "aria-describedby": "text-help",
+    }),
+    "text-to-score",
+  );
   const button = h("button", {}, "Score");
   const result = h("div", { class: "score" });
   const submit = async (/** @type {Event} */ event) => {
@@ -32,201 +41,129 @@ export function surprisalForm(models, signal) {
     if (button.disabled) return;
     button.disabled = true;
     announce("Scoring the text.");
+    const progress = progressOf();
+    result.replaceChildren(progress.element);
     try {
       const text = field.value;
-      if ([...text].length > MAX_CHARACTERS)
+      const count = [...text].length;
+      if (count > MAX_CHARACTERS)
         throw new Error(
           `Enter at most ${MAX_CHARACTERS.toLocaleString("en")} characters here. Score longer texts with mt score.`,
         );
-      const score = await scored(model.value, text, signal);
-      result.replaceChildren(...heatMap(text, score));
+      const names = [model.value, second.field.value.trim()].filter(Boolean);
+      onModels?.(model.value, second.field.value.trim());
+      const scores = await Promise.all(names.map((name) => scored(name, text, count, signal)));
+      const [first, after] = scores;
+      const named = names.map((name, index) => ({ name, score: /** @type {ScoreResponse} */ (scores[index]) }));
+      const [one, two] = named;
+      if (first && one) result.replaceChildren(...(after && two ? comparedText(text, one, two) : scoredText(text, one)));
       announce("The text is scored.");
     } catch (error) {
       if (!signal.aborted) result.replaceChildren(failure(error));
     } finally {
+      progress.stop();
       button.disabled = false;
     }
   };
   return h(
     "form",
     { onsubmit: submit },
-    ...(models.length > 1 ? [h("label", { for: "model" }, "Model"), model] : []),
+    h(
+      "div",
+      { class: "fields" },
+      h("div", {}, h("label", { for: "model" }, "Model"), model),
+      h("div", {}, h("label", { for: "second-model" }, "Compare with"), second.field, second.list),
+    ),
     h("label", { for: "text" }, "Text"),
     field,
-    h("p", { id: "text-help", class: "quiet" }, "Each line is scored on its own, from its start."),
+    h("p", { id: "text-help", class: "quiet" }, "Each line is scored on its own, from its start. A model of streams reads all lines as one text."),
     button,
     result,
   );
 }
 
 /**
- * @param {string} model
- * @param {string} text
+ * Make a field for the name of a second model, with the checkpoints and the runs that match as suggestions.
+ * @param {string[]} models
  * @param {AbortSignal} signal
- * @returns {Promise<ScoreResponse>}
  */
-async function scored(model, text, signal) {
-  const body = JSON.stringify({ text, detail_level: "per_char", top_k: 3 });
-  let response = await call(`/runs/${model}/score?wait=${WAIT_SECONDS}`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body,
-    signal,
+function secondModel(models, signal) {
+  const list = h("datalist", { id: "models" });
+  const suggest = (/** @type {[string, string][]} */ found) =>
+    list.replaceChildren(...found.map(([name, label]) => h("option", { value: name, label })));
+  const own = models.map((name) => /** @type {[string, string]} */ ([name, name]));
+  suggest(own);
+  let asked = 0;
+  const field = h("input", {
+    id: "second-model",
+    list: "models",
+    autocomplete: "off",
+    spellcheck: false,
+    pattern: MODEL_NAME,
+    placeholder: "none, or a run or RUN@step",
+    title: "The id of a run, or RUN@step for a checkpoint",
+    oninput: async () => {
+      const number = ++asked;
+      const query = new URLSearchParams({ search: field.value, status: "completed", limit: "20" });
+      try {
+        /** @type {RunPage} */
+        const { runs } = await read(`/runs?${query}`, signal);
+        if (number !== asked) return; // an answer to what was typed before
+        suggest([...own, ...runs.map((run) => /** @type {[string, string]} */ ([run.run_id, run.label ?? run.run_id]))]);
+      } catch {
+        suggest(own); // any name can be typed
+      }
+    },
   });
-  while (response.status === 202)
-    response = await call(`${response.headers.get("Location")}?wait=${WAIT_SECONDS}`, { signal });
-  /** @type {ScoreResponse} */
-  const score = await response.json();
-  if (score.error) throw new Error(score.error.message);
-  return score;
+  return { field, list };
+}
+
+/** Show that the server works, with the seconds since. */
+function progressOf() {
+  const seconds = h("span", {}, "Scoring …");
+  const begin = Date.now();
+  const timer = setInterval(() => {
+    seconds.textContent = `Scoring for ${Math.round((Date.now() - begin) / 1000)} s …`;
+  }, 1000);
+  const element = h("p", {}, h("progress", { "aria-label": "Scoring" }), " ", seconds);
+  return { element, stop: () => clearInterval(timer) };
 }
 
 /**
+ * Score a text; where the server keeps surprisals of single words back, only totals, with its reason as `withheld`.
+ * @param {string} model
  * @param {string} text
- * @param {ScoreResponse} score
+ * @param {number} count its characters
+ * @param {AbortSignal} signal
+ * @returns {Promise<ScoreResponse & {withheld?: string}>}
  */
-function heatMap(text, score) {
-  const lines = tokenLines(text, score);
-  const details = h("p", { class: "details" }, "Point at a token, or move through the tokens with the arrow keys.");
-  const marks = lines.map((tokens) => tokens.map(mark));
-  const all = marks.flat();
-  const tokens = lines.flat();
-  const select = (/** @type {number} */ index) => {
-    const [chosen, token] = [all[index], tokens[index]];
-    if (!chosen || !token) return;
-    for (const other of all) other.tabIndex = -1;
-    chosen.tabIndex = 0;
-    details.replaceChildren(...detailsOf(token));
-    return chosen;
-  };
-  const onMark = (/** @type {Event} */ event) => {
-    if (event.target instanceof HTMLElement) select(all.indexOf(event.target));
-  };
-  const onKey = (/** @type {Event} */ event) => {
-    if (!(event instanceof KeyboardEvent) || !(event.target instanceof HTMLElement)) return;
-    const here = all.indexOf(event.target);
-    const forwards = getComputedStyle(event.target).direction === "rtl" ? -1 : 1;
-    const goal = {
-      ArrowRight: here + forwards,
-      ArrowLeft: here - forwards,
-      ArrowDown: here + 1,
-      ArrowUp: here - 1,
-      Home: 0,
-      End: all.length - 1,
-    }[event.key];
-    if (goal === undefined) return;
-    event.preventDefault();
-    select(goal)?.focus();
-  };
-  const map = h(
-    "div",
-    {
-      class: "heat",
-      role: "listbox",
-      "aria-label": "Tokens",
-      "aria-orientation": "horizontal",
-      onfocusin: onMark,
-      onmouseover: onMark,
-      onkeydown: onKey,
-    },
-    ...lines.map((line, row) =>
-      h(
-        "div",
-        { dir: "auto", role: "group", "aria-label": `Line ${row + 1}` },
-        ...line.flatMap((token, index) => [token.before, marks[row]?.[index] ?? null]),
-      ),
-    ),
-  );
-  const first = all[0];
-  if (first) first.tabIndex = 0;
-  return [
-    totals(score),
-    h(
-      "p",
-      { class: "scale", "aria-hidden": "true" },
-      "bits: ",
-      ...Array.from({ length: 8 }, (_, level) =>
-        h("span", { class: `h${level}` }, level < 7 ? `${level}–${level + 1}` : "7+"),
-      ),
-      " ",
-      h("span", { class: "unknown" }, "unknown"),
-      " ",
-      h("span", { class: "unscored" }, "not scored"),
-    ),
-    map,
-    details,
-    h(
-      "details",
-      {},
-      h("summary", {}, "Tokens as a table"),
-      table("Tokens", ["Token", "Surprisal, nats", "Bits", "Rank", "Expected"], tokens.map(row)),
-    ),
-  ];
+async function scored(model, text, count, signal) {
+  const top = count > MAX_EXPLAINED_CHARACTERS ? {} : { top_k: 3 };
+  try {
+    return await answered(model, "score", { text, detail_level: "per_char", ...top }, signal);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 403) throw error;
+    /** @type {ScoreResponse} */
+    const score = await answered(model, "score", { text, detail_level: "per_line" }, signal);
+    return { ...score, withheld: error.message };
+  }
 }
 
-/** @param {Token} token */
-function mark(token) {
-  const kind = token.nats === null ? "unscored" : `h${heat(token.nats)}`;
-  return h(
-    "span",
-    {
-      class: token.isKnown ? kind : `${kind} unknown`,
-      role: "option",
-      tabindex: -1,
-      "aria-label": `${spoken(token.text)}: ${surprisal(token)}`,
-    },
-    token.shown,
-  );
-}
-
-/** @param {Token} token */
-function surprisal({ nats, isKnown }) {
-  const value = nats === null ? "not scored" : `${decimal(bits(nats))} bits`;
-  return isKnown ? value : `${value}, unknown to the model`;
-}
-
-/** @param {Token} token */
-function detailsOf(token) {
-  const { nats, rank, isKnown } = token;
-  const parts = [
-    nats === null ? "not scored" : `${decimal(bits(nats))} bits = ${decimal(nats)} nats · rank ${rank ?? "–"}`,
-    isKnown ? "" : " · unknown to the model",
-    token.expected.length ? " · expected: " : "",
-  ];
-  return [bdi(spoken(token.text)), `: ${parts.join("")}`, ...expected(token)];
-}
-
-/** @param {Token} token */
-function expected(token) {
-  return token.expected.flatMap(([name, share], index) => [index ? ", " : "", bdi(spoken(name)), ` ${percent(share)}`]);
-}
-
-/** @param {Token} token */
-function row(token) {
-  const name = h("span", {}, bdi(spoken(token.text)), token.isKnown ? "" : " (unknown)");
-  return [
-    name,
-    decimal(token.nats),
-    decimal(token.nats === null ? null : bits(token.nats)),
-    token.rank ?? "–",
-    h("span", {}, ...expected(token)),
-  ];
-}
-
-/** @param {ScoreResponse} score */
-function totals(score) {
-  const pairs = [
-    ["Total", `${decimal(score.nats, 2)} nats`],
-    ["Bits per character", bitsPerChar(score.bits_per_char, score.unknown_char_share)],
-    ["Perplexity", decimal(score.perplexity, 2)],
-    ["Mean per token", `${decimal(score.mean_surprisal)} nats`],
-    ["Scored tokens", decimal(score.n_scored, 0)],
-    ["Unknown characters", decimal(score.unknown_chars, 0)],
-  ];
-  if (score.method !== "causal") pairs.push(["Method", "pseudo-log-likelihood"]);
-  return h(
-    "dl",
-    { class: "facts" },
-    ...pairs.map(([name = "", value = ""]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-  );
+/**
+ * Send an inference request and wait for its answer.
+ * @template {{error: {message: string} | null}} Answer
+ * @param {string} model
+ * @param {"score" | "generate"} kind
+ * @param {Record<string, unknown>} request
+ * @param {AbortSignal} signal
+ * @returns {Promise<Answer>}
+ */
+export async function answered(model, kind, request, signal) {
+  let response = await send(`/runs/${model}/${kind}?wait=${WAIT_SECONDS}`, request, signal);
+  while (response.status === 202)
+    response = await call(`${response.headers.get("Location")}?wait=${WAIT_SECONDS}`, { signal });
+  /** @type {Answer} */
+  const answer = await response.json();
+  if (answer.error) throw new Error(answer.error.message);
+  return answer;
 }

@@ -1,0 +1,180 @@
+/** A text whose units are options of a list, coloured by a value; of a long text only the blocks in view have options. */
+
+import { h } from "./elements.js";
+import { visible } from "./scored_text.js";
+
+
+/**
+ * How units look: `kind` gives the classes, `label` what a screen reader says, `details` what stands below the map.
+ * @template {Cell} Unit
+ * @typedef {{kind: (unit: Unit) => string, label: (unit: Unit) => string, details: (unit: Unit) => (Node | string)[]}} Look
+ */
+/** @typedef {{text: string, name: string, before: string}} Cell a unit without text is shown by its name */
+
+const BLOCK_UNITS = 600;
+/** Distance from the view in which blocks have options. */
+const MARGIN = "300px 0px";
+
+/**
+ * Make the map of the lines of a text, and the place for the details of a unit.
+ * @template {Cell} Unit
+ * @param {string} name
+ * @param {Unit[][]} lines
+ * @param {Look<Unit>} look
+ * @returns {HTMLElement[]}
+ */
+export function heatMap(name, lines, look) {
+  const units = lines.flat();
+  const details = h(
+    "p",
+    { class: "details", "aria-live": "polite" },
+    "Point at a part of the text, or move through it with the arrow keys.",
+  );
+  const blocks = blocksOf(lines).map((block) => new Block(block, look, units.length));
+  let current = 0;
+  const blockOf = (/** @type {number} */ index) => blocks.findLast((block) => block.first <= index);
+  const select = (/** @type {number} */ index) => {
+    const unit = units[index];
+    const block = blockOf(index);
+    if (!unit || !block) return;
+    const before = blockOf(current)?.option(current);
+    if (before) before.tabIndex = -1;
+    current = index;
+    block.fill();
+    const chosen = block.option(index);
+    if (chosen) chosen.tabIndex = 0;
+    details.replaceChildren(...look.details(unit));
+    return chosen;
+  };
+  const onMark = (/** @type {Event} */ event) => {
+    const index = indexOf(event);
+    if (index !== null) select(index);
+  };
+  const onKey = (/** @type {Event} */ event) => {
+    const here = indexOf(event);
+    if (here === null || !(event instanceof KeyboardEvent) || !(event.target instanceof HTMLElement)) return;
+    const forwards = getComputedStyle(event.target).direction === "rtl" ? -1 : 1;
+    const goal = {
+      ArrowRight: here + forwards,
+      ArrowLeft: here - forwards,
+      ArrowDown: here + 1,
+      ArrowUp: here - 1,
+      Home: 0,
+      End: units.length - 1,
+    }[event.key];
+    if (goal === undefined) return;
+    event.preventDefault();
+    select(goal)?.focus();
+  };
+  const listeners = { onfocusin: onMark, onmouseover: onMark, onkeydown: onKey };
+  const names = { role: "listbox", "aria-label": name, "aria-orientation": "horizontal" };
+  const map = h("div", { class: "heat", ...names, ...listeners }, ...blocks.map((block) => block.element));
+  const inView = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const block = blocks[Number(/** @type {HTMLElement} */ (target).dataset.block)];
+        if (isIntersecting) block?.fill();
+        else if (block !== blockOf(current)) block?.empty();
+      }
+    },
+    { rootMargin: MARGIN },
+  );
+  blocks.forEach((block, number) => {
+    block.element.dataset.block = String(number);
+    inView.observe(block.element);
+  });
+  blocks[0]?.fill();
+  const first = blocks[0]?.option(0);
+  if (first) first.tabIndex = 0;
+  return [map, details];
+}
+
+/** @param {Event} event */
+function indexOf({ target }) {
+  return target instanceof HTMLElement && target.dataset.index !== undefined ? Number(target.dataset.index) : null;
+}
+
+/**
+ * A part of a line: the number of the line, and that of its first unit.
+ * @template {Cell} Unit
+ * @typedef {{number: number, first: number, units: Unit[]}} Part
+ */
+
+/**
+ * Cut lines into blocks of at most some hundred units; a longer line continues in the next block.
+ * @template {Cell} Unit
+ * @param {Unit[][]} lines
+ * @returns {Part<Unit>[][]}
+ */
+export function blocksOf(lines) {
+  /** @type {Part<Unit>[][]} */
+  const blocks = [];
+  let [first, room] = [0, 0];
+  lines.forEach((line, row) => {
+    for (let start = 0; start < line.length; start += BLOCK_UNITS) {
+      const units = line.slice(start, start + BLOCK_UNITS);
+      if (units.length > room) {
+        blocks.push([]);
+        room = BLOCK_UNITS;
+      }
+      blocks.at(-1)?.push({ number: row + 1, first, units });
+      first += units.length;
+      room -= units.length;
+    }
+  });
+  return blocks;
+}
+
+/** @template {Cell} Unit */
+class Block {
+  /**
+   * @param {Part<Unit>[]} parts
+   * @param {Look<Unit>} look
+   * @param {number} count units of the map
+   */
+  constructor(parts, look, count) {
+    this.element = h("div");
+    this.first = parts[0]?.first ?? 0;
+    this._parts = parts;
+    this._look = look;
+    this._count = count;
+    /** @type {HTMLElement[]} */
+    this._options = [];
+    this.empty();
+  }
+
+  /** Show the plain text, which is as high. */
+  empty() {
+    this._options = [];
+    this.element.className = "plain";
+    const lines = this._parts.map(({ units }) => visible(units.map((unit) => unit.before + (unit.text || unit.name)).join("")));
+    this.element.textContent = lines.join("\n");
+  }
+
+  /** Show the units. */
+  fill() {
+    if (this._options.length) return;
+    this.element.className = "";
+    const lines = this._parts.map(({ number, first, units }) => {
+      const options = units.map((unit, index) => this._made(unit, first + index));
+      this._options.push(...options);
+      const children = units.flatMap((unit, index) => [visible(unit.before), options[index] ?? null]);
+      return h("div", { dir: "auto", role: "group", "aria-label": `Line ${number}` }, ...children);
+    });
+    this.element.replaceChildren(...lines);
+  }
+
+  /** @param {number} index */
+  option(index) {
+    return this._options[index - this.first];
+  }
+
+  /**
+   * @param {Unit} unit
+   * @param {number} index
+   */
+  _made(unit, index) {
+    const place = { "aria-posinset": index + 1, "aria-setsize": this._count, "data-index": index, tabindex: -1 };
+    return h("span", { class: this._look.kind(unit), role: "option", "aria-label": this._look.label(unit), ...place }, visible(unit.text) || unit.name);
+  }
+}

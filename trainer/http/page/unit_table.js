@@ -1,0 +1,130 @@
+/** A table of any length: some hundred rows at a time, sorted by any column, and all of them as a CSV file. */
+
+import { announce, h, table } from "./elements.js";
+
+/** @typedef {Node | string | number | null} Child */
+/**
+ * A column: the value that is sorted and written to the file, and what is shown of it.
+ * @template Row
+ * @typedef {{title: string, value: (row: Row) => string | number | null, show?: (row: Row) => Child}} Column
+ */
+
+const PAGE_ROWS = 200;
+
+/**
+ * @template Row
+ * @param {string} caption
+ * @param {Column<Row>[]} columns the first one is the header of its row
+ * @param {Row[]} rows
+ * @param {string} fileName
+ * @returns {HTMLElement}
+ */
+export function unitTable(caption, columns, rows, fileName) {
+  const place = h("div");
+  let [sorted, sortedBy, isDescending, start] = [rows, -1, false, 0];
+  const sort = (/** @type {number} */ column) => {
+    isDescending = sortedBy === column && !isDescending;
+    sortedBy = column;
+    sorted = inOrder(rows, columns[column]?.value ?? (() => null), isDescending);
+    start = 0;
+    draw();
+    announce(`Sorted by ${columns[column]?.title}, ${isDescending ? "descending" : "ascending"}.`);
+  };
+  const turn = (/** @type {number} */ by) => {
+    start = Math.max(0, Math.min(start + by, sorted.length - 1));
+    draw();
+  };
+  const draw = () => {
+    const shown = sorted.slice(start, start + PAGE_ROWS);
+    const made = table(
+      caption,
+      columns.map(({ title }) => title),
+      shown.map((row) => columns.map(({ value, show }) => (show ?? value)(row) ?? "–")),
+    );
+    made.querySelectorAll("thead th").forEach((head, column) => {
+      const isSorted = column === sortedBy;
+      if (isSorted) head.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
+      const sign = isSorted ? (isDescending ? " ▼" : " ▲") : "";
+      head.replaceChildren(h("button", { type: "button", class: "sort", onclick: () => sort(column) }, `${head.textContent}${sign}`));
+    });
+    const focused = [...place.querySelectorAll("button")].indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+    place.replaceChildren(made, ...pager(start, shown.length, sorted.length, turn));
+    place.querySelectorAll("button")[focused]?.focus();
+  };
+  const save = h("button", { type: "button", onclick: () => download(fileName, csv(columns, rows)) }, "Download as CSV");
+  const details = h(
+    "details",
+    { ontoggle: () => details.open && !place.hasChildNodes() && draw() },
+    h("summary", {}, `${caption} as a table`),
+    save,
+    place,
+  );
+  return details;
+}
+
+/**
+ * Return rows in the order of a value; those without one are last, and equal ones keep their order.
+ * @template Row
+ * @param {Row[]} rows
+ * @param {(row: Row) => string | number | null} value
+ * @param {boolean} isDescending
+ */
+export function inOrder(rows, value, isDescending) {
+  const sign = isDescending ? -1 : 1;
+  const keyed = rows.map((row) => ({ row, key: value(row) }));
+  keyed.sort(({ key: one }, { key: two }) => {
+    if (one === null || two === null) return Number(one === null) - Number(two === null);
+    return one < two ? -sign : one > two ? sign : 0;
+  });
+  return keyed.map(({ row }) => row);
+}
+
+/**
+ * Return rows as CSV (RFC 4180) with a line of titles; an unknown value is an empty cell.
+ * @template Row
+ * @param {Column<Row>[]} columns
+ * @param {Row[]} rows
+ */
+export function csv(columns, rows) {
+  const cells = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => value(row)))];
+  return cells.map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
+}
+
+/** @param {string | number | null} value */
+function quoted(value) {
+  const text = String(value ?? "");
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/**
+ * Save a text as a file.
+ * @param {string} name
+ * @param {string} text
+ */
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/**
+ * @param {number} start
+ * @param {number} shown
+ * @param {number} count
+ * @param {(by: number) => void} turn
+ */
+function pager(start, shown, count, turn) {
+  if (shown === count) return [];
+  const position = (/** @type {number} */ number) => number.toLocaleString("en");
+  const button = (/** @type {string} */ name, /** @type {number} */ by, /** @type {boolean} */ isPossible) =>
+    h("button", { type: "button", "aria-disabled": !isPossible && "true", onclick: () => isPossible && turn(by) }, name);
+  return [
+    h(
+      "p",
+      { class: "bar" },
+      button("Rows before", -PAGE_ROWS, start > 0),
+      `Rows ${position(start + 1)}–${position(start + shown)} of ${position(count)}`,
+      button("Rows after", PAGE_ROWS, start + shown < count),
+    ),
+  ];
+}
