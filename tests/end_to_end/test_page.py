@@ -221,9 +221,9 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.press("Tab")
         await browser.press("Enter")
         await browser.see("document.querySelectorAll('.heat [role=option]').length === 17")
-        assert await browser.text(".heat div") == "abc→\u200bcab"
+        assert await browser.text(".heat div div") == "abc→\u200bcab"
         directions = (
-            "[...document.querySelectorAll('.heat div')].map((line) => getComputedStyle(line).direction).join()"
+            "[...document.querySelectorAll('.heat div div')].map((line) => getComputedStyle(line).direction).join()"
         )
         assert await browser.evaluate(directions) == "ltr,rtl,ltr"
         await browser.tab_to(".heat [role=option]")

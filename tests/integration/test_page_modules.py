@@ -212,34 +212,32 @@ def test_characters__share_what_their_tokens_have(modules: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "ranges"),
+    ("first", "second", "ends"),
     [
-        ("", "", []),
-        ("a\nب𝔸", "a\nب𝔸", [([n, n + 1], [n, n + 1]) for n in range(4)]),
-        ("Aİb", "ai\u0307b", [([0, 1], [0, 1]), ([1, 2], [1, 3]), ([2, 3], [3, 4])]),
-        ("e\u0323\u0302", "\u1ec7", [([0, 3], [0, 1])]),
-        ("\u1ec7x", "e\u0323\u0302x", [([0, 1], [0, 3]), ([1, 2], [3, 4])]),
+        ("", "", ([], [])),
+        ("a\nب𝔸", "a\nب𝔸", ([1, 2, 3, 4], [1, 2, 3, 4])),
+        ("Aİb", "ai\u0307b", ([1, 2, 3], [1, 3, 4])),
+        ("e\u0323\u0302x", "\u1ec7x", ([3, 4], [1, 2])),
+        ("\u1ec7x", "e\u0323\u0302x", ([1, 2], [3, 4])),
         ("ab", "ac", None),
         ("ab", "a", None),
         ("a", "ab", None),
     ],
 )
 def test_characters_of_two_tokenizers__are_aligned(
-    modules: Path, first: str, second: str, ranges: list[tuple[list[int], list[int]]] | None
+    modules: Path, first: str, second: str, ends: tuple[list[int], list[int]] | None
 ) -> None:
     expression = f"aligned({json.dumps([*first])}, {json.dumps([*second])})"
-    wanted = None if ranges is None else [[*pair] for pair in ranges]
+    wanted = None if ends is None else {"first": ends[0], "second": ends[1]}
     assert value_of(modules, "aligned", "alignment.js", expression) == wanted
 
 
 def test_differences__are_those_of_the_characters_that_both_models_score(modules: Path) -> None:
-    """`ab|c` against `a|bc`, whose second character stands for two."""
-    ranges = [[[0, 1], [0, 1]], [[1, 2], [1, 3]], [[2, 3], [3, 4]]]
-    expression = f"differences({ranges}, [1, 1, 3], [0.5, 2, 0.25, null].map((one) => one))"
+    expression = "differences({first: [1, 2, 3], second: [1, 3, 4]}, [1, 1, 3], [0.5, 2, 0.25, null])"
     assert value_of(modules, "differences", "alignment.js", expression) == [
-        {"before": 1, "after": 0.5, "difference": -0.5},
-        {"before": 1, "after": 2.25, "difference": 1.25},
-        {"before": 3, "after": None, "difference": None},
+        {"start": 0, "end": 1, "first": 1, "second": 0.5, "difference": -0.5},
+        {"start": 1, "end": 2, "first": 1, "second": 2.25, "difference": 1.25},
+        {"start": 2, "end": 3, "first": 3, "second": None, "difference": None},
     ]
 
 

@@ -36,32 +36,30 @@ export function characterNats(count, lines) {
 }
 
 /**
- * Return the smallest ranges that cover the same characters of a text in two normalized forms, in order.
+ * Return the ends of the smallest ranges that cover the same characters of a text in two normalized forms.
  *
  * Letter case and composition may differ. null if other things do.
  * @param {string[]} first the characters of the text
  * @param {string[]} second
- * @returns {[Span, Span][] | null}
+ * @returns {{first: number[], second: number[]} | null}
  */
 export function aligned(first, second) {
-  /** @type {[Span, Span][]} */
-  const ranges = [];
+  /** @type {{first: number[], second: number[]}} */
+  const ends = { first: [], second: [] };
   let [one, two] = [0, 0];
   while (one < first.length || two < second.length) {
-    const [start, other] = [one, two];
-    let [left, right] = [first[one++], second[two++]];
+    let left = first[one++];
+    let right = second[two++];
     while (left !== right) {
       [left, right] = [folded(left), folded(right)];
       if (left.length < right.length && one < first.length) left += folded(first[one++]);
       else if (right.length < left.length && two < second.length) right += folded(second[two++]);
       else if (left !== right) return null;
     }
-    ranges.push([
-      [start, one],
-      [other, two],
-    ]);
+    ends.first.push(one);
+    ends.second.push(two);
   }
-  return ranges;
+  return ends;
 }
 
 /** @param {string | undefined} char */
@@ -70,23 +68,33 @@ function folded(char) {
 }
 
 /**
- * Return how many nats the second score has more in each range; null where a character has no surprisal.
- * @param {[Span, Span][]} ranges
+ * Return the surprisals of both scores in each range, and how much more the second one has, in nats.
+ *
+ * They are null where a character has no surprisal. `start` and `end` count the characters of the first form.
+ * @param {{first: number[], second: number[]}} ends
  * @param {(number | null)[]} first the surprisal of each character
  * @param {(number | null)[]} second
  */
-export function differences(ranges, first, second) {
-  return ranges.map(([one, two]) => {
-    const [before, after] = [total(first, one), total(second, two)];
-    return { before, after, difference: before === null || after === null ? null : after - before };
+export function differences(ends, first, second) {
+  let start = 0;
+  let other = 0;
+  return ends.first.map((end, index) => {
+    const after = ends.second[index] ?? other;
+    const one = total(first, start, end);
+    const two = total(second, other, after);
+    const range = { start, end, first: one, second: two, difference: one === null || two === null ? null : two - one };
+    start = end;
+    other = after;
+    return range;
   });
 }
 
 /**
  * @param {(number | null)[]} nats
- * @param {Span} span
+ * @param {number} start
+ * @param {number} end
  */
-function total(nats, [start, end]) {
+function total(nats, start, end) {
   let sum = 0;
   for (let at = start; at < end; at++) {
     const value = nats[at] ?? null;

@@ -78,6 +78,7 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
     field,
     h("p", { id: "text-help", class: "quiet" }, "Each line is scored on its own, from its start. A model of streams reads all lines as one text."),
     button,
+    ...(onModels ? [] : [h("p", {}, h("a", { href: `#/text/${models[0]}` }, "Generate text with this run"))]),
     result,
   );
 }

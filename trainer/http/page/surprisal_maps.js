@@ -317,21 +317,20 @@ function signed(value, digits = 3) {
  * @returns {Change[][] | null}
  */
 function changesOf(one, two) {
-  const ranges = aligned(one.chars, two.chars);
-  if (!ranges) return null;
-  const [before, after] = [one, two].map(({ chars, tokens }) => characterNats(chars.length, tokens));
-  const found = differences(ranges, before ?? [], after ?? []);
+  const ends = aligned(one.chars, two.chars);
+  if (!ends) return null;
+  const [first = [], second = []] = [one, two].map(({ chars, tokens }) => characterNats(chars.length, tokens));
+  const ranges = differences(ends, first, second);
+  const inBits = (/** @type {number | null} */ nats) => (nats === null ? null : bits(nats));
   let index = 0;
-  return (one.score.lines ?? []).map(({ span }) => {
+  return (one.score.lines ?? []).map(({ span: [start, end] }) => {
     /** @type {Change[]} */
     const line = [];
-    for (; (ranges[index]?.[0][0] ?? Infinity) < span[1]; index++) {
-      const [start, end] = ranges[index]?.[0] ?? span;
-      const change = found[index];
-      if (start < span[0] || !change) continue;
-      const text = one.chars.slice(start, end).join("");
-      const [first, second, difference] = [change.before, change.after, change.difference].map((nats) => (nats === null ? null : bits(nats)));
-      line.push({ text, name: text, before: "", first: first ?? null, second: second ?? null, difference: difference ?? null });
+    for (let range = ranges[index]; range && range.start < end; range = ranges[++index]) {
+      if (range.start < start) continue; // a blank line, or the end of one
+      const text = one.chars.slice(range.start, range.end).join("");
+      const numbers = { first: inBits(range.first), second: inBits(range.second), difference: inBits(range.difference) };
+      line.push({ text, name: text, before: "", ...numbers });
     }
     return line;
   });
