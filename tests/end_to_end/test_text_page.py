@@ -108,7 +108,7 @@ async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab:
             await browser.tab_to(".heat [role=option]")
             await browser.press("End")
             likeliest = wanted.top_logprobs[0][-1]
-            shown = re.findall(r"([\d.]+) %", (await browser.text(".details")).partition("likeliest")[2])
+            shown: list[str] = re.findall(r"([\d.]+) %", (await browser.text(".details")).partition("likeliest")[2])
             assert [float(share) for share in shown] == [round(100 * math.exp(value), 1) for _, value in likeliest]
             assert await faults(browser) == []
             await browser.tab_to("figure ~ .bar button")

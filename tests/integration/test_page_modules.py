@@ -205,29 +205,29 @@ def test_words_and_characters__have_the_surprisals_of_the_text(modules: Path) ->
 
 
 def test_characters__share_what_their_tokens_have(modules: Path) -> None:
-    tokens = [{"nats": 1.0, "span": [0, 0]}, {"nats": 3.0, "span": [0, 2]}, {"nats": 5.0, "span": [1, 2]}]
-    rest = [{"nats": 0.5, "span": [2, 3]}, {"nats": 0.25, "span": [3, 3]}, {"nats": None, "span": [3, 4]}]
-    expression = f"[characterNats(5, [{json.dumps(tokens + rest)}]), characterNats(1, [{json.dumps(tokens[:1])}])]"
+    tokens = "[[1, 0, 0], [3, 0, 2], [5, 1, 2], [0.5, 2, 3], [0.25, 3, 3], [null, 3, 4]]"
+    tokens += ".map(([nats, ...span]) => ({ nats, span }))"
+    expression = f"[characterNats(5, [{tokens}]), characterNats(1, [{tokens}.slice(0, 1)])]"
     assert value_of(modules, "characterNats", "alignment.js", expression) == [[2, 7, 0.75, None, None], [None]]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "ends"),
-    [
-        ("", "", ([], [])),
-        ("a\nب𝔸", "a\nب𝔸", ([1, 2, 3, 4], [1, 2, 3, 4])),
-        ("Aİb", "ai\u0307b", ([1, 2, 3], [1, 3, 4])),
-        ("e\u0323\u0302x", "\u1ec7x", ([3, 4], [1, 2])),
-        ("\u1ec7x", "e\u0323\u0302x", ([1, 2], [3, 4])),
-        ("ab", "ac", None),
-        ("ab", "a", None),
-        ("a", "ab", None),
-    ],
-)
+ALIGNED: list[tuple[str, str, tuple[list[int], list[int]] | None]] = [
+    ("", "", ([], [])),
+    ("a\nب𝔸", "a\nب𝔸", ([1, 2, 3, 4], [1, 2, 3, 4])),
+    ("Aİb", "ai\u0307b", ([1, 2, 3], [1, 3, 4])),
+    ("e\u0323\u0302x", "\u1ec7x", ([3, 4], [1, 2])),
+    ("\u1ec7x", "e\u0323\u0302x", ([1, 2], [3, 4])),
+    ("ab", "ac", None),
+    ("ab", "a", None),
+    ("a", "ab", None),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "ends"), ALIGNED)
 def test_characters_of_two_tokenizers__are_aligned(
     modules: Path, first: str, second: str, ends: tuple[list[int], list[int]] | None
 ) -> None:
-    expression = f"aligned({json.dumps([*first])}, {json.dumps([*second])})"
+    expression = f"aligned([...{json.dumps(first)}], [...{json.dumps(second)}])"
     wanted = None if ends is None else {"first": ends[0], "second": ends[1]}
     assert value_of(modules, "aligned", "alignment.js", expression) == wanted
 
@@ -241,16 +241,16 @@ def test_differences__are_those_of_the_characters_that_both_models_score(modules
     ]
 
 
-@pytest.mark.parametrize(
-    ("values", "limits", "levels"),
-    [
-        ([8.0, 7, 6, 5, 4, 3, 2, 1], [2, 3, 4, 5, 6, 7, 8], [7, 6, 5, 4, 3, 2, 1, 0]),
-        ([1.0, 1, 1, 1, 1, 1, 1, 9], [9], [0] * 7 + [1]),
-        ([2.0, 2, 2], [], [0, 0, 0]),
-        ([1.0, 2], [2], [0, 1]),
-        ([], [], []),
-    ],
-)
+QUANTILES: list[tuple[list[float], list[float], list[int]]] = [
+    ([8.0, 7, 6, 5, 4, 3, 2, 1], [2, 3, 4, 5, 6, 7, 8], [7, 6, 5, 4, 3, 2, 1, 0]),
+    ([1.0, 1, 1, 1, 1, 1, 1, 9], [9], [0] * 7 + [1]),
+    ([2.0, 2, 2], [], [0, 0, 0]),
+    ([1.0, 2], [2], [0, 1]),
+    ([], [], []),
+]
+
+
+@pytest.mark.parametrize(("values", "limits", "levels"), QUANTILES)
 def test_quantiles__give_equal_values_one_class(
     modules: Path, values: list[float], limits: list[float], levels: list[int]
 ) -> None:
@@ -261,7 +261,7 @@ def test_quantiles__give_equal_values_one_class(
 def test_classes__have_colours_from_the_first_to_the_last(modules: Path) -> None:
     sizes = [1, 2, 3, 8]
     expression = f"{sizes}.map((size) => Array.from({{length: size}}, (_, level) => colourOf(level, size)))"
-    assert value_of(modules, "colourOf", "color_scale.js", expression) == [[0], [0, 7], [0, 4, 7], [*range(8)]]
+    assert value_of(modules, "colourOf", "color_scale.js", expression) == [[0], [0, 7], [0, 4, 7], list(range(8))]
     fixed = "[0, 0.99, 1, 6.5, 7.5, 90].map((bits) => levelOf(bits, FIXED_LIMITS))"
     assert value_of(modules, "levelOf, FIXED_LIMITS", "color_scale.js", fixed) == [0, 0, 1, 6, 7, 7]
     differences = "[quantileLimits([0, 0, 1, 2], 4, 0), quantileLimits([3, 3], 4, 0), quantileLimits([0, 0], 4, 0)]"

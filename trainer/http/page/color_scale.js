@@ -15,7 +15,10 @@ export const FIXED_LIMITS = [1, 2, 3, 4, 5, 6, 7];
 export function quantileLimits(values, classes = CLASSES, floor) {
   const sorted = Float64Array.from(values).sort();
   const least = floor ?? sorted[0] ?? 0;
-  const limits = Array.from({ length: classes - 1 }, (_, k) => sorted[Math.floor(((k + 1) * sorted.length) / classes)] ?? 0);
+  const limits = Array.from(
+    { length: classes - 1 },
+    (_, k) => sorted[Math.floor(((k + 1) * sorted.length) / classes)] ?? 0,
+  );
   return limits.filter((limit, k) => limit > Math.max(least, limits[k - 1] ?? least));
 }
 

@@ -12,7 +12,11 @@ import { unitTable } from "./unit_table.js";
 
 /** @import { GenerateResponse } from "./records.js" */
 
-/** @typedef {{number: number, name: string, text: string, before: string, logprob: number, expected: [string, number][]}} Step */
+/**
+ * A generated token with its ln p, and the likeliest tokens with their probabilities.
+ * @typedef {{number: number, name: string, text: string, before: string, logprob: number,
+ *   expected: [string, number][]}} Step
+ */
 
 const SHOWN = 5;
 const MAX_SEED = 2 ** 32 - 1;
@@ -52,6 +56,15 @@ export function generationForm(models, signal, chosen) {
     top_p: "Top p",
     seed: "Seed",
   };
+  const end = kept(
+    h(
+      "select",
+      { id: "stop_on_eos" },
+      h("option", { value: "true" }, "at the end of the line"),
+      h("option", { value: "false" }, "after all tokens"),
+    ),
+    "stop_on_eos",
+  );
   const button = h("button", {}, "Generate");
   const result = h("div", {});
   const form = h(
@@ -60,13 +73,18 @@ export function generationForm(models, signal, chosen) {
     h("div", { class: "fields" }, h("div", {}, h("label", { for: "generator" }, "Model"), model)),
     h("label", { for: "prompt" }, "Prompt"),
     prompt,
-    h("p", { id: "prompt-help", class: "quiet" }, "The text continues after its last character; an empty prompt starts a new line."),
+    h(
+      "p",
+      { id: "prompt-help", class: "quiet" },
+      "The text continues after its last character; an empty prompt starts a new line.",
+    ),
     h(
       "div",
       { class: "fields" },
       ...Object.entries(fields).map(([name, field]) =>
         h("div", {}, h("label", { for: name }, names[/** @type {keyof fields} */ (name)]), field),
       ),
+      h("div", {}, h("label", { for: "stop_on_eos" }, "Ends"), end),
     ),
     button,
     result,
@@ -79,16 +97,25 @@ export function generationForm(models, signal, chosen) {
     const given = Object.entries(fields).filter(([, { value }]) => value !== "");
     const options = Object.fromEntries(given.map(([name, { value }]) => [name, Number(value)]));
     const text = prompt.value;
+    const shown = { top_logprobs: SHOWN, stop_on_eos: end.value === "true" };
     try {
       /** @type {GenerateResponse} */
-      const answer = await answered(model.value, "generate", { ...options, prompt_text: text, top_logprobs: SHOWN }, signal);
+      const answer = await answered(model.value, "generate", { ...options, ...shown, prompt_text: text }, signal);
       result.replaceChildren(...continuation(text, answer, model.value));
       result.append(
         h(
           "p",
           { class: "bar" },
-          h("button", { type: "button", onclick: () => again(prompt, text + (answer.outputs?.[0] ?? "")) }, "Continue this text"),
-          h("button", { type: "button", onclick: () => again(fields.seed, String(randomSeed())) }, "Again with another seed"),
+          h(
+            "button",
+            { type: "button", onclick: () => again(prompt, text + (answer.outputs?.[0] ?? "")) },
+            "Continue this text",
+          ),
+          h(
+            "button",
+            { type: "button", onclick: () => again(fields.seed, String(randomSeed())) },
+            "Again with another seed",
+          ),
         ),
       );
       announce("The text is generated.");
@@ -133,8 +160,10 @@ function continuation(prompt, answer, model) {
     h(
       "p",
       { class: "scale" },
-      "bits: ",
-      ...[0, ...FIXED_LIMITS].map((from, level) => h("span", { class: `h${level}` }, level < FIXED_LIMITS.length ? `${from}–${from + 1}` : `${from}+`)),
+      "bits:\u00a0",
+      ...[0, ...FIXED_LIMITS].map((from, level) =>
+        h("span", { class: `h${level}` }, level < FIXED_LIMITS.length ? `${from}–${from + 1}` : `${from}+`),
+      ),
     ),
     ...heatMap("Generated tokens", linesOf(steps), {
       kind: ({ logprob }) => `h${levelOf(bits(-logprob), FIXED_LIMITS)}`,
@@ -151,7 +180,11 @@ function continuation(prompt, answer, model) {
       [
         { title: "Step", value: ({ number }) => number },
         { title: "Token", value: nameOf, show: (step) => bdi(nameOf(step)) },
-        { title: "Probability", value: ({ logprob }) => Math.exp(logprob), show: ({ logprob }) => percent(Math.exp(logprob)) },
+        {
+          title: "Probability",
+          value: ({ logprob }) => Math.exp(logprob),
+          show: ({ logprob }) => percent(Math.exp(logprob)),
+        },
         {
           title: "Likeliest",
           value: ({ expected }) => expected.map(([name, share]) => `${name} ${share}`).join("; "),

@@ -1,17 +1,18 @@
-/** A text whose units are options of a list, coloured by a value; of a long text only the blocks in view have options. */
+/** A text as a list of coloured units; of a long text only the blocks in view have options. */
 
 import { h } from "./elements.js";
 import { visible } from "./scored_text.js";
 
-
 /**
  * How units look: `kind` gives the classes, `label` what a screen reader says, `details` what stands below the map.
  * @template {Cell} Unit
- * @typedef {{kind: (unit: Unit) => string, label: (unit: Unit) => string, details: (unit: Unit) => (Node | string)[]}} Look
+ * @typedef {{kind: (unit: Unit) => string, label: (unit: Unit) => string,
+ *   details: (unit: Unit) => (Node | string)[]}} Look
  */
 /** @typedef {{text: string, name: string, before: string}} Cell a unit without text is shown by its name */
 
 const BLOCK_UNITS = 600;
+const FEW_BLOCKS = 8;
 /** Distance from the view in which blocks have options. */
 const MARGIN = "300px 0px";
 
@@ -68,7 +69,8 @@ export function heatMap(name, lines, look) {
   };
   const listeners = { onfocusin: onMark, onmouseover: onMark, onkeydown: onKey };
   const names = { role: "listbox", "aria-label": name, "aria-orientation": "horizontal" };
-  const map = h("div", { class: "heat", ...names, ...listeners }, ...blocks.map((block) => block.element));
+  const kind = blocks.length > FEW_BLOCKS ? "heat long" : "heat";
+  const map = h("div", { class: kind, ...names, ...listeners }, ...blocks.map((block) => block.element));
   const inView = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
@@ -147,7 +149,9 @@ class Block {
   empty() {
     this._options = [];
     this.element.className = "plain";
-    const lines = this._parts.map(({ units }) => visible(units.map((unit) => unit.before + (unit.text || unit.name)).join("")));
+    const lines = this._parts.map(({ units }) =>
+      visible(units.map((unit) => unit.before + (unit.text || unit.name)).join("")),
+    );
     this.element.textContent = lines.join("\n");
   }
 
@@ -175,6 +179,10 @@ class Block {
    */
   _made(unit, index) {
     const place = { "aria-posinset": index + 1, "aria-setsize": this._count, "data-index": index, tabindex: -1 };
-    return h("span", { class: this._look.kind(unit), role: "option", "aria-label": this._look.label(unit), ...place }, visible(unit.text) || unit.name);
+    return h(
+      "span",
+      { class: this._look.kind(unit), role: "option", "aria-label": this._look.label(unit), ...place },
+      visible(unit.text) || unit.name,
+    );
   }
 }

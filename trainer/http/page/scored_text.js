@@ -1,4 +1,4 @@
-/** The tokens, words and characters of a scored text: characters are code points, and the server has normalized them. */
+/** Tokens, words and characters of a scored text: characters are code points, and the server has normalized them. */
 
 import { characterNats } from "./alignment.js";
 

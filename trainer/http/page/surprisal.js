@@ -22,7 +22,7 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
   const model = h("select", { id: "model" }, ...models.map((name) => h("option", { value: name }, name)));
   model.value = chosen || (models[0] ?? "");
   const second = secondModel(models, signal);
-  second.field.value = other;
+  if (other) second.field.value = other;
   const field = kept(
     h("textarea", {
       id: "text",
@@ -52,11 +52,10 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
         );
       const names = [model.value, second.field.value.trim()].filter(Boolean);
       onModels?.(model.value, second.field.value.trim());
-      const scores = await Promise.all(names.map((name) => scored(name, text, count, signal)));
-      const [first, after] = scores;
-      const named = names.map((name, index) => ({ name, score: /** @type {ScoreResponse} */ (scores[index]) }));
-      const [one, two] = named;
-      if (first && one) result.replaceChildren(...(after && two ? comparedText(text, one, two) : scoredText(text, one)));
+      const found = [];
+      for (const name of names) found.push({ name, score: await scored(name, text, count, signal) });
+      const [one, two] = found;
+      if (one) result.replaceChildren(...(two ? comparedText(text, one, two) : scoredText(text, one)));
       announce("The text is scored.");
     } catch (error) {
       if (!signal.aborted) result.replaceChildren(failure(error));
@@ -76,7 +75,11 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
     ),
     h("label", { for: "text" }, "Text"),
     field,
-    h("p", { id: "text-help", class: "quiet" }, "Each line is scored on its own, from its start. A model of streams reads all lines as one text."),
+    h(
+      "p",
+      { id: "text-help", class: "quiet" },
+      "Each line is scored on its own, from its start. A model of streams reads all lines as one text.",
+    ),
     button,
     ...(onModels ? [] : [h("p", {}, h("a", { href: `#/text/${models[0]}` }, "Generate text with this run"))]),
     result,
@@ -110,13 +113,16 @@ function secondModel(models, signal) {
         /** @type {RunPage} */
         const { runs } = await read(`/runs?${query}`, signal);
         if (number !== asked) return; // an answer to what was typed before
-        suggest([...own, ...runs.map((run) => /** @type {[string, string]} */ ([run.run_id, run.label ?? run.run_id]))]);
+        suggest([
+          ...own,
+          ...runs.map((run) => /** @type {[string, string]} */ ([run.run_id, run.label ?? run.run_id])),
+        ]);
       } catch {
         suggest(own); // any name can be typed
       }
     },
   });
-  return { field, list };
+  return { field: kept(field, `second-model:${models[0]}`), list };
 }
 
 /** Show that the server works, with the seconds since. */

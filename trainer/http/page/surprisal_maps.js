@@ -13,9 +13,22 @@ import { unitTable } from "./unit_table.js";
 /** @import { Token, Unit } from "./scored_text.js" */
 
 /** @typedef {{name: string, score: ScoreResponse & {withheld?: string}}} Scored */
-/** @typedef {{text: string, name: string, before: string, first: number | null, second: number | null, difference: number | null}} Change */
+/**
+ * A character and its bits under both models.
+ * @typedef {{text: string, name: string, before: string, first: number | null, second: number | null,
+ *   difference: number | null}} Change
+ */
 
-const SHARES = 4;
+/** Classes of the sizes of differences. */
+const SIZES = 4;
+const NO_PLL =
+  "One model gives pseudo-log-likelihoods, in which each token is given all others of its line. They cannot be compared" +
+  " with the surprisals of the other model.";
+const ON_DIFFERENCES =
+  "A token's surprisal counts in equal shares for its characters, so that different tokenizers can be compared. A line" +
+  " below: B finds the character less likely. A line above: more likely.";
+const NOT_ALIGNED =
+  "The two models normalize this text differently, so that its characters cannot be compared one by one.";
 
 /**
  * Show the score of one model.
@@ -36,7 +49,11 @@ export function scoredText(text, model) {
       const lines = linesOf(unit);
       const values = valuesOf(lines);
       const limits = limitsOf(values, scale);
-      return [legend(values, limits), ...mapOf(titleOf(unit), lines, limits), unitsTable(titleOf(unit), lines, model.name)];
+      return [
+        legend(values, limits),
+        ...mapOf(titleOf(unit), lines, limits),
+        unitsTable(titleOf(unit), lines, model.name),
+      ];
     }),
   ];
 }
@@ -57,8 +74,14 @@ export function comparedText(text, one, two) {
     return { score, chars, tokens: tokenLines(chars, score) };
   });
   if (!first || !second) return [facts];
-  const changes = changesOf(first, second);
-  const linesOf = remembered((unit) => [first, second].map(({ score, chars, tokens }) => unitLines(chars, score, unit, tokens)));
+  const difference = h("div");
+  setTimeout(() => {
+    const changes = changesOf(first, second); // after the maps are painted
+    difference.append(...(changes ? changeMap(changes, `${one.name}-${two.name}`) : [notice(NOT_ALIGNED)]));
+  });
+  const linesOf = remembered((unit) =>
+    [first, second].map(({ score, chars, tokens }) => unitLines(chars, score, unit, tokens)),
+  );
   return [
     facts,
     ...chooser((unit, scale) => {
@@ -67,7 +90,12 @@ export function comparedText(text, one, two) {
       const values = [...valuesOf(left), ...valuesOf(right)];
       const limits = limitsOf(values, scale);
       const map = (/** @type {string} */ title, /** @type {Token[][]} */ lines, /** @type {Scored} */ model) =>
-        h("div", {}, h("h3", {}, title, ": ", h("code", {}, model.name)), ...mapOf(`${titleOf(unit)}, ${title}`, lines, limits));
+        h(
+          "div",
+          {},
+          h("h3", {}, title, ": ", h("code", {}, model.name)),
+          ...mapOf(`${titleOf(unit)}, ${title}`, lines, limits),
+        );
       return [
         legend(values, limits),
         h("div", { class: "pair" }, map("A", left, one), map("B", right, two)),
@@ -75,7 +103,7 @@ export function comparedText(text, one, two) {
         unitsTable(`${titleOf(unit)} of B`, right, two.name),
       ];
     }),
-    ...(changes ? changeMap(changes, `${one.name}-${two.name}`) : [notice("The two models normalize this text differently, so that its characters cannot be compared one by one.")]),
+    difference,
   ];
 }
 
@@ -96,7 +124,10 @@ function titleOf(unit) {
 function chooser(content) {
   const place = h("div");
   const select = (/** @type {string} */ id, /** @type {[string, string][]} */ choices) =>
-    kept(h("select", { id, onchange: () => draw() }, ...choices.map(([value, name]) => h("option", { value }, name))), id);
+    kept(
+      h("select", { id, onchange: () => draw() }, ...choices.map(([value, name]) => h("option", { value }, name))),
+      id,
+    );
   const unit = select("unit", [
     ["tokens", "tokens"],
     ["words", "words"],
@@ -164,13 +195,17 @@ function legend(values, limits) {
   const written = (/** @type {number} */ value) => decimal(value, isFixed ? 0 : 2);
   const ranges = [isFixed ? 0 : Math.min(least, most), ...limits].map((from, level) => {
     const to = limits[level] ?? (isFixed ? null : most);
-    return h("span", { class: `h${colourOf(level, limits.length + 1)}` }, to === null ? `${written(from)}+` : `${written(from)}–${written(to)}`);
+    return h(
+      "span",
+      { class: `h${colourOf(level, limits.length + 1)}` },
+      to === null ? `${written(from)}+` : `${written(from)}–${written(to)}`,
+    );
   });
   const ties = !isFixed && limits.length + 1 < CLASSES ? " Equal surprisals have one colour." : "";
   return h(
     "p",
     { class: "scale" },
-    "bits: ",
+    "bits:\u00a0",
     ...ranges,
     " ",
     h("span", { class: "unknown" }, "unknown"),
@@ -227,11 +262,19 @@ export function likeliest(tokens) {
 function unitsTable(title, lines, model) {
   /** @type {import("./unit_table.js").Column<Token>[]} */
   const columns = [
-    { title: "Text", value: ({ text }) => text, show: ({ text, isKnown }) => h("span", {}, bdi(spoken(text)), isKnown ? "" : " (unknown)") },
+    {
+      title: "Text",
+      value: ({ text }) => text,
+      show: ({ text, isKnown }) => h("span", {}, bdi(spoken(text)), isKnown ? "" : " (unknown)"),
+    },
     { title: "Code points", value: ({ text }) => codePoints(text) },
     { title: "Start", value: ({ span }) => span[0] },
     { title: "Surprisal, nats", value: ({ nats }) => nats, show: ({ nats }) => decimal(nats) },
-    { title: "Bits", value: ({ nats }) => (nats === null ? null : bits(nats)), show: ({ nats }) => decimal(nats === null ? null : bits(nats)) },
+    {
+      title: "Bits",
+      value: ({ nats }) => (nats === null ? null : bits(nats)),
+      show: ({ nats }) => decimal(nats === null ? null : bits(nats)),
+    },
   ];
   const units = lines.flat();
   if (units.some(({ rank }) => rank !== null)) columns.push({ title: "Rank", value: ({ rank }) => rank });
@@ -282,7 +325,7 @@ function comparedTotals(one, two) {
   const inBits = (/** @type {Scored} */ { score }) => (score.nats === null ? null : bits(score.nats));
   /** @type {[string, (scored: Scored) => number | null, number][]} */
   const numbers = [
-    ["Total, bits", inBits, 2],
+    ["Total without line ends, bits", inBits, 2],
     ["Bits per character", ({ score }) => score.bits_per_char, 3],
     ["Perplexity", ({ score }) => score.perplexity, 2],
     ["Scored tokens", ({ score }) => score.n_scored, 0],
@@ -290,15 +333,18 @@ function comparedTotals(one, two) {
   ];
   const rows = numbers.map(([name, number, digits]) => {
     const [first, second] = [number(one), number(two)];
-    return [name, decimal(first, digits), decimal(second, digits), signed(first === null || second === null ? null : second - first, digits)];
+    return [
+      name,
+      decimal(first, digits),
+      decimal(second, digits),
+      signed(first === null || second === null ? null : second - first, digits),
+    ];
   });
   return h(
     "div",
     {},
     table("Totals of both models", ["Number", `A: ${one.name}`, `B: ${two.name}`, "B − A"], rows),
-    ...(one.score.method === two.score.method
-      ? []
-      : [notice("One model gives pseudo-log-likelihoods, in which each token is given all others: they are lower and cannot be compared with the surprisals of the other model.")]),
+    ...(one.score.method === two.score.method ? [] : [notice(NO_PLL)]),
   );
 }
 
@@ -329,7 +375,11 @@ function changesOf(one, two) {
     for (let range = ranges[index]; range && range.start < end; range = ranges[++index]) {
       if (range.start < start) continue; // a blank line, or the end of one
       const text = one.chars.slice(range.start, range.end).join("");
-      const numbers = { first: inBits(range.first), second: inBits(range.second), difference: inBits(range.difference) };
+      const numbers = {
+        first: inBits(range.first),
+        second: inBits(range.second),
+        difference: inBits(range.difference),
+      };
       line.push({ text, name: text, before: "", ...numbers });
     }
     return line;
@@ -342,25 +392,28 @@ function changesOf(one, two) {
  * @param {string} models
  */
 function changeMap(lines, models) {
-  const sizes = lines.flatMap((line) => line.flatMap(({ difference }) => (difference === null ? [] : [Math.abs(difference)])));
-  const limits = quantileLimits(sizes, SHARES, 0);
+  const sizes = lines.flatMap((line) =>
+    line.flatMap(({ difference }) => (difference === null ? [] : [Math.abs(difference)])),
+  );
+  const limits = quantileLimits(sizes, SIZES, 0);
   const most = sizes.reduce((found, value) => Math.max(found, value), 0);
   const kind = (/** @type {number} */ difference) => {
     const level = levelOf(Math.abs(difference), limits);
-    return level ? `${difference > 0 ? "more" : "less"}${level + SHARES - 1 - limits.length}` : "same";
+    return level ? `${difference > 0 ? "more" : "less"}${level + SIZES - 1 - limits.length}` : "same";
   };
   const ends = [...limits, most];
   const steps = limits.map((limit, index) => ({ limit, to: ends[index + 1] ?? most }));
   const range = (/** @type {string} */ sign, /** @type {{limit: number, to: number}} */ { limit, to }) =>
     h("span", { class: kind(sign === "+" ? limit : -limit) }, `${sign}${decimal(limit, 2)}–${decimal(to, 2)}`);
-  const described = (/** @type {Change} */ { difference }) => (difference === null ? "not scored" : `${signed(difference)} bits`);
+  const described = (/** @type {Change} */ { difference }) =>
+    difference === null ? "not scored" : `${signed(difference)} bits`;
   return [
     h("h3", {}, "Difference of each character, B − A"),
-    h("p", { class: "quiet" }, "A token's surprisal counts in equal shares for its characters, so that different tokenizers can be compared. A line below: B finds it less likely; a line above: more likely."),
+    h("p", { class: "quiet" }, ON_DIFFERENCES),
     h(
       "p",
       { class: "scale" },
-      "bits: ",
+      "bits:\u00a0",
       ...steps.toReversed().map((step) => range("−", step)),
       h("span", { class: "same" }, limits.length ? `less than ${decimal(limits[0] ?? 0, 2)}` : "0"),
       ...steps.map((step) => range("+", step)),

@@ -45,13 +45,21 @@ export function unitTable(caption, columns, rows, fileName) {
       const isSorted = column === sortedBy;
       if (isSorted) head.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
       const sign = isSorted ? (isDescending ? " ▼" : " ▲") : "";
-      head.replaceChildren(h("button", { type: "button", class: "sort", onclick: () => sort(column) }, `${head.textContent}${sign}`));
+      head.replaceChildren(
+        h("button", { type: "button", class: "sort", onclick: () => sort(column) }, `${head.textContent}${sign}`),
+      );
     });
-    const focused = [...place.querySelectorAll("button")].indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+    const focused = [...place.querySelectorAll("button")].indexOf(
+      /** @type {HTMLButtonElement} */ (document.activeElement),
+    );
     place.replaceChildren(made, ...pager(start, shown.length, sorted.length, turn));
     place.querySelectorAll("button")[focused]?.focus();
   };
-  const save = h("button", { type: "button", onclick: () => download(fileName, csv(columns, rows)) }, "Download as CSV");
+  const save = h(
+    "button",
+    { type: "button", onclick: () => download(fileName, csv(columns, rows)) },
+    "Download as CSV",
+  );
   const details = h(
     "details",
     { ontoggle: () => details.open && !place.hasChildNodes() && draw() },
@@ -117,7 +125,11 @@ function pager(start, shown, count, turn) {
   if (shown === count) return [];
   const position = (/** @type {number} */ number) => number.toLocaleString("en");
   const button = (/** @type {string} */ name, /** @type {number} */ by, /** @type {boolean} */ isPossible) =>
-    h("button", { type: "button", "aria-disabled": !isPossible && "true", onclick: () => isPossible && turn(by) }, name);
+    h(
+      "button",
+      { type: "button", "aria-disabled": !isPossible && "true", onclick: () => isPossible && turn(by) },
+      name,
+    );
   return [
     h(
       "p",
