@@ -96,6 +96,7 @@ async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab:
             await fill(browser, "4")
             await browser.tab_to("#seed")
             await browser.type("7")
+            await browser.tab_to("#stop_on_eos")
             await browser.press("Tab")
             await browser.press("Enter")
             await browser.see("document.querySelector('figure blockquote')")
