@@ -39,7 +39,7 @@ export function heatMap(name, lines, look) {
     const block = blockOf(index);
     if (!unit || !block) return;
     const before = blockOf(current)?.option(current);
-    if (before) before.tabIndex = -1;
+    if (before) before.tabIndex = -1; // which leaves it the focus, if it is chosen again
     current = index;
     block.fill();
     const chosen = block.option(index);
@@ -86,6 +86,7 @@ export function heatMap(name, lines, look) {
     inView.observe(block.element);
   });
   blocks[0]?.fill();
+  setTimeout(() => blocks.forEach((block) => block.isFilled || block.empty())); // to be found, after the first paint
   const first = blocks[0]?.option(0);
   if (first) first.tabIndex = 0;
   return [map, details];
@@ -93,7 +94,8 @@ export function heatMap(name, lines, look) {
 
 /** @param {Event} event */
 function indexOf({ target }) {
-  return target instanceof HTMLElement && target.dataset.index !== undefined ? Number(target.dataset.index) : null;
+  const position = target instanceof HTMLElement ? target.getAttribute("aria-posinset") : null;
+  return position === null ? null : Number(position) - 1;
 }
 
 /**
@@ -142,7 +144,10 @@ class Block {
     this._count = count;
     /** @type {HTMLElement[]} */
     this._options = [];
-    this.empty();
+  }
+
+  get isFilled() {
+    return this._options.length > 0;
   }
 
   /** Show the plain text, which is as high. */
@@ -157,7 +162,7 @@ class Block {
 
   /** Show the units. */
   fill() {
-    if (this._options.length) return;
+    if (this.isFilled) return;
     this.element.className = "";
     const lines = this._parts.map(({ number, first, units }) => {
       const options = units.map((unit, index) => this._made(unit, first + index));
@@ -178,7 +183,7 @@ class Block {
    * @param {number} index
    */
   _made(unit, index) {
-    const place = { "aria-posinset": index + 1, "aria-setsize": this._count, "data-index": index, tabindex: -1 };
+    const place = { "aria-posinset": index + 1, "aria-setsize": this._count };
     return h(
       "span",
       { class: this._look.kind(unit), role: "option", "aria-label": this._look.label(unit), ...place },

@@ -19,6 +19,8 @@ import { unitTable } from "./unit_table.js";
  *   difference: number | null}} Change
  */
 
+/** @type {Unit[]} */
+const UNITS = ["tokens", "words", "characters"];
 /** Classes of the sizes of differences. */
 const SIZES = 4;
 const NO_PLL =
@@ -42,13 +44,16 @@ export function scoredText(text, model) {
   if (score.withheld) return [notice(score.withheld), facts, lineTable(model)];
   const chars = normalized(text, score.words ?? []);
   const tokens = tokenLines(chars, score);
-  const linesOf = remembered((unit) => unitLines(chars, score, unit, tokens));
+  const shownBy = remembered((unit) => {
+    const lines = unitLines(chars, score, unit, tokens);
+    const values = valuesOf(lines);
+    return { lines, values, limits: quantileLimits(values) };
+  });
   return [
     facts,
     ...chooser((unit, scale) => {
-      const lines = linesOf(unit);
-      const values = valuesOf(lines);
-      const limits = limitsOf(values, scale);
+      const { lines, values, ...fitted } = shownBy(unit);
+      const limits = scale === "fixed" ? FIXED_LIMITS : fitted.limits;
       return [
         legend(values, limits),
         ...mapOf(titleOf(unit), lines, limits),
@@ -79,16 +84,18 @@ export function comparedText(text, one, two) {
     const changes = changesOf(first, second); // after the maps are painted
     difference.append(...(changes ? changeMap(changes, `${one.name}-${two.name}`) : [notice(NOT_ALIGNED)]));
   });
-  const linesOf = remembered((unit) =>
-    [first, second].map(({ score, chars, tokens }) => unitLines(chars, score, unit, tokens)),
-  );
+  const shownBy = remembered((unit) => {
+    const [left = [], right = []] = [first, second].map(({ score, chars, tokens }) =>
+      unitLines(chars, score, unit, tokens),
+    );
+    const values = [...valuesOf(left), ...valuesOf(right)];
+    return { left, right, values, limits: quantileLimits(values) };
+  });
   return [
     facts,
     ...chooser((unit, scale) => {
-      const [left, right] = linesOf(unit);
-      if (!left || !right) return [];
-      const values = [...valuesOf(left), ...valuesOf(right)];
-      const limits = limitsOf(values, scale);
+      const { left, right, values, ...fitted } = shownBy(unit);
+      const limits = scale === "fixed" ? FIXED_LIMITS : fitted.limits;
       const map = (/** @type {string} */ title, /** @type {Token[][]} */ lines, /** @type {Scored} */ model) =>
         h(
           "div",
@@ -128,11 +135,10 @@ function chooser(content) {
       h("select", { id, onchange: () => draw() }, ...choices.map(([value, name]) => h("option", { value }, name))),
       id,
     );
-  const unit = select("unit", [
-    ["tokens", "tokens"],
-    ["words", "words"],
-    ["characters", "characters"],
-  ]);
+  const unit = select(
+    "unit",
+    UNITS.map((name) => [name, name]),
+  );
   const scale = select("scale", [
     ["quantiles", "fitted to this text"],
     ["fixed", "whole bits"],
@@ -151,26 +157,19 @@ function chooser(content) {
 }
 
 /**
- * Compute a value for each unit once.
+ * Compute a value for each unit once: those of other units after the first is shown, so that a choice shows at once.
  * @template Value
  * @param {(unit: Unit) => Value} compute
  */
 function remembered(compute) {
   /** @type {Map<Unit, Value>} */
   const found = new Map();
+  UNITS.forEach((unit, index) => setTimeout(() => found.has(unit) || found.set(unit, compute(unit)), index * 100));
   return (/** @type {Unit} */ unit) => {
     const value = found.get(unit) ?? compute(unit);
     found.set(unit, value);
     return value;
   };
-}
-
-/**
- * @param {number[]} values
- * @param {string} scale
- */
-function limitsOf(values, scale) {
-  return scale === "fixed" ? FIXED_LIMITS : quantileLimits(values);
 }
 
 /**
