@@ -1,8 +1,9 @@
 /** One run: status, curve, surprisal of a text, samples, settings, files and log. */
 
-import { call, hasKey, read } from "./api.js";
+import { call, read } from "./api.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
+import { fileAddress, fileTable } from "./files.js";
 import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
 import { runCurves } from "./run_curves.js";
 import { badge, hasEnded } from "./states.js";
@@ -137,22 +138,16 @@ function perplexity(loss) {
  * @param {AbortSignal} signal
  */
 async function resultsOf(runId, signal) {
-  const base = `/artifacts/models/${runId}`;
-  const address = (/** @type {string} */ path) => `${base}/download?path=${encodeURIComponent(path)}`;
+  const artifact = `models/${runId}`;
   /** @type {RunFiles} */
   const { kept } = await read(`/runs/${runId}/files`, signal);
   const models = [runId, ...kept.map((checkpoint) => `${runId}@${checkpoint.step}`)];
   const surprisal = section("Surprisal", surprisalForm(models, signal));
   try {
     /** @type {ArtifactFiles} */
-    const { files, result_bytes } = await read(base, signal);
+    const { files, result_bytes } = await read(`/artifacts/${artifact}`, signal);
     const hasSamples = files.some((file) => file.path === SAMPLES);
-    const samples = hasSamples ? await (await call(address(SAMPLES), { signal })).text() : "";
-    const rows = files.map((file) => [
-      download(address(file.path), file.path),
-      size(file.bytes),
-      h("code", {}, file.sha256),
-    ]);
+    const samples = hasSamples ? await (await call(fileAddress(artifact, SAMPLES), { signal })).text() : "";
     return [
       surprisal,
       section(
@@ -163,7 +158,7 @@ async function resultsOf(runId, signal) {
       section(
         "Files",
         h("p", { class: "quiet" }, `${files.length} files, ${size(result_bytes)}`),
-        table("Files", ["File", "Size", "SHA-256"], rows),
+        fileTable(artifact, files),
       ),
     ];
   } catch (error) {
@@ -178,30 +173,6 @@ function sample(line) {
   const { prompt, text, seed, stop_reason } = JSON.parse(line);
   const words = h("blockquote", { dir: "auto" }, h("strong", {}, prompt), text);
   return h("figure", {}, words, h("figcaption", {}, `seed ${seed}, ended by ${stop_reason}`));
-}
-
-/**
- * Make a link to a file; with an API key, which a link cannot send, the page downloads the file itself.
- * @param {string} address
- * @param {string} path
- */
-function download(address, path) {
-  const name = path.replaceAll("/", "-");
-  const link = h(
-    "a",
-    { href: address, download: name, onclick: (event) => hasKey() && (event.preventDefault(), save()) },
-    bdi(path),
-  );
-  const save = async () => {
-    try {
-      const url = URL.createObjectURL(await (await call(address)).blob());
-      h("a", { href: url, download: name }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    } catch (error) {
-      link.after(failure(error));
-    }
-  };
-  return link;
 }
 
 /**
