@@ -12,7 +12,7 @@ from tests.support import ROOT
 from tests.support.http import Site
 from trainer.artifacts.run_files import KeptCheckpoint, RunFiles
 from trainer.config.validation import value_at
-from trainer.contracts import events, groups, inference, intervals, runs, seeds
+from trainer.contracts import batteries, development, events, experiments, groups, inference, intervals, runs, seeds
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
@@ -34,6 +34,27 @@ RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.
 RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
 RECORDS += [KeptCheckpoint, RunFiles, inference.GenerateResponse]
 RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
+RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentList, experiments.ExperimentResult]
+RECORDS += [
+    experiments.ModelTables,
+    experiments.Tables,
+    experiments.MatrixRow,
+    experiments.ListenersRow,
+    experiments.Gap,
+]
+RECORDS += [
+    experiments.Gap,
+    experiments.AsymmetryRow,
+    experiments.TreeJoin,
+    experiments.SeedRow,
+    experiments.PerplexityRow,
+]
+RECORDS += [experiments.CurveRow, experiments.Replacement, experiments.Correlation, experiments.ValidityCheck]
+RECORDS += [experiments.Validity, batteries.BatteryRow, batteries.BatteryStatus, batteries.BatteryList]
+RECORDS += [batteries.BatteryRun, batteries.BatteryInfo, batteries.Accuracy, batteries.GroupResult, batteries.RunResult]
+RECORDS += [batteries.FormulaResult, batteries.Effect, batteries.Controls, batteries.LeakedItems, batteries.SeedBand]
+RECORDS += [batteries.BatterySummary, development.CheckpointPoint, development.DevelopmentRow, development.Acquisition]
+RECORDS += [development.Development]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:
@@ -89,6 +110,7 @@ def test_sources__need_no_other_server_and_never_turn_text_into_code() -> None:
 def test_records__have_the_fields_of_the_contracts() -> None:
     text = (FOLDER / "records.d.ts").read_text(encoding="utf-8")
     names, records = all_of(r"interface (\w+) \{", text), {record.__name__: record for record in RECORDS}
+    records["BatteryComparison"] = batteries.Comparison  # that of runs has the same name
     assert sorted(names) == sorted(records)
     for name, body in zip(names, all_of(r"interface \w+ \{(.*?)\n?\}", text), strict=True):
         fields = set(all_of(r"(?:^|;)\s*(\w+): ", body))

@@ -22,7 +22,9 @@ export function fileAddress(artifact, path) {
  */
 export function fileTable(artifact, files) {
   const rows = files.map((file) => [download(artifact, file.path), size(file.bytes), h("code", {}, file.sha256)]);
-  return table("Files", ["File", "Size", "SHA-256"], rows);
+  const made = table("Files with their sizes and hashes", ["File", "Size", "SHA-256"], rows);
+  made.classList.add("files");
+  return made;
 }
 
 /**

@@ -14,6 +14,11 @@ const VIEWS = [
   [/^#\/groups\/([a-z0-9_-]+)$/, "Group", async () => (await import("./group.js")).showGroup],
   [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", async () => (await import("./comparison.js")).showComparison],
   [/^#\/text\/([A-Za-z0-9_@:.,-]+)$/, "Text", async () => (await import("./text.js")).showText],
+  [/^#\/experiments$/, "Experiments", async () => (await import("./experiments.js")).showExperiments],
+  [/^#\/experiments\/([a-z0-9_-]+)$/, "Experiment", async () => (await import("./experiment.js")).showExperiment],
+  [/^#\/batteries$/, "Batteries", async () => (await import("./batteries.js")).showBatteries],
+  [/^#\/batteries\/new$/, "Start a battery", async () => (await import("./battery_form.js")).showBatteryForm],
+  [/^#\/batteries\/([a-z0-9_-]+)$/, "Battery", async () => (await import("./battery.js")).showBattery],
   [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
 

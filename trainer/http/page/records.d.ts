@@ -83,3 +83,123 @@ export interface GenerateResponse {
   prompt_tokens: number | null; unk_count: number | null; seed_used: number | null; logprobs: number[][] | null;
   tokens: string[][] | null; text_offsets: number[][] | null; top_logprobs: [token: string, logprob: number][][][] | null;
 }
+
+export type ScoringMode = "skip" | "unk" | "assimilate";
+export type TextKind = "passages" | "held_out" | "shuffled";
+export type Measure = "sum" | "token" | "char" | "byte";
+export type Level = "battery" | "field" | "phenomenon" | "paradigm";
+
+export interface Cell {
+  kind: "train" | "score" | "battery"; model: string; language: string; seed: number; status: RunState; run_id: string | null;
+}
+export interface ExperimentStatus {
+  experiment_id: string; name: string; status: RunState; message: string; cells: Cell[]; cells_done: number;
+  created_at: string; elapsed_seconds: number | null; error: RunError | null; is_valid: boolean | null; files: FileRecord[];
+}
+export interface ExperimentList { experiments: ExperimentStatus[] }
+export interface MatrixRow {
+  listener_language: string; text_language: string; scoring_mode: ScoringMode; cross_entropy: number;
+  native_cross_entropy: number; excess_cross_entropy: number; interval_low: number; interval_high: number;
+  fraction_scored: number; n_scored: number; n_seeds: number;
+}
+export interface ListenersRow {
+  text_language: string; listener_a: string; listener_b: string; scoring_mode: ScoringMode; difference: number;
+  interval_low: number; interval_high: number;
+}
+export interface AsymmetryRow {
+  language_a: string; language_b: string; scoring_mode: ScoringMode; excess_a_on_b: number; excess_b_on_a: number;
+  asymmetry: number; interval_low: number; interval_high: number;
+}
+export interface Tables { matrix: MatrixRow[]; listeners: ListenersRow[]; asymmetry: AsymmetryRow[] }
+export interface TreeJoin { left: string[]; right: string[]; height: number }
+export interface Gap { within: number; across: number; gap: number }
+export interface ModelTables { model: string; kind: TextKind; tables: Tables; tree: TreeJoin[]; gap: Gap | null }
+export interface SeedRow {
+  model: string; kind: TextKind; listener_language: string; text_language: string; scoring_mode: ScoringMode;
+  cross_entropy_mean: number; cross_entropy_sd: number | null; excess_mean: number; excess_sd: number | null;
+}
+export interface PerplexityRow {
+  model: string; kind: TextKind; listener_language: string; text_language: string; scoring_mode: ScoringMode;
+  cross_entropy: number; perplexity: number; perplexity_sd: number | null; n_scored: number;
+}
+export interface CurveRow {
+  model: string; language: string; seed: number; run_id: string; phase: "single" | "first" | "second"; steps: number;
+  early_stopped: boolean; best_val_loss: number | null; test_loss: number | null; test_perplexity: number | null;
+  bits_per_char: number | null; auc: number | null;
+}
+export interface Replacement {
+  model: string; listener_language: string; seed: number | null; character: string; replacement: string | null;
+  distance: number | null; count: number;
+}
+export interface Correlation {
+  model: string; kind: TextKind; mode: ScoringMode; statistic: "pearson" | "spearman"; pairs: "all" | "across_branches";
+  n_languages: number; n_pairs: number; n_permutations: number; r: number | null; p: number | null;
+  p_holm: number | null; is_primary: boolean;
+}
+export interface ValidityCheck { name: string; passed: boolean; message: string }
+export interface Validity { passed: boolean | null; checks: ValidityCheck[] }
+export interface BatteryRow {
+  model: string; model_language: string; battery_language: string; battery: string; level: Level; name: string;
+  measure: Measure; n_seeds: number; n_items: number; accuracy: number | null; deviation: number | null;
+  low: number | null; high: number | null;
+}
+export interface ExperimentResult {
+  languages: string[]; text_languages: string[]; seeds: number[]; modes: ScoringMode[]; common_characters: string[] | null;
+  models: ModelTables[]; seed_rows: SeedRow[]; perplexities: PerplexityRow[]; curves: CurveRow[];
+  replacements: Replacement[]; correlations: Correlation[]; batteries: BatteryRow[]; battery_ids: string[];
+  development_ids: string[]; validity: Validity;
+}
+
+export interface BatteryStatus {
+  battery_id: string; status: RunState; message: string; runs: string[]; batteries: string[]; development_of: string | null;
+  done: number; total: number; created_at: string; elapsed_seconds: number; error: RunError | null; files: FileRecord[];
+}
+export interface BatteryList { batteries: BatteryStatus[] }
+export interface BatteryRun { run_id: string; checkpoint: number | null; label: string | null }
+export interface BatteryInfo { name: string; n_items: number; source: string | null; licence: string | null }
+export interface Accuracy {
+  measure: Measure; n_right: number; n_wrong: number; n_ties: number; accuracy: number | null; low: number | null; high: number | null;
+}
+export interface GroupResult {
+  battery: string; level: Level; name: string; n_items: number; n_identical: number; n_unknown: number; n_cut: number;
+  accuracies: Accuracy[]; mean_over_paradigms: Record<string, number>;
+}
+export interface FormulaResult {
+  battery: string; paradigm: string; formula: string; n_items: number; accuracy: number; low: number; high: number;
+}
+export interface Effect {
+  battery: string; paradigm: string; what: string; region: number | null; n_items: number; nats: number;
+  low: number | null; high: number | null;
+}
+export interface Controls {
+  battery: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
+  swapped: Accuracy | null; n_not_turned: number;
+}
+export interface LeakedItems { battery: string; n_items: number; whole: number; ngrams: number }
+export interface RunResult {
+  run: BatteryRun; groups: GroupResult[]; formulas: FormulaResult[]; effects: Effect[]; controls: Controls[]; leaks: LeakedItems[];
+}
+export interface BatteryComparison {
+  battery: string; level: Level; name: string; first_run_id: string; second_run_id: string; n_items: number;
+  n_first_only: number; n_second_only: number; difference: number; low: number; high: number; p: number; p_holm: number | null;
+}
+export interface SeedBand {
+  battery: string; level: Level; name: string; run_ids: string[]; mean: number; deviation: number; low: number; high: number;
+}
+export interface BatterySummary {
+  measure: Measure; batteries: BatteryInfo[]; runs: RunResult[]; comparisons: BatteryComparison[]; seeds: SeedBand[];
+}
+export interface CheckpointPoint { step: number; epoch: number; words: number | null; tokens: number | null }
+export interface DevelopmentRow {
+  step: number; measure: "accuracy" | "loss" | "bits_per_char"; level: Level | "split"; name: string; value: number;
+  low: number | null; high: number | null; n: number; chance: number | null;
+}
+export interface Acquisition {
+  word: string; n_contexts: number; frequency_per_million: number | null; age_steps: number | null; age_words: number | null;
+  start_nats: number | null; end_nats: number | null; r_squared: number | null; fits: boolean;
+  reason: "too_few_checkpoints" | "no_fall" | "poor_fit" | "outside" | "no_plateau" | null;
+}
+export interface Development {
+  run_id: string; points: CheckpointPoint[]; curves: DevelopmentRow[]; acquisitions: Acquisition[];
+  missing_words: string[]; n_unscored: number;
+}

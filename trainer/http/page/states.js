@@ -2,18 +2,18 @@
 
 import { h } from "./elements.js";
 
-/** @import { RunStatus } from "./records.js" */
+/** @import { RunState } from "./records.js" */
 
 const REFRESH_MILLISECONDS = 4000;
 
-/** @param {RunStatus} run */
-export function hasEnded(run) {
-  return ["completed", "failed", "cancelled"].includes(run.status);
+/** @param {{status: RunState}} job */
+export function hasEnded(job) {
+  return ["completed", "failed", "cancelled"].includes(job.status);
 }
 
-/** @param {{status: string, reachable: boolean}} run */
+/** @param {{status: RunState, reachable?: boolean}} run */
 export function badge(run) {
-  const name = run.status === "running" && !run.reachable ? "running, worker not responding" : run.status;
+  const name = run.status === "running" && run.reachable === false ? "running, worker not responding" : run.status;
   return h("span", { class: `badge ${run.status}` }, name);
 }
 

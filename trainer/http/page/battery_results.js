@@ -1,0 +1,229 @@
+/** The results of a battery: accuracies of runs, controls, regions, differences between runs, and bands over seeds. */
+
+import { bdi, h, section, table } from "./elements.js";
+import { heatTable } from "./heat_table.js";
+import { decimal, percent } from "./numbers.js";
+import { picture } from "./pictures.js";
+import { folded, recordTable } from "./record_table.js";
+
+/** @import { Accuracy, BatteryRun, BatterySummary, FileRecord, GroupResult, Level, Measure } from "./records.js" */
+
+/** @type {Record<Measure, string>} */
+const MEASURES = {
+  sum: "sum of log-probabilities",
+  token: "log-probability per token",
+  char: "log-probability per character",
+  byte: "log-probability per byte",
+};
+/** @type {Level[]} */
+const LEVELS = ["battery", "field", "phenomenon", "paradigm"];
+
+/**
+ * @param {string} artifact
+ * @param {BatterySummary} summary
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+export function batteryResults(artifact, summary, files, signal) {
+  const titles = titlesOf(summary);
+  const pictures = files.map(({ path }) => /^(regions-\d+)\.png$/.exec(path)?.[1]).filter((name) => name !== undefined);
+  const notes = notesOf(summary, titles);
+  const effects = summary.runs.flatMap((one) => one.effects.map((effect) => ({ run: titles.get(nameOf(one.run)) ?? "", ...effect })));
+  const formulas = summary.runs.flatMap((one) => one.formulas.map((formula) => ({ run: titles.get(nameOf(one.run)) ?? "", ...formula })));
+  return [
+    summary.batteries.length ? section("Accuracy", ...accuracies(summary, titles)) : null,
+    notes.length ? section("Notes", h("ul", {}, ...notes.map((note) => h("li", {}, bdi(note))))) : null,
+    summary.runs.some(({ controls }) => controls.length) ? section("Controls", controls(summary, titles)) : null,
+    formulas.length || effects.length
+      ? section(
+          "Regions",
+          recordTable("Shares of items for which a formula holds", formulas, ["run", "battery", "paradigm", "formula", "n_items", "accuracy", "low", "high"]),
+          recordTable("Mean surprisals of regions, and differences, in nats", effects, ["run", "battery", "paradigm", "what", "region", "n_items", "nats", "low", "high"]),
+          ...pictures.map((name) => picture(artifact, files, name, "Mean surprisal by region.", signal)),
+        )
+      : null,
+    summary.comparisons.length ? section("Differences between runs", differences(summary, titles)) : null,
+    summary.seeds.length ? section("Over seeds", bands(summary)) : null,
+  ].filter((part) => part !== null);
+}
+
+/**
+ * Return a heat table of groups of items by runs, with a choice of measure and level, and all numbers as a table.
+ * @param {BatterySummary} summary
+ * @param {Map<string, string>} titles
+ */
+function accuracies(summary, titles) {
+  const groups = summary.runs[0]?.groups ?? [];
+  const place = h("div");
+  const measure = h(
+    "select",
+    { id: "measure", onchange: draw },
+    ...Object.entries(MEASURES).map(([name, text]) => h("option", { value: name, selected: name === summary.measure }, text)),
+  );
+  const levels = LEVELS.filter((level) => groups.some((group) => group.level === level));
+  const level = h("select", { id: "level", onchange: draw }, h("option", { value: "" }, "all"), ...levels.map((name) => h("option", {}, name)));
+  function draw() {
+    const rows = groups.map((group, index) => ({ group, index })).filter(({ group }) => !level.value || group.level === level.value);
+    place.replaceChildren(
+      heatTable(
+        `Accuracy by the ${MEASURES[/** @type {Measure} */ (measure.value)]}, without ties; a column for each run`,
+        ["Items", ...titles.values()],
+        rows.map(({ group, index }) => ({
+          title: h("span", {}, bdi(titleOf(group)), h("small", {}, `${group.level}, ${group.n_items.toLocaleString("en")} items`)),
+          cells: summary.runs.map((one) => {
+            const found = one.groups[index]?.accuracies.find((accuracy) => accuracy.measure === measure.value);
+            return {
+              text: percent(found?.accuracy ?? null),
+              share: found?.accuracy ?? null,
+              details: `${titles.get(nameOf(one.run))}, ${titleOf(group)}: ${said(found)}`,
+            };
+          }),
+        })),
+        "from 0 % to 100 %",
+      ),
+    );
+  }
+  draw();
+  const all = () =>
+    summary.runs.flatMap((one) =>
+      one.groups.flatMap((group) =>
+        group.accuracies.map((accuracy) => ({
+          run: titles.get(nameOf(one.run)) ?? "",
+          items: titleOf(group),
+          level: group.level,
+          ...accuracy,
+          mean_over_paradigms: group.mean_over_paradigms[accuracy.measure] ?? null,
+        })),
+      ),
+    );
+  return [
+    h("p", { class: "quiet" }, "Intervals: Wilson (1927), 95 %."),
+    h("div", { class: "bar" }, h("label", { for: measure.id }, "Measure"), measure, h("label", { for: level.id }, "Level"), level),
+    place,
+    folded("All accuracies as a table, with intervals", () =>
+      recordTable("Accuracies", all(), ["run", "items", "level", "measure", "accuracy", "low", "high", "n_right", "n_wrong", "n_ties", "mean_over_paradigms"]),
+    ),
+  ];
+}
+
+/** @param {Accuracy | undefined} accuracy */
+function said(accuracy) {
+  if (!accuracy) return "not measured";
+  const { low, high, n_right, n_wrong, n_ties } = accuracy;
+  const counts = `${n_right} right, ${n_wrong} wrong, ${n_ties} ties`;
+  if (accuracy.accuracy === null || low === null || high === null) return `only ties (${n_ties})`;
+  return `${percent(accuracy.accuracy)}, 95 % interval ${percent(low)} to ${percent(high)}; ${counts}`;
+}
+
+/**
+ * @param {BatterySummary} summary
+ * @param {Map<string, string>} titles
+ */
+function notesOf(summary, titles) {
+  const sources = summary.batteries.map(({ name, n_items, source, licence }) =>
+    [`${name}: ${n_items.toLocaleString("en")} items`, source, licence].filter((part) => part !== null).join(", "),
+  );
+  const odd = summary.runs.flatMap(({ run, groups }) =>
+    groups
+      .filter(({ level }) => level === "battery")
+      .flatMap((group) =>
+        [
+          { count: group.n_identical, what: "two equal sequences, and no right answer" },
+          { count: group.n_unknown, what: "a token that the tokenizer does not know" },
+          { count: group.n_cut, what: "a sequence beyond the model's context" },
+        ]
+          .filter(({ count }) => count > 0)
+          .map(({ count, what }) => `${titles.get(nameOf(run))}, ${group.battery}: items with ${what}: ${count.toLocaleString("en")}`),
+      ),
+  );
+  const leaks = summary.runs.flatMap((one) =>
+    one.leaks.map(
+      ({ battery, whole, ngrams }) =>
+        `${titles.get(nameOf(one.run))}, ${battery}: ${percent(whole)} of the items stand in the training text, and ${percent(ngrams)} with eight words in a row`,
+    ),
+  );
+  return [...sources, ...odd, ...leaks];
+}
+
+/**
+ * @param {BatterySummary} summary
+ * @param {Map<string, string>} titles
+ */
+function controls(summary, titles) {
+  const range = (/** @type {Accuracy} */ { accuracy, low, high }) =>
+    low === null || high === null ? "only ties" : `${percent(accuracy)} (${percent(low)} to ${percent(high)})`;
+  return table(
+    "Controls: the untrained architecture, and the critical parts of the items exchanged",
+    ["Run", "Battery", "Items", "Chance", "Untrained", "Untrained is", "Exchanged", "Not turned over"],
+    summary.runs.flatMap((one) =>
+      one.controls.map((control) => [
+        bdi(titles.get(nameOf(one.run)) ?? ""),
+        bdi(control.battery),
+        control.n_items,
+        percent(control.chance),
+        range(control.untrained),
+        control.is_at_chance === null ? "only ties" : control.is_at_chance ? "✓ at chance" : "✗ NOT at chance",
+        control.swapped === null ? "–" : percent(control.swapped.accuracy),
+        control.swapped === null ? "–" : control.n_not_turned,
+      ]),
+    ),
+  );
+}
+
+/**
+ * @param {BatterySummary} summary
+ * @param {Map<string, string>} titles
+ */
+function differences({ comparisons }, titles) {
+  return table(
+    "Accuracy of the first run less that of the second: paired bootstrap, and the exact test of McNemar",
+    ["Items", "First", "Second", "Difference", "95 % interval", "First only", "Second only", "n", "p", "p (Holm)"],
+    comparisons.map((one) => [
+      bdi(titleOf(one)),
+      bdi(titles.get(one.first_run_id) ?? one.first_run_id),
+      bdi(titles.get(one.second_run_id) ?? one.second_run_id),
+      percent(one.difference),
+      `${percent(one.low)} to ${percent(one.high)}`,
+      one.n_first_only,
+      one.n_second_only,
+      one.n_items,
+      decimal(one.p, 4),
+      decimal(one.p_holm, 4),
+    ]),
+  );
+}
+
+/** @param {BatterySummary} summary */
+function bands({ seeds }) {
+  return table(
+    "Runs that differ in their seeds only; intervals by Student's t over the seeds",
+    ["Items", "Runs", "Mean", "Deviation", "95 % interval"],
+    seeds.map((one) => [bdi(titleOf(one)), one.run_ids.length, percent(one.mean), percent(one.deviation), `${percent(one.low)} to ${percent(one.high)}`]),
+  );
+}
+
+/** @param {Pick<GroupResult, "battery" | "name">} group */
+function titleOf({ battery, name }) {
+  return name ? `${battery}: ${name}` : battery;
+}
+
+/** @param {BatteryRun} run */
+function nameOf({ run_id, checkpoint }) {
+  return checkpoint === null ? run_id : `${run_id}@${checkpoint}`;
+}
+
+/**
+ * Return the titles of the runs by name: their labels, the step of a checkpoint, or the name where a label is not unique.
+ * @param {BatterySummary} summary
+ */
+function titlesOf({ runs }) {
+  const labels = runs.map(({ run }) => run.label);
+  return new Map(
+    runs.map(({ run }) => {
+      const isUnique = run.label !== null && labels.filter((label) => label === run.label).length === 1;
+      const isAlone = runs.every((other) => other.run.run_id === run.run_id);
+      const step = run.checkpoint !== null && isAlone ? `step ${run.checkpoint.toLocaleString("en")}` : null;
+      return [nameOf(run), step ?? (isUnique ? run.label : null) ?? nameOf(run)];
+    }),
+  );
+}

@@ -1,0 +1,169 @@
+/** The development of a run over its checkpoints: curves with intervals, and the ages at which it acquires words. */
+
+import { Chart } from "./curves.js";
+import { bdi, h, section, table } from "./elements.js";
+import { decimal, percent } from "./numbers.js";
+import { picture } from "./pictures.js";
+
+/** @import { Development, DevelopmentRow, FileRecord } from "./records.js" */
+/** @typedef {"words" | "tokens" | "step"} Axis */
+
+/** @type {Record<DevelopmentRow["measure"], string>} */
+const MEASURES = { accuracy: "accuracy", loss: "loss in nats per token", bits_per_char: "bits per character" };
+const REASONS = {
+  too_few_checkpoints: "too few checkpoints after step 0",
+  no_fall: "the surprisal does not fall",
+  poor_fit: "the curve does not fit",
+  outside: "half way is before the first or after the last checkpoint",
+  no_plateau: "too much of the fall is outside of the checkpoints",
+};
+const MAX_LINES = 10;
+
+/**
+ * @param {string} artifact
+ * @param {Development} development
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+export function developmentResults(artifact, development, files, signal) {
+  const figure = (/** @type {string} */ name, /** @type {string} */ text) => picture(artifact, files, name, text, signal);
+  return [
+    development.curves.length
+      ? section(
+          "Over the checkpoints",
+          ...curves(development),
+          checkpoints(development),
+          figure("accuracy", "Accuracy over the words that the model has read, with 95 % intervals."),
+          figure("loss", "Loss over the words that the model has read, with 95 % intervals."),
+        )
+      : null,
+    development.acquisitions.length
+      ? section(
+          "Ages of words",
+          h("p", { class: "quiet" }, "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022)."),
+          ages(development),
+          ...notes(development),
+          figure("words", "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses."),
+        )
+      : null,
+  ].filter((part) => part !== null);
+}
+
+/** @param {Development} development */
+function curves({ run_id, points, curves }) {
+  const places = new Map(points.map((point) => [point.step, point]));
+  const axes = /** @type {Axis[]} */ (["words", "tokens", "step"]).filter((axis) => points.every((point) => point[axis] !== null));
+  const axis = h("select", { id: "axis", onchange: draw }, ...axes.map((name) => h("option", { value: name }, name === "step" ? "steps" : name)));
+  const isLog = h("input", { id: "log", type: "checkbox", checked: true, onchange: draw });
+  const measures = [...new Set(curves.map(({ measure }) => measure))];
+  const charts = measures.map((measure) => {
+    const names = [...new Set(curves.filter((row) => row.measure === measure).map(({ name }) => name))];
+    const y = measure === "accuracy" ? { name: "accuracy", unit: "share" } : { name: MEASURES[measure] };
+    return { measure, names, chart: new Chart({ title: `Development, ${MEASURES[measure]}`, x: { name: "words" }, y }) };
+  });
+  function draw() {
+    const name = /** @type {Axis} */ (axis.value);
+    for (const { measure, names, chart } of charts) {
+      chart.set({ x: { name: name === "step" ? "steps" : name, isLog: isLog.checked } });
+      chart.show(
+        names.slice(0, MAX_LINES).map((one, index) => {
+          const rows = curves.filter((row) => row.measure === measure && row.name === one);
+          return lineOf(rows, index, (step) => places.get(step)?.[name] ?? step, isLog.checked, run_id);
+        }),
+      );
+    }
+  }
+  draw();
+  return [
+    h("div", { class: "bar" }, h("label", { for: axis.id }, "Axis"), axis, h("label", { for: isLog.id }, "Logarithmic"), isLog),
+    ...charts.flatMap(({ measure, names, chart }) => [
+      h("h3", {}, MEASURES[measure]),
+      names.length > MAX_LINES ? h("p", { class: "quiet" }, `The first ${MAX_LINES} of ${names.length} curves; all are in development.csv.`) : null,
+      chart.element,
+    ]),
+  ].filter((part) => part !== null);
+}
+
+/**
+ * Make a line with its intervals, and with links to the checkpoints.
+ * @param {DevelopmentRow[]} rows
+ * @param {number} index
+ * @param {(step: number) => number} placeOf
+ * @param {boolean} isLog the axis has no place for 0
+ * @param {string} run
+ */
+function lineOf(rows, index, placeOf, isLog, run) {
+  const points = (/** @type {(row: DevelopmentRow) => number | null} */ value) =>
+    rows.flatMap((row) => {
+      const found = value(row);
+      return found === null ? [] : [/** @type {[number, number]} */ ([placeOf(row.step), found])];
+    });
+  const mean = points((row) => row.value);
+  const name = rows[0]?.name ?? "";
+  const link = (/** @type {number} */ step) => ({ x: placeOf(step), label: `Checkpoint at step ${step}`, href: `#/text/${run}@${step}` });
+  const marks = index === 0 ? rows.map(({ step }) => link(step)).filter(({ x }) => x > 0 || !isLog) : [];
+  return {
+    name,
+    label: name.slice(0, 12),
+    style: `run${index}`,
+    points: mean,
+    band: { mean, low: points((row) => row.low), high: points((row) => row.high) },
+    marks,
+  };
+}
+
+/** @param {Development} development */
+function checkpoints({ run_id, points, curves }) {
+  const shown = curves.filter(({ level }) => level === "battery" || level === "split");
+  const columns = [...new Map(shown.map((row) => [`${row.measure} ${row.name}`, row])).values()];
+  const count = (/** @type {number | null} */ value) => decimal(value, 0);
+  return table(
+    "Checkpoints, with 95 % intervals: of Wilson (1927) for accuracies, over the lines for losses",
+    ["Step", "Epoch", "Words", "Tokens", ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : `${name}: ${MEASURES[measure]}`))],
+    points.map((point) => [
+      h("a", { href: `#/text/${run_id}@${point.step}` }, count(point.step)),
+      count(point.epoch),
+      count(point.words),
+      count(point.tokens),
+      ...columns.map(({ measure, name }) => valueOf(shown.find((row) => row.step === point.step && row.measure === measure && row.name === name))),
+    ]),
+  );
+}
+
+/** @param {DevelopmentRow | undefined} row */
+function valueOf(row) {
+  if (!row) return "–";
+  const text = row.measure === "accuracy" ? percent : decimal;
+  return text(row.value) + (row.low === null || row.high === null ? "" : ` (${text(row.low)} to ${text(row.high)})`);
+}
+
+/** @param {Development} development */
+function ages({ acquisitions }) {
+  const sorted = [...acquisitions].sort((one, two) => (one.age_steps ?? Infinity) - (two.age_steps ?? Infinity) || one.word.localeCompare(two.word));
+  return table(
+    "Ages of words, the youngest first",
+    ["Word", "Contexts", "Per million", "Age (steps)", "Age (words)", "From nats", "To nats", "R²", "Why no age"],
+    sorted.map((one) => [
+      bdi(one.word),
+      one.n_contexts,
+      decimal(one.frequency_per_million, 1),
+      decimal(one.age_steps, 1),
+      decimal(one.age_words, 0),
+      decimal(one.start_nats, 2),
+      decimal(one.end_nats, 2),
+      decimal(one.r_squared, 2),
+      one.reason === null ? "" : REASONS[one.reason],
+    ]),
+  );
+}
+
+/** @param {Development} development */
+function notes({ acquisitions, missing_words, n_unscored }) {
+  const n_fit = acquisitions.filter(({ fits }) => fits).length;
+  const texts = [
+    `${n_fit} of ${acquisitions.length} words have an age of acquisition.`,
+    missing_words.length ? `Not in the text: ${missing_words.join(", ")}.` : "",
+    n_unscored ? `Occurrences of words without a surprisal, which are left out: ${n_unscored.toLocaleString("en")}.` : "",
+  ];
+  return texts.filter(Boolean).map((text) => h("p", {}, bdi(text)));
+}

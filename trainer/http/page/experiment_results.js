@@ -1,0 +1,289 @@
+/** The results of a completed experiment: the matrix, its tree and checks, perplexities, trainings and batteries. */
+
+import { bdi, h, section, table } from "./elements.js";
+import { fileTable } from "./files.js";
+import { heatTable } from "./heat_table.js";
+import { decimal, meanOf, percent, size } from "./numbers.js";
+import { picture } from "./pictures.js";
+import { folded, recordTable } from "./record_table.js";
+import { trainingCurves } from "./training_curves.js";
+
+/** @import { BatteryRow, Correlation, ExperimentResult, FileRecord, ModelTables, ScoringMode } from "./records.js" */
+
+const KINDS = { passages: "the passages", held_out: "held-out text", shuffled: "held-out text with shuffled characters" };
+const MODES = {
+  skip: "positions whose character every model knows",
+  unk: "all positions",
+  assimilate: "all positions, unknown characters replaced by the nearest known ones",
+};
+
+/**
+ * @param {string} artifact
+ * @param {ExperimentResult} result
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+export function experimentResults(artifact, result, files, signal) {
+  const figure = (/** @type {string} */ name, /** @type {string} */ text) => picture(artifact, files, name, text, signal);
+  const chosen = h("div");
+  const tables = choice("tables", result.models.map(({ model, kind }) => `${model} on ${KINDS[kind]}`), draw);
+  const mode = choice("mode", result.modes.map((name) => MODES[name]), draw);
+  function draw() {
+    const [found, scored] = [result.models[Number(tables.value)], result.modes[Number(mode.value)]];
+    if (found && scored) chosen.replaceChildren(...tablesOf(result, found, scored));
+  }
+  draw();
+  const { validity, correlations, batteries } = result;
+  const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
+  const checks = validity.checks.map(({ name, passed, message }) =>
+    h("li", {}, h("b", {}, `${passed ? "✓ passed" : "✗ failed"}, ${name.replaceAll("_", "-")}: `), message),
+  );
+  return [
+    section(
+      "Excess surprisal",
+      h("p", { class: "quiet" }, seedsNote(result)),
+      h("div", { class: "bar" }, label(tables, "Model and text"), tables, label(mode, "Positions"), mode),
+      chosen,
+    ),
+    section(
+      "Pictures of the report",
+      h("p", { class: "quiet" }, "They show the first model and text, in the first mode."),
+      figure("heat_map", "Heat map of the excess cross-entropy: the numbers of the matrix."),
+      figure("tree", "Average-linkage tree of the languages: the joins of the table of joins."),
+    ),
+    section(
+      "Validity",
+      checks.length ? h("ul", {}, ...checks) : h("p", {}, "Nothing to check: the plan has no two branches with two languages."),
+    ),
+    correlations.length ? section("Human ratings", correlationTable(correlations)) : null,
+    batteries.length
+      ? section("Batteries", ...batteryTables(result), figure("batteries", "Heat map of accuracies on batteries."))
+      : null,
+    result.battery_ids.length + result.development_ids.length
+      ? section("Jobs", jobLinks("Batteries and differences between runs", result.battery_ids), jobLinks("Developments over checkpoints", result.development_ids))
+      : null,
+    section(
+      "Trainings",
+      trainingCurves(result, signal),
+      folded("All trainings", () => trainings(result)),
+      figure("curves", "Best validation loss and area under the training loss of each training."),
+    ),
+    section(
+      "Other tables",
+      folded("Mean and standard deviation over seeds", () =>
+        recordTable("Seeds", result.seed_rows, ["model", "kind", "listener_language", "text_language", "scoring_mode", "cross_entropy_mean", "cross_entropy_sd", "excess_mean", "excess_sd"]),
+      ),
+      result.replacements.length
+        ? folded("Characters unknown to a listener, and the ones read instead", () =>
+            recordTable("Replaced characters", result.replacements, ["character", "replacement", "model", "listener_language", "seed", "distance", "count"]),
+          )
+        : h("p", {}, "No model met a character that it does not know."),
+    ),
+    section("Files", h("p", { class: "quiet" }, `${files.length} files, ${size(total)}`), fileTable(artifact, files)),
+  ].filter((part) => part !== null);
+}
+
+/**
+ * Return the tables of one model on one kind of text in one mode.
+ * @param {ExperimentResult} result
+ * @param {ModelTables} found
+ * @param {ScoringMode} mode
+ */
+function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
+  const rows = tables.matrix.filter((row) => row.scoring_mode === mode);
+  const pairs = new Map(rows.map((row) => [`${row.listener_language} ${row.text_language}`, row]));
+  const seeds = new Map(
+    result.seed_rows
+      .filter((row) => row.model === model && row.kind === kind && row.scoring_mode === mode)
+      .map((row) => [`${row.listener_language} ${row.text_language}`, row]),
+  );
+  const most = Math.max(0, ...rows.map((row) => row.excess_cross_entropy));
+  const least = Math.min(0, ...rows.map((row) => row.excess_cross_entropy));
+  const texts = [...new Set(rows.map((row) => row.text_language))];
+  const matrix = heatTable(
+    "Excess cross-entropy in nats per character; rows are listeners, columns are languages of the text",
+    ["Listener", ...texts],
+    result.languages.map((listener) => ({
+      title: bdi(listener),
+      cells: texts.map((text) => {
+        const row = pairs.get(`${listener} ${text}`);
+        if (!row) return { text: "–", share: null, details: `${listener} on ${text}: none` };
+        const sd = seeds.get(`${listener} ${text}`)?.excess_sd ?? null;
+        const interval = listener === text ? "its own model" : `95 % interval ${decimal(row.interval_low)} to ${decimal(row.interval_high)}`;
+        const spread = sd === null || listener === text ? "" : `, deviation over seeds ${decimal(sd)}`;
+        return {
+          text: decimal(row.excess_cross_entropy),
+          share: most > least ? (row.excess_cross_entropy - least) / (most - least) : 0,
+          details:
+            `${listener} on ${text}: ${decimal(row.excess_cross_entropy)} nats per character, ${interval}${spread};` +
+            ` cross-entropy ${decimal(row.cross_entropy)}, own model ${decimal(row.native_cross_entropy)}`,
+          isOwn: listener === text,
+        };
+      }),
+    })),
+    `from ${decimal(least)} to ${decimal(most)} nats per character`,
+  );
+  const inMode = (/** @type {{scoring_mode: ScoringMode}} */ row) => row.scoring_mode === mode;
+  return [
+    matrix,
+    folded("The matrix as a table, with intervals", () =>
+      recordTable("Excess cross-entropy, nats per character", rows, ["listener_language", "text_language", "excess_cross_entropy", "interval_low", "interval_high", "cross_entropy", "native_cross_entropy", "fraction_scored", "n_scored"]),
+    ),
+    h("h3", {}, "Perplexity per character"),
+    perplexities(result, model, kind, mode),
+    gap === null ? null : h("p", {}, `Mean distance within branches ${decimal(gap.within)}, across branches ${decimal(gap.across)}: gap ${decimal(gap.gap)} nats.`),
+    folded("Asymmetry: both directions of each pair", () =>
+      recordTable("Asymmetry", tables.asymmetry.filter(inMode), ["language_a", "language_b", "excess_a_on_b", "excess_b_on_a", "asymmetry", "interval_low", "interval_high"]),
+    ),
+    folded("Differences between listeners of one text", () =>
+      recordTable("Listeners", tables.listeners.filter(inMode), ["text_language", "listener_a", "listener_b", "difference", "interval_low", "interval_high"]),
+    ),
+    folded("Joins of the tree, the nearest first", () => recordTable("Joins; heights are distances in nats", tree, ["left", "right", "height"])),
+  ].filter((part) => part !== null);
+}
+
+/**
+ * @param {ExperimentResult} result
+ * @param {string} model
+ * @param {string} kind
+ * @param {ScoringMode} mode
+ */
+function perplexities(result, model, kind, mode) {
+  const rows = result.perplexities.filter((row) => row.model === model && row.kind === kind && row.scoring_mode === mode);
+  const texts = [...new Set(rows.map((row) => row.text_language))];
+  return table(
+    "Perplexity per character, and the area under the training loss in nats times steps",
+    ["Listener", ...texts, "Area"],
+    result.languages.map((listener) => {
+      const areas = result.curves.filter((row) => row.model === model && row.language === listener && row.auc !== null);
+      const cells = texts.map((text) => {
+        const row = rows.find((one) => one.listener_language === listener && one.text_language === text);
+        return row ? spread(row.perplexity, row.perplexity_sd) : "–";
+      });
+      return [bdi(listener), ...cells, meanOf(areas.map((row) => row.auc))];
+    }),
+  );
+}
+
+/** @param {ExperimentResult} result */
+function trainings(result) {
+  return recordTable(
+    "Trainings; losses in nats per token, area in nats times steps",
+    result.curves,
+    ["run_id", "model", "language", "seed", "phase", "steps", "early_stopped", "best_val_loss", "test_loss", "test_perplexity", "bits_per_char", "auc"],
+    ({ run_id }) => h("a", { href: `#/runs/${run_id}` }, run_id),
+  );
+}
+
+/**
+ * Return a table of accuracies for each model: languages of the model by batteries.
+ * @param {ExperimentResult} result
+ */
+function batteryTables({ batteries, seeds }) {
+  const shown = batteries.filter((row) => row.level === "battery" && row.measure === "sum");
+  const interval = seeds.length > 1 ? `means of ${seeds.length} seeds, intervals by Student's t over seeds` : "intervals of Wilson over the items";
+  const title = (/** @type {BatteryRow} */ row) => `${row.battery_language}: ${row.battery}`;
+  const models = [...new Set(shown.map(({ model }) => model))];
+  return [
+    h("p", { class: "quiet" }, `Accuracies by the sum of log-probabilities, without ties; ${interval}. Parts and other measures: batteries.csv.`),
+    ...models.flatMap((model) => {
+      const rows = shown.filter((row) => row.model === model);
+      const columns = [...new Set(rows.map(title))];
+      const languages = [...new Set(rows.map((row) => row.model_language))];
+      return [
+        h("h3", {}, bdi(model)),
+        heatTable(
+          `Accuracy of model ${model}; rows are languages of the model, columns are batteries after their language`,
+          ["Model of", ...columns],
+          languages.map((language) => ({
+            title: bdi(language),
+            cells: columns.map((column) => {
+              const row = rows.find((one) => one.model_language === language && title(one) === column);
+              const range = row?.low == null || row.high === null ? "no interval" : `95 % interval ${percent(row.low)} to ${percent(row.high)}`;
+              return {
+                text: percent(row?.accuracy ?? null),
+                share: row?.accuracy ?? null,
+                details: `${language} on ${column}: ${percent(row?.accuracy ?? null)}, ${range}, ${row?.n_items ?? 0} items`,
+                isOwn: row?.model_language === row?.battery_language,
+              };
+            }),
+          })),
+          "from 0 % to 100 %",
+        ),
+      ];
+    }),
+  ];
+}
+
+/** @param {Correlation[]} correlations */
+function correlationTable(correlations) {
+  const rows = [...correlations].sort((one, two) => Number(two.is_primary) - Number(one.is_primary));
+  return table(
+    "Correlations of the excess with human ratings; p of exploratory tests is adjusted for their number (Holm)",
+    ["Test", "Model", "Text", "Positions", "Statistic", "Pairs", "Languages", "n", "r", "p"],
+    rows.map((row) => [
+      row.is_primary ? "primary" : "exploratory",
+      bdi(row.model),
+      KINDS[row.kind],
+      row.mode,
+      row.statistic === "pearson" ? "Pearson's r" : "Spearman's ρ",
+      row.pairs === "all" ? "all rated pairs" : "without pairs within a branch",
+      row.n_languages,
+      row.n_pairs,
+      decimal(row.r),
+      decimal(row.is_primary ? row.p : row.p_holm, 4),
+    ]),
+  );
+}
+
+/**
+ * @param {string} title
+ * @param {string[]} ids
+ */
+function jobLinks(title, ids) {
+  if (ids.length === 0) return null;
+  const links = ids.map((id) => h("li", {}, h("a", { href: `#/batteries/${id}` }, h("code", {}, id))));
+  return h("div", {}, h("h3", {}, title), h("ul", {}, ...links));
+}
+
+/**
+ * Say what intervals cover.
+ * @param {ExperimentResult} result
+ */
+function seedsNote({ seeds, common_characters }) {
+  const covered =
+    seeds.length > 1
+      ? `${seeds.length} seeds per language: the intervals cover seeds and sections of the text.`
+      : "One seed per language: the intervals cover sections of the text, not the spread of trainings.";
+  const characters = common_characters === null ? "" : ` Characters that every model knows (${common_characters.length}): ${common_characters.map((one) => (one === " " ? "␣" : one)).join(" ")}`;
+  return (
+    "The excess is the cross-entropy of a listener's model on a text, above that of the text's own model, in nats per" +
+    ` character. ${covered}${characters}`
+  );
+}
+
+/**
+ * @param {number} value
+ * @param {number | null} sd
+ */
+function spread(value, sd) {
+  return decimal(value) + (sd === null ? "" : `\u00a0±\u00a0${decimal(sd)}`);
+}
+
+/**
+ * Make a field with a choice.
+ * @param {string} id
+ * @param {string[]} names
+ * @param {() => void} changed
+ */
+function choice(id, names, changed) {
+  return h("select", { id, onchange: changed }, ...names.map((name, index) => h("option", { value: index }, name)));
+}
+
+/**
+ * @param {HTMLElement} field
+ * @param {string} text
+ */
+function label(field, text) {
+  return h("label", { for: field.id }, text);
+}

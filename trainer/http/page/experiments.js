@@ -1,0 +1,32 @@
+/** The list of experiments. */
+
+import { read } from "./api.js";
+import { showJobs } from "./job_list.js";
+import { date, duration } from "./numbers.js";
+
+/** @import { ExperimentList, ExperimentStatus } from "./records.js" */
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ */
+export function showExperiments(main, signal) {
+  return showJobs(main, signal, {
+    name: "Experiments",
+    columns: ["Progress", "Validity", "Took", "Created"],
+    read: async () => (await /** @type {Promise<ExperimentList>} */ (read("/experiments", signal))).experiments,
+    address: ({ experiment_id }) => `#/experiments/${experiment_id}`,
+    title: ({ experiment_id }) => experiment_id,
+    cells: (experiment) => [
+      experiment.error?.message ?? experiment.message,
+      verdict(experiment),
+      duration(experiment.elapsed_seconds),
+      date(experiment.created_at),
+    ],
+  });
+}
+
+/** @param {ExperimentStatus} experiment */
+export function verdict({ is_valid }) {
+  return is_valid === null ? "–" : is_valid ? "✓ all checks passed" : "✗ a check failed";
+}

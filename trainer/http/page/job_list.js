@@ -1,0 +1,103 @@
+/** A list of jobs of one kind, newest first, which follows them while it is shown. */
+
+import { failure, h, scrolling } from "./elements.js";
+import { kept } from "./drafts.js";
+import { badge, hasEnded, repeat } from "./states.js";
+
+/** @import { RunState } from "./records.js" */
+/** @typedef {import("./elements.js").Child} Child */
+
+const STATES = ["queued", "running", "completed", "failed", "cancelled"];
+
+/**
+ * @template {{status: RunState}} Job
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ * @param {{
+ *   name: string, columns: string[], read: () => Promise<Job[]>, address: (job: Job) => string, title: (job: Job) => string,
+ *   cells: (job: Job) => Child[],
+ * }} kind `cells` follow the title and the state
+ */
+export async function showJobs(main, signal, kind) {
+  /** @type {Job[]} */
+  let jobs = [];
+  /** @type {Map<string, HTMLTableRowElement>} */
+  const rows = new Map();
+  const body = h("tbody");
+  const found = h("p", { class: "quiet", role: "status" });
+  const trouble = h("div");
+  const search = kept(h("input", { id: "search", type: "search", autocomplete: "off", oninput: () => draw() }), kind.name);
+  const state = h(
+    "select",
+    { id: "status", onchange: () => draw() },
+    h("option", { value: "" }, "any"),
+    ...STATES.map((name) => h("option", {}, name)),
+  );
+  main.append(
+    h(
+      "form",
+      { role: "search", class: "bar", onsubmit: (event) => event.preventDefault() },
+      h("label", { for: "search" }, "Search"),
+      search,
+      h("label", { for: "status" }, "Status"),
+      kept(state, `${kind.name} status`),
+    ),
+    found,
+    trouble,
+    scrolling(
+      kind.name,
+      h(
+        "table",
+        { class: "jobs" },
+        h("caption", { class: "unseen" }, `${kind.name}, newest first`),
+        h("thead", {}, h("tr", {}, ...["Name", "Status", ...kind.columns].map((name) => h("th", { scope: "col" }, name)))),
+        body,
+      ),
+    ),
+  );
+
+  async function load() {
+    try {
+      jobs = await kind.read();
+      trouble.replaceChildren();
+      draw();
+    } catch (error) {
+      if (!signal.aborted) trouble.replaceChildren(failure(error));
+    }
+  }
+
+  function draw() {
+    const wanted = search.value.trim().toLowerCase();
+    const listed = jobs
+      .filter((job) => !state.value || job.status === state.value)
+      .map((job) => ({ job, row: rowOf(job) }))
+      .filter(({ row }) => row.textContent?.toLowerCase().includes(wanted));
+    const shown = new Set(listed.map(({ row }) => row));
+    for (const row of [...body.children]) if (!shown.has(/** @type {HTMLTableRowElement} */ (row))) row.remove();
+    listed.forEach(({ row }, index) => {
+      // a row that stays in its place keeps the focus
+      if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
+    });
+    const unfinished = jobs.filter((job) => !hasEnded(job)).length;
+    const text = `${listed.length} of ${jobs.length}, ${unfinished} not ended`;
+    if (found.textContent !== text) found.textContent = text;
+  }
+
+  /** @param {Job} job */
+  function rowOf(job) {
+    const address = kind.address(job);
+    const row = rows.get(address) ?? h("tr");
+    rows.set(address, row);
+    const link = h("a", { href: address }, h("bdi", {}, kind.title(job)));
+    [link, badge(job), ...kind.cells(job)].forEach((content, index) => {
+      const made = index ? h("td", {}, content) : h("th", { scope: "row" }, content);
+      const old = row.children[index];
+      if (!old) row.append(made);
+      else if (!old.isEqualNode(made)) old.replaceWith(made);
+    });
+    return row;
+  }
+
+  repeat(load, signal);
+  await load();
+}
