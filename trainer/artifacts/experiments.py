@@ -15,6 +15,7 @@ from trainer.contracts.experiments import (
     Cell,
     CellBattery,
     CellKey,
+    CellKind,
     CellRun,
     CellRuns,
     Encoding,
@@ -171,34 +172,30 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
     def _cells(self, record: ExperimentRecord, runs: RunStore) -> Iterator[Cell]:
         """Yield the training and the scores of each model, language and seed."""
         known, texts, batteries = self.runs(), self.texts(), self.batteries()
+        has_completed = self.has_completed()
         for key in cell_keys(record.request):
             run_id = known[key].run_id if key in known else None
-            trained: RunState = "queued"
-            scored: RunState = "queued"
-            if self.result.exists():
-                trained = scored = "completed"
+            states: dict[CellKind, RunState] = {"train": "queued", "score": "queued"}
+            if has_completed:
+                states = {"train": "completed", "score": "completed"}
             elif run_id is not None:
                 try:
                     run = runs.get(run_id)
                 except AppError:  # it was deleted
                     run_id = None
                 else:
-                    trained = _run_state(run)
-                    if trained == "completed" and texts is not None:
-                        scored = "completed" if self.is_scored(run.path, texts) else "running"
-            train = Cell(
-                kind="train", model=key.model, language=key.language, seed=key.seed, status=trained, run_id=run_id
-            )
-            yield train
-            yield changed(train, kind="score", status=scored)
+                    states["train"] = _run_state(run)
+                    if states["train"] == "completed" and texts is not None:
+                        states["score"] = "completed" if self.is_scored(run.path, texts) else "running"
             if record.batteries:
                 job = batteries.get((key.model, key.seed))
-                state: RunState = "queued"
-                if self.result.exists():
-                    state = "completed"
-                elif job is not None:
-                    state = self._battery_store.directory(job.battery_id).state()
-                yield changed(train, kind="battery", status=state)
+                states["battery"] = "completed" if has_completed else "queued"
+                if job is not None and not has_completed:
+                    states["battery"] = self._battery_store.directory(job.battery_id).state()
+            for kind, state in states.items():
+                yield Cell(
+                    kind=kind, model=key.model, language=key.language, seed=key.seed, status=state, run_id=run_id
+                )
 
     def _validity(self) -> Validity:
         return read_record(self.path / "validity.json", Validity)

@@ -256,10 +256,13 @@ class CellRuns(Frozen):
     batteries: tuple[CellBattery, ...] = ()
 
 
+CellKind = Literal["train", "score", "battery"]
+
+
 class Cell(Frozen):
     """A training, or the scores of all texts or of all batteries by one run."""
 
-    kind: Literal["train", "score", "battery"]
+    kind: CellKind
     model: Name
     language: LanguageCode
     seed: int

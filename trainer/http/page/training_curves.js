@@ -8,6 +8,7 @@ import { folded } from "./record_table.js";
 /** @import { Curve, CurveRow, ExperimentResult, GroupCurve, RunStatus } from "./records.js" */
 
 const MAX_LINES = 10;
+const MAX_POINTS = 2000;
 const SPLITS = /** @type {const} */ (["train", "validation"]);
 
 /**
@@ -63,7 +64,7 @@ async function curveOf([first], split, signal) {
   const { group } = await read(`/runs/${first.run_id}`, signal);
   if (group === null) {
     /** @type {Curve} */
-    const curve = await read(`/runs/${first.run_id}/curve`, signal);
+    const curve = await read(`/runs/${first.run_id}/curve?points=${MAX_POINTS}`, signal);
     return { mean: curve[split], band: null };
   }
   /** @type {GroupCurve} */
