@@ -99,6 +99,7 @@ function lineOf(rows, index, placeOf, isLog, run) {
       return found === null ? [] : [/** @type {[number, number]} */ ([placeOf(row.step), found])];
     });
   const mean = points((row) => row.value);
+  const low = points((row) => row.low);
   const name = rows[0]?.name ?? "";
   const link = (/** @type {number} */ step) => ({ x: placeOf(step), label: `Checkpoint at step ${step}`, href: `#/text/${run}@${step}` });
   const marks = index === 0 ? rows.map(({ step }) => link(step)).filter(({ x }) => x > 0 || !isLog) : [];
@@ -107,7 +108,7 @@ function lineOf(rows, index, placeOf, isLog, run) {
     label: name.slice(0, 12),
     style: `run${index}`,
     points: mean,
-    band: { mean, low: points((row) => row.low), high: points((row) => row.high) },
+    ...(low.length ? { band: { mean, low, high: points((row) => row.high) } } : {}),
     marks,
   };
 }

@@ -1,0 +1,273 @@
+"""The pages of experiments, batteries and developments in a browser: lists, results, starting and cancelling."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from tests.support import ROOT
+from tests.support.api_process import api_process
+from tests.support.batteries import PAIRS
+from tests.support.browser import Browser, browsing, faults, needs_chromium
+from tests.support.checkpoints import keep_checkpoint
+from tests.support.development_results import STEPS
+from tests.support.experiment_results import CORRELATIONS, EXPERIMENT, LANGUAGES
+from tests.support.finished_runs import finished_run
+from tests.support.lab import Lab
+from tests.support.stored_jobs import (
+    finish_battery,
+    finished_development,
+    finished_experiment,
+    waiting_battery,
+    waiting_experiment,
+)
+from trainer.artifacts.batteries import BatteryStore
+from trainer.config.experiment_file import read_plan
+from trainer.contracts.batteries import DevelopmentOptions
+from trainer.contracts.experiments import CurveRow, ExperimentResult
+from trainer.system.files import read_record
+
+pytestmark = needs_chromium
+
+WAITING = "turkic-wait0000"
+NAMES = "[...document.querySelectorAll('.jobs tbody a')].map((link) => link.textContent).join()"
+DETAILS = "[...document.querySelectorAll('details')].forEach((one) => (one.open = true))"
+PICTURES = "[...document.images].map((image) => image.src.slice(0, 22) + (image.naturalWidth > 100))"
+
+
+class Site:
+    """The address of a server without workers, and its folder."""
+
+    def __init__(self, address: str, folder: Path, run_id: str) -> None:
+        self.address, self.artifacts, self.run_id = address, folder / "artifacts", run_id
+
+
+@pytest.fixture(name="site", scope="module")
+def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("jobs")
+    artifacts, run_id = folder / "artifacts", finished_run(folder, "lstm").run_id
+    finished_experiment(artifacts)
+    finish_battery(waiting_battery(artifacts, "words-1a2b3c4d", "lstm-1", "lstm-2"))
+    finished_development(artifacts, "grown-1a2b3c4d", run_id)
+    with api_process(folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+        yield Site(api.url, folder, run_id)
+
+
+async def check_looks(browser: Browser) -> None:
+    """Fail for faults on a phone and a wide screen, in light and dark, with all details open."""
+    await browser.evaluate(DETAILS)
+    for width in (320, 1200):
+        for dark in (False, True):
+            await browser.screen(width, 800, dark=dark)
+            await browser.see("matchMedia('(prefers-color-scheme: dark)').matches === " + str(dark).lower())
+            assert await faults(browser) == []
+
+
+async def table(browser: Browser, index: int = 0) -> list[list[str]]:
+    """The texts of the cells of a heat table."""
+    tables = "[...document.querySelectorAll('.heat-table')]"
+    script = f"[...{tables}[{index}].tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))"
+    return TypeAdapter(list[list[str]]).validate_python(await browser.evaluate(script))
+
+
+async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/experiments")
+        await browser.see(f"{NAMES}.includes('{EXPERIMENT}')")
+        await browser.tab_to(f"a[href='#/experiments/{EXPERIMENT}']")
+        await browser.press("Enter")
+        await browser.see("document.querySelector('.heat-table')")
+        result = read_record(site.artifacts / "experiments" / EXPERIMENT / "result.json", ExperimentResult)
+        shown = await table(browser)
+        assert [row[0] for row in shown] == [*LANGUAGES]
+        rows = {(row.listener_language, row.text_language): row for row in reversed(result.models[0].tables.matrix)}
+        for listener, *cells in shown:
+            for text, cell in zip(LANGUAGES, cells, strict=True):
+                assert float(cell) == pytest.approx(rows[listener, text].excess_cross_entropy, abs=0.00051)
+        await browser.tab_to(".heat-table td")
+        await browser.press("ArrowRight")
+        row = rows[LANGUAGES[0], LANGUAGES[1]]
+        interval = f"95 % interval {row.interval_low:.3f} to {row.interval_high:.3f}"
+        assert interval in await browser.text(".details")
+        assert interval in str(await browser.evaluate("document.activeElement.ariaLabel"))
+        await browser.press("End")
+        assert (await browser.text(".details")).startswith(f"{LANGUAGES[0]} on {LANGUAGES[-1]}: ")
+        await browser.see(f"{PICTURES}.join() === Array(4).fill('data:image/png;base64,true').join()")
+        assert await browser.evaluate("[...document.images].every((image) => image.alt)") is True
+        text = await browser.text()
+        primary = next(one for one in CORRELATIONS if one.is_primary)
+        assert f"{primary.r:.3f}" in text and "✗ failed, shuffled" in text and "90.0 %" in text
+        assert "words-1a2b3c4d" in text and "heat_map.pdf" in text
+        await browser.evaluate("document.querySelector('#tables').selectedIndex = 2")
+        await browser.evaluate("document.querySelector('#tables').dispatchEvent(new Event('change'))")
+        gru = {(one.listener_language, one.text_language): one for one in reversed(result.models[2].tables.matrix)}
+        assert float((await table(browser))[0][2]) == pytest.approx(gru["tr", "az"].excess_cross_entropy, abs=0.00051)
+        await browser.evaluate("document.querySelector('[aria-labelledby=about-trainings] details').remove()")
+        await check_looks(browser)
+        assert browser.errors == []
+        assert browser.hosts == {site.address.removeprefix("http://")}
+
+
+async def test_experiment__is_followed_and_cancelled_after_a_question(site: Site, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/experiments")
+        await browser.see(f"{NAMES}.length > 0")
+        stored = waiting_experiment(site.artifacts, WAITING)
+        await browser.see(f"{NAMES}.startsWith('{WAITING}')")
+        await browser.evaluate("document.querySelector('#search').focus()")
+        await browser.type("wait0")
+        await browser.see(f"{NAMES} === '{WAITING}'")
+        assert await faults(browser) == []
+        await browser.open(f"{site.address}/#/experiments/{WAITING}")
+        await browser.see_text("0 of 56 cells")
+        await check_looks(browser)
+        for answer, wanted in (("No", "queued"), ("Cancel the experiment", "cancelled")):
+            await browser.tab_to("main button")
+            await browser.press("Enter")
+            await browser.see("document.querySelector('dialog[open]:has(#question)')")
+            assert await faults(browser) == []
+            buttons = "[...document.querySelectorAll('dialog[open] button')]"
+            await browser.evaluate(f"{buttons}.find((one) => one.innerText === '{answer}').focus()")
+            await browser.press("Enter")
+            await browser.see("!document.querySelector('#question')")
+            await browser.see(f"document.querySelector('.badge').innerText === '{wanted}'")
+            assert stored.state() == wanted
+        await browser.see("[...document.querySelectorAll('main button')].every((one) => !one.checkVisibility())")
+        assert browser.errors == []
+
+
+async def test_battery__shows_accuracies_when_it_ends_without_a_reload(site: Site, tmp_path: Path) -> None:
+    battery = waiting_battery(site.artifacts, "later-1a2b3c4d", "lstm-1", "lstm-2")
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/batteries/later-1a2b3c4d")
+        await browser.see_text("Cancel the battery")
+        await check_looks(browser)
+        summary = finish_battery(battery)
+        await browser.see("document.querySelector('.heat-table')")
+        assert await table(browser) == [
+            ["a&b\nbattery, 5 items", "75.0 %", "75.0 %"],
+            ["a&b: x\nparadigm, 5 items", "75.0 %", "75.0 %"],
+            ["a&b: empty\nparadigm, 5 items", "–", "–"],
+        ]
+        await browser.tab_to(".heat-table td")
+        right = summary.runs[0].groups[0].accuracies[0]
+        assert right.low is not None and right.high is not None
+        interval = f"95 % interval {100 * right.low:.1f} % to {100 * right.high:.1f} %"
+        assert interval in await browser.text(".details")
+        text = await browser.text()
+        assert "✗ NOT at chance" in text and "-25.0 % to 75.0 %" in text and "eight words in a row" in text
+        await browser.see(f"{PICTURES}.join() === Array(2).fill('data:image/png;base64,true').join()")
+        await browser.evaluate("document.querySelector('#level').value = 'paradigm'")
+        await browser.evaluate("document.querySelector('#level').dispatchEvent(new Event('change'))")
+        assert len(await table(browser)) == 2
+        await check_looks(browser)
+        await browser.open(f"{site.address}/#/batteries")
+        await browser.see(f"{NAMES}.split(',').length >= 3")
+        await check_looks(browser)
+        assert browser.errors == []
+
+
+async def test_development__shows_curves_with_checkpoints_and_ages(site: Site, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/batteries/grown-1a2b3c4d")
+        await browser.see("document.querySelectorAll('path.line').length === 2")
+        development = BatteryStore(site.artifacts).get("grown-1a2b3c4d").development()
+        assert development is not None
+        text = await browser.text()
+        for row in development.curves:
+            scale, digits, unit = (100, 1, " %") if row.measure == "accuracy" else (1, 3, "")
+            assert row.low is not None and row.high is not None
+            value, low, high = (f"{scale * number:.{digits}f}{unit}" for number in (row.value, row.low, row.high))
+            assert f"{value} ({low} to {high})" in text
+        links = "[...document.querySelectorAll('[aria-labelledby=about-over-the-checkpoints] tbody a')]"
+        addresses = await browser.evaluate(f"{links}.map((link) => link.hash)")
+        assert addresses == [f"#/text/{site.run_id}@{step}" for step in STEPS]
+        for word in development.acquisitions:
+            assert word.word in text
+        assert "3 of 4 words have an age" in text and "Not in the text: moon" in text
+        await browser.see(f"{PICTURES}.join() === Array(3).fill('data:image/png;base64,true').join()")
+        assert await browser.evaluate("document.querySelectorAll('path.band').length") == 2
+        drawn = "document.querySelector('path.line').getAttribute('d')"
+        before = await browser.evaluate(drawn)
+        await browser.evaluate("document.querySelector('#axis').value = 'step'")
+        await browser.evaluate("document.querySelector('#axis').dispatchEvent(new Event('change'))")
+        await browser.evaluate("document.querySelector('#log').click()")
+        await browser.see(f"{drawn} !== {before!r}")
+        await check_looks(browser)
+        assert browser.errors == []
+
+
+async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(lab: Lab, tmp_path: Path) -> None:
+    run = finished_run(lab.folder, "lstm", corpus=lab.folder / "data" / "corpus" / "text.txt")
+    for step in (4, 8):
+        keep_checkpoint(run, step)
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+        async with browsing(tmp_path) as browser:
+            await browser.open(f"{api.url}/#/batteries?run={run.run_id}@4")
+            await browser.see(f"document.querySelector('#runs')?.value === '{run.run_id}@4'")
+            await check_looks(browser)
+            await browser.tab_to(".fields button")
+            await browser.press("Enter")
+            await browser.see_text("must name something to score")
+            await browser.evaluate("document.querySelector('#items').focus()")
+            await browser.type(PAIRS)
+            await browser.evaluate("location.reload()")
+            await browser.see("document.querySelector('#items')?.value.includes('shinnig')")
+            await browser.tab_to(".fields button")
+            await browser.press("Enter")
+            await browser.see("document.querySelector('.heat-table')")
+            stored = BatteryStore(lab.settings.app.artifacts_root)
+            battery = stored.get(await identifier(browser))
+            assert [one.name for one in battery.record().runs] == [f"{run.run_id}@4"]
+            assert [one[0] for one in await table(browser)] == [
+                f"{one.battery}{one.name and f': {one.name}'}\n{one.level}, {one.n_items} items"
+                for one in battery.summary().runs[0].groups
+            ]
+            await browser.open(f"{api.url}/#/batteries/new?run={run.run_id}")
+            await browser.see("document.querySelector('#items')?.value.includes('shinnig')")
+            await browser.tab_to("#development")
+            await browser.press(" ")
+            await browser.tab_to("#has-words")
+            await browser.press(" ")
+            await browser.tab_to("#words")
+            await browser.type("sun sea")
+            await browser.tab_to(".fields button")
+            await browser.press("Enter")
+            await browser.see("document.querySelectorAll('path.line').length > 1")
+            development = stored.get(await identifier(browser)).development()
+            assert development is not None and [one.step for one in development.points] == [4, 8]
+            options = stored.get(await identifier(browser)).record().options.development
+            assert options == DevelopmentOptions(has_words=True, words=("sun", "sea"))
+            assert len(browser.errors) == 1 and " 422 " in browser.errors[0]
+
+
+async def test_experiment__is_followed_to_its_matrix_and_loss_curves(lab: Lab, tmp_path: Path) -> None:
+    plan = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {"name": "page", "seeds": [1, 2]})
+    async with lab.queue() as queue, browsing(tmp_path) as browser:
+        with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+            experiment_id = (await queue.experiments.start(plan, user_id=None)).experiment_id
+            await browser.open(f"{api.url}/#/experiments/{experiment_id}")
+            await browser.see("document.querySelector('.states a, .heat-table')")
+            await browser.see("document.querySelector('.heat-table')")
+            result = read_record(queue.experiments.stored.get(experiment_id).result, ExperimentResult)
+            rows = [row for row in result.models[0].tables.matrix if row.scoring_mode == result.modes[0]]
+            shown = [float(cell) for row in await table(browser) for cell in row[1:]]
+            assert shown == pytest.approx([row.excess_cross_entropy for row in rows], abs=0.00051)
+            await browser.evaluate(DETAILS)
+            await browser.see("document.querySelectorAll('path.line').length === 2")
+            assert await browser.evaluate("document.querySelectorAll('path.band').length") == 2
+            links = "[...document.querySelectorAll('.states a')].map((link) => link.hash)"
+            assert await browser.evaluate(links) == [f"#/runs/{row.run_id}" for row in by_language(result)]
+            await check_looks(browser)
+            assert browser.errors == []
+
+
+def by_language(result: ExperimentResult) -> list[CurveRow]:
+    """The trainings in the order of the table of cells: a row for each language, a column for each seed."""
+    return sorted(result.curves, key=lambda row: (result.languages.index(row.language), row.seed))
+
+
+async def identifier(browser: Browser) -> str:
+    """The id in the address of the page."""
+    return str(await browser.evaluate("location.hash.split('/').pop()"))
