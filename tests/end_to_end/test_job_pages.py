@@ -31,7 +31,7 @@ from trainer.system.files import read_record
 pytestmark = needs_chromium
 
 WAITING = "turkic-wait0000"
-NAMES = "[...document.querySelectorAll('.jobs tbody a')].map((link) => link.textContent).join()"
+NAMES = "[...document.querySelectorAll('.jobs tbody tr:not([hidden]) a')].map((link) => link.textContent).join()"
 DETAILS = "[...document.querySelectorAll('details')].forEach((one) => (one.open = true))"
 PICTURES = "[...document.images].map((image) => image.src.slice(0, 22) + (image.naturalWidth > 100))"
 

@@ -27,6 +27,7 @@ export async function showExperiment(main, signal, id) {
   const cancel = cancelButton(address, "experiment", "Its unfinished runs end too. Finished runs stay.", load, signal);
   main.append(h("p", {}, h("code", {}, id)), section("Status", facts, cancel), cells, results);
   let isOver = false;
+  let drawn = "";
 
   async function load() {
     /** @type {ExperimentStatus} */
@@ -37,7 +38,10 @@ export async function showExperiment(main, signal, id) {
     isOver = hasEnded(experiment);
     cancel.hidden = isOver;
     if (experiment.status !== "completed") {
-      if (!cells.contains(document.activeElement)) cells.replaceChildren(section("Cells", ...cellTables(experiment.cells)));
+      const state = JSON.stringify(experiment.cells);
+      if (state === drawn || cells.contains(document.activeElement)) return;
+      drawn = state;
+      cells.replaceChildren(section("Cells", ...cellTables(experiment.cells)));
       return;
     }
     cells.replaceChildren(section("Cells", folded("Runs of all cells", () => h("div", {}, ...cellTables(experiment.cells)))));

@@ -1,7 +1,7 @@
 /** The results of a completed experiment: the matrix, its tree and checks, perplexities, trainings and batteries. */
 
 import { bdi, h, section, table } from "./elements.js";
-import { fileTable } from "./files.js";
+import { download, fileTable } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { decimal, meanOf, percent, size } from "./numbers.js";
 import { picture } from "./pictures.js";
@@ -30,7 +30,13 @@ export function experimentResults(artifact, result, files, signal) {
   const mode = choice("mode", result.modes.map((name) => MODES[name]), draw);
   function draw() {
     const [found, scored] = [result.models[Number(tables.value)], result.modes[Number(mode.value)]];
-    if (found && scored) chosen.replaceChildren(...tablesOf(result, found, scored));
+    if (found && scored) chosen.replaceChildren(...tablesOf(result, found, scored), csvLinks(found));
+  }
+  /** @param {ModelTables} found */
+  function csvLinks({ model, kind }) {
+    const folder = result.models[0]?.model === model && result.models[0].kind === kind ? "" : `tables/${model}-${kind.replaceAll("_", "-")}/`;
+    const names = ["matrix", "asymmetry", "listeners"].map((name) => `${folder}${name}.csv`);
+    return h("p", {}, "Files:", ...names.flatMap((name) => [" ", download(artifact, name)]));
   }
   draw();
   const { validity, correlations, batteries } = result;
@@ -204,7 +210,7 @@ function batteryTables({ batteries, seeds }) {
                 text: percent(row?.accuracy ?? null),
                 share: row?.accuracy ?? null,
                 details: `${language} on ${column}: ${percent(row?.accuracy ?? null)}, ${range}, ${row?.n_items ?? 0} items`,
-                isOwn: row?.model_language === row?.battery_language,
+                isOwn: row !== undefined && language === row.battery_language,
               };
             }),
           })),

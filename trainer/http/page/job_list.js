@@ -26,10 +26,10 @@ export async function showJobs(main, signal, kind) {
   const body = h("tbody");
   const found = h("p", { class: "quiet", role: "status" });
   const trouble = h("div");
-  const search = kept(h("input", { id: "search", type: "search", autocomplete: "off", oninput: () => draw() }), kind.name);
+  const search = kept(h("input", { id: "search", type: "search", autocomplete: "off", oninput: filter }), kind.name);
   const state = h(
     "select",
-    { id: "status", onchange: () => draw() },
+    { id: "status", onchange: filter },
     h("option", { value: "" }, "any"),
     ...STATES.map((name) => h("option", {}, name)),
   );
@@ -67,19 +67,27 @@ export async function showJobs(main, signal, kind) {
   }
 
   function draw() {
-    const wanted = search.value.trim().toLowerCase();
-    const listed = jobs
-      .filter((job) => !state.value || job.status === state.value)
-      .map((job) => ({ job, row: rowOf(job) }))
-      .filter(({ row }) => row.textContent?.toLowerCase().includes(wanted));
-    const shown = new Set(listed.map(({ row }) => row));
-    for (const row of [...body.children]) if (!shown.has(/** @type {HTMLTableRowElement} */ (row))) row.remove();
-    listed.forEach(({ row }, index) => {
+    const made = jobs.map(rowOf);
+    const shown = new Set(made);
+    for (const row of rows.values()) if (!shown.has(row)) row.remove();
+    made.forEach((row, index) => {
       // a row that stays in its place keeps the focus
       if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
     });
+    filter();
+  }
+
+  function filter() {
+    const wanted = search.value.trim().toLowerCase();
+    let count = 0;
+    for (const job of jobs) {
+      const row = rows.get(kind.address(job));
+      if (!row) continue;
+      row.hidden = Boolean(state.value && job.status !== state.value) || !row.textContent?.toLowerCase().includes(wanted);
+      if (!row.hidden) count += 1;
+    }
     const unfinished = jobs.filter((job) => !hasEnded(job)).length;
-    const text = `${listed.length} of ${jobs.length}, ${unfinished} not ended`;
+    const text = `${count} of ${jobs.length}, ${unfinished} not ended`;
     if (found.textContent !== text) found.textContent = text;
   }
 

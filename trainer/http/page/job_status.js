@@ -53,6 +53,7 @@ export function cancelButton(address, name, what, reload, signal) {
       await send(`${address}/cancel`, {}, signal);
       announce(`The ${name} is cancelled.`);
       await reload();
+      document.querySelector("h1")?.focus(); // the button that had the focus is hidden
     } catch (error) {
       if (!signal.aborted) trouble.replaceChildren(failure(error));
     }

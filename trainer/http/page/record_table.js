@@ -3,6 +3,8 @@
 import { h, table } from "./elements.js";
 import { decimal } from "./numbers.js";
 
+const MAX_ROWS = 1000;
+
 /**
  * @template {object} Row
  * @param {string} caption
@@ -11,11 +13,14 @@ import { decimal } from "./numbers.js";
  * @param {(row: Row) => Node} [first] makes the first cell of a row in place of its first field
  */
 export function recordTable(caption, rows, fields, first) {
-  return table(
+  const made = table(
     caption,
     fields.map((field) => field.replaceAll("_", " ")),
-    rows.map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : cell(row[field])))),
+    rows.slice(0, MAX_ROWS).map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : cell(row[field])))),
   );
+  if (rows.length <= MAX_ROWS) return made;
+  const note = `The first ${MAX_ROWS.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows; the files have all.`;
+  return h("div", {}, h("p", { class: "quiet" }, note), made);
 }
 
 /** @param {unknown} value */
