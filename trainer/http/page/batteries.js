@@ -19,7 +19,7 @@ export async function showBatteries(main, signal, _argument, query) {
   main.append(h("p", {}, h("a", { href: "#/batteries/new" }, "Start a battery or a development")));
   await showJobs(main, signal, {
     name: "Batteries",
-    columns: ["Batteries", "Runs", "Progress", "Took", "Created"],
+    columns: ["Batteries", "Runs", "Progress", "Time", "Created"],
     read: async () => (await /** @type {Promise<BatteryList>} */ (read("/batteries", signal))).batteries,
     address: ({ battery_id }) => `#/batteries/${battery_id}`,
     title: ({ battery_id }) => battery_id,

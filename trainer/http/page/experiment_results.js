@@ -166,7 +166,7 @@ function perplexities(result, model, kind, mode) {
         const row = rows.find((one) => one.listener_language === listener && one.text_language === text);
         return row ? spread(row.perplexity, row.perplexity_sd) : "–";
       });
-      return [bdi(listener), ...cells, meanOf(areas.map((row) => row.auc))];
+      return [bdi(listener), ...cells, meanOf(areas.map((row) => row.auc)).replaceAll(" ", "\u00a0")];
     }),
   );
 }

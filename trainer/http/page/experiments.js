@@ -13,7 +13,7 @@ import { date, duration } from "./numbers.js";
 export function showExperiments(main, signal) {
   return showJobs(main, signal, {
     name: "Experiments",
-    columns: ["Progress", "Validity", "Took", "Created"],
+    columns: ["Progress", "Validity", "Time", "Created"],
     read: async () => (await /** @type {Promise<ExperimentList>} */ (read("/experiments", signal))).experiments,
     address: ({ experiment_id }) => `#/experiments/${experiment_id}`,
     title: ({ experiment_id }) => experiment_id,
