@@ -25,7 +25,13 @@ export async function showBattery(main, signal, id) {
   const facts = h("div");
   const runs = h("div");
   const results = h("div");
-  const cancel = cancelButton(address, "battery", "Its scores stay, and the same request continues with them.", load, signal);
+  const cancel = cancelButton(
+    address,
+    "battery",
+    "Its scores stay, and the same request continues with them.",
+    load,
+    signal,
+  );
   main.append(h("p", {}, h("code", {}, id)), section("Status", facts, cancel, runs), results);
   let isOver = false;
 
@@ -49,7 +55,11 @@ export async function showBattery(main, signal, id) {
       results.replaceChildren(
         ...(development ? developmentResults(artifact, development, battery.files, signal) : []),
         ...batteryResults(artifact, summary, battery.files, signal),
-        section("Files", h("p", { class: "quiet" }, `${battery.files.length} files, ${size(total)}`), fileTable(artifact, battery.files)),
+        section(
+          "Files",
+          h("p", { class: "quiet" }, `${battery.files.length} files, ${size(total)}`),
+          fileTable(artifact, battery.files),
+        ),
       );
     } catch (error) {
       if (!signal.aborted) results.replaceChildren(section("Results", failure(error)));
@@ -64,8 +74,10 @@ export async function showBattery(main, signal, id) {
 
 /** @param {BatteryStatus} battery */
 function runLinks({ runs, development_of }) {
-  const link = (/** @type {string} */ run) => h("li", {}, h("a", { href: `#/runs/${run.split("@")[0]}` }, h("code", {}, run)));
+  const link = (/** @type {string} */ run) =>
+    h("li", {}, h("a", { href: `#/runs/${run.split("@")[0]}` }, h("code", {}, run)));
   const list = () => h("ul", {}, ...runs.map(link));
-  if (development_of !== null) return h("p", {}, "Checkpoints of ", h("a", { href: `#/runs/${development_of}` }, development_of));
+  if (development_of !== null)
+    return h("p", {}, "Checkpoints of ", h("a", { href: `#/runs/${development_of}` }, development_of));
   return runs.length > MANY_RUNS ? folded(`${runs.length} runs`, list) : h("div", {}, h("h3", {}, "Runs"), list());
 }

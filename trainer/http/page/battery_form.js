@@ -18,14 +18,29 @@ const SPLITS = ["test", "validation"];
  */
 export async function showBatteryForm(main, signal, _argument, query) {
   const draft = (/** @type {string} */ name) => `battery ${name}`;
-  const runs = kept(h("input", { id: "runs", required: true, autocomplete: "off", spellcheck: "false" }), draft("runs"));
+  const runs = kept(
+    h("input", { id: "runs", required: true, autocomplete: "off", spellcheck: "false" }),
+    draft("runs"),
+  );
   runs.value = query.get("run") ?? runs.value;
-  const names = kept(h("input", { id: "batteries", list: "known", autocomplete: "off", spellcheck: "false" }), draft("names"));
+  const names = kept(
+    h("input", { id: "batteries", list: "known", autocomplete: "off", spellcheck: "false" }),
+    draft("names"),
+  );
   const known = h("datalist", { id: "known" });
   const upload = h("input", { id: "files", type: "file", multiple: true, accept: ".jsonl,.tsv,.csv,.json" });
-  const items = kept(h("textarea", { id: "items", rows: 4, spellcheck: "false", placeholder: "good,bad" }), draft("items"));
-  const itemsName = kept(h("input", { id: "items-name", value: "items.csv", spellcheck: "false" }), draft("items name"));
-  const measure = kept(h("select", { id: "measure" }, ...MEASURES.map((name) => h("option", {}, name))), draft("measure"));
+  const items = kept(
+    h("textarea", { id: "items", rows: 4, spellcheck: "false", placeholder: "good,bad" }),
+    draft("items"),
+  );
+  const itemsName = kept(
+    h("input", { id: "items-name", value: "items.csv", spellcheck: "false" }),
+    draft("items name"),
+  );
+  const measure = kept(
+    h("select", { id: "measure" }, ...MEASURES.map((name) => h("option", {}, name))),
+    draft("measure"),
+  );
   const hasControls = h("input", { id: "controls", type: "checkbox", checked: true });
   const isWithinWord = h("input", { id: "within-word", type: "checkbox" });
   const isDevelopment = h("input", { id: "development", type: "checkbox", onchange: choose });
@@ -132,5 +147,8 @@ function field(control, text) {
  * @param {RegExp} separator
  */
 function parts(text, separator) {
-  return text.split(separator).map((part) => part.trim()).filter(Boolean);
+  return text
+    .split(separator)
+    .map((part) => part.trim())
+    .filter(Boolean);
 }

@@ -28,8 +28,12 @@ export function batteryResults(artifact, summary, files, signal) {
   const titles = titlesOf(summary);
   const pictures = files.map(({ path }) => /^(regions-\d+)\.png$/.exec(path)?.[1]).filter((name) => name !== undefined);
   const notes = notesOf(summary, titles);
-  const effects = summary.runs.flatMap((one) => one.effects.map((effect) => ({ run: titles.get(nameOf(one.run)) ?? "", ...effect })));
-  const formulas = summary.runs.flatMap((one) => one.formulas.map((formula) => ({ run: titles.get(nameOf(one.run)) ?? "", ...formula })));
+  const effects = summary.runs.flatMap((one) =>
+    one.effects.map((effect) => ({ run: titles.get(nameOf(one.run)) ?? "", ...effect })),
+  );
+  const formulas = summary.runs.flatMap((one) =>
+    one.formulas.map((formula) => ({ run: titles.get(nameOf(one.run)) ?? "", ...formula })),
+  );
   return [
     summary.batteries.length ? section("Accuracy", ...accuracies(summary, titles)) : null,
     notes.length ? section("Notes", h("ul", {}, ...notes.map((note) => h("li", {}, bdi(note))))) : null,
@@ -37,8 +41,27 @@ export function batteryResults(artifact, summary, files, signal) {
     formulas.length || effects.length
       ? section(
           "Regions",
-          recordTable("Shares of items for which a formula holds", formulas, ["run", "battery", "paradigm", "formula", "n_items", "accuracy", "low", "high"]),
-          recordTable("Mean surprisals of regions, and differences, in nats", effects, ["run", "battery", "paradigm", "what", "region", "n_items", "nats", "low", "high"]),
+          recordTable("Shares of items for which a formula holds", formulas, [
+            "run",
+            "battery",
+            "paradigm",
+            "formula",
+            "n_items",
+            "accuracy",
+            "low",
+            "high",
+          ]),
+          recordTable("Mean surprisals of regions, and differences, in nats", effects, [
+            "run",
+            "battery",
+            "paradigm",
+            "what",
+            "region",
+            "n_items",
+            "nats",
+            "low",
+            "high",
+          ]),
           ...pictures.map((name) => picture(artifact, files, name, "Mean surprisal by region.", signal)),
         )
       : null,
@@ -58,18 +81,32 @@ function accuracies(summary, titles) {
   const measure = h(
     "select",
     { id: "measure", onchange: draw },
-    ...Object.entries(MEASURES).map(([name, text]) => h("option", { value: name, selected: name === summary.measure }, text)),
+    ...Object.entries(MEASURES).map(([name, text]) =>
+      h("option", { value: name, selected: name === summary.measure }, text),
+    ),
   );
   const levels = LEVELS.filter((level) => groups.some((group) => group.level === level));
-  const level = h("select", { id: "level", onchange: draw }, h("option", { value: "" }, "all"), ...levels.map((name) => h("option", {}, name)));
+  const level = h(
+    "select",
+    { id: "level", onchange: draw },
+    h("option", { value: "" }, "all"),
+    ...levels.map((name) => h("option", {}, name)),
+  );
   function draw() {
-    const rows = groups.map((group, index) => ({ group, index })).filter(({ group }) => !level.value || group.level === level.value);
+    const rows = groups
+      .map((group, index) => ({ group, index }))
+      .filter(({ group }) => !level.value || group.level === level.value);
     place.replaceChildren(
       heatTable(
         `Accuracy by the ${MEASURES[/** @type {Measure} */ (measure.value)]}, without ties; a column for each run`,
         ["Items", ...titles.values()],
         rows.map(({ group, index }) => ({
-          title: h("span", {}, bdi(titleOf(group)), h("small", {}, `${group.level}, ${group.n_items.toLocaleString("en")} items`)),
+          title: h(
+            "span",
+            {},
+            bdi(titleOf(group)),
+            h("small", {}, `${group.level}, ${group.n_items.toLocaleString("en")} items`),
+          ),
           cells: summary.runs.map((one) => {
             const found = one.groups[index]?.accuracies.find((accuracy) => accuracy.measure === measure.value);
             return {
@@ -98,10 +135,29 @@ function accuracies(summary, titles) {
     );
   return [
     h("p", { class: "quiet" }, "Intervals: Wilson (1927), 95 %."),
-    h("div", { class: "bar" }, h("label", { for: measure.id }, "Measure"), measure, h("label", { for: level.id }, "Level"), level),
+    h(
+      "div",
+      { class: "bar" },
+      h("label", { for: measure.id }, "Measure"),
+      measure,
+      h("label", { for: level.id }, "Level"),
+      level,
+    ),
     place,
     folded("All accuracies as a table, with intervals", () =>
-      recordTable("Accuracies", all(), ["run", "items", "level", "measure", "accuracy", "low", "high", "n_right", "n_wrong", "n_ties", "mean_over_paradigms"]),
+      recordTable("Accuracies", all(), [
+        "run",
+        "items",
+        "level",
+        "measure",
+        "accuracy",
+        "low",
+        "high",
+        "n_right",
+        "n_wrong",
+        "n_ties",
+        "mean_over_paradigms",
+      ]),
     ),
   ];
 }
@@ -133,7 +189,10 @@ function notesOf(summary, titles) {
           { count: group.n_cut, what: "a sequence beyond the model's context" },
         ]
           .filter(({ count }) => count > 0)
-          .map(({ count, what }) => `${titles.get(nameOf(run))}, ${group.battery}: items with ${what}: ${count.toLocaleString("en")}`),
+          .map(
+            ({ count, what }) =>
+              `${titles.get(nameOf(run))}, ${group.battery}: items with ${what}: ${count.toLocaleString("en")}`,
+          ),
       ),
   );
   const leaks = summary.runs.flatMap((one) =>
@@ -198,7 +257,13 @@ function bands({ seeds }) {
   return table(
     "Runs that differ in their seeds only; intervals by Student's t over the seeds",
     ["Items", "Runs", "Mean", "Deviation", "95 % interval"],
-    seeds.map((one) => [bdi(titleOf(one)), one.run_ids.length, percent(one.mean), percent(one.deviation), `${percent(one.low)} to ${percent(one.high)}`]),
+    seeds.map((one) => [
+      bdi(titleOf(one)),
+      one.run_ids.length,
+      percent(one.mean),
+      percent(one.deviation),
+      `${percent(one.low)} to ${percent(one.high)}`,
+    ]),
   );
 }
 

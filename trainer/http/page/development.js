@@ -26,7 +26,8 @@ const MAX_LINES = 10;
  * @param {AbortSignal} signal
  */
 export function developmentResults(artifact, development, files, signal) {
-  const figure = (/** @type {string} */ name, /** @type {string} */ text) => picture(artifact, files, name, text, signal);
+  const figure = (/** @type {string} */ name, /** @type {string} */ text) =>
+    picture(artifact, files, name, text, signal);
   return [
     development.curves.length
       ? section(
@@ -52,14 +53,24 @@ export function developmentResults(artifact, development, files, signal) {
 /** @param {Development} development */
 function curves({ run_id, points, curves }) {
   const places = new Map(points.map((point) => [point.step, point]));
-  const axes = /** @type {Axis[]} */ (["words", "tokens", "step"]).filter((axis) => points.every((point) => point[axis] !== null));
-  const axis = h("select", { id: "axis", onchange: draw }, ...axes.map((name) => h("option", { value: name }, name === "step" ? "steps" : name)));
+  const axes = /** @type {Axis[]} */ (["words", "tokens", "step"]).filter((axis) =>
+    points.every((point) => point[axis] !== null),
+  );
+  const axis = h(
+    "select",
+    { id: "axis", onchange: draw },
+    ...axes.map((name) => h("option", { value: name }, name === "step" ? "steps" : name)),
+  );
   const isLog = h("input", { id: "log", type: "checkbox", checked: true, onchange: draw });
   const measures = [...new Set(curves.map(({ measure }) => measure))];
   const charts = measures.map((measure) => {
     const names = [...new Set(curves.filter((row) => row.measure === measure).map(({ name }) => name))];
     const y = measure === "accuracy" ? { name: "accuracy", unit: "share" } : { name: MEASURES[measure] };
-    return { measure, names, chart: new Chart({ title: `Development, ${MEASURES[measure]}`, x: { name: "words" }, y }) };
+    return {
+      measure,
+      names,
+      chart: new Chart({ title: `Development, ${MEASURES[measure]}`, x: { name: "words" }, y }),
+    };
   });
   function draw() {
     const name = /** @type {Axis} */ (axis.value);
@@ -75,10 +86,19 @@ function curves({ run_id, points, curves }) {
   }
   draw();
   return [
-    h("div", { class: "bar" }, h("label", { for: axis.id }, "Axis"), axis, h("label", { for: isLog.id }, "Logarithmic"), isLog),
+    h(
+      "div",
+      { class: "bar" },
+      h("label", { for: axis.id }, "Axis"),
+      axis,
+      h("label", { for: isLog.id }, "Logarithmic"),
+      isLog,
+    ),
     ...charts.flatMap(({ measure, names, chart }) => [
       h("h3", {}, MEASURES[measure]),
-      names.length > MAX_LINES ? h("p", { class: "quiet" }, `The first ${MAX_LINES} of ${names.length} curves; all are in development.csv.`) : null,
+      names.length > MAX_LINES
+        ? h("p", { class: "quiet" }, `The first ${MAX_LINES} of ${names.length} curves; all are in development.csv.`)
+        : null,
       chart.element,
     ]),
   ].filter((part) => part !== null);
@@ -101,7 +121,11 @@ function lineOf(rows, index, placeOf, isLog, run) {
   const mean = points((row) => row.value);
   const low = points((row) => row.low);
   const name = rows[0]?.name ?? "";
-  const link = (/** @type {number} */ step) => ({ x: placeOf(step), label: `Checkpoint at step ${step}`, href: `#/text/${run}@${step}` });
+  const link = (/** @type {number} */ step) => ({
+    x: placeOf(step),
+    label: `Checkpoint at step ${step}`,
+    href: `#/text/${run}@${step}`,
+  });
   const marks = index === 0 ? rows.map(({ step }) => link(step)).filter(({ x }) => x > 0 || !isLog) : [];
   return {
     name,
@@ -120,13 +144,21 @@ function checkpoints({ run_id, points, curves }) {
   const count = (/** @type {number | null} */ value) => decimal(value, 0);
   return table(
     "Checkpoints, with 95 % intervals: of Wilson (1927) for accuracies, over the lines for losses",
-    ["Step", "Epoch", "Words", "Tokens", ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : `${name}: ${MEASURES[measure]}`))],
+    [
+      "Step",
+      "Epoch",
+      "Words",
+      "Tokens",
+      ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : `${name}: ${MEASURES[measure]}`)),
+    ],
     points.map((point) => [
       h("a", { href: `#/text/${run_id}@${point.step}` }, count(point.step)),
       count(point.epoch),
       count(point.words),
       count(point.tokens),
-      ...columns.map(({ measure, name }) => valueOf(shown.find((row) => row.step === point.step && row.measure === measure && row.name === name))),
+      ...columns.map(({ measure, name }) =>
+        valueOf(shown.find((row) => row.step === point.step && row.measure === measure && row.name === name)),
+      ),
     ]),
   );
 }
@@ -140,7 +172,9 @@ function valueOf(row) {
 
 /** @param {Development} development */
 function ages({ acquisitions }) {
-  const sorted = [...acquisitions].sort((one, two) => (one.age_steps ?? Infinity) - (two.age_steps ?? Infinity) || one.word.localeCompare(two.word));
+  const sorted = [...acquisitions].sort(
+    (one, two) => (one.age_steps ?? Infinity) - (two.age_steps ?? Infinity) || one.word.localeCompare(two.word),
+  );
   return table(
     "Ages of words, the youngest first",
     ["Word", "Contexts", "Per million", "Age (steps)", "Age (words)", "From nats", "To nats", "R²", "Why no age"],
@@ -164,7 +198,9 @@ function notes({ acquisitions, missing_words, n_unscored }) {
   const texts = [
     `${n_fit} of ${acquisitions.length} words have an age of acquisition.`,
     missing_words.length ? `Not in the text: ${missing_words.join(", ")}.` : "",
-    n_unscored ? `Occurrences of words without a surprisal, which are left out: ${n_unscored.toLocaleString("en")}.` : "",
+    n_unscored
+      ? `Occurrences of words without a surprisal, which are left out: ${n_unscored.toLocaleString("en")}.`
+      : "",
   ];
   return texts.filter(Boolean).map((text) => h("p", {}, bdi(text)));
 }

@@ -44,7 +44,12 @@ export async function showExperiment(main, signal, id) {
       cells.replaceChildren(section("Cells", ...cellTables(experiment.cells)));
       return;
     }
-    cells.replaceChildren(section("Cells", folded("Runs of all cells", () => h("div", {}, ...cellTables(experiment.cells)))));
+    cells.replaceChildren(
+      section(
+        "Cells",
+        folded("Runs of all cells", () => h("div", {}, ...cellTables(experiment.cells))),
+      ),
+    );
     try {
       /** @type {ExperimentResult} */
       const result = await read(fileAddress(artifact, "result.json"), signal);
@@ -96,7 +101,14 @@ function states(cells) {
     ...cells.map((cell) => {
       const name =
         cell.kind === "train" && cell.run_id !== null
-          ? h("a", { href: `#/runs/${cell.run_id}`, "aria-label": `${KINDS.train} of ${cell.model} ${cell.language}, seed ${cell.seed}` }, KINDS.train)
+          ? h(
+              "a",
+              {
+                href: `#/runs/${cell.run_id}`,
+                "aria-label": `${KINDS.train} of ${cell.model} ${cell.language}, seed ${cell.seed}`,
+              },
+              KINDS.train,
+            )
           : KINDS[cell.kind];
       return h("span", {}, name, " ", badge(cell));
     }),

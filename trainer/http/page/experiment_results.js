@@ -10,7 +10,11 @@ import { trainingCurves } from "./training_curves.js";
 
 /** @import { BatteryRow, Correlation, ExperimentResult, FileRecord, ModelTables, ScoringMode } from "./records.js" */
 
-const KINDS = { passages: "the passages", held_out: "held-out text", shuffled: "held-out text with shuffled characters" };
+const KINDS = {
+  passages: "the passages",
+  held_out: "held-out text",
+  shuffled: "held-out text with shuffled characters",
+};
 const MODES = {
   skip: "positions whose character every model knows",
   unk: "all positions",
@@ -24,17 +28,29 @@ const MODES = {
  * @param {AbortSignal} signal
  */
 export function experimentResults(artifact, result, files, signal) {
-  const figure = (/** @type {string} */ name, /** @type {string} */ text) => picture(artifact, files, name, text, signal);
+  const figure = (/** @type {string} */ name, /** @type {string} */ text) =>
+    picture(artifact, files, name, text, signal);
   const chosen = h("div");
-  const tables = choice("tables", result.models.map(({ model, kind }) => `${model} on ${KINDS[kind]}`), draw);
-  const mode = choice("mode", result.modes.map((name) => MODES[name]), draw);
+  const tables = choice(
+    "tables",
+    result.models.map(({ model, kind }) => `${model} on ${KINDS[kind]}`),
+    draw,
+  );
+  const mode = choice(
+    "mode",
+    result.modes.map((name) => MODES[name]),
+    draw,
+  );
   function draw() {
     const [found, scored] = [result.models[Number(tables.value)], result.modes[Number(mode.value)]];
     if (found && scored) chosen.replaceChildren(...tablesOf(result, found, scored), csvLinks(found));
   }
   /** @param {ModelTables} found */
   function csvLinks({ model, kind }) {
-    const folder = result.models[0]?.model === model && result.models[0].kind === kind ? "" : `tables/${model}-${kind.replaceAll("_", "-")}/`;
+    const folder =
+      result.models[0]?.model === model && result.models[0].kind === kind
+        ? ""
+        : `tables/${model}-${kind.replaceAll("_", "-")}/`;
     const names = ["matrix", "asymmetry", "listeners"].map((name) => `${folder}${name}.csv`);
     return h("p", {}, "Files:", ...names.flatMap((name) => [" ", download(artifact, name)]));
   }
@@ -59,14 +75,20 @@ export function experimentResults(artifact, result, files, signal) {
     ),
     section(
       "Validity",
-      checks.length ? h("ul", {}, ...checks) : h("p", {}, "Nothing to check: the plan has no two branches with two languages."),
+      checks.length
+        ? h("ul", {}, ...checks)
+        : h("p", {}, "Nothing to check: the plan has no two branches with two languages."),
     ),
     correlations.length ? section("Human ratings", correlationTable(correlations)) : null,
     batteries.length
       ? section("Batteries", ...batteryTables(result), figure("batteries", "Heat map of accuracies on batteries."))
       : null,
     result.battery_ids.length + result.development_ids.length
-      ? section("Jobs", jobLinks("Batteries and differences between runs", result.battery_ids), jobLinks("Developments over checkpoints", result.development_ids))
+      ? section(
+          "Jobs",
+          jobLinks("Batteries and differences between runs", result.battery_ids),
+          jobLinks("Developments over checkpoints", result.development_ids),
+        )
       : null,
     section(
       "Trainings",
@@ -77,11 +99,29 @@ export function experimentResults(artifact, result, files, signal) {
     section(
       "Other tables",
       folded("Mean and standard deviation over seeds", () =>
-        recordTable("Seeds", result.seed_rows, ["model", "kind", "listener_language", "text_language", "scoring_mode", "cross_entropy_mean", "cross_entropy_sd", "excess_mean", "excess_sd"]),
+        recordTable("Seeds", result.seed_rows, [
+          "model",
+          "kind",
+          "listener_language",
+          "text_language",
+          "scoring_mode",
+          "cross_entropy_mean",
+          "cross_entropy_sd",
+          "excess_mean",
+          "excess_sd",
+        ]),
       ),
       result.replacements.length
         ? folded("Characters unknown to a listener, and the ones read instead", () =>
-            recordTable("Replaced characters", result.replacements, ["character", "replacement", "model", "listener_language", "seed", "distance", "count"]),
+            recordTable("Replaced characters", result.replacements, [
+              "character",
+              "replacement",
+              "model",
+              "listener_language",
+              "seed",
+              "distance",
+              "count",
+            ]),
           )
         : h("p", {}, "No model met a character that it does not know."),
     ),
@@ -115,7 +155,10 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
         const row = pairs.get(`${listener} ${text}`);
         if (!row) return { text: "–", share: null, details: `${listener} on ${text}: none` };
         const sd = seeds.get(`${listener} ${text}`)?.excess_sd ?? null;
-        const interval = listener === text ? "its own model" : `95 % interval ${decimal(row.interval_low)} to ${decimal(row.interval_high)}`;
+        const interval =
+          listener === text
+            ? "its own model"
+            : `95 % interval ${decimal(row.interval_low)} to ${decimal(row.interval_high)}`;
         const spread = sd === null || listener === text ? "" : `, deviation over seeds ${decimal(sd)}`;
         return {
           text: decimal(row.excess_cross_entropy),
@@ -133,18 +176,51 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
   return [
     matrix,
     folded("The matrix as a table, with intervals", () =>
-      recordTable("Excess cross-entropy, nats per character", rows, ["listener_language", "text_language", "excess_cross_entropy", "interval_low", "interval_high", "cross_entropy", "native_cross_entropy", "fraction_scored", "n_scored"]),
+      recordTable("Excess cross-entropy, nats per character", rows, [
+        "listener_language",
+        "text_language",
+        "excess_cross_entropy",
+        "interval_low",
+        "interval_high",
+        "cross_entropy",
+        "native_cross_entropy",
+        "fraction_scored",
+        "n_scored",
+      ]),
     ),
     h("h3", {}, "Perplexity per character"),
     perplexities(result, model, kind, mode),
-    gap === null ? null : h("p", {}, `Mean distance within branches ${decimal(gap.within)}, across branches ${decimal(gap.across)}: gap ${decimal(gap.gap)} nats.`),
+    gap === null
+      ? null
+      : h(
+          "p",
+          {},
+          `Mean distance within branches ${decimal(gap.within)}, across branches ${decimal(gap.across)}: gap ${decimal(gap.gap)} nats.`,
+        ),
     folded("Asymmetry: both directions of each pair", () =>
-      recordTable("Asymmetry", tables.asymmetry.filter(inMode), ["language_a", "language_b", "excess_a_on_b", "excess_b_on_a", "asymmetry", "interval_low", "interval_high"]),
+      recordTable("Asymmetry", tables.asymmetry.filter(inMode), [
+        "language_a",
+        "language_b",
+        "excess_a_on_b",
+        "excess_b_on_a",
+        "asymmetry",
+        "interval_low",
+        "interval_high",
+      ]),
     ),
     folded("Differences between listeners of one text", () =>
-      recordTable("Listeners", tables.listeners.filter(inMode), ["text_language", "listener_a", "listener_b", "difference", "interval_low", "interval_high"]),
+      recordTable("Listeners", tables.listeners.filter(inMode), [
+        "text_language",
+        "listener_a",
+        "listener_b",
+        "difference",
+        "interval_low",
+        "interval_high",
+      ]),
     ),
-    folded("Joins of the tree, the nearest first", () => recordTable("Joins; heights are distances in nats", tree, ["left", "right", "height"])),
+    folded("Joins of the tree, the nearest first", () =>
+      recordTable("Joins; heights are distances in nats", tree, ["left", "right", "height"]),
+    ),
   ].filter((part) => part !== null);
 }
 
@@ -155,7 +231,9 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
  * @param {ScoringMode} mode
  */
 function perplexities(result, model, kind, mode) {
-  const rows = result.perplexities.filter((row) => row.model === model && row.kind === kind && row.scoring_mode === mode);
+  const rows = result.perplexities.filter(
+    (row) => row.model === model && row.kind === kind && row.scoring_mode === mode,
+  );
   const texts = [...new Set(rows.map((row) => row.text_language))];
   return table(
     "Perplexity per character, and the area under the training loss in nats times steps",
@@ -176,7 +254,20 @@ function trainings(result) {
   return recordTable(
     "Trainings; losses in nats per token, area in nats times steps",
     result.curves,
-    ["run_id", "model", "language", "seed", "phase", "steps", "early_stopped", "best_val_loss", "test_loss", "test_perplexity", "bits_per_char", "auc"],
+    [
+      "run_id",
+      "model",
+      "language",
+      "seed",
+      "phase",
+      "steps",
+      "early_stopped",
+      "best_val_loss",
+      "test_loss",
+      "test_perplexity",
+      "bits_per_char",
+      "auc",
+    ],
     ({ run_id }) => h("a", { href: `#/runs/${run_id}` }, run_id),
   );
 }
@@ -187,11 +278,18 @@ function trainings(result) {
  */
 function batteryTables({ batteries, seeds }) {
   const shown = batteries.filter((row) => row.level === "battery" && row.measure === "sum");
-  const interval = seeds.length > 1 ? `means of ${seeds.length} seeds, intervals by Student's t over seeds` : "intervals of Wilson over the items";
+  const interval =
+    seeds.length > 1
+      ? `means of ${seeds.length} seeds, intervals by Student's t over seeds`
+      : "intervals of Wilson over the items";
   const title = (/** @type {BatteryRow} */ row) => `${row.battery_language}: ${row.battery}`;
   const models = [...new Set(shown.map(({ model }) => model))];
   return [
-    h("p", { class: "quiet" }, `Accuracies by the sum of log-probabilities, without ties; ${interval}. Parts and other measures: batteries.csv.`),
+    h(
+      "p",
+      { class: "quiet" },
+      `Accuracies by the sum of log-probabilities, without ties; ${interval}. Parts and other measures: batteries.csv.`,
+    ),
     ...models.flatMap((model) => {
       const rows = shown.filter((row) => row.model === model);
       const columns = [...new Set(rows.map(title))];
@@ -205,7 +303,10 @@ function batteryTables({ batteries, seeds }) {
             title: bdi(language),
             cells: columns.map((column) => {
               const row = rows.find((one) => one.model_language === language && title(one) === column);
-              const range = row?.low == null || row.high === null ? "no interval" : `95 % interval ${percent(row.low)} to ${percent(row.high)}`;
+              const range =
+                row?.low == null || row.high === null
+                  ? "no interval"
+                  : `95 % interval ${percent(row.low)} to ${percent(row.high)}`;
               return {
                 text: percent(row?.accuracy ?? null),
                 share: row?.accuracy ?? null,
@@ -261,7 +362,10 @@ function seedsNote({ seeds, common_characters }) {
     seeds.length > 1
       ? `${seeds.length} seeds per language: the intervals cover seeds and sections of the text.`
       : "One seed per language: the intervals cover sections of the text, not the spread of trainings.";
-  const characters = common_characters === null ? "" : ` Characters that every model knows (${common_characters.length}): ${common_characters.map((one) => (one === " " ? "␣" : one)).join(" ")}`;
+  const characters =
+    common_characters === null
+      ? ""
+      : ` Characters that every model knows (${common_characters.length}): ${common_characters.map((one) => (one === " " ? "␣" : one)).join(" ")}`;
   return (
     "The excess is the cross-entropy of a listener's model on a text, above that of the text's own model, in nats per" +
     ` character. ${covered}${characters}`

@@ -14,7 +14,11 @@ const SHADES = 8;
  * @param {string} scale what the lowest and the highest colour mean
  */
 export function heatTable(caption, columns, rows, scale) {
-  const details = h("p", { class: "details cell-details" }, "Point at a cell, or move to it with the keyboard, for its interval.");
+  const details = h(
+    "p",
+    { class: "details cell-details" },
+    "Point at a cell, or move to it with the keyboard, for its interval.",
+  );
   const cells = rows.map(({ cells }) => cells.map((cell) => h("td", attributesOf(cell), cell.text)));
   const at = new Map(cells.flatMap((row, y) => row.map((cell, x) => [cell, { x, y }])));
   const tell = (/** @type {Event} */ event) => {

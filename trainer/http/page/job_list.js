@@ -50,7 +50,11 @@ export async function showJobs(main, signal, kind) {
         "table",
         { class: "jobs" },
         h("caption", { class: "unseen" }, `${kind.name}, newest first`),
-        h("thead", {}, h("tr", {}, ...["Name", "Status", ...kind.columns].map((name) => h("th", { scope: "col" }, name)))),
+        h(
+          "thead",
+          {},
+          h("tr", {}, ...["Name", "Status", ...kind.columns].map((name) => h("th", { scope: "col" }, name))),
+        ),
         body,
       ),
     ),
@@ -83,7 +87,8 @@ export async function showJobs(main, signal, kind) {
     for (const job of jobs) {
       const row = rows.get(kind.address(job));
       if (!row) continue;
-      row.hidden = Boolean(state.value && job.status !== state.value) || !row.textContent?.toLowerCase().includes(wanted);
+      row.hidden =
+        Boolean(state.value && job.status !== state.value) || !row.textContent?.toLowerCase().includes(wanted);
       if (!row.hidden) count += 1;
     }
     const unfinished = jobs.filter((job) => !hasEnded(job)).length;

@@ -32,7 +32,11 @@ export function jobFacts(job, { done, total, unit }, others) {
     [hasEnded(job) ? "Took" : "Since then", duration(job.elapsed_seconds)],
     ...others,
   ];
-  return h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
 }
 
 /**

@@ -16,7 +16,9 @@ export function recordTable(caption, rows, fields, first) {
   const made = table(
     caption,
     fields.map((field) => field.replaceAll("_", " ")),
-    rows.slice(0, MAX_ROWS).map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : cell(row[field])))),
+    rows
+      .slice(0, MAX_ROWS)
+      .map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : cell(row[field])))),
   );
   if (rows.length <= MAX_ROWS) return made;
   const note = `The first ${MAX_ROWS.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows; the files have all.`;

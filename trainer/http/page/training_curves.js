@@ -21,7 +21,12 @@ export function trainingCurves({ curves, languages }, signal) {
     const models = [...new Set(curves.map(({ model }) => model))];
     const model = h("select", { id: "curve-model", onchange: load }, ...models.map((name) => h("option", {}, name)));
     const split = h("select", { id: "curve-split", onchange: load }, ...SPLITS.map((name) => h("option", {}, name)));
-    const chart = new Chart({ title: "Loss curves", x: { name: "step" }, y: { name: "loss", unit: "nats per token" }, empty: "Reading …" });
+    const chart = new Chart({
+      title: "Loss curves",
+      x: { name: "step" },
+      y: { name: "loss", unit: "nats per token" },
+      empty: "Reading …",
+    });
     const trouble = h("div");
     const shown = languages.slice(0, MAX_LINES);
     const note = languages.length > MAX_LINES ? ` The first ${MAX_LINES} languages are shown.` : "";
@@ -45,7 +50,14 @@ export function trainingCurves({ curves, languages }, signal) {
       "div",
       {},
       h("p", { class: "quiet" }, `Means of the runs over seeds, from the lowest to the highest loss.${note}`),
-      h("div", { class: "bar" }, h("label", { for: model.id }, "Model"), model, h("label", { for: split.id }, "Split"), split),
+      h(
+        "div",
+        { class: "bar" },
+        h("label", { for: model.id }, "Model"),
+        model,
+        h("label", { for: split.id }, "Split"),
+        split,
+      ),
       trouble,
       chart.element,
     );
