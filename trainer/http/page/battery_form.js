@@ -107,7 +107,7 @@ export async function showBatteryForm(main, signal, _argument, query) {
   main.append(
     h(
       "form",
-      { class: "fields", onsubmit: (event) => (event.preventDefault(), start()) },
+      { class: "battery-form", onsubmit: (event) => (event.preventDefault(), start()) },
       field(runs, "Runs or checkpoints, separated by blanks: RUN or RUN@1200"),
       field(names, "Batteries by name, separated by commas, such as blimp:passive_1"),
       known,
