@@ -12,7 +12,7 @@ from trainer.http.openapi import describe_api
 from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
 from trainer.people.permissions import RULES, Role
 
-BATTERY, EXPERIMENT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "GROUP", "REQUEST"
+BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "EXPORT", "GROUP", "REQUEST"
 SESSION, TOKENIZER = "SESSION", "TOKENIZER"
 _IDS = {
     "run_id": RUN,
@@ -24,10 +24,11 @@ _IDS = {
     "tokenizer_id": TOKENIZER,
     "experiment_id": EXPERIMENT,
     "battery_id": BATTERY,
+    "export_id": EXPORT,
     "group_id": GROUP,
 }
 """Example values of the parameters in a path."""
-_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, GROUP, REQUEST, SESSION, TOKENIZER)
+_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER)
 _COMMANDS = {
     "cancel_run": "cancel",
     "cancel_group": "cancel",
@@ -35,6 +36,8 @@ _COMMANDS = {
     "resume_run": "resume",
     "get_logs": "logs",
     "stream_logs": "logs",
+    "export_run": "export",
+    "get_export": "export",
     "list_files": "resume",
     "download_file": "resume",
 }

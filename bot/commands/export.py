@@ -13,10 +13,11 @@ from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.text import BLURPLE, byte_size, make_embed, relative_time, shown_name
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.exports import ModelFormat
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _
 from trainer.reports.score_table import curves_csv
-from trainer.services.exports import LINK_SECONDS, ModelFormat
+from trainer.services.exports import LINK_SECONDS
 
 Format = Literal[ModelFormat, "curves_csv", "config"]
 

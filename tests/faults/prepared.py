@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scripts.api_page import BATTERY, EXPERIMENT, GROUP, REQUEST, SESSION, TOKENIZER
+from scripts.api_page import BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.experiments import ExperimentStatus
+from trainer.contracts.exports import ExportStatus
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import ChatResponse, EvalResponse, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.inference_fields import Response
@@ -52,7 +53,7 @@ class Prepared(NamedTuple):
 
     def values(self, operation: Operation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
-        run = self.run
+        run = self.resumable if operation.name == "resume_run" else self.run
         if operation.name == "cancel_run":
             run = train(self.api, **LONG).run_id
             self.to_cancel.add(run)
@@ -60,13 +61,13 @@ class Prepared(NamedTuple):
             run = train(self.api, **LONG).run_id
             cancel(self.api, run)
             ended(self.api, run)
-        if operation.name == "resume_run":
-            run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
         if "experiment_id" in operation.path_model.model_fields:
             found[EXPERIMENT] = start_experiment(self.api, is_long=operation.name == "cancel_experiment")
         if "battery_id" in operation.path_model.model_fields:
             found[BATTERY] = start_battery(self.api, run, is_long=operation.name == "cancel_battery")
+        if "export_id" in operation.path_model.model_fields:
+            found[EXPORT] = start_export(self.api, run)
         if "group_id" in operation.path_model.model_fields:
             is_long = operation.name == "cancel_group"
             accepted = train(self.api, seeds=2, **(LONG if is_long else {"max_steps": 1}))
@@ -129,6 +130,10 @@ def start_battery(api: ApiProcess, run: str, *, is_long: bool) -> str:
     row = f"{'abc ' * 200},{'cab ' * 200}\n"
     pairs = {"name": f"{'long' if is_long else 'short'}.csv", "content": "good,bad\n" + row * (2000 if is_long else 1)}
     return api.post("/batteries", BatteryStatus, {"runs": [run], "files": [pairs]}).battery_id
+
+
+def start_export(api: ApiProcess, run: str) -> str:
+    return api.post(f"/runs/{run}/export", ExportStatus, {"format": "csv"}).export_id
 
 
 def ended(api: ApiProcess, run_id: str) -> RunStatus:

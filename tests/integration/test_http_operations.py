@@ -20,6 +20,7 @@ UNKNOWN = {
     "tokenizer_id": "TOKENIZER_NOT_FOUND",
     "experiment_id": "DATA_NOT_FOUND",
     "battery_id": "DATA_NOT_FOUND",
+    "export_id": "DATA_NOT_FOUND",
 }
 """The code of the error for an unknown id, by the first parameter of a path that is an id."""
 OPEN_PATHS = {"/healthz", "/health", "/readyz"}
@@ -33,6 +34,7 @@ OTHER_FIELDS |= {
     "sequences": [{"parts": ["b"]}],
     "table": {"sentence": ["b"]},
     "files": [{"name": "b.csv", "content": "good,bad\na,b"}],
+    "format": "tensorboard",
 }
 SHARED = ("tokenizer_id", "battery_id")
 """Ids of jobs that equal requests of all clients share."""
@@ -145,7 +147,9 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
         another = await here.post(path, body | other, headers=once)
         of_another = await here.post(path, body, headers=once, key=ANA)
     id_field = next(
-        field for field in ("request_id", "tokenizer_id", "battery_id", "run_id", "id") if field in again.fields
+        field
+        for field in ("request_id", "tokenizer_id", "battery_id", "export_id", "run_id", "id")
+        if field in again.fields
     )
     ids = {answer.fields[id_field] for answer in (*at_once, again, restarted)}
     assert len(ids) == 1

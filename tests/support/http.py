@@ -32,6 +32,7 @@ from trainer.people.permissions import Permissions, no_member
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
+from trainer.services.exports import Exports
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
 STATUSES = {row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))}
@@ -267,7 +268,8 @@ async def inside(
     feeds = RunFeeds(queue)
     index = RunIndex(queue, feeds, settings.app.artifacts_root)
     permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
-    api = Api(settings, queue, feeds, index, limits, permissions, Metrics(), timeouts)
+    exports = Exports(settings)
+    api = Api(settings, queue, feeds, index, limits, permissions, Metrics(), exports, timeouts)
     server = HttpServer(api)
     port = await server.start()
     try:
@@ -275,3 +277,4 @@ async def inside(
             yield Inside(Site(queue, port, session), api)
     finally:
         await server.stop()
+        await exports.stop()

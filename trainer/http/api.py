@@ -19,6 +19,7 @@ from trainer.people.permissions import Caller, Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex, discord_user, owner_number
+from trainer.services.exports import Exports
 
 
 class ApiClient(NamedTuple):
@@ -99,6 +100,7 @@ class Api:
         limits: UsageLimits,
         permissions: Permissions,
         metrics: Metrics,
+        exports: Exports,
         timeouts: HttpTimeouts = HttpTimeouts(),  # noqa: B008  (immutable)
     ) -> None:
         self.settings = settings
@@ -109,6 +111,7 @@ class Api:
         self.feeds = feeds
         self.tails = Tails(feeds)
         self.metrics = metrics
+        self.exports = exports
         self.timeouts = timeouts
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""

@@ -58,10 +58,11 @@ class Backend:
         await self.webhooks.start()
         if self.settings.http.port is not None:
             from trainer.http.api import Api
-            from trainer.http.server import HttpServer, export_route
+            from trainer.http.server import HttpServer
 
-            api = Api(self.settings, self.queue, self.feeds, self.index, self.limits, self.permissions, self.metrics)
-            server = HttpServer(api, [export_route(self.exports)])
+            parts = self.queue, self.feeds, self.index, self.limits, self.permissions, self.metrics, self.exports
+            server = HttpServer(Api(self.settings, *parts))
+            self._started.push_async_callback(self.exports.stop)
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
 

@@ -52,13 +52,13 @@ _IS_STARTED = web.RequestKey("is_started", bool)
 class HttpServer:
     """The API of one bot process."""
 
-    def __init__(self, api: Api, routes: Sequence[web.RouteDef] = ()) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
         app.on_response_prepare.append(_start_answer)
         app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
-        app.add_routes(routes)
+        app.add_routes([_export_route(api.exports)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.timeouts.stop_seconds)
         self._server: asyncio.Server | None = None
@@ -291,8 +291,8 @@ def _has_long_address(error: BaseException | None) -> bool:
     return _MAX_URL_BYTES in line_and_limit
 
 
-def export_route(exports: Exports) -> web.RouteDef:
-    """Return the route of the signed links that `/mt export` shows, which need no key."""
+def _export_route(exports: Exports) -> web.RouteDef:
+    """Return the route of the signed links to exports, which need no key."""
 
     async def download(request: web.Request) -> web.StreamResponse:
         """Send a file; ranges of it too. Raises RANGE_NOT_SATISFIABLE."""

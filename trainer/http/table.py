@@ -5,7 +5,18 @@ from typing import Literal
 from aiohttp import web
 
 from trainer.contracts.base import Frozen
-from trainer.http import artifacts, batteries, completions, curves, experiments, groups, inference, runs, tokenizers
+from trainer.http import (
+    artifacts,
+    batteries,
+    completions,
+    curves,
+    experiments,
+    exports,
+    groups,
+    inference,
+    runs,
+    tokenizers,
+)
 from trainer.http.metrics import CONTENT_TYPE
 from trainer.http.operations import ApiRequest, NoBody, NoQuery, Operation, ResponseSpec, operation, reply
 
@@ -58,6 +69,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *runs.OPERATIONS,
     *curves.OPERATIONS,
     *groups.OPERATIONS,
+    *exports.OPERATIONS,
     *inference.OPERATIONS,
     *completions.OPERATIONS,
     *tokenizers.OPERATIONS,

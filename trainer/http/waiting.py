@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
+from trainer.contracts.exports import ExportStatus
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -65,7 +66,7 @@ class WaitingAnswer(web.StreamResponse):
         return self
 
 
-JobStatus = RunStatus | GroupStatus | TokenizerStatus | ExperimentStatus | BatteryStatus
+JobStatus = RunStatus | GroupStatus | TokenizerStatus | ExperimentStatus | BatteryStatus | ExportStatus
 
 
 async def check_first(call: ApiRequest[PathT, QueryT, BodyT], job_id: str) -> None:

@@ -9,24 +9,26 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from trainer.artifacts.outcome import without_paths
 from trainer.config.settings import Settings
 from trainer.config.validation import parse_json
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
+from trainer.contracts.exports import ExportedFile, ExportFormat, ExportRequest, ExportStatus, ModelFormat
 from trainer.services.embedded import die_with_parent, end
 from trainer.system.child_environment import tuned_environment
-from trainer.system.files import BrokenFile, read_regular
-
-ModelFormat = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
+from trainer.system.files import BrokenFile, file_records, read_record, read_regular, write_atomically
 
 LINK_SECONDS = 24 * 3600
 _EXPORT_SECONDS = 600.0
 _KEY_BYTES = 32
 _FAILED = "The export failed. Try again in a minute."
+_STATUS = "export.json"
 
 
 class Exports:
@@ -37,20 +39,50 @@ class Exports:
         self._export_seconds = export_seconds
         self._folder = settings.app.artifacts_root.resolve() / "exports"
         self._lock = asyncio.Lock()
+        self._starting = asyncio.Lock()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        """The exports that this process has started and not ended, by their id."""
 
     async def export(self, run_id: str, to: ModelFormat) -> Path:
         """Export a run's model as one file, a tar or a zip; one export runs at a time. Raises AppError."""
-        async with self._lock:
-            await asyncio.to_thread(self._remove_old)
-            folder = self._folder / secrets.token_hex(16)
-            target = folder / (f"{run_id}.tar" if to == "archive" else f"{run_id}-{to}")
-            try:
-                await asyncio.to_thread(lambda: folder.mkdir(mode=0o700, parents=True))
-                await self._run_child(run_id, to, target)
-                return target if to == "archive" else await asyncio.to_thread(_zip, target)
-            except BaseException:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-                raise
+        folder = self._folder / secrets.token_hex(16)
+        try:
+            return await self._write(folder, run_id, to)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+
+    async def start(self, export_id: str, run_id: str, request: ExportRequest) -> ExportStatus:
+        """Start an export that is not awaited, and return its status; that of the earlier one if the id is known."""
+        folder = self._folder / export_id
+        async with self._starting:
+            if await asyncio.to_thread((folder / _STATUS).exists):
+                return await self.status(export_id)
+            status = ExportStatus(
+                export_id=export_id, run_id=run_id, format=request.format, license=request.license, status="running"
+            )
+            await asyncio.to_thread(_write_status, folder, status)
+            self._running[export_id] = asyncio.create_task(self._finish(folder, status))
+        return status
+
+    async def status(self, export_id: str) -> ExportStatus:
+        """Return the status of a started export; raises DATA_NOT_FOUND for an unknown or deleted one."""
+        is_running = export_id in self._running
+        try:
+            status = await asyncio.to_thread(read_record, self._folder / export_id / _STATUS, ExportStatus)
+        except (FileNotFoundError, BrokenFile):
+            message = "There is no such export; exports are deleted after a day. Export again."
+            raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
+        if is_running or status.has_ended:
+            return status
+        return _failed(status, AppError(ErrorCode.SERVICE_UNAVAILABLE, "The server was restarted. Export again."))
+
+    async def stop(self) -> None:
+        """End the exports that were started."""
+        tasks = [*self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def take(self, file: Path) -> bytes:
         """Return the content of an exported file, and delete it."""
@@ -77,9 +109,37 @@ class Exports:
             raise AppError(ErrorCode.NOT_FOUND, "This file has been deleted. Export again.")
         return file
 
-    async def _run_child(self, run_id: str, to: ModelFormat, target: Path) -> None:
+    async def _finish(self, folder: Path, status: ExportStatus) -> None:
+        """Write the file of a started export, and its status at the end."""
+        try:
+            try:
+                file = await self._write(folder, status.run_id, status.format, status.license)
+                ended = changed(status, status="completed", file=await self._exported(file))
+            except AppError as error:
+                ended = _failed(status, error)
+            await asyncio.to_thread(_write_status, folder, ended)
+        finally:
+            del self._running[status.export_id]
+
+    async def _exported(self, file: Path) -> ExportedFile:
+        expires_at = int(time.time()) + LINK_SECONDS
+        [record] = await asyncio.to_thread(file_records, file.parent, [file])
+        url, end_at = await self.link(file, "", expires_at), datetime.fromtimestamp(expires_at, UTC)
+        return ExportedFile(name=file.name, bytes=record.bytes, sha256=record.sha256, url=url, expires_at=end_at)
+
+    async def _write(self, folder: Path, run_id: str, to: ExportFormat, licence: str | None = None) -> Path:
+        """Write the file of an export into a folder; one export runs at a time."""
+        async with self._lock:
+            await asyncio.to_thread(self._remove_old)
+            await asyncio.to_thread(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+            target = folder / (f"{run_id}.tar" if to == "archive" else f"{run_id}-{to}")
+            await self._run_child(run_id, to, target, licence)
+            return target if to == "archive" else await asyncio.to_thread(_zip, target)
+
+    async def _run_child(self, run_id: str, to: ExportFormat, target: Path, licence: str | None) -> None:
         """Run `mt export`; raises its error."""
-        options = ("--format", to, "--out", str(target), "--json")
+        options = ["--format", to, "--out", str(target), "--json"]
+        options += [] if licence is None else ["--license", licence]
         child = await asyncio.create_subprocess_exec(
             *(*die_with_parent(), sys.executable, "-m", "trainer", "export", run_id, *options),
             stdin=DEVNULL,
@@ -130,6 +190,16 @@ def _error_of(output: bytes) -> AppError:
     except AppError:  # the child was killed
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, _FAILED)
     return AppError(body.code, body.message, body.details)
+
+
+def _write_status(folder: Path, status: ExportStatus) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(folder / _STATUS, status.model_dump_json(by_alias=True).encode())
+
+
+def _failed(status: ExportStatus, error: AppError) -> ExportStatus:
+    shown = AppError(error.code, without_paths(error.message))
+    return changed(status, status="failed", error=RunError.of(shown))
 
 
 def _zip(folder: Path) -> Path:

@@ -1,0 +1,52 @@
+"""Exports over HTTP: the request, and the status with the file."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.contracts.base import Frozen, Identifier, ModelName, Sha256, Timestamp
+from trainer.contracts.errors import RunError
+
+ModelFormat = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
+CurveFormat = Literal["csv", "tensorboard", "trackio"]
+ExportFormat = Literal[ModelFormat, CurveFormat]
+
+CHECKPOINT_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx")
+"""Formats that are also written from a checkpoint; the others are about all of a run."""
+CURVE_FORMATS: tuple[ExportFormat, ...] = ("csv", "tensorboard", "trackio")
+"""Formats that have the curve and the settings of a run, also before its end."""
+
+
+class ExportRequest(Frozen):
+    format: ExportFormat
+    """hf: for transformers; archive: for `mt import`; csv, tensorboard, trackio: curve and settings."""
+    license: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$")] | None = None
+    """License for the model card, such as cc0-1.0."""
+
+
+class ExportedFile(Frozen):
+    name: str
+    """RUN.tar for an archive; else a ZIP whose files are in one folder, RUN-FORMAT."""
+    bytes: int
+    sha256: Sha256
+    url: str
+    """Address on this server from which anybody can download the file; needs no API key."""
+    expires_at: Timestamp
+    """When the address ends, and the file is deleted."""
+
+
+class ExportStatus(Frozen):
+    export_id: Identifier
+    run_id: ModelName
+    """The run, or its checkpoint as RUN@1200."""
+    format: ExportFormat
+    license: str | None = None
+    status: Literal["running", "completed", "failed"]
+    """running: also while other exports are written, as one is written at a time."""
+    file: ExportedFile | None = None
+    """The file of a completed export."""
+    error: RunError | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status != "running"
