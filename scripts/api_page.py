@@ -38,6 +38,7 @@ _COMMANDS = {
     "stream_logs": "logs",
     "export_run": "export",
     "get_export": "export",
+    "get_samples": "resume",
     "list_files": "resume",
     "download_file": "resume",
 }

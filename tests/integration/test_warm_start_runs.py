@@ -11,10 +11,10 @@ from tests.support.worker_runs import finished, with_redis
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import EvalCompleted
+from trainer.contracts.inference import TrainingSample
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
-from trainer.training.evaluation import TrainingSample
 from trainer.training.progress import CurveRow
 
 

@@ -470,6 +470,13 @@ class Sample(Frozen):
     stop_reason: FinishReason
 
 
+class TrainingSample(Frozen):
+    """A line of `training_samples.jsonl`: a sample that the model generated after a step."""
+
+    step: int
+    sample: Sample
+
+
 class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     """`eval/metrics.json`: the metrics of the saved model on one split; docs/evaluation.md defines them."""
 

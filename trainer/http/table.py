@@ -14,6 +14,7 @@ from trainer.http import (
     exports,
     groups,
     inference,
+    run_records,
     runs,
     tokenizers,
 )
@@ -68,6 +69,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation("GET /metrics", get_metrics, {200: ResponseSpec("The figures", "text/plain")}, tag="service"),
     *runs.OPERATIONS,
     *curves.OPERATIONS,
+    *run_records.OPERATIONS,
     *groups.OPERATIONS,
     *exports.OPERATIONS,
     *inference.OPERATIONS,

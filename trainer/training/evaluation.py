@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.contracts.base import Frozen, now
+from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, Sample, SequenceLengths, perplexity
 from trainer.contracts.intervals import LineLosses, margin
@@ -96,13 +96,6 @@ def evaluate(
     nats_list: list[float] = group_nats.tolist()
     tokens_list: list[int] = group_tokens.tolist()
     return Evaluation(float(loss), tokens, int(hits[0]), int(hits[1]), tuple(nats_list), tuple(tokens_list))
-
-
-class TrainingSample(Frozen):
-    """A line of `training_samples.jsonl`: a sample that the model generated after a step."""
-
-    step: int
-    sample: Sample
 
 
 class Measured(NamedTuple):

@@ -34,7 +34,7 @@ from trainer.contracts.events import (
     Stamp,
     stamp,
 )
-from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
+from trainer.contracts.inference import EvalMetrics, EvalSplit, TrainingSample, perplexity, summary_of
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import (
     DataFacts,
@@ -57,7 +57,7 @@ from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
-from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, measure, sample_prompts
+from trainer.training.evaluation import SAMPLES_PER_PROMPT, draw_samples, measure, sample_prompts
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
