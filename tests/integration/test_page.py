@@ -12,12 +12,24 @@ from tests.support import ROOT
 from tests.support.http import Site
 from trainer.artifacts.run_files import KeptCheckpoint, RunFiles
 from trainer.config.validation import value_at
-from trainer.contracts import batteries, development, events, experiments, groups, inference, intervals, runs, seeds
+from trainer.contracts import (
+    batteries,
+    development,
+    events,
+    experiments,
+    exports,
+    groups,
+    inference,
+    intervals,
+    runs,
+    seeds,
+)
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.http.curves import Curve
 from trainer.http.groups import CurveBand, GroupCurve
+from trainer.http.run_records import RunRequest, TrainingSamples
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
 from trainer.http.table import OPERATIONS
 from trainer.reports import comparison
@@ -55,6 +67,8 @@ RECORDS += [batteries.BatteryRun, batteries.BatteryInfo, batteries.Accuracy, bat
 RECORDS += [batteries.FormulaResult, batteries.Effect, batteries.Controls, batteries.LeakedItems, batteries.SeedBand]
 RECORDS += [batteries.BatterySummary, development.CheckpointPoint, development.DevelopmentRow, development.Acquisition]
 RECORDS += [development.Development]
+RECORDS += [runs.Accepted, RunRequest, inference.TrainingSample, TrainingSamples]
+RECORDS += [exports.ExportedFile, exports.ExportStatus]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:

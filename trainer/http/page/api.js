@@ -10,10 +10,15 @@ const NO_ANSWER = "The server does not answer. What you have entered is kept: tr
 
 /** A refusal of the server. */
 export class ApiError extends Error {
-  /** @param {number} status @param {string} message */
-  constructor(status, message) {
+  /**
+   * @param {number} status
+   * @param {string} message
+   * @param {{path: string, message: string}[]} details the wrong fields
+   */
+  constructor(status, message, details = []) {
     super(message);
     this.status = status;
+    this.details = details;
   }
 }
 
@@ -50,7 +55,7 @@ export async function call(path, options = {}) {
     options.signal?.throwIfAborted();
     return call(path, options);
   }
-  if (!response.ok) throw new ApiError(response.status, await message(response));
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
@@ -89,11 +94,12 @@ export function forgetKey() {
 }
 
 /** @param {Response} response */
-async function message(response) {
+async function refusal(response) {
   try {
-    return String((await response.json()).message);
+    const { message, details } = await response.json();
+    return new ApiError(response.status, String(message), details);
   } catch {
-    return `The server answered ${response.status}.`;
+    return new ApiError(response.status, `The server answered ${response.status}.`);
   }
 }
 

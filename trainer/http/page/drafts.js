@@ -15,7 +15,10 @@ export function kept(field, name) {
   return field;
 }
 
-/** Forget what was kept. */
-export function forgetDrafts() {
-  for (const key of Object.keys(sessionStorage)) if (key.startsWith(PREFIX)) sessionStorage.removeItem(key);
+/**
+ * Forget what was kept under names that start so.
+ * @param {string} start
+ */
+export function forgetDrafts(start = "") {
+  for (const key of Object.keys(sessionStorage)) if (key.startsWith(PREFIX + start)) sessionStorage.removeItem(key);
 }

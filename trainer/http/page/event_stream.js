@@ -28,13 +28,15 @@ export class EventParser {
  * @param {(event: ServerEvent) => void} onEvent
  * @param {() => Promise<boolean>} isOver
  * @param {AbortSignal} signal
- * @param {string} last the id of the event to begin behind
+ * @param {{last?: string, onConnect?: () => void}} options the id of the event to begin behind; called when the stream
+ *   begins, and begins again
  */
-export async function follow(path, onEvent, isOver, signal, last = "") {
+export async function follow(path, onEvent, isOver, signal, { last = "", onConnect } = {}) {
   let wait = FIRST_WAIT;
   while (!signal.aborted) {
     try {
       const response = await call(path, { headers: last ? { "Last-Event-ID": last } : {}, signal });
+      onConnect?.();
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       const parser = new EventParser();
       for (let piece = await reader?.read(); piece?.value !== undefined; piece = await reader?.read()) {

@@ -70,7 +70,7 @@ export function generationForm(models, signal, chosen) {
   const form = h(
     "form",
     { onsubmit: (event) => (event.preventDefault(), generate()) },
-    h("div", { class: "fields" }, h("div", {}, h("label", { for: "generator" }, "Model"), model)),
+    h("div", { class: "options" }, h("div", {}, h("label", { for: "generator" }, "Model"), model)),
     h("label", { for: "prompt" }, "Prompt"),
     prompt,
     h(
@@ -80,7 +80,7 @@ export function generationForm(models, signal, chosen) {
     ),
     h(
       "div",
-      { class: "fields" },
+      { class: "options" },
       ...Object.entries(fields).map(([name, field]) =>
         h("div", {}, h("label", { for: name }, names[/** @type {keyof fields} */ (name)]), field),
       ),

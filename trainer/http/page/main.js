@@ -19,6 +19,7 @@ const VIEWS = [
   [/^#\/batteries$/, "Batteries", async () => (await import("./batteries.js")).showBatteries],
   [/^#\/batteries\/new$/, "Start a battery", async () => (await import("./battery_form.js")).showBatteryForm],
   [/^#\/batteries\/([a-z0-9_-]+)$/, "Battery", async () => (await import("./battery.js")).showBattery],
+  [/^#\/train$/, "New run", async () => (await import("./train.js")).showTraining],
   [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
 

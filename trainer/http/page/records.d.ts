@@ -22,7 +22,9 @@ export interface RunStatus {
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
   model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
   owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
-  seed: number | null; group: RunGroup | null; params: number | null;
+  seed: number | null; group: RunGroup | null; last_checkpoint_step: number | null; params: number | null;
+  learning_rate: number | null; grad_norm: number | null; gpu_memory_bytes: number[] | null; best_epoch: number | null;
+  early_stopped: boolean | null;
 }
 
 export interface RunGroup { group_id: string; seeds: number[] }
@@ -50,7 +52,9 @@ export interface MetricsProgress {
 }
 export interface FileRecord { path: string; bytes: number; sha256: string }
 export interface ArtifactFiles { files: FileRecord[]; result_bytes: number }
-export interface KeptCheckpoint { step: number }
+export interface KeptCheckpoint {
+  step: number; epoch: number | null; words: number | null; tokens: number | null; bytes: number;
+}
 export interface RunFiles { kept: KeptCheckpoint[] }
 export interface Sample { prompt: string; text: string; seed: number; stop_reason: string }
 
@@ -203,3 +207,13 @@ export interface Development {
   run_id: string; points: CheckpointPoint[]; curves: DevelopmentRow[]; acquisitions: Acquisition[];
   missing_words: string[]; n_unscored: number;
 }
+
+export interface Accepted { run_id: string; group: RunGroup | null }
+export interface RunRequest {
+  request: Record<string, unknown>; parent_run_id: string | null; resumed_from_run_id: string | null;
+  experiment_id: string | null;
+}
+export interface TrainingSample { step: number; sample: Sample }
+export interface TrainingSamples { samples: TrainingSample[]; total: number }
+export interface ExportedFile { name: string; bytes: number; sha256: string; url: string; expires_at: string }
+export interface ExportStatus { status: "running" | "completed" | "failed"; file: ExportedFile | null; error: RunError | null }

@@ -1,19 +1,24 @@
-/** One run: status, curve, surprisal of a text, samples, settings, files and log. */
+/** One run: actions, status, curve, checkpoints, samples, surprisal of a text, export, files, settings and log. */
 
 import { call, read } from "./api.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { fileAddress, fileTable } from "./files.js";
 import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
+import { actionsOf } from "./run_actions.js";
 import { runCurves } from "./run_curves.js";
+import { exportForm } from "./run_export.js";
+import { logOf } from "./run_log.js";
+import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_samples.js";
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, RunFiles, RunStatus, Sample } from "./records.js" */
+/** @import { ArtifactFiles, KeptCheckpoint, RunFiles, RunRequest, RunStatus } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
 const SAMPLES = "eval/samples.jsonl";
+const MAX_CHECKPOINTS = 200;
 
 /**
  * @param {HTMLElement} main
@@ -27,18 +32,30 @@ export async function showRun(main, signal, runId) {
   setTitle(run.label ?? "Run");
   const facts = h("div");
   const curves = runCurves(runId, signal);
+  const origin = h("p", {});
+  const actions = actionsOf(runId, signal, () => refresh());
+  const checkpoints = h("div");
+  const trained = h("div");
+  const byCheckpoint = samplesByCheckpoint(runId, signal);
+  const exports = exportForm(runId, signal);
   const results = h("div");
   main.append(
     h("p", {}, h("code", {}, runId)),
+    origin,
+    actions.element,
     section("Status", facts),
     section("Curve", curves.element),
+    checkpoints,
+    trained,
+    byCheckpoint.element,
     results,
-    section(
-      "Settings and log",
-      onDemand("Settings", () => text(`${base}/config.yaml`)),
-      onDemand("Last lines of the log", () => text(`${base}/logs?tail=200`)),
-    ),
+    section("Export", exports.element),
+    section("Settings and log", onDemand("Settings", () => text(`${base}/config.yaml`)), logOf(runId, signal)),
   );
+  actions.show(run);
+  /** @type {RunRequest} */
+  const request = await read(`${base}/request`, signal);
+  origin.append(...originOf(run, request));
 
   let isWaiting = false;
   const draw = () => {
@@ -52,8 +69,29 @@ export async function showRun(main, signal, runId) {
     refreshed = Date.now();
     run = await read(base, signal);
     draw();
+    actions.show(run);
+    await showStored();
     return hasEnded(run);
   };
+  let stored = "";
+  /** Show checkpoints and samples, if there may be new ones. */
+  const showStored = async () => {
+    const { status, step, last_checkpoint_step } = run;
+    const samplesSoFar = Math.floor(step / Number(request.request["sample_every_steps"] ?? Infinity));
+    const state = [status, last_checkpoint_step, samplesSoFar].join();
+    if (state === stored) return;
+    stored = state;
+    /** @type {RunFiles} */
+    const { kept } = await read(`${base}/files`, signal);
+    exports.show([runId, ...kept.map((one) => `${runId}@${one.step}`)], status === "completed");
+    curves.setCheckpoints(kept, (step) => `#/text/${runId}@${step}`);
+    byCheckpoint.show(run.objective === "causal_lm" ? kept : []);
+    if (kept.length && !checkpoints.contains(document.activeElement))
+      checkpoints.replaceChildren(section("Checkpoints", ...checkpointTable(runId, kept)));
+    if (samplesSoFar && !trained.contains(document.activeElement))
+      trained.replaceChildren(section("Samples of the training", ...(await trainingSamples(runId, signal))));
+  };
+  await showStored();
   if (!hasEnded(run)) {
     await follow(
       `${base}/events`,
@@ -64,7 +102,7 @@ export async function showRun(main, signal, runId) {
       },
       refresh,
       signal,
-      await curves.lastEventId,
+      { last: await curves.lastEventId },
     );
   }
   if (run.status === "completed") results.append(...(await resultsOf(runId, signal)));
@@ -80,7 +118,7 @@ function factsOf(run) {
   /** @type {[string, Node | string][]} */
   const pairs = [
     ["Status", badge(run)],
-    ["Message", run.error?.message ?? run.message],
+    ["Message", run.message],
     [
       "Progress",
       h(
@@ -94,6 +132,7 @@ function factsOf(run) {
       "Step",
       `${run.step.toLocaleString("en")} of ${run.total_steps?.toLocaleString("en") ?? "–"}, epoch ${run.epoch} of ${run.total_epochs}`,
     ],
+    ["Weights", run.params?.toLocaleString("en") ?? "–"],
     ["Model", `${run.model_family}${run.model_size ? ` ${run.model_size}` : ""}, ${run.objective}`],
     ["Tokenizer", `${run.tokenizer_id ?? "–"}, ${run.vocab_size?.toLocaleString("en") ?? "–"} tokens`],
     ["Device", `${run.device ?? "–"}, ${run.precision ?? "–"}`],
@@ -103,12 +142,17 @@ function factsOf(run) {
     run.finished_at === null ? ["Time left", duration(run.eta_seconds)] : ["Finished", date(run.finished_at)],
   ];
   if (run.queue_position !== null) pairs.push(["Position in the queue", String(run.queue_position)]);
+  if (run.learning_rate !== null) pairs.push(["Learning rate", run.learning_rate.toPrecision(3)]);
+  if (run.grad_norm !== null) pairs.push(["Gradient norm", decimal(run.grad_norm)]);
+  if (run.gpu_memory_bytes !== null) pairs.push(["GPU memory", run.gpu_memory_bytes.map(size).join(", ")]);
+  if (run.best_epoch !== null) pairs.push(["Best epoch", `${run.best_epoch}${run.early_stopped ? ", stopped early" : ""}`]);
   if (run.attempt > 1) pairs.push(["Attempt", String(run.attempt)]);
   if (run.unknown_char_share) pairs.push(["Unknown characters", percent(run.unknown_char_share, 2)]);
   const unit = run.objective === "masked_lm" ? "masked token" : "token";
   const inBits = (/** @type {number | null} */ value) => bitsPerChar(value, run.unknown_char_share);
   return [
     h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    ...(run.error ? [h("p", { class: "error" }, run.error.message)] : []),
     ...run.warnings.map((warning) => h("p", { class: "warning" }, `⚠ ${warning}`)),
     table(
       "Losses",
@@ -142,7 +186,8 @@ async function resultsOf(runId, signal) {
   /** @type {RunFiles} */
   const { kept } = await read(`/runs/${runId}/files`, signal);
   const models = [runId, ...kept.map((checkpoint) => `${runId}@${checkpoint.step}`)];
-  const surprisal = section("Surprisal", surprisalForm(models, signal));
+  const more = h("p", {}, h("a", { href: `#/text/${runId}` }, "Compare two models, or generate text"));
+  const surprisal = section("Surprisal", more, surprisalForm(models, signal));
   try {
     /** @type {ArtifactFiles} */
     const { files, result_bytes } = await read(`/artifacts/${artifact}`, signal);
@@ -150,29 +195,55 @@ async function resultsOf(runId, signal) {
     const samples = hasSamples ? await (await call(fileAddress(artifact, SAMPLES), { signal })).text() : "";
     return [
       surprisal,
+      section("Samples", ...finalSamples(samples)),
       section(
-        "Samples",
-        h("p", { class: "quiet" }, hasSamples ? "Prompts are bold." : "This run has no samples."),
-        ...samples.trim().split("\n").filter(Boolean).map(sample),
-      ),
-      section(
-        "Files",
+        "Result files",
         h("p", { class: "quiet" }, `${files.length} files, ${size(result_bytes)}`),
         fileTable(artifact, files),
       ),
     ];
   } catch (error) {
     if (signal.aborted) throw error;
-    return [surprisal, section("Files", failure(error))];
+    return [surprisal, section("Result files", failure(error))];
   }
 }
 
-/** @param {string} line */
-function sample(line) {
-  /** @type {Sample} */
-  const { prompt, text, seed, stop_reason } = JSON.parse(line);
-  const words = h("blockquote", { dir: "auto" }, h("strong", {}, prompt), text);
-  return h("figure", {}, words, h("figcaption", {}, `seed ${seed}, ended by ${stop_reason}`));
+/**
+ * Return the links to the group of a run, and to what it comes from.
+ * @param {RunStatus} run
+ * @param {RunRequest} request
+ */
+function originOf({ group }, { parent_run_id, resumed_from_run_id, experiment_id }) {
+  /** @type {[string, string, string | undefined | null][]} */
+  const links = [
+    ["Group", "groups", group?.group_id],
+    ["Initial weights of", "runs", parent_run_id],
+    ["Resumed from", "runs", resumed_from_run_id],
+    ["Experiment", "experiments", experiment_id],
+  ];
+  return links.flatMap(([name, view, id]) => (id ? [`${name} `, h("a", { href: `#/${view}/${id}` }, id), ". "] : []));
+}
+
+/**
+ * @param {string} runId
+ * @param {KeptCheckpoint[]} kept
+ */
+function checkpointTable(runId, kept) {
+  const count = (/** @type {number | null} */ value) => value?.toLocaleString("en") ?? "–";
+  const rows = kept.slice(-MAX_CHECKPOINTS).map(({ step, epoch, words, tokens, bytes }) => [
+    count(step),
+    count(epoch),
+    count(words),
+    count(tokens),
+    size(bytes),
+    h("a", { href: `#/text/${runId}@${step}`, "aria-label": `Score or generate by step ${step}` }, "Score or generate"),
+    h("a", { href: `#/batteries/new?run=${runId}@${step}`, "aria-label": `Battery for step ${step}` }, "Battery"),
+  ]);
+  const left = kept.length > rows.length ? `The last ${rows.length} of ${kept.length} checkpoints.` : "";
+  return [
+    ...(left ? [h("p", { class: "quiet" }, left)] : []),
+    table("Kept checkpoints", ["Step", "Epoch", "Words read", "Tokens read", "Size", "Text", "Battery"], rows),
+  ];
 }
 
 /**

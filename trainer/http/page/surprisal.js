@@ -69,7 +69,7 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
     { onsubmit: submit },
     h(
       "div",
-      { class: "fields" },
+      { class: "options" },
       h("div", {}, h("label", { for: "model" }, "Model"), model),
       h("div", {}, h("label", { for: "second-model" }, "Compare with"), second.field, second.list),
     ),

@@ -148,7 +148,7 @@ function chooser(content) {
   return [
     h(
       "div",
-      { class: "fields" },
+      { class: "options" },
       h("div", {}, h("label", { for: "unit" }, "Unit"), unit),
       h("div", {}, h("label", { for: "scale" }, "Colours"), scale),
     ),

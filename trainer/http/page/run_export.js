@@ -1,0 +1,102 @@
+/** The form that exports a run, or one of its checkpoints, as a file for other programs. */
+
+import { read, send } from "./api.js";
+import { announce, failure, h } from "./elements.js";
+import { date, size } from "./numbers.js";
+
+/** @import { ExportStatus } from "./records.js" */
+
+const WAIT_SECONDS = 30;
+const OF_MODEL = {
+  hf: "for transformers",
+  onnx: "for onnxruntime",
+  torchscript: "for torch; deprecated by PyTorch",
+};
+const OF_RUN = {
+  archive: "all of the run, for mt import",
+  "ro-crate": "all of the run, for research repositories",
+};
+const OF_CURVE = {
+  csv: "curve and settings for spreadsheets",
+  tensorboard: "curve and settings",
+  trackio: "curve and settings",
+};
+
+/**
+ * @param {string} runId
+ * @param {AbortSignal} signal
+ */
+export function exportForm(runId, signal) {
+  const model = h("select", { id: "export-model", onchange: showFormats });
+  const form = h("select", { id: "export-format" });
+  const license = h("input", { id: "export-license", type: "text", autocomplete: "off", spellcheck: false, placeholder: "cc0-1.0" });
+  const button = h("button", {}, "Export");
+  const files = h("ul");
+  const trouble = h("div");
+  let isCompleted = false;
+
+  function showFormats() {
+    const isRun = model.value === runId;
+    const formats = {
+      ...(isCompleted || !isRun ? OF_MODEL : {}),
+      ...(isCompleted && isRun ? OF_RUN : {}),
+      ...(isRun ? OF_CURVE : {}),
+    };
+    const chosen = form.value;
+    form.replaceChildren(
+      ...Object.entries(formats).map(([name, about]) =>
+        h("option", { value: name, selected: name === chosen }, `${name}: ${about}`),
+      ),
+    );
+  }
+
+  /** @param {Event} event */
+  async function submit(event) {
+    event.preventDefault();
+    if (button.disabled) return;
+    button.disabled = true;
+    trouble.replaceChildren(h("p", { class: "quiet" }, "Exporting. This takes some seconds."));
+    announce("Exporting.");
+    try {
+      const body = { format: form.value, license: license.value.trim() || null };
+      const answer = await send(`/runs/${model.value}/export`, body, signal);
+      const address = answer.headers.get("Location");
+      /** @type {ExportStatus} */
+      let status = await answer.json();
+      while (status.status === "running") status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
+      if (status.file === null) throw new Error(status.error?.message);
+      const { name, bytes, sha256, url, expires_at } = status.file;
+      const link = h("a", { href: url, download: name }, name);
+      files.append(h("li", {}, link, ` ${size(bytes)}, until ${date(expires_at)}, SHA-256 `, h("code", {}, sha256)));
+      trouble.replaceChildren();
+      announce("The export is ready.");
+      link.focus();
+    } catch (error) {
+      if (!signal.aborted) trouble.replaceChildren(failure(error));
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  return {
+    element: h(
+      "form",
+      { class: "fields", onsubmit: submit },
+      h("div", { class: "field" }, h("label", { for: "export-model" }, "Exported model"), model),
+      h("div", { class: "field" }, h("label", { for: "export-format" }, "Format"), form),
+      h("div", { class: "field" }, h("label", { for: "export-license" }, "License of the model (optional)"), license),
+      h("div", { class: "field" }, button),
+      h("div", { class: "wide" }, trouble, files),
+    ),
+    /**
+     * @param {string[]} models the run, then its kept checkpoints
+     * @param {boolean} hasModel
+     */
+    show(models, hasModel) {
+      isCompleted = hasModel;
+      const chosen = model.value;
+      model.replaceChildren(...models.map((name) => h("option", { value: name, selected: name === chosen }, name)));
+      showFormats();
+    },
+  };
+}
