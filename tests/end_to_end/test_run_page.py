@@ -1,0 +1,174 @@
+"""The page of a run in a browser: actions, log, the form that trains it again, exports, checkpoints and samples."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from tests.end_to_end.test_page import KEY, faults, finish, served
+from tests.support import tiny_request, wait_for_status
+from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.lab import Lab
+from tests.support.waiting import until
+from tests.support.worker_runs import LONG, training
+from trainer.artifacts.run_files import run_files
+from trainer.contracts.base import changed
+
+pytestmark = needs_chromium
+
+LOG = ".log"
+IS_AT_END = "((one) => one.scrollHeight - one.scrollTop - one.clientHeight < 8)(document.querySelector('.log'))"
+ROWS = "[...document.querySelectorAll('[aria-label=\"Text by checkpoint\"] tbody tr')].map((row) => row.innerText)"
+STATUS = "document.querySelector('.badge')?.textContent"
+BUTTONS = "[...document.querySelectorAll('main button:not([hidden])')].map((one) => one.textContent).slice(0, 2).join()"
+
+
+async def press_button(browser: Browser, name: str) -> None:
+    """Give the focus to a button by the keyboard, and press it."""
+    await browser.evaluate("document.querySelector('h1').focus()")
+    for _ in range(100):
+        if await browser.evaluate(f"document.activeElement.textContent === {name!r}"):
+            await browser.press("Enter")
+            return
+        await browser.press("Tab")
+    raise AssertionError(f"Tab never reaches {name}")
+
+
+async def fits(browser: Browser) -> None:
+    """See that a view has no faults on a computer and a phone, in light and dark."""
+    for width in (320, 1200):
+        for dark in (False, True):
+            await browser.screen(width, 800, dark=dark)
+            assert await faults(browser) == []
+
+
+async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
+        run_id = (await queue.train(tiny_request(label="page action", **LONG), user_id=None)).run_id
+        await wait_for_status(queue, run_id, training)
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see(f"{BUTTONS}.startsWith('Cancel,')")
+        await press_button(browser, "Cancel")
+        await browser.see(f"{STATUS} === 'cancelled' && {BUTTONS} === 'Resume,Delete'")
+        await fits(browser)
+        await press_button(browser, "Resume")
+        await browser.see(f"!location.hash.includes({run_id!r}) && {STATUS} && {BUTTONS}.startsWith('Cancel,')")
+        resumed = str(await browser.evaluate("location.hash.split('/').pop()"))
+        assert queue.runs.get(resumed).record().resumed_from_run_id == run_id
+        await browser.see_text(f"Resumed from {run_id}")
+        await browser.see("document.querySelector('.line')")
+        await press_button(browser, "Cancel")
+        await browser.see(f"{STATUS} === 'cancelled'")
+        await press_button(browser, "Delete")
+        await browser.see("document.querySelector('dialog[open]')?.textContent.includes('Delete this run')")
+        assert await faults(browser) == []
+        assert await browser.text(":focus") == "No"
+        await browser.press("Enter")
+        assert queue.runs.find(resumed) is not None
+        await press_button(browser, "Delete")
+        await browser.press("Tab")
+        await browser.press("Enter")
+        await browser.see("location.hash === '#/' && document.querySelector('#search')")
+        assert queue.runs.find(resumed) is None
+        assert browser.errors == []
+
+
+async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
+        run_id = (await queue.train(tiny_request(label="page log", **LONG), user_id=None)).run_id
+        await wait_for_status(queue, run_id, training)
+        log = queue.runs.get(run_id).logs
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see(f"{BUTTONS}.startsWith('Cancel,')")
+        await press_button(browser, "Log")
+        await browser.see(f"document.querySelector({LOG!r})?.textContent.includes('attempt_started')")
+        with log.open("a", encoding="utf-8") as file:
+            file.writelines(f"line {number}\n" for number in range(5000))
+        await browser.see(f"document.querySelector({LOG!r}).textContent.includes('line 4999')")
+        assert await browser.evaluate(IS_AT_END)
+        await browser.see_text("The last 2,000 lines are shown.")
+        await browser.evaluate("document.querySelector('.log').scrollTop = 100")
+        with log.open("a", encoding="utf-8") as file:
+            file.write("one more line\n")
+        await browser.see(f"document.querySelector({LOG!r}).textContent.includes('one more line')")
+        assert not await browser.evaluate(IS_AT_END)
+        await press_button(browser, "Jump to the end")
+        assert await browser.evaluate(IS_AT_END)
+        await press_button(browser, "Pause")
+        await queue.cancel(run_id)
+        await browser.see("/Paused: [1-9]/.test(document.body.innerText)")
+        assert "run_ended" not in await browser.text(LOG)
+        await fits(browser)
+        await press_button(browser, "Pause")
+        await browser.see(f"document.querySelector({LOG!r}).textContent.includes('run_ended status=cancelled')")
+        assert browser.errors == []
+
+
+async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
+        run_id = await finish(queue, "page again")
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see(f"{STATUS} === 'completed'")
+        await browser.tab_to("a[href^='#/train']")
+        await browser.press("Enter")
+        await browser.see("document.querySelector('#field-label')?.value === 'page again'")
+        await fits(browser)
+        await browser.tab_to("#field-max_steps")
+        await browser.type("0")
+        await browser.press("Enter")
+        await browser.see("document.querySelector('#field-max_steps').ariaInvalid === 'true'")
+        assert await browser.evaluate("document.activeElement.id") == "field-max_steps"
+        assert "`max_steps` must be greater than 0" in await browser.text("#field-max_steps-problem")
+        await fits(browser)
+        await browser.open(f"{address}/#/train?from={run_id}")
+        await browser.see("document.querySelector('#field-max_steps')?.value === '0'")
+        await browser.evaluate("document.querySelector('#field-max_steps').select()")
+        await browser.tab_to("#field-max_steps")
+        await browser.type("3")
+        await browser.evaluate("document.querySelector('#field-optimizer-betas').closest('details').open = true")
+        await browser.tab_to("#field-optimizer-betas")
+        await browser.type("0.8, 0.9")
+        await browser.press("Enter")
+        await browser.see("location.hash.startsWith('#/runs/')")
+        again = queue.runs.get(str(await browser.evaluate("location.hash.split('/').pop()"))).record().request
+        before = queue.runs.get(run_id).record().request
+        assert again.optimizer.betas == (0.8, 0.9)
+        assert again == changed(before, max_steps=3, optimizer=again.optimizer)
+        assert again.model_fields_set == {*before.model_fields_set, "max_steps", "optimizer"}
+        assert await browser.evaluate("sessionStorage.length") == 0
+        assert all("422" in error for error in browser.errors)
+
+
+async def test_export__is_downloaded_from_a_server_with_keys(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab, f"page:admin:{KEY}") as address:
+        run_id = await finish(queue, "page export")
+        await browser.open(f"{address}/docs")
+        await browser.evaluate(f"sessionStorage.setItem('api-key', {KEY!r})")
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see("document.querySelector('#export-format option')")
+        await browser.evaluate("document.querySelector('#export-format').value = 'csv'")
+        await press_button(browser, "Export")
+        await browser.see(f"document.activeElement.textContent === '{run_id}-csv.zip'")
+        await fits(browser)
+        await browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await browser.press("Enter")
+        file = tmp_path / f"{run_id}-csv.zip"
+        await until(file.exists)
+        assert sha256(file.read_bytes()).hexdigest() in await browser.text("form li")
+        assert browser.errors == []
+
+
+async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
+        run_id = await finish(queue, "page kept", checkpoint_schedule=[0, 2], sample_every_steps=5)
+        await browser.open(f"{address}/#/runs/{run_id}")
+        kept = [one.step for one in run_files(queue.runs.get(run_id)).kept]
+        for step in kept:
+            for view in ("text/", "batteries/new?run="):
+                await browser.see(f"document.querySelector(\"a[href='#/{view}{run_id}@{step}']\")")
+        await browser.see_text("Samples that continue")
+        await browser.tab_to("#sample-prompt")
+        await browser.type("ab")
+        await browser.press("Enter")
+        await browser.see(f"{ROWS}.length === {len(kept)}")
+        assert await browser.evaluate(f"{ROWS}.every((text) => text.includes('ab'))")
+        await fits(browser)
+        assert browser.errors == []
