@@ -54,7 +54,7 @@ async def test_export__gives_a_file_that_other_programs_read(here: Site, copied:
 
 
 async def test_export__is_for_the_owner_of_the_run_and_admins(here: Site, tmp_path: Path) -> None:
-    body = tiny_request(max_steps=1).model_dump(mode="json", exclude_unset=True)
+    body: dict[str, object] = tiny_request(max_steps=1).model_dump(mode="json", exclude_unset=True)
     run = (await here.post("/runs/train?wait=60", body, key=ANA)).record(RunStatus)
     path, form = f"/runs/{run.run_id}/export", {"format": "archive"}
     assert (await here.post(path, form, key=BOB)).outcome == (403, "FORBIDDEN")

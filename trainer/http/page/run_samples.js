@@ -6,7 +6,7 @@ import { announce, failure, h, section, table } from "./elements.js";
 /** @import { KeptCheckpoint, Sample, TrainingSamples } from "./records.js" */
 
 const MAX_SAMPLES = 1000;
-const MAX_ROWS = 50;
+const MAX_ROWS = 24;
 /** Checkpoints that one request goes to. */
 const MAX_MODELS = 12;
 const WAIT_SECONDS = 30;
