@@ -3,7 +3,7 @@
 import asyncio
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,23 +14,20 @@ from bot.commands.corpus_build import build_corpora
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
-from bot.commands.training import clean_label, download_to
+from bot.commands.training import download_to
 from bot.messages.text import BLURPLE, GREEN, byte_size, clamp, code_block, count, make_embed, plain
 from bot.session.client import Bot
 from trainer.config.validation import parse
-from trainer.contracts.base import Frozen
-from trainer.contracts.corpora import CorpusNote
+from trainer.contracts.base import Frozen, changed
+from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
-from trainer.data.corpora import CorpusStore
-from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics, corpus_overview, corpus_statistics
+from trainer.data.corpus_overview import CorpusStatistics, corpus_overview, corpus_overviews, corpus_statistics
 from trainer.data.tables import as_text
-from trainer.data.text import count_lines
+from trainer.data.text import clean_corpus_name
 from trainer.people.language import _, numeral, plural
 
 _MOST_FREQUENT = 10
-_MAX_NAME = 48
-"""Shorter than the hash by which an attached text is stored; in UTF-8 not longer than file systems allow."""
 _HASH = re.compile("[0-9a-f]{64}")
 
 _MAX_RUNS_CHARACTERS, _MAX_TABLE = 1000, 1500
@@ -54,16 +51,8 @@ async def _list(context: CommandContext, number: int) -> Answer:
     corpora = context.bot.queue.corpora
     names = await asyncio.to_thread(corpora.names)
     page = _LIST.page_of(names, number)
-    shown = await asyncio.to_thread(lambda: [*_overviews(corpora, page.items)])
+    shown = await asyncio.to_thread(corpus_overviews, corpora, page.items)
     return Answer(corpora_page(shown, total=len(names), page=page.title), view=page.buttons)
-
-
-def _overviews(corpora: CorpusStore, names: Sequence[str]) -> Iterator[CorpusOverview]:
-    for name in names:
-        try:
-            yield corpus_overview(corpora, name)
-        except AppError:  # deleted a moment ago
-            continue
 
 
 @app_commands.command(name="show", description="Show a corpus: size, characters, and the runs trained on it.")
@@ -107,19 +96,16 @@ async def _add(context: CommandContext, file: discord.Attachment, name: str, opt
     bot, clean = context.bot, clean_name(name)
     with TemporaryDirectory() as folder, TemporaryDirectory() as plain:
         path = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder), Path(plain))
-        is_new = await asyncio.to_thread(_store, bot.queue.corpora, clean, path, options)
+        is_new = await asyncio.to_thread(
+            bot.queue.corpora.add, clean, path, language=options.language, is_ipa=options.ipa
+        )
     return Answer(added_answer(await asyncio.to_thread(corpus_overview, bot.queue.corpora, clean), is_new=is_new))
-
-
-def _store(corpora: CorpusStore, name: str, path: Path, options: AddOptions) -> bool:
-    size, lines = path.stat().st_size, count_lines(path)
-    return corpora.add(name, path, CorpusNote(language=options.language, is_ipa=options.ipa, lines=lines, bytes=size))
 
 
 def clean_name(name: str) -> str:
     """Reduce a name to letters, digits, _, - and .; raises INVALID_INPUT if nothing is left."""
-    clean = (clean_label(name.removesuffix(".txt")) or "").replace(" ", "_")[:_MAX_NAME].strip("-_.")
-    if not clean:
+    clean = clean_corpus_name(name)
+    if clean is None:
         raise AppError(ErrorCode.INVALID_INPUT, _("`name` must have a letter or a digit."))
     return clean
 
@@ -149,7 +135,7 @@ def corpus_answer(
     name: str, overview: CorpusOverview, statistics: CorpusStatistics, runs: Sequence[str]
 ) -> discord.Embed:
     """Return the statistics of a corpus and the names of the runs that were trained on it."""
-    counted = overview._replace(lines=statistics.lines)
+    counted = changed(overview, lines=statistics.lines)
     names = clamp(", ".join(map(plain, runs)), _MAX_RUNS_CHARACTERS)
     lines = [
         _facts(counted),

@@ -6,12 +6,13 @@ from discord import app_commands
 from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_form, respond
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
-from bot.commands.training import accept_files, answer_accepted, clean_label, new_run_watch
+from bot.commands.training import accept_files, answer_accepted, new_run_watch
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.rest.attachments import attachment_name
 from bot.session.client import Bot
 from trainer.config.train_request import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.text import clean_label
 from trainer.people.language import _
 
 _DEFAULT_EPOCHS, _DEFAULT_MODEL = 5, "char_lstm"

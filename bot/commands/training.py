@@ -1,7 +1,6 @@
 """`/mt train`: options, an attached text and an attached experiment file become an accepted run."""
 
 import asyncio
-import unicodedata
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -24,6 +23,7 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
+from trainer.data.text import clean_file_name, clean_label
 from trainer.people.language import _
 from trainer.queue.cost import UNMET
 from trainer.queue.run_index import RunEntry
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 Size = Literal["tiny", "small", "base", "paper"]
 
-_MAX_LABEL = 64
-_MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "corpus": "Name of a corpus; default: your last one",
@@ -106,15 +104,6 @@ def with_label(fields: dict[str, object], corpus_name: str) -> dict[str, object]
     """Return the fields with a label; the default is the corpus's name, reduced to plain characters."""
     label = fields.get("label")
     return {**fields, "label": clean_label(PurePosixPath(corpus_name).stem) if label is None else label}
-
-
-def clean_label(name: str) -> str | None:
-    """Reduce a file's name to letters with their marks, digits, spaces, - and .; return None if nothing is left."""
-    plain = "".join(
-        sign if sign.isalnum() or sign in "-." or unicodedata.category(sign).startswith("M") else " "
-        for sign in unicodedata.normalize("NFC", name)
-    )
-    return " ".join(plain.split())[:_MAX_LABEL].strip() or None
 
 
 async def answer_accepted(
@@ -247,6 +236,6 @@ async def download_to(context: CommandContext, attachment: discord.Attachment, o
     """Store an attachment under a safe form of its name."""
     data = await read_attachment(attachment, context.bot.settings, option, is_corpus=option == "file")
     name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option, is_corpus=option == "file"))
-    path = Path(folder) / f"{(clean_label(name.stem) or 'file')[:_MAX_FILE_NAME]}{name.suffix.lower()}"
+    path = Path(folder) / clean_file_name(str(name))
     await asyncio.to_thread(path.write_bytes, data)
     return path

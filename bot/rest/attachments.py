@@ -13,7 +13,7 @@ from bot.rest.errors import retry
 from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import TABLE_SUFFIXES
+from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES
 from trainer.people.language import _
 from trainer.system.retries import back_off
 
@@ -25,7 +25,6 @@ _SOCKET_SECONDS = 20.0
 _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 4.0
 _NAME_CHARACTERS = 200
-_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
 
 
 def attachment_name(filename: str, title: str | None, option: str = "file", *, is_corpus: bool = False) -> str:
@@ -43,7 +42,7 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
     if title and not ending:
         rest = f".{filename.removeprefix('.').lower()}"
         ending = rest if rest in endings else endings[0]
-    if ending in _ARCHIVES:
+    if ending in ARCHIVE_SUFFIXES:
         message = _(
             "`{option}` is an archive. Unpack it and attach a file whose name ends in {endings}.",
             option=option,

@@ -43,6 +43,7 @@ from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.inference import (
@@ -58,7 +59,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.jobs import WorkerInfo, WorkersState
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.data.corpus_overview import CorpusOverview, CorpusStatistics
+from trainer.data.corpus_overview import CorpusStatistics
 from trainer.queue.run_index import RunEntry, rows_of
 from trainer.reports.comparison import compare, differences
 from trainer.reports.surprisal_report import ReportFiles, summarize
@@ -181,7 +182,7 @@ EVALUATION = parse(
     },
 )
 MASKED_EVALUATION = changed(EVALUATION, objective="masked_lm", bits_per_char=None, unknown_char_share=None)
-OVERVIEW = CorpusOverview("x", 1, 1, (), None)
+OVERVIEW = CorpusOverview(name="x", bytes=1, lines=1, languages=(), is_ipa=None)
 MESSAGES: Mapping[str, Make] = {
     "queued card": lambda given: run_card(record_of(given), QUEUED, []),
     "running card": lambda given: run_card(record_of(given), RUNNING, [3.0, 2.0]),
@@ -215,7 +216,7 @@ MESSAGES: Mapping[str, Make] = {
         record_of(given), record_of(given), _DIFFERENCES, lambda name: given
     ),
     "evaluating": lambda given: evaluating_answer(record_of(given), f"corpus {plain(given)}", record_of(given).run_id),
-    "corpora": lambda given: corpora_page([OVERVIEW._replace(name=given, languages=(given,))], total=1, page=""),
+    "corpora": lambda given: corpora_page([changed(OVERVIEW, name=given, languages=(given,))], total=1, page=""),
     "corpus": lambda given: corpus_answer(
         given,
         OVERVIEW._replace(name=given),

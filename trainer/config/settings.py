@@ -235,6 +235,12 @@ class LimitSettings(Group):
     """Largest corpus."""
     attachment_bytes: Annotated[int, Field(ge=1, le=2**30)] = 25 * 1024**2
     """Largest corpus attached in Discord."""
+    upload_bytes: Annotated[int, Field(ge=1, le=2**50)] = 2 * 1024**3
+    """Largest corpus uploaded over HTTP."""
+    uploads_per_user: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Unfinished uploads per user; admins are exempt."""
+    upload_ttl_seconds: Annotated[int, Field(ge=60, le=_YEARS_SECONDS)] = 7 * 86400
+    """Seconds without a byte after which an unfinished upload is removed."""
     generate_max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 512
     """Largest `max_new_tokens` of `/mt generate`."""
     runs_per_user: Annotated[int, Field(ge=1, le=1_000_000)] = 10

@@ -1,8 +1,11 @@
-"""Records of built corpora: the manifest, and the state and the progress of a build."""
+"""Records of corpora: what a list shows of one, uploads, and the manifest, state and progress of a build."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from trainer.contracts.base import FileRecord, Frozen, Sha256
+from pydantic import Field
+
+from trainer.contracts.base import FileRecord, Frozen, Identifier, Sha256
+from trainer.contracts.experiments import LanguageCode
 
 StepName = Literal[
     "blank_lines",
@@ -121,6 +124,75 @@ class CorpusNote(Frozen):
     lines: int | None = None
     bytes: int
     """Size of the text that was counted."""
+
+
+class CorpusOverview(Frozen):
+    """What a list of corpora shows of one."""
+
+    name: str
+    bytes: int
+    lines: int | None
+    """null if nobody has counted them yet."""
+    languages: tuple[str, ...]
+    """Empty if they are not known."""
+    is_ipa: bool | None
+    """null if it is not known."""
+
+
+class CorpusList(Frozen):
+    """Corpora by name."""
+
+    corpora: tuple[CorpusOverview, ...]
+
+
+class UploadedFile(Frozen):
+    """A file of a corpus to upload."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,200}$")]
+    """Its name without folders; .jsonl and .tsv are tables with a field `text`, other files plain texts."""
+    bytes: Annotated[int, Field(ge=0, le=2**53)]
+    sha256: Sha256
+
+
+class UploadRequest(Frozen):
+    """A corpus to upload: a file, or the text files of a folder. Their bytes are sent in the order of `files`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Name of the corpus in the list of corpora; null: requests find it by its hash only."""
+    files: Annotated[tuple[UploadedFile, ...], Field(min_length=1, max_length=10_000)]
+    language: LanguageCode | None = None
+    """Code of the language, as kk."""
+    is_ipa: bool | None = None
+    """true for text in IPA, false for text in its usual spelling."""
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+class UploadStatus(Frozen):
+    """The state of an upload."""
+
+    upload_id: Identifier
+    bytes: int
+    """Size of all files together."""
+    offset: int
+    """Number of bytes that the server has: the next portion begins there."""
+    corpus: CorpusOverview | None = None
+    """The corpus, whose name requests take; null until it is checked and stored."""
+
+
+class UploadRecord(Frozen):
+    """`uploads/<id>/record.json`: an upload, and the corpus that it has become."""
+
+    schema_version: Literal[1] = 1
+    owner: str | None
+    """Name of the client's API key; null on a server without keys."""
+    request: UploadRequest
+    corpus: str | None = None
+    """Name of the stored corpus."""
+    sha256: Sha256 | None = None
+    """Hash of the stored corpus."""
 
 
 class LanguageState(Frozen):

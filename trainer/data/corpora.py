@@ -119,23 +119,34 @@ class CorpusStore:
             path = self.find(name, field)
             return path, await asyncio.to_thread(self._describe, name, path, minimum_lines)
 
-    def add(self, name: str, path: Path, note: CorpusNote) -> bool:
-        """Copy a file into the corpus folder; return False if the same corpus is there by this name already.
+    def add(self, name: str, path: Path, *, language: str | None = None, is_ipa: bool | None = None) -> bool:
+        """Copy a corpus into the corpus folder; return False if the same corpus is there by this name already.
 
         Raises CONFLICT for the name of another corpus, and for the content as `describe` does.
         """
-        new = self._describe(name, path, 1)
+        new, lines = self._checked(name, path, 1)
         with _ADDING:
-            if self.has(name):
-                if corpus_sha256(self.find(name)) == new.sha256:
-                    return False
-                raise AppError(
-                    ErrorCode.CONFLICT, f"There is another corpus '{shown_name(name)}': give another `name`."
-                )
-            copy = self._corpora / f"{name}.txt"
+            if self.has_content(name, new.sha256):
+                return False
+            copy = self._corpora / (name if path.is_dir() else f"{name}.txt")
             _store(copy, path)
+            note = CorpusNote(language=language, is_ipa=is_ipa, lines=lines, bytes=new.bytes)
             write_atomically(copy.with_suffix(".json"), note.model_dump_json().encode())
         return True
+
+    def has_content(self, name: str, sha256: str) -> bool:
+        """Return True for a corpus of this name and content; raises CONFLICT for another corpus of this name."""
+        if not self.has(name):
+            return False
+        if corpus_sha256(self.find(name)) != sha256:
+            raise AppError(ErrorCode.CONFLICT, f"There is another corpus '{shown_name(name)}': give another `name`.")
+        return True
+
+    def store(self, path: Path) -> str:
+        """Store a copy of a corpus under the hash of its content, which is its name; raises as `describe` does."""
+        sha256 = self._describe(path.name, path, 1).sha256
+        _store(self._stored / sha256, path)
+        return sha256
 
     async def offer(self, path: Path) -> str:
         """Make a file or folder available as a corpus without storing it; return its corpus name.
@@ -164,6 +175,10 @@ class CorpusStore:
             await asyncio.to_thread(_store, self._stored / name, path)
 
     def _describe(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
+        return self._checked(name, path, minimum_lines)[0]
+
+    def _checked(self, name: str, path: Path, minimum_lines: int) -> tuple[CorpusRef, int]:
+        """Read all of a corpus; return its description and its number of lines."""
         size = sum(file.stat().st_size for file in text_files(path))
         if size > self._corpus_bytes:
             raise AppError(
@@ -171,8 +186,9 @@ class CorpusStore:
                 f"'{shown_name(path.name)}' has {size:,} bytes;"
                 f" at most {self._corpus_bytes:,} are allowed (LIMITS__CORPUS_BYTES).",
             )
-        _require_lines(path.name, count_lines(path), minimum_lines)
-        return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
+        lines = count_lines(path)
+        _require_lines(path.name, lines, minimum_lines)
+        return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size), lines
 
     def _unknown(self, name: str) -> AppError:
         if _CONTENT_NAME.fullmatch(name):

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.contracts.corpora import CorpusManifest, CorpusNote
+from trainer.contracts.corpora import CorpusManifest, CorpusNote, CorpusOverview
 from trainer.contracts.errors import AppError
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.corpora import CorpusStore
@@ -16,17 +17,6 @@ from trainer.system.files import BrokenFile, read_record
 _COUNTED_BYTES = 1 << 20
 """The lines of a corpus of at most this size are counted for a list."""
 _IPA, _WORD = "ipa", re.compile("[a-z]+")
-
-
-class CorpusOverview(NamedTuple):
-    name: str
-    bytes: int
-    lines: int | None
-    """None if nobody has counted them yet."""
-    languages: tuple[str, ...]
-    """Empty if they are not known."""
-    is_ipa: bool | None
-    """None if it is not known."""
 
 
 class CorpusStatistics(NamedTuple):
@@ -48,7 +38,16 @@ def corpus_overview(corpora: CorpusStore, name: str) -> CorpusOverview:
         lines = _lines(path)
     languages = (note.language,) if note.language is not None else tuple(_languages(path))
     is_ipa = True if note.is_ipa is None and _IPA in _words(name) else note.is_ipa
-    return CorpusOverview(name, size, lines, languages, is_ipa)
+    return CorpusOverview(name=name, bytes=size, lines=lines, languages=languages, is_ipa=is_ipa)
+
+
+def corpus_overviews(corpora: CorpusStore, names: Sequence[str]) -> tuple[CorpusOverview, ...]:
+    """Return what is known of several corpora, without those that were deleted a moment ago."""
+    found: list[CorpusOverview] = []
+    for name in names:
+        with suppress(AppError):
+            found.append(corpus_overview(corpora, name))
+    return tuple(found)
 
 
 def corpus_statistics(path: Path, most: int) -> CorpusStatistics:

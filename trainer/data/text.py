@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from hashlib import file_digest, sha256
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from trainer.config.validation import decoded, format_problem
@@ -15,10 +15,15 @@ from trainer.contracts.tokenizers import DocumentMode
 
 SUFFIXES = {".txt", ".text"}
 TABLE_SUFFIXES = (".jsonl", ".tsv")
+ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
 _CHUNK_BYTES = 1 << 18
 _BOM = "\ufeff"
+_MAX_LABEL = 64
+_MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
+_MAX_NAME = 48
+"""Shorter than the hash by which an attached text is stored; in UTF-8 not longer than file systems allow."""
 _BLANK_LINE = re.compile(r"\n\s*(?:\n|\Z)")
 """A blank line after another line."""
 
@@ -113,6 +118,26 @@ def shown_name(name: str) -> str:
     """Return a file name for messages: without folders and control characters, at most 64 characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
+
+
+def clean_label(name: str) -> str | None:
+    """Reduce a file's name to letters with their marks, digits, spaces, - and .; return None if nothing is left."""
+    plain = "".join(
+        sign if sign.isalnum() or sign in "-." or unicodedata.category(sign).startswith("M") else " "
+        for sign in unicodedata.normalize("NFC", name)
+    )
+    return " ".join(plain.split())[:_MAX_LABEL].strip() or None
+
+
+def clean_file_name(name: str) -> str:
+    """Return the name of a file with a clean label before its ending in small letters."""
+    path = PurePosixPath(name)
+    return f"{(clean_label(path.stem) or 'file')[:_MAX_FILE_NAME]}{path.suffix.lower()}"
+
+
+def clean_corpus_name(name: str) -> str | None:
+    """Reduce the name of a new corpus to letters, digits, _, - and .; return None if nothing is left."""
+    return (clean_label(name.removesuffix(".txt")) or "").replace(" ", "_")[:_MAX_NAME].strip("-_.") or None
 
 
 def plain_words(text: str) -> list[str]:

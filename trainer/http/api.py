@@ -12,6 +12,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import ApiKey, Settings
 from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.corpus_uploads import CorpusUploads
 from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
 from trainer.people.limits import UsageLimits
@@ -115,6 +116,9 @@ class Api:
         self.timeouts = timeouts
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
+        self.uploads = CorpusUploads(settings, queue.corpora)
+        self.storing_upload = asyncio.Lock()
+        """Held while a complete upload is checked and stored: one at a time, and no upload twice."""
         self._streams: dict[str | None, int] = {}
 
     async def run(self, client: ApiClient, name: str, command: str = "status") -> RunDirectory:

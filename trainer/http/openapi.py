@@ -26,7 +26,7 @@ _ERRORS = {
     403: "The client may not do this",
     404: "Something that the request names does not exist",
     409: "The run is not in the state for it, or the request contradicts an earlier one",
-    415: "The body is not JSON",
+    415: "The body is not of the media type of this operation",
     422: "A field or parameter is wrong, or does not fit others, the run, the corpus or the machine",
     429: "The client has sent too many requests",
 }
@@ -62,6 +62,8 @@ def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> J
             if one.example is not None and RUN not in one.example.values():
                 content["application/json"]["example"] = dict(one.example)
             described["requestBody"] = {"required": True, "content": content}
+        if one.body_type is not None:
+            described["requestBody"] = {"required": True, "content": {one.body_type: {}}}
         paths.setdefault(one.path, {})[one.method.lower()] = described
     return {
         "openapi": "3.1.0",
@@ -134,7 +136,7 @@ def _errors(one: Operation, *, has_keys: bool) -> dict[int, str]:
         403: one.access != "open",
         404: names_something,
         409: names_something,
-        415: one.body_model is not None,
+        415: one.body_model is not None or one.body_type is not None,
         422: has_input,
         429: one.access != "open",
     }

@@ -33,7 +33,7 @@ RUN = "RUN"
 OTHER_RUN = "OTHER_RUN"
 MAX_BODY_BYTES = 16 << 20
 _TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
-_MALFORMED: type[Exception] = web.RequestPayloadError
+MALFORMED: type[Exception] = web.RequestPayloadError
 _MAX_EXACT = 2**53
 _INTEGER = r"-?[0-9]{1,18}"
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
@@ -160,6 +160,8 @@ class Operation(NamedTuple):
     path_model: type[BaseModel]
     query_model: type[BaseModel]
     body_model: type[BaseModel] | None
+    body_type: str | None
+    """Media type of a body of bytes, which the handler reads itself."""
     answers: Mapping[int, ResponseSpec]
     example: Mapping[str, object] | None
     """A body."""
@@ -178,6 +180,7 @@ def operation(
     access: Access = "user",
     inputs: Inputs[PathT, QueryT, BodyT] | None = None,
     read: Callable[[dict[str, object]], BodyT] | None = None,
+    body_type: str | None = None,
     example: Mapping[str, object] | None = None,
     query_example: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation:
@@ -209,6 +212,7 @@ def operation(
         path_model=path_model,
         query_model=query_model,
         body_model=body_model if has_body else None,
+        body_type=body_type,
         answers=answers,
         example=example,
         query_example=query_example,
@@ -254,17 +258,22 @@ def _idempotency(client: ApiClient, request: web.Request) -> str | None:
     return client.idempotency(request.path, key)
 
 
-async def _read_body(request: web.Request, most_seconds: float) -> bytes:
-    """Read a JSON body; raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or INVALID_JSON."""
+def check_uncompressed(request: web.Request) -> None:
+    """Raise UNSUPPORTED_MEDIA_TYPE for a compressed body, which could be far larger than it looks."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         message = "Send the body without compression: no Content-Encoding."
         raise HttpError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, {"Accept-Encoding": "identity"})
+
+
+async def _read_body(request: web.Request, most_seconds: float) -> bytes:
+    """Read a JSON body; raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or INVALID_JSON."""
+    check_uncompressed(request)
     if request.content_type != "application/json":
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON: Content-Type: application/json.")
     try:
         async with asyncio.timeout(most_seconds):
             return await request.read()
-    except (TimeoutError, _MALFORMED):
+    except (TimeoutError, MALFORMED):
         message = f"The body did not arrive completely within {most_seconds:g} seconds."
         raise AppError(ErrorCode.INVALID_JSON, message) from None
     except _TOO_LARGE:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from bot.commands.generate import GenerateOptions
-from bot.commands.training import Size, clean_label, with_label, with_option_names
+from bot.commands.training import Size, with_label, with_option_names
 from bot.rest.attachments import attachment_name, download, read_attachment
 from tests.support.cards import texts
 from tests.support.properties import for_all
@@ -25,6 +25,7 @@ from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig
 from trainer.contracts.training_options import EarlyStopping
+from trainer.data.text import clean_label
 
 DEFAULTS: dict[str, object] = {
     **{"prompt": "", "max_new_tokens": 64, "temperature": 1.0, "top_k": 0, "top_p": 1.0},

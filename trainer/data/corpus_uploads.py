@@ -1,0 +1,294 @@
+"""Uploads of corpora: their portions on disk, and the checks that turn a complete upload into a corpus.
+
+The size of the file `content` is the offset of an upload, so portions survive a killed server. The hashes of the
+files are checked at the end. Memory does not grow with the size of a corpus.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from hashlib import file_digest, sha256
+from io import FileIO
+from pathlib import Path
+from threading import Lock
+
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.corpora import UploadedFile, UploadRecord, UploadRequest, UploadStatus
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.data.corpora import CorpusStore
+from trainer.data.corpus_overview import corpus_overview
+from trainer.data.tables import as_text
+from trainer.data.text import (
+    ARCHIVE_SUFFIXES,
+    SUFFIXES,
+    TABLE_SUFFIXES,
+    clean_corpus_name,
+    clean_file_name,
+    corpus_sha256,
+    shown_name,
+)
+from trainer.system.files import (
+    DISK,
+    BrokenFile,
+    filled_folder,
+    open_regular,
+    read_record,
+    storage_errors,
+    write_atomically,
+)
+
+FOLDER = "uploads"
+"""Folder of the uploads below the artifacts folder."""
+_RECORD, _CONTENT, _FILES = "record.json", "content", "files"
+_COPIED_BYTES = 1 << 20
+
+
+class WrongOffset(AppError):
+    """A portion that does not begin where the upload ends."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(ErrorCode.CONFLICT, f"The server has {offset:,} bytes of this upload: continue there.")
+        self.offset = offset
+
+
+class CorpusUploads:
+    """The uploads of an installation. An equal request of the same client names the same upload."""
+
+    def __init__(self, settings: Settings, corpora: CorpusStore) -> None:
+        self._folder = settings.app.artifacts_root / FOLDER
+        self._limits = settings.limits
+        self._corpora = corpora
+        self._starting = Lock()
+
+    def start(self, request: UploadRequest, owner: str | None, *, is_limited: bool) -> UploadStatus:
+        """Start an upload, or return the state of the one that was started before, complete or not.
+
+        A corpus that is stored already is not sent again. Raises INVALID_INPUT, UNSUPPORTED_MEDIA_TYPE,
+        PAYLOAD_TOO_LARGE, CONFLICT for the name of another corpus, RATE_LIMIT_EXCEEDED above the number of unfinished
+        uploads if it `is_limited`, and INSUFFICIENT_STORAGE.
+        """
+        request = self._checked(request)
+        upload_id = sha256(f"{owner}\n{request.model_dump_json()}".encode()).hexdigest()[:32]
+        with self._starting:
+            known = self._stored_before(request)
+            if known is not None:
+                return self._complete(upload_id, request, known)
+            try:
+                record = self._record(upload_id, owner)
+            except AppError:
+                self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
+                return self.status(upload_id, owner)
+            if record.corpus is not None and not self._is_there(record):
+                shutil.rmtree(self._folder / upload_id)
+                self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
+            return self.status(upload_id, owner)
+
+    def status(self, upload_id: str, owner: str | None) -> UploadStatus:
+        """Return the state of an upload; raises DATA_NOT_FOUND for an unknown or another client's one."""
+        record = self._record(upload_id, owner)
+        if record.corpus is not None:
+            return self._complete(upload_id, record.request, record.corpus)
+        offset = (self._folder / upload_id / _CONTENT).stat().st_size
+        return UploadStatus(upload_id=upload_id, bytes=record.request.total_bytes, offset=offset)
+
+    def append(self, upload_id: str, offset: int, data: bytes) -> None:
+        """Append bytes to an upload; raises WrongOffset if another connection has appended some."""
+        with self._opened(upload_id) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = os.fstat(file.fileno()).st_size
+            if size != offset:
+                raise WrongOffset(size)
+            while data:  # a disk that is almost full takes a part of it
+                data = data[file.write(data) :]
+
+    def sync(self, upload_id: str) -> None:
+        """Make what has arrived durable."""
+        with self._opened(upload_id) as file:
+            DISK.flush(file.fileno())
+
+    def finish(self, upload_id: str, owner: str | None) -> UploadStatus:
+        """Check the content of a complete upload and store it as a corpus; one call at a time.
+
+        An upload with a wrong content is deleted. Raises INVALID_INPUT, CORPUS_EMPTY, PAYLOAD_TOO_LARGE, CONFLICT, and
+        for a full disk INSUFFICIENT_STORAGE, which leaves the upload for another try.
+        """
+        record = self._record(upload_id, owner)
+        if record.corpus is None:
+            folder = self._folder / upload_id
+            scratch = folder / _FILES
+            shutil.rmtree(scratch, ignore_errors=True)  # of a killed server
+            try:
+                with storage_errors("the corpus could not be stored"):
+                    scratch.mkdir()
+                    record = self._stored(record, folder / _CONTENT, scratch)
+                    write_atomically(folder / _RECORD, record.model_dump_json().encode())
+                    DISK.remove(folder / _CONTENT)
+            except AppError as error:
+                if error.code.error_class is ErrorClass.USER_INPUT:
+                    shutil.rmtree(folder)
+                raise
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return self.status(upload_id, owner)
+
+    def delete(self, upload_id: str, owner: str | None) -> None:
+        """Delete an upload with what has arrived; a corpus that it has become stays. Raises DATA_NOT_FOUND."""
+        self._record(upload_id, owner)
+        shutil.rmtree(self._folder / upload_id)
+
+    def _opened(self, upload_id: str) -> FileIO:
+        try:
+            return open_regular(self._folder / upload_id / _CONTENT, "ab")
+        except FileNotFoundError:
+            raise _unknown() from None
+
+    def _checked(self, request: UploadRequest) -> UploadRequest:
+        """Return the request with a clean name; raises AppError for files that cannot be a corpus."""
+        if request.total_bytes > self._limits.upload_bytes:
+            raise AppError(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"The corpus has {request.total_bytes:,} bytes; at most {self._limits.upload_bytes:,} can be uploaded"
+                " (LIMITS__UPLOAD_BYTES).",
+            )
+        for file in request.files:
+            if Path(file.name).suffix.lower() in ARCHIVE_SUFFIXES:
+                endings = " or ".join((".txt", *TABLE_SUFFIXES))
+                message = f"'{shown_name(file.name)}' is an archive. Unpack it and upload a file whose name ends in"
+                raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"{message} {endings}.")
+        if len(request.files) > 1:
+            names = [file.name for file in request.files]
+            if len({*names}) < len(names) or not all(Path(name).suffix.lower() in SUFFIXES for name in names):
+                message = "The files of a folder must have different names that end in .txt or .text."
+                raise AppError(ErrorCode.INVALID_INPUT, message)
+        if request.name is None:
+            return request
+        name = clean_corpus_name(request.name)
+        if name is None:
+            raise AppError(ErrorCode.INVALID_INPUT, "`name` must have a letter or a digit.")
+        return changed(request, name=name)
+
+    def _stored_before(self, request: UploadRequest) -> str | None:
+        """Return the name of the corpus if its content is stored; a content stored by its hash gets the name."""
+        content = _content_sha256(request)
+        if content is None:
+            return None
+        if request.name is None:
+            return content if self._corpora.has(content) else None
+        if self._corpora.has_content(request.name, content):
+            return request.name
+        if not self._corpora.has(content):
+            return None
+        self._add(request.name, self._corpora.find(content), request)
+        return request.name
+
+    def _is_there(self, record: UploadRecord) -> bool:
+        """Return True if the corpus of a finished upload is still what it was."""
+        name = record.corpus or ""
+        return self._corpora.has(name) and corpus_sha256(self._corpora.find(name)) == record.sha256
+
+    def _create(self, upload_id: str, record: UploadRecord, *, is_limited: bool) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for folder in expired_uploads(self._folder, self._limits.upload_ttl_seconds):
+            shutil.rmtree(folder, ignore_errors=True)
+        most = self._limits.uploads_per_user
+        if is_limited and sum(self._is_open_of(folder, record.owner) for folder in self._folder.iterdir()) >= most:
+            message = f"You have {most:,} unfinished uploads. Continue one, or delete one, before you start another."
+            raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, message)
+        if record.request.total_bytes > shutil.disk_usage(self._folder).free:
+            message = "The disk of the server has no room for this corpus: free some space there."
+            raise AppError(ErrorCode.INSUFFICIENT_STORAGE, message)
+        with storage_errors("the upload could not be started"), filled_folder(self._folder / upload_id) as folder:
+            DISK.write(folder / _CONTENT, b"")
+            DISK.write(folder / _RECORD, record.model_dump_json().encode())
+
+    def _is_open_of(self, folder: Path, owner: str | None) -> bool:
+        try:
+            record = read_record(folder / _RECORD, UploadRecord)
+        except (OSError, BrokenFile):  # it was deleted a moment ago
+            return False
+        return record.owner == owner and record.corpus is None
+
+    def _record(self, upload_id: str, owner: str | None) -> UploadRecord:
+        try:
+            record = read_record(self._folder / upload_id / _RECORD, UploadRecord)
+        except FileNotFoundError:
+            raise _unknown() from None
+        if record.owner != owner:
+            raise _unknown()
+        return record
+
+    def _stored(self, record: UploadRecord, content: Path, scratch: Path) -> UploadRecord:
+        """Check the files of an upload and store their corpus; return the record with its name."""
+        request = record.request
+        sent, plain = scratch / "sent", scratch / "plain"
+        sent.mkdir()
+        plain.mkdir()
+        if len(request.files) == 1:
+            [file] = request.files
+            path = sent / clean_file_name(file.name)
+            path.symlink_to(content.resolve())  # messages name the file
+            with content.open("rb") as stream:
+                _check_hash(file, file_digest(stream, "sha256").hexdigest())
+        else:
+            path = sent / (request.name or "corpus")
+            _split(content, request.files, path)
+        text = as_text(path, plain)
+        name = request.name
+        if name is None:
+            name = self._corpora.store(text)
+        else:
+            self._add(name, text, request)
+        return changed(record, corpus=name, sha256=corpus_sha256(text))
+
+    def _add(self, name: str, path: Path, request: UploadRequest) -> None:
+        self._corpora.add(name, path, language=request.language, is_ipa=request.is_ipa)
+
+    def _complete(self, upload_id: str, request: UploadRequest, name: str) -> UploadStatus:
+        size = request.total_bytes
+        overview = corpus_overview(self._corpora, name)
+        return UploadStatus(upload_id=upload_id, bytes=size, offset=size, corpus=overview)
+
+
+def expired_uploads(folder: Path, ttl_seconds: float) -> Iterator[Path]:
+    """Yield the folders of uploads that have received nothing for so many seconds, or ended so long ago."""
+    latest = time.time() - ttl_seconds
+    for upload in sorted(folder.iterdir()) if folder.is_dir() else []:
+        files = [upload, upload / _CONTENT, upload / _RECORD]
+        if max((file.stat().st_mtime for file in files if file.exists()), default=0.0) < latest:
+            yield upload
+
+
+def _split(content: Path, files: tuple[UploadedFile, ...], folder: Path) -> None:
+    """Write the files of a folder, whose bytes follow each other in a file, and check their hashes."""
+    folder.mkdir()
+    with content.open("rb") as stream:
+        for file in files:
+            digest, left = sha256(), file.bytes
+            with (folder / file.name).open("wb") as target:
+                while data := stream.read(min(left, _COPIED_BYTES)):
+                    target.write(data)
+                    digest.update(data)
+                    left -= len(data)
+            _check_hash(file, digest.hexdigest())
+
+
+def _check_hash(file: UploadedFile, found: str) -> None:
+    if found != file.sha256:
+        message = f"'{shown_name(file.name)}' has arrived with another SHA-256 than its own. Upload it again."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def _content_sha256(request: UploadRequest) -> str | None:
+    """Return the hash of the corpus that an upload becomes; None for a table, whose texts nobody has read yet."""
+    if len(request.files) == 1:
+        [file] = request.files
+        return None if Path(file.name).suffix.lower() in TABLE_SUFFIXES else file.sha256
+    listing = (f"{digest}  {name}\n" for name, digest in sorted((file.name, file.sha256) for file in request.files))
+    return sha256("".join(listing).encode()).hexdigest()
+
+
+def _unknown() -> AppError:
+    return AppError(ErrorCode.DATA_NOT_FOUND, "There is no such upload: it may have expired. Start it again.")
