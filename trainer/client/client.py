@@ -14,12 +14,15 @@ from pydantic import ValidationError
 
 from trainer.client.http_api import HttpApi, StreamLost, address
 from trainer.client.notebook import NotebookModel
+from trainer.client.progress import transfer_bar
 from trainer.client.server import Server
+from trainer.client.uploads import UploadProgress
 from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems
 from trainer.contracts.base import FileRecord, RunState
+from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.events import Event
 from trainer.contracts.http_answers import ArtifactFiles
@@ -72,7 +75,7 @@ class Client:
         """Start a training and return its status at once.
 
         The request is the path of an experiment file (YAML) or the fields of a train request; `fields` replace its
-        values. The corpora are on the server.
+        values. The corpora are on the server: `upload` brings one there.
         """
         if isinstance(request, str | Path):
             draft = read_experiment(read_yaml(request_path(Path(request))), fields)
@@ -82,6 +85,32 @@ class Client:
         else:
             draft = RequestDraft({**(request or {}), **fields})
         return self.status(self._loop.call(self._server.train(draft)).run_id)
+
+    def upload(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        language: str | None = None,
+        is_ipa: bool | None = None,
+        progress: UploadProgress | None = None,
+    ) -> CorpusOverview:
+        """Upload a file, or the text files of a folder, as a corpus of the server; return it.
+
+        Without `name` it gets that of its file. An upload that broke off, of an earlier process too, is continued.
+        `progress` receives the bytes that have arrived and all bytes; the default draws a bar in a terminal or a
+        notebook. Raises CONFLICT if the server has another corpus of this name.
+        """
+        file = Path(path)
+        drawn = transfer_bar(file.name) if progress is None else progress
+        adding = self._server.add_corpus(
+            file, name or file.resolve().stem, language=language, is_ipa=is_ipa, progress=drawn
+        )
+        return self._loop.call(adding)
+
+    def corpora(self) -> tuple[CorpusOverview, ...]:
+        """Return the corpora of the server."""
+        return self._loop.call(self._server.corpora()).corpora
 
     def status(self, run_id: str) -> RunStatus:
         """Return the status of a run."""

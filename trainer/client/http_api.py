@@ -74,6 +74,11 @@ class HttpApi:
         content = b"{}" if body is None else body.model_dump_json(exclude_unset=True).encode()
         return self._parsed(record, (await self._answer("POST", path, query, headers, content)).content)
 
+    async def patch(self, record: type[RecordT], path: str, content: bytes, /, **query: object) -> RecordT:
+        """Send bytes; they are sent again, as they are, if there is no answer."""
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._parsed(record, (await self._answer("PATCH", path, query, headers, content)).content)
+
     async def delete(self, path: str) -> None:
         await self._answer("DELETE", path, {})
 

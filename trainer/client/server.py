@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from pathlib import Path
 from time import monotonic
 
 from pydantic import BaseModel, ValidationError
@@ -11,9 +12,11 @@ from pydantic import BaseModel, ValidationError
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.run_ids import one_run_id
 from trainer.client.http_api import HttpApi, StreamLost, address, new_key
+from trainer.client.uploads import UploadProgress, upload_corpus
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.contracts.base import RunState, narrowed, run_of
+from trainer.contracts.corpora import CorpusList, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.groups import GroupStatus, RunRows
@@ -133,7 +136,7 @@ class Server:
 
     async def train(self, draft: RequestDraft) -> Accepted:
         """Start the training of a draft, whose corpora are on the server."""
-        request = await self._request(draft)
+        request = await self.request(draft)
         try:
             return await self.api.post(Accepted, "/runs/train", request)
         except AppError as error:
@@ -236,6 +239,26 @@ class Server:
                 return
             tail = _MAX_TAIL if seen else tail
 
+    async def corpora(self) -> CorpusList:
+        """List the corpora by name."""
+        return await self.api.get(CorpusList, "/corpora")
+
+    async def add_corpus(
+        self,
+        path: Path,
+        name: str | None,
+        *,
+        language: str | None = None,
+        is_ipa: bool | None = None,
+        progress: UploadProgress | None = None,
+    ) -> CorpusOverview:
+        """Upload a file or a folder as a corpus; without a name, requests find it by its hash only."""
+        return await upload_corpus(self.api, path, name, language=language, is_ipa=is_ipa, progress=progress)
+
+    async def offer(self, path: Path, name: str | None = None, *, progress: UploadProgress | None = None) -> str:
+        """Upload a file or a folder unless the server has it; return the name by which requests find it."""
+        return (await self.add_corpus(path, name, progress=progress)).name
+
     async def tokenizers(self) -> TokenizerList:
         """List tokenizers, newest first."""
         return await self.api.get(TokenizerList, "/tokenizers")
@@ -256,7 +279,7 @@ class Server:
             status = await self.tokenizer(tokenizer_id, wait=_END_SECONDS)
             yield status
 
-    async def _request(self, draft: RequestDraft) -> TrainRequest:
+    async def request(self, draft: RequestDraft) -> TrainRequest:
         """Return the request of a draft, with the model family of its parent run and its labelled tokenizer."""
         parent = draft.fields.get("init_from_run_id")
         family = None

@@ -162,6 +162,13 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "compute the tables of an experiment again from its section scores",
         "mt experiment recompute sections.json",
     ),
+    "corpus add": CommandInfo(
+        "corpora",
+        "Data and tokenizers",
+        "store a text as a corpus that everybody here, or on the server of MT_URL, can train on",
+        "mt corpus add kazakh.txt --language kk",
+    ),
+    "corpus list": CommandInfo("corpora", "Data and tokenizers", "list the corpora", "mt corpus list"),
     "corpus check": CommandInfo(
         "corpora",
         "Data and tokenizers",

@@ -139,12 +139,12 @@ def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings,
             return show([summaries[model] for model in models], split=split)
 
         return with_inference(settings, terminal, measure_checkpoints)
-    path, corpus = str(options.path), CorpusToMeasure(options.path, settings)
+    path, corpus = str(options.path), CorpusToMeasure(options.path, settings, terminal)
 
     async def measure(inference: Inference) -> int:
         request = EvalRequest(path_override=corpus.name)
-        async with corpus.available():
-            metrics = [(await inference.ask(model, request)).measured() for model in models]
+        await corpus.store()
+        metrics = [(await inference.ask(model, request)).measured() for model in models]
         return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)

@@ -16,9 +16,13 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.logs import setup_logging
 
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
+    from pathlib import Path
+
     from trainer.artifacts.run_files import RunFiles
     from trainer.client.server import Server
+    from trainer.client.uploads import UploadProgress
     from trainer.contracts.base import RunState
+    from trainer.contracts.corpora import CorpusList, CorpusOverview
     from trainer.contracts.groups import GroupStatus
     from trainer.contracts.inference import EvalMetrics, GenerateChunk
     from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
@@ -80,6 +84,20 @@ class Installation(Protocol):
 
     async def last_lines(self, run_id: str) -> Sequence[str]:
         """Return the last lines of the error output of a run whose process ended without an error of its own."""
+
+    async def corpora(self) -> CorpusList:
+        """List the corpora by name."""
+
+    async def add_corpus(
+        self,
+        path: Path,
+        name: str,
+        *,
+        language: str | None = None,
+        is_ipa: bool | None = None,
+        progress: UploadProgress | None = None,
+    ) -> CorpusOverview:
+        """Store a file or a folder as a corpus; raises CONFLICT for the name of another corpus."""
 
     async def tokenizers(self) -> TokenizerList:
         """List tokenizers, newest first."""

@@ -1,4 +1,4 @@
-"""`mt corpus check`: inspect a corpus before training."""
+"""`mt corpus add`, `list` and `check`: corpora by name, and a corpus as a training sees it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.commands.arguments import Argument, Arguments, Commands
-from trainer.commands.connection import settings_for
+from trainer.commands.arguments import Argument, Arguments, Commands, Options, option
+from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
-from trainer.config.validation import safe_name
+from trainer.config.settings import Settings
+from trainer.config.validation import parse, safe_name
+from trainer.contracts.base import Frozen
+from trainer.contracts.corpora import CorpusOverview
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import LanguageCode
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.wording import counted
+from trainer.data.corpora import CorpusStore
 
 if TYPE_CHECKING:
     from trainer.training.inspect_corpus import CorpusInspection
@@ -26,14 +32,65 @@ class _CheckOptions(TrainOptions):
     }
 
 
+class _Note(Frozen):
+    language: LanguageCode | None
+    is_ipa: bool | None
+
+
+class _AddOptions(Options):
+    file = Argument[Path]("FILE", type=Path, help="text (.txt, .jsonl or .tsv), or a folder of .txt files")
+    name = option("--name NAME", str, "name of the corpus; default: that of the file")
+    language = option("--language CODE", str, "code of the language, as kk")
+    ipa = Argument[str | None](
+        "--ipa ANSWER", choices=("yes", "no"), help="yes: text in IPA; no: text in its usual spelling"
+    )
+
+
 def add_to(commands: Commands) -> None:
-    corpus = commands.group("corpus", "inspect and build corpora")
+    corpus = commands.group("corpus", "add, list, inspect and build corpora")
+    corpus.add("add", _AddOptions, _add)
+    corpus.add("list", Options, _list)
     corpus.add("check", _CheckOptions, _check)
     corpus.add("build", CorpusBuildOptions, run_build)
 
 
+def _add(options: _AddOptions, terminal: Terminal) -> int:
+    settings, path = settings_for_any(), options.file
+    noted = parse(
+        _Note, {"language": options.language, "is_ipa": None if options.ipa is None else options.ipa == "yes"}
+    )
+    name = options.name or path.resolve().stem
+
+    async def add(installation: Installation) -> CorpusOverview:
+        with terminal.uploading(safe_name(path.name)) as progress:
+            return await installation.add_corpus(
+                path, name, language=noted.language, is_ipa=noted.is_ipa, progress=progress
+            )
+
+    added = with_installation(settings, add)
+    facts = ", ".join(filter(None, _facts(added)[1:]))
+    terminal.show(added, Text(f"corpus {added.name}: {facts}"), Text(f"next: mt train --corpus {added.name}"))
+    return 0
+
+
+def _list(options: Options, terminal: Terminal) -> int:
+    found = with_installation(settings_for_any(), lambda installation: installation.corpora())
+    rows = columns([("corpus", "bytes", "lines", "languages", "spelling"), *map(_facts, found.corpora)])
+    terminal.show(found, rows)
+    return 0
+
+
+def _facts(corpus: CorpusOverview) -> tuple[str, ...]:
+    lines = "" if corpus.lines is None else counted(corpus.lines, "line")
+    spelling = "" if corpus.is_ipa is None else "IPA" if corpus.is_ipa else "usual spelling"
+    return (corpus.name, counted(corpus.bytes, "byte"), lines, " ".join(corpus.languages), spelling)
+
+
 def _check(options: _CheckOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
+    if settings.client.url is not None and not _is_here(options.corpus or "", settings):
+        message = "With MT_URL set, this command checks a file of this machine: give its path as NAME, or run it there."
+        raise AppError(ErrorCode.DATA_NOT_FOUND, message)
     if options.model is None and options.tokenizer is not None:
         options.model = "char_lstm" if options.tokenizer == "char" else "lstm"
     training = read_training(options, settings, terminal)
@@ -49,6 +106,10 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]
     terminal.show(found, columns(_rows(found, shown)), *warnings, Text(f"\n{found.sample}"))
     return 0
+
+
+def _is_here(name: str, settings: Settings) -> bool:
+    return CorpusStore(settings).has(name) or Path(name).exists()
 
 
 def _rows(found: "CorpusInspection", name: str) -> list[tuple[str, str]]:

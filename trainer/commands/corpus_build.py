@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Options, flag, option, repeatable
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import settings_for_any, with_server
 from trainer.commands.terminal import Terminal, columns
+from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
 from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode, field_error
@@ -25,6 +27,9 @@ from trainer.data.ipa import load_epitran, load_turkic_translit
 from trainer.data.language_id import load_identifier
 from trainer.data.text import corpus_sha256
 from trainer.system.hardware import package_version
+
+if TYPE_CHECKING:
+    from trainer.client.server import Server
 
 DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
 DEFAULT_THRESHOLD = 0.9
@@ -74,10 +79,11 @@ _FLAGS = {"source": "--source", "languages": "--langs", "threshold": "--threshol
 
 
 def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
     out_folder = options.out_dir or settings.app.data_root / "corpus"
     if options.source in SOURCES:
         folder = build_corpus(options.source, out_folder)
+        _upload([_Built(folder, None, is_ipa=None)], settings, terminal)
         terminal.show({"corpus": folder.name}, Text(f"next: mt train --corpus {folder.name} …"))
         return 0
     terminal.continues_when_repeated = True
@@ -98,6 +104,8 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
         out_folder,
         Reporting(_reporter(options, terminal), options.progress_every),
     )
+    built = manifest.languages.items()
+    _upload([_Built(out_folder / one.file.path, language, is_ipa=True) for language, one in built], settings, terminal)
     rows = [_HEAD, *(_row(language, built) for language, built in manifest.languages.items())]
     terminal.show(
         manifest,
@@ -108,6 +116,24 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
         Text(f"manifest: {source.name}_manifest.json"),
     )
     return 0
+
+
+class _Built(NamedTuple):
+    path: Path
+    language: str | None
+    is_ipa: bool | None
+
+
+def _upload(corpora: Sequence[_Built], settings: Settings, terminal: Terminal) -> None:
+    """Upload built corpora to the server of MT_URL, if it is set."""
+
+    async def upload(server: "Server") -> None:
+        for path, language, is_ipa in corpora:
+            with terminal.uploading(path.name) as progress:
+                await server.add_corpus(path, path.stem, language=language, is_ipa=is_ipa, progress=progress)
+
+    if settings.client.url is not None:
+        with_server(settings, upload)
 
 
 _HEAD = ("language", "documents", "rejected", "lines", "characters", "corpus")

@@ -2,14 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from trainer.commands.connection import with_server
+from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
+
+if TYPE_CHECKING:
+    from trainer.client.server import Server
 
 
 async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
@@ -25,21 +29,20 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
     return name if found is None else await corpora.offer(found)
 
 
-@contextmanager
-def corpora_on_server(*names: object, yaml_file: Path | None = None) -> Iterator[None]:
-    """Explain, where the server does not know a corpus, that a file of this machine cannot be one."""
-    try:
-        yield
-    except AppError as error:
-        for name in names:
-            is_unknown = error.code is ErrorCode.DATA_NOT_FOUND or str(name).startswith(("/", "."))
-            if isinstance(name, str) and is_unknown and _local_path(name, yaml_file) is not None:
-                message = (
-                    f"'{safe_name(name)}' is a file of this machine, and corpora are not uploaded: put it into the"
-                    " corpus folder of the server, and give its name there."
-                )
-                raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
-        raise
+async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server", terminal: Terminal) -> str:
+    """Return the name by which the server finds a corpus, uploading a file or a folder of this machine.
+
+    A corpus of the server by this name comes first, as on this machine.
+    """
+    found = _local_path(name, yaml_file)
+    if found is None:
+        if name.startswith((os.sep, ".")):
+            raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
+        return name
+    if name in {corpus.name for corpus in (await server.corpora()).corpora}:
+        return name
+    with terminal.uploading(safe_name(found.name)) as progress:
+        return await server.offer(found, progress=progress)
 
 
 def _local_path(name: str, yaml_file: Path | None) -> Path | None:
@@ -58,16 +61,16 @@ async def checked_corpus(name: str, corpora: CorpusStore) -> str:
 class CorpusToMeasure:
     """A corpus on which models are measured; raises AppError where it is none. A server checks the name itself."""
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self._given = str(path)
-        self._is_on_server = settings.client.url is not None
+    def __init__(self, path: Path, settings: Settings, terminal: Terminal) -> None:
+        given = str(path)
         self._corpora = CorpusStore(settings)
-        self.name = self._given if self._is_on_server else asyncio.run(checked_corpus(self._given, self._corpora))
+        self.name = (
+            asyncio.run(checked_corpus(given, self._corpora))
+            if settings.client.url is None
+            else with_server(settings, lambda server: server_corpus_name(given, None, server, terminal))
+        )
         """The name for requests."""
 
-    @asynccontextmanager
-    async def available(self) -> AsyncGenerator[None, None]:
-        """Store a file of this machine as a corpus; explain that a server has no such file."""
+    async def store(self) -> None:
+        """Store a file of this machine as a corpus."""
         await self._corpora.store_offered()
-        with corpora_on_server(*([self._given] if self._is_on_server else [])):
-            yield

@@ -198,13 +198,14 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         metrics = with_installation(settings, lambda installation: installation.evaluation(options.run))
         terminal.show(metrics, _metrics_table(metrics, metrics.dataset, options.run))
         return 0
-    corpus = None if options.path is None else CorpusToMeasure(options.path, settings)
+    corpus = None if options.path is None else CorpusToMeasure(options.path, settings, terminal)
     fields: dict[str, object] = {"split": options.split or "validation"}
     request = parse(EvalRequest, fields | ({} if corpus is None else {"path_override": corpus.name}))
 
     async def evaluate(inference: Inference) -> int:
-        async with contextlib.nullcontext() if corpus is None else corpus.available():
-            metrics = (await inference.ask(options.run, request)).measured()
+        if corpus is not None:
+            await corpus.store()
+        metrics = (await inference.ask(options.run, request)).measured()
         terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split), options.run))
         return 0
 

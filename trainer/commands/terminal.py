@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,6 +71,14 @@ class Terminal:
             self._bar.start()
             self._tasks[job_id] = self._bar.add_task("", total=100)
         self._bar.update(self._tasks[job_id], completed=percent, description=figures)
+
+    @contextmanager
+    def uploading(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that shows the progress of an upload, which the same command continues after Ctrl-C."""
+        continues, self.continues_when_repeated = self.continues_when_repeated, True
+        title = f"upload {name}"
+        yield lambda sent, total: self.progress_of(title, title, 100 * sent / total, f"of {total / 1e6:,.1f} MB")
+        self.continues_when_repeated = continues
 
     def show(self, record: BaseModel | dict[str, object], *for_people: RenderableType) -> None:
         """Show a result: as one JSON object with `--json`, else as tables."""

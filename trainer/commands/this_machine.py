@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -20,16 +21,22 @@ from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed, run_of
+from trainer.contracts.corpora import CorpusList, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, RunRows, group_status
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
 from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.data.corpora import CorpusStore
+from trainer.data.corpus_overview import corpus_overview, corpus_overviews
+from trainer.data.tables import as_text
+from trainer.data.text import check_no_archive, clean_corpus_name
 from trainer.system.files import is_full
 from trainer.system.logs import LogReader
 
-if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
+if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis, or of the HTTP client
+    from trainer.client.uploads import UploadProgress
     from trainer.queue.queue import JobQueue
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -182,6 +189,29 @@ class ThisMachine:
     async def last_lines(self, run_id: str) -> tuple[str, ...]:
         manifest = (await self._folder(RUNS, run_id)).manifest()
         return () if manifest is None else manifest.last_lines
+
+    async def corpora(self) -> CorpusList:
+        corpora = CorpusStore(self._settings)
+        return CorpusList(corpora=await asyncio.to_thread(corpus_overviews, corpora, corpora.names()))
+
+    async def add_corpus(
+        self,
+        path: Path,
+        name: str,
+        *,
+        language: str | None = None,
+        is_ipa: bool | None = None,
+        progress: "UploadProgress | None" = None,
+    ) -> CorpusOverview:
+        """Copy a file or a folder into the corpus folder; a copy on this machine shows no progress."""
+        clean, corpora = clean_corpus_name(name), CorpusStore(self._settings)
+        if clean is None:
+            raise AppError(ErrorCode.INVALID_INPUT, "`--name` must have a letter or a digit.")
+        check_no_archive(path.name)
+        with TemporaryDirectory() as folder:
+            text = await asyncio.to_thread(as_text, path, Path(folder))
+            await asyncio.to_thread(corpora.add, clean, text, language=language, is_ipa=is_ipa)
+        return await asyncio.to_thread(corpus_overview, corpora, clean)
 
     async def tokenizers(self) -> TokenizerList:
         stored = TokenizerStore(self._settings.app.artifacts_root).all()

@@ -12,7 +12,7 @@ from rich.text import Text
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
-from trainer.commands.corpus_names import corpora_on_server, corpus_name
+from trainer.commands.corpus_names import corpus_name, server_corpus_name
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code, note_waiting_for_disk
@@ -50,8 +50,8 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     terminal.continues_when_repeated = True
     if settings.client.url is not None:
-        request = _read_request(options, options.corpus)
-        return with_server(settings, lambda server: _train_on_server(request, server, terminal))
+        _read_request(options, options.corpus)  # before anything is uploaded
+        return with_server(settings, lambda server: _train_on_server(options, server, terminal))
     corpora = CorpusStore(settings)
     record = asyncio.run(_read_record(options, corpora))
 
@@ -63,9 +63,9 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     return with_queue(settings, terminal, train)
 
 
-async def _train_on_server(request: TokenizerTrainRequest, server: "Server", terminal: Terminal) -> int:
-    with corpora_on_server(*request.corpora):
-        accepted = await server.train_tokenizer(request)
+async def _train_on_server(options: _TrainOptions, server: "Server", terminal: Terminal) -> int:
+    names = [await server_corpus_name(name, None, server, terminal) for name in options.corpus]
+    accepted = await server.train_tokenizer(_read_request(options, names))
     return await _follow_to_end(accepted.tokenizer_id, server, terminal)
 
 

@@ -20,7 +20,7 @@ from trainer.commands.connection import (
     with_queue,
     with_server,
 )
-from trainer.commands.corpus_names import corpora_on_server, corpus_name
+from trainer.commands.corpus_names import corpus_name, server_corpus_name
 from trainer.commands.groups import follow_group_to_end
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Queued, Terminal, columns, loss_figures, summary
 from trainer.commands.this_machine import ThisMachine
@@ -234,10 +234,22 @@ def _warnings(training: TrainingPreview) -> list[str]:
 
 
 async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> int:
-    with corpora_on_server(*map(draft.fields.get, CORPORA), yaml_file=file):
-        accepted = await server.train(draft)
+    accepted = await server.train(await _uploaded(draft, file, server, terminal))
     _note_unused(draft.unused_settings, terminal)
     return await follow_accepted(accepted, terminal, server)
+
+
+async def _uploaded(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> RequestDraft:
+    """Return the draft with the names of its corpora on the server, after uploading those of this machine."""
+    await server.request(draft)  # before anything is uploaded
+    fields, corpus = dict(draft.fields), draft.fields.get("corpus")
+    for field in CORPORA:
+        name = fields.get(field)
+        if isinstance(name, str):
+            fields[field] = await server_corpus_name(name, file, server, terminal)
+    if isinstance(corpus, str) and fields["corpus"] != corpus and fields.get("label") is None:
+        fields["label"] = default_label(corpus)
+    return draft._replace(fields=fields)
 
 
 async def _enqueue(

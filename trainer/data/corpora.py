@@ -187,7 +187,7 @@ class CorpusStore:
                 f" at most {self._corpus_bytes:,} are allowed (LIMITS__CORPUS_BYTES).",
             )
         lines = count_lines(path)
-        _require_lines(path.name, lines, minimum_lines)
+        require_lines(path.name, lines, minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size), lines
 
     def _unknown(self, name: str) -> AppError:
@@ -238,7 +238,8 @@ def _store(copy: Path, path: Path) -> None:
             write_atomically(copy, data)
 
 
-def _require_lines(name: str, lines: int, minimum: int) -> None:
+def require_lines(name: str, lines: int, minimum: int = 1) -> None:
+    """Raise CORPUS_EMPTY for a corpus with fewer lines."""
     if lines == 0:
         raise AppError(ErrorCode.CORPUS_EMPTY, f"'{shown_name(name)}' is empty: it needs lines of text to learn from.")
     if lines < minimum:

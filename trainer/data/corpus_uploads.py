@@ -22,9 +22,9 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import corpus_overview
 from trainer.data.tables import as_text
 from trainer.data.text import (
-    ARCHIVE_SUFFIXES,
     SUFFIXES,
     TABLE_SUFFIXES,
+    check_no_archive,
     clean_corpus_name,
     clean_file_name,
     corpus_sha256,
@@ -154,10 +154,7 @@ class CorpusUploads:
                 " (LIMITS__UPLOAD_BYTES).",
             )
         for file in request.files:
-            if Path(file.name).suffix.lower() in ARCHIVE_SUFFIXES:
-                endings = " or ".join((".txt", *TABLE_SUFFIXES))
-                message = f"'{shown_name(file.name)}' is an archive. Unpack it and upload a file whose name ends in"
-                raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"{message} {endings}.")
+            check_no_archive(file.name)
         if len(request.files) > 1:
             names = [file.name for file in request.files]
             if len({*names}) < len(names) or not all(Path(name).suffix.lower() in SUFFIXES for name in names):

@@ -57,6 +57,14 @@ def text_files(path: Path) -> list[Path]:
     return files
 
 
+def check_no_archive(name: str) -> None:
+    """Raise UNSUPPORTED_MEDIA_TYPE for the name of an archive."""
+    if PurePosixPath(name).suffix.lower() in ARCHIVE_SUFFIXES:
+        endings = " or ".join((".txt", *TABLE_SUFFIXES))
+        message = f"'{shown_name(name)}' is an archive. Unpack it and upload a file whose name ends in {endings}."
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+
+
 def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES
 
