@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState
+from trainer.data.corpus_uploads import FOLDER, expired_uploads
 from trainer.system.files import DISK, claim_folder, try_lock
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -41,6 +43,7 @@ _STORED = "The object store has it."
 _UNUSED = "No run and no experiment uses the tokenizer."
 _CACHE_FULL = "The encoded corpora take more space than the settings allow."
 _UNREADABLE = "It cannot be checked."
+_EXPIRED = "Nothing has arrived for this upload for too long."
 _ASKED = "Its removal was requested."
 
 
@@ -112,11 +115,13 @@ class _Cleanup:
         self._app = settings.app
         self._dry_run = dry_run
         self._is_stored = is_stored
+        self._upload_ttl_seconds = settings.limits.upload_ttl_seconds
         self._runs = RunStore(settings.app.artifacts_root)
         self._experiments = ExperimentStore(settings.app.artifacts_root)
 
     def run(self) -> CleanupReport:
-        return self._report((*self._clean_runs(), *self._clean_tokenizers(), *self._clean_corpus_cache()))
+        removals = (self._clean_runs(), self._clean_tokenizers(), self._clean_corpus_cache(), self._clean_uploads())
+        return self._report(list(chain.from_iterable(removals)))
 
     def remove_kept(self, run_id: str) -> CleanupReport:
         """Leave the kept checkpoints of a run out of its manifest, then remove them."""
@@ -231,6 +236,11 @@ class _Cleanup:
                     os.close(claim)
                 excess -= removal.bytes if removal.error is None else 0
                 yield removal
+
+    def _clean_uploads(self) -> Iterator[Removal]:
+        """Remove the uploads of corpora that have received nothing for long; those that have ended are records only."""
+        for folder in expired_uploads(self._app.artifacts_root / FOLDER, self._upload_ttl_seconds):
+            yield self._remove(folder, _EXPIRED)
 
     def _remove(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
         """Remove a file or folder, or only log it in a dry run."""

@@ -46,9 +46,9 @@ async def upload_corpus(
     files, request = corpus
     status = await api.post(UploadStatus, "/corpora", request)
     size = _PORTION_BYTES
+    show = progress or _show_nothing
     while status.corpus is None:
-        if progress is not None:
-            progress(status.offset, status.bytes)
+        show(status.offset, status.bytes)
         portion = await asyncio.to_thread(_read, files, status.offset, size)
         started = monotonic()
         status = await _sent(api, request, status, portion)
@@ -57,9 +57,13 @@ async def upload_corpus(
             size = min(2 * size, _MAX_PORTION_BYTES)
         elif seconds > _LONG_SECONDS:
             size = max(size // 2, _MIN_PORTION_BYTES)
-    if progress is not None:
-        progress(status.offset, status.bytes)
+        if status.corpus is not None:
+            show(status.offset, status.bytes)
     return status.corpus
+
+
+def _show_nothing(done: int, total: int) -> None:
+    """Take the progress of an upload that nobody watches."""
 
 
 async def _sent(api: HttpApi, request: UploadRequest, status: UploadStatus, portion: bytes) -> UploadStatus:

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from io import FileIO
 from pathlib import Path
@@ -173,13 +174,22 @@ class CorpusUploads:
         if content is None:
             return None
         if request.name is None:
-            return content if self._corpora.has(content) else None
+            return content if self._corpora.has(content) else self._name_of(content)
         if self._corpora.has_content(request.name, content):
             return request.name
         if not self._corpora.has(content):
             return None
         self._add(request.name, self._corpora.find(content), request)
         return request.name
+
+    def _name_of(self, content: str) -> str | None:
+        """Return the name that an earlier upload has given to a content."""
+        for folder in sorted(self._folder.glob("*")):
+            with suppress(OSError, BrokenFile):  # it was deleted a moment ago
+                record = read_record(folder / _RECORD, UploadRecord)
+                if record.sha256 == content and self._is_there(record):
+                    return record.corpus
+        return None
 
     def _is_there(self, record: UploadRecord) -> bool:
         """Return True if the corpus of a finished upload is still what it was."""
