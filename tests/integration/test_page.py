@@ -25,6 +25,7 @@ from trainer.contracts import (
     seeds,
 )
 from trainer.contracts.base import FileRecord
+from trainer.contracts.corpora import CorpusList, CorpusOverview, UploadStatus
 from trainer.contracts.errors import RunError
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.http.curves import Curve
@@ -69,6 +70,7 @@ RECORDS += [batteries.BatterySummary, development.CheckpointPoint, development.D
 RECORDS += [development.Development]
 RECORDS += [runs.Accepted, RunRequest, inference.TrainingSample, TrainingSamples]
 RECORDS += [exports.ExportedFile, exports.ExportStatus]
+RECORDS += [CorpusOverview, CorpusList, UploadStatus]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:

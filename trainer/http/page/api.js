@@ -31,7 +31,7 @@ let asking = null;
  * Where the server does not answer, a request that may be sent twice is repeated once it answers again: one that reads,
  * and one with an Idempotency-Key.
  * @param {string} path
- * @param {{method?: string, headers?: Record<string, string>, body?: string, signal?: AbortSignal}} options
+ * @param {{method?: string, headers?: Record<string, string>, body?: string | Blob, signal?: AbortSignal}} options
  * @returns {Promise<Response>}
  */
 export async function call(path, options = {}) {

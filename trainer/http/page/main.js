@@ -20,6 +20,7 @@ const VIEWS = [
   [/^#\/batteries\/new$/, "Start a battery", async () => (await import("./battery_form.js")).showBatteryForm],
   [/^#\/batteries\/([a-z0-9_-]+)$/, "Battery", async () => (await import("./battery.js")).showBattery],
   [/^#\/train$/, "New run", async () => (await import("./train.js")).showTraining],
+  [/^#\/corpora$/, "Corpora", async () => (await import("./corpora.js")).showCorpora],
   [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
 

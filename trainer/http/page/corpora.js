@@ -1,0 +1,190 @@
+/** The list of corpora, and a form to upload one, which continues after a cut. */
+
+import { ApiError, call, read, send } from "./api.js";
+import { kept } from "./drafts.js";
+import { announce, bdi, failure, h, table } from "./elements.js";
+import { decimal, percent, size } from "./numbers.js";
+import { Sha256 } from "./sha256.js";
+
+/** @import { CorpusList, CorpusOverview, UploadStatus } from "./records.js" */
+
+const PORTION_BYTES = 4 * 1024 * 1024;
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ */
+export async function showCorpora(main, signal) {
+  const list = h("div");
+  main.append(form(refresh, signal), list);
+
+  async function refresh() {
+    /** @type {CorpusList} */
+    const { corpora } = await read("/corpora", signal);
+    const head = ["Corpus", "Size", "Lines", "Languages", "Spelling"];
+    list.replaceChildren(
+      corpora.length ? table("Corpora", head, corpora.map(cells)) : h("p", { class: "quiet" }, "No corpora yet."),
+    );
+  }
+  await refresh();
+}
+
+/** @param {CorpusOverview} corpus */
+function cells({ name, bytes, lines, languages, is_ipa }) {
+  const spelling = is_ipa === null ? "–" : is_ipa ? "IPA" : "usual spelling";
+  return [bdi(name), size(bytes), decimal(lines, 0), languages.join(", ") || "–", spelling];
+}
+
+/**
+ * Make the form for an upload; `refresh` shows the corpora again.
+ * @param {() => Promise<void>} refresh
+ * @param {AbortSignal} signal
+ */
+function form(refresh, signal) {
+  const file = h("input", { id: "corpus-file", type: "file", required: true, accept: ".txt,.text,.jsonl,.tsv" });
+  const name = kept(h("input", { id: "corpus-name", maxlength: 100, required: true, autocomplete: "off" }), "corpus-name");
+  const language = kept(
+    h("input", { id: "corpus-language", size: 6, pattern: "[a-z]{2,8}(-[a-z0-9]{1,8})*", placeholder: "kk", autocomplete: "off" }),
+    "corpus-language",
+  );
+  const spelling = kept(
+    h(
+      "select",
+      { id: "corpus-spelling" },
+      h("option", { value: "" }, "not said"),
+      h("option", { value: "false" }, "usual spelling"),
+      h("option", { value: "true" }, "IPA"),
+    ),
+    "corpus-spelling",
+  );
+  const start = h("button", {}, "Upload");
+  const stop = h("button", { type: "button", hidden: true }, "Stop");
+  const state = h("div");
+  file.addEventListener("change", () => {
+    if (!name.value) name.value = (file.files?.[0]?.name ?? "").replace(/\.[^.]*$/, "");
+  });
+
+  async function submit() {
+    const chosen = file.files?.[0];
+    if (!chosen) return;
+    const stopping = new AbortController();
+    stop.onclick = () => stopping.abort();
+    start.disabled = true;
+    stop.hidden = false;
+    try {
+      const ends = AbortSignal.any([signal, stopping.signal]);
+      const noted = { language: language.value || null, is_ipa: spelling.value ? spelling.value === "true" : null };
+      const corpus = await upload(chosen, { name: name.value, ...noted }, shown(state), ends);
+      const facts = `${size(corpus.bytes)}, ${decimal(corpus.lines, 0)} lines`;
+      state.replaceChildren(h("p", {}, "Stored as corpus ", bdi(corpus.name), `: ${facts}.`));
+      announce(`The corpus ${corpus.name} is stored.`);
+      await refresh();
+    } catch (error) {
+      if (signal.aborted) return;
+      const text = "Stopped. Upload the same file with the same name to continue.";
+      state.replaceChildren(stopping.signal.aborted ? h("p", {}, text) : failure(error));
+    } finally {
+      start.disabled = false;
+      stop.hidden = true;
+    }
+  }
+
+  return h(
+    "form",
+    {
+      class: "bar upload",
+      onsubmit: (event) => {
+        event.preventDefault();
+        void submit();
+      },
+    },
+    h("label", { for: "corpus-file" }, "Text to upload (.txt, .jsonl or .tsv)"),
+    file,
+    h("label", { for: "corpus-name" }, "Name"),
+    name,
+    h("label", { for: "corpus-language" }, "Language"),
+    language,
+    h("label", { for: "corpus-spelling" }, "Spelling"),
+    spelling,
+    start,
+    stop,
+    state,
+  );
+}
+
+/**
+ * Return a function that shows the progress of an upload.
+ * @param {HTMLElement} state
+ */
+function shown(state) {
+  const bar = h("progress", { max: 1, value: 0, "aria-label": "Upload" });
+  const text = h("span");
+  const stay = "The upload goes on while this page is open. If it is closed, upload the same file again to continue.";
+  state.replaceChildren(h("p", {}, bar, " ", text), h("p", { class: "quiet" }, stay));
+  return (/** @type {string} */ step, /** @type {number} */ done, /** @type {number} */ total) => {
+    bar.value = total ? done / total : 1;
+    text.textContent = `${step} ${percent(bar.value, 0)} of ${size(total)}`;
+  };
+}
+
+/**
+ * Upload a file in portions, from where an earlier upload of it ended.
+ * @param {File} file
+ * @param {{name: string, language: string | null, is_ipa: boolean | null}} about
+ * @param {(step: string, done: number, total: number) => void} show
+ * @param {AbortSignal} signal
+ * @returns {Promise<CorpusOverview>}
+ */
+async function upload(file, about, show, signal) {
+  const hash = new Sha256();
+  for (let offset = 0; offset < file.size; offset += PORTION_BYTES) {
+    show("Reading", offset, file.size);
+    hash.add(new Uint8Array(await portion(file, offset).arrayBuffer()));
+    signal.throwIfAborted();
+  }
+  const request = { ...about, files: [{ name: file.name, bytes: file.size, sha256: hash.hex() }] };
+  let status = await started(request, signal);
+  while (status.corpus === null) {
+    show("Uploading", status.offset, status.bytes);
+    status = status.offset < status.bytes ? await sent(file, status, signal) : await started(request, signal);
+  }
+  return status.corpus;
+}
+
+/**
+ * @param {unknown} request
+ * @param {AbortSignal} signal
+ * @returns {Promise<UploadStatus>}
+ */
+async function started(request, signal) {
+  return (await send("/corpora", request, signal)).json();
+}
+
+/**
+ * Send the next portion; where the server has other bytes than expected, read how many.
+ * @param {File} file
+ * @param {UploadStatus} status
+ * @param {AbortSignal} signal
+ * @returns {Promise<UploadStatus>}
+ */
+async function sent(file, { upload_id, offset }, signal) {
+  const path = `/corpora/uploads/${upload_id}`;
+  // a portion can be repeated: the server takes it at its offset only
+  const headers = { "Content-Type": "application/octet-stream", "Idempotency-Key": `${upload_id}-${offset}` };
+  try {
+    const body = portion(file, offset);
+    return await (await call(`${path}?offset=${offset}`, { method: "PATCH", headers, body, signal })).json();
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 409) throw error;
+    try {
+      return await read(path, signal);
+    } catch {
+      throw error; // the conflict is about the name of the corpus
+    }
+  }
+}
+
+/** @param {File} file @param {number} offset */
+function portion(file, offset) {
+  return file.slice(offset, offset + PORTION_BYTES);
+}
