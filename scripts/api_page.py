@@ -13,7 +13,7 @@ from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
 from trainer.people.permissions import RULES, Role
 
 BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "EXPORT", "GROUP", "REQUEST"
-SESSION, TOKENIZER = "SESSION", "TOKENIZER"
+SESSION, TOKENIZER, UPLOAD = "SESSION", "TOKENIZER", "UPLOAD"
 _IDS = {
     "run_id": RUN,
     "item_id": RUN,
@@ -26,9 +26,10 @@ _IDS = {
     "battery_id": BATTERY,
     "export_id": EXPORT,
     "group_id": GROUP,
+    "upload_id": UPLOAD,
 }
 """Example values of the parameters in a path."""
-_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER)
+_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER, UPLOAD)
 _COMMANDS = {
     "cancel_run": "cancel",
     "cancel_group": "cancel",
@@ -43,6 +44,8 @@ _COMMANDS = {
     "download_file": "resume",
 }
 """Commands of Discord whose permission an operation needs, where it is more than that of every client."""
+_BYTES = "hello"
+"""The body of examples that send bytes."""
 _LINE = 120
 
 
@@ -111,6 +114,8 @@ def _operation(one: Operation, method: _Method) -> Iterator[str]:
         yield from ("", *_table(head, ((*row, note) for row, note in zip(rows, notes, strict=True))))
     if one.body_model is not None:
         yield from ("", f"Body: {_record_link(one.body_model.__name__)}.")
+    if one.body_type is not None:
+        yield from ("", f"Body: bytes, as `{one.body_type}`.")
     yield from ("", *_table(("status", "answer", "content"), _answers(one)))
     yield from ("", "```sh", curl_example(one), "```", "", "```python", python_example(one), "```")
 
@@ -148,6 +153,8 @@ def curl_example(one: Operation) -> str:
         words += ["-H 'Content-Type: application/json'", f"-d '{body}'"]
     elif one.method != "GET":
         words.append(f"-X {one.method}")
+    if one.body_type is not None:
+        words += [f"-H 'Content-Type: {one.body_type}'", f"--data-binary '{_BYTES}'"]
     return " \\\n  ".join([" ".join(words), f'"$URL{_address(one, "$", "")}"'])
 
 
@@ -162,6 +169,8 @@ def python_example(one: Operation) -> str:
         )
     if one.example is not None:
         words.append(f"json={_python(dict(one.example), 'json=', '    ')}")
+    if one.body_type is not None:
+        words += [f'content=b"{_BYTES}"', f'headers={{"Content-Type": "{one.body_type}"}}']
     given = ", ".join(words)
     call = f"answer = api.{one.method.lower()}({given}).raise_for_status()"
     if "\n" in given:

@@ -1,14 +1,16 @@
 """Runs, tokenizers and requests that let every operation of the API succeed."""
 
+import secrets
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scripts.api_page import BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER
+from scripts.api_page import BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER, UPLOAD
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.exports import ExportStatus
 from trainer.contracts.http_answers import CancelAnswer
@@ -62,6 +64,8 @@ class Prepared(NamedTuple):
             cancel(self.api, run)
             ended(self.api, run)
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
+        if "upload_id" in operation.path_model.model_fields:
+            found[UPLOAD] = start_upload(self.api)
         if "experiment_id" in operation.path_model.model_fields:
             found[EXPERIMENT] = start_experiment(self.api, is_long=operation.name == "cancel_experiment")
         if "battery_id" in operation.path_model.model_fields:
@@ -134,6 +138,13 @@ def start_battery(api: ApiProcess, run: str, *, is_long: bool) -> str:
 
 def start_export(api: ApiProcess, run: str) -> str:
     return api.post(f"/runs/{run}/export", ExportStatus, {"format": "csv"}).export_id
+
+
+def start_upload(api: ApiProcess) -> str:
+    """Start an upload that is longer than the portion of the examples, and return its id."""
+    digest = secrets.token_hex(32)
+    body = {"files": [{"name": "hello.txt", "bytes": 6, "sha256": digest}]}
+    return api.post("/corpora", UploadStatus, body).upload_id
 
 
 def ended(api: ApiProcess, run_id: str) -> RunStatus:

@@ -21,12 +21,13 @@ UNKNOWN = {
     "experiment_id": "DATA_NOT_FOUND",
     "battery_id": "DATA_NOT_FOUND",
     "export_id": "DATA_NOT_FOUND",
+    "upload_id": "DATA_NOT_FOUND",
 }
 """The code of the error for an unknown id, by the first parameter of a path that is an id."""
 OPEN_PATHS = {"/healthz", "/health", "/readyz"}
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
-STARTS = {one.name: one for one in BODIES if one.name != "start_experiment"}
-"""Operations that start something; experiments have a test of their own."""
+STARTS = {one.name: one for one in BODIES if one.name not in ("start_experiment", "start_upload")}
+"""Operations that start something; experiments and uploads have tests of their own."""
 OTHER_FILE: dict[str, str] = {"name": "b.csv", "content": "good,bad\na,b"}
 OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}
 OTHER_FIELDS |= {
@@ -94,7 +95,7 @@ async def test_address__names_the_methods_that_it_takes(here: Site) -> None:
     assert of_page.outcome == (405, "METHOD_NOT_ALLOWED")
     assert set(of_page.headers["Allow"].split(",")) == {"GET", "HEAD"}
     for one in OPERATIONS:
-        allowed = (await here.ask("PATCH", address(one))).headers["Allow"].split(", ")
+        allowed = (await here.ask("PUT", address(one))).headers["Allow"].split(", ")
         assert one.method in allowed
         assert ("HEAD" in allowed) is ("GET" in allowed)
         assert set(allowed) <= METH_ALL

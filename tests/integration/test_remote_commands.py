@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.worker_runs import LONG
 from trainer.client.client import Client
 from trainer.client.server import Server
 from trainer.config.settings import ClientSettings
+from trainer.contracts.corpora import CorpusList, CorpusManifest, CorpusOverview
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.inference import ScoreRequest
@@ -166,18 +168,76 @@ def test_train__shows_the_progress_and_the_result_of_a_run_of_the_server(laptop:
 
 
 def test_train__with_a_problem_names_the_field_as_it_was_given(laptop: Laptop) -> None:
-    (laptop.folder / "mine.txt").write_text("abc\n" * 50, encoding="utf-8")
-    upload = "is a file of this machine, and corpora are not uploaded: put it into the corpus folder of the server"
-    for name in ("mine.txt", str(laptop.folder / "mine.txt")):
-        assert upload in laptop.refuse("train", "--corpus", name)
+    for name in ("./mine.txt", str(laptop.folder / "mine.txt")):
+        assert laptop.refuse("train", "--corpus", name) == f"mt: There is no file '{name}'.\n"
     assert "'nothing'" in laptop.refuse("train", "--corpus", "nothing")
     assert "max_seq_len" in laptop.refuse("train", "--corpus", "text", "--set", "max_seq_len=1")
     (laptop.folder / "file.yaml").write_text("corpus: text\nepochs: 3\n", encoding="utf-8")
     assert laptop.error("train", "file.yaml").code is ErrorCode.CONFIG_INVALID
-    assert upload in laptop.refuse("tokenizer", "train", "--method", "char", "--corpus", "mine.txt")
-    for words in (("eval", laptop.server.run.run_id), ("compare", laptop.server.run.run_id, "x-1")):
-        found = laptop.refuse(*words, "--path", "mine.txt")
-        assert upload in found or "There is no run" in found
+
+
+def test_file_of_this_machine__is_uploaded(laptop: Laptop, other: str) -> None:
+    text = "".join(f"abc {'cab' * (number % 5)}\n" for number in range(60))
+    (laptop.folder / "mine.txt").write_text(text, encoding="utf-8")
+    (laptop.folder / "plans").mkdir()
+    (laptop.folder / "plans" / "run.yaml").write_text("corpus: theirs.txt\n", encoding="utf-8")
+    (laptop.folder / "plans" / "theirs.txt").write_text(text, encoding="utf-8")
+    trained = [laptop.read(RunStatus, "train", name, *TINY) for name in ("mine.txt", "plans/run.yaml")]
+    assert [(status.status, status.label) for status in trained] == [("completed", "mine"), ("completed", "theirs")]
+    digest = sha256(text.encode()).hexdigest()
+    assert {laptop.runs.get(status.run_id).record().effective.corpus.name for status in trained} == {digest}
+    assert "max_seq_len" in laptop.refuse("train", "mine.txt", "--set", "max_seq_len=1")
+    tokenizer = laptop.read(TokenizerStatus, "tokenizer", "train", "--method", "char", "--corpus", "mine.txt")
+    assert (tokenizer.status, tokenizer.label) == ("completed", "mine")
+    run = laptop.server.run.run_id
+    for words in (("eval", run), ("compare", run, other)):
+        assert laptop.run(*words, "--path", "mine.txt", "--json")[0] == 0
+
+
+def test_corpus__is_added_to_the_server_or_to_this_machine(laptop: Laptop) -> None:
+    (laptop.folder / "Ана тілі.txt").write_text("ана тілі\n" * 50, encoding="utf-8")
+    (laptop.folder / "folder").mkdir()
+    (laptop.folder / "folder" / "train.txt").write_text("ab\n" * 50, encoding="utf-8")
+    (laptop.folder / "folder" / "test.txt").write_text("ba\n" * 5, encoding="utf-8")
+    (laptop.folder / "table.jsonl").write_text('"ab"\n', encoding="utf-8")
+    words = ("corpus", "add", "Ана тілі.txt", "--language", "kk", "--ipa", "no")
+    assert laptop.type(*words) == (
+        "corpus Ана_тілі: 800 bytes, 50 lines, kk, usual spelling\nnext: mt train --corpus Ана_тілі\n"
+    )
+    assert laptop.read(CorpusOverview, *words) == laptop.read(CorpusOverview, *words)
+    assert laptop.read(CorpusOverview, "corpus", "add", "folder").lines == 55
+    assert laptop.read(CorpusOverview, "corpus", "add", "table.jsonl", "--name", "of a table").name == "of_a_table"
+    listed = laptop.read(CorpusList, "corpus", "list")
+    assert {"Ана_тілі", "demo", "folder", "of_a_table"} <= {corpus.name for corpus in listed.corpora}
+    assert laptop.run("corpus", "list") == laptop.locally("corpus", "list")
+    refusals = {
+        ("folder", "--name", "demo"): "There is another corpus 'demo': give another `name`",
+        ("folder", "--name", "."): "must have a letter or a digit",
+        ("folder", "--language", "Kazakh"): "`language`",
+        ("none.jsonl",): "There is no file 'none.jsonl'",
+        ("a.zip",): "is an archive",
+    }
+    (laptop.folder / "a.zip").write_bytes(b"PK")
+    for given, sentence in refusals.items():
+        assert sentence in laptop.refuse("corpus", "add", *given)
+    laptop.work_on("")
+    for given, sentence in refusals.items():
+        assert sentence in laptop.refuse("corpus", "add", *given)
+    assert laptop.read(CorpusOverview, *words).bytes == 800
+    assert laptop.read(CorpusOverview, "corpus", "add", "table.jsonl").bytes == 3
+    assert (laptop.folder / "data" / "corpus" / "Ана_тілі.txt").is_file()
+
+
+def test_corpus__is_checked_and_built_on_this_machine(laptop: Laptop) -> None:
+    (laptop.folder / "mine.txt").write_text("abc cab\n" * 50, encoding="utf-8")
+    assert "corpus" in laptop.type("corpus", "check", "mine.txt")
+    assert "this command checks a file of this machine" in laptop.refuse("corpus", "check", "text")
+    (laptop.folder / "ipa").mkdir()
+    (laptop.folder / "ipa" / "kk.txt").write_text(f"{'bdlmn' * 8}\n\n{'nmldb' * 8}\n", encoding="utf-8")
+    built = laptop.read(CorpusManifest, "corpus", "build", "--source", "ipa", "--langs", "kk", "--from-ipa")
+    [name] = [one.file.path.removesuffix(".txt") for one in built.languages.values()]
+    found = {corpus.name: corpus for corpus in laptop.read(CorpusList, "corpus", "list").corpora}[name]
+    assert (found.languages, found.is_ipa) == (("kk",), True)
 
 
 def test_train__names_ignored_settings_and_takes_a_labelled_tokenizer(laptop: Laptop) -> None:
@@ -359,7 +419,6 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
     [
         *(("demo",), ("up",), ("worker",), ("workers",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
         *(("experiment", "run", "smoke"), ("bench", "architectures", "a"), ("validate", "x.yaml")),
-        *(("corpus", "check", "a"), ("corpus", "build", "--source", "wikitext-2")),
         ("export", "RUN", "--format", "hf", "--out", "out"),
         *(("push", "RUN", "ana/sea"), ("pull", "ana/sea")),
     ],

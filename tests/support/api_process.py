@@ -26,6 +26,7 @@ class ApiProcess(NamedTuple):
 
     url: str
     client: httpx2.Client
+    process: "subprocess.Popen[bytes]"
 
     def get(self, path: str, record: type[RecordT]) -> RecordT:
         return self._read(self.client.get(path), record)
@@ -60,7 +61,7 @@ def api_process(folder: Path, **environment: str) -> Iterator[ApiProcess]:
             time.sleep(0.05)
         url = f"http://127.0.0.1:{port[1]}"
         with httpx2.Client(base_url=url, headers={"X-Api-Key": KEY}, timeout=PATIENCE_SECONDS) as client:
-            yield ApiProcess(url, client)
+            yield ApiProcess(url, client, server)
     finally:
         server.terminate()
         server.wait(PATIENCE_SECONDS)

@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(answer.body)
 
-    do_GET = do_POST = do_DELETE = _reply  # the names that the library calls
+    do_GET = do_POST = do_PATCH = do_DELETE = _reply  # the names that the library calls
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from trainer.client.http_api import HttpApi, address
-from trainer.config.validation import parse
+from trainer.config.validation import parse, unreadable
 from trainer.contracts.corpora import CorpusOverview, UploadRequest, UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import require_lines
@@ -86,6 +86,8 @@ async def _sent(api: HttpApi, request: UploadRequest, status: UploadStatus, port
 
 def _described(path: Path, name: str | None, language: str | None, is_ipa: bool | None) -> _Described:
     """Check a corpus and return its files and the request for its upload."""
+    if not path.exists():
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, FileNotFoundError()))
     files = text_files(path)
     for file in files:
         check_no_archive(file.name)

@@ -12,7 +12,7 @@ from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import Settings
-from trainer.config.validation import parse, safe_name
+from trainer.config.validation import parse, safe_name, unreadable
 from trainer.contracts.base import Frozen
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
@@ -56,6 +56,8 @@ def add_to(commands: Commands) -> None:
 
 def _add(options: _AddOptions, terminal: Terminal) -> int:
     settings, path = settings_for_any(), options.file
+    if not path.exists():
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, FileNotFoundError()))
     noted = parse(
         _Note, {"language": options.language, "is_ipa": None if options.ipa is None else options.ipa == "yes"}
     )

@@ -1,0 +1,201 @@
+"""Uploads of corpora by the client, which continue after cuts, kills and in another process."""
+
+import asyncio
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from tests.support.api_process import KEY as PROCESS_KEY
+from tests.support.api_process import api_process
+from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared, server_fixture
+from tests.support.faulty_proxy import Fault, FaultyProxy, free_port
+from tests.support.refusals import refused
+from tests.support.waiting import wait_until
+from trainer.client import uploads
+from trainer.client.client import Client
+from trainer.client.progress import transfer_bar
+from trainer.contracts.corpora import CorpusOverview, UploadStatus
+from trainer.contracts.errors import ErrorBody, ErrorCode
+from trainer.data.text import corpus_sha256
+
+__all__ = ["server_fixture"]
+
+MIB = 1 << 20
+CORPUS = CorpusOverview(name="a", bytes=6, lines=1, languages=(), is_ipa=None)
+
+
+class Cut(Exception):
+    """The end of a process in the middle of an upload."""
+
+
+@pytest.fixture(name="text")
+def text_fixture(tmp_path: Path) -> Path:
+    """A text of 12 MB, which no other test has."""
+    path = tmp_path / f"{tmp_path.name.replace('_', '-')}.txt"
+    lines = (sha256(f"{path.name} {number}".encode()).hexdigest() + "\n" for number in range(185_000))
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+async def test_upload__continues_after_cuts_of_the_connection(server: LabServer, text: Path) -> None:
+    loop, proxy = asyncio.get_running_loop(), FaultyProxy(int(server.url.rpartition(":")[2]))
+    faults: list[tuple[int, Fault]] = [(MIB, "reset"), (5 * MIB, "refused"), (9 * MIB, "reset")]
+
+    def show(done: int, total: int) -> None:
+        if faults and done >= faults[0][0]:
+            asyncio.run_coroutine_threadsafe(proxy.break_for(faults.pop(0)[1], 0.3), loop)
+
+    await proxy.start()
+    with Client(f"http://127.0.0.1:{proxy.port}", KEY) as client:
+        stored = await asyncio.to_thread(client.upload, text, progress=show)
+    await proxy.stop()
+    assert faults == []
+    assert (stored.name, stored.lines) == (text.stem, 185_000)
+    assert corpus_sha256(server.lab.folder / "data" / "corpus" / f"{text.stem}.txt") == corpus_sha256(text)
+
+
+def test_upload__of_a_new_process_continues_where_the_last_one_ended(server: LabServer, text: Path) -> None:
+    seen: list[int] = []
+
+    def cut(done: int, total: int) -> None:
+        seen.append(done)
+        if done >= 3 * MIB:
+            raise Cut
+
+    def show(done: int, total: int) -> None:
+        seen.append(done)
+
+    with Client(server.url, USER_KEY) as client, pytest.raises(Cut):
+        client.upload(text, "continued", language="kk", progress=cut)
+    server.stop()
+    server.start()
+    before = seen.pop()
+    seen.clear()
+    with Client(server.url, USER_KEY) as client:
+        client.upload(text, "continued", language="kk", progress=show)
+        assert seen[0] == before and seen[-1] == text.stat().st_size
+        seen.clear()
+        again = client.upload(text, "continued", language="kk", progress=show)
+        assert seen == [] and again in client.corpora()
+    assert (server.lab.folder / "data" / "corpus" / "continued.txt").read_bytes() == text.read_bytes()
+
+
+def test_upload__continues_when_the_server_was_killed_and_started_again(tmp_path: Path, text: Path) -> None:
+    environment = {"HTTP__PORT": f"{free_port()}", "QUEUE__EMBEDDED_WORKERS": "0"}
+    with ThreadPoolExecutor(1) as pool, api_process(tmp_path, **environment) as api:
+        reached: list[int] = []
+
+        def show(done: int, total: int) -> None:
+            reached.append(done)
+            if done >= 3 * MIB:
+                api.process.kill()
+
+        with Client(api.url, PROCESS_KEY) as client:
+            uploading = pool.submit(client.upload, text, "killed", progress=show)
+            wait_until(lambda: api.process.poll() is not None)
+            with api_process(tmp_path, **environment):
+                assert uploading.result().lines == 185_000
+    assert (tmp_path / "data" / "corpus" / "killed.txt").read_bytes() == text.read_bytes()
+
+
+def test_upload__of_a_folder_is_the_same_corpus(server: LabServer, tmp_path: Path) -> None:
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    for name, size in (("train.txt", 3 * MIB), ("valid.txt", 10), ("test.txt", 2 * MIB)):
+        (folder / name).write_text(f"{name}\n" * (size // 9), encoding="utf-8")
+    with Client(server.url, KEY) as client:
+        stored = client.upload(folder)
+        status = client.train(corpus="splits", model_family="char_lstm", model_size="tiny", max_steps=1)
+        client.cancel(status.run_id)
+    copy = server.lab.folder / "data" / "corpus" / stored.name
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+def test_upload__of_no_text_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    files = {"a.txt": b"\xff", "b.txt": b"\n", "c.zip": b"PK", "d.txt": b"a"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with prepared() as server, Client(server.url, KEY) as client:
+        for name, code, sentence in (
+            ("a.txt", ErrorCode.INVALID_INPUT, "not UTF-8"),
+            ("b.txt", ErrorCode.CORPUS_EMPTY, "is empty"),
+            ("c.zip", ErrorCode.UNSUPPORTED_MEDIA_TYPE, "is an archive"),
+            ("none.jsonl", ErrorCode.DATA_NOT_FOUND, "There is no file"),
+        ):
+            with refused(code, sentence):
+                client.upload(tmp_path / name)
+        with refused(ErrorCode.INVALID_INPUT, "language"):
+            client.upload(tmp_path / "d.txt", language="Kazakh")
+
+
+def answer(offset: int, *, total: int = 6, is_stored: bool = False) -> Prepared:
+    status = UploadStatus(upload_id="u", bytes=total, offset=offset, corpus=CORPUS if is_stored else None)
+    return Prepared(201, status.model_dump_json().encode())
+
+
+def conflict(message: str) -> Prepared:
+    body = ErrorBody(code=ErrorCode.CONFLICT, message=message, request_id="r")
+    return Prepared(409, body.model_dump_json().encode())
+
+
+def test_upload__sends_smaller_portions_where_one_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("abcde\n", encoding="utf-8")
+    monkeypatch.setattr(uploads, "_PORTION_BYTES", 4)
+    monkeypatch.setattr(uploads, "_MIN_PORTION_BYTES", 1)
+    monkeypatch.setattr(uploads, "_SHORT_SECONDS", -1.0)
+    monkeypatch.setattr(uploads, "_LONG_SECONDS", -1.0)
+    with prepared(answer(0), answer(0), answer(0), answer(1), answer(6, is_stored=True)) as server:
+        with Client(server.url, KEY) as client:
+            client.upload(tmp_path / "a.txt", progress=lambda done, total: None)
+        assert [one.headers["Content-Length"] for one in server.sent[1:]] == ["4", "2", "1", "1"]
+
+
+def test_upload__that_was_complete_is_stored_by_the_next_request(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcde\n", encoding="utf-8")
+    refusal = conflict("The server has 6 bytes of this upload: continue there.")
+    with prepared(answer(0), refusal, answer(6), answer(6, is_stored=True)) as server:
+        with Client(server.url, KEY) as client:
+            assert client.upload(tmp_path / "a.txt") == CORPUS
+        assert [one.method for one in server.sent] == ["POST", "PATCH", "GET", "POST"]
+
+
+def test_upload__that_cannot_continue_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcde\n", encoding="utf-8")
+    other = conflict("There is another corpus 'a': give another `name`.")
+    gone = Prepared(
+        404, ErrorBody(code=ErrorCode.DATA_NOT_FOUND, message="Gone.", request_id="r").model_dump_json().encode()
+    )
+    for answers, code, sentence in (
+        ((answer(0), other, gone), ErrorCode.CONFLICT, "There is another corpus 'a'"),
+        ((answer(0), gone), ErrorCode.DATA_NOT_FOUND, "Gone."),
+        ((answer(7, total=9),), ErrorCode.INVALID_INPUT, "has become shorter"),
+    ):
+        with prepared(*answers) as server, Client(server.url, KEY) as client, refused(code, sentence):
+            client.upload(tmp_path / "a.txt")
+
+
+class _Screen(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar__is_drawn_in_a_terminal_and_in_a_notebook_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, file, cell = _Screen(), StringIO(), StringIO()
+    for stream in (screen, file):
+        monkeypatch.setattr(sys, "stderr", stream)
+        show = transfer_bar("a.txt")
+        show(1_000_000, 4_000_000)
+        show(4_000_000, 4_000_000)
+    monkeypatch.setitem(sys.modules, "ipykernel", json)
+    monkeypatch.setattr(sys, "stderr", cell)
+    transfer_bar("b.txt")(0, 0)
+    assert screen.getvalue() == f"\ra.txt {'█' * 5}{'·' * 15}  25% of 4.0 MB\ra.txt {'█' * 20} 100% of 4.0 MB\n"
+    assert file.getvalue() == ""
+    assert cell.getvalue() == f"\rb.txt {'█' * 20} 100% of 0.0 MB\n"
