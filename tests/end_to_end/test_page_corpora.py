@@ -1,0 +1,70 @@
+"""The corpora in a browser: an upload by the keyboard, which continues when the server was killed."""
+
+import asyncio
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tests.end_to_end.test_page import faults
+from tests.support.api_process import api_process
+from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.faulty_proxy import free_port
+from trainer.data.text import corpus_sha256
+
+pytestmark = needs_chromium
+
+SIZES = ((1200, False), (1200, True), (320, False))
+
+
+class _Node(BaseModel):
+    nodeId: int
+
+
+class _Found(BaseModel):
+    root: _Node | None = None
+    nodeId: int | None = None
+
+
+async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_server(tmp_path: Path) -> None:
+    file, lines = tmp_path / "қазақ тілі.txt", 1_500_000
+    file.write_text("ана тілі 12\n" * lines, encoding="utf-8")
+    server, environment = tmp_path / "server", {"HTTP__PORT": f"{free_port()}", "SECURITY__API_KEYS": ""}
+    environment |= {"QUEUE__EMBEDDED_WORKERS": "0"}
+    server.mkdir()
+    async with browsing(tmp_path) as browser:
+        with api_process(server, **environment) as api:
+            await browser.open(f"{api.url}/#/corpora")
+            await browser.see_text("udhr_ipa")
+            await choose(browser, file)
+            assert await browser.evaluate("document.querySelector('#corpus-name').value") == file.stem
+            await browser.tab_to("#corpus-language")
+            await browser.type("kk")
+            await browser.evaluate("document.querySelector('#corpus-spelling').value = 'false'")
+            await browser.tab_to(".upload button")
+            await browser.press("Enter")
+            await browser.see("document.querySelector('progress')")
+            api.process.kill()
+            api.process.wait()
+        with api_process(server, **environment) as api:
+            await browser.see_text("Stored as corpus қазақ_тілі: ")
+            await browser.see_text("usual spelling")
+            assert "The corpus қазақ_тілі is stored." in await browser.text("#news")
+            for width, dark in SIZES:
+                await browser.screen(width, 800, dark=dark)
+                assert await faults(browser) == []
+            await choose(browser, file)
+            await browser.evaluate("document.querySelector('#corpus-name').value = 'demo'")
+            await browser.tab_to(".upload button")
+            await browser.press("Enter")
+            await browser.see_text("There is another corpus 'demo': give another `name`.")
+            assert await faults(browser) == []
+    stored = server / "data" / "corpus" / "қазақ_тілі.txt"
+    assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)
+
+
+async def choose(browser: Browser, file: Path) -> None:
+    """Choose a file in the form, as the window of the system does."""
+    root = _Found.model_validate(await browser.call("DOM.getDocument")).root
+    assert root is not None
+    found = await browser.call("DOM.querySelector", nodeId=root.nodeId, selector="#corpus-file")
+    await browser.call("DOM.setFileInputFiles", files=[str(file)], nodeId=_Found.model_validate(found).nodeId)
