@@ -336,6 +336,7 @@ async def test_upload__is_for_its_client_only_and_can_be_deleted(at: Site, setti
 
 async def test_uploads__of_a_user_are_limited_and_expired_ones_make_room(at: Site, settings: Settings) -> None:
     first = await start(at, request_of(("a.txt", b"a"), name="a"))
+    (settings.app.artifacts_root / "uploads" / ".tmp-0").mkdir()  # of another upload that starts just now
     await start(at, request_of(("b.txt", b"b"), name="b"))
     refused = await at.post("/corpora", request_of(("c.txt", b"c"), name="c"), key=ANA)
     assert refused.outcome == (429, "RATE_LIMIT_EXCEEDED")

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def value_of(modules: Path, names: str, module: str, expression: str) -> object:
 )
 def test_mean__has_the_deviation_of_the_known_numbers(modules: Path, values: str, shown: str) -> None:
     assert value_of(modules, "meanOf", "numbers.js", f"meanOf({values})") == shown
+
+
+def test_hash__of_pieces_is_their_sha256(modules: Path) -> None:
+    data = bytes(number * 7 % 256 for number in range(300))
+    pieces = [(size, data[:size].hex()) for size in (*range(130), 300)]
+    program = (
+        'import { Sha256 } from "./sha256.js";'
+        f"const found = {json.dumps(pieces)}.map(([size, digits]) => {{"
+        ' const bytes = Uint8Array.from(Buffer.from(digits, "hex")), hash = new Sha256();'
+        " hash.add(bytes.subarray(0, size >> 1)); hash.add(bytes.subarray(size >> 1)); return hash.hex(); });"
+        " console.log(JSON.stringify(found));"
+    )
+    assert json.loads(output_of(modules, program)) == [sha256(data[:size]).hexdigest() for size, _ in pieces]
 
 
 def token_lines(modules: Path, expression: str) -> list[list[dict[str, object]]]:

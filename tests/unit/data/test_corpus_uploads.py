@@ -1,0 +1,54 @@
+"""Uploads of corpora on disk: a full disk loses nothing, and a deleted upload takes no more bytes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
+
+import pytest
+
+from tests.support import settings_in
+from tests.support.refusals import refused
+from trainer.contracts.corpora import UploadedFile, UploadRequest
+from trainer.contracts.errors import ErrorCode
+from trainer.data.corpora import CorpusStore
+from trainer.data.corpus_uploads import CorpusUploads
+
+TEXT = b"abc\n" * 2000
+
+
+@contextmanager
+def full_disk(most_bytes: int) -> Iterator[None]:
+    """Let no file become longer, which the system reports as it reports a full disk."""
+    before = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        setrlimit(RLIMIT_FSIZE, before)
+
+
+def test_full_disk__leaves_the_upload_for_another_try(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    corpora = CorpusStore(settings)
+    uploads = CorpusUploads(settings, corpora)
+    file = UploadedFile(name="a.txt", bytes=len(TEXT), sha256=sha256(TEXT).hexdigest())
+    status = uploads.start(UploadRequest(name="a", files=(file,)), None, is_limited=True)
+    with full_disk(5000), pytest.raises(OSError, match="File too large"):
+        uploads.append(status.upload_id, 0, TEXT)
+    offset = uploads.status(status.upload_id, None).offset
+    assert offset == 5000
+    uploads.append(status.upload_id, offset, TEXT[offset:])
+    with full_disk(5000), refused(ErrorCode.INSUFFICIENT_STORAGE, "The disk is full"):
+        uploads.finish(status.upload_id, None)
+    assert corpora.names() == ["demo", "udhr_ipa"]
+    stored = uploads.finish(status.upload_id, None).corpus
+    assert stored is not None and corpora.find(stored.name).read_bytes() == TEXT
+    assert not [*tmp_path.rglob("*.tmp")]
+
+
+def test_deleted_upload__takes_no_more_bytes(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with refused(ErrorCode.DATA_NOT_FOUND, "There is no such upload"):
+        CorpusUploads(settings, CorpusStore(settings)).append("none", 0, b"a")
