@@ -85,7 +85,7 @@ async def test_upload__in_portions_becomes_a_corpus_that_the_list_shows(at: Site
         answer = await send(at, changed(status, offset=offset), TEXT[offset : offset + 500])
         arrived = min(offset + 500, len(TEXT))
         assert (answer.status, answer.headers["Upload-Offset"]) == (200, f"{arrived}")
-    stored = answer.record(UploadStatus).corpus
+    stored = (await at.get(path_of(status), key=ANA)).record(UploadStatus).corpus
     assert stored is not None
     assert (stored.name, stored.bytes, stored.lines) == ("kazakh", len(TEXT), 80)
     assert (stored.languages, stored.is_ipa) == (("kk",), False)
@@ -245,8 +245,8 @@ async def test_portion__at_another_offset_is_refused_with_the_right_one(at: Site
         assert refused.outcome == (409, "CONFLICT")
         assert refused.headers["Upload-Offset"] == "100"
         assert refused.error.message == "The server has 100 bytes of this upload: continue there."
-    for offset in ("-1", "x", "1.5", ""):
-        wrong = await at.ask("PATCH", f"{path_of(status)}?offset={offset}", b"a", headers=BYTES, key=ANA)
+    for text in ("-1", "x", "1.5", ""):
+        wrong = await at.ask("PATCH", f"{path_of(status)}?offset={text}", b"a", headers=BYTES, key=ANA)
         assert wrong.outcome == (422, "INVALID_INPUT")
     read = await at.ask("HEAD", path_of(status), key=ANA)
     assert (read.status, read.headers["Upload-Offset"]) == (200, "100")

@@ -219,11 +219,11 @@ MESSAGES: Mapping[str, Make] = {
     "corpora": lambda given: corpora_page([changed(OVERVIEW, name=given, languages=(given,))], total=1, page=""),
     "corpus": lambda given: corpus_answer(
         given,
-        OVERVIEW._replace(name=given),
+        changed(OVERVIEW, name=given),
         CorpusStatistics(1, 9, 9, tuple((char, 1) for char in given[:9])),
         [given] * 9,
     ),
-    "added": lambda given: added_answer(OVERVIEW._replace(name=clean_name(f"a{given}")), is_new=True),
+    "added": lambda given: added_answer(changed(OVERVIEW, name=clean_name(f"a{given}")), is_new=True),
     "corpus build": lambda given: corpus_build_card(
         "build-1",
         BuildStatus(

@@ -278,7 +278,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "not comparable": lambda: compare_answer(compare([measured("new", split_seed=1), measured("old")], split="test")),
     "already there": lambda: added_answer(OVERVIEW, is_new=False),
     "no corpora": lambda: corpora_page([], total=0, page=""),
-    "corpora in IPA": lambda: corpora_page([OVERVIEW._replace(is_ipa=True, lines=None)], total=1, page=" · page"),
+    "corpora in IPA": lambda: corpora_page([changed(OVERVIEW, is_ipa=True, lines=None)], total=1, page=" · page"),
     "build waiting": lambda: corpus_build_card("build-1", BUILD),
     "build running": lambda: corpus_build_card("build-1", changed(BUILD, progress=(HALF,))),
     "build ended": lambda: corpus_build_card("build-1", changed(BUILD, manifest=MANIFEST)),
