@@ -33,7 +33,7 @@ _PATIENCE = "300"
 """Seconds without a byte of an answer, because the machine may be busy."""
 _ACCEPTED = """
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "429", "5xx"]
+expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "413", "422", "429", "5xx"]
 """
 _COUNT = r'mt_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} ([0-9.e+]+)'
 
@@ -47,7 +47,7 @@ class Fuzzed(NamedTuple):
 
 
 def fuzz(api: ApiProcess, folder: Path, *options: str, settings: str = "") -> Fuzzed:
-    """Run schemathesis with its default checks; 422 may refuse what no schema can state.
+    """Run schemathesis with its default checks; 413 and 422 may refuse what no schema can state.
 
     Without chosen operations it calls all but `delete_run`, which would remove the runs that the others ask for.
     """
