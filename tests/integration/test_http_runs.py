@@ -134,7 +134,8 @@ async def all_runs(site: Site, query: str, **pages: int) -> tuple[list[RunStatus
 
 def value(run: RunStatus, field: str) -> tuple[float, str] | None:
     """What a run is sorted by."""
-    fields: dict[str, object] = {**run.model_dump(), "label": (run.label or run.run_id).casefold(), "created_at": 0.0}
+    fields: dict[str, object] = run.model_dump()
+    fields |= {"label": (run.label or run.run_id).casefold(), "created_at": 0.0}
     if field == "status":
         return ("running", "queued", "paused", "completed", "failed", "cancelled").index(run.status), ""
     match fields[field]:
@@ -154,7 +155,7 @@ async def test_list__is_sorted_by_each_field_with_unknown_values_last(idle: Site
     assert ages == sorted(ages)
     for field in ("created_at", "label", "model_family", "status", "owner", "progress", *NUMBERS):
         valued = [(key, run.created_at, run.run_id) for run in by_age if (key := value(run, field)) is not None]
-        known = [run_id for *_, run_id in sorted(valued, reverse=order == "desc")]
+        known = [entry[2] for entry in sorted(valued, reverse=order == "desc")]
         unknown = [run.run_id for run in by_age if value(run, field) is None]
         expected = [*known, *(unknown if order == "asc" else reversed(unknown))]
         for limit in (4, 200):
