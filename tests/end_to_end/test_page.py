@@ -170,9 +170,9 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
             await browser.see(f"{IN_VIEW} === {shown!r}")
             assert await browser.evaluate("document.querySelector('#where').value") == "test_loss>3.9"
             await browser.evaluate("document.querySelector('[data-column=label] button').click()")
-            await browser.see("document.querySelector('[aria-sort]').dataset.column === 'label'")
+            await browser.see("document.querySelector('[aria-sort]')?.dataset.column === 'label'")
             await browser.evaluate("history.back()")
-            await browser.see("document.querySelector('[aria-sort]').dataset.column === 'test_loss'")
+            await browser.see("document.querySelector('[aria-sort]')?.dataset.column === 'test_loss'")
             await browser.see(f"{IN_VIEW} === {shown!r}")
             assert all("422" in error for error in browser.errors)
 

@@ -150,14 +150,14 @@ def value(run: RunStatus, field: str) -> tuple[float, str] | None:
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_list__is_sorted_by_each_field_with_unknown_values_last(idle: Site, tmp_path: Path, order: str) -> None:
     many(tmp_path)
-    by_age, _ = await all_runs(idle, "sort=created_at&order=asc")
+    by_age = (await all_runs(idle, "sort=created_at&order=asc"))[0]
     ages = [(run.created_at, run.run_id) for run in by_age]
     assert ages == sorted(ages)
     for field in ("created_at", "label", "model_family", "status", "owner", "progress", *NUMBERS):
         valued = [(key, run.created_at, run.run_id) for run in by_age if (key := value(run, field)) is not None]
-        known = [entry[2] for entry in sorted(valued, reverse=order == "desc")]
+        known: list[str] = [entry[2] for entry in sorted(valued, reverse=order == "desc")]
         unknown = [run.run_id for run in by_age if value(run, field) is None]
-        expected = [*known, *(unknown if order == "asc" else reversed(unknown))]
+        expected: list[str] = known + (unknown if order == "asc" else unknown[::-1])
         for limit in (4, 200):
             found, totals = await all_runs(idle, f"sort={field}&order={order}", limit=limit)
             assert ([run.run_id for run in found], totals) == (expected, {15}), field
