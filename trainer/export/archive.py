@@ -1,42 +1,20 @@
-"""Export of a finished run to one file, and import of such a file; every byte of it has a checked hash.
+"""Export of a finished run to one file, and import of such a file, whose model must load."""
 
-The file is a tar without compression, which weights would not profit from, and is equal for equal runs. Its first
-member, `archive.json`, names the others with their sizes and hashes. The last ones are the model card and the citation,
-which describe the archive and are not restored.
-"""
-
-import re
-import secrets
 import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from hashlib import sha256
-from io import BufferedReader, BytesIO, FileIO
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import BinaryIO
 
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.archives import ARCHIVE_FILE, ArchiveRecord, portable_files, restore_archive
+from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizer_files import read_manifest
-from trainer.config.validation import parse_json, unreadable
-from trainer.contracts.base import FileRecord, Frozen, Identifier
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.export.card import PASSPORT_FILES, passport
-from trainer.export.folders import appearing_at, check_free
-from trainer.export.verification import check_whole, portable_files
-from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_records, open_regular, storage_errors
-
-_RECORD_FILE = "archive.json"
-_MAX_RECORD_BYTES = 16 << 20
-PORTABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){0,3}")
-
-
-class ArchiveRecord(Frozen):
-    """`archive.json`: the other members of the archive."""
-
-    schema_version: Literal[1] = 1
-    format: Literal["archive"] = "archive"
-    run_id: Identifier
-    files: tuple[FileRecord, ...]
+from trainer.contracts.base import FileRecord
+from trainer.export.card import passport
+from trainer.export.verification import check_whole
+from trainer.system.destination import appearing_at, check_free
+from trainer.system.files import DISK, Disk, file_records, open_regular
 
 
 def export_archive(run: RunDirectory, file: Path, licence: str | None = None, *, force: bool = False) -> ArchiveRecord:
@@ -65,38 +43,14 @@ def export_archive(run: RunDirectory, file: Path, licence: str | None = None, *,
 
 
 def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDirectory:
-    """Restore a run from an archive, atomically. Nothing in the archive is executed.
-
-    Raises DATA_NOT_FOUND if there is no such file, INVALID_INPUT if it is no archive or was changed, and CONFLICT if
-    the run exists already.
-    """
-    with staging_folder(artifacts_root, disk) as staging:
-        try:
-            stream = open_regular(file)
-        except FileNotFoundError as error:
-            raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(file, error)) from None
-        except BrokenFile:
-            raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
-        with stream:
-            return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
-
-
-@contextmanager
-def staging_folder(artifacts_root: Path, disk: Disk = DISK) -> Iterator[Path]:
-    """Yield the path of a folder on the disk of the runs, and remove it at the end."""
-    staging = artifacts_root / f".import-{secrets.token_hex(4)}"
-    with storage_errors("the run could not be restored"):
-        try:
-            yield staging
-        finally:
-            with suppress(OSError):
-                disk.remove_folder(staging)
+    """Restore a run from an archive as `restore_archive` does; raises MODEL_LOAD_FAILED if the run fails its check."""
+    return restore_archive(file, artifacts_root, disk, check_whole)
 
 
 def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path, added: Mapping[str, bytes]) -> None:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         listed = record.model_dump_json(indent=1).encode()
-        member = tarfile.TarInfo(_RECORD_FILE)  # a regular file without owner and time
+        member = tarfile.TarInfo(ARCHIVE_FILE)  # a regular file without owner and time
         member.size = len(listed)
         tar.addfile(member, BytesIO(listed))
         for described in record.files:
@@ -105,90 +59,3 @@ def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path, added: Mapping
             content = added.get(described.path)
             with BytesIO(content) if content else BufferedReader(open_regular(folder / described.path)) as source:
                 tar.addfile(member, source)
-
-
-def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, disk: Disk) -> RunDirectory:
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            members = _members(tar)
-            record = _record(tar, members, size)
-            if (artifacts_root / "models" / record.run_id).exists():
-                raise _there_already(record.run_id)
-            run = RunDirectory(staging / record.run_id, disk)
-            disk.make_folder(run.path)
-            _unpack(tar, members, record, run)
-            for path in (run.path / name for name in PASSPORT_FILES):
-                if path.is_file():
-                    disk.remove(path)
-    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-        raise _refused("it is incomplete or was changed") from error
-    check_whole(run)
-    if run.completed_manifest().run_id != record.run_id:
-        raise _refused("its run has another id")
-    if portable_files(run) != {path for path in run.path.rglob("*") if path.is_file()}:
-        raise _refused("it contains files that do not belong to a run")
-    return add_run(run, artifacts_root)
-
-
-def add_run(run: RunDirectory, artifacts_root: Path) -> RunDirectory:
-    """Move a complete run from a staging folder to the runs, atomically; raises CONFLICT if it exists already."""
-    disk, target = run.disk, artifacts_root / "models" / run.run_id
-    disk.make_folder(target.parent)
-    try:
-        disk.rename(run.path, target)
-    except OSError:
-        if target.exists():
-            raise _there_already(run.run_id) from None
-        raise
-    disk.sync(target.parent)
-    return RunStore(artifacts_root, disk).get(run.run_id)
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members. Each must be a plain file: no link, device, folder or sparse file."""
-    for member in tar:
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-            raise _refused("it contains a link or another special file")
-        yield member
-
-
-def _record(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], size: int) -> ArchiveRecord:
-    first = next(members, None)
-    if first is None or first.name != _RECORD_FILE or first.size > _MAX_RECORD_BYTES:
-        raise AppError(ErrorCode.INVALID_INPUT, "Not a recognized export format.")
-    with tarfile.ExFileObject(tar, first) as content:  # unlike `extractfile`, it follows no link
-        record = parse_json(ArchiveRecord, content.read())
-    names = [described.path for described in record.files]
-    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
-    if len({*names, *folders}) < len(names) + len(folders) or not all(PORTABLE_NAME.fullmatch(name) for name in names):
-        raise _refused("it names a file twice, or one outside its run")
-    if sum(described.bytes for described in record.files) > size:
-        raise _refused("it is smaller than its record says")
-    return record
-
-
-def _unpack(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], record: ArchiveRecord, run: RunDirectory) -> None:
-    """Write the members that the record names, then check their hashes."""
-    awaited = {described.path: described for described in record.files}
-    for member in members:
-        described = awaited.pop(member.name, None)
-        if described is None or described.bytes != member.size:
-            raise _refused("it contains a file that its record does not name")
-        path = run.path / member.name
-        run.disk.make_folder(path.parent)
-        with tarfile.ExFileObject(tar, member) as content:
-            run.disk.write(path, content)
-    if awaited:
-        raise _refused("it is incomplete: files of its record are missing")
-    if changed_files(run.path, record.files):
-        raise _refused("it is incomplete or was changed")
-    for folder in {path.parent for path in run.path.rglob("*")}:
-        run.disk.sync(folder)
-
-
-def _there_already(run_id: str) -> AppError:
-    return AppError(ErrorCode.CONFLICT, f"The run '{run_id}' already exists.")
-
-
-def _refused(why: str) -> AppError:
-    return AppError(ErrorCode.INVALID_INPUT, f"The archive is refused: {why}.")

@@ -3,19 +3,18 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
+from trainer.artifacts.archives import CITATION_FILE, PASSPORT_FILES
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.intervals import margin
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
 from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
-from trainer.export.citation import CITATION_FILE, bibtex, citation_file
+from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 
 FolderFormat = Literal["hf", "torchscript", "onnx", "ro-crate"]
 CardFormat = Literal[FolderFormat, "archive"]
-RECORD_FILE, CARD_FILE = "export.json", "README.md"
-PASSPORT_FILES = (CARD_FILE, CITATION_FILE)
 EXPERIMENT_FILE = "experiment.yaml"
 
 

@@ -9,7 +9,6 @@ from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.runs import RunManifest
 from trainer.inference.model_files import WEIGHTS_FILE
 
-CITATION_FILE = "CITATION.cff"
 _Fields = dict[str, object]
 PROGRAM = "Model Trainer"
 _BIBTEX = """\

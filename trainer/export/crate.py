@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.artifacts.archives import portable_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
 from trainer.contracts.runs import RunManifest
 from trainer.export.citation import PROGRAM, spdx_id, title_of
-from trainer.export.verification import check_whole, portable_files
+from trainer.export.verification import check_whole
 from trainer.inference.model_files import WEIGHTS_FILE
 from trainer.system.files import DISK
 

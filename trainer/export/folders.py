@@ -1,8 +1,5 @@
 """Export of a run's model to a folder in one of four formats, and loading of such a folder."""
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.artifacts.checkpoints import model_of
@@ -10,10 +7,11 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extra_of
 from trainer.export import crate, graphs, library_folder
-from trainer.export.card import RECORD_FILE, ExportRecord, FolderFormat, passport
+from trainer.export.card import ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import TOKENIZER_FOLDER, load_named, model_file
 from trainer.models.base import LanguageModel
-from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record, storage_errors
+from trainer.system.destination import RECORD_FILE, appearing_at, check_free
+from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -63,34 +61,6 @@ def export_folder(
         for path in (*temporary.rglob("*"), temporary):
             DISK.sync(path)
     return record
-
-
-@contextmanager
-def appearing_at(target: Path) -> Iterator[Path]:
-    """Yield a temporary path; what has been written there gets the target's name at the end."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    earlier = temporary.with_suffix(".old")
-    with storage_errors(f"`{target.name}` could not be written"):
-        try:
-            DISK.make_folder(target.parent)
-            yield temporary
-            if target.is_dir():  # an earlier export, or empty
-                DISK.rename(target, earlier)
-            DISK.rename(temporary, target)
-            DISK.sync(target.parent)
-            with suppress(OSError):
-                DISK.remove_folder(earlier)
-        finally:
-            with suppress(OSError):
-                DISK.remove_folder(temporary)  # where it has not got its name
-
-
-def check_free(target: Path, *, is_earlier: bool, for_folder: bool = True) -> None:
-    """Raise CONFLICT if the target exists; an earlier export may be replaced, and an empty folder by a folder."""
-    is_empty = for_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())
-    if target.is_symlink() or (target.exists() and not (is_empty or is_earlier)):
-        message = f"'{target}' already exists: give `--out` another name. `--force` replaces an earlier export only."
-        raise AppError(ErrorCode.CONFLICT, message)
 
 
 def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:

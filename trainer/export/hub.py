@@ -24,17 +24,18 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import SecretStr
 
+from trainer.artifacts.archives import PASSPORT_FILES, PORTABLE_NAME, add_run, portable_files, staging_folder
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.validation import safe_name
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.runs import RunManifest
-from trainer.export.archive import PORTABLE_NAME, add_run, staging_folder
-from trainer.export.card import PASSPORT_FILES, RECORD_FILE, ExportRecord, Publication
+from trainer.export.card import ExportRecord, Publication
 from trainer.export.revisions import RUN_FOLDER, Revision, read_revision, revisions_of, write_revision
-from trainer.export.verification import check_whole, portable_files
+from trainer.export.verification import check_whole
 from trainer.inference.model_files import WEIGHTS_FILE
+from trainer.system.destination import RECORD_FILE
 from trainer.system.files import BrokenFile, changed_files, file_records, read_record, read_regular
 
 _MANIFEST = f"{RUN_FOLDER}/manifest.json"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from trainer.artifacts.archives import PASSPORT_FILES
 from trainer.artifacts.checkpoint_files import STATE, TrainingState, scheduled_folder, step_folder
 from trainer.artifacts.job_folder import REQUEST_FILE
 from trainer.artifacts.runs import RunDirectory
@@ -28,11 +29,12 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import RunManifest, RunMetrics
 from trainer.export import library_folder
-from trainer.export.card import EXPERIMENT_FILE, PASSPORT_FILES, RECORD_FILE, ExportRecord, Publication, passport
+from trainer.export.card import EXPERIMENT_FILE, ExportRecord, Publication, passport
 from trainer.export.folders import export_folder
 from trainer.export.verification import check_whole
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER
 from trainer.models.base import LanguageModel
+from trainer.system.destination import RECORD_FILE
 from trainer.system.files import DISK, copy_durably, file_records, read_record
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import vocabulary_of

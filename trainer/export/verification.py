@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
 from trainer.config.presets import request_hash
@@ -79,13 +78,6 @@ def verify_files(run: RunDirectory) -> Iterator[Check]:
             yield check
     for step in store.scheduled_steps():
         yield _attempt(f"checkpoints/scheduled/step-{step}", _MATCHES, partial(store.scheduled_weights, step))
-
-
-def portable_files(run: RunDirectory) -> set[Path]:
-    """Return the files of a completed run: those in its manifest and its seal, and its checkpoints."""
-    sealed = {run.path / name for name in SEALED_FILES} | {path for path in (run.seal,) if path.exists()}
-    of_run = {run.path / record.path for record in run.completed_manifest().files}
-    return sealed | of_run | {path for path in run.checkpoints.rglob("*") if path.is_file()}
 
 
 def check_whole(run: RunDirectory) -> None:

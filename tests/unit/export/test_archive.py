@@ -15,10 +15,11 @@ from tests.support import settings_in
 from tests.support.refusals import refused
 from tests.support.run_shell import FINISHED_RUN, contents, finished_copy_fixture
 from trainer.api import Model
+from trainer.artifacts.archives import ArchiveRecord
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.export.archive import ArchiveRecord, export_archive, import_archive
+from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_run
 from trainer.system.files import Disk
 

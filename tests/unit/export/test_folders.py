@@ -22,11 +22,11 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
-from trainer.export.card import RECORD_FILE
 from trainer.export.folders import export_folder, load_export
 from trainer.export.library_folder import library_tokenizer
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
+from trainer.system.destination import RECORD_FILE
 
 TEXTS = ["the sun shines", "  his  best SEA", "quokka on the Жsea", ""]
 ODD_TEXTS = ["", " ", "  two  spaces ", "a\tb\x1fc", "x\u2581y \u2585", "e\u0301tude", "zz\0 q"]
