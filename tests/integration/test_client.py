@@ -13,8 +13,7 @@ from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.api import Model
 from trainer.artifacts.checkpoint_files import checkpoint_steps
-from trainer.client import client as remote
-from trainer.client import http_api
+from trainer.client import downloads, http_api
 from trainer.client import server as server_client
 from trainer.client.client import Client, RemoteModel
 from trainer.contracts.base import changed
@@ -185,7 +184,7 @@ def listed(path: str, content: bytes) -> Prepared:
 
 
 def test_download__that_breaks_off_is_continued_or_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
     partial = Prepared(206, b"45", {"Content-Length": "6", "Content-Range": "bytes 4-9/10"})
     complete = Prepared(200, b"0123456789")
     broken = Prepared(200, b"0123", {"Content-Length": "10"})

@@ -251,6 +251,7 @@ def experiment_status(status: RunState, *states: RunState) -> ExperimentStatus:
         message="A model per language is trained.",
         cells=cells,
         cells_done=states.count("completed"),
+        n_cells=len(states),
         created_at=datetime(2026, 11, 20, 12, tzinfo=UTC),
         elapsed_seconds=754.0,
         error=failed if status == "failed" else None,

@@ -128,6 +128,7 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
             message=self._message(status, cells, done, error),
             cells=cells,
             cells_done=done,
+            n_cells=len(cells),
             created_at=record.created_at,
             elapsed_seconds=max(0.0, ended_at - record.created_at.timestamp()),
             error=error if status == "failed" else None,

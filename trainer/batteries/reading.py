@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from trainer.batteries.suites import Items, read_suite
 from trainer.batteries.tables import read_table
+from trainer.config.validation import decoded, parse
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, Suite
+from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, BatteryRequest, Suite
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.rows import TextFile, check_suffix, in_file, read_file
 from trainer.data.text import shown_name
@@ -26,13 +27,31 @@ class Battery(NamedTuple):
 
 def read_battery(path: Path, options: BatteryOptions, name: str | None = None) -> Battery:
     """Read a file of items, or all files of a folder; raises DATA_NOT_FOUND, INVALID_INPUT and PAYLOAD_TOO_LARGE."""
+    return battery_of(name or shown_name(path.stem), item_files(path), options)
+
+
+def item_files(path: Path) -> list[TextFile]:
+    """Return the content of a file of items, or of all files of a folder; raises as `read_battery` does."""
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] not in "._")
         if not files:
             message = f"The folder '{shown_name(path.name)}' has no file of items: {', '.join(SUFFIXES)}."
             raise AppError(ErrorCode.DATA_NOT_FOUND, message)
-    return battery_of(name or shown_name(path.stem), [read_file(file, SUFFIXES) for file in files], options)
+    return [read_file(file, SUFFIXES) for file in files]
+
+
+def battery_request(options: BatteryOptions, runs: Sequence[str], batteries: Sequence[str]) -> BatteryRequest:
+    """Return the request to a server: the items of files and folders of this machine, and other names as they are."""
+    files = [
+        {"name": file.name, "content": decoded(file.content, f"'{file.shown}'"), "battery": shown_name(path.stem)}
+        for path in map(Path, batteries)
+        if path.exists()
+        for file in item_files(path)
+    ]
+    names = [name for name in batteries if not Path(name).exists()]
+    fields: dict[str, object] = options.model_dump()
+    return parse(BatteryRequest, fields | {"runs": runs, "batteries": names, "files": files})
 
 
 def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) -> Battery:

@@ -1,40 +1,43 @@
 """`trainer.Client`: the runs and models of a server in a notebook, without `await`."""
 
 import asyncio
-import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from trainer.client.http_api import HttpApi, StreamLost, address
+from trainer.batteries.reading import battery_request
+from trainer.client.downloads import download_artifact
+from trainer.client.jobs import check_completed_job
 from trainer.client.notebook import NotebookModel
-from trainer.client.progress import transfer_bar
+from trainer.client.progress import transfer_bar, work_bar
+from trainer.client.run_card import RunCard
 from trainer.client.server import Server
 from trainer.client.uploads import UploadProgress
-from trainer.config.experiment_file import read_experiment, read_yaml, request_path
+from trainer.config.experiment_file import plan_path, read_experiment, read_plan, read_yaml, request_path
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
-from trainer.config.validation import field_problems
-from trainer.contracts.base import FileRecord, RunState
+from trainer.config.validation import field_problems, parse
+from trainer.contracts.base import RunState
+from trainer.contracts.batteries import BatteryOptions, BatterySummary
 from trainer.contracts.corpora import CorpusOverview
-from trainer.contracts.errors import AppError, ErrorCode, refusal
+from trainer.contracts.development import Development
+from trainer.contracts.errors import ErrorCode, refusal
 from trainer.contracts.events import Event
-from trainer.contracts.http_answers import ArtifactFiles
+from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
+from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.system.files import sha256_of, storage_errors
+from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.system.logs import readable_line
 
 T = TypeVar("T")
-_PAUSE_SECONDS = 0.5
-_PARTIAL_CONTENT = 206
 
 
 class Client:
@@ -142,8 +145,61 @@ class Client:
 
     def download(self, run_id: str, folder: str | Path) -> Path:
         """Download the files of a completed run to a folder, which `trainer.load` takes; return the folder."""
-        self._loop.call(_download(self._server.api, run_id, Path(folder)))
+        self._loop.call(download_artifact(self._server.api, "models", run_id, Path(folder)))
         return Path(folder)
+
+    def pull(self, run_id: str) -> Path:
+        """Bring a completed run with its checkpoints to this machine, where `trainer.load` finds it; return its folder.
+
+        An interrupted download is continued. Raises CONFLICT if this machine has another run of this id.
+        """
+        root = load_settings().app.artifacts_root
+        return self._loop.call(self._server.pull(run_id, root, transfer_bar(run_id)))[0].path
+
+    def export(self, name: str, format: ExportFormat, out: str | Path, *, license: str | None = None) -> Path:
+        """Export a run, or a checkpoint as `RUN@1200`, to a new folder, an archive to a new file; return the path.
+
+        Raises CONFLICT if the path exists.
+        """
+        request = parse(ExportRequest, {"format": format, "license": license})
+        self._loop.call(self._server.export(name, request, Path(out), transfer_bar(name)))
+        return Path(out)
+
+    def tokenizer(self, method: str, *corpora: str, **fields: object) -> TokenizerStatus:
+        """Train a tokenizer on corpora of the server to its end, with the fields of a tokenizer train request."""
+        request = parse(TokenizerTrainRequest, {"method": method, "corpora": list(corpora), **fields})
+        return self._loop.call(self._trained_tokenizer(request))
+
+    def experiment(self, plan: Mapping[str, object] | str | Path, /, **fields: object) -> ExperimentResult:
+        """Run an experiment to its end and return its result; an equal one that has completed is not run again.
+
+        The plan is a file (YAML), the name of a recipe or the fields of an experiment request, and `fields` replace its
+        values. The corpora are on the server.
+        """
+        if isinstance(plan, str | Path):
+            request = read_plan(plan_path(str(plan)), fields)
+        else:
+            request = parse(ExperimentRequest, {**plan, **fields})
+        return self._loop.call(self._server.jobs.experiment_result(request, work_bar(request.name)))
+
+    def battery(self, runs: str | Sequence[str], *batteries: str | Path, **options: object) -> BatterySummary:
+        """Score batteries by runs on the server: files and folders of this machine, or names such as `blimp`.
+
+        The options are those of BatteryOptions. An equal job that has completed is not run again.
+        """
+        names = [runs] if isinstance(runs, str) else runs
+        request = battery_request(parse(BatteryOptions, options), names, [str(one) for one in batteries])
+        return self._loop.call(self._server.jobs.battery_result(request, work_bar("battery"), BatterySummary))
+
+    def develop(self, run_id: str, *batteries: str | Path, **options: object) -> Development:
+        """Measure the checkpoints that a run has kept: batteries, and with the options of DevelopmentOptions more."""
+        chosen = parse(BatteryOptions, {"development": options})
+        request = battery_request(chosen, [run_id], [str(one) for one in batteries])
+        return self._loop.call(self._server.jobs.battery_result(request, work_bar(run_id), Development))
+
+    def run(self, run_id: str) -> RunCard:
+        """Return a run as a card for notebooks, which follows the run until it has ended."""
+        return RunCard(run_id, lambda wait: self._loop.call(self._server.snapshot(run_id, wait=wait)))
 
     def load(self, name: str) -> "RemoteModel":
         """Return a completed run, or a checkpoint as `RUN@1200`, as a model whose methods run on the server.
@@ -152,6 +208,12 @@ class Client:
         """
         effective = self._loop.call(self._server.effective(name))
         return RemoteModel(name, effective.objective, self._server, self._loop, self)
+
+    async def _trained_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerStatus:
+        tokenizer_id = (await self._server.train_tokenizer(request)).tokenizer_id
+        status = await self._server.trained_tokenizer(tokenizer_id)
+        check_completed_job(status)
+        return status
 
 
 class RemoteModel(NotebookModel):
@@ -221,54 +283,6 @@ async def _next(items: AsyncGenerator[T, None]) -> T | None:
 async def _end(items: AsyncGenerator[T, None]) -> None:
     closing: Awaitable[None] = items.aclose()
     await closing
-
-
-async def _download(api: HttpApi, run_id: str, folder: Path) -> None:
-    """Download the files of a run to a folder: complete files stay as they are, and incomplete ones are continued.
-
-    Raises MODEL_LOAD_FAILED for a file that differs from its hash.
-    """
-    path = address("artifacts", "models", run_id)
-    for file in (await api.get(ArtifactFiles, path)).files:
-        target = _target(folder, file)
-        with storage_errors(f"`{target.name}` could not be written"):
-            if target.is_file() and sha256_of(target) == file.sha256:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f"{target.name}.part")
-            while not await _is_complete(api, f"{path}/download", file, part):
-                await asyncio.sleep(_PAUSE_SECONDS)
-            if sha256_of(part) != file.sha256:
-                part.unlink()
-                where = f"'{file.path}' is damaged, here or on the server"
-                raise AppError(ErrorCode.MODEL_LOAD_FAILED, f"{where}: download it again, or run `mt verify` there.")
-            part.replace(target)
-
-
-def _target(folder: Path, file: FileRecord) -> Path:
-    """Return the path for a file; refuses a path that leads out of the folder."""
-    parts = PurePosixPath(file.path).parts
-    if not parts or ".." in parts or PurePosixPath(file.path).is_absolute():
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The server names a file outside of the folder of its artifact.")
-    return folder.joinpath(*parts)
-
-
-async def _is_complete(api: HttpApi, path: str, file: FileRecord, part: Path) -> bool:
-    """Add the missing bytes to a part of a file; return False if the connection broke off."""
-    with part.open("ab") as out:
-        has = out.tell()
-        if has >= file.bytes:
-            return True
-        headers = {"Range": f"bytes={has}-", "If-Range": f'"{file.sha256}"'}
-        async with api.stream(path, headers, path=file.path) as response:
-            if response.status_code != _PARTIAL_CONTENT:
-                os.truncate(out.fileno(), 0)
-            try:
-                async for chunk in api.chunks(response):
-                    out.write(chunk)
-            except StreamLost:
-                return False
-    return True
 
 
 def _settings(url: str | None, key: str | None) -> ClientSettings:

@@ -11,7 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.run_ids import one_run_id
+from trainer.artifacts.runs import RunDirectory
+from trainer.client.downloads import Progress
+from trainer.client.exports import export_run, pull_run
 from trainer.client.http_api import HttpApi, StreamLost, address, new_key
+from trainer.client.jobs import RemoteJobs
+from trainer.client.run_card import LossCurves, RunSnapshot
 from trainer.client.uploads import UploadProgress, upload_corpus
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
@@ -19,6 +24,7 @@ from trainer.contracts.base import RunState, narrowed, run_of
 from trainer.contracts.corpora import CorpusList, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
+from trainer.contracts.exports import ExportRequest
 from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
@@ -38,6 +44,8 @@ _CANCEL_SECONDS = 0.3
 _END_SECONDS = 30.0
 """Time that one request waits for the end of a run."""
 _PAUSE_SECONDS = 0.5
+_POINTS = 400
+"""Points of a curve that is drawn in a notebook."""
 _WAIT_SECONDS = 30.0
 """Time that the server waits for a result before it answers; a proxy may end a longer request."""
 _RATE_SECONDS, _RATE_PAUSE_SECONDS = 90.0, 5.0
@@ -46,11 +54,12 @@ _ENDS = (JobCompleted, JobFailed, JobCancelled)
 
 
 class Server:
-    """Runs, tokenizers and inference, over HTTP."""
+    """Runs, tokenizers, inference, experiments and batteries, over HTTP."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self.api = HttpApi(settings)
         self.inference = RemoteInference(self.api)
+        self.jobs = RemoteJobs(self.api)
 
     async def close(self) -> None:
         await self.api.close()
@@ -115,6 +124,11 @@ class Server:
     async def status(self, run_id: str, *, wait: float = 0.0) -> RunStatus:
         """Return the status of a run at its end, or after `wait` seconds."""
         return await self.api.get(RunStatus, address("runs", run_id), wait=wait)
+
+    async def snapshot(self, run_id: str, *, wait: float = 0.0) -> RunSnapshot:
+        """Return the status and the loss curves of a run, at its end or after `wait` seconds."""
+        status = await self.status(run_id, wait=wait)
+        return RunSnapshot(status, await self.api.get(LossCurves, address("runs", run_id, "curve"), points=_POINTS))
 
     async def ended(self, run_id: str) -> RunStatus:
         """Wait for the end of a run and return its status."""
@@ -182,6 +196,16 @@ class Server:
     async def experiment_file(self, run_id: str) -> str:
         """Return the request of a run as an experiment file."""
         return await self.api.text(address("runs", run_id, "config.yaml"))
+
+    async def export(
+        self, name: str, request: ExportRequest, out: Path, report: Progress, *, force: bool = False
+    ) -> str:
+        """Export a model to a new path of this machine, as `export_run` does; return the name of the model."""
+        return await export_run(self.api, name, request, out, report, force=force)
+
+    async def pull(self, run_id: str, artifacts_root: Path, report: Progress) -> tuple[RunDirectory, bool]:
+        """Bring a run to an artifacts folder, as `pull_run` does."""
+        return await pull_run(self.api, run_id, artifacts_root, report)
 
     async def files(self, name: str) -> RunFiles:
         """List the files of a run, or of one of its checkpoints."""
@@ -266,6 +290,13 @@ class Server:
     async def tokenizer(self, tokenizer_id: str, *, wait: float = 0.0) -> TokenizerStatus:
         """Return the status of a tokenizer at the end of its training, or after `wait` seconds."""
         return await self.api.get(TokenizerStatus, address("tokenizers", tokenizer_id), wait=wait)
+
+    async def trained_tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
+        """Wait for the end of the training of a tokenizer and return its status."""
+        status = await self.tokenizer(tokenizer_id)
+        while status.status in ("queued", "running"):
+            status = await self.tokenizer(tokenizer_id, wait=_END_SECONDS)
+        return status
 
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
         """Train a tokenizer on corpora of the server."""

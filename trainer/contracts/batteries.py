@@ -87,6 +87,8 @@ class BatteryFile(Frozen):
     name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,100}$")]
     """Its suffix tells the form: .jsonl, .tsv, .csv or .json."""
     content: Annotated[str, Field(min_length=1, max_length=MAX_FILE_CHARACTERS)]
+    battery: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,100}$")] | None = None
+    """The name of the battery that the file is a part of; default: a battery of its own, with the file's name."""
 
 
 class DevelopmentOptions(Frozen):

@@ -280,6 +280,7 @@ class ExperimentStatus(Frozen):
     message: str
     cells: tuple[Cell, ...]
     cells_done: int
+    n_cells: int
     created_at: Timestamp
     elapsed_seconds: float | None = None
     error: RunError | None = None

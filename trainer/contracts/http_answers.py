@@ -5,7 +5,9 @@ from typing import Literal
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.runs import RunStatus
 
-ArtifactKind = Literal["models", "tokenizers", "experiments", "batteries"]
+JobKindName = Literal["experiments", "batteries"]
+"""Kinds of jobs whose results are reports."""
+ArtifactKind = Literal["models", "tokenizers", JobKindName]
 
 
 class RunPage(Frozen):

@@ -1,7 +1,7 @@
 """Batteries: checks a request with its runs and items, accepts and cancels jobs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
@@ -16,6 +16,7 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, model_name, now, run_of
 from trainer.contracts.batteries import (
+    BatteryFile,
     BatteryItem,
     BatteryOptions,
     BatteryRecord,
@@ -108,10 +109,24 @@ def cancel_battery(job: BatteryDirectory) -> None:
 
 def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
     batteries = [find_battery(name, request, settings) for name in request.batteries]
-    for file in request.files:
-        stem = file.name.rpartition(".")[0] or file.name
-        batteries.append(battery_of(stem, [TextFile(file.name, file.content.encode())], request))
+    for name, files in _by_battery(request.files):
+        texts = [TextFile(file.name, file.content.encode()) for file in files]
+        batteries.append(battery_of(name, texts, request))
     return batteries
+
+
+def _by_battery(files: Iterable[BatteryFile]) -> list[tuple[str, list[BatteryFile]]]:
+    """Return the files of each battery with its name; files that name no battery are one each."""
+    found: list[tuple[str, list[BatteryFile]]] = []
+    named: dict[str, list[BatteryFile]] = {}
+    for file in files:
+        if file.battery in named:
+            named[file.battery].append(file)
+            continue
+        found.append((file.battery or file.name.rpartition(".")[0] or file.name, [file]))
+        if file.battery is not None:
+            named[file.battery] = found[-1][1]
+    return found
 
 
 def new_job(
