@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
 import trainer
-from tests.support import ROOT, environment_in, tiny_request
+from tests.support import ROOT, tiny_request
 from tests.support.api_server import KEY, USER_KEY, LabServer, server_fixture
 from tests.support.checkpoints import keep_checkpoint
-from tests.support.run_shell import TINY, Shell
+from tests.support.laptop import Laptop, client_fixture, laptop_fixture
+from tests.support.run_shell import TINY
 from tests.support.runs import ended, record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.worker_runs import LONG
@@ -30,31 +30,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.store import keys
 from trainer.system.logs import LogReader
 
-__all__ = ["server_fixture"]
-
-
-class Laptop(Shell):
-    """A folder to type `mt` in, which works on the server of the lab; `locally` types it on the lab's machine."""
-
-    def __init__(
-        self, folder: Path, server: LabServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        super().__init__(folder, capsys, server.lab.folder)
-        self.server = server
-        self._monkeypatch = monkeypatch
-        self.work_on(server.url)
-
-    def work_on(self, url: str, key: str = KEY) -> None:
-        for name, value in {**environment_in(self.folder), "MT_URL": url, "MT_KEY": key}.items():
-            self._monkeypatch.setenv(name, value)
-
-    def locally(self, *words: str) -> tuple[int, str, str]:
-        for name, value in environment_in(self.root, QUEUE__EMBEDDED_WORKERS="0", MT_URL="").items():
-            self._monkeypatch.setenv(name, value)
-        try:
-            return self.run(*words)
-        finally:
-            self.work_on(self.server.url)
+__all__ = ["client_fixture", "laptop_fixture", "server_fixture"]
 
 
 @contextmanager
@@ -70,22 +46,6 @@ def once(holds: Callable[[], bool], *actions: Callable[[], object]) -> Iterator[
         acting = pool.submit(act)
         yield
         acting.result()
-
-
-@pytest.fixture(name="laptop")
-def laptop_fixture(
-    server: LabServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Laptop:
-    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.chdir(tmp_path)
-    return Laptop(tmp_path, server, capsys, monkeypatch)
-
-
-@pytest.fixture(scope="module", name="client")
-def client_fixture(server: LabServer) -> Iterator[Client]:
-    with Client(server.url, KEY) as client:
-        yield client
 
 
 @pytest.fixture(scope="module", name="other")
@@ -418,8 +378,7 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
     "words",
     [
         *(("demo",), ("up",), ("worker",), ("workers",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
-        *(("experiment", "run", "smoke"), ("bench", "architectures", "a"), ("validate", "x.yaml")),
-        ("export", "RUN", "--format", "hf", "--out", "out"),
+        *(("bench", "architectures", "a"), ("validate", "x.yaml")),
         *(("push", "RUN", "ana/sea"), ("pull", "ana/sea")),
     ],
 )

@@ -16,7 +16,6 @@ from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.connection import (
     full_model_name,
     full_run_id,
-    local_model_name,
     local_run_id,
     run_or_group_id,
 )
@@ -144,12 +143,6 @@ class ModelOptions(Options):
     """Options of a command that needs a model: that of a run, or of one of its checkpoints."""
 
     run = Argument[str]("RUN", type=full_model_name, completion=RUN_IDS, help=MODEL_HELP)
-
-
-class LocalModelOptions(Options):
-    """Options of a command that needs a model of this machine."""
-
-    run = Argument[str]("RUN", type=local_model_name, completion=RUN_IDS, help=MODEL_HELP)
 
 
 class RunOrGroupOptions(Options):

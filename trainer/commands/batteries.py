@@ -1,21 +1,31 @@
 """`mt battery` and `mt develop`: what runs know by the items of batteries, also over their checkpoints."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
-from trainer.artifacts.replication import complete_run, full_run_id
+from trainer.artifacts.replication import complete_run
 from trainer.artifacts.runs import RunStore
-from trainer.batteries.reading import Battery, read_battery
+from trainer.batteries.reading import Battery, battery_request, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag, option, repeatable
-from trainer.commands.connection import local_run_id, settings_for, with_queue
-from trainer.commands.copies import export_files
+from trainer.commands.connection import (
+    Installation,
+    full_model_name,
+    full_run_id,
+    settings_for_any,
+    with_installation,
+    with_queue,
+    with_server,
+)
+from trainer.commands.copies import export_job, report_places
 from trainer.commands.terminal import Terminal, columns, duration, local_time
-from trainer.commands.this_machine import running_queue
+from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -23,10 +33,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MEASURES,
     BatteryItem,
-    BatteryList,
     BatteryOptions,
     BatteryRecord,
-    BatteryStatus,
+    BatteryRequest,
     BatterySummary,
     Measure,
 )
@@ -38,9 +47,9 @@ from trainer.reports.development_tables import age_rows, by_age, curve_rows, spr
 from trainer.reports.development_tables import notes as development_notes
 
 if TYPE_CHECKING:
+    from trainer.client.server import Server
     from trainer.queue.queue import JobQueue
 
-_FOLLOW_SECONDS = 0.5
 _SHOWN_WORDS = 12
 
 
@@ -85,7 +94,7 @@ class _RunOptions(_ItemOptions):
 
 
 class _DevelopOptions(_ItemOptions):
-    run = Argument[str]("RUN", type=local_run_id, completion=RUN_IDS, help="run that has kept checkpoints")
+    run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help="run that has kept checkpoints")
     battery = repeatable("--battery NAME", "score the items of a battery: a file, a folder, or a name such as blimp")
     split = option("--eval SPLIT", str, "measure the loss on this split: validation or test")
     words = flag("--words", "measure the ages at which words are acquired, of the most frequent ones")
@@ -117,14 +126,19 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-    return _score(*_read(options, settings), settings, terminal)
+    settings = settings_for_any()
+    chosen = options.options(has_controls=not options.no_controls)
+    models, names = _models_and_batteries(options.names, settings)
+    if settings.client.url is not None:
+        return _score_on_server(battery_request(chosen, models, names), settings, terminal)
+    from trainer.queue.batteries import new_job  # redis
+
+    batteries = [_battery(name, chosen, settings) for name in names]
+    return _score(*new_job(chosen, models, batteries, RunStore(settings.app.artifacts_root)), settings, terminal)
 
 
 def _develop(options: _DevelopOptions, terminal: Terminal) -> int:
-    from trainer.queue.batteries import new_job  # redis
-
-    settings = settings_for()
+    settings = settings_for_any()
     has_words = options.words or bool(options.word)
     fields: dict[str, object] = {
         "has_loss": options.split is not None or not (options.battery or has_words),
@@ -134,7 +148,11 @@ def _develop(options: _DevelopOptions, terminal: Terminal) -> int:
     }
     fields |= {} if options.split is None else {"split": options.split}
     chosen = options.options(development=fields)
-    batteries = [_named_battery(name, chosen, settings) for name in options.battery]
+    if settings.client.url is not None:
+        return _score_on_server(battery_request(chosen, [options.run], options.battery), settings, terminal)
+    from trainer.queue.batteries import new_job  # redis
+
+    batteries = [_battery(name, chosen, settings) for name in options.battery]
     complete_run(settings, options.run)
     record, items = new_job(chosen, [options.run], batteries, RunStore(settings.app.artifacts_root))
     return _score(record, items, settings, terminal)
@@ -144,86 +162,91 @@ def _score(record: BatteryRecord, items: tuple[BatteryItem, ...], settings: Sett
     """Accept a job and follow it to its end, or show the results of an equal one."""
     known = BatteryStore(settings.app.artifacts_root).find(record.battery_id)
     if known is not None and known.has_completed() and not known.is_outdated(record):
-        _show_status(known, terminal)
-        return 0
+        return asyncio.run(_show_battery(known.battery_id, ThisMachine(settings), terminal))
     terminal.continues_when_repeated = True
 
     async def run(queue: "JobQueue") -> int:
         accepted = await queue.batteries.accept(record, items)
-        return await _follow_to_end(queue.batteries.stored.get(accepted.battery_id), terminal)
+        return await _follow_to_end(accepted.battery_id, ThisMachine(settings, queue), terminal)
 
     return with_queue(settings, terminal, run)
 
 
-def _read(options: _RunOptions, settings: Settings) -> tuple[BatteryRecord, tuple[BatteryItem, ...]]:
-    """Read and check runs and batteries; raises AppError, having changed nothing."""
-    from trainer.queue.batteries import new_job  # redis
+def _score_on_server(request: BatteryRequest, settings: Settings, terminal: Terminal) -> int:
+    async def run(server: "Server") -> int:
+        accepted = await server.jobs.start_battery(request)
+        battery_id = accepted.battery_id
+        if accepted.status == "completed":
+            return await _show_battery(battery_id, server, terminal)
+        show = f"mt battery show {battery_id}"
+        terminal.interruption = f"{battery_id} continues on the server. Follow it with the same command, or: {show}"
+        return await _follow_to_end(battery_id, server, terminal)
 
-    chosen = options.options(has_controls=not options.no_controls)
-    batteries: list[Battery] = []
-    models: list[str] = []
-    for name in options.names:
-        found = _battery(name, chosen, settings)
-        if found is not None:
-            batteries.append(found)
-        else:
-            model = _model(name, settings)
-            models += [] if model in models else [model]
+    return with_server(settings, run)
+
+
+def _models_and_batteries(names: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the models and the batteries among names; a server may have a battery of a name that is no run."""
+    models: dict[str, None] = {}
+    batteries: list[str] = []
+    for name in names:
+        if _is_battery(name, settings):
+            batteries.append(name)
+            continue
+        try:
+            models[full_model_name(name)] = None
+        except AppError as error:
+            if error.code is not ErrorCode.RUN_NOT_FOUND:
+                raise
+            if settings.client.url is None or name is names[0]:
+                known = ", ".join(HUB_BATTERIES)
+                message = f"'{safe_name(name)}' is no run, no file of items and no known battery: {known}."
+                raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
+            batteries.append(name)
     if not models or not batteries:
         what = "a RUN" if not models else "a BATTERY: a file, a folder, or a name such as blimp"
         raise AppError(ErrorCode.INVALID_INPUT, f"Give {what}. See `mt battery run --help`.")
-    return new_job(chosen, models, batteries, RunStore(settings.app.artifacts_root))
+    return [*models], batteries
 
 
-def _named_battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
+def _is_battery(name: str, settings: Settings) -> bool:
+    """Return True for a path, and for a name that no run can have or that a known battery has."""
+    base, colon, _ = name.partition(":")
+    is_here = settings.client.url is None and (settings.app.data_root / "batteries" / base).exists()
+    return Path(name).exists() or bool(colon) or base in HUB_BATTERIES or is_here
+
+
+def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
     """Return the battery of a path or a name; raises DATA_NOT_FOUND."""
-    return _battery(name, options, settings) or find_battery(name, options, settings)
-
-
-def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery | None:
-    """Return the battery of a path or a name; None for what may be a run."""
     path = Path(name)
-    if path.exists():
-        return read_battery(path, options)
-    base = name.partition(":")[0]
-    is_named = base in HUB_BATTERIES or (settings.app.data_root / "batteries" / base).exists()
-    return find_battery(name, options, settings) if is_named or ":" in name else None
+    return read_battery(path, options) if path.exists() else find_battery(name, options, settings)
 
 
-def _model(name: str, settings: Settings) -> str:
-    given, at, checkpoint = name.partition("@")
-    try:
-        return f"{full_run_id(settings, given)}{at}{checkpoint}"
-    except AppError as error:
-        if error.code is not ErrorCode.RUN_NOT_FOUND:
-            raise
-        known = ", ".join(HUB_BATTERIES)
-        message = f"'{safe_name(name)}' is no run, no file of items and no known battery: {known}."
-        raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
-
-
-async def _follow_to_end(battery: BatteryDirectory, terminal: Terminal) -> int:
+async def _follow_to_end(battery_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show the progress until the job has ended, then its results; return the exit code."""
-    while True:
-        status = await asyncio.to_thread(lambda: battery.status(has_files=False))
-        percent = 100 * status.done / max(1, status.total)
-        terminal.progress_of(f"battery {battery.battery_id}", battery.battery_id, percent, status.message)
-        if status.has_ended:
-            break
-        await asyncio.sleep(_FOLLOW_SECONDS)
-    _show_status(battery, terminal)
+    async with aclosing(installation.jobs.follow_battery(battery_id)) as statuses:
+        async for status in statuses:
+            percent = 100 * status.done / max(1, status.total)
+            terminal.progress_of(f"battery {battery_id}", battery_id, percent, status.message)
+    await _show_battery(battery_id, installation, terminal)
     return exit_code(status)
 
 
-def _show_status(battery: BatteryDirectory, terminal: Terminal) -> None:
-    status = battery.status(has_files=False)
+async def _show_battery(battery_id: str, installation: Installation, terminal: Terminal) -> int:
+    jobs = installation.jobs
+    status = await jobs.battery(battery_id)
     if status.status != "completed":
         terminal.show(status, Text(f"{status.battery_id}: {status.status}\n{status.message}"))
-        return
-    _show_results(battery.summary(), battery.development(), terminal)
+        return 0
+    development = None
+    if status.development_of is not None:
+        development = await jobs.read("batteries", battery_id, "development.json", Development)
+    summary = await jobs.read("batteries", battery_id, "result.json", BatterySummary)
+    _show_results(summary, development, terminal)
     took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
-    where = f"page: {battery.path}/report.html   ·   mt battery export {status.battery_id} FOLDER"
+    where = report_places("page", jobs.page("batteries", battery_id), f"mt battery export {battery_id}")
     terminal.note(f"{took}\n{where}")
+    return 0
 
 
 def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:
@@ -254,48 +277,35 @@ def _show_development(development: Development, terminal: Terminal) -> None:
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    _show_status(BatteryStore(settings_for().app.artifacts_root).get(options.battery), terminal)
-    return 0
+    return with_installation(
+        settings_for_any(), lambda installation: _show_battery(options.battery, installation, terminal)
+    )
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    stored = BatteryStore(settings_for().app.artifacts_root).all()
-    statuses = tuple(battery.status(has_files=False) for battery in stored)
+    found = with_installation(settings_for_any(), lambda installation: installation.jobs.batteries())
     rows = [
         (
             *(one.battery_id, one.status, f"{one.done:,}/{one.total:,}", counted(len(one.runs), "run")),
             *(", ".join(one.batteries), local_time(one.created_at)),
         )
-        for one in statuses
+        for one in found.batteries
     ]
     table = columns([("battery", "state", "items", "runs", "batteries", "created"), *rows])
-    empty = Text("No batteries yet. Start one with: mt battery run RUN blimp")
-    terminal.show(BatteryList(batteries=statuses), table if rows else empty)
+    terminal.show(found, table if rows else Text("No batteries yet. Start one with: mt battery run RUN blimp"))
     return 0
 
 
 def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-
-    async def cancel() -> BatteryStatus:
-        async with running_queue(settings) as queue:
-            if queue is not None:
-                return await queue.batteries.cancel(options.battery)
-        from trainer.queue.batteries import cancel_battery
-
-        battery = BatteryStore(settings.app.artifacts_root).get(options.battery)
-        cancel_battery(battery)
-        return battery.status()
-
-    status = asyncio.run(cancel())
+    name = options.battery
+    status = with_installation(settings_for_any(), lambda installation: installation.jobs.cancel_battery(name))
     again = "Its scores stay; the same `mt battery run` continues with them."
     terminal.show(status, Text(f"{status.battery_id}: {status.status}. {again}"))
     return 0
 
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
-    battery = BatteryStore(settings_for().app.artifacts_root).get(options.battery)
-    return export_files(battery, battery.result_files(), options.folder, terminal)
+    return export_job("batteries", options.battery, options.folder, terminal)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

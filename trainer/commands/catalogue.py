@@ -105,7 +105,10 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "mt push RUN ana/kazakh-gru --license mit",
     ),
     "pull": CommandInfo(
-        "hub", "Use a model", "make a run of a repository that `mt push` has sent", "mt pull ana/kazakh-gru@step-100"
+        "hub",
+        "Use a model",
+        "bring a run to this machine: from the server of MT_URL, or from a repository that `mt push` has sent",
+        "mt pull RUN",
     ),
     "battery run": CommandInfo(
         "batteries",

@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
+from pydantic import BaseModel
+
 from trainer.commands.terminal import Queued, Terminal
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.base import changed
@@ -21,9 +23,12 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.artifacts.run_files import RunFiles
     from trainer.client.server import Server
     from trainer.client.uploads import UploadProgress
-    from trainer.contracts.base import RunState
+    from trainer.contracts.base import FileRecord, RunState
+    from trainer.contracts.batteries import BatteryList, BatteryStatus
     from trainer.contracts.corpora import CorpusList, CorpusOverview
+    from trainer.contracts.experiments import ExperimentList, ExperimentStatus
     from trainer.contracts.groups import GroupStatus
+    from trainer.contracts.http_answers import JobKindName
     from trainer.contracts.inference import EvalMetrics, GenerateChunk
     from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
     from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
@@ -32,10 +37,52 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.services.embedded import Services
 
 T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+class Jobs(Protocol):
+    """Experiments and batteries; raises DATA_NOT_FOUND for an unknown id, and CONFLICT for files before the end."""
+
+    async def experiments(self) -> ExperimentList:
+        """List experiments, newest first, without their cells and files."""
+
+    async def experiment(self, experiment_id: str) -> ExperimentStatus:
+        """Return the status of an experiment with its cells."""
+
+    def follow_experiment(self, experiment_id: str) -> AsyncGenerator[ExperimentStatus, None]:
+        """Yield the status of an experiment until it has ended."""
+
+    async def cancel_experiment(self, experiment_id: str) -> ExperimentStatus:
+        """Cancel an experiment; raises CONFLICT for one that has ended."""
+
+    async def batteries(self) -> BatteryList:
+        """List batteries, newest first, without their files."""
+
+    async def battery(self, battery_id: str) -> BatteryStatus:
+        """Return the status of a battery."""
+
+    def follow_battery(self, battery_id: str) -> AsyncGenerator[BatteryStatus, None]:
+        """Yield the status of a battery until it has ended."""
+
+    async def cancel_battery(self, battery_id: str) -> BatteryStatus:
+        """Cancel a battery; raises CONFLICT for one that has ended."""
+
+    async def read(self, kind: JobKindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
+        """Read a record from a file of a completed job."""
+
+    async def export(self, kind: JobKindName, job_id: str, folder: Path) -> Sequence[FileRecord]:
+        """Copy the files of a completed job to a folder, and return their records."""
+
+    def page(self, kind: JobKindName, job_id: str) -> Path | None:
+        """Return the path of a job's page; None if it is on a server."""
 
 
 class Installation(Protocol):
     """The runs and tokenizers that a command works on: those of `ThisMachine`, or of the `Server` of MT_URL."""
+
+    @property
+    def jobs(self) -> Jobs:
+        """The experiments and batteries."""
 
     async def runs(self, status: RunState | None, limit: int, *, by_group: bool = False) -> Sequence[RunStatus]:
         """List runs, newest first; with `by_group`, the runs of a group count as one."""
@@ -160,12 +207,6 @@ def full_model_name(given: str) -> str:
     """Return the name of a model, as `RUN@1200`, with the complete id of its run, as `full_run_id` does."""
     run_id, at, checkpoint = given.partition("@")
     return f"{full_run_id(run_id)}{at}{checkpoint}"
-
-
-def local_model_name(given: str) -> str:
-    """Return the name of a model of this machine, as `full_model_name` does."""
-    run_id, at, checkpoint = given.partition("@")
-    return f"{local_run_id(run_id)}{at}{checkpoint}"
 
 
 def run_or_group_id(given: str) -> str:

@@ -1,29 +1,30 @@
 """Exports of the files of a job to a folder."""
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
 
-from trainer.artifacts.job_folder import AnyJob
+from trainer.commands.connection import settings_for_any, with_installation
 from trainer.commands.terminal import Terminal
 from trainer.config.validation import safe_name
-from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.wording import counted
 
 
-def export_files(job: AnyJob, files: Sequence[FileRecord], folder: Path, terminal: Terminal) -> int:
-    """Copy files of a job to a new or empty folder and say so; raises CONFLICT for another folder."""
+def export_job(kind: JobKindName, job_id: str, folder: Path, terminal: Terminal) -> int:
+    """Copy the files of a job to a new or empty folder and say so; raises CONFLICT for another folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         shown = safe_name(folder.name)
         raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")
-    names = [file.path for file in files]
-    for name in names:
-        copy = folder / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(job.path / name, copy)
-    exported: dict[str, object] = {**job.log_id, "files": names}
-    terminal.show(exported, Text(f"{job.job_id} is in {folder} ({counted(len(names), 'file')})."))
+    files = with_installation(settings_for_any(), lambda installation: installation.jobs.export(kind, job_id, folder))
+    name = "experiment_id" if kind == "experiments" else "battery_id"
+    exported: dict[str, object] = {name: job_id, "files": [file.path for file in files]}
+    terminal.show(exported, Text(f"{job_id} is in {folder} ({counted(len(files), 'file')})."))
     return 0
+
+
+def report_places(name: str, page: Path | None, export: str) -> str:
+    """Return a line that says where the page of a report is, unless it is on a server, and how to copy its files."""
+    where = f"{export} FOLDER"
+    return where if page is None else f"{name}: {page}   ·   {where}"

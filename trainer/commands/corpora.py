@@ -64,7 +64,7 @@ def _add(options: _AddOptions, terminal: Terminal) -> int:
     name = options.name or path.resolve().stem
 
     async def add(installation: Installation) -> CorpusOverview:
-        with terminal.uploading(safe_name(path.name)) as progress:
+        with terminal.transferring(f"upload {safe_name(path.name)}") as progress:
             return await installation.add_corpus(
                 path, name, language=noted.language, is_ipa=noted.is_ipa, progress=progress
             )

@@ -129,7 +129,7 @@ def _upload(corpora: Sequence[_Built], settings: Settings, terminal: Terminal) -
 
     async def upload(server: "Server") -> None:
         for path, language, is_ipa in corpora:
-            with terminal.uploading(path.name) as progress:
+            with terminal.transferring(f"upload {path.name}") as progress:
                 await server.add_corpus(path, path.stem, language=language, is_ipa=is_ipa, progress=progress)
 
     if settings.client.url is not None:

@@ -41,7 +41,7 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
         return name
     if name in {corpus.name for corpus in (await server.corpora()).corpora}:
         return name
-    with terminal.uploading(safe_name(found.name)) as progress:
+    with terminal.transferring(f"upload {safe_name(found.name)}") as progress:
         return await server.offer(found, progress=progress)
 
 

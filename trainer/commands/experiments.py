@@ -1,7 +1,8 @@
 """`mt experiment run`, `show`, `list`, `cancel`, `export` and `recompute`: a cross-language experiment as one job."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -9,14 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, without_details
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.experiments import ExperimentStore, without_details
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
-from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.copies import export_files
-from trainer.commands.corpus_names import corpus_name
+from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.copies import export_job, report_places
+from trainer.commands.corpus_names import corpus_name, server_corpus_name
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
-from trainer.commands.this_machine import running_queue
+from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan, recipes
 from trainer.config.settings import Settings
@@ -28,7 +28,6 @@ from trainer.contracts.experiments import (
     Cell,
     Correlation,
     CurveRow,
-    ExperimentList,
     ExperimentRecord,
     ExperimentRequest,
     ExperimentResult,
@@ -52,14 +51,12 @@ from trainer.reports.experiment_tables import (
     seeds_note,
     spread_note,
 )
-from trainer.system.files import read_record
 from trainer.system.hardware import physical_cores
 
 if TYPE_CHECKING:
+    from trainer.client.server import Server
     from trainer.queue.batteries import Items
     from trainer.queue.queue import JobQueue
-
-_FOLLOW_SECONDS = 0.5
 
 
 class ExperimentSummary(Frozen):
@@ -126,14 +123,14 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
+    if settings.client.url is not None:
+        return with_server(settings, lambda server: _run_on_server(options, server, terminal))
     corpora = CorpusStore(settings)
     record, items = asyncio.run(_read(options, corpora, settings))
-    runs = RunStore(settings.app.artifacts_root)
     known = ExperimentStore(settings.app.artifacts_root).find(record.experiment_id)
     if known is not None and known.has_completed():
-        _show_status(known.status(runs), known, terminal)
-        return 0
+        return asyncio.run(_show_experiment(known.experiment_id, ThisMachine(settings), terminal))
     terminal.continues_when_repeated = True
     settings = with_slots(settings, record.request)
 
@@ -141,22 +138,62 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
         await corpora.store_offered()
         accepted = await queue.experiments.accept(record, items)
         terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(record.request)}")
-        return await _follow_to_end(queue.experiments.stored.get(accepted.experiment_id), runs, terminal)
+        return await _follow_to_end(accepted.experiment_id, ThisMachine(settings, queue), terminal)
 
     return with_queue(settings, terminal, run)
 
 
+async def _run_on_server(options: _RunOptions, server: "Server", terminal: Terminal) -> int:
+    """Upload the files that a plan names, and start the experiment on the server."""
+    path, request = _read_plan(options)
+
+    async def named(name: str) -> str:
+        return await server_corpus_name(name, path, server, terminal)
+
+    async def offer(file: Path) -> str:
+        with terminal.transferring(f"upload {safe_name(file.name)}") as progress:
+            return await server.offer(file, progress=progress)
+
+    request = await _with_local_files(request, options.corpora, named, offer)
+    with _corpora_hint(options):
+        accepted = await server.jobs.start_experiment(request)
+    experiment_id = accepted.experiment_id
+    if accepted.status == "completed":
+        return await _show_experiment(experiment_id, server, terminal)
+    show = f"mt experiment show {experiment_id}"
+    terminal.interruption = f"{experiment_id} continues on the server. Follow it with the same command, or: {show}"
+    terminal.note(f"experiment {experiment_id}\n{_trainings(request)}")
+    return await _follow_to_end(experiment_id, server, terminal)
+
+
 async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> tuple[ExperimentRecord, "Items"]:
     """Read and check a plan; raises AppError, having changed nothing."""
+    path, request = _read_plan(options)
+
+    async def named(name: str) -> str:
+        return await corpus_name(name, path, corpora)
+
+    request = await _with_local_files(request, options.corpora, named, corpora.offer)
+    with _corpora_hint(options):
+        from trainer.queue.experiments import resolve_experiment  # redis
+
+        return await resolve_experiment(request, corpora, settings, user_id=None)
+
+
+def _read_plan(options: _RunOptions) -> tuple[Path, ExperimentRequest]:
+    """Return the file of a plan, and its request with the values that are set."""
     path = plan_path(options.plan)
     typed: dict[str, object] = {}
     for assignment in options.set:
         assign(ExperimentRequest, typed, assignment)
-    request = await _with_local_files(read_plan(path, typed), path, options.corpora, corpora)
-    try:
-        from trainer.queue.experiments import resolve_experiment  # redis
+    return path, read_plan(path, typed)
 
-        return await resolve_experiment(request, corpora, settings, user_id=None)
+
+@contextmanager
+def _corpora_hint(options: _RunOptions) -> Iterator[None]:
+    """Name the option `--corpora` where a corpus is not found without it."""
+    try:
+        yield
     except AppError as error:
         if error.code is ErrorCode.DATA_NOT_FOUND and options.corpora is None:
             raise AppError(error.code, f"{error.message} `--corpora FOLDER` takes the texts of a folder.") from None
@@ -164,17 +201,16 @@ async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) 
 
 
 async def _with_local_files(
-    request: ExperimentRequest, plan: Path, folder: Path | None, corpora: CorpusStore
+    request: ExperimentRequest,
+    folder: Path | None,
+    named: Callable[[str], Awaitable[str]],
+    offer: Callable[[Path], Awaitable[str]],
 ) -> ExperimentRequest:
-    """Return the request with the names under which the corpus store has the files of this machine."""
-
-    async def named(name: str) -> str:
-        return await corpus_name(name, plan, corpora)
-
+    """Return the request with the names under which the installation has the files of this machine."""
     languages = dict(request.languages)
     for code, options in request.languages.items():
         if folder is not None:
-            languages[code] = changed(options, corpus=await corpora.offer(_corpus_file(folder, code)))
+            languages[code] = changed(options, corpus=await offer(_corpus_file(folder, code)))
         elif options.corpus is not None:
             languages[code] = changed(options, corpus=await named(options.corpus))
     texts, base, ratings = request.texts, request.corpora, request.ratings
@@ -218,19 +254,16 @@ def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
     return changed(settings, queue=queue if "inference_threads" in given else changed(queue, inference_threads=most))
 
 
-async def _follow_to_end(experiment: ExperimentDirectory, runs: RunStore, terminal: Terminal) -> int:
+async def _follow_to_end(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show each finished cell until the experiment has ended, then its results; return the exit code."""
     shown: set[Cell] = set()
-    while True:
-        status = await asyncio.to_thread(experiment.status, runs)
-        for cell in status.cells:
-            if cell.status == "completed" and cell not in shown:
-                shown.add(cell)
-                terminal.note(f"{len(shown)}/{len(status.cells)}  {_cell_line(cell, runs)}")
-        if status.status not in ("queued", "running"):
-            break
-        await asyncio.sleep(_FOLLOW_SECONDS)
-    _show_status(status, experiment, terminal)
+    async with aclosing(installation.jobs.follow_experiment(experiment_id)) as statuses:
+        async for status in statuses:
+            for cell in status.cells:
+                if cell.status == "completed" and cell not in shown:
+                    shown.add(cell)
+                    terminal.note(f"{len(shown)}/{len(status.cells)}  {await _cell_line(cell, installation)}")
+    await _show_status(status, installation, terminal)
     return exit_code(status)
 
 
@@ -241,24 +274,24 @@ def _trainings(request: ExperimentRequest) -> str:
     return f"{counted(prod(numbers.values()), 'training')}: {factors}"
 
 
-def _cell_line(cell: Cell, runs: RunStore) -> str:
+async def _cell_line(cell: Cell, installation: Installation) -> str:
     name = f"{cell.model} {cell.language}, seed {cell.seed}"
     if cell.kind != "train" or cell.run_id is None:
         return f"{name}: {'batteries' if cell.kind == 'battery' else 'texts'} scored"
-    manifest = runs.get(cell.run_id).completed_manifest()
+    manifest = await installation.completed_manifest(cell.run_id)
     metrics, share = manifest.metrics, manifest.unknown_char_share
     figures = loss_figures(metrics.test, metrics.bits_per_char, manifest.effective.objective, share)
     return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
 
 
-def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, terminal: Terminal) -> None:
+async def _show_status(status: ExperimentStatus, installation: Installation, terminal: Terminal) -> None:
     summary = ExperimentSummary(
         experiment_id=status.experiment_id,
         name=status.name,
         status=status.status,
         message=status.message,
         cells_done=status.cells_done,
-        cells=len(status.cells),
+        cells=status.n_cells,
         elapsed_seconds=status.elapsed_seconds,
         error=status.error,
         files=tuple(file.path for file in status.files),
@@ -268,7 +301,8 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
         rows += [(c.model, c.language, f"{c.seed}", c.kind, c.status, c.run_id or "–") for c in status.cells]
         terminal.show(summary, Text(f"{status.experiment_id}: {status.status}"), columns(rows), Text(status.message))
         return
-    result = read_record(experiment.result, ExperimentResult)
+    jobs, experiment_id = installation.jobs, status.experiment_id
+    result = await jobs.read("experiments", experiment_id, "result.json", ExperimentResult)
     headline = result.models[0].tables.matrix
     matrix = tuple(row for row in headline if row.scoring_mode == result.modes[0])
     model, kind = result.headline
@@ -276,7 +310,7 @@ def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, term
     perplexities = tuple(row for of_mode in figures.values() for each in of_mode for row in each.perplexities.values())
     title = f"{status.experiment_id}: excess surprisal, nats per position ({model}, {kind.replace('_', '-')} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
-    where = f"report: {experiment.path}/report.html   ·   mt experiment export {status.experiment_id} FOLDER"
+    where = report_places("report", jobs.page("experiments", experiment_id), f"mt experiment export {experiment_id}")
     primary = correlation_line(result)
     n_others = counted(len(result.correlations) - 1, "exploratory test")
     ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
@@ -328,48 +362,36 @@ def _validity_lines(validity: Validity) -> list[str]:
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    root = settings_for().app.artifacts_root
-    experiment = ExperimentStore(root).get(options.experiment)
-    _show_status(experiment.status(RunStore(root)), experiment, terminal)
+    name = options.experiment
+    return with_installation(settings_for_any(), lambda installation: _show_experiment(name, installation, terminal))
+
+
+async def _show_experiment(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
+    await _show_status(await installation.jobs.experiment(experiment_id), installation, terminal)
     return 0
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    root = settings_for().app.artifacts_root
-    runs = RunStore(root)
-    statuses = [experiment.status(runs, has_files=False) for experiment in ExperimentStore(root).all()]
+    found = with_installation(settings_for_any(), lambda installation: installation.jobs.experiments())
     rows = [
-        (s.experiment_id, s.status, f"{s.cells_done}/{len(s.cells)} cells", local_time(s.created_at)) for s in statuses
+        (s.experiment_id, s.status, f"{s.cells_done}/{s.n_cells} cells", local_time(s.created_at))
+        for s in found.experiments
     ]
     table = columns([("experiment", "state", "done", "created"), *rows])
-    found = ExperimentList(experiments=tuple(map(without_details, statuses)))
     terminal.show(found, table if rows else Text("No experiments yet. Start one with: mt experiment run smoke"))
     return 0
 
 
 def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-
-    async def cancel() -> ExperimentStatus:
-        async with running_queue(settings) as queue:
-            if queue is not None:
-                return await queue.experiments.cancel(options.experiment)
-        from trainer.queue.experiments import cancel_experiment
-
-        root = settings.app.artifacts_root
-        experiment, runs = ExperimentStore(root).get(options.experiment), RunStore(root)
-        cancel_experiment(experiment, runs)
-        return experiment.status(runs)
-
-    status = asyncio.run(cancel())
+    name = options.experiment
+    status = with_installation(settings_for_any(), lambda installation: installation.jobs.cancel_experiment(name))
     again = "Its finished runs stay; the same `mt experiment run` continues with them."
     terminal.show(without_details(status), Text(f"{status.experiment_id}: {status.status}. {again}"))
     return 0
 
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
-    experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
-    return export_files(experiment, experiment.result_files(), options.folder, terminal)
+    return export_job("experiments", options.experiment, options.folder, terminal)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

@@ -5,26 +5,26 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.replication import complete_run
-from trainer.commands.arguments import Argument, Commands, LocalModelOptions, Options, flag, option
-from trainer.commands.connection import settings_for
+from trainer.commands.arguments import Argument, Commands, ModelOptions, Options, flag, option
+from trainer.commands.connection import settings_for, settings_for_any, with_server
 from trainer.commands.terminal import Terminal
+from trainer.config.settings import Settings
 from trainer.contracts.base import model_name
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, ExportFormat, ExportRequest
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
-CurveFormat = Literal["csv", "tensorboard", "trackio"]
-Format = Literal["hf", "torchscript", "onnx", "archive", "ro-crate", CurveFormat]
-_FORMATS: tuple[str, ...] = get_args(Format)
-_CURVES: tuple[CurveFormat, ...] = get_args(CurveFormat)
-_OF_RUN: tuple[Format, ...] = ("archive", "ro-crate", *_CURVES)
-"""Formats that are about all of a run, not about one of its checkpoints."""
+if TYPE_CHECKING:
+    from trainer.client.server import Server
+
+_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx", "archive", "ro-crate", *CURVE_FORMATS)
 _NEXT = {
     "torchscript": "PyTorch has deprecated TorchScript: prefer `--format hf`.",
     "tensorboard": "See it with: tensorboard --logdir {out}",
@@ -33,8 +33,8 @@ _NEXT = {
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
-class _ExportOptions(LocalModelOptions):
-    format = Argument[Format](
+class _ExportOptions(ModelOptions):
+    format = Argument[ExportFormat](
         "--format",
         choices=_FORMATS,
         required=True,
@@ -57,44 +57,61 @@ def add_to(commands: Commands) -> None:
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     check_license("--license", options.license)
-    is_model = options.format not in _CURVES
-    if options.license is not None and not is_model:
+    if options.license is not None and options.format in CURVE_FORMATS:
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` is for the card of a model, which a curve does not have.")
     terminal.options = {"format": "--format"}
-    run_id, at, checkpoint = options.run.partition("@")
-    run = complete_run(settings_for(), run_id, with_weights=is_model)
-    step = model_of(run, checkpoint if at else None).step if at or is_model else None
-    if step is not None and options.format in _OF_RUN:
-        message = f"`--format {options.format}` has the whole run: name the run itself, `{run.run_id}`."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+    settings = settings_for_any()
     with _path_errors(options.out):
-        match options.format:
-            case "archive":
-                from trainer.export.archive import export_archive  # torch
-
-                export_archive(run, options.out, options.license, force=options.force)
-            case "csv" | "tensorboard" as form:
-                from trainer.export.curves import export_curve
-
-                export_curve(run, form, options.out, force=options.force)
-            case "trackio":
-                from trainer.export.curves import add_to_trackio
-
-                add_to_trackio(run, options.out)
-            case form:
-                from trainer.export.folders import export_folder
-
-                export_folder(run, form, options.out, options.license, force=options.force, step=step)
+        if settings.client.url is None:
+            name = _write(options, settings)
+        else:
+            name = with_server(settings, lambda server: _download(options, server, terminal))
     sizes = [path.stat().st_size for path in (options.out, *options.out.rglob("*")) if path.is_file()]
     count, size = len(sizes), sum(sizes)
-    answer: dict[str, object] = {"run_id": run.run_id, "format": options.format, "path": str(options.out)}
-    answer |= {} if step is None else {"checkpoint": step}
-    name = model_name(run.run_id, step)
+    run_id, _, step = name.partition("@")
+    answer: dict[str, object] = {"run_id": run_id, "format": options.format, "path": str(options.out)}
+    answer |= {"checkpoint": int(step)} if step.isdecimal() else {}
     result = Text(f"{name} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
     out = shlex.quote(str(options.out))
     notes = [Text(note.format(out=out)) for form, note in _NEXT.items() if form == options.format]
     terminal.show(answer | {"files": count, "bytes": size}, result, *notes)
     return 0
+
+
+def _write(options: _ExportOptions, settings: Settings) -> str:
+    """Export a run of this machine; return its name, or that of the checkpoint."""
+    is_model = options.format not in CURVE_FORMATS
+    run_id, at, checkpoint = options.run.partition("@")
+    run = complete_run(settings, run_id, with_weights=is_model)
+    step = model_of(run, checkpoint if at else None).step if at or is_model else None
+    if step is not None and options.format not in CHECKPOINT_FORMATS:
+        message = f"`--format {options.format}` has the whole run: name the run itself, `{run.run_id}`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    match options.format:
+        case "archive":
+            from trainer.export.archive import export_archive  # torch
+
+            export_archive(run, options.out, options.license, force=options.force)
+        case "csv" | "tensorboard" as form:
+            from trainer.export.curves import export_curve
+
+            export_curve(run, form, options.out, force=options.force)
+        case "trackio":
+            from trainer.export.curves import add_to_trackio
+
+            add_to_trackio(run, options.out)
+        case form:
+            from trainer.export.folders import export_folder
+
+            export_folder(run, form, options.out, options.license, force=options.force, step=step)
+    return model_name(run.run_id, step)
+
+
+async def _download(options: _ExportOptions, server: "Server", terminal: Terminal) -> str:
+    """Export a run of the server to this machine; return the name of the run or the checkpoint."""
+    request = ExportRequest(format=options.format, license=options.license)
+    with terminal.transferring(f"export {options.run}") as progress:
+        return await server.export(options.run, request, options.out, progress, force=options.force)
 
 
 def _import(options: _ImportOptions, terminal: Terminal) -> int:

@@ -1,4 +1,4 @@
-"""`mt push` and `mt pull`: runs on the Hugging Face hub."""
+"""`mt push` and `mt pull`: runs on the Hugging Face hub, and of the server of MT_URL."""
 
 from typing import TYPE_CHECKING
 
@@ -7,13 +7,15 @@ from rich.text import Text
 from trainer.artifacts.replication import complete_run
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import note_new_place, settings_for, settings_for_any, with_server
 from trainer.commands.export import check_license
 from trainer.commands.terminal import Terminal, columns, summary
+from trainer.config.settings import Settings
 from trainer.contracts.wording import counted
 from trainer.data.corpora import bundled_licence
 
-if TYPE_CHECKING:  # torch
+if TYPE_CHECKING:  # torch, and the HTTP client
+    from trainer.client.server import Server
     from trainer.export.card import Publication
 
 
@@ -27,7 +29,9 @@ class _PushOptions(LocalRunOptions):
 
 
 class _PullOptions(Options):
-    source = Argument[str]("OWNER/NAME[@REVISION]", help="repository on the hub; its revision, default: main")
+    source = Argument[str](
+        "SOURCE", help="run of the server of MT_URL; or repository on the hub, as OWNER/NAME[@REVISION], default: main"
+    )
 
 
 def add_to(commands: Commands) -> None:
@@ -109,13 +113,30 @@ def _show_plan(run: RunDirectory, publication: "Publication", options: _PushOpti
 
 
 def _pull(options: _PullOptions, terminal: Terminal) -> int:
+    settings = settings_for_any()
+    if settings.client.url is not None and "/" not in options.source:
+        return _pull_from_server(options.source, settings, terminal)
+    settings = settings_for()
     from trainer.export import hub  # torch
     from trainer.export.revisions import MAIN
 
     repository, _, revision = options.source.partition("@")
     hub.check_repository(repository)
-    settings = settings_for()
     run, is_new = hub.pull(repository, revision or MAIN, settings.app.artifacts_root, settings.hf.token)
     told = f'is here. Score a text with: mt score {run.run_id} "…"' if is_new else "is here already."
     terminal.show({"run_id": run.run_id, "new": is_new}, Text(f"{run.run_id} {told}"))
+    return 0
+
+
+def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> int:
+    note_new_place(settings, terminal)
+
+    async def pull(server: "Server") -> tuple[RunDirectory, bool]:
+        run_id = await server.full_run_id(source)
+        with terminal.transferring(f"pull {run_id}") as progress:
+            return await server.pull(run_id, settings.app.artifacts_root, progress)
+
+    run, is_new = with_server(settings, pull)
+    told = f'here. Score a text on this machine with: MT_URL= mt score {run.run_id} "…"' if is_new else "here already."
+    terminal.show({"run_id": run.run_id, "new": is_new}, Text(f"{run.run_id} is {told}"))
     return 0

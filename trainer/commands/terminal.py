@@ -73,11 +73,10 @@ class Terminal:
         self._bar.update(self._tasks[job_id], completed=percent, description=figures)
 
     @contextmanager
-    def uploading(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Yield a function that shows the progress of an upload, which the same command continues after Ctrl-C."""
+    def transferring(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that shows the progress of an upload or download, which the same command continues."""
         continues, self.continues_when_repeated = self.continues_when_repeated, True
-        title = f"upload {name}"
-        yield lambda sent, total: self.progress_of(title, title, 100 * sent / total, f"of {total / 1e6:,.1f} MB")
+        yield lambda done, total: self.progress_of(title, title, 100 * done / total, f"of {total / 1e6:,.1f} MB")
         self.continues_when_repeated = continues
 
     def show(self, record: BaseModel | dict[str, object], *for_people: RenderableType) -> None:

@@ -1,17 +1,20 @@
-"""This machine's runs and tokenizers on disk, and the queue if its server is running."""
+"""This machine's runs, tokenizers, experiments and batteries on disk, and the queue if its server is running."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+from pydantic import BaseModel
 
+from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import named_model
-from trainer.artifacts.experiments import ExperimentStore, delete_run
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, delete_run, without_details
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
 from trainer.artifacts.replication import Replication
@@ -20,10 +23,13 @@ from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import RunState, changed, run_of
+from trainer.contracts.base import FileRecord, RunState, changed, run_of
+from trainer.contracts.batteries import BatteryList, BatteryStatus
 from trainer.contracts.corpora import CorpusList, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentList, ExperimentStatus
 from trainer.contracts.groups import GroupStatus, RunRows, group_status
+from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
@@ -32,7 +38,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import corpus_overview, corpus_overviews
 from trainer.data.tables import as_text
 from trainer.data.text import check_no_archive, clean_corpus_name
-from trainer.system.files import is_full
+from trainer.system.files import is_full, read_record
 from trainer.system.logs import LogReader
 
 if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis, or of the HTTP client
@@ -43,9 +49,13 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _FOLLOW_SECONDS, _FETCH_SECONDS = 0.2, 1.0
 """Time between two looks at a run: on this disk, and in the object store."""
+_JOB_SECONDS = 0.5
+"""Time between two looks at an experiment or a battery."""
 
 
 StatusT = TypeVar("StatusT", RunStatus, TokenizerStatus)
+JobStatusT = TypeVar("JobStatusT", ExperimentStatus, BatteryStatus)
+RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
 @asynccontextmanager
@@ -83,6 +93,7 @@ class ThisMachine:
     def __init__(self, settings: Settings, queue: "JobQueue | None" = None) -> None:
         self._settings = settings
         self._queue = queue
+        self.jobs = StoredJobs(settings)
         self._runs = RunStore(settings.app.artifacts_root)
         self._replication = Replication(settings)
 
@@ -239,6 +250,82 @@ class ThisMachine:
             await self._replication.fetch(kind, item_id)
         except AppError as error:
             log.warning("fetch_failed", names=item_id, error=str(error))
+
+
+class StoredJobs:
+    """Experiments and batteries of the artifacts folder; starts nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runs = RunStore(settings.app.artifacts_root)
+        self._experiments = ExperimentStore(settings.app.artifacts_root)
+        self._batteries = BatteryStore(settings.app.artifacts_root)
+
+    async def experiments(self) -> ExperimentList:
+        statuses = [experiment.status(self._runs, has_files=False) for experiment in self._experiments.all()]
+        return ExperimentList(experiments=tuple(map(without_details, statuses)))
+
+    async def experiment(self, experiment_id: str) -> ExperimentStatus:
+        return await asyncio.to_thread(self._experiments.get(experiment_id).status, self._runs)
+
+    def follow_experiment(self, experiment_id: str) -> AsyncGenerator[ExperimentStatus, None]:
+        return _until_end(lambda: self.experiment(experiment_id))
+
+    async def cancel_experiment(self, experiment_id: str) -> ExperimentStatus:
+        async with running_queue(self._settings) as queue:
+            if queue is not None:
+                return await queue.experiments.cancel(experiment_id)
+        from trainer.queue.experiments import cancel_experiment  # redis
+
+        cancel_experiment(self._experiments.get(experiment_id), self._runs)
+        return await self.experiment(experiment_id)
+
+    async def batteries(self) -> BatteryList:
+        return BatteryList(batteries=tuple(one.status(has_files=False) for one in self._batteries.all()))
+
+    async def battery(self, battery_id: str) -> BatteryStatus:
+        battery = self._batteries.get(battery_id)
+        return await asyncio.to_thread(lambda: battery.status(has_files=False))
+
+    def follow_battery(self, battery_id: str) -> AsyncGenerator[BatteryStatus, None]:
+        return _until_end(lambda: self.battery(battery_id))
+
+    async def cancel_battery(self, battery_id: str) -> BatteryStatus:
+        async with running_queue(self._settings) as queue:
+            if queue is not None:
+                return await queue.batteries.cancel(battery_id)
+        from trainer.queue.batteries import cancel_battery  # redis
+
+        cancel_battery(self._batteries.get(battery_id))
+        return await self.battery(battery_id)
+
+    async def read(self, kind: JobKindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
+        return read_record(self._job(kind, job_id).path / name, record)
+
+    async def export(self, kind: JobKindName, job_id: str, folder: Path) -> tuple[FileRecord, ...]:
+        job = self._job(kind, job_id)
+        files = job.result_files()
+        for file in files:
+            copy = folder / file.path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(job.path / file.path, copy)
+        return files
+
+    def page(self, kind: JobKindName, job_id: str) -> Path | None:
+        return self._job(kind, job_id).path / "report.html"
+
+    def _job(self, kind: JobKindName, job_id: str) -> ExperimentDirectory | BatteryDirectory:
+        return self._experiments.get(job_id) if kind == "experiments" else self._batteries.get(job_id)
+
+
+async def _until_end(read: Callable[[], Awaitable[JobStatusT]]) -> AsyncGenerator[JobStatusT, None]:
+    """Yield the status of a job until it has ended."""
+    status = await read()
+    yield status
+    while not status.has_ended:
+        await asyncio.sleep(_JOB_SECONDS)
+        status = await read()
+        yield status
 
 
 def with_disk(folder: Path, status: StatusT) -> StatusT:

@@ -1,0 +1,258 @@
+"""Experiments, batteries, exports and pulls with MT_URL and from `trainer.Client`: they work on the server."""
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+from random import Random
+
+import pytest
+from pydantic import BaseModel
+
+import trainer
+from tests.support.api_server import USER_KEY, LabServer, server_fixture
+from tests.support.batteries import PAIRS
+from tests.support.checkpoints import keep_checkpoint
+from tests.support.cross_language import ALPHABETS, TINY, plan_with
+from tests.support.laptop import Laptop, client_fixture, laptop_fixture
+from tests.support.refusals import refused
+from tests.support.run_shell import contents
+from tests.support.waiting import wait_until
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.client.client import Client
+from trainer.client.jobs import check_completed_job
+from trainer.commands.experiments import ExperimentSummary
+from trainer.contracts.batteries import BatterySummary
+from trainer.contracts.development import Development
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.inference import ScoreResponse
+from trainer.system.files import read_record
+
+__all__ = ["client_fixture", "laptop_fixture", "server_fixture"]
+
+STEPS = (3, 5)
+PLACES = re.compile(r"(?:report|page): \S+   ·   ")
+"""The part of a line that names a file of the machine of a server."""
+
+
+@pytest.fixture(scope="module", name="run")
+def run_fixture(server: LabServer) -> RunDirectory:
+    """A completed run with two kept checkpoints."""
+    for step in STEPS:
+        keep_checkpoint(server.run, step, share=step / 10)
+    return server.run
+
+
+@pytest.fixture(name="plan")
+def plan_fixture(laptop: Laptop) -> str:
+    """The file of a plan beside passages and ratings, and a folder with the text of each language."""
+    for code, alphabet in ALPHABETS.items():
+        random = Random(code)
+        lines = ["".join(random.choices(alphabet, k=30)) for _ in range(40)]
+        laptop.write(f"texts/{code}.txt", "\n".join(lines))
+        laptop.write(f"stories/{code}.txt", "ɑbdʃe abde dabʒ ɑbdʃe\n" * 3)
+    laptop.write("ratings.csv", "listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n")
+    document: dict[str, object] = {
+        "name": "afar",
+        "languages": {"kk": {"branch": "kipchak"}, "tr": {"branch": "oghuz"}},
+        "models": {"lstm": {"train": TINY}},
+        "seeds": [1],
+        "modes": ["unk"],
+        "texts": {"passages": "stories"},
+        "ratings": "ratings.csv",
+    }
+    laptop.write("plan.yaml", json.dumps(document))
+    return "plan.yaml"
+
+
+def same_as_there(laptop: Laptop, *words: str) -> str:
+    """Type a command on the laptop and on the machine of the server, with the same output; return it."""
+    code, out, err = laptop.run(*words)
+    there = laptop.locally(*words)
+    assert (code, out, err) == (there[0], PLACES.sub("", there[1]), PLACES.sub("", there[2]))
+    return out
+
+
+def test_experiment__runs_on_files_of_the_laptop_and_shows_what_the_server_shows(laptop: Laptop, plan: str) -> None:
+    words = ("experiment", "run", plan, "--corpora", "texts")
+    found = laptop.read(ExperimentSummary, *words)
+    assert (found.status, found.cells_done, found.cells) == ("completed", 4, 4)
+    told = laptop.err
+    assert f"experiment {found.experiment_id}\n2 trainings: 2 languages x 1 model x 1 seed\n" in told
+    assert told.count(" trained in ") == told.count(" texts scored") == 2
+    again = same_as_there(laptop, "experiment", "show", found.experiment_id)
+    assert again == laptop.type(*words) and " trained in " not in laptop.err
+    same_as_there(laptop, "experiment", "show", found.experiment_id, "--json")
+    assert found.experiment_id in same_as_there(laptop, "experiment", "list")
+    same_as_there(laptop, "experiment", "list", "--json")
+    assert same_as_there(laptop, "experiment", "cancel", found.experiment_id) == ""
+    assert "has already ended" in laptop.refuse("experiment", "cancel", found.experiment_id)
+    laptop.type("experiment", "export", found.experiment_id, "here")
+    laptop.locally("experiment", "export", found.experiment_id, "there")
+    assert contents(laptop.folder / "here") == contents_of(laptop.folder / "there", laptop.folder / "here")
+    assert "is not an empty folder" in laptop.refuse("experiment", "export", found.experiment_id, "here")
+    assert not (laptop.folder / "artifacts").exists()
+
+
+def contents_of(folder: Path, other: Path) -> dict[Path, bytes]:
+    """The content of a folder under the paths of another."""
+    return {other / path.relative_to(folder): content for path, content in contents(folder).items()}
+
+
+def test_battery__scores_items_of_the_laptop_as_the_machine_of_the_server_does(
+    laptop: Laptop, run: RunDirectory
+) -> None:
+    laptop.write("pairs.csv", PAIRS)
+    for name in ("a", "b"):
+        laptop.write(f"folder/{name}.csv", PAIRS)
+    words = ("battery", "run", run.run_id[:-1], f"{run.run_id}@3", "pairs.csv", "folder", "--no-controls")
+    found = laptop.read(BatterySummary, *words)
+    assert [battery.name for battery in found.batteries] == ["pairs", "folder"]
+    assert [battery.n_items for battery in found.batteries] == [4, 8]
+    shown = same_as_there(laptop, *words)  # an equal job, which is not run again
+    [battery_id] = {line.split()[0] for line in laptop.type("battery", "list").splitlines() if "pairs, folder" in line}
+    assert same_as_there(laptop, "battery", "show", battery_id) == shown
+    same_as_there(laptop, "battery", "list")
+    assert same_as_there(laptop, "battery", "cancel", battery_id) == ""
+    assert "has already ended" in laptop.refuse("battery", "cancel", battery_id)
+    laptop.type("battery", "export", battery_id, "here")
+    laptop.locally("battery", "export", battery_id, "there")
+    assert contents(laptop.folder / "here") == contents_of(laptop.folder / "there", laptop.folder / "here")
+    laptop.type("battery", "recompute", "here")
+    assert "All numbers are those of result.json." in laptop.err
+    assert "Give a BATTERY" in laptop.refuse("battery", "run", run.run_id)
+    assert "'nothing' is no run, no file of items" in laptop.refuse("battery", "run", "nothing", "pairs.csv")
+    assert "nothing" in laptop.refuse("battery", "run", run.run_id, "nothing")
+
+
+def test_development__of_a_run_of_the_server(laptop: Laptop, run: RunDirectory, client: Client) -> None:
+    laptop.write("pairs.csv", PAIRS)
+    words = ("develop", run.run_id, "--battery", "pairs.csv", "--eval", "test")
+    found = laptop.read(Development, *words)
+    assert [point.step for point in found.points] == [*STEPS]
+    assert laptop.type(*words) == laptop.locally(*words)[1]
+    assert client.develop(run.run_id, "pairs.csv") == found
+    none = client.train(corpus="text", max_steps=1).run_id
+    client.wait(none)
+    assert "has kept no checkpoints" in laptop.refuse("develop", none)
+
+
+@pytest.mark.parametrize(("form", "name"), [("csv", "RUN"), ("hf", "RUN@3"), ("archive", "RUN")])
+def test_export__writes_what_the_machine_of_the_server_writes(
+    form: str, name: str, laptop: Laptop, run: RunDirectory
+) -> None:
+    words = ("export", name.replace("RUN", run.run_id), "--format", form, "--out", "out")
+    there = laptop.locally(*words)[1]
+    local = laptop.folder / "there"
+    (laptop.folder / "out").rename(local)
+    assert laptop.type(*words) == there
+    out = laptop.folder / "out"
+    if form == "archive":
+        assert out.read_bytes() == local.read_bytes()
+    else:
+        assert contents(out) == contents_of(local, out)
+    assert "already exists" in laptop.refuse(*words)
+    laptop.type(*words, "--force")
+    assert not [path for path in laptop.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_export__that_the_server_refuses_has_its_sentence(laptop: Laptop, run: RunDirectory) -> None:
+    whole = laptop.refuse("export", f"{run.run_id}@3", "--format", "archive", "--out", "out")
+    assert "has the whole run" in whole and run.run_id in whole
+    for words in (
+        ("export", f"{run.run_id}@9", "--format", "hf", "--out", "out"),
+        ("export", run.run_id, "--format", "csv", "--out", "out", "--license", "mit"),
+    ):
+        assert laptop.run(*words) == laptop.locally(*words)
+    assert not (laptop.folder / "out").exists()
+
+
+def test_pull__brings_a_run_whose_scores_are_those_of_the_server(
+    laptop: Laptop, run: RunDirectory, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_server = laptop.read(ScoreResponse, "score", run.run_id, "abc cab", "--detail-level", "per_char")
+    kept = laptop.read(ScoreResponse, "score", f"{run.run_id}@3", "abc cab", "--detail-level", "per_char")
+    own = laptop.folder / "artifacts"
+    archive = own / f".pull-{run.run_id}.tar.part"
+    laptop.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
+    laptop.write(f"artifacts/{archive.name}", (laptop.folder / "run.tar").read_bytes()[:5000])  # of an earlier process
+    assert laptop.read(_Pulled, "pull", run.run_id[:-1]) == _Pulled(run_id=run.run_id, new=True)
+    pulled = RunStore(own).get(run.run_id)
+    assert trainer.load(pulled.path).score("abc cab").nats == on_server.nats
+    assert trainer.load(pulled.path).score("abc cab", detail_level="per_char").surprisal == on_server.surprisal
+    assert trainer.load(f"{pulled.path}@3").score("abc cab").nats == kept.nats
+    assert run.run_id in laptop.here("runs")[1]
+    assert [path.name for path in own.iterdir() if path.name != "models"] == []
+    assert laptop.type("pull", run.run_id) == f"{run.run_id} is here already.\n"
+    assert client.pull(run.run_id) == pulled.path
+    request = pulled.path / "manifest.json"
+    request.write_text(request.read_text(encoding="utf-8").replace('"completed"', '"failed"', 1), encoding="utf-8")
+    assert "has another run" in laptop.refuse("pull", run.run_id)
+    assert "name its run here" in laptop.refuse("pull", f"{run.run_id}@3")
+    shutil.rmtree(own)
+    laptop.work_on(laptop.server.url, USER_KEY)
+    assert laptop.refuse("pull", run.run_id).startswith("mt: ")
+    assert not RunStore(own).ids()
+
+
+class _Pulled(BaseModel):
+    run_id: str
+    new: bool
+
+
+def test_client__runs_jobs_of_the_server_to_their_end(
+    laptop: Laptop, run: RunDirectory, client: Client, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laptop.write("pairs.csv", PAIRS)
+    for code in ALPHABETS:
+        client.upload(laptop.folder / "texts" / f"{code}.txt", f"afar-{code}")
+    plan_fields = plan_with({}, name="client", modes=["unk"], texts={"shuffled": False})
+    fields: dict[str, object] = plan_fields.model_dump(mode="json")
+    languages: dict[str, object] = {code: {"corpus": f"afar-{code}", "branch": code} for code in ALPHABETS}
+    result = client.experiment(fields, languages=languages)
+    experiment = ExperimentStore(laptop.artifacts).get(result.experiment_id)
+    assert result == read_record(experiment.result, ExperimentResult)
+    laptop.write("client.yaml", json.dumps(fields | {"languages": languages}))
+    assert client.experiment(laptop.folder / "client.yaml") == result
+    summary = client.battery(run.run_id, laptop.folder / "pairs.csv", has_controls=False)
+    assert summary.runs[0].groups == trainer.load(run.path).battery("pairs.csv").runs[0].groups
+    assert client.battery([f"{run.run_id}@3"], "pairs.csv", measure="token").measure == "token"
+    tokenizer = client.tokenizer("char", "afar-kk", "afar-tr", label="two")
+    assert (tokenizer.status, tokenizer.label) == ("completed", "two")
+    out = client.export(f"{run.run_id}@3", "hf", "model")
+    assert trainer.load(out).surprisal("abc") == trainer.load(f"{run.path}@3").surprisal("abc")
+    with refused(ErrorCode.CONFLICT, "already exists"):
+        client.export(run.run_id, "hf", "model")
+    with refused(ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nothing'"):
+        client.tokenizer("char", "nothing")
+    with refused(ErrorCode.INVALID_INPUT, "`vocab_size` must be at least 10"):
+        client.tokenizer("bpe", "afar-kk", vocab_size=5)
+    assert capsys.readouterr().err == "", "bars are for terminals and notebooks"
+
+
+def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, client: Client) -> None:
+    train: dict[str, object] = {**TINY, "num_epochs": 1000}
+    fields = ("--set", "name=long", "--set", f"models.lstm.train={json.dumps(train)}")
+    process = laptop.start_here("experiment", "run", plan, "--corpora", "texts", *fields)
+    jobs = client._server.jobs
+
+    def running() -> str:
+        found = client._loop.call(jobs.experiments()).experiments
+        return next((one.experiment_id for one in found if one.name == "long" and one.status == "running"), "")
+
+    wait_until(lambda: running() != "" or process.poll() is not None)
+    experiment_id = running()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith(
+        f"Interrupted; {experiment_id} continues on the server. Follow it with the same command, or:"
+        f" mt experiment show {experiment_id}\n"
+    )
+    assert f"{experiment_id}: running" in laptop.type("experiment", "show", experiment_id)
+    assert f"{experiment_id}: cancelled" in laptop.type("experiment", "cancel", experiment_id)
+    with refused(ErrorCode.CANCELLED, "Cancelled."):
+        check_completed_job(client._loop.call(jobs.experiment(experiment_id)))
