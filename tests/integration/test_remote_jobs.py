@@ -226,6 +226,9 @@ def test_client__runs_jobs_of_the_server_to_their_end(
     assert trainer.load(out).surprisal("abc") == trainer.load(f"{run.path}@3").surprisal("abc")
     with refused(ErrorCode.CONFLICT, "already exists"):
         client.export(run.run_id, "hf", "model")
+    card = client.run(run.run_id)
+    assert card.status == client.status(run.run_id)
+    assert "<polyline" in card._repr_mimebundle_()["text/html"]
     with refused(ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nothing'"):
         client.tokenizer("char", "nothing")
     with refused(ErrorCode.INVALID_INPUT, "`vocab_size` must be at least 10"):
