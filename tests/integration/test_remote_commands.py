@@ -90,6 +90,9 @@ def other_fixture(client: Client) -> str:
         ("predict", "LOST", "--text", "ab"),
         ("score", "LOST", "abc"),
         ("queue",),
+        ("validate", "char_lstm_ipa", "--corpus", "text", "--set", "max_seq_len=16"),
+        ("validate", "--corpus", "text", "--init-from", "OTHER", "--seeds", "2", "--json"),
+        ("validate", "--corpus", "text", "--set", "max_seq_len=1"),
         ("tokenizer", "list"),
         ("tokenizer", "show", "char-0123456789abcdef"),
         ("status", "none"),
@@ -378,8 +381,7 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
     "words",
     [
         *(("demo",), ("up",), ("worker",), ("workers",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
-        *(("bench", "architectures", "a"), ("validate", "x.yaml")),
-        *(("push", "RUN", "ana/sea"), ("pull", "ana/sea")),
+        *(("bench", "architectures", "a"), ("push", "RUN", "ana/sea"), ("pull", "ana/sea")),
     ],
 )
 def test_command_of_one_machine__says_so(words: Sequence[str], laptop: Laptop) -> None:

@@ -14,7 +14,7 @@ from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.downloads import Progress
 from trainer.client.exports import export_run, pull_run
-from trainer.client.http_api import HttpApi, StreamLost, address, new_key
+from trainer.client.http_api import HttpApi, RecordT, StreamLost, address, new_key
 from trainer.client.jobs import RemoteJobs
 from trainer.client.run_card import LossCurves, RunSnapshot
 from trainer.client.uploads import UploadProgress, upload_corpus
@@ -26,7 +26,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.exports import ExportRequest
 from trainer.contracts.groups import GroupStatus, RunRows
-from trainer.contracts.http_answers import CancelAnswer, RunPage
+from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunManifest, RunStatus, TrainRequest, check_completed
@@ -150,11 +150,11 @@ class Server:
 
     async def train(self, draft: RequestDraft) -> Accepted:
         """Start the training of a draft, whose corpora are on the server."""
-        request = await self.request(draft)
-        try:
-            return await self.api.post(Accepted, "/runs/train", request)
-        except AppError as error:
-            raise draft.combined([draft.located(error)]) from None
+        return await self._sent(draft, Accepted, "/runs/train")
+
+    async def check_training(self, draft: RequestDraft) -> CheckedTraining:
+        """Check a draft, whose corpora are on the server, without starting anything."""
+        return await self._sent(draft, CheckedTraining, "/runs/check")
 
     async def resume(self, run_id: str) -> Accepted:
         """Resume a paused run, or a failed or cancelled one as a new run."""
@@ -309,6 +309,14 @@ class Server:
         while status.status in ("queued", "running"):
             status = await self.tokenizer(tokenizer_id, wait=_END_SECONDS)
             yield status
+
+    async def _sent(self, draft: RequestDraft, record: type[RecordT], path: str) -> RecordT:
+        """Send the request of a draft; an error names the fields as the draft has them."""
+        request = await self.request(draft)
+        try:
+            return await self.api.post(record, path, request)
+        except AppError as error:
+            raise draft.combined([draft.located(error)]) from None
 
     async def request(self, draft: RequestDraft) -> TrainRequest:
         """Return the request of a draft, with the model family of its parent run and its labelled tokenizer."""

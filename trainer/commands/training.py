@@ -15,7 +15,6 @@ from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, O
 from trainer.commands.connection import (
     Installation,
     full_model_name,
-    settings_for,
     settings_for_any,
     with_queue,
     with_server,
@@ -41,6 +40,7 @@ from trainer.contracts.base import run_of
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
+from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import (
     Accepted,
@@ -283,14 +283,26 @@ async def follow_accepted(accepted: Accepted, terminal: Terminal, installation: 
 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
-    training = read_training(options, settings_for(), terminal)
-    cost = Text("\n".join([*training.cost_lines(), *_warnings(training)]))
-    request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
-    terminal.show(request, columns(_settings(training)), cost, Text("Valid. Nothing was started."))
+    settings = settings_for_any()
+    if settings.client.url is None:
+        checked = read_training(options, settings, terminal).checked()
+    else:
+        terminal.lists_problems = True
+        checked = with_server(settings, lambda server: _check_on_server(options, server, terminal))
+    cost = Text("\n".join([*checked.cost, *(f"Warning: {warning}" for warning in checked.warnings)]))
+    request: dict[str, object] = dict(checked.request)
+    terminal.show(request, columns(_settings(checked)), cost, Text("Valid. Nothing was started."))
     return 0
 
 
-def _settings(training: TrainingPreview) -> list[tuple[str, str]]:
+async def _check_on_server(options: TrainOptions, server: "Server", terminal: Terminal) -> CheckedTraining:
+    draft = _draft(options)
+    checked = await server.check_training(await _uploaded(draft, options.file, server, terminal))
+    _note_unused(draft.unused_settings, terminal)
+    return checked
+
+
+def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
     effective, model = training.effective, training.effective.model
     sizes = f"{model.sizes()}, dropout {model.dropout:g}"
     corpora = {"corpus": effective.corpus, "validation": effective.validation_corpus, "test": effective.test_corpus}

@@ -2,8 +2,10 @@
 
 from typing import Literal
 
+from pydantic import JsonValue
+
 from trainer.contracts.base import FileRecord, Frozen, Identifier
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import EffectiveRequest, RunStatus
 
 JobKindName = Literal["experiments", "batteries"]
 """Kinds of jobs whose results are reports."""
@@ -18,6 +20,20 @@ class RunPage(Frozen):
     """Number of runs on all pages; with `by_group`, of groups and single runs."""
     next_cursor: str | None
     """None on the last page."""
+
+
+class CheckedTraining(Frozen):
+    """A train request that would be accepted, with its estimated cost; nothing was started."""
+
+    request: dict[str, JsonValue]
+    """The fields of the request that were given."""
+    effective: EffectiveRequest
+    """The request of the first run, with all values."""
+    seeds: tuple[int, ...]
+    cost: tuple[str, ...]
+    """The estimated time, memory and disk, as sentences."""
+    warnings: tuple[str, ...]
+    """Warnings about the numbers of the run."""
 
 
 class CancelAnswer(Frozen):

@@ -17,7 +17,7 @@ from trainer.config.train_request import default_label, train_request
 from trainer.config.validation import format_value
 from trainer.contracts.base import Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
-from trainer.contracts.http_answers import CancelAnswer, RunPage
+from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
@@ -37,6 +37,7 @@ from trainer.http.operations import (
     Operation,
     PathT,
     Query,
+    QueryT,
     ResponseSpec,
     RunPath,
     WaitQuery,
@@ -48,6 +49,7 @@ from trainer.http.operations import (
 from trainer.http.tails import MAX_LINES
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
+from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, matching, rows_of
 from trainer.queue.run_list import CONDITION, NUMBER_FIELDS, Place, RunOrder, SortField, condition
 from trainer.reports.comparison import (
@@ -186,17 +188,30 @@ def _place(cursor: str, order: RunOrder) -> Place:
 
 async def train(call: ApiRequest[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
     """Start a training; with `wait`, answer with its status at its end, or after this time."""
+    request = await _allowed_request(call)
+    user_id, origin, count = call.client.user_id, call.origin, len(call.body.all_seeds)
+    if count > 1 and call.query.wait:
+        message = "`wait` waits for one run: leave it out, and wait for the group with `GET /groups/{group_id}?wait=`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin), count)
+
+
+async def check_training(call: ApiRequest[NoQuery, NoQuery, TrainRequest]) -> web.StreamResponse:
+    """Check a train request as `POST /runs/train` does and estimate its cost, without starting anything."""
+    request = await _allowed_request(call)
+    with call.api.limits.request(call.client.caller):
+        preview = await preview_training(request, call.api.queue.corpora, call.api.settings)
+    return reply(preview.checked())
+
+
+async def _allowed_request(call: ApiRequest[PathT, QueryT, TrainRequest]) -> TrainRequest:
+    """Return the request with a label; raises AppError for a run or tokenizer that the client may not use."""
     if call.body.init_from_run_id is not None:
         await call.api.run(call.client, call.body.init_from_run_id, "train")
     if call.body.tokenizer_id is not None:
         with at_field("tokenizer_id"):
             await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
-    user_id, origin, count = call.client.user_id, call.origin, len(call.body.all_seeds)
-    if count > 1 and call.query.wait:
-        message = "`wait` waits for one run: leave it out, and wait for the group with `GET /groups/{group_id}?wait=`."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
-    request = changed(call.body, label=call.body.label or default_label(call.body.corpus))
-    return await _accept(call, lambda: call.api.queue.train(request, user_id=user_id, http=origin), count)
+    return changed(call.body, label=call.body.label or default_label(call.body.corpus))
 
 
 async def get_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
@@ -377,6 +392,14 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/train",
         train,
         _STARTED,
+        tag="runs",
+        read=train_request,
+        example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},
+    ),
+    operation(
+        "POST /runs/check",
+        check_training,
+        {200: ResponseSpec("The request would be accepted", CheckedTraining)},
         tag="runs",
         read=train_request,
         example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},

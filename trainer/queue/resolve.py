@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from trainer.artifacts.checkpoint_files import newest_whole
@@ -35,6 +35,7 @@ from trainer.config.train_request import with_stored_tokenizer
 from trainer.contracts.base import changed, run_of
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
+from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig, has_byte_fallback
@@ -74,6 +75,17 @@ class TrainingPreview(NamedTuple):
     def cost_lines(self) -> list[str]:
         """Return the cost of the run, or of all runs of the group, as sentences."""
         return self.cost.lines(len(self.seeds))
+
+    def checked(self) -> CheckedTraining:
+        """Return what the preview says of the training, for a person or a client."""
+        request: dict[str, JsonValue] = self.request.model_dump(mode="json", exclude_unset=True)
+        return CheckedTraining(
+            request=request,
+            effective=self.effective,
+            seeds=self.seeds,
+            cost=tuple(self.cost_lines()),
+            warnings=self.effective.leak_warnings(self.leaks),
+        )
 
 
 class _Resolved(NamedTuple):
