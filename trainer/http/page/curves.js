@@ -156,9 +156,9 @@ export class Chart {
       return [
         svg("path", { class: `line ${line.style}`, d: path(points) }),
         only && points.length === 1 ? svg("circle", { class: `line ${line.style}`, cx: x(only[0]), cy: y(only[1]), r: 3 }) : null,
-        ...this.#marksOf(line, sets[index]?.points ?? []).map(([place, value]) =>
-          svg("circle", { class: `mark ${line.style}`, cx: x(place), cy: y(value), r: 5 }),
-        ),
+        ...this.#marksOf(line, sets[index]?.points ?? [])
+          .filter((mark) => isPoint(mark))
+          .map(([place, value]) => svg("circle", { class: `mark ${line.style}`, cx: x(place), cy: y(value), r: 5 })),
       ];
     });
     const image = svg(
@@ -212,7 +212,7 @@ export class Chart {
    * @returns {Points}
    */
   #marksOf({ marks = [] }, points) {
-    return marks.map((mark) => [mark.x, valueAt(points, mark.x)?.[1] ?? NaN]);
+    return marks.map((mark) => [mark.x, (valueAt(points, mark.x) ?? points[0])?.[1] ?? NaN]);
   }
 
   /**
