@@ -53,6 +53,20 @@ class Prepared(NamedTuple):
         body = {"message": "abc", "max_new_tokens": 1}
         return self.api.post(f"/runs/{self.run}/chat?wait=60", ChatResponse, body)
 
+    def _job(self, operation: Operation, run: str) -> dict[str, str]:
+        """Start the job that an operation is about, and return its id as the value of its placeholder."""
+        match next(iter(operation.path_model.model_fields), None):
+            case "upload_id":
+                return {UPLOAD: start_upload(self.api)}
+            case "experiment_id":
+                return {EXPERIMENT: start_experiment(self.api, is_long=operation.name == "cancel_experiment")}
+            case "battery_id":
+                return {BATTERY: start_battery(self.api, run, is_long=operation.name == "cancel_battery")}
+            case "export_id":
+                return {EXPORT: start_export(self.api, run)}
+            case _:
+                return {}
+
     def values(self, operation: Operation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
         run = self.resumable if operation.name == "resume_run" else self.run
@@ -63,15 +77,7 @@ class Prepared(NamedTuple):
             run = train(self.api, **LONG).run_id
             cancel(self.api, run)
             ended(self.api, run)
-        found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
-        if "upload_id" in operation.path_model.model_fields:
-            found[UPLOAD] = start_upload(self.api)
-        if "experiment_id" in operation.path_model.model_fields:
-            found[EXPERIMENT] = start_experiment(self.api, is_long=operation.name == "cancel_experiment")
-        if "battery_id" in operation.path_model.model_fields:
-            found[BATTERY] = start_battery(self.api, run, is_long=operation.name == "cancel_battery")
-        if "export_id" in operation.path_model.model_fields:
-            found[EXPORT] = start_export(self.api, run)
+        found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer, **self._job(operation, run)}
         if "group_id" in operation.path_model.model_fields:
             is_long = operation.name == "cancel_group"
             accepted = train(self.api, seeds=2, **(LONG if is_long else {"max_steps": 1}))

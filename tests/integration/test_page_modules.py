@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess

@@ -42,8 +42,15 @@ def _complete(run: RunDirectory, loss: float) -> None:
         log.append(JobStarted(**stamp(run.run_id, None, "started"), queue="training", attempt=1))
         for step in range(1, STEPS + 1):
             log.append(_progress(record, step, loss * (1 + 1 / step)))
-        result = {"test_loss": loss, "test_perplexity": math.exp(loss), "bits_per_char": bits, "train_loss": loss}
-        log.append(MetricsCompleted(**stamp(run.run_id, None, "metrics"), artifact=artifact, **result))
+        result = MetricsCompleted(
+            **stamp(run.run_id, None, "metrics"),
+            test_loss=loss,
+            test_perplexity=math.exp(loss),
+            bits_per_char=bits,
+            artifact=artifact,
+            train_loss=loss,
+        )
+        log.append(result)
         log.append(JobCompleted(**stamp(run.run_id, None, "completed", end), result_id=run.run_id, result_bytes=1))
     metrics = RunMetrics(train=loss, val=loss, best=loss, test=loss, bits_per_char=bits)
     run.write_manifest(_manifest(record, metrics))

@@ -329,7 +329,7 @@ def page_file(name: str, operations: Sequence[Operation]) -> bytes:
     if name != DOCUMENTS["/docs"]:
         return content
     parts: list[str] = []
-    for tag in dict.fromkeys(one.tag for one in operations):
+    for tag in {one.tag: None for one in operations}:
         parts.append(f'<section aria-labelledby="about-{tag}"><h2 id="about-{tag}">{tag}</h2>')
         for one in operations:
             if one.tag == tag:
