@@ -2,26 +2,24 @@
 
 import math
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.api_process import api_process
 from tests.support.browser import browsing, faults, needs_chromium
+from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.many_runs import write_runs
+from tests.support.served_page import KEY, finish, served
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed
-from trainer.queue.queue import JobQueue
 
 pytestmark = needs_chromium
 
-KEY = "page-key-0123456789"
 TEXT = "abc\tcab\nئۇيغۇر\nx\u0301 ʃ"
 LABELS = "[...document.querySelectorAll('tbody a')].map((link) => link.textContent)"
 CURVE = "document.querySelector('.line')?.getAttribute('d')"
@@ -281,15 +279,25 @@ async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_pat
         assert all("401" in error for error in browser.errors)
 
 
-async def finish(queue: JobQueue, label: str, **fields: object) -> str:
-    """Train a run to its end; return its id."""
-    run_id = (await queue.train(tiny_request(label=label, **fields), user_id=None)).run_id
-    assert (await wait_for_status(queue, run_id, ended)).status == "completed"
-    return run_id
-
-
-@asynccontextmanager
-async def served(lab: Lab, keys: str = "", port: int = 0) -> AsyncIterator[str]:
-    """The API as a process of its own, for the runs of the lab; gives its address."""
-    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=keys, HTTP__PORT=str(port)) as api:
-        yield api.url
+async def test_page__goes_on_by_itself_when_the_server_is_back(lab: Lab, tmp_path: Path) -> None:
+    port = free_port()
+    async with lab.queue() as queue, browsing(tmp_path) as browser:
+        run_id = await finish(queue, "page away")
+        async with served(lab, port=port) as address:
+            await browser.open(f"{address}/")
+            await browser.see(f"{LABELS}.includes('page away')")
+        await queue.train(tiny_request(label="page meanwhile", num_epochs=1), user_id=None)
+        await browser.see("document.querySelector('.notice')")
+        assert await faults(browser) == []
+        async with served(lab, port=port) as address:
+            await browser.see(f"!document.querySelector('.notice') && {LABELS}.includes('page meanwhile')")
+            await browser.open(f"{address}/#/runs/{run_id}")
+            await browser.see("document.querySelector('#text')")
+            await browser.evaluate("document.querySelector('#text').focus()")
+            await browser.type("abc")
+        await browser.press("Tab")
+        await browser.press("Enter")
+        await browser.see("document.querySelector('.notice')")
+        async with served(lab, port=port):
+            await browser.see("document.querySelectorAll('.heat [role=option]').length === 3")
+            assert not await browser.evaluate("document.querySelector('.notice')")

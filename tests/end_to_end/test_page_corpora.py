@@ -5,9 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from tests.end_to_end.test_page import faults
 from tests.support.api_process import api_process
-from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.browser import Browser, browsing, faults, needs_chromium
 from tests.support.faulty_proxy import free_port
 from trainer.data.text import corpus_sha256
 

@@ -3,10 +3,10 @@
 from hashlib import sha256
 from pathlib import Path
 
-from tests.end_to_end.test_page import KEY, faults, finish, served
 from tests.support import tiny_request, wait_for_status
-from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.browser import Browser, browsing, faults, needs_chromium
 from tests.support.lab import Lab
+from tests.support.served_page import KEY, finish, served
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.run_files import run_files
@@ -107,7 +107,7 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         run_id = await finish(queue, "page again")
         await browser.open(f"{address}/#/runs/{run_id}")
         await browser.see(f"{STATUS} === 'completed'")
-        await browser.tab_to("a[href^='#/train']")
+        await browser.tab_to("a[href^='#/train?']")
         await browser.press("Enter")
         await browser.see("document.querySelector('#field-label')?.value === 'page again'")
         await fits(browser)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from tests.end_to_end.test_page import faults, finish
 from tests.support.api_process import ApiProcess, api_process
-from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.browser import Browser, browsing, faults, needs_chromium
 from tests.support.lab import Lab
+from tests.support.served_page import finish
 from trainer.contracts.inference import GenerateResponse, ScoreResponse
 
 pytestmark = needs_chromium
