@@ -141,13 +141,23 @@ function settingsOf({ runs, against }) {
   const shown = h("div");
   const show = (/** @type {number} */ count) =>
     shown.replaceChildren(
-      table("Settings that differ", head, rows.slice(0, count)),
+      settingsTable(head, rows.slice(0, count)),
       ...(count < rows.length
         ? [h("button", { type: "button", onclick: () => show(rows.length) }, `Show all ${rows.length} settings`)]
         : []),
     );
   show(MOST_SETTINGS);
   return shown;
+}
+
+/**
+ * @param {string[]} head
+ * @param {Node[][]} rows
+ */
+function settingsTable(head, rows) {
+  const made = table("Settings that differ", head, rows);
+  made.classList.add("differences");
+  return made;
 }
 
 /** @param {string} value JSON, or a text without quotes; null where the run does not have the setting */

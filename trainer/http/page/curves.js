@@ -206,13 +206,21 @@ export class Chart {
   }
 
   /**
-   * Return the points of a line that have marks.
+   * Return the places of a line's marks: on the line between its points, and outside of them at the nearest point.
    * @param {Line} line
    * @param {Points} points
    * @returns {Points}
    */
   #marksOf({ marks = [] }, points) {
-    return marks.map((mark) => [mark.x, (valueAt(points, mark.x) ?? points[0])?.[1] ?? NaN]);
+    return marks.map((mark) => {
+      const next = points.findIndex(([place]) => place >= mark.x);
+      const after = points.at(next);
+      const before = points[Math.max(0, next - 1)];
+      if (!after || !before) return [mark.x, NaN];
+      if (next < 1 || after[0] === mark.x) return [mark.x, after[1]];
+      const share = (mark.x - before[0]) / (after[0] - before[0]);
+      return [mark.x, before[1] + share * (after[1] - before[1])];
+    });
   }
 
   /**

@@ -18,6 +18,7 @@ import { surprisalForm } from "./surprisal.js";
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
 const SAMPLES = "eval/samples.jsonl";
+const CHECKPOINTS = "checkpoints/";
 const MAX_CHECKPOINTS = 200;
 
 /**
@@ -199,7 +200,10 @@ async function resultsOf(runId, signal) {
       section(
         "Result files",
         h("p", { class: "quiet" }, `${files.length} files, ${size(result_bytes)}`),
-        fileTable(artifact, files),
+        fileTable(artifact, files.filter(({ path }) => !path.startsWith(CHECKPOINTS))),
+        kept.length
+          ? h("details", {}, h("summary", {}, "Files of checkpoints"), fileTable(artifact, files.filter(({ path }) => path.startsWith(CHECKPOINTS))))
+          : null,
       ),
     ];
   } catch (error) {
