@@ -196,8 +196,8 @@ def docs() -> int:
 
 
 def pictures() -> int:
-    """Draw the pictures of docs/discord.md from a conversation with the real bot."""
-    return run(PYTHON, "-m", "scripts.pictures")
+    """Draw the pictures of docs/discord.md and docs/page.md from the real bot and a real server."""
+    return run(PYTHON, "-m", "scripts.pictures") or run(PYTHON, "-m", "scripts.page_pictures")
 
 
 def chaos() -> int:
