@@ -25,16 +25,17 @@ from trainer.contracts.inference import ScoreResponse
 
 __all__ = ["lab_shell_fixture"]
 
-RUNS = ("lstm-char", "gpt2-bpe")
+RUNS = ("lstm-char-items", "gpt2-bpe-items")
 
 
 @pytest.fixture(name="shell")
 def shell_fixture(lab_shell: Shell) -> Shell:
     """A shell with two runs of random weights, and files of items."""
     for name in RUNS:
-        family, method = name.split("-")
+        family, method, _ = name.split("-")
         if not (lab_shell.artifacts / "models" / name).exists():
-            finished_runs.finished_run(lab_shell.root, family, method, lab_shell.root / "data" / "corpus" / "text.txt")
+            corpus = lab_shell.root / "data" / "corpus" / "text.txt"
+            finished_runs.finished_run(lab_shell.root, family, method, corpus, run_id=name)
     lab_shell.write("pairs.csv", PAIRS)
     lab_shell.write("suite.json", json.dumps(SUITE))
     return lab_shell

@@ -17,17 +17,28 @@ LINES = ["the sun was shining on the sea", "shining with all his might", "he did
 
 
 def finished_run(
-    folder: Path, family: str, method: str = "char", corpus: Path | None = None, **fields: object
+    folder: Path,
+    family: str,
+    method: str = "char",
+    corpus: Path | None = None,
+    run_id: str | None = None,
+    **fields: object,
 ) -> RunDirectory:
-    """A completed run of a family at its smallest, with large random weights and a tokenizer of these lines."""
+    """A completed run of a family at its smallest, with large random weights and a tokenizer of these lines.
+
+    Without an id it has that of its family and tokenizer, and behind it a number if another test has made such a run.
+    """
     tokenizer = _tokenizer(family, method, fields.get("documents", "line"))
     model = model_of(family, vocabulary_of(tokenizer))
     update: dict[str, object] = {"tokenizer": tokenizer.manifest.config}
     if corpus is not None:
         update["corpus"] = CorpusRef(name=corpus.stem, sha256=corpus_sha256(corpus), bytes=corpus.stat().st_size)
     effective = effective_of(family, **fields).model_copy(update=update)
-    accepted = record(f"{family}-{method}".replace(" ", "-"), None, request=request_of(family), effective=effective)
-    run = RunStore(folder / "artifacts").create(accepted)
+    store, name = RunStore(folder / "artifacts"), f"{family}-{method}".replace(" ", "-")
+    names = (name, *(f"{name}-{number}" for number in range(2, 100)))
+    free = run_id or next(one for one in names if store.find(one) is None)
+    accepted = record(free, None, request=request_of(family), effective=effective)
+    run = store.create(accepted)
     save_model(run.path, model, effective.model)
     tokenizer.save(run.tokenizer)
     written = [run.path / "config.json", run.path / "model.safetensors", *run.tokenizer.iterdir()]
