@@ -18,6 +18,8 @@ import { apart, extent, logTicks, thinned, ticks, tickText } from "./scale.js";
  */
 
 const LABEL = 14;
+/** Relative error of a place that came from its logarithm. */
+const ROUNDING = 1e-9;
 const MARGIN = { top: 12, right: 76, bottom: 44, left: 60 };
 const MAX_ROWS = 200;
 /** A shorter drag is a click. */
@@ -197,7 +199,7 @@ export class Chart {
     this.#slider.style.setProperty("width", `${right - MARGIN.left + 16}px`);
     const places = new Set(lines.flatMap((line) => line.points.map(([place]) => place)));
     this.#places = [...places]
-      .filter((place) => place >= this.#shown[0] && place <= this.#shown[1])
+      .filter((place) => place >= this.#shown[0] * (1 - ROUNDING) && place <= this.#shown[1] * (1 + ROUNDING))
       .sort((one, two) => one - two);
     const isAtEnd = !this.#slider.max || this.#slider.value === this.#slider.max;
     this.#slider.max = String(Math.max(0, this.#places.length - 1));
