@@ -89,7 +89,8 @@ class Pictures:
         await self._page(
             "page-compare", f"/compare/{gpt2},{lstm},~{group}", "document.querySelector('.line')", height=1000
         )
-        await self._page("page-experiment", f"/experiments/{experiment}", "document.querySelector('.heat-table td')")
+        matrix = "document.querySelector('.heat-table td')"
+        await self._page("page-experiment", f"/experiments/{experiment}", matrix, height=1150)
         await self._page("page-development", f"/batteries/{development}", "document.querySelector('.line')", height=900)
         await self._page("page-corpora", "/corpora", "document.querySelector('tbody th')", height=560)
 
@@ -120,7 +121,7 @@ class Pictures:
         await self._browser.evaluate("document.querySelector('#stop_on_eos').value = 'false'")
         await self._press("Generate")
         await self._browser.see("document.querySelectorAll('.heat [role=option]').length > 5")
-        await self._browser.evaluate("document.querySelectorAll('.heat [role=option]')[4].focus()")
+        await self._browser.tab_to(".heat [role=option]")
         await self._browser.evaluate("document.querySelector('#prompt').closest('section').scrollIntoView()")
         await self._save(name)
 
