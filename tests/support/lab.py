@@ -76,6 +76,7 @@ class Lab:
             run_id = (await queue.train(tiny_request(), user_id=None)).run_id
             assert (await wait_for_status(queue, run_id, ended)).status == "completed"
             self._finished = queue.runs.get(run_id)
+            await asyncio.to_thread(self._finished.wait_for_end)  # its seal is written after its last event
         return self._finished
 
     def logged(self, *words: str) -> bool:
