@@ -31,7 +31,7 @@ def test_buttons_and_files__have_their_labels() -> None:
     assert all(part in html for part in ("Cancel &lt;", "a.csv · 1,234 bytes", "Only you can see this"))
 
 
-def test_conversation__shows_every_picture_with_a_description() -> None:
-    page = (ROOT / "docs" / "discord.md").read_text(encoding="utf-8")
-    described: list[str] = re.findall(r"!\[[^\]]+\]\(pictures/([\w-]+\.png)\)", page)
+def test_pages__show_every_picture_with_a_description() -> None:
+    pages = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("discord.md", "page.md"))
+    described: list[str] = re.findall(r"!\[[^\]]+\]\(pictures/([\w-]+\.png)\)", pages)
     assert sorted(described) == sorted(path.name for path in (ROOT / "docs" / "pictures").glob("*.png"))
