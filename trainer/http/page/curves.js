@@ -45,7 +45,13 @@ export class Chart {
   #selection = h("div", { class: "selection", hidden: true });
   #marks = h("div");
   #drawing;
-  #slider = h("input", { type: "range", min: 0, value: 0, oninput: () => this.#read() });
+  #slider = h("input", {
+    type: "range",
+    min: 0,
+    value: 0,
+    "aria-label": "Position on the curves",
+    oninput: () => this.#read(),
+  });
   #readout = h("p", { class: "readout" });
   #tools;
   #numbers = h("div");
