@@ -1,6 +1,7 @@
 /** Charts as files: SVG with its colours, PNG, and CSV with full numbers. */
 
 import { announce, h } from "./elements.js";
+import { csvText, saveFile } from "./files.js";
 
 /** @import { Line } from "./curves.js" */
 /** @import { Points } from "./records.js" */
@@ -26,8 +27,8 @@ export function csvOf(xName, lines) {
     return sets.flatMap(([name, points]) => (points ? [{ name, values: new Map(points) }] : []));
   });
   const places = [...new Set(columns.flatMap(({ values }) => [...values.keys()]))].sort((one, two) => one - two);
-  const rows = places.map((place) => [place, ...columns.map(({ values }) => values.get(place) ?? "")]);
-  return [[xName, ...columns.map(({ name }) => name)], ...rows].map((row) => `${row.map(field).join(",")}\r\n`).join("");
+  const rows = places.map((place) => [place, ...columns.map(({ values }) => values.get(place) ?? null)]);
+  return csvText([[xName, ...columns.map(({ name }) => name)], ...rows]);
 }
 
 /**
@@ -62,22 +63,14 @@ export async function savePng(name, image) {
   await picture.decode();
   const canvas = h("canvas", { width: image.clientWidth * DENSITY, height: image.clientHeight * DENSITY });
   canvas.getContext("2d")?.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  canvas.toBlob((blob) => blob && saveFile(name, blob), "image/png");
+  canvas.toBlob((blob) => blob && saveChart(name, blob), "image/png");
 }
 
 /**
  * @param {string} name
  * @param {Blob} blob
  */
-export function saveFile(name, blob) {
-  const url = URL.createObjectURL(blob);
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+export function saveChart(name, blob) {
+  saveFile(name, blob);
   announce(`Saved ${name}`);
-}
-
-/** @param {string | number} value */
-function field(value) {
-  const text = String(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

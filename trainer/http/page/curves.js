@@ -1,6 +1,6 @@
 /** A chart of lines that can change: it is zoomed, read at a position and downloaded, and has a table of its numbers. */
 
-import { csvOf, saveFile, savePng, svgOf } from "./chart_files.js";
+import { csvOf, saveChart, savePng, svgOf } from "./chart_files.js";
 import { h, svg, table } from "./elements.js";
 import { apart, extent, logTicks, thinned, ticks, tickText } from "./scale.js";
 
@@ -383,8 +383,8 @@ export class Chart {
   #save(ending) {
     const image = this.#image.querySelector("svg");
     const name = `${this.#options.title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}.${ending}`;
-    if (ending === "csv") saveFile(name, new Blob([csvOf(named(this.#options.x), this.#lines)], { type: "text/csv" }));
-    else if (image && ending === "svg") saveFile(name, new Blob([svgOf(image)], { type: "image/svg+xml" }));
+    if (ending === "csv") saveChart(name, new Blob([csvOf(named(this.#options.x), this.#lines)], { type: "text/csv" }));
+    else if (image && ending === "svg") saveChart(name, new Blob([svgOf(image)], { type: "image/svg+xml" }));
     else if (image) savePng(name, image);
   }
 }

@@ -1,4 +1,4 @@
-/** Files of artifacts: their table, and links that download them. */
+/** Files: those of artifacts, with their table and links that download them, and those that the page makes itself. */
 
 import { call, hasKey } from "./api.js";
 import { bdi, failure, h, table } from "./elements.js";
@@ -42,12 +42,35 @@ export function download(artifact, path) {
   );
   const save = async () => {
     try {
-      const url = URL.createObjectURL(await (await call(address)).blob());
-      h("a", { href: url, download: name }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      saveFile(name, await (await call(address)).blob());
     } catch (error) {
       link.after(failure(error));
     }
   };
   return link;
+}
+
+/**
+ * Save what the page has as a file.
+ * @param {string} name
+ * @param {Blob} blob
+ */
+export function saveFile(name, blob) {
+  const url = URL.createObjectURL(blob);
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/**
+ * Return rows as CSV (RFC 4180); an unknown value is an empty cell.
+ * @param {(string | number | null)[][]} rows
+ */
+export function csvText(rows) {
+  return rows.map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
+}
+
+/** @param {string | number | null} value */
+function quoted(value) {
+  const text = String(value ?? "");
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -1,6 +1,7 @@
 /** A table of any length: some hundred rows at a time, sorted by any column, and all of them as a CSV file. */
 
 import { announce, h, table } from "./elements.js";
+import { csvText, saveFile } from "./files.js";
 
 /** @typedef {Node | string | number | null} Child */
 /**
@@ -57,7 +58,7 @@ export function unitTable(caption, columns, rows, fileName) {
   };
   const save = h(
     "button",
-    { type: "button", onclick: () => download(fileName, csv(columns, rows)) },
+    { type: "button", onclick: () => saveFile(fileName, new Blob([csv(columns, rows)], { type: "text/csv" })) },
     "Download as CSV",
   );
   const details = h(
@@ -88,31 +89,13 @@ export function inOrder(rows, value, isDescending) {
 }
 
 /**
- * Return rows as CSV (RFC 4180) with a line of titles; an unknown value is an empty cell.
+ * Return rows as CSV with a line of titles.
  * @template Row
  * @param {Column<Row>[]} columns
  * @param {Row[]} rows
  */
 export function csv(columns, rows) {
-  const cells = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => value(row)))];
-  return cells.map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
-}
-
-/** @param {string | number | null} value */
-function quoted(value) {
-  const text = String(value ?? "");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-/**
- * Save a text as a file.
- * @param {string} name
- * @param {string} text
- */
-function download(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  return csvText([columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => value(row)))]);
 }
 
 /**
