@@ -1,8 +1,9 @@
 """Experiments and batteries of a server, over HTTP."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from trainer.client.downloads import Progress, download_artifact
 from trainer.client.http_api import HttpApi, RecordT, address
@@ -15,6 +16,25 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus
 
 _PROGRESS_SECONDS = 1.0
 """Time between two statuses of a job."""
+
+
+class _Status(Protocol):
+    @property
+    def has_ended(self) -> bool: ...
+
+
+StatusT = TypeVar("StatusT", bound=_Status)
+
+
+async def follow(
+    read: Callable[[float], Awaitable[StatusT]], wait_seconds: float = _PROGRESS_SECONDS
+) -> AsyncGenerator[StatusT, None]:
+    """Yield the status of a job until it has ended; `read` returns it at the end or after the given seconds."""
+    status = await read(0.0)
+    yield status
+    while not status.has_ended:
+        status = await read(wait_seconds)
+        yield status
 
 
 class RemoteJobs:
@@ -34,12 +54,8 @@ class RemoteJobs:
         """Return the status of an experiment at its end, or after `wait` seconds."""
         return await self._api.get(ExperimentStatus, address("experiments", experiment_id), wait=wait)
 
-    async def follow_experiment(self, experiment_id: str) -> AsyncGenerator[ExperimentStatus, None]:
-        status = await self.experiment(experiment_id)
-        yield status
-        while not status.has_ended:
-            status = await self.experiment(experiment_id, wait=_PROGRESS_SECONDS)
-            yield status
+    def follow_experiment(self, experiment_id: str) -> AsyncGenerator[ExperimentStatus, None]:
+        return follow(lambda wait: self.experiment(experiment_id, wait=wait))
 
     async def cancel_experiment(self, experiment_id: str) -> ExperimentStatus:
         return await self._api.post(ExperimentStatus, address("experiments", experiment_id, "cancel"))
@@ -55,12 +71,8 @@ class RemoteJobs:
         """Return the status of a battery at its end, or after `wait` seconds."""
         return await self._api.get(BatteryStatus, address("batteries", battery_id), wait=wait)
 
-    async def follow_battery(self, battery_id: str) -> AsyncGenerator[BatteryStatus, None]:
-        status = await self.battery(battery_id)
-        yield status
-        while not status.has_ended:
-            status = await self.battery(battery_id, wait=_PROGRESS_SECONDS)
-            yield status
+    def follow_battery(self, battery_id: str) -> AsyncGenerator[BatteryStatus, None]:
+        return follow(lambda wait: self.battery(battery_id, wait=wait))
 
     async def cancel_battery(self, battery_id: str) -> BatteryStatus:
         return await self._api.post(BatteryStatus, address("batteries", battery_id, "cancel"))

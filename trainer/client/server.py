@@ -15,7 +15,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.client.downloads import Progress
 from trainer.client.exports import export_run, pull_run
 from trainer.client.http_api import HttpApi, RecordT, StreamLost, address, new_key
-from trainer.client.jobs import RemoteJobs
+from trainer.client.jobs import RemoteJobs, follow
 from trainer.client.run_card import LossCurves, RunSnapshot
 from trainer.client.uploads import UploadProgress, upload_corpus
 from trainer.config.settings import ClientSettings
@@ -37,8 +37,6 @@ from trainer.queue.inference_kinds import kind_of
 _COMPLETE_ID = re.compile(r"[a-z0-9_]+-\d{8}-[0-9a-f]{8}", re.ASCII)
 _MAX_PAGE = 200
 _MAX_TAIL = 10_000
-_PROGRESS_SECONDS = 1.0
-"""Time between two statuses of a run."""
 _CANCEL_SECONDS = 0.3
 """Time that a cancelled run has to end before its status is returned; a queued run ends at once."""
 _END_SECONDS = 30.0
@@ -136,13 +134,9 @@ class Server:
             pass
         return status
 
-    async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
+    def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
         """Yield the status of a run every second until it has ended."""
-        status = await self.status(run_id)
-        yield status
-        while not status.has_ended:
-            status = await self.status(run_id, wait=_PROGRESS_SECONDS)
-            yield status
+        return follow(lambda wait: self.status(run_id, wait=wait))
 
     async def saved_step(self, status: RunStatus) -> int | None:
         """Return the step of a run's last checkpoint."""
@@ -293,22 +287,17 @@ class Server:
 
     async def trained_tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
         """Wait for the end of the training of a tokenizer and return its status."""
-        status = await self.tokenizer(tokenizer_id)
-        while status.status in ("queued", "running"):
-            status = await self.tokenizer(tokenizer_id, wait=_END_SECONDS)
+        while not (status := await self.tokenizer(tokenizer_id, wait=_END_SECONDS)).has_ended:
+            pass
         return status
 
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
         """Train a tokenizer on corpora of the server."""
         return await self.api.post(TokenizerAccepted, "/tokenizers/train", request)
 
-    async def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
+    def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
         """Yield the status of a tokenizer until its training has ended."""
-        status = await self.tokenizer(tokenizer_id)
-        yield status
-        while status.status in ("queued", "running"):
-            status = await self.tokenizer(tokenizer_id, wait=_END_SECONDS)
-            yield status
+        return follow(lambda wait: self.tokenizer(tokenizer_id, wait=wait), _END_SECONDS)
 
     async def _sent(self, draft: RequestDraft, record: type[RecordT], path: str) -> RecordT:
         """Send the request of a draft; an error names the fields as the draft has them."""
