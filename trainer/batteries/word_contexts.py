@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import fsum
 from typing import NamedTuple
 
-from trainer.contracts.base import changed
 from trainer.contracts.batteries import MAX_WORDS
 from trainer.contracts.development import ModelWords, WordScores, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ScoreResponse, WordScore
+from trainer.contracts.inference import ScoreResponse
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.text import plain_words
-from trainer.reports.score_table import ScoredLine
+from trainer.reports.score_table import ScoredLine, words_of_line
 
 MIN_OCCURRENCES = 10
 MAX_CONTEXTS = 100
@@ -120,11 +119,7 @@ def scored_lines_of(text: str, score: ScoreResponse) -> Iterator[ScoredLine]:
     words, start = deque(score.words or ()), 0
     for number, line in enumerate(text.split("\n"), 1):
         end = start + len(line)
-        of_line: list[WordScore] = []
-        while words and words[0].span[1] <= end:
-            word = words.popleft()
-            of_line.append(changed(word, span=(word.span[0] - start, word.span[1] - start)))
-        yield ScoredLine(line=number, text=line, words=tuple(of_line))
+        yield ScoredLine(line=number, text=line, words=tuple(words_of_line(words, start, end)))
         start = end + 1
 
 

@@ -138,6 +138,13 @@ def token_rows(score: ScoreResponse, text: str) -> Iterator[TokenRow]:
         yield TokenRow(line, start, shown, token, is_known, surprisal, entropy, rank, expected)
 
 
+def words_of_line(words: deque[WordScore], start: int, end: int) -> Iterator[WordScore]:
+    """Take the words of a line off the words of a text; their spans count from the start of the line."""
+    while words and words[0].span[1] <= end:
+        word = words.popleft()
+        yield changed(word, span=(word.span[0] - start, word.span[1] - start))
+
+
 def scored_lines(score: ScoreResponse, text: str, first_line: int = 1) -> Iterator[ScoredLine]:
     """Yield the lines of a normalized text from its score; `first_line` is the number of the first one."""
     words, after = deque(score.words or ()), 0
@@ -145,10 +152,7 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int = 1) -> Iterat
         start, end = line.span
         has_bits = score.method == "causal" and line.n_scored > 0
         bits = (line.nats + (line.end_nats or 0.0)) / log(2) if has_bits else None
-        line_words: list[WordScore] = []
-        while words and words[0].span[1] <= end:
-            word = words.popleft()
-            line_words.append(changed(word, span=(word.span[0] - start, word.span[1] - start)))
+        line_words = tuple(words_of_line(words, start, end))
         first, after = after, after + line.n_tokens
         yield ScoredLine(
             line=first_line + line.number - 1,
@@ -162,7 +166,7 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int = 1) -> Iterat
             bits=line.nats / log(2),
             bits_per_char=None if bits is None else bits / line.n_chars,
             bits_per_byte=None if bits is None else bits / line.n_bytes,
-            words=None if score.words is None else tuple(line_words),
+            words=None if score.words is None else line_words,
             tokens=score.tokens and score.tokens[first:after],
             char_spans=score.char_spans and tuple((a - start, b - start) for a, b in score.char_spans[first:after]),
             surprisal=score.surprisal and score.surprisal[first:after],
