@@ -123,9 +123,7 @@ def _pull(options: _PullOptions, terminal: Terminal) -> int:
     repository, _, revision = options.source.partition("@")
     hub.check_repository(repository)
     run, is_new = hub.pull(repository, revision or MAIN, settings.app.artifacts_root, settings.hf.token)
-    told = f'is here. Score a text with: mt score {run.run_id} "…"' if is_new else "is here already."
-    terminal.show({"run_id": run.run_id, "new": is_new}, Text(f"{run.run_id} {told}"))
-    return 0
+    return _show_pulled(run.run_id, f'Score a text with: mt score {run.run_id} "…"', terminal, is_new=is_new)
 
 
 def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> int:
@@ -137,6 +135,11 @@ def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> in
             return await server.pull(run_id, settings.app.artifacts_root, progress)
 
     run, is_new = with_server(settings, pull)
-    told = f'here. Score a text on this machine with: MT_URL= mt score {run.run_id} "…"' if is_new else "here already."
-    terminal.show({"run_id": run.run_id, "new": is_new}, Text(f"{run.run_id} is {told}"))
+    command = f'Score a text on this machine with: MT_URL= mt score {run.run_id} "…"'
+    return _show_pulled(run.run_id, command, terminal, is_new=is_new)
+
+
+def _show_pulled(run_id: str, next_step: str, terminal: Terminal, *, is_new: bool) -> int:
+    place = f"here. {next_step}" if is_new else "here already."
+    terminal.show({"run_id": run_id, "new": is_new}, Text(f"{run_id} is {place}"))
     return 0
