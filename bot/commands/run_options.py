@@ -154,12 +154,12 @@ def suggested_runs(command: str) -> Suggest:
 
 def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[Suggestion]:
     """Yield the checkpoints of a run whose id was typed with an `@`, the newest first."""
-    run_id, _at, begun = typed.strip().partition("@")
+    run_id, _at, step_start = typed.strip().partition("@")
     bot = context.bot
     for run in bot.index.runs:
         if run.run_id == run_id and bot.permissions.can_run(command, context.caller, run):
             for step in reversed(kept_steps(bot.queue.runs.get(run_id))):
-                if str(step).startswith(begun):
+                if str(step).startswith(step_start):
                     yield model_name(run_id, step), f"{isolated(run.name)} · {_('step {step}', step=step)} · {run_id}"
 
 
