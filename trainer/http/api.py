@@ -2,10 +2,13 @@
 
 import asyncio
 import hmac
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import NamedTuple
+
+from pydantic import BaseModel
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
@@ -19,8 +22,11 @@ from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Caller, Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
-from trainer.queue.run_index import RunIndex, discord_user, owner_number
+from trainer.queue.run_index import RunEntry, RunIndex, RunRow, discord_user, owner_number
 from trainer.services.exports import Exports
+
+_MAX_LISTS = 16
+"""Lists of runs that stay in memory."""
 
 
 class ApiClient(NamedTuple):
@@ -89,6 +95,16 @@ class HttpTimeouts(NamedTuple):
     """Until its request is completed, when the server stops."""
 
 
+class Listed(NamedTuple):
+    """The rows of a list of runs that a client has asked for."""
+
+    runs: Sequence[RunEntry]
+    """The runs of the index when the list was made."""
+    query: BaseModel
+    caller: Caller
+    rows: Sequence[RunRow]
+
+
 class Api:
     """State of the API server."""
 
@@ -119,6 +135,7 @@ class Api:
         self.uploads = CorpusUploads(settings, queue.corpora)
         self.storing_upload = asyncio.Lock()
         """Held while a complete upload is checked and stored: one at a time, and no upload twice."""
+        self.lists: deque[Listed] = deque(maxlen=_MAX_LISTS)
         self._streams: dict[str | None, int] = {}
 
     async def run(self, client: ApiClient, name: str, command: str = "status") -> RunDirectory:

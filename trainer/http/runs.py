@@ -21,6 +21,7 @@ from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPag
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.http.api import Listed
 from trainer.http.event_streams import LOG_END, stream_tail
 from trainer.http.groups import read_group
 from trainer.http.operations import (
@@ -122,23 +123,33 @@ class CompareQuery(Query):
 
 async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
     """List runs, newest first or sorted by a field of their status."""
-    api, query, caller = call.api, call.query, call.client.caller
+    api, query = call.api, call.query
     order = RunOrder(query.sort, query.order == "desc")
     after = None if query.cursor is None else _place(query.cursor, order)
     await api.index.refresh()
-    visible = [run for run in api.index.runs if api.permissions.may_see(caller, run)]
-    found: tuple[int, Sequence[RunRow]] = await asyncio.to_thread(_rows, visible, query, order, after)
-    total, following = found
+    rows = await _listed(call)
+    following = (rows if after is None else order.after(rows, after))[query.offset :]
     page = following[: query.limit]
     runs = await api.feeds.statuses([run.run_id for row in page for run in row.runs])
     cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None
-    return reply(RunPage(runs=tuple(runs), total=total, next_cursor=cursor))
+    return reply(RunPage(runs=tuple(runs), total=len(rows), next_cursor=cursor))
 
 
-def _rows(
-    runs: Sequence[RunEntry], query: RunsQuery, order: RunOrder, after: Place | None
-) -> tuple[int, Sequence[RunRow]]:
-    """Return the number of rows that a request asks for, and those of them after its cursor and offset."""
+async def _listed(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> Sequence[RunRow]:
+    """Return all rows of the list that a request asks for; its pages share them until a run changes."""
+    api, runs, caller = call.api, call.api.index.runs, call.client.caller
+    query = changed(call.query, limit=1, offset=0, cursor=None)
+    for listed in api.lists:
+        if listed.runs is runs and listed.query == query and listed.caller == caller:
+            return listed.rows
+    visible = [run for run in runs if api.permissions.may_see(caller, run)]
+    rows: Sequence[RunRow] = await asyncio.to_thread(_rows, visible, query)
+    api.lists.append(Listed(runs, query, caller, rows))
+    return rows
+
+
+def _rows(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunRow]:
+    """Return the rows that a request asks for, in its order."""
     found = _found(runs, query)
     if not query.by_group:
         rows = [RunRow(run.run_id, (run,)) for run in found]
@@ -147,7 +158,7 @@ def _rows(
     else:
         ids = {run.run_id for run in found}
         rows = [row for row in rows_of(runs) if any(run.run_id in ids for run in row.runs)]
-    return len(rows), order.rows(rows, after)[query.offset :]
+    return RunOrder(query.sort, query.order == "desc").rows(rows)
 
 
 def _found(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]:

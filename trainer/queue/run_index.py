@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -30,6 +31,8 @@ T = TypeVar("T")
 _DISCORD_ID = re.compile(r"[1-9][0-9]{0,18}")
 _CATCH_UP_SECONDS = 0.1
 """Timeout of a refresh for a person who types."""
+_SETTLED_NS = 2 * 10**9
+"""Age from which on the time of a folder's last change tells it from later ones, with any clock of a file system."""
 
 
 class RunNumbers(NamedTuple):
@@ -98,10 +101,32 @@ class RunRow(NamedTuple):
 
 def rows_of(runs: Iterable[RunEntry]) -> list[RunRow]:
     """Return the rows of a list of runs; a group has one row, where its first run would be."""
-    rows: dict[str, list[RunEntry]] = {}
+    rows: dict[str, tuple[RunEntry, ...]] = {}
     for run in runs:
-        rows.setdefault(run.group_id or run.run_id, []).append(run)
-    return [RunRow(name, tuple(found)) for name, found in rows.items()]
+        name = run.group_id or run.run_id
+        rows[name] = (*rows.get(name, ()), run)
+    return [*map(RunRow, rows.keys(), rows.values())]
+
+
+class _Folder:
+    """The names in a folder, listed again when it has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names: frozenset[str] = frozenset()
+        self._changed_ns: int | None = None
+
+    def names(self) -> frozenset[str]:
+        """Return the names: the same object while they stay the same."""
+        try:
+            changed_ns = self._path.stat().st_mtime_ns
+            if changed_ns != self._changed_ns:
+                self._changed_ns = changed_ns if time.time_ns() - changed_ns > _SETTLED_NS else None
+                found = frozenset(os.listdir(self._path))
+                self._names = self._names if found == self._names else found
+        except FileNotFoundError:
+            self._names = frozenset()
+        return self._names
 
 
 class RunIndex:
@@ -109,7 +134,7 @@ class RunIndex:
 
     def __init__(self, queue: JobQueue, feeds: RunFeeds, artifacts_root: Path) -> None:
         self.runs: Sequence[RunEntry] = ()
-        """Sorted from new to old as of the last refresh, like `tokenizers`."""
+        """Sorted from new to old as of the last refresh, like `tokenizers`; the same object until a run changes."""
         self.tokenizers: Sequence[TokenizerStatus] = ()
         self.corpora: Sequence[str] = ()
         self.batteries: Sequence[str] = ()
@@ -117,7 +142,10 @@ class RunIndex:
         """Ids, newest first."""
         self._queue = queue
         self._feeds = feeds
-        self._root = artifacts_root
+        self._folder = _Folder(artifacts_root / "models")
+        self._tokenizer_folder = _Folder(artifacts_root / "tokenizers")
+        self._names: frozenset[str] = frozenset()
+        self._unread: set[str] = set()
         self._runs: dict[str, RunEntry] = {}
         self._sorted: dict[str, None] = {}
         self._tokenizers: dict[str, TokenizerStatus] = {}
@@ -155,15 +183,19 @@ class RunIndex:
         await asyncio.wait([self._in_background()], timeout=_CATCH_UP_SECONDS)
 
     def _read(self) -> None:
-        names = _names(self._root / "models")
-        for name in self._runs.keys() - names:
-            del self._runs[name]
-            self._unfinished.pop(name, None)
-        for name in (names - self._unreadable - self._runs.keys()) | self._unfinished.keys():
-            self._read_run(name)
+        names = self._folder.names()
+        if names is not self._names:
+            self._names = names
+            for name in self._runs.keys() - names:
+                del self._runs[name]
+                self._unfinished.pop(name, None)
+            self._unread = {*names - self._unreadable - self._runs.keys()}
+        changed = [self._read_run(name) for name in self._unread | self._unfinished.keys()]
         if self._runs.keys() != self._sorted.keys():
             self._sorted = dict.fromkeys(sorted(self._runs, key=self._order, reverse=True))
-        self.runs = tuple(self._runs[name] for name in self._sorted)
+            changed.append(True)
+        if any(changed):
+            self.runs = tuple(self._runs[name] for name in self._sorted)
         self._read_tokenizers()
         self.corpora = self._queue.corpora.names()
         self.batteries = self._queue.batteries.stored.names()
@@ -172,12 +204,15 @@ class RunIndex:
     def _order(self, name: str) -> tuple[datetime, str]:
         return self._runs[name].created_at, name
 
-    def _read_run(self, name: str) -> None:
+    def _read_run(self, name: str) -> bool:
+        """Read a run, and return whether its entry has changed."""
+        before = self._runs.get(name)
         try:
             if name not in self._unfinished:
                 self._unfinished[name] = self._feeds.of(self._queue.runs.get(name))
             feed = self._unfinished[name]
             entry = self._runs.setdefault(name, _entry(feed.follower.record))
+            self._unread.discard(name)
             manifest = feed.run.manifest()
             if manifest is None:
                 status = feed.read()
@@ -210,10 +245,12 @@ class RunIndex:
             pass  # not accepted yet, or just deleted
         except ValueError as error:
             self._unreadable.add(name)
+            self._unread.discard(name)
             log.error("run_unreadable", run_id=name, exc_info=error)
+        return self._runs.get(name) != before
 
     def _read_tokenizers(self) -> None:
-        names = _names(self._root / "tokenizers")
+        names = self._tokenizer_folder.names()
         for name in self._tokenizers.keys() - names:
             del self._tokenizers[name]
         for name in names - self._tokenizers.keys() - self._unreadable:
@@ -252,13 +289,6 @@ def _created_at(tokenizer: TokenizerStatus) -> datetime:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         log.error("index_refresh_failed", exc_info=error)
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except FileNotFoundError:
-        return set()
 
 
 def _entry(record: RunRecord) -> RunEntry:

@@ -3,10 +3,11 @@
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from trainer.contracts.base import Frozen, RunState
-from trainer.queue.run_index import RunEntry, RunRow
+from trainer.queue.run_index import RunEntry, RunNumbers, RunRow
 
 NumberField = Literal[
     "progress",
@@ -21,7 +22,6 @@ NumberField = Literal[
 SortField = Literal["created_at", "label", "model_family", "status", "owner", NumberField]
 """Fields of the status of a run by which a list is sorted."""
 NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
-_TEXT_FIELDS = ("label", "model_family", "owner")
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
 """The order of a list that is sorted by status."""
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -36,9 +36,8 @@ CONDITION = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_COMPARISONS)}){_NUMBER
 """Pattern of a condition on a number of a run, such as `test_loss<3.2`."""
 _PARTS = re.compile(rf"({'|'.join(NUMBER_FIELDS)})({'|'.join(_COMPARISONS)})({_NUMBER})")
 
-Value = tuple[float, str]
-"""What a row is sorted by: a number, or else a text."""
 Key = tuple[bool, float, str, float, str]
+ValueT = TypeVar("ValueT", float, str)
 
 
 class Place(Frozen):
@@ -67,79 +66,91 @@ class RunOrder(NamedTuple):
     def place(self, row: RunRow) -> Place:
         return Place(sort=self.sort, is_descending=self.is_descending, key=self._key(row))
 
-    def rows(self, rows: Sequence[RunRow], after: Place | None = None) -> Sequence[RunRow]:
-        """Return rows, given from new to old, in this order; with `after`, only those after a place."""
-        if after is not None:
-            rows = [row for row in rows if self._is_after(self._key(row), after.key)]
+    def rows(self, rows: Sequence[RunRow]) -> Sequence[RunRow]:
+        """Return rows, given from new to old, in this order."""
         ordered = rows if self.is_descending else rows[::-1]
         if self.sort == "created_at":
             return ordered
-        valued = [(_value(row, self.sort), row) for row in ordered]
-        known = [(value, row) for value, row in valued if value is not None]
-        known.sort(key=_text if self.sort in _TEXT_FIELDS else _float, reverse=self.is_descending)
-        return [*(row for _, row in known), *(row for value, row in valued if value is None)]
+        if self.sort in _TEXTS:
+            return _sorted(ordered, _TEXTS[self.sort], is_descending=self.is_descending)
+        return _sorted(ordered, _NUMBERS[self.sort], is_descending=self.is_descending)
+
+    def after(self, rows: Sequence[RunRow], place: Place) -> Sequence[RunRow]:
+        """Return those of the rows, given in this order, that stand after a place."""
+        return [row for row in rows if self._is_after(self._key(row), place.key)]
 
     def _is_after(self, key: Key, place: Key) -> bool:
         return key < place if self.is_descending else key > place
 
     def _key(self, row: RunRow) -> Key:
-        value, newest = _value(row, self.sort), row.runs[0]
-        is_known = value is not None
-        number, text = value or (0.0, "")
+        newest = row.runs[0]
+        number = _NUMBERS[self.sort](row) if self.sort in _NUMBERS else None
+        text = _TEXTS[self.sort](row) if self.sort in _TEXTS else None
+        is_known = self.sort == "created_at" or number is not None or text is not None
         is_before = is_known if self.is_descending else not is_known
-        return is_before, number, text, newest.created_at.timestamp(), newest.run_id
+        return is_before, number or 0.0, text or "", newest.created_at.timestamp(), newest.run_id
 
 
 def condition(text: str) -> Callable[[RunEntry], bool]:
     """Return whether a run meets a condition of the form of CONDITION."""
     parts: list[tuple[NumberField, str, str]] = _PARTS.findall(text)
     [(field, sign, number)] = parts
-    compare, limit = _COMPARISONS[sign], float(number)
+    compare, limit, value_of = _COMPARISONS[sign], float(number), _reader(field)
 
     def holds(run: RunEntry) -> bool:
-        value = _number(run, field)
+        value = value_of(run)
         return value is not None and compare(float(value), limit)
 
     return holds
 
 
-def _value(row: RunRow, sort: SortField) -> Value | None:
-    """Return what a row is sorted by; numbers of a group are the means of its completed runs."""
-    first = row.runs[0]
-    match sort:
-        case "created_at":
-            return 0.0, ""  # the runs stand from new to old
-        case "label":
-            return 0.0, (first.label or row.name).casefold()
-        case "model_family":
-            return 0.0, first.family
-        case "owner":
-            return None if first.owner is None else (0.0, first.owner)
-        case "status":
-            return float(min(_STATES.index(run.state) for run in row.runs)), ""
-        case _:
-            return _number_value(row, sort)
+def _sorted(
+    rows: Sequence[RunRow], value_of: Callable[[RunRow], ValueT | None], *, is_descending: bool
+) -> Sequence[RunRow]:
+    known: list[tuple[ValueT, RunRow]] = []
+    unknown: list[RunRow] = []
+    for row in rows:
+        value = value_of(row)
+        if value is None:
+            unknown.append(row)
+        else:
+            known.append((value, row))
+    known.sort(key=_first, reverse=is_descending)
+    return [*(row for _, row in known), *unknown]
 
 
-def _number_value(row: RunRow, sort: NumberField) -> Value | None:
-    if not row.is_group:
-        number = _number(row.runs[0], sort)
-        return None if number is None else (number, "")
-    counted = [run for run in row.runs if sort == "progress" or run.state == "completed"]
-    known = [number for run in counted if (number := _number(run, sort)) is not None]
-    return (sum(known) / len(known), "") if known else None
+def _first(valued: tuple[ValueT, RunRow]) -> ValueT:
+    return valued[0]
 
 
-def _number(run: RunEntry, field: NumberField) -> float | None:
+def _reader(field: NumberField) -> Callable[[RunEntry], float | None]:
+    """Return the function that reads a number of a run."""
     if field == "progress":
-        return run.progress
-    number: float | None = getattr(run.numbers, field)
-    return number
+        return lambda run: run.progress
+    place = RunNumbers._fields.index(field)
+    return lambda run: run.numbers[place]
 
 
-def _float(valued: tuple[Value, RunRow]) -> float:
-    return valued[0][0]
+def _number_of(row: RunRow, field: NumberField, value_of: Callable[[RunEntry], float | None]) -> float | None:
+    """Return a number of a row: of a group, the mean of its completed runs."""
+    run = row.runs[0]
+    if len(row.runs) == 1 and (run.state == "completed" or not row.is_group):
+        return value_of(run)
+    counted = [run for run in row.runs if field == "progress" or run.state == "completed"]
+    known = [number for run in counted if (number := value_of(run)) is not None]
+    return sum(known) / len(known) if known else None
 
 
-def _text(valued: tuple[Value, RunRow]) -> str:
-    return valued[0][1]
+def _state_number(row: RunRow) -> float:
+    return float(min(_STATES.index(run.state) for run in row.runs))
+
+
+_TEXTS: dict[str, Callable[[RunRow], str | None]] = {
+    "label": lambda row: (row.runs[0].label or row.name).casefold(),
+    "model_family": lambda row: row.runs[0].family,
+    "owner": lambda row: row.runs[0].owner,
+}
+_NUMBERS: dict[str, Callable[[RunRow], float | None]] = {
+    "status": _state_number,
+    **{field: partial(_number_of, field=field, value_of=_reader(field)) for field in NUMBER_FIELDS},
+}

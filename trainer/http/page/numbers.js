@@ -5,6 +5,7 @@ const FORMATS = Array.from(
   { length: 7 },
   (_, digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
 );
+const DATES = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /**
  * Write a number with fixed decimals; a dash for an unknown one.
@@ -55,7 +56,7 @@ export function size(value) {
 
 /** @param {string | null} time */
 export function date(time) {
-  return time === null ? "–" : new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return time === null ? "–" : DATES.format(new Date(time));
 }
 
 /** @param {number | null} seconds */
