@@ -128,8 +128,8 @@ async def _compared(context: CommandContext, name: str, split: EvalSplit) -> _Co
 async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> tuple[Measurement, _Compared]:
     run = await find_run(context, "compare", run_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    follower = (await context.bot.backend.feeds.read(manifest.run_id)).follower
-    status = follower.status
+    status = (await context.bot.backend.feeds.read(manifest.run_id)).follower.status
+    curves = await context.bot.backend.feeds.curves(manifest.run_id)
     try:
         summary = summary_on(manifest, split)
     except AppError as error:
@@ -141,7 +141,7 @@ async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> t
         raise AppError(error.code, message) from None
     bits_per_nat = None if has_unknown_text(status.unknown_char_share) else status.bits_per_nat
     measurement = Measurement(manifest, summary, status.tokens_per_second)
-    return measurement, _Compared(measurement, display_name(run.record), follower.curves.train, bits_per_nat)
+    return measurement, _Compared(measurement, display_name(run.record), curves.train, bits_per_nat)
 
 
 def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:

@@ -92,9 +92,10 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     if group is not None:
         return await show_group(context, group)
     run = await find_run(context, "status", run_id)
-    follower = (await context.bot.backend.feeds.read(run.record.run_id)).follower
-    status = await context.bot.queue.steady_status(follower.status)
-    losses = [loss for _, loss in follower.curves.train]
+    feed = await context.bot.backend.feeds.read(run.record.run_id)
+    status = await context.bot.queue.steady_status(feed.follower.status)
+    curves = await context.bot.backend.feeds.curves(run.record.run_id)
+    losses = [loss for _, loss in curves.train]
     if detail in (CARD, OWN_CARD):
         embed = run_card(run.record, status, losses)
         buttons = card_buttons(run.record, status, is_owner=detail == OWN_CARD)
@@ -104,7 +105,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         is_owner = context.bot.permissions.can_run("cancel", context.caller, run.record)
         is_watching = watcher is not None and not watcher.is_done
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
-    chart = await context.bot.charts.loss_chart(follower.curves.train, follower.curves.validation, status.bits_per_nat)
+    chart = await context.bot.charts.loss_chart(curves.train, curves.validation, status.bits_per_nat)
     return Answer(embed, attach_chart(embed, chart, status), buttons)
 
 

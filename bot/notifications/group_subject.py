@@ -113,8 +113,6 @@ async def read_group(group_id: str, runs: RunStore, feeds: RunFeeds) -> GroupSta
 async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) -> bytes | None:
     """Return the chart of the runs of a group that have not failed; None without a curve."""
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
-    followers = [(await feeds.read(run.run_id)).follower for run in shown]
+    curves = [await feeds.curves(run.run_id) for run in shown]
     bits_per_nat = next((run.bits_per_nat for run in shown if run.bits_per_nat is not None), None)
-    return await charts.group_chart(
-        [one.curves.train for one in followers], [one.curves.validation for one in followers], bits_per_nat
-    )
+    return await charts.group_chart([one.train for one in curves], [one.validation for one in curves], bits_per_nat)

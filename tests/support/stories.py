@@ -6,6 +6,7 @@ from math import log
 from pathlib import Path
 
 from tests.support.runs import record
+from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import resolve
@@ -53,6 +54,11 @@ class Story:
         follower = self.run.follow()
         follower.refresh()
         return follower
+
+    def curves(self) -> RunCurves:
+        curves = self.run.curves()
+        curves.read_new()
+        return curves
 
     def start(self, leaks: Leaks | None = None) -> "Story":
         self._append(JobStarted, "started", queue="training", attempt=1)

@@ -91,7 +91,7 @@ def record_end(
     if lock is None:
         return queue.retry_seconds
     with lock, run.open_log() as events:
-        history = run.reader().read_new()
+        history = run.reader().read_new(has_progress=False)
         record = run.record()
         same = sum(_cause(event) == cause for event in history)
         stamped = stamp(record.run_id, record.user_id, f"{cause}:{same + 1}")

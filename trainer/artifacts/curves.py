@@ -4,10 +4,14 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
-from typing import overload
+from itertools import groupby, pairwise
+from typing import NotRequired, overload
 
-from trainer.contracts.events import MetricsProgress
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from trainer.artifacts.event_log import EventReader, is_progress
+from trainer.contracts.events import Event, JobStarted, MetricsProgress
 
 
 class Points(Sequence[tuple[int, float]]):
@@ -23,8 +27,8 @@ class Points(Sequence[tuple[int, float]]):
     def of(cls, points: Iterable[tuple[int, float]]) -> "Points":
         """Return a curve with its own steps."""
         found = cls()
-        for step, value in points:
-            found.add(step, value)
+        pairs = [*points]
+        found.extend([step for step, _ in pairs], [value for _, value in pairs])
         return found
 
     def __len__(self) -> int:
@@ -44,9 +48,11 @@ class Points(Sequence[tuple[int, float]]):
 
     def add(self, step: int, value: float) -> None:
         """Add a point of a curve with its own steps."""
-        at = _place(self._steps, step)
-        self._steps.insert(at, step)
-        self.values.insert(at, value)
+        self.extend([step], [value])
+
+    def extend(self, steps: Sequence[int], values: Sequence[float]) -> None:
+        """Add points of a curve with its own steps."""
+        _insert(self._steps, (self.values,), steps, (values,))
 
     def between(self, start: int, end: int | None) -> range:
         """Return the indices of the points from step `start` to step `end`, or to the last one."""
@@ -74,10 +80,32 @@ class Points(Sequence[tuple[int, float]]):
         return [self[index] for index in sorted(kept)]
 
 
+class _Numbers(TypedDict):
+    """What curves have of a progress event: a fraction of the time of a complete one."""
+
+    seq: int
+    ts: datetime
+    step: int
+    train_loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    val_loss: NotRequired[float | None]
+    gpu_memory_bytes: NotRequired[tuple[int, ...] | None]
+    tokens: NotRequired[int | None]
+    words: NotRequired[int | None]
+
+
+_numbers: TypeAdapter[list[_Numbers]] = TypeAdapter(list[_Numbers], config=ConfigDict(defer_build=True))
+
+
 class RunCurves:
     """The curves of a run, from its progress events."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: EventReader) -> None:
+        self.last_seq = 0
+        """Number of the last event that was read."""
+        self._reader = reader
         self._steps: array[int] = array("q")
         self.train = Points(self._steps)
         """Mean loss in nats per token."""
@@ -97,27 +125,55 @@ class RunCurves:
         self._seconds = 0.0
         self._clock: datetime | None = None
 
-    def start(self, at: datetime) -> None:
-        """Start the clock of an attempt."""
-        self._clock = at
+    def read_new(self) -> None:
+        """Add the numbers of the events that are new in the log; after a resume, steps can be lower than before."""
+        for lines in self._reader.lines():
+            for has_numbers, stretch in groupby(lines, is_progress):
+                found = [*stretch]
+                if not has_numbers:
+                    self._add_events(self._reader.parsed(found))
+                    continue
+                try:
+                    numbers = _numbers.validate_json(b"[" + b",".join(found) + b"]")
+                except ValidationError:  # one of the lines is damaged
+                    self._add_events(self._reader.parsed(found))
+                else:
+                    self._add(numbers)
 
-    def add(self, event: MetricsProgress) -> None:
-        """Add the numbers of an event; after a resume, its step can be lower than those before."""
-        passed = (event.ts - (self._clock or event.ts)).total_seconds()
-        self._clock, self._seconds = event.ts, self._seconds + max(0.0, passed)
-        at = _place(self._steps, event.step)
-        self._steps.insert(at, event.step)
-        numbers = (event.train_loss, event.grad_norm, event.learning_rate, event.tokens_per_second, self._seconds)
-        for values, number in zip(self._columns, numbers, strict=True):
-            values.insert(at, number)
-        if event.val_loss is not None:
-            self.validation.add(event.step, event.val_loss)
-        if event.gpu_memory_bytes:
-            self.gpu_memory_bytes.add(event.step, max(event.gpu_memory_bytes))
-        if event.tokens is not None:
-            self.tokens.add(event.step, event.tokens)
-        if event.words is not None:
-            self.words.add(event.step, event.words)
+    def _add_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.last_seq = event.seq
+            if isinstance(event, JobStarted):
+                self._clock = event.ts  # an attempt has begun
+            elif isinstance(event, MetricsProgress):
+                self._add(_numbers.validate_json(f"[{event.model_dump_json()}]"))
+
+    def _add(self, events: Sequence[_Numbers]) -> None:
+        steps = [event["step"] for event in events]
+        columns = (
+            [event["train_loss"] for event in events],
+            [event["grad_norm"] for event in events],
+            [event["learning_rate"] for event in events],
+            [event["tokens_per_second"] for event in events],
+            [self._seconds_at(event["ts"]) for event in events],
+        )
+        _insert(self._steps, self._columns, steps, columns)
+        memory = [None if not (used := event.get("gpu_memory_bytes")) else max(used) for event in events]
+        for curve, values in (
+            (self.validation, [event.get("val_loss") for event in events]),
+            (self.gpu_memory_bytes, memory),
+            (self.tokens, [event.get("tokens") for event in events]),
+            (self.words, [event.get("words") for event in events]),
+        ):
+            known = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
+            curve.extend([step for step, _ in known], [value for _, value in known])
+        self.last_seq = events[-1]["seq"]
+
+    def _seconds_at(self, at: datetime) -> float:
+        """Return the seconds of all attempts, and count on from this time."""
+        self._seconds += max(0.0, (at - (self._clock or at)).total_seconds())
+        self._clock = at
+        return self._seconds
 
     def by_name(self) -> dict[str, Points]:
         return {
@@ -133,6 +189,20 @@ class RunCurves:
         }
 
 
-def _place(steps: "array[int]", step: int) -> int:
-    """Return where a step belongs among others in order: nearly always at the end."""
-    return len(steps) if not steps or steps[-1] <= step else bisect_right(steps, step)
+def _insert(
+    steps: "array[int]",
+    columns: "Sequence[array[float]]",
+    new_steps: Sequence[int],
+    new_values: Sequence[Sequence[float]],
+) -> None:
+    """Insert rows into columns in the order of their steps: nearly always at the end."""
+    if all(one <= other for one, other in pairwise([*steps[-1:], *new_steps])):
+        steps.extend(new_steps)
+        for column, values in zip(columns, new_values, strict=True):
+            column.extend(values)
+        return
+    for row, step in enumerate(new_steps):
+        at = bisect_right(steps, step)
+        steps.insert(at, step)
+        for column, values in zip(columns, new_values, strict=True):
+            column.insert(at, values[row])

@@ -1,7 +1,7 @@
 """Event log of a run: the process with the run's lock writes it, any process reads it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import structlog
@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import Event, event_adapter
+from trainer.contracts.events import Event, MetricsProgress, event_adapter, type_of
 from trainer.system.files import DISK, Disk, open_regular, storage_errors
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _PIECE_BYTES = 1 << 20
+_PROGRESS_END = f'"type":"{type_of(MetricsProgress)}"}}'.encode()
 
 
 class TakenOver(AppError):
@@ -35,17 +36,17 @@ class EventLog:
                 disk.sync(path.parent)
             self._file = open_regular(path, "r+b")
             try:
-                data = self._file.readall()
-                whole = data.rfind(b"\n") + 1
-                if whole < len(data):  # a writer died within the line; its event was never published
-                    disk.cut(self._file, whole)
+                reader, self._known, self._seq = EventReader(path), set[str](), 0
+                for lines in reader.lines():
+                    for event in reader.parsed(lines):
+                        self._known.add(event.event_id)
+                        self._seq = event.seq
+                self._length = reader.offset
+                if self._length < os.fstat(self._file.fileno()).st_size:
+                    disk.cut(self._file, self._length)  # a writer died within the line; its event was never published
             except OSError:
                 self._file.close()
                 raise
-        events = _parse_lines(data[:whole], path)
-        self._known = {event.event_id for event in events}
-        self._seq = events[-1].seq if events else 0
-        self._length = whole
         self._unwritten = b""
 
     def append(self, event: Event) -> None:
@@ -84,38 +85,51 @@ class EventReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = 0
+        self.offset = 0
+        """Bytes of the complete lines that were read."""
 
-    def read_new(self) -> list[Event]:
-        """Return the events written since the last call; a log of the same length is not opened."""
-        return [event for events in self.pieces() for event in events]
+    def read_new(self, *, has_progress: bool = True) -> list[Event]:
+        """Return the events written since the last call; without `has_progress`, those of steps are left out."""
+        return [
+            event
+            for lines in self.lines()
+            for event in self.parsed(line for line in lines if has_progress or not is_progress(line))
+            if has_progress or not isinstance(event, MetricsProgress)
+        ]
 
-    def pieces(self) -> Iterator[list[Event]]:
-        """Yield the events written since the last call, some thousands at a time: a log may have a million."""
-        if self._offset and self._path.lstat().st_size == self._offset:
+    def lines(self) -> Iterator[list[bytes]]:
+        """Yield the lines written since the last call, some thousands at a time: a log may have a million.
+
+        A log of the same length is not opened.
+        """
+        if self.offset and self._path.lstat().st_size == self.offset:
             return
         with open_regular(self._path) as file:
-            file.seek(self._offset)
+            file.seek(self.offset)
             rest = b""
             while data := file.read(_PIECE_BYTES):
                 whole, rest = _divided(rest + data)
-                self._offset += len(whole)
-                yield _parse_lines(whole, self._path)
+                self.offset += len(whole)
+                yield whole.splitlines()
+
+    def parsed(self, lines: Iterable[bytes]) -> list[Event]:
+        """Return the events of lines; a malformed one, or one of an unknown version, is logged and skipped."""
+        events = []
+        for line in lines:
+            try:
+                events.append(event_adapter.validate_json(line))
+            except ValidationError as error:
+                is_unknown = '"union_tag_invalid"' in error.json(include_input=False, include_context=False)
+                log.warning("event_unknown" if is_unknown else "event_malformed", run_id=self._path.parent.name)
+        return events
+
+
+def is_progress(line: bytes) -> bool:
+    """Return True for a progress event as EventLog writes it."""
+    return line.endswith(_PROGRESS_END)
 
 
 def _divided(data: bytes) -> tuple[bytes, bytes]:
     """Return the complete lines and the begin of the last one."""
     end = data.rfind(b"\n") + 1
     return data[:end], data[end:]
-
-
-def _parse_lines(data: bytes, path: Path) -> list[Event]:
-    """Parse complete lines; a malformed event, or one of an unknown version, is logged and skipped."""
-    events = []
-    for line in data.splitlines():
-        try:
-            events.append(event_adapter.validate_json(line))
-        except ValidationError as error:
-            is_unknown = '"union_tag_invalid"' in error.json(include_input=False, include_context=False)
-            log.warning("event_unknown" if is_unknown else "event_malformed", run_id=path.parent.name)
-    return events

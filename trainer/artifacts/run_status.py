@@ -1,11 +1,10 @@
 """Status of a run, folded from its event log."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from trainer.artifacts.curves import RunCurves
-from trainer.artifacts.event_log import EventReader
+from trainer.artifacts.event_log import EventReader, is_progress
 from trainer.contracts.base import RunState, StopCause, Timestamp, WaitReason
 from trainer.contracts.errors import RunError
 from trainer.contracts.events import (
@@ -43,6 +42,7 @@ _PROGRESS_FIELDS = {
     *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
     *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
 }
+_NO_EVALUATION = (b'"val_loss":null,', b'"val_bits_per_char":null,')
 _AT_A_START: dict[str, object] = {"phase": None, "stopped_by": None, "waits_for": None}
 _TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
 _RESULT_FIELDS = {
@@ -56,9 +56,6 @@ class RunFollower:
 
     def __init__(self, record: RunRecord, reader: EventReader) -> None:
         self.record = record
-        self.curves = RunCurves()
-        self.last_seq = 0
-        """Number of the last event that was read."""
         self._reader = reader
         self._validation: dict[str, object] = {}
         """Figures of validations that `status` does not have yet."""
@@ -88,19 +85,28 @@ class RunFollower:
 
     def refresh(self) -> RunStatus:
         """Read the new events and return the status after them."""
-        deque(self.read_new(), maxlen=0)
+        deque(self.read_lines(), maxlen=0)
         return self.status
+
+    def read_lines(self) -> Iterator[list[bytes]]:
+        """Read and yield the lines of the new events, some thousands at a time, and update the status."""
+        for lines in self._reader.lines():
+            self._follow(self._reader.parsed(_telling(lines)))
+            yield lines
 
     def read_new(self) -> Iterator[Event]:
         """Read and yield the new events, and update the status."""
-        for events in self._reader.pieces():
-            for event, following in zip_longest(events, events[1:]):
-                if isinstance(event, MetricsProgress) and isinstance(following, MetricsProgress):
-                    self._add_numbers(event)  # the next event has all other figures
-                else:
-                    self.status = self.status.model_copy(update=self._changes(event))
-            self.last_seq = events[-1].seq if events else self.last_seq
+        for lines in self._reader.lines():
+            events = self._reader.parsed(lines)
+            self._follow(events)
             yield from events
+
+    def _follow(self, events: Sequence[Event]) -> None:
+        for event, following in zip_longest(events, events[1:]):
+            if isinstance(event, MetricsProgress) and isinstance(following, MetricsProgress):
+                self._add_validation(event)  # the next event has all other figures
+            else:
+                self.status = self.status.model_copy(update=self._changes(event))
 
     @property
     def ended(self) -> bool:
@@ -110,7 +116,6 @@ class RunFollower:
         changes: dict[str, object] = {"last_heartbeat_ts": event.ts.timestamp()}
         match event:
             case JobStarted():
-                self.curves.start(event.ts)
                 started = self.status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
                 changes |= _AT_A_START
@@ -144,13 +149,12 @@ class RunFollower:
         return changes
 
     def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
-        self._add_numbers(event)
+        self._add_validation(event)
         progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
         validation, self._validation = self._validation, {}
         return validation | progress | _TRAINING
 
-    def _add_numbers(self, event: MetricsProgress) -> None:
-        self.curves.add(event)
+    def _add_validation(self, event: MetricsProgress) -> None:
         for name, value in (
             ("val_loss", event.val_loss),
             ("best_val_loss", event.best_val_loss),
@@ -161,6 +165,15 @@ class RunFollower:
         ):
             if value is not None:
                 self._validation[name] = value
+
+
+def _telling(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield lines without the progress that the next line replaces: an event without an evaluation has no new best."""
+    are_progress = [*map(is_progress, lines), False]
+    for index, line in enumerate(lines):
+        is_replaced = are_progress[index] and are_progress[index + 1]
+        if not (is_replaced and _NO_EVALUATION[0] in line and _NO_EVALUATION[1] in line):
+            yield line
 
 
 def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[str, object]:

@@ -15,6 +15,7 @@ import structlog
 from pydantic import BaseModel
 
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
+from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
 from trainer.artifacts.run_status import RunFollower
@@ -266,7 +267,7 @@ class RunDirectory(JobFolder[RunRecord]):
         self._log_again(events, JobQueued, "queued")
 
     def _log_again(self, events: EventLog, kind: type[JobPaused] | type[JobQueued], name: str) -> None:
-        earlier = sum(isinstance(event, kind) for event in self.reader().read_new())
+        earlier = sum(isinstance(event, kind) for event in self.reader().read_new(has_progress=False))
         events.append(kind(**stamp(self.run_id, self.record().user_id, f"{name}:{earlier}")))
 
     def event_log_bytes(self) -> int:
@@ -283,6 +284,10 @@ class RunDirectory(JobFolder[RunRecord]):
 
     def follow(self) -> RunFollower:
         return RunFollower(self.record(), self.reader())
+
+    def curves(self) -> RunCurves:
+        """Return the curves, which read the event log when they are told to."""
+        return RunCurves(self.reader())
 
     def reader(self) -> EventReader:
         return EventReader(self._events)

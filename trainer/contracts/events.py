@@ -235,9 +235,10 @@ event_adapter: TypeAdapter[Event] = TypeAdapter(
 def event_types() -> list[str]:
     """Return the types of the events in a run's event log."""
     members: tuple[type[EventBase], ...] = get_args(Event)
-    return [_type_of(member) for member in members]
+    return [type_of(member) for member in members]
 
 
-def _type_of(event: type[EventBase]) -> str:
+def type_of(event: type[EventBase]) -> str:
+    """Return the type of the events of a class."""
     name: str = event.model_fields["type"].default
     return name

@@ -77,11 +77,11 @@ async def get_curve(call: ApiRequest[RunPath, CurveQuery, NoBody]) -> web.Stream
     query = call.query
     query.check()
     run = await call.api.run(call.client, call.path.run_id)
-    follower = (await call.api.feeds.read(run.run_id)).follower
-    facts = {"run_id": run.run_id, "last_event_id": follower.last_seq, "total_points": len(follower.curves.train)}
+    curves = await call.api.feeds.curves(run.run_id)
+    facts = {"run_id": run.run_id, "last_event_id": curves.last_seq, "total_points": len(curves.train)}
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(call.request)
-    pieces = _json_pieces(facts, follower.curves, query)
+    pieces = _json_pieces(facts, curves, query)
     while piece := await asyncio.to_thread(next, pieces, b""):
         await response.write(piece)
     await response.write_eof()

@@ -85,13 +85,13 @@ async def get_group_curve(call: ApiRequest[GroupPath, CurveQuery, NoBody]) -> we
     call.query.check()
     group = await read_group(call.api, call.client, call.path.group_id)
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
-    curves = [(await call.api.feeds.read(run.run_id)).follower.curves for run in shown]
+    curves = [await call.api.feeds.curves(run.run_id) for run in shown]
     return reply(await asyncio.to_thread(_group_curve, group.group_id, curves, call.query))
 
 
 def _group_curve(group_id: str, runs: Sequence[RunCurves], query: CurveQuery) -> GroupCurve:
     found: dict[str, object] = {"group_id": group_id}
-    for name in RunCurves().by_name():
+    for name in runs[0].by_name():
         chosen = [list(chain.from_iterable(query.pieces(run.by_name()[name]))) for run in runs]
         band = CurveBand.of(chosen, query.points)
         found[name] = band.mean if name in ("tokens", "words", "seconds") else band

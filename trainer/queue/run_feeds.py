@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.job_folder import REQUEST_FILE
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import RunState, changed
@@ -41,17 +42,16 @@ class LiveQueue(Protocol):
 
 
 class RunFeed:
-    """The events of one run, its losses, and its status after them; any thread may read."""
+    """The events of one run, its curves, and its status after them; any thread may read."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.version = _version(run)
         self.follower = run.follow()
-        self._reading = Lock()
+        self._curves = run.curves()
+        self._reading, self._reading_curves = Lock(), Lock()
         self._shared: SharedCalls[RunStatus] = SharedCalls()
-        self._recent: deque[Event] = deque()
-        self._forgotten_seq = 0
-        """Number of the last event that is not in memory any more."""
+        self._recent: deque[Event] = deque(maxlen=_RECENT_EVENTS)
         self._queue_state: dict[str, object] | None = None
         """The fields that the queue has changed in the last status, in the state `_asked`, that it was asked about."""
         self._asked: RunState | None = None
@@ -67,11 +67,17 @@ class RunFeed:
     def read(self) -> RunStatus:
         """Read the new events, and return the status after them."""
         with self._reading:
-            for event in self.follower.read_new():
-                self._recent.append(event)
-                if len(self._recent) > _RECENT_EVENTS:
-                    self._forgotten_seq = self._recent.popleft().seq
+            last: deque[bytes] = deque(maxlen=_RECENT_EVENTS)
+            for lines in self.follower.read_lines():
+                last.extend(lines)
+            self._recent += self.run.reader().parsed(last)
             return self.follower.status
+
+    def read_curves(self) -> RunCurves:
+        """Read the new numbers, and return the curves."""
+        with self._reading_curves:
+            self._curves.read_new()
+            return self._curves
 
     async def read_shared(self) -> RunStatus:
         """Read the new events in a thread, once for all who wait."""
@@ -81,8 +87,8 @@ class RunFeed:
         """Read the new events, and return those with a higher number."""
         self.read()
         with self._reading:
-            events = [*self._recent] if seq >= self._forgotten_seq else None
-        if events is None:
+            events = [*self._recent]
+        if events and events[0].seq > seq + 1:
             events = self.run.reader().read_new()
         return [event for event in events if event.seq > seq]
 
@@ -131,6 +137,12 @@ class RunFeeds:
             await feed.read_shared()
         self._keep(run_id, feed)
         return feed
+
+    async def curves(self, run_id: str) -> RunCurves:
+        """Return the curves of a run, with all its events read; raises RUN_NOT_FOUND."""
+        feed = await asyncio.to_thread(self.of, self.queue.runs.get(run_id))
+        self._keep(run_id, feed)
+        return await asyncio.to_thread(feed.read_curves)
 
     def _keep(self, run_id: str, feed: RunFeed) -> None:
         self._last[run_id] = feed

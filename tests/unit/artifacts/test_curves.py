@@ -50,7 +50,7 @@ def test_curves__have_all_numbers_of_the_progress(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start()
     story.step(1, 3.0, grad_norm=2.0, learning_rate=0.5, tokens_per_second=10.0)
     story.step(2, 2.0, val_loss=2.5, tokens=64, words=20, gpu_memory_bytes=(5, 7))
-    curves = story.follower().curves
+    curves = story.curves()
     assert {name: list(points) for name, points in curves.by_name().items()} == {
         "train": [(1, 3.0), (2, 2.0)],
         "validation": [(2, 2.5)],
@@ -67,7 +67,15 @@ def test_curves__have_all_numbers_of_the_progress(tmp_path: Path) -> None:
 def test_seconds__leave_out_the_time_between_attempts(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().wait(10).step(1, 3.0).wait(20).step(2, 3.0).wait(5).pause()
     story.wait(860).restart(2).wait(5).step(3, 3.0)
-    assert list(story.follower().curves.seconds) == [(1, 10.0), (2, 30.0), (3, 35.0)]
+    assert list(story.curves().seconds) == [(1, 10.0), (2, 30.0), (3, 35.0)]
+
+
+def test_curves__leave_out_a_damaged_event(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().steps([3.0, 2.0, 1.0])
+    log = story.run.path / "events.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"train_loss":2.0', b'"train_loss":"two"'))
+    curves = story.curves()
+    assert (list(curves.train), curves.last_seq) == ([(1, 3.0), (3, 1.0)], 6)
 
 
 def test_points__take_at_most_20_bytes_each() -> None:

@@ -1,6 +1,7 @@
 """The status of a run follows its events."""
 
 import tempfile
+from collections import deque
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -18,14 +19,14 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert (status.status, status.attempt, status.step, status.progress) == ("running", 1, 2, 2.0)
     assert (status.train_loss, status.val_loss, status.best_val_loss) == (1.0, 2.5, 2.5)
     assert (status.best_val_margin, status.last_checkpoint_step) == (0.25, 2)
-    assert (list(follower.curves.train), list(follower.curves.validation)) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
+    assert (list(story.curves().train), list(story.curves().validation)) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
 
 
 @for_all_pairs(st.lists(st.sampled_from(["train", "validate", "read", "checkpoint"]), max_size=12), st.integers(0, 88))
 def test_status__is_the_same_whether_the_log_was_read_at_once_or_in_parts(kinds: list[str], first: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         story = Story(Path(folder), run_record()).start()
-        often = story.follower()
+        often, curves = story.follower(), story.curves()
         for step, kind in enumerate(kinds, start=first):
             match kind:
                 case "train":
@@ -37,8 +38,9 @@ def test_status__is_the_same_whether_the_log_was_read_at_once_or_in_parts(kinds:
                 case _:
                     story.checkpoint(step)
             often.refresh()
-        once = story.follower()
-    assert once.status == often.status
-    assert list(once.curves.train) == list(often.curves.train) and list(once.curves.validation) == list(
-        often.curves.validation
-    )
+            curves.read_new()
+        once, whole = story.follower(), story.run.follow()
+        deque(whole.read_new(), maxlen=0)  # which reads all figures of all events
+        assert once.status == often.status == whole.status
+        numbers, in_parts = story.curves().by_name(), curves.by_name()
+    assert [list(points) for points in numbers.values()] == [list(points) for points in in_parts.values()]

@@ -80,7 +80,8 @@ def _train(settings: Settings, run: RunDirectory, processes: Processes) -> int:
 
 def _log_start(settings: Settings, run: RunDirectory, events: EventLog) -> list[JobStarted]:
     """Log the start of an attempt; return the starts of all attempts."""
-    started = [event for event in run.reader().read_new() if isinstance(event, JobStarted)]
+    history = run.reader().read_new(has_progress=False)
+    started = [event for event in history if isinstance(event, JobStarted)]
     number = len(started) + 1
     stamped = stamp(run.run_id, run.record().user_id, f"started:{number}")
     events.append(event := JobStarted(**stamped, queue=settings.queue.name, attempt=number))
