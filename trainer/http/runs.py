@@ -47,7 +47,7 @@ from trainer.http.operations import (
     operation,
     reply,
 )
-from trainer.http.tails import MAX_LINES
+from trainer.http.tails import MAX_LINES, stored_events
 from trainer.http.waiting import reply_accepted, reply_at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.resolve import preview_training
@@ -304,7 +304,8 @@ async def stream_events(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.Strea
         position = await tail.position_after(seen)
         if seen and tail.ended and not tail.after(position)[0]:
             return web.Response(status=204)
-        return await stream_tail(call.api, call.client, call.request, tail, position)
+        earlier = stored_events(run, seen, tail.first_number())
+        return await stream_tail(call.api, call.client, call.request, tail, position, earlier=earlier)
 
 
 async def get_config(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from trainer.artifacts.outcome import shown_line
 from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.events import Event
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.logs import LogReader
 
@@ -28,6 +29,21 @@ class TailItem(NamedTuple):
 
 def _number(item: TailItem) -> int:
     return item.number
+
+
+def _event_item(event: Event) -> TailItem:
+    return TailItem(event.model_dump_json(), event.seq, event.type)
+
+
+async def stored_events(run: RunDirectory, after: int, before: int) -> AsyncIterator[list[TailItem]]:
+    """Yield the events with numbers between two others, some thousands at a time: a run may have a million."""
+    reader = run.reader()
+    pieces = (
+        [_event_item(event) for event in reader.parsed(lines) if after < event.seq < before] for lines in reader.lines()
+    )
+    while after + 1 < before and (items := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield items
+        after = items[-1].number if items else after
 
 
 class Tail:
@@ -76,6 +92,10 @@ class Tail:
         await self._begin()
         return self._dropped + bisect_right(self._items, number, key=_number)
 
+    def first_number(self) -> int:
+        """Return the number of the first item in memory; 0 without items."""
+        return self._items[0].number if self._items else 0
+
     def after(self, position: int) -> tuple[list[TailItem], int]:
         """Return the items from a position on, and the position after them."""
         found = self._items[max(0, position - self._dropped) :]
@@ -107,14 +127,14 @@ class Tails:
 
     @asynccontextmanager
     async def events(self, run: RunDirectory) -> AsyncIterator[Tail]:
-        """Follow the events of a run."""
+        """Follow the events of a run, from its last events on; `stored_events` has those before."""
         feed, seen = await asyncio.to_thread(self._feeds.of, run), 0
 
         def read() -> list[TailItem]:
             nonlocal seen
-            events = feed.events_after(seen)
+            events = feed.events_after(seen) if seen else feed.recent_events()
             seen = events[-1].seq if events else seen
-            return [TailItem(event.model_dump_json(), event.seq, event.type) for event in events]
+            return [*map(_event_item, events)]
 
         async with self._open(("events", run.run_id), read, run, sys.maxsize) as tail:
             yield tail

@@ -83,14 +83,19 @@ class RunFeed:
         """Read the new events in a thread, once for all who wait."""
         return await self._shared.result(lambda: asyncio.to_thread(self.read))
 
-    def events_after(self, seq: int) -> list[Event]:
-        """Read the new events, and return those with a higher number."""
+    def recent_events(self) -> list[Event]:
+        """Read the new events, and return the last ones."""
         self.read()
         with self._reading:
-            events = [*self._recent]
-        if events and events[0].seq > seq + 1:
-            events = self.run.reader().read_new()
-        return [event for event in events if event.seq > seq]
+            return [*self._recent]
+
+    def events_after(self, seq: int) -> list[Event]:
+        """Read the new events, and return those with a higher number."""
+        events = self.recent_events()
+        if not events or events[0].seq <= seq + 1:
+            return [event for event in events if event.seq > seq]
+        reader = self.run.reader()
+        return [event for lines in reader.lines() for event in reader.parsed(lines) if event.seq > seq]
 
     def take_queue_state(self, asked: RunStatus, answered: RunStatus) -> None:
         """Remember what the queue adds to a status."""
