@@ -1,4 +1,4 @@
-"""The page with 10,000 runs in Chromium: first paint, the time of each interaction, and its memory.
+"""The page in Chromium with 10,000 runs and with a million points: first paint, interactions, and memory.
 
     python -m benchmarks.page_load
 
@@ -19,15 +19,22 @@ from pydantic import TypeAdapter
 
 from tests.support.api_process import ApiProcess, api_process
 from tests.support.browser import Browser, browsing
-from tests.support.many_runs import write_runs
+from tests.support.many_runs import write_long_run, write_runs
 from trainer.contracts.http_answers import RunPage
+from trainer.http.curves import Curve
 
-RUNS = 10_000
+RUNS, POINTS = 10_000, 1_000_000
+LONG_RUN = "run-long"
 PAINT_SECONDS, INTERACTION_SECONDS, MEMORY_MEBIBYTES = 0.3, 0.1, 300.0
 REPEATS = 5
 _SHOWN = "document.querySelectorAll('.runs tbody a').length"
 _FIRST = "document.querySelector('.runs tbody:not(.space) tr')?.textContent"
-_IS_LOADED = f"{_SHOWN} > 5 && !document.querySelector('.runs').textContent.includes('…')"
+_IN_VIEW = """[...document.querySelectorAll('.runs tbody:not(.space) tr')].filter((row) => {
+    const place = row.getBoundingClientRect(), all = row.closest('.rows').getBoundingClientRect();
+    return place.bottom > all.top && place.top < all.bottom;
+})"""
+_IS_LOADED = f"{_SHOWN} > 5 && {_IN_VIEW}.every((row) => !row.textContent.includes('…'))"
+_CHART = "document.querySelector('.chart svg')?.outerHTML"
 
 
 class Figure(NamedTuple):
@@ -47,10 +54,13 @@ async def first_paint_seconds(browser: Browser, address: str) -> float:
     return TypeAdapter(float).validate_python(found) / 1000
 
 
-async def seconds_until(browser: Browser, action: str, is_done: str) -> float:
-    """Run a script in the page, and return the time until an expression holds in a frame that was drawn after it."""
+async def seconds_until(browser: Browser, action: str, is_done: str, before: str = _FIRST) -> float:
+    """Run a script in the page, and return the time until an expression holds in a frame that was drawn after it.
+
+    The expression can compare with `before`, the value of another expression when the script began.
+    """
     script = f"""(async () => {{
-        const before = {_FIRST};
+        const before = {before};
         const start = performance.now();
         {action};
         const frame = () => new Promise(requestAnimationFrame);
@@ -100,7 +110,7 @@ async def list_figures(browser: Browser, api: ApiProcess) -> list[Figure]:
         await browser.see(_IS_LOADED)
         figures.append(Figure("list: first paint", paint, PAINT_SECONDS, "s"))
     changes = f"{_IS_LOADED} && {_FIRST} !== before"
-    for column in ("test_loss", "label", "created_at", "bits_per_char"):
+    for column in ("test_loss", "created_at", "bits_per_char", "label"):  # another run is the first after each click
         click = f"document.querySelector('th[data-column={column}] button').click()"
         is_sorted = f"document.querySelector('th[data-column={column}]').ariaSort"
         for direction in ("first", "second"):
@@ -120,10 +130,41 @@ async def list_figures(browser: Browser, api: ApiProcess) -> list[Figure]:
     figures.append(Figure("list: jump to another place", max(jumps), INTERACTION_SECONDS, "s"))
     longest, steps = await _scroll_through(browser)
     figures.append(Figure(f"list: longest frame of {steps} while scrolling", longest, INTERACTION_SECONDS, "s"))
+    return [*figures, *await memory_figures(browser, "list")]
+
+
+async def curve_figures(browser: Browser, api: ApiProcess) -> list[Figure]:
+    """Measure the page of a run with a million points: first paint, its curves, and memory."""
+    begin = time.monotonic()
+    api.get(f"/runs/{LONG_RUN}/curve?points=1000", Curve)
+    print(f"the server has read {POINTS:,} points in {time.monotonic() - begin:.1f} s", flush=True)
+    figures: list[Figure] = []
+    for _ in range(REPEATS):
+        paint = await first_paint_seconds(browser, f"{api.url}/#/runs/{LONG_RUN}")
+        figures.append(Figure("curve: first paint", paint, PAINT_SECONDS, "s"))
+    await browser.see(_CHART)
+    settings = {
+        "smoothing": ("document.querySelector('#smoothing')", "input", "0.9"),
+        "over tokens": ("document.querySelectorAll('.settings select')[1]", "change", "tokens"),
+        "logarithmic": ("document.querySelector('.settings input[type=checkbox]')", "click", ""),
+        "gradient norm": ("document.querySelector('.settings select')", "change", "grad_norm"),
+        "zoom": ("document.querySelector('.tools button')", "click", ""),
+        "earlier": ("document.querySelectorAll('.tools button')[2]", "click", ""),
+    }
+    for name, (element, event, value) in settings.items():
+        act = "element.click()" if event == "click" else f"element.dispatchEvent(new Event('{event}'))"
+        script = f"const element = {element}; if ('{value}') element.value = '{value}'; {act}"
+        seconds = await seconds_until(browser, script, f"{_CHART} !== before", _CHART)
+        figures.append(Figure(f"curve: {name}", seconds, INTERACTION_SECONDS, "s"))
+    return [*figures, *await memory_figures(browser, "curve")]
+
+
+async def memory_figures(browser: Browser, page: str) -> list[Figure]:
     heap, process = await memory_mebibytes(browser)
-    figures.append(Figure("list: JavaScript memory after scrolling", heap, MEMORY_MEBIBYTES, "MiB"))
-    figures.append(Figure("list: memory of the page's process", process, MEMORY_MEBIBYTES, "MiB"))
-    return figures
+    return [
+        Figure(f"{page}: memory of JavaScript", heap, MEMORY_MEBIBYTES, "MiB"),
+        Figure(f"{page}: memory of the page's process", process, MEMORY_MEBIBYTES, "MiB"),
+    ]
 
 
 async def _scroll_through(browser: Browser) -> tuple[float, int]:
@@ -153,10 +194,11 @@ async def measure() -> int:
         folder = Path(name)
         begin = time.monotonic()
         write_runs(folder / "artifacts", RUNS)
-        print(f"{RUNS:,} runs written in {time.monotonic() - begin:.0f} s", flush=True)
+        write_long_run(folder / "artifacts", LONG_RUN, POINTS)
+        print(f"{RUNS:,} runs and {POINTS:,} points written in {time.monotonic() - begin:.0f} s", flush=True)
         with api_process(folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
             async with browsing(folder) as browser:
-                figures = await list_figures(browser, api)
+                figures = [*await list_figures(browser, api), *await curve_figures(browser, api)]
                 errors = browser.errors
     for name, value, goal, unit in figures:
         print(f"{'ok  ' if value <= goal else 'MISS'} {name}: {value:.3f} {unit} (at most {goal:g})")

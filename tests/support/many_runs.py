@@ -1,9 +1,11 @@
-"""Many completed runs with their events and manifests."""
+"""Many completed runs with their events and manifests, and one run with many events."""
 
 import math
 import random
 from datetime import timedelta
 from pathlib import Path
+
+from pydantic_core import to_json
 
 from tests.support.stories import BEGIN, run_record
 from tests.support.unsynced_disk import UnsyncedDisk
@@ -30,6 +32,23 @@ def write_runs(root: Path, count: int) -> None:
         created = BEGIN + timedelta(minutes=number)
         run = store.create(changed(record, created_at=created, effective=effective, group=group))
         _complete(run, draw.uniform(1.0, 4.0))
+
+
+def write_long_run(root: Path, run_id: str, steps: int) -> None:
+    """Write a completed run with an event for each step; its loss falls to 2 nats, with noise."""
+    store, draw = RunStore(root, UnsyncedDisk()), random.Random(1)
+    record = changed(run_record(run_id, user_id=None, label="a long run"), created_at=BEGIN)
+    run = store.create(record)
+    first = changed(_progress(record, 1, 2.0), val_loss=None, seq=1, tokens=1000, words=200)
+    fields: dict[str, object] = first.model_dump(mode="json")
+    with (run.path / "events.jsonl").open("wb") as log:
+        for step in range(1, steps + 1):
+            at = BEGIN + timedelta(seconds=step)
+            counts = {"seq": step, "step": step, "tokens": 1000 * step, "words": 200 * step, "total_steps": steps}
+            loss = 2 + 3 / (1 + step / 1000) + draw.gauss(0, 0.1)
+            numbers = {"ts": at, "event_id": f"{run_id}:progress:{step}", "train_loss": loss}
+            log.write(to_json(fields | counts | numbers) + b"\n")
+    _complete(run, 2.0)
 
 
 def _complete(run: RunDirectory, loss: float) -> None:
